@@ -1,7 +1,7 @@
 """Train or evaluate an EVA detector: `python detection/train_net.py --help`."""
 
-from eva_detection.training.command import main
+from eva_detection.command_line import train
 from eva_runs.extras import explained
 
 if __name__ == "__main__":
-    explained(main)()
+    explained(train)()

@@ -48,12 +48,12 @@ GROUPS: Mapping[str, Group] = {
     "detection": Group(
         "objects and their masks, with detectron2",
         {
-            "train": Command("eva_detection.training.command", "main", "train a detector"),
+            "train": Command("eva_detection.command_line", "train", "train a detector"),
             "evaluate": Command(
-                "eva_detection.training.command", "main", "score a detector", ("--eval-only",)
+                "eva_detection.command_line", "train", "score a detector", ("--eval-only",)
             ),
-            "demo": Command("eva_detection.inference.demo", "main", "detect in pictures, videos"),
-            "export": Command("eva_detection.inference.export", "main", "for other programs"),
+            "demo": Command("eva_detection.command_line", "demo", "detect in pictures, videos"),
+            "export": Command("eva_detection.command_line", "export", "for other programs"),
             "submit": Command(_SUBMISSION, "main", "files for COCO's and LVIS's servers"),
             "coco-lvis-gap": Command(
                 "eva_detection.evaluation.coco_lvis_gap", "main", "the gap of the paper's Table 8b"

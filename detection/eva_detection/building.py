@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from detectron2.config import instantiate
 from omegaconf.errors import OmegaConfBaseException
 
@@ -45,6 +46,18 @@ def describe(error: BaseException) -> str:
     if isinstance(error, ValueError | OSError) and line:
         return line
     return f"{type(error).__name__}: {line}" if line else type(error).__name__
+
+
+def require_device(device: str) -> None:
+    """Refuse a device that is not there, before a model is built.
+
+    Args:
+        device: Name such as "cuda", "cuda:1" or "cpu".
+
+    Raises:
+        ValueError: If torch does not know or cannot use it, with the reason.
+    """
+    build(device, f"a model on the device {device!r}", lambda one: torch.empty(0, device=one))
 
 
 @contextlib.contextmanager

@@ -22,9 +22,8 @@ from yaml import YAMLError
 
 from eva_backbone import no_init_weights
 from eva_backbone.checkpoints.registry import find_official_file
-from eva_detection.building import build
+from eva_detection.building import build, require_device
 from eva_detection.config.files import is_yacs, load_config_file
-from eva_detection.config.settings import check_device
 from eva_detection.model.backbone import add_eva_config
 from eva_detection.model.rcnn import EVARCNN as EVARCNN  # yacs configs name it
 from eva_detection.model.weights import load_initial_weights
@@ -140,7 +139,7 @@ def get(
     if device is None and not torch.cuda.is_available():
         device = "cpu"
     place = device or (cfg.MODEL.DEVICE if yacs else cfg.train.device)
-    check_device(place)
+    require_device(place)
     source = cfg.MODEL.WEIGHTS if yacs else OmegaConf.select(cfg, "train.init_checkpoint")
     if trained:
         source = published_file(config_path)

@@ -168,7 +168,7 @@ class Detection(Trainer):
     formats = "coco"
 
     def _import(self) -> Callable[[], None]:
-        from eva_detection.training.command import main
+        from eva_detection.command_line import train as main
 
         return main
 

@@ -139,7 +139,7 @@ def registered_demo_data(demo_data, register_below):
 @pytest.fixture
 def own_logging(monkeypatch):
     """What a run sets up for the log of its process is undone after the test."""
-    from eva_detection.training.run_log import LOGGERS
+    from eva_detection.training.log import LOGGERS
 
     loggers = [logging.getLogger(name) for name in (*LOGGERS, "torch", "py.warnings")]
     loggers.append(logging.root)
@@ -162,14 +162,15 @@ def run_here(own_logging, registered_demo_data, tiny_config, monkeypatch, capfd)
     """Function: what `train_net.py` does, in this process; returns exit code or sentence."""
     import copy
 
-    from eva_detection.config import command_line
-    from eva_detection.config.parser import make_parser
-    from eva_detection.training import run_log
+    from eva_detection.command_line import parse
+    from eva_detection.config import settings
+    from eva_detection.training import log
     from eva_detection.training import train as train_module
 
-    monkeypatch.setattr(command_line, "load_config_file", lambda file: copy.deepcopy(tiny_config()))
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(registered_demo_data))
+    monkeypatch.setattr(settings, "load_config_file", lambda file: copy.deepcopy(tiny_config()))
     monkeypatch.setattr(train_module, "evaluate", lambda test_set, model, **_: {})
-    monkeypatch.setattr(run_log, "collect_env_info", lambda: "")  # asks the compiler, for example
+    monkeypatch.setattr(log, "collect_env_info", lambda: "")  # asks the compiler, for example
     recipe = str(CONFIGS / "demo" / "cascade_mask_rcnn_vitdet_eva_debug.py")
 
     def run(folder, *words):
@@ -178,13 +179,13 @@ def run_here(own_logging, registered_demo_data, tiny_config, monkeypatch, capfd)
         arguments = ["--config-file", recipe, *flags, f"train.output_dir={folder}", *values]
         code = 0
         try:
-            train_module.run(make_parser().parse_args(arguments))
+            train_module.run(parse(arguments))
         except SystemExit as stopped:
             code = stopped.code
         out, err = capfd.readouterr()
         assert "Traceback" not in out + err, out + err
         run.printed = out + err
-        return code
+        return err.splitlines()[-1] if code == 1 else code
 
     return run
 

@@ -9,10 +9,7 @@ from detectron2.config import LazyCall, LazyConfig, instantiate
 from detectron2.data import MetadataCatalog, transforms
 from detectron2.modeling.roi_heads.fast_rcnn import get_fed_loss_cls_weights
 from detectron2.solver.build import get_default_optimizer_params
-from omegaconf import OmegaConf
 
-from eva_detection.config.outline import find, read_outline
-from eva_detection.config.recipes import stock_config
 from eva_detection.data.lvis import repeat_factors
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -71,21 +68,6 @@ def test_recipe_builds_and_survives_saving(name, load_config, tmp_path):
     assert again.train == cfg.train
     factors = [c.optimizer.params.lr_factor_func("backbone.net.pos_embed") for c in (cfg, again)]
     assert factors[0] == factors[1] < 1
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_the_outline_of_a_recipe_is_what_it_is(name, load_config):
-    """The names and values that a command line is checked against before torch is imported."""
-    cfg, outline = load_config(name), read_outline(CONFIGS / f"{name}.py")
-    sections = {key for key, value in outline.items() if isinstance(value, dict) and key[0] != "_"}
-    assert sections == set(cfg)
-    for section in ("train", "train.amp", "dataloader"):
-        assert set(find(outline, section)) == set(OmegaConf.select(cfg, section))
-    values = ["train.output_dir", "train.init_checkpoint", "train.max_iter"]
-    for value in (*values, *(f"dataloader.{part}.dataset.names" for part in ("train", "test"))):
-        stated = find(outline, value)
-        stated = list(stated) if isinstance(stated, tuple) else stated
-        assert stated == OmegaConf.select(cfg, value), value
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -349,12 +331,6 @@ def test_a_misspelt_setting_of_the_model_is_an_error(load_config):
     cfg = load_config(COCO, "model.backbone.net.windowsize=14")
     with pytest.raises(TypeError, match="windowsize"):
         _on_meta(cfg)
-
-
-def test_stock_configs():
-    assert stock_config("common/models/mask_rcnn_vitdet.py").model.backbone.out_channels == 256
-    with pytest.raises(ValueError, match=r"ships no config 'common/nothing\.py'"):
-        stock_config("common/nothing.py")
 
 
 def test_gradient_clipping_is_one_override_away(load_config):

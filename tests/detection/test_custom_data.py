@@ -15,15 +15,13 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from omegaconf import OmegaConf
 
-from eva_detection.config.checks import check_classes
-from eva_detection.config.command_line import images_per_step, scale_lr
+from eva_detection import command_line
 from eva_detection.config.own_data import apply_custom_data
-from eva_detection.config.parser import make_parser
+from eva_detection.config.settings import check_classes, images_per_step, scale_lr
 from eva_detection.data.custom_data import load_records
-from eva_detection.evaluation.own_data import CustomEvaluator
+from eva_detection.evaluation.evaluators import CustomEvaluator
 from eva_detection.evaluation.report import read_metrics
 from eva_detection.inference.predictor import Category, Predictor, find_categories
-from eva_detection.training.output_folder import write_data
 from eva_detection.training.trainer import DetectionTrainer
 
 pytestmark = [
@@ -78,13 +76,12 @@ def flags(write):
     """Function: the parsed command line for these files."""
 
     def parse(train=None, val=None, *more):
-        parser = make_parser()
         arguments = ["--config-file", "unused", *more]
         for part, file in (("train", train), ("val", val)):
             if file:
                 arguments += [f"--{part}-annotations", str(file)]
                 arguments += [f"--{part}-images", str(write.pictures)]
-        return parser.parse_args(arguments)
+        return command_line.parse(arguments)
 
     return parse
 
@@ -212,7 +209,7 @@ def test_a_set_of_yolo_becomes_a_file_of_the_run(write, flags, tiny_config, tmp_
     assert "is read as YOLO" in notes
     assert "no mask head: no object of" in notes
     assert not (tmp_path / "run").exists()
-    write_data(args.resolved, tmp_path / "run", goes_on=True)
+    args.resolved.write(continues=False)
     parts = [instantiate(cfg.dataloader[part].dataset) for part in ("train", "test")]
     (train, val) = ({Path(record["file_name"]) for record in part} for part in parts)
     assert train | val == {root / "images" / f"{name}.png" for name in names}
@@ -224,7 +221,7 @@ def test_a_set_of_yolo_becomes_a_file_of_the_run(write, flags, tiny_config, tmp_
     evaluation = tiny_config()
     args.eval_only = True
     apply_custom_data(evaluation, args)
-    write_data(args.resolved, tmp_path / "run", goes_on=False)
+    args.resolved.write(continues=False)
     assert evaluation.dataloader.test.dataset.annotations.endswith("run/data/evaluated.json")
     assert json.loads((tmp_path / "run/data/evaluated.json").read_text()) == json.loads(
         (tmp_path / "run/data/val.json").read_text()

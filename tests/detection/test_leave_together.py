@@ -7,7 +7,7 @@ from eva_detection.evaluation import predictions as evaluation_predictions
 from eva_detection.evaluation.evaluators import CocoEvaluator
 from eva_detection.evaluation.report import read_metrics
 from eva_detection.training import train as train_module
-from eva_detection.training.hooks import leave_together
+from eva_detection.training.processes import Evaluations
 from eva_runs.interruption import EXIT_RUN_AGAIN
 
 pytestmark = pytest.mark.filterwarnings(
@@ -25,7 +25,7 @@ import torch.multiprocessing as mp
 from detectron2.engine import hooks
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
-from eva_detection.training.hooks import leave_together
+from eva_detection.training.processes import Evaluations
 
 TIMEOUT, SCORING = map(float, sys.argv[1:3])
 
@@ -53,7 +53,7 @@ def worker(rank, name, port):
     timeout = datetime.timedelta(seconds=TIMEOUT)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timeout)
     score = SCENARIOS[name] if rank == 0 else dict
-    function = score if name == "barrier" else lambda: leave_together(score)
+    function = score if name == "barrier" else Evaluations(lambda: score())
     hook = hooks.EvalHook(2, function)
     with EventStorage() as storage:
         hook.trainer = types.SimpleNamespace(iter=1, max_iter=9, storage=storage)
@@ -113,7 +113,7 @@ def test_scores_go_to_the_metrics(tiny_config, registered_demo_data, monkeypatch
 
 
 def test_a_single_process_waits_for_nothing():
-    assert leave_together(lambda: {"bbox": {"AP": 1.0}}) == {"bbox": {"AP": 1.0}}
+    assert Evaluations(lambda: {"bbox": {"AP": 1.0}})() == {"bbox": {"AP": 1.0}}
 
 
 def test_no_process_stays_in_the_evaluators_barrier(registered_demo_data, monkeypatch, tmp_path):

@@ -13,9 +13,15 @@ from detectron2.data.samplers import RepeatFactorTrainingSampler
 from torch.utils.data import DataLoader, Dataset
 
 from eva_data.detection import coco
+from eva_detection.command_line import parse
 from eva_detection.config.own_data import apply_custom_data
-from eva_detection.config.parser import make_parser
-from eva_detection.data.loading import EvaluationLoader, TestSet
+from eva_detection.data.loading import (
+    EvaluationLoader,
+    TestSet,
+    build_training_loader,
+    choose_seed,
+    read_training_set,
+)
 from eva_detection.data.lvis import repeat_factors
 from eva_detection.evaluation import evaluators
 from eva_detection.training import train as train_module
@@ -39,9 +45,9 @@ def read(registered_demo_data, monkeypatch):
     for part in ("digit_scenes_train", "digit_scenes_val"):
         function = DatasetCatalog.data[part]
         monkeypatch.setitem(DatasetCatalog.data, part, counted(part, function))
-    load, score = coco.load_json, evaluators._read_annotations
+    load, score = coco.load_json, evaluators.read_annotations
     monkeypatch.setattr(coco, "load_json", lambda file: counted(file.name, load)(file))
-    monkeypatch.setattr(evaluators, "_read_annotations", counted("truth", score))
+    monkeypatch.setattr(evaluators, "read_annotations", counted("truth", score))
     return found
 
 
@@ -52,7 +58,7 @@ def train(tiny_config, tmp_path):
     def run(*flags, **more):
         (tmp_path / "run").mkdir()
         cfg = tiny_config(f"train.output_dir={tmp_path / 'run'}", *TWO_EVALUATIONS)
-        args = make_parser().parse_args([*flags, "--config-file", "unused"])
+        args = parse([*flags, "--config-file", "unused"])
         apply_custom_data(cfg, args)
         test_set = TestSet(cfg, getattr(args, "resolved", None))
         train_module.train(cfg, resume=False, test_set=test_set, **more)
@@ -93,7 +99,9 @@ def test_what_else_refers_to_the_training_set(tiny_config, read):
         )
     )
     before = dict(node.dataset)
-    loader, seed = train_module._build_training_loader(TestSet(cfg), {}, batches=0)
+    seed = choose_seed(cfg, {})
+    dataset = read_training_set(TestSet(cfg), seed)
+    loader = build_training_loader(cfg, dataset, {}, seed=seed, batches=0)
     assert read == {"digit_scenes_train": 1}
     assert dict(node.dataset) == before
     assert loader.order() == {

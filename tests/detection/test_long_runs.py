@@ -27,7 +27,8 @@ import numpy as np
 import torch
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.utils import comm
-from eva_detection.training import command, train, trainer
+from eva_detection import command_line
+from eva_detection.training import train, trainer
 
 run_step, forward = trainer.DetectionTrainer.run_step, GeneralizedRCNN.forward
 
@@ -45,7 +46,7 @@ def accident(iteration):
 train.evaluate = evaluate
 trainer.DetectionTrainer.run_step = with_accident
 if __name__ == "__main__":
-    command.main()
+    command_line.train()
 """
 KILLED = "if iteration == 7: os.kill(os.getpid(), signal.SIGKILL)"
 # as a batch system does it: all processes of the job, the loader's workers as well

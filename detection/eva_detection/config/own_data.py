@@ -15,13 +15,12 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 
 from eva_data.detection.coco import CocoDataset
-from eva_detection.config.early import read_own_data
-from eva_detection.config.files import literal
-from eva_detection.config.overrides import apply_overrides
+from eva_detection.command_line import read_own_data
+from eva_detection.config.files import apply_overrides, literal
 from eva_detection.config.recipes import drop_masks, update_each
 from eva_detection.data.custom_data import load_records
 from eva_detection.data.mapper import PictureMapper
-from eva_detection.evaluation.own_data import CustomEvaluator
+from eva_detection.evaluation.evaluators import CustomEvaluator
 
 _OUTPUT = "train.output_dir"
 
@@ -31,7 +30,7 @@ def apply_custom_data(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
 
     Args:
         cfg: The config, changed in place.
-        args: The command line with the flags of `config.parser`, or without them.
+        args: The command line with the flags for own data, or without them.
 
     Returns:
         What was changed, for the log.

@@ -1,10 +1,8 @@
-"""What LazyConfig files need besides detectron2.
+"""Functions for recipes: every variable of a LazyConfig file becomes part of the config.
 
-Functions rather than loops in the files: every variable of a file becomes part of the config.
 `detectron2.model_zoo` is not used: it would import `pkg_resources`, which new setuptools lacks.
 """
 
-import os
 from collections.abc import Iterable, Sequence
 from functools import partial
 from importlib.resources import files
@@ -15,11 +13,6 @@ from omegaconf import DictConfig
 
 from eva_backbone import get_vit_lr_decay_rate
 from eva_backbone.variants import variant_arguments
-from eva_detection.building import resolving
-from eva_detection.config.checks import check_config
-from eva_detection.config.files import load_config_file
-from eva_detection.config.overrides import apply_overrides, check_overrides
-from eva_runs.recipes import find_recipe
 
 
 def stock_config(name: str) -> DictConfig:
@@ -111,31 +104,3 @@ def drop_masks(model: DictConfig, dataloader: DictConfig) -> None:
     for key in ("mask_in_features", "mask_pooler", "mask_head"):
         model.roi_heads.pop(key)
     dataloader.train.mapper.update(use_instance_mask=False, recompute_boxes=False)
-
-
-def load_recipe(
-    config_file: str | os.PathLike[str],
-    overrides: Iterable[str] = (),
-    *,
-    device: str | None = None,
-) -> DictConfig:
-    """Load a config with overrides, for a program that only builds its model.
-
-    Args:
-        config_file: The recipe, by path or by name below `detection/configs`.
-        overrides: `key=value` strings of the command line.
-        device: Place of the model; by default the config's `train.device`.
-
-    Returns:
-        The config, checked.
-
-    Raises:
-        ValueError: If it is not there or not a config, cannot work, or nothing reads an override.
-    """
-    overrides = list(overrides)
-    cfg = load_config_file(find_recipe("detection", config_file))
-    with resolving():
-        check_overrides(cfg, overrides)
-        apply_overrides(cfg, overrides)
-        check_config(cfg, "model", device=device)
-    return cfg

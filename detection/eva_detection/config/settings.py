@@ -1,93 +1,172 @@
-"""Values of a config that would fail late or never: each is checked before anything is built."""
+"""The config of a run, or of a program that builds a detector: loaded, overridden, checked once."""
 
 import argparse
+import difflib
 import inspect
 import math
-from collections.abc import Iterable, Sequence
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
+from detectron2.evaluation import LVISEvaluator
+from detectron2.utils.registry import locate
 from fvcore.common.param_scheduler import ParamScheduler
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from torch.nn.parallel import DistributedDataParallel
 
-from eva_detection.building import describe
-from eva_detection.config.names import (
-    CHECKPOINTER,
-    CHOICES,
-    INTEGERS,
-    NUMBERS,
-    YES_OR_NO,
-    check_below,
-    check_value,
-)
+from eva_backbone.checkpoints.registry import resolve_source
+from eva_detection.building import describe, resolving
+from eva_detection.command_line import require_recipe
+from eva_detection.config.files import apply_overrides, load_config_file
+from eva_detection.config.own_data import apply_custom_data
+from eva_detection.data.places import require_data
+from eva_runs.recipes import find_recipe
 
-_DDP = {"fp16_compression", *inspect.signature(DistributedDataParallel).parameters} - {"module"}
+# Settings that a config may leave out, and nodes whose names the object that is built checks.
+_OPTIONAL = {
+    "": ("test",),
+    "dataloader": ("evaluator",),
+    "test": ("aug",),
+    "train": ("accumulate", "cudnn_benchmark", "max_bad_images", "progress_bar", "seed"),
+    "train.amp": ("precision",),
+}
+_OPEN = ("test.aug", "train.checkpointer", "train.ddp")
 
 
-def check_sections(cfg: DictConfig, names: Iterable[str]) -> None:
-    """Refuse a config without a section that is needed.
+def load_config(args: argparse.Namespace) -> tuple[DictConfig, list[str]]:
+    """Load the config of a command line with own data and overrides, and check it.
 
     Args:
-        cfg: The config with its overrides.
-        names: Names of the sections.
+        args: The command line, from `command_line.parse`. A recipe that it names is replaced by the
+            path of that recipe.
+
+    Returns:
+        The config, and what to log of it.
 
     Raises:
-        ValueError: For the first one.
+        ValueError: If it cannot work.
     """
-    for name in names:
-        if not isinstance(cfg.get(name), DictConfig):
-            raise ValueError(f"{name}={_value(cfg, name)!r}: the config needs a section {name}")
+    args.config_file = str(require_recipe(args))
+    try:
+        cfg = load_config_file(args.config_file)
+    except Exception as error:  # a recipe is Python, which may raise anything
+        raise ValueError(f"{args.config_file} cannot be read: {describe(error)}") from error
+    with resolving():
+        check_names(cfg, args.opts)
+        reference = images_per_step(cfg) if getattr(args, "scale_lr", False) else 0
+        notes = apply_custom_data(cfg, args)
+        apply_overrides(cfg, args.opts)
+        check_config(cfg, trains=not args.eval_only, processes=args.num_gpus * args.num_machines)
+        continues = args.resume and (Path(cfg.train.output_dir) / "last_checkpoint").exists()
+        if cfg.train.init_checkpoint and not continues:
+            resolve_source(cfg.train.init_checkpoint)
+        if reference:
+            notes.append(scale_lr(cfg, reference=reference, overrides=args.opts))
+    return cfg, notes
 
 
-def check_settings(cfg: DictConfig, *, processes: int = 1, trains: bool = True) -> None:
-    """Refuse values that cannot work.
+def load_recipe(config_file: str | os.PathLike[str], overrides: Iterable[str] = ()) -> DictConfig:
+    """Load a config with overrides, for a program that only builds its model.
+
+    Args:
+        config_file: The recipe, by path or by name below `detection/configs`.
+        overrides: `key=value` strings of the command line.
+
+    Raises:
+        ValueError: If it is not there or not a config, cannot work, or nothing reads an override.
+    """
+    overrides = list(overrides)
+    cfg = load_config_file(find_recipe("detection", config_file))
+    with resolving():
+        check_names(cfg, overrides)
+        apply_overrides(cfg, overrides)
+        check_classes(cfg)
+    return cfg
+
+
+def check_names(cfg: DictConfig, overrides: Iterable[str]) -> None:
+    """Refuse overrides that LazyConfig would accept and nothing would read.
+
+    Below a class or function (`_target_`) that refuses them itself when it is called.
+
+    Args:
+        cfg: The config before the overrides.
+        overrides: `key=value` strings of the command line.
+
+    Raises:
+        ValueError: For an unknown key, with the closest known ones.
+    """
+    for text in overrides:
+        key, path = text.partition("=")[0].lstrip("+"), ""
+        for name in key.split("."):
+            node = OmegaConf.select(cfg, path) if path else cfg
+            plain = isinstance(node, DictConfig) and "_target_" not in node
+            if path in _OPEN or not (plain or path in _OPTIONAL):
+                break
+            known = [str(one) for one in [*(node or ()), *_OPTIONAL.get(path, ())]]
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=3) or sorted(known)
+                raise ValueError(f"unknown setting {key}; close to {name!r}: {', '.join(close)}")
+            path = f"{path}.{name}" if path else name
+
+
+def check_config(cfg: DictConfig, *, trains: bool, processes: int = 1) -> None:
+    """Refuse what would fail after hours, or never, and give wrong numbers.
 
     Args:
         cfg: The config with its overrides.
-        processes: Number of processes of the run.
         trains: False for an evaluation, which reads fewer settings.
+        processes: Number of processes of the run.
 
     Raises:
-        ValueError: For the first one, with what it may be.
+        ValueError: For the first thing that is wrong.
+        FileNotFoundError: If the files of a registered dataset are not there.
     """
-    if "roi_heads" in cfg.model and not isinstance(cfg.model.roi_heads, DictConfig):
-        raise ValueError(f"model.roi_heads={cfg.model.roi_heads!r}: the detector needs heads")
-    _check_places(cfg)
-    if not trains:
-        _check_integers(cfg, "dataloader.test.")
-        return
-    for name in ("train.amp", "train.checkpointer", "train.ddp"):
-        if not isinstance(_value(cfg, name), DictConfig):
-            raise ValueError(f"{name}={_value(cfg, name)!r} must be a section with settings")
-    _check_integers(cfg)
-    for name in (*YES_OR_NO, *NUMBERS, *CHOICES):
-        check_value(name, _value(cfg, name))
-    check_below("train.checkpointer", map(str, cfg.train.checkpointer), CHECKPOINTER)
-    check_below("train.ddp", map(str, cfg.train.ddp), _DDP)
-    if processes > 1:
+    if not cfg.train.output_dir or "://" in cfg.train.output_dir:
+        raise ValueError(f"train.output_dir={cfg.train.output_dir!r} must be a local folder")
+    check_classes(cfg)
+    _check_evaluator(cfg)
+    for part in ("train", "test") if trains else ("test",):
+        names = OmegaConf.select(cfg, f"dataloader.{part}.dataset.names") or ()
+        if part == "train" or "evaluator" in cfg.dataloader:
+            require_data([names] if isinstance(names, str) else names)
+    if trains and processes > 1:
         check_compression(cfg.train)
-    batch = _value(cfg, "dataloader.train.total_batch_size")
-    if batch is not None and batch % processes:
+
+
+def check_classes(cfg: DictConfig) -> None:
+    """Refuse a number of classes that is not that of own data.
+
+    Args:
+        cfg: The config with its overrides.
+
+    Raises:
+        ValueError: If they differ.
+    """
+    stated = OmegaConf.select(cfg, "dataloader.test.dataset.categories")
+    count = OmegaConf.select(cfg, "model.roi_heads.num_classes")
+    if stated and len(stated) != count:
         raise ValueError(
-            f"dataloader.train.total_batch_size={batch} must be a positive multiple of the "
-            f"{processes} processes"
+            f"model.roi_heads.num_classes={count}, but the data has {len(stated)} classes"
         )
 
 
-def _value(cfg: DictConfig, name: str) -> Any:
-    try:
-        return OmegaConf.select(cfg, name)
-    except OmegaConfBaseException as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{name} cannot be resolved: {reason}") from error
+def _check_evaluator(cfg: DictConfig) -> None:
+    """Refuse detectron2's `LVISEvaluator` where it would fail when everything is predicted."""
+    name = OmegaConf.select(cfg, "dataloader.evaluator._target_")
+    target = locate(name) if isinstance(name, str) else name
+    if not inspect.isclass(target) or not issubclass(target, LVISEvaluator):
+        return
+    import lvis.eval
 
-
-def _check_integers(cfg: DictConfig, start: str = "") -> None:
-    for name in INTEGERS:
-        if name.startswith(start):
-            check_value(name, _value(cfg, name))
+    source = inspect.getsource(lvis.eval)
+    if not hasattr(np, "float") and re.search(r"\bnp\.float\b", source):
+        raise ValueError(
+            "detectron2's LVISEvaluator fails at its end, since lvis uses np.float: set "
+            "dataloader.evaluator._target_=eva_detection.evaluation.evaluators.LvisEvaluator"
+        )
 
 
 def check_compression(train: DictConfig) -> None:
@@ -99,80 +178,12 @@ def check_compression(train: DictConfig) -> None:
     Raises:
         ValueError: If another precision goes with `ddp.fp16_compression`.
     """
-    enabled = train.amp.enabled
-    precision = train.amp.get("precision", "fp16") if enabled else "fp32"
+    precision = train.amp.get("precision", "fp16") if train.amp.enabled else "fp32"
     if train.ddp.get("fp16_compression", False) and precision != "fp16":
         raise ValueError(
-            "train.ddp.fp16_compression=True sends gradients as fp16, which needs the loss scale "
-            f"of fp16 training; with {precision} small gradients would become 0: set "
-            "train.ddp.fp16_compression=False"
+            f"train.ddp.fp16_compression=True needs the loss scale of fp16 training; with "
+            f"{precision} small gradients would become 0: set it to False"
         )
-
-
-def _check_places(cfg: DictConfig) -> None:
-    for name in ("train.output_dir", "train.init_checkpoint"):
-        value = _value(cfg, name)
-        if value is not None and not isinstance(value, str):
-            raise ValueError(f"{name}={value!r} must be a path")
-        of_hub = name == "train.init_checkpoint" and str(value).startswith("hf://")
-        if value and "://" in value and not of_hub:
-            also = " or hf://ORG/REPOSITORY/FILE" if name == "train.init_checkpoint" else ""
-            raise ValueError(f"{name}={value!r} must be a local path{also}")
-    if not cfg.train.get("output_dir"):
-        raise ValueError("train.output_dir is empty: name a folder")
-
-
-def check_machine(cfg: DictConfig, args: argparse.Namespace) -> None:
-    """Refuse devices and numbers of processes that are not there.
-
-    Args:
-        cfg: The config with its overrides.
-        args: Command line of detectron2's parser.
-
-    Raises:
-        ValueError: With what is there.
-    """
-    for name, least in (("num_gpus", 1), ("num_machines", 1), ("machine_rank", 0)):
-        if getattr(args, name) < least:
-            flag = name.replace("_", "-")
-            raise ValueError(f"--{flag} {getattr(args, name)} must be at least {least}")
-    if args.machine_rank >= args.num_machines:
-        raise ValueError(
-            f"--machine-rank {args.machine_rank} must be below --num-machines {args.num_machines}"
-        )
-    if args.num_machines > 1 and args.dist_url == "auto":
-        raise ValueError("--dist-url auto is for one machine: give tcp://FIRST_MACHINE:PORT")
-    device = _value(cfg, "train.device")
-    try:
-        place = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"train.device={device!r} cannot be used: {reason}") from error
-    if place.type == "meta":
-        raise ValueError("train.device='meta' holds no values to train")
-    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if place.type == "cuda" and (place.index or 0) >= there:
-        raise ValueError(f"train.device={device!r} cannot be used: {there} CUDA devices are there")
-    if place.type == "cuda" and args.num_gpus > there:
-        raise ValueError(f"--num-gpus {args.num_gpus}, but {there} CUDA devices are there")
-    if place.type != "cuda":
-        check_device(str(place))
-
-
-def check_device(device: str) -> None:
-    """Refuse a device that is not there, before a model is built.
-
-    Args:
-        device: Name such as "cuda", "cuda:1" or "cpu".
-
-    Raises:
-        ValueError: If torch does not know or cannot use it, with the reason.
-    """
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"device {device!r} cannot be used here: {reason}") from error
 
 
 def check_schedule(multiplier: Any, max_iter: int) -> None:
@@ -185,18 +196,43 @@ def check_schedule(multiplier: Any, max_iter: int) -> None:
     Raises:
         ValueError: With the place of the first failure.
     """
-    if not isinstance(multiplier, ParamScheduler):
-        raise ValueError(f"lr_multiplier is {type(multiplier).__name__} and not a ParamScheduler")
-    for step in _places(max_iter):
+    if not isinstance(multiplier, ParamScheduler) or max_iter < 1:
+        raise ValueError(f"lr_multiplier {multiplier!r} is no schedule for {max_iter} iterations")
+    for step in sorted({*range(0, max_iter, max(1, max_iter // 100)), max_iter - 1}):
         try:
             value = multiplier(step / max_iter)
         except Exception as error:
-            raise ValueError(
-                f"lr_multiplier fails at iteration {step}: {describe(error)}"
-            ) from error
-        if not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+            text = f"lr_multiplier fails at iteration {step}: {describe(error)}"
+            raise ValueError(text) from error
+        if not math.isfinite(value) or value < 0:
             raise ValueError(f"lr_multiplier is {value!r} at iteration {step}")
 
 
-def _places(max_iter: int) -> Sequence[int]:
-    return sorted({*range(0, max_iter, max(1, max_iter // 100)), max_iter - 1})
+def images_per_step(cfg: DictConfig) -> int:
+    """Count the images of one optimizer step, over all processes and accumulated batches."""
+    images = OmegaConf.select(cfg, "dataloader.train.total_batch_size") or 0
+    return int(images * cfg.train.get("accumulate", 1))
+
+
+def scale_lr(cfg: DictConfig, *, reference: int, overrides: Iterable[str]) -> str:
+    """Apply the linear rule: the learning rate grows with the images of a step.
+
+    Args:
+        cfg: The config with its overrides, changed in place.
+        reference: Images of a step that the recipe's learning rate is for.
+        overrides: `key=value` strings of the command line.
+
+    Returns:
+        What was changed, for the log.
+
+    Raises:
+        ValueError: If the learning rate is given as well.
+    """
+    if any(text.lstrip("+").startswith("optimizer.lr=") for text in overrides):
+        raise ValueError("--scale-lr scales the recipe's optimizer.lr: give one of the two")
+    images, before = images_per_step(cfg), cfg.optimizer.lr
+    cfg.optimizer.lr = before * images / reference
+    return (
+        f"--scale-lr: optimizer.lr = {before:g} * {images} / {reference} = {cfg.optimizer.lr:g} "
+        f"for {images} images a step"
+    )

@@ -23,6 +23,7 @@ from detectron2.utils import comm
 from PIL.Image import DecompressionBombError
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
+from eva_runs.errors import TooManyUnreadableError
 from eva_runs.interruption import leave_signals_to_the_run
 from eva_runs.seeding import seed_all
 
@@ -37,7 +38,7 @@ READ_ERRORS = (*_READ_ERRORS, SizeMismatchError, DecompressionBombError)
 Draw = tuple[int, tuple[int, ...]]  # number in the stream; the image and its replacements
 
 
-class UnreadableImagesError(RuntimeError):
+class UnreadableImagesError(TooManyUnreadableError):
     """More images than allowed cannot be read."""
 
 

@@ -9,20 +9,18 @@ r"""The gap between COCO and LVIS, as the paper's Table 8b, and the images that 
 `table` takes the `results.json` of two evaluations of one architecture, fine-tuned on COCO and on
 LVIS, and prints Markdown: AP on each and their difference, of boxes and of masks. The paper takes
 each val set entirely (COCO 5,000 images, LVIS v1 19,809). `subset` writes the part of LVIS v1
-val that lies in COCO val2017, the data set `lvis_v1_val_5k`, for a gap on the same images.
+val that lies in COCO val2017, the dataset `lvis_v1_val_5k`, for a gap on the same images.
 """
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from eva_data.checks.findings import write_json
 from eva_data.detection.coco import parse_json
-from eva_data.files import make_folder, write_text
-from eva_runs.command_line.parsing import Parser
+from eva_data.files import make_folder, require_free, require_regular_file, write_text
 from eva_runs.commands import program, say
 
 Scores = Mapping[str, tuple[float, float]]  # task -> AP on COCO, on LVIS
@@ -48,32 +46,23 @@ def read_scores(coco: Path, lvis: Path) -> dict[str, tuple[float, float]]:
         Task -> AP on COCO and on LVIS.
 
     Raises:
-        ValueError: If a file holds no scores, or they have no task in common.
+        ValueError: If the files have no task with an AP in common.
     """
-    found = [_read_ap(file) for file in (coco, lvis)]
-    scores = {
-        task: (found[0][task], found[1][task])
-        for task in TASKS
-        if task in found[0].keys() & found[1].keys()
-    }
+    first, second = (_read_ap(file) for file in (coco, lvis))
+    scores = {task: (first[task], second[task]) for task in first if task in second}
     if not scores:
-        raise ValueError(
-            f"{coco} has {', '.join(found[0])}, {lvis} has {', '.join(found[1])}: "
-            "no task is in both"
-        )
+        raise ValueError(f"{coco} has AP of {[*first]}, {lvis} of {[*second]}: no task is in both")
     return scores
 
 
 def _read_ap(file: Path) -> dict[str, float]:
     results = parse_json(file.read_bytes(), str(file))
-    aps = {}
-    for task in TASKS:
-        scores = results.get(task) if isinstance(results, dict) else None
-        if isinstance(scores, dict) and isinstance(scores.get("AP"), int | float):
-            aps[task] = float(scores["AP"])
-    if not aps:
-        raise ValueError(f"{file} holds no AP of boxes or masks: give the results.json of a run")
-    return aps
+    scores = {
+        task: results[task].get("AP")
+        for task in TASKS
+        if isinstance(results, dict) and isinstance(results.get(task), dict)
+    }
+    return {task: float(ap) for task, ap in scores.items() if isinstance(ap, int | float)}
 
 
 def rows_of(models: Mapping[str, Scores]) -> list[dict[str, Any]]:
@@ -110,47 +99,48 @@ def shared_images(lvis: Mapping[str, Any], coco: Mapping[str, Any]) -> dict[str,
     Raises:
         ValueError: If the first is not an LVIS file, or they share no image.
     """
-    if not all("neg_category_ids" in image for image in lvis["images"]):
-        raise ValueError("--lvis has images without neg_category_ids: give lvis_v1_val.json")
     ids = {image["id"] for image in coco["images"]}
     images = [image for image in lvis["images"] if image["id"] in ids]
-    if not images:
-        raise ValueError("the two sets share no image: give LVIS v1 val and COCO val2017")
+    if not images or not all("neg_category_ids" in image for image in images):
+        raise ValueError("no image of LVIS's format is in both: give LVIS v1 val and COCO val2017")
     kept = {image["id"] for image in images}
     annotations = [one for one in lvis["annotations"] if one["image_id"] in kept]
     return {**lvis, "images": images, "annotations": annotations}
 
 
-def make_table(args: argparse.Namespace) -> None:
-    """Run the command `table`."""
+def _table(args: argparse.Namespace) -> int:
     models: dict[str, Scores] = {args.name: read_scores(args.coco, args.lvis)}
     rows = rows_of(dict(PAPER) | models if args.paper else models)
     say(markdown(rows))
     if args.json:
         make_folder(args.json.parent)
         write_text(args.json, json.dumps(rows, indent=2) + "\n")
+    return 0
 
 
-def make_subset(args: argparse.Namespace) -> None:
-    """Run the command `subset`."""
-    if args.output.exists():
-        raise ValueError(f"{args.output} is there already: remove it or name another")
-    sets = [parse_json(file.read_bytes(), str(file)) for file in (args.lvis, args.coco)]
-    for file, content in zip((args.lvis, args.coco), sets, strict=True):
-        if not isinstance(content, dict) or not {"images", "annotations"} <= content.keys():
-            raise ValueError(f"{file} has no images and annotations: it is not a data set")
-    subset = shared_images(*sets)
+def _subset(args: argparse.Namespace) -> int:
+    require_free([args.output], overwrite=False)
+    lvis, coco = (parse_json(file.read_bytes(), str(file)) for file in (args.lvis, args.coco))
+    try:
+        subset = shared_images(lvis, coco)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{args.lvis} or {args.coco} is not a dataset: {error!r}") from error
     make_folder(args.output.parent)
     write_json(args.output, subset)
     say(
-        f"{args.output}: {len(subset['images'])} of {len(sets[0]['images'])} images, "
-        f"{len(subset['annotations'])} of {len(sets[0]['annotations'])} objects"
+        f"{args.output}: {len(subset['images'])} of {len(lvis['images'])} images, "
+        f"{len(subset['annotations'])} of {len(lvis['annotations'])} objects"
     )
+    return 0
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     table = commands.add_parser("table", help="print the gap of two evaluations")
     table.add_argument("--coco", required=True, type=Path, help="results.json on COCO")
@@ -158,25 +148,20 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     table.add_argument("--name", default="this run", help="name of the row (default: %(default)s)")
     table.add_argument("--paper", action="store_true", help="with the paper's rows")
     table.add_argument("--json", type=Path, help="write the rows to this file, too")
-    table.set_defaults(run=make_table)
+    table.set_defaults(run=_table)
     subset = commands.add_parser("subset", help="write lvis_v1_val_5k.json")
     subset.add_argument("--lvis", required=True, type=Path, help="lvis_v1_val.json")
     subset.add_argument("--coco", required=True, type=Path, help="instances_val2017.json")
     subset.add_argument("--output", required=True, type=Path, help="must not exist")
-    subset.set_defaults(run=make_subset)
+    subset.set_defaults(run=_subset)
     return parser.parse_args(arguments)
 
 
 def _run(args: argparse.Namespace) -> int:
     for file in (args.coco, args.lvis):
-        if not file.is_file():
-            raise FileNotFoundError(f"there is no file {file}")
-    args.run(args)
-    return 0
+        require_regular_file(file)
+    code: int = args.run(args)
+    return code
 
 
 main = program(parse, _run, refused=1, name="coco_lvis_gap.py")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

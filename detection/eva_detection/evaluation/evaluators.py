@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 from detectron2.data import MetadataCatalog
+from detectron2.data.catalog import Metadata
 from detectron2.data.datasets.coco import convert_to_coco_json
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
@@ -23,8 +23,15 @@ from detectron2.utils.logger import create_small_table
 from faster_coco_eval import COCO, COCOeval_faster
 from tabulate import tabulate  # type: ignore[import-untyped]
 
-from eva_data.detection.scoring import Detection, as_lvis, cap_per_image, judged
-from eva_data.detection.scoring import read_annotations as _read_annotations
+from eva_data.detection.coco import CocoDataset, read_coco
+from eva_data.detection.scoring import (
+    Detection,
+    as_lvis,
+    cap_per_image,
+    class_scores,
+    judged,
+    read_annotations,
+)
 from eva_detection.evaluation.predictions import (
     Predictions,
     PredictionWriter,
@@ -266,7 +273,7 @@ class CocoEvaluator(_Evaluator):
         return {label: category for category, label in ids.items()} if ids else None
 
     def _load_truth(self, file: str) -> COCO:
-        return _read_annotations(file)
+        return read_annotations(file)
 
     def _capped(self, predictions: Predictions) -> Iterable[list[Detection]]:
         return predictions  # the limit is on each class, the scorer knows it
@@ -276,20 +283,53 @@ class CocoEvaluator(_Evaluator):
 
     def _score_classes(self, task: str, scorer: COCOeval_faster) -> dict[str, float]:
         names = self._metadata.get("thing_classes") or ()
-        precision = scorer.eval["precision"]  # (IoU, recall, class, area, limit)
         if len(names) <= 1:
             return {}
-        if len(names) != precision.shape[2]:
-            raise ValueError(
-                f"{self._name} has {len(names)} class names and {precision.shape[2]} categories"
-            )
-        of_class = np.moveaxis(precision[:, :, :, 0, -1], 2, 0)
-        scores = {
-            name: _percent(values.mean() if (values := part[part > -1]).size else -1)
-            for name, part in zip(names, of_class, strict=True)
-        }
+        found = class_scores(scorer).values()
+        if len(names) != len(found):
+            raise ValueError(f"{self._name} has {len(names)} names, {len(found)} categories")
+        scores = dict(zip(names, map(_percent, found), strict=True))
         logger.info("Per-category %s AP: \n%s", task, _class_table(scores))
         return {f"AP-{name}": score for name, score in scores.items()}
+
+
+class CustomEvaluator(CocoEvaluator):
+    """`CocoEvaluator` of a file that may lack areas, crowd flags or some of the categories.
+
+    Args:
+        annotations: File in COCO format.
+        categories: Name of each category id; the classes of the model, in order of the ids.
+        boxes_only: Leave masks of the file alone, whatever they are.
+        **options: Further arguments of `CocoEvaluator`.
+    """
+
+    def __init__(
+        self,
+        *,
+        annotations: str,
+        categories: Mapping[int, str],
+        boxes_only: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(Path(annotations).stem, **options)
+        self._boxes_only = boxes_only
+        self._dataset: CocoDataset | None = None
+        self._categories = {key: categories[key] for key in sorted(categories)}
+        self._metadata = Metadata(
+            json_file=annotations,
+            thing_classes=list(self._categories.values()),
+            thing_dataset_id_to_contiguous_id={
+                key: index for index, key in enumerate(self._categories)
+            },
+        )
+
+    def _truth(self) -> COCO:
+        return self._load_truth(self._annotation_file())  # a new one, as scorers write into it
+
+    def _load_truth(self, file: str) -> COCO:
+        if self._dataset is None:
+            self._dataset = read_coco(file, boxes_only=self._boxes_only)
+        return COCO(self._dataset.for_scoring(self._categories))
 
 
 class LvisEvaluator(_Evaluator):
@@ -313,7 +353,7 @@ class LvisEvaluator(_Evaluator):
         return {label: label + 1 for label in range(len(self._metadata.thing_classes))}
 
     def _load_truth(self, file: str) -> COCO:
-        return as_lvis(_read_annotations(file), file, otherwise="CocoEvaluator")
+        return as_lvis(read_annotations(file), file, otherwise="CocoEvaluator")
 
     def _capped(self, predictions: Predictions) -> Iterable[list[Detection]]:
         return cap_per_image(predictions, self._max_dets)

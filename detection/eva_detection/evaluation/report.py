@@ -1,6 +1,8 @@
 """The report of a detection run: what `report.html` says of a training or an evaluation."""
 
 import json
+import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -10,28 +12,27 @@ from omegaconf import DictConfig, OmegaConf
 from eva_backbone.checkpoints.runs.weights import named_weights
 from eva_data.detection.coco import parse_json
 from eva_data.files import require_regular_file
-from eva_detection.data.custom_data import annotation_files
+from eva_detection.command_line import config_of_run
+from eva_detection.config.settings import images_per_step
+from eva_detection.data.custom_data import annotation_files, image_folder, registered_names
 from eva_detection.data.loading import TestSet
-from eva_detection.evaluation.next_steps import next_steps
-from eva_report.content import Curve, Curves, Link, Report, Section
+from eva_report.content import Curve, Curves, Link, Report, Section, Step
 from eva_report.detection import CONFUSION, PER_CLASS, data_fact, detection_sections, title_of
 from eva_report.page import report_name, try_report
+from eva_runs.commands import command_to_run
 from eva_runs.record import facts
 
 Results = Mapping[str, Mapping[str, float | None]]  # task -> metric -> percent
+Kind = Literal["training", "evaluation"]
 
 FINAL = "model_final.pth"
+_ROOT = "DETECTRON2_DATASETS"
 _PREDICTIONS = ("coco_instances_results.json", "lvis_instances_results.json")
 _EARLIER_STAGES = ("_stage0", "_stage1")
 
 
 def report_of_run(
-    cfg: DictConfig,
-    test_set: TestSet,
-    *,
-    kind: Literal["training", "evaluation"],
-    processes: int,
-    recipe: str = "",
+    cfg: DictConfig, test_set: TestSet, *, kind: Kind, processes: int, recipe: str = ""
 ) -> Path | None:
     """Write the report of a run; whatever fails in it is a warning.
 
@@ -49,19 +50,15 @@ def report_of_run(
     folder = Path(cfg.train.output_dir)
     return try_report(
         folder,
-        lambda: _report(cfg, test_set, kind=kind, processes=processes, recipe=recipe),
+        lambda: make_report(cfg, test_set, kind=kind, processes=processes, recipe=recipe),
         name=report_name(folder, kind),
     )
 
 
-def _report(
-    cfg: DictConfig,
-    test_set: TestSet,
-    *,
-    kind: Literal["training", "evaluation"],
-    processes: int,
-    recipe: str,
+def make_report(
+    cfg: DictConfig, test_set: TestSet, *, kind: Kind, processes: int, recipe: str
 ) -> Report:
+    """Make the report of a run from its output folder; see `report_of_run`."""
     folder = Path(cfg.train.output_dir)
     metrics = read_metrics(folder)
     results = read_results(folder) if test_set.is_scored else {}
@@ -78,21 +75,21 @@ def _report(
     place = 1 if sections else 0  # curves of the training follow the scores
     sections[place:place] = curves(metrics)
     source = str(cfg.train.get("init_checkpoint") or "")
-    began_from = named_weights(source)
     weights = source if kind == "evaluation" else str(folder / FINAL)
     picture = next(iter(test_set.files.values()), None) if test_set.is_scored else None
+    seed, device = cfg.train.get("seed"), str(cfg.train.device)
     return Report(
         title=f"Detection: {kind} of {recipe or folder.name}",
-        summary=_summary(cfg, kind, results, metrics, scored=predictions is not None),
+        summary=_summary(cfg, kind, results if predictions else {}, metrics),
         facts=[
-            *facts(folder, kind, seed=cfg.train.get("seed"), device=str(cfg.train.device),
-                   processes=processes),
-            *_facts(cfg, test_set, kind, began_from, scored=predictions is not None),
+            *facts(folder, kind, seed=seed, device=device, processes=processes),
+            *_facts(cfg, test_set, kind, scored=predictions is not None),
+            ("weights" if kind == "evaluation" else "began from", named_weights(source)),
         ],
         sections=sections,
         links=_links(folder, predictions, kind),
-        next_steps=next_steps(cfg, weights, picture=picture),
-    )  # fmt: skip
+        next_steps=_next_steps(cfg, weights, picture=picture),
+    )
 
 
 def _predictions(test_set: TestSet, folder: Path) -> Path | None:
@@ -103,47 +100,47 @@ def _predictions(test_set: TestSet, folder: Path) -> Path | None:
     return next((place / name for name in _PREDICTIONS if (place / name).is_file()), None)
 
 
+def scored(results: Results) -> dict[str, str]:
+    """Return the AP in percent of each task that has one, `-` for one that is not known.
+
+    Args:
+        results: Task -> metric -> percent; an evaluator of the user's own may give something else.
+    """
+    tasks = {task: one for task, one in results.items() if isinstance(one, Mapping) and "AP" in one}
+    return {task: percent(one["AP"]) for task, one in tasks.items()}
+
+
+def percent(value: float | None) -> str:
+    """Format a percentage, `-` for one that is not known."""
+    return "-" if value is None or value != value else f"{value:.1f}"
+
+
 def _summary(
-    cfg: DictConfig, kind: str, results: Results, metrics: Sequence[dict[str, Any]], *, scored: bool
+    cfg: DictConfig, kind: str, results: Results, metrics: Sequence[dict[str, Any]]
 ) -> str:
-    named = [f"{title_of(task)} AP {_percent(results[task]['AP'])}" for task in _scored(results)]
-    text = " and ".join(named) if scored and named else "nothing was scored"
-    if scored and named and all(score.endswith(" -") for score in named):
+    aps = scored(results)
+    text = " and ".join(f"{title_of(task)} AP {ap}" for task, ap in aps.items())
+    if aps and {*aps.values()} == {"-"}:
         text = "no scores, since nothing was found or there was nothing to find"
+    text = text or "nothing was scored"
     if "evaluator" not in cfg.dataloader:
         text += ": the config has no dataloader.evaluator"
     if kind == "training":
-        done, images = trained_iterations(metrics), _batch(cfg)
+        done, images = trained_iterations(metrics), images_per_step(cfg)
         step = f" of {images:,} images" if images else ""
         text = f"after {done:,} iterations{step}: {text}"
     return f"{text[0].upper()}{text[1:]}."
 
 
-def _batch(cfg: DictConfig) -> int:
-    images = OmegaConf.select(cfg, "dataloader.train.total_batch_size") or 0
-    return int(images * cfg.train.get("accumulate", 1))
-
-
-def _scored(results: Results) -> list[str]:
-    """List the tasks that have an AP; an evaluator of the user's own may give something else."""
-    return [task for task, metrics in results.items() if "AP" in metrics]
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None or value != value else f"{value:.1f}"
-
-
-def _facts(
-    cfg: DictConfig, test_set: TestSet, kind: str, began_from: str, *, scored: bool
-) -> list[tuple[str, str]]:
+def _facts(cfg: DictConfig, test_set: TestSet, kind: str, *, scored: bool) -> list[tuple[str, str]]:
     found = []
-    if kind == "training":
-        found += [("training data", test_set.training)] if test_set.training else []
+    if kind == "training" and test_set.training:
+        found.append(("training data", test_set.training))
     if scored:
         files = ", ".join(annotation_files(OmegaConf.select(cfg, "dataloader.test.dataset")))
         text = data_fact(test_set.labels) + (f" ({files})" if files else "")
         found.append(("evaluation data", text))
-    return [*found, ("weights" if kind == "evaluation" else "began from", began_from)]
+    return found
 
 
 def _links(folder: Path, predictions: Path | None, kind: str) -> list[Link]:
@@ -163,6 +160,56 @@ def _links(folder: Path, predictions: Path | None, kind: str) -> list[Link]:
     return links
 
 
+def demo_command(cfg: DictConfig, weights: str) -> str | None:
+    """Write the command that draws what a detector finds in the pictures of its test set.
+
+    Args:
+        cfg: The config of the run.
+        weights: Weights of the detector.
+
+    Returns:
+        The command; None if the pictures are not in a folder of their own.
+    """
+    pictures = image_folder(OmegaConf.select(cfg, "dataloader.test.dataset"))
+    if pictures is None:
+        return None
+    folder = Path(cfg.train.output_dir)
+    words: list[str | Path] = ["--config-file", folder / "config.yaml", "--weights", weights]
+    if Path(weights).parent == folder:  # of a training: its folder is enough
+        words = [folder]
+    elif Path(weights).is_dir() and config_of_run(weights):
+        words = [weights]
+    words += ["--output", folder / "pictures", pictures]
+    return _needing_data(cfg, command_to_run("detection demo", "detection/demo.py", *words))
+
+
+def _next_steps(cfg: DictConfig, weights: str, *, picture: Path | None) -> list[Step]:
+    """List what can be done with a detector; an export is traced with the picture."""
+    folder = Path(cfg.train.output_dir)
+    steps = []
+    if demo := demo_command(cfg, weights):
+        steps.append(Step(text="Draw what it finds in pictures, folders or videos", command=demo))
+    config: list[str | Path] = ["--config-file", folder / "config.yaml"]
+    words = [f"train.init_checkpoint={weights}", f"train.output_dir={folder}_evaluation"]
+    program = ("detection train", "detection/train_net.py", "--eval-only")
+    command = _needing_data(cfg, command_to_run(*program, *config, *words))
+    steps.append(Step(text="Evaluate it again", command=command))
+    if picture is not None:
+        words = ["--weights", weights, "--format", "torchscript", "--image", str(picture)]
+        program = ("detection export", "detection/export.py", "--output")
+        command = command_to_run(*program, folder / "model.ts", *config, *words)
+        steps.append(Step(text="Export it, to run without this toolkit", command=command))
+    return steps
+
+
+def _needing_data(cfg: DictConfig, command: str) -> str:
+    """Put the place of registered datasets before a command, where this process has one."""
+    node = OmegaConf.select(cfg, "dataloader.test.dataset")
+    if root := os.environ.get(_ROOT) if registered_names(node) else None:
+        return f"{_ROOT}={shlex.quote(root)} {command}"
+    return command
+
+
 def curves(metrics: Sequence[dict[str, Any]]) -> list[Curves]:
     """Make the curves of a training.
 
@@ -176,42 +223,29 @@ def curves(metrics: Sequence[dict[str, Any]]) -> list[Curves]:
     losses = [name for name in names if name.startswith("loss_")]
     if any(name.endswith("_stage2") for name in losses):  # of a cascade, the last stage
         losses = [name for name in losses if not name.endswith(_EARLIER_STAGES)]
+    text = "The losses of the last stage of a cascade rise first: it gets positive boxes once the "
+    text += "stages before it have learned to find them."
+    shown = {"total_loss": "total_loss"} | {name: name for name in losses}
     made = [
-        _curves(metrics, ["total_loss", *losses], "Losses", "loss", logarithmic=True,
-                text="The losses of the last stage of a cascade rise first: it gets positive boxes "
-                "once the stages before it have learned to find them."),
-        _curves(metrics, ["lr"], "Learning rate", "learning rate", logarithmic=False, text=""),
-    ]  # fmt: skip
-    scores = [name for name in names if name.endswith("/AP")]
+        _curves(metrics, shown, title="Losses", y_label="loss", logarithmic=True, text=text),
+        _curves(metrics, {"lr": "learning rate"}, title="Learning rate", y_label="learning rate"),
+    ]
+    scores = {name: title_of(name[: -len("/AP")]) for name in names if name.endswith("/AP")}
     if sum(any(name in entry for name in scores) for entry in metrics) > 1:
-        made.append(_curves(metrics, scores, "AP over the training", "AP in percent",
-                            logarithmic=False, text=""))  # fmt: skip
+        made.append(_curves(metrics, scores, title="AP over the training", y_label="AP in percent"))
     return [one for one in made if any(curve.points for curve in one.curves)]
 
 
-def _curves(
-    metrics: Sequence[dict[str, Any]],
-    names: Sequence[str],
-    title: str,
-    y_label: str,
-    *,
-    logarithmic: bool,
-    text: str,
-) -> Curves:
+def _curves(metrics: Sequence[dict[str, Any]], names: Mapping[str, str], **rest: Any) -> Curves:
     found = []
-    for name in names:
+    for name, shown in names.items():
         points = [
             (float(_done(entry, metrics)), float(entry[name]))
             for entry in metrics
             if isinstance(entry.get(name), int | float)
         ]
-        shown = title_of(name.removesuffix("/AP")) if name.endswith("/AP") else name
-        shown = {"lr": "learning rate"}.get(shown, shown)
         found.append(Curve(name=shown, points=points))
-    return Curves(
-        title=title, x_label="iteration", y_label=y_label, curves=found, logarithmic=logarithmic,
-        text=text,
-    )  # fmt: skip
+    return Curves(x_label="iteration", curves=found, **rest)
 
 
 def _done(entry: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> int:
@@ -235,15 +269,10 @@ def read_results(run: Path) -> dict[str, dict[str, float | None]]:
     file = run / "results.json"
     if not file.exists():
         return {}
-    require_regular_file(file)
     content = parse_json(file.read_bytes(), str(file))
     tasks = content.items() if isinstance(content, dict) else ()
     return {
-        task: {
-            name: value
-            for name, value in metrics.items()
-            if value is None or isinstance(value, int | float)
-        }
+        task: {key: one for key, one in metrics.items() if isinstance(one, int | float | None)}
         for task, metrics in tasks
         if isinstance(metrics, dict)
     }
@@ -265,16 +294,13 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     if not file.exists():
         return []
     require_regular_file(file)
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     by_iteration: dict[int, dict[str, Any]] = {}
-    for line in lines:
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             entry = json.loads(line)
-        except (ValueError, RecursionError):  # the run was killed in the middle of this line
+            by_iteration.setdefault(int(entry["iteration"]), {}).update(entry)
+        except (ValueError, TypeError, KeyError):  # the run was killed in the middle of this line
             continue
-        if not isinstance(entry, dict) or not isinstance(entry.get("iteration"), int):
-            continue
-        by_iteration.setdefault(entry["iteration"], {}).update(entry)
     return [by_iteration[iteration] for iteration in sorted(by_iteration)]
 
 

@@ -1,100 +1,79 @@
-"""Export of a detector: complete as TorchScript, backbone and pyramid as `torch.export` and ONNX.
+"""Export of a detector: complete as TorchScript, ViT and pyramid as `torch.export` and ONNX.
 
-A file is checked against the model that it came from before it gets its name.
+A file is compared with the model that it came from before it gets its name. A complete detector is
+traced by detectron2's `TracingAdapter`: `torch.export` (torch 2.13) stops wherever control flow or
+a tensor's size depends on values. Such a program takes one picture and needs torch and
+`import torchvision` alone; masks are 28 x 28 px of their box, as before `detector_postprocess`.
 
-`torch.export` (torch 2.13) stops wherever the program's way or a tensor's size depends on values,
-which `DETECTOR_OBSTACLES` names, and ONNX at the pooler too. detectron2 is made for
-`torch.jit.trace`, see `eva_detection.inference.torchscript`.
-
-Everything heavy is imported where it is used, so that `--help` and mistakes answer at once.
+Shapes: H x W pixels, n detections.
 """
 
 import argparse
+import contextlib
+import json
 import logging
 import os
-import sys
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from torch import Tensor
+import torch
+from detectron2.export import TracingAdapter
+from torch import Tensor, nn
+from torch.jit import TracerWarning  # type: ignore[attr-defined]  # not in __all__
 
-    from eva_detection.model.backbone import EVAViTDet
-
-from eva_data.files import make_folder, require_free
-from eva_detection.config.saved import require_config
-from eva_report.demos import refuse
-from eva_runs.command_line.parsing import Parser
-from eva_runs.command_line.weights import WEIGHTS
-from eva_runs.commands import program_name
-from eva_runs.exported import (
-    DATA,
-    ENDINGS,
-    demand_close,
-    differences,
-    open_program,
-    quiet,
-    require_form,
-    write_program,
-)
-from eva_runs.options import add_download_option, integer, number
+from eva_data.files import make_folder
+from eva_detection.building import build
+from eva_detection.config.settings import load_recipe
+from eva_detection.inference.predictor import ImageLike, Predictor
+from eva_detection.model.backbone import EVAViTDet
+from eva_detection.model.weights import load_initial_weights
+from eva_runs.exported import DATA, demand_close, differences, open_program, quiet, write_program
 
 logger = logging.getLogger(__name__)
 
 # Largest absolute difference; the levels end in a LayerNorm, so values are of order 1. Between
 # two programs in half precision the order of summation alone makes up for much of it.
-TOLERANCES = {"float32": 1e-3, "float16": 5e-2}
-TORCHSCRIPT = "torchscript"
-_ENDINGS = ENDINGS | {TORCHSCRIPT: ".ts"}
-DETECTOR_OBSTACLES = (
-    "detectron2 ImageList.from_tensors (padding by tensor sizes)",
-    "detectron2 find_top_rpn_proposals (if valid_mask.all(), if keep.sum(), boxes left by NMS)",
-    "detectron2 Boxes (if tensor.numel() == 0, assert isfinite: between the cascade's stages too)",
-    "detectron2 fast_rcnn_inference (if valid_mask.all(), boxes left by score threshold and NMS)",
-    "soft_nms (a loop until no box is left)",
-    "detectron2 ROIPooler for ONNX alone (torchvision::roi_align, aten.sym_numel)",
-)
+TOLERANCES = {torch.float32: 1e-3, torch.float16: 5e-2}
+# Largest differences of pixels, scores, mask probabilities and classes of a complete detector.
+DETECTOR_TOLERANCES = {"pred_boxes": 0.5, "scores": 1e-3, "pred_masks": 2e-2, "pred_classes": 0.0}
+_CLASS = 1e6  # pixels by which boxes of different classes lie apart, when detections are paired
 
 
-def demand_exportable(*, part: str, form: str, output: Path, overwrite: bool) -> None:
-    """Check what needs no model.
-
-    Args:
-        part: "backbone", or "detector" for TorchScript.
-        form: "torch-export", "onnx" or "torchscript".
-        output: File to write.
-        overwrite: Whether an existing file may be replaced.
-
-    Raises:
-        ValueError: If it cannot be exported, or not to that file, with the reason.
-    """
-    if part == "detector" and form != TORCHSCRIPT:
-        raise ValueError(
-            f"a complete detector cannot be exported as {form}, because of\n  "
-            + "\n  ".join(DETECTOR_OBSTACLES)
-            + f"\nchoose --format {TORCHSCRIPT}; or --part backbone, and detectron2 for the heads"
+def export_from_config(args: argparse.Namespace) -> dict[str, float]:
+    """Export as the options of `export.py` say; returns the largest differences by name."""
+    if args.form == "torchscript":
+        predictor = Predictor.from_config(
+            args.config_file,
+            weights=args.weights,
+            score_threshold=args.score_threshold,
+            device=args.device,
+            overrides=args.opts,
         )
-    if part == "backbone" and form == TORCHSCRIPT:
-        raise ValueError("--format torchscript is the complete detector: leave --part out")
-    if output.suffix != _ENDINGS[form]:
-        raise ValueError(f"a file of format {form} ends in {_ENDINGS[form]}, got {output}")
-    require_free([output], overwrite=overwrite)
-    require_form(form)
+        return export_detector(predictor, args.output, image=args.image)
+    backbone, preparation = load_backbone(args.config_file, args.weights, overrides=args.opts)
+    sides = args.size or [backbone.square_pad]
+    return export_backbone(
+        backbone.to(device=args.device, dtype=getattr(torch, args.dtype)),
+        args.output,
+        size=(sides[0], sides[-1]),
+        batch_size=args.batch_size,
+        preparation=preparation,
+        tolerance=args.tolerance,
+    )
 
 
 def load_backbone(
-    config_file: Path, weights: str, *, overrides: Sequence[str] = (), device: str = "cpu"
-) -> tuple["EVAViTDet", dict[str, Any]]:
+    config_file: str | os.PathLike[str], weights: str, *, overrides: Sequence[str] = ()
+) -> tuple[EVAViTDet, dict[str, Any]]:
     """Build a recipe's backbone with weights, for inference.
 
     Args:
         config_file: The recipe.
         weights: Name of an official file, or path, of a backbone or a complete detector.
         overrides: Config values as on the command line.
-        device: Place that the backbone will be moved to.
 
     Returns:
         The backbone in eval mode, and what a caller must know to prepare its input.
@@ -104,17 +83,10 @@ def load_backbone(
             reads an override.
         FileNotFoundError: If there is no such file.
     """
-    from detectron2.config import instantiate
-
-    from eva_detection.config.recipes import load_recipe
-    from eva_detection.model.weights import load_initial_weights
-
-    if not weights:
-        raise ValueError("weights must name an official file or be a path, got ''")
-    cfg = load_recipe(config_file, overrides, device=device)
-    detector = instantiate(cfg.model)
+    detector = build(load_recipe(config_file, overrides).model, "model")
     report = load_initial_weights(detector, weights)
-    assert report is not None
+    if report is None:
+        raise ValueError("weights must name an official file or be a path, got ''")
     if any(name.startswith("backbone.simfp_") for name in report.missing):
         logger.warning("%s has no pyramid: p2 and the other levels are of random weights", weights)
     preparation = {
@@ -127,10 +99,9 @@ def load_backbone(
 
 
 def export_backbone(
-    backbone: "EVAViTDet",
+    backbone: EVAViTDet,
     output: Path,
     *,
-    form: str,
     size: tuple[int, int],
     batch_size: int | None = 1,
     preparation: Mapping[str, Any] | None = None,
@@ -141,7 +112,6 @@ def export_backbone(
     Args:
         backbone: Backbone in eval mode; the program gets its type and device.
         output: File, ending in .pt2 or .onnx. Large ONNX weights go to a second file, .onnx.data.
-        form: "torch-export" or "onnx".
         size: Height and width of the images in pixels, fixed in the file.
         batch_size: Images of a batch, fixed in the file; None for any number.
         preparation: Facts to store in the file, as JSON.
@@ -153,175 +123,119 @@ def export_backbone(
     Raises:
         ValueError: If the size does not fit, or the file differs by more; no file is left then.
     """
-    import torch
-
+    if any(side % backbone.size_divisibility for side in size):
+        raise ValueError(f"size {size} must be multiples of {backbone.size_divisibility}")
     # torch.export takes a dimension of one example for a fixed one
-    images = _random_images(backbone, 2 if batch_size is None else batch_size, size)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(2 if batch_size is None else batch_size, 3, *size, generator=generator)
+    images = images.to(next(backbone.parameters()))
     shapes = {"images": {0: torch.export.Dim("batch")}} if batch_size is None else None
-    if tolerance is None:
-        tolerance = TOLERANCES[str(images.dtype).removeprefix("torch.")]
-    make_folder(output.parent)
-    with (
-        torch.no_grad(),
-        quiet(),
-        tempfile.TemporaryDirectory(prefix=".export-", dir=output.parent) as folder,
-    ):
+    with torch.no_grad(), quiet(), _part_of(output) as file:
         # first: interpolation matrices, once there, become constants instead of a linear system
         expected = backbone(images)
         program = torch.export.export(backbone, (images,), dynamic_shapes=shapes)
-        file = Path(folder) / output.name
-        write_program(
-            program, file, inputs=["images"], outputs=list(expected), facts=preparation or {}
-        )
+        names = list(expected)
+        write_program(program, file, inputs=["images"], outputs=names, facts=preparation or {})
         run = open_program(file)
         found = differences(expected, run({"images": images}))
         if batch_size is None:
             first = {name: level[:1] for name, level in expected.items()}
             one = differences(first, run({"images": images[:1]}))
             found = {name: max(found[name], one[name]) for name in one}
-        demand_close(found, tolerance)
-        _move(Path(folder), output)
+        demand_close(found, TOLERANCES[images.dtype] if tolerance is None else tolerance)
+        data = output.with_name(output.name + DATA)
+        if (part := file.with_name(data.name)).exists():
+            os.replace(part, data)
+        elif output.suffix == ".onnx":
+            data.unlink(missing_ok=True)  # of an earlier export
+        os.replace(file, output)
     return found
 
 
-def _random_images(backbone: "EVAViTDet", batch_size: int, size: tuple[int, int]) -> "Tensor":
-    import torch
-
-    divisor = backbone.size_divisibility
-    if min(size) <= 0 or any(side % divisor for side in size) or batch_size < 1:
-        raise ValueError(
-            f"size {size[0]} {size[1]} and batch size {batch_size} do not fit: sides must be "
-            f"multiples of {divisor}, the batch at least 1"
-        )
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(batch_size, 3, *size, generator=generator)
-    return images.to(next(backbone.parameters()))
+@contextlib.contextmanager
+def _part_of(output: Path) -> Iterator[Path]:
+    """Name a file to write first, in a folder beside the output that is removed at the end."""
+    make_folder(output.parent)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=output.parent) as folder:
+        yield Path(folder) / output.name
 
 
-def _move(folder: Path, output: Path) -> None:
-    """Move the files to the place of `output`, the one that the others belong to last."""
-    data = output.with_name(output.name + DATA)
-    if (folder / data.name).exists():
-        os.replace(folder / data.name, data)
-        os.replace(folder / output.name, output)
-    else:
-        os.replace(folder / output.name, output)
-        if output.suffix == ".onnx":
-            data.unlink(missing_ok=True)  # of an earlier export
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog=program_name("export.py"),
-        description="Write a detector for programs without this toolkit: complete as TorchScript "
-        "(one picture in; boxes, classes, masks, scores out), or its ViT and pyramid (normalised "
-        "images in, p2 ... out). The file is compared with the model before it is kept.",
-    )
-    add = parser.add_argument
-    add(
-        "--config-file",
-        type=Path,
-        help="the detector's recipe (default: the config.yaml that lies with the weights)",
-    )
-    add("--weights", required=True, help=WEIGHTS)
-    add_download_option(parser)
-    add("--format", required=True, choices=_ENDINGS, dest="form")
-    add("--output", required=True, type=Path, help="file, ending in .ts, .pt2 or .onnx")
-    add("--part", choices=("backbone", "detector"), help="detector for torchscript, else backbone")
-    add("--image", type=Path, help="torchscript: picture on which something is detected")
-    add("--score-threshold", type=number(0), default=0.05, help="torchscript: default %(default)s")
-    add(
-        "--size",
-        nargs="+",
-        type=integer(1),
-        metavar="PIXELS",
-        help="side, or height and width, fixed in the file (default: the recipe's canvas)",
-    )
-    add("--batch-size", type=_batch_size, default=1, help='fixed, or "any" (default: %(default)s)')
-    add("--dtype", default="float32", choices=TOLERANCES)
-    add("--device", default="cpu", help="where a torch.export program will run (default: cpu)")
-    add("--tolerance", type=number(0), help="largest difference (default: 0.001, float16: 0.05)")
-    add("--overwrite", action="store_true", help="replace an earlier file")
-    add("--opts", nargs="+", default=[], metavar="KEY=VALUE", help="values of the recipe to change")
-    return parser
-
-
-def _export_detector(args: argparse.Namespace) -> dict[str, float]:
-    from eva_detection.inference.predictor import Predictor
-    from eva_detection.inference.torchscript import export_detector
-
-    predictor = Predictor.from_config(
-        args.config_file,
-        weights=args.weights,
-        score_threshold=args.score_threshold,
-        device=args.device,
-        overrides=args.opts,
-    )
-    return export_detector(predictor, args.output, image=args.image)
-
-
-def _export_backbone(args: argparse.Namespace) -> dict[str, float]:
-    import torch
-
-    backbone, preparation = load_backbone(
-        args.config_file, args.weights, overrides=args.opts, device=args.device
-    )
-    sides = args.size or [backbone.square_pad]
-    return export_backbone(
-        backbone.to(device=args.device, dtype=getattr(torch, args.dtype)),
-        args.output,
-        form=args.form,
-        size=(sides[0], sides[-1]),
-        batch_size=args.batch_size,
-        preparation=preparation,
-        tolerance=args.tolerance,
-    )
-
-
-def _batch_size(text: str) -> int | None:
-    return None if text == "any" else integer(1)(text)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line of `export.py`.
+def export_detector(predictor: Predictor, output: Path, *, image: ImageLike) -> dict[str, float]:
+    """Write a detector as TorchScript, read the file again and compare, upright and on its side.
 
     Args:
-        arguments: Arguments; by default the process's.
+        predictor: The detector and its preparation of pictures.
+        output: File, ending in .ts.
+        image: Picture to trace with, on which something must be detected.
+
+    Returns:
+        Field of detectron2's `Instances` -> largest absolute difference.
+
+    Raises:
+        ValueError: If nothing is detected, or the file differs by more than
+            `DETECTOR_TOLERANCES`; no file is left then.
     """
-    parser = _parser()
-    args = parser.parse_args(arguments)
-    complete = args.form == TORCHSCRIPT
-    args.part = args.part or ("detector" if complete else "backbone")
-    if complete and args.image is None:
-        parser.error("--format torchscript needs --image, a picture on which something is detected")
-    if complete and (args.size or args.batch_size != 1 or args.dtype != "float32"):
-        parser.error("--format torchscript takes pictures of any size, one at a time, in float32")
-    if complete and args.tolerance is not None:
-        parser.error("--tolerance is for the levels of a backbone; leave it out with torchscript")
-    if args.size and len(args.size) > 2:
-        parser.error(f"--size takes a side, or height and width, got {len(args.size)} numbers")
-    try:
-        args.config_file = Path(
-            require_config(args.config_file, args.weights, option="--config-file")
+    detector = predictor.model
+    picture = predictor.prepare(image)["image"]
+    expected = _detect(detector, picture)
+    if not len(expected["scores"]):
+        raise ValueError(
+            "nothing is detected in the picture, and masks would be missing in the program: give "
+            "another one, or a lower --score-threshold"
         )
-        demand_exportable(
-            part=args.part, form=args.form, output=args.output, overwrite=args.overwrite
-        )
-    except (OSError, ValueError) as error:
-        refuse(parser, error)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    warnings.filterwarnings("ignore", message="torch.meshgrid")  # inside detectron2
-    for name in ("onnx_ir", "onnxscript"):  # hundreds of lines on their optimisations
-        logging.getLogger(name).setLevel(logging.WARNING)
-    try:
-        found = _export_detector(args) if complete else _export_backbone(args)
-    except (OSError, ValueError) as error:
-        sys.exit(f"{parser.prog}: error: {error}")
-    for name, difference in found.items():
-        logger.info("%s differs from the model by at most %.2g", name, difference)
-    size = args.output.stat().st_size / 2**20
-    logger.info("wrote %s, %.1f MiB", args.output, size)
+    names = [*sorted(expected), "image_size"]
+    adapter = TracingAdapter(detector, [{"image": picture}], _infer)
+    facts = {
+        "input": "(3, H, W), values 0 to 255",
+        "input_format": detector.input_format,
+        "outputs": names,
+        "class_names": list(predictor.class_names),
+        "largest_side": detector.backbone.padding_constraints.get("square_size", 0) or None,
+    }
+    with _part_of(output) as file:
+        with quiet():
+            # of decisions by sizes and values: the program is compared with the detector
+            warnings.filterwarnings("ignore", category=TracerWarning)
+            program = torch.jit.trace(adapter, (picture,), check_trace=False)
+            torch.jit.save(program, file, _extra_files={"preparation.json": json.dumps(facts)})
+            program = torch.jit.load(file, map_location=picture.device)
+            found = _compare(expected, program(picture), names)
+            turned = picture.transpose(1, 2).contiguous()
+            again = _compare(_detect(detector, turned), program(turned), names)
+        found = {name: max(value, again.get(name, 0.0)) for name, value in found.items()}
+        for name, value in found.items():
+            demand_close({name: value}, DETECTOR_TOLERANCES.get(name, 0.0))
+        os.replace(file, output)
+    return found
 
 
-if __name__ == "__main__":
-    main()
+def _infer(detector: Any, inputs: list[dict[str, Tensor]]) -> list[dict[str, Any]]:
+    """Run a detector as detectron2's tool for deployment does."""
+    return [{"instances": detector.inference(inputs, do_postprocess=False)[0]}]
+
+
+@torch.no_grad()
+def _detect(detector: nn.Module, picture: Tensor) -> dict[str, Tensor]:
+    fields = _infer(detector, [{"image": picture}])[0]["instances"].get_fields()
+    return {name: getattr(value, "tensor", value) for name, value in fields.items()}
+
+
+def _compare(
+    expected: Mapping[str, Tensor], outputs: tuple[Tensor, ...], names: list[str]
+) -> dict[str, float]:
+    """Pair the detections, for equal scores have no order; return the largest differences."""
+    found = dict(zip(names, outputs, strict=True))
+    counts = len(expected["scores"]), len(found["scores"])
+    if counts[0] != counts[1]:
+        raise ValueError(f"the file detects {counts[1]} objects, the detector {counts[0]}")
+    if not counts[0]:
+        return {}
+    apart = [
+        torch.cat([one["pred_boxes"], one["pred_classes"][:, None] * _CLASS], dim=1).double()
+        for one in (expected, found)
+    ]
+    pairs = torch.cdist(apart[0], apart[1]).argmin(dim=1)  # (n,)
+    return {
+        name: (value.double() - found[name][pairs].double()).abs().max().item()
+        for name, value in expected.items()
+    }

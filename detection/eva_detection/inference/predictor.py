@@ -22,6 +22,7 @@ import torch
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.transforms import AugInput
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Instances
 from numpy.typing import NDArray
@@ -32,14 +33,16 @@ from torch import Tensor, nn
 from eva_backbone.rel_pos import attention_chunk
 from eva_data.files import DEMO_IMAGE_SUFFIXES
 from eva_data.images import UnreadableImageError, read_rgb
-from eva_data.inputs import predicted
-from eva_detection.config.recipes import load_recipe, update_each
-from eva_detection.config.saved import require_config
+from eva_data.inputs import Job, predicted
+from eva_detection.building import build, require_device, resolving
+from eva_detection.command_line import require_config
+from eva_detection.config.recipes import update_each
+from eva_detection.config.settings import load_recipe
 from eva_detection.data.mapper import Augmentations
 from eva_detection.inference.memory import canvas_of, choose_chunk
 from eva_detection.inference.test_time_augmentation import with_test_time_augmentation
-from eva_detection.model.backbone import EVAViTDet
 from eva_detection.model.weights import load_initial_weights
+from eva_report.detection_demo import Detections, detect_files
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +52,7 @@ ImageLike = NDArray[np.uint8] | Image.Image | str | os.PathLike[str]
 
 
 class Category(NamedTuple):
-    """A class of the detector: its id in the data set's files, and its name."""
+    """A class of the detector: its id in the dataset's files, and its name."""
 
     id: int
     name: str
@@ -81,16 +84,13 @@ class Predictor:
     ) -> None:
         if not 0 <= score_threshold <= 1:
             raise ValueError(f"score_threshold must be in [0, 1], got {score_threshold}")
-        if max_memory is not None and not isinstance(model.backbone, EVAViTDet):
-            raise ValueError(
-                f"max_memory needs the backbone EVAViTDet, got {type(model.backbone).__name__}"
-            )
         self.model: Any = model.eval()
         self.categories = tuple(categories)
         self.score_threshold = score_threshold
         self.max_memory = max_memory
         self._augment = Augmentations(list(augmentations))
-        self._attention_chunk((1, 1), (0, 0))  # the smallest canvas, before the first picture
+        # the smallest canvas, before the first picture
+        self._chunk({"image": torch.empty(3, 1, 1), "height": 0, "width": 0})
 
     @classmethod
     def from_config(
@@ -124,19 +124,20 @@ class Predictor:
                 an override, there is no such recipe, or the device cannot be used.
             FileNotFoundError: If the weights are missing.
         """
-        if not str(weights):
-            raise ValueError("weights must name an official file or be a path, got ''")
-        cfg = load_recipe(config_file, overrides, device=device)
+        cfg = load_recipe(config_file, overrides)
         # Before the model's NMS: suppression only ever comes from higher scores, so the result is
         # the same as with filtering afterwards, without masks for what is then thrown away.
-        heads = cfg.model.roi_heads
-        many = "box_predictors" in heads
-        predictors = list(heads.box_predictors) if many else [heads.box_predictor]
+        with resolving():
+            place = device or cfg.train.device
+            heads = cfg.model.roi_heads
+            many = "box_predictors" in heads
+            predictors = list(heads.box_predictors) if many else [heads.box_predictor]
+        require_device(place)
         update_each(predictors, test_score_thresh=score_threshold)
         if "override_score_thresh" in heads:
             heads.override_score_thresh = score_threshold
-        model = instantiate(cfg.model)
-        model.to(device or cfg.train.device)
+        model = build(cfg.model, "model")
+        model.to(place)
         load_initial_weights(model, os.fspath(weights), complete=True)
         detector = with_test_time_augmentation(cfg, model)
         if detector is not model and max_memory is not None:
@@ -201,9 +202,9 @@ class Predictor:
         )
 
     def _detect(self, image: ImageLike) -> Instances:
-        batch, chunk = self._prepare(image)
-        with torch.inference_mode(), attention_chunk(chunk):
-            instances = self.model(batch)[0]["instances"].to("cpu")
+        sample = self.prepare(image)
+        with torch.inference_mode(), attention_chunk(self._chunk(sample)):
+            instances = self.model([sample])[0]["instances"].to("cpu")
         return instances[self._chosen(instances.scores)]
 
     def with_encoded_masks(self, image: ImageLike) -> Instances:
@@ -214,15 +215,11 @@ class Predictor:
 
         Returns:
             As a call, with `pred_masks_rle` for `pred_masks`: one compressed RLE for each mask.
-
-        Raises:
-            ValueError: As a call.
-            MemoryLimitError: As a call.
         """
-        batch, chunk = self._prepare(image)
-        height, width = batch[0]["height"], batch[0]["width"]
-        with torch.inference_mode(), attention_chunk(chunk):
-            found = self.model.inference(batch, do_postprocess=False)[0]
+        sample = self.prepare(image)
+        height, width = sample["height"], sample["width"]
+        with torch.inference_mode(), attention_chunk(self._chunk(sample)):
+            found = self.model.inference([sample], do_postprocess=False)[0]
             step = max(1, _PASTED_AT_ONCE // (height * width))
             starts = range(0, max(1, len(found)), step)
             parts = [_encoded(found[i : i + step], height, width) for i in starts]
@@ -242,14 +239,14 @@ class Predictor:
 
         Returns:
             The score; None if all are below 0.01.
-
-        Raises:
-            ValueError: As a call.
-            MemoryLimitError: As a call.
         """
-        batch, chunk = self._prepare(image)
-        with torch.inference_mode(), attention_chunk(chunk), self._lower_thresholds():
-            scores = self.model.inference(batch, do_postprocess=False)[0].scores
+        sample = self.prepare(image)
+        with (
+            torch.inference_mode(),
+            attention_chunk(self._chunk(sample)),
+            self._lower_thresholds(),
+        ):
+            scores = self.model.inference([sample], do_postprocess=False)[0].scores
         return float(scores.max()) if len(scores) else None
 
     @contextlib.contextmanager
@@ -269,16 +266,21 @@ class Predictor:
             for module, name, value in before:
                 setattr(module, name, value)
 
-    def _prepare(self, image: ImageLike) -> tuple[list[dict[str, Any]], int | None]:
-        """Prepare the batch for the model, and the attention's chunk."""
+    def prepare(self, image: ImageLike) -> dict[str, Any]:
+        """Read an image and make the detector's input of it.
+
+        Args:
+            image: Image as for a call.
+
+        Returns:
+            `image` (3, H, W) after the resize, in the detector's order of channels, and `height`
+            and `width` of the picture.
+        """
         rgb = read_rgb(image, upright=True)
-        ordered = rgb if self.model.input_format == "RGB" else rgb[:, :, ::-1]
-        inputs = AugInput(ordered)
+        inputs = AugInput(rgb if self.model.input_format == "RGB" else rgb[:, :, ::-1])
         self._augment(inputs)
         pixels = torch.from_numpy(np.array(inputs.image.transpose(2, 0, 1), dtype=np.float32))
-        height, width = rgb.shape[:2]
-        chunk = self._attention_chunk(inputs.image.shape[:2], (height, width))
-        return [{"image": pixels, "height": height, "width": width}], chunk
+        return {"image": pixels, "height": rgb.shape[0], "width": rgb.shape[1]}
 
     def _chosen(self, scores: Tensor) -> Tensor:
         """Find the places of the detections that count, best first."""
@@ -286,10 +288,13 @@ class Predictor:
         # maskness rescoring lowers scores after the model's own threshold
         return order[scores[order] >= self.score_threshold]
 
-    def _attention_chunk(self, size: tuple[int, int], picture: tuple[int, int]) -> int | None:
+    def _chunk(self, sample: dict[str, Any]) -> int | None:
+        """Choose the chunk of attention that `max_memory` allows for an input."""
         if self.max_memory is None:
             return None
-        canvas = canvas_of(self.model.backbone, *size)
+        height, width = sample["image"].shape[1:]
+        canvas = canvas_of(self.model.backbone, height, width)
+        picture = (sample["height"], sample["width"])
         return choose_chunk(self.model, canvas=canvas, picture=picture, limit=self.max_memory)
 
 
@@ -306,6 +311,46 @@ def _encoded(raw: Instances, height: int, width: int) -> tuple[Instances, list[d
     return found, codes
 
 
+def as_coco(instances: Instances) -> list[dict[str, Any]]:
+    """Write the detections of an image in COCO's format of results, without the image.
+
+    Args:
+        instances: Detections on the CPU, in coordinates of the image, masks as `pred_masks` or as
+            codes in `pred_masks_rle`.
+
+    Returns:
+        `category_id`, the index of the class, `bbox`, `score`, and `segmentation` where there are
+        masks, of each.
+    """
+    found: list[dict[str, Any]] = instances_to_coco_json(instances, 0)
+    if instances.has("pred_masks_rle"):
+        for one, code in zip(found, instances.pred_masks_rle, strict=True):
+            one["segmentation"] = code
+    for one in found:
+        del one["image_id"]
+    return found
+
+
+def detect_jobs(predictor: Predictor, jobs: Sequence[Job], output: Path) -> list[str]:
+    """Draw and write what a detector finds in files, with a progress bar, and say it.
+
+    Args:
+        predictor: The detector.
+        jobs: Pictures and videos, with the files to write.
+        output: Folder for predictions.json.
+
+    Returns:
+        A complaint for each file that could not be read, or not to its end, or is too large.
+    """
+
+    def detect(rgb: NDArray[np.uint8]) -> Detections:
+        found = as_coco(predictor.with_encoded_masks(rgb))
+        return Detections(found, lambda: predictor.best_score(rgb))
+
+    categories, least = dict(predictor.categories), predictor.score_threshold
+    return detect_files(detect, jobs, output, categories=categories, threshold=least)
+
+
 def find_categories(cfg: DictConfig) -> tuple[Category, ...]:
     """Read the classes of a config's test set, in the model's order.
 
@@ -316,38 +361,35 @@ def find_categories(cfg: DictConfig) -> tuple[Category, ...]:
         Ids and names that the config states (own data), else from the metadata, else from the
         annotation file, else ids from 1 and the model's numbers (from 0) as names.
     """
-    stated = OmegaConf.select(cfg, "dataloader.test.dataset.categories")
-    if stated:
+    if stated := OmegaConf.select(cfg, "dataloader.test.dataset.categories"):
         return tuple(Category(key, stated[key]) for key in sorted(stated))
-    count = cfg.model.roi_heads.num_classes
-    numbers = tuple(Category(index + 1, str(index)) for index in range(count))
     names = OmegaConf.select(cfg, "dataloader.test.dataset.names")
     dataset = names if isinstance(names, str) or not names else names[0]
-    if dataset not in DatasetCatalog:
-        logger.warning("no data set %r is registered: classes have numbers for names", dataset)
-        return numbers
+    found = _registered_categories(dataset) if dataset in DatasetCatalog else ()
+    count = cfg.model.roi_heads.num_classes
+    if len(found) == count:
+        return found
+    logger.warning(
+        "%d classes are known of %r and the model has %d: classes have numbers for names",
+        len(found),
+        dataset,
+        count,
+    )
+    return tuple(Category(index + 1, str(index)) for index in range(count))
+
+
+def _registered_categories(dataset: str) -> tuple[Category, ...]:
     metadata = MetadataCatalog.get(dataset).as_dict()
-    json_file = Path(metadata.get("json_file", ""))
     if "thing_classes" in metadata:
         classes = metadata["thing_classes"]
         to_index = metadata.get("thing_dataset_id_to_contiguous_id")
         ids = sorted(to_index, key=to_index.__getitem__) if to_index else range(1, len(classes) + 1)
-        found = tuple(Category(*pair) for pair in zip(ids, classes, strict=True))
-    elif json_file.is_file():
-        try:
-            entries = json.loads(json_file.read_text(encoding="utf-8"))["categories"]
-            found = tuple(sorted(Category(entry["id"], entry["name"]) for entry in entries))
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise ValueError(f"{json_file} is not in COCO format: {error!r}") from error
-    else:
-        logger.warning("%s is not there: classes have numbers for names", json_file)
-        return numbers
-    if len(found) != count:
-        logger.warning(
-            "%s has %d classes and the model %d: classes have numbers for names",
-            dataset,
-            len(found),
-            count,
-        )
-        return numbers
-    return found
+        return tuple(Category(*pair) for pair in zip(ids, classes, strict=True))
+    file = Path(metadata.get("json_file", ""))
+    if not file.is_file():
+        return ()
+    try:
+        entries = json.loads(file.read_text(encoding="utf-8"))["categories"]
+        return tuple(sorted(Category(entry["id"], entry["name"]) for entry in entries))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{file} is not in COCO format: {error!r}") from error

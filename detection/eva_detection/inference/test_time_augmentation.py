@@ -4,7 +4,9 @@ detectron2's own `GeneralizedRCNNWithTTA` reads a yacs config. The official EVA 
 LazyConfigs; the options here are from the authors' later code, under its names.
 """
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -12,26 +14,78 @@ import torch
 from detectron2.config import instantiate
 from detectron2.data.detection_utils import check_image_size
 from detectron2.data.transforms import ResizeShortestEdge
+from detectron2.layers import batched_nms
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
+from detectron2.utils.registry import locate
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from eva_detection.config.overrides import augmentation_class, augmentation_settings
 from eva_detection.data.mapper import keep_sides, read_pixels
-from eva_detection.inference.test_time_settings import (
-    SIZES,
-    Merge,
-    check_flags,
-    heads_merge,
-    read_area_ranges,
-    read_mask_scale,
-    read_scales,
-)
 from eva_detection.model.rcnn import EVARCNN
 from eva_detection.model.roi_heads import EVACascadeROIHeads, maskness
-from eva_detection.model.soft_nms import Method
+from eva_detection.model.soft_nms import METHODS, Method, soft_nms
+
+SIZES = (1280, 1536, 1664, 1792, 1920, 2048)
+# Least and greatest area in the original image, one pair for each of SIZES.
+AREA_RANGES = (
+    (32**2, None),
+    (16**2, None),
+    (0, None),
+    (0, 16**2),
+    (0, 24**2),
+    (0, 16**2),
+)
+
+
+class Scale(NamedTuple):
+    """Shortest side of a pass, as far as the longest side allows."""
+
+    min_size: int
+    max_size: int
+
+
+@dataclass(frozen=True)
+class Merge:
+    """NMS or soft-NMS of the boxes of all passes, and the cap."""
+
+    soft: bool = False
+    method: Method = "linear"
+    iou_threshold: float = 0.3
+    sigma: float = 0.5
+    class_wise: bool = True
+    cap: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS or not 0 <= self.iou_threshold <= 1 or self.sigma <= 0:
+            raise ValueError(
+                f"method {self.method!r} must be one of {', '.join(METHODS)}, iou_threshold "
+                f"{self.iou_threshold} in [0, 1] and sigma {self.sigma} positive"
+            )
+        if self.cap is not None and self.cap < 1:
+            raise ValueError(f"max_detections must be a positive number or None, got {self.cap}")
+
+    def __call__(self, candidates: Instances) -> Instances:
+        """Return the boxes that remain, best score first."""
+        boxes, scores = candidates.pred_boxes.tensor, candidates.scores
+        classes = candidates.pred_classes
+        if self.soft:
+            kept, scores = soft_nms(
+                boxes,
+                scores,
+                classes if self.class_wise else None,
+                method=self.method,
+                iou_threshold=self.iou_threshold,
+                sigma=self.sigma,
+            )
+        else:
+            kept = batched_nms(boxes, scores, classes, self.iou_threshold)
+            scores = scores[kept]
+        result = candidates[kept[: self.cap]]
+        result.scores = scores[: self.cap]
+        return result
+
 
 _NOT_ARGUMENTS = ("_target_", "enabled")  # of `test.aug`
 
@@ -99,18 +153,18 @@ class EVARCNNWithTTA(nn.Module):
                 "test-time augmentation needs an EVARCNN with EVACascadeROIHeads, got "
                 f"{type(model).__name__} with {type(heads).__name__}"
             )
-        check_flags(flip=flip, keep_all_before_merge=keep_all_before_merge, class_wise=class_wise)
-        if use_soft_nms is not None:
-            check_flags(use_soft_nms=use_soft_nms)
+        flags = (flip, keep_all_before_merge, class_wise, bool(use_soft_nms))
+        if not all(isinstance(one, bool) for one in flags):  # "no" would count as true
+            raise ValueError(f"flip, keep_all_before_merge, class_wise {flags[:3]} are no flags")
         soft = Merge(bool(use_soft_nms), method, iou_threshold, sigma, class_wise, max_detections)
         self.model = model
         self.input_format = model.input_format
-        self.scales = read_scales(min_sizes, max_sizes)
+        self.scales = _scales(min_sizes, max_sizes)
         self.flip = flip
-        self.area_ranges = read_area_ranges(area_ranges, self.scales)
+        self.area_ranges = _area_ranges(area_ranges, self.scales)
         self.keep_all_before_merge = keep_all_before_merge
-        self.mask_scale = read_mask_scale(mask_size, self.scales, model)
-        self.merge = soft if use_soft_nms else heads_merge(heads, soft, hard=use_soft_nms is False)
+        self.mask_scale = _mask_scale(mask_size, self.scales, model)
+        self.merge = soft if use_soft_nms else _heads_merge(heads, soft, hard=use_soft_nms is False)
         self.train(model.training)
 
     def forward(self, batched_inputs: Sequence[dict[str, Any]]) -> list[dict[str, Instances]]:
@@ -233,20 +287,75 @@ def with_test_time_augmentation(cfg: DictConfig, model: nn.Module) -> nn.Module:
         ValueError: If `test.aug` is wrong.
     """
     node = OmegaConf.select(cfg, "test.aug")
-    if node is None:
-        return model
-    enabled = node.get("enabled", True)
-    check_flags(**{"test.aug.enabled": enabled})
-    if not enabled:
+    if node is None or not node.get("enabled", True):
         return model
     settings = {name: instantiate(node[name]) for name in node if name not in _NOT_ARGUMENTS}
-    unknown = settings.keys() - set(augmentation_settings(cfg))
-    if unknown:
+    target = node.get("_target_") or EVARCNNWithTTA
+    target = locate(target) if isinstance(target, str) else target
+    try:
+        return target(model, **settings)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"test.aug: {error}") from error
+
+
+def _heads_merge(heads: EVACascadeROIHeads, given: Merge, *, hard: bool) -> Merge:
+    """Suppress as the heads do, with the cap that was given; by NMS alone if `hard`."""
+    if given != Merge(cap=given.cap):
         raise ValueError(
-            f"test.aug has no {', '.join(sorted(unknown))}; it has "
-            f"{', '.join(augmentation_settings(cfg))}"
+            "method, iou_threshold, sigma and class_wise of test-time augmentation "
+            f"{(given.method, given.iou_threshold, given.sigma, given.class_wise)} only act with "
+            "use_soft_nms=True; otherwise the settings of model.roi_heads are used"
         )
-    return augmentation_class(cfg)(model, **settings)
+    if heads.use_soft_nms and not hard:
+        cap = given.cap or heads.max_detections
+        return Merge(True, heads.method, heads.iou_threshold, heads.sigma, heads.class_wise, cap)
+    predictor = heads.box_predictor[-1]
+    topk = predictor.test_topk_per_image
+    cap = given.cap or (topk if topk >= 0 else None)
+    return Merge(iou_threshold=predictor.test_nms_thresh, cap=cap)
+
+
+def _scales(min_sizes: Sequence[int], max_sizes: Sequence[int] | None) -> tuple[Scale, ...]:
+    """Pair the sizes; equal ones without `max_sizes`."""
+    max_sizes = min_sizes if max_sizes is None else max_sizes
+    sizes = (min_sizes, max_sizes)
+    if any(isinstance(one, str | int) or not one or min(one) < 1 for one in sizes):
+        raise ValueError(f"min_sizes, max_sizes {sizes} must be lists of positive integers")
+    return tuple(Scale(*pair) for pair in zip(min_sizes, max_sizes, strict=True))
+
+
+def _area_ranges(
+    ranges: Sequence[Any] | str | None, scales: Sequence[Scale]
+) -> tuple[tuple[float, float], ...] | None:
+    """Read the least and greatest area of each scale, None for no restriction."""
+    if ranges is None:
+        return None
+    sizes = tuple(scale.min_size for scale in scales)
+    if ranges == "official":
+        if sizes != SIZES:
+            raise ValueError(f"area_ranges='official' is for min_sizes {list(SIZES)}, got {sizes}")
+        ranges = AREA_RANGES
+    pairs = [] if isinstance(ranges, str) else [tuple(pair) for pair in ranges]
+    found = tuple(
+        (float(low or 0), math.inf if high is None else float(high)) for low, high in pairs
+    )
+    if len(found) != len(sizes) or not all(0 <= low <= high for low, high in found):
+        raise ValueError(
+            f"area_ranges must be 'official' or one [least, greatest] for each of {len(sizes)} "
+            f"sizes, got {ranges!r}"
+        )
+    return found
+
+
+def _mask_scale(size: int | None, scales: Sequence[Scale], model: EVARCNN) -> int:
+    """Choose the scale that gives the masks; without `size` the closest to the canvas."""
+    sizes = [scale.min_size for scale in scales]
+    if size is None:
+        canvas = model.backbone.padding_constraints.get("square_size", 0)
+        return min(range(len(sizes)), key=lambda index: abs(sizes[index] - canvas))
+    if not model.roi_heads.mask_on or size not in sizes:
+        raise ValueError(f"mask_size={size} needs a mask head, and must be one of {sizes}")
+    return sizes.index(size)
 
 
 class _Pass(NamedTuple):

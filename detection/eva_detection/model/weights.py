@@ -9,7 +9,6 @@ from eva_backbone import LoadReport
 from eva_backbone.checkpoints.loading import load_weights
 from eva_backbone.checkpoints.reading import read_weights
 from eva_backbone.checkpoints.registry import resolve_source
-from eva_detection.config.saved import not_a_detector
 from eva_report.terminal import SHOWN
 
 logger = logging.getLogger(__name__)
@@ -52,7 +51,7 @@ def load_initial_weights(
     file = resolve_source(source)
     weights = read_weights(file)
     if complete and _is_backbone(weights):
-        raise ValueError(not_a_detector(source))
+        raise ValueError(f"{source} holds a backbone, not a detector: train one from it")
     report = load_weights(
         model,
         weights,

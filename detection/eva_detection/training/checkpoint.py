@@ -1,8 +1,11 @@
-"""Run checkpoints that an interruption cannot break."""
+"""Run checkpoints that an interruption cannot break, and that are checked before they are restored.
+
+detectron2 and torch load what fits and warn of the rest, or fail some steps later.
+"""
 
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,8 @@ from detectron2.checkpoint import DetectionCheckpointer
 
 from eva_backbone.checkpoints.reading import read_torch_file
 from eva_data.files import write_text, writing
-from eva_detection.training.checkpoint_checks import check_model, check_trainer
 from eva_detection.training.output_folder import LAST, checkpoints, last_checkpoint
+from eva_runs.fits import check_model, check_optimizer
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +76,14 @@ class RunCheckpointer(DetectionCheckpointer):
             ValueError: If it is damaged or of another model or optimizer; the message names the
                 newest checkpoint beside it that is complete.
         """
-        return self._read(Path(self.get_checkpoint_file()), ("trainer",), optimizer)
+        file = Path(self.get_checkpoint_file())
+        try:
+            content = self._checked(file, optimizer)
+        except ValueError as error:
+            advice = self._advice(file, optimizer)
+            raise ValueError(f"{file} cannot be restored: {error}. {advice}") from error
+        logger.info("Restoring %s", file)
+        return content
 
     def restore(self, content: dict[str, Any]) -> None:
         """Restore the model and what else is registered.
@@ -87,69 +97,32 @@ class RunCheckpointer(DetectionCheckpointer):
                 part.load_state_dict(copy.deepcopy(content.pop(name)))  # no longer of the file
         self.saved_iteration = content.get("iteration")
 
-    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
-        """Restore the model and what else is registered, after everything was checked.
-
-        Args:
-            path: A checkpoint of this run; "" for none.
-            checkpointables: Names of what is restored besides the model; by default all.
-
-        Returns:
-            What the checkpoint holds besides.
-
-        Raises:
-            ValueError: As for `read`.
-        """
-        if not path:
-            return {}
-        names = list(self.checkpointables) if checkpointables is None else checkpointables
-        trainer = self.checkpointables.get("trainer")
-        content = self._read(Path(path), names, getattr(trainer, "optimizer", None))
-        rest = {key: value for key, value in content.items() if key not in ("model", *names)}
-        self.restore({key: content[key] for key in ("model", *names)} | rest)
-        return rest
-
-    def _read(self, file: Path, names: Sequence[str], optimizer: Any) -> dict[str, Any]:
-        try:
-            content = self._checked(file, names, optimizer)
-        except ValueError as error:
-            advice = self._advice(file, names, optimizer)
-            raise ValueError(f"{file} cannot be restored: {error}. {advice}") from error
-        logger.info("Restoring %s", file)
-        return content
-
-    def _checked(self, file: Path, names: Sequence[str], optimizer: Any) -> dict[str, Any]:
+    def _checked(self, file: Path, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         content = read_torch_file(file, mapped=True)
-        if not isinstance(content, dict):
-            raise ValueError(f"it holds {type(content).__name__} in place of a checkpoint")
+        if not isinstance(content, dict) or not isinstance(content.get("trainer"), Mapping):
+            raise ValueError("it holds no state of a training (only weights?)")
         check_model(content.get("model"), self.model)
-        for name in names:
-            if name == "trainer":
-                check_trainer(content.get(name), optimizer)
-                if content.get("iteration") != content[name]["iteration"]:
-                    raise ValueError(
-                        f"its iteration is {content.get('iteration')!r} in one place and "
-                        f"{content[name]['iteration']} in another"
-                    )
-            elif name not in content:
-                raise ValueError(f"it lacks {name}")
+        trainer = content["trainer"]
+        check_optimizer(trainer.get("optimizer"), optimizer)
+        states = trainer["optimizer"]["state"]
+        if len(states) != trainer.get("optimizer_states", len(states)):
+            raise ValueError(f"its optimizer has a state for {len(states)} tensors alone")
+        iterations = {content.get("iteration"), trainer.get("iteration")}
+        if len(iterations) > 1 or not isinstance(content.get("iteration"), int):
+            raise ValueError(f"it does not say after which iteration it is ({iterations})")
         return content
 
-    def _advice(self, damaged: Path, names: Sequence[str], optimizer: Any) -> str:
+    def _advice(self, damaged: Path, optimizer: torch.optim.Optimizer) -> str:
         """Name the newest checkpoint that is complete, and how to go on from there."""
-        note = damaged.parent / LAST
         for file in checkpoints(damaged.parent):
             if file == damaged:
                 continue
             try:
-                iteration = self._checked(file, names, optimizer).get("iteration")
+                iteration = self._checked(file, optimizer)["iteration"]
             except (ValueError, OSError):
                 continue
             return (
                 f"The newest complete checkpoint beside it is {file.name} (iteration {iteration}): "
-                f"to continue from there write its name into {note}"
+                f"to continue from there write its name into {damaged.parent / LAST}"
             )
-        return (
-            "No other checkpoint beside it is complete: choose another train.output_dir, or remove "
-            "them to start from the beginning"
-        )
+        return "No other checkpoint beside it is complete: choose another train.output_dir"

@@ -1,32 +1,24 @@
 """Hooks for detectron2's training loop."""
 
-import contextlib
-import itertools
 import logging
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch.distributed
 from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 
 from eva_data.progress import ProgressBar
-from eva_detection.training.agreement import OtherProcessError
-from eva_detection.training.announcements import evaluation_line, show, spread
 from eva_detection.training.checkpoint import RunCheckpointer
+from eva_detection.training.log import evaluation_line, show, shown_every
 from eva_detection.training.output_folder import SAYS, last_checkpoint, was_logged
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
 
 logger = logging.getLogger(__name__)
 
-_POLL_SECONDS = 0.2
-_DONE, _STOPPED = b"done", b"stopped by a signal"
 _WINDOW = 20  # iterations of the writers' median
 _SINGLE = ("lr", "bad_images")  # scalars that the writers do not smooth
-_evaluations = itertools.count()  # the same on all processes, which evaluate together
 
 
 class TrainingProgress(HookBase):
@@ -179,8 +171,7 @@ class Evaluation(hooks.EvalHook):
             return
         self._write()
         done = self.trainer.storage.iter + 1
-        every = self._period * spread(self._period, self.trainer.max_iter)
-        if self._results and done % every == 0:
+        if self._results and done % shown_every(self._period, self.trainer.max_iter) == 0:
             show([evaluation_line(done, self._results)])
 
     def after_train(self) -> None:
@@ -189,61 +180,3 @@ class Evaluation(hooks.EvalHook):
             super().after_train()
         else:
             del self._func  # as there: it may refer to the trainer
-
-
-def leave_together(evaluate: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Evaluate, and return once the main process has scored; for detectron2's `EvalHook`.
-
-    Otherwise the others would sit in the hook's barrier, and NCCL's timeout end them, while LVIS is
-    scored. Here they poll the key-value store of the process group, which needs no shared folder,
-    lets signals through, says that the main process has failed, and is gone if it was killed,
-    because it serves the store (under torchrun the launcher does, and ends the others itself).
-
-    Args:
-        evaluate: Returns the scores on the main process; called on all.
-
-    Returns:
-        What `evaluate` returned.
-
-    Raises:
-        OtherProcessError: A RuntimeError, on the other processes, if the main one failed.
-        SystemExit: With `EXIT_RUN_AGAIN`, on all processes, if a signal ended the main one.
-    """
-    if comm.get_world_size() == 1:
-        return evaluate()
-    world = torch.distributed.group.WORLD
-    assert world is not None
-    store = world.get_group_store()
-    key = f"eva_detection/evaluation/{next(_evaluations)}"
-    if not comm.is_main_process():
-        results = evaluate()
-        _wait_for_main_process(store, key)
-        return results
-    try:
-        results = evaluate()
-    except BaseException as error:
-        stopped = isinstance(error, SystemExit) and error.code == EXIT_RUN_AGAIN
-        with contextlib.suppress(RuntimeError):  # the first error counts
-            store.set(key, _STOPPED.decode() if stopped else f"{type(error).__name__}: {error}")
-            time.sleep(3 * _POLL_SECONDS)  # the store ends with this process
-        raise
-    store.set(key, _DONE.decode())
-    return results
-
-
-def _wait_for_main_process(store: Any, key: str) -> None:
-    try:
-        while not store.check([key]):
-            time.sleep(_POLL_SECONDS)
-        outcome = store.get(key)
-    except RuntimeError as error:
-        raise RuntimeError(
-            "the main process has ended in the evaluation: see its log, and whether the system "
-            "has killed it, as for want of memory"
-        ) from error
-    if outcome == _STOPPED:
-        raise SystemExit(EXIT_RUN_AGAIN)
-    if outcome != _DONE:
-        raise OtherProcessError(
-            f"the evaluation has failed on the main process: {outcome.decode()}; see its log"
-        )

@@ -1,99 +1,22 @@
-"""The output folder of a run: who may use it, its last checkpoint, and what was logged in it.
+"""The output folder of a run: its last checkpoint, and what was logged in it."""
 
-Everything heavy is imported where it is used: a command line is checked before.
-"""
-
-import contextlib
 import json
 import logging
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from eva_data.detection.spec import FOLDER as PLACED
-from eva_data.detection.spec import DetectionData
-from eva_data.files import make_folder, require_regular_file
+from eva_data.files import require_regular_file
 from eva_runs.messages import RunSentences
-from eva_runs.output_folder import clean_if_refused, locked
-from eva_runs.record import STARTS, record_start
 
 logger = logging.getLogger(__name__)
 
 LAST, METRICS, FINAL = "last_checkpoint", "metrics.json", "model_final.pth"
 RESULTS = "results.json"
-# what a run makes before it begins, and own data that were not in COCO's format
-_TRACES = (STARTS, "config.yaml", "log.txt", "log.txt.rank*", PLACED)
 SAYS = RunSentences(unit="iteration", resume="--resume", output="train.output_dir")
-_CHECKPOINT = re.compile(r"\w[\w.-]*\.pth")
 _SCORE = re.compile(r"(bbox|segm|boundary)(-\w+)?/")  # also rpn/num_pos_anchors has a slash
 _ITERATION = re.compile(r"model_(\d+)\.pth")
-
-
-@contextlib.contextmanager
-def claimed(folder: Path, *, trains: bool, resume: bool) -> Iterator[None]:
-    """Reserve the output folder for this run while the block runs.
-
-    Args:
-        folder: The folder.
-        trains: False for an evaluation, which may write into any run's folder.
-        resume: Continue a run in it.
-
-    Raises:
-        ValueError: If another run uses it, or has used it and this is not its continuation.
-        UnwritableError: If it is a file, or nothing can be written in it.
-        OtherProcessError: On the other processes.
-    """
-    from detectron2.utils import comm
-
-    from eva_detection.training.agreement import together
-
-    with contextlib.ExitStack() as stack:
-        if comm.is_main_process():
-            begun = (folder / (METRICS if trains else RESULTS)).exists
-            stack.enter_context(clean_if_refused(folder, _TRACES, begun=begun))
-
-        def claim() -> None:
-            if not comm.is_main_process():
-                return
-            if not trains:
-                make_folder(folder)
-                record_start(folder, "evaluation")
-                return
-            stack.enter_context(locked(folder))
-            if not resume:
-                check_unused(folder)
-            repair_metrics(folder)
-            goes_on = resume and last_checkpoint(folder) is not None
-            record_start(folder, "training", continues=goes_on)
-
-        together(claim)
-        yield
-
-
-def write_data(data: DetectionData, folder: Path, *, goes_on: bool) -> None:
-    """Write own data that are not a file in COCO format yet; each process holds them already.
-
-    Args:
-        data: The data of the run.
-        folder: The output folder, which is this run's.
-        goes_on: Whether a run may be continued, whose data must be what they were.
-
-    Raises:
-        ValueError: If they are not.
-        UnwritableError: If they cannot be written.
-        OtherProcessError: On the other processes.
-    """
-    from detectron2.utils import comm
-
-    from eva_detection.training.agreement import together
-
-    def write() -> None:
-        if comm.is_main_process():
-            data.write(continues=goes_on and last_checkpoint(folder) is not None)
-
-    together(write)
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -110,22 +33,21 @@ def last_checkpoint(folder: Path) -> Path | None:
             which is the last.
         OSError: If the folder or the file cannot be read.
     """
-    note, others = folder / LAST, checkpoints(folder)
-    if not note.exists() and not note.is_symlink():
-        if others:
-            raise ValueError(f"{folder} has checkpoints, but no {LAST}: {_choose(note, others)}")
+    note = folder / LAST
+    name = ""
+    if note.exists():
+        require_regular_file(note)
+        with note.open("rb") as stream:
+            name = stream.read(300).decode(errors="replace").strip()
+    elif not checkpoints(folder):
         return None
-    require_regular_file(note)
-    with note.open("rb") as stream:
-        name = stream.read(300).decode(errors="replace").strip()
-    if not _CHECKPOINT.fullmatch(name):
-        raise ValueError(
-            f"{note} names {name!r}, which is not a .pth file of that folder: "
-            f"{_choose(note, others)}"
-        )
     file = folder / name
-    if not file.is_file():
-        raise ValueError(f"{note} names {name}, which is not there: {_choose(note, others)}")
+    if not re.fullmatch(r"\w[\w.-]*\.pth", name) or not file.is_file():
+        others = ", ".join(path.name for path in checkpoints(folder)[:5]) or "none"
+        raise ValueError(
+            f"{note} names {name!r}, which is no .pth file of that folder: write the name of a "
+            f"complete one into it ({others} there), or choose another output"
+        )
     return file
 
 
@@ -134,13 +56,6 @@ def checkpoints(folder: Path) -> list[Path]:
     found = [path for path in folder.glob("*.pth") if not path.name.startswith(".")]
     found = [path for path in found if path.is_file()]
     return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
-
-
-def _choose(note: Path, others: list[Path]) -> str:
-    if not others:
-        return f"no other checkpoint is there; remove {note} to start from the beginning"
-    names = ", ".join(path.name for path in others[:5])
-    return f"write the name of a complete one into it ({names}), or choose another output"
 
 
 def saved_progress(folder: Path) -> str:
@@ -199,20 +114,11 @@ def repair_metrics(folder: Path) -> None:
         folder: The run's output folder; the caller is the single writer in it.
     """
     file = folder / METRICS
-    if not file.is_file():
-        return
-    with file.open("r+b") as stream:
-        complete = kept = stream.seek(0, os.SEEK_END)
-        while kept:
-            stream.seek(max(kept - 65536, 0))
-            block = stream.read(kept - stream.tell())
-            if b"\n" in block:
-                kept -= len(block) - block.rindex(b"\n") - 1
-                break
-            kept -= len(block)
-        if kept < complete:
-            logger.warning("%s: removed the last line, which was not complete", file)
-            stream.truncate(kept)
+    content = file.read_bytes() if file.is_file() else b""
+    kept = content.rfind(b"\n") + 1
+    if kept < len(content):
+        logger.warning("%s: removed the last line, which was not complete", file)
+        os.truncate(file, kept)
 
 
 def was_logged(folder: Path, iteration: int, *, scores: bool = False) -> bool:

@@ -18,10 +18,10 @@ from omegaconf import DictConfig
 from torch import nn
 
 from eva_backbone import no_init_weights
+from eva_data.detection.spec import FOLDER as OWN_DATA
 from eva_detection.building import build
-from eva_detection.config.command_line import load_config
-from eva_detection.config.early import read_own_data
-from eva_detection.config.settings import check_schedule
+from eva_detection.command_line import read_own_data
+from eva_detection.config.settings import check_schedule, load_config
 from eva_detection.data.loading import (
     TestSet,
     build_training_loader,
@@ -31,24 +31,30 @@ from eva_detection.data.loading import (
 from eva_detection.evaluation.predictions import write_results
 from eva_detection.inference.test_time_augmentation import with_test_time_augmentation
 from eva_detection.model.weights import load_initial_weights
-from eva_detection.training.agreement import as_main_process, together
-from eva_detection.training.announcements import close, close_finished, opening, output_place, show
 from eva_detection.training.checkpoint import RunCheckpointer
-from eva_detection.training.errors import LogPlace, leave_gloo, one_sentence
-from eva_detection.training.hooks import (
-    Evaluation,
-    MetricsHistory,
-    StopOnSignal,
-    TrainingProgress,
-    leave_together,
+from eva_detection.training.hooks import Evaluation, MetricsHistory, StopOnSignal, TrainingProgress
+from eva_detection.training.log import close, opening, output_place, show, start_log
+from eva_detection.training.output_folder import (
+    METRICS,
+    RESULTS,
+    check_unused,
+    is_finished,
+    last_checkpoint,
+    repair_metrics,
+    saved_progress,
 )
-from eva_detection.training.launch import start_processes
-from eva_detection.training.output_folder import claimed, is_finished, last_checkpoint, write_data
-from eva_detection.training.run_log import start_log
+from eva_detection.training.processes import Evaluations, start_processes
 from eva_detection.training.trainer import DetectionTrainer
+from eva_runs.commands import program_name
+from eva_runs.errors import ending
 from eva_runs.interruption import StopSignal, passed_on_to_children
+from eva_runs.output_folder import claimed
+from eva_runs.processes import leave, on_main, together
 
 logger = logging.getLogger(__name__)
+
+# what a run makes before it begins, and own data that were not in COCO's format
+_TRACES = ("config.yaml", "log.txt", "log.txt.rank*", OWN_DATA)
 
 
 def evaluate(test_set: TestSet, model: nn.Module, *, augment: bool = True) -> dict[str, Any]:
@@ -75,7 +81,7 @@ def evaluate(test_set: TestSet, model: nn.Module, *, augment: bool = True) -> di
         loader.close()
     if results and comm.is_main_process():
         print_csv_format(results)
-        write_results(results, Path(test_set.cfg.train.output_dir) / "results.json")
+        write_results(results, Path(test_set.cfg.train.output_dir) / RESULTS)
     return results
 
 
@@ -129,7 +135,7 @@ def build_trainer(
         OtherProcessError: As for `train`.
     """
     folder = Path(cfg.train.output_dir)
-    continues = _continues(folder, resume=resume)
+    continues = on_main(lambda: resume and last_checkpoint(folder) is not None)
     model, optimizer, multiplier = together(lambda: _build_model(cfg, load=not continues))
     model = _distributed(cfg, model)
     checkpointer = RunCheckpointer(model, str(folder))
@@ -140,7 +146,11 @@ def build_trainer(
         saved = together(lambda: _read_checkpoint(checkpointer, optimizer, cfg.train.max_iter))
         place, steps = saved["trainer"].get("stream") or {}, saved["iteration"] + 1
     accumulate = cfg.train.get("accumulate", 1)
-    loader, seed = _build_training_loader(test_set, place, batches=steps * accumulate)
+    seed = choose_seed(cfg, place)
+    dataset = together(lambda: read_training_set(test_set, seed))
+    loader = together(
+        lambda: build_training_loader(cfg, dataset, place, seed=seed, batches=steps * accumulate)
+    )
     together(test_set.check)
     show(output_place(cfg, resume=resume, done=steps))
     trainer = DetectionTrainer(
@@ -159,23 +169,6 @@ def build_trainer(
     if saved:
         together(lambda: checkpointer.restore(saved))
     return trainer
-
-
-def _build_training_loader(
-    test_set: TestSet, place: dict[str, int], *, batches: int
-) -> tuple[Any, int]:
-    """Build the loader and choose the seed, on all processes that have read the training set."""
-    cfg = test_set.cfg
-    seed = choose_seed(cfg, place)
-    dataset = together(lambda: read_training_set(test_set, seed))
-    return together(
-        lambda: build_training_loader(cfg, dataset, place, seed=seed, batches=batches)
-    ), seed
-
-
-def _continues(folder: Path, *, resume: bool) -> bool:
-    """Return whether the main process, which saves, finds a checkpoint to continue from."""
-    return as_main_process(lambda: resume and last_checkpoint(folder) is not None)
 
 
 def _build_model(cfg: DictConfig, *, load: bool) -> tuple[nn.Module, torch.optim.Optimizer, Any]:
@@ -245,7 +238,7 @@ def _build_hooks(
     checkpoints = hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer)
     evaluation = Evaluation(
         cfg.train.eval_period,
-        lambda: leave_together(lambda: evaluate(test_set, trainer.model, augment=False)),
+        Evaluations(lambda: evaluate(test_set, trainer.model, augment=False)),
         folder=Path(cfg.train.output_dir),
         writers=[one for one in writers if not isinstance(one, CommonMetricPrinter)],
         log_period=cfg.train.log_period,
@@ -271,45 +264,66 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         SystemExit: If it does not succeed; the reason was printed, its traceback is in the log.
     """
-    log = LogPlace()
+    began, trains = time.monotonic(), not args.eval_only
+    log: Path | None = None
+
+    def saved() -> str:
+        return saved_progress(log.parent) if log else "nothing is saved"
+
     try:
-        with one_sentence(log):
-            _run(args, log)
+        with ending(
+            program_name("train_net.py"),
+            log=lambda: log if log and log.exists() else None,  # a run that is refused leaves none
+            saved=saved if trains else None,
+        ):
+            cfg, notes = load_config(args)
+            folder = Path(cfg.train.output_dir)
+            with claimed(
+                folder,
+                "training" if trains else "evaluation",
+                traces=_TRACES,
+                begun=METRICS if trains else RESULTS,
+                check=lambda: _may_continue(folder, resume=args.resume),
+            ):
+                goes_on = trains and args.resume
+                own, args.resolved = read_own_data(args), None
+                on_main(lambda: own.write(continues=goes_on and bool(last_checkpoint(folder))))
+                log = start_log(cfg, args)
+                _train_or_evaluate(TestSet(cfg, own), args, notes=notes, began=began)
     finally:
-        leave_gloo()
+        leave()
 
 
-def _run(args: argparse.Namespace, log: LogPlace) -> None:
-    began = time.monotonic()
-    cfg, notes = load_config(args)
-    folder, trains = Path(cfg.train.output_dir), not args.eval_only
-    with claimed(folder, trains=trains, resume=args.resume):
-        own, args.resolved = read_own_data(args), None
-        write_data(own, folder, goes_on=trains and args.resume)
-        start_log(cfg, args)
-        log.folder, log.trains = folder, trains
-        test_set = TestSet(cfg, own)
-        steps, main = cfg.train.max_iter, comm.is_main_process()
-        resumes = trains and args.resume
-        if resumes and as_main_process(lambda: main and is_finished(folder, steps)):
-            close_finished(test_set, recipe=args.config_file)
-            return
+def _may_continue(folder: Path, *, resume: bool) -> bool:
+    """Refuse a folder with another run; return whether there is one to continue."""
+    if not resume:
+        check_unused(folder)
+    repair_metrics(folder)
+    return resume and last_checkpoint(folder) is not None
+
+
+def _train_or_evaluate(
+    test_set: TestSet, args: argparse.Namespace, *, notes: list[str], began: float | None
+) -> None:
+    cfg, trains = test_set.cfg, not args.eval_only
+    folder, steps = Path(cfg.train.output_dir), cfg.train.max_iter
+    finished = trains and args.resume and on_main(lambda: is_finished(folder, steps))
+    if finished:
+        began = None
+    else:
         show([*opening(cfg, args), *notes])
         if trains:
             train(cfg, resume=args.resume, test_set=test_set)
         else:
             _evaluate_only(test_set)
-        close(test_set, trains=trains, began=began, recipe=args.config_file)
+    close(test_set, trains=trains, began=began, recipe=args.config_file)
 
 
 def _evaluate_only(test_set: TestSet) -> None:
     cfg = test_set.cfg
     with no_init_weights():
         model = together(lambda: build(cfg.model, "model"))
-    try:
-        with_test_time_augmentation(cfg, model)  # before the weights are read
-    except ValueError as error:
-        raise ValueError(f"test.aug: {error}") from error
+    with_test_time_augmentation(cfg, model)  # its settings, before the weights are read
     together(test_set.check)
     show(output_place(cfg))
     together(lambda: load_initial_weights(model, cfg.train.init_checkpoint, complete=True))
@@ -321,21 +335,15 @@ def start(args: argparse.Namespace) -> None:
     """Start the processes of this machine, after a look at the config.
 
     Args:
-        args: The command line, from `config.parser.make_parser`.
+        args: The command line, from `eva_detection.command_line.parse`.
 
     Raises:
         SystemExit: If a process does not succeed; the reason was printed.
     """
     many = args.num_gpus * args.num_machines > 1
     if many:
-        with one_sentence(LogPlace()):
+        with ending(program_name("train_net.py")):
             load_config(args)  # what is wrong with it is said once, not by every process
         args.resolved = None  # each process reads the data
     with passed_on_to_children() if many else contextlib.nullcontext():
         start_processes(run, args)
-
-
-if __name__ == "__main__":  # who looks for the command here finds it
-    from eva_detection.training.command import main
-
-    main()

@@ -24,10 +24,11 @@ from eva_detection.data.stream import (
     UnreadableImagesError,
     describe_unreadable,
 )
-from eva_detection.training.agreement import raise_together
 from eva_detection.training.optimizer import ClippedAdamW
 from eva_detection.training.output_folder import SAYS
+from eva_runs.errors import NonFiniteError
 from eva_runs.interruption import StopSignal
+from eva_runs.processes import raise_together
 from eva_runs.seeding import seed_all
 
 logger = logging.getLogger(__name__)
@@ -207,7 +208,7 @@ class DetectionTrainer(SimpleTrainer):
                 met = str(trouble.error).rstrip(".") if trouble.error else str(values)
                 report = f"{met}, images: {', '.join(trouble.images)}"
             found = _by_process(comm.all_gather(report))
-            raise FloatingPointError(SAYS.not_finite("The loss", self.iter + 1, found))
+            raise NonFiniteError(SAYS.not_finite("The loss", self.iter + 1, found))
 
     def _raise_together(self, error: Exception | None) -> None:
         unreadable = str(error) if isinstance(error, UnreadableImagesError) else ""
@@ -230,7 +231,7 @@ class DetectionTrainer(SimpleTrainer):
 
     def _refuse_gradients(self, what: str, images: list[str]) -> NoReturn:
         found = comm.all_gather(f"images: {', '.join(images)}")
-        raise FloatingPointError(SAYS.not_finite(what, self.iter + 1, _by_process(found)))
+        raise NonFiniteError(SAYS.not_finite(what, self.iter + 1, _by_process(found)))
 
     def _step(self, images: list[str]) -> None:
         """Let the optimizer step, unless the loss scale skips gradients that overflow."""

@@ -1,0 +1,477 @@
+"""The commands of detection: options are parsed and checked before torch is imported.
+
+train_net.py [RECIPE] [WEIGHTS, with --eval-only] [flags] [KEY=VALUE ...]
+demo.py [RECIPE] [WEIGHTS] INPUT ... --output DIR [flags] [--opts KEY=VALUE ...]
+export.py --weights WEIGHTS --format FORMAT --output FILE [flags] [--opts KEY=VALUE ...]
+"""
+
+import argparse
+import logging
+import os
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from eva_backbone.checkpoints.hub.client import refusal
+from eva_backbone.checkpoints.registry import (
+    BUNDLED_FILES,
+    list_official_files,
+    names_backbone,
+    resolve_source,
+)
+from eva_data.detection import spec
+from eva_data.files import (
+    DEMO_IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    expand_home,
+    home_expanded,
+    is_there,
+    require_free,
+)
+from eva_data.inputs import Job, Plan, plan_jobs, written_name
+from eva_detection.inference.memory import parse_bytes
+from eva_detection.training.output_folder import check_unused, last_checkpoint
+from eva_report.demos import refuse, run_demo
+from eva_runs.commands import ended, program_name
+from eva_runs.errors import ending
+from eva_runs.exported import ENDINGS, require_form
+from eva_runs.options import add_download_option, integer, number, probability
+from eva_runs.recipes import WEIGHTS, find_recipe, name_on_own_data
+
+logger = logging.getLogger(__name__)
+
+SAVED = "config.yaml"  # the config that a run leaves with its weights
+SOURCES = (
+    "folder of a run, path of a file, name of an official one (`eva weights list`), or "
+    "hf://ORG/REPOSITORY/FILE"
+)
+_WEIGHTS, _OUTPUT = "train.init_checkpoint", "train.output_dir"
+_EPILOG = """\
+examples:
+  %(prog)s coco/cascade_mask_rcnn_vitdet_eva_g_1280 --num-gpus 8 train.init_checkpoint=eva_o365.pth
+  %(prog)s custom/cascade_mask_rcnn_vitdet_eva_l_24gb --data coins/data.yaml --val-share 0.1
+  %(prog)s --eval-only coco/cascade_mask_rcnn_vitdet_eva_g_1536_seg
+
+settings: train.init_checkpoint, train.output_dir, train.max_iter, train.seed, train.device,
+optimizer.lr, dataloader.train.total_batch_size, dataloader.train.num_workers, and all others of the
+recipe. SIGTERM and SIGUSR1 save a checkpoint and exit with 75; the same command with --resume
+continues."""
+
+
+def _parser(program: str, **texts: Any) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(
+        prog=program_name(program),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        **texts,
+    )
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of `train_net.py`: detectron2's options, own data and `--scale-lr`."""
+    parser = _parser(
+        "train_net.py",
+        usage="%(prog)s [RECIPE] [WEIGHTS, with --eval-only] [flags] [KEY=VALUE ...]",
+        description="Train or evaluate a detector.",
+        epilog=_EPILOG,
+    )
+    add = parser.add_argument
+    add("words", nargs="*", metavar="RECIPE, KEY=VALUE", help="recipe by name or path, settings")
+    add("--config-file", default="", metavar="RECIPE", help="the recipe, or a run's config.yaml")
+    add("--resume", action="store_true", help=f"continue the run in {_OUTPUT}, if there is one")
+    add_download_option(parser)
+    add("--eval-only", action="store_true", help="evaluate; do not train")
+    add("--weights", type=expand_home, help=f"with --eval-only: {SOURCES}")
+    add("--num-gpus", type=int, default=1, help="processes on this machine, one for each GPU")
+    add("--num-machines", type=int, default=1, help="machines of the run")
+    add("--machine-rank", type=int, default=0, help="number of this machine, from 0")
+    port = 2**15 + 2**14 + hash(os.getuid()) % 2**14  # of each user, as detectron2 chooses it
+    add(
+        "--dist-url",
+        default=f"tcp://127.0.0.1:{port}",
+        help="where the processes find each other: tcp://FIRST_MACHINE:PORT (default: %(default)s)",
+    )
+    spec.add_arguments(parser)
+    text = "multiply optimizer.lr by the images of a step / those of a step of the recipe"
+    add("--scale-lr", action="store_true", help=text)
+    return parser
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse a command line.
+
+    Args:
+        arguments: Words; None for those of the process.
+
+    Returns:
+        As detectron2's parser, with the settings as `opts` and the recipe as `config_file`. Of
+        weights that `--eval-only` is given, a setting is made; those of a run bring its config
+        along, and results go to a folder of their own beside it.
+    """
+    parser = make_parser()
+    args = parser.parse_intermixed_args(arguments)
+    settings = [word for word in args.words if "=" in word and not is_there(word)]
+    names = [expand_home(word) for word in args.words if word not in settings]
+    parts = (word.partition("=") for word in settings)
+    args.opts = [f"{key}={expand_home(value)}" for key, _, value in parts]
+    if args.weights and not args.eval_only:
+        parser.error(f"--weights is for --eval-only: a training begins with {_WEIGHTS}=WEIGHTS")
+    if args.eval_only and names and not args.weights:
+        last = Path(names[-1])
+        if len(names) == 2 or args.config_file or last.suffix in WEIGHTS or config_of_run(last):
+            args.weights = names.pop()
+    if len(names) + bool(args.config_file) > 1:
+        parser.error(f"name one recipe, got {', '.join(filter(None, [args.config_file, *names]))}")
+    args.config_file = args.config_file or "".join(names)
+    if args.weights:
+        given = {text.partition("=")[0] for text in args.opts}
+        if _WEIGHTS in given:
+            parser.error(f"two weights are given, {args.weights} and {_WEIGHTS}=...")
+        args.opts.append(setting(_WEIGHTS, args.weights))
+        if not args.config_file and (saved := config_of_run(args.weights)):
+            args.config_file = str(saved)
+            if _OUTPUT not in given:
+                args.opts.append(setting(_OUTPUT, str(saved.parent / "evaluation")))
+    return args
+
+
+def setting(key: str, path: str) -> str:
+    """Write a setting whose value is a path, in quotes where hydra's grammar asks for them."""
+    if re.fullmatch(r"[\w./:+@%-]+", path, re.ASCII):
+        return f"{key}={path}"
+    text = re.sub(r"(\\*)('|$)", lambda one: 2 * one[1] + "\\" * bool(one[2]) + one[2], path)
+    return f"{key}='{text}'"
+
+
+def check(args: argparse.Namespace) -> None:
+    """Check that recipe, own data, weights and a free output folder are there.
+
+    Args:
+        args: The command line; a run on own data without an output folder gets one, named by the
+            data and the recipe.
+
+    Raises:
+        ValueError: If one of them cannot be used.
+        OSError: If one is missing.
+    """
+    recipe = require_recipe(args)
+    given = {key.lstrip("+"): value for key, _, value in (one.partition("=") for one in args.opts)}
+    data = spec.first_path(args)
+    if data and _OUTPUT not in given and (name := name_on_own_data(recipe, data)):
+        args.opts.append(setting(_OUTPUT, f"./output/{name}"))
+        given[_OUTPUT] = f"./output/{name}"
+    read_own_data(args)
+    folder = Path(given.get(_OUTPUT, "")) if _OUTPUT in given else None
+    if folder and not args.eval_only and not args.resume:
+        check_unused(folder)
+    continues = args.resume and folder and last_checkpoint(folder)
+    if (source := given.get(_WEIGHTS, "").strip("'")) and not continues:
+        _check_weights(source, detector=args.eval_only)
+
+
+def require_recipe(args: argparse.Namespace) -> Path:
+    """Find the recipe of a command line.
+
+    Raises:
+        ValueError: If it names none, or there is no such recipe.
+    """
+    if not args.config_file:
+        example = "demo/cascade_mask_rcnn_vitdet_eva_debug"
+        raise ValueError(f"name a recipe, such as {example}; `eva recipes detection` lists them")
+    return find_recipe("detection", args.config_file)
+
+
+def read_own_data(args: argparse.Namespace) -> spec.DetectionData:
+    """Read the data that the flags name, once in a process; nothing without.
+
+    Raises:
+        ValueError: If flags are missing or the files are not right.
+    """
+    flags = spec.named_data(args)
+    shared = getattr(args, "val_fraction", None) is not None
+    named = {"train_annotations", "train_images"} & {*flags} and not shared
+    parts = spec.PARTS if flags and (not args.eval_only or named) else ("val",)
+    return spec.resolve_arguments(args, parts)
+
+
+def _check_weights(source: str, *, detector: bool) -> None:
+    """Look for weights; nothing is downloaded or read."""
+    if "${" in source or "://" in source or Path(source).is_file():
+        return
+    if detector:
+        require_detector(source)
+    official = any(source in (one.name, one.stem) for one in list_official_files())
+    if not official or refusal():
+        resolve_source(source)
+
+
+def config_of_run(weights: str | os.PathLike[str]) -> Path | None:
+    """Find the config that a training has left with its weights.
+
+    Args:
+        weights: Folder of a run, or a file of weights in it, also with `~`.
+    """
+    place = home_expanded(weights)
+    file = (place if place.is_dir() else place.parent) / SAVED
+    return file if place.exists() and file.is_file() else None
+
+
+def require_config(
+    config_file: str | os.PathLike[str] | None, weights: str | os.PathLike[str]
+) -> str | os.PathLike[str]:
+    """Return the config of a detector: that which is given, or else the one of its run.
+
+    Args:
+        config_file: Path or name of a recipe; None to look for the run's.
+        weights: Weights of the detector.
+
+    Raises:
+        ValueError: If there is none.
+        FileNotFoundError: If there are no such weights either.
+    """
+    if found := config_file or config_of_run(weights):
+        return found
+    name = os.fspath(weights)
+    known = {word for one in list_official_files() for word in (one.name, one.stem)}
+    if name not in known and not home_expanded(name).exists():
+        resolve_source(name)
+    raise ValueError(f"no {SAVED} of a training lies with {name}: name the recipe (--config-file)")
+
+
+def require_detector(weights: str | os.PathLike[str]) -> None:
+    """Refuse weights whose name says that they are a backbone, before anything is read.
+
+    Raises:
+        ValueError: If they are.
+    """
+    if names_backbone(weights) and not Path(weights).exists():
+        raise ValueError(
+            f"{os.fspath(weights)} holds a backbone (a pre-trained ViT), not a detector: train one "
+            "from it, or name one, such as eva_coco_det.pth"
+        )
+
+
+def train(arguments: Sequence[str] | None = None) -> None:
+    """Train or evaluate; exits with 75 if a signal stopped it after a checkpoint.
+
+    Args:
+        arguments: Arguments; by default the process's.
+
+    Raises:
+        SystemExit: If it does not succeed; the reason was printed.
+    """
+    args = parse(arguments)
+    with ending(program_name("train_net.py")):
+        check(args)
+    from eva_detection.training.train import start
+
+    start(args)
+
+
+_DEMO = """\
+INPUT is a picture, a video, a folder of both, a pattern in quotes ("photos/*.jpg"), or the number
+of a camera, which is recorded until Ctrl-C. OUTPUT receives each picture and video under its own
+name, and predictions.json in COCO's format, with a score each. Files that cannot be read are named
+and skipped, and the exit code is then 1.
+
+examples:
+  %(prog)s output/mine holiday/ --output output/pictures
+  %(prog)s coco/cascade_mask_rcnn_vitdet_eva_g_1536 eva_coco_seg.pth photo.jpg --output drawn"""
+
+
+def _demo_parser() -> argparse.ArgumentParser:
+    parser = _parser("demo.py", description="Detect objects in images and videos.", epilog=_DEMO)
+    add = parser.add_argument
+    text = "image, video, folder, pattern or camera; before them the folder of a training, or a "
+    text += "recipe and weights"
+    add("inputs", nargs="+", type=home_expanded, metavar="INPUT", help=text)
+    _add_model(parser)
+    add("--output", required=True, type=home_expanded, help="folder for the results")
+    text = "least score of what is shown and written (default: %(default)s)"
+    add("--score-threshold", type=probability, default=0.5, help=text)
+    add("--device", help='"cuda", "cuda:1" or "cpu" (default: from the recipe)')
+    text = "memory for weights and forward pass, such as 8GiB (default: no limit)"
+    add("--max-memory", type=parse_bytes, metavar="SIZE", help=text)
+    add("--overwrite", action="store_true", help="replace earlier results")
+    return parser
+
+
+def _add_model(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
+    text = "the detector's recipe (default: the config.yaml that lies with the weights)"
+    parser.add_argument("--config-file", metavar="RECIPE", help=text)
+    parser.add_argument("--weights", required=required, type=expand_home, help=SOURCES)
+    add_download_option(parser)
+    text = "values of the recipe to change"
+    parser.add_argument("--opts", nargs="+", default=[], metavar="KEY=VALUE", help=text)
+
+
+def demo(arguments: Sequence[str] | None = None) -> None:
+    """Detect objects in images, folders and videos.
+
+    Args:
+        arguments: Arguments; by default the process's.
+
+    Raises:
+        SystemExit: If something could not be read; the reason was printed.
+    """
+    parser = _demo_parser()
+    args = parser.parse_intermixed_args(arguments)
+    words = args.inputs
+    if args.config_file is None and len(words) > 1 and _is_recipe(words[0]):
+        args.config_file = words.pop(0)
+    if args.weights is None and len(words) > 1 and _are_weights(words[0]):
+        args.weights = str(words.pop(0))
+    if args.weights is None:
+        parser.error("give --weights, or the folder of a training as the first INPUT")
+    run_demo(
+        parser,
+        prepare=lambda: _plan(args),
+        work=lambda planned: _detect(parser, args, planned.jobs),
+        overwrite=args.overwrite,
+        results=[args.output / "predictions.json"],
+    )
+
+
+def _is_recipe(word: Path) -> bool:
+    if word.suffix not in ("", ".py", ".yaml") or (not word.suffix and word.exists()):
+        return False
+    try:
+        return bool(find_recipe("detection", word))
+    except (OSError, ValueError):
+        return False
+
+
+def _are_weights(word: Path) -> bool:
+    if word.is_dir() or word.suffix not in ("", *WEIGHTS):
+        return config_of_run(word) is not None
+    known = {name for one in list_official_files() for name in (one.name, one.stem)}
+    return word.suffix in WEIGHTS or str(word) in known | {one.name for one in BUNDLED_FILES}
+
+
+def _plan(args: argparse.Namespace) -> Plan:
+    """Plan the jobs; recipe and weights are looked for where there are any."""
+    planned = plan_jobs(
+        args.inputs,
+        suffixes=DEMO_IMAGE_SUFFIXES | VIDEO_SUFFIXES,
+        targets=lambda name: [args.output / written_name(name)],
+        results=[args.output],
+        kinds="images and no videos",
+        cameras=True,
+    )
+    if planned.jobs:
+        _find_model(args)
+        require_detector(args.weights)
+        resolve_source(args.weights)
+    return planned
+
+
+def _find_model(args: argparse.Namespace) -> None:
+    args.config_file = find_recipe("detection", require_config(args.config_file, args.weights))
+
+
+def _detect(
+    parser: argparse.ArgumentParser, args: argparse.Namespace, jobs: Sequence[Job]
+) -> list[str]:
+    _hush()
+    from eva_detection.inference.predictor import Predictor, detect_jobs
+
+    try:
+        predictor = Predictor.from_config(
+            args.config_file,
+            weights=args.weights,
+            score_threshold=args.score_threshold,
+            device=args.device,
+            overrides=args.opts,
+            max_memory=args.max_memory,
+        )
+    except (ValueError, FileNotFoundError) as error:
+        refuse(parser, error)
+    return detect_jobs(predictor, jobs, args.output)
+
+
+def _hush() -> None:
+    """Silence what detectron2, torch and ONNX say of themselves."""
+    warnings.filterwarnings("ignore", message="torch.meshgrid")
+    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
+    for name in ("onnx_ir", "onnxscript"):  # hundreds of lines on their optimisations
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _batch_size(text: str) -> int | None:
+    return None if text == "any" else integer(1)(text)
+
+
+def _export_parser() -> argparse.ArgumentParser:
+    parser = _parser(
+        "export.py",
+        description="Write a detector for programs without this toolkit: complete as TorchScript\n"
+        "(one picture in; boxes, classes, masks, scores out), or its ViT and pyramid (normalised\n"
+        "images in, p2 ... out). The file is compared with the model before it is kept.",
+    )
+    _add_model(parser, required=True)
+    add = parser.add_argument
+    add("--format", required=True, choices=[*ENDINGS, "torchscript"], dest="form")
+    add("--output", required=True, type=home_expanded, help="file ending in .ts, .pt2 or .onnx")
+    add("--part", choices=("backbone", "detector"), help="detector for torchscript, else backbone")
+    add("--image", type=home_expanded, help="torchscript: picture on which something is detected")
+    add("--score-threshold", type=number(0), default=0.05, help="torchscript: default %(default)s")
+    text = "side, or height and width, fixed in the file (default: the recipe's canvas)"
+    add("--size", nargs="+", type=integer(1), metavar="PIXELS", help=text)
+    add("--batch-size", type=_batch_size, default=1, help='fixed, or "any" (default: %(default)s)')
+    add("--dtype", default="float32", choices=("float32", "float16"))
+    add("--device", default="cpu", help="where a torch.export program will run (default: cpu)")
+    add("--tolerance", type=number(0), help="largest difference (default: 0.001, float16: 0.05)")
+    add("--overwrite", action="store_true", help="replace an earlier file")
+    return parser
+
+
+def export(arguments: Sequence[str] | None = None) -> None:
+    """Write a detector, or its backbone, for other programs.
+
+    Args:
+        arguments: Arguments; by default the process's.
+
+    Raises:
+        SystemExit: If it cannot be written; the reason was printed.
+    """
+    parser = _export_parser()
+    args = parser.parse_args(arguments)
+    complete = args.form == "torchscript"
+    part = args.part or ("detector" if complete else "backbone")
+    if complete != (part == "detector"):
+        refuse(parser, f"the {part} cannot be written as {args.form}: {_OBSTACLES}")
+    if complete and args.image is None:
+        parser.error("--format torchscript needs --image, a picture on which something is detected")
+    fixed = args.size or args.batch_size != 1 or args.dtype != "float32"
+    if complete and (fixed or args.tolerance is not None):
+        parser.error("--size, --batch-size, --dtype and --tolerance are not for torchscript")
+    if args.size and len(args.size) > 2:
+        parser.error(f"--size takes a side, or height and width, got {len(args.size)} numbers")
+    try:
+        _find_model(args)
+        if args.output.suffix != (ENDINGS | {"torchscript": ".ts"})[args.form]:
+            raise ValueError(f"{args.output} has not the suffix of the format {args.form}")
+        require_free([args.output], overwrite=args.overwrite)
+        require_form(args.form)
+    except (OSError, ValueError) as error:
+        refuse(parser, error)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    _hush()
+    from eva_detection.inference.export import export_from_config
+
+    try:
+        found = export_from_config(args)
+    except (OSError, ValueError) as error:
+        raise ended(f"{parser.prog}: error: {error}", 1) from error
+    for name, difference in found.items():
+        logger.info("%s differs from the model by at most %.2g", name, difference)
+    logger.info("wrote %s, %.1f MiB", args.output, args.output.stat().st_size / 2**20)
+
+
+_OBSTACLES = (
+    "TorchScript holds the complete detector, other formats ViT and pyramid alone, for these parts "
+    "of detectron2 depend on values: ImageList.from_tensors, find_top_rpn_proposals, Boxes, "
+    "fast_rcnn_inference, soft-NMS, and ROIPooler for ONNX"
+)

@@ -1,0 +1,274 @@
+"""What a run says: its log, one file for each process, and a few lines on the terminal."""
+
+import argparse
+import logging
+import math
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from detectron2.config import LazyConfig
+from detectron2.utils import comm
+from detectron2.utils.collect_env import collect_env_info
+from detectron2.utils.env import seed_all_rng
+from omegaconf import DictConfig
+
+from eva_backbone.checkpoints.runs.weights import named_weights
+from eva_data.files import replacing
+from eva_detection.config.files import load_config_file
+from eva_detection.config.settings import images_per_step
+from eva_detection.data.loading import TestSet
+from eva_detection.evaluation.report import (
+    Results,
+    demo_command,
+    percent,
+    read_results,
+    report_of_run,
+    scored,
+)
+from eva_detection.training.output_folder import FINAL, LAST, SAYS, last_checkpoint
+from eva_report.page import NAME as REPORT
+from eva_report.terminal import (
+    SHOWN,
+    WARNINGS,
+    FileFormatter,
+    TerminalHandler,
+    closing_lines,
+    opening_lines,
+)
+from eva_runs.commands import UnwritableOutputError, say
+from eva_runs.recipes import recipe_folder
+
+logger = logging.getLogger(__name__)
+
+LOGGERS = ("fvcore", "detectron2", "eva_backbone", "eva_data", "eva_detection")
+MOST_EVALUATIONS = 12  # lines of a run, however many evaluations it has
+_TASKS = {"bbox": "box", "segm": "mask", "boundary": "boundary"}
+
+
+def log_to(folder: Path, rank: int) -> Path:
+    """Let everything go to the log of a process, and what a user wants to see to the terminal.
+
+    Warnings of libraries, which a user cannot act on, go to the log alone; the first one of a
+    module of the user's own is shown, see `eva_report.terminal`.
+
+    Args:
+        folder: The run's output folder.
+        rank: Number of the process; the first one alone writes to the terminal.
+
+    Returns:
+        The file.
+    """
+    path = folder / (f"log.txt.rank{rank}" if rank else "log.txt")
+    file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    file.setFormatter(FileFormatter())
+    handlers: list[logging.Handler] = [file] if rank else [file, TerminalHandler()]
+    for name in LOGGERS:
+        target = logging.getLogger(name)
+        target.setLevel(logging.DEBUG)
+        target.propagate = False
+        target.handlers[:] = handlers
+    logging.root.addHandler(file)
+    logging.getLogger("torch").handlers[:] = [file]  # it has a handler of its own
+    logging.getLogger(WARNINGS).handlers[:] = handlers[1:]  # the file has them from the root
+    logging.captureWarnings(True)
+    return path
+
+
+def start_log(cfg: DictConfig, args: argparse.Namespace) -> Path:
+    """Do what detectron2's `default_setup` does, and save the config completely or not at all.
+
+    An evaluation in the folder of a run leaves the run's config as it is.
+
+    Args:
+        cfg: The config.
+        args: The command line, for the log.
+
+    Returns:
+        The log of this process.
+    """
+    folder, rank = Path(cfg.train.output_dir), comm.get_rank()
+    log = log_to(folder, rank)
+    logging.raiseExceptions = False  # a full disk is said once, by what is written besides the log
+    threading.excepthook = lambda hook: logger.error(
+        "A thread has failed: %s",
+        hook.exc_value,
+        exc_info=(hook.exc_type, hook.exc_value or hook.exc_type(), hook.exc_traceback),
+    )
+    logger.info("Rank of current process: %d. World size: %d", rank, comm.get_world_size())
+    logger.info("Environment info:\n%s", collect_env_info())
+    logger.info("Command line arguments: %s", args)
+    text = Path(args.config_file).read_text(encoding="utf-8", errors="replace")
+    logger.info("Contents of args.config_file=%s:\n%s", args.config_file, text)
+    if comm.is_main_process() and not (args.eval_only and (folder / LAST).exists()):
+        _save_config(cfg, folder / "config.yaml")
+    seed = cfg.train.get("seed", -1)
+    seed_all_rng(None if seed is None or seed < 0 else seed + rank)
+    if not args.eval_only:
+        torch.backends.cudnn.benchmark = bool(cfg.train.get("cudnn_benchmark", False))
+    return log
+
+
+def _save_config(cfg: DictConfig, file: Path) -> None:
+    with replacing(file) as part:
+        LazyConfig.save(cfg, str(part))
+        part.with_name(f"{part.name}.pkl").unlink(missing_ok=True)  # for what YAML cannot hold
+        if not part.exists():
+            part.write_text("# a value of this config cannot be written as YAML, see the log\n")
+        try:
+            load_config_file(part)
+        except ValueError as error:
+            logger.warning("%s cannot be read again: %s", file, error)
+    logger.info("Full config saved to %s", file)
+
+
+def show(lines: Iterable[str]) -> None:
+    """Log lines that also go to the terminal."""
+    for line in lines:
+        logger.info(line, extra=SHOWN)
+
+
+def opening(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
+    """Say what a run does from which weights, before its data is read, which says itself.
+
+    Args:
+        cfg: The config.
+        args: The command line, with the path of the recipe.
+
+    Returns:
+        Lines for the terminal; `output_place` has the last.
+    """
+    processes = args.num_gpus * args.num_machines
+    place = f"{processes} x {cfg.train.device}" if processes > 1 else str(cfg.train.device)
+    name, weights = recipe_name(args.config_file), cfg.train.init_checkpoint
+    folder = Path(cfg.train.output_dir)
+    if args.eval_only:
+        task = f"evaluate {name} on {place}"
+    else:
+        images = images_per_step(cfg)
+        step = f" of {images} images" if images else ""
+        task = f"train {name}: {cfg.train.max_iter:,} iterations{step} on {place}"
+        weights = str((args.resume and last_checkpoint(folder)) or weights)
+    return opening_lines(task=task, weights=named_weights(weights), data=(), output=folder)[:-1]
+
+
+def output_place(cfg: DictConfig, *, resume: bool = False, done: int = 0) -> list[str]:
+    """Say where the output of a run goes and where it continues, after its data.
+
+    Args:
+        cfg: The config.
+        resume: Whether the run was to be continued.
+        done: Iterations that are done.
+
+    Returns:
+        Lines for the terminal.
+    """
+    folder = Path(cfg.train.output_dir)
+    more = [SAYS.nothing_to_resume(folder)] if resume else []
+    if resume and (file := last_checkpoint(folder)) is not None:
+        more = [SAYS.resumed(done, cfg.train.max_iter, file)]
+    lines = opening_lines(task="", weights="", data=(), output=folder, more=more)
+    return lines[-1 - len(more) :]
+
+
+def recipe_name(file: str) -> str:
+    """Return the name of a recipe of the toolkit, and the path of another one."""
+    path, folder = Path(file).resolve(), recipe_folder("detection").resolve()
+    if path.is_relative_to(folder):
+        return path.relative_to(folder).with_suffix("").as_posix()
+    return file
+
+
+def shown_every(period: int, max_iter: int) -> int:
+    """Choose the iterations between two evaluations of which the terminal shows the scores.
+
+    Args:
+        period: Iterations between evaluations.
+        max_iter: Iterations of the run.
+    """
+    return period * math.ceil(max_iter / period / MOST_EVALUATIONS)
+
+
+def evaluation_line(iteration: int, results: Results) -> str:
+    """Say in one line what an evaluation during a training gave.
+
+    Args:
+        iteration: Iterations that are done.
+        results: Task -> metric -> percent.
+    """
+    aps = scored(results)
+    text = ", ".join(f"{_name(task)} AP {ap}" for task, ap in aps.items()) or "see log.txt"
+    if {*aps.values()} == {"-"}:
+        text = "no scores, since nothing was found"
+    return f"iteration {iteration:,}: {text}"
+
+
+def score_lines(results: Results) -> str:
+    """Format scores as a table with a line for boxes and one for masks.
+
+    Args:
+        results: Task -> metric -> percent; those of single classes are left out.
+
+    Returns:
+        Lines of text; empty without results.
+    """
+    tasks = [*scored(results)]
+    if not tasks:
+        return ""
+    if all(percent(value) == "-" for task in tasks for value in results[task].values()):
+        return "no scores: nothing was found, or there was nothing to find"
+    names = [name for name in results[tasks[0]] if not name.startswith("AP-")]
+    lines = [" " * 12 + "".join(f"{name:>7}" for name in names)]
+    for task in tasks:
+        cells = "".join(f"{percent(results[task].get(name)):>7}" for name in names)
+        lines.append(f"{_name(task):<12}{cells}")
+    return "\n".join(lines)
+
+
+def _name(task: str) -> str:
+    kind, dash, rest = task.partition("-")
+    return _TASKS.get(kind, kind) + dash + rest
+
+
+def close(test_set: TestSet, *, trains: bool, began: float | None, recipe: str) -> None:
+    """Write the report and say what came out; the other processes do not wait for it.
+
+    Args:
+        test_set: The test set of the run, with its config.
+        trains: Whether it was a training.
+        began: Time of `time.monotonic` at its start; None for a training that was finished
+            before, whose report is written only if it has none.
+        recipe: Path of the recipe.
+    """
+    if not comm.is_main_process():
+        return
+    cfg = test_set.cfg
+    folder = Path(cfg.train.output_dir)
+    weights = folder / FINAL
+    report: Path | None = folder / REPORT
+    if began is None:
+        show([SAYS.finished(folder, cfg.train.max_iter)])
+    if began is not None or not (folder / REPORT).is_file():
+        report = report_of_run(
+            cfg,
+            test_set,
+            kind="training" if trains else "evaluation",
+            processes=comm.get_world_size(),
+            recipe=recipe_name(recipe),
+        )
+    lines = closing_lines(
+        scores=score_lines(read_results(folder)),
+        duration=None if began is None else time.monotonic() - began,
+        weights=weights if trains and weights.is_file() else None,
+        report=report,
+        next_command=demo_command(cfg, str(weights if trains else cfg.train.init_checkpoint)),
+    )
+    for line in lines:
+        logger.info(line)
+    try:
+        for line in lines:
+            say(line)
+    except UnwritableOutputError as error:  # the results are in files
+        logger.warning("%s", error)

@@ -1,0 +1,130 @@
+"""The command lines: words in any order, and what is checked before torch is imported."""
+
+import contextlib
+import subprocess
+import sys
+
+import pytest
+
+from eva_detection import command_line
+from eva_detection.command_line import check, parse
+
+DEMO = "demo/cascade_mask_rcnn_vitdet_eva_debug"
+HEAVY = ("torch", "detectron2", "omegaconf", "hydra", "cv2")
+
+
+@pytest.fixture
+def look(monkeypatch, tmp_path):
+    """Function: check a command line in an empty folder, where no data and no weights are."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EVA_NO_DOWNLOAD", "1")
+    monkeypatch.setenv("EVA_WEIGHTS", str(tmp_path / "weights"))
+    return lambda *words: check(parse(words))
+
+
+def test_recipe_flags_and_settings_stand_in_any_order():
+    words = [DEMO, "--num-gpus", "2", "train.max_iter=3", "--resume", "optimizer.lr=1"]
+    for order in (words, words[3:] + words[:3], ["--config-file", *words]):
+        args = parse(order)
+        assert (args.config_file, args.num_gpus, args.resume) == (DEMO, 2, True)
+        assert sorted(args.opts) == ["optimizer.lr=1", "train.max_iter=3"]
+
+
+def test_home_in_a_setting(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert parse(["train.output_dir=~/run"]).opts == [f"train.output_dir={tmp_path}/run"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--config-file", DEMO, "another"],
+        [DEMO, "another"],
+        [DEMO, "--weights", "w.pth"],
+        ["--eval-only", DEMO, "w.pth", "train.init_checkpoint=v.pth"],
+        [DEMO, "--no-such-flag"],
+    ],
+)
+def test_words_that_contradict_each_other(words, capsys):
+    with pytest.raises(SystemExit) as end:
+        parse(words)
+    assert end.value.code == 2
+    assert "train_net.py: error: " in capsys.readouterr().err
+
+
+@pytest.fixture
+def run(tmp_path):
+    """The folder of a run."""
+    for name in ("config.yaml", "model_final.pth"):
+        (tmp_path / "run" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "run" / name).touch()
+    return tmp_path / "run"
+
+
+def test_an_evaluation_takes_weights(run):
+    def read(*words):
+        args = parse(["--eval-only", *map(str, words)])
+        return args.config_file, args.opts
+
+    for weights in (run, run / "model_final.pth"):
+        own = [f"train.init_checkpoint={weights}", f"train.output_dir={run}/evaluation"]
+        assert read(weights) == read("--weights", weights) == (f"{run}/config.yaml", own)
+    named = (DEMO, ["train.init_checkpoint=eva_coco_seg"])
+    assert read(DEMO, "eva_coco_seg") == read(DEMO, "--weights", "eva_coco_seg") == named
+    assert read("--config-file", DEMO, "eva_coco_seg") == named
+    assert read(DEMO, "hf://one/two/three.pth")[1] == [
+        "train.init_checkpoint=hf://one/two/three.pth"
+    ]
+    assert read(DEMO, "a b/c.pth")[1] == ["train.init_checkpoint='a b/c.pth'"]
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ((), "recipe"),
+        (("demo/cascade_mask_rcnn_vitdet_eva_debgu",), DEMO),
+        ((DEMO, "--data", "nowhere"), "nowhere"),
+        ((DEMO, "--val-images", "x"), "--train-annotations"),
+        ((DEMO, "train.init_checkpoint=no/file.pth"), "no/file.pth"),
+        ((DEMO, "train.init_checkpoint=eva_debgu"), "eva_debug"),
+        ((DEMO, "train.init_checkpoint=eva_coco_det.pth"), "not on this machine"),
+        ((DEMO, "train.init_checkpoint=run"), "run"),
+        (("--eval-only", DEMO, "train.init_checkpoint=eva_psz14to16.pt"), "backbone"),
+        ((DEMO, "train.output_dir=used"), "model_0000004.pth"),
+    ],
+)
+def test_what_is_not_there(look, run, tmp_path, words, named):
+    (run / "model_final.pth").unlink()
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "last_checkpoint").write_text("model_0000004.pth")
+    (tmp_path / "used" / "model_0000004.pth").touch()
+    with pytest.raises((ValueError, OSError)) as error:
+        look(*words)
+    assert named in str(error.value)
+    look(DEMO, "train.output_dir=used", "--resume", "train.init_checkpoint=no/file.pth")
+    look(DEMO, "train.output_dir=new", "train.init_checkpoint=eva_debug")
+
+
+@pytest.mark.parametrize("given", [None, "train.output_dir=mine"])
+def test_a_run_on_own_data_has_a_folder_of_its_own(look, monkeypatch, given):
+    monkeypatch.setattr(command_line, "read_own_data", lambda args: None)
+    args = parse([DEMO, "--data", "coins/data.yaml", *([given] * bool(given))])
+    with contextlib.suppress(OSError, ValueError):
+        check(args)
+    assert args.opts == [given or "train.output_dir=./output/coins_eva_debug"]
+
+
+@pytest.mark.parametrize("command", ["train", "demo", "export"])
+def test_nothing_heavy_is_imported_for_help_and_mistakes(command):
+    script = (
+        f"import sys; from eva_detection.command_line import {command} as main\n"
+        "for words in (['--help'], ['nowhere', '--weights', 'no.pth', '--output', 'o.ts']):\n"
+        "    try: main(words)\n"
+        "    except SystemExit as end: print('code', end.code)\n"
+        f"sys.exit(' '.join(set({HEAVY}) & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout.count("code 0"), done.stdout.count("code ")) == (1, 2)

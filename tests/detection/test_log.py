@@ -1,0 +1,94 @@
+"""What reaches the terminal, and what the log of a process alone."""
+
+import logging
+import warnings
+
+import pytest
+
+from eva_detection.training import log
+from eva_report.terminal import SHOWN
+
+RED, PLAIN = "\x1b[31m", "\x1b[0m"
+
+
+@pytest.fixture
+def say_everything(own_logging, tmp_path, capfd):
+    """Function: log of every kind as the process of a rank; returns its file and the terminal."""
+
+    def run(rank):
+        log.log_to(tmp_path, rank)
+        logging.getLogger("detectron2.data.build").info("%stable%s", RED, PLAIN)
+        logging.getLogger("eva_detection.x").info("of interest", extra=SHOWN)
+        logging.getLogger("eva_data.x").warning("to act on")
+        logging.getLogger("torch.fx").warning("of a library")
+        logging.getLogger("eva_detection.x").error("failed", exc_info=ValueError("traceback"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            for file in ("/lib/site-packages/numpy/core.py", "/home/me/heads.py"):
+                warnings.warn_explicit("of a module", UserWarning, file, 7)
+        out, err = capfd.readouterr()
+        file = tmp_path / (f"log.txt.rank{rank}" if rank else "log.txt")
+        return file.read_text(encoding="utf-8"), out + err
+
+    return run
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_log_has_everything_without_colours(say_everything, rank):
+    text_of_log, terminal = say_everything(rank)
+    for text in (
+        "table",
+        "of interest",
+        "to act on",
+        "of a library",
+        "traceback",
+        "heads.py:7",
+    ):
+        assert text_of_log.count(text) == 1, text
+    assert text_of_log.count("of a module") == 2
+    assert "\x1b" not in text_of_log
+    shown = ["of interest", "warning: to act on"]
+    shown.append("warning: UserWarning: of a module (heads.py, line 7)")
+    assert terminal.splitlines() == (shown if rank == 0 else [])
+
+
+NAN = float("nan")
+RESULTS = {
+    "bbox": {"AP": 41.24, "AP50": 60.0, "APl": NAN, "AP-cat": 30.0},
+    "segm": {"AP": 39.0, "AP50": None, "APl": 1.0, "AP-cat": 30.0},
+}
+
+
+def test_scores_are_a_table_without_single_classes():
+    lines = log.score_lines(RESULTS).splitlines()
+    assert [line.split() for line in lines] == [
+        ["AP", "AP50", "APl"],
+        ["box", "41.2", "60.0", "-"],
+        ["mask", "39.0", "-", "1.0"],
+    ]
+    assert len({len(line) for line in lines}) == 1
+
+
+@pytest.mark.parametrize("results", [{"bbox": {"AP": NAN}}, {"bbox": {"AP": None, "APl": None}}])
+def test_nothing_found(results):
+    assert log.score_lines(results).startswith("no scores: nothing was found")
+
+
+def test_an_evaluation_in_one_line():
+    line = log.evaluation_line(5000, RESULTS | {"own": {"accuracy": 3.0}, "count": 4})
+    assert line == "iteration 5,000: box AP 41.2, mask AP 39.0"
+    line = log.evaluation_line(50, {"bbox": {"AP": NAN}, "segm": {"AP": None}})
+    assert line == "iteration 50: no scores, since nothing was found"
+
+
+@pytest.mark.parametrize(("period", "steps"), [(5000, 90_000), (1, 7), (1, 100_000), (50, 600)])
+def test_a_dozen_evaluations_are_said(period, steps):
+    every = log.shown_every(period, steps)
+    assert 6 <= steps // every <= log.MOST_EVALUATIONS
+
+
+def test_a_recipe_of_the_toolkit_has_a_name(repository):
+    recipe = repository / "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
+    name = log.recipe_name(str(recipe))
+    assert name == "demo/cascade_mask_rcnn_vitdet_eva_debug"
+    assert log.recipe_name("my/run/config.yaml") == "my/run/config.yaml"
