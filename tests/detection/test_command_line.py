@@ -120,11 +120,11 @@ def test_nothing_heavy_is_imported_for_help_and_mistakes(command):
         f"import sys; from eva_detection.command_line import {command} as main\n"
         "for words in (['--help'], ['nowhere', '--weights', 'no.pth', '--output', 'o.ts']):\n"
         "    try: main(words)\n"
-        "    except SystemExit as end: print('code', end.code)\n"
+        "    except SystemExit as end: print('END', end.code)\n"
         f"sys.exit(' '.join(set({HEAVY}) & set(sys.modules)) or 0)"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert (done.stdout.count("code 0"), done.stdout.count("code ")) == (1, 2)
+    assert (done.stdout.count("END 0"), done.stdout.count("END ")) == (1, 2)

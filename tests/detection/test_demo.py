@@ -139,13 +139,13 @@ def test_it_says_what_it_found(tmp_path, write_video, capsys):
     assert capsys.readouterr().out.splitlines() == [
         "a.png: 1 cat, 1 dog",
         "film.mp4: 3 frames: 3 cat, 3 dog",
-        "1 picture and 1 video (3 frames): 8 objects: 4 cat, 4 dog",
+        "1 image and 1 video (3 frames): 8 objects: 4 cat, 4 dog",
         f"output   {tmp_path / 'out'} (pictures, videos and predictions.json)",
     ]
     nothing = Finds(anything=False)
     detect_jobs(nothing, jobs, tmp_path / "out")
     assert capsys.readouterr().out == (
-        "1 picture and 1 video (3 frames): nothing at 0.5; the best score is 0.40: "
+        "1 image and 1 video (3 frames): nothing at 0.5; the best score is 0.40: "
         "lower --score-threshold, with --overwrite\n"
         f"output   {tmp_path / 'out'} (pictures, videos and predictions.json)\n"
     )
@@ -211,7 +211,7 @@ def test_whole_run(run_demo, demo_data, tmp_path, write_video):
         assert name in last
     assert "Traceback" not in text
     assert "\nsub/scene.jpg: " in text
-    assert "\n2 pictures and 1 video (3 frames): " in text
+    assert "\n2 images and 1 video (3 frames): " in text
     assert f"\noutput   {output}" in text
     assert not re.search(r"^(INFO|usage)", text, re.MULTILINE)
     written = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import nn
 
 from eva_data.images import LIMIT, UnreadableImageError, image_size, inspect_image, read_rgb
+from eva_data.inputs import Job
 
 _RNG = np.random.default_rng(0)
 SMOOTH = _RNG.integers(0, 256, (12, 18, 3), dtype=np.uint8)
@@ -261,7 +262,7 @@ def _report(file):
 
 
 def _detection_demo(file):
-    from eva_detection.inference import demo
+    from eva_detection.inference.predictor import detect_jobs
 
     class Predictor:
         categories, score_threshold = (), 0.5
@@ -269,10 +270,11 @@ def _detection_demo(file):
         def with_encoded_masks(self, image):
             raise _SeenError(image)
 
-    jobs, _ = demo.plan([file], file.parent.parent / "out")
+    output = file.parent.parent / "out"
+    jobs = [Job(file, file.name, (output / f"{file.name}.png",))]
 
     def run():
-        (problem,) = demo.run(Predictor(), jobs, file.parent.parent / "out")
+        (problem,) = detect_jobs(Predictor(), jobs, output)
         raise UnreadableImageError(problem)
 
     return lambda: _seen(run)
