@@ -214,7 +214,7 @@ def test_complaints_about_a_file(check, images, tmp_path, capsys):
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr(f"run/{COCO_NAME}.json", "[]")
     assert submission.main([*arguments, str(file)]) == 1
-    assert f"holds run/{COCO_NAME}.json, not {COCO_NAME}.json alone" in capsys.readouterr().err
+    assert f"run/{COCO_NAME}.json', not {COCO_NAME}.json alone" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flag", ["--split", "--algorithm"])
