@@ -48,21 +48,21 @@ def _paths(videos):
     return [(file, classes.index(file.parent.name), file.parent.name) for file in files]
 
 
-def _lines(videos, folder, between, *, names=False, suffix=True):
-    file = folder / "val.txt"
-    rows = [
-        f"{path.relative_to(videos) if suffix else path.relative_to(videos).with_suffix('')}"
-        f"{between}{name if names else label}"
-        for path, label, name in _paths(videos)
-    ]
-    file.write_text("\n".join(rows) + "\n")
-    return file
+def _lines(between, *, named=False, suffix=True):
+    """Function: write a list `path label`, with a mark between them."""
 
+    def write(videos, folder):
+        rows = []
+        for path, label, name in _paths(videos):
+            path = path.relative_to(videos)
+            place = path if suffix else path.with_suffix("")
+            rows.append(f"{place}{between}{name if named else label}\n")
+        (folder / "val.txt").write_text("".join(rows))
+        (folder / "names.txt").write_text("".join(f"{name}\n" for name in _names(videos)))
+        classes = ("--classes", folder / "names.txt") if named else ()
+        return folder / "val.txt", "--root", videos, *classes
 
-def _with_names(videos, folder):
-    (folder / "names.txt").write_text("".join(f"{name}\n" for name in _names(videos)))
-    file = _lines(videos, folder, ",", names=True)
-    return file, "--root", videos, "--classes", folder / "names.txt"
+    return write
 
 
 def _names(videos):
@@ -106,15 +106,11 @@ def _shards(videos, folder):
 
 
 FORMS = {
-    "list": lambda videos, folder: (_lines(videos, folder, " "), "--root", videos),
-    "commas": lambda videos, folder: (_lines(videos, folder, ","), "--root", videos),
-    "colons": lambda videos, folder: (_lines(videos, folder, "::"), "--root", videos),
-    "no suffix": lambda videos, folder: (
-        _lines(videos, folder, " ", suffix=False),
-        "--root",
-        videos,
-    ),
-    "names": _with_names,
+    "list": _lines(" "),
+    "commas": _lines(","),
+    "colons": _lines("::"),
+    "no suffix": _lines(" ", suffix=False),
+    "names": _lines(",", named=True),
     "Kinetics": _kinetics,
     "frames": _raw_frames,
     "shards": _shards,
