@@ -134,6 +134,29 @@ def test_a_check_of_frozen_features(run, mine, val, engine_data, read_page, tmp_
     assert all(f"{score['top1']:.3g}" in page.text for score in results.values())
 
 
+def _write_mnist(files, root):
+    """The published files of MNIST: images and labels of both splits."""
+    raw = root / "MNIST/raw"
+    raw.mkdir(parents=True)
+    images = np.stack([np.asarray(Image.open(f).convert("L").resize((28, 28))) for f in files])
+    labels = np.array([int(file.parent.name) for file in files], np.uint8)
+    for split in ("train", "t10k"):
+        for kind, values in (("images-idx3", images), ("labels-idx1", labels)):
+            head = [0x0800 + values.ndim, *values.shape]
+            content = np.array(head, ">i4").tobytes() + values.tobytes()
+            (raw / f"{split}-{kind}-ubyte").write_bytes(content)
+
+
+def test_a_data_set_of_torchvision_by_its_name(run, images, tmp_path):
+    _write_mnist(images, tmp_path)
+    train, val = (f"torchvision:MNIST:{tmp_path}:{split}" for split in ("train", "test"))
+    run("eva", "classification", "evaluate-frozen", "eva_debug", "--train", train, "--val", val,
+        "--neighbours", 1, "--image-size", 32, "--output", tmp_path / "out", *CPU)  # fmt: skip
+    scores = json.loads((tmp_path / "out/results.json").read_text())["sets"]["1 neighbours"]
+    assert scores["images"] == len(images)
+    assert scores["top1"] > 95  # the same images, but for twins
+
+
 def test_features_in_files_are_those_in_python(run, mine, val, images, tmp_path, documented):
     """A run that was interrupted goes on with the same command."""
     read_features = documented("eva_engine", "read_features")
