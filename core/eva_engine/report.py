@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eva_backbone.checkpoints.runs.engine import CONFIG, EMA_WEIGHTS
-from eva_backbone.checkpoints.runs.weights import named_weights, weights_of_run
+from eva_backbone.checkpoints.run_folders import CONFIG, EMA_WEIGHTS, named_weights, weights_of_run
 from eva_data.files import write_text
 from eva_engine import distributed
 from eva_engine.config import SAYS, RunConfig

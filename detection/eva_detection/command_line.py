@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eva_backbone.checkpoints.hub.client import refusal
+from eva_backbone.checkpoints.hub import refusal
 from eva_backbone.checkpoints.registry import (
     BUNDLED_FILES,
     list_official_files,

@@ -18,18 +18,17 @@ from eva_backbone.checkpoints._official_files import OFFICIAL_FILES as OFFICIAL_
 from eva_backbone.checkpoints._official_files import REPOSITORY, TASKS, OfficialFile
 from eva_backbone.checkpoints._official_files import BundledFile as BundledFile
 from eva_backbone.checkpoints._official_hashes import SHA256
-from eva_backbone.checkpoints.hub.addresses import (
+from eva_backbone.checkpoints.hub import (
     DEFAULT_REVISION,
     FORM,
     SUFFIXES,
+    HubError,
     HubFile,
+    fetch,
     is_address,
     parse_address,
 )
-from eva_backbone.checkpoints.hub.cached import fetch_cached
-from eva_backbone.checkpoints.hub.client import HubError, refusal
-from eva_backbone.checkpoints.hub.downloads import download
-from eva_backbone.checkpoints.runs.weights import weights_of_run
+from eva_backbone.checkpoints.run_folders import weights_of_run
 from eva_backbone.checkpoints.verification import require_regular_file, verify_once
 from eva_backbone.checkpoints.verification import verify_sha256 as verify_sha256
 
@@ -127,9 +126,8 @@ def resolve_source(source: str | os.PathLike[str]) -> Path:
     In this order: an existing file; a bundled name (`eva_debug`); an official name, with or
     without its suffix, in `$EVA_WEIGHTS` and then in `~/.cache/eva`, where a missing one is
     downloaded to (into the first of the two that is named); the output folder of a run of any
-    trainer, of whose files `eva_backbone.checkpoints.runs.weights` takes one; an address of the
-    hub, whose files are in `huggingface_hub`'s cache. One process downloads, others that ask
-    meanwhile wait for it.
+    trainer, of whose files `eva_backbone.checkpoints.run_folders` takes one; an address of the
+    hub, whose files are in `huggingface_hub`'s cache.
 
     A file that has an official name must be the official one: its SHA-256 is verified once, and
     again when it changes. A modified file needs a name of its own.
@@ -183,41 +181,33 @@ def _resolve_official(entry: OfficialFile, revision: str = DEFAULT_REVISION) -> 
                 missed = f"{entry.name} is not in ${WEIGHTS_VARIABLE} ({directories[0]})"
                 logger.warning("%s; using %s", missed, path)
             return _verified(path)
-    reason = refusal()
-    unasked = "" if reason else "; --no-download does not try"
-    if not reason:
-        file = HubFile(entry.source, entry.name, revision)
-        try:
-            return _verified(download(file, sha256=SHA256[entry.name], folder=directories[0]))
-        except HubError as error:
-            reason = str(error)
-    searched = ", ".join(
-        str(directory) + ("" if directory.is_dir() else " (no such directory)")
-        for directory in directories
-    )
-    unset = "" if os.environ.get(WEIGHTS_VARIABLE) else f"; ${WEIGHTS_VARIABLE} is not set"
-    size = f", {entry.size_gb:g} GB" if entry.size_gb is not None else ""
-    raise FileNotFoundError(
-        f"the official file {entry.name} ({entry.source}{size}) is not on this machine: looked for "
-        f"the path {Path(entry.name).absolute()} and in {searched}{unset}. It was not downloaded: "
-        f"{reason}. By hand: {download_command(entry)}, or `eva weights get {entry.name}` on a "
-        f"machine with a network and a copy to {directories[0]}{unasked}"
-    )
+    try:
+        path = fetch(HubFile(entry.source, entry.name, revision), directories[0])
+    except HubError as error:
+        size = f", {entry.size_gb:g} GB" if entry.size_gb is not None else ""
+        raise FileNotFoundError(
+            f"the official file {entry.name} ({entry.source}{size}) is not in "
+            f"{', '.join(map(str, directories))} and was not downloaded: {error}. By hand: "
+            f"{download_command(entry)}"
+        ) from error
+    try:
+        return _verified(path)
+    except ValueError:
+        path.unlink()  # the next one asks the hub again
+        raise
 
 
 def _resolve_address(file: HubFile) -> Path:
     if file.repository == REPOSITORY and file.file in SHA256:
         return _resolve_official(find_official_file(file.file), file.revision)
     try:
-        return _verified(fetch_cached(file))
+        return _verified(fetch(file))
     except HubError as error:
         command = f"hf download {file.repository} {shlex.quote(file.file)}"
         pinned = "" if file.revision == DEFAULT_REVISION else f" --revision {file.revision}"
-        unasked = "" if refusal() else "; --no-download does not try"
         raise FileNotFoundError(
             f"{file} is not on this machine and was not downloaded: {error}. By hand: "
-            f"{command}{pinned}, or `eva weights get {shlex.quote(str(file))}` on a machine with a "
-            f"network, and give the path of a copy{unasked}"
+            f"{command}{pinned}"
         ) from error
 
 

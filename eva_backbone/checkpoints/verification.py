@@ -99,18 +99,6 @@ def verify_once(path: Path, expected: str, *, fetch: str) -> None:
         _remember(record, state)
 
 
-def remember_verified(path: Path, sha256: str) -> None:
-    """Note that a file was just found to have a SHA-256, so that `verify_once` does not read it.
-
-    Args:
-        path: Path of the file.
-        sha256: The official SHA-256, which it has.
-    """
-    record = _record_of(path)
-    if record is not None:
-        _remember(record, _state_of(path, sha256))
-
-
 def _state_of(path: Path, expected: str) -> dict[str, str | int]:
     found = path.stat()
     return {

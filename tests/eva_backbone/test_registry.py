@@ -182,21 +182,10 @@ def test_a_missing_official_file_says_where_and_how(weights, home):
     with pytest.raises(FileNotFoundError) as caught:
         registry.resolve_source("eva_psz14to16")
     message = str(caught.value)
-    for part in (
-        "eva_psz14to16.pt (BAAI/EVA, 2 GB)",
-        str(Path("eva_psz14to16.pt").absolute()),
-        str(weights),
-        f"{home / '.cache/eva'} (no such directory)",
-        "It was not downloaded: downloads are switched off (--no-download or EVA_NO_DOWNLOAD)",
-        f"hf download BAAI/EVA eva_psz14to16.pt --local-dir {weights}",
-    ):
+    for part in ("eva_psz14to16.pt (BAAI/EVA, 2 GB)", str(weights), str(home / ".cache/eva")):
         assert part in message
-    assert "not set" not in message
-
-
-def test_a_missing_official_file_without_the_variable(home):
-    with pytest.raises(FileNotFoundError, match=r"\$EVA_WEIGHTS is not set.*\.cache/eva$"):
-        registry.resolve_source("eva_l_psz14")
+    assert "EVA_NO_DOWNLOAD" in message
+    assert f"hf download BAAI/EVA eva_psz14to16.pt --local-dir {weights}" in message
 
 
 def test_download_command_is_safe_to_paste(tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from eva_backbone.checkpoints.hub import client
+from eva_backbone.checkpoints import hub
 from eva_runs.options import add_download_option, integer, number, probability
 
 
@@ -59,5 +59,5 @@ def test_no_download_reaches_this_process_and_those_it_starts(monkeypatch):
     assert "EVA_NO_DOWNLOAD" not in os.environ
     assert vars(parser.parse_args(["--no-download"])) == {}  # settings that are compared stay
     assert os.environ["EVA_NO_DOWNLOAD"] == "1"
-    assert client.NO_DOWNLOAD == "EVA_NO_DOWNLOAD"
-    assert "--no-download" in client.refusal()
+    assert hub.NO_DOWNLOAD == "EVA_NO_DOWNLOAD"
+    assert "EVA_NO_DOWNLOAD" in hub.refusal()

@@ -13,10 +13,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from eva_backbone.checkpoints.reading import read_torch_file
-from eva_backbone.checkpoints.runs.engine import BEST, MARKER, RECORD, listed_files
-from eva_backbone.checkpoints.runs.engine import EMA_WEIGHTS as EMA_WEIGHTS
-from eva_backbone.checkpoints.runs.engine import WEIGHTS as WEIGHTS
-from eva_backbone.checkpoints.runs.engine import is_complete as is_complete
+from eva_backbone.checkpoints.run_folders import BEST, MARKER, RECORD, listed_files
+from eva_backbone.checkpoints.run_folders import EMA_WEIGHTS as EMA_WEIGHTS
+from eva_backbone.checkpoints.run_folders import WEIGHTS as WEIGHTS
+from eva_backbone.checkpoints.run_folders import is_complete as is_complete
 from eva_backbone.checkpoints.verification import sha256_of
 from eva_data.files import (
     explained,

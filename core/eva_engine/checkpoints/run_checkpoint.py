@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from eva_backbone.checkpoints.reading import read_torch_file
-from eva_backbone.checkpoints.runs.engine import CHECKPOINTS, complete_checkpoints
+from eva_backbone.checkpoints.run_folders import CHECKPOINTS, complete_checkpoints
 from eva_data.files import explained, flush, make_folder, remove_unfinished, write_text, writing
 from eva_engine import distributed
 from eva_engine.checkpoints.files import (

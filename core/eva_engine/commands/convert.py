@@ -151,7 +151,7 @@ def find_source(source: str, *, ema: bool, others: OtherPrograms = TIMM) -> Path
     """
     # Here, so that the program's --help needs no torch.
     from eva_backbone.checkpoints.registry import resolve_source
-    from eva_backbone.checkpoints.runs.weights import weights_of_run
+    from eva_backbone.checkpoints.run_folders import weights_of_run
 
     source = source.removeprefix("local-dir:")
     folder = Path(source)

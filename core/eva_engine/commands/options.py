@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from eva_backbone.checkpoints.registry import CHECKPOINT_SUFFIXES, list_official_files
-from eva_backbone.checkpoints.runs.weights import weights_of_run
+from eva_backbone.checkpoints.run_folders import weights_of_run
 from eva_data.files import home_expanded
 from eva_engine.config import LARGEST_IMAGE, MOST_WORKERS
 from eva_report.demos import log_to_terminal

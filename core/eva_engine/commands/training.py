@@ -12,7 +12,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
-from eva_backbone.checkpoints.runs.engine import CONFIG, complete_checkpoints
+from eva_backbone.checkpoints.run_folders import CONFIG, complete_checkpoints
 from eva_data.files import expand_home
 from eva_engine.config import SAYS, RunConfig, as_plain, what_is_saved
 from eva_report.terminal import SHOWN

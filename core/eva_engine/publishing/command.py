@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from eva_backbone.checkpoints.hub.addresses import SCHEME, HubFile, parse_address
+from eva_backbone.checkpoints.hub import SCHEME, HubFile, parse_address
 from eva_runs.command_line.parsing import Parser
 from eva_runs.commands import program, program_name, say
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from eva_backbone.checkpoints.reading import read_safetensors
-from eva_backbone.checkpoints.runs.engine import (
+from eva_backbone.checkpoints.run_folders import (
     BEST,
     CONFIG,
     EMA_WEIGHTS,

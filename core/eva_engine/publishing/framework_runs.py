@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from eva_backbone.checkpoints.reading import read_weights
-from eva_backbone.checkpoints.runs.frameworks import (
+from eva_backbone.checkpoints.run_folders import (
     best_of_mmengine,
     last_of_detectron2,
     last_of_mmengine,

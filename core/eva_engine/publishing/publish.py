@@ -6,9 +6,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from eva_backbone.checkpoints.hub.addresses import DEFAULT_FILE
-from eva_backbone.checkpoints.runs.engine import is_engine_run
-from eva_backbone.checkpoints.runs.frameworks import is_detectron2_run, is_mmengine_run
+from eva_backbone.checkpoints.hub import DEFAULT_FILE
+from eva_backbone.checkpoints.run_folders import is_detectron2_run, is_engine_run, is_mmengine_run
 from eva_data.files import write_tensors, write_text
 from eva_engine.publishing.card import model_card
 from eva_engine.publishing.engine_runs import read_engine_run

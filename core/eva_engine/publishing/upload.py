@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eva_backbone.checkpoints.hub.addresses import HubFile
-from eva_backbone.checkpoints.hub.client import (
+from eva_backbone.checkpoints.hub import (
     HubError,
+    HubFile,
     explained,
     library,
     offline,
-    require_reachable,
 )
 
 _LOG_IN = "log in with `hf auth login`, or set HF_TOKEN to a token that may write"
@@ -42,7 +41,6 @@ def upload(
         raise HubError(f"the hub is switched off ({reason})")
     if not hub.get_token():
         raise HubError(f"to upload, {_LOG_IN}")
-    require_reachable()
     api = hub.HfApi(library_name="eva-toolkit")
     with explained(HubFile(repository)):
         _check_token(api, hub)

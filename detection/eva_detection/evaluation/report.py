@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
-from eva_backbone.checkpoints.runs.weights import named_weights
+from eva_backbone.checkpoints.run_folders import named_weights
 from eva_data.detection.coco import parse_json
 from eva_data.files import require_regular_file
 from eva_detection.command_line import config_of_run

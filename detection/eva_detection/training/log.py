@@ -15,7 +15,7 @@ from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
 from omegaconf import DictConfig
 
-from eva_backbone.checkpoints.runs.weights import named_weights
+from eva_backbone.checkpoints.run_folders import named_weights
 from eva_data.files import replacing
 from eva_detection.config.files import load_config_file
 from eva_detection.config.settings import images_per_step

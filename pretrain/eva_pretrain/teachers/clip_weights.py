@@ -17,7 +17,7 @@ import open_clip
 from open_clip.model import resize_pos_embed
 from torch import Tensor, nn
 
-from eva_backbone.checkpoints.hub.client import obedient
+from eva_backbone.checkpoints.hub import obedient
 from eva_backbone.checkpoints.loading import read_weights
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.checkpoints.torchscript import is_torchscript, read_torchscript

@@ -1,0 +1,193 @@
+"""Files of the Hugging Face hub, fetched by `huggingface_hub`.
+
+An address is `hf://ORG/REPOSITORY/FILE@REVISION`. `FILE` may lie in folders. Without a revision it
+is that of `main`; without a file it is `model.safetensors`, which `eva push` writes.
+`hf://ORG/REPOSITORY@REVISION/FILE`, as `huggingface_hub` writes it, is the same. The library is
+imported when something is fetched; downloads, cache, locks and continuation are its own.
+"""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SCHEME = "hf://"
+DEFAULT_FILE = "model.safetensors"
+DEFAULT_REVISION = "main"
+SUFFIXES = (".pt", ".pth", ".safetensors")
+FORM = f"{SCHEME}ORG/REPOSITORY/FILE@REVISION"
+NO_DOWNLOAD = "EVA_NO_DOWNLOAD"
+
+_SWITCHES = (NO_DOWNLOAD, "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+_OFF = ("", "0", "OFF", "NO", "FALSE")
+_SECONDS = 10  # for the first answer of the hub
+_ADDRESS = re.compile(
+    r"hf:/{1,2}(?P<repository>[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*)"  # Path drops a slash
+    r"(?:/(?P<file>[^@]+?))?(?:@(?P<revision>(?:refs/[^/]+/)?[\w.-]+)(?:/(?P<file_behind>.+))?)?/?"
+)
+
+
+class HubError(OSError):
+    """A file that the hub does not give; the message says why."""
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file of a model repository on the hub.
+
+    Attributes:
+        repository: `ORG/REPOSITORY`.
+        file: Path in the repository, with `/`.
+        revision: Branch, tag or commit.
+    """
+
+    repository: str
+    file: str = DEFAULT_FILE
+    revision: str = DEFAULT_REVISION
+
+    def __str__(self) -> str:
+        pinned = "" if self.revision == DEFAULT_REVISION else f"@{self.revision}"
+        return f"{SCHEME}{self.repository}/{self.file}{pinned}"
+
+
+def is_address(text: str) -> bool:
+    """Return whether a source names a file of the hub; `Path` may have taken one of its slashes."""
+    return re.match("hf:/{1,2}(?!/)", text) is not None
+
+
+def parse_address(text: str) -> HubFile:
+    """Read an address.
+
+    Args:
+        text: As in `FORM`; see this module.
+
+    Returns:
+        The file that it names.
+
+    Raises:
+        ValueError: If it is not of this form, or leads out of its repository.
+    """
+    found = _ADDRESS.fullmatch(text)
+    file = (found["file"] or found["file_behind"] or DEFAULT_FILE) if found else ""
+    inside = not any(part in ("", ".", "..") for part in file.split("/"))
+    plain = re.fullmatch(r"[^\\\x00-\x1f?#%]+", file) and "@.." not in text
+    if not found or not inside or not plain or not file.endswith(SUFFIXES):
+        raise ValueError(
+            f"{text!r} is not an address of weights on the hub: write {FORM}, with a file that "
+            f"ends in one of {', '.join(SUFFIXES)}"
+        )
+    return HubFile(found["repository"], file, found["revision"] or DEFAULT_REVISION)
+
+
+def offline() -> str:
+    """Return what forbids all traffic with the hub, uploads too, or ""."""
+    return next((one for one in _SWITCHES[1:] if _is_on(one)), "")
+
+
+def _is_on(name: str) -> bool:
+    return os.environ.get(name, "").upper() not in _OFF
+
+
+def refusal() -> str:
+    """Return why nothing may be downloaded, by the variables of the environment, or ""."""
+    name = NO_DOWNLOAD if _is_on(NO_DOWNLOAD) else offline()
+    return f"downloads are switched off ({name}={os.environ[name]})" if name else ""
+
+
+def library() -> Any:
+    """Import `huggingface_hub`.
+
+    Raises:
+        HubError: If it is not installed.
+    """
+    try:
+        import huggingface_hub
+        import huggingface_hub.errors
+    except ImportError as error:
+        raise HubError(
+            f"huggingface_hub is not installed ({error}): pip install 'eva-toolkit[hub]'"
+        ) from error
+    return huggingface_hub
+
+
+@contextlib.contextmanager
+def obedient() -> Iterator[str]:
+    """Let other libraries fetch through `huggingface_hub` only if this toolkit may.
+
+    Yields:
+        The reason if nothing may be downloaded, or ""; the library is then offline.
+    """
+    reason, constants = refusal(), library().constants
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, bool(reason)
+    try:
+        yield reason
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def fetch(file: HubFile, folder: Path | None = None) -> Path:
+    """Return a file of the hub, downloaded if it is not on this machine.
+
+    Args:
+        file: The file.
+        folder: Folder that receives it; None for the cache of `huggingface_hub`, which other
+            programs share, and of which a copy is taken where the hub gives no answer.
+
+    Returns:
+        The file; the name is that on the hub.
+
+    Raises:
+        HubError: If it cannot be had.
+    """
+    hub = library()
+    options: dict[str, Any] = {"revision": file.revision, "local_dir": folder}
+    if reason := refusal():
+        options["local_files_only"] = True
+    with explained(file, reason):
+        return Path(
+            hub.hf_hub_download(
+                file.repository,
+                file.file,
+                library_name="eva-toolkit",
+                etag_timeout=_SECONDS,
+                **options,
+            )
+        )
+
+
+@contextlib.contextmanager
+def explained(file: HubFile, reason: str = "") -> Iterator[None]:
+    """Turn errors of the library into one line.
+
+    Args:
+        file: The file that is asked for.
+        reason: Why nothing may be downloaded.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        HubError: In place of errors of network, hub and disk.
+    """
+    hub = library()
+    errors = hub.errors
+    (transport,) = (base for base in errors.HfHubHTTPError.__bases__ if base is not OSError)
+    log_in = "log in with `hf auth login` or set HF_TOKEN"
+    try:
+        yield
+    except HubError:
+        raise
+    except errors.GatedRepoError as error:
+        raise HubError(
+            f"{file.repository} asks for consent: give it there, then {log_in}"
+        ) from error
+    except errors.LocalEntryNotFoundError as error:
+        raise HubError(reason or f"{hub.constants.ENDPOINT} cannot be reached") from error
+    except errors.RepositoryNotFoundError as error:
+        raise HubError(f"the hub has no {file.repository}, or it is private: {log_in}") from error
+    except (transport, OSError) as error:
+        line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise HubError(f"{file.repository}: {line[:300]}") from error

@@ -1,1 +1,0 @@
-"""Files of the Hugging Face hub: addresses, downloads, and what goes wrong with them."""

@@ -1,0 +1,252 @@
+"""Output folders of runs of all trainers, and the files of their weights.
+
+`best/` and `checkpoints/step_N/` of `eva_engine`; numbered `.pth` files and `last_checkpoint` of
+detectron2 and mmengine. A file that `last_checkpoint` does not name may be cut: a run that was
+killed left it.
+"""
+
+import json
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from eva_backbone.checkpoints.verification import require_regular_file
+
+logger = logging.getLogger(__name__)
+
+MARKER = "COMPLETE"  # in a checkpoint of eva_engine: its files with sizes and digests
+WEIGHTS, EMA_WEIGHTS = "model.safetensors", "model_ema.safetensors"
+CONFIG, CHECKPOINTS, BEST, RECORD = "config.json", "checkpoints", "best", "best.json"
+_LAST, _FINAL = "last_checkpoint", "model_final.pth"
+_DETECTRON2 = re.compile(r"model_(\d+)\.pth")
+_MMENGINE = re.compile(r"(?:iter|epoch)_(\d+)\.pth")
+
+
+def weights_of_run(folder: Path, *, ema: bool | None = None) -> Path:
+    """Find the weights of a run: the best ones if it kept them, else the last complete ones.
+
+    Args:
+        folder: Output folder of any training, or a checkpoint in it.
+        ema: True for the moving average, False for the weights without it; None takes the better
+            one of the best weights, and else the weights without it.
+
+    Returns:
+        The file.
+
+    Raises:
+        FileNotFoundError: If there are no such weights.
+    """
+    if is_complete(folder):
+        found: Path | None = of_checkpoint(folder, ema=bool(ema))
+    elif (folder / CHECKPOINTS).is_dir():
+        found = best_of_engine(folder, ema=ema) or newest_of_engine(folder, ema=bool(ema))
+    else:
+        found = _of_framework(folder)
+        if found is not None and ema:
+            raise FileNotFoundError(f"{folder} has no moving average: its trainer keeps none")
+    if found is None:
+        raise FileNotFoundError(
+            f"{str(folder)!r} is a folder without weights of a run: name the output folder of a "
+            "training, or one file of weights"
+        )
+    logger.info("of the run in %s: %s", folder, found.relative_to(folder))
+    return found
+
+
+def named_weights(source: str) -> str:
+    """Name weights for people: a run's folder by the file that is taken of it.
+
+    Args:
+        source: Name, path or address; empty for none.
+    """
+    if not source:
+        return "random"
+    try:
+        folder = Path(source).expanduser()
+        file = weights_of_run(folder) if folder.is_dir() else None
+    except (OSError, RuntimeError, ValueError):  # said where the weights are read
+        return source
+    if file is None:
+        return source
+    return f"{file} (moving average)" if file.name == EMA_WEIGHTS else str(file)
+
+
+def is_engine_run(folder: Path) -> bool:
+    """Return whether a folder is the output of a run of `eva_engine`."""
+    return (folder / CONFIG).is_file() and (folder / CHECKPOINTS).is_dir()
+
+
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """List the folders of the complete checkpoints of a run of `eva_engine`, oldest first."""
+    return sorted(path for path in (folder / CHECKPOINTS).glob("step_*") if is_complete(path))
+
+
+def is_complete(folder: Path) -> bool:
+    """Check that a checkpoint lists its files and all have their size, without reading them."""
+    return not isinstance(listed_files(folder), str)
+
+
+def listed_files(folder: Path) -> dict[str, str | None] | str:
+    """Read what a checkpoint of `eva_engine` lists.
+
+    Args:
+        folder: Folder of the checkpoint.
+
+    Returns:
+        Name -> digest of all files if they are there with their sizes, or the damage.
+    """
+    files: dict[str, tuple[int, str | None]]
+    try:
+        require_regular_file(folder / MARKER)
+        content = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        if "format" in content:
+            listed = content["files"].items()
+            files = {name: (size, str(digest)) for name, (size, digest) in listed}
+        else:
+            files = {name: (size, None) for name, size in content.items()}
+    except FileNotFoundError:
+        return f"it has no {MARKER}"
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return f"{MARKER} cannot be read"
+    for name, (size, _) in files.items():
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            return f"{MARKER} names {name}, which is not in the checkpoint"
+        try:
+            require_regular_file(folder / name)
+            actual = (folder / name).stat().st_size
+        except (OSError, ValueError) as error:
+            return f"{name} cannot be read ({getattr(error, 'strerror', None) or error})"
+        if actual != size:
+            return f"{name} has {actual} bytes and not {size}"
+    if not files:
+        return f"{MARKER} lists no file"
+    return {name: digest for name, (_, digest) in files.items()}
+
+
+def best_of_engine(folder: Path, *, ema: bool | None = None) -> Path | None:
+    """Find the best weights that a run of `eva_engine` kept.
+
+    Args:
+        folder: Output folder.
+        ema: As for `weights_of_run`.
+
+    Returns:
+        The file; None if there is none that `best.json` names.
+    """
+    record = _table(folder / BEST / RECORD)
+    names = (EMA_WEIGHTS, WEIGHTS) if ema is None else ((WEIGHTS, EMA_WEIGHTS)[ema],)
+    kept = {
+        name: record[name]
+        for name in names
+        if isinstance(record.get(name), dict) and (folder / BEST / name).is_file()
+    }
+    if not kept:
+        return None
+    run = _table(folder / CONFIG).get("run")
+    metric = run.get("best_metric") if isinstance(run, dict) else None
+    sign = -1 if metric == "loss" else 1
+
+    def value(name: str) -> float:
+        results = kept[name].get("results")
+        found = results.get(str(metric)) if isinstance(results, dict) else None
+        return sign * found if isinstance(found, int | float) else float("-inf")
+
+    return folder / BEST / max(kept, key=value)  # the moving average, if both are as good
+
+
+def newest_of_engine(folder: Path, *, ema: bool) -> Path | None:
+    """Find the weights of the newest complete checkpoint of a run; None if it has none.
+
+    Args:
+        folder: Output folder.
+        ema: Take the moving average.
+
+    Raises:
+        FileNotFoundError: If the checkpoint has no such weights.
+    """
+    complete = complete_checkpoints(folder)
+    return of_checkpoint(complete[-1], ema=ema) if complete else None
+
+
+def of_checkpoint(folder: Path, *, ema: bool) -> Path:
+    """Find the weights of a checkpoint.
+
+    Args:
+        folder: Folder of a complete checkpoint.
+        ema: Take the moving average.
+
+    Raises:
+        FileNotFoundError: If it has no such weights.
+    """
+    file = folder / (EMA_WEIGHTS if ema else WEIGHTS)
+    if not file.is_file():
+        lacks = "moving average: the run had ema_decay=0" if ema else WEIGHTS
+        raise FileNotFoundError(f"{folder} has no {lacks}")
+    return file
+
+
+def is_mmengine_run(folder: Path) -> bool:
+    """Return whether a folder is the work folder of mmengine's runner."""
+    return bool(_numbered(folder))
+
+
+def best_of_mmengine(folder: Path) -> Path | None:
+    """Find the weights of the best evaluation of a run of mmengine; None if it kept none."""
+    found = filter(Path.is_file, folder.glob("best_*.pth"))  # a link may lead nowhere
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def last_of_mmengine(folder: Path) -> Path:
+    """Find the checkpoint that `last_checkpoint` names, else that of the highest number."""
+    return _noted(folder) or max(_numbered(folder))[1]
+
+
+def is_detectron2_run(folder: Path) -> bool:
+    """Return whether a folder is the output of detectron2's trainer."""
+    return (folder / "config.yaml").is_file() and not is_mmengine_run(folder)
+
+
+def last_of_detectron2(folder: Path) -> Path | None:
+    """Find the checkpoint that `last_checkpoint` names, else `model_final.pth`; None without one.
+
+    The folder may have been moved since.
+    """
+    final = folder / _FINAL
+    return _noted(folder) or (final if final.is_file() else None)
+
+
+def step_of_detectron2(file: Path) -> int | None:
+    """Return the steps behind a numbered checkpoint of detectron2; None for another file."""
+    named = _DETECTRON2.fullmatch(file.name)
+    return int(named[1]) + 1 if named else None
+
+
+def _of_framework(folder: Path) -> Path | None:
+    if best := best_of_mmengine(folder):
+        return best
+    return last_of_mmengine(folder) if is_mmengine_run(folder) else last_of_detectron2(folder)
+
+
+def _noted(folder: Path) -> Path | None:
+    """Return the file that `last_checkpoint` names, if it is there."""
+    try:
+        name = Path((folder / _LAST).read_text(encoding="utf-8").strip()).name
+    except (OSError, ValueError):
+        return None
+    return folder / name if name and (folder / name).is_file() else None
+
+
+def _numbered(folder: Path) -> list[tuple[int, Path]]:
+    """Step or epoch and file of each checkpoint that is written by mmengine in its turn."""
+    found = ((_MMENGINE.fullmatch(path.name), path) for path in folder.glob("*.pth"))
+    return [(int(name[1]), path) for name, path in found if name and path.is_file()]
+
+
+def _table(file: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}

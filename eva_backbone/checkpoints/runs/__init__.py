@@ -1,1 +1,0 @@
-"""Output folders of runs of all trainers, and the files of their weights."""

@@ -1,0 +1,191 @@
+"""Files of the hub, from a server on this machine: addresses, downloads, and what goes wrong."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from eva_backbone import load_pretrained
+from eva_backbone.checkpoints import registry, verification
+from eva_backbone.checkpoints.hub import HubFile, is_address, parse_address
+from eva_backbone.checkpoints.registry import resolve_source
+from eva_backbone.variants import build_vit
+
+REPO, OFFICIAL, NAME = "someone/eva-mine", "BAAI/EVA", "eva_psz14to16.pt"
+CONTENT = bytes(range(256)) * 400
+CHILD = """
+import sys
+from huggingface_hub import constants
+constants.DOWNLOAD_CHUNK_SIZE = 10_000
+from eva_backbone.checkpoints import registry
+registry.SHA256["{name}"] = "{digest}"
+print("ready", flush=True)
+print(registry.resolve_source("{name}"))
+"""
+
+
+@pytest.fixture
+def released(hub, tmp_path, monkeypatch):
+    """The hub has an official file, whose recorded SHA-256 is that of some bytes, and another."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(registry.SHA256, NAME, hub.put(OFFICIAL, NAME, CONTENT))
+    monkeypatch.setattr(verification, "RECORDS", str(tmp_path / "home/verified"))
+    hub.put(REPO, "model.safetensors", CONTENT)
+    hub.put(REPO, "runs/last/model.pt", CONTENT[:500])
+    return hub
+
+
+def refused(source=NAME):
+    with pytest.raises(FileNotFoundError) as caught:
+        resolve_source(source)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "file"),
+    [
+        ("hf://a/b/c.pt", HubFile("a/b", "c.pt", "main")),
+        ("hf://a/b/c/d.pth@v1", HubFile("a/b", "c/d.pth", "v1")),
+        ("hf://a/b/c.pt@refs/pr/3", HubFile("a/b", "c.pt", "refs/pr/3")),
+        ("hf://a/b@v1/c/d.pt", HubFile("a/b", "c/d.pt", "v1")),
+        ("hf://a/b@refs/pr/3/c/d.pt", HubFile("a/b", "c/d.pt", "refs/pr/3")),
+        ("hf://a/b@refs/pr/3", HubFile("a/b", "model.safetensors", "refs/pr/3")),
+        ("hf://a/b", HubFile("a/b", "model.safetensors", "main")),
+        ("hf://a/b/", HubFile("a/b", "model.safetensors", "main")),
+        ("hf://a/b@0123abc", HubFile("a/b", "model.safetensors", "0123abc")),
+        ("hf://A-1/b_2.c/x y.pt", HubFile("A-1/b_2.c", "x y.pt", "main")),
+        ("hf:/a/b/c.pt", HubFile("a/b", "c.pt", "main")),  # str(Path("hf://a/b/c.pt"))
+    ],
+)
+def test_forms_of_addresses(text, file):
+    assert is_address(text)
+    assert parse_address(text) == file
+    assert parse_address(str(file)) == file
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        *("b/../../x.pt", "b/../x.pt", "b//etc/x.pt", "b/./x.pt", "b/c\\..\\x.pt", "b"),
+        *("../c.pt", "b/c.pt?download=1", "b/c.pt@../../d", "b/c.pt@v1@v2", "b/c.py", "b/folder"),
+    ],
+)
+def test_what_is_no_address_of_weights(rest):
+    text = f"hf://a/{rest}" if rest != "b" else "hf://a"
+    with pytest.raises(ValueError, match="ORG/REPOSITORY/FILE@REVISION"):
+        resolve_source(text)
+
+
+@pytest.mark.parametrize("text", ["hf:cifar10:test", "hf:///a/b", "model.pt", "hf", "a/hf://b"])
+def test_what_is_not_taken_for_an_address(text):
+    assert not is_address(text)
+
+
+ADDRESS = f"hf://{OFFICIAL}/{NAME}"
+
+
+@pytest.mark.parametrize("source", [NAME, "eva_psz14to16", ADDRESS, Path(ADDRESS), f"{ADDRESS}@v1"])
+def test_an_official_file_is_fetched_once_and_verified_once(released, monkeypatch, source):
+    path = resolve_source(source)
+    assert path == released.weights / NAME
+    assert path.read_bytes() == CONTENT
+    monkeypatch.setattr(verification, "sha256_of", None)  # it is remembered
+    assert resolve_source(source) == path
+    assert len(released.gets()) == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "size"),
+    [(f"hf://{REPO}", len(CONTENT)), (f"hf://{REPO}/runs/last/model.pt@v1", 500)],
+)
+def test_any_other_file_comes_into_the_shared_cache(released, source, size):
+    path = resolve_source(source)
+    assert path.is_relative_to(released.cache)
+    assert path.read_bytes() == CONTENT[:size]
+    assert resolve_source(Path(source)) == path
+    assert len(released.gets()) == 1
+
+
+def test_a_branch_that_moved_is_fetched_again(released):
+    first = resolve_source(f"hf://{REPO}")
+    released.put(REPO, "model.safetensors", b"newer")
+    second = resolve_source(f"hf://{REPO}")
+    assert (first.read_bytes(), second.read_bytes()) == (CONTENT, b"newer")
+
+
+@pytest.mark.parametrize("name", ["EVA_NO_DOWNLOAD", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
+def test_switched_off_by_the_environment(released, monkeypatch, name):
+    path = resolve_source(f"hf://{REPO}")
+    released.requests.clear()
+    monkeypatch.setenv(name, "1")
+    assert resolve_source(f"hf://{REPO}") == path  # of the cache
+    message = refused()
+    assert name in message
+    assert f"hf download {OFFICIAL} {NAME}" in message
+    assert released.requests == []
+
+
+def test_without_the_library(released, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    assert "pip install" in refused()
+
+
+@pytest.mark.parametrize(
+    ("answer", "named"),
+    [
+        ((404, "EntryNotFound"), OFFICIAL),
+        ((401, "RepoNotFound"), OFFICIAL),
+        ((403, "GatedRepo"), "consent"),
+        ((503, "Busy"), "cannot be reached"),
+    ],
+)
+def test_refusals_of_the_hub_are_one_line(released, answer, named):
+    released.refused[OFFICIAL] = answer
+    assert named in refused()
+    assert not (released.weights / NAME).exists()
+
+
+def test_a_connection_that_breaks_continues(released):
+    released.cuts += [35_000]
+    assert resolve_source(NAME).read_bytes() == CONTENT
+
+
+def test_other_content_is_refused_and_removed(released):
+    released.false[OFFICIAL, NAME] = b"\0" * len(CONTENT)
+    with pytest.raises(ValueError, match="SHA-256"):
+        resolve_source(NAME)
+    assert not (released.weights / NAME).exists()
+    released.false.clear()
+    assert resolve_source(NAME).read_bytes() == CONTENT
+
+
+def test_an_official_name_elsewhere_must_be_the_official_file(released):
+    released.put(REPO, "eva_psz14.pt", b"tuned")
+    with pytest.raises(ValueError, match=r"eva_psz14\.pt"):
+        resolve_source(f"hf://{REPO}/eva_psz14.pt")
+
+
+def test_killed_and_started_again(released):
+    released.paused.clear()
+    script = CHILD.format(name=NAME, digest=registry.SHA256[NAME])
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, env=dict(os.environ), stdout=subprocess.PIPE) as process:
+        assert released.half_sent.wait(60)
+        process.send_signal(signal.SIGKILL)
+    assert not (released.weights / NAME).exists()
+    released.paused.set()
+    assert resolve_source(NAME).read_bytes() == CONTENT
+
+
+def test_weights_load_through_an_address(hub):
+    hub.put(REPO, "model.safetensors", registry.bundled_path("eva_debug").read_bytes())
+    one, other = (build_vit("eva_debug") for _ in range(2))
+    load_pretrained(one, "eva_debug")
+    load_pretrained(other, f"hf://{REPO}")
+    for name, value in one.state_dict().items():
+        torch.testing.assert_close(other.state_dict()[name], value, rtol=0, atol=0)
