@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from eva_backbone.attention import Attention, TableRelPosAttention
 from eva_backbone.rel_pos import table_bias_index
-from eva_openmmlab.mmcv_extension import has_cuda_operations
+from eva_openmmlab.stand_in import has_cuda_operations
 from eva_segmentation.model import deformable_attention
 from eva_segmentation.model.backbone import EVAViTAdapter
 from eva_segmentation.model.deformable_attention import Grid

@@ -1,6 +1,8 @@
 """Programs on mmengine as their scripts run them, in the process of the tests."""
 
+import contextlib
 import importlib.util
+import io
 import json
 import os
 import signal
@@ -82,6 +84,23 @@ def launch(scope, program, *arguments):
             torch.set_float32_matmul_precision(precision)
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+
+
+def fails(scope, program, *arguments, code=1):
+    """Run a program that refuses or fails, and return its last line.
+
+    Args:
+        scope: Default scope of its framework.
+        program: Module with `main`.
+        *arguments: Arguments of the command line.
+        code: Exit code.
+    """
+    shown = io.StringIO()
+    with contextlib.redirect_stderr(shown), pytest.raises(SystemExit) as end:
+        launch(scope, program, *arguments)
+    assert end.value.code == code, shown.getvalue()
+    assert "Traceback" not in shown.getvalue()
+    return shown.getvalue().splitlines()[-1]
 
 
 def scalars(folder):

@@ -7,7 +7,7 @@ CHECKS = {
     "coco": ("eva_data.detection.verify", "an annotation file in COCO's or LVIS's format"),
     "folders": ("eva_data.checks.picture_folders", "folders of pictures, of classes or without"),
     "images": ("eva_data.checks.manifests", "the images of pre-training, and their index"),
-    "semantic": ("eva_segmentation.checks.label_maps", "images and maps for semantic segmentation"),
+    "semantic": ("eva_data.checks.label_maps", "images and maps for semantic segmentation"),
     "video": ("eva_data.checks.videos", "videos for action recognition, and their clean list"),
 }
 _VERIFY = """\

@@ -1,30 +1,13 @@
 """Registers what the frameworks on mmengine share; the plug-ins of the projects import it.
 
 It registers in mmengine's own registries, to which those of mmsegmentation and mmdetection fall
-back.
+back. The stand-in for mmcv's operators comes first.
 """
 
-from eva_openmmlab import backbone, external_configs, flops, mmcv_extension, pictures, weights
-from eva_openmmlab.config import files
-from eva_openmmlab.training import (
-    checkpoint_hook,
-    loops,
-    optimizer,
-    runner,
-    step_guard,
-)
+from eva_openmmlab.stand_in import install_stand_in
 
-__all__ = [
-    "backbone",
-    "checkpoint_hook",
-    "external_configs",
-    "files",
-    "flops",
-    "loops",
-    "mmcv_extension",
-    "optimizer",
-    "pictures",
-    "runner",
-    "step_guard",
-    "weights",
-]
+install_stand_in()
+
+from eva_openmmlab import backbone, config, hooks, loop, optimizer, pictures, weights  # noqa: E402
+
+__all__ = ["backbone", "config", "hooks", "loop", "optimizer", "pictures", "weights"]

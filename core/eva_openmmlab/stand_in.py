@@ -4,17 +4,28 @@ With it `mmcv.ops`, `mmdet.models` and mmseg's Mask2Former head can be imported;
 detectors call (NMS, RoIAlign, focal loss, deformable attention) runs by torchvision and PyTorch,
 and of the rest only an operation that is really called raises. Importing this changes nothing
 and imports nothing of mmcv: the file `mmcv/_ext.py` of eva-mmcv-operators does so halfway through
-the import of `mmcv.ops`.
+the import of `mmcv.ops`. The plug-ins call `install_stand_in` before anything of mmseg or mmdet.
 """
 
+import contextlib
+import importlib
+import importlib.util
+import io
+import logging
+import sys
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from types import ModuleType
 from typing import Any
 
 from eva_openmmlab.operators import OPERATORS
 
+logger = logging.getLogger(__name__)
+
 EXTENSION = "mmcv._ext"
+ATTENTION = "mmcv.ops.multi_scale_deform_attn"
 NO_CUDA = "not available"  # what mmcv's own build without CUDA says
+_NOISE = "Could not import OneDL"
 
 # What mmcv reports about its build; the environment's listing at the start of a run asks for it.
 _BUILD = {"get_compiler_version": "not compiled", "get_compiling_cuda_version": NO_CUDA}
@@ -44,3 +55,60 @@ class MissingExtension(ModuleType):
 
 
 STAND_IN = MissingExtension(EXTENSION, "Stand-in for mmcv's compiled operations.")
+
+
+def install_stand_in() -> bool:
+    """Put the stand-in in place unless mmcv's operations are compiled.
+
+    mmcv's own deformable attention then takes its PyTorch form on a GPU too.
+
+    Returns:
+        Whether the stand-in is in place, now or from earlier on.
+    """
+    if sys.modules.get(EXTENSION) is STAND_IN:  # by an earlier call, or by the file beside mmcv's
+        _without_cuda()
+        return True
+    spec = importlib.util.find_spec(EXTENSION)
+    if spec is not None and not isinstance(spec.loader, SourceFileLoader):
+        if not has_cuda_operations():  # compiled, but for CPUs alone
+            _without_cuda()
+        return False
+    if early := [name for name in ("mmdet.models", "mmseg.models") if name in sys.modules]:
+        logger.warning(
+            "%s was imported without mmcv's operations, and lacks what needs them: import this "
+            "plug-in first, or install eva-mmcv-operators (`eva doctor --install mmcv-operators`)",
+            " and ".join(early),
+        )
+    # mmengine looks for the module with find_spec, which wants one
+    STAND_IN.__spec__ = spec or ModuleSpec(EXTENSION, loader=None)
+    sys.modules[EXTENSION] = STAND_IN
+    _without_cuda()
+    logger.info("mmcv's operations are not compiled; torchvision and PyTorch stand in for them")
+    return True
+
+
+def _without_cuda() -> None:
+    """Keep mmcv's own deformable attention from calling an operation that is missing."""
+    attention: Any = importlib.import_module(ATTENTION)
+    attention.IS_CUDA_AVAILABLE = False
+
+
+def has_cuda_operations() -> bool:
+    """Return whether mmcv's operations are compiled for the GPU."""
+    build = importlib.import_module("mmcv.ops.info")
+    return bool(build.get_compiling_cuda_version() != NO_CUDA)
+
+
+def import_data_sets(package: str) -> None:
+    """Import the datasets of a framework without what they print of a package that nobody needs.
+
+    Args:
+        package: `mmseg.datasets` or `mmdet.datasets`.
+    """
+    shown = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(shown):
+            importlib.import_module(package)
+    finally:
+        lines = shown.getvalue().splitlines(keepends=True)
+        sys.stdout.writelines(line for line in lines if not line.startswith(_NOISE))

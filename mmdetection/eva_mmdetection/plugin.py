@@ -4,24 +4,18 @@ The stand-in comes first: what follows imports `mmdet.models` and with it `mmcv.
 `mmdet.datasets`, without what it prints.
 """
 
-from eva_openmmlab import mmcv_extension, quiet_import
+from eva_openmmlab.stand_in import import_data_sets, install_stand_in
 
-mmcv_extension.install_stand_in()
-quiet_import.import_data_sets("mmdet.datasets")
+install_stand_in()
+import_data_sets("mmdet.datasets")
 
 from mmdet.datasets.transforms import Resize  # noqa: E402
 from mmdet.registry import MODELS, TRANSFORMS  # noqa: E402
 
 from eva_mmdetection.data import coco_file  # noqa: E402
 from eva_mmdetection.evaluation import metrics  # noqa: E402
-from eva_mmdetection.model import (  # noqa: E402
-    channel_norm,
-    federated_loss,
-    roi_head,
-    rpn_head,
-    weights,
-)
-from eva_mmdetection.training import class_counts, schedule  # noqa: E402
+from eva_mmdetection.model import federated_loss, heads, weights  # noqa: E402
+from eva_mmdetection.training import schedule  # noqa: E402
 from eva_openmmlab import plugin as shared  # noqa: E402
 from eva_openmmlab.backbone import EVAViT  # noqa: E402
 from eva_openmmlab.pictures import KeepSides, LoadPicture  # noqa: E402
@@ -38,15 +32,10 @@ class ResizeKeepingSides(KeepSides, Resize):
 
 __all__ = [
     "ResizeKeepingSides",
-    "channel_norm",
-    "class_counts",
     "coco_file",
     "federated_loss",
+    "heads",
     "metrics",
-    "mmcv_extension",
-    "quiet_import",
-    "roi_head",
-    "rpn_head",
     "schedule",
     "shared",
     "weights",

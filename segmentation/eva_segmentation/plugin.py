@@ -4,17 +4,17 @@ The stand-in comes first: what follows imports `mmdet.models` and with it `mmcv.
 `mmseg.datasets`, without what it prints.
 """
 
-from eva_openmmlab import mmcv_extension, quiet_import
+from eva_openmmlab.stand_in import import_data_sets, install_stand_in
 
-mmcv_extension.install_stand_in()
-quiet_import.import_data_sets("mmseg.datasets")
+install_stand_in()
+import_data_sets("mmseg.datasets")
 
 from mmseg.datasets.transforms import Resize  # noqa: E402
 from mmseg.registry import TRANSFORMS  # noqa: E402
 
 from eva_openmmlab import plugin as shared  # noqa: E402
 from eva_openmmlab.pictures import KeepSides  # noqa: E402
-from eva_segmentation.data import padding, paired_folders, reading  # noqa: E402
+from eva_segmentation.data import loading  # noqa: E402
 from eva_segmentation.evaluation import metric  # noqa: E402
 from eva_segmentation.model import backbone, head, segmentor, weights  # noqa: E402
 from eva_segmentation.training import schedule  # noqa: E402
@@ -29,12 +29,8 @@ __all__ = [
     "ResizeKeepingSides",
     "backbone",
     "head",
+    "loading",
     "metric",
-    "mmcv_extension",
-    "padding",
-    "paired_folders",
-    "quiet_import",
-    "reading",
     "schedule",
     "segmentor",
     "shared",

@@ -11,8 +11,8 @@ from mmengine.hub import get_config, get_model
 from mmengine.registry import DefaultScope
 from mmengine.utils import install_package, package_utils
 
-from eva_openmmlab import external_configs
-from eva_openmmlab.config.files import read_config
+from eva_openmmlab import config
+from eva_openmmlab.config import load_config
 
 UPERNET = "mmseg::upernet/upernet_r50_4xb2-40k_cityscapes-512x1024.py"
 CASCADE = "mmdet::cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py"
@@ -42,7 +42,7 @@ def test_a_config_of_a_fork_is_found_and_inherited(name, package, kind, tmp_path
     assert cfg.filename.startswith(str(folder))
     inherits = tmp_path / "own.py"
     inherits.write_text(f"_base_ = {name!r}\n")
-    for read in (Config.fromfile, read_config):
+    for read in (Config.fromfile, load_config):
         assert read(inherits).model.type.rpartition(".")[2] == kind
 
 
@@ -57,7 +57,7 @@ def test_a_name_without_its_package_is_a_missing_file():
     with pytest.raises(FileNotFoundError):
         get_config("mmseg::upernet/none.py")
     with pytest.raises(FileNotFoundError, match="there is no config mmseg::"):
-        read_config(Path(UPERNET))
+        load_config(Path(UPERNET))
 
 
 @pytest.mark.parametrize("name", ["mmsegmentation", "mmcv", "mmengine-lite", "onedl-mmdetection"])
@@ -79,13 +79,13 @@ def test_other_installations_are_mmengines_own(monkeypatch):
     monkeypatch.setattr(package_utils, "is_installed", lambda package: False)
     with pytest.raises(AssertionError, match=r"a process was started.*tabulate"):
         install_package("tabulate")
-    external_configs.refuse_installation()  # a second time changes nothing
+    config.serve_forks()  # a second time changes nothing
     refusing = package_utils.call_command
-    assert not isinstance(refusing._call, external_configs.Refusing)
+    assert not isinstance(refusing._call, config.Refusing)
 
 
 def test_an_original_that_is_installed_stays(monkeypatch):
     monkeypatch.setitem(MODULE2PACKAGE, "mmseg", "mmsegmentation")
-    monkeypatch.setattr(external_configs, "is_there", lambda name: True)
-    external_configs.serve_forks()
+    monkeypatch.setattr(config, "_is_installed", lambda name: True)
+    config.serve_forks()
     assert MODULE2PACKAGE["mmseg"] == "mmsegmentation"

@@ -9,9 +9,12 @@ import types
 import pytest
 import torch
 
-from eva_openmmlab import mmcv_extension
-from eva_openmmlab.mmcv_extension import ATTENTION, has_cuda_operations, install_stand_in
-from eva_openmmlab.stand_in import EXTENSION, STAND_IN
+from eva_openmmlab.stand_in import (
+    ATTENTION,
+    EXTENSION,
+    has_cuda_operations,
+    install_stand_in,
+)
 
 without_operations = pytest.mark.skipif(
     not install_stand_in(), reason="mmcv's operations are compiled here"
@@ -83,14 +86,3 @@ def test_operations_for_cpus_alone_are_not_called_on_a_gpu(
     monkeypatch.setitem(sys.modules, ATTENTION, attention)
     assert install_stand_in() is False
     assert attention.IS_CUDA_AVAILABLE is expected
-
-
-@without_operations
-def test_a_late_import_is_reported(monkeypatch, caplog):
-    monkeypatch.setitem(sys.modules, EXTENSION, sys.modules[EXTENSION])  # comes back afterwards
-    del sys.modules[EXTENSION]
-    monkeypatch.setattr(mmcv_extension, "make_up_for", lambda: ["mmseg.models.head.point_sample"])
-    with caplog.at_level("INFO", logger=mmcv_extension.__name__):
-        assert install_stand_in() is True
-    assert sys.modules[EXTENSION] is STAND_IN
-    assert "imported earlier; added to it: mmseg.models.head.point_sample" in caplog.text

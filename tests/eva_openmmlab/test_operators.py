@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-extension = importlib.import_module("eva_openmmlab.mmcv_extension")
+extension = importlib.import_module("eva_openmmlab.stand_in")
 
 from mmcv import ops  # noqa: E402
 from torchvision import ops as vision  # noqa: E402

@@ -1,6 +1,7 @@
 """Pinned batches that are copied beside computation, and TF32 as the documents say."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -96,20 +97,20 @@ def error_of_a_product(device):
 
 
 def set_up(steps, **settings):
-    """What mmengine's runner does with a config's `env_cfg` at the start of a run."""
+    """What the hook of a run does with a config's `env_cfg` at its start."""
     import importlib
 
     importlib.import_module("eva_segmentation.plugin")
     from mmengine.config import Config
 
-    from eva_openmmlab.training.runner import EVARunner
+    from eva_openmmlab.hooks import RunHook
 
     file = steps.ROOT / "segmentation/configs/_base_/runtime.py"
-    cfg = Config.fromfile(file).env_cfg
-    cfg.update(settings)
-    runner = object.__new__(EVARunner)
-    runner._launcher, runner._distributed = "none", False
-    runner.setup_env(cfg)
+    cfg = Config.fromfile(file)
+    cfg.env_cfg.update(settings)
+    hook, run = RunHook(), dict(distributed=False, work_dir="", _train_loop=None)
+    hook.claimed = True
+    hook.before_run(SimpleNamespace(cfg=cfg, **run))
 
 
 @pytest.mark.usefixtures("_precision_kept")

@@ -17,7 +17,7 @@ importlib.import_module("eva_mmdetection.plugin")  # before anything of mmdetect
 from eva_mmdetection.data.pipelines import testing, training  # noqa: E402
 from eva_mmdetection.model.cascade import classes, extractor  # noqa: E402
 from eva_mmdetection.training import train  # noqa: E402
-from eva_openmmlab.config import options  # noqa: E402
+from eva_openmmlab import config as configuration  # noqa: E402
 
 CONFIGS = Path(__file__).parents[2] / "mmdetection" / "configs"
 SIDE = 64  # of the pictures of small runs
@@ -116,7 +116,7 @@ def shrink():
         cfg.model.train_cfg.rcnn[0].sampler.num = 12
         cfg.model.test_cfg.rpn.update(nms_pre=40, max_per_img=10)
         cfg.model.test_cfg.rcnn.update(max_per_img=6, score_thr=0.01)
-        for part in options.parts_of(cfg.train_dataloader.dataset):
+        for part in configuration.parts_of(cfg.train_dataloader.dataset):
             part.pipeline = training(SIDE, ratios=(0.8, 1.2), masks=masks)
         for loader in ("val_dataloader", "test_dataloader"):
             cfg[loader].dataset.pipeline = testing(SIDE)
@@ -141,10 +141,10 @@ def tiny(load_config, shrink, write_scenes, tmp_path_factory):
         data = write_scenes(root / part, count, seed=seed)
         (root / "annotations" / f"instances_{part}.json").write_text(json.dumps(data))
     cfg = shrink(load_config("demo/cascade_mask_rcnn_eva_debug"))
-    for loader in options.LOADERS:
+    for loader in configuration.LOADERS:
         cfg[loader].dataset.metainfo = dict(classes=list(NAMES))
     cfg.pop("randomness")
-    options.set_data_root(cfg, root)
+    configuration.set_data_root(cfg, root)
     cfg.dump(root / "tiny.py")
     return root
 
@@ -153,6 +153,12 @@ def tiny(load_config, shrink, write_scenes, tmp_path_factory):
 def launch(mmengine_runs):
     """Function: run a program as its script does, and leave the process as it was."""
     return partial(mmengine_runs.launch, "mmdet")
+
+
+@pytest.fixture(scope="session")
+def fails(mmengine_runs):
+    """Function: run a program that refuses or fails; returns its last line."""
+    return partial(mmengine_runs.fails, "mmdet")
 
 
 @pytest.fixture(scope="session")

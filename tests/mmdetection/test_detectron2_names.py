@@ -22,7 +22,7 @@ from eva_mmdetection.model.detectron2_names import (  # noqa: E402
     to_mmdet,
 )
 
-for module in ("channel_norm", "federated_loss", "roi_head", "rpn_head"):
+for module in ("federated_loss", "heads"):
     importlib.import_module(f"eva_mmdetection.model.{module}")
 
 BASE = Path(__file__).parents[2] / "mmdetection/configs/_base_/models/cascade_mask_rcnn_eva.py"

@@ -12,8 +12,8 @@ from mmengine.optim import build_optim_wrapper
 from torch import nn
 
 from eva_mmdetection.training.schedule import EVAWarmupLR
-from eva_openmmlab.config import options
-from eva_openmmlab.training.optimizer import EVALayerDecayConstructor
+from eva_openmmlab import config as configuration
+from eva_openmmlab.optimizer import EVALayerDecayConstructor
 from eva_runs.recipes import find_recipe, list_recipes
 
 ROOT = Path(__file__).parents[2]
@@ -102,13 +102,13 @@ def test_each_recipe_is_short_documented_and_data(name, tmp_path):
 def test_each_recipe_names_data_sets_and_metrics_that_fit_its_heads(name, load_config):
     cfg = load_config(name)
     counts = {head.num_classes for head in cfg.model.roi_head.bbox_head}
-    for loader in options.LOADERS:
-        for part in options.parts_of(cfg[loader].dataset):
+    for loader in configuration.LOADERS:
+        for part in configuration.parts_of(cfg[loader].dataset):
             dataset = DATASETS.build({**part, "lazy_init": True})
             assert {len(dataset.metainfo["classes"])} == counts
             assert dataset.test_mode == (loader != "train_dataloader")
             assert str(Path(part.data_root) / part.ann_file) == dataset.ann_file
-    (tested,) = options.parts_of(cfg.test_dataloader.dataset)
+    (tested,) = configuration.parts_of(cfg.test_dataloader.dataset)
     assert cfg.test_evaluator == cfg.val_evaluator
     assert cfg.test_evaluator.ann_file == str(Path(tested.data_root) / tested.ann_file)
     assert METRICS.get(cfg.test_evaluator.type) is not None
@@ -119,8 +119,10 @@ def test_each_recipe_names_data_sets_and_metrics_that_fit_its_heads(name, load_c
 def test_a_root_moves_all_data_and_the_annotations_of_the_metrics(load_config):
     for name in ("lvis/cascade_mask_rcnn_eva_g_1280", "objects365/cascade_mask_rcnn_eva_g_1024"):
         cfg = load_config(name)
-        options.set_data_root(cfg, "/elsewhere")
-        parts = [p for key in options.LOADERS for p in options.parts_of(cfg[key].dataset)]
+        configuration.set_data_root(cfg, "/elsewhere")
+        parts = [
+            p for key in configuration.LOADERS for p in configuration.parts_of(cfg[key].dataset)
+        ]
         assert {part.data_root for part in parts} == {"/elsewhere"}
         assert cfg.val_evaluator.ann_file == f"/elsewhere/{parts[-1].ann_file}"
 

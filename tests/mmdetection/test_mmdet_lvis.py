@@ -14,9 +14,9 @@ from mmdet.registry import DATASETS
 from eva_detection.data.lvis import repeat_factors
 from eva_detection.evaluation.evaluators import LvisEvaluator
 from eva_mmdetection.evaluation.metrics import EVALVISMetric
+from eva_mmdetection.model.federated_loss import count_images
 from eva_mmdetection.training import train
-from eva_mmdetection.training.class_counts import count_images
-from eva_openmmlab.config import options
+from eva_openmmlab import config as configuration
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
 RECIPE = "lvis/cascade_mask_rcnn_eva_g_1280"
@@ -54,9 +54,9 @@ def small(lvis, load_config, shrink):
     assert loss == dict(type="EVAFederatedLoss", num_classes=1203)
     loss.update(num_classes=3, num_sampled=2)
     cfg = shrink(load_config(RECIPE), count=3, loss_cls=loss)
-    options.set_data_root(cfg, lvis)
-    for loader in options.LOADERS:
-        (dataset,) = options.parts_of(cfg[loader].dataset)
+    configuration.set_data_root(cfg, lvis)
+    for loader in configuration.LOADERS:
+        (dataset,) = configuration.parts_of(cfg[loader].dataset)
         dataset.metainfo = dict(classes=NAMES)
     cfg.train_dataloader.dataset.oversample_thr = 0.5
     cfg.optim_wrapper = dict(

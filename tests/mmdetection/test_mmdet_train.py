@@ -1,9 +1,6 @@
 """The command lines of training and evaluation, and mmdetection's own tools and functions."""
 
-import importlib.util
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import mmdet
@@ -42,16 +39,8 @@ def test_a_run_trains_evaluates_and_saves(tiny_run, scalars):
     assert list(saved["meta"]["dataset_meta"]["classes"]) == ["disc", "bar"]
 
 
-def test_the_saved_config_reads_back(tiny_run, tiny):
-    saved = Config.fromfile(tiny_run / "tiny.py")
-    expected = Config.fromfile(tiny / "tiny.py")
-    assert saved.model == expected.model
-    assert saved.train_dataloader == expected.train_dataloader
-    assert saved.randomness == {"seed": 3}
-
-
 def test_the_evaluation_gives_the_score_of_the_run(
-    tiny_run, tiny, launch, scalars, tmp_path, capsys
+    tiny_run, tiny, launch, fails, scalars, tmp_path, capsys
 ):
     command = [evaluate, tiny_run / "tiny.py", tiny_run / "iter_3.pth", "--work-dir", tmp_path]
     capsys.readouterr()
@@ -72,37 +61,7 @@ def test_the_evaluation_gives_the_score_of_the_run(
     assert scores["coco/bbox_mAP"] == expected["coco/bbox_mAP"]
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["predictions.bbox.json", "predictions.segm.json"]
-    with pytest.raises(SystemExit, match=r"--out .*out is there already and not empty"):
-        launch(*command, "--out", tmp_path / "out")
-
-
-@pytest.mark.slow  # tests/docs/test_interop_clients.py starts both, without comparing weights
-@pytest.mark.skipif(not TOOLS.is_dir(), reason="mmdetection is installed without its tools")
-def test_mmdetections_own_tools_train_and_test(tiny, tiny_run, tmp_path, mmengine_runs):
-    """As a user starts them: they import mmdetection before they read a config of ours."""
-    where = dict(cwd=tmp_path, env=mmengine_runs.environment(tmp_path / "packages"))
-    seed = ("--cfg-options", "randomness.seed=3")
-    started = [
-        subprocess.Popen(
-            [sys.executable, str(TOOLS / tool), *map(str, arguments)],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **where,
-        )
-        for tool, *arguments in (
-            ("train.py", tiny / "tiny.py", "--work-dir", "run", *seed),
-            ("test.py", tiny / "tiny.py", tiny_run / "iter_3.pth", "--work-dir", "test"),
-        )
-    ]  # fmt: skip
-    for process in started:
-        text, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, text[-3000:]
-    ours, theirs = (
-        torch.load(place / "iter_3.pth", weights_only=False)["state_dict"]
-        for place in (tiny_run, tmp_path / "run")
-    )  # written by these tests
-    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
-    (file,) = (tmp_path / "test").glob("2*/*.json")
-    (expected,) = (entry for entry in mmengine_runs.scalars(tiny_run) if "coco/bbox_mAP" in entry)
-    assert Config.fromfile(file)["coco/bbox_mAP"] == expected["coco/bbox_mAP"]
+    assert "--out" in fails(*command, "--out", tmp_path / "out")
 
 
 @pytest.fixture(scope="module")
@@ -197,77 +156,35 @@ def test_a_threshold_leaves_out_lower_scores(predictor, tiny):
     assert (predictor.draw(rgb, before) != enlarged).any()
 
 
-def test_several_pictures_and_the_folder_of_a_run(predictor, tiny, tiny_run):
-    first, second = (tiny / "val" / f"{number}.png" for number in (1, 2))
-    expected = [predictor(first), predictor(second)]
-    several = predictor([first, read_rgb(second, upright=True)])
-    for ours, theirs in zip(several, expected, strict=True):
-        same(ours, theirs)
-    pairs = dict(predictor(tiny / "val"))
-    assert [*pairs] == [first, second]
-    same(pairs[second], expected[1])
-    other = Predictor.from_config(tiny_run, score_threshold=0.0, **CPU)
-    best = Predictor.from_config(tiny_run / "tiny.py", weights=tiny_run, score_threshold=0.0, **CPU)
-    same(other(first), best(first))
-    with pytest.raises(ValueError, match=r"name the weights of \S+tiny\.py: a path, the folder"):
-        Predictor.from_config(tiny_run / "tiny.py", **CPU)
-    with pytest.raises(ValueError, match=r"val has no run with a saved config in it"):
-        Predictor.from_config(tiny / "val", **CPU)
-
-
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("arguments", "named"),
     [
-        (["demo/cascade_mask_rcnn_eva_debgu"], "close to it: .*demo/cascade_mask_rcnn_eva_debug"),
-        (["CONFIG", "--data-root", "nowhere"], "--data-root nowhere is not a folder"),
-        (["CONFIG", "--cfg-options", "train_cfg.max_iter=3"], "train_cfg has no 'max_iter'"),
-        (["CONFIG", "--load-from", "eva_o356.pth"], "Close to it: eva_o365"),
-        (["CONFIG", "--train-images", "x"], "--train-annotations, .*: to train, all four flags"),
-        (["CONFIG", "--boxes-only"], "--boxes-only goes with"),
-        (["CONFIG", "--work-dir", "RUN"], r"has a run .*: continue it with --resume"),
+        (["demo/cascade_mask_rcnn_eva_debgu"], "demo/cascade_mask_rcnn_eva_debug"),
+        (["CONFIG", "--data-root", "nowhere"], "nowhere"),
+        (["CONFIG", "train_cfg.max_iter=3"], "max_iter"),
+        (["CONFIG", "--load-from", "eva_o356.pth"], "eva_o365"),
+        (["CONFIG", "--train-images", "x"], "--train-annotations"),
+        (["CONFIG", "--boxes-only"], "--boxes-only"),
+        (["CONFIG", "--work-dir", "RUN"], "--resume"),
     ],
 )
-def test_mistakes_are_one_sentence(arguments, sentence, tiny, tiny_run, launch, tmp_path):
+def test_a_mistake_is_one_line_that_names_it(arguments, named, tiny, tiny_run, fails, tmp_path):
     places = {"CONFIG": tiny / "tiny.py", "RUN": tiny_run}
     if "--work-dir" not in arguments:
         arguments = [*arguments, "--work-dir", tmp_path / "run"]
-    with pytest.raises(SystemExit, match=sentence) as stop:
-        launch(train, *(places.get(word, word) for word in arguments))
-    assert re.match(r"train\.py: ", str(stop.value))
-    assert len(str(stop.value).splitlines()) == 1
+    line = fails(train, *(places.get(word, word) for word in arguments))
+    assert line.startswith("train.py: ")
+    assert named in line
+    assert not (tmp_path / "run").exists()
 
 
-def test_missing_data_is_one_sentence(configs, launch, tmp_path):
+def test_missing_data_is_named(configs, fails, tmp_path):
     recipe = configs / "coco" / "cascade_mask_rcnn_eva_g_1280.py"
     command = [train, recipe, "--data-root", tmp_path, "--work-dir", tmp_path / "run"]
-    with pytest.raises(SystemExit, match=r"no folder .*train2017, which train_dataloader reads"):
-        launch(*command, "--load-from", "eva_debug")
+    assert "train2017" in fails(*command, "--load-from", "eva_debug")
     for part in ("train2017", "val2017"):
         (tmp_path / part).mkdir()
-    with pytest.raises(SystemExit, match=r"no annotation file .*instances_train2017\.json"):
-        launch(*command, "--load-from", "eva_debug")
+    assert "instances_train2017.json" in fails(*command, "--load-from", "eva_debug")
 
 
 HEAVY = {"torch", "mmengine", "mmcv", "mmdet", "cv2"}
-
-
-@pytest.mark.parametrize("program", ["train", "test", "demo"])
-def test_help_imports_nothing_heavy(program, configs):
-    script = configs.parent / f"{program}.py"
-    code = (
-        "import runpy, sys\n"
-        f"sys.argv = [{program!r}, '--help']\n"
-        "try:\n"
-        f"    runpy.run_path({str(script)!r}, run_name='__main__')\n"
-        "finally:\n"
-        f"    print({HEAVY} & {{*sys.modules}}, file=sys.stderr)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0
-    assert done.stderr.strip() == "set()"
-    assert done.stdout.startswith("usage: ")
-
-
-def test_the_programs_are_found_without_the_folder(configs):
-    for name in ("eva_mmdetection.training.train", "eva_mmdetection.evaluation.evaluate"):
-        assert importlib.util.find_spec(name) is not None

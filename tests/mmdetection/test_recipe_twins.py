@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from detectron2.config import LazyConfig
 
-from eva_openmmlab.config import options
+from eva_openmmlab import config as configuration
 from eva_runs.recipes import list_recipes
 
 ROOT = Path(__file__).parents[2]
@@ -93,7 +93,7 @@ NAMES |= {"Brightness": "RandomBrightness", "Contrast": "RandomContrast"}
 
 def of_mmdetection(cfg):
     """The same settings of a recipe here; training data of several parts must agree."""
-    parts = options.parts_of(cfg.train_dataloader.dataset)
+    parts = configuration.parts_of(cfg.train_dataloader.dataset)
     settings = [of_pipeline(part.pipeline) for part in parts]
     assert all(one == settings[0] for one in settings)
     rpn, roi, train, test = (

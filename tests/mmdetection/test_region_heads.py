@@ -16,11 +16,9 @@ from mmdet.structures import DetDataSample  # noqa: E402
 from mmdet.structures.mask import BitmapMasks  # noqa: E402
 
 from eva_mmdetection.model.cascade import classes, extractor  # noqa: E402
-from eva_mmdetection.model.channel_norm import EVAChannelNorm  # noqa: E402
-from eva_mmdetection.model.roi_head import mean_inside  # noqa: E402
+from eva_mmdetection.model.heads import EVAChannelNorm, mean_inside  # noqa: E402
 
-for module in ("federated_loss", "rpn_head"):
-    importlib.import_module(f"eva_mmdetection.model.{module}")
+importlib.import_module("eva_mmdetection.model.federated_loss")
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
 BASE = Path(__file__).parents[2] / "mmdetection/configs/_base_/models/cascade_mask_rcnn_eva.py"

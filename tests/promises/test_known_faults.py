@@ -17,7 +17,6 @@ runpy.run_module("eva_command", run_name="__main__", alter_sys=True)
 """
 
 
-@pytest.mark.xfail(strict=True, reason="the newest Python file of the folder counts as the config")
 @pytest.mark.parametrize("alone", [True, False], ids=["weights alone", "finished run"])
 @pytest.mark.parametrize("task", ["segmentation", "mmdetection"])
 def test_no_other_program_beside_weights_is_run(task, alone, finished, demo, run, tmp_path):

@@ -14,7 +14,7 @@ from PIL import Image
 
 importlib.import_module("eva_segmentation.plugin")  # before anything of mmdetection
 
-from eva_openmmlab.config import options  # noqa: E402
+from eva_openmmlab import config as configuration  # noqa: E402
 from eva_segmentation.training import train  # noqa: E402
 
 CONFIGS = Path(__file__).parents[2] / "segmentation" / "configs"
@@ -172,7 +172,7 @@ def tiny(load_config):
         views = cfg.tta_pipeline[1].transforms
         views[0] = [dict(type="Resize", scale=(4 * s, s), keep_ratio=True) for s in (32, 48)]
         views[3] = [dict(type="PadShortSide", size=SIDE)]
-        for loader in options.LOADERS:
+        for loader in configuration.LOADERS:
             for step in cfg[loader].dataset.pipeline:
                 if "scale" in step:
                     step.scale = (SIDE, SIDE) if step.type == "RandomResize" else (4 * SIDE, SIDE)
@@ -203,6 +203,12 @@ def launch(mmengine_runs):
 
 
 @pytest.fixture(scope="session")
+def fails(mmengine_runs):
+    """Function: run a program that refuses or fails; returns its last line."""
+    return partial(mmengine_runs.fails, "mmseg")
+
+
+@pytest.fixture(scope="session")
 def tiny_run(tiny, launch, write_pairs, tmp_path_factory):
     """Folder with data in ADE20K's layout and the work folder `run` of three iterations on it.
 
@@ -214,7 +220,7 @@ def tiny_run(tiny, launch, write_pairs, tmp_path_factory):
         sizes = dict.fromkeys(names[part], (SIDE, SIDE))
         write_pairs(root / "images" / part, root / "annotations" / part, sizes, range(6))
     cfg = tiny()
-    options.set_data_root(cfg, root)
+    configuration.set_data_root(cfg, root)
     cfg.dump(root / "tiny.py")
     seed = ("--cfg-options", "randomness.seed=3")
     launch(train, root / "tiny.py", "--work-dir", root / "run", *seed)

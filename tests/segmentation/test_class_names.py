@@ -3,7 +3,7 @@
 import pytest
 from mmseg.utils import get_classes, get_palette
 
-from eva_segmentation.model.class_names import NamedClasses
+from eva_segmentation.model.segmentor import NamedClasses
 
 
 def _model(count):

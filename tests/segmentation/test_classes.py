@@ -2,7 +2,7 @@
 
 import pytest
 
-from eva_segmentation.data.classes import distinct_color, read_class_file
+from eva_data.label_maps import distinct_color, read_class_file
 
 
 def test_class_file(own):

@@ -11,8 +11,7 @@ from mmengine.config import Config
 from mmseg.registry import DATASETS, MODELS, TRANSFORMS
 
 from eva_backbone.variants import VARIANTS
-from eva_segmentation.model.legacy_keys import modern_name
-from eva_segmentation.model.weights import load_segmentor
+from eva_segmentation.model.weights import load_segmentor, modern_name
 
 CONFIGS = Path(__file__).parents[2] / "segmentation" / "configs"
 NAMES = sorted(

@@ -8,8 +8,8 @@ from mmengine.config import Config
 from mmseg.registry import DATASETS
 from PIL import Image
 
+from eva_data.label_maps import LabelMapError
 from eva_segmentation.data import custom_data
-from eva_segmentation.data.label_maps import LabelMapError
 
 
 @pytest.fixture

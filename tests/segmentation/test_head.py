@@ -8,7 +8,7 @@ from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-from eva_segmentation.model.legacy_keys import modern_name
+from eva_segmentation.model.weights import modern_name
 
 PREFIX = "decode_head."
 OFFICIAL = {

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eva_segmentation.data.label_maps import LabelTable, read_label_map
+from eva_data.label_maps import LabelTable, read_label_map
 
 
 def test_label_table():

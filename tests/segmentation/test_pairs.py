@@ -3,8 +3,7 @@
 import pytest
 from PIL import Image
 
-from eva_segmentation.data.classes import read_class_file
-from eva_segmentation.data.pairs import check_pairs, find_pairs
+from eva_data.label_maps import check_pairs, find_pairs, read_class_file
 
 
 def test_pairs_by_ending(tmp_path):

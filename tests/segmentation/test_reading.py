@@ -11,11 +11,10 @@ from mmseg.registry import TRANSFORMS
 from PIL import Image
 
 from eva_data.images import LIMIT, UnreadableImageError, read_image, read_rgb
-from eva_openmmlab.config import options
+from eva_data.label_maps import LabelMapError, find_pairs, read_label_map
+from eva_openmmlab import config as configuration
 from eva_openmmlab.pictures import LoadPicture
-from eva_segmentation.data.label_maps import LabelMapError, read_label_map
-from eva_segmentation.data.pairs import find_pairs
-from eva_segmentation.data.reading import LoadCheckedAnnotations
+from eva_segmentation.data.loading import LoadCheckedAnnotations
 from eva_segmentation.training import train
 
 SHAPE = (24, 30)
@@ -82,7 +81,7 @@ def test_a_label_map_of_another_size_is_refused(pair, load, tmp_path):
         load(pair[0], tmp_path / "other.png")
 
 
-def test_a_run_by_a_recipe_ends_with_the_sentence(tiny_run, launch, tmp_path, load_config):
+def test_a_run_by_a_recipe_ends_with_the_sentence(tiny_run, fails, tmp_path):
     data = tmp_path / "data"
     for part in ("images", "annotations"):
         (data / part).mkdir(parents=True)
@@ -92,11 +91,8 @@ def test_a_run_by_a_recipe_ends_with_the_sentence(tiny_run, launch, tmp_path, lo
     (data / "annotations" / "training" / "sub").mkdir(parents=True)
     for name in ("a", "b", "sub/a"):
         Image.new("L", (7, 9)).save(data / "annotations" / "training" / f"{name}.png")
-    with pytest.raises(SystemExit, match=r"^train\.py: \S*\.png is \(9, 7\) \(height, width\)"):
-        launch(
-            *(train, tiny_run / "tiny.py", "--work-dir", tmp_path / "run", "--data-root", data),
-            *("--cfg-options", "train_dataloader.num_workers=1"),
-        )
+    command = [train, tiny_run / "tiny.py", "--work-dir", tmp_path / "run", "--data-root", data]
+    assert ".png is (9, 7)" in fails(*command, "train_dataloader.num_workers=1")
 
 
 def test_labels_that_would_become_others_are_refused(pair, load, tmp_path):
@@ -156,7 +152,7 @@ def test_a_pipe_in_a_folder_is_left_out_and_named_it_is_refused(pair, load, tmp_
 def test_recipes_read_so(load_config):
     for name in ("ade20k/upernet_eva_l_512_160k", "coco_stuff164k/mask2former_eva_g_896_60k"):
         cfg = load_config(name)
-        for loader in options.LOADERS:
+        for loader in configuration.LOADERS:
             kinds = {TRANSFORMS.get(step["type"]) for step in cfg[loader].dataset.pipeline}
             assert {LoadPicture, LoadCheckedAnnotations} <= kinds
 

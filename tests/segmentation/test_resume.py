@@ -2,18 +2,11 @@
 
 import os
 import shutil
-import zipfile
 
 import pytest
 import torch
-from mmengine.config import Config
-from mmengine.optim import build_optim_wrapper
-from mmseg.registry import MODELS
 
-from eva_openmmlab.training.checkpoint_checks import check_fits
-from eva_openmmlab.training.checkpoint_files import UnfitCheckpointError, read_checkpoint
 from eva_segmentation.training import train
-from eva_segmentation.training.schedule import WarmupPolyLR
 
 
 @pytest.fixture
@@ -21,40 +14,27 @@ def begun(tiny_run, tmp_path):
     """A run's folder elsewhere, which has come to its second iteration."""
     folder = tmp_path / "moved"
     folder.mkdir()
-    shutil.copy(tiny_run / "run" / "tiny.py", folder)
-    shutil.copy(tiny_run / "run" / "iter_2.pth", folder)
+    for name in ("tiny.py", "run.json", "iter_2.pth"):
+        shutil.copy(tiny_run / "run" / name, folder)
     noted = tiny_run / "gone" / "iter_2.pth"  # as if the folder had been moved from there
     (folder / "last_checkpoint").write_text(str(noted))
     return folder
 
 
-@pytest.fixture(scope="module")
-def loaded(tiny_run):
-    """Function: look at a checkpoint as a run would, without changing anything."""
-    cfg = Config.fromfile(tiny_run / "tiny.py")
-    model = MODELS.build(cfg.model)
-    optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
-    schedule = WarmupPolyLR(optimizer, warmup_iters=1, end=3, by_epoch=False)
+@pytest.fixture
+def spoilt(begun):
+    """Function: change the content of the checkpoint."""
 
-    def look(file):
-        return check_fits(
-            file,
-            read_checkpoint(file),
-            model=model,
-            optimizer=optimizer,
-            schedulers=[schedule],
-            max_iters=3,
-        )
+    def change(action):
+        content = torch.load(begun / "iter_2.pth", weights_only=False)  # written by these tests
+        action(content)
+        torch.save(content, begun / "iter_2.pth")
 
-    assert look(tiny_run / "run" / "iter_2.pth") == []
-    return look
+    return change
 
 
-def contents(folder):
-    """Bytes of the files of a run, without its logs and its lock."""
-    others = (".lock", "log.txt", "starts.jsonl")
-    files = (path for path in folder.iterdir() if path.is_file() and path.name not in others)
-    return {path.name: path.read_bytes() for path in files}
+def resumed(folder):
+    return train, folder / "tiny.py", "--work-dir", folder, "--resume"
 
 
 def iterations(entries):
@@ -81,7 +61,7 @@ def test_a_moved_run_continues_and_reads_weights_alone(
         return load(*args, **options)
 
     monkeypatch.setattr(torch, "load", watched)
-    launch(train, begun / "tiny.py", "--work-dir", begun, "--resume")
+    launch(*resumed(begun))
     assert seen
     assert all(value is True for value in seen)
     assert iterations(scalars(begun)) == [3]
@@ -94,107 +74,55 @@ def test_a_moved_run_continues_and_reads_weights_alone(
 
 
 def test_a_copied_run_continues_from_its_own_checkpoint(begun, tiny_run, launch, scalars):
-    """The original is still there, and further; the option stands for the flag."""
-    shutil.copy(tiny_run / "run" / "iter_1.pth", begun / "iter_2.pth")  # to distinguish the two
-    (begun / "last_checkpoint").write_text(str(tiny_run / "run" / "iter_2.pth"))
-    resume = ("--cfg-options", "resume=True")
-    launch(train, begun / "tiny.py", "--work-dir", begun, *resume)
+    """The original is still there, and further; the setting stands for the flag."""
+    shutil.copy(tiny_run / "run" / "iter_1.pth", begun)
+    (begun / "iter_2.pth").unlink()
+    (begun / "last_checkpoint").write_text(str(tiny_run / "run" / "iter_1.pth"))
+    launch(train, begun / "tiny.py", "--work-dir", begun, "resume=True")
     assert iterations(scalars(begun)) == [2, 3]
 
 
-def test_a_checkpoint_that_is_nowhere_is_named(begun, launch):
+def test_a_checkpoint_that_is_nowhere_is_named(begun, fails):
     (begun / "iter_2.pth").unlink()
-    before = contents(begun)
-    message = r"moved/last_checkpoint names .*gone/iter_2\.pth, which is not there; name another"
-    with pytest.raises(SystemExit, match=message):
-        launch(train, begun / "tiny.py", "--work-dir", begun, "--resume")
-    assert contents(begun) == before
-
-
-@pytest.mark.parametrize(
-    ("option", "message"),
-    [
-        ("model.decode_head.num_classes=7", r"decode_head\.conv_seg\.weight \(5, 8, 1, 1\) -> \(7"),
-        ("model.backbone.depth=3", r"backbone\.net\.blocks\.2\.\S+ is missing"),
-        ("model.backbone.depth=1", r"backbone\.net\.blocks\.1\.\S+ is not in the model"),
-    ],
-)
-def test_another_model_does_not_continue_the_run(option, message, begun, launch):
-    before = contents(begun)
-    options = ["--work-dir", begun, "--resume", "--cfg-options", option]
-    with pytest.raises(SystemExit, match=message) as stop:
-        launch(train, begun / "tiny.py", *options)
-    text = str(stop.value)
-    assert text.startswith("train.py: ")
-    assert "so that the run cannot continue" in text
-    assert len(text.splitlines()) == 1
-    assert contents(begun) == before  # the saved config too
-
-
-@pytest.mark.parametrize("key", ["config", "cfg"])
-def test_the_text_of_a_checkpoint_is_not_run(key, begun, launch, tmp_path, scalars):
-    """mmengine's runner reads `meta["config"]` as a program."""
-    content = torch.load(begun / "iter_2.pth", weights_only=False)
-    content["meta"][key] = f"import os\nos.mkdir({str(tmp_path / 'harm')!r})"
-    torch.save(content, begun / "iter_2.pth")
-    launch(train, begun / "tiny.py", "--work-dir", begun, "--resume")
-    assert iterations(scalars(begun)) == [3]
-    assert not (tmp_path / "harm").exists()
-
-
-def test_files_that_a_checkpoint_names_elsewhere_are_left_alone(begun, launch, tmp_path):
-    """mmengine's hook removes the best weights so far, and checkpoints that it no longer keeps."""
-    precious = [tmp_path / "precious.pth", tmp_path / "best_of_all.pth", tmp_path / "iter_x.pth"]
-    for file in precious:
-        file.write_text("precious")
-    for file in precious:
-        content = torch.load(begun / "iter_2.pth", weights_only=False)
-        info = content["message_hub"]["runtime_info"]
-        info |= {"best_ckpt": str(file), "best_score": -1.0, "keep_ckpt_ids": ["../iter_x", 1]}
-        content["message_hub"]["resumed_keys"] |= dict.fromkeys(info, True)
-        torch.save(content, begun / "iter_2.pth")
-        (begun / "last_checkpoint").write_text("iter_2.pth")
-        kept = ("--cfg-options", "default_hooks.checkpoint.max_keep_ckpts=1")
-        launch(train, begun / "tiny.py", "--work-dir", begun, "--resume", *kept)
-    assert all(file.exists() for file in precious)
-
-
-def test_a_checkpoint_outside_the_folder_is_not_looked_for(begun, launch, tmp_path):
-    (begun / "iter_2.pth").rename(tmp_path / "elsewhere.pth")
-    (begun / "last_checkpoint").write_text(str(tmp_path / "elsewhere.pth"))
-    with pytest.raises(SystemExit, match=r"elsewhere\.pth, which is not there"):
-        launch(train, begun / "tiny.py", "--work-dir", begun, "--resume")
+    assert "iter_2.pth, which is not there" in fails(*resumed(begun))
 
 
 @pytest.mark.parametrize("tag", [None, ""])
 def test_a_run_without_a_name_of_its_checkpoint_goes_on_from_the_newest(
-    tag, begun, tiny_run, launch, scalars
+    tag, begun, tiny_run, launch, fails, scalars
 ):
     shutil.copy(tiny_run / "run" / "iter_1.pth", begun)
     (begun / "last_checkpoint").unlink()
     if tag is not None:
         (begun / "last_checkpoint").write_text(tag)
-    with pytest.raises(SystemExit, match=r"has a run .*: continue it with --resume"):
-        launch(train, begun / "tiny.py", "--work-dir", begun)
-    launch(train, begun / "tiny.py", "--work-dir", begun, "--resume")
+    assert "--resume" in fails(train, begun / "tiny.py", "--work-dir", begun)
+    launch(*resumed(begun))
     assert iterations(scalars(begun)) == [3]
 
 
-def test_a_damaged_checkpoint_is_named_with_those_that_are_complete(begun, tiny_run, launch):
-    shutil.copy(tiny_run / "run" / "iter_1.pth", begun)
-    content = bytearray((begun / "iter_2.pth").read_bytes())
-    with zipfile.ZipFile(begun / "iter_2.pth") as archive:  # between records there is padding
-        largest = max(archive.infolist(), key=lambda record: record.file_size)
-    content[largest.header_offset + largest.file_size // 2] ^= 4
-    (begun / "iter_2.pth").write_bytes(content)
-    before = contents(begun)
-    message = (
-        r"^train\.py: \S*iter_2\.pth cannot be continued from: .* \(iter_1\.pth in the same folder "
-        r"is complete: write its name to last_checkpoint\)$"
-    )
-    with pytest.raises(SystemExit, match=message):
-        launch(train, begun / "tiny.py", "--work-dir", begun, "--resume")
-    assert contents(begun) == before
+def test_the_text_of_a_config_in_a_checkpoint_is_not_run(begun, spoilt, launch, scalars, tmp_path):
+    text = f"import os\nos.mkdir({str(tmp_path / 'harm')!r})"
+    spoilt(lambda content: content["meta"].update(cfg=text, config=text))
+    launch(*resumed(begun))
+    assert iterations(scalars(begun)) == [3]
+    assert not (tmp_path / "harm").exists()
+
+
+def test_files_that_a_checkpoint_names_elsewhere_are_left_alone(begun, spoilt, launch, tmp_path):
+    """mmengine's hook removes the best weights so far, and checkpoints that it no longer keeps."""
+    precious = [tmp_path / name for name in ("precious.pth", "best_of_all.pth", "iter_x.pth")]
+    for file in precious:
+        file.write_text("precious")
+
+    def name(content):
+        info = content["message_hub"]["runtime_info"]
+        info |= {"best_ckpt": str(precious[1]), "best_score": -1.0}
+        info |= {"keep_ckpt_ids": ["../iter_x", 1]}
+        content["message_hub"]["resumed_keys"] |= dict.fromkeys(info, True)
+
+    spoilt(name)
+    launch(*resumed(begun), "default_hooks.checkpoint.max_keep_ckpts=1")
+    assert all(file.exists() for file in precious)
 
 
 def spoil(content, name):
@@ -204,43 +132,18 @@ def spoil(content, name):
     match name:
         case "half of the model":
             content["state_dict"] = dict(list(state.items())[: len(state) // 2])
-        case "other shapes":
-            state[weight] = state[weight][:1]
-        case "another type":
-            state[weight] = state[weight].half()
         case "NaN":
             state[weight][0] = float("nan")
-        case "no tensor":
-            state[weight] = 3
-        case "another optimizer":
-            for group in optimizer["param_groups"]:
-                del group["betas"]
         case "fewer groups":
             optimizer["param_groups"].pop()
-        case "no base":
-            optimizer["base_param_settings"] = 5
-        case "no moments":
-            optimizer["state"] = {}
-        case "moments of other shapes":
-            optimizer["state"][0]["exp_avg"] = torch.zeros(3)
-        case "half of the moments":
-            del optimizer["state"][0]["exp_avg"]
         case "infinite moments":
             optimizer["state"][0]["exp_avg"].fill_(float("inf"))
-        case "no schedule":
-            content["param_schedulers"] = []
         case "another schedule":
             content["param_schedulers"][0] = {"last_step": 3}
-        case "a schedule of text":
-            content["param_schedulers"][0]["last_step"] = "3"
         case "a later iteration":
             content["meta"]["iter"] = 4
-        case "an iteration of text":
-            content["meta"]["iter"] = "2"
-        case "a negative seed":
-            content["meta"]["seed"] = -1
-        case "no history":
-            content["message_hub"]["log_scalars"] = {"train/loss": 3}
+        case "code":
+            content["meta"]["more"] = Harmful("harm")
         case _:
             del content[name]
 
@@ -248,29 +151,18 @@ def spoil(content, name):
 @pytest.mark.parametrize(
     "what",
     [
-        *("half of the model", "other shapes", "another type", "NaN", "no tensor"),
-        *("another optimizer", "fewer groups", "no base", "no moments", "moments of other shapes"),
-        *("half of the moments", "infinite moments", "no schedule", "another schedule"),
-        *("a schedule of text", "a later iteration", "an iteration of text", "a negative seed"),
-        *("no history", "meta", "state_dict", "optimizer", "message_hub", "param_schedulers"),
+        *("half of the model", "NaN", "fewer groups", "infinite moments", "another schedule"),
+        *("a later iteration", "code", "meta", "optimizer", "message_hub"),
     ],
 )
-def test_what_does_not_fit_is_refused_in_one_sentence(what, tiny_run, loaded, tmp_path):
-    content = torch.load(tiny_run / "run" / "iter_2.pth", weights_only=False)
-    spoil(content, what)
-    file = tmp_path / "iter_2.pth"
-    torch.save(content, file)
-    with pytest.raises(UnfitCheckpointError, match=r"iter_2\.pth") as refusal:
-        loaded(file)
-    assert len(str(refusal.value).splitlines()) == 1
-
-
-def test_a_checkpoint_with_code_is_refused_and_the_code_does_not_run(begun, launch, tmp_path):
-    content = torch.load(begun / "iter_2.pth", weights_only=False)
-    content["meta"]["more"] = Harmful(str(tmp_path / "harm"))
-    torch.save(content, begun / "iter_2.pth")
-    with pytest.raises(SystemExit, match=r"train\.py: .*iter_2\.pth is refused: .* run code"):
-        launch(train, begun / "tiny.py", "--work-dir", begun, "--resume")
+def test_what_does_not_fit_is_refused_in_one_line(
+    what, begun, spoilt, fails, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    spoilt(lambda content: spoil(content, what))
+    before = (begun / "iter_2.pth").read_bytes()
+    assert "iter_2.pth" in fails(*resumed(begun))
+    assert (begun / "iter_2.pth").read_bytes() == before
     assert not (tmp_path / "harm").exists()
 
 
@@ -281,22 +173,14 @@ def test_a_run_that_begins_with_the_flag_saves_its_config(tiny_run, launch, tmp_
 
 
 def test_a_finished_run_that_is_continued_keeps_its_report(tiny_run, launch, tmp_path, capsys):
-    """What it says of classes and pictures needs an evaluation, and there is none any more."""
+    """What it says of classes and images needs an evaluation, and there is none any more."""
     folder = tmp_path / "moved"
     shutil.copytree(tiny_run / "run", folder)
     kept = ("report.html", "results.json", "per_class.csv")
     before = [(folder / name).read_bytes() for name in kept]
-    launch(train, folder / "tiny.py", "--work-dir", folder, "--resume")
+    launch(*resumed(folder))
     assert [(folder / name).read_bytes() for name in kept] == before
-    *_, finished, scores, took, _, page, _ = capsys.readouterr().err.splitlines()
-    assert finished == f"{folder} has a finished run: all of its 3 iterations are done"
+    *_, finished, scores, _, _, page, _ = capsys.readouterr().err.splitlines()
+    assert "finished run" in finished
     assert scores.startswith("mIoU ")
-    assert took.startswith("took ")
     assert page == f"report   {folder}/report.html"
-
-
-def test_a_work_folder_that_has_a_run_wants_resume(begun, launch):
-    before = contents(begun)
-    with pytest.raises(SystemExit, match=r"has a run .*: continue it with --resume"):
-        launch(train, begun / "tiny.py", "--work-dir", begun)
-    assert contents(begun) == before

@@ -12,7 +12,7 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 from torch import nn
 
-from eva_segmentation.data.padding import PadShortSide
+from eva_segmentation.data.loading import PadShortSide
 from eva_segmentation.model.segmentor import EVASegmentor, StreamingTTA, _add_probabilities, windows
 
 # isort: split

@@ -17,7 +17,7 @@ CONVERTER = Path(mmseg.__file__).parent / ".mim/tools/dataset_converters/coco_st
 
 def verify(arguments):
     """Run `verify_data.py semantic` with these arguments."""
-    commands = {"semantic": ("eva_segmentation.checks.label_maps", "label maps")}
+    commands = {"semantic": ("eva_data.checks.label_maps", "label maps")}
     return command.main(commands, about="", arguments=["semantic", *map(str, arguments)])
 
 

@@ -2,13 +2,13 @@
 
 custom_imports = dict(imports=["eva_mmdetection.plugin"], allow_failed_imports=False)
 default_scope = "mmdet"
-runner_type = "EVARunner"
 env_cfg = dict(
     cudnn_benchmark=True,
     mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
     dist_cfg=dict(backend="nccl"),
 )
 default_hooks = dict(
+    run=dict(type="RunHook"),
     timer=dict(type="IterTimerHook"),
     logger=dict(type="LoggerHook", interval=20, log_metric_by_epoch=False),
     param_scheduler=dict(type="ParamSchedulerHook"),
@@ -31,5 +31,5 @@ load_from = None
 resume = False
 
 train_cfg = dict(type="EVATrainLoop", max_iters=45000, val_interval=5000)
-val_cfg = dict(type="EVAValLoop")
+val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from eva_data.detection import spec
 from eva_data.detection.coco import CocoDataset
-from eva_openmmlab.config.runs import has_run, used
+from eva_openmmlab.run_folder import has_run, require_unused
 from eva_report.terminal import SHOWN
 
 if TYPE_CHECKING:
@@ -93,8 +93,8 @@ def _write(data: spec.DetectionData, config: "Config", arguments: argparse.Names
     continues = False
     if "train" in data.parts:
         continues = has_run(folder)
-        if data.generated and continues and not arguments.resume:
-            raise ValueError(used(folder))
+        if data.generated and not arguments.resume:
+            require_unused(folder)
     elif arguments.work_dir is None:
         if getattr(arguments, "of_run", False):  # which may have been moved since
             given = Path(arguments.weights)

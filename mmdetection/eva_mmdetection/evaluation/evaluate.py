@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eva_mmdetection.data import own_data
-from eva_openmmlab.config import command_line
-from eva_openmmlab.config.words import USUAL_SETTINGS, AnyOrderParser
-from eva_runs.commands import program_name
+from eva_openmmlab.command_line import test_parser
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -22,42 +20,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: Command line; None for the one of the process.
     """
-    args = command_line.parse(_parser(), arguments, task=TASK, check=own_data.check)
-    from eva_openmmlab.training.programs import run_test
+    parser = test_parser(TASK, own_data, what="a detector")
+    add = parser.add_argument
+    add("--out", metavar="DIR", help="save the predictions there, in COCO's format for results")
+    add("--show-dir", metavar="DIR", help="save images with predictions there")
+    args = parser.read(arguments, check=own_data.check)
+    from eva_openmmlab.programs import run_test
 
-    run_test(
-        args,
-        _configure,
-        program=program_name("test.py"),
-        task=TASK,
-        sections="eva_mmdetection.evaluation.sections",
-    )
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = AnyOrderParser(
-        prog=program_name("test.py"),
-        usage="%(prog)s [CONFIG] WEIGHTS [flags] [KEY=VALUE ...]",
-        description="Evaluate a detector.",
-        settings=USUAL_SETTINGS,
-    )
-    command_line.add_shared_arguments(parser, task=TASK, scored=True)
-    parser.add_argument(
-        "--out", metavar="DIR", help="save the predictions there, in COCO's format for results"
-    )
-    parser.add_argument("--show-dir", metavar="DIR", help="save pictures with predictions there")
-    own_data.add_arguments(parser, training=False)
-    return parser
+    sections = "eva_mmdetection.evaluation.sections"
+    run_test(args, own_data.apply, _change, task=TASK, sections=sections)
 
 
-def _configure(args: argparse.Namespace) -> "Config":
-    cfg = command_line.configure_test(args, own_data.apply)
+def _change(cfg: "Config", args: argparse.Namespace) -> None:
     if args.out is not None:
         _save_predictions(cfg, Path(args.out))
     if args.show_dir is not None:
         folder = str(Path(args.show_dir).absolute())  # else below the logs
         cfg.default_hooks.visualization.update(draw=True, test_out_dir=folder)
-    return cfg
 
 
 def _save_predictions(cfg: "Config", folder: Path) -> None:
@@ -67,7 +46,3 @@ def _save_predictions(cfg: "Config", folder: Path) -> None:
         raise ValueError(f"--out {folder} is there already and not empty; name another folder")
     folder.mkdir(parents=True, exist_ok=True)
     cfg.test_evaluator.outfile_prefix = str(folder / "predictions")
-
-
-if __name__ == "__main__":
-    main()

@@ -9,8 +9,7 @@ from typing import Any
 from mmdet.evaluation import CocoMetric
 
 from eva_mmdetection.evaluation.metrics import scores_of_classes
-from eva_openmmlab.evaluation.logged import curve
-from eva_openmmlab.evaluation.run_report import RunReport, write_results
+from eva_openmmlab.report import RunReport, curve, write_results
 from eva_report.content import Curves, Report, Section
 from eva_report.detection import data_fact, detection_sections
 from eva_runs.record import Kind

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from eva_data.inputs import Job, Plan, plan_jobs, written_name
-from eva_openmmlab.config.demo_words import Model, demo_parser, named_model
-from eva_openmmlab.config.words import AnyOrderParser
+from eva_openmmlab.command_line import Model, demo_parser, named_model
 from eva_report.demos import refuse, run_demo
 from eva_runs.options import probability
 
@@ -58,7 +57,7 @@ def plan(inputs: Sequence[Path], output: Path) -> Plan:
     )
 
 
-def _parser() -> AnyOrderParser:
+def _parser() -> argparse.ArgumentParser:
     parser = demo_parser(
         "Detect objects in images, folders of them, videos and cameras.", _EPILOG, task=TASK
     )
@@ -78,16 +77,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: Arguments in place of those of the process.
     """
     parser = _parser()
-    args = parser.parse_args(arguments)
+    args = parser.parse_intermixed_args(arguments)
 
     def prepare() -> Plan:
         args.model = named_model(args.words, task=TASK, named=args.weights)
         planned = plan(args.model.inputs, args.output)
         if planned.jobs:
             from eva_backbone.checkpoints.registry import resolve_source
-            from eva_mmdetection.model.refusals import require_detector
 
-            require_detector(args.model.weights)
             resolve_source(args.model.weights)
         return planned
 
@@ -124,7 +121,3 @@ def _detect(
         categories=predictor.categories,
         threshold=args.score_threshold,
     )
-
-
-if __name__ == "__main__":
-    main()

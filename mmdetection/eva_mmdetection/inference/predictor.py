@@ -26,11 +26,8 @@ from eva_backbone import no_init_weights
 from eva_data.files import DEMO_IMAGE_SUFFIXES
 from eva_data.images import UnreadableImageError, read_rgb
 from eva_data.inputs import predicted
-from eva_openmmlab.config.demo_words import config_and_weights
-from eva_openmmlab.config.options import load_config
-from eva_openmmlab.devices import choose_device
-from eva_openmmlab.mmcv_extension import install_stand_in
-from eva_openmmlab.quiet_import import import_data_sets
+from eva_openmmlab.config import named_predictor
+from eva_openmmlab.stand_in import import_data_sets, install_stand_in
 from eva_report.detection_demo import Detections, as_drawn
 from eva_report.drawing import draw_objects
 
@@ -96,13 +93,9 @@ class Predictor:
                 pictures, or there is no such recipe or device.
             FileNotFoundError: If the weights do not exist.
         """
-        place = choose_device(device)
-        path, weights = config_and_weights(config, weights, task="mmdetection")
-        cfg = load_config(path)
-        if not cfg.get("model") or not cfg.get("test_dataloader"):
-            raise ValueError(f"{path} has no model and test_dataloader")
+        cfg, weights, place = named_predictor(config, weights, device, task="mmdetection")
         dataset = cfg.test_dataloader.dataset
-        pipeline = _without_reading(dataset.pipeline, path)
+        pipeline = _without_reading(dataset.pipeline, cfg.filename)
         init_default_scope(cfg.get("default_scope", "mmdet"))
         with no_init_weights():
             model = MODELS.build(cfg.model)

@@ -16,7 +16,6 @@ from eva_backbone import LoadReport
 from eva_backbone.checkpoints.loading import load_weights, read_weights
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_mmdetection.model.detectron2_names import IGNORED, is_detectron2, mmdet_name, to_mmdet
-from eva_mmdetection.model.refusals import not_a_detector
 from eva_openmmlab.weights import load_from_local_safely, load_start
 
 _HEADS = r"(rpn_head|roi_head|bbox_head|neck)\."
@@ -56,7 +55,10 @@ def load_detector(
     weights = read_weights(path)
     weights = {name: value for name, value in weights.items() if not re.fullmatch(IGNORED, name)}
     if complete and not any(re.match(_HEADS, mmdet_name(name)) for name in weights):
-        raise ValueError(not_a_detector(path.name, source))
+        raise ValueError(
+            f"{path.name} holds a backbone and not a detector; name weights of a detector, or "
+            f"train one from it with mmdetection/train.py --load-from {os.fspath(source)}"
+        )
     return load_weights(
         model,
         weights,

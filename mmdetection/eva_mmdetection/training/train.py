@@ -1,16 +1,12 @@
 """Command line of `mmdetection/train.py`: mmengine's runner, with checks before it starts."""
 
-import argparse
 from collections.abc import Sequence
-from functools import partial
 
 from eva_mmdetection.data import own_data
-from eva_openmmlab.config import command_line
-from eva_openmmlab.config.words import USUAL_SETTINGS, AnyOrderParser
-from eva_runs.commands import program_name
+from eva_openmmlab.command_line import training_parser
 
 TASK = "mmdetection"
-_EPILOG = """
+_EXAMPLES = """
 Examples:
 
 COCO from the official Objects365 weights, 64 GPUs:
@@ -36,33 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: Command line; None for the one of the process.
     """
-    args = command_line.parse(_parser(), arguments, task=TASK, check=own_data.check)
-    from eva_openmmlab.training.programs import run_training
+    parser = training_parser(TASK, own_data, what="a detector", examples=_EXAMPLES)
+    args = parser.read(arguments, check=own_data.check)
+    from eva_openmmlab.programs import run_training
 
-    configure = partial(command_line.configure_training, own_data=own_data.apply)
-    run_training(
-        args,
-        configure,
-        program=program_name("train.py"),
-        task=TASK,
-        sections="eva_mmdetection.evaluation.sections",
-    )
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = AnyOrderParser(
-        prog=program_name("train.py"),
-        usage="%(prog)s CONFIG [flags] [KEY=VALUE ...]",
-        description="Train a detector.",
-        settings=USUAL_SETTINGS,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    command_line.add_shared_arguments(parser, task=TASK)
-    command_line.add_training_arguments(parser)
-    own_data.add_arguments(parser)
-    return parser
-
-
-if __name__ == "__main__":
-    main()
+    run_training(args, own_data.apply, task=TASK, sections="eva_mmdetection.evaluation.sections")

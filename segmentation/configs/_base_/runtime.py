@@ -2,7 +2,6 @@
 
 custom_imports = dict(imports=["eva_segmentation.plugin"], allow_failed_imports=False)
 default_scope = "mmseg"
-runner_type = "EVARunner"
 env_cfg = dict(
     cudnn_benchmark=True,
     mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
@@ -10,6 +9,7 @@ env_cfg = dict(
     matmul_precision="high",  # TF32 on Ampere and newer, as torch 1.9 of the official runs did
 )
 default_hooks = dict(
+    run=dict(type="RunHook"),
     timer=dict(type="IterTimerHook"),
     logger=dict(type="LoggerHook", interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type="ParamSchedulerHook"),
@@ -27,7 +27,7 @@ load_from = None
 resume = False
 
 train_cfg = dict(type="EVATrainLoop", val_interval=2000)
-val_cfg = dict(type="EVAValLoop")
+val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 val_evaluator = dict(type="IoUAndConfusion", iou_metrics=["mIoU"])
 test_evaluator = val_evaluator

@@ -20,11 +20,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eva_data.files import make_folder, replacing
+from eva_data.label_maps import IGNORED, LabelTable, read_label_map
 from eva_data.pools import ordered_map
-from eva_runs.command_line.parsing import Parser
 from eva_runs.commands import complain, program, say
 from eva_runs.options import integer
-from eva_segmentation.data.label_maps import IGNORED, LabelTable, read_label_map
 
 # Numbers of COCO's categories without a single object, minus 1 as in the pixel maps.
 _UNUSED = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)
@@ -83,7 +82,11 @@ def convert_all(maps: Path, output: Path, *, workers: int) -> tuple[int, int, li
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("coco-stuff", help="label maps of COCO-Stuff-164K")
     add = command.add_argument

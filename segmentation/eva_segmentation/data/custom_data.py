@@ -12,8 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eva_data.holdout import check_share
-from eva_segmentation.data.classes import EXAMPLE, ClassFile, read_class_file
-from eva_segmentation.data.pairs import check_pairs, hold_out
+from eva_data.label_maps import (
+    EXAMPLE,
+    ClassFile,
+    check_pairs,
+    hold_out,
+    read_class_file,
+)
 from eva_segmentation.data.pipelines import LABEL_READERS
 
 if TYPE_CHECKING:

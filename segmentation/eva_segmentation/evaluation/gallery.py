@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eva_data.images import read_rgb
+from eva_data.label_maps import IGNORED
 from eva_report.content import Example, Gallery, Picture
 from eva_report.drawing import Color, overlay
-from eva_segmentation.data.label_maps import IGNORED
 from eva_segmentation.evaluation.metric import PictureScore
 
 SHOWN = 6  # of the worst, and of the best

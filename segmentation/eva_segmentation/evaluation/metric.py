@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eva_data.images import save_image
+from eva_data.label_maps import described
 from eva_report.drawing import label_image
-from eva_segmentation.data.classes import described
 
 
 class PictureScore(NamedTuple):

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_openmmlab.evaluation.logged import curve
-from eva_openmmlab.evaluation.run_report import RunReport, known, write_results
+from eva_data.label_maps import described
+from eva_openmmlab.report import RunReport, curve, known, write_results
 from eva_report.content import (
     Confusion,
     Curves,
@@ -20,7 +20,6 @@ from eva_report.content import (
 )
 from eva_report.page import write_csv
 from eva_runs.record import Kind
-from eva_segmentation.data.classes import described
 from eva_segmentation.evaluation.gallery import galleries
 from eva_segmentation.evaluation.metric import IoUAndConfusion
 

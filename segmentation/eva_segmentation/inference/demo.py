@@ -5,20 +5,18 @@ answer at once.
 """
 
 import argparse
-import contextlib
 import io
 import logging
 import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES, replacing
 from eva_data.images import save_image
 from eva_data.inputs import Job, Plan, plan_jobs, written_name
-from eva_openmmlab.config.demo_words import Model, demo_parser, named_model
-from eva_openmmlab.config.words import AnyOrderParser
+from eva_openmmlab.command_line import Model, demo_parser, named_model
 from eva_report.demos import do_jobs, refuse, run_demo
 from eva_runs.commands import say
 from eva_runs.options import probability
@@ -88,59 +86,6 @@ def plan(inputs: Sequence[Path], output: Path) -> Plan:
     )
 
 
-class Submission:
-    """The ZIP file for the ADE20K test server; `writing_submission` opens one.
-
-    Args:
-        archive: The open file.
-
-    Attributes:
-        complete: Whether the file may appear; set it once all pictures are in it.
-    """
-
-    def __init__(self, archive: zipfile.ZipFile) -> None:
-        self._archive = archive
-        self.complete = False
-
-    def add(self, source: Path, classes: "NDArray[np.uint8]") -> None:
-        """Add a prediction: indices plus 1, at the picture's size.
-
-        Args:
-            source: The picture.
-            classes: (H, W) indices.
-        """
-        from PIL import Image
-
-        stream = io.BytesIO()
-        Image.fromarray(classes + 1).save(stream, format="PNG")
-        self._archive.writestr(f"{source.stem}.png", stream.getvalue())
-
-
-class _IncompleteError(Exception):
-    pass
-
-
-@contextlib.contextmanager
-def writing_submission(file: Path) -> Iterator[Submission]:
-    """Write a file for the test server, which appears at the end if it is complete.
-
-    Args:
-        file: The file to write.
-
-    Yields:
-        The file to add predictions to.
-
-    Raises:
-        UnwritableError: If the disk is full or the folder read-only, for example.
-    """
-    with contextlib.suppress(_IncompleteError), replacing(file) as part:
-        with zipfile.ZipFile(part, "w") as archive:  # PNG files are compressed already
-            submission = Submission(archive)
-            yield submission
-        if not submission.complete:
-            raise _IncompleteError
-
-
 def run(
     predictor: "Predictor",
     jobs: Sequence[Job],
@@ -154,7 +99,7 @@ def run(
         predictor: The segmentor.
         jobs: Jobs from `plan`.
         opacity: Opacity of the paint in overlays.
-        submission: ZIP file to write for the ADE20K test server.
+        submission: ZIP file to write for the ADE20K test server, if all could be segmented.
 
     Returns:
         A complaint for each file that could not be read or segmented.
@@ -167,23 +112,39 @@ def run(
         try:
             if job.is_video or job.is_camera:
                 return _video(predictor, job, opacity, found)
-            classes = _picture(predictor, job, opacity)
+            found.add(job.name, _picture(predictor, job, opacity))
         except ValueError as error:
             text = str(error)
             return text if str(job.source) in text else f"{job.source}: {text}"
-        found.add(job.name, classes)
-        if archive:
-            archive.add(job.source, classes)
         return None
 
-    with contextlib.ExitStack() as stack:
-        archive = stack.enter_context(writing_submission(submission)) if submission else None
-        problems = do_jobs(jobs, do, title="segmenting")
-        if archive:
-            archive.complete = not problems
+    problems = do_jobs(jobs, do, title="segmenting")
+    if submission and not problems:
+        write_submission(submission, [job for job in jobs if len(job.targets) > 1])
     for line in found.lines():
         say(line)
     return problems
+
+
+def write_submission(archive: Path, jobs: Sequence[Job]) -> None:
+    """Write the file for the ADE20K test server from the label maps of jobs.
+
+    Args:
+        archive: ZIP file, of PNG files with the values 1 to 150.
+        jobs: Jobs of pictures that are done.
+
+    Raises:
+        UnwritableError: If the disk is full or the folder read-only, for example.
+    """
+    from PIL import Image
+
+    with replacing(archive) as part, zipfile.ZipFile(part, "w") as file:  # PNG is compressed
+        for job in jobs:
+            stream = io.BytesIO()
+            with Image.open(job.targets[1]) as labels:
+                values = Image.frombytes("L", labels.size, labels.tobytes())  # without colours
+            values.save(stream, format="PNG")
+            file.writestr(f"{job.source.stem}.png", stream.getvalue())
 
 
 def _picture(predictor: "Predictor", job: Job, opacity: float) -> "NDArray[np.uint8]":
@@ -217,7 +178,7 @@ def _video(predictor: "Predictor", job: Job, opacity: float, found: "FoundShares
     return problem
 
 
-def _parser() -> AnyOrderParser:
+def _parser() -> argparse.ArgumentParser:
     parser = demo_parser("Segment images, folders of them, videos and cameras.", _EPILOG, task=TASK)
     add = parser.add_argument
     add("--tta", action="store_true", help="several scales and flips, by the config's tta_pipeline")
@@ -238,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: Arguments in place of those of the process.
     """
     parser = _parser()
-    args = parser.parse_args(arguments)
+    args = parser.parse_intermixed_args(arguments)
     archive = args.ade20k_submission
 
     def prepare() -> Plan:
@@ -294,7 +255,3 @@ def _segment(parser: argparse.ArgumentParser, args: argparse.Namespace, planned:
     if args.ade20k_submission and (problems or not complete):
         logger.error("%s was not written, because pictures are missing", args.ade20k_submission)
     return problems
-
-
-if __name__ == "__main__":
-    main()

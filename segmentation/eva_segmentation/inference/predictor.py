@@ -26,10 +26,8 @@ from eva_backbone import no_init_weights
 from eva_data.files import DEMO_IMAGE_SUFFIXES
 from eva_data.images import UnreadableImageError, read_rgb
 from eva_data.inputs import predicted
-from eva_openmmlab.config.demo_words import config_and_weights
-from eva_openmmlab.config.options import load_config
-from eva_openmmlab.devices import choose_device
-from eva_segmentation.data.classes import Color, described
+from eva_data.label_maps import Color, described
+from eva_openmmlab.config import named_predictor
 from eva_segmentation.data.pipelines import LABEL_READERS, PICTURE_READERS
 from eva_segmentation.model.weights import load_segmentor
 
@@ -88,16 +86,12 @@ class Predictor:
                 `tta_pipeline`.
             FileNotFoundError: If the config or the weights do not exist.
         """
-        place = choose_device(device)
-        path, weights = config_and_weights(config, weights, task="segmentation")
-        cfg = load_config(path)
-        if not cfg.get("model") or not cfg.get("test_dataloader"):
-            raise ValueError(f"{path} has no model and test_dataloader")
+        cfg, weights, place = named_predictor(config, weights, device, task="segmentation")
         init_default_scope(cfg.get("default_scope", "mmseg"))
         pipeline = cfg.test_dataloader.dataset.pipeline
         if multi_scale and "module" not in cfg.model:
             if not cfg.get("tta_pipeline"):
-                raise ValueError(f"{path} has no tta_pipeline, which --tta needs")
+                raise ValueError(f"{cfg.filename} has no tta_pipeline, which --tta needs")
             pipeline = cfg.tta_pipeline
             cfg.model = {**cfg.tta_model, "module": cfg.model}
         with no_init_weights():

@@ -16,7 +16,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from eva_backbone import VisionTransformer, load_pretrained
-from eva_openmmlab.backbone_settings import (
+from eva_openmmlab.backbone import (
     ViTArguments,
     check_sides,
     chosen,

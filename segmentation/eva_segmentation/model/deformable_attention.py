@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from eva_backbone.layers import Linear
 from eva_backbone.resample import no_autocast
-from eva_openmmlab.mmcv_extension import has_cuda_operations
+from eva_openmmlab.stand_in import has_cuda_operations
 
 IMAGES_PER_STEP = 64  # of the compiled operation
 # channels D below which one `grid_sample` for each level is faster

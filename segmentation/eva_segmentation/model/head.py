@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from eva_segmentation.model.deformable_attention import MultiScaleDeformableAttention, Sampling
-from eva_segmentation.model.legacy_keys import modern_name
+from eva_segmentation.model.weights import modern_name
 
 _NO_OBJECT_WEIGHT = 0.1  # class weight of "no object" in the classification loss
 _KNOWN = set(inspect.signature(DetectionMask2FormerHead.__init__).parameters) - {"self", "kwargs"}

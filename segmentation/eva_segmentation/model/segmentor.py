@@ -3,6 +3,7 @@
 Shapes: B pictures, K classes, H x W the size that is looked at.
 """
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
@@ -11,21 +12,23 @@ import torch
 from mmengine.structures import PixelData
 from torch import Tensor, nn
 
-from eva_openmmlab.mmcv_extension import install_stand_in
+from eva_openmmlab.stand_in import install_stand_in
 
 install_stand_in()  # before mmsegmentation's models
 from mmseg.models.segmentors import EncoderDecoder, SegTTAModel  # noqa: E402
 from mmseg.models.segmentors.base import BaseSegmentor  # noqa: E402
 from mmseg.registry import MODELS  # noqa: E402
 from mmseg.structures import SegDataSample  # noqa: E402
+from mmseg.utils import dataset_aliases, get_classes, get_palette  # noqa: E402
 
+from eva_data.label_maps import distinct_color  # noqa: E402
 from eva_openmmlab.backbone import EVAViT  # noqa: E402
 from eva_openmmlab.weights import load_start  # noqa: E402
-from eva_segmentation.model.class_names import NamedClasses  # noqa: E402
 from eva_segmentation.model.weights import load_segmentor  # noqa: E402
 
 MODELS.register_module(module=EVAViT)  # so that "mmseg.EVAViT" names it too
 load_start.register(BaseSegmentor, load_segmentor)
+logger = logging.getLogger(__name__)
 
 _SLICE = 2**24  # probabilities that are computed at once
 _DIMENSIONS = 3  # of one picture
@@ -42,6 +45,59 @@ def windows(size: int, *, window: int, stride: int) -> list[slice]:
     last = max(size - window, 0)
     starts = [*range(0, last, stride), last]
     return [slice(start, min(start + window, size)) for start in starts]
+
+
+class NamedClasses:
+    """Part of a model that refuses the names of another number of classes."""
+
+    def class_count(self) -> int:
+        """Return the number of classes K."""
+        raise NotImplementedError
+
+    @property
+    def dataset_meta(self) -> Mapping[str, Any]:
+        """`classes` and `palette`, each of K entries."""
+        try:
+            meta: Mapping[str, Any] = self.__dict__["_dataset_meta"]
+        except KeyError:
+            raise AttributeError("there is no dataset_meta before weights are loaded") from None
+        return meta
+
+    @dataset_meta.setter
+    def dataset_meta(self, meta: Mapping[str, Any] | None) -> None:
+        count = self.class_count()
+        given: Sequence[Any] = (meta or {}).get("classes") or ()
+        if meta is None or len(given) != count:
+            meta = names_of(count)
+            logger.info("%d class names do not fit %d classes: %s", len(given), count, meta["name"])
+        palette: Sequence[Any] = meta.get("palette") or ()
+        if len(palette) != count:
+            palette = [list(distinct_color(index)) for index in range(count)]
+        self.__dict__["_dataset_meta"] = {
+            "classes": list(meta["classes"]),
+            "palette": list(palette),
+        }
+
+
+def names_of(count: int) -> dict[str, Any]:
+    """Name classes by their number alone.
+
+    Args:
+        count: Number of classes.
+
+    Returns:
+        `name` of the data set of mmsegmentation that has as many, `classes` and `palette`; without
+        one, numbers and distinct colours.
+    """
+    for name in dataset_aliases:
+        classes = get_classes(name)
+        if len(classes) == count:
+            return {"name": name, "classes": classes, "palette": get_palette(name)}
+    return {
+        "name": "numbers",
+        "classes": [f"class {index}" for index in range(count)],
+        "palette": [list(distinct_color(index)) for index in range(count)],
+    }
 
 
 @MODELS.register_module()

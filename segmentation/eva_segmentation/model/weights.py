@@ -1,4 +1,9 @@
-"""Weights of segmentors, official or own: loaded completely or not at all."""
+"""Weights of segmentors, official or own: loaded completely or not at all.
+
+The head's names in the official files are those of mmsegmentation 0.x: the old attention modules
+are numbered, and the decoder's cross attention comes first. Taking 0 for self attention would load
+without any error, because the shapes are equal.
+"""
 
 import os
 import re
@@ -8,7 +13,40 @@ from torch import nn
 from eva_backbone import LoadReport
 from eva_backbone.checkpoints.loading import load_weights, read_weights
 from eva_backbone.checkpoints.registry import resolve_source
-from eva_segmentation.model.legacy_keys import modern_name
+
+_RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"^(pixel_decoder\.encoder\.layers\.\d+)\.attentions\.0\.", r"\1.self_attn."),
+        (r"^(transformer_decoder\.layers\.\d+)\.attentions\.0\.", r"\1.cross_attn."),
+        (r"^(transformer_decoder\.layers\.\d+)\.attentions\.1\.", r"\1.self_attn."),
+        (
+            r"^((?:pixel_decoder\.encoder|transformer_decoder)\.layers\.\d+)\.ffns\.0\.",
+            r"\1.ffn.",
+        ),
+    )
+)
+
+
+def modern_name(name: str, prefix: str = "decode_head.") -> str:
+    """Translate one name of a state dict.
+
+    Args:
+        name: Name in a file, of either version.
+        prefix: Text in front of the head's own names.
+
+    Returns:
+        The name in mmsegmentation 1.x; names outside the head and modern ones are unchanged.
+    """
+    if not name.startswith(prefix):
+        return name
+    local = name.removeprefix(prefix)
+    for pattern, replacement in _RULES:
+        local, found = pattern.subn(replacement, local)
+        if found:
+            break
+    return prefix + local
+
 
 _ADAPTER = r"backbone\.(spm\.|interactions\.|up\.|norm[1-4]\.|level_embed$)"
 _HEAD = r"(decode_head|auxiliary_head)\."

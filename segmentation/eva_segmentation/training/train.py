@@ -1,15 +1,12 @@
 """Command line of `segmentation/train.py`: mmengine's runner, with checks before it starts."""
 
-import argparse
-from functools import partial
+from collections.abc import Sequence
 
-from eva_openmmlab.config import command_line
-from eva_openmmlab.config.words import USUAL_SETTINGS, AnyOrderParser
-from eva_runs.commands import program_name
+from eva_openmmlab.command_line import training_parser
 from eva_segmentation.data import custom_data
 
 TASK = "segmentation"
-_EPILOG = """
+_EXAMPLES = """
 Examples:
 
 ADE20K from the official COCO-Stuff weights, 64 GPUs:
@@ -29,39 +26,16 @@ The demo, on two CPU cores:
 """
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Train as a config describes.
 
     Args:
-        argv: Command line; None for the one of the process.
+        arguments: Command line; None for the one of the process.
     """
-    args = command_line.parse(_parser(), argv, task=TASK, check=custom_data.check)
-    from eva_openmmlab.training.programs import run_training
+    parser = training_parser(TASK, custom_data, what="a segmentor", examples=_EXAMPLES)
+    args = parser.read(arguments, check=custom_data.check)
+    from eva_openmmlab.programs import run_training
 
-    configure = partial(command_line.configure_training, own_data=custom_data.apply)
     run_training(
-        args,
-        configure,
-        program=program_name("train.py"),
-        task=TASK,
-        sections="eva_segmentation.evaluation.sections",
+        args, custom_data.apply, task=TASK, sections="eva_segmentation.evaluation.sections"
     )
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = AnyOrderParser(
-        prog=program_name("train.py"),
-        usage="%(prog)s CONFIG [flags] [KEY=VALUE ...]",
-        description="Train a segmentor.",
-        settings=USUAL_SETTINGS,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    command_line.add_shared_arguments(parser, task=TASK)
-    command_line.add_training_arguments(parser)
-    custom_data.add_arguments(parser)
-    return parser
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,343 @@
+"""Label maps as files, the classes that their values stand for, and images of the same names.
+
+The small file that names the classes of own data:
+
+    ignore = [0, 255]              # label values without a class (default: [255])
+    image_ending = "_leftImg8bit"  # of file names, before the suffix; pairs agree in what is left
+    map_ending = "_labels"
+
+    [[classes]]
+    name = "road"
+    label = 7                      # value in the maps (default: the position, from 0)
+    color = [128, 64, 128]         # red, green, blue (default: one of many distinct colours)
+
+This module needs neither torch nor mmsegmentation.
+"""
+
+import colorsys
+import tomllib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eva_data.files import IMAGE_SUFFIXES, find_files
+from eva_data.holdout import held_out
+from eva_data.images import UnreadableImageError, image_size, open_image
+
+IGNORED = 255  # what the loss and the metric leave out
+_SHOWN = 3
+_DEEP = ("I;16", "I;16B", "I;16L")
+_MODES = ("1", "L", "P", "I", *_DEEP)  # one integer for each pixel
+LabelMap = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.int32]
+
+
+class LabelMapError(UnreadableImageError):
+    """A label map that cannot be used; the message names it."""
+
+
+def read_label_map(path: Path) -> LabelMap:
+    """Read the label values (H, W) of a file, palette or not.
+
+    Raises:
+        LabelMapError: A ValueError, if it is unreadable or does not hold integers.
+    """
+    try:
+        with open_image(path, name="it", decode=True) as stored:
+            mode = stored.mode
+            if mode in _MODES:
+                values = np.asarray(stored)
+                kind = {"1": np.uint8}.get(mode, np.uint16 if mode in _DEEP else values.dtype)
+                return values.astype(kind, copy=False)
+    except UnreadableImageError as error:
+        raise LabelMapError(f"cannot read {path} as a label map: {error}") from error
+    what = "fractions" if mode == "F" else "colours"
+    raise LabelMapError(
+        f"{path} holds {what} (mode {mode}); a label map has one integer for each pixel: "
+        f"replace {what} by numbers first"
+    )
+
+
+class LabelTable:
+    """Turns label values into class indices.
+
+    Args:
+        labels: Value of each class.
+        ignore: Values without a class.
+    """
+
+    def __init__(self, labels: Sequence[int], ignore: Sequence[int]) -> None:
+        self._table = np.full(max(*labels, *ignore) + 2, -1, np.int16)  # the last: beyond all
+        self._table[list(ignore)] = IGNORED
+        self._table[list(labels)] = np.arange(len(labels))
+
+    def __call__(self, values: LabelMap, path: Path | str) -> NDArray[np.uint8]:
+        """Find class indices (H, W) of label values; `IGNORED` where a pixel has no class.
+
+        Args:
+            values: Label values as `read_label_map` returns them.
+            path: Path of the file, for the message.
+
+        Raises:
+            LabelMapError: A ValueError, if a value neither belongs to a class nor is ignored.
+        """
+        indices = self._table[np.clip(values, 0, len(self._table) - 1)]
+        if indices.min(initial=0) < 0 or values.min(initial=0) < 0:
+            unknown = np.unique(values[(indices < 0) | (values < 0)]).tolist()
+            some = ", ".join(map(str, unknown[:_SHOWN])) + (", ..." if unknown[_SHOWN:] else "")
+            raise LabelMapError(
+                f"{path} has labels that are neither a class's nor ignored: {some}; name them in "
+                "the class file, or correct the map"
+            )
+        return indices.astype(np.uint8)
+
+
+_LARGEST_LABEL = 65535
+EXAMPLE = "it is a TOML file with, for each class, [[classes]] and below it a name such as 'road'"
+Color = tuple[int, int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassFile:
+    """Classes of a data set.
+
+    Attributes:
+        names: Names in the order of the model.
+        labels: Value of each class in the label maps.
+        colors: RGB colour of each class.
+        ignore: Values in the label maps without a class.
+        image_ending: End of the names of images, before the suffix.
+        map_ending: End of the names of label maps, before the suffix.
+    """
+
+    names: tuple[str, ...]
+    labels: tuple[int, ...]
+    colors: tuple[Color, ...]
+    ignore: tuple[int, ...] = (IGNORED,)
+    image_ending: str = ""
+    map_ending: str = ""
+
+
+def read_class_file(path: Path) -> ClassFile:
+    """Read and check the file.
+
+    Args:
+        path: TOML file as described at the top of this module.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it is wrong; the message names the entry.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no class file {path}")
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a TOML file: {error}") from error
+    _demand_known(content, ("ignore", "image_ending", "map_ending", "classes"), str(path))
+    entries = content.get("classes")
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ValueError(f"{path} has no entries [[classes]] with a name each; {EXAMPLE}")
+    if not 2 <= len(entries) <= IGNORED:
+        raise ValueError(f"{path} has {len(entries)} [[classes]]; from 2 to {IGNORED} are possible")
+    ignore = content.get("ignore", [IGNORED])
+    if not isinstance(ignore, list) or not all(_is_label(value) for value in ignore):
+        raise ValueError(f"{path}: ignore = {ignore!r} must be a list of labels such as [0, 255]")
+    for key in ("image_ending", "map_ending"):
+        if not isinstance(content.get(key, ""), str):
+            raise ValueError(f"{path}: {key} = {content[key]!r} must be text such as '_labels'")
+    names, labels, colors = _read_classes(entries, path)
+    for name, label in zip(names, labels, strict=True):
+        if label in ignore and "ignore" in content:
+            raise ValueError(f"{path}: label {label} of {name!r} is also in ignore = {ignore}")
+    return ClassFile(
+        names=names,
+        labels=labels,
+        colors=colors,
+        ignore=tuple(value for value in ignore if value not in labels),
+        image_ending=content.get("image_ending", ""),
+        map_ending=content.get("map_ending", ""),
+    )
+
+
+def _read_classes(
+    entries: Sequence[dict[str, Any]], path: Path
+) -> tuple[tuple[str, ...], tuple[int, ...], tuple[Color, ...]]:
+    names: list[str] = []
+    labels: list[int] = []
+    colors: list[Color] = []
+    with_label = sum("label" in entry for entry in entries)
+    if with_label not in (0, len(entries)):
+        raise ValueError(
+            f"{path}: {with_label} of {len(entries)} classes have a label: all or none"
+        )
+    for position, entry in enumerate(entries):
+        where = f"{path}, class {position + 1}"
+        _demand_known(entry, ("name", "label", "color"), where)
+        name, label = entry.get("name"), entry.get("label", position)
+        color = entry.get("color", distinct_color(position))
+        if not isinstance(name, str) or not name.strip():
+            raise ValueError(f"{where}: name = {name!r} must be text such as 'road'")
+        if not _is_label(label):
+            raise ValueError(f"{where}: label = {label!r} must be from 0 to {_LARGEST_LABEL}")
+        if name in names or label in labels:
+            value = f"name {name!r}" if name in names else f"label {label}"
+            raise ValueError(f"{where}: an earlier class has the {value} too")
+        parts = list(color) if isinstance(color, list | tuple) else []
+        if len(parts) != 3 or not all(_is_label(part) and part <= 255 for part in parts):
+            raise ValueError(f"{where}: color = {color!r} must be [red, green, blue], 0 to 255")
+        names.append(name)
+        labels.append(label)
+        colors.append((parts[0], parts[1], parts[2]))
+    return tuple(names), tuple(labels), tuple(colors)
+
+
+def _demand_known(entry: dict[str, Any], known: Sequence[str], where: str) -> None:
+    unknown = sorted(set(entry) - set(known))
+    if unknown:
+        raise ValueError(f"{where}: unknown {', '.join(unknown)}; there are {', '.join(known)}")
+
+
+def _is_label(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= _LARGEST_LABEL
+
+
+def distinct_color(position: int) -> Color:
+    """Choose a colour for the class at a position; neighbours differ clearly."""
+    hue = position * 0.61803398875 % 1  # golden ratio: new hues fall into the largest gaps
+    value = (0.95, 0.75, 0.55)[position % 3]
+    red, green, blue = (round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.75, value))
+    return red, green, blue
+
+
+def described(meta: Mapping[str, Any]) -> tuple[list[str], list[Color], list[int]]:
+    """List a data set's classes: their names, colours, and labels in files.
+
+    Args:
+        meta: `metainfo` of a data set of mmsegmentation; palette and labels are optional.
+    """
+    names = [str(name) for name in meta["classes"]]
+    palette = meta.get("palette") or [distinct_color(index) for index in range(len(names))]
+    colors = [(int(red), int(green), int(blue)) for red, green, blue in palette]
+    first = int(bool(meta.get("reduce_zero_label")))  # label 0 is not a class then
+    labels = meta.get("labels") or range(first, first + len(names))
+    return names, colors, [int(label) for label in labels]
+
+
+MAPS = (".bmp", ".png", ".tif", ".tiff")  # without loss
+_SAMPLE = 32  # pairs that are read before a run
+
+
+class Pair(NamedTuple):
+    """An image and its label map."""
+
+    image: Path
+    label_map: Path
+
+
+def find_pairs(
+    images: Path, maps: Path, *, image_ending: str = "", map_ending: str = ""
+) -> tuple[list[Pair], list[Path], list[Path]]:
+    """Pair the files of two folders by their names without ending and suffix.
+
+    Args:
+        images: Folder of images, searched through.
+        maps: Folder of label maps, with the same folders inside.
+        image_ending: End of the names of images, before the suffix.
+        map_ending: End of the names of label maps, before the suffix.
+
+    Returns:
+        The pairs in order of their names, images without a map, and maps without an image.
+
+    Raises:
+        FileNotFoundError: If a folder does not exist.
+        ValueError: If two files of a folder have the same name apart from the suffix.
+    """
+    pictures = _by_name(images, IMAGE_SUFFIXES, image_ending)
+    labels = _by_name(maps, MAPS, map_ending)
+    pairs = [Pair(pictures[name], labels[name]) for name in sorted(set(pictures) & set(labels))]
+    return (
+        pairs,
+        [pictures[name] for name in sorted(set(pictures) - set(labels))],
+        [labels[name] for name in sorted(set(labels) - set(pictures))],
+    )
+
+
+def _by_name(folder: Path, suffixes: Collection[str], ending: str) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}")
+    found: dict[str, Path] = {}
+    for file in find_files(folder, suffixes):
+        path = folder / file
+        if not path.stem.endswith(ending) or path.stem == ending:
+            continue
+        name = Path(file).with_name(path.stem.removesuffix(ending)).as_posix()
+        if name in found:
+            raise ValueError(f"{found[name]} and {path} have the same name apart from the suffix")
+        found[name] = path
+    return found
+
+
+def hold_out(pairs: Sequence[Pair], images: Path, share: float) -> tuple[list[Pair], list[Pair]]:
+    """Divide pairs by the names of their images, see `eva_data.holdout`.
+
+    Args:
+        pairs: The pairs.
+        images: Folder of the images.
+        share: Share that is held out.
+
+    Returns:
+        Pairs to train on and pairs to evaluate on.
+
+    Raises:
+        ValueError: If one of them would be empty.
+    """
+    names = (pair.image.relative_to(images).with_suffix("").as_posix() for pair in pairs)
+    chosen = held_out(names, share).tolist()
+    sides: tuple[list[Pair], list[Pair]] = [], []
+    for pair, held in zip(pairs, chosen, strict=True):
+        sides[held].append(pair)
+    return sides
+
+
+def check_pairs(images: Path, maps: Path, classes: ClassFile) -> list[Pair]:
+    """Pair two folders and look at a sample of the files, spread evenly.
+
+    Args:
+        images: Folder of images.
+        maps: Folder of label maps.
+        classes: Classes of the maps.
+
+    Returns:
+        All pairs.
+
+    Raises:
+        FileNotFoundError: If a folder does not exist.
+        ValueError: Naming the first thing that is wrong.
+    """
+    pairs, lonely, unused = find_pairs(
+        images, maps, image_ending=classes.image_ending, map_ending=classes.map_ending
+    )
+    if lonely or not pairs:
+        first = f", such as {lonely[0]}" if lonely else ""
+        example = f" ({unused[0].name} has no image)" if unused else ""
+        raise ValueError(
+            f"{len(lonely)} of {len(lonely) + len(pairs)} images in {images} have no label map of "
+            f"the same name in {maps}{first}{example}; different ends of the names are stated as "
+            "image_ending and map_ending in the class file"
+        )
+    table = LabelTable(classes.labels, classes.ignore)
+    for index in sorted({round(i * (len(pairs) - 1) / _SAMPLE) for i in range(_SAMPLE + 1)}):
+        pair = pairs[index]
+        values = read_label_map(pair.label_map)
+        size = image_size(pair.image, upright=True)
+        if size != values.shape:
+            raise ValueError(
+                f"{pair.image} is {size} (height, width) and its map {pair.label_map} "
+                f"{values.shape}: they must be equal"
+            )
+        table(values, pair.label_map)
+    return pairs

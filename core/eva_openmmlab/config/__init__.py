@@ -1,1 +1,0 @@
-"""Configs in files, and what a command line changes in them."""

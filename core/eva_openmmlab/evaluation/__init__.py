@@ -1,1 +1,0 @@
-"""What the reports of runs on mmengine have in common."""

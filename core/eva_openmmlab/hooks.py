@@ -1,0 +1,471 @@
+"""The hooks of a run: it stops, continues, saves and refuses as every trainer here does.
+
+docs/reliability.md has the promises. Recipes name both hooks, so that mmsegmentation's and
+mmdetection's own tools keep them too.
+"""
+
+import contextlib
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from mmengine.device import get_device
+from mmengine.dist import broadcast, is_main_process
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.model import MMDistributedDataParallel, is_model_wrapper, revert_sync_batchnorm
+from mmengine.registry import HOOKS, MODEL_WRAPPERS
+from mmengine.runner import BaseLoop
+from torch import Tensor, nn
+
+from eva_data.files import replacing, write_text
+from eva_openmmlab.loop import EVATrainLoop, protect_workers
+from eva_openmmlab.run_folder import (
+    EVALUATED,
+    RECORD,
+    SAYS,
+    has_run,
+    newest_checkpoint,
+    require_unused,
+    write_record,
+)
+from eva_openmmlab.weights import load_start
+from eva_report.terminal import SHOWN
+from eva_runs import processes
+from eva_runs.errors import NonFiniteError
+from eva_runs.fits import check_model, check_optimizer
+from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
+from eva_runs.messages import ANOTHER
+from eva_runs.output_folder import locked
+from eva_runs.record import record_start
+
+RUN = "eva_run"  # key of the place in the data
+PREDICTIONS = "inference/coco_instances_results"  # and .bbox.json or .segm.json
+MAX_SKIPPED = 40  # steps in a row without a scale that fits: 65,536 has become 6e-8
+_NAMED = 16  # images of a process in a message
+
+
+@HOOKS.register_module()
+class RunHook(Hook):
+    """Keeps the promises of a run on mmengine's runner.
+
+    A checkpoint of another run, or weights that do not fit, are refused. SIGTERM and SIGUSR1 end a
+    training with a checkpoint and exit code 75. All processes stop before the optimizer's step if a
+    loss or gradient is infinite or NaN. `load_from` may name an official file.
+    `env_cfg.matmul_precision` ("highest", "high") is the precision of float32 matrix products on a
+    GPU; "high" is TF32, which the official runs used without naming it.
+
+    Attributes:
+        claimed: Whether a program has reserved the work folder and recorded the start.
+        resumed: Checkpoint that this start continues from; None for none.
+    """
+
+    priority = 80  # after the schedules' step, before the checkpoint
+
+    def __init__(self) -> None:
+        self.claimed = False
+        self.resumed: Path | None = None
+        self._stop = StopSignal()
+        self._stack = contextlib.ExitStack()
+        self._finite: list[Tensor] = []  # of the losses since the last step
+        self._images: list[list[str]] = []
+        self._iteration = 0
+        self._stepped = False
+        self._skipped = 0
+
+    # ---- start -----------------------------------------------------------------------------------
+
+    def before_run(self, runner: Any) -> None:
+        """Reserve the folder, listen to signals, and find the checkpoint to continue from.
+
+        Args:
+            runner: The runner.
+
+        Raises:
+            ValueError: If the folder is in use or has a run.
+        """
+        precision = runner.cfg.get("env_cfg", {}).get("matmul_precision", "highest")
+        torch.set_float32_matmul_precision(precision)
+        trains, folder = isinstance(runner._train_loop, BaseLoop), Path(runner.work_dir)
+        if not self.claimed:
+            processes.on_main(lambda: self._claim(runner, folder, trains))
+        if not trains:
+            return
+        if isinstance(runner._train_loop, EVATrainLoop):
+            self._stack.enter_context(self._stop.listen())
+        if runner._resume:
+            self.resumed = processes.on_main(lambda: newest_checkpoint(self._folder(runner)))
+            runner._resume = self.resumed is not None
+            if self.resumed is None:
+                _say(runner, SAYS.nothing_to_resume(folder))
+            else:
+                runner._load_from = str(self.resumed)
+
+    def _claim(self, runner: Any, folder: Path, trains: bool) -> None:
+        if trains:
+            self._stack.enter_context(locked(folder))
+            if not runner._resume:
+                require_unused(folder)
+        continues = trains and has_run(folder)
+        record_start(folder, "training" if trains else "evaluation", continues=continues)
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Refuse what does not fit; mmengine would load what fits and log the rest.
+
+        Args:
+            runner: The runner.
+            checkpoint: Content of the file; of weights, what the model has afterwards.
+
+        Raises:
+            ValueError: If it does not fit.
+        """
+        model = _inner(runner.model)
+        if self.resumed is not None:
+            try:
+                self._check(runner, model, checkpoint)
+            except (ValueError, LookupError, TypeError, AttributeError) as error:
+                text = str(error) if isinstance(error, ValueError) else repr(error)
+                raise ValueError(f"{self.resumed} cannot be continued from: {text}") from None
+            return
+        model = getattr(model, "module", model)  # test-time augmentation wraps it
+        complete = not isinstance(runner._train_loop, BaseLoop)
+        report = load_start(model, runner._load_from, complete=complete)
+        if report.from_scratch:
+            runner.logger.warning("%s", report.from_scratch, extra=dict(SHOWN))
+        loaded = _inner(runner.model).state_dict()
+        checkpoint.clear()  # mmengine removes one "module." and loads the rest
+        checkpoint["state_dict"] = {f"module.{name}": value for name, value in loaded.items()}
+
+    def _check(self, runner: Any, model: nn.Module, content: dict[str, Any]) -> None:
+        parts = ("meta", "state_dict", "message_hub", "optimizer", "param_schedulers")
+        if missing := [name for name in parts if name not in content]:
+            raise ValueError(f"it is not the checkpoint of a run, it has no {', '.join(missing)}")
+        check_model(content["state_dict"], model)
+        check_optimizer(content["optimizer"], runner.optim_wrapper.optimizer)
+        own = [sorted(one.state_dict()) for one in runner.param_schedulers or []]
+        if [sorted(one) for one in content["param_schedulers"]] != own:
+            raise ValueError("it has other schedules than the config")
+        meta, loop = content["meta"], runner.train_loop
+        for name in ("iter", "epoch", "seed"):
+            if type(meta[name]) is not int or meta[name] < 0:
+                raise ValueError(f"its meta.{name} is {meta[name]!r}")
+        if meta["iter"] > loop.max_iters:
+            raise ValueError(f"it is at iteration {meta['iter']} of {loop.max_iters}")
+        meta.pop("config", None)  # mmengine would run it
+        self._keep_in_folder(runner, content["message_hub"]["runtime_info"])
+        if isinstance(loop, EVATrainLoop):
+            self._place(runner, loop, meta, content.get(RUN, {}))
+
+    def _place(
+        self, runner: Any, loop: EVATrainLoop, meta: dict[str, Any], saved: dict[str, Any]
+    ) -> None:
+        """Begin in the data where the checkpoint ends; say so where its order is another."""
+        now = loop.position(meta["iter"])
+        now["seed"] = meta["seed"]  # the runner's, from here on
+        loop.continue_at(
+            meta["iter"], int(saved.get("samples", meta["iter"] * loop.samples_of_a_batch))
+        )
+        if other := [name for name in now if name != "samples" and saved.get(name) != now[name]]:
+            runner.logger.warning(
+                "the order of the data is not that of a run without a break: %s",
+                ", ".join(f"{name} was {saved.get(name)} and is {now[name]}" for name in other),
+                extra=dict(SHOWN),
+            )
+
+    def _keep_in_folder(self, runner: Any, info: dict[str, Any]) -> None:
+        """Let a checkpoint name files of this folder alone; the run may have been moved."""
+        for name, value in info.items():
+            if name.startswith("best_ckpt"):
+                file = self._folder(runner) / Path(str(value)).name
+                info[name] = str(file) if file.name.startswith("best_") else None
+            elif name == "keep_ckpt_ids":
+                info[name] = [step for step in value if type(step) is int]
+
+    def before_train(self, runner: Any) -> None:
+        """Watch losses and gradients.
+
+        Args:
+            runner: The runner.
+
+        Raises:
+            ValueError: If head and data have different numbers of classes.
+        """
+        model, loader = _inner(runner.model), runner.train_dataloader
+        _check_classes(model, getattr(loader.dataset, "metainfo", None) or {})
+        model.register_forward_hook(self._see_losses)
+        runner.optim_wrapper.optimizer.register_step_pre_hook(self._before_step)
+        self._begin(runner)
+
+    def before_test(self, runner: Any) -> None:
+        """Let metrics leave their predictions for the report."""
+        _keep_predictions(runner.test_evaluator, Path(runner.work_dir))
+        self._begin(runner)
+
+    def before_val(self, runner: Any) -> None:
+        """Score what a checkpoint holds: the main process's statistics of batch norm."""
+        _keep_predictions(runner.val_evaluator, Path(runner.work_dir))
+        if runner.world_size > 1:
+            for value in runner.model.buffers():
+                broadcast(value)
+        protect_workers(runner.val_dataloader)
+
+    def _begin(self, runner: Any) -> None:
+        folder, trains = Path(runner.work_dir), isinstance(runner._train_loop, BaseLoop)
+        if is_main_process() and (trains or not (folder / RECORD).exists()):
+            write_record(folder, Path(runner.cfg.filename or f"{runner.timestamp}.py").name)
+
+    def after_run(self, runner: Any = None) -> None:
+        """Release the folder and the signals."""
+        self._stack.close()
+
+    # ---- steps -----------------------------------------------------------------------------------
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        """Note the images of a batch."""
+        samples = data_batch.get("data_samples", ()) if isinstance(data_batch, dict) else ()
+        self._images.append([str(getattr(one, "img_path", "an image")) for one in samples])
+        self._iteration = batch_idx + 1
+
+    def _see_losses(self, module: nn.Module, inputs: Any, losses: Any) -> None:
+        if not module.training or not isinstance(losses, dict):
+            return
+        values = [v for one in losses.values() for v in (one if isinstance(one, list) else [one])]
+        finite = [value.detach().isfinite().all() for value in values if isinstance(value, Tensor)]
+        self._finite.append(torch.stack(finite).all())
+
+    def _before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        """Look at gradients, which are the same on all processes."""
+        self._stepped = True
+        groups = optimizer.param_groups
+        found = [one.grad for group in groups for one in group["params"] if one.grad is not None]
+        largest = torch.nn.utils.get_total_norm(found, float("inf"))
+        if not largest.isfinite():
+            self._refuse("A gradient")
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Agree with the other processes whether to go on, after each step of the optimizer.
+
+        Args:
+            runner: The runner.
+            batch_idx: Number of the iteration, from 0.
+            data_batch: Not used.
+            outputs: Not used.
+
+        Raises:
+            NonFiniteError: If a loss was not finite, or no loss scale fits.
+            SystemExit: With 75, if a process was asked to stop.
+        """
+        if not runner.optim_wrapper.should_update():
+            return
+        bad = not bool(torch.stack(self._finite).all()) if self._finite else False
+        facts = torch.tensor([bad, self._stop.requested], dtype=torch.int32, device=get_device())
+        if runner.world_size > 1:
+            torch.distributed.all_reduce(facts)
+        any_bad, stop = map(bool, facts.tolist())
+        if any_bad:
+            self._refuse("The loss")
+        self._skipped = 0 if self._stepped else self._skipped + 1  # by a loss scale
+        half = getattr(runner.optim_wrapper, "cast_dtype", None) is not torch.bfloat16
+        if self._skipped > (MAX_SKIPPED if half else 0):
+            self._refuse(f"For {self._skipped} steps, whatever the loss scale, a gradient")
+        self._stepped, self._finite, self._images = False, [], []
+        if stop and batch_idx + 1 < runner.max_iters:
+            self._save_and_exit(runner, batch_idx + 1)
+
+    def _refuse(self, what: str) -> NoReturn:
+        """Name the images of the losses that are not finite, or of all."""
+        bad = [not bool(one) for one in self._finite]
+        own = [names for names, wrong in zip(self._images, bad, strict=False) if wrong]
+        found = processes.gather((own, self._images))
+        if any(one for one, _ in found):
+            what = "The loss" if what == "A gradient" else what
+        named = [one or ([] if any(o for o, _ in found) else every) for one, every in found]
+        places = "; ".join(
+            f"process {rank}: {', '.join([name for batch in names for name in batch][:_NAMED])}"
+            for rank, names in enumerate(named)
+            if names
+        )
+        raise NonFiniteError(SAYS.not_finite(what, self._iteration, f"these images of {places}"))
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Add the place in the data to a checkpoint."""
+        if isinstance(runner._train_loop, EVATrainLoop):
+            place = runner._train_loop.position(checkpoint["meta"]["iter"])
+            checkpoint[RUN] = place
+            checkpoint["meta"]["seed"] = place["seed"]
+
+    # ---- end -------------------------------------------------------------------------------------
+
+    def after_val_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
+        """Leave an evaluation, which is caught up, if this process was asked to stop."""
+        if self._stop.requested and isinstance(runner._train_loop, BaseLoop):
+            self._save_and_exit(runner, runner.iter, together=False)
+
+    def _save_and_exit(self, runner: Any, done: int, *, together: bool = True) -> NoReturn:
+        name = self._stop.received or ANOTHER
+        # once it is noted, what a launcher sends to those that are left has no effect
+        self._stop.received = name
+        hook = _checkpoint_hook(runner)
+        if Path(str(hook.last_ckpt)).name != hook.filename_tmpl.format(done):
+            meta = {"epoch": runner.epoch, "iter": done}
+            hook._save_checkpoint_with_step(runner, done, meta)
+        if together:
+            processes.barrier()  # the first process that ends takes the others along
+        _say(runner, SAYS.stopped(name, self.what_is_saved(runner)))
+        raise SystemExit(EXIT_RUN_AGAIN)
+
+    def what_is_saved(self, runner: Any) -> str:
+        """Say what of a training is saved, and how to go on.
+
+        Args:
+            runner: The runner.
+        """
+        newest = newest_checkpoint(self._folder(runner))
+        if newest is None:
+            return SAYS.saved("")
+        return SAYS.saved(newest.name, done=int(newest.stem.rpartition("_")[2]))
+
+    def _folder(self, runner: Any) -> Path:
+        """Return the folder of the checkpoints."""
+        hook = _checkpoint_hook(runner)
+        out = getattr(hook, "out_dir", None)
+        if out in (None, runner.work_dir):
+            return Path(runner.work_dir)
+        name = Path(runner.work_dir).name
+        return Path(out) if Path(out).name == name else Path(out) / name
+
+
+@MODEL_WRAPPERS.register_module()
+class CPUDataParallel(MMDistributedDataParallel):
+    """mmengine's wrapper for processes on CPUs, where SyncBN, which needs a GPU, gives way.
+
+    Args:
+        module: The model; each process then normalises its own batches.
+        device_ids: What the runner gives, without effect.
+    """
+
+    def __init__(self, module: nn.Module, device_ids: Any = None) -> None:
+        del device_ids
+        super().__init__(revert_sync_batchnorm(module), device_ids=None)
+
+
+@register_backend("complete_files")
+class CompleteFiles(LocalBackend):
+    """mmengine's local files, which are complete or not there.
+
+    Attributes:
+        outdated: Files to remove with `remove_outdated`, once what replaces them is complete.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outdated: list[str] = []
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        """Write a file completely or not at all.
+
+        Args:
+            obj: Content.
+            filepath: Its path.
+
+        Raises:
+            UnwritableError: If the disk is full or the folder gone, for example.
+        """
+        with replacing(Path(filepath)) as part:
+            part.write_bytes(obj)
+
+    def remove(self, filepath: str | Path) -> None:
+        """Note a file for removal."""
+        self.outdated.append(str(filepath))
+
+    def remove_outdated(self) -> None:
+        """Remove what was noted."""
+        while self.outdated:
+            Path(self.outdated.pop()).unlink(missing_ok=True)
+
+
+@HOOKS.register_module()
+class EVACheckpointHook(CheckpointHook):
+    """mmengine's `CheckpointHook` (same arguments), which never loses what it had before.
+
+    A file takes its name when it is complete, and an older one, or the best so far, goes last.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"backend_args": {"backend": "complete_files"}, **kwargs})
+
+    def after_val_epoch(self, runner: Any, metrics: dict[str, float]) -> None:
+        """Save the best weights, and note that this evaluation is finished.
+
+        Args:
+            runner: The runner.
+            metrics: Scores.
+        """
+        super().after_val_epoch(runner, metrics)
+        if is_main_process() and isinstance(runner._train_loop, BaseLoop):
+            write_text(Path(runner.work_dir) / EVALUATED, str(runner.iter))
+
+    def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict[str, Any]) -> None:
+        super()._save_checkpoint_with_step(runner, step, meta)
+        self._remove_outdated()
+
+    def _save_best_checkpoint(self, runner: Any, metrics: dict[str, float]) -> None:
+        missing = {*(self.key_indicators or ())} - {*metrics, "auto"}
+        if missing:  # mmdetection's metric gives none where nothing is detected
+            runner.logger.warning(
+                "the evaluation has not given %s: the best weights stay", ", ".join(missing)
+            )
+            return
+        super()._save_best_checkpoint(runner, metrics)
+        self._remove_outdated()
+
+    def _remove_outdated(self) -> None:
+        backend = getattr(self, "file_backend", None)
+        if isinstance(backend, CompleteFiles):  # else another store
+            backend.remove_outdated()
+
+
+def run_hook(runner: Any) -> RunHook:
+    """Return the `RunHook` of a runner, which it is given if its config has none."""
+    for hook in runner.hooks:
+        if isinstance(hook, RunHook):
+            return hook
+    hook = RunHook()
+    runner.register_hook(hook)
+    return hook
+
+
+def _checkpoint_hook(runner: Any) -> Any:
+    return next(hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
+
+
+def _inner(model: Any) -> Any:
+    return model.module if is_model_wrapper(model) else model
+
+
+def _say(runner: Any, sentence: str) -> None:
+    runner.logger.info("%s", sentence, extra=dict(SHOWN))
+
+
+def _keep_predictions(evaluator: Any, folder: Path) -> None:
+    """Let mmdetection's metrics of COCO's kind write their predictions below a folder."""
+    for metric in evaluator.metrics:
+        if getattr(metric, "outfile_prefix", "") is None:
+            metric.outfile_prefix = str(folder / PREDICTIONS)
+
+
+def _check_classes(model: Any, metainfo: Any) -> None:
+    """Refuse a head of fewer classes, which fails in its loss, or of more, which learns nothing."""
+    names, roi_head = metainfo.get("classes"), getattr(model, "roi_head", None)
+    heads = [getattr(model, "decode_head", None)]
+    heads += [getattr(roi_head, name, None) for name in ("bbox_head", "mask_head")]
+    for head in heads:
+        for one in head if isinstance(head, nn.ModuleList) else [head]:
+            count = getattr(one, "num_classes", None)
+            if names and count is not None and count != len(names):
+                raise ValueError(
+                    f"num_classes of {type(one).__name__} is {count} and the training data have "
+                    f"{len(names)} classes: they must be equal"
+                )

@@ -1,0 +1,274 @@
+"""The training data as a function of a seed and a position, and the loop that reads them so.
+
+mmengine ties each augmentation to the random state of a worker, which cannot be restored. Here the
+sampler numbers what it draws, a sample seeds all generators from (seed, number) before it is
+loaded, a step from (seed, iteration, rank), and a run that continues skips what it has seen
+without loading it. No random state has to be saved, and the number of workers changes nothing.
+"""
+
+from collections.abc import Callable, Iterator, Sized
+from functools import partial
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import get_rank, get_world_size
+from mmengine.hooks import CheckpointHook
+from mmengine.registry import LOOPS
+from mmengine.runner import IterBasedTrainLoop
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from eva_openmmlab.run_folder import EVALUATED, SAYS
+from eva_report.terminal import SHOWN
+from eva_runs.interruption import leave_signals_to_the_run
+from eva_runs.seeding import seed_all
+
+SAMPLE, STEP = range(2)  # what a random number is for: first part of its key
+Draw = tuple[int, int]  # number in the stream; index of the sample
+_KEPT = (
+    *("num_workers", "collate_fn", "pin_memory", "timeout", "multiprocessing_context"),
+    *("generator", "prefetch_factor", "persistent_workers"),
+)
+
+
+class NumberedSampler(Sampler[Draw]):
+    """The draws of this process, numbered over all processes, without end.
+
+    Args:
+        sampler: Indexes of this process; a finite one is taken again for each epoch.
+        rank: Rank of this process.
+        processes: Number of processes of the run.
+
+    Attributes:
+        start: Draws of this process to skip.
+    """
+
+    def __init__(self, sampler: Any, *, rank: int, processes: int) -> None:
+        self.sampler, self.rank, self.processes = sampler, rank, processes
+        self.start = 0
+
+    def __iter__(self) -> Iterator[Draw]:
+        numbers = count(self.rank, self.processes)
+        return islice(zip(numbers, self._indexes(), strict=False), self.start, None)
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def _indexes(self) -> Iterator[int]:
+        for epoch in count():
+            if hasattr(self.sampler, "set_epoch"):
+                self.sampler.set_epoch(epoch)
+            index = None
+            for index in self.sampler:
+                yield int(index)
+            if index is None:
+                raise ValueError("the training data have no samples for this process")
+
+
+class NumberedDataset(Dataset[Any]):
+    """Samples by draw; the number seeds whatever its transforms draw.
+
+    Args:
+        dataset: Dataset by index; its other attributes are found here too.
+        seed: The run's seed.
+    """
+
+    def __init__(self, dataset: Any, seed: int) -> None:
+        self.dataset, self.seed = dataset, seed
+
+    def __getitem__(self, draw: Draw) -> Any:
+        number, index = draw
+        seed_all(self.seed, SAMPLE, number)
+        return self.dataset[index]
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("dataset", "seed"):  # not there yet, while a worker unpickles it
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+
+def numbered_loader(
+    loader: DataLoader[Any], *, seed: int, rank: int, processes: int
+) -> DataLoader[Any]:
+    """Rebuild a loader for training, with draws that are numbered and seeded.
+
+    Args:
+        loader: Loader as mmengine builds it, of a map-style dataset in batches of one size.
+        seed: The run's seed.
+        rank: Rank of this process.
+        processes: Number of processes of the run.
+
+    Returns:
+        The loader; its `sampler` is a `NumberedSampler`.
+
+    Raises:
+        ValueError: If samples cannot be numbered.
+    """
+    if loader.batch_size is None or not isinstance(loader.dataset, Sized):
+        raise ValueError(
+            "train_dataloader must have a batch_size and a dataset with a length: with its own "
+            "batch_sampler a run could not continue where it was"
+        )
+    numbered = DataLoader(
+        NumberedDataset(loader.dataset, seed),
+        sampler=NumberedSampler(loader.sampler, rank=rank, processes=processes),
+        batch_size=loader.batch_size,
+        drop_last=loader.drop_last,
+        worker_init_fn=loader.worker_init_fn,
+        **{name: getattr(loader, name) for name in _KEPT},
+    )
+    protect_workers(numbered)
+    return numbered
+
+
+def protect_workers(loader: DataLoader[Any]) -> None:
+    """Let the workers of a loader leave signals to the run, before they start; see `end_workers`.
+
+    Args:
+        loader: The loader.
+    """
+    then = loader.worker_init_fn
+    if not (isinstance(then, partial) and then.func is _start_worker):
+        loader.worker_init_fn = partial(_start_worker, then=then)
+
+
+def _start_worker(worker: int, *, then: Callable[[int], None] | None) -> None:
+    leave_signals_to_the_run(worker)
+    if then is not None:
+        then(worker)
+
+
+def end_workers(*iterators: Any) -> None:
+    """End the workers of loaders' iterators: they ignore SIGTERM, and Python would wait for them.
+
+    Args:
+        *iterators: Iterators, and None for those that were not begun.
+    """
+    for iterator in iterators:
+        getattr(iterator, "_shutdown_workers", lambda: None)()
+
+
+def run_seed(runner: Any) -> int:
+    """Return the seed of a run, the same on all processes."""
+    different = runner._randomness_cfg.get("diff_rank_seed", False)
+    return int(runner.seed) - (get_rank() if different else 0)
+
+
+@LOOPS.register_module()
+class EVATrainLoop(IterBasedTrainLoop):
+    """mmengine's `IterBasedTrainLoop` (same arguments), in which a sample owns its random numbers.
+
+    With `RunHook` and `EVACheckpointHook` a continued run computes what one without a break would,
+    and catches up on an evaluation that was cut off.
+
+    Attributes:
+        was_over: Whether for this start nothing was left to do.
+
+    Raises:
+        ValueError: If checkpoints would fall between two steps of the optimizer.
+    """
+
+    def __init__(self, runner: Any, dataloader: Any, *args: Any, **kwargs: Any) -> None:
+        seed = run_seed(runner)
+        loader = runner.build_dataloader(dataloader, seed=seed)
+        numbered = numbered_loader(loader, seed=seed, rank=get_rank(), processes=get_world_size())
+        super().__init__(runner, numbered, *args, **kwargs)
+        self.samples_of_a_batch = int(numbered.batch_size or 1) * get_world_size()
+        self.was_over = False
+        self._first = (0, 0)  # iteration and sample (over all processes) of this start
+        self._require_whole_steps()
+
+    def position(self, iteration: int) -> dict[str, int]:
+        """Return what the order of the data depends on, and how far it has come.
+
+        Args:
+            iteration: Number of iterations that are done.
+        """
+        done, sample = self._first
+        return {
+            "seed": run_seed(self.runner),
+            "samples_of_a_batch": self.samples_of_a_batch,
+            "images": len(self.dataloader.dataset),
+            "samples": sample + (iteration - done) * self.samples_of_a_batch,
+        }
+
+    def continue_at(self, iteration: int, samples: int) -> None:
+        """Begin where a checkpoint ends.
+
+        Args:
+            iteration: Iterations that are done.
+            samples: Samples that have been seen, over all processes.
+        """
+        batch = self.samples_of_a_batch
+        self._first = iteration, -(-samples // batch) * batch
+
+    def run(self) -> Any:
+        """Train to the last iteration.
+
+        Returns:
+            The model.
+
+        Raises:
+            SystemExit: From `RunHook`, if a process was asked to stop.
+        """
+        runner = self.runner
+        runner.call_hook("before_train")
+        runner.call_hook("before_train_epoch")
+        seed, sampler = run_seed(runner), self.dataloader.sampler  # a resumed run has its own seed
+        self.dataloader.dataset.seed = seed
+        if hasattr(sampler.sampler, "seed"):
+            sampler.sampler.seed = seed
+        sampler.start = self._first[1] // get_world_size()
+        try:
+            if self._iter and self._is_due() and self._evaluated() != self._iter:
+                runner.logger.info("catching up on the evaluation after iteration %d", self._iter)
+                runner.val_loop.run()
+            elif self._iter >= self._max_iters:
+                self.was_over = True
+                finished = SAYS.finished(Path(runner.work_dir), self._max_iters)
+                runner.logger.info("%s", finished, extra=dict(SHOWN))
+            while self._iter < self._max_iters and not self.stop_training:
+                runner.model.train()
+                batch = next(self.dataloader_iterator)
+                seed_all(seed, STEP, self._iter, get_rank())  # loading draws numbers as well
+                self.run_iter(batch)
+                self._decide_current_val_interval()
+                if self._is_due():
+                    runner.val_loop.run()
+        finally:
+            val = getattr(getattr(runner, "_val_loop", None), "dataloader", None)
+            end_workers(self.dataloader_iterator._iterator, getattr(val, "_iterator", None))
+        runner.call_hook("after_train_epoch")
+        runner.call_hook("after_train")
+        return runner.model
+
+    def _is_due(self) -> bool:
+        return (
+            self.runner.val_loop is not None
+            and self._iter >= self.val_begin
+            and (self._iter % self.val_interval == 0 or self._iter == self._max_iters)
+        )
+
+    def _evaluated(self) -> int:
+        """Return the iteration after which the latest evaluation was finished."""
+        try:
+            return int((Path(self.runner.work_dir) / EVALUATED).read_text())
+        except (OSError, ValueError):
+            return -1
+
+    def _require_whole_steps(self) -> None:
+        """Refuse checkpoints between two steps: they would lack the gradients."""
+        batches = self.runner.cfg.get("optim_wrapper", {}).get("accumulative_counts", 1)
+        intervals = {"train_cfg.val_interval": self.val_interval}
+        for hook in self.runner.hooks:
+            if isinstance(hook, CheckpointHook) and not hook.by_epoch:
+                intervals["default_hooks.checkpoint.interval"] = hook.interval
+        for name, interval in intervals.items():
+            if 0 < interval < self._max_iters and interval % batches:
+                raise ValueError(
+                    f"{name}={interval} must be a multiple of optim_wrapper.accumulative_counts="
+                    f"{batches}: a checkpoint holds no half of a step"
+                )

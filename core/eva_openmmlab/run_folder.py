@@ -1,0 +1,97 @@
+"""What lies in the work folder of a run: numbered checkpoints, and its record with the config.
+
+Nothing heavy is imported: programs look here before they begin.
+"""
+
+import json
+import re
+from pathlib import Path
+
+from eva_data.files import write_text
+from eva_runs.messages import RunSentences
+
+SAYS = RunSentences(unit="iteration", resume="--resume", output="--work-dir")
+LATEST = "last_checkpoint"  # mmengine's
+RECORD = "run.json"
+EVALUATED = "last_evaluation"
+_NUMBER = re.compile(r"iter_(\d+)\.pth")
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """List the numbered checkpoints in a folder, the newest first."""
+    found = [(match, path) for path in folder.glob("*") if (match := _NUMBER.fullmatch(path.name))]
+    return [path for match, path in sorted(found, key=lambda pair: -int(pair[0][1]))]
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """Find the checkpoint to continue from; the folder may have been moved or copied since.
+
+    Args:
+        folder: Folder of the checkpoints.
+
+    Returns:
+        The one that `last_checkpoint` names, else the one with the highest number; None for a
+        folder without any.
+
+    Raises:
+        FileNotFoundError: If the named one is missing.
+    """
+    tag = folder / LATEST
+    noted = tag.read_text(encoding="utf-8", errors="replace").strip() if tag.is_file() else ""
+    if not noted:  # no write of it was ever finished
+        return next(iter(checkpoints(folder)), None)
+    here = folder / Path(noted).name
+    if not here.is_file():
+        raise FileNotFoundError(
+            f"{tag} names {noted}, which is not there; name another checkpoint in it, or remove it "
+            "to begin from the start"
+        )
+    return here
+
+
+def has_run(folder: Path) -> bool:
+    """Return whether a work folder holds a run that could be continued."""
+    return (folder / LATEST).exists() or bool(checkpoints(folder))
+
+
+def require_unused(folder: Path) -> None:
+    """Refuse a work folder that has a run.
+
+    Raises:
+        ValueError: If it has one.
+    """
+    if has_run(folder):
+        newest = next(iter(checkpoints(folder)), None)
+        raise ValueError(SAYS.used(folder, checkpoint=newest.name if newest else ""))
+
+
+def write_record(folder: Path, config: str) -> None:
+    """Note that a run has begun, and which file of its folder is its config.
+
+    Args:
+        folder: Work folder.
+        config: Name of the file.
+
+    Raises:
+        UnwritableError: If the disk is full or the folder read-only, for example.
+    """
+    write_text(folder / RECORD, json.dumps({"config": config}) + "\n")
+
+
+def config_of_run(place: Path) -> Path | None:
+    """Find the config that a run saved: the file that its record names, and no other.
+
+    Args:
+        place: Work folder of the run, or a file in it.
+
+    Returns:
+        The config; None beside a file or in a folder that is not of a run.
+    """
+    folder = place if place.is_dir() else place.parent
+    try:
+        name = json.loads((folder / RECORD).read_text(encoding="utf-8"))["config"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if not isinstance(name, str) or Path(name).name != name:
+        return None
+    return folder / name if (folder / name).is_file() else None

@@ -1,1 +1,0 @@
-"""What programs on mmengine say on the terminal, and `log.txt` for the rest."""

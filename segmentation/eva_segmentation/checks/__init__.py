@@ -1,1 +1,0 @@
-"""Checks of images and label maps for semantic segmentation."""

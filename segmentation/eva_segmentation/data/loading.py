@@ -1,0 +1,223 @@
+"""A dataset of two folders, and the transforms that read and pad images and label maps."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmseg.datasets import BaseSegDataset
+from mmseg.datasets.transforms import LoadAnnotations
+from mmseg.registry import DATASETS, TRANSFORMS
+
+from eva_data.images import UnreadableImageError, inspect_image
+from eva_data.label_maps import (
+    IGNORED,
+    LabelMapError,
+    LabelTable,
+    find_pairs,
+    hold_out,
+    read_label_map,
+)
+from eva_openmmlab.pictures import LoadPicture
+
+
+@DATASETS.register_module()
+class PairedFolders(BaseSegDataset):
+    """Images in one folder, label maps of the same names in another; suffixes may differ.
+
+    Args:
+        images: Folder of images, searched through.
+        maps: Folder of label maps.
+        image_ending: End of the names of images, before the suffix.
+        map_ending: End of the names of label maps, before the suffix.
+        val_share: Share of the pairs that is held out of training; None for none.
+        held_out: Whether these are the pairs that are held out, and not the others.
+        **options: Further arguments of mmsegmentation's `BaseSegDataset`, such as `metainfo` with
+            `classes` and `palette`, `pipeline` and `test_mode`.
+    """
+
+    def __init__(
+        self,
+        *,
+        images: str,
+        maps: str,
+        image_ending: str = "",
+        map_ending: str = "",
+        val_share: float | None = None,
+        held_out: bool = False,
+        **options: Any,
+    ) -> None:
+        self._folders = (Path(images), Path(maps))
+        self._val_share, self._held_out = val_share, held_out
+        self._endings = {"image_ending": image_ending, "map_ending": map_ending}
+        super().__init__(**options)
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """List the pairs.
+
+        Raises:
+            ValueError: If there are no pairs.
+        """
+        images, maps = self._folders
+        pairs, _, _ = find_pairs(images, maps, **self._endings)
+        if not pairs:
+            raise ValueError(f"{images} and {maps} have no names in common")
+        if self._val_share is not None:
+            pairs = hold_out(pairs, images, self._val_share)[self._held_out]
+        return [
+            {
+                "img_path": str(pair.image),
+                "seg_map_path": str(pair.label_map),
+                "label_map": None,
+                "reduce_zero_label": False,
+                "seg_fields": [],
+            }
+            for pair in pairs
+        ]
+
+
+_LARGEST = 255  # label of mmsegmentation
+# for all of mmsegmentation, also its inferencer: same arguments, same pixels of sound files
+TRANSFORMS.register_module(name="LoadImageFromFile", module=LoadPicture)
+
+
+@TRANSFORMS.register_module()
+class LoadCheckedAnnotations(LoadAnnotations):
+    """mmsegmentation's `LoadAnnotations` (same arguments), which refuses what does not fit.
+
+    A label map of another size than its picture would be trained on, and labels above 255 would
+    become others. A picture without label map, as of an inferencer, goes through.
+    """
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Add the class indices as `gt_seg_map` (H, W), if the record names a label map.
+
+        Args:
+            results: Record, with `seg_map_path` in training and tests.
+
+        Raises:
+            LabelMapError: A ValueError, if the file cannot be read or has another size.
+        """
+        if "seg_map_path" not in results:
+            return results
+        read: dict[str, Any] = super().transform(results)
+        return read
+
+    def _load_seg_map(self, results: dict[str, Any]) -> None:
+        path, size = results["seg_map_path"], tuple(results["ori_shape"])
+        if self.backend_args:
+            super()._load_seg_map(results)
+            found = results["gt_seg_map"].shape
+        else:
+            found = _header(path)
+        if found != size:
+            raise LabelMapError(
+                f"{path} is {found} (height, width) and its picture {results['img_path']} "
+                f"{size}: they must be equal"
+            )
+        if not self.backend_args:
+            try:
+                super()._load_seg_map(results)
+            except (OSError, SyntaxError, ValueError) as error:
+                raise LabelMapError(f"cannot read {path} as a label map: {error}") from error
+
+
+def _header(path: str) -> tuple[int, int]:
+    """Read height and width of a label map; of the odd ones the values are looked at."""
+    try:
+        facts = inspect_image(path, decode=False)
+    except UnreadableImageError as error:
+        raise LabelMapError(str(error)) from error
+    usual = facts.mode in ("1", "L", "P")
+    if not usual and (largest := int(read_label_map(Path(path)).max(initial=0))) > _LARGEST:
+        raise LabelMapError(
+            f"{path} has the label {largest}; mmsegmentation has labels up to {_LARGEST}: give the "
+            "data as your own, with a class file"
+        )
+    return facts.height, facts.width
+
+
+@TRANSFORMS.register_module()
+class LoadLabelMap(BaseTransform):
+    """Reads a label map, and refuses labels that nobody named.
+
+    In place of mmsegmentation's `LoadAnnotations`, for which an unknown label is one more class or
+    crashes the loss.
+
+    Args:
+        labels: Value of each class in the files, in the order of the classes.
+        ignore: Values without a class.
+    """
+
+    def __init__(self, *, labels: Sequence[int], ignore: Sequence[int]) -> None:
+        self._table = LabelTable(labels, ignore)
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Add the class indices as `gt_seg_map` (H, W), if the record names a label map.
+
+        Args:
+            results: Record with `ori_shape` of the picture, and `seg_map_path` in training and
+                tests.
+
+        Raises:
+            LabelMapError: A ValueError, if the file cannot be read, has an unknown label or another
+                size than the picture.
+        """
+        if "seg_map_path" not in results:
+            return results
+        path = results["seg_map_path"]
+        values = read_label_map(Path(path))
+        if values.shape != tuple(results["ori_shape"]):
+            raise LabelMapError(
+                f"{path} is {values.shape} (height, width) and its picture {results['img_path']} "
+                f"{tuple(results['ori_shape'])}: they must be equal"
+            )
+        results["gt_seg_map"] = self._table(values, path)
+        results["seg_fields"].append("gt_seg_map")
+        return results
+
+
+@TRANSFORMS.register_module()
+class PadShortSide(BaseTransform):
+    """Enlarges a picture to the window of a sliding test, with zeros below and to the right.
+
+    The official multi-scale test pads the raw picture, so that the border is black for the model.
+    mmsegmentation's data preprocessor pads after normalisation, which gives the mean colour.
+    `padding_size` is what the segmentor cuts off again: name it in `meta_keys` of
+    `PackSegInputs`.
+
+    Args:
+        size: Least height and width.
+
+    Raises:
+        ValueError: If the size is below 1.
+    """
+
+    def __init__(self, *, size: int) -> None:
+        if size < 1:
+            raise ValueError(f"size must be at least 1, got {size}")
+        self.size = size
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Pad the picture, and its label map if that was loaded before.
+
+        Args:
+            results: Record with `img` (H, W, 3).
+
+        Returns:
+            The same, with `padding_size` as (left, right, top, bottom) and `pad_shape`.
+        """
+        height, width = results["img"].shape[:2]
+        below, right = max(self.size - height, 0), max(self.size - width, 0)
+        margins = ((0, below), (0, right))
+        if below or right:
+            results["img"] = np.pad(results["img"], (*margins, (0, 0)))
+            for key in results.get("seg_fields", ()):
+                results[key] = np.pad(results[key], margins, constant_values=IGNORED)
+        results["padding_size"] = [0, right, 0, below]
+        results["pad_shape"] = results["img"].shape[:2]
+        return results
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(size={self.size})"

@@ -1,0 +1,100 @@
+"""Flags, settings and other words in any order; weights that bring their config along."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from eva_openmmlab import command_line
+from eva_openmmlab.command_line import demo_parser, named_model
+from eva_openmmlab.run_folder import write_record
+
+OWN = SimpleNamespace(add_arguments=lambda parser, training=True: None)
+TASK, RECIPE = "segmentation", "demo/mask2former_eva_debug"
+
+
+@pytest.fixture
+def read():
+    """Function: the words of an evaluation."""
+    parser = command_line.test_parser(TASK, OWN, what="a segmentor")
+    parser.add_argument("--tta", action="store_true")
+    return lambda *words: parser.read(words, check=lambda args: None)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Folder of a run, with a config and a checkpoint."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "mine.py").write_text("model = dict()\n")
+    (folder / "iter_3.pth").write_bytes(b"")
+    write_record(folder, "mine.py")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "RECIPE run --tta --work-dir out --cfg-options a=1 b.c=[2,3]",
+        "--cfg-options a=1 b.c=[2,3] RECIPE run --tta --work-dir out",
+        "--cfg-options a=1 --tta RECIPE b.c=[2,3] --work-dir out run",
+        "a=1 RECIPE --work-dir=out b.c=[2,3] --weights run --tta",
+    ],
+)
+def test_the_order_of_words_does_not_matter(read, line):
+    args = read(*line.replace("RECIPE", RECIPE).split())
+    assert (args.config.stem, args.weights, args.work_dir) == (RECIPE[5:], "run", "out")
+    assert args.settings == {"a": "1", "b.c": "[2,3]"}
+    assert args.tta
+    assert not args.of_run
+
+
+def test_a_file_with_an_equals_sign_is_a_file(read, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lr=0.1.pth").touch()
+    assert read(RECIPE, "lr=0.1.pth").weights == "lr=0.1.pth"
+
+
+def test_the_folder_of_a_run_and_its_checkpoints_bring_their_config(read, run):
+    for place in (run, run / "iter_3.pth"):
+        args = read(str(place))
+        assert (args.config, args.weights, args.of_run) == (run / "mine.py", str(place), True)
+        found = named_model([str(place), "a.jpg", "0"], task=TASK)
+        assert found == (run / "mine.py", str(place), [Path("a.jpg"), Path("0")])
+        assert named_model(["*.jpg"], task=TASK, named=str(place))[0] == run / "mine.py"
+    assert named_model([RECIPE, str(run), "a.jpg"], task=TASK)[0].stem == RECIPE[5:]
+    assert named_model([RECIPE, "a.jpg"], task=TASK, named=str(run))[0].stem == RECIPE[5:]
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "named"),
+    [
+        ("RECIPE run --work-dri out", 2, "--work-dri"),
+        ("RECIPE run a b", 2, "a"),
+        ("", 2, "weights"),
+        ("demo/mask2former_eva_debgu run", 1, "demo/mask2former_eva_debug"),
+        ("eva_debug", 1, "eva_debug"),
+        ("RECIPE run --data-root none", 1, "none"),
+    ],
+)
+def test_a_mistake_ends_the_program_and_is_named(read, line, code, named, capsys):
+    with pytest.raises(SystemExit) as end:
+        read(*line.replace("RECIPE", RECIPE).split())
+    assert end.value.code == code
+    assert named in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [[RECIPE], [RECIPE, "w.pth"], ["mask2former_eva_debg", "w.pth", "a.jpg"], ["."]]
+)
+def test_what_a_demo_lacks_is_an_error(words, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=words[0]):
+        named_model(words, task=TASK)
+
+
+def test_flags_of_a_demo_stand_anywhere():
+    words = ["--output", "out", "run", "--overwrite", "a.jpg", "--device", "cpu", "b.jpg"]
+    args = demo_parser("", "", task=TASK).parse_intermixed_args(words)
+    assert args.words == ["run", "a.jpg", "b.jpg"]
+    assert (args.output, args.overwrite, args.device) == (Path("out"), True, "cpu")

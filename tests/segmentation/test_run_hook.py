@@ -1,0 +1,135 @@
+"""Losses and gradients that are not finite stop a run before the optimizer's step."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from torch import nn
+
+from eva_openmmlab import hooks
+from eva_openmmlab.hooks import RunHook
+from eva_runs.errors import NonFiniteError
+from eva_segmentation.model.segmentor import EVASegmentor
+from eva_segmentation.training import train
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_a_run_stops_before_the_step_and_names_the_images(
+    where, tiny_run, fails, monkeypatch, tmp_path
+):
+    loss, seen = EVASegmentor.loss, []
+
+    def spoilt(self, inputs, samples):
+        losses = loss(self, inputs, samples)
+        seen.append([sample.img_path for sample in samples])
+        if len(seen) == 3:
+            factor = self.decode_head.conv_seg.bias.sum() * 0 + 1
+            if where == "gradient":
+                factor.register_hook(lambda gradient: gradient * float("nan"))
+            else:
+                factor = factor * float("nan")
+            losses = {name: value * factor for name, value in losses.items()}
+        return losses
+
+    monkeypatch.setattr(EVASegmentor, "loss", spoilt)
+    line = fails(train, tiny_run / "tiny.py", "--work-dir", tmp_path)
+    assert all(name in line for name in (where, "iteration 3", *seen[2]))
+    assert (tmp_path / "last_checkpoint").read_text().endswith("iter_2.pth")
+    state = torch.load(tmp_path / "iter_2.pth", weights_only=False)["state_dict"]
+    assert all(value.isfinite().all() for value in state.values())
+    assert not list(tmp_path.glob("best_*"))
+
+
+class Layer(nn.Linear):
+    def forward(self, value, **_):
+        return {"loss": super().forward(value).sum()}
+
+
+@pytest.fixture
+def hooked():
+    """Function: a layer with an optimizer's wrapper, watched by a hook; steps on a batch."""
+
+    def make(wrap):
+        layer, hook = Layer(2, 1), RunHook()
+        wrapper = wrap(torch.optim.SGD(layer.parameters(), 0.1))
+        data = SimpleNamespace(dataset=None)
+        runner = SimpleNamespace(
+            model=layer, train_dataloader=data, optim_wrapper=wrapper, work_dir="", world_size=1,
+            max_iters=100, _train_loop=None,
+        )  # fmt: skip
+        hook._begin = lambda runner: None
+        hook.before_train(runner)
+        done = []
+
+        def step(value=1.0, gradient=None):
+            samples = [SimpleNamespace(img_path=f"{len(done)}.png")]
+            hook.before_train_iter(runner, len(done), {"data_samples": samples})
+            loss = layer(torch.full((1, 2), value))["loss"]
+            if gradient is not None:
+                loss.register_hook(lambda _: torch.tensor(gradient))
+            wrapper.update_params(loss)
+            hook.after_train_iter(runner, len(done))
+            done.append(loss)
+
+        return layer, wrapper, hook, step
+
+    return make
+
+
+def test_all_batches_of_a_step_count(hooked):
+    layer, _, _, step = hooked(lambda one: OptimWrapper(one, accumulative_counts=2))
+    before = layer.weight.clone()
+    step(float("inf"))  # no step, and nothing is said yet
+    with pytest.raises(NonFiniteError, match=r"iteration 2, .* of process 0: 0\.png$"):
+        step()
+    assert torch.equal(layer.weight, before)
+
+
+def test_a_request_to_stop_is_obeyed_at_a_step(hooked, monkeypatch):
+    *_, hook, step = hooked(lambda one: OptimWrapper(one, accumulative_counts=2))
+    stopped = []
+    monkeypatch.setattr(hook, "_save_and_exit", lambda runner, done: stopped.append(done))
+    hook._stop.received = "SIGTERM"
+    step()
+    assert stopped == []
+    step()
+    assert stopped == [2]
+
+
+@pytest.fixture
+def scaled(hooked, monkeypatch):
+    """The same with a loss scale, as on a GPU."""
+    amp = "mmengine.optim.optimizer.amp_optimizer_wrapper"
+    monkeypatch.setattr(f"{amp}.is_cuda_available", lambda: True)
+    cpu = lambda **options: torch.amp.GradScaler("cpu", **options)  # noqa: E731
+    monkeypatch.setattr(f"{amp}.GradScaler", cpu)
+    return hooked(lambda one: AmpOptimWrapper(optimizer=one))
+
+
+def test_a_loss_scale_skips_steps_that_overflow(scaled):
+    layer, wrapper, _, step = scaled
+    before, scale = layer.weight.clone(), wrapper.loss_scaler.get_scale()
+    for _ in range(hooks.MAX_SKIPPED):
+        step(gradient=float("inf"))
+    assert torch.equal(layer.weight, before)
+    assert wrapper.loss_scaler.get_scale() == scale / 2**hooks.MAX_SKIPPED
+    for gradient in (1.0, float("inf"), float("inf")):
+        step(gradient=gradient)
+    assert not torch.equal(layer.weight, before)
+
+
+def test_a_loss_scale_that_fits_nothing_ends_the_run(scaled):
+    *_, step = scaled
+    for _ in range(hooks.MAX_SKIPPED):
+        step(gradient=float("inf"))
+    with pytest.raises(NonFiniteError, match=f"{hooks.MAX_SKIPPED + 1} steps"):
+        step(gradient=float("inf"))
+
+
+def test_a_loss_that_is_not_finite_ends_a_run_with_a_scale(scaled):
+    layer, _, _, step = scaled
+    before = layer.weight.clone()
+    with pytest.raises(NonFiniteError, match="loss"):
+        step(float("nan"))
+    assert torch.equal(layer.weight, before)
