@@ -33,10 +33,7 @@ def commit(root: Path) -> str:
     """
     if not (root / ".git").exists():
         return ""
-    described = _describe(root)
-    if described is None:  # no git, or not the owner's process: the files still say which
-        described = _head(root / ".git")
-    digest, dash, _ = described.partition("-")
+    digest, dash, _ = _describe(root).partition("-")
     return f"commit {digest}{', modified' if dash else ''}" if digest else ""
 
 
@@ -98,7 +95,7 @@ def process_began(now: float) -> float:
         return now
 
 
-def _describe(root: Path) -> str | None:
+def _describe(root: Path) -> str:
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         done = subprocess.run(
@@ -109,31 +106,9 @@ def _describe(root: Path) -> str | None:
             check=True,
             env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
         )
-    except (OSError, subprocess.SubprocessError):
-        return None
+    except (OSError, subprocess.SubprocessError):  # no git, or another user's checkout
+        return ""
     return done.stdout.strip()
-
-
-def _head(folder: Path) -> str:
-    """Read the commit of `.git`, a folder or the file of a work tree."""
-    with contextlib.suppress(OSError, ValueError):
-        if folder.is_file():
-            place = folder.read_text().removeprefix("gitdir:").strip()
-            folder = folder.parent / place
-        head = (folder / "HEAD").read_text().strip()
-        name = head.removeprefix("ref:").strip()
-        if name == head:
-            return head[:12]
-        shared = folder
-        if (folder / "commondir").is_file():
-            shared = folder / (folder / "commondir").read_text().strip()
-        for place_of in (folder, shared):
-            if (place_of / name).is_file():
-                return (place_of / name).read_text().strip()[:12]
-        for line in (shared / "packed-refs").read_text().splitlines():
-            if line.endswith(f" {name}"):
-                return line[:12]
-    return ""
 
 
 def _gpus(device: str) -> list[str]:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eva_data.files import home_expanded
-from eva_runs.command_line.slips import SlipError
 
 TASKS = (
     "detection",
@@ -49,7 +48,7 @@ _PARTS = frozenset(  # folders of a data set's parts, which do not name it
 )
 
 
-class NoRecipeError(SlipError):
+class NoRecipeError(ValueError):
     """A name that no recipe has."""
 
 

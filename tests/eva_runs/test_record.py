@@ -134,7 +134,7 @@ def test_the_command_of_a_module(monkeypatch):
     assert called() == "python -m eva_pretrain x"
 
 
-def test_the_commit_of_a_checkout(tmp_path, monkeypatch):
+def test_the_commit_of_a_checkout(tmp_path):
     def git(*arguments):
         identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
         command = ["git", "-C", str(tmp_path), *identity, *arguments]
@@ -149,12 +149,6 @@ def test_the_commit_of_a_checkout(tmp_path, monkeypatch):
     assert machine.commit(tmp_path) == f"commit {digest}"
     (tmp_path / "file").write_text("b")
     assert machine.commit(tmp_path) == f"commit {digest}, modified"
-    git("worktree", "add", "-q", str(tmp_path / "other"))
-    monkeypatch.setattr(machine, "_describe", lambda _: None)  # no git
-    assert machine.commit(tmp_path) == f"commit {digest}"
-    assert machine.commit(tmp_path / "other") == f"commit {digest}"
-    git("pack-refs", "--all")
-    assert machine.commit(tmp_path) == f"commit {digest}"
 
 
 def test_hardware_names_gpus_only_where_they_compute(monkeypatch):
