@@ -31,7 +31,6 @@ from eva_data.files import (
     require_free,
 )
 from eva_data.inputs import Job, Plan, plan_jobs, written_name
-from eva_detection.inference.memory import parse_bytes
 from eva_detection.training.output_folder import check_unused, last_checkpoint
 from eva_report.demos import refuse, run_demo
 from eva_runs.commands import ended, program_name
@@ -292,8 +291,6 @@ def _demo_parser() -> argparse.ArgumentParser:
     text = "least score of what is shown and written (default: %(default)s)"
     add("--score-threshold", type=probability, default=0.5, help=text)
     add("--device", help='"cuda", "cuda:1" or "cpu" (default: from the recipe)')
-    text = "memory for weights and forward pass, such as 8GiB (default: no limit)"
-    add("--max-memory", type=parse_bytes, metavar="SIZE", help=text)
     add("--overwrite", action="store_true", help="replace earlier results")
     return parser
 
@@ -384,7 +381,6 @@ def _detect(
             score_threshold=args.score_threshold,
             device=args.device,
             overrides=args.opts,
-            max_memory=args.max_memory,
         )
     except (ValueError, FileNotFoundError) as error:
         refuse(parser, error)

@@ -254,7 +254,6 @@ def test_weights_that_are_not_there(run_demo, demo_data, tmp_path):
     ("option", "message"),
     [
         *((f"--score-threshold={text}", "--score-threshold") for text in ("1.5", "-0.1", "much")),
-        *((f"--max-memory={text}", "--max-memory") for text in ("much", "0", "8 apples")),
     ],
 )
 def test_numbers_are_checked(option, message, capsys):
@@ -317,15 +316,6 @@ def test_a_recipe_and_weights_before_the_pictures(words, model, inputs, tmp_path
     found = [str(one) if one is not None else None for one in (args.config_file, args.weights)]
     assert found == [one and one.replace("RECIPE", recipe) for one in model]
     assert [str(one) for one in args.inputs] == [one.replace("RECIPE", recipe) for one in inputs]
-
-
-def test_max_memory_that_is_too_small(run_demo, demo_data, tmp_path):
-    scene = next((demo_data / "digit_scenes/coco/val").iterdir())
-    code, text = run_demo(scene, "--output", tmp_path / "out", "--max-memory", "5MiB")
-    assert code == 2
-    assert "px needs about" in text.splitlines()[-1]
-    assert "Traceback" not in text
-    assert not (tmp_path / "out").exists()
 
 
 def test_a_full_disk_gets_a_sentence_and_leaves_nothing(tmp_path):

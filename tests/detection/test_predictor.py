@@ -10,9 +10,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 from pycocotools import mask as rle
 
-from eva_backbone import rel_pos
 from eva_detection.inference import predictor as predictor_module
-from eva_detection.inference.memory import MemoryLimitError
 from eva_detection.inference.predictor import Category, Predictor, find_categories
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
@@ -259,40 +257,3 @@ def test_numbers_for_a_data_set_that_is_not_registered(tiny_config, caplog):
     cfg = tiny_config("dataloader.test.dataset.names=nowhere", "model.roi_heads.num_classes=1")
     assert find_categories(cfg) == ((1, "0"),)
     assert "'nowhere'" in caplog.text
-
-
-def test_max_memory(build, picture):
-    """A limit that is wide enough changes nothing; the canvas is checked before any picture."""
-    assert _same(build(max_memory=2**30)(picture), build()(picture))
-    with pytest.raises(MemoryLimitError, match=r"128x128 px needs about .* max_memory is 5 MiB"):
-        build(max_memory=5 * 2**20)
-
-
-def test_max_memory_chooses_the_chunk_of_a_larger_canvas(build, picture, monkeypatch):
-    """Resized to 512 px; the entire map of a head at once would take 128 MiB."""
-    monkeypatch.setattr(rel_pos, "CACHE_ELEMENTS", 2**26)
-    resize = "dataloader.test.mapper.augmentations.0"
-    larger = (
-        "model.backbone.square_pad=512",
-        f"{resize}.short_edge_length=512",
-        f"{resize}.max_size=512",
-    )
-    limited = build(*larger, max_memory=80 * 2**20)
-    chosen = []
-
-    def remember(elements):
-        chosen.append(elements)
-        return rel_pos.attention_chunk(elements)
-
-    monkeypatch.setattr("eva_detection.inference.predictor.attention_chunk", remember)
-    found, expected = limited(picture), build(*larger)(picture)
-    assert chosen[1] is None
-    assert 0 < chosen[0] < 64**4 / 2
-    torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=1e-5)
-    torch.testing.assert_close(
-        found.pred_boxes.tensor, expected.pred_boxes.tensor, rtol=0, atol=1e-3
-    )
-    canvas = np.zeros((8000, 12000, 3), np.uint8)
-    limited._augment.augs.clear()
-    with pytest.raises(MemoryLimitError, match=r"12000x12000 px needs about \d+"):
-        limited(canvas)

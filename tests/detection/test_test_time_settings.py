@@ -187,5 +187,3 @@ def test_predictor(build, repository, tiny_overrides, picture, tmp_path):
     torch.testing.assert_close(*boxes, atol=1e-3, rtol=0)
     two = load("test.aug.min_sizes=[112,144]")(picture)
     assert not torch.equal(two.scores, expected.scores)
-    with pytest.raises(ValueError, match="max_memory is for one size"):
-        load("test.aug.min_sizes=[128]", max_memory=2**34)

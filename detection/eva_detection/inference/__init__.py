@@ -1,1 +1,1 @@
-"""A trained detector at work: prediction, the demo, test-time augmentation, memory, export."""
+"""A trained detector at work: prediction, the demo, test-time augmentation, export."""

@@ -30,7 +30,6 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor, nn
 
-from eva_backbone.rel_pos import attention_chunk
 from eva_data.files import DEMO_IMAGE_SUFFIXES
 from eva_data.images import UnreadableImageError, read_rgb
 from eva_data.inputs import Job, predicted
@@ -39,7 +38,6 @@ from eva_detection.command_line import require_config
 from eva_detection.config.recipes import update_each
 from eva_detection.config.settings import load_recipe
 from eva_detection.data.mapper import Augmentations
-from eva_detection.inference.memory import canvas_of, choose_chunk
 from eva_detection.inference.test_time_augmentation import with_test_time_augmentation
 from eva_detection.model.weights import load_initial_weights
 from eva_report.detection_demo import Detections, detect_files
@@ -66,11 +64,9 @@ class Predictor:
         augmentations: What the test images go through, such as a resize.
         categories: Id and name of each class, in the model's order.
         score_threshold: Detections below it are left out.
-        max_memory: Bytes that weights and the forward pass may take, by an estimate; attention
-            takes chunks where that helps. None for no limit.
 
     Raises:
-        ValueError: If the threshold is not in [0, 1], or the model's canvas needs more memory.
+        ValueError: If the threshold is not in [0, 1].
     """
 
     def __init__(
@@ -80,17 +76,13 @@ class Predictor:
         augmentations: Sequence[Any],
         categories: Sequence[Category],
         score_threshold: float = 0.5,
-        max_memory: int | None = None,
     ) -> None:
         if not 0 <= score_threshold <= 1:
             raise ValueError(f"score_threshold must be in [0, 1], got {score_threshold}")
         self.model: Any = model.eval()
         self.categories = tuple(categories)
         self.score_threshold = score_threshold
-        self.max_memory = max_memory
         self._augment = Augmentations(list(augmentations))
-        # the smallest canvas, before the first picture
-        self._chunk({"image": torch.empty(3, 1, 1), "height": 0, "width": 0})
 
     @classmethod
     def from_config(
@@ -101,7 +93,6 @@ class Predictor:
         score_threshold: float = 0.5,
         device: str | None = None,
         overrides: Sequence[str] = (),
-        max_memory: int | None = None,
     ) -> "Predictor":
         """Build the detector of a LazyConfig and load its weights.
 
@@ -116,12 +107,10 @@ class Predictor:
             overrides: Config values as on the command line, such as
                 "model.roi_heads.use_soft_nms=True", or "test.aug.min_sizes=[1280,1536]" for
                 test-time augmentation.
-            max_memory: Bytes that weights and the forward pass may take; see `Predictor`.
 
         Raises:
             ValueError: If the weights do not fit or lack a part, the threshold is not in [0, 1],
-                the model's canvas needs more memory, `max_memory` meets `test.aug`, nothing reads
-                an override, there is no such recipe, or the device cannot be used.
+                nothing reads an override, there is no such recipe, or the device cannot be used.
             FileNotFoundError: If the weights are missing.
         """
         cfg = load_recipe(config_file, overrides)
@@ -140,15 +129,12 @@ class Predictor:
         model.to(place)
         load_initial_weights(model, os.fspath(weights), complete=True)
         detector = with_test_time_augmentation(cfg, model)
-        if detector is not model and max_memory is not None:
-            raise ValueError("max_memory is for one size: it does not work with test.aug")
         resize = instantiate(cfg.dataloader.test.mapper.augmentations)
         return cls(
             detector,
             augmentations=resize if detector is model else (),  # it resizes the image itself
             categories=find_categories(cfg),
             score_threshold=score_threshold,
-            max_memory=max_memory,
         )
 
     @classmethod
@@ -195,7 +181,6 @@ class Predictor:
         Raises:
             UnreadableImageError: A ValueError, if the file or picture cannot be read.
             ValueError: If the array is not such an image, or there are no pictures in the folder.
-            MemoryLimitError: If the picture needs more than `max_memory`.
         """
         return predicted(
             self._detect, image, suffixes=DEMO_IMAGE_SUFFIXES, unreadable=UnreadableImageError
@@ -203,7 +188,7 @@ class Predictor:
 
     def _detect(self, image: ImageLike) -> Instances:
         sample = self.prepare(image)
-        with torch.inference_mode(), attention_chunk(self._chunk(sample)):
+        with torch.inference_mode():
             instances = self.model([sample])[0]["instances"].to("cpu")
         return instances[self._chosen(instances.scores)]
 
@@ -218,7 +203,7 @@ class Predictor:
         """
         sample = self.prepare(image)
         height, width = sample["height"], sample["width"]
-        with torch.inference_mode(), attention_chunk(self._chunk(sample)):
+        with torch.inference_mode():
             found = self.model.inference([sample], do_postprocess=False)[0]
             step = max(1, _PASTED_AT_ONCE // (height * width))
             starts = range(0, max(1, len(found)), step)
@@ -241,11 +226,7 @@ class Predictor:
             The score; None if all are below 0.01.
         """
         sample = self.prepare(image)
-        with (
-            torch.inference_mode(),
-            attention_chunk(self._chunk(sample)),
-            self._lower_thresholds(),
-        ):
+        with torch.inference_mode(), self._lower_thresholds():
             scores = self.model.inference([sample], do_postprocess=False)[0].scores
         return float(scores.max()) if len(scores) else None
 
@@ -287,15 +268,6 @@ class Predictor:
         order = scores.argsort(descending=True, stable=True)
         # maskness rescoring lowers scores after the model's own threshold
         return order[scores[order] >= self.score_threshold]
-
-    def _chunk(self, sample: dict[str, Any]) -> int | None:
-        """Choose the chunk of attention that `max_memory` allows for an input."""
-        if self.max_memory is None:
-            return None
-        height, width = sample["image"].shape[1:]
-        canvas = canvas_of(self.model.backbone, height, width)
-        picture = (sample["height"], sample["width"])
-        return choose_chunk(self.model, canvas=canvas, picture=picture, limit=self.max_memory)
 
 
 def _encoded(raw: Instances, height: int, width: int) -> tuple[Instances, list[dict[str, Any]]]:
