@@ -171,11 +171,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def require_recipe(args: argparse.Namespace) -> Path:
-    """Find the recipe of a command line.
-
-    Raises:
-        ValueError: If it names none, or there is no such recipe.
-    """
+    """Find the recipe of a command line."""
     if not args.config_file:
         example = "demo/cascade_mask_rcnn_vitdet_eva_debug"
         raise ValueError(f"name a recipe, such as {example}; `eva recipes detection` lists them")
@@ -183,11 +179,7 @@ def require_recipe(args: argparse.Namespace) -> Path:
 
 
 def read_own_data(args: argparse.Namespace) -> spec.DetectionData:
-    """Read the data that the flags name, once in a process; nothing without.
-
-    Raises:
-        ValueError: If flags are missing or the files are not right.
-    """
+    """Read the data that the flags name, once in a process; nothing without."""
     flags = spec.named_data(args)
     shared = getattr(args, "val_fraction", None) is not None
     named = {"train_annotations", "train_images"} & {*flags} and not shared
@@ -207,11 +199,7 @@ def _check_weights(source: str, *, detector: bool) -> None:
 
 
 def config_of_run(weights: str | os.PathLike[str]) -> Path | None:
-    """Find the config that a training has left with its weights.
-
-    Args:
-        weights: Folder of a run, or a file of weights in it, also with `~`.
-    """
+    """Find the config that a training has left with its weights."""
     place = home_expanded(weights)
     file = (place if place.is_dir() else place.parent) / SAVED
     return file if place.exists() and file.is_file() else None
@@ -240,11 +228,7 @@ def require_config(
 
 
 def require_detector(weights: str | os.PathLike[str]) -> None:
-    """Refuse weights whose name says that they are a backbone, before anything is read.
-
-    Raises:
-        ValueError: If they are.
-    """
+    """Refuse weights whose name says that they are a backbone, before anything is read."""
     if names_backbone(weights) and not Path(weights).exists():
         raise ValueError(
             f"{os.fspath(weights)} holds a backbone (a pre-trained ViT), not a detector: train one "
@@ -253,14 +237,7 @@ def require_detector(weights: str | os.PathLike[str]) -> None:
 
 
 def train(arguments: Sequence[str] | None = None) -> None:
-    """Train or evaluate; exits with 75 if a signal stopped it after a checkpoint.
-
-    Args:
-        arguments: Arguments; by default the process's.
-
-    Raises:
-        SystemExit: If it does not succeed; the reason was printed.
-    """
+    """Train or evaluate; exits with 75 if a signal stopped it after a checkpoint."""
     args = parse(arguments)
     with ending(program_name("train_net.py")):
         check(args)
@@ -305,14 +282,7 @@ def _add_model(parser: argparse.ArgumentParser, *, required: bool = False) -> No
 
 
 def demo(arguments: Sequence[str] | None = None) -> None:
-    """Detect objects in images, folders and videos.
-
-    Args:
-        arguments: Arguments; by default the process's.
-
-    Raises:
-        SystemExit: If something could not be read; the reason was printed.
-    """
+    """Detect objects in images, folders and videos."""
     parser = _demo_parser()
     args = parser.parse_intermixed_args(arguments)
     words = args.inputs
@@ -424,14 +394,7 @@ def _export_parser() -> argparse.ArgumentParser:
 
 
 def export(arguments: Sequence[str] | None = None) -> None:
-    """Write a detector, or its backbone, for other programs.
-
-    Args:
-        arguments: Arguments; by default the process's.
-
-    Raises:
-        SystemExit: If it cannot be written; the reason was printed.
-    """
+    """Write a detector, or its backbone, for other programs."""
     parser = _export_parser()
     args = parser.parse_args(arguments)
     complete = args.form == "torchscript"

@@ -143,12 +143,10 @@ def get(
     source = cfg.MODEL.WEIGHTS if yacs else OmegaConf.select(cfg, "train.init_checkpoint")
     if trained:
         source = published_file(config_path)
+    if yacs:
+        cfg.MODEL.DEVICE = place
     with no_init_weights() if source else contextlib.nullcontext():
-        if yacs:
-            cfg.MODEL.DEVICE = place
-            model = build(cfg, "model", build_model)
-        else:
-            model = build(cfg.model, "model")
+        model = build(cfg, "model", build_model) if yacs else build(cfg.model, "model")
     load_initial_weights(model, source or "", complete=trained)
     return model.to(place)
 

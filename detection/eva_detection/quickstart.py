@@ -28,17 +28,7 @@ _WHERE = {  # words of `eva` -> the same as a program of a checkout, and as code
 
 
 def main(arguments: Sequence[str] | None = None, *, repository: Path | None = None) -> None:
-    """Run the quick start; the same command continues one that was interrupted.
-
-    Args:
-        arguments: Arguments; by default the process's.
-        repository: Root of the checkout, where `tools/` and `detection/` are; None looks for one
-            around this package. Without a checkout the results are in the current folder.
-
-    Raises:
-        SystemExit: If a step fails, with its exit code: 75 if a signal stopped it after a
-            checkpoint.
-    """
+    """Run the quick start; the same command continues one that was interrupted."""
     if repository is None:
         repository = _ABOVE if (_ABOVE / CONFIG).is_file() else Path.cwd()
     args = _parse(repository, arguments)

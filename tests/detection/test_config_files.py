@@ -136,7 +136,7 @@ def test_names_that_a_config_cannot_hold(name):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "it is empty"),
+        ("", "not a LazyConfig"),
         ("[1, 2]", "not a LazyConfig"),
         ("a: [", "while parsing"),
         ("a: !!foo 3", "constructor"),

@@ -63,6 +63,10 @@ _NAME = re.compile(r"[A-Za-z]\w*(\.(?!__)[A-Za-z_]\w*)+")
 _REFERENCE = re.compile(r"\$\{\.*[\w.\[\]-]+\}")  # to another value; no resolver such as oc.env
 _MAX_BYTES, _MAX_VALUES = 4 * 2**20, 1_000_000
 _PYTHON = "tag:yaml.org,2002:python/"
+_DAMAGE = (
+    *(yaml.YAMLError, OmegaConfBaseException),
+    *(ValueError, TypeError, KeyError, RecursionError),
+)
 _YACS = frozenset({"MODEL", "_BASE_", "DATASETS", "SOLVER"})
 
 
@@ -84,24 +88,26 @@ def load_config_file(file: str | os.PathLike[str]) -> DictConfig:
         SyntaxError: If a recipe is not valid Python.
     """
     path = Path(file)
-    if "://" in os.fspath(file) or path.suffix not in (".py", ".yaml", ".yml"):
+    python = path.suffix == ".py"
+    if "://" in os.fspath(file) or not (python or path.suffix in (".yaml", ".yml")):
         raise ValueError(f"{file} is not a local file in Python (.py) or YAML (.yaml, .yml)")
     require_regular_file(path)
-    if path.suffix == ".py":
+    if python:
         imports = builtins.__import__
         try:
             return LazyConfig.load(str(path))
         finally:
             builtins.__import__ = imports  # detectron2 leaves its own there if a recipe fails
-    if path.stat().st_size > _MAX_BYTES:
-        raise ValueError(f"{file} has {path.stat().st_size:,} bytes; a config has few")
     try:
-        content = _read_yaml(path.read_text(encoding="utf-8"))
+        size = path.stat().st_size
+        content = _read_yaml(path.read_text(encoding="utf-8")) if size <= _MAX_BYTES else size
         if not isinstance(content, dict) or not _YACS.isdisjoint(content):
-            raise ValueError("it is not a LazyConfig; one of yacs is for detectron2's own trainers")
+            raise ValueError(
+                f"{size:,} bytes are not a LazyConfig; one of yacs is for detectron2's own trainers"
+            )
         _check(content, "")
         return OmegaConf.create(content, flags={"allow_objects": True})
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
+    except _DAMAGE as error:
         raise ValueError(f"{file} is not a config: {' '.join(str(error).split())}") from error
 
 
@@ -119,15 +125,7 @@ def is_yacs(file: str | os.PathLike[str]) -> bool:
 
 
 def apply_overrides(cfg: DictConfig, overrides: Iterable[str]) -> None:
-    """Apply settings of the command line; a value must stay of its kind.
-
-    Args:
-        cfg: The config, changed in place.
-        overrides: `key=value` strings.
-
-    Raises:
-        ValueError: For the first one that cannot be applied, with the reason.
-    """
+    """Apply settings of the command line; a value must stay of its kind."""
     for text in overrides:
         key = text.partition("=")[0].lstrip("+")
         try:
@@ -180,10 +178,9 @@ def _read_yaml(text: str) -> Any:
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
-        if node is None:
-            raise ValueError("it is empty")
-        _count(node, {})
-        return loader.construct_document(node)
+        if node is not None:
+            _count(node, {})
+        return node and loader.construct_document(node)
     finally:
         loader.dispose()
 
@@ -245,21 +242,15 @@ def _function(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
 def _partial(loader: _Loader, node: yaml.Node) -> functools.partial[Any]:
     """Make a partial of `args: [function]` and `state: (function, arguments, named, ...)`."""
     content = loader.construct_mapping(node, deep=True)
-    state: Any = content.get("state")
-    if not isinstance(state, tuple) or len(state) != 4:
-        raise ValueError("it holds a functools.partial of another form than Python's")
-    function, arguments, named, _ = state
+    function, arguments, named, _ = content["state"]
     plain = isinstance(arguments, tuple) and isinstance(named, dict) and len(content) == 2
     if not (callable(function) and plain and all(isinstance(name, str) for name in named)):
-        raise ValueError("it holds a functools.partial of another form than Python's")
+        raise ValueError(f"it holds a functools.partial of {content}")
     return functools.partial(function, *arguments, **named)
 
 
 def _shape(loader: _Loader, node: yaml.Node) -> ShapeSpec:
-    content = loader.construct_mapping(node, deep=True)
-    if not all(value is None or isinstance(value, int) for value in content.values()):
-        raise ValueError(f"it holds a ShapeSpec of {content}")
-    return ShapeSpec(**content)
+    return ShapeSpec(**loader.construct_mapping(node, deep=True))
 
 
 def _unknown(loader: _Loader, suffix: str, node: yaml.Node) -> Any:

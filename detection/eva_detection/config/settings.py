@@ -68,15 +68,7 @@ def load_config(args: argparse.Namespace) -> tuple[DictConfig, list[str]]:
 
 
 def load_recipe(config_file: str | os.PathLike[str], overrides: Iterable[str] = ()) -> DictConfig:
-    """Load a config with overrides, for a program that only builds its model.
-
-    Args:
-        config_file: The recipe, by path or by name below `detection/configs`.
-        overrides: `key=value` strings of the command line.
-
-    Raises:
-        ValueError: If it is not there or not a config, cannot work, or nothing reads an override.
-    """
+    """Load a config with overrides, for a program that only builds its model."""
     overrides = list(overrides)
     cfg = load_config_file(find_recipe("detection", config_file))
     with resolving():
@@ -137,14 +129,7 @@ def check_config(cfg: DictConfig, *, trains: bool, processes: int = 1) -> None:
 
 
 def check_classes(cfg: DictConfig) -> None:
-    """Refuse a number of classes that is not that of own data.
-
-    Args:
-        cfg: The config with its overrides.
-
-    Raises:
-        ValueError: If they differ.
-    """
+    """Refuse a number of classes that is not that of own data."""
     stated = OmegaConf.select(cfg, "dataloader.test.dataset.categories")
     count = OmegaConf.select(cfg, "model.roi_heads.num_classes")
     if stated and len(stated) != count:
@@ -170,14 +155,7 @@ def _check_evaluator(cfg: DictConfig) -> None:
 
 
 def check_compression(train: DictConfig) -> None:
-    """Refuse gradients sent as fp16 without a loss scale: below 6e-8 they would become 0.
-
-    Args:
-        train: The section of the config.
-
-    Raises:
-        ValueError: If another precision goes with `ddp.fp16_compression`.
-    """
+    """Refuse gradients sent as fp16 without a loss scale: below 6e-8 they would become 0."""
     precision = train.amp.get("precision", "fp16") if train.amp.enabled else "fp32"
     if train.ddp.get("fp16_compression", False) and precision != "fp16":
         raise ValueError(
@@ -215,19 +193,7 @@ def images_per_step(cfg: DictConfig) -> int:
 
 
 def scale_lr(cfg: DictConfig, *, reference: int, overrides: Iterable[str]) -> str:
-    """Apply the linear rule: the learning rate grows with the images of a step.
-
-    Args:
-        cfg: The config with its overrides, changed in place.
-        reference: Images of a step that the recipe's learning rate is for.
-        overrides: `key=value` strings of the command line.
-
-    Returns:
-        What was changed, for the log.
-
-    Raises:
-        ValueError: If the learning rate is given as well.
-    """
+    """Apply the linear rule: the learning rate grows with the images of a step."""
     if any(text.lstrip("+").startswith("optimizer.lr=") for text in overrides):
         raise ValueError("--scale-lr scales the recipe's optimizer.lr: give one of the two")
     images, before = images_per_step(cfg), cfg.optimizer.lr

@@ -36,18 +36,7 @@ PAPER: Mapping[str, Scores] = {  # Table 8b of arXiv 2211.07636
 
 
 def read_scores(coco: Path, lvis: Path) -> dict[str, tuple[float, float]]:
-    """Read the AP of each task that both evaluations have.
-
-    Args:
-        coco: `results.json` on COCO.
-        lvis: `results.json` on LVIS.
-
-    Returns:
-        Task -> AP on COCO and on LVIS.
-
-    Raises:
-        ValueError: If the files have no task with an AP in common.
-    """
+    """Read the AP of each task that both evaluations have."""
     first, second = (_read_ap(file) for file in (coco, lvis))
     scores = {task: (first[task], second[task]) for task in first if task in second}
     if not scores:
@@ -90,15 +79,7 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def shared_images(lvis: Mapping[str, Any], coco: Mapping[str, Any]) -> dict[str, Any]:
-    """Take the part of an LVIS set whose images a COCO set has; ids are the same in both.
-
-    Args:
-        lvis: Content of an LVIS file.
-        coco: Content of a COCO file.
-
-    Raises:
-        ValueError: If the first is not an LVIS file, or they share no image.
-    """
+    """Take the part of an LVIS set whose images a COCO set has; ids are the same in both."""
     ids = {image["id"] for image in coco["images"]}
     images = [image for image in lvis["images"] if image["id"] in ids]
     if not images or not all("neg_category_ids" in image for image in images):

@@ -7,7 +7,6 @@ import math
 import shutil
 import tempfile
 import weakref
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -36,7 +35,6 @@ from eva_detection.evaluation.predictions import (
     Predictions,
     PredictionWriter,
     cap_per_class,
-    only_known,
     write_results,
 )
 
@@ -48,8 +46,10 @@ FIXED_DETECTIONS_PER_CLASS = 10_000  # arXiv 2102.01066
 TASKS = tuple(kind + end for kind in ("bbox", "segm", "boundary") for end in ("", FIXED))
 
 
-class _Evaluator(DatasetEvaluator, ABC):
-    """Base of the two evaluators: everything but the rules of scoring.
+class CocoEvaluator(DatasetEvaluator):
+    """Box, mask and boundary AP by COCO's rules, as detectron2's `COCOEvaluator`.
+
+    Results have AP, AP50, AP75, APs, APm, APl, and AP-NAME for each class.
 
     Args:
         dataset_name: Registered data set.
@@ -67,10 +67,12 @@ class _Evaluator(DatasetEvaluator, ABC):
         ValueError: If a task is unknown or the limit is below 1.
     """
 
-    predictions_file: str
-    default_max_dets: int
+    predictions_file = "coco_instances_results.json"
+    default_max_dets = 100  # of each class
     lvis_style = False
-    metrics: dict[str, str]  # name in the results -> name in faster-coco-eval
+    metrics = {"AP": "AP_all", "AP50": "AP_50", "AP75": "AP_75"} | {
+        f"AP{size[0]}": f"AP_{size}" for size in ("small", "medium", "large")
+    }  # name in the results -> name in faster-coco-eval
 
     def __init__(
         self,
@@ -98,21 +100,21 @@ class _Evaluator(DatasetEvaluator, ABC):
         self._remove_temporary: Callable[[], Any] = lambda: None
         self._kept_truth: COCO | None = None
 
-    @abstractmethod
     def _dataset_ids(self) -> dict[int, int] | None:
-        """Map each class of the model to its category id in the data set's file; None: the same."""
+        """Map each class of the model to its category id in the dataset's file; None: the same."""
+        ids = self._metadata.get("thing_dataset_id_to_contiguous_id")
+        return {label: category for category, label in ids.items()} if ids else None
 
-    @abstractmethod
     def _load_truth(self, file: str) -> COCO:
-        """Read the annotations."""
+        return read_annotations(file)
 
-    @abstractmethod
     def _capped(self, predictions: Predictions) -> Iterable[list[Detection]]:
         """Choose the detections that count in tasks with a limit on each image."""
+        return predictions  # the limit is on each class, the scorer knows it
 
-    @abstractmethod
     def _judged(self, images: Iterable[list[Detection]], truth: COCO) -> Iterator[Detection]:
         """Choose the detections that the annotations say something about."""
+        return itertools.chain.from_iterable(images)
 
     def reset(self) -> None:
         """Start an evaluation, with no predictions; the same call on all processes."""
@@ -239,7 +241,7 @@ class _Evaluator(DatasetEvaluator, ABC):
             images = cap_per_class(lambda: predictions, limit)
         # the area of an object is its box's if a mask comes with one
         unused = "segmentation" if kind == "bbox" else "bbox"
-        detections = list(self._judged(only_known(images, truth.imgs, self._name), truth))
+        detections = list(self._judged(images, truth))
         for one in detections:
             one.pop(unused, None)
         found = truth.loadRes(detections)
@@ -253,35 +255,6 @@ class _Evaluator(DatasetEvaluator, ABC):
 
     def _score_classes(self, task: str, scorer: COCOeval_faster) -> dict[str, float]:
         """Compute the AP of each class, where the rules have that."""
-        return {}
-
-
-class CocoEvaluator(_Evaluator):
-    """Box, mask and boundary AP by COCO's rules: as detectron2's `COCOEvaluator`, see `_Evaluator`.
-
-    Results have AP, AP50, AP75, APs, APm, APl, and AP-NAME for each class.
-    """
-
-    predictions_file = "coco_instances_results.json"
-    default_max_dets = 100  # of each class
-    metrics = {"AP": "AP_all", "AP50": "AP_50", "AP75": "AP_75"} | {
-        f"AP{size[0]}": f"AP_{size}" for size in ("small", "medium", "large")
-    }
-
-    def _dataset_ids(self) -> dict[int, int] | None:
-        ids = self._metadata.get("thing_dataset_id_to_contiguous_id")
-        return {label: category for category, label in ids.items()} if ids else None
-
-    def _load_truth(self, file: str) -> COCO:
-        return read_annotations(file)
-
-    def _capped(self, predictions: Predictions) -> Iterable[list[Detection]]:
-        return predictions  # the limit is on each class, the scorer knows it
-
-    def _judged(self, images: Iterable[list[Detection]], truth: COCO) -> Iterator[Detection]:
-        return itertools.chain.from_iterable(images)
-
-    def _score_classes(self, task: str, scorer: COCOeval_faster) -> dict[str, float]:
         names = self._metadata.get("thing_classes") or ()
         if len(names) <= 1:
             return {}
@@ -332,8 +305,8 @@ class CustomEvaluator(CocoEvaluator):
         return COCO(self._dataset.for_scoring(self._categories))
 
 
-class LvisEvaluator(_Evaluator):
-    """Box, mask and boundary AP by LVIS's rules: as detectron2's `LVISEvaluator`, see `_Evaluator`.
+class LvisEvaluator(CocoEvaluator):
+    """Box, mask and boundary AP by LVIS's rules, as detectron2's `LVISEvaluator`.
 
     A detection counts only where the image says that its class is present or absent, a wrong one
     only where the class is annotated exhaustively, and of each image only the 300 highest scores.
@@ -347,10 +320,8 @@ class LvisEvaluator(_Evaluator):
     metrics = CocoEvaluator.metrics | {name: name for name in ("APr", "APc", "APf")}
 
     def _dataset_ids(self) -> dict[int, int] | None:
-        ids = self._metadata.get("thing_dataset_id_to_contiguous_id")
-        if ids:
-            return {label: category for category, label in ids.items()}
-        return {label: label + 1 for label in range(len(self._metadata.thing_classes))}
+        ids = super()._dataset_ids()
+        return ids or {label: label + 1 for label in range(len(self._metadata.thing_classes))}
 
     def _load_truth(self, file: str) -> COCO:
         return as_lvis(read_annotations(file), file, otherwise="CocoEvaluator")
@@ -360,6 +331,9 @@ class LvisEvaluator(_Evaluator):
 
     def _judged(self, images: Iterable[list[Detection]], truth: COCO) -> Iterator[Detection]:
         return judged(images, truth)
+
+    def _score_classes(self, task: str, scorer: COCOeval_faster) -> dict[str, float]:
+        return {}
 
 
 def _percent(value: float) -> float:

@@ -4,7 +4,7 @@ import json
 import time
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TextIO
@@ -37,15 +37,7 @@ class PredictionWriter:
         self._size = 0
 
     def append(self, detections: Iterable[list[Detection]], *, masks: bool) -> None:
-        """Append one line for each image.
-
-        Args:
-            detections: Detections of each image.
-            masks: Whether they come from a model with masks.
-
-        Raises:
-            ValueError: If something else writes to the same file.
-        """
+        """Append one line for each image."""
         with self._file.open("a", encoding="utf-8") as file:
             if file.tell() != self._size:
                 raise ValueError(
@@ -95,14 +87,7 @@ class Predictions:
         return (line["detections"] for line in self._lines())
 
     def summarize(self, output: Path | None) -> tuple[int, int, bool]:
-        """Count, and write everything as one file, completely or not at all.
-
-        Args:
-            output: File to write in COCO results format, or None.
-
-        Returns:
-            Number of images, number of detections, and whether they come with masks.
-        """
+        """Count, and write everything as one file, completely or not at all."""
         images = total = 0
         masks = False
         with ExitStack() as stack:
@@ -131,31 +116,6 @@ def _wait_for(path: Path) -> None:
                 "evaluator's output_dir to one on a file system that all machines share"
             )
         time.sleep(0.05)
-
-
-def only_known(
-    images: Iterable[list[Detection]], known: Container[int], name: str
-) -> Iterator[list[Detection]]:
-    """Pass on the detections of each image.
-
-    Args:
-        images: Detections of each image.
-        known: Ids of the images that have annotations.
-        name: Name of the data set.
-
-    Returns:
-        The same.
-
-    Raises:
-        ValueError: If an image is not known.
-    """
-    for image in images:
-        if image and image[0]["image_id"] not in known:
-            raise ValueError(
-                f"image {image[0]['image_id']} is not in the annotations of {name}: "
-                "the test loader and the evaluator must have the same data set"
-            )
-        yield image
 
 
 def cap_per_class(
@@ -198,12 +158,7 @@ def cap_per_class(
 
 
 def write_results(results: Any, file: Path) -> None:
-    """Write an evaluator's results as JSON, which has no NaN: None.
-
-    Args:
-        results: Nested dicts of numbers.
-        file: File to write.
-    """
+    """Write an evaluator's results as JSON, which has no NaN: None."""
     write_text(file, json.dumps(_without_nan(results), indent=2) + "\n")
 
 

@@ -34,19 +34,7 @@ _EARLIER_STAGES = ("_stage0", "_stage1")
 def report_of_run(
     cfg: DictConfig, test_set: TestSet, *, kind: Kind, processes: int, recipe: str = ""
 ) -> Path | None:
-    """Write the report of a run; whatever fails in it is a warning.
-
-    Args:
-        cfg: The config of the run.
-        test_set: The test set, whose evaluator keeps the labels once it has scored.
-        kind: What the run was.
-        processes: Number of processes.
-        recipe: Name of the recipe.
-
-    Returns:
-        `report.html` of the output folder, or `evaluation.html` where a training has left its own
-        there; None if it could not be written.
-    """
+    """Write the report of a run; whatever fails in it is a warning."""
     folder = Path(cfg.train.output_dir)
     return try_report(
         folder,
@@ -101,11 +89,7 @@ def _predictions(test_set: TestSet, folder: Path) -> Path | None:
 
 
 def scored(results: Results) -> dict[str, str]:
-    """Return the AP in percent of each task that has one, `-` for one that is not known.
-
-    Args:
-        results: Task -> metric -> percent; an evaluator of the user's own may give something else.
-    """
+    """Return the AP in percent of each task that has one, `-` for one that is not known."""
     tasks = {task: one for task, one in results.items() if isinstance(one, Mapping) and "AP" in one}
     return {task: percent(one["AP"]) for task, one in tasks.items()}
 
@@ -161,15 +145,7 @@ def _links(folder: Path, predictions: Path | None, kind: str) -> list[Link]:
 
 
 def demo_command(cfg: DictConfig, weights: str) -> str | None:
-    """Write the command that draws what a detector finds in the pictures of its test set.
-
-    Args:
-        cfg: The config of the run.
-        weights: Weights of the detector.
-
-    Returns:
-        The command; None if the pictures are not in a folder of their own.
-    """
+    """Write the command that draws what a detector finds in the pictures of its test set."""
     pictures = image_folder(OmegaConf.select(cfg, "dataloader.test.dataset"))
     if pictures is None:
         return None
@@ -211,14 +187,7 @@ def _needing_data(cfg: DictConfig, command: str) -> str:
 
 
 def curves(metrics: Sequence[dict[str, Any]]) -> list[Curves]:
-    """Make the curves of a training.
-
-    Args:
-        metrics: Entries from `read_metrics`; none of an evaluation.
-
-    Returns:
-        Losses, learning rate, and AP where there were several evaluations.
-    """
+    """Make the curves of a training."""
     names = dict.fromkeys(name for entry in metrics for name in entry)
     losses = [name for name in names if name.startswith("loss_")]
     if any(name.endswith("_stage2") for name in losses):  # of a cascade, the last stage
@@ -255,17 +224,7 @@ def _done(entry: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> int
 
 
 def read_results(run: Path) -> dict[str, dict[str, float | None]]:
-    """Read `results.json`: task -> metric -> percent; empty if nothing was scored.
-
-    What an evaluator of the user's own has left in another form is not taken.
-
-    Args:
-        run: Folder of the run.
-
-    Raises:
-        ValueError: If it is not JSON.
-        OSError: If it cannot be read.
-    """
+    """Read `results.json`: task -> metric -> percent; empty if nothing was scored."""
     file = run / "results.json"
     if not file.exists():
         return {}

@@ -97,16 +97,7 @@ class ImageList:
 
 
 def problem_of(entry: Any, images: ImageList, tasks: Sequence[str]) -> str | None:
-    """Find out what is wrong with an entry.
-
-    Args:
-        entry: Entry of the list of predictions.
-        images: Test set.
-        tasks: "bbox" and "segm": the fields that the entry must have.
-
-    Returns:
-        The first problem, None if there is nothing wrong.
-    """
+    """Find out what is wrong with an entry."""
     if not isinstance(entry, dict):
         return f"is a {type(entry).__name__}, not an object"
     needed = ("image_id", "category_id", "score", *(FIELDS[task] for task in tasks))
@@ -147,14 +138,7 @@ def problems_of(entries: Any, images: ImageList, tasks: Sequence[str]) -> Iterat
 
 
 def check(file: Path, task: str, server_name: str, images: ImageList) -> Iterator[str]:
-    """Yield what is wrong with a file that is to be sent, or its JSON before packing.
-
-    Args:
-        file: The file.
-        task: "bbox" or "segm".
-        server_name: Name in `SERVERS`.
-        images: Test set.
-    """
+    """Yield what is wrong with a file that is to be sent, or its JSON before packing."""
     server = SERVERS[server_name]
     parts = {"split": r"[\w-]+", "algorithm": r".+", "task": task}
     if not re.fullmatch(server.name.format(**parts), file.stem):
@@ -246,12 +230,7 @@ def _encode(entry: Detection, task: str) -> bytes:
 
 
 def write_zip(file: Path, lines: Sequence[bytes]) -> None:
-    """Write NAME.zip with NAME.json at its top, completely or not at all.
-
-    Args:
-        file: NAME.zip; its folder exists.
-        lines: Entries as JSON.
-    """
+    """Write NAME.zip with NAME.json at its top, completely or not at all."""
     with (
         replacing(file) as part,
         zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive,

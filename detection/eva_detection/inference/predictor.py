@@ -304,16 +304,7 @@ def as_coco(instances: Instances) -> list[dict[str, Any]]:
 
 
 def detect_jobs(predictor: Predictor, jobs: Sequence[Job], output: Path) -> list[str]:
-    """Draw and write what a detector finds in files, with a progress bar, and say it.
-
-    Args:
-        predictor: The detector.
-        jobs: Pictures and videos, with the files to write.
-        output: Folder for predictions.json.
-
-    Returns:
-        A complaint for each file that could not be read, or not to its end, or is too large.
-    """
+    """Draw and write what a detector finds in files, with a progress bar, and say it."""
 
     def detect(rgb: NDArray[np.uint8]) -> Detections:
         found = as_coco(predictor.with_encoded_masks(rgb))

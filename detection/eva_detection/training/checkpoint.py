@@ -86,11 +86,7 @@ class RunCheckpointer(DetectionCheckpointer):
         return content
 
     def restore(self, content: dict[str, Any]) -> None:
-        """Restore the model and what else is registered.
-
-        Args:
-            content: What `read` returned; parts that are restored are taken out of it.
-        """
+        """Restore the model and what else is registered."""
         self.model.load_state_dict(content.pop("model"))
         for name, part in self.checkpointables.items():
             if name in content:

@@ -49,18 +49,7 @@ _TASKS = {"bbox": "box", "segm": "mask", "boundary": "boundary"}
 
 
 def log_to(folder: Path, rank: int) -> Path:
-    """Let everything go to the log of a process, and what a user wants to see to the terminal.
-
-    Warnings of libraries, which a user cannot act on, go to the log alone; the first one of a
-    module of the user's own is shown, see `eva_report.terminal`.
-
-    Args:
-        folder: The run's output folder.
-        rank: Number of the process; the first one alone writes to the terminal.
-
-    Returns:
-        The file.
-    """
+    """Let everything go to the log of a process, and what a user wants to see to the terminal."""
     path = folder / (f"log.txt.rank{rank}" if rank else "log.txt")
     file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     file.setFormatter(FileFormatter())
@@ -78,17 +67,7 @@ def log_to(folder: Path, rank: int) -> Path:
 
 
 def start_log(cfg: DictConfig, args: argparse.Namespace) -> Path:
-    """Do what detectron2's `default_setup` does, and save the config completely or not at all.
-
-    An evaluation in the folder of a run leaves the run's config as it is.
-
-    Args:
-        cfg: The config.
-        args: The command line, for the log.
-
-    Returns:
-        The log of this process.
-    """
+    """Do what detectron2's `default_setup` does, and save the config completely or not at all."""
     folder, rank = Path(cfg.train.output_dir), comm.get_rank()
     log = log_to(folder, rank)
     logging.raiseExceptions = False  # a full disk is said once, by what is written besides the log
@@ -131,15 +110,7 @@ def show(lines: Iterable[str]) -> None:
 
 
 def opening(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
-    """Say what a run does from which weights, before its data is read, which says itself.
-
-    Args:
-        cfg: The config.
-        args: The command line, with the path of the recipe.
-
-    Returns:
-        Lines for the terminal; `output_place` has the last.
-    """
+    """Say what a run does from which weights, before its data is read, which says itself."""
     processes = args.num_gpus * args.num_machines
     place = f"{processes} x {cfg.train.device}" if processes > 1 else str(cfg.train.device)
     name, weights = recipe_name(args.config_file), cfg.train.init_checkpoint
@@ -155,16 +126,7 @@ def opening(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
 
 
 def output_place(cfg: DictConfig, *, resume: bool = False, done: int = 0) -> list[str]:
-    """Say where the output of a run goes and where it continues, after its data.
-
-    Args:
-        cfg: The config.
-        resume: Whether the run was to be continued.
-        done: Iterations that are done.
-
-    Returns:
-        Lines for the terminal.
-    """
+    """Say where the output of a run goes and where it continues, after its data."""
     folder = Path(cfg.train.output_dir)
     more = [SAYS.nothing_to_resume(folder)] if resume else []
     if resume and (file := last_checkpoint(folder)) is not None:
@@ -182,22 +144,12 @@ def recipe_name(file: str) -> str:
 
 
 def shown_every(period: int, max_iter: int) -> int:
-    """Choose the iterations between two evaluations of which the terminal shows the scores.
-
-    Args:
-        period: Iterations between evaluations.
-        max_iter: Iterations of the run.
-    """
+    """Choose the iterations between two evaluations of which the terminal shows the scores."""
     return period * math.ceil(max_iter / period / MOST_EVALUATIONS)
 
 
 def evaluation_line(iteration: int, results: Results) -> str:
-    """Say in one line what an evaluation during a training gave.
-
-    Args:
-        iteration: Iterations that are done.
-        results: Task -> metric -> percent.
-    """
+    """Say in one line what an evaluation during a training gave."""
     aps = scored(results)
     text = ", ".join(f"{_name(task)} AP {ap}" for task, ap in aps.items()) or "see log.txt"
     if {*aps.values()} == {"-"}:
@@ -206,14 +158,7 @@ def evaluation_line(iteration: int, results: Results) -> str:
 
 
 def score_lines(results: Results) -> str:
-    """Format scores as a table with a line for boxes and one for masks.
-
-    Args:
-        results: Task -> metric -> percent; those of single classes are left out.
-
-    Returns:
-        Lines of text; empty without results.
-    """
+    """Format scores as a table with a line for boxes and one for masks."""
     tasks = [*scored(results)]
     if not tasks:
         return ""

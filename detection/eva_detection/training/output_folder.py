@@ -20,19 +20,7 @@ _ITERATION = re.compile(r"model_(\d+)\.pth")
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """Find the checkpoint that a run continues from.
-
-    Args:
-        folder: The run's output folder.
-
-    Returns:
-        The file that `last_checkpoint` names, or None if there are no checkpoints at all.
-
-    Raises:
-        ValueError: If that is not a file of the folder, or checkpoints are there and nothing says
-            which is the last.
-        OSError: If the folder or the file cannot be read.
-    """
+    """Find the checkpoint that a run continues from."""
     note = folder / LAST
     name = ""
     if note.exists():
@@ -59,11 +47,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def saved_progress(folder: Path) -> str:
-    """Say what of a run is saved and how to go on, without reading weights.
-
-    Args:
-        folder: The run's output folder.
-    """
+    """Say what of a run is saved and how to go on, without reading weights."""
     try:
         file = last_checkpoint(folder)
     except (ValueError, OSError) as error:
@@ -75,16 +59,7 @@ def saved_progress(folder: Path) -> str:
 
 
 def is_finished(folder: Path, max_iter: int) -> bool:
-    """Return whether a run has trained to its end and was scored.
-
-    Args:
-        folder: The run's output folder.
-        max_iter: Iterations that are wanted; a run of fewer goes on.
-
-    Raises:
-        ValueError: As for `last_checkpoint`.
-        OSError: As for `last_checkpoint`.
-    """
+    """Return whether a run has trained to its end and was scored."""
     last = last_checkpoint(folder)
     if last is None or last.name != FINAL or not (folder / RESULTS).is_file():
         return False
@@ -92,14 +67,7 @@ def is_finished(folder: Path, max_iter: int) -> bool:
 
 
 def check_unused(folder: Path) -> None:
-    """Refuse a folder that holds a run already.
-
-    Args:
-        folder: The output folder of a new run, which need not exist.
-
-    Raises:
-        ValueError: If another run has left checkpoints or metrics in it.
-    """
+    """Refuse a folder that holds a run already."""
     metrics = folder / METRICS
     own = [path for path in checkpoints(folder) if path.name.startswith("model_")]
     used = (folder / LAST).exists() or bool(own)  # other files may be weights to begin from
@@ -108,11 +76,7 @@ def check_unused(folder: Path) -> None:
 
 
 def repair_metrics(folder: Path) -> None:
-    """Remove the end of `metrics.json` that a killed run left without a line's end.
-
-    Args:
-        folder: The run's output folder; the caller is the single writer in it.
-    """
+    """Remove the end of `metrics.json` that a killed run left without a line's end."""
     file = folder / METRICS
     content = file.read_bytes() if file.is_file() else b""
     kept = content.rfind(b"\n") + 1
@@ -122,13 +86,7 @@ def repair_metrics(folder: Path) -> None:
 
 
 def was_logged(folder: Path, iteration: int, *, scores: bool = False) -> bool:
-    """Find out whether `metrics.json` has a line of an iteration.
-
-    Args:
-        folder: The run's output folder.
-        iteration: The iteration.
-        scores: Only a line with scores of an evaluation, such as `bbox/AP`, counts.
-    """
+    """Find out whether `metrics.json` has a line of an iteration."""
     file = folder / METRICS
     if not file.is_file():
         return False

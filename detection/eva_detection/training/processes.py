@@ -91,15 +91,7 @@ def _wait_for_main_process(store: Any, key: str) -> None:
 
 
 def start_processes(run: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
-    """Start the processes of a run on this machine, and end when they have ended.
-
-    Args:
-        run: One process.
-        args: The command line, for `run`.
-
-    Raises:
-        SystemExit: With the code of the first process that does not succeed.
-    """
+    """Start the processes of a run on this machine, and end when they have ended."""
     # which process it ends
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
     name = program_name("train_net.py")

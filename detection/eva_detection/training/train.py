@@ -118,22 +118,7 @@ def build_trainer(
     ends: contextlib.ExitStack,
     test_set: TestSet,
 ) -> DetectionTrainer:
-    """Build everything that a run needs; the same call on all processes.
-
-    Args:
-        cfg: The config, as for `train`.
-        resume: Continue from the last checkpoint if there is one.
-        stop: The signals of this process.
-        ends: Closes the writers of metrics, also where a signal ends the last evaluation.
-        test_set: The config's test set.
-
-    Returns:
-        The trainer, at the place where the checkpoint ends that it continues from.
-
-    Raises:
-        ValueError: As for `train`.
-        OtherProcessError: As for `train`.
-    """
+    """Build everything that a run needs; the same call on all processes."""
     folder = Path(cfg.train.output_dir)
     continues = on_main(lambda: resume and last_checkpoint(folder) is not None)
     model, optimizer, multiplier = together(lambda: _build_model(cfg, load=not continues))
@@ -256,14 +241,7 @@ def _build_hooks(
 
 
 def run(args: argparse.Namespace) -> None:
-    """Run one process.
-
-    Args:
-        args: The command line, as for `start`.
-
-    Raises:
-        SystemExit: If it does not succeed; the reason was printed, its traceback is in the log.
-    """
+    """Run one process."""
     began, trains = time.monotonic(), not args.eval_only
     log: Path | None = None
 
@@ -332,14 +310,7 @@ def _evaluate_only(test_set: TestSet) -> None:
 
 
 def start(args: argparse.Namespace) -> None:
-    """Start the processes of this machine, after a look at the config.
-
-    Args:
-        args: The command line, from `eva_detection.command_line.parse`.
-
-    Raises:
-        SystemExit: If a process does not succeed; the reason was printed.
-    """
+    """Start the processes of this machine, after a look at the config."""
     many = args.num_gpus * args.num_machines > 1
     if many:
         with ending(program_name("train_net.py")):

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 Precision = Literal["fp32", "fp16", "bf16"]
 MIN_LOSS_SCALE = 1.0  # as DeepSpeed's: below it fp16 has lost what the scale is for
-_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class Trouble(NamedTuple):
@@ -85,15 +85,12 @@ class DetectionTrainer(SimpleTrainer):
         seed: int | None = None,
     ) -> None:
         super().__init__(model, data_loader, optimizer)
-        if accumulate < 1:
-            raise ValueError(f"train.accumulate must be at least 1, got {accumulate}")
-        if precision not in ("fp32", *_DTYPES):
-            raise ValueError(f"train.amp.precision must be fp32, fp16 or bf16, got {precision!r}")
         self.device = next(model.parameters()).device
         self.device_type = self.device.type
-        if precision == "fp16" and self.device_type == "cpu":
+        if accumulate < 1 or (precision == "fp16" and self.device_type == "cpu"):
             raise ValueError(
-                "fp16 training needs a GPU; use train.amp.precision=bf16 or train.amp.enabled=False"
+                f"train.accumulate={accumulate} must be at least 1, and fp16 training needs a GPU: "
+                "use train.amp.precision=bf16 or train.amp.enabled=False"
             )
         self.precision = precision
         self.accumulate = accumulate
@@ -146,7 +143,8 @@ class DetectionTrainer(SimpleTrainer):
     def _losses(self, batch: Any, index: int) -> dict[str, Tensor]:
         if self.seed is not None:  # not before the batch: loading draws numbers as well
             seed_all(self.seed, STEP, self.iter * self.accumulate + index, comm.get_rank())
-        with self._autocast():
+        mixed, dtype = self.precision != "fp32", _DTYPES[self.precision]
+        with torch.autocast(self.device_type, dtype=dtype) if mixed else contextlib.nullcontext():
             return self.model(batch)
 
     def _add_up(self, losses: dict[str, Tensor], totals: dict[str, Tensor]) -> bool:
@@ -155,11 +153,6 @@ class DetectionTrainer(SimpleTrainer):
         for name, value in zip(losses, stacked, strict=True):
             totals[name] = totals[name] + value / self.accumulate
         return bool(stacked.isfinite().all())
-
-    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        if self.precision == "fp32":
-            return contextlib.nullcontext()
-        return torch.autocast(self.device_type, dtype=_DTYPES[self.precision])
 
     def _synchronised(self, last: bool) -> contextlib.AbstractContextManager[Any]:
         """Average gradients over the processes only with the last batch of a step."""
@@ -180,12 +173,12 @@ class DetectionTrainer(SimpleTrainer):
             Exception: What one process has met; `OtherProcessError` on the others.
         """
         stream = self.data_loader
-        unreadable = stream.unreadable if isinstance(stream, TrainStream) else {}
+        replaced = stream.unreadable if isinstance(stream, TrainStream) else {}
         not_finite = trouble is not None and isinstance(trouble.error, FloatingPointError | None)
         facts = [
             not_finite,
             bool(trouble) and not not_finite,
-            bool(unreadable),
+            bool(replaced),
             self.stop.requested,
         ]
         if comm.get_world_size() > 1:
@@ -194,13 +187,17 @@ class DetectionTrainer(SimpleTrainer):
             facts = [bool(flag) for flag in flags.tolist()]
         any_not_finite, any_failed, bad_images, self.stop_agreed = facts
         if bad_images:
-            found = comm.all_gather(dict(unreadable))
-            unreadable.clear()
+            found = comm.all_gather(dict(replaced))
+            replaced.clear()
             self._count_bad_images(found)
         if self.bad_images:
             self.storage.put_scalar("bad_images", len(self.bad_images), smoothing_hint=False)
         if any_failed:
-            self._raise_together(trouble.error if trouble else None)
+            error = trouble.error if trouble else None
+            unreadable = str(error) if isinstance(error, UnreadableImagesError) else ""
+            if texts := list(filter(None, comm.all_gather(unreadable))):
+                raise UnreadableImagesError(texts[0])
+            raise_together(error)
         if any_not_finite:
             report = None
             if trouble:
@@ -209,12 +206,6 @@ class DetectionTrainer(SimpleTrainer):
                 report = f"{met}, images: {', '.join(trouble.images)}"
             found = _by_process(comm.all_gather(report))
             raise NonFiniteError(SAYS.not_finite("The loss", self.iter + 1, found))
-
-    def _raise_together(self, error: Exception | None) -> None:
-        unreadable = str(error) if isinstance(error, UnreadableImagesError) else ""
-        if texts := list(filter(None, comm.all_gather(unreadable))):
-            raise UnreadableImagesError(texts[0])
-        raise_together(error)
 
     def _check_gradients(self, images: list[str]) -> None:
         """Refuse gradients that are not finite; with fp16 the loss scale deals with them.
