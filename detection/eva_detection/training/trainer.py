@@ -87,10 +87,11 @@ class DetectionTrainer(SimpleTrainer):
         super().__init__(model, data_loader, optimizer)
         self.device = next(model.parameters()).device
         self.device_type = self.device.type
-        if accumulate < 1 or (precision == "fp16" and self.device_type == "cpu"):
+        of_gpu = precision == "fp16" and self.device_type == "cpu"
+        if accumulate < 1 or precision not in _DTYPES or of_gpu:
             raise ValueError(
-                f"train.accumulate={accumulate} must be at least 1, and fp16 training needs a GPU: "
-                "use train.amp.precision=bf16 or train.amp.enabled=False"
+                f"train.accumulate={accumulate} must be at least 1, train.amp.precision={precision}"
+                f" one of {', '.join(_DTYPES)}; fp16 training needs a GPU"
             )
         self.precision = precision
         self.accumulate = accumulate
