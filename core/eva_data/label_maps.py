@@ -331,13 +331,29 @@ def check_pairs(images: Path, maps: Path, classes: ClassFile) -> list[Pair]:
         )
     table = LabelTable(classes.labels, classes.ignore)
     for index in sorted({round(i * (len(pairs) - 1) / _SAMPLE) for i in range(_SAMPLE + 1)}):
-        pair = pairs[index]
-        values = read_label_map(pair.label_map)
-        size = image_size(pair.image, upright=True)
-        if size != values.shape:
-            raise ValueError(
-                f"{pair.image} is {size} (height, width) and its map {pair.label_map} "
-                f"{values.shape}: they must be equal"
-            )
-        table(values, pair.label_map)
+        read_pair(pairs[index], table)
     return pairs
+
+
+def read_pair(pair: Pair, table: LabelTable) -> NDArray[np.uint8]:
+    """Read the classes of a label map, and look at its image.
+
+    Args:
+        pair: The two files.
+        table: Labels that are allowed.
+
+    Returns:
+        (H, W) indices of classes, as `LabelTable` gives them.
+
+    Raises:
+        UnreadableImageError: If the header of the image cannot be read.
+        LabelMapError: A ValueError, if the map cannot be read, has another size or unknown labels.
+    """
+    values = read_label_map(pair.label_map)
+    size = image_size(pair.image, upright=True)
+    if size != values.shape:
+        raise LabelMapError(
+            f"{pair.image} is {size} (height, width) and its map {pair.label_map} "
+            f"{values.shape}: they must be equal"
+        )
+    return table(values, pair.label_map)

@@ -1,10 +1,8 @@
-"""Check images and label maps for semantic segmentation, pixel by pixel.
+"""Check images and label maps for semantic segmentation: what training would refuse, and pixels.
 
-    python tools/verify_data.py semantic --layout ade20k --root data/ade/ADEChallengeData2016
-    python tools/verify_data.py semantic --layout coco-stuff --root data/coco_stuff164k
-    python tools/verify_data.py semantic --images photos --maps labels --classes classes.toml
-
-Pairs, pictures that do not decode, sizes, labels that no class has, and pixels of each class.
+python tools/verify_data.py semantic --layout ade20k --root data/ade/ADEChallengeData2016
+python tools/verify_data.py semantic --layout coco-stuff --root data/coco_stuff164k
+python tools/verify_data.py semantic --images photos --maps labels --classes classes.toml
 """
 
 import argparse
@@ -17,14 +15,15 @@ import numpy as np
 
 from eva_data.checks.command import add_shared
 from eva_data.checks.findings import Findings, Kind, write_json
-from eva_data.checks.pictures import inspect
+from eva_data.images import inspect_image
 from eva_data.label_maps import (
     IGNORED,
     ClassFile,
+    LabelTable,
     Pair,
     find_pairs,
     read_class_file,
-    read_label_map,
+    read_pair,
 )
 from eva_data.pools import ordered_map
 from eva_runs.commands import check_outputs, say
@@ -33,18 +32,15 @@ BY_HAND = "by hand"
 KINDS: Mapping[str, Kind] = {
     "image_alone": Kind("image without a label map", BY_HAND),
     "map_alone": Kind("label map without an image", BY_HAND),
-    "folder_absent": Kind("split without a folder", BY_HAND),
-    "name_twice": Kind("two files of one name but for the suffix", BY_HAND),
-    "image_broken": Kind("image that cannot be decoded", BY_HAND),
-    "image_unread": Kind("image of fractions or 32 bits, which training cannot read", BY_HAND),
-    "map_broken": Kind("label map that cannot be read, or of colours", BY_HAND),
-    "size_differs": Kind("label map of another size than its image", BY_HAND),
-    "label_unknown": Kind("label map with labels that no class has", BY_HAND),
+    "split_broken": Kind("split without a folder, or with two files of one name", BY_HAND),
+    "image_broken": Kind("image that training cannot read", BY_HAND),
+    "map_broken": Kind("label map that training refuses", BY_HAND),
     "map_empty": Kind("label map without a pixel of any class", "-", True),
     "class_absent": Kind("class without a pixel", "-", True),
     "split_size": Kind("split with another number of images than the official one", "-", True),
 }
 _TABLE_ROWS = 20  # classes that are printed; a report has all
+_UNREAD_BITS = 32  # of fractions and whole numbers, which OpenCV does not read
 
 
 class Layout(NamedTuple):
@@ -85,50 +81,32 @@ LAYOUTS: Mapping[str, Layout] = {
 }
 
 
-class Checked(NamedTuple):
-    """What is known of a pair.
-
-    Attributes:
-        problems: Kind and detail of each problem.
-        labels: Values in the map.
-        pixels: Number of pixels of each of these values.
-    """
-
-    problems: list[tuple[str, str]]
-    labels: list[int]
-    pixels: list[int]
-
-
-def check_pair(pair: Pair, *, classes: ClassFile, decode: bool = True) -> Checked:
-    """Look at an image and its label map.
+def check_pair(
+    pair: Pair, *, classes: ClassFile, decode: bool = True
+) -> tuple[dict[str, str], list[int]]:
+    """Look at an image and its label map as training does.
 
     Args:
         pair: The two files.
         classes: Labels that are allowed.
         decode: Read all pixels of the image, not just its header.
+
+    Returns:
+        Kind -> detail of what is wrong, and pixels of each class; none of a map that is refused.
     """
-    problems = []
-    picture = inspect(pair.image.parent, pair.image.name, decode=decode)
-    if picture.problem:
-        problems.append(("image_broken", picture.problem))
-    elif picture.bits == 32:
-        problems.append(("image_unread", f"mode {picture.mode}"))
+    wrong: dict[str, str] = {}
     try:
-        values = read_label_map(pair.label_map)
-    except ValueError as error:
-        return Checked([*problems, ("map_broken", str(error))], [], [])
-    size = values.shape[::-1]
-    if picture.seen_size and picture.seen_size != size:
-        text = f"{size[0]} x {size[1]} px, the image {picture.seen_size[0]} x"
-        problems.append(("size_differs", f"{text} {picture.seen_size[1]} px"))
-    labels, pixels = np.unique(values, return_counts=True)
-    unknown = sorted({*labels.tolist()} - {*classes.labels, *classes.ignore})
-    if unknown:
-        some = ", ".join(map(str, unknown[:5])) + (", ..." if unknown[5:] else "")
-        problems.append(("label_unknown", some))
-    if not {*labels.tolist()} & {*classes.labels}:
-        problems.append(("map_empty", ""))
-    return Checked(problems, labels.tolist(), pixels.tolist())
+        facts = inspect_image(pair.image, decode=decode)
+        if facts.bits == _UNREAD_BITS:
+            wrong["image_broken"] = f"mode {facts.mode}"
+    except (ValueError, OSError) as error:
+        wrong["image_broken"] = str(error)
+    try:
+        indices = read_pair(pair, LabelTable(classes.labels, classes.ignore))
+    except (ValueError, OSError) as error:
+        return wrong or {"map_broken": str(error)}, []
+    pixels = np.bincount(indices.ravel(), minlength=IGNORED + 1)[: len(classes.labels)]
+    return wrong | ({} if pixels.any() else {"map_empty": ""}), pixels.tolist()
 
 
 def verify_split(
@@ -158,26 +136,26 @@ def verify_split(
             images, maps, image_ending=classes.image_ending, map_ending=classes.map_ending
         )
     except (FileNotFoundError, ValueError) as error:
-        kind = "folder_absent" if isinstance(error, FileNotFoundError) else "name_twice"
-        findings.add(kind, str(images), str(error))
+        findings.add("split_broken", str(images), str(error))
         return {"images": str(images), "maps": str(maps), "pairs": 0, "classes": []}
     findings.add_many("image_alone", len(lonely), map(str, lonely), f"none of its name in {maps}")
     findings.add_many("map_alone", len(unused), map(str, unused), f"none of its name in {images}")
-    seen = dict.fromkeys(classes.labels, 0)
-    area = dict.fromkeys(classes.labels, 0)
+    seen = np.zeros(len(classes.labels), np.int64)
+    area = np.zeros(len(classes.labels), np.int64)
     check = functools.partial(check_pair, classes=classes, decode=decode)
     results = ordered_map(check, pairs, workers=workers, what="pairs")
-    for pair, checked in zip(pairs, results, strict=True):
-        for kind, detail in checked.problems:
-            of_image = kind.startswith("image_")
-            findings.add(kind, str(pair.image if of_image else pair.label_map), detail)
-        for label, count in zip(checked.labels, checked.pixels, strict=True):
-            if label in seen:
-                seen[label] += 1
-                area[label] += count
+    for pair, (wrong, pixels) in zip(pairs, results, strict=True):
+        for kind, detail in wrong.items():
+            file = pair.image if kind == "image_broken" else pair.label_map
+            findings.add(kind, str(file), detail)
+        if pixels:
+            seen += np.array(pixels) > 0
+            area += np.array(pixels)
     listed = [
-        {"name": name, "label": label, "images": seen[label], "pixels": area[label]}
-        for name, label in zip(classes.names, classes.labels, strict=True)
+        {"name": name, "label": label, "images": int(images_of), "pixels": int(pixels_of)}
+        for name, label, images_of, pixels_of in zip(
+            classes.names, classes.labels, seen, area, strict=True
+        )
     ]
     absent = [entry["name"] for entry in listed if not entry["images"]] if pairs else []
     findings.add_many("class_absent", len(absent), absent, f"in {maps}")
