@@ -90,49 +90,6 @@ def test_every_task_with_recipes_has_commands_and_first_steps():
         assert {*group.aliases.values()} <= {*group.commands}
 
 
-def _modules_with_a_main():
-    for pattern in ("eva_*/**/*.py", "*/eva_*/**/*.py"):
-        for path in sorted(ROOT.glob(pattern)):
-            if path.is_relative_to(ROOT / "tests") or path.is_relative_to(ROOT / "build"):
-                continue
-            tree = ast.parse(path.read_text())
-            names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
-            for node in tree.body:
-                if isinstance(node, ast.Assign):
-                    names |= {ast.unparse(target) for target in node.targets}
-            if "main" in names:
-                yield path, tree
-
-
-def test_no_module_with_a_command_is_silent_under_python_m():
-    """`python -m eva_detection.training.train --help` printed nothing and exited with 0."""
-    parts_of_commands = ("eva_data/checks/command.py", "eva_engine/commands/training.py")
-    silent = [
-        path.relative_to(ROOT).as_posix()
-        for path, tree in _modules_with_a_main()
-        if not any(
-            isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"
-            for node in tree.body
-        )
-        and not path.as_posix().endswith((*parts_of_commands, "eva_command/__main__.py"))
-    ]
-    assert silent == []
-
-
-GUESSED = (
-    *("eva_command", "eva_classification.train_command", "eva_classification.training"),
-    *("eva_detection.training.train", "eva_pretrain.tokens.training", "eva_pretrain.training"),
-    "eva_segmentation.training.train",
-)
-
-
-@pytest.mark.parametrize("module", GUESSED)
-def test_a_module_with_a_command_helps_under_python_m(module, run_started, tmp_path):
-    done = run_started("-m", module, "--help", folder=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout
-
-
 def test_packages_do_not_pretend_to_be_commands():
     """`python -m eva_video` is an error of Python's, not silence: `eva video` is the command."""
     command = [sys.executable, "-m", "eva_video", "--help"]
