@@ -29,8 +29,7 @@ if TYPE_CHECKING:
         eva_s_patch16,
         eva_ti_patch16,
     )
-    from eva_backbone.video import VideoTransformer
-    from eva_backbone.vit import VisionTransformer
+    from eva_backbone.vit import VideoTransformer, VisionTransformer
 
 __all__ = [
     "VARIANTS",
@@ -58,7 +57,7 @@ __all__ = [
 _ELSEWHERE = {  # name -> module; all others are of `variants`
     "LoadReport": "checkpoints.loading",
     "SimpleFeaturePyramid": "feature_pyramid",
-    "VideoTransformer": "video",
+    "VideoTransformer": "vit",
     "VisionTransformer": "vit",
     "get_vit_lr_decay_rate": "layer_decay",
     "layer_groups": "layer_decay",

@@ -10,8 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from eva_backbone.attention import Attention
-from eva_backbone.layers import LAYER_NORM_EPS, Mlp, StochasticDepth, take_tokens
-from eva_backbone.window import window_partition, window_unpartition
+from eva_backbone.layers import (
+    LAYER_NORM_EPS,
+    Mlp,
+    StochasticDepth,
+    take_tokens,
+    window_partition,
+    window_unpartition,
+)
 
 
 class Block(nn.Module):

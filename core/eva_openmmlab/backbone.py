@@ -12,8 +12,8 @@ from mmengine.registry import MODELS
 from torch import Tensor
 
 from eva_backbone import SimpleFeaturePyramid, VisionTransformer, load_pretrained
-from eva_backbone.flops import OPERATORS
 from eva_backbone.layer_decay import freeze_layers
+from eva_backbone.recording import OPERATORS
 
 PYRAMID = (4.0, 2.0, 1.0, 0.5)
 CHANNELS = 256

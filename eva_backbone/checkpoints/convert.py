@@ -20,7 +20,7 @@ from eva_backbone.checkpoints._key_maps import (
     TRUNK_KEY,
     TRUNK_MORE,
 )
-from eva_backbone.checkpoints.listing import listed
+from eva_backbone.checkpoints.reading import listed
 from eva_backbone.resample import resample_patch_embed, resample_pos_embed
 
 DETECTRON2_PREFIX = "backbone.net."

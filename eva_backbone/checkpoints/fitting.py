@@ -16,7 +16,7 @@ from eva_backbone.resample import (
     resample_pos_embed,
     resample_rel_pos,
 )
-from eva_backbone.video import VideoTransformer
+from eva_backbone.vit import VideoTransformer
 
 Shape = tuple[int, ...]
 _SIDE = 224  # pixels of a frame, for which all official video models are made

@@ -19,13 +19,11 @@ from torch import Tensor
 from eva_backbone.checkpoints._key_maps import SKIPPABLE, STOCK_VITDET, TRUNK_KEY, TRUNK_MORE
 from eva_backbone.checkpoints.convert import check_shapes, trunk_prefix
 from eva_backbone.checkpoints.fitting import stored_frames
-from eva_backbone.checkpoints.listing import listed
 from eva_backbone.checkpoints.loading import load_weights
-from eva_backbone.checkpoints.reading import noted_frames, read_weights
+from eva_backbone.checkpoints.reading import listed, noted_frames, read_weights
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.variants import VARIANTS
-from eva_backbone.video import VideoTransformer
-from eva_backbone.vit import RelPos, VisionTransformer
+from eva_backbone.vit import RelPos, VideoTransformer, VisionTransformer
 
 logger = logging.getLogger(__name__)
 

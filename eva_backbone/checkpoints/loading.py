@@ -21,8 +21,7 @@ from eva_backbone.checkpoints.convert import (
     trunk_prefix,
 )
 from eva_backbone.checkpoints.fitting import Clips, Shape, cast, clips_of, resample
-from eva_backbone.checkpoints.listing import listed
-from eva_backbone.checkpoints.reading import noted_frames
+from eva_backbone.checkpoints.reading import listed, noted_frames
 from eva_backbone.checkpoints.reading import read_weights as read_weights
 from eva_backbone.checkpoints.registry import list_official_files, resolve_source
 from eva_backbone.vit import VisionTransformer

@@ -25,7 +25,6 @@ import torch
 from torch import Tensor
 
 from eva_backbone.checkpoints._key_maps import CONTAINERS, NOT_WEIGHTS, WEIGHTS
-from eva_backbone.checkpoints.listing import listed
 from eva_backbone.checkpoints.verification import require_regular_file as require_regular_file
 
 Allowed = Sequence[Callable[..., Any] | tuple[Callable[..., Any], str]]
@@ -328,3 +327,10 @@ def _check_record(
             pickled = bytes(view[start : start + record.file_size])
         if any(call in pickled for call in _MEMORY):
             raise _refusal(name, "it names bytearray")
+
+
+def listed(names: Sequence[str], shown: int = 8) -> str:
+    """Join names with commas; count those beyond `shown`, and cut what is too long for a name."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    plain = (" ".join(name.split()) for name in names[:shown])
+    return ", ".join(n if len(n) <= 120 else n[:100] + "..." for n in plain) + more

@@ -4,7 +4,7 @@ import pytest
 import torch
 from detectron2.modeling.backbone import utils as detectron2_windows
 
-from eva_backbone.window import window_partition, window_unpartition
+from eva_backbone.layers import window_partition, window_unpartition
 
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 9), (1, 5), (4, 3)])

@@ -11,7 +11,7 @@ from detectron2.utils.analysis import flop_count_operators
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from eva_backbone.flops import OPERATORS
+from eva_backbone.recording import OPERATORS
 from eva_backbone.rel_pos import axis_embeddings, decomposed_attention
 from eva_detection.model.flops import count_attention
 

@@ -19,8 +19,8 @@ from torch import Tensor
 from eva_backbone.checkpoints.convert import trunk_prefix
 from eva_backbone.checkpoints.fitting import cast
 from eva_backbone.checkpoints.from_weights import describe
-from eva_backbone.checkpoints.listing import listed
 from eva_backbone.checkpoints.loading import LoadReport, load_weights, read_weights
+from eva_backbone.checkpoints.reading import listed
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.checkpoints.torchscript import is_torchscript, read_torchscript
 from eva_contrastive.config import TEXT_VARIANTS

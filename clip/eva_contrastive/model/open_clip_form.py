@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from eva_backbone.checkpoints.convert import fuse_qkv_bias
-from eva_backbone.checkpoints.listing import listed
+from eva_backbone.checkpoints.reading import listed
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_contrastive.model.eva_clip import EvaClip, tokenize
 from eva_contrastive.model.open_clip_files import CARD, CONFIG, WEIGHTS

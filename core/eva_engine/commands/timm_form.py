@@ -19,7 +19,7 @@ from torch import Tensor
 from eva_backbone.checkpoints._key_maps import TRUNK_KEY
 from eva_backbone.checkpoints.convert import trunk_prefix
 from eva_backbone.checkpoints.from_weights import Trunk, describe
-from eva_backbone.checkpoints.listing import listed
+from eva_backbone.checkpoints.reading import listed
 from eva_backbone.variants import Pooling
 
 PROBE_EPS = 1e-6  # of a linear probe's batch norm

@@ -15,7 +15,7 @@ from detectron2.data.build import (
 from detectron2.structures import BoxMode
 from omegaconf import DictConfig
 
-from eva_backbone.checkpoints.listing import listed
+from eva_backbone.checkpoints.reading import listed
 from eva_data.detection.coco import CocoDataset, read_coco
 
 _THREADS, _AT_ONCE = 16, 1000  # a network file system answers many questions at once

@@ -2,7 +2,7 @@
 
 from fvcore.nn.flop_count import _DEFAULT_SUPPORTED_OPS
 
-from eva_backbone.flops import OPERATORS
+from eva_backbone.recording import OPERATORS
 
 
 def count_attention() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from eva_backbone.checkpoints.listing import listed
+from eva_backbone.checkpoints.reading import listed
 
 # detectron2 -> mmdetection, {s} a stage and {n} a layer; where mmdetection counts layers from 0
 # and detectron2 from 1, mmdetection's is {m}

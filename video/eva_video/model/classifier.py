@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from eva_backbone.initialisation import init_head
 from eva_backbone.layers import LAYER_NORM_EPS
 from eva_backbone.variants import variant_arguments
-from eva_backbone.video import VideoTransformer
+from eva_backbone.vit import VideoTransformer
 
 
 class VideoClassifier(VideoTransformer):

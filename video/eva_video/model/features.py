@@ -27,7 +27,7 @@ from eva_backbone.variants import (
     IMAGENET_STD,
     Pooling,
 )
-from eva_backbone.video import VideoTransformer
+from eva_backbone.vit import VideoTransformer
 from eva_data.video.source import Backend, open_video, require_usual_shape
 from eva_engine.commands.options import Precision
 from eva_engine.distributed import choose_device, choose_dtype
