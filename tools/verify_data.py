@@ -2,7 +2,7 @@
 
 import sys
 
-from eva_command.joint import verify as main
+from eva_command.verify import main
 
 if __name__ == "__main__":
     sys.exit(main())

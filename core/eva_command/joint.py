@@ -2,29 +2,6 @@
 
 from collections.abc import Sequence
 
-CHECKS = {
-    "captions": ("eva_data.checks.captions", "pictures with captions, and their index"),
-    "coco": ("eva_data.detection.verify", "an annotation file in COCO's or LVIS's format"),
-    "folders": ("eva_data.checks.picture_folders", "folders of pictures, of classes or without"),
-    "images": ("eva_data.checks.manifests", "the images of pre-training, and their index"),
-    "semantic": ("eva_data.checks.label_maps", "images and maps for semantic segmentation"),
-    "video": ("eva_data.checks.videos", "videos for action recognition, and their clean list"),
-}
-_VERIFY = """\
-Check a data set before training on it, and write a cleaned copy.
-
-    python tools/verify_data.py PATH      # finds out what it is
-    python tools/verify_data.py coco --annotations a.json --images folder/ --write cleaned.json
-    python tools/verify_data.py coco --data data.yaml --write cleaned/
-    python tools/verify_data.py folders mine/train --against mine/val
-    python tools/verify_data.py images manifest.toml --write index.safetensors
-    python tools/verify_data.py semantic --images photos/ --maps labels/ --classes classes.toml
-    python tools/verify_data.py video train.csv --root clips/ --against val.csv --write train.txt
-
-`eva data verify` is the same program. Exit code: 0 without problems (notes are not problems), 1
-with problems, also when a cleaned file was written, 2 if the command line or the file cannot be
-used.
-"""
 _EXTRACT = r"""Write features of pictures or texts to files.
 
 One vector for each picture below a folder, by any weights of this toolkit:
@@ -42,20 +19,6 @@ The same command continues an interrupted run. In Python:
     from eva_engine.extraction import read_features
     names, features = read_features("output/photos")
 """
-
-
-def verify(arguments: Sequence[str] | None = None) -> int:
-    """Check a data set: `eva data verify`.
-
-    Args:
-        arguments: Arguments in place of those of the process.
-
-    Returns:
-        The exit code, see `eva_data.checks.command.main`.
-    """
-    from eva_data.checks.command import main
-
-    return main(CHECKS, about=_VERIFY, arguments=arguments)
 
 
 def extract(arguments: Sequence[str] | None = None) -> int | None:

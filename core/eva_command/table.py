@@ -157,7 +157,7 @@ GROUPS: Mapping[str, Group] = {
     "data": Group(
         "data sets: check, convert, make",
         {
-            "verify": Command("eva_command.joint", "verify", "check data, write a clean copy"),
+            "verify": Command("eva_command.verify", "main", "check data, write a clean copy"),
             "make-demo": Command("eva_demo.command", "main", "handwritten digits on photographs"),
             "prepare-segmentation": Command(
                 "eva_segmentation.data.coco_stuff", "main", "label maps of COCO-Stuff"

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.io import ImageReadMode
@@ -288,14 +290,14 @@ def open_source(entry: SourceEntry, table: Table | None = None) -> FolderImages 
     return FolderImages(Path(entry.location), table=table)
 
 
-def select(source: FolderImages | ShardImages, keep: Sequence[int]) -> Table:
-    """Make the index of some of the images of a source.
+def select(table: Table, keep: NDArray[np.bool_]) -> Table:
+    """Take some of the images of a source, for an index.
 
     Args:
-        source: The source.
-        keep: Indexes of the images.
+        table: Its images.
+        keep: Which are taken, (number of images,).
     """
-    names = Names(source.table)
-    places = {key: source.table[key][keep] for key in PLACES if key in source.table}
-    chosen = Names.collect(names[index] for index in keep)
-    return Table(places | chosen.arrays(), source.table.about)
+    names = Names(table)
+    places = {key: table[key][keep] for key in PLACES if key in table}
+    chosen = Names.collect(names[index] for index in np.flatnonzero(keep).tolist())
+    return Table(places | chosen.arrays(), table.about)

@@ -39,7 +39,7 @@ class Table(Mapping[str, NDArray[Any]]):
         self, arrays: Mapping[str, NDArray[Any]], about: Any = None, *, kind: str = IMAGE_KIND
     ) -> None:
         self._arrays = dict(arrays)
-        self.about, self._kind = about, kind
+        self.about, self.kind = about, kind
         self._origin: tuple[Path, str] | None = None  # index file, and which part of it
 
     @classmethod
@@ -81,7 +81,7 @@ class Table(Mapping[str, NDArray[Any]]):
 
     def save(self, file: Path) -> None:
         """Write an index file, which appears when it is complete."""
-        metadata = {"kind": self._kind, "about": json.dumps(self.about)}
+        metadata = {"kind": self.kind, "about": json.dumps(self.about)}
         write_tensors(self._arrays, file, metadata)
 
     def part(self, prefix: str, about: Any = None) -> "Table":
@@ -93,7 +93,7 @@ class Table(Mapping[str, NDArray[Any]]):
         """
         start = f"{prefix}/"
         arrays = {k.removeprefix(start): v for k, v in self.items() if k.startswith(start)}
-        table = Table(arrays, about, kind=self._kind)
+        table = Table(arrays, about, kind=self.kind)
         table._origin = None if self._origin is None else (self._origin[0], prefix)
         return table
 
@@ -109,8 +109,8 @@ class Table(Mapping[str, NDArray[Any]]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._origin is not None:  # a spawned worker maps the file itself
-            return _reopen, (*self._origin, self.about, self._kind)
-        return _rebuilt, (self._arrays, self.about, self._kind)
+            return _reopen, (*self._origin, self.about, self.kind)
+        return _rebuilt, (self._arrays, self.about, self.kind)
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         return self._arrays[name]

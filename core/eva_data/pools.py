@@ -3,6 +3,7 @@
 import functools
 import multiprocessing
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -13,6 +14,7 @@ from eva_data.progress import progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+_BLOCK = 512  # samples that a process looks at at once
 
 
 def ordered_map(
@@ -58,6 +60,48 @@ def ordered_map(
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def map_blocks(
+    look: Callable[[Any, range], Result], samples: Any, *, workers: int, what: str
+) -> Iterator[Result]:
+    """Yield what a function finds out about each block of some samples, in order.
+
+    Args:
+        look: A function of a module, or a `partial` of one, called with the samples and a block's
+            indexes.
+        samples: The samples, which have a length; each process is given them once.
+        workers: Number of processes; with 1 the work is done in this one.
+        what: Name beside the progress bar.
+
+    Raises:
+        ValueError: If a process dies.
+    """
+    count = len(samples)
+    block = max(1, min(_BLOCK, count // (4 * workers)))
+    blocks = [range(i, min(i + block, count)) for i in range(0, count, block)]
+    work = functools.partial(with_shared, look)
+    yield from ordered_map(
+        work, blocks, workers=workers, what=what, chunk=1, initializer=share, initial=(samples,)
+    )
+
+
+class _Process:
+    """What this process was given once, for all of its work."""
+
+    shared: Any = None
+
+
+def share(value: Any) -> None:
+    """Keep a value in this process, for `with_shared`; an `initializer`."""
+    _Process.shared = value
+    if multiprocessing.parent_process() is not None and "torch" in sys.modules:  # one of several
+        sys.modules["torch"].set_num_threads(1)
+
+
+def with_shared(work: Callable[[Any, Item], Result], item: Item) -> Result:
+    """Call a function with what this process shares, and an item."""
+    return work(_Process.shared, item)
 
 
 def surviving_map(

@@ -6,6 +6,7 @@
     parser.add_argument("--score", type=probability)           # in [0, 1]
 
     add_download_option(parser)                                # --no-download
+    add_check_options(parser, "images", skip="...")            # those of every check of data
 
 A value outside ends the program as `argparse` does, with `argument --workers: must be at least 0,
 got -1`; what is not a number at all with `must be an integer, got many`.
@@ -15,6 +16,7 @@ import argparse
 import math
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 N = TypeVar("N", int, float)
@@ -104,4 +106,36 @@ def add_download_option(parser: argparse.ArgumentParser) -> None:
         dest=argparse.SUPPRESS,
         default=argparse.SUPPRESS,
         help="weights that are not on this machine are an error: fetch nothing from the hub",
+    )
+
+
+def add_check_options(
+    parser: argparse.ArgumentParser,
+    what: str,
+    *,
+    skip: str,
+    write: tuple[str, str] | None = None,
+    report: str = "the findings, with more ids",
+) -> None:
+    """Add the options that checks of data share: outputs, and how files are read.
+
+    Args:
+        parser: Parser of a command.
+        what: What the processes decode.
+        skip: Help of `--skip-decode`.
+        write: Placeholder and content of the file `--write`; None leaves the option out.
+        report: Content of the file `--report`.
+    """
+    add = parser.add_argument
+    if write is not None:
+        add("--write", type=Path, metavar=write[0], help=f"also write {write[1]}")
+    add("--report", type=Path, metavar="JSON", help=f"also write {report}")
+    add("--overwrite", action="store_true", help="replace earlier outputs")
+    add("--skip-decode", action="store_true", help=skip)
+    add(
+        "--workers",
+        type=integer(1),
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help=f"processes that decode {what} (default %(default)s)",
     )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eva_data.checks.pictures import inspect
+from eva_data.checks.folders import inspect
 from eva_data.images import LIMIT, UnreadableImageError, image_size, open_image, read_image
 
 _RNG = np.random.default_rng(0)

@@ -1,6 +1,5 @@
 """The check of pre-training images: findings, index, report, refusals."""
 
-import argparse
 import io
 import json
 import os
@@ -12,7 +11,7 @@ import pytest
 from PIL import Image
 from skimage import data as photographs
 
-from eva_data.checks import command, manifests
+from eva_command.verify import main, parse
 from eva_data.image_sources import ManifestImages
 
 
@@ -21,10 +20,8 @@ def check(manifest):
     """Function: run the command; returns its exit code."""
 
     def run(*options, workers=1):
-        parser = argparse.ArgumentParser()
-        manifests.add_arguments(parser)
-        arguments = [manifest, "--workers", workers, *options]
-        args = parser.parse_args([str(argument) for argument in arguments])
+        arguments = ["images", manifest, "--workers", workers, *options]
+        args = parse([str(argument) for argument in arguments])
         return args.run(args)
 
     return run
@@ -68,7 +65,7 @@ def test_clean_set(check, manifest, tmp_path, capsys):
     index = tmp_path / "set.safetensors"
     assert check("--write", index) == 0
     output = capsys.readouterr().out
-    assert "photos: 4 images, 4 of them for the index" in output
+    assert "photos: 4 images, 4 left" in output
     assert "no problem" in output
     assert f'to use it, write in {manifest}: index = "{index}"' in output
     manifest.write_text(f'index = "{index}"\n' + manifest.read_text())
@@ -89,7 +86,10 @@ def test_damaged_images_are_left_out(check, damaged, tmp_path, capsys, workers):
     assert "image that cannot be read" in output
     assert "photos/1.jpg: cannot be decoded (no known image format)" in output
     content = json.loads(report.read_text())
-    assert content["left_by_cleaning"] == {"photos": 4 - workers, "shards": 2}
+    assert {name: one["left"] for name, one in content["sources"].items()} == {
+        "photos": 4 - workers,
+        "shards": 2,
+    }
     kinds = {finding["kind"]: finding["ids"] for finding in content["findings"]}
     assert kinds["unreadable"] == [f"{tmp_path}/photos/1.jpg", f"{tmp_path}/s-0.tar:0.png"]
     assert kinds["small"] == [f"{tmp_path}/photos/3.jpg"]
@@ -114,7 +114,7 @@ def test_sources_that_cannot_be_used(check, manifest, tmp_path, capsys):
     (tmp_path / "s-0.tar").write_bytes(b"no tar file")
     assert check("--write", tmp_path / "index") == 1
     output = capsys.readouterr().out
-    assert "photos: no image of it can be read" in output
+    assert "photos: no sample of it can be read" in output
     assert "source that cannot be used" in output
     assert "index was not written" in output
     assert not (tmp_path / "index").exists()
@@ -125,7 +125,7 @@ def test_refusals(check, manifest, tmp_path):
     taken.touch()
     for options, message in (
         (["--write", taken], "taken is there already: give --overwrite"),
-        (["--write", manifest, "--overwrite"], "is the manifest: it is never overwritten"),
+        (["--write", manifest, "--overwrite"], "is the list: it is never overwritten"),
         (["--write", tmp_path / "no" / "index"], "is not a place for a file"),
         (["--write", taken, "--report", taken], "are the same file"),
     ):
@@ -142,9 +142,8 @@ def test_names_that_are_not_text_are_printed(tmp_path, monkeypatch):
     (tmp_path / "set.toml").write_text('[[source]]\nname = "a"\nfolder = "images"\n')
     terminal = io.TextIOWrapper(io.BytesIO(), "utf-8")
     monkeypatch.setattr(sys, "stdout", terminal)
-    commands = {"images": ("eva_data.checks.manifests", "images")}
     arguments = ["images", str(tmp_path / "set.toml"), "--workers", "1"]
-    assert command.main(commands, about="", arguments=arguments) == 1
+    assert main(arguments) == 1
     terminal.flush()
     printed = terminal.buffer.getvalue()
     assert b"udcff.png" in printed

@@ -5,7 +5,6 @@ import os
 
 import pytest
 
-from eva_data.checks import command
 from eva_data.files import UnwritableError
 from eva_runs.commands import check_outputs, exit_code, program, say
 
@@ -79,21 +78,6 @@ def test_outputs_that_would_replace_something(tmp_path):
     for file in (source, tmp_path / "link.json"):
         with pytest.raises(ValueError, match="is the manifest: it is never overwritten"):
             check_outputs([file], overwrite=True, inputs=inputs)
-
-
-def test_only_the_module_of_the_command_is_imported(capsys):
-    commands = {
-        "images": ("eva_data.checks.manifests", "checks images"),
-        "other": ("a_module_that_does_not_exist", "checks something else"),
-    }
-    with pytest.raises(SystemExit) as stop:
-        command.main(commands, about="What it does.", arguments=["--help"])
-    assert stop.value.code == 0
-    assert "checks something else" in capsys.readouterr().out
-    assert command.main(commands, about="", arguments=["images", "no.toml"]) == 2
-    assert "no.toml" in capsys.readouterr().err
-    with pytest.raises(ModuleNotFoundError):
-        command.main(commands, about="", arguments=["other"])
 
 
 def test_an_error_is_that_of_the_command_as_it_was_called(monkeypatch, capsys):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eva_data.checks import command
+from eva_command.verify import main as run_check
 from eva_segmentation.data import coco_stuff
 
 CONVERTER = Path(mmseg.__file__).parent / ".mim/tools/dataset_converters/coco_stuff164k.py"
@@ -17,8 +17,7 @@ CONVERTER = Path(mmseg.__file__).parent / ".mim/tools/dataset_converters/coco_st
 
 def verify(arguments):
     """Run `verify_data.py semantic` with these arguments."""
-    commands = {"semantic": ("eva_data.checks.label_maps", "label maps")}
-    return command.main(commands, about="", arguments=["semantic", *map(str, arguments)])
+    return run_check(["semantic", *map(str, arguments)])
 
 
 @pytest.fixture

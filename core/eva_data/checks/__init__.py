@@ -1,1 +1,1 @@
-"""Checks of data: what they found, pictures and manifests, and the command that runs one."""
+"""Checks of data before a training: what they find; `eva_command.verify` runs them."""

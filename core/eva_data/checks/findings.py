@@ -1,7 +1,4 @@
-"""What a check of a data set found: kinds of problems, how many of each, and the first of them.
-
-Also how findings are shown and written.
-"""
+"""What a check of a dataset found: kinds of problems, how many of each, and the first of them."""
 
 import itertools
 import json

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eva_data.checks.command import add_shared
 from eva_data.checks.findings import Findings, Kind, write_json
 from eva_data.images import inspect_image
 from eva_data.label_maps import (
@@ -27,6 +26,7 @@ from eva_data.label_maps import (
 )
 from eva_data.pools import ordered_map
 from eva_runs.commands import check_outputs, say
+from eva_runs.options import add_check_options
 
 BY_HAND = "by hand"
 KINDS: Mapping[str, Kind] = {
@@ -171,7 +171,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--images", type=Path, metavar="DIR", help="own images")
     add("--maps", type=Path, metavar="DIR", help="own label maps, of the same names")
     add("--classes", type=Path, metavar="TOML", help="names and labels of own classes")
-    add_shared(
+    add_check_options(
         parser,
         "files",
         skip="read headers of images only, and all of the maps",

@@ -1,36 +1,23 @@
-r"""Check videos for action recognition, and write a clean list and an index of them.
+"""Checks of labelled videos: whether they decode, copies, leaks between sets, rare classes."""
 
-    python tools/verify_data.py video kinetics400/train.csv --root kinetics400/train \
-        --against kinetics400/val.csv --write train.txt --index train.safetensors
-
-Every video is opened, its frames are counted, and the first, the middle and the last are decoded.
-Those that fail, further copies of one content, and those that --against holds too are left out of
-what is written.
-"""
-
-import argparse
+import contextlib
+import functools
+import hashlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_data.checks.command import add_shared
-from eva_data.checks.findings import Findings, Kind, write_json
-from eva_data.checks.video_facts import read_facts
-from eva_data.checks.video_sets import Mask, find_copies, find_ids, find_leaks, find_rare_classes
-from eva_data.files import write_text, writing
-from eva_data.index import INDEX_SUFFIX, state_of
-from eva_data.labelled_videos.lists import list_line
-from eva_data.labelled_videos.opening import SHA256, open_videos, write_video_index
+from eva_data.checks.findings import Findings, Kind
+from eva_data.index import INDEX_SUFFIX, VIDEO_KIND, Table
+from eva_data.labelled_videos.lists import youtube_id
+from eva_data.labelled_videos.opening import SHA256, open_videos, video_names
 from eva_data.labelled_videos.sources import VideoFiles, VideoShards
-from eva_data.tar import is_shard_pattern
-from eva_data.video.source import BACKENDS
-from eva_runs.commands import check_outputs, say
-from eva_runs.options import integer
+from eva_data.pools import share, surviving_map, with_shared
 
-_OUT = "left out"
-_FIRST = "left out but the first"
+_OUT, _FIRST = "left out", "left out but the first"
 KINDS = {
     "missing": Kind("video that is listed and not there", _OUT),
     "unreadable": Kind("video that cannot be read", _OUT),
@@ -50,101 +37,93 @@ KINDS = {
     "empty": Kind("class without a video", "kept", note=True),
     "rare": Kind("class with less than a tenth of the median", "kept", note=True),
 }
+NO_PICTURES = "it has no pictures"  # what `open_video` says of a file of sound
 _SIDES = 64, 4096  # usual sides in pixels
 _ASPECT = 4  # most usual ratio of the sides
+_RARE = 10  # times fewer than the median
+Videos = VideoFiles | VideoShards
+Mask = NDArray[np.bool_]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of this command."""
-    parser.set_defaults(run=_run)
-    add = parser.add_argument
-    add("location", metavar="LOCATION", help="folder, list, shards or index of labelled videos")
-    add("--root", type=Path, metavar="DIR", help="folder of relative paths, or of the ids' files")
-    add("--classes", type=Path, metavar="FILE", help="names of the classes, one in each line")
-    add("--backend", choices=BACKENDS, default="pyav", help="decoder (default %(default)s)")
-    add(
-        "--least-frames",
-        type=integer(1),
-        default=8,
-        metavar="N",
-        help="below which a video is noted as short (default %(default)s)",
+class VideoFacts(NamedTuple):
+    """Result of reading a video.
+
+    Attributes:
+        problem: `unreadable`, `sound` (a file without pictures), `died` (the process that read
+            it), or nothing.
+        detail: Why it cannot be used.
+        frames: Number of its frames.
+        size: Height and width in pixels.
+        rotation: Degrees by which it is turned to stand upright.
+        length: Bytes of its content.
+        sha256: Their digest.
+    """
+
+    problem: str = ""
+    detail: str = ""
+    frames: int = 0
+    size: tuple[int, int] = (0, 0)
+    rotation: int = 0
+    length: int = 0
+    sha256: bytes = bytes(SHA256)
+
+
+def read_facts(videos: Videos, indices: Sequence[int], *, workers: int) -> Iterator[VideoFacts]:
+    """Read videos, in order, with a progress bar on a terminal.
+
+    Each is opened, its frames are counted, and the first, the middle and the last are decoded.
+
+    Args:
+        videos: The videos.
+        indices: Which of them.
+        workers: Number of processes.
+    """
+    yield from surviving_map(
+        functools.partial(with_shared, _read),
+        indices,
+        workers=workers,
+        what="videos",
+        died=_died,
+        initializer=share,
+        initial=(videos,),
     )
-    add(
-        "--against",
-        action="append",
-        default=[],
-        metavar="OTHER",
-        help="list, folder, shards or index whose videos must not be among these: compared by "
-        "YouTube id, and by content if they are there or an index is; may be given again",
-    )
-    add("--index", type=Path, metavar="FILE", help=f"also write an index, a {INDEX_SUFFIX} file")
-    add("--write-classes", type=Path, metavar="TXT", help="also write the names of the classes")
-    add_shared(
-        parser,
-        "videos",
-        skip="look at names and labels only, and read no video",
-        write=("LIST", "a list `path label` of what is left"),
-    )
 
 
-def _run(args: argparse.Namespace) -> int:
-    location = Path(args.location)
-    is_list = (
-        location.is_file() and location.suffix != INDEX_SUFFIX and not is_shard_pattern(location)
-    )
-    listed_in = location if is_list else None
-    state = state_of(location) if is_list else None  # before it is read
-    videos = _open(args)
-    findings = Findings(KINDS)
-    for kind, names in (("missing", videos.missing), ("unlisted", videos.unlisted)):
-        findings.add_many(kind, len(names), iter(names))
-    find_rare_classes(videos, findings)
-    keep = np.ones(len(videos), bool)
-    find_ids(videos, findings, keep)
-    facts: dict[str, NDArray[Any]] = {}
-    if not args.skip_decode:
-        facts = _read(videos, findings, keep, args)
-        find_copies(videos, facts["sha256"], findings, keep)
-    for other in args.against:
-        find_leaks(videos, facts, other, findings, keep, classes=args.classes)
-    _report(args, videos, findings, keep, facts)
-    if not keep.any():
-        say("no video is left, and nothing else was written")
-        return 1
-    if args.write:
-        _write_list(args.write, videos, keep)
-    if args.index:
-        write_video_index(
-            args.index, videos, np.flatnonzero(keep).tolist(), facts,
-            listed_in=listed_in, state=state,
-        )  # fmt: skip
-        say(f"{args.index}: index of {int(keep.sum()):,} videos")
-    if args.write_classes:
-        write_text(args.write_classes, "".join(f"{name}\n" for name in videos.classes))
-    elif args.write and not all(map(str.isdecimal, videos.classes)):
-        say(f"{args.write} has numbers for its classes: --write-classes TXT keeps their names")
-    return 1 if findings.problems else 0
+def _died(index: int) -> VideoFacts:
+    return VideoFacts("died", "the process that read it died: a fault of the decoder, or no memory")
 
 
-def _open(args: argparse.Namespace) -> VideoFiles | VideoShards:
-    location = Path(args.location)
-    inputs = {"list": location if location.is_file() else None, "list of classes": args.classes}
-    inputs |= {f"list {other}": Path(other) for other in args.against if Path(other).is_file()}
-    outputs = (args.write, args.index, args.write_classes, args.report)
-    check_outputs(outputs, overwrite=args.overwrite, inputs=inputs)
-    if args.index and args.index.suffix != INDEX_SUFFIX:
-        raise ValueError(f"--index must end in {INDEX_SUFFIX}, got {args.index}")
-    videos = open_videos(location, classes=args.classes, root=args.root, backend=args.backend)
-    assert isinstance(videos, VideoFiles | VideoShards)
-    if args.write and isinstance(videos, VideoShards):
-        raise ValueError("shards have no paths for --write: give --index, which lists members")
-    return videos
+def _read(videos: Videos, index: int) -> VideoFacts:
+    try:
+        size, digest = videos.digest(index)
+        with videos.open(index) as video:
+            count = len(video)
+            video.frames(sorted({0, count // 2, count - 1}))
+            return VideoFacts("", "", count, video.size, video.rotation, size, digest)
+    except OSError as error:
+        text = str(error).removeprefix(f"cannot read {videos.sample_id(index)}")
+        text = text.removeprefix(" as a video").lstrip(": ")
+        return VideoFacts("sound" if NO_PICTURES in text else "unreadable", text)
+    except Exception as error:  # whatever a decoder raises: hours of work are not lost for a file
+        return VideoFacts("unreadable", f"{type(error).__name__}: {error}")
 
 
-def _read(
-    videos: VideoFiles | VideoShards, findings: Findings, keep: Mask, args: argparse.Namespace
+def read_videos(
+    videos: Videos, findings: Findings, keep: Mask, *, least_frames: int, workers: int
 ) -> dict[str, NDArray[Any]]:
-    """Read the videos that are kept so far, and keep those of them that can be read."""
+    """Read the videos that are kept so far, and find copies.
+
+    Args:
+        videos: The videos.
+        findings: Gains the findings.
+        keep: Loses what cannot be read, and all but the first of each content.
+        least_frames: Frames below which a video is noted as short.
+        workers: Number of processes.
+
+    Returns:
+        `frames`, `bytes`, `height` and `width` of each video, (number of videos,), and `sha256`,
+        (number of videos, 32).
+    """
     number = len(videos)
     facts: dict[str, NDArray[Any]] = {
         "frames": np.zeros(number, np.int32),
@@ -154,7 +133,7 @@ def _read(
         "sha256": np.zeros((number, SHA256), np.uint8),
     }
     places = np.flatnonzero(keep).tolist()
-    for index, found in zip(places, read_facts(videos, places, workers=args.workers), strict=True):
+    for index, found in zip(places, read_facts(videos, places, workers=workers), strict=True):
         name = videos.name(index)
         if found.problem:
             findings.add(found.problem, name, found.detail)
@@ -164,63 +143,127 @@ def _read(
         facts["height"][index], facts["width"][index] = found.size
         facts["sha256"][index] = np.frombuffer(found.sha256, np.uint8)
         small, large = sorted(found.size)
-        if found.frames < args.least_frames:
+        if found.frames < least_frames:
             findings.add("short", name, f"{found.frames} frames")
         if small < _SIDES[0] or large > _SIDES[1] or large > _ASPECT * small:
             findings.add("odd_size", name, f"{found.size[1]} x {found.size[0]} px")
         if found.rotation:
             findings.add("rotated", name, f"by {found.rotation} degrees")
+    _find_copies(videos, facts["sha256"], findings, keep)
     return facts
 
 
-def _write_list(file: Path, videos: VideoFiles | VideoShards, keep: Mask) -> None:
-    """Write what is left with paths below the list's folder, or else with full ones."""
-    assert isinstance(videos, VideoFiles)
-    root, folder = videos.root.absolute(), file.parent.absolute()
-    below = root.is_relative_to(folder)
-    lines = []
-    for index in np.flatnonzero(keep).tolist():
-        path = root / videos.name(index)
-        text = str(path.relative_to(folder) if below and path.is_relative_to(folder) else path)
-        line = list_line(text, int(videos.labels[index]))
-        if line is None:
-            say(f"{text!r} cannot be written in a list: rename it, or give --index")
+def find_in_list(videos: Videos, findings: Findings, keep: Mask) -> None:
+    """Find what a list shows alone: rare classes, videos listed again, clips of one YouTube video.
+
+    Args:
+        videos: The videos.
+        findings: Gains the findings.
+        keep: Loses what is listed again.
+    """
+    counts = np.bincount(videos.labels, minlength=len(videos.classes))
+    median = np.median(counts[counts > 0])
+    for name, count in zip(videos.classes, counts.tolist(), strict=True):
+        if not count:
+            findings.add("empty", name)
+        elif count * _RARE < median:
+            findings.add("rare", name, f"{count} videos, and the median is {median:g}")
+    names: dict[str, int] = {}
+    ids: dict[str, int] = {}
+    for index in range(len(videos)):
+        name = videos.sample_id(index)
+        if (first := names.setdefault(name, index)) != index:
+            kind = "twice" if _same_class(videos, first, index) else "relabelled"
+            findings.add(kind, videos.name(index), _two(videos, first, index))
+            keep[index] = False
             continue
-        lines.append(line)
-    with writing(file) as stream:  # names need not be text
-        stream.writelines(f"{line}\n".encode("utf-8", "surrogateescape") for line in lines)
-    say(f"{file}: list of {len(lines):,} videos, with {'relative' if below else 'full'} paths")
+        found = youtube_id(name)
+        if found is not None and (first := ids.setdefault(found, index)) != index:
+            kind = "same_id" if _same_class(videos, first, index) else "two_classes"
+            findings.add(kind, found, _two(videos, first, index))
 
 
-def _report(
-    args: argparse.Namespace,
-    videos: VideoFiles | VideoShards,
+def _find_copies(
+    videos: Videos, digests: NDArray[np.uint8], findings: Findings, keep: Mask
+) -> None:
+    """Find videos of equal content among those that are kept."""
+    places = np.flatnonzero(keep)
+    _, first, content = np.unique(_whole(digests[places]), return_index=True, return_inverse=True)
+    for index, earlier in zip(places.tolist(), places[first[content]].tolist(), strict=True):
+        if index != earlier:
+            kind = "copy" if _same_class(videos, earlier, index) else "relabelled_copy"
+            findings.add(kind, videos.name(index), _two(videos, earlier, index))
+            keep[index] = False
+
+
+def find_leaks(
+    videos: Videos,
+    facts: Mapping[str, NDArray[Any]],
+    other: str,
     findings: Findings,
     keep: Mask,
-    facts: dict[str, NDArray[Any]],
-) -> None:
-    counts = np.bincount(videos.labels, minlength=len(videos.classes))
-    left = np.bincount(videos.labels[keep], minlength=len(videos.classes))
-    say(
-        f"{len(videos):,} videos in {len(videos.classes):,} classes, {counts.min():,} to "
-        f"{counts.max():,} in each, median {np.median(counts):g}; {int(keep.sum()):,} are left"
-    )
-    totals = {}
-    if facts:
-        totals = {
-            "frames": int(facts["frames"][keep].sum()),
-            "bytes": int(facts["bytes"][keep].sum()),
-        }
-        say(f"they have {totals['frames']:,} frames in {totals['bytes']:,} bytes")
-    listed = findings.as_json()
-    say(findings.table() if listed else "no problem")
-    if args.skip_decode:
-        say("the videos were only listed: leave out --skip-decode to read them")
-    if args.report:
-        about = {"location": args.location, "problems": findings.problems}
-        numbers = {"videos": len(videos), "left_by_cleaning": int(keep.sum()), **totals}
-        classes = {
-            name: {"videos": int(count), "left": int(kept)}
-            for name, count, kept in zip(videos.classes, counts, left, strict=True)
-        }
-        write_json(args.report, about | numbers | {"classes": classes, "findings": listed})
+    *,
+    classes: Path | None,
+) -> bool:
+    """Find videos that another list holds too.
+
+    Args:
+        videos: The videos.
+        facts: See `read_videos`; nothing if they were not read.
+        other: Place where the others are named. Their contents are compared if they are there.
+        findings: Gains the findings.
+        keep: Loses what is found.
+        classes: See `open_videos`.
+
+    Returns:
+        Whether contents were compared, and not YouTube ids alone.
+
+    Raises:
+        ValueError: If the other list cannot be read.
+    """
+    ids = {found for name in video_names(other, classes=classes) if (found := youtube_id(name))}
+    leaks = np.array([youtube_id(videos.name(i)) in ids for i in range(len(videos))], bool)
+    known = _contents(other, set(facts["bytes"].tolist()), classes=classes) if facts else None
+    if known is not None:
+        leaks |= np.isin(_whole(facts["sha256"]), known)
+    for index in np.flatnonzero(leaks & keep).tolist():
+        findings.add("leak", videos.name(index), f"it is in {other}")
+        keep[index] = False
+    return known is not None
+
+
+def _contents(
+    other: str, lengths: Collection[int], *, classes: Path | None
+) -> NDArray[np.bytes_] | None:
+    """Digests of the videos of another list that have one of these lengths; None if unknown."""
+    if other.endswith(INDEX_SUFFIX):
+        table = Table.open(Path(other), kind=VIDEO_KIND)
+        return _whole(np.array(table["sha256"]).reshape(-1, SHA256)) if "sha256" in table else None
+    try:
+        videos = open_videos(other, classes=classes)
+    except ValueError:  # a list whose videos are elsewhere, or that needs its classes
+        return None
+    if not isinstance(videos, VideoFiles):
+        return None
+    digests = []
+    for index in range(len(videos)):
+        file = Path(videos.sample_id(index))
+        with contextlib.suppress(OSError):
+            if file.stat().st_size in lengths:
+                with file.open("rb") as stream:
+                    digests.append(hashlib.file_digest(stream, "sha256").digest())
+    return np.array(digests, dtype=f"S{SHA256}")
+
+
+def _whole(digests: NDArray[np.uint8]) -> NDArray[np.bytes_]:
+    """View digests as one string each: all of one length, so that no zero at an end is lost."""
+    return np.ascontiguousarray(digests).view(f"S{SHA256}").reshape(-1)
+
+
+def _same_class(videos: Videos, first: int, index: int) -> bool:
+    return bool(videos.labels[first] == videos.labels[index])
+
+
+def _two(videos: Videos, first: int, index: int) -> str:
+    one, two = (videos.classes[videos.labels[place]] for place in (first, index))
+    return f"{videos.name(first)} ({one}) and {videos.name(index)} ({two})"

@@ -21,9 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pycocotools.mask as mask_api
 
-from eva_data.checks.command import add_shared
 from eva_data.checks.findings import Findings, Kind, write_json
-from eva_data.checks.pictures import Picture, inspect_all
+from eva_data.checks.folders import ImageFile, inspect_all
 from eva_data.detection.coco import (
     AnnotationError,
     LabelledImages,
@@ -48,7 +47,7 @@ from eva_data.detection.spec import open_source
 from eva_data.files import make_folder
 from eva_data.progress import progress
 from eva_runs.commands import check_outputs, complain, say
-from eva_runs.options import number
+from eva_runs.options import add_check_options, number
 
 Entry = dict[str, Any]
 _BY_HAND, _REMOVED = "by hand", "removed"
@@ -283,7 +282,7 @@ class _Check:
                 self.kept[key] = entry | {"file_name": found}
             self._file(key, image)
 
-    def _file(self, key: int, image: Picture) -> None:
+    def _file(self, key: int, image: ImageFile) -> None:
         if image.size is None or image.bits == 32:
             problem = image.problem or "it has 32 bits a value: save it with 8 or 16"
             self._drop("file_broken", key, f"{image.name}: {problem}")
@@ -477,7 +476,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="that boxes may leave the image (default %(default)s)",
     )
     add("--boxes-only", action="store_true", help="leave masks alone, of the cleaned file too")
-    add_shared(
+    add_check_options(
         parser,
         "images",
         skip="read the headers of images only",

@@ -1,13 +1,12 @@
 """The check of pairs: findings, index, report, refusals."""
 
-import argparse
 import json
 import os
 
 import pytest
 
+from eva_command.verify import parse
 from eva_data.captions.opening import open_captions
-from eva_data.checks import captions
 
 
 @pytest.fixture
@@ -15,10 +14,8 @@ def check():
     """Function: run the command; returns its exit code."""
 
     def run(location, *options, workers=1):
-        parser = argparse.ArgumentParser()
-        captions.add_arguments(parser)
-        arguments = [location, "--workers", workers, "--least-side", 5, *options]
-        args = parser.parse_args([str(argument) for argument in arguments])
+        arguments = ["captions", location, "--workers", workers, "--least-side", 5, *options]
+        args = parse([str(argument) for argument in arguments])
         return args.run(args)
 
     return run
@@ -75,7 +72,7 @@ def test_shards_with_everything(check, shards, tmp_path, capsys, workers):
         }
     }  # fmt: skip
     output = capsys.readouterr().out
-    assert "pairs: 7 pairs, 4 of them are left" in output
+    assert "pairs: 7 pairs, 4 left" in output
     assert "0.tar:b.png" in output
     pairs = open_captions(index)
     assert [pairs.captions(n)[0].split()[0] for n in range(4)] == ["one", "w", "other", "one"]
@@ -114,14 +111,14 @@ def test_a_manifest(check, pictures, tmp_path, capsys):
     output = capsys.readouterr().out
     assert "the pairs were only listed" in output
     assert "to use it" not in output
-    assert "t: 3 pairs, 3 of them are left" in output
+    assert "t: 3 pairs, 3 left" in output
 
 
 def test_sources_that_cannot_be_used(check, pictures, tmp_path, capsys):
     (tmp_path / "t.tsv").write_text("image\tcaption\nno.png\tb\n")
     index = tmp_path / "i.safetensors"
     assert check(tmp_path / "t.tsv", "--write", index) == 1
-    assert "pairs: no pair of it can be read" in capsys.readouterr().out
+    assert "pairs: no sample of it can be read" in capsys.readouterr().out
     assert check(pictures, "--write", index) == 1
     output = capsys.readouterr().out
     assert "holds no pair of an image and a caption (10 x uncaptioned, such as" in output

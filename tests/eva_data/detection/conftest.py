@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as rle
 
-from eva_data.checks import command
+from eva_command.verify import main as run_check
 
 WIDTH, HEIGHT = 40, 20
 
@@ -98,10 +98,9 @@ POLYGON = [2, 3, 12, 3, 12, 11, 2, 11]
 @pytest.fixture(scope="session")
 def verify():
     """Function: `verify_data.py` with these arguments; returns the exit code."""
-    commands = {"coco": ("eva_data.detection.verify", "annotations")}
 
     def run(arguments):
-        return command.main(commands, about="", arguments=arguments)
+        return run_check(arguments)
 
     return run
 

@@ -1,6 +1,5 @@
 """The check of videos: planted faults, what is written, and that it reads as it was meant."""
 
-import argparse
 import json
 import os
 import shutil
@@ -14,7 +13,8 @@ import av
 import numpy as np
 import pytest
 
-from eva_data.checks import video_facts, videos
+from eva_command.verify import parse
+from eva_data.checks import videos
 from eva_data.index import VIDEO_KIND, Table
 from eva_data.labelled_videos.opening import open_videos
 from eva_data.labelled_videos.sources import VideoFiles
@@ -75,10 +75,8 @@ def check():
     """Function: run the command; returns its exit code."""
 
     def run(location, *options, workers=1):
-        parser = argparse.ArgumentParser()
-        videos.add_arguments(parser)
-        arguments = [location, "--workers", workers, *options]
-        args = parser.parse_args([str(argument) for argument in arguments])
+        arguments = ["video", location, "--workers", workers, *options]
+        args = parse([str(argument) for argument in arguments])
         return args.run(args)
 
     return run
@@ -264,7 +262,7 @@ def test_a_process_that_dies_is_one_finding(report_of, sample, tmp_path, monkeyp
             )
     plain = open_videos(tmp_path / "data")
     deadly = _DeadlyVideos(plain.root, plain.names, plain.labels, plain.classes, backend="pyav")
-    results = list(video_facts.read_facts(deadly, range(len(deadly)), workers=workers))
+    results = list(videos.read_facts(deadly, range(len(deadly)), workers=workers))
     found = {deadly.name(k): result.problem for k, result in enumerate(results)}
     assert found == {
         "run/b.mp4": "", "run/deadly0.mp4": "died", "run/deadly1.mp4": "died", "walk/c.mp4": "",
@@ -273,7 +271,7 @@ def test_a_process_that_dies_is_one_finding(report_of, sample, tmp_path, monkeyp
 
 
 def test_no_video_is_read_where_they_are_only_listed(report_of, sample, monkeypatch, tmp_path):
-    monkeypatch.setattr(video_facts, "surviving_map", None)
+    monkeypatch.setattr(videos, "surviving_map", None)
     index = tmp_path / "i.safetensors"
     code, found, report = report_of(sample, "--skip-decode", "--index", index)
     assert (code, found, report["left_by_cleaning"]) == (0, {}, 13)

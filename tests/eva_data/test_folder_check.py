@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eva_command.joint import verify
+from eva_command.verify import guess
+from eva_command.verify import main as verify
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_a_folder_without_classes(save, findings, capsys):
         found, code = findings(*words, root / "photos")
         assert (found, code) == ({"unreadable": [f"{root}/photos/c.JPG"]}, 1)
     shown = capsys.readouterr()
-    assert f"{root}/photos: 3 pictures\n" in shown.out
+    assert f"{root}/photos: 3 images\n" in shown.out
     assert f"checked as: folders {root}/photos" in shown.err
 
 
@@ -65,7 +66,7 @@ def test_classes_and_copies_within_and_across(save, findings, capsys):
         "stray": [f"{at}/val/stray.png"],
     }
     assert code == 1
-    assert f"{at}/train: 4 pictures of 3 classes: cat 2, dog 2, empty 0" in capsys.readouterr().out
+    assert f"{at}/train: 4 images of 3 classes: cat 2, dog 2, empty 0" in capsys.readouterr().out
     assert findings("folders", root / "set/train", "--against", root / "set/val") == (found, 1)
 
 
@@ -75,9 +76,9 @@ def test_what_is_refused(save, capsys, tmp_path):
     (root / "list.csv").write_text("a,b")
     for words, message in {
         ("images", "photos", "--write", "x.safetensors"): "belongs to a manifest",
-        ("folders", "empty"): "holds no picture",
+        ("folders", "empty"): "holds no image",
         ("folders", "photos", "--against", "nothing"): "there is no folder",
-        ("empty",): "holds neither pictures nor videos",
+        ("empty",): "holds neither images nor videos",
         ("nothing",): "is neither a check (see --help) nor a file or folder",
         ("list.csv",): "may be a list of videos or of captions: write `video ",
     }.items():
@@ -96,8 +97,6 @@ def test_what_is_refused(save, capsys, tmp_path):
     ],
 )
 def test_the_check_that_fits_a_file(name, content, expected, tmp_path):
-    from eva_data.checks.guessing import guess
-
     file = tmp_path / name
     file.write_text(content)
     assert guess([str(file), "--overwrite"]) == [*expected, str(file), "--overwrite"]

@@ -1,0 +1,550 @@
+"""The command `eva data verify`: check a dataset before training on it."""
+
+import argparse
+import functools
+import importlib
+import io
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from eva_data.files import (
+    IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    find_files,
+    printable,
+    write_text,
+    writing,
+)
+from eva_runs.commands import check_outputs, complain, exit_code, say
+from eva_runs.options import add_check_options, integer
+
+_ABOUT = """\
+Check a dataset before training on it, and write a cleaned copy.
+
+    eva data verify PATH                  # finds out what it is
+    eva data verify coco --annotations a.json --images folder/ --write cleaned.json
+    eva data verify coco --data data.yaml --write cleaned/
+    eva data verify folders mine/train --against mine/val
+    eva data verify images manifest.toml --write index.safetensors
+    eva data verify semantic --images photos/ --maps labels/ --classes classes.toml
+    eva data verify video train.csv --root clips/ --against val.csv --write train.txt
+
+`python tools/verify_data.py` is the same program. Exit code: 0 without problems (notes are not
+problems), 1 with problems, also when a cleaned file was written, 2 if the command line or the file
+cannot be used.
+"""
+_CAPTIONS = """\
+Check images with captions, and write an index of the pairs that can be read.
+
+    eva data verify captions "laion/{00000..41455}.tar" --write laion.safetensors
+    eva data verify captions pairs.csv --root photos/ --report findings.json
+
+LOCATION is what training takes: shards, a table, a JSON list, a folder or a manifest. Every caption
+is read and every image decoded. Damaged and missing shards, images without captions and what cannot
+be read are left out of the index, which training opens at once: give it as the location, or name it
+in the manifest.
+"""
+_FOLDERS = """\
+Check folders of images, as they are: of classes, of training and validation, or of nothing.
+
+Every image is decoded. Folders directly below are classes, unless the only ones are `train` and
+`val` (or `valid`, `test`), which are then compared. Copies are files of the same content.
+"""
+_IMAGES = """\
+Check the images of pre-training and write the index of a manifest.
+
+Every image is read and decoded as in training. Those that fail are left out of the index.
+"""
+_VIDEO = """\
+Check videos for action recognition, and write a clean list and an index of them.
+
+Every video is opened, its frames are counted, and the first, the middle and the last are decoded.
+Those that fail, further copies of one content, and those that --against holds too are left out of
+what is written.
+"""
+_MODULES = {"coco": "eva_data.detection.verify", "semantic": "eva_data.checks.label_maps"}
+_HELP = {
+    "captions": "images with captions, and their index",
+    "coco": "an annotation file in COCO's or LVIS's format",
+    "folders": "folders of images, of classes or without",
+    "images": "the images of pre-training, and their index",
+    "semantic": "images and maps for semantic segmentation",
+    "video": "videos for action recognition, and their clean list",
+}
+_LISTS = (".csv", ".tsv", ".txt", ".tar", ".parquet", ".safetensors", ".jsonl")
+_START = 2**16  # bytes of a JSON file that are looked at
+_SHOWN = 30  # classes with their counts
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a check; where a path stands in place of its name, the one that fits.
+
+    Args:
+        arguments: Arguments in place of those of the process.
+
+    Returns:
+        The exit code: that of the check, 2 if the arguments or a file cannot be used, 130 after
+        Ctrl-C.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given and given[0] not in _HELP and not given[0].startswith("-"):
+        try:
+            given = guess(given)
+        except (ValueError, OSError) as error:
+            complain(f"error: {error}")
+            return 2
+        complain(f"checked as: {shlex.join(given)}")
+    args = parse(given)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be text
+        sys.stdout.reconfigure(errors="backslashreplace")
+    return exit_code(lambda: int(args.run(args)))
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse a command line that begins with the name of a check.
+
+    Args:
+        arguments: Its words.
+
+    Returns:
+        The options; `run` is a function of them that returns 0 without problems and 1 with some.
+    """
+    shape = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=_ABOUT, formatter_class=shape, allow_abbrev=False)
+    subparsers = parser.add_subparsers(dest="command", required=True)
+    for name, text in _HELP.items():
+        command = subparsers.add_parser(name, help=text, formatter_class=shape, allow_abbrev=False)
+        if name != next(iter(arguments), None):
+            continue
+        if name in _MODULES:
+            check = importlib.import_module(_MODULES[name])
+            command.description = check.__doc__
+            check.add_arguments(command)
+        else:
+            _OPTIONS[name](command)
+    return parser.parse_args(arguments)
+
+
+def guess(arguments: Sequence[str]) -> list[str]:
+    """Put the name of a check in front of a path.
+
+    Args:
+        arguments: The command line, whose first word is not the name of a check.
+
+    Returns:
+        The command line with a check.
+
+    Raises:
+        ValueError: If several checks may be meant, or none is known.
+    """
+    path, rest = Path(arguments[0]), list(arguments[1:])
+    if not path.exists():
+        raise ValueError(f"{arguments[0]} is neither a check (see --help) nor a file or folder")
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        return [*_check_of_folder(path), *rest]
+    if suffix in (".yaml", ".yml"):
+        return ["coco", "--data", str(path), *rest]
+    if suffix == ".toml":
+        return ["images", str(path), *rest]
+    if suffix == ".json":
+        with path.open("rb") as stream:
+            start = stream.read(_START)
+        kind = ["captions"] if b'"caption"' in start else ["coco", "--annotations"]
+        return [*kind, str(path), *rest]
+    if suffix in _LISTS:
+        raise ValueError(
+            f"{path} may be a list of videos or of captions: write `video {path}` or "
+            f"`captions {path}`"
+        )
+    raise ValueError(f"nothing is known to check in {printable(str(path))}; see --help")
+
+
+def _check_of_folder(folder: Path) -> list[str]:
+    from eva_data.detection.spec import find_exports
+    from eva_data.detection.voc import find_voc
+    from eva_data.detection.yolo import find_yaml
+
+    if find_exports(folder) or find_voc(folder) or find_yaml(folder):
+        return ["coco", "--data", str(folder)]
+    if next(iter(find_files(folder, IMAGE_SUFFIXES)), None):
+        return ["folders", str(folder)]
+    if next(iter(find_files(folder, VIDEO_SUFFIXES)), None):
+        return ["video", str(folder)]
+    raise ValueError(f"{folder} holds neither images nor videos, nor a description of them")
+
+
+def _add_least_side(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--least-side",
+        type=integer(1),
+        default=32,
+        metavar="PX",
+        help="below which an image is noted as small (default %(default)s)",
+    )
+
+
+def _say_findings(findings: Any, args: argparse.Namespace, what: str) -> None:
+    say(findings.table() if findings.as_json() else "no problem")
+    if args.skip_decode:
+        say(f"the {what} were only listed: leave out --skip-decode to read them")
+
+
+# Manifests: images of pre-training, and images with captions
+
+
+def _add_captions(parser: argparse.ArgumentParser) -> None:
+    parser.description = _CAPTIONS
+    parser.set_defaults(run=_run_captions)
+    add = parser.add_argument
+    add("location", metavar="LOCATION", help="shards, table, list, folder or manifest of pairs")
+    add("--root", metavar="DIR", help="folder of relative paths")
+    add("--image-column", metavar="NAME", help="column or key with the images' paths")
+    add("--caption-column", metavar="NAME", help="column or key with the captions")
+    _add_least_side(parser)
+    add(
+        "--most-words",
+        type=integer(1),
+        default=55,
+        metavar="N",
+        help="above which a caption is noted; 77 tokens are about 55 words (default %(default)s)",
+    )
+    add_check_options(
+        parser,
+        "images",
+        skip="list the pairs without reading them",
+        write=("INDEX", "an index of the readable pairs, a .safetensors file"),
+    )
+
+
+def _add_images(parser: argparse.ArgumentParser) -> None:
+    parser.description = _IMAGES
+    parser.set_defaults(run=_run_images)
+    parser.add_argument(
+        "location",
+        metavar="MANIFEST",
+        help="TOML file that lists folders and shards; or a folder, which is only checked",
+    )
+    parser.add_argument("--root", metavar="DIR", help="folder of relative paths")
+    _add_least_side(parser)
+    add_check_options(
+        parser,
+        "images",
+        skip="list the images without reading them",
+        write=("INDEX", "an index of the readable images"),
+    )
+
+
+def _run_images(args: argparse.Namespace) -> int:
+    from eva_data.checks.sources import IMAGE_KINDS, look_at_images
+    from eva_data.image_sources import open_source, select
+    from eva_data.manifests import Manifest
+
+    if Path(args.location).is_dir():
+        if args.write:
+            raise ValueError(
+                f"{args.location} is a folder: an index, as of --write, belongs to a manifest"
+            )
+        args.folder, args.against = Path(args.location), None
+        return _run_folders(args)
+    return _check_sources(
+        args,
+        Manifest.read(args.location, root=args.root),
+        IMAGE_KINDS,
+        open_source,
+        open_source,
+        functools.partial(look_at_images, least_side=args.least_side),
+        select,
+        "images",
+    )
+
+
+def _run_captions(args: argparse.Namespace) -> int:
+    from eva_data.captions.opening import PAIRS, entry_of, open_source
+    from eva_data.captions.sources import select
+    from eva_data.checks.sources import PAIR_KINDS, look_at_pairs
+    from eva_data.index import INDEX_SUFFIX
+    from eva_data.manifests import Manifest, expand_path
+
+    path = expand_path(args.location, "LOCATION")
+    options = {key: getattr(args, key) for key in PAIRS.options if getattr(args, key)}
+    if path.suffix == INDEX_SUFFIX:
+        raise ValueError(f"{path} is an index: name the data that it was written of")
+    if args.write and args.write.suffix != INDEX_SUFFIX:
+        raise ValueError(f"--write must end in {INDEX_SUFFIX}, got {args.write}")
+    if path.suffix == ".toml":
+        if others := options.keys() - {"root"}:
+            raise ValueError(f"{min(others)} belongs below a source of {path}")
+        manifest = Manifest.read(path, root=args.root, form=PAIRS)
+    else:
+        if "root" in options:
+            options["root"] = str(Path(options["root"]).absolute())
+        manifest = Manifest(file=path, sources=(entry_of(path, options),), index=None, form=PAIRS)
+    return _check_sources(
+        args,
+        manifest,
+        PAIR_KINDS,
+        functools.partial(open_source, workers=args.workers, keep_going=True),
+        open_source,
+        functools.partial(look_at_pairs, least_side=args.least_side, most_words=args.most_words),
+        select,
+        "pairs",
+    )
+
+
+def _check_sources(
+    args: argparse.Namespace,
+    manifest: Any,
+    kinds: Any,
+    search: Callable[..., Any],
+    reopen: Callable[..., Any],
+    look: Callable[..., Any],
+    select: Callable[..., Any],
+    what: str,
+) -> int:
+    """Check the sources of a manifest, and write what is asked for.
+
+    Args:
+        args: Options of the command.
+        manifest: The manifest.
+        kinds: Kinds of findings.
+        search: Function that opens a source.
+        reopen: Function that opens a source by its table.
+        look: Function that looks at a block of samples.
+        select: Function that makes the index of the samples of a source that are kept.
+        what: Name of the samples.
+
+    Returns:
+        The exit code: 0 without problems, 1 with some.
+    """
+    from eva_data.checks.findings import Findings, write_json
+    from eva_data.checks.sources import all_samples, find_copied_pairs, numbers_of, read_source
+    from eva_data.manifests import write_index
+
+    inputs = {"list": manifest.file if manifest.file.is_file() else None}
+    check_outputs((args.write, args.report), overwrite=args.overwrite, inputs=inputs)
+    findings, tables, found = Findings(kinds), dict[str, Any](), dict[str, dict[str, Any]]()
+    for entry in manifest.sources:
+        try:
+            source = search(entry)
+        except (OSError, ValueError) as error:
+            findings.add("source", entry.name, str(error))
+            continue
+        if what == "pairs":
+            for kind, count in source.left_out.counts.items():
+                findings.add_many(kind, count, source.left_out.names[kind])
+        facts: dict[str, Any] = {}
+        keep = all_samples(source)
+        if not args.skip_decode:
+            keep, facts = read_source(entry, source, reopen, look, findings, workers=args.workers)
+        if "captions" in facts:
+            find_copied_pairs(source, facts, findings, keep)
+        numbers = {what: len(source), "left": int(keep.sum())} | numbers_of(facts, keep)
+        found[entry.name] = numbers
+        say(f"{entry.name}: {', '.join(f'{value:,} {name}' for name, value in numbers.items())}")
+        if keep.any():
+            tables[entry.name] = select(source.table, keep)
+        else:
+            findings.add("source", entry.name, f"no sample of it can be read ({what})")
+    _say_findings(findings, args, what)
+    if args.report:
+        about = {"location": str(args.location), "problems": findings.problems}
+        write_json(args.report, about | {"sources": found, "findings": findings.as_json()})
+    if args.write and findings.count("source"):
+        say(f"{args.write} was not written")
+    elif args.write:
+        write_index(args.write, tables, manifest)
+        say(f"{args.write}: index of {sum(one['left'] for one in found.values()):,} {what}")
+        noted = manifest.index and manifest.index.absolute() == args.write.absolute()
+        if manifest.file.suffix == ".toml" and not noted:
+            say(f'to use it, write in {manifest.file}: index = "{args.write.absolute()}"')
+    return 1 if findings.problems else 0
+
+
+# Folders of images
+
+
+def _add_folders(parser: argparse.ArgumentParser) -> None:
+    parser.description = _FOLDERS
+    parser.set_defaults(run=_run_folders, against=None)
+    add = parser.add_argument
+    add("folder", type=Path, metavar="FOLDER", help="folder of images or of folders of classes")
+    add("--against", type=Path, metavar="FOLDER", help="the other part, such as for validation")
+    add_check_options(parser, "images", skip="read the headers of images only")
+
+
+def _run_folders(args: argparse.Namespace) -> int:
+    from eva_data.checks.findings import Findings, write_json
+    from eva_data.checks.folders import KINDS, check_parts, find_parts, list_part
+
+    check_outputs([args.report], overwrite=args.overwrite, inputs={})
+    findings = Findings(KINDS)
+    folders = [args.folder] if args.against is None else [args.folder, args.against]
+    parts = [list_part(folder, findings) for folder in (find_parts(args.folder) or folders)]
+    for part in parts:
+        text = f"{part.folder}: {len(part.names):,} images"
+        if part.classes:
+            counts = [f"{name} {count:,}" for name, count in part.classes.items()]
+            more = [f"and {len(counts) - _SHOWN} more"] if len(counts) > _SHOWN else []
+            text += f" of {len(counts):,} classes: {', '.join(counts[:_SHOWN] + more)}"
+        say(text)
+    check_parts(parts, findings, workers=args.workers, decode=not args.skip_decode)
+    listed = findings.as_json()
+    if listed:
+        say(findings.table())
+    say(findings.summary())
+    if args.report:
+        about = {str(part.folder): part.classes or len(part.names) for part in parts}
+        content = {"folders": about, "problems": findings.problems, "findings": listed}
+        write_json(args.report, content)
+    return 1 if findings.problems else 0
+
+
+# Videos
+
+
+def _add_video(parser: argparse.ArgumentParser) -> None:
+    from eva_data.video.source import BACKENDS
+
+    parser.description = _VIDEO
+    parser.set_defaults(run=_run_video)
+    add = parser.add_argument
+    add("location", metavar="LOCATION", help="folder, list, shards or index of labelled videos")
+    add("--root", type=Path, metavar="DIR", help="folder of relative paths, or of the ids' files")
+    add("--classes", type=Path, metavar="FILE", help="names of the classes, one in each line")
+    add("--backend", choices=BACKENDS, default="pyav", help="decoder (default %(default)s)")
+    add(
+        "--least-frames",
+        type=integer(1),
+        default=8,
+        metavar="N",
+        help="below which a video is noted as short (default %(default)s)",
+    )
+    add(
+        "--against",
+        action="append",
+        default=[],
+        metavar="OTHER",
+        help="list, folder, shards or index whose videos must not be among these: compared by "
+        "YouTube id, and by content if they are there or an index is; may be given again",
+    )
+    add("--index", type=Path, metavar="FILE", help="also write an index, a .safetensors file")
+    add("--write-classes", type=Path, metavar="TXT", help="also write the names of the classes")
+    add_check_options(
+        parser,
+        "videos",
+        skip="look at names and labels only, and read no video",
+        write=("LIST", "a list `path label` of what is left"),
+    )
+
+
+def _run_video(args: argparse.Namespace) -> int:
+    import numpy as np
+
+    from eva_data.checks.findings import Findings
+    from eva_data.checks.videos import KINDS, find_in_list, find_leaks, read_videos
+    from eva_data.index import INDEX_SUFFIX, state_of
+    from eva_data.labelled_videos.opening import open_videos, write_video_index
+    from eva_data.labelled_videos.sources import VideoFiles, VideoShards
+    from eva_data.tar import is_shard_pattern
+
+    location = Path(args.location)
+    inputs = {"list": location if location.is_file() else None, "list of classes": args.classes}
+    inputs |= {f"list {other}": Path(other) for other in args.against if Path(other).is_file()}
+    outputs = (args.write, args.index, args.write_classes, args.report)
+    check_outputs(outputs, overwrite=args.overwrite, inputs=inputs)
+    if args.index and args.index.suffix != INDEX_SUFFIX:
+        raise ValueError(f"--index must end in {INDEX_SUFFIX}, got {args.index}")
+    no_list = location.suffix == INDEX_SUFFIX or is_shard_pattern(location)
+    listed_in = location if location.is_file() and not no_list else None
+    state = None if listed_in is None else state_of(listed_in)  # before it is read
+    videos = open_videos(location, classes=args.classes, root=args.root, backend=args.backend)
+    assert isinstance(videos, VideoFiles | VideoShards)
+    if args.write and isinstance(videos, VideoShards):
+        raise ValueError("shards have no paths for --write: give --index, which lists members")
+    findings, keep = Findings(KINDS), np.ones(len(videos), bool)
+    for kind, names in (("missing", videos.missing), ("unlisted", videos.unlisted)):
+        findings.add_many(kind, len(names), iter(names))
+    find_in_list(videos, findings, keep)
+    facts: dict[str, Any] = {}
+    if not args.skip_decode:
+        least, workers = args.least_frames, args.workers
+        facts = read_videos(videos, findings, keep, least_frames=least, workers=workers)
+    for other in args.against:
+        whole = find_leaks(videos, facts, other, findings, keep, classes=args.classes)
+        if facts and not whole:
+            say(f"{other}: compared by YouTube ids only; its index would show equal contents too")
+    _report_videos(args, videos, findings, keep, facts)
+    if not keep.any():
+        say("no video is left, and nothing else was written")
+        return 1
+    if args.write:
+        _write_list(args.write, videos, keep)
+    if args.index:
+        kept = np.flatnonzero(keep).tolist()
+        write_video_index(args.index, videos, kept, facts, listed_in=listed_in, state=state)
+        say(f"{args.index}: index of {int(keep.sum()):,} videos")
+    if args.write_classes:
+        write_text(args.write_classes, "".join(f"{name}\n" for name in videos.classes))
+    elif args.write and not all(map(str.isdecimal, videos.classes)):
+        say(f"{args.write} has numbers for its classes: --write-classes TXT keeps their names")
+    return 1 if findings.problems else 0
+
+
+def _write_list(file: Path, videos: Any, keep: Any) -> None:
+    """Write what is left with paths below the list's folder, or else with full ones."""
+    from eva_data.labelled_videos.lists import list_line
+
+    root, folder = videos.root.absolute(), file.parent.absolute()
+    below = root.is_relative_to(folder)
+    lines = []
+    for index in keep.nonzero()[0].tolist():
+        path = root / videos.name(index)
+        text = str(path.relative_to(folder) if below and path.is_relative_to(folder) else path)
+        line = list_line(text, int(videos.labels[index]))
+        if line is None:
+            say(f"{text!r} cannot be written in a list: rename it, or give --index")
+            continue
+        lines.append(line)
+    with writing(file) as stream:  # names need not be text
+        stream.writelines(f"{line}\n".encode("utf-8", "surrogateescape") for line in lines)
+    say(f"{file}: list of {len(lines):,} videos, with {'relative' if below else 'full'} paths")
+
+
+def _report_videos(
+    args: argparse.Namespace, videos: Any, findings: Any, keep: Any, facts: dict[str, Any]
+) -> None:
+    import numpy as np
+
+    from eva_data.checks.findings import write_json
+
+    counts = np.bincount(videos.labels, minlength=len(videos.classes))
+    left = np.bincount(videos.labels[keep], minlength=len(videos.classes))
+    say(
+        f"{len(videos):,} videos in {len(videos.classes):,} classes, {counts.min():,} to "
+        f"{counts.max():,} in each, median {np.median(counts):g}; {int(keep.sum()):,} are left"
+    )
+    totals = {name: int(facts[name][keep].sum()) for name in ("frames", "bytes") if facts}
+    if totals:
+        say(f"they have {totals['frames']:,} frames in {totals['bytes']:,} bytes")
+    _say_findings(findings, args, "videos")
+    if args.report:
+        about = {"location": args.location, "problems": findings.problems}
+        numbers = {"videos": len(videos), "left_by_cleaning": int(keep.sum()), **totals}
+        classes = {
+            name: {"videos": int(count), "left": int(kept)}
+            for name, count, kept in zip(videos.classes, counts, left, strict=True)
+        }
+        listed = findings.as_json()
+        write_json(args.report, about | numbers | {"classes": classes, "findings": listed})
+
+
+_OPTIONS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
+    "captions": _add_captions,
+    "folders": _add_folders,
+    "images": _add_images,
+    "video": _add_video,
+}

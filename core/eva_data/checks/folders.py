@@ -1,0 +1,219 @@
+"""Checks of image files: whether they are there and decode, copies, classes of folders."""
+
+import functools
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from eva_data.checks.findings import Findings, Kind
+from eva_data.files import IMAGE_SUFFIXES, LISTED_IMAGE_SUFFIXES, find_files
+from eva_data.images import SIDEWAYS, inspect_image
+from eva_data.pools import ordered_map
+
+KINDS = {
+    "unreadable": Kind("image that cannot be read", "-"),
+    "depth": Kind("image of 32 bits or fractions, which are refused", "-"),
+    "two_classes": Kind("image with the content of one of another class", "-"),
+    "leak": Kind("image with the content of one of the other part", "-"),
+    "class_unknown": Kind("class that training does not have", "-"),
+    "copy": Kind("image with the content of another of its class", "-", note=True),
+    "class_empty": Kind("class without an image", "-", note=True),
+    "class_unseen": Kind("class of training that the other part does not have", "-", note=True),
+    "stray": Kind("image beside the folders of classes, which is not read", "-", note=True),
+}
+_PARTS = ("train", "val", "valid", "validation", "test")
+
+
+class ImageFile(NamedTuple):
+    """Result of inspecting an image file.
+
+    Attributes:
+        name: Place below the folder; differs from the name asked for if only leading folders of
+            that name were wrong.
+        size: Width and height as stored, before EXIF's orientation; None if it is unusable.
+        orientation: EXIF's orientation, 1 if there is none.
+        bits: Bits of a value; 16 are scaled to 8, 32 (and fractions) cannot be used.
+        mode: Pillow's name for the kind of its values.
+        missing: Whether there is no such file.
+        problem: Why it cannot be decoded; empty if it can.
+    """
+
+    name: str
+    size: tuple[int, int] | None = None
+    orientation: int = 1
+    bits: int = 8
+    mode: str = ""
+    missing: bool = False
+    problem: str = ""
+
+    @property
+    def seen_size(self) -> tuple[int, int] | None:
+        """Width and height for a reader that applies the orientation, as detectron2 does."""
+        if self.size and self.orientation in SIDEWAYS:
+            return self.size[::-1]
+        return self.size
+
+
+def inspect(folder: Path, name: str, *, decode: bool = True) -> ImageFile:
+    """Look at one file, also by its name without its first folders.
+
+    Args:
+        folder: Folder of the images.
+        name: Name of the file, below the folder.
+        decode: Read all pixels, not just the header.
+    """
+    found: str | None = name
+    try:
+        parts = Path(name).parts
+        names = [name, *("/".join(parts[start:]) for start in range(1, len(parts)))]
+        found = next((one for one in names if (folder / one).is_file()), None)
+        if found is None:
+            return ImageFile(name, missing=True)
+        facts = inspect_image(folder / found, decode=decode, name="it")
+    except OSError as error:  # of the name as well
+        return ImageFile(found or name, problem=str(error))
+    return ImageFile(found, facts[:2], facts.orientation, facts.bits, facts.mode)
+
+
+def inspect_all(
+    folder: Path, names: Sequence[str], *, workers: int = 1, decode: bool = True
+) -> Iterator[ImageFile]:
+    """Yield `inspect` of all names, in order, with a progress bar on a terminal.
+
+    Args:
+        folder: Folder of the images.
+        names: Names of the files.
+        workers: Number of processes.
+        decode: Read all pixels, not just the headers.
+
+    Raises:
+        ValueError: If a process dies.
+    """
+    work = functools.partial(inspect, folder, decode=decode)
+    yield from ordered_map(work, names, workers=workers, what="images")
+
+
+class Part(NamedTuple):
+    """A folder of images.
+
+    Attributes:
+        folder: The folder.
+        names: The images, below it.
+        classes: Images of each class; none where the folder has no classes.
+    """
+
+    folder: Path
+    names: list[str]
+    classes: dict[str, int]
+
+    def class_of(self, name: str) -> str:
+        """Name the class of an image."""
+        return name.partition("/")[0] if self.classes else ""
+
+
+def find_parts(folder: Path) -> list[Path]:
+    """Find the folders of training and of what it is evaluated on, if there is nothing else.
+
+    Raises:
+        ValueError: If there is no such folder.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}")
+    names = {path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != "."}
+    split = "train" in names and len(names) > 1 and names <= {*_PARTS}
+    return [folder / name for name in _PARTS if name in names] if split else []
+
+
+def list_part(folder: Path, findings: Findings) -> Part:
+    """List the images of a folder; folders directly below are classes.
+
+    Args:
+        folder: The folder.
+        findings: Gains classes without an image, and images beside classes.
+
+    Raises:
+        ValueError: If there is no such folder, or no image in it.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}")
+    names = list(find_files(folder, IMAGE_SUFFIXES))
+    if not names:
+        raise ValueError(f"{folder} holds no image ({LISTED_IMAGE_SUFFIXES})")
+    below = [name for name in names if "/" in name]
+    if not below:
+        return Part(folder, names, {})
+    counts = Counter(name.partition("/")[0] for name in below)
+    shown = (entry.name for entry in folder.iterdir() if entry.is_dir())
+    classes = {name: counts[name] for name in sorted(shown) if not name.startswith(".")}
+    stray = [name for name in names if "/" not in name]
+    findings.add_many("stray", len(stray), (f"{folder}/{name}" for name in stray))
+    for name, count in classes.items():
+        if not count:
+            findings.add("class_empty", str(folder / name))
+    return Part(folder, below, classes)
+
+
+def check_parts(parts: Sequence[Part], findings: Findings, *, workers: int, decode: bool) -> None:
+    """Decode the images of folders, find copies, and compare classes.
+
+    Args:
+        parts: The folders, that of training first.
+        findings: Gains the findings.
+        workers: Number of processes.
+        decode: Read all pixels, not just the headers.
+    """
+    for part in parts:
+        found = inspect_all(part.folder, part.names, workers=workers, decode=decode)
+        for name, one in zip(part.names, found, strict=True):
+            path = f"{part.folder}/{name}"
+            if one.problem or one.missing:
+                findings.add("unreadable", path, one.problem or "it is not there")
+            elif one.bits == 32:
+                findings.add("depth", path, f"mode {one.mode}")
+    _find_copies(parts, findings, workers=workers)
+    first, *others = parts
+    for part in others:
+        if first.classes and part.classes:
+            for kind, names in (
+                ("class_unknown", {*part.classes} - {*first.classes}),
+                ("class_unseen", {*first.classes} - {*part.classes}),
+            ):
+                places = [f"{part.folder}/{name}" for name in sorted(names)]
+                findings.add_many(kind, len(places), places)
+
+
+def _find_copies(parts: Sequence[Part], findings: Findings, *, workers: int) -> None:
+    """Compare the contents of those files that have the size of another."""
+    sizes: dict[int, list[tuple[int, str]]] = defaultdict(list)
+    for number, part in enumerate(parts):
+        for name in part.names:
+            path = part.folder / name
+            if path.is_file():
+                sizes[path.stat().st_size].append((number, name))
+    alike = sorted(one for size, same in sizes.items() if size and len(same) > 1 for one in same)
+    paths = [f"{parts[number].folder}/{name}" for number, name in alike]
+    seen: dict[bytes, tuple[int, str]] = {}
+    contents = ordered_map(_digest, paths, workers=workers, what="copies")
+    for (number, name), content in zip(alike, contents, strict=True):
+        if content is None:
+            continue
+        first = seen.setdefault(content, (number, name))
+        if first == (number, name):
+            continue
+        before, part = parts[first[0]], parts[number]
+        kind = "copy"
+        if before is not part:
+            kind = "leak"
+        elif before.class_of(first[1]) != part.class_of(name):
+            kind = "two_classes"
+        findings.add(kind, f"{part.folder}/{name}", f"as {before.folder}/{first[1]}")
+
+
+def _digest(path: str) -> bytes | None:
+    try:
+        with open(path, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").digest()
+    except OSError:
+        return None  # which was named before
