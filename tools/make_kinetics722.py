@@ -2,7 +2,7 @@
 
 import sys
 
-from eva_video.kinetics.command import main
+from eva_video.kinetics722 import main
 
 if __name__ == "__main__":
     sys.exit(main())

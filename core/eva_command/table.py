@@ -162,7 +162,7 @@ GROUPS: Mapping[str, Group] = {
             "prepare-segmentation": Command(
                 "eva_segmentation.data.coco_stuff", "main", "label maps of COCO-Stuff"
             ),
-            "make-kinetics722": Command("eva_video.kinetics.command", "main", "merge Kinetics"),
+            "make-kinetics722": Command("eva_video.kinetics722", "main", "merge Kinetics"),
         },
     ),
     "weights": Group(

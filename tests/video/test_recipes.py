@@ -11,7 +11,7 @@ from eva_data.kinetics import kinetics_classes
 from eva_engine.commands.training import load_recipe
 from eva_engine.steps.parameter_groups import layer_decay_groups, warmup_cosine
 from eva_video.config import VideoConfig
-from eva_video.kinetics.statistics import PUBLISHED
+from eva_video.kinetics722 import PUBLISHED
 from eva_video.model.classifier import build_video_classifier
 
 CONFIGS = Path(__file__).parents[2] / "video" / "configs"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from eva_data.labelled_videos.lists import youtube_id
-from eva_video.kinetics.merging import Videos, keep, merge
+from eva_video.kinetics722 import Videos, keep, merge
 
 SETS = ("k400", "k600", "k700")
 
@@ -45,11 +45,11 @@ def notebook(train, val, *, keep_k400_leaks):
             kept = [row for row in kept if row[1] not in ids(val[name])]
         lists[f"{name}_train"] = kept
         lists[f"{name}_val"] = without_repeats(rows(val[name]))
-    kept = without_repeats(rows(Videos.joined(train.values())))
+    kept = without_repeats(rows(Videos.concatenated(train.values())))
     for part in val.values():
         kept = [row for row in kept if row[1] not in ids(part)]
     lists["k722_train"] = kept
-    lists["k722_val"] = without_repeats(rows(Videos.joined(val.values())))
+    lists["k722_val"] = without_repeats(rows(Videos.concatenated(val.values())))
     return {name: [position for position, _ in rows] for name, rows in lists.items()}
 
 
@@ -62,14 +62,14 @@ def test_as_the_official_notebook(seed, leaks):
     val = {name: random_videos(chance, 30, 200) for name in names}
     lists = merge(train, val, keep_k400_leaks=leaks)
     expected = notebook(train, val, keep_k400_leaks=leaks)
-    assert {name: kept.indices.tolist() for name, kept in lists.items()} == expected
+    assert {name: kept.kept.tolist() for name, kept in lists.items()} == expected
     for kept in lists.values():
         gone = kept.repeated + sum(kept.leaked.values())
-        assert kept.read - gone == len(kept.indices)
-    everything = Videos.joined(train.values())
+        assert kept.videos.ids.size - gone == len(kept.kept)
+    everything = Videos.concatenated(train.values())
     contradicted = {
         video
-        for video in everything.ids[lists["k722_train"].indices].tolist()
+        for video in everything.ids[lists["k722_train"].kept].tolist()
         if len(set(everything.labels[everything.ids == video].tolist())) > 1
     }
     assert lists["k722_train"].relabelled == len(contradicted) > 0
@@ -86,7 +86,7 @@ def test_planted_repeats_leaks_and_other_labels():
     val = {"k400": videos((c, 3)), "k600": videos((f, 6)), "k700": videos((e, 5), (c, 9))}
     lists = merge(train, val, keep_k400_leaks=False)
     numbers = {
-        name: (kept.indices.tolist(), kept.repeated, kept.leaked, kept.relabelled)
+        name: (kept.kept.tolist(), kept.repeated, kept.leaked, kept.relabelled)
         for name, kept in lists.items()
     }
     assert numbers == {
@@ -101,16 +101,16 @@ def test_planted_repeats_leaks_and_other_labels():
         "k722_val": ([0, 1, 2], 1, {}, 1),
     }
     official = merge(train, val, keep_k400_leaks=True)
-    assert official["k400_train"].indices.tolist() == [0, 2, 3]
+    assert official["k400_train"].kept.tolist() == [0, 2, 3]
     assert official["k400_train"].leaked == {}
     for name in ("k600_train", "k722_train"):
-        assert official[name].indices.tolist() == lists[name].indices.tolist()
+        assert official[name].kept.tolist() == lists[name].kept.tolist()
 
 
 def test_a_list_of_nothing():
     empty = videos()
     kept = keep(empty, validation={"k400": empty})
-    assert (kept.indices.tolist(), kept.read, kept.repeated, kept.leaked) == ([], 0, 0, {"k400": 0})
+    assert (kept.kept.tolist(), kept.repeated, kept.leaked) == ([], 0, {"k400": 0})
 
 
 @pytest.mark.parametrize(

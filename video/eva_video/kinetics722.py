@@ -1,0 +1,343 @@
+r"""Merge Kinetics-400, 600 and 700 into Kinetics-722: lists, label mappings, statistics.
+
+Classes are merged by name. Clips with the same YouTube id are one video: the first stays, in the
+order K-400, K-600, K-700, with its label; what is in a validation list is not trained on (paper
+section A.2, official notebook).
+
+    python tools/make_kinetics722.py --k400 k400/train k400/val --k600 k600/train k600/val \
+        --k700 k700/train k700/val --output datasets/kinetics722
+    ... --k400 annotations/train.csv annotations/val.csv --k400-videos k400/train k400/val ...
+
+Then remove damaged files from each list: `eva data verify video --help`.
+"""
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eva_data.files import replacing, require_free
+from eva_data.kinetics import (
+    SOURCES,
+    TABLE,
+    TITLES,
+    find_classes,
+    kinetics_classes,
+    mapping,
+)
+from eva_data.labelled_videos.lists import ID_LENGTH, youtube_id
+from eva_data.labelled_videos.opening import open_videos
+from eva_data.labelled_videos.sources import VideoFiles
+from eva_runs.commands import check_outputs, program, program_name, say
+from eva_runs.output_folder import locked
+
+SPLITS = ("train", "val")
+STATISTICS = "statistics.json"
+# Videos that the authors of EVA could still find on YouTube, without damaged files: the training
+# lists of paper Table 14, and the validation lists of their logs.
+PUBLISHED: Mapping[str, int] = {
+    "k400_train": 234_584,
+    "k600_train": 412_688,
+    "k700_train": 534_063,
+    "k722_train": 629_395,
+    "k400_val": 19_760,
+    "k600_val": 29_779,
+    "k700_val": 33_914,
+    "k722_val": 69_692,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Videos:
+    """A list of videos, as far as merging needs it.
+
+    Attributes:
+        ids: YouTube's ids, (number of videos,), 11 bytes each.
+        labels: Labels in Kinetics-722, (number of videos,).
+        paths: Complete paths of the videos; none where only ids are merged.
+    """
+
+    ids: NDArray[np.bytes_]
+    labels: NDArray[np.int64]
+    paths: Sequence[str] = ()
+
+    @classmethod
+    def concatenated(cls, parts: Iterable["Videos"]) -> "Videos":
+        """Put lists one after another."""
+        lists = list(parts)
+        return cls(
+            ids=np.concatenate([part.ids for part in lists]),
+            labels=np.concatenate([part.labels for part in lists]),
+            paths=[path for part in lists for path in part.paths],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merged:
+    """A list that will be written, and what is known of it.
+
+    Attributes:
+        videos: What was read.
+        kept: Positions of the videos that stay, increasing.
+        repeated: Videos that go because an earlier one has their id.
+        leaked: Validation list -> further videos that go because they are in it.
+        relabelled: Videos that stay, of which a later clip has another label.
+    """
+
+    videos: Videos
+    kept: NDArray[np.int64]
+    repeated: int
+    leaked: Mapping[str, int]
+    relabelled: int
+
+
+def keep(videos: Videos, *, validation: Mapping[str, Videos]) -> Merged:
+    """Leave out repeated videos, and those that leak from validation lists.
+
+    Args:
+        videos: The list.
+        validation: Validation lists by name, which are gone through one after another; none for a
+            list of validation itself.
+    """
+    _, first, group = np.unique(videos.ids, return_index=True, return_inverse=True)
+    contradicted = np.zeros(len(first), dtype=bool)
+    contradicted[group[videos.labels != videos.labels[first[group]]]] = True
+    order = np.argsort(first)
+    kept: NDArray[np.int64] = first[order].astype(np.int64)
+    relabelled: NDArray[np.bool_] = contradicted[order]
+    leaked = {}
+    for name, held_out in validation.items():
+        stays = ~np.isin(videos.ids[kept], held_out.ids)
+        leaked[name] = int((~stays).sum())
+        kept, relabelled = kept[stays], relabelled[stays]
+    return Merged(
+        videos=videos,
+        kept=kept,
+        repeated=len(videos.ids) - len(first),
+        leaked=leaked,
+        relabelled=int(relabelled.sum()),
+    )
+
+
+def merge(
+    train: Mapping[str, Videos], val: Mapping[str, Videos], *, keep_k400_leaks: bool
+) -> dict[str, Merged]:
+    """Make the lists of each dataset, and of Kinetics-722.
+
+    Args:
+        train: Training list of each dataset, in the order in which the first of equal videos is
+            sought.
+        val: Validation list of each.
+        keep_k400_leaks: Keep in the training list of Kinetics-400 the videos of its validation
+            list, as the official lists do; Kinetics-722 never has them.
+
+    Returns:
+        The lists by name, such as `k600_val` or `k722_train`.
+    """
+    lists = {}
+    for name in train:
+        held_out = {} if name == "k400" and keep_k400_leaks else {name: val[name]}
+        lists[f"{name}_train"] = keep(train[name], validation=held_out)
+        lists[f"{name}_val"] = keep(val[name], validation={})
+    lists["k722_train"] = keep(Videos.concatenated(train.values()), validation=val)
+    lists["k722_val"] = keep(Videos.concatenated(val[name] for name in train), validation={})
+    return lists
+
+
+def read_list(location: str, name: str, *, root: str | None, skip_nameless: bool) -> Videos:
+    """Read the videos of a dataset, wherever their classes are written.
+
+    Args:
+        location: What `open_videos` takes, with files: a folder of class folders, a list with
+            names of classes or with the official labels.
+        name: `k400`, `k600` or `k700`.
+        root: Folder of the videos of a list; None for that of the list.
+        skip_nameless: Leave out files whose name does not begin with YouTube's id.
+
+    Raises:
+        ValueError: If a class is not one of the dataset, the videos are not in files, or a file
+            has another name.
+    """
+    files = open_videos(location, root=root)
+    if not isinstance(files, VideoFiles):
+        raise ValueError(f"{location} holds its videos in shards, and a list names files")
+    try:
+        if all(text.isdecimal() for text in files.classes):  # numbers from 0
+            labels = mapping("k722", name)[np.arange(len(files.classes))]
+        else:
+            labels = find_classes(files.classes, name)
+    except (ValueError, IndexError) as error:
+        raise ValueError(f"{location} is no list of {TITLES[name]}: {error}") from error
+    ids = [youtube_id(file, sure=True) for file in files.names]
+    named = [position for position, found in enumerate(ids) if found]
+    if nameless := [files.sample_id(at) for at, found in enumerate(ids) if not found]:
+        text = f"{location}: names of {len(nameless):,} of {len(ids):,} videos do not begin with "
+        text += f"YouTube's id, such as {nameless[0]}"
+        if not named or not skip_nameless:
+            raise ValueError(f"{text}: name them ID.mp4, or give --leave-out-nameless")
+        logging.getLogger(__name__).warning("%s, and are left out", text)
+    return Videos(
+        ids=np.array([ids[at] for at in named], dtype=f"S{ID_LENGTH}"),
+        labels=labels[files.labels[named]],
+        paths=[os.path.abspath(files.sample_id(at)) for at in named],  # noqa: PTH100 (links stay)
+    )
+
+
+def file_names(given: Sequence[str]) -> list[str]:
+    """Name the files that are written, in the folder of the output."""
+    return [
+        *(f"{name}_{split}.txt" for name in (*given, "k722") for split in SPLITS),
+        *(f"{name}_classes.txt" for name in (*given, "k722")),
+        *(f"k722_to_{name}_mapping.npy" for name in SOURCES),
+        "classes.csv",
+        STATISTICS,
+    ]
+
+
+def write_lists(
+    output: Path, lists: Mapping[str, Merged], statistics: Any, *, root: Path | None
+) -> None:
+    """Write all files, of which none takes its place before all are complete.
+
+    The statistics come last, and earlier ones go first: where they are, the rest belongs to them.
+
+    Args:
+        output: Folder; it is made if it is not there.
+        lists: Lists by name.
+        statistics: Content of the file of statistics.
+        root: Folder that the paths shall begin in; None for complete paths.
+
+    Raises:
+        FolderInUseError: A ValueError, if another process writes there.
+        UnwritableError: If the disk is full or the folder read-only, for example.
+        ValueError: If a path is not below the root, or cannot stand in a line.
+    """
+    with locked(output), contextlib.ExitStack() as stack:
+        for name in reversed(file_names([n for n in SOURCES if f"{n}_val" in lists])):
+            place = stack.enter_context(replacing(output / name))  # the first is renamed last
+            dataset, _, rest = name.partition(".")[0].partition("_")
+            if rest in SPLITS:
+                _write_list(place, lists[f"{dataset}_{rest}"], dataset, root)
+            elif rest == "classes":
+                place.write_text("".join(f"{one}\n" for one in kinetics_classes(dataset)))
+            elif rest:
+                np.save(place, mapping("k722", rest.split("_")[1]))
+            elif name == STATISTICS:
+                place.write_text(f"{json.dumps(statistics, indent=1)}\n")
+            else:
+                shutil.copyfile(TABLE, place)
+        (output / STATISTICS).unlink(missing_ok=True)
+
+
+def _write_list(file: Path, merged: Merged, dataset: str, root: Path | None) -> None:
+    """Write lines `path label`, with the labels of a dataset."""
+    labels = np.full(len(kinetics_classes("k722")), -1, dtype=np.int64)
+    own = np.arange(len(labels)) if dataset == "k722" else mapping("k722", dataset)
+    labels[own] = np.arange(len(own))
+    above = "" if root is None else os.path.join(os.path.abspath(root), "")  # noqa: PTH100, PTH118
+    with file.open("wb") as stream:
+        for index in merged.kept.tolist():
+            path = merged.videos.paths[index]
+            written = path.removeprefix(above)
+            if above and written == path:
+                raise ValueError(f"{path} is not in the folder {root} of --root")
+            if written != written.strip() or len(written.splitlines()) != 1:
+                raise ValueError(f"{written!r} cannot stand in a list: rename it")
+            stream.write(os.fsencode(f"{written} {labels[merged.videos.labels[index]]}\n"))
+
+
+def describe(name: str, merged: Merged) -> dict[str, Any]:
+    """Describe a list for the file of statistics, beside the published count."""
+    source = name.partition("_")[0]
+    own = mapping("k722", source).tolist() if source in SOURCES else [*range(722)]
+    there = set(merged.videos.labels[merged.kept].tolist())
+    return {
+        "read": len(merged.videos.ids),
+        "repeated": merged.repeated,
+        "leaked": dict(merged.leaked),
+        "kept": len(merged.kept),
+        "relabelled": merged.relabelled,
+        "published": PUBLISHED[name],
+        "classes": len(there),
+        "classes_without_videos": [
+            kinetics_classes("k722")[label] for label in own if label not in there
+        ],
+    }
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        prog=program_name("make_kinetics722.py"),
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add, pair = parser.add_argument, ("TRAIN", "VAL")
+    for name in SOURCES:
+        text = f"lists or class folders of {TITLES[name]}"
+        add(f"--{name}", nargs=2, metavar=pair, help=text)
+        text = "folders of the videos of these lists; - where videos lie beside their list"
+        add(f"--{name}-videos", nargs=2, metavar=pair, default=("-", "-"), help=text)
+    add("--output", type=Path, required=True, metavar="DIR", help="folder of the lists")
+    text = "write paths relative to this folder, data.root in training (default: complete paths)"
+    add("--root", type=Path, metavar="DIR", help=text)
+    text = "keep videos of K-400's validation list in its own training list, as officially"
+    add("--keep-k400-leaks", action="store_true", help=text)
+    text = "leave out files whose name does not begin with YouTube's id"
+    add("--leave-out-nameless", action="store_true", help=text)
+    add("--overwrite", action="store_true", help="replace earlier lists")
+    options = parser.parse_args(arguments)
+    if not any(getattr(options, name) for name in SOURCES):
+        parser.error("give the lists of at least one dataset, such as --k400 TRAIN VAL")
+    return options
+
+
+def _run(options: argparse.Namespace) -> int:
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    given = [name for name in SOURCES if getattr(options, name)]
+    files = [options.output / name for name in file_names(given)]
+    require_free(files, overwrite=options.overwrite)
+    if options.output.is_dir():
+        for name in file_names(SOURCES):
+            if (stale := options.output / name) not in files and stale.exists():
+                raise ValueError(f"{stale} belongs to other lists than those asked for: remove it")
+        inputs = {f"list {at}": Path(at) for name in given for at in getattr(options, name)}
+        check_outputs(files, overwrite=options.overwrite, inputs=inputs)
+    read: dict[str, dict[str, Videos]] = {split: {} for split in SPLITS}
+    for name in given:
+        folders = getattr(options, f"{name}_videos")
+        for split, place, folder in zip(SPLITS, getattr(options, name), folders, strict=True):
+            root = None if folder == "-" else folder
+            read[split][name] = read_list(
+                place, name, root=root, skip_nameless=options.leave_out_nameless
+            )
+    lists = merge(read["train"], read["val"], keep_k400_leaks=options.keep_k400_leaks)
+    if empty := [name for name, one in lists.items() if not len(one.kept)]:
+        raise ValueError(f"nothing stays of {', '.join(empty)}: is one list named twice?")
+    statistics: dict[str, Any] = {
+        "data_sets": given,
+        "keep_k400_leaks": options.keep_k400_leaks,
+        "lists": {name: describe(name, one) for name, one in lists.items()},
+    }
+    write_lists(options.output, lists, statistics, root=options.root)
+    columns = ("read", "repeated", "kept", "published", "relabelled", "classes")
+    say("".join(f"{column:>12}" for column in ("list", *columns)))
+    for name, one in statistics["lists"].items():
+        say("".join(f"{cell:>12}" for cell in (name, *(f"{one[column]:,}" for column in columns))))
+    if lacking := [TITLES[name] for name in SOURCES if name not in given]:
+        say(f"note: this is not Kinetics-722: it lacks the videos of {' and '.join(lacking)}")
+    say(f"wrote {len(files)} files to {options.output}")
+    return 0
+
+
+main = program(parse, _run)
