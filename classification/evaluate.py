@@ -1,6 +1,7 @@
 """Evaluate a classifier: `python classification/evaluate.py --help`."""
 
-from eva_classification.evaluate_command import main
+from eva_classification.commands import evaluate
+from eva_runs.extras import explained
 
 if __name__ == "__main__":
-    main()
+    explained(evaluate)()

@@ -1,6 +1,7 @@
 """Score frozen features: `python classification/evaluate_frozen.py --help`."""
 
-from eva_classification.frozen_command import main
+from eva_classification.commands import evaluate_frozen
+from eva_runs.extras import explained
 
 if __name__ == "__main__":
-    main()
+    explained(evaluate_frozen)()

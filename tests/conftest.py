@@ -586,9 +586,9 @@ def cross_entropy():
 def help_of():
     """Function: what a program's `--help` prints; it must import none of these modules."""
 
-    def print_help(module, *heavy):
+    def print_help(module, *heavy, main="main"):
         script = (
-            f"import sys; from {module} import main\n"
+            f"import sys; from {module} import {main} as main\n"
             "try: main(['--help'])\n"
             "except SystemExit: pass\n"
             f"sys.exit(' '.join(set({heavy}) & set(sys.modules)) or 0)"

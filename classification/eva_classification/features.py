@@ -1,12 +1,13 @@
-"""Features of pictures from any weights, for people.
+"""Features of images from any weights, for people.
 
 extract = FeatureExtractor.from_weights("eva_psz14.pt")
 pooled = extract(["cat.jpg", "dog.jpg"])  # (2, 1408)
 patches = extract.patches("cat.jpg")  # (1, 1408, 16, 16)
 
-Shapes: B pictures, N = h x w patches, C channels.
+Shapes: B images, N = h x w patches, C channels.
 """
 
+import argparse
 import os
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -35,7 +36,7 @@ from eva_engine.commands.options import Precision
 from eva_engine.distributed import choose_device, choose_dtype
 from eva_engine.evaluation.own_data import notes_of_training
 
-Picture = str | os.PathLike[str] | Image.Image
+ImageLike = str | os.PathLike[str] | Image.Image
 Grid = tuple[int, ...]
 
 
@@ -45,7 +46,7 @@ class FeatureExtractor(nn.Module):
     Args:
         vit: The ViT.
         pooling: "mean" of the patches, or the class token ("cls").
-        image_size: Side in pixels of the square that is cut out of a picture.
+        image_size: Side in pixels of the square that is cut out of an image.
         mean: Subtracted from the pixels.
         std: Divides them.
         fc_norm: Norm of the pooled features, which fine-tuned classifiers have.
@@ -87,13 +88,13 @@ class FeatureExtractor(nn.Module):
     ) -> "FeatureExtractor":
         """Build the ViT of a file with the preprocessing that belongs to it.
 
-        Detectors and segmentors saw pictures with ImageNet's mean and deviation, the other official
+        Detectors and segmentors saw images with ImageNet's mean and deviation, the other official
         models with CLIP's; runs of this toolkit note theirs in the file. For clips see
         `eva_video.model.features`.
 
         Args:
             source: Name of an official or bundled file, or a path; weights of any task.
-            image_size: Side of the square that is cut out of each picture, in pixels; by default
+            image_size: Side of the square that is cut out of each image, in pixels; by default
                 that of the weights (1280 for detectors, 896 for segmentors).
             pooling: "cls" or "mean"; by default the class token for EVA-CLIP, its linear probes
                 and other weights with a final norm, and the mean of the patches for all others.
@@ -130,11 +131,30 @@ class FeatureExtractor(nn.Module):
         )
         return extractor.to(place)
 
-    def forward(self, pictures: Tensor | Picture | Iterable[Picture]) -> Tensor:
-        """Compute one vector for each picture.
+    @classmethod
+    def from_options(cls, options: argparse.Namespace, device: torch.device) -> "FeatureExtractor":
+        """Build the extractor of a command line on a device."""
+        vit = {
+            "num_heads": options.num_heads,
+            "window_size": options.window_size,
+            "global_attn_indexes": options.global_blocks,
+        }
+        return cls.from_weights(
+            options.weights,
+            image_size=options.image_size,
+            pooling=options.pooling,
+            mean=options.mean,
+            std=options.std,
+            device=str(device),
+            precision=options.precision,
+            **{name: value for name, value in vit.items() if value is not None},
+        )
+
+    def forward(self, images: Tensor | ImageLike | Iterable[ImageLike]) -> Tensor:
+        """Compute one vector for each image.
 
         Args:
-            pictures: Paths or PIL images, one or several, which are turned upright by their EXIF
+            images: Paths or PIL images, one or several, which are turned upright by their EXIF
                 data, resized and cut to a square; or normalised images (B, 3, H, W) of any size
                 that the patch size divides.
 
@@ -142,18 +162,18 @@ class FeatureExtractor(nn.Module):
             (B, C) float32, on the extractor's device.
 
         Raises:
-            ValueError: If there is no picture, or an unfit size.
-            UnreadableImageError: An OSError, if a picture cannot be read.
+            ValueError: If there is no image, or an unfit size.
+            UnreadableImageError: An OSError, if an image cannot be read.
         """
         with torch.no_grad():
-            tokens, _ = self._encode(pictures)
+            tokens, _ = self._encode(images)
             return pool_tokens(self.vit, tokens, pooling=self.pooling, fc_norm=self.fc_norm)
 
-    def patches(self, pictures: Tensor | Picture | Iterable[Picture]) -> Tensor:
-        """Compute a map of features for each picture, after the ViT's final norm where it has one.
+    def patches(self, images: Tensor | ImageLike | Iterable[ImageLike]) -> Tensor:
+        """Compute a map of features for each image, after the ViT's final norm where it has one.
 
         Args:
-            pictures: As for a call.
+            images: As for a call.
 
         Returns:
             (B, C, h, w) float32.
@@ -163,20 +183,20 @@ class FeatureExtractor(nn.Module):
             UnreadableImageError: As for a call.
         """
         with torch.no_grad():
-            tokens, grid = self._encode(pictures)
+            tokens, grid = self._encode(images)
             return patch_tokens(self.vit, tokens).transpose(1, 2).unflatten(2, grid).float()
 
-    def _encode(self, pictures: Tensor | Picture | Iterable[Picture]) -> tuple[Tensor, Grid]:
+    def _encode(self, images: Tensor | ImageLike | Iterable[ImageLike]) -> tuple[Tensor, Grid]:
         """Compute tokens (B, [1 +] N, C) after the final norm, and their grid (h, w)."""
         kernel = self.vit.patch_embed.proj.weight
-        images = pictures if isinstance(pictures, Tensor) else self._read(pictures)
-        tokens, grid = self.vit.embed(images.to(kernel.device, kernel.dtype))
+        inputs = images if isinstance(images, Tensor) else self._read(images)
+        tokens, grid = self.vit.embed(inputs.to(kernel.device, kernel.dtype))
         return self.vit.norm(self.vit.forward_tokens(tokens, grid)), grid
 
-    def _read(self, pictures: Picture | Iterable[Picture]) -> Tensor:
-        if isinstance(pictures, str | os.PathLike | Image.Image):
-            pictures = [pictures]
-        images = [self.transform(read_image(picture, upright=True)) for picture in pictures]
-        if not images:
-            raise ValueError("there is no picture")
-        return torch.stack(images)
+    def _read(self, images: ImageLike | Iterable[ImageLike]) -> Tensor:
+        if isinstance(images, str | os.PathLike | Image.Image):
+            images = [images]
+        tensors = [self.transform(read_image(image, upright=True)) for image in images]
+        if not tensors:
+            raise ValueError("there is no image")
+        return torch.stack(tensors)

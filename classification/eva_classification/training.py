@@ -12,7 +12,7 @@ from eva_backbone.checkpoints.loading import load_pretrained
 from eva_backbone.initialisation import no_init_weights
 from eva_classification.augmentation import training_transform
 from eva_classification.config import ClassificationConfig, ModelConfig
-from eva_classification.inference.next_steps import demo_step
+from eva_classification.inference.predictor import demo_step
 from eva_classification.models import ImageClassifier, build_classifier, build_linear_probe
 from eva_data.holdout import validation_fact
 from eva_data.labelled_images import LabelledImages, hold_out_images, open_labelled
@@ -189,9 +189,3 @@ def _next_steps(val: str, train: str, folder: Path) -> list[Step]:
     scored = Step(text="Score the best weights on any folder of class folders.", command=evaluate)
     named = demo_step(folder, folder / "demo", data=(val, train))
     return [named, scored] if val else [named]  # not on what it was trained on
-
-
-if __name__ == "__main__":  # who looks for the command here finds it
-    from eva_classification.train_command import main
-
-    main()

@@ -27,7 +27,7 @@ def extract(arguments: Sequence[str] | None = None) -> int | None:
     Args:
         arguments: Arguments in place of those of the process.
     """
-    from eva_classification.extraction import VIT_FEATURES
+    from eva_classification.commands import VIT_FEATURES
     from eva_contrastive.commands import EMBEDDINGS
     from eva_engine.commands.extraction import extraction_command
 

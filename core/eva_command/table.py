@@ -95,14 +95,16 @@ GROUPS: Mapping[str, Group] = {
     "classification": Group(
         "a class for each picture",
         {
-            "train": Command("eva_classification.train_command", "main", "fine-tune or probe"),
+            "train": Command("eva_classification.commands", "train", "fine-tune or probe"),
             "evaluate": Command(
-                "eva_classification.evaluate_command", "main", "own data, ImageNet and variants"
+                "eva_classification.commands", "evaluate", "own data, ImageNet and variants"
             ),
             "evaluate-frozen": Command(
-                "eva_classification.frozen_command", "main", "neighbours and linear classifiers"
+                "eva_classification.commands",
+                "evaluate_frozen",
+                "neighbours, linear classifiers",
             ),
-            "demo": Command("eva_classification.inference.demo", "main", "name what pictures show"),
+            "demo": Command("eva_classification.commands", "demo", "name what pictures show"),
         },
         (
             "eva quickstart classification",

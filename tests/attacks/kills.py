@@ -106,7 +106,7 @@ class Classification(_EngineTrainer):
     formats = "folder"
 
     def _import(self) -> Callable[[], None]:
-        from eva_classification.train_command import main
+        from eva_classification.commands import train as main
 
         return main
 

@@ -5,14 +5,10 @@ import sys
 import matplotlib.figure  # noqa: F401 (here once, and not in each process)
 
 from eva_classification import (  # some of them here once, not in each process
-    evaluate_command,
-    evaluating,  # noqa: F401
-    frozen_command,
-    frozen_scoring,  # noqa: F401
-    train_command,
+    commands,
+    evaluation,  # noqa: F401
     training,  # noqa: F401
 )
-from eva_classification.extraction import VIT_FEATURES
 from eva_engine.commands.extraction import extraction_command
 
 
@@ -20,10 +16,10 @@ def main(arguments):
     command, *rest = arguments
     if command == "train":
         sys.argv[1:] = rest
-        train_command.main()
+        commands.train()
     else:
         {
-            "evaluate": evaluate_command.main,
-            "extract": extraction_command("extract", [VIT_FEATURES], about="Write."),
-            "frozen": frozen_command.main,
+            "evaluate": commands.evaluate,
+            "extract": extraction_command("extract", [commands.VIT_FEATURES], about="Write."),
+            "frozen": commands.evaluate_frozen,
         }[command](rest)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from eva_classification import evaluate_command, evaluating
+from eva_classification import commands, evaluation
 from eva_data.imagenet import IMAGENET_A, IMAGENET_R
 from eva_engine import distributed
 from eva_engine.evaluation import own_data
@@ -67,12 +67,12 @@ def test_all_sets_in_one_command(
     say(43, 923)
     caplog.set_level(logging.ERROR)  # of folders without images
     monkeypatch.setattr(distributed, "stop", lambda: None)
-    monkeypatch.setattr(evaluating, "load_classifier", lambda *_, **__: prescribe(logits))
+    monkeypatch.setattr(evaluation, "load_classifier", lambda *_, **__: prescribe(logits))
     monkeypatch.setattr(own_data, "notes_of_training", lambda _, **given: given)
     options = {"imagenet": imagenet, "real": tmp_path / "real.json", "v2": v2, "a": a, "r": r,
                "sketch": sketch, "objectnet": objectnet, "weights": "eva_debug", "workers": 0,
                "batch-size": 2, "device": "cpu", "output": tmp_path / "out"}  # fmt: skip
-    evaluate_command.main([f"--{key}={value}" for key, value in options.items()])
+    commands.evaluate([f"--{key}={value}" for key, value in options.items()])
     others = ("wrote", "set ", "took", "report", "next")
     printed = capsys.readouterr().out.splitlines()
     rows = [line.split() for line in printed if not line.startswith(others)]
@@ -99,6 +99,6 @@ def test_all_sets_in_one_command(
 
 def test_the_variants_need_1000_classes(prescribe, monkeypatch, tmp_path, refused):
     monkeypatch.setattr(own_data, "notes_of_training", lambda _, **given: given)
-    monkeypatch.setattr(evaluating, "load_classifier", lambda *_, **__: prescribe([[0.0] * 9]))
+    monkeypatch.setattr(evaluation, "load_classifier", lambda *_, **__: prescribe([[0.0] * 9]))
     with refused("eva_debug has 9 classes, ImageNet-1K and its v"):
-        evaluate_command.main(["--weights=eva_debug", f"--v2={tmp_path}", "--device=cpu"])
+        commands.evaluate(["--weights=eva_debug", f"--v2={tmp_path}", "--device=cpu"])

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from eva_backbone import eva_debug
-from eva_classification.extraction import VIT_FEATURES
+from eva_classification.commands import VIT_FEATURES
 from eva_classification.features import FeatureExtractor
 from eva_engine import extraction
 from eva_engine.commands.extraction import extraction_command
@@ -115,7 +115,7 @@ def test_a_run_of_pictures_that_were_not_turned_is_not_continued(extract, refuse
     content = json.loads(settings.read_text())
     del content["upright"]  # as before pictures were turned
     settings.write_text(json.dumps(content))
-    message = r"with other settings \(upright \? -> True; \? was not noted by an earlier version\)"
+    message = r"with other settings \(upright \? -> True\)"
     with refused(message):
         extract("--file-mb", SMALL)
 
@@ -209,7 +209,7 @@ def test_statistics_of_the_pixels_can_be_given(extract, paths, refused):
         "eva_debug", image_size=32, device="cpu", mean=(0.5,) * 3, std=(0.2,) * 3
     )
     torch.testing.assert_close(read_features(folder).features, other(paths))
-    with refused(r"std must be three numbers above 0, got 0.0 1.0 1.0"):
+    with refused(r"std must be three finite numbers above 0"):
         extract("--std", "0", "1", "1", output="wrong")
 
 
@@ -239,17 +239,14 @@ def test_data_by_name(extract, digits):
 def test_features_beyond_half_precision_are_refused(extract, monkeypatch, refused):
     compute = FeatureExtractor.forward
     monkeypatch.setattr(FeatureExtractor, "forward", lambda self, x: 1e6 * compute(self, x))
-    with pytest.raises(
-        SystemExit,
-        match=r"features of .*png are not finite in .*16: use",
-    ):
+    with refused(r"features of .*png are not finite in .*16: use"):
         extract()
 
 
 @pytest.mark.parametrize(
     ("more", "images", "message"),
     [
-        ([], ["nowhere"], "there is no folder or picture nowhere"),
+        ([], ["nowhere"], "there is no folder or image nowhere"),
         (["--weights", "nothing.pt"], None, "nothing.pt"),
         (["--image-size", "33"], None, "patch size 8 .* does not divide 33"),
     ],
@@ -261,7 +258,7 @@ def test_mistakes_end_in_a_sentence(extract, digits, more, images, message, refu
 
 def test_a_folder_without_pictures(extract, tmp_path, refused):
     (tmp_path / "empty").mkdir()
-    with refused("empty: no picture there"):
+    with refused("empty: no image there"):
         extract(images=[tmp_path / "empty"])
     with pytest.raises(ValueError, match=r"holds no features: features\.json cannot be read"):
         read_features(tmp_path / "empty")

@@ -152,7 +152,7 @@ def test_refusals(pictures, tmp_path):
     ):
         FeatureExtractor.from_weights("eva_debug", device="cpu", image_size=70)
     extract = FeatureExtractor.from_weights("eva_debug", device="cpu", image_size=64)
-    with pytest.raises(ValueError, match="there is no picture"):
+    with pytest.raises(ValueError, match="there is no image"):
         extract([])
     with pytest.raises(OSError, match=r"nothing\.png is not there"):
         extract(tmp_path / "nothing.png")

@@ -10,7 +10,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from eva_backbone import eva_debug
-from eva_classification.frozen_command import main
+from eva_classification.commands import evaluate_frozen as main
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_mistakes_end_in_a_sentence(folders, tmp_path, more, message, refused):
 
 
 @pytest.mark.parametrize(("more", "message"), [
-    (["--neighbours", "--l2"], "nothing to score: both --neighbours and --l2 are empty"),
+    (["--neighbours", "--l2"], "both --neighbours and --l2 are empty"),
     (["--l2=-1"], "argument --l2: must be at least 0, got -1"),
     (["--l2=inf"], "argument --l2: must be a finite number, got inf"),
     (["--neighbours=0"], "argument --neighbours: must be at least 1, got 0"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from eva_classification.imagenet_average import (
+from eva_classification.evaluation import (
     PAPER_SETS,
     average_entries,
     table_with_average,

@@ -154,7 +154,7 @@ def test_settings_without_effect_are_errors(kind, values, message):
 
 
 def test_mixing_needs_pairs(config):
-    with pytest.raises(ValueError, match="batch_size must be even, got 3"):
+    with pytest.raises(ValueError, match=r"batch_size .* even, got 3"):
         replace(config, augment=AugmentConfig(mixup=0.8), run=replace(config.run, batch_size=3))
 
 
@@ -258,7 +258,7 @@ def test_own_training_data_does_not_take_the_recipes_validation_along(capsys):
             parse(ClassificationConfig, [recipe, *words], program=program)
         message = capsys.readouterr().err
         assert "name --data.val DIR too, or --data.val-share 0.1" in message
-        assert "photos takes the place of the recipe's training data" in message
+        assert "--data.train photos" in message
     own = load_recipe(CONFIGS / f"{recipe}.py", ClassificationConfig).data
     for more in (["--data.val", "a"], ["--data.val", own.val], ["data.val="]):
         words = [recipe, "--data.train", "photos", "--run.best-metric", "", *more]

@@ -32,7 +32,7 @@ def test_the_command(launch, digits, classifier, tmp_path):
         classes[ranks] = (output / "per_class.csv").read_text()
         names = sorted(path.name for path in output.iterdir())
         assert names == [
-            ".lock", "confusion.png", "per_class.csv", "report.html", "results.json", "starts.jsonl"
+            "confusion.png", "per_class.csv", "report.html", "results.json", "starts.jsonl"
         ]  # fmt: skip
     assert len(tables[2]) == 2
     assert tables[1] == tables[2]

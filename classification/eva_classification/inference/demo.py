@@ -1,155 +1,224 @@
-"""Command line that names what pictures show: files, folders of them, videos and cameras.
-
-Everything heavy is imported where it is used, so that `--help` and mistakes in the arguments
-answer at once.
-"""
+"""Work of the demo: images in batches, frames of videos one by one; drawn and written."""
 
 import argparse
-import importlib
-from collections.abc import Sequence
+import contextlib
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple, TextIO
 
-from eva_classification.inference.predictions_file import JSON, TABLE
-from eva_classification.model_options import add_classifier
-from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from eva_data.inputs import Job, Plan, plan_jobs, written_name
-from eva_engine.commands.options import add_device, new_parser, take_weights
-from eva_report.demos import refuse, run_demo
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from eva_classification.commands import JSON, TABLE
+from eva_classification.inference.predictor import Predictor, require_finite
+from eva_data.files import make_folder, printable, replacing
+from eva_data.images import read_rgb, save_image
+from eva_data.inputs import Job
+from eva_report.demos import FoundClasses, Prediction, do_jobs, draw_video
+from eva_report.sheets import CLASSES_SHOWN, annotate
 from eva_runs.commands import say
-from eva_runs.options import integer, probability
-from eva_runs.required_data import require_data
 
-_EXAMPLES = f"""
-INPUT is a picture, a video, a folder of both, a pattern in quotes ("photos/*.jpg"), or the number
-of a camera, which is recorded until Ctrl-C. OUTPUT receives each picture and video under its own
-name with its first classes and their probabilities written below, those of a folder as in the
-folder; and {JSON} and {TABLE} with the first classes of each, for a video of
-the mean over its frames. The first class of each file is said at the end, and how many of each
-there are. Files that cannot be read are named and skipped, and the exit code is then 1.
-
-Examples:
-
-    python classification/demo.py output/mine photo.jpg holiday/ --output output/named
-
-With the classes of ImageNet:
-
-    ... --weights eva_21k_1k_336px_psz14_ema_89p6.pt --output output/named "holiday/*.jpg"
-"""
+MOST_WAITING = 64_000_000  # pixels of images that wait for a batch
+_DIGITS = 6  # of a probability
+Pixels = NDArray[np.uint8]
 
 
-def plan(inputs: Sequence[Path], output: Path, *, annotate: bool = True) -> Plan:
-    """List what is to be done.
+def classify(predictor: Predictor, jobs: Sequence[Job], args: argparse.Namespace) -> list[str]:
+    """Do the jobs, with a progress bar.
 
     Args:
-        inputs: Files, folders, patterns and numbers of cameras, see `plan_jobs`.
-        output: Folder for the results; what lies below it is not an input.
-        annotate: Whether annotated pictures and videos are written.
+        predictor: The classifier.
+        jobs: Jobs of `eva_classification.commands.plan`.
+        args: Options of `eva_classification.commands.demo`.
 
     Returns:
-        The jobs in order, and a complaint for each input that is not there or is empty.
-
-    Raises:
-        ValueError: If two inputs would be written to one file, an input would be overwritten, or
-            there is no such camera.
+        A complaint for each file that could not be read, or not to its end.
     """
-    return plan_jobs(
-        inputs,
-        suffixes=DEMO_IMAGE_SUFFIXES | VIDEO_SUFFIXES,
-        targets=lambda name: [output / written_name(name)] if annotate else [],
-        results=[output],
-        kinds="images and no videos",
-        cameras=True,
-    )
+    make_folder(args.output)
+    top = min(args.top, len(predictor.class_names))
+    found = FoundClasses(args.score_threshold)
+    settings = {
+        "weights": args.weights,
+        "image_size": predictor.model.img_size,
+        "crop_pct": predictor.crop_pct,
+    }
+    with writing_predictions(args.output, settings, top=top) as files:
+        work = _Work(predictor, files, found, top=top, least=args.score_threshold)
+        problems = do_jobs(jobs, work, title="classifying")
+        work.finish()
+    for line in found.lines():
+        say(line)
+    drawn = "" if args.no_pictures else "images, "
+    say(f"output   {args.output} ({drawn}{JSON} and {TABLE})")
+    return problems + work.problems
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = new_parser(
-        "classification/demo.py", "Name what pictures show: files, folders, videos and cameras.",
-        epilog=_EXAMPLES,
-    )  # fmt: skip
-    add = parser.add_argument
-    add("inputs", nargs="+", type=Path, metavar="INPUT",
-        help="picture, video, folder of both, pattern or camera")  # fmt: skip
-    add_classifier(parser, first=True)
-    add("--output", required=True, type=Path, help="folder for the results")
-    add("--classes", help="text file with the classes in label order (default: the weights')")
-    one = integer(1)
-    add("--top", type=one, default=5, help="classes that are written (default: %(default)s)")
-    add(
-        "--score-threshold",
-        type=probability,
-        default=0.0,
-        help="least probability of what is shown and counts as found (default: %(default)s)",
-    )
-    add("--no-pictures", action="store_true", help="write no annotated pictures and videos")
-    add("--batch-size", type=one, default=8, help="pictures at once (default: %(default)s)")
-    add_device(parser)
-    add("--overwrite", action="store_true", help="replace earlier results")
-    return parser
+class _Waiting(NamedTuple):
+    """An image that waits for its batch, or why it cannot be read."""
+
+    job: Job
+    rgb: Pixels | None = None
+    prepared: Tensor | None = None
+    problem: str = ""
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line of `classification/demo.py`.
+class _Work:
+    """Takes jobs; `finish` does those that wait.
+
+    Attributes:
+        problems: A complaint for each image that was read and not classified.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        files: "PredictionsFiles",
+        found: FoundClasses,
+        *,
+        top: int,
+        least: float,
+    ) -> None:
+        self._predictor, self._files, self._found = predictor, files, found
+        self._top, self._least, self._rows = top, least, min(top, CLASSES_SHOWN)
+        self._waiting: list[_Waiting] = []
+        self.problems: list[str] = []
+
+    def __call__(self, job: Job) -> str | None:
+        """Do a job, or let it wait; returns a complaint if it cannot be read."""
+        try:
+            if job.is_video or job.is_camera:
+                self.finish()
+                return self._video(job)
+            rgb = read_rgb(job.source, upright=True)
+            self._waiting.append(_Waiting(job, rgb, self._predictor.prepare(rgb)))
+        except (ValueError, FloatingPointError) as error:
+            problem = _sentence(job, error)
+            self._waiting.append(_Waiting(job, problem=problem))
+            return problem
+        pixels = sum(one.rgb.size // 3 for one in self._waiting if one.rgb is not None)
+        if len(self._waiting) >= self._predictor.batch_size or pixels > MOST_WAITING:
+            self.finish()
+        return None
+
+    def finish(self) -> None:
+        """Classify, draw and write what waits, in its order."""
+        waiting, self._waiting = self._waiting, []
+        batch = [one.prepared for one in waiting if one.prepared is not None]
+        rows = iter(self._predictor.judge(batch)) if batch else iter(())
+        for one in waiting:
+            if one.rgb is None:
+                self._files.add_unreadable(one.job.name, one.problem)
+                continue
+            row = next(rows)
+            try:
+                require_finite(row, str(one.job.source))
+                self._image(one.job, one.rgb, self._predictor.top(row, self._top))
+            except (ValueError, FloatingPointError) as error:
+                self.problems.append(_sentence(one.job, error))
+                self._files.add_unreadable(one.job.name, self.problems[-1])
+
+    def _image(self, job: Job, rgb: Pixels, predictions: list[Prediction]) -> None:
+        for target in job.targets:
+            shown = self._shown(predictions)
+            drawn = annotate(rgb, shown, rows=max(1, len(shown)))
+            save_image(Image.fromarray(drawn), target)
+        height, width = rgb.shape[:2]
+        self._files.add(job.name, predictions, width=width, height=height)
+        self._found.add(job.name, predictions[0])
+
+    def _shown(self, predictions: list[Prediction]) -> list[Prediction]:
+        return [one for one in predictions if one.probability >= self._least][: self._rows]
+
+    def _video(self, job: Job) -> str | None:
+        """Classify each frame; the mean over all of them stands for the video."""
+        total = np.zeros(len(self._predictor.class_names))
+
+        def draw(rgb: Pixels, index: int) -> Pixels:
+            del index
+            row = self._predictor.judge([self._predictor.prepare(rgb)])[0]
+            require_finite(row, job.name)
+            total[:] += row
+            if not job.targets:
+                return rgb
+            shown = self._shown(self._predictor.top(row, self._top))
+            return annotate(rgb, shown, rows=self._rows)  # all frames have one size
+
+        frames, problem = draw_video(job, draw)
+        if not frames:
+            self._files.add_unreadable(job.name, problem or "it has no frames")
+            return problem
+        predictions = self._predictor.top((total / frames).astype(np.float32), self._top)
+        more = {"error": problem} if problem else {}
+        self._files.add(job.name, predictions, frames=frames, **more)
+        self._found.add(job.name, predictions[0], frames=frames)
+        return problem
+
+
+def _sentence(job: Job, error: Exception) -> str:
+    text = str(error)
+    return text if str(job.source) in text else f"{job.source}: {text}"
+
+
+class PredictionsFiles:
+    """Takes the classes of one file after another; `writing_predictions` opens one.
 
     Args:
-        arguments: Arguments in place of those of the process.
+        stream: The open JSON file.
+        table: The open CSV file.
+        settings: What the JSON says first.
+        top: Classes of a file that are written, at most.
     """
-    parser = _parser()
-    args = parser.parse_intermixed_args(arguments)
-    take_weights(parser, args)
-    run_demo(
-        parser,
-        prepare=lambda: _prepare(args),
-        work=lambda planned: _classify(parser, args, planned.jobs),
-        overwrite=args.overwrite,
-        results=[args.output / JSON, args.output / TABLE],
-    )
+
+    def __init__(
+        self, stream: TextIO, table: TextIO, settings: Mapping[str, Any], *, top: int
+    ) -> None:
+        self._stream, self._files = stream, 0
+        self._table = csv.writer(table, lineterminator="\n")
+        more = [f"{head}_{place}" for place in range(2, top + 1)
+                for head in ("class", "probability")]  # fmt: skip
+        self._table.writerow(["file", "class", "probability", *more])
+        stream.write(f'{{"settings": {json.dumps(dict(settings))},\n"files": [')
+
+    def add(self, name: str, predictions: Sequence[Prediction], **facts: Any) -> None:
+        """Write a file's first classes, in falling order of probability, and what else is known."""
+        rounded = [(one.name, round(one.probability, _DIGITS)) for one in predictions]
+        classes = [{"class": name, "probability": value} for name, value in rounded]
+        self._write({"file": name, **facts, "classes": classes})
+        cells = [cell for one in rounded for cell in one]
+        self._table.writerow([printable(str(cell)) for cell in (name, *cells)])
+
+    def add_unreadable(self, name: str, reason: str) -> None:
+        """Write a file that could not be read; the table has none of these."""
+        self._write({"file": name, "error": reason})
+
+    def _write(self, entry: Mapping[str, Any]) -> None:
+        self._stream.write(f"{',' if self._files else ''}\n  {json.dumps(entry)}")
+        self._files += 1
 
 
-def _prepare(args: argparse.Namespace) -> Plan:
-    """Plan, and answer mistyped names before torch is imported."""
-    from eva_backbone.checkpoints.registry import resolve_source
-    from eva_data.classes import read_class_list
+@contextlib.contextmanager
+def writing_predictions(
+    folder: Path, settings: Mapping[str, Any], *, top: int
+) -> Iterator[PredictionsFiles]:
+    """Write predictions to files that appear under their names at the end.
 
-    planned = plan(args.inputs, args.output, annotate=not args.no_pictures)
-    if args.classes:
-        require_data(args.classes, name="--classes", forms="a text file of classes")
-        read_class_list(args.classes)
-    if planned.jobs:
-        resolve_source(args.weights)
-    if any(job.is_video or job.is_camera for job in planned.jobs):
-        importlib.import_module("av")  # what is not installed is said now
-    return planned
+    Args:
+        folder: Folder of the files; it exists.
+        settings: Settings of the demo.
+        top: Classes of a file that are written, at most.
 
-
-def _classify(
-    parser: argparse.ArgumentParser, args: argparse.Namespace, jobs: Sequence[Job]
-) -> list[str]:
-    from eva_classification.inference.classifying import run
-    from eva_classification.inference.predictor import Predictor
-
-    names = ("classes", "variant", "image_size", "crop_pct", "mean", "std", "batch_size",
-             "device", "precision")  # fmt: skip
-    try:
-        predictor = Predictor.from_weights(
-            args.weights, **{name: getattr(args, name) for name in names}
-        )
-    except (ValueError, FileNotFoundError) as error:
-        refuse(parser, error)
-    problems = run(
-        predictor,
-        jobs,
-        args.output,
-        top=args.top,
-        least=args.score_threshold,
-        settings={"weights": args.weights, "image_size": predictor.model.img_size,
-                  "crop_pct": predictor.crop_pct},
-        say=say,
-    )  # fmt: skip
-    drawn = "" if args.no_pictures else "pictures, "
-    say(f"output   {args.output} ({drawn}{JSON} and {TABLE})")
-    return problems
-
-
-if __name__ == "__main__":
-    main()
+    Raises:
+        UnwritableError: If the disk is full or the folder read-only, for example.
+    """
+    with (
+        replacing(folder / JSON) as json_part,
+        replacing(folder / TABLE) as table_part,
+        json_part.open("w", encoding="utf-8") as stream,
+        table_part.open("w", encoding="utf-8", newline="") as table,
+    ):
+        yield PredictionsFiles(stream, table, settings, top=top)
+        stream.write("\n]}\n")

@@ -1,14 +1,18 @@
-"""A classifier of pictures, usable from Python in three lines.
+"""A classifier of images, usable from Python in three lines.
 
 predictor = Predictor.from_weights("eva_21k_1k_336px_psz14_ema_89p6.pt")
 for name, probability in predictor("photo.jpg"):
     print(f"{name} {probability:.2f}")
 
-Shapes: B pictures, S the side of a model's picture, K classes.
+Shapes: B images, S the side of a model's image, K classes.
 """
 
+import argparse
+import logging
 import os
+from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +22,8 @@ from PIL import Image
 from torch import Tensor
 
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
-from eva_classification.inference.class_names import class_names as named
 from eva_classification.models import ImageClassifier, load_classifier
+from eva_data.classes import names_of_head
 from eva_data.files import DEMO_IMAGE_SUFFIXES
 from eva_data.images import UnreadableImageError, read_rgb
 from eva_data.inputs import predicted
@@ -27,24 +31,30 @@ from eva_data.transforms import ImageTransform, evaluation_transform
 from eva_engine.commands.options import Precision
 from eva_engine.distributed import choose_device, choose_dtype
 from eva_engine.evaluation.own_data import PUBLISHED, notes_of_training
+from eva_report.content import Step
 from eva_report.demos import Prediction, first_classes
+from eva_runs.commands import command_to_run, folder_to_show
+
+logger = logging.getLogger(__name__)
+
+IMAGENET = {1000: "imagenet-1k", 21841: "imagenet-22k"}  # number of classes -> name in timm
 
 ImageLike = NDArray[np.uint8] | Image.Image | str | os.PathLike[str]
 
 
 class Predictor:
-    """A classifier of pictures with its preprocessing; `from_weights` builds one.
+    """A classifier of images with its preprocessing; `from_weights` builds one.
 
     Args:
         model: The classifier, on its device.
         class_names: Names of the classes.
-        crop_pct: Share of the resized picture's side that is seen.
+        crop_pct: Share of the resized image's side that is seen.
         mean: Mean of the pixels, which is subtracted.
         std: Standard deviation of the pixels, by which they are divided.
-        batch_size: Pictures that go through the model at once.
+        batch_size: Images that go through the model at once.
 
     Raises:
-        ValueError: If there is not a name for each class, or a number is out of range.
+        ValueError: If there is not a name for each class.
     """
 
     def __init__(
@@ -59,8 +69,6 @@ class Predictor:
     ) -> None:
         if len(class_names) != model.num_classes:
             raise ValueError(f"there are {len(class_names)} names for {model.num_classes} classes")
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.model = model.eval()
         self.class_names = tuple(class_names)
         self.batch_size, self.crop_pct = batch_size, crop_pct
@@ -91,11 +99,11 @@ class Predictor:
                 default those that the file notes, or those of ImageNet by their number.
             variant: Size of the ViT, for weights that do not say.
             image_size: Side in pixels; by default the weights' own.
-            crop_pct: Share of the resized picture's side that is seen; by default that of the
+            crop_pct: Share of the resized image's side that is seen; by default that of the
                 training.
             mean: Mean of the pixels; by default that of the training.
             std: Standard deviation of the pixels; by default that of the training.
-            batch_size: Pictures that go through the model at once.
+            batch_size: Images that go through the model at once.
             device: "cuda", "cpu" or "auto".
             precision: Number format; "auto" is fp16 on a GPU and fp32 elsewhere.
 
@@ -111,7 +119,9 @@ class Predictor:
         found = notes_of_training(
             source, class_names=classes, crop_pct=crop_pct, mean=mean, std=std
         )
-        names = named(model.num_classes, given=found.pop("class_names"), source=os.fspath(source))
+        names = class_names(
+            model.num_classes, given=found.pop("class_names"), source=os.fspath(source)
+        )
         return cls(
             model.to(place, choose_dtype(precision, place)),
             class_names=names,
@@ -119,8 +129,15 @@ class Predictor:
             **{name: PUBLISHED[name] if value is None else value for name, value in found.items()},
         )
 
+    @classmethod
+    def from_options(cls, options: argparse.Namespace) -> "Predictor":
+        """Build the classifier of a command line."""
+        names = ("classes", "variant", "image_size", "crop_pct", "mean", "std", "batch_size",
+                 "device", "precision")  # fmt: skip
+        return cls.from_weights(options.weights, **{name: getattr(options, name) for name in names})
+
     def __call__(self, image: Any, *, top: int = 5) -> Any:
-        """Name what a picture shows, or several.
+        """Name what an image shows, or several.
 
         Args:
             image: (H, W, 3) RGB in uint8, a PIL image, or the path of an image file; a list of
@@ -133,9 +150,9 @@ class Predictor:
             and list, which passes over files that cannot be read, with a warning.
 
         Raises:
-            UnreadableImageError: A ValueError, if the file or picture cannot be read.
+            UnreadableImageError: A ValueError, if the file or image cannot be read.
             FloatingPointError: If the number format is too small for the model.
-            ValueError: If the array is not such an image, or there are no pictures in the folder.
+            ValueError: If the array is not such an image, or there are no images in the folder.
         """
 
         def predict(one: ImageLike) -> list[Prediction]:
@@ -161,7 +178,7 @@ class Predictor:
             (B, K).
 
         Raises:
-            UnreadableImageError: A ValueError, if a file or picture cannot be read.
+            UnreadableImageError: A ValueError, if a file or image cannot be read.
             FloatingPointError: If the number format is too small for the model.
             ValueError: If an array is not such an image.
         """
@@ -174,7 +191,7 @@ class Predictor:
         return np.concatenate(rows)
 
     def prepare(self, image: ImageLike) -> Tensor:
-        """Turn a picture upright by its EXIF data, resize and cut it as an evaluation does.
+        """Turn an image upright by its EXIF data, resize and cut it as an evaluation does.
 
         Args:
             image: (H, W, 3) RGB in uint8, a PIL image, or the path of an image file.
@@ -183,13 +200,13 @@ class Predictor:
             (3, S, S), normalised.
 
         Raises:
-            UnreadableImageError: A ValueError, if the file or picture cannot be read.
+            UnreadableImageError: A ValueError, if the file or image cannot be read.
             ValueError: If the array is not such an image.
         """
         return self._transform(Image.fromarray(read_rgb(image, upright=True)))
 
     def judge(self, prepared: Sequence[Tensor]) -> NDArray[np.float32]:
-        """Compute the probabilities of pictures in one pass, finite or not.
+        """Compute the probabilities of images in one pass, finite or not.
 
         Args:
             prepared: What `prepare` returns for each picture; at least one.
@@ -205,11 +222,7 @@ class Predictor:
 
 
 def require_finite(probabilities: NDArray[np.float32], name: str) -> None:
-    """Refuse probabilities that are not finite.
-
-    Args:
-        probabilities: (K,).
-        name: Name of the picture, for the message.
+    """Refuse probabilities (K,) of a named image that are not finite.
 
     Raises:
         FloatingPointError: If one of them is not.
@@ -218,3 +231,76 @@ def require_finite(probabilities: NDArray[np.float32], name: str) -> None:
         raise FloatingPointError(
             f"predictions for {name} are not finite: use --precision fp32 or bf16"
         )
+
+
+def class_names(
+    num_classes: int,
+    *,
+    given: Sequence[str] | str | os.PathLike[str] | None = None,
+    source: str = "the weights",
+) -> tuple[str, ...]:
+    """Name the classes of a head.
+
+    Args:
+        num_classes: Rows of the head.
+        given: Names, or a file of them; such as those that the weights note of their training.
+        source: Name of the weights, for messages.
+
+    Returns:
+        The names; without `given` those of ImageNet-1K or ImageNet-21K for 1,000 and 21,841 rows,
+        and for other numbers `class 0`, `class 1` and so on, with a warning.
+
+    Raises:
+        ValueError: If there are more or fewer names than rows, or the file cannot be read.
+    """
+    if given is not None:
+        return names_of_head(given, num_classes, source=source)
+    if num_classes in IMAGENET:
+        return imagenet_names(num_classes)
+    logger.warning(
+        "%s does not name its %d classes: they are called by their numbers from 0; give their "
+        "names, one in a line of a text file, as --classes",
+        source,
+        num_classes,
+    )
+    return tuple(f"class {label}" for label in range(num_classes))
+
+
+def imagenet_names(num_classes: int) -> tuple[str, ...]:
+    """Name the 1,000 or 21,841 classes of ImageNet, each in its own way.
+
+    The labels follow the sorted WordNet ids, as officially.
+
+    Returns:
+        The first of WordNet's words for each class; all of its words where others have the same
+        first one, and its id behind them where others have the same words (both cranes).
+    """
+    from timm.data import ImageNetInfo
+
+    known = ImageNetInfo(IMAGENET[num_classes])
+    ids, words = known.label_names(), known.label_descriptions()
+    first = [text.partition(",")[0] for text in words]
+    firsts, complete = Counter(first), Counter(words)
+    return tuple(
+        word if firsts[word] == 1 else text if complete[text] == 1 else f"{text} ({wordnet})"
+        for word, text, wordnet in zip(first, words, ids, strict=True)
+    )
+
+
+def demo_step(
+    weights: str | Path, output: Path, flags: Sequence[str] = (), *, data: Sequence[str | None] = ()
+) -> Step:
+    """Write the command that names what images show, for the end of a run.
+
+    Args:
+        weights: Weights, as a user names them.
+        output: Folder for its results.
+        flags: Options of the weights, and their values.
+        data: Data of the run, the best to be shown first.
+    """
+    command = command_to_run(
+        "classification demo", "classification/demo.py",
+        "--weights", str(weights), *flags, "--output", output,
+        folder_to_show(*data, otherwise="IMAGE_OR_FOLDER"),
+    )  # fmt: skip
+    return Step(text="Name what images show.", command=command)

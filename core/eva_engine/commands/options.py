@@ -12,7 +12,6 @@ from eva_backbone.checkpoints.registry import CHECKPOINT_SUFFIXES, list_official
 from eva_backbone.checkpoints.run_folders import weights_of_run
 from eva_data.files import home_expanded
 from eva_engine.config import LARGEST_IMAGE, MOST_WORKERS
-from eva_report.demos import log_to_terminal
 from eva_runs.commands import program_name
 from eva_runs.errors import ending
 from eva_runs.options import add_download_option, integer, number
@@ -54,6 +53,7 @@ def command(
             if check is not None:
                 check(options)
             from eva_engine import distributed
+            from eva_report.demos import log_to_terminal
 
             log_to_terminal()
             with distributed.joined(options.device, alone=False) as device:

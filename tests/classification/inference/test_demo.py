@@ -5,6 +5,7 @@ import functools
 import json
 import re
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from eva_classification.inference import classifying, demo
+from eva_classification import commands
+from eva_classification.inference import demo
 from eva_classification.inference.predictor import Predictor
 from eva_data.images import image_size
 from eva_data.inputs import Job
@@ -20,12 +22,17 @@ from eva_data.video.streams import VideoReader
 from eva_report import demos as videos
 
 
+def options(output):
+    """Those of the command line."""
+    return Namespace(output=output, top=5, score_threshold=0.0, weights="w", no_pictures=False)
+
+
 @pytest.fixture
 def start(weights, tmp_path):
     """Function: run the demo into `out`; what it wrote as predictions."""
 
     def run(*inputs, weights=weights):
-        demo.main([
+        commands.demo([
             "--weights", str(weights), "--output", str(tmp_path / "out"), "--device", "cpu",
             *map(str, inputs),
         ])  # fmt: skip
@@ -60,10 +67,10 @@ def test_a_folder(start, weights, digits, tmp_path, capsys):
         firsts.append(first.name)
         shown = '"1"' if first.name == "1" else first.name
         assert line == f"{one['file']}: {shown} {first.probability:.2f}"
-    assert lines[11].startswith("11 pictures: ")
+    assert lines[11].startswith("11 images: ")
     for name in {*firsts}:
         assert re.search(rf'\b{firsts.count(name)} "?{name}', lines[11])
-    kinds = "pictures, predictions.json and predictions.csv"
+    kinds = "images, predictions.json and predictions.csv"
     assert lines[12:] == [f"output   {tmp_path}/out ({kinds})"]
 
     with (tmp_path / "out" / "predictions.csv").open(newline="") as stream:
@@ -101,7 +108,7 @@ def test_pictures_of_every_kind(start, tmp_path, capsys):
         *("deep.png", "high.png", "moving.gif.png", "one.png", "palette.png"),
         *("predictions.csv", "predictions.json", "print.jpg", "wide.png"),
     ]
-    assert capsys.readouterr().out.splitlines()[7].startswith("7 pictures: ")
+    assert capsys.readouterr().out.splitlines()[7].startswith("7 images: ")
 
 
 def _classes(folder, names):
@@ -117,7 +124,7 @@ def test_likely_classes_alone_are_shown(start, digits, tmp_path, capsys):
     assert written(tmp_path / "out") == ["predictions.csv", "predictions.json"]
     best = max(one["classes"][0]["probability"] for one in found["files"])
     line, last = capsys.readouterr().out.splitlines()
-    assert line.startswith(f"5 pictures: nothing at 1; the best score is {best:.2f} (")
+    assert line.startswith(f"5 images: nothing at 1; the best score is {best:.2f} (")
     assert line.endswith("): lower --score-threshold, with --overwrite")
     assert last == f"output   {tmp_path}/out (predictions.json and predictions.csv)"
 
@@ -166,11 +173,11 @@ def test_a_video_is_named_by_the_mean_of_its_frames(start, weights, write_video,
     assert drawn[0].shape[0] > 48 * 5
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].startswith("film.mp4: 4 frames: ")
-    assert lines[2].startswith("1 picture and 1 video (4 frames): ")
+    assert lines[2].startswith("1 image and 1 video (4 frames): ")
 
 
 @pytest.mark.parametrize("drawn", [True, False])
-def test_a_camera_is_classified_while_it_records(weights, tmp_path, monkeypatch, drawn):
+def test_a_camera_is_classified_while_it_records(weights, tmp_path, monkeypatch, capsys, drawn):
     """FFmpeg's test pattern stands for one."""
     pattern = functools.partial(
         videos.CameraReader, "testsrc=size=64x48:rate=10:duration=0.3", kind="lavfi"
@@ -179,9 +186,8 @@ def test_a_camera_is_classified_while_it_records(weights, tmp_path, monkeypatch,
     targets = (tmp_path / "out" / "camera-0.mp4",) if drawn else ()
     job = Job(Path("/dev/video0"), "camera-0.mp4", targets)
     predictor = Predictor.from_weights(weights, device="cpu")
-    said = []
-    assert classifying.run(predictor, [job], tmp_path / "out", say=said.append) == []
-    assert said[0].startswith("camera-0.mp4: 3 frames: ")
+    assert demo.classify(predictor, [job], options(tmp_path / "out")) == []
+    assert capsys.readouterr().out.startswith("camera-0.mp4: 3 frames: ")
     assert (tmp_path / "out" / "camera-0.mp4").exists() == drawn
 
 
@@ -272,14 +278,13 @@ def test_what_is_refused_is_a_sentence(start, digits, tmp_path, capsys, more, me
 
 def test_weights_may_stand_before_the_pictures(weights, digits, tmp_path, capsys):
     out = ["--output", str(tmp_path / "out"), "--device", "cpu"]
-    demo.main([str(weights), str(digits / "four"), *out])
+    commands.demo([str(weights), str(digits / "four"), *out])
     assert (tmp_path / "out" / "1.png").exists()
     for words in ([weights], [digits / "four", digits / "1"], [digits / "four"]):
         with pytest.raises(SystemExit) as ended:
-            demo.main([*map(str, words), *out])
+            commands.demo([*map(str, words), *out])
         assert ended.value.code == 2
-        said = "error: give --weights, or the folder of a training as the first INPUT\n"
-        assert capsys.readouterr().err == f"classification/demo.py: {said}"
+        assert "give --weights, or the folder of a training" in capsys.readouterr().err
 
 
 def test_earlier_results_are_kept(start, digits, capsys):
@@ -326,15 +331,15 @@ def test_pictures_of_any_size_do_not_fill_the_memory(weights, tmp_path, monkeypa
         return judge(self, prepared)
 
     monkeypatch.setattr(Predictor, "judge", judge)
-    monkeypatch.setattr(classifying, "_MOST_WAITING", 400_000)
+    monkeypatch.setattr(demo, "MOST_WAITING", 400_000)
     predictor = Predictor.from_weights(weights, device="cpu")
-    jobs = demo.plan([tmp_path], tmp_path / "out", annotate=False).jobs
-    assert classifying.run(predictor, jobs, tmp_path / "out") == []
+    jobs = commands.plan([tmp_path], tmp_path / "out", annotate=False).jobs
+    assert demo.classify(predictor, jobs, options(tmp_path / "out")) == []
     assert sizes == [2, 2, 1]
 
 
 def test_the_help_names_everything(help_of):
-    shown = help_of("eva_classification.inference.demo", "torch", "numpy", "PIL", "timm", "av")
+    shown = help_of("eva_classification.commands", "torch", "PIL", "av", main="demo")
     for option in ("--classes", "--crop-pct", "--no-pictures", "--precision", "--overwrite"):
         assert option in shown
     assert "--workers" not in shown

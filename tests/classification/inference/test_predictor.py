@@ -6,9 +6,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from eva_classification import evaluate_command, evaluating
-from eva_classification.inference.class_names import IMAGENET, class_names, imagenet_names
-from eva_classification.inference.predictor import Predictor
+from eva_classification import commands, evaluation
+from eva_classification.inference.predictor import (
+    IMAGENET,
+    Predictor,
+    class_names,
+    imagenet_names,
+)
 from eva_classification.models import load_classifier
 from eva_data.images import UnreadableImageError
 from eva_data.transforms import evaluation_transform
@@ -24,15 +28,15 @@ def test_as_the_evaluation_sees_pictures(predictor, weights, digits, tmp_path, m
     """The same files, and the same probabilities."""
     seen = []
 
-    class Remembering(evaluating.Outcomes):
+    class Remembering(evaluation.Outcomes):
         def add(self, batch):
             seen.append(batch.logits)
             super().add(batch)
 
-    monkeypatch.setattr(evaluating, "Outcomes", Remembering)
+    monkeypatch.setattr(evaluation, "Outcomes", Remembering)
     monkeypatch.setattr(distributed, "stop", lambda: None)  # other tests need the group
     (tmp_path / "classes.txt").write_text("0\n1\nfour\n")
-    evaluate_command.main([
+    commands.evaluate([
         "--weights", str(weights), "--data", str(digits), "--workers", "0", "--device", "cpu",
         "--batch-size", "4", "--classes", str(tmp_path / "classes.txt"),
     ])  # fmt: skip
@@ -124,8 +128,6 @@ def test_names_of_imagenet():
 
 
 def test_mistakes(predictor, weights, tmp_path):
-    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
-        Predictor.from_weights(weights, device="cpu", batch_size=0)
     with pytest.raises(ValueError, match=r"crop_pct must be in \(0, 1\], got 2"):
         Predictor.from_weights(weights, device="cpu", crop_pct=2)
     with pytest.raises(ValueError, match="there are 1 names for 3 classes"):

@@ -1,0 +1,312 @@
+"""Command lines of classification; what works is imported once they are understood."""
+
+import argparse
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eva_backbone.checkpoints.registry import resolve_source
+from eva_backbone.variants import POOLINGS
+from eva_classification.config import ClassificationConfig
+from eva_data.classes import find_class_folders, read_class_list
+from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from eva_data.inputs import Plan, plan_jobs, written_name
+from eva_engine.commands import training as command_line
+from eva_engine.commands.extraction import Extraction, Kind
+from eva_engine.commands.options import (
+    MAX_BAD_SAMPLES,
+    add_arguments,
+    add_device,
+    add_frozen,
+    add_max_bad_samples,
+    add_output,
+    add_weights,
+    command,
+    new_parser,
+    parse_with_weights,
+    take_weights,
+)
+from eva_runs.options import integer, probability
+from eva_runs.required_data import require_data
+
+if TYPE_CHECKING:
+    import torch
+
+JSON, TABLE = "predictions.json", "predictions.csv"
+SETS = {
+    "imagenet": "ImageNet-1K val, a folder for each WordNet id",
+    "real": "real.json of ImageNet-ReaL; labels --imagenet",
+    "v2": "ImageNet-V2 matched frequency, folders 0 to 999",
+    "a": "ImageNet-A",
+    "r": "ImageNet-R",
+    "sketch": "ImageNet-Sketch",
+    "objectnet": "ObjectNet, with images and mappings",
+}
+_FORMS = "a folder of class folders, torchvision:NAME:ROOT:SPLIT or hf:NAME:SPLIT"
+_CLASSES = "a text file of classes"
+_EXAMPLES = f"""
+INPUT is an image, a video, a folder of both, a pattern in quotes ("photos/*.jpg"), or the number
+of a camera, which is recorded until Ctrl-C. OUTPUT receives each image and video under its own
+name with its first classes and their probabilities written below, those of a folder as in the
+folder; and {JSON} and {TABLE} with the first classes of each, for a video of
+the mean over its frames. The first class of each file is said at the end, and how many of each
+there are. Files that cannot be read are named and skipped, and the exit code is then 1.
+
+Examples:
+
+    python classification/demo.py output/mine photo.jpg holiday/ --output output/named
+
+With the classes of ImageNet:
+
+    ... --weights eva_21k_1k_336px_psz14_ema_89p6.pt --output output/named "holiday/*.jpg"
+"""
+
+
+def _require_images(location: str, *, name: str) -> None:
+    """Refuse a place where no labelled images are, named by an option or setting."""
+    require_data(location, name=name, forms=_FORMS)
+    if not location.startswith(("torchvision:", "hf:")):
+        find_class_folders(Path(location), warn=False)
+
+
+def _add_classifier(
+    parser: argparse.ArgumentParser, *, alone: bool = False, first: bool = False
+) -> None:
+    """Add the options of a classifier, and of how it sees images; see `add_weights`."""
+    add_weights(parser, alone=alone, first=first)
+    add = parser.add_argument
+    add("--variant", help="size of the ViT, if the weights do not say")
+    add("--crop-pct", type=float, help="default: the run's, else 1 as published")
+
+
+def _add_extractor(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a feature extractor, besides those of weights."""
+    add = parser.add_argument
+    add("--pooling", choices=POOLINGS, help="default: what the weights were trained for")
+    add("--num-heads", type=int, help="attention heads, if the size of the weights is unusual")
+    add("--window-size", type=int, help="in patches, of detectors that do not note it; 0: none")
+    add("--global-blocks", type=int, nargs="*", help="blocks without windows, with --window-size")
+
+
+# ---- training ------------------------------------------------------------------------------------
+def train(arguments: Sequence[str] | None = None) -> None:
+    """Fine-tune or probe a classifier; `arguments` in place of those of the process."""
+    command_line.main(
+        ClassificationConfig,
+        _train,
+        program="classification/train.py",
+        arguments=arguments,
+        check=_check_training,
+    )
+
+
+def _check_training(config: ClassificationConfig) -> None:
+    data = config.data
+    for name in ("train", "val"):
+        if location := getattr(data, name):
+            _require_images(location, name=f"data.{name}")
+    if data.classes:
+        require_data(data.classes, name="data.classes", forms=_CLASSES)
+    if config.model.init_checkpoint:
+        resolve_source(config.model.init_checkpoint)
+
+
+def _train(config: ClassificationConfig, device: "torch.device") -> None:
+    from eva_classification.training import train
+
+    train(config, device)
+
+
+# ---- evaluation ----------------------------------------------------------------------------------
+def _parse_evaluation(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = new_parser(
+        "classification/evaluate.py",
+        "Evaluate a classifier on ImageNet-1K and its variants, or on your own data. "
+        "With several GPUs: torchrun --nproc-per-node N classification/evaluate.py ...",
+    )
+    _add_classifier(parser, alone=True)
+    parser.add_argument("--data", help=f"your own: {_FORMS}")
+    parser.add_argument("--classes", help="text file with the classes of --data in label order")
+    for name, text in SETS.items():
+        parser.add_argument(f"--{name}", type=Path, help=text)
+    add_max_bad_samples(parser, unit="images of --data")
+    add_arguments(parser)
+    add_output(parser, help="folder of results.json and images")
+    options = parse_with_weights(parser, arguments)
+    sets = [name for name in SETS if getattr(options, name)]
+    if bool(options.data) == bool(sets):
+        parser.error(f"give either --data, your own, or any of --{', --'.join(SETS)}")
+    if options.classes and not options.data:
+        parser.error("--classes belongs to --data")
+    if options.max_bad_samples != MAX_BAD_SAMPLES and not options.data:
+        parser.error("--max-bad-samples belongs to --data: ImageNet's sets have to be complete")
+    return options
+
+
+def _check_evaluation(options: argparse.Namespace) -> None:
+    if options.data:
+        _require_images(options.data, name="--data")
+    for name, forms in {"classes": _CLASSES, **SETS}.items():
+        if location := getattr(options, name):
+            require_data(str(location), name=f"--{name}", forms=forms)
+    resolve_source(options.weights)
+
+
+def _evaluate(options: argparse.Namespace, device: "torch.device") -> None:
+    from eva_classification.evaluation import evaluate
+
+    evaluate(options, device)
+
+
+evaluate = command(
+    "classification/evaluate.py", _parse_evaluation, _evaluate, check=_check_evaluation
+)
+
+
+def _parse_frozen(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = new_parser(
+        "classification/evaluate_frozen.py",
+        "A quick check of pre-trained weights: the backbone is frozen, its features of "
+        "labelled images are computed once, and nearest neighbours and a linear classifier are "
+        "scored. The penalty of the linear classifier is chosen on a fifth of --train.",
+    )
+    add_weights(parser, kinds="of any task", alone=True)
+    _add_extractor(parser)
+    add_frozen(parser, data="folder of class folders, torchvision:... or hf:...")
+    add_arguments(parser)
+    return parse_with_weights(parser, arguments)
+
+
+def _check_frozen(options: argparse.Namespace) -> None:
+    for name in ("train", "val"):
+        _require_images(getattr(options, name), name=f"--{name}")
+    resolve_source(options.weights)
+
+
+def _evaluate_frozen(options: argparse.Namespace, device: "torch.device") -> None:
+    from eva_classification.evaluation import evaluate_frozen
+
+    evaluate_frozen(options, device)
+
+
+evaluate_frozen = command(
+    "classification/evaluate_frozen.py", _parse_frozen, _evaluate_frozen, check=_check_frozen
+)
+
+
+# ---- features ------------------------------------------------------------------------------------
+def _check_features(options: argparse.Namespace) -> None:
+    if options.kind == "patches" and options.pooling:
+        raise ValueError("--pooling has no use with --kind patches")
+
+
+def _prepare_features(options: argparse.Namespace, device: "torch.device") -> Extraction:
+    from eva_classification.features import FeatureExtractor
+    from eva_engine.extraction import Pictures
+
+    extractor = FeatureExtractor.from_options(options, device)
+    pooled = options.kind == "pooled"
+    side, width = extractor.image_size // extractor.vit.patch_size, extractor.vit.embed_dim
+    return Extraction(
+        extractor if pooled else extractor.patches,
+        Pictures(options.images, extractor.transform),
+        (width,) if pooled else (width, side, side),
+        {
+            "mean": extractor.mean,
+            "std": extractor.std,
+            "upright": True,  # by EXIF; earlier versions left images as they are stored
+            "vit": [options.num_heads, options.window_size, options.global_blocks],
+            "pooling": extractor.pooling if pooled else None,
+            "image_size": extractor.image_size,
+            "precision": str(next(extractor.parameters()).dtype).removeprefix("torch."),
+        },
+    )
+
+
+VIT_FEATURES = Kind(
+    names={"pooled": ("images",), "patches": ("images",)},
+    add_options=_add_extractor,
+    check=_check_features,
+    prepare=_prepare_features,
+)
+
+
+# ---- demo ----------------------------------------------------------------------------------------
+def plan(inputs: Sequence[Path], output: Path, *, annotate: bool = True) -> Plan:
+    """List what is to be done.
+
+    Args:
+        inputs: Files, folders, patterns and numbers of cameras, see `plan_jobs`.
+        output: Folder for the results; what lies below it is not an input.
+        annotate: Whether annotated images and videos are written.
+
+    Returns:
+        The jobs in order, and a complaint for each input that is not there or is empty.
+
+    Raises:
+        ValueError: If two inputs would be written to one file, an input would be overwritten, or
+            there is no such camera.
+    """
+    return plan_jobs(
+        inputs,
+        suffixes=DEMO_IMAGE_SUFFIXES | VIDEO_SUFFIXES,
+        targets=lambda name: [output / written_name(name)] if annotate else [],
+        results=[output],
+        kinds="images and no videos",
+        cameras=True,
+    )
+
+
+def demo(arguments: Sequence[str] | None = None) -> None:
+    """Name what images show; `arguments` in place of those of the process."""
+    parser = new_parser(
+        "classification/demo.py", "Name what images show: files, folders, videos and cameras.",
+        epilog=_EXAMPLES,
+    )  # fmt: skip
+    add, one = parser.add_argument, integer(1)
+    add("inputs", nargs="+", type=Path, metavar="INPUT",
+        help="image, video, folder of both, pattern or camera")  # fmt: skip
+    _add_classifier(parser, first=True)
+    add_output(parser, required=True, help="folder for the results")
+    add("--classes", help="text file with the classes in label order (default: the weights')")
+    add("--top", type=one, default=5, help="classes that are written (default: %(default)s)")
+    add("--score-threshold", type=probability, default=0.0,
+        help="least probability of what is shown and counts (default: %(default)s)")  # fmt: skip
+    add("--no-pictures", action="store_true", help="write no annotated images and videos")
+    add("--batch-size", type=one, default=8, help="images at once (default: %(default)s)")
+    add_device(parser)
+    add("--overwrite", action="store_true", help="replace earlier results")
+    args = parser.parse_intermixed_args(arguments)
+    take_weights(parser, args)
+    from eva_report.demos import refuse, run_demo
+
+    def work(planned: Plan) -> list[str]:
+        from eva_classification.inference.demo import classify
+        from eva_classification.inference.predictor import Predictor
+
+        try:
+            predictor = Predictor.from_options(args)
+        except (ValueError, FileNotFoundError) as error:
+            refuse(parser, error)
+        return classify(predictor, planned.jobs, args)
+
+    run_demo(
+        parser,
+        prepare=lambda: _prepare_demo(args),
+        work=work,
+        overwrite=args.overwrite,
+        results=[args.output / JSON, args.output / TABLE],
+    )
+
+
+def _prepare_demo(args: argparse.Namespace) -> Plan:
+    planned = plan(args.inputs, args.output, annotate=not args.no_pictures)
+    if args.classes:
+        require_data(args.classes, name="--classes", forms=_CLASSES)
+        read_class_list(args.classes)
+    if planned.jobs:
+        resolve_source(args.weights)
+    if any(job.is_video or job.is_camera for job in planned.jobs):
+        importlib.import_module("av")  # what is not installed is said now
+    return planned
