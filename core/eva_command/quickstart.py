@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-from eva_runs.command_line.steps import run_step
 from eva_runs.commands import program, say
+from eva_runs.interruption import run_step
 
 _DETECTION = "detection"  # has a quick start of its own
 _PROGRAM = (sys.executable, "-m", "eva_command")

@@ -11,9 +11,9 @@ from pathlib import Path
 from eva_data.files import make_folder, write_text
 from eva_detection.data.places import DIGIT_SCENES, ROOT_VARIABLE
 from eva_detection.training.output_folder import check_unused, saved_progress
-from eva_runs.command_line.steps import run_step
 from eva_runs.commands import complain, program_name, say
 from eva_runs.errors import ending
+from eva_runs.interruption import run_step
 
 _SETTINGS = "quickstart.json"
 CONFIG = "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
