@@ -78,9 +78,6 @@ class RunHook(Hook):
     def before_run(self, runner: Any) -> None:
         """Reserve the folder, listen to signals, and find the checkpoint to continue from.
 
-        Args:
-            runner: The runner.
-
         Raises:
             ValueError: If the folder is in use or has a run.
         """
@@ -111,10 +108,6 @@ class RunHook(Hook):
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Refuse what does not fit; mmengine would load what fits and log the rest.
-
-        Args:
-            runner: The runner.
-            checkpoint: Content of the file; of weights, what the model has afterwards.
 
         Raises:
             ValueError: If it does not fit.
@@ -184,9 +177,6 @@ class RunHook(Hook):
     def before_train(self, runner: Any) -> None:
         """Watch losses and gradients.
 
-        Args:
-            runner: The runner.
-
         Raises:
             ValueError: If head and data have different numbers of classes.
         """
@@ -246,12 +236,6 @@ class RunHook(Hook):
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Agree with the other processes whether to go on, after each step of the optimizer.
-
-        Args:
-            runner: The runner.
-            batch_idx: Number of the iteration, from 0.
-            data_batch: Not used.
-            outputs: Not used.
 
         Raises:
             NonFiniteError: If a loss was not finite, or no loss scale fits.
@@ -317,11 +301,7 @@ class RunHook(Hook):
         raise SystemExit(EXIT_RUN_AGAIN)
 
     def what_is_saved(self, runner: Any) -> str:
-        """Say what of a training is saved, and how to go on.
-
-        Args:
-            runner: The runner.
-        """
+        """Say what of a training is saved, and how to go on."""
         newest = newest_checkpoint(self._folder(runner))
         if newest is None:
             return SAYS.saved("")
@@ -397,12 +377,7 @@ class EVACheckpointHook(CheckpointHook):
         super().__init__(*args, **{"backend_args": {"backend": "complete_files"}, **kwargs})
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float]) -> None:
-        """Save the best weights, and note that this evaluation is finished.
-
-        Args:
-            runner: The runner.
-            metrics: Scores.
-        """
+        """Save the best weights, and note that this evaluation is finished."""
         super().after_val_epoch(runner, metrics)
         if is_main_process() and isinstance(runner._train_loop, BaseLoop):
             write_text(Path(runner.work_dir) / EVALUATED, str(runner.iter))
