@@ -1,5 +1,6 @@
 """Weights beside mmengine's metadata: read safely, loaded completely or not at all."""
 
+import argparse
 import importlib
 import os
 import pickle
@@ -24,8 +25,9 @@ def _method_of_buffer(owner: type, name: str) -> object:
 
 
 _NUMPY = importlib.import_module("numpy._core.multiarray")
-# What mmengine and mmcv pack beside the weights: logged numbers.
+# What is packed beside weights: mmengine's logged numbers, the arguments of official programs.
 METADATA = [
+    argparse.Namespace,
     (_method_of_buffer, "builtins.getattr"),
     HistoryBuffer,
     np.ndarray,

@@ -1,5 +1,6 @@
 """The command lines: training, continuing, mmsegmentation's own tools, refusals."""
 
+import argparse
 import multiprocessing
 import shutil
 import subprocess
@@ -114,6 +115,22 @@ def test_evaluation_refuses_weights_without_a_head_or_for_other_classes(config, 
     torch.save({"state_dict": MODELS.build(model).state_dict()}, tmp_path / "seven.pth")
     line = fails(evaluate, config, tmp_path / "seven.pth", "--work-dir", tmp_path)
     assert "decode_head.cls_embed.weight (8, 64)" in line
+
+
+def test_a_run_begins_from_a_file_with_the_arguments_of_an_official_program(
+    tiny_run, launch, scalars, tmp_path
+):
+    state = torch.load(tiny_run / "run" / "iter_1.pth", weights_only=False)["state_dict"]
+    trunk = {
+        name.removeprefix("backbone.net."): value
+        for name, value in state.items()
+        if name.startswith("backbone.net.")
+    }
+    arguments = argparse.Namespace(lr=1.0)
+    torch.save({"model": trunk, "args": arguments, "epoch": 3}, tmp_path / "official.pt")
+    start = ("--load-from", tmp_path / "official.pt", "train_cfg.max_iters=1")
+    launch(train, tiny_run / "tiny.py", "--work-dir", tmp_path / "run", *start)
+    assert "loaded" in (tmp_path / "run" / "log.txt").read_text()
 
 
 def test_weights_that_do_not_fit_leave_no_folder(tiny_run, fails, tmp_path):
