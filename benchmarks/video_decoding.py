@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from measuring import Figure, by_clock, in_turn, ratios, show
 from numpy.typing import NDArray
 
-from eva_data.video.containers import explained, frames_of, open_pictures, to_rgb
+from eva_data.video.containers import explained, frames_of, open_container, to_rgb
 from eva_data.video.source import BACKENDS, Backend, open_video
 from eva_runs.command_line.parsing import Parser
 
@@ -71,7 +71,7 @@ def every(file: Path, indices: Sequence[int], *, convert_all: bool) -> Frames:
     """Decode all frames and keep those of a clip."""
     wanted, kept = set(indices), {}
     with explained(str(file)):
-        video = open_pictures(file)
+        video = open_container(file)
         for number, frame in enumerate(frames_of(video)):
             if convert_all or number in wanted:
                 rgb = to_rgb(frame, (HEIGHT, WIDTH))

@@ -239,7 +239,7 @@ def _detector(file, *, given=lambda file: file):
 
 
 def _report(file):
-    from eva_report.detection import examples
+    from eva_report import detection
     from eva_report.matching import boxes_of, match_image
 
     label = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9]}
@@ -249,14 +249,14 @@ def _report(file):
         "categories": [{"id": 1, "name": "class"}],
     }
     matches = match_image(boxes_of([[1, 1, 9, 9, 0, 1, 0]]), boxes_of([]))
-    data = examples.Labelled(truth, file.parent, {1: 0}, ["class"])
+    data = detection._Dataset(truth, file.parent, {1: 0}, ["class"])
 
     def see(image, objects, **_):
         raise _SeenError(image)
 
     def run():
-        with mock.patch.object(examples, "draw_objects", see):
-            examples.galleries(data, {1: matches}, [], threshold=0.5)
+        with mock.patch.object(detection, "draw_objects", see):
+            detection._galleries(data, {1: matches}, [], threshold=0.5)
 
     return lambda: _seen(run)
 

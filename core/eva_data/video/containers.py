@@ -137,7 +137,7 @@ def _reason(error: Exception) -> str:
     return str(error)
 
 
-def open_pictures(content: Content) -> OpenVideo:
+def open_container(content: Content) -> OpenVideo:
     """Open a file and choose the stream of its pictures.
 
     A picture that is attached to the file, such as the cover of a record, is not a video.

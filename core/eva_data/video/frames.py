@@ -19,7 +19,7 @@ from eva_data.files import IMAGE_SUFFIXES
 from eva_data.images import UnreadableImageError, image_size, read_rgb
 from eva_data.video.source import UnreadableVideoError, VideoSource
 
-RAW_RATE = Fraction(25)  # pictures do not say it
+RAW_RATE = Fraction(25)  # images do not say it
 _NAME = re.compile(r"(.*?)(\d+)(\.\w+)")
 _FLOW = re.compile(r"flow|(^|_)[xyuv]_$")
 
@@ -66,15 +66,15 @@ class ArrayVideo(VideoSource):
 
 
 class RawFrames(VideoSource):
-    """A folder of numbered pictures as a video.
+    """A folder of numbered images as a video.
 
     Args:
         folder: The folder.
         count: Number of frames, if a list says it; None takes all.
-        rate: Frames a second, which pictures do not say.
+        rate: Frames a second, which images do not say.
 
     Raises:
-        UnreadableVideoError: If the folder is not there, has no numbered picture, or lacks one.
+        UnreadableVideoError: If the folder is not there, has no numbered image, or lacks one.
     """
 
     def __init__(
@@ -100,16 +100,16 @@ class RawFrames(VideoSource):
             parts = _NAME.fullmatch(name)
             if parts and parts[3].lower() in IMAGE_SUFFIXES and not name.startswith("."):
                 series.setdefault((parts[1], parts[3]), {})[int(parts[2])] = name
-        pictures = sorted(kind for kind in series if not _FLOW.search(kind[0]))
-        if not pictures:
-            raise UnreadableVideoError(f"{self.name} holds no numbered picture, as img_00001.jpg")
-        if len(pictures) > 1:
+        images = sorted(kind for kind in series if not _FLOW.search(kind[0]))
+        if not images:
+            raise UnreadableVideoError(f"{self.name} holds no numbered image, as img_00001.jpg")
+        if len(images) > 1:
             raise UnreadableVideoError(
-                f"{self.name} holds several series of pictures, such as "
-                f"{' and '.join(f'{prefix}*{suffix}' for prefix, suffix in pictures[:2])}: one "
+                f"{self.name} holds several series of images, such as "
+                f"{' and '.join(f'{prefix}*{suffix}' for prefix, suffix in images[:2])}: one "
                 "video has one"
             )
-        files = series[pictures[0]]
+        files = series[images[0]]
         start = 0 if 0 in files else 1
         end = max(files) + 1 if count is None else start + count
         there = sorted(number for number in files if start <= number < end)
@@ -136,7 +136,7 @@ class RawFrames(VideoSource):
             return read_rgb(self._folder / self._files[index], upright=False)
 
     def frames(self, indices: Sequence[int]) -> NDArray[np.uint8]:
-        """See `VideoSource`; each picture is read once."""
+        """See `VideoSource`; each image is read once."""
         read: dict[int, NDArray[np.uint8]] = {}
         for index in indices:
             self._check(index)

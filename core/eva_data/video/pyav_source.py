@@ -19,7 +19,7 @@ from eva_data.video.containers import (
     explained,
     frames_of,
     name_of,
-    open_pictures,
+    open_container,
     packets_of,
     quarter_turns,
     rate_of,
@@ -232,7 +232,7 @@ class PyavSource(VideoSource):
     def _restart(self) -> OpenVideo:
         """Open the file again, at its beginning."""
         self._free()
-        self._video = open_pictures(self._content)
+        self._video = open_container(self._content)
         self._begin(packets_of(self._video), fed=-1)
         return self._video
 

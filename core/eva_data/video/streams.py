@@ -18,7 +18,7 @@ from eva_data.video.containers import (
     check_size,
     explained,
     frames_of,
-    open_pictures,
+    open_container,
     rate_of,
     to_rgb,
 )
@@ -68,7 +68,7 @@ class VideoReader:
         done = 0
         size = None
         with explained(str(self.file), after=lambda: f" after {done} frames"):
-            video = open_pictures(self.file)
+            video = open_container(self.file)
             with contextlib.closing(video):
                 self.count = video.stream.frames or None
                 rate = rate_of(video)

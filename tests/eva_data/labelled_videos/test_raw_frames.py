@@ -58,7 +58,7 @@ def test_folders_that_are_no_videos(make_frames, tmp_path):
     for folder, message in (
         (make_frames("a", (1, 2, 4)), r"a lacks 1 of 4 frames, the first of them number 3"),
         (make_frames("b", (5, 6)), r"b lacks 4 of 6 frames, the first of them number 1"),
-        (make_frames("c", (1,), "flow_x_{}.jpg"), r"c holds no numbered picture, as img_00001"),
+        (make_frames("c", (1,), "flow_x_{}.jpg"), r"c holds no numbered image, as img_00001"),
         (tmp_path / "none", r"none cannot be read: No such file"),
         (make_frames("d", (1,)) / "img_00001.jpg", r"cannot be read: Not a directory"),
     ):
