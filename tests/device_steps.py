@@ -103,8 +103,7 @@ class Teacher(nn.Module):
 
 
 def _tokenizer():
-    from eva_pretrain.tokens.codebook import Codebook
-    from eva_pretrain.tokens.tokenizer import FeatureTokenizer
+    from eva_pretrain.tokens.tokenizer import Codebook, FeatureTokenizer
 
     codebook = Codebook(num_codes=CODES, code_dim=4)
     return FeatureTokenizer(feature_dim=DIM, codebook=codebook, width=16, num_heads=2)

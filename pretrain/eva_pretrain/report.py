@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from eva_pretrain.masked_image_modeling import MaskedFeatures, Objective, select
 from eva_pretrain.other_objectives import FeatureDistillation, MaskedTokens
-from eva_pretrain.tokens.codebook import Codebook
+from eva_pretrain.tokens.tokenizer import Codebook
 from eva_report.content import Curve, Curves, Example, Gallery, Picture, Section, Step
 from eva_runs.commands import command_to_run
 

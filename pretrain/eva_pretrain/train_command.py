@@ -73,7 +73,3 @@ def _train_tokenizer(config: TokenizerConfig, device: "torch.device") -> None:
     from eva_pretrain.tokens.training import train_tokenizer
 
     train_tokenizer(config, device)
-
-
-if __name__ == "__main__":
-    main()

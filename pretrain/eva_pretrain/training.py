@@ -161,9 +161,3 @@ def _objective(
             f"teacher gives {teacher.dim}"
         )
     return MaskedTokens(tokenizer), tokenizer.num_codes
-
-
-if __name__ == "__main__":  # who looks for the command here finds it
-    from eva_pretrain.train_command import main
-
-    main()

@@ -38,7 +38,7 @@ FUNCTIONS = [
     ("eva_contrastive.model.loading", "initialise", (nn.Linear(1, 1),), "", {"text": ""}),
     ("eva_contrastive.model.loading", "initialise_text", (nn.Linear(1, 1),), "", {}),
     ("eva_contrastive.inference.features", "ClipFeatures.from_weights", (), "", {}),
-    ("eva_pretrain.teachers.backbone", "BackboneTeacher", ("eva_debug",), "weights",
+    ("eva_pretrain.teachers.teacher", "BackboneTeacher", ("eva_debug",), "weights",
      {"image_size": 32}),
     ("eva_pretrain.teachers.clip", "ClipTeacher.from_open_clip", ("ViT-B-32",), "", {}),
     ("eva_detection.model.weights", "load_initial_weights", (nn.Linear(1, 1),), "", {}),

@@ -6,8 +6,7 @@ from torch import nn
 
 from eva_pretrain.masked_image_modeling import MaskedFeatures, MaskedImageModeling, masked_positions
 from eva_pretrain.other_objectives import FeatureDistillation, MaskedTokens
-from eva_pretrain.tokens.codebook import Codebook
-from eva_pretrain.tokens.tokenizer import FeatureTokenizer
+from eva_pretrain.tokens.tokenizer import Codebook, FeatureTokenizer
 
 SIZES = {
     "img_size": 32,

@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import nn
 
-from eva_pretrain.tokens.codebook import Codebook
-from eva_pretrain.tokens.tokenizer import FeatureTokenizer
+from eva_pretrain.tokens.tokenizer import Codebook, FeatureTokenizer
 
 CODEBOOK = {"num_codes": 64, "code_dim": 8, "decay": 0.9}
 DIM = 24
@@ -190,7 +189,7 @@ def test_unused_codes_move_onto_vectors_of_the_batch():
 def test_chunks_change_nothing(monkeypatch):
     books = []
     for chunk in (4096, 7):
-        monkeypatch.setattr("eva_pretrain.tokens.codebook._CHUNK", chunk)
+        monkeypatch.setattr("eva_pretrain.tokens.tokenizer._CHUNK", chunk)
         torch.manual_seed(0)
         book = Codebook(num_codes=6, code_dim=8).train()
         book(_unit(50))
@@ -223,7 +222,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel
-from eva_pretrain.tokens.codebook import Codebook
+from eva_pretrain.tokens.tokenizer import Codebook
 from eva_pretrain.tokens.tokenizer import FeatureTokenizer
 
 def worker(rank, folder):

@@ -22,7 +22,6 @@ outputs are compared with ours.
 
 import argparse
 import importlib
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -217,7 +216,3 @@ def converter(*programs: OtherPrograms) -> Callable[..., int]:
 
 
 main = converter()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

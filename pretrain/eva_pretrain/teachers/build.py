@@ -4,9 +4,8 @@ import torch
 
 from eva_engine.distributed import DTYPES
 from eva_pretrain.config import TeacherConfig
-from eva_pretrain.teachers.backbone import BackboneTeacher
 from eva_pretrain.teachers.clip import ClipTeacher
-from eva_pretrain.teachers.teacher import Teacher
+from eva_pretrain.teachers.teacher import BackboneTeacher, Teacher
 
 
 def build_teacher(config: TeacherConfig, device: torch.device) -> Teacher:

@@ -1,8 +1,12 @@
-"""The interface of all teachers."""
+"""The interface of all teachers, and a plain EVA backbone as one."""
 
 from typing import Self
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+from eva_backbone.checkpoints.loading import load_pretrained
+from eva_backbone.variants import CLIP_MEAN, CLIP_STD, build_vit
 
 
 class Teacher(nn.Module):
@@ -29,3 +33,40 @@ class Teacher(nn.Module):
         """Stay in evaluation mode."""
         del mode
         return super().train(False)
+
+
+class BackboneTeacher(Teacher):
+    """Frozen ViT that returns its patch tokens after the final norm.
+
+    Args:
+        variant: A key of `eva_backbone.VARIANTS`.
+        weights: Official name, bundled name or file.
+        image_size: Side of its images in pixels.
+
+    Raises:
+        ValueError: For an unknown variant, or weights that do not fit.
+    """
+
+    def __init__(self, variant: str, *, weights: str, image_size: int) -> None:
+        super().__init__()
+        vit = build_vit(variant, img_size=image_size)
+        load_pretrained(vit, weights)
+        self.vit = vit.eval().requires_grad_(False)
+        self.mean, self.std = CLIP_MEAN, CLIP_STD
+        self.image_size = (image_size, image_size)
+        self.grid = (image_size // vit.patch_embed.patch_size,) * 2
+        self.dim = vit.embed_dim
+        self.eval()
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute the features of all patches.
+
+        Args:
+            images: (B, 3, height, width), normalised by `mean` and `std`.
+
+        Returns:
+            (B, N, D).
+        """
+        tokens: Tensor = self.vit.forward_features(images.to(self.vit.pos_embed.dtype))
+        return tokens[:, 1:]

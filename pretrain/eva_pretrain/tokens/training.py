@@ -20,8 +20,7 @@ from eva_engine.steps.parameter_groups import layer_decay_groups
 from eva_pretrain.config import TokenizerConfig
 from eva_pretrain.report import use_of_codes
 from eva_pretrain.teachers.build import build_teacher
-from eva_pretrain.tokens.codebook import Codebook
-from eva_pretrain.tokens.tokenizer import FeatureTokenizer
+from eva_pretrain.tokens.tokenizer import Codebook, FeatureTokenizer
 from eva_pretrain.transforms import PretrainTransform, Views
 from eva_report.content import Step
 from eva_runs.commands import command_to_run
