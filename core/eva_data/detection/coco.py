@@ -7,6 +7,7 @@ run-length encodings (RLE). Every format ends here, in `validate`, so that train
 
 import contextlib
 import functools
+import gc
 import itertools
 import json
 import os
@@ -219,6 +220,11 @@ def read_coco(
             entry, or if images are missing.
     """
     path = Path(path)
+    with _without_collector():
+        return _read(path, folder, boxes_only=boxes_only)
+
+
+def _read(path: Path, folder: str | Path | None, *, boxes_only: bool) -> CocoDataset:
     data = load_json(path)
     for key in ("images", "categories"):
         entries = data.get(key) if isinstance(data, dict) else None
@@ -234,6 +240,18 @@ def read_coco(
     if folder is not None:
         check_images(found)
     return found
+
+
+@contextlib.contextmanager
+def _without_collector() -> Iterator[None]:
+    """Pause the garbage collector, which would look at millions of new objects again and again."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def load_json(path: Path) -> Any:
@@ -257,7 +275,8 @@ def parse_json(content: bytes, name: str) -> Any:
         ValueError: If it is not JSON.
     """
     try:
-        return json.loads(content)
+        with _without_collector():
+            return json.loads(content)
     except (ValueError, RecursionError) as error:  # also of the encoding
         raise ValueError(f"{name} is not JSON: {error}") from error
 
@@ -412,7 +431,7 @@ def _mask(segmentation: Any, image: Mapping[str, Any]) -> Any:
     if isinstance(segmentation, list):
         polygons = list(filter(has_corners, segmentation))
         for one in polygons:
-            if not all(is_number(value) and abs(value) <= _FARTHEST for value in one):
+            if not _are_near(one):
                 text = "needs polygons of finite numbers [x, y, x, y, ...] in pixels, got "
                 raise AnnotationError("polygon_malformed", f"{text}{shown(one)}")
         return polygons or None
@@ -428,6 +447,12 @@ def _mask(segmentation: Any, image: Mapping[str, Any]) -> Any:
         code = mask_api.frPyObjects({"size": size, "counts": counts}, height, width)
         counts = code["counts"].decode()
     return {"size": size, "counts": counts}
+
+
+def _are_near(values: list[Any]) -> bool:
+    """Return whether all are finite numbers, and none is so far that pycocotools never returns."""
+    numbers = {*map(type, values)} <= {int, float}
+    return numbers and all(abs(value) <= _FARTHEST for value in values)
 
 
 def _area(one: Mapping[str, Any], image: Mapping[str, Any]) -> float:

@@ -10,7 +10,6 @@ Objects365 v2.
 import argparse
 import array
 import dataclasses
-import gc
 import itertools
 import math
 from collections import defaultdict
@@ -116,13 +115,7 @@ def load_lists(file: Path) -> dict[str, Any]:
     Raises:
         ValueError: If it is not a JSON object with lists of images, annotations and categories.
     """
-    collecting = gc.isenabled()
-    gc.disable()  # it would look at millions of new objects again and again
-    try:
-        data = load_json(file)
-    finally:
-        if collecting:
-            gc.enable()
+    data = load_json(file)
     if not isinstance(data, dict):
         raise ValueError(f"{file} holds a {type(data).__name__}, not an object as COCO's files do")
     if missing := [name for name in _LISTS if not isinstance(data.get(name), list)]:
