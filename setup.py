@@ -55,6 +55,7 @@ setup(
         "eva_backbone": ["weights/*.safetensors", "weights/*.json"],
         "eva_data": ["*.csv"],
         "eva_report": ["*.j2"],
+        "eva_command": ["*.j2"],
         "eva_contrastive": ["evaluation/*.toml", "model/open_clip_configs/*.json"],
         **{name: ["**/*.py", "**/*.toml", "**/*.yaml"] for name in RECIPES},
         **{name: ["*.py", "*.toml"] for name in THIRD_PARTY},

@@ -2,7 +2,7 @@
 
 import sys
 
-from eva_engine.publishing.command import main
+from eva_command.push import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -184,6 +184,6 @@ COMMANDS: Mapping[str, Command] = {
     "convert": Command("eva_command.joint", "convert", "weights for other programs, and back"),
     "extract": Command("eva_command.joint", "extract", "features of pictures or texts into files"),
     "submit": Command(_SUBMISSION, "main", "files for COCO's and LVIS's servers"),
-    "push": Command("eva_engine.publishing.command", "main", "publish a run on the hub"),
+    "push": Command("eva_command.push", "main", "publish a run on the hub"),
     "doctor": Command("eva_command.doctor", "main", "what is installed, missing, broken"),
 }

@@ -148,7 +148,6 @@ def test_nothing_is_downloaded_where_that_is_switched_off(run, fails, hub, tmp_p
         ("secret-0123456789", "photos --header 'Authorization: Bearer secret-0123456789'"),
     ],
 )
-@pytest.mark.xfail(strict=True, reason="relative paths, addresses and tokens are published")
 def test_no_setting_that_is_a_place_or_a_secret_is_published(
     run, trained, tmp_path, secret, setting
 ):

@@ -1,1 +1,0 @@
-"""What a run of any trainer looks like on the hub: weights, model card, recipe and scores."""
