@@ -72,7 +72,8 @@ _WORD = re.compile(r"[A-Za-z_][\w.+-]*")
 _REFERENCE = re.compile(r"\$\{\.*[\w.\[\]]+\}")  # of OmegaConf, to another value
 _TAG = re.compile(r"tag:yaml\.org,2002:python/(tuple|(name|object|object/apply):[A-Za-z_][\w.]*)")
 _OFFICIAL = frozenset(
-    name for one in (*OFFICIAL_FILES, *BUNDLED_FILES) for name in (one.name, Path(one.name).stem)
+    [name for one in OFFICIAL_FILES for name in (one.name, one.stem)]
+    + [one.name for one in BUNDLED_FILES]
 )
 _DATASET = re.compile(
     r"(coco_20\d\d|coco_stuff|lvis_v\d|objects365|cityscapes|voc_20\d\d|ade20k|digit_scenes)"
@@ -220,7 +221,7 @@ def _engine_run(folder: Path, *, best: bool, ema: bool) -> Run:
         step, scores = record["step"], _engine_scores(log, record["step"] - 1, ema=ema)
     model = config.get("model") or config.get("student") or {}
     data, epochs = config.get("data", {}), config.get("run", {}).get("epochs")
-    samples, batch = record.get("samples_of_data"), record.get("step_batch")
+    samples, batch = record.get("samples_of_data") or 0, record.get("step_batch") or 0
     counted = isinstance(epochs, int) and samples and batch
     published = clean(config)
     times = [
