@@ -38,7 +38,7 @@ from video_decoding import write
 from eva_backbone.attention import Attention
 from eva_data.video.source import open_video
 from eva_engine.evaluation.counting import MultiView
-from eva_video.data.sampling import Sampling
+from eva_video.data.clips import Sampling
 from eva_video.data.transforms import CropsTransform, Normalise
 from eva_video.model.classifier import VideoClassifier
 

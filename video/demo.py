@@ -1,7 +1,7 @@
 """Name what happens in videos: `python video/demo.py --help`."""
 
 from eva_runs.extras import explained
-from eva_video.inference.demo import main
+from eva_video.commands import demo
 
 if __name__ == "__main__":
-    explained(main)()
+    explained(demo)()

@@ -19,11 +19,7 @@ DIGITS = "output/datasets/digit_captions/captions"
 
 config = ContrastiveConfig(
     model=ModelConfig(
-        variant="eva_debug",
-        image_size=64,
-        init_checkpoint="eva_debug",
-        text="debug",
-        embed_dim=64,
+        variant="eva_debug", image_size=64, init_checkpoint="eva_debug", text="debug", embed_dim=64
     ),
     data=DataConfig(
         train=f"{DIGITS}/train/{{00000..00023}}.tar",

@@ -35,11 +35,7 @@ config = ContrastiveConfig(
         lr=1e-6, warmup_epochs=0.2, betas=(0.9, 0.98), eps=1e-6, clip_grad=1.0
     ),
     run=RunConfig(
-        output=Path("output/own_pairs"),
-        epochs=5,
-        batch_size=32,
-        accumulate=16,
-        precision="bf16",
+        output=Path("output/own_pairs"), epochs=5, batch_size=32, accumulate=16, precision="bf16"
     ),
     interpolation=0.5,
 )

@@ -20,7 +20,6 @@ from eva_contrastive.config import (
     ContrastiveConfig,
     DataConfig,
 )
-from eva_contrastive.evaluation.prompts import template_sets
 from eva_contrastive.model.open_clip_files import open_clip_weights, weights_file
 from eva_data.files import (
     DEMO_IMAGE_SUFFIXES,
@@ -147,15 +146,12 @@ _CAPTIONS = {
 }
 _SETS = ("imagenet", *_FOLDERS, "cifar10", "cifar100", "data", *_VIDEOS, *_CAPTIONS)
 _EVALUATE = """
-The paper's Table 10b, any part of it; the column EVA-CLIP-g is what eva_clip_psz14.pt should give:
+A part of the paper's Table 10b; the column EVA-CLIP-g is what eva_clip_psz14.pt should give:
     torchrun --nproc-per-node 8 clip/evaluate_zero_shot.py --weights eva_clip_psz14.pt \\
-        --imagenet imagenet/val --v2 imagenetv2 --a imagenet-a --r imagenet-r --sketch sketch \\
-        --objectnet objectnet-1.0 --cifar10 cifar --cifar100 cifar --ucf101 UCF-101 \\
-        --k400 k400_val.csv kinetics400/val --k600 k600_val.csv kinetics600/val \\
-        --k700 k700_val.csv kinetics700/val --output output/zero_shot
+        --imagenet imagenet/val --v2 imagenetv2 --k400 k400_val.csv kinetics400/val \\
+        --coco dataset_coco.json#test coco --output output/zero_shot
 
-Retrieval, and your own folders with your own names:
-    python clip/evaluate_zero_shot.py --weights eva_clip_psz14.pt --coco dataset_coco.json#test coco
+Your own folders with your own names:
     python clip/evaluate_zero_shot.py --weights output/run/model.safetensors --data photos/val \\
         --classes names.txt --templates "a photo of a {}." "a drawing of a {}."
 
@@ -193,7 +189,7 @@ def _parse_evaluate(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--classes", help="text file of names: those of the folders of --data, or what to call "
         "each in their order, numbers by value (default: the folders', _ as space)")  # fmt: skip
     add("--templates", nargs="+", metavar="TEXT", help="sentences with {} for --data, a file of "
-        f"them, or one of {', '.join(template_sets())} (default: simple)")  # fmt: skip
+        "them, or imagenet, cifar, ucf101, kinetics or simple (default: simple)")  # fmt: skip
     add("--skip-unreadable", action="store_true", help="leave out and name what cannot be read")
     add_arguments(parser)
     add("--output", type=Path, help="folder of the results")
@@ -230,15 +226,10 @@ evaluate = command("clip/evaluate_zero_shot.py", _parse_evaluate, _evaluate, che
 
 
 _DEMO = """
-Examples:
-
     python clip/demo.py rank cat.jpg dive.mp4 --weights eva_clip_psz14.pt \\
         --text "a photo of a cat" "a person who dives"
-
     python clip/demo.py search holiday/ --weights eva_clip_psz14.pt --output output/found \\
         --cache output/library --text "a dog in the snow" --like cat.jpg
-
-`python clip/demo.py rank --help` and `search --help` have the options.
 """
 _RANK = """
 For each image and video the first captions with their probability among all captions; OUTPUT
@@ -329,7 +320,6 @@ def _plan(options: argparse.Namespace) -> Plan:
                          "search --like")  # fmt: skip
     for file in like:
         file.stat()
-    weights_file(options.weights)
     return plan_jobs(
         options.inputs,
         suffixes=DEMO_IMAGE_SUFFIXES | VIDEO_SUFFIXES,
@@ -340,10 +330,11 @@ def _plan(options: argparse.Namespace) -> Plan:
 
 
 def _show(options: argparse.Namespace, jobs: Sequence[Job]) -> list[str]:
-    from eva_contrastive.inference.demo import load, rank_files, search_files
-
-    work = search_files if options.command == "search" else rank_files
     try:
+        weights_file(options.weights)
+        from eva_contrastive.inference.demo import load, rank_files, search_files
+
+        work = search_files if options.command == "search" else rank_files
         return work(load(options), options, jobs)
     except UnwritableError:  # which `run_demo` explains
         raise
@@ -354,8 +345,6 @@ def _show(options: argparse.Namespace, jobs: Sequence[Job]) -> list[str]:
 
 
 _EXPORT = """
-Example:
-
     python clip/export.py --weights eva_clip_psz14.pt --format onnx --output eva_clip_onnx
 
 OUTPUT receives image.onnx and text.onnx (or .pt2), clip.json and the tokenizer's vocabulary.

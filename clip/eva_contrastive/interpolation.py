@@ -56,12 +56,7 @@ def interpolate(
 
 
 def write_mixtures(options: argparse.Namespace, sources: Mapping[str, Path]) -> None:
-    """Write a file for each share of the end: `clip/interpolate.py`.
-
-    Args:
-        options: `share`, and the `files` of the shares.
-        sources: Files of `start` and `end`, whose notes the mixtures keep.
-    """
+    """Write a file for each share of `clip/interpolate.py`, with the notes of the end."""
     start, end = (read_clip_weights(sources[name]) for name in ("start", "end"))
     notes = read_config(sources["end"])
     for share, file in zip(options.share, options.files, strict=True):
@@ -100,12 +95,6 @@ def write_interpolated(
         config: The recipe.
         first_weights: Function that reads the weights that the run began with, under the names and
             in the shapes of the model.
-
-    Returns:
-        The file; None if the recipe asks for none.
-
-    Raises:
-        UnwritableError: If the disk is full, for example.
     """
     if config.interpolation == 1:
         return None

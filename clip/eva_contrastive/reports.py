@@ -166,14 +166,8 @@ def evaluation_report(
 ) -> Report:
     """Make the page of an evaluation.
 
-    Args:
-        options: Options of the command.
-        scores: Set -> score.
-        retrieval: Set -> shares.
-        data: Name and description of each set.
-        class_means: Set -> mean over its classes of their accuracies.
-        sections: Functions that make the sections of single sets.
-        device: Type of the device.
+    Scores, retrieval and means over the classes are by set; `data` has names and descriptions,
+    `sections` functions that make those of single sets.
     """
     tables: list[Section] = []
     if scores:
@@ -247,17 +241,7 @@ def retrieval_table(name: str, score: RetrievalScore) -> ScoreTable:
 def retrieval_examples(
     encoded: EncodedPairs, pairs: CaptionedPictures, *, name: str = ""
 ) -> list[Section]:
-    """Show the images and the captions that find their counterparts last.
-
-    Args:
-        encoded: Features of all pairs.
-        pairs: The pairs.
-        name: Name of the set, where there are several.
-
-    Returns:
-        A gallery of images with the captions that they found, and one of captions with the images
-        that they found.
-    """
+    """Show the images and the captions of a set that find their counterparts last, and finds."""
     shown = _Shown(encoded, pairs)
     pictures = _last(shown.images, shown.texts, shown.own)
     texts = _last(shown.texts, shown.images, shown.own.T)

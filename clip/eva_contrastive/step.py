@@ -55,14 +55,7 @@ def build_loss(kind: Loss) -> LossFn:
 
 @torch.no_grad()
 def batch_accuracies(output: ClipOutput) -> dict[str, Tensor]:
-    """Find how often the caption of an image is the nearest one of the batch, and vice versa.
-
-    Args:
-        output: Features of B pairs of this process.
-
-    Returns:
-        Shares of this process's images and texts whose counterpart is the nearest of G.
-    """
+    """Find the shares of this process's images and texts whose counterpart is nearest of G."""
     images, texts = output.image_features.float(), output.text_features.float()
     all_images, all_texts = images, texts
     rank, processes = distributed.rank(), distributed.world_size()
@@ -104,12 +97,7 @@ class ContrastiveStep:
         self._shares: deque[_Share] = deque()
 
     def begin(self, model: nn.Module, micro_batches: MicroBatches) -> None:
-        """Compare the pairs of all micro-batches, if there are several.
-
-        Args:
-            model: An `EvaClip`, or what distributed training wrapped around it.
-            micro_batches: Pairs, see `__call__`.
-        """
+        """Compare the pairs of all micro-batches, if there are several; see `__call__`."""
         self._shares.clear()  # a step that an error left
         if len(micro_batches) == 1:
             return

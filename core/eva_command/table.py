@@ -126,12 +126,12 @@ GROUPS: Mapping[str, Group] = {
     "video": Group(
         "a class for each video",
         {
-            "train": Command("eva_video.train_command", "main", "fine-tune a classifier"),
-            "evaluate": Command("eva_video.evaluation.command", "main", "score a classifier"),
+            "train": Command("eva_video.commands", "train", "fine-tune a classifier"),
+            "evaluate": Command("eva_video.commands", "evaluate", "score a classifier"),
             "evaluate-frozen": Command(
-                "eva_video.evaluation.frozen_command", "main", "check weights without training"
+                "eva_video.commands", "evaluate_frozen", "check weights without training"
             ),
-            "demo": Command("eva_video.inference.demo", "main", "name what happens in videos"),
+            "demo": Command("eva_video.commands", "demo", "name what happens in videos"),
         },
         (
             "eva quickstart video",

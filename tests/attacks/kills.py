@@ -124,7 +124,7 @@ class Video(_EngineTrainer):
     formats = "video"
 
     def _import(self) -> Callable[[], None]:
-        from eva_video.train_command import main
+        from eva_video.commands import train as main
 
         return main
 

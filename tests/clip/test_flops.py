@@ -72,32 +72,3 @@ def test_a_training_step():
     inputs = [image_input(48), tokens(32)]
     forward = forward_flops(partial(build, config), *inputs)
     assert training_flops(build, config, inputs=inputs) == 3 * forward
-
-
-@pytest.mark.parametrize("locked", ["visual", "text"])
-def test_a_locked_tower_has_no_backward_pass(locked):
-    inputs = [image_input(48), tokens(32)]
-    both, one = (
-        training_flops(build, Sizes(variant="eva_debug", locked=name), inputs=inputs)
-        for name in ("", locked)
-    )
-    vision = forward_flops(lambda: build_eva_clip("eva_debug", "debug", embed_dim=64, img_size=48)
-                           .visual, inputs[0])  # fmt: skip
-    forward = vision if locked == "visual" else both / 3 - vision
-    assert both - one == 2 * forward
-
-
-def test_patches_that_are_left_out_do_not_count():
-    """Half of 36 patches: every block but the last sees 19 tokens; the embedding sees them all."""
-    inputs = [image_input(48), tokens(32)]
-    plain, half = (
-        training_flops(build, Sizes(variant="eva_debug", patch_dropout=rate), inputs=inputs)
-        for rate in (0.0, 0.5)
-    )
-    width, mlp = 128, 512
-
-    def vision(count):
-        last = 3 * count * width**2 + width**2 + 2 * count * width + 2 * width * mlp
-        return of_blocks(count, width, mlp, 4) + last
-
-    assert plain - half == 6 * (vision(37) - vision(19))

@@ -5,8 +5,7 @@ import pytest
 from eva_contrastive import commands
 from eva_contrastive.commands import without_other_classes
 from eva_contrastive.config import ContrastiveConfig
-from eva_engine.commands.training import load_recipe, parse
-from eva_runs.recipes import find_recipe
+from eva_engine.commands.training import parse
 
 DEMO = "output/datasets/digit_captions/captions"
 SHARE = ("--data.val-share", "0.1")
@@ -69,17 +68,6 @@ def test_no_classes_choose_by_the_pairs(adapted, form):
 def test_what_the_user_says_stays(adapted, words, expected):
     config, _ = adapted(*words)
     assert (config.data.zero_shot, config.run.best_metric) == expected
-
-
-def test_classes_of_the_users_own_recipe_stay(recipe, pairs):
-    """Which are no demo, and are there."""
-    default = load_recipe(recipe, ContrastiveConfig)
-    assert without_other_classes(OWN, default) == ([*OWN], "")
-
-
-def test_a_recipe_without_classes_stays_as_it_is():
-    default = load_recipe(find_recipe("clip", "own_pairs"), ContrastiveConfig)
-    assert without_other_classes(["--data.train", "mine.csv"], default)[1] == ""
 
 
 def test_the_program_leaves_them_out(adapted, tmp_path, capsys):

@@ -124,28 +124,6 @@ def test_weights_between_start_and_end_are_written(config, device, tmp_path):
     assert load_eva_clip(written).image_size == 16
 
 
-def test_flops_leave_frozen_towers_out_of_the_backward_pass(config):
-    """A step is three forward passes, of a locked tower one."""
-    everything = training.count_flops(config)
-    locked = training.count_flops(replace(config, vision=TowerConfig(lr=1.0, locked=True)))
-    text = training.count_flops(replace(config, text=TowerConfig(lr=1.0, locked=True)))
-    assert 0 < locked < text < everything
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"train": "nothing/{0..3}.tar"}, "nothing/0.tar"),
-        ({"zero_shot": "nothing"}, "nothing"),
-    ],
-)
-def test_data_that_are_refused_before_a_run_begins(config, device, change, message):
-    run = replace(config.run, best_metric="top1")
-    with pytest.raises((ValueError, FileNotFoundError), match=message):
-        training.train(replace(config, data=replace(config.data, **change), run=run), device)
-    assert not config.run.output.exists()
-
-
 def test_bad_pairs_are_replaced_and_counted(config, device, pairs, write_shard, metrics, tmp_path):
     """A picture that is cut, an empty caption, one of bytes that are not text."""
     with tarfile.open(pairs / "pairs.tar") as shard:
@@ -180,14 +158,3 @@ def test_a_share_of_the_pairs_is_evaluated(config, pairs, tmp_path):
     ]
     (step,) = said.next_steps(tmp_path)
     assert "search" in step.command
-
-
-def test_the_next_command_has_what_the_evaluation_needs(config, tmp_path):
-    data = replace(config.data, val="v.csv", root="photos", image_column="a", caption_column="b")
-    without = replace(data, zero_shot="", templates=TEMPLATES)
-    for given, words in (
-        (data, f"--data {data.zero_shot} --templates 'a {{}} picture'"),
-        (without, "--pairs v.csv photos --image-column a --caption-column b"),
-    ):
-        said = present_training(replace(config, data=given), 1, None)
-        assert words in said.next_steps(tmp_path)[0].command

@@ -42,7 +42,7 @@ def test_features_of_clips(steps, second):
 
 def test_an_attentive_probe_of_tokens_in_the_memory(second):
     """The tokens stay on the CPU, the probe is trained on the device."""
-    from eva_video.evaluation.attentive_probe import fit_probe
+    from eva_video.evaluation.frozen import fit_probe
 
     tokens, labels = torch.randn(20, 2, 3, 16).half(), torch.arange(20) % 3
 

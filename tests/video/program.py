@@ -4,7 +4,7 @@ import sys
 
 from killing import kill_in_save
 
-from eva_video import train_command, training  # noqa: F401 (here once, not in each process)
+from eva_video import commands
 from eva_video.data.clips import TrainingClips  # noqa: F401 (here once, not in each process)
 
 
@@ -13,4 +13,4 @@ def main(arguments):
     if command.startswith("killed_in_save_of_"):
         kill_in_save(int(command.rpartition("_")[2]))
     sys.argv[1:] = rest
-    train_command.main()
+    commands.train()

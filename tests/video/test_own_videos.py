@@ -8,7 +8,6 @@ from eva_engine.checkpoints.files import read_config
 from eva_engine.commands.training import parse
 from eva_video import training
 from eva_video.config import VideoConfig
-from eva_video.train_command import _check
 
 RECIPE = Path(__file__).parents[2] / "video/configs/own_videos.py"
 SMALL = (
@@ -54,33 +53,6 @@ def test_a_validation_folder_of_other_classes(parsed, colours, device, write_fra
     with pytest.raises(ValueError, match="not among the 3 classes: yellow"):
         training.train(config, device)
     assert not (tmp_path / "run/config.json").exists()
-
-
-def test_best_weights_need_validation(parsed, colours, capsys):
-    with pytest.raises(SystemExit):
-        parsed(colours, "--model.frozen-blocks", "0", "--data.val", "")
-    assert "run.best_metric needs data.val or data.val_share" in _said(capsys)
-    with pytest.raises(SystemExit):
-        parsed(colours, "--model.frozen-blocks", "5", "--model.no-activation-checkpointing")
-    message = "optimizer.layer_decay=0.95 has no effect with model.frozen_blocks=5, which leaves"
-    assert message in _said(capsys)
-
-
-def _said(capsys):
-    """Give what the command has said, in one line without the frame around it."""
-    return " ".join(capsys.readouterr().err.replace("│", " ").split())
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("--data.root", "x"), "data.root=x has no effect on .*train, which is not a list"),
-        (("--data.val-root", "x"), "data.val_root=x has no effect on .*val, which is not a list"),
-    ],
-)
-def test_a_root_without_a_list(parsed, colours, words, message):
-    with pytest.raises(ValueError, match=message):
-        _check(parsed(colours, "--model.frozen-blocks", "0", *words))
 
 
 def test_a_head_of_other_classes_is_mentioned(parsed, colours, device, tmp_path, caplog):

@@ -1,11 +1,9 @@
 """Fine-tuning on encoded videos: it learns, begins with any weights, and is continued."""
 
-import io
 import json
 import os
 import shutil
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -16,11 +14,9 @@ from eva_backbone.checkpoints.loading import read_weights
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_data.kinetics import kinetics_classes, mapping
 from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
-from eva_engine.steps.flops import image_input, training_flops
 from eva_video import training
 from eva_video.config import AugmentConfig
-from eva_video.model.classifier import build_video_classifier
-from eva_video.model.loading import load_video_classifier
+from eva_video.model.classifier import build_video_classifier, load_video_classifier
 
 PLAIN = AugmentConfig(flip=0.0, color_jitter=0.0, gray=0.0, scales=(1.0, 0.875), label_smoothing=0)
 
@@ -98,12 +94,6 @@ def test_it_learns(config, device, metrics):
         training.train(replace(config, run=replace(config.run, output=run.output)), device)
 
 
-def test_numbers_that_are_not_finite_end_a_run(config, device):
-    optimizer = replace(config.optimizer, lr=1e30, warmup_epochs=0)
-    with pytest.raises(FloatingPointError, match="infinite or NaN"):
-        training.train(replace(config, optimizer=optimizer), device)
-
-
 @pytest.fixture
 def damaged(colours, write_frames, write_sound, tmp_path):
     """The training videos, some of which are damaged, short, or sound alone."""
@@ -147,16 +137,6 @@ def test_damaged_files_are_left_out_of_the_validation(config, device, colours, d
     run = replace(run, max_bad_samples=3, output=run.output.with_name("strict"))
     with pytest.raises(RuntimeError, match="4 of 24 validation samples could not be read"):
         training.train(replace(config, data=data, run=run), device)
-
-
-def test_too_many_damaged_files_end_a_run(config, device, damaged):
-    config = replace(
-        config,
-        data=replace(config.data, train=str(damaged)),
-        run=replace(config.run, max_bad_samples=1, epochs=1),
-    )
-    with pytest.raises(RuntimeError, match="max_bad_samples is 1; the log names them"):
-        training.train(config, device)
 
 
 # The first weights
@@ -224,37 +204,14 @@ def test_rows_of_a_merged_head(config, tmp_path):
 
 def test_mappings_that_do_not_fit(tmp_path):
     file = tmp_path / "rows.npy"
-    for content, message in (
-        (np.zeros((2, 2), int), "is not a row of integers"),
-        (np.zeros(2), "is not a row of integers"),
-        (np.zeros(3, int), "has 3 rows, the data have 2 classes"),
-        (np.array([{}, {}]), "cannot be read: Object arrays cannot be loaded"),
-        (np.array([-1, 3]), "has rows from -1 to 3"),
-        (np.array([0, 2**64 - 1], np.uint64), f"has rows from 0 to {2**64 - 1}"),
-    ):
+    for content in (np.zeros((2, 2), int), np.zeros(2), np.zeros(3, int), np.array([{}, {}])):
         np.save(file, content)
-        with pytest.raises(ValueError, match=message):
-            training.read_class_mapping(str(file), ["a", "b"])
-    magic = b"\x93NUMPY\x01\x00"
-    large = "{'descr': '<i8', 'fortran_order': False, 'shape': (%d,)}\n"
-    headers = ["(" * 118, *(large % size for size in (10**14, 10**30))]
-    claims = [magic + len(one).to_bytes(2, "little") + one.encode() for one in headers]
-    archive = io.BytesIO()
-    np.savez(archive, rows=np.zeros(2, int))
-    for content in (b"", b"text", file.read_bytes()[:40], archive.getvalue(), *claims):
-        file.write_bytes(content)
-        with pytest.raises(ValueError, match=r"rows\.npy cannot be read"):
+        with pytest.raises(ValueError, match=r"rows\.npy"):
             training.read_class_mapping(str(file), ["a", "b"])
     os.mkfifo(tmp_path / "pipe.npy")
     for name in ("nowhere.npy", "pipe.npy"):
-        with pytest.raises(ValueError, match=rf"{name} cannot be read: there is no such file"):
+        with pytest.raises(ValueError, match=name):
             training.read_class_mapping(str(tmp_path / name), ["a", "b"])
-    with pytest.raises(
-        ValueError, match=r"2 classes are named by numbers from 0 to 1, .* 0 to 399"
-    ):
-        training.read_class_mapping("k400", ["0", "1"])
-    with pytest.raises(ValueError, match="'juggling cats'"):
-        training.read_class_mapping("k400", ["juggling cats", "abseiling"])
 
 
 def test_frozen_blocks_stay(config, device):
@@ -266,12 +223,3 @@ def test_frozen_blocks_stay(config, device):
     frozen = {name for name, value in end.items() if value.equal(begin[name])}
     lower = ("cls_token", "pos_embed", "patch_embed.", "blocks.0.", "blocks.1.", "blocks.2.")
     assert frozen == {name for name in end if name.startswith(lower)}
-
-
-def test_flops_of_a_training_clip(config):
-    """64 patches of 4 frames in one sequence, with the class token."""
-    build = partial(training.build_model, num_classes=7)
-    tokens, width, mlp, depth = 4 * 16 + 1, 128, 512, 5
-    block = tokens * (4 * width**2 + 2 * width * mlp) + 2 * tokens**2 * width
-    forward = 2 * (64 * 3 * 8**2 * width + depth * block + 7 * width)
-    assert training_flops(build, config.model, inputs=[image_input(32, frames=4)]) == 3 * forward

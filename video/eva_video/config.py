@@ -24,6 +24,8 @@ PROBE_RATES = (3e-4, 1e-3, 3e-3)  # learning rates that the attentive probe trie
 PROBE_EPOCHS = 20  # at least, by default
 MAPPED = ("k400", "k600", "k700")  # whose classes a head of Kinetics-722 has
 MOST_FRAMES = 1024  # more is a typing error; attention costs their square
+PREDICTIONS = "predictions.json"  # of the demo
+LEAST_WINDOW = 0.05  # seconds; a shorter one is a typing error, and there would be millions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,34 +53,21 @@ class ModelConfig(VitConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, frames=1, frozen_blocks=0)
-        if self.frames > MOST_FRAMES:
-            raise ValueError(f"frames must be at most {MOST_FRAMES}, got {self.frames}")
-        if self.frozen_blocks > self.depth:
+        if self.frames > MOST_FRAMES or self.frozen_blocks > self.depth:
             raise ValueError(
-                f"frozen_blocks must be at most {self.depth}, the blocks of {self.variant}, got "
-                f"{self.frozen_blocks}"
+                f"frames must be at most {MOST_FRAMES}, and frozen_blocks {self.depth}, the blocks "
+                f"of {self.variant}, got {self.frames} and {self.frozen_blocks}"
             )
-        if self.frozen_blocks == self.depth and self.activation_checkpointing:
+        mapped = self.class_mapping in ("", *MAPPED) or self.class_mapping.endswith(".npy")
+        if not mapped or (self.class_mapping and not self.init_checkpoint):
             raise ValueError(
-                f"activation_checkpointing has no effect with frozen_blocks={self.frozen_blocks}: "
-                "no block is trained; leave it out"
-            )
-        if self.class_mapping and not (
-            self.class_mapping in MAPPED or self.class_mapping.endswith(".npy")
-        ):
-            raise ValueError(
-                f"class_mapping must be one of {', '.join(MAPPED)} or a .npy file, got "
-                f"{self.class_mapping!r}"
+                f"class_mapping must be one of {', '.join(MAPPED)} or a .npy file, for the head of "
+                f"an init_checkpoint, got {self.class_mapping!r}"
             )
         if self.full_position_lr and self.frozen_blocks:
             raise ValueError(
                 f"full_position_lr has no effect with frozen_blocks={self.frozen_blocks}, which "
                 "freezes the positions too: leave one of them out"
-            )
-        if self.class_mapping and not self.init_checkpoint:
-            raise ValueError(
-                f"class_mapping={self.class_mapping} has no effect without init_checkpoint, whose "
-                "head it maps"
             )
 
 
@@ -125,8 +114,6 @@ class DataConfig(PixelConfig):
                 f"frame_interval={self.frame_interval} has no effect on sampling={self.sampling}, "
                 "which spreads the frames over the video; set sampling=dense"
             )
-        if self.val_root and not self.val:
-            raise ValueError(f"val_root={self.val_root} has no effect without val")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,10 +144,6 @@ class AugmentConfig(MixingConfig):
         falling = all(high > low for high, low in zip(self.scales, self.scales[1:], strict=False))
         if not self.scales or not falling or not 0 < self.scales[-1] <= self.scales[0] <= 1:
             raise ValueError(f"scales must be falling numbers in (0, 1], got {self.scales}")
-        if self.jitter_each != "clip" and not self.color_jitter:
-            raise ValueError(
-                f"jitter_each={self.jitter_each} has no effect with color_jitter=0: leave it out"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,16 +165,21 @@ class VideoConfig:
     run: RunConfig
 
     def __post_init__(self) -> None:
-        if self.model.full_position_lr and self.optimizer.layer_decay == 1.0:
-            raise ValueError(
-                "model.full_position_lr has no effect with optimizer.layer_decay=1, which gives "
-                "all layers the same learning rate: leave it out"
-            )
-        if self.model.frozen_blocks == self.model.depth and self.optimizer.layer_decay != 1.0:
-            raise ValueError(
-                f"optimizer.layer_decay={self.optimizer.layer_decay} has no effect with "
-                f"model.frozen_blocks={self.model.frozen_blocks}, which leaves one layer to train: "
-                "leave it out, or set it to 1.0"
-            )
         self.augment.check_batch_size(self.run.batch_size)
         require_evaluated(self.run.best_metric, self.data, "val", "val_share")
+
+
+def check_windows(seconds: float | None, stride: float | None) -> None:
+    """Refuse windows that are too short or leave gaps, and a stride without windows.
+
+    Raises:
+        ValueError: Naming the lengths in seconds.
+    """
+    given = [value for value in (seconds, stride) if value is not None]
+    short = any(not LEAST_WINDOW <= value < float("inf") for value in given)
+    gaps = stride is not None and (seconds is None or stride > seconds)
+    if short or gaps:
+        raise ValueError(
+            f"windows must be at least {LEAST_WINDOW} seconds long and their stride no longer than "
+            f"they are, got {seconds} and {stride}"
+        )

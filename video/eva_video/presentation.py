@@ -22,17 +22,7 @@ def present_training(
     others: LabelledVideos | None,
     validation: Validation | None,
 ) -> Presentation:
-    """Describe a training.
-
-    Args:
-        config: The recipe.
-        videos: Videos that it learns from.
-        others: Videos of the validation; None without one.
-        validation: Evaluation of `others`.
-
-    Returns:
-        The description.
-    """
+    """Describe a training and its validation, if any, on the terminal and in its report."""
     model, data = config.model, config.data
     described = [("train", f"{counted_videos(videos)} ({data.train})")]
     if others is not None:

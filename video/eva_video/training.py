@@ -14,6 +14,7 @@ from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.initialisation import no_init_weights
 from eva_backbone.layer_decay import freeze_layers
 from eva_data.classes import listed
+from eva_data.files import require_regular_file
 from eva_data.holdout import held_out
 from eva_data.kinetics import find_classes
 from eva_data.kinetics import mapping as kinetics_mapping
@@ -28,31 +29,21 @@ from eva_engine.loop import TrainingRun
 from eva_engine.steps.flops import image_input, training_flops
 from eva_engine.steps.parameter_groups import ParameterGroup, layer_decay_groups
 from eva_video.config import MAPPED, DataConfig, ModelConfig, VideoConfig
-from eva_video.data.clips import CentreClips, TrainingClips
-from eva_video.data.sampling import Sampling
+from eva_video.data.clips import CentreClips, Sampling, TrainingClips
 from eva_video.data.transforms import Normalise, TrainingTransform
-from eva_video.model.classifier import VideoClassifier, build_video_classifier
-from eva_video.model.loading import initialise
+from eva_video.model.classifier import VideoClassifier, build_video_classifier, initialise
 from eva_video.presentation import present_training
 
 logger = logging.getLogger(__name__)
-
-MOST_ROWS = 2**31 - 1
 
 
 def build_model(
     config: ModelConfig, *, num_classes: int, head_rows: Sequence[int] | None = None
 ) -> VideoClassifier:
-    """Build the classifier of a recipe, with its first weights.
+    """Build the classifier of a recipe, with its first weights and frozen lower blocks.
 
-    Args:
-        config: The classifier.
-        num_classes: K.
-        head_rows: Rows of the head of `config.init_checkpoint` that are the classes; None takes
-            the head as it is.
-
-    Returns:
-        The model, whose lower blocks are frozen as the recipe says.
+    `head_rows` are the rows of the head of `config.init_checkpoint` that are the classes; None
+    takes the head as it is.
     """
     with no_init_weights() if config.init_checkpoint else contextlib.nullcontext():
         model = build_video_classifier(
@@ -101,24 +92,13 @@ def read_class_mapping(mapping: str, classes: Sequence[str]) -> list[int]:
 
 def _read_rows(file: Path, count: int) -> list[int]:
     """Read a row of a head for each class from a .npy file, without running code in it."""
-    if not file.is_file():  # a pipe might never end
-        raise ValueError(f"class_mapping {file} cannot be read: there is no such file")
     try:
-        with file.open("rb") as stream:
-            rows = np.lib.format.read_array(stream, allow_pickle=False)
+        require_regular_file(file)  # a pipe might never end
+        rows = np.load(file, allow_pickle=False)
     except Exception as error:  # numpy raises anything for a damaged header
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise ValueError(f"class_mapping {file} cannot be read: {reason}") from error
-    if rows.ndim != 1 or rows.dtype.kind not in "iu":
-        raise ValueError(f"class_mapping {file} is not a row of integers")
-    if len(rows) != count:
-        raise ValueError(
-            f"class_mapping {file} has {len(rows)} rows, the data have {count} classes"
-        )
-    if rows.min() < 0 or rows.max() > MOST_ROWS:
-        raise ValueError(
-            f"class_mapping {file} has rows from {rows.min()} to {rows.max()}, which no head has"
-        )
+        raise ValueError(f"class_mapping {file} cannot be read: {error}") from error
+    if rows.shape != (count,) or rows.dtype.kind not in "iu":
+        raise ValueError(f"class_mapping {file} is not a row of integers for {count} classes")
     return rows.tolist()
 
 
@@ -139,15 +119,7 @@ def _head_rows(config: ModelConfig, classes: Sequence[str]) -> list[int] | None:
 
 
 def training_clips(config: VideoConfig, videos: LabelledVideos) -> TrainingClips:
-    """Make the training data of a recipe.
-
-    Args:
-        config: The recipe.
-        videos: Its videos.
-
-    Returns:
-        A random clip of each.
-    """
+    """Make the training data of a recipe: a random clip of each video."""
     augment = config.augment
     transform = TrainingTransform(
         config.model.image_size,
@@ -162,15 +134,7 @@ def training_clips(config: VideoConfig, videos: LabelledVideos) -> TrainingClips
 
 
 def validation_clips(config: VideoConfig, videos: LabelledVideos) -> CentreClips:
-    """Make the validation data of a recipe.
-
-    Args:
-        config: The recipe.
-        videos: Its videos.
-
-    Returns:
-        The central view of each.
-    """
+    """Make the validation data of a recipe: the central view of each video."""
     return CentreClips(
         videos,
         sampling=sampling(config),
@@ -182,12 +146,7 @@ def validation_clips(config: VideoConfig, videos: LabelledVideos) -> CentreClips
 def parameter_groups(config: VideoConfig, model: VideoClassifier) -> list[ParameterGroup]:
     """Group the parameters of a recipe's model by learning rate and weight decay.
 
-    Args:
-        config: The recipe.
-        model: Its model.
-
-    Returns:
-        The groups of `layer_decay_groups`; with `full_position_lr` the positions are one more.
+    With `full_position_lr` the positions are one more than those of `layer_decay_groups`.
     """
     groups = layer_decay_groups(
         model,
@@ -217,11 +176,7 @@ def normalisation(data: DataConfig) -> Normalise:
 
 
 def train(config: VideoConfig, device: torch.device) -> None:
-    """Fine-tune.
-
-    Args:
-        config: The recipe.
-        device: Device of this process, from `eva_engine.distributed.start`.
+    """Fine-tune on a device, from `eva_engine.distributed.start`.
 
     Raises:
         ValueError: If settings or data do not fit together.
@@ -271,9 +226,3 @@ def train(config: VideoConfig, device: torch.device) -> None:
         ),
         presentation=present_training(config, videos, others, validation),
     ).start()
-
-
-if __name__ == "__main__":  # who looks for the command here finds it
-    from eva_video.train_command import main
-
-    main()

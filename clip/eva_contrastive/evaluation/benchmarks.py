@@ -200,13 +200,7 @@ def _imagenet(
 
 
 def open_cifar(location: str, number: int, transform: ImageTransform) -> Benchmark:
-    """Open CIFAR-10 or CIFAR-100.
-
-    Args:
-        location: Folder that torchvision has unpacked it in, `torchvision:CIFAR10:ROOT:test`,
-            `hf:NAME:SPLIT`, or a folder of class folders.
-        number: 10 or 100.
-        transform: Transform of an image to the model's input.
+    """Open CIFAR-10 or CIFAR-100 as torchvision unpacked it, by name, or as class folders.
 
     Raises:
         ValueError: If it is not that.

@@ -18,25 +18,17 @@ _EXCHANGED = 4096  # samples whose features are sent at once
 
 
 class ClipModel(Protocol):
-    """What an evaluation needs of a model, such as `eva_contrastive.model.eva_clip.EvaClip`."""
+    """Model that can be evaluated, such as `eva_contrastive.model.eva_clip.EvaClip`."""
 
     @property
-    def context_length(self) -> int:
-        """Tokens of a text."""
-        ...
+    def context_length(self) -> int: ...  # noqa: D102
 
     @property
-    def embed_dim(self) -> int:
-        """Values of a feature, D."""
-        ...
+    def embed_dim(self) -> int: ...  # noqa: D102
 
-    def encode_image(self, images: Tensor) -> Tensor:
-        """Encode images (B, 3, H, W) to features (B, D)."""
-        ...
+    def encode_image(self, images: Tensor) -> Tensor: ...  # noqa: D102
 
-    def encode_text(self, tokens: Tensor) -> Tensor:
-        """Encode tokens (B, L) to features (B, D)."""
-        ...
+    def encode_text(self, tokens: Tensor) -> Tensor: ...  # noqa: D102
 
 
 def place_of(model: Any) -> tuple[torch.device, torch.dtype]:

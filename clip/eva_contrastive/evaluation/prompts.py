@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from open_clip import IMAGENET_CLASSNAMES, OPENAI_IMAGENET_TEMPLATES
+from timm.data import ImageNetInfo
+
 from eva_data.classes import Spellings, listed, read_class_list
 from eva_data.files import home_expanded, read_lines
 from eva_data.kinetics import SOURCES, kinetics_classes
@@ -40,8 +43,6 @@ def named_templates(name: str) -> tuple[str, ...]:
             or `simple` (1).
     """
     if name == _IMAGENET:
-        from open_clip import OPENAI_IMAGENET_TEMPLATES
-
         return tuple(template(PLACE) for template in OPENAI_IMAGENET_TEMPLATES)
     return tuple(_table()["templates"][name]["sentences"])
 
@@ -53,8 +54,6 @@ def named_classes(name: str) -> tuple[str, ...]:
         name: `imagenet`, `cifar10`, `cifar100`, `ucf101`, `k400`, `k600` or `k700`.
     """
     if name == _IMAGENET:
-        from open_clip import IMAGENET_CLASSNAMES
-
         return tuple(IMAGENET_CLASSNAMES)
     if name in SOURCES:
         return kinetics_classes(name)
@@ -112,8 +111,6 @@ def names_of(folders: Sequence[str]) -> list[str]:
     """
     if not all(_WORDNET.fullmatch(folder) for folder in folders):
         return [readable(folder) for folder in folders]
-    from timm.data import ImageNetInfo
-
     known = dict(
         zip(ImageNetInfo("imagenet-1k").label_names(), named_classes(_IMAGENET), strict=True)
     )

@@ -92,12 +92,8 @@ def summary(scores: Mapping[str, Score]) -> dict[str, float | None]:
         `average` and `gap`.
     """
     values = {name: main_score(name, score) for name, score in scores.items()}
-    all_of_them = average_and_gap(values, tuple(SETS))
-    shifts = average_and_gap(values, SHIFTS)
-    return {
-        "average": None if all_of_them is None else all_of_them[0],
-        "gap": None if shifts is None else shifts[1],
-    }
+    complete, shifts = average_and_gap(values, tuple(SETS)), average_and_gap(values, SHIFTS)
+    return {"average": complete and complete[0], "gap": shifts and shifts[1]}
 
 
 def text_table(
@@ -184,17 +180,15 @@ def _markdown(rows: Sequence[Row]) -> str:
 
 def entries_of(
     scores: Mapping[str, Score], retrieval: Mapping[str, RetrievalScore]
-) -> dict[str, dict[str, Any]]:
-    """Make further entries of `sets` and all of `retrieval`, by set, in `results.json`."""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Make further entries of the sets, and all of the retrieval, for `results.json`."""
     sets: dict[str, Any] = {}
     for name, score in scores.items():
-        more = {"mean_top1_top5": score.mean_top1_top5}
-        if (paper := expected(name, score)) is not None:
-            more["published"] = paper
-        sets[name] = more
+        paper = expected(name, score)
+        sets[name] = {"mean_top1_top5": score.mean_top1_top5}
+        sets[name] |= {} if paper is None else {"published": paper}
     pairs: dict[str, Any] = {}
     for name, shares in retrieval.items():
-        pairs[name] = shares.entries()
-        if name in RETRIEVAL and (found := expected_retrieval(name, shares)) is not None:
-            pairs[name]["published"] = found._asdict()
-    return {"sets": sets, "retrieval": pairs}
+        found = expected_retrieval(name, shares)
+        pairs[name] = shares.entries() | ({} if found is None else {"published": found._asdict()})
+    return sets, pairs

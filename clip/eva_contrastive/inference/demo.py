@@ -66,13 +66,7 @@ class Ranked(NamedTuple):
 
 
 def rank(clip: ClipFeatures, file: Path, texts: Sequence[str], features: Tensor) -> list[Ranked]:
-    """Rank captions for an image or a video, the best first.
-
-    Args:
-        clip: The model.
-        file: The image or video.
-        texts: K captions.
-        features: (K, D), their features of unit length.
+    """Rank captions, of which there are features (K, D), for an image or a video.
 
     Raises:
         OSError: If the file cannot be read.

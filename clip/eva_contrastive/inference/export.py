@@ -27,14 +27,7 @@ from eva_contrastive.model.open_clip_files import find_preparation
 from eva_data.files import replacing_folder, write_text
 from eva_engine.distributed import choose_device
 from eva_runs.commands import say
-from eva_runs.exported import (
-    ENDINGS,
-    demand_close,
-    differences,
-    open_program,
-    quiet,
-    write_program,
-)
+from eva_runs.exported import ENDINGS, demand_close, differences, open_program, quiet, write_program
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
-from eva_contrastive.config import MOST_VIDEO_FRAMES, VIDEO_FRAMES
+from eva_contrastive.config import VIDEO_FRAMES
 from eva_contrastive.model.eva_clip import EvaClip, TextTower, VisionTower, count_tokens, tokenize
 from eva_contrastive.model.loading import load_eva_clip, load_vision_tower
 from eva_contrastive.model.open_clip_files import find_preparation
@@ -82,16 +82,11 @@ class MediaReader:
         transform: Transform of a PIL image in RGB.
         frames: Frames of a video.
         backend: Decoder of the videos.
-
-    Raises:
-        ValueError: If `frames` is out of range.
     """
 
     def __init__(
         self, transform: ImageTransform, *, frames: int = VIDEO_FRAMES, backend: Backend = "pyav"
     ) -> None:
-        if not 1 <= frames <= MOST_VIDEO_FRAMES:
-            raise ValueError(f"frames must be 1 to {MOST_VIDEO_FRAMES}, got {frames}")
         self.transform, self.frames, self.backend = transform, frames, backend
 
     def picture(self, source: Picture) -> Tensor:

@@ -37,15 +37,10 @@ class VisionTower(VisionTransformer):
         **vit: Arguments of `VisionTransformer`.
 
     Raises:
-        ValueError: If there is no class token or final norm, or an argument is out of range.
+        ValueError: If there is no class token or final norm.
     """
 
     def __init__(self, *, output_dim: int, patch_dropout: float = 0.0, **vit: Any) -> None:
-        if output_dim < 0 or not 0 <= patch_dropout < 1:
-            raise ValueError(
-                "output_dim must be at least 0 and patch_dropout in [0, 1), got "
-                f"{output_dim} and {patch_dropout}"
-            )
         super().__init__(**vit)
         if self.cls_token is None or not isinstance(self.norm, nn.LayerNorm):
             raise ValueError("a CLIP's vision tower needs a class token and a final norm")
@@ -134,23 +129,10 @@ class ClipOutput(NamedTuple):
 
 
 class EvaClip(nn.Module):
-    """Both towers, under the official parameter names `visual.*` and `text.*`.
-
-    Args:
-        visual: The vision tower.
-        text: The text tower.
-
-    Raises:
-        ValueError: If their features differ in size.
-    """
+    """Both towers, under the official parameter names `visual.*` and `text.*`."""
 
     def __init__(self, visual: VisionTower, text: TextTower) -> None:
         super().__init__()
-        if visual.output_dim != text.output_dim:
-            raise ValueError(
-                f"the towers give features of {visual.output_dim} and {text.output_dim} values: "
-                "build both with the same output_dim"
-            )
         self.visual, self.text = visual, text
 
     @property

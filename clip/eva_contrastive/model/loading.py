@@ -232,15 +232,11 @@ def _vision_tower(
             "and a final norm"
         )
     if "num_heads" not in arguments:
-        raise ValueError(
-            f"{source} holds a ViT of width {arguments['embed_dim']} and depth "
-            f"{arguments['depth']}, which is not one of eva_backbone.VARIANTS: pass num_heads"
-        )
+        shape = f"width {arguments['embed_dim']} and depth {arguments['depth']}"
+        raise ValueError(f"{source} holds a ViT of unknown {shape}: pass num_heads")
     if image_size is not None:
         arguments["img_size"] = image_size
     head = weights.get(f"{trunk_prefix(weights, source)}head.weight")
-    if head is not None and (head.ndim != 2 or not len(head)):
-        raise ValueError(f"{source} has a projection of shape {tuple(head.shape)}: expected (D, C)")
     return VisionTower(output_dim=0 if head is None else len(head), **arguments)
 
 
@@ -256,11 +252,6 @@ def _text_tower(weights: Mapping[str, Tensor], source: str, *, heads: int | None
     if heads is None:
         known = [v for v in TEXT_VARIANTS.values() if (v.width, v.depth) == (width, depth)]
         heads = known[0].num_heads if known else max(1, width // _HEAD_WIDTH)
-    if width % heads:
-        raise ValueError(
-            f"{source} has a text tower of width {width}, which {heads} heads do not divide: pass "
-            "text_heads"
-        )
     return TextTower(
         output_dim=output_dim,
         context_length=length,

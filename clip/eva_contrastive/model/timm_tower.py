@@ -34,12 +34,7 @@ _LAST_BLOCK = 99999  # what timm counts to the group before it
 
 
 class TimmTower(VisionTower):
-    """The vision tower with the methods that timm's and open_clip's programs call.
-
-    Args:
-        output_dim: D; 0 gives the class token itself.
-        **tower: Arguments of `VisionTower`.
-    """
+    """The vision tower with the methods that timm's and open_clip's programs call."""
 
     global_pool = _POOLING
     num_prefix_tokens = 1
@@ -72,7 +67,7 @@ class TimmTower(VisionTower):
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Replace the projection by one to D values; 0 removes it."""
-        _check_pooling(global_pool)
+        del global_pool  # the class token is the only one
         self.num_classes = self.output_dim = num_classes
         head = nn.Linear(self.embed_dim, num_classes) if num_classes else nn.Identity()
         if isinstance(head, nn.Linear):
@@ -91,10 +86,12 @@ class TimmTower(VisionTower):
         """
         side, width = to_2tuple(self.img_size if img_size is None else img_size)
         patches = to_2tuple(self.patch_size if patch_size is None else patch_size)
-        if side != width or side < 1 or side % self.patch_size:
-            raise ValueError(f"img_size {img_size} is not a square of {self.patch_size} px patches")
-        if set(patches) != {self.patch_size}:
-            raise ValueError(f"patch_size is {self.patch_size} and stays, got {patch_size}")
+        same = set(patches) == {self.patch_size}
+        if not same or side != width or side < 1 or side % self.patch_size:
+            raise ValueError(
+                f"img_size {img_size} is not a square of {self.patch_size} px patches, which stay "
+                f"(patch_size is {patch_size})"
+            )
         grid = (side // self.patch_size,) * 2
         trained = self.pos_embed.requires_grad
         positions = resample_pos_embed(self.pos_embed.detach(), grid).to(self.pos_embed)
@@ -105,13 +102,6 @@ class TimmTower(VisionTower):
         """Pool tokens (B, 1 + N, C) after the final norm, and project: (B, D), or (B, C)."""
         pooled = x[:, 0]
         return pooled if pre_logits else self.head(pooled)
-
-
-def _check_pooling(global_pool: str | None) -> None:
-    if global_pool not in (None, _POOLING):
-        raise ValueError(
-            f"global_pool is {global_pool!r}: a CLIP's tower pools by its class token, {_POOLING!r}"
-        )
 
 
 def _facts(image_size: int, output_dim: int) -> PretrainedCfg:
@@ -139,29 +129,17 @@ def build_tower(
     cache_dir: object = None,
     **tower: Any,
 ) -> TimmTower:
-    """Build the tower of a size with timm's arguments, of which three have no meaning here.
-
-    Args:
-        variant: A key of `eva_backbone.VARIANTS`.
-        pretrained: False; timm has no file of these names.
-        num_classes: D, values of a feature.
-        global_pool: "token".
-        patch_drop_rate: Share of the patches that a training step leaves out.
-        pretrained_cfg: Unused.
-        pretrained_cfg_overlay: Unused.
-        cache_dir: Unused.
-        **tower: Arguments of `VisionTower`, such as `drop_path_rate` and `img_size`.
-
-    Returns:
-        The tower, freshly initialised.
+    """Build the tower of a size with timm's arguments, and those of `VisionTower`.
 
     Raises:
-        ValueError: For `pretrained`, or another pooling.
+        ValueError: For `pretrained`, as timm has no file of these names, or another pooling.
     """
-    del pretrained_cfg, pretrained_cfg_overlay, cache_dir
-    if pretrained:
-        raise ValueError(f"timm has no weights of {variant}'s tower: leave pretrained out")
-    _check_pooling(global_pool)
+    del pretrained_cfg, pretrained_cfg_overlay, cache_dir  # timm's
+    if pretrained or global_pool != _POOLING:
+        raise ValueError(
+            f"{variant}'s tower has no weights at timm and pools by its class token: leave "
+            f"pretrained={pretrained} and global_pool={global_pool!r} out"
+        )
     arguments = variant_arguments(variant) | tower
     return TimmTower(output_dim=num_classes, patch_dropout=patch_drop_rate, **arguments)
 

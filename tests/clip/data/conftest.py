@@ -3,7 +3,6 @@
 import io
 import json
 import tarfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,29 +27,6 @@ def shards(tmp_path_factory):
                     entry.size = len(content)
                     tar.addfile(entry, io.BytesIO(content))
     return str(folder / "{00000..00002}.tar")
-
-
-@pytest.fixture(scope="module")
-def launcher(start_launcher):
-    """A process that has imported `program.py` and forks for each run."""
-    with start_launcher(Path(__file__).parent) as submit:
-        yield submit
-
-
-@pytest.fixture
-def launch(launcher, shards, tmp_path):
-    """Function: run the program on `shards`; how it ended, and the digests of each process."""
-
-    def run(output, *, workers=0, batch_size=4, ranks=1, **more):
-        ended = launcher(
-            [shards, str(output), str(workers), str(batch_size)],
-            ranks=ranks, log=tmp_path / "log_of_rank", metrics=str(output / "metrics.jsonl"),
-            **more,
-        )  # fmt: skip
-        seen = [Path(f"{output}.{rank}").read_text().split() for rank in range(ranks)]
-        return ended, seen
-
-    return run
 
 
 @pytest.fixture

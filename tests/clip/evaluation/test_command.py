@@ -3,8 +3,6 @@
 import csv
 import json
 import logging
-import subprocess
-import sys
 
 import open_clip
 import pytest
@@ -205,21 +203,6 @@ def test_videos(write_video, run, tmp_path, capsys, caplog, refused):
     assert kept["not_evaluated"] == ["Kinetics-700"]
 
 
-def test_own_videos(write_video, run, tmp_path):
-    for number, frames in enumerate((5, 7, 5)):
-        write_video(tmp_path / f"{number}.mp4", frames, list(range(frames)))
-    (tmp_path / "list.txt").write_text("0.mp4 0\n1.mp4 1\n2.mp4 1\n")
-    (tmp_path / "names.txt").write_text("zumba\nabseiling\n")
-    found = run("--videos", tmp_path / "list.txt", tmp_path, "--classes", tmp_path / "names.txt",
-                "--templates", "kinetics", sayings=VIDEO_SAYINGS)  # fmt: skip
-    assert found["sets"]["data"]["right1"] == 2
-    assert found["missing"] == {"data": 0}
-    (tmp_path / "2.mp4").unlink()
-    found = run("--videos", tmp_path / "list.txt", tmp_path, "--classes", tmp_path / "names.txt",
-                "--templates", "kinetics", sayings=VIDEO_SAYINGS)  # fmt: skip
-    assert found["missing"] == {"data": 1}
-
-
 def test_retrieval(write_picture, run, tmp_path, capsys, refused):
     lines = ["image,caption"]
     sayings = {}
@@ -291,10 +274,9 @@ def test_what_a_complete_set_should_give():
         (("--data", "a", "--videos", "c"), "--videos"),
     ],
 )
-def test_wrong_options(arguments, named, capsys, refused):
-    with refused("2"):
+def test_wrong_options(arguments, named, refused):
+    with refused(named):
         commands.evaluate(["--weights", "w", *arguments])
-    assert named in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -317,42 +299,3 @@ def test_wrong_data(arguments, named, make_set, run, tmp_path, monkeypatch, refu
     with refused(f"clip/evaluate_zero_shot.py: .*{named}"):
         run(*arguments, sayings={})
     assert not (tmp_path / "out" / "results.json").exists()
-
-
-def test_weights_that_are_not_there(folders, tmp_path, refused):
-    gone = tmp_path / "gone.safetensors"
-    with refused(r"evaluate_zero_shot.py: .*gone.safetensors"):
-        commands.evaluate(["--weights", str(gone), "--data", str(folders), "--device", "cpu"])
-
-
-def test_an_output_that_cannot_be_used(make_set, run, tmp_path, refused):
-    own = make_set("own", [], {"cat/a.png": 3})
-    (tmp_path / "out").write_text("a file")
-    with refused("out is a file and not a folder"):
-        run("--data", own, sayings={})
-    (tmp_path / "out").unlink()
-    holder = (
-        "import pathlib, sys; from eva_runs.output_folder import locked\n"
-        "with locked(pathlib.Path(sys.argv[1])): print('held', flush=True); input()"
-    )
-    command_line = [sys.executable, "-c", holder, str(tmp_path / "out")]
-    with subprocess.Popen(
-        command_line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout.readline() == "held\n"
-        with refused("out is in use by another run"):
-            run("--data", own, sayings={})
-        process.communicate("end\n")
-    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
-
-
-def test_a_picture_that_is_damaged(make_set, run, tmp_path, refused):
-    own = make_set("own", [], {"cat/a.png": 26, "dog/a.png": 24})
-    (own / "cat" / "b.png").write_bytes(b"torn")
-    sayings = {26: say("simple", "cat"), 24: say("simple", "cat")}
-    with refused(r"b.png.*; --skip-unreadable leaves such samples out"):
-        run("--data", own, sayings=sayings)
-    found = run("--data", own, "--skip-unreadable", sayings=sayings)
-    assert found["sets"]["data"]["right1"] == 1
-    assert found["sets"]["data"]["samples"] == 2
-    assert "b.png" in found["left_out"][0]

@@ -8,8 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from eva_contrastive.evaluation import validation
-from eva_contrastive.evaluation.encoding import encode_all
 from eva_contrastive.evaluation.prompts import named_classes, named_templates
 from eva_contrastive.evaluation.retrieval import encode_pairs, retrieval_scores
 from eva_contrastive.evaluation.validation import ContrastiveValidation
@@ -18,10 +16,8 @@ from eva_contrastive.model.eva_clip import tokenize
 from eva_data.labelled_images import open_labelled
 from eva_data.transforms import evaluation_transform
 from eva_engine.config import RunConfig
-from eva_engine.data.loading import EvaluationInterruptedError, interruptible
 from eva_engine.evaluation.counting import OneLabel, count
 from eva_runs.errors import TooManyUnreadableError
-from eva_runs.interruption import StopSignal
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
 TRANSFORM = evaluation_transform(32, mean=MEAN, std=STD)
@@ -53,16 +49,6 @@ def test_logits_are_100_cosines(clip):
     plain /= np.linalg.norm(plain, axis=1, keepdims=True)
     words /= np.linalg.norm(words, axis=1, keepdims=True)
     np.testing.assert_allclose(logits.numpy(), 100 * plain @ words.T, atol=1e-4)
-
-
-def test_half_precision_gives_float32_logits(make_clip):
-    clip = make_clip().to(torch.bfloat16)
-    weights = class_features(clip, ["cat", "dog"], ["a {}."])
-    assert weights.dtype == torch.float32
-    torch.testing.assert_close(weights.norm(dim=1), torch.ones(2))
-    with torch.no_grad():
-        logits = ZeroShotClassifier(clip, weights)(torch.randn(2, 3, 32, 32))
-    assert logits.dtype == torch.float32
 
 
 def run_config(tmp_path, **more):
@@ -108,33 +94,6 @@ def test_validation(clip, pairs, folders, tmp_path):
     assert found["top5"] == 100
 
 
-def test_validation_calls_imagenets_folders_by_their_names(clip, folders, tmp_path, monkeypatch):
-    ids = {"dark_thing": "n01440764", "light": "n01443537", "tiny": "n15075141"}
-    for name, number in ids.items():
-        shutil.copytree(folders / name, tmp_path / "val" / number)
-    samples = open_labelled(tmp_path / "val", TRANSFORM, upright=False)
-    asked, plain = [], validation.class_features
-
-    def recorded(model, names, templates):
-        asked.append([*names])
-        return plain(model, names, templates)
-
-    monkeypatch.setattr(validation, "class_features", recorded)
-    ContrastiveValidation(run_config(tmp_path), TRANSFORM, classes=samples)(clip)
-    assert asked == [["tench", "goldfish", "toilet paper"]]
-
-
-def test_validation_of_one_kind(clip, make_clip, pairs, folders, tmp_path):
-    run = run_config(tmp_path)
-    only = ContrastiveValidation(run, pairs=pairs, transform=TRANSFORM)
-    assert tuple(only(clip)) == only.results == ("loss", "image_to_text_r1", "text_to_image_r1")
-    samples = open_labelled(folders, TRANSFORM, upright=False)
-    only = ContrastiveValidation(run, TRANSFORM, classes=samples)
-    assert tuple(only(clip)) == only.results == ("top1", "top5")
-    with pytest.raises(ValueError, match="'a photo' is not a sentence"):
-        ContrastiveValidation(run, TRANSFORM, classes=samples, templates=["a photo"])
-
-
 def test_the_loss_of_a_sigmoid_model(make_clip, pairs, tmp_path):
     clip = make_clip(sigmoid=True)
     found = ContrastiveValidation(run_config(tmp_path), pairs=pairs, transform=TRANSFORM)(clip)
@@ -165,38 +124,6 @@ def test_pictures_that_cannot_be_read(clip, make_pairs, folders, tmp_path, caplo
     pairs.torn = (2, 3)
     with pytest.raises(TooManyUnreadableError, match="2 of 9 validation samples could not be read"):
         validation(clip)
-
-
-def test_a_stop_ends_the_validation(clip, pairs, tmp_path):
-    stop = StopSignal()
-    validation = ContrastiveValidation(run_config(tmp_path), pairs=pairs, transform=TRANSFORM)
-    stop.received = "SIGTERM"
-    with interruptible(stop), pytest.raises(EvaluationInterruptedError):
-        validation(clip)
-
-
-def test_batches_are_the_same_whatever_the_number_of_processes(monkeypatch):
-    from eva_engine import distributed
-
-    seen = {}
-    for ranks in (1, 2):
-        seen[ranks] = set()
-        for rank in range(ranks):
-            monkeypatch.setattr(distributed, "own_share", lambda n, r=rank, w=ranks: range(r, n, w))
-
-            def compute(inputs, ranks=ranks):
-                seen[ranks].add(tuple(inputs.flatten().tolist()))
-                return inputs.float()
-
-            samples = torch.arange(11.0)[:, None]
-            encode_all(compute, samples, dim=1, device=torch.device("cpu"), batch_size=3)
-    assert seen[1] == seen[2] == {(0.0, 1.0, 2.0), (3.0, 4.0, 5.0), (6.0, 7.0, 8.0), (9.0, 10.0)}
-
-
-def test_one_value_that_is_not_finite():
-    samples = torch.tensor([[1.0, 2.0], [3.0, torch.inf], [5.0, 6.0]])
-    with pytest.raises(FloatingPointError, match="not finite: use fp32 or bf16"):
-        encode_all(lambda x: x, samples, dim=2, device=torch.device("cpu"), batch_size=2)
 
 
 @pytest.mark.filterwarnings("ignore:Conversion of an array with ndim")  # in open_clip's accuracy

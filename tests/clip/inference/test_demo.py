@@ -7,16 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from safetensors.torch import load_file
 
 from eva_contrastive import commands
 from eva_contrastive.inference.features import ClipFeatures
 from eva_contrastive.inference.finding import find
-from eva_data.files import replacing, write_tensors
+from eva_data.files import write_tensors
 from eva_report import sheets as contact_sheet
-from eva_runs.output_folder import locked
 
 RED = r"not everything could be read:\n  there is no nowhere\n  .*torn\.png cannot be decoded"
 
@@ -89,17 +87,6 @@ def test_files_that_cannot_be_read_are_named_and_the_others_ranked(run, media, t
     assert len(files) == 6
 
 
-def test_a_file_beyond_the_number_format_is_named(run, media, monkeypatch, refused):
-    def overflow(self, pictures, **options):
-        raise FloatingPointError("features are not finite in torch.float16: use --precision fp32")
-
-    monkeypatch.setattr(ClipFeatures, "images", overflow)
-    with refused("are not finite in"):
-        run("rank", media / "rocket.png", "--text", "a cat")
-    with refused(r"^clip/demo.py search: features are not finite"):
-        run("search", media, "--text", "a cat", "--output", "found")
-
-
 # --- search ---
 
 
@@ -153,18 +140,6 @@ def test_the_contact_sheet_shows_the_hits(run, media, tmp_path, photographs):
         left = 8 + column * (side + 8)
         shown = sheet[top : top + len(cat), left : left + side]
         assert abs(shown - cat)[20:-20].mean() < tolerance
-
-
-def test_queries_together_are_one(run, clip, media, tmp_path):
-    run("search", media, "--output", "found", "--text", "a cat", "--like", media / "rocket.png",
-        "--together")  # fmt: skip
-    (query,) = content(tmp_path / "found" / "results.json")["queries"]
-    assert (query["texts"], query["like"]) == (["a cat"], [str(media / "rocket.png")])
-    mean = clip.texts("a cat") + clip.images(media / "rocket.png")
-    wanted = torch.nn.functional.normalize(mean, dim=-1)
-    best = query["hits"][0]
-    score = (clip.frames(best["file"]).features @ wanted.T).max().item()
-    assert best["score"] == pytest.approx(score, abs=1e-3)
 
 
 def test_a_library_serves_later_searches(run, media, monkeypatch, capsys):
@@ -249,33 +224,3 @@ def test_mistakes_end_in_a_sentence(run, media, tmp_path, arguments, named, caps
     assert ended.value.code == 2
     assert named in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "o").exists()
-
-
-def test_earlier_results_are_kept(run, media, tmp_path, capsys):
-    run("search", media, "--output", "found", "--text", "a")
-    with pytest.raises(SystemExit):
-        run("search", media, "--output", "found", "--text", "a rocket")
-    assert "results.json is there already: give --overwrite" in capsys.readouterr().err
-    run("search", media, "--output", "found", "--text", "a rocket", "--overwrite")
-    (query,) = content(tmp_path / "found" / "results.json")["queries"]
-    assert query["texts"] == ["a rocket"]
-
-
-def test_a_folder_without_pictures(run, tmp_path, refused):
-    (tmp_path / "empty").mkdir()
-    with refused("empty holds no images and no videos"):
-        run("search", "empty", "--output", "found", "--text", "a")
-
-
-def test_a_library_that_is_in_use_is_refused(run, media, tmp_path, capsys, monkeypatch):
-    import eva_runs.output_folder as run_folder
-
-    def held(descriptor, flags):
-        raise BlockingIOError(11, "held")
-
-    with locked(tmp_path / "found"), replacing(tmp_path / "x") as part:
-        part.touch()
-        monkeypatch.setattr(run_folder.fcntl, "lockf", held)  # one process holds no lock of its own
-        with pytest.raises(SystemExit):
-            run("search", media, "--output", "found", "--text", "a")
-    assert "found is in use by another run" in capsys.readouterr().err

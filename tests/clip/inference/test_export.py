@@ -95,15 +95,6 @@ def test_a_fixed_batch(model, tmp_path):
         program(_inputs(model, 3)["text"])
 
 
-def test_half_precision(model, tmp_path):
-    half = model.bfloat16()
-    export_towers(half, tmp_path / "out", form="torch-export", towers=["image"])
-    program = torch.export.load(tmp_path / "out" / "image.pt2").module()
-    found = program(torch.zeros(3, 3, 28, 28, dtype=torch.bfloat16))["features"]
-    assert found.dtype == torch.bfloat16
-    assert '"dtype": "bfloat16"' in _facts_text(tmp_path / "out")
-
-
 def _facts_text(folder):
     return (folder / "clip.json").read_text()
 
@@ -148,12 +139,6 @@ def test_command_line(run, tmp_path, capsys):
     assert (tmp_path / "out" / "text.pt2").stat().st_mtime_ns == before
 
 
-def test_tokens_of_the_facts_are_the_tokenizers():
-    """What `clip.json` says of start, end and padding."""
-    tokens = tokenize("dog", 6)[0].tolist()
-    assert (tokens[0], tokens[2:]) == (49406, [49407, 0, 0, 0])
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -171,15 +156,6 @@ def test_refusals(run, tmp_path, capsys, options, message):
         run(*options)
     assert message in str(stopped.value.code) + capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["debug.safetensors"]
-
-
-def test_a_folder_with_other_files_is_refused(run, tmp_path, capsys):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "thesis.tex").touch()
-    with pytest.raises(SystemExit):
-        run("--overwrite")
-    assert "holds thesis.tex, which this program does not write" in capsys.readouterr().err
-    assert (tmp_path / "out" / "thesis.tex").exists()
 
 
 @pytest.mark.parametrize("wrong", [0.01, float("nan")])

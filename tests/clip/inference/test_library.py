@@ -12,7 +12,6 @@ from safetensors.numpy import load_file, save_file
 from eva_contrastive.inference import finding
 from eva_contrastive.inference.features import ClipFeatures
 from eva_contrastive.inference.finding import KIND, Library, State, update
-from eva_data.files import UnwritableError
 
 SETTINGS = {"weights": "0" * 64, "frames": 8}
 
@@ -206,12 +205,6 @@ def test_a_damaged_library_is_computed_again(search_again, open_library, damage,
     assert len(open_library().entries) == 4
 
 
-def test_other_settings_have_another_library(search_again, open_library):
-    search_again()
-    assert len(open_library().entries) == 4
-    assert len(open_library(SETTINGS | {"frames": 4}).entries) == 0
-
-
 def test_the_library_of_other_settings_is_not_taken_for_its_own(search_again, open_library, caplog):
     library, _ = search_again()
     other = open_library(SETTINGS | {"weights": "1" * 64})
@@ -219,11 +212,3 @@ def test_the_library_of_other_settings_is_not_taken_for_its_own(search_again, op
     with caplog.at_level(logging.WARNING):
         assert len(open_library(SETTINGS | {"weights": "1" * 64}).entries) == 0
     assert "other settings" in caplog.text
-
-
-def test_a_full_disk_leaves_the_library_as_it_was(search_again, media, small_disk, open_library):
-    search_again()
-    (media / "new.png").write_bytes((media / "deep" / "cat.png").read_bytes())
-    with small_disk(1000), pytest.raises(UnwritableError, match=r"library-.* cannot be written"):
-        search_again()
-    assert len(open_library().entries) == 4

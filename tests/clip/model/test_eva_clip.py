@@ -4,12 +4,8 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from eva_contrastive.model.eva_clip import (
-    EvaClip,
-    TextTower,
-    VisionTower,
     build_eva_clip,
     count_tokens,
     tokenize,
@@ -23,17 +19,6 @@ def test_the_official_counts(count):
     assert count(model.visual) == 1_012_588_928
     assert count(model.text) == 123_846_912 + 1
     assert len(model.state_dict()) == 678
-
-
-def test_features_of_unit_length_make_logits(make_clip):
-    model = make_clip(sigmoid=True)
-    images, tokens = torch.randn(3, 3, 28, 28), tokenize(["a", "two words", "c"], 16)
-    output = model(images, tokens)
-    torch.testing.assert_close(output.image_features, F.normalize(model.encode_image(images)))
-    torch.testing.assert_close(output.text_features, model.encode_text(tokens, normalize=True))
-    torch.testing.assert_close(output.logit_scale, model.text.logit_scale.exp())
-    assert output.logit_bias is model.text.logit_bias
-    assert make_clip()(images, tokens).logit_bias is None
 
 
 @pytest.mark.parametrize(("sigmoid", "scale"), [(False, 1 / 0.07), (True, 10.0)])
@@ -104,24 +89,3 @@ def test_texts(make_clip):
     longer = tokens[:1].clone()
     longer[0, 8:] = 300  # behind the end token nothing counts
     torch.testing.assert_close(model.encode_text(longer), model.encode_text(tokens[:1]))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"output_dim": -1}, "-1"),
-        ({"patch_dropout": 1.0}, "1.0"),
-        ({"extra_tokens": ()}, "needs a class token and a final norm"),
-        ({"final_norm": False}, "needs a class token and a final norm"),
-    ],
-)
-def test_towers_that_are_refused(make_clip, arguments, message):
-    sizes = {"img_size": 28, "embed_dim": 32, "depth": 1, "num_heads": 2, "mlp_dim": 48}
-    with pytest.raises(ValueError, match=message):
-        VisionTower(**{"output_dim": 16} | sizes | arguments)
-
-
-def test_towers_that_do_not_fit(make_clip):
-    words = TextTower(output_dim=8, context_length=4, vocab_size=9, width=8, depth=1, num_heads=1)
-    with pytest.raises(ValueError, match="features of 16 and 8 values"):
-        EvaClip(make_clip().visual, words)

@@ -160,18 +160,6 @@ def test_a_difference_leaves_nothing(debug, convert, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
 
 
-def test_what_is_not_a_clip(make_vit, convert, tmp_path):
-    torch.save(make_vit().state_dict(), tmp_path / "vit.pt")
-    assert "vit.pt is not a complete EVA-CLIP, as it lacks" in convert(tmp_path / "vit.pt", code=1)
-    folder = tmp_path / "empty"
-    folder.mkdir()
-    (folder / "open_clip_config.json").write_text("{}")
-    message = convert(folder, to="official", output="b.pt", code=1)
-    assert "has open_clip_config.json, and no weights beside it" in message
-    assert "--ema is for the folder of a run" in convert("eva_debug", "--ema", code=1)
-    assert not (tmp_path / "folder").exists()
-
-
 def test_open_clips_order_of_weights(tmp_path):
     from eva_contrastive.model.open_clip_files import open_clip_weights
 
@@ -181,19 +169,6 @@ def test_open_clips_order_of_weights(tmp_path):
         (tmp_path / name).write_bytes(b"x")
         expected = open_clip.factory._find_checkpoint_in_dir(tmp_path)
         assert str(open_clip_weights(tmp_path)) == expected
-
-
-@pytest.mark.parametrize("more", [{"qkv_bias": "qkv"}, {"layer_scale": 0.1}, {"depth": 2}])
-def test_towers_that_only_open_clips_own_vit_can_be(more, debug, convert, tmp_path):
-    """One bias of queries, keys and values as in EVA-L; residual scales; fewer blocks."""
-    arguments = {"num_heads": 4} | more
-    model = debug(**arguments)
-    save_file(model.state_dict(), tmp_path / "a.safetensors")
-    if "depth" in more:
-        assert "num_heads" in convert(tmp_path / "a.safetensors", code=1)
-        return
-    convert(tmp_path / "a.safetensors")
-    _same(tmp_path / "folder", model, atol=1e-4)
 
 
 def test_eva_clip_g_has_the_names_and_shapes_of_open_clips_eva01_g_14():

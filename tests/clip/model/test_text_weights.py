@@ -131,27 +131,3 @@ def test_another_size_is_refused(peer, save, change, message):
     with pytest.raises(ValueError, match=message):
         initialise_text(tower, save(peer.state_dict()))
     assert all(torch.equal(value, before[name]) for name, value in tower.state_dict().items())
-
-
-@pytest.mark.parametrize(
-    "state",
-    [
-        {"visual.proj": torch.zeros(2, 2)},
-        {"token_embedding.weight": torch.zeros(2, 2)},
-        {
-            "token_embedding.weight": torch.zeros(2, 2),
-            "positional_embedding": torch.tensor(1.0),
-            "text_projection": torch.zeros(2, 2),
-        },
-    ],
-)
-def test_files_without_a_text_tower(tower, save, state):
-    with pytest.raises(ValueError, match=r"text\.pt holds no text tower of CLIP: expected token_"):
-        initialise_text(tower, save(state))
-
-
-def test_transformers_file_with_a_part_missing(tower, peer, save):
-    state = _to_transformers(peer.state_dict())
-    del state["text_model.encoder.layers.1.self_attn.k_proj.bias"]
-    with pytest.raises(ValueError, match=r"lacks a part of transformer\.resblocks\.1\.attn\.in_"):
-        initialise_text(tower, save(state))

@@ -1,7 +1,5 @@
 """Our tower inside open_clip and timm, beside timm's own."""
 
-import importlib.util
-
 import open_clip
 import pytest
 import timm
@@ -11,7 +9,6 @@ from timm.models import group_parameters
 from torch import nn
 
 import eva_contrastive.model.timm_tower as timm_tower
-from eva_backbone import VARIANTS
 from eva_contrastive.model.open_clip_form import to_trunk
 from eva_contrastive.model.timm_tower import TimmTower, timm_name
 
@@ -41,14 +38,6 @@ def test_open_clip_builds_our_tower_with_the_exact_count(monkeypatch):
         assert shapes == {key: value.shape for key, value in stock.state_dict().items()}
         assert count in (None, sum(value.numel() for value in model.parameters()))
         assert model.visual.image_size == (224, 224)
-
-
-def test_importing_again_is_harmless():
-    before = timm.models.model_entrypoint(NAME)
-    spec = importlib.util.spec_from_file_location("timm_tower_again", timm_tower.__file__)
-    spec.loader.exec_module(importlib.util.module_from_spec(spec))  # a warning would be an error
-    assert timm.models.model_entrypoint(NAME) is before
-    assert {timm_name(variant) for variant in VARIANTS} == set(timm.list_models("eva_toolkit_*"))
 
 
 def test_features_are_those_of_stock_open_clip(both, assert_same_features):
@@ -93,16 +82,6 @@ def test_layers_are_total_and_as_timm_counts_them(both):
     assert towers[0].no_weight_decay() == towers[1].no_weight_decay() - {"reg_token"}
 
 
-def test_recomputed_activations_change_nothing(both, pairs):
-    tower = both[0].visual.trunk.train()
-    plain = torch.autograd.grad(tower(pairs[0]).sum(), tower.pos_embed)[0]
-    both[0].set_grad_checkpointing()
-    assert tower.activation_checkpointing
-    assert torch.equal(torch.autograd.grad(tower(pairs[0]).sum(), tower.pos_embed)[0], plain)
-    both[0].set_grad_checkpointing(False)
-    assert not tower.activation_checkpointing
-
-
 def test_another_size_of_pictures(both, pairs):
     images = nn.functional.interpolate(pairs[0], size=56)
     ours = both[0]
@@ -115,21 +94,8 @@ def test_another_size_of_pictures(both, pairs):
     for size in ((28, 56), 47, 0):
         with pytest.raises(ValueError, match="square"):
             ours.visual.trunk.set_input_size(size)
-    with pytest.raises(ValueError, match="patch_size is 14 and stays, got 16"):
+    with pytest.raises(ValueError, match="patch_size is 16"):
         ours.visual.trunk.set_input_size(28, 16)
-
-
-def test_open_clips_options_reach_the_tower(make_peer):
-    tower = make_peer("ours", timm_drop_path=0.4, patch_dropout=0.5).visual.trunk
-    assert tower.patch_dropout == 0.5
-    assert tower.blocks[-1].drop_path.rate == pytest.approx(0.4)
-
-
-def test_a_projection_of_open_clips_own(make_peer, pairs):
-    """`timm_proj` replaces the tower's head."""
-    model = make_peer("ours", timm_proj="linear")
-    assert isinstance(model.visual.trunk.head, nn.Identity)
-    assert model.encode_image(pairs[0]).shape == (3, 16)
 
 
 def test_as_a_timm_model():
@@ -146,11 +112,8 @@ def test_as_a_timm_model():
 
 
 def test_refusals():
-    for asked, message in (
-        ({"pretrained": True}, r"no weights of eva_debug's tower"),
-        ({"global_pool": "avg"}, r"global_pool is 'avg': .* pools by its class token"),
-    ):
-        with pytest.raises(ValueError, match=message):
+    for asked, named in ({"pretrained": True}, "pretrained=True"), ({"global_pool": "avg"}, "avg"):
+        with pytest.raises(ValueError, match=named):
             timm.create_model(NAME, **asked)
     with pytest.raises(TypeError, match="in_chans"):
         timm.create_model(NAME, in_chans=1)

@@ -7,9 +7,9 @@ import torch
 
 from eva_contrastive.config import ContrastiveConfig, DataConfig, ModelConfig, TowerConfig
 from eva_contrastive.model.eva_clip import build_eva_clip
-from eva_contrastive.step import freeze, limits, parameter_groups
+from eva_contrastive.step import freeze, parameter_groups
 from eva_engine.config import OptimizerConfig, RunConfig
-from eva_engine.steps.parameter_groups import check_that_settings_are_used, optimizer_groups
+from eva_engine.steps.parameter_groups import optimizer_groups
 
 VISION = TowerConfig(lr=4e-4, weight_decay=0.05, layer_decay=0.85)
 TEXT = TowerConfig(lr=4e-5, weight_decay=0.02, layer_decay=0.75)
@@ -111,11 +111,6 @@ def test_names_and_order_of_the_groups(small):
     ]
 
 
-def test_the_engine_takes_them(small):
-    config = make_config(**SMALL)
-    check_that_settings_are_used(parameter_groups(config, small), config.optimizer)
-
-
 @pytest.mark.parametrize(("vision", "text", "frozen", "trained"), [
     ({"locked": True}, {}, ["visual.head.bias", "visual.norm.weight"], ["text.ln_final.bias"]),
     ({}, {"locked": True}, ["text.text_projection", "text.ln_final.weight"], ["visual.cls_token"]),
@@ -145,16 +140,3 @@ def test_what_is_frozen(small, vision, text, frozen, trained):
     for tower, settings in (("visual", vision), ("text", text)):
         of_tower = [train for name, train in trains.items() if name.startswith(f"{tower}.")]
         assert all(of_tower) is not bool(settings)
-
-
-def test_a_learning_rate_of_0_is_refused(small):
-    config = make_config(**SMALL, optimizer=OptimizerConfig(lr=0.0))
-    with pytest.raises(ValueError, match=r"optimizer\.lr=0 leaves nothing to schedule"):
-        parameter_groups(config, small)
-
-
-def test_limits_of_the_logit_scale(small):
-    ((name, (smallest, largest)),) = limits(make_config(max_logit_scale=50)).items()
-    assert dict(small.named_parameters())[name] is small.text.logit_scale
-    assert smallest == 0
-    assert largest == pytest.approx(3.912023)  # ln 50

@@ -105,21 +105,6 @@ def test_the_command_refuses(official_clip, end, tmp_path, capsys, arguments, me
     assert not output.exists() or not list(output.iterdir())
 
 
-def test_an_earlier_file_is_kept(official_clip, end, tmp_path, capsys):
-    arguments = ["eva_clip_psz14", str(end[1]), "--output", str(tmp_path / "between")]
-    assert main(arguments) == 0
-    assert main(arguments) == 1
-    assert "share_0.5.safetensors is there already: give --overwrite" in capsys.readouterr().err
-
-
-def test_a_full_disk_leaves_nothing(official_clip, end, tmp_path, small_disk, capsys):
-    with small_disk(100_000):
-        code = main(["eva_clip_psz14", str(end[1]), "--output", str(tmp_path / "between")])
-    assert code == 1
-    assert "share_0.5.safetensors cannot be written" in capsys.readouterr().err
-    assert not list((tmp_path / "between").iterdir())
-
-
 # At the end of a run
 
 
@@ -165,13 +150,6 @@ def test_a_run_at_its_end(official_clip, end, finished, caplog):
     content = file.read_bytes()
     assert write_interpolated(config, official_clip.state_dict) == file
     assert file.read_bytes() == content
-
-
-def test_a_run_without_interpolation_writes_none(finished):
-    config = make_config(finished, interpolation=1.0, start="")
-    check_start(config)
-    assert write_interpolated(config, lambda: pytest.fail("nothing is read")) is None
-    assert not (finished / "interpolated").exists()
 
 
 def test_a_start_that_is_not_a_complete_clip(official_clip, small_sizes, tmp_path):

@@ -9,10 +9,8 @@ from PIL import Image
 
 from eva_data.labelled_videos.opening import open_videos
 from eva_data.labelled_videos.sources import LabelledVideos
-from eva_data.video.source import UnreadableVideoError
 from eva_engine.data.order import SeededSamples
-from eva_video.data.clips import CentreClips, TrainingClips, Views
-from eva_video.data.sampling import Sampling
+from eva_video.data.clips import CentreClips, Sampling, TrainingClips, Views
 from eva_video.data.transforms import Normalise, TrainingTransform
 
 SPARSE = Sampling(frames=4)
@@ -121,16 +119,6 @@ def test_random_views_are_a_function_of_seed_and_index():
     assert len({tuple(clip) for clip in views(0, 0)}) == 4
 
 
-@pytest.mark.parametrize(("values", "message"), [
-    ({"clips": 0}, "clips must be at least 1, got 0"),
-    ({"crops": 2}, "crops must be 1 or 3, got 2"),
-    ({"draws": "some"}, "draws must be fixed or random, got 'some'"),
-])  # fmt: skip
-def test_views_that_cannot_be(values, message):
-    with pytest.raises(ValueError, match=message):
-        Views(NumberedVideos([80]), sampling=SPARSE, image_size=16, **values)
-
-
 @pytest.mark.parametrize("length", [1, 2, 3, 4])
 def test_short_videos(length):
     videos = NumberedVideos([length])
@@ -141,14 +129,6 @@ def test_short_videos(length):
     ):
         assert clips[0][0].isfinite().all()
     assert all(0 <= n < length for asked in videos.asked for n in asked)
-
-
-def test_a_strip_is_refused_before_it_is_decoded():
-    videos = NumberedVideos([9], size=(4, 300))
-    with pytest.raises(UnreadableVideoError, match=r"video-0.mp4 has frames of 4 x 300 pixels: .*"):
-        training_clips(videos)[0]
-    assert not videos.asked
-    assert videos.closed == 1
 
 
 def test_a_video_that_vanishes_or_breaks_is_replaced_by_the_next(colours, tmp_path, write_sound):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from eva_video.data.sampling import Sampling
+from eva_video.data.clips import Sampling
 
 LENGTHS = (*range(1, 70), 250, 299, 300, 301, 7777)
 
@@ -87,25 +87,3 @@ def test_dense_draws():
     assert sampling.draw(10).tolist() == [0, 3, 6, 9]
     assert sampling.draw(4).tolist() == [0, 3, 2, 1]  # it begins again
     assert sampling.draw(1).tolist() == [0] * 4
-
-
-def test_draws_of_a_generator_leave_the_global_one_alone():
-    sampling = Sampling(frames=4)
-    torch.manual_seed(1)
-    before = torch.get_rng_state()
-    clips = sampling.drawn(100, clips=3, generator=torch.Generator().manual_seed(7))
-    assert torch.equal(torch.get_rng_state(), before)
-    again = sampling.drawn(100, clips=3, generator=torch.Generator().manual_seed(7))
-    other = sampling.drawn(100, clips=3, generator=torch.Generator().manual_seed(8))
-    assert clips.tolist() == again.tolist() != other.tolist()
-    assert len({tuple(clip) for clip in clips.tolist()}) == 3
-
-
-@pytest.mark.parametrize(("values", "message"), [
-    ({"frames": 0}, "frames must be at least 1, got 0"),
-    ({"frames": 4, "interval": 0}, "interval must be at least 1, got 0"),
-    ({"frames": 4, "kind": "uniform"}, "kind must be one of tsn, dense, got 'uniform'"),
-])  # fmt: skip
-def test_rules_that_cannot_be(values, message):
-    with pytest.raises(ValueError, match=message):
-        Sampling(**values)

@@ -14,7 +14,6 @@ from eva_video.data.transforms import (
     CropsTransform,
     Normalise,
     TrainingTransform,
-    crop_places,
     crop_sizes,
     resize_short_side,
 )
@@ -91,11 +90,6 @@ def test_three_crops(photograph, upright):
     assert middle.equal(views[2])
 
 
-def test_places_of_a_square_frame():
-    assert crop_places(90, 90, 90, crops=3) == [(0, 0)] * 3
-    assert crop_places(256, 256, 224, crops=1) == [(16, 16)]
-
-
 def test_sizes_of_the_official_crop():
     """256 px: int(256 s) = 256, 224, 192, 168; neighbours."""
     sides = (256, 224, 192, 168)
@@ -153,21 +147,6 @@ def test_gray_takes_the_colours_of_the_complete_clip(photograph):
     assert (clip - clip[:, :1]).abs().max() < 1e-3
 
 
-def test_probabilities_are_kept(photograph):
-    """Of 400 clips, half are flipped and a fifth are grey."""
-    frames = np.ascontiguousarray(photograph[None, 100:109, 100:112])
-    transform = TrainingTransform(8, normalise=Normalise(), scales=(1.0,), color_jitter=0.0)
-    transform.draw_crop = lambda *_: (0, 0, 9, 9)
-    plain = training(8)
-    plain.draw_crop = transform.draw_crop
-    reference = plain(frames)
-    clips = [transform(frames) for _ in range(400)]
-    gray = sum((pixels_of(clip) - pixels_of(clip)[:, :1]).abs().max() < 1e-3 for clip in clips)
-    unchanged = sum(clip.equal(reference) for clip in clips)
-    assert 50 <= gray <= 115  # 80, four deviations of 8
-    assert 120 <= unchanged <= 200  # 0.5 * 0.8 * 400 = 160
-
-
 @pytest.mark.parametrize("each", ["clip", "frame"])
 def test_colours_change_with_the_clip_or_with_each_frame(photograph, each):
     frames = np.repeat(photograph[None, :64, :64], 4, axis=0)
@@ -214,16 +193,6 @@ def test_the_range_of_colours_is_the_official_one(photograph):
     expected = np.stack([np.asarray(theirs(picture)).mean((0, 1)) for _ in range(300)])
     assert found.mean(0) == pytest.approx(expected.mean(0), abs=8)
     assert found.std(0) == pytest.approx(expected.std(0), rel=0.2)
-
-
-@pytest.mark.parametrize("size", [(8, 400), (400, 8), (1, 1), (7, 5), (33, 47), (1, 50)])
-def test_odd_sizes(size):
-    frames = np.random.default_rng(0).integers(0, 256, (2, *size, 3), dtype=np.uint8)
-    for transform in (training(32), CentreTransform(32, normalise=Normalise())):
-        clip = transform(frames)
-        assert clip.shape == (2, 3, 32, 32)
-        assert clip.isfinite().all()
-    assert CropsTransform(32, crops=3, normalise=Normalise())(frames).shape == (3, 2, 3, 32, 32)
 
 
 def test_a_clip_is_a_function_of_the_seed(photograph):

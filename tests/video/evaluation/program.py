@@ -2,9 +2,9 @@
 
 import matplotlib.figure  # noqa: F401 (here once, and not in each process)
 
-from eva_video.evaluation import command, frozen_command
+from eva_video import commands
 
 
 def main(arguments):
     name, *rest = arguments
-    {"evaluate": command.main, "frozen": frozen_command.main}[name](rest)
+    {"evaluate": commands.evaluate, "frozen": commands.evaluate_frozen}[name](rest)

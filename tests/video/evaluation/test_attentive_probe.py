@@ -1,11 +1,10 @@
 """The attentive probe: what it computes, what it can find that a mean cannot, and its choices."""
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from eva_video.evaluation.attentive_probe import AttentiveProbe, fit_probe
+from eva_video.evaluation.frozen import AttentiveProbe, fit_probe
 
 
 def noise(videos, seed):
@@ -54,13 +53,6 @@ def test_a_block_of_cross_attention(randomise):
         torch.testing.assert_close(probe(tokens), expected, atol=1e-4, rtol=1e-4)
 
 
-def test_heads_divide_the_channels():
-    for channels in (16, 128, 192, 1408, 1, 130):
-        probe = AttentiveProbe(channels, frames=1, num_classes=2)
-        assert channels % probe.heads == 0
-    assert AttentiveProbe(1408, frames=1, num_classes=2).heads == 22
-
-
 @pytest.mark.parametrize("task", [marked, ordered])
 def test_it_finds_what_the_mean_hides(task):
     tokens, labels = task(240)
@@ -99,13 +91,3 @@ def test_the_best_epoch_and_rate_are_kept():
     right = fitted(tokens).argmax(1) == noise_labels
     assert right[order[:24]].float().mean().item() == pytest.approx(fitted.right)
     assert right[order[24:]].float().mean() < 0.9
-
-
-def test_mistakes():
-    tokens, labels = marked(10)
-    with pytest.raises(ValueError, match="there is no learning rate"):
-        fit_probe(tokens, labels, num_classes=2, learning_rates=())
-    with pytest.raises(ValueError, match="4 samples are too few to hold a fifth of them out"):
-        fit_probe(tokens[:4], labels[:4], num_classes=2)
-    with pytest.raises(FloatingPointError, match="is not finite: give smaller --probe-lr"):
-        fit_probe(tokens * np.nan, labels, num_classes=2, epochs=1)

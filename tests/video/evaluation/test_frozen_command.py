@@ -8,8 +8,8 @@ import torch
 
 from eva_data.labelled_videos.opening import open_videos
 from eva_engine.evaluation.frozen import Kept
-from eva_video.evaluation.frozen_command import main
-from eva_video.evaluation.frozen_scoring import _computed, choose_probe
+from eva_video.commands import evaluate_frozen as main
+from eva_video.evaluation.frozen import _computed, choose_probe
 from eva_video.model.features import ClipFeatureExtractor
 
 METHODS = {"3 neighbours", "linear", "attentive"}
@@ -69,14 +69,6 @@ def test_what_fits_is_chosen():
     assert choose_probe(given, videos=10**9, **size) == "none"
 
 
-def test_methods_can_be_left_out(check):
-    found = check("--probe", "none", "--l2", "--train-videos", "9")
-    assert found["sets"].keys() == {"3 neighbours"}
-    assert found["settings"]["train_videos"] == 9
-    found = check("--neighbours", "--l2")
-    assert found["sets"].keys() == {"attentive"}
-
-
 def test_both_kinds_of_features_come_from_one_pass(patterns):
     extractor = ClipFeatureExtractor.from_weights(
         "eva_debug", frames=4, image_size=32, device="cpu"
@@ -106,29 +98,3 @@ def test_what_is_kept_is_what_the_extractor_sees(patterns, tokens):
         expected = extractor.tokens(paths).flatten(2, 3)
         expected = expected if tokens > 1 else expected.mean(2, keepdim=True)
         torch.testing.assert_close(features[1].float(), expected, atol=4e-3, rtol=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        (["--neighbours", "500"], "--neighbours 500, but there are 24 samples to learn from"),
-        (["--weights", "nothing.pt"], "nothing.pt"),
-        (["--val", "nowhere"], "there is no nowhere"),
-    ],
-)
-def test_mistakes_end_in_a_sentence(check, more, message, refused):
-    with refused(message):
-        check(*more)
-
-
-def test_options_without_sense(check, capsys):
-    with pytest.raises(SystemExit):
-        check("--neighbours", "--l2", "--probe", "none")
-    assert "nothing to score" in capsys.readouterr().err
-    for option in (["--probe-epochs", "3"], ["--probe-lr", "0.1"]):
-        with pytest.raises(SystemExit):
-            check("--probe", "none", *option)
-        assert f"{option[0]} has no effect with --probe none" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        check("--seed", "9999999999")
-    assert "argument --seed: must be at most 4294967295" in capsys.readouterr().err

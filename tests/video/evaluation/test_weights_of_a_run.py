@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from eva_video import training
-from eva_video.evaluation.command import main
+from eva_video.commands import evaluate as main
 from eva_video.inference.predictor import VideoPredictor
 
 

@@ -14,12 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eva_data.inputs import Job
+from eva_data.inputs import Job, Plan
 from eva_data.video.streams import VideoReader
-from eva_video.inference import camera, demo, recognising
-from eva_video.inference.drawing import drawn
+from eva_video import commands
+from eva_video.inference import demo
 from eva_video.inference.predictor import VideoPredictor
-from eva_video.inference.windows import Judged
 
 
 def read(file):
@@ -31,50 +30,13 @@ def start(weights, tmp_path):
     """Function: run the demo into `out`; what it wrote as predictions."""
 
     def run(first, *more):
-        demo.main([
+        commands.demo([
             str(first), "--weights", str(weights), "--output", str(tmp_path / "out"),
             "--device", "cpu", *map(str, more),
         ])  # fmt: skip
         return json.loads((tmp_path / "out" / "predictions.json").read_text())
 
     return run
-
-
-# --- the drawing ---
-
-
-def test_each_frame_shows_what_happens_at_its_time(weights, film, tmp_path):
-    """What the windows do not reach shows the last of them."""
-    predictor = VideoPredictor.from_weights(weights, device="cpu")
-    rows = np.array([[0.1, 0.9, 0, 0], [0.2, 0.1, 0.6, 0.1], [0.3, 0.25, 0.25, 0.2]], np.float32)
-    pieces = [Judged(0, 1, rows[0]), Judged(1, 2.25, rows[1]), Judged(2.25, 3, rows[2])]
-    passed = drawn(iter(pieces), film, tmp_path / "out.mp4", predictor)
-    assert [one.end for one in passed] == [1, 2.25, 3]
-    frames = read(tmp_path / "out.mp4")
-    strips = [frame[7 * 40 :].astype(int) for frame in frames]
-    blue = [(strip[..., 2] - strip[..., 0] > 60).any(axis=0).mean() for strip in strips]
-    expected = [0.9] * 10 + [0.6] * 13 + [0.3] * 22  # of the width between the margins
-    assert blue == pytest.approx([0.96 * value for value in expected], abs=0.04)
-
-
-# --- what is to be done ---
-
-
-def test_plan(tmp_path):
-    for name in ("in/b.MP4", "in/a.mkv", "in/sub/c.webm", "in/d.jpg", "in/.e.mp4", "in/out/f.mp4"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    output = tmp_path / "in" / "out"
-    jobs, problems = demo.plan([tmp_path / "in", tmp_path / "none.mp4"], output)
-    assert {job.name: job.targets[0].relative_to(output).as_posix() for job in jobs} == {
-        "b.MP4": "b.MP4", "a.mkv": "a.mkv.mp4", "sub/c.webm": "sub/c.webm.mp4"
-    }  # fmt: skip
-    assert problems == [f"there is no {tmp_path}/none.mp4"]
-    (tmp_path / "empty").mkdir()
-    assert "holds no videos" in demo.plan([tmp_path / "empty"], output).problems[0]
-    assert demo.plan([tmp_path / "in"], output, annotate=False).jobs[0].targets == ()
-    with pytest.raises(ValueError, match=r"is an input: choose another --output"):
-        demo.plan([tmp_path / "in"], tmp_path / "in")
 
 
 # --- complete runs ---
@@ -122,15 +84,6 @@ def test_a_film_by_windows(start, film, weights, tmp_path, capsys):
     assert after[0][280:].max() > 200  # text
 
 
-def test_weights_may_stand_before_the_videos(weights, film, tmp_path, capsys):
-    out = ["--output", str(tmp_path / "out"), "--device", "cpu", "--no-video"]
-    demo.main([str(weights), str(film), *out])
-    assert (tmp_path / "out" / "predictions.json").exists()
-    with pytest.raises(SystemExit):
-        demo.main([str(film), *out])
-    assert "error: give --weights, or the folder of a training as" in capsys.readouterr().err
-
-
 def test_short_videos_are_one_window(start, film, tmp_path, capsys):
     found = start(film.parent, "--no-video")
     assert len(found["videos"][0]["windows"]) == 1
@@ -140,23 +93,6 @@ def test_short_videos_are_one_window(start, film, tmp_path, capsys):
     first = [f"{one['class']} {one['probability']:.2f}" for one in classes[:3]]
     assert shown == [f"film.mp4: {', '.join(first)}", f"output   {tmp_path}/out (predictions.json)"]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["predictions.json"]
-
-
-def test_a_name_that_is_not_text(weights, film, tmp_path):
-    """As a program, whose output is UTF-8."""
-    folder = tmp_path / "in"
-    folder.mkdir()
-    (folder / "caf\udce9.mp4").symlink_to(film)
-    program = Path(__file__).parents[3] / "video" / "demo.py"
-    done = subprocess.run(
-        [sys.executable, str(program), str(folder), "--weights", str(weights), "--output",
-         str(tmp_path / "out"), "--device", "cpu"],
-        capture_output=True, check=False, timeout=120,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert b"caf\\udce9.mp4" in done.stdout
-    assert (tmp_path / "out" / "caf\udce9.mp4").exists()
 
 
 @pytest.mark.parametrize("window", [(), ("--window", "1")])
@@ -183,23 +119,19 @@ def test_several_videos_and_one_twice(start, film, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[3] == f"3 videos: 3 {first}"
 
 
-def test_a_camera_is_judged_while_it_records(weights, tmp_path, monkeypatch):
+def test_a_camera_is_judged_while_it_records(start, tmp_path, monkeypatch):
     """FFmpeg's test pattern stands for one: half a second in windows of 0.2."""
     pattern = functools.partial(
-        recognising.CameraReader, "testsrc=size=64x48:rate=10:duration=0.5", kind="lavfi"
+        demo.CameraReader, "testsrc=size=64x48:rate=10:duration=0.5", kind="lavfi"
     )
-    monkeypatch.setattr(recognising, "CameraReader", lambda device: pattern())
-    monkeypatch.setattr(camera, "_KEPT", 1)
-    job = Job(Path("/dev/video0"), "camera-0.mp4", (tmp_path / "camera-0.mp4",))
-    predictor = VideoPredictor.from_weights(weights, device="cpu")
-    said = []
-    assert recognising.run(predictor, [job], tmp_path, window=0.2, say=said.append) == []
-    (video,) = json.loads((tmp_path / "predictions.json").read_text())["videos"]
+    monkeypatch.setattr(demo, "CameraReader", lambda device: pattern())
+    job = Job(Path("/dev/video0"), "camera-0.mp4", (tmp_path / "out/camera-0.mp4",))
+    monkeypatch.setattr(commands, "plan_jobs", lambda *_, **__: Plan([job], []))
+    (video,) = start("0", "--window", "0.2")["videos"]
     assert [(one["start"], one["end"]) for one in video["windows"]] == [
         (0, 0.2), (0.2, 0.4), (0.4, 0.4)
     ]  # fmt: skip
-    assert len(read(tmp_path / "camera-0.mp4")) == 5
-    assert said[0].startswith("camera-0.mp4: 0:00.4, ")
+    assert len(read(tmp_path / "out/camera-0.mp4")) == 5
 
 
 def test_what_cannot_be_read_is_named_and_skipped(start, film, tmp_path, write_sound):
@@ -250,28 +182,24 @@ def test_a_film_that_ends_in_damage(start, film, tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["predictions.json"]
 
 
-def test_the_drawing_waits_for_no_more_windows_than_it_shows(weights, film, tmp_path, monkeypatch):
+def test_the_drawing_waits_for_no_more_windows_than_it_shows(start, film, monkeypatch):
     """Of a long film, neither its frames nor its windows are collected."""
-    from eva_video.inference import drawing
-
-    predictor = VideoPredictor.from_weights(weights, device="cpu", batch_size=1)
     seen, written = [], []
 
     def views(self, video, window, read=VideoPredictor._views):
         seen.append((window.start, len(written)))
         return read(self, video, window)
 
-    def add(*arguments, write=drawing._add):
-        written.append(arguments[1][0])
-        write(*arguments)
+    def add(self, picture, frame, write=demo.VideoWriter.add):
+        written.append(frame)
+        write(self, picture, frame)
 
     monkeypatch.setattr(VideoPredictor, "_views", views)
-    monkeypatch.setattr(drawing, "_add", add)
-    jobs = demo.plan([film], tmp_path / "out").jobs
-    assert recognising.run(predictor, jobs, tmp_path / "out", window=1, stride=0.5) == []
+    monkeypatch.setattr(demo.VideoWriter, "add", add)
+    start(film, "--window", "1", "--stride", "0.5", "--batch-size", "1")
     assert len(written) == 45
-    for start, frames in seen[2:]:
-        assert frames >= (start - 0.5) * 10
+    for begin, frames in seen[2:]:
+        assert frames >= (begin - 0.5) * 10
 
 
 # --- what is refused ---
@@ -280,14 +208,11 @@ def test_the_drawing_waits_for_no_more_windows_than_it_shows(weights, film, tmp_
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--stride", "1"], "a stride of 1.0 seconds has no effect without a window"),
-        (["--window", "1", "--stride", "2"], "a stride of 2.0 seconds leaves gaps"),
-        (["--window", "0"], "the window must be at least 0.05 seconds, got 0.0"),
-        (["--frames", "1025"], "argument --frames: must be at most 1024"),
-        (["--crops", "2"], "argument --crops: invalid choice"),
+        (["--stride", "1"], "got None and 1.0"),
+        (["--window", "1", "--stride", "2"], "got 1.0 and 2.0"),
         (["--classes", "nothing.txt"], "nothing.txt"),
-        (["7"], "video/demo.py: error: there is no camera 7 on this machine"),
-        (["--window", "nan"], "argument --window: must be a finite number"),
+        (["7"], "camera 7"),
+        (["--weights", "nothing.pt"], "nothing.pt"),
     ],
 )
 def test_mistakes_in_the_arguments(start, film, tmp_path, capsys, more, message):
@@ -296,22 +221,6 @@ def test_mistakes_in_the_arguments(start, film, tmp_path, capsys, more, message)
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out" / "predictions.json").exists()
-
-
-def test_mistyped_weights_are_answered_without_usage(film, tmp_path, capsys):
-    with pytest.raises(SystemExit) as ended:
-        demo.main([str(film), "--weights", "nothing.pt", "--output", str(tmp_path / "out")])
-    assert ended.value.code == 2
-    assert capsys.readouterr().err.startswith("video/demo.py: error: there is no file 'nothing.pt'")
-
-
-def test_earlier_results_are_kept(start, film, tmp_path, capsys):
-    start(film, "--no-video")
-    with pytest.raises(SystemExit) as ended:
-        start(film, "--no-video")
-    assert ended.value.code == 2
-    assert "predictions.json is there already: give --overwrite" in capsys.readouterr().err
-    start(film, "--no-video", "--overwrite")
 
 
 def test_a_full_disk_is_one_sentence(start, film, tmp_path, small_disk):
@@ -342,10 +251,3 @@ def test_the_keyboard_leaves_nothing_half_written(weights, film, tmp_path):
     assert "predictions.json" not in names
     assert not [name for name in names if name.startswith(".")]
     assert len(read(tmp_path / "out" / names[-1])) == 45
-
-
-def test_the_help_names_everything(help_of):
-    shown = help_of("eva_video.inference.demo", "av", "torchvision", "matplotlib")
-    for option in ("--window", "--stride", "--classes", "--no-video", "--precision", "--overwrite"):
-        assert option in shown
-    assert "--workers" not in shown

@@ -1,23 +1,19 @@
 """Predictions for videos in Python, beside the model and the frames themselves."""
 
-import sys
-
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import nn
 
 from eva_data.kinetics import kinetics_classes
 from eva_data.video.pyav_source import PyavSource
-from eva_data.video.source import UnreadableVideoError, open_video
+from eva_data.video.source import open_video
 from eva_data.video.streams import VideoReader
 from eva_engine.checkpoints.files import save_weights
-from eva_video.data.sampling import Sampling
+from eva_video.data.clips import Sampling
 from eva_video.data.transforms import CropsTransform, Normalise
 from eva_video.inference.predictor import VideoPredictor
-from eva_video.model.classifier import build_video_classifier
-from eva_video.model.loading import load_video_classifier
+from eva_video.model.classifier import build_video_classifier, load_video_classifier
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.3, 0.2, 0.25)  # which the weights note
 
@@ -96,13 +92,6 @@ def test_frames_are_chosen_as_in_the_training(weights, film, tmp_path, monkeypat
     assert asked == [18, 21, 24, 27]  # the middle of the 36 places of 10 frames among 45
 
 
-def test_a_video_of_one_frame(weights, tmp_path, write_frames):
-    file = write_frames(tmp_path / "one.mp4", np.full((1, 40, 40, 3), 99, np.uint8))
-    predictor = VideoPredictor.from_weights(weights, device="cpu")
-    assert sum(one.probability for one in predictor(file)) == pytest.approx(1, abs=1e-5)
-    assert len(list(predictor.windows(file, seconds=5))) == 1
-
-
 def test_names_of_the_classes(tmp_path, weights, film):
     model = build_video_classifier("eva_debug", num_classes=400, frames=4, img_size=32)
     save_weights(model.state_dict(), tmp_path / "k.safetensors", {"model": {"frames": 4}})
@@ -118,30 +107,3 @@ def test_names_of_the_classes(tmp_path, weights, film):
     assert {one.name for one in predictor(film)} == {"a", "b"}
     with pytest.raises(ValueError, match=r"there are 3 names of classes, and .* has 2"):
         VideoPredictor.from_weights(tmp_path / "own.safetensors", classes=["a", "b", "c"])
-
-
-def test_mistakes(weights, film, tmp_path):
-    for more, message in (
-        ({"crops": 2}, "crops must be 1 or 3, got 2"),
-        ({"clips": 0}, "clips must be at least 1, got 0"),
-        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
-        ({"backend": "vlc"}, "backend must be one of pyav, torchcodec, got 'vlc'"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            VideoPredictor.from_weights(weights, device="cpu", **more)
-    predictor = VideoPredictor.from_weights(weights, device="cpu")
-    with pytest.raises(ValueError, match=r"3\) of uint8, got \(4, 5, 3\) of float64"):
-        predictor(np.zeros((4, 5, 3)))
-    with pytest.raises(UnreadableVideoError, match=r"nothing\.mp4"):
-        predictor(tmp_path / "nothing.mp4")
-    nn.init.constant_(predictor.model.head.bias, torch.inf)
-    with pytest.raises(FloatingPointError, match=r"predictions for .*film\.mp4 are not finite"):
-        predictor(film)
-
-
-def test_a_backend_that_is_not_installed(weights, monkeypatch):
-    """Before the weights are read."""
-    monkeypatch.setitem(sys.modules, "torchcodec", None)
-    monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
-    with pytest.raises(ValueError, match="the backend torchcodec needs a package"):
-        VideoPredictor.from_weights("nothing.pt", backend="torchcodec")

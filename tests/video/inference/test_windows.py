@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from eva_data.video.source import VideoSource
-from eva_video.inference.windows import Judged, Segment, moments, segments, windows_of
+from eva_video.inference.predictor import Judged, Segment, moments, segments, windows_of
 
 
 class Clock(VideoSource):
@@ -92,17 +92,10 @@ def test_a_long_video_is_not_listed():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "stride", "message"),
-    [
-        (0, None, r"the window must be at least 0\.05 seconds, got 0"),
-        (float("nan"), None, r"the window must be at least 0\.05 seconds, got nan"),
-        (2, -1.0, r"the stride must be at least 0\.05 seconds, got -1\.0"),
-        (2, 3, "a stride of 3 seconds leaves gaps between windows of 2"),
-        (None, 3, "a stride of 3 seconds has no effect without a window"),
-    ],
+    ("seconds", "stride"), [(0, None), (float("nan"), None), (2, -1.0), (2, 3), (None, 3)]
 )
-def test_windows_without_sense(seconds, stride, message):
-    with pytest.raises(ValueError, match=message):
+def test_windows_without_sense(seconds, stride):
+    with pytest.raises(ValueError, match=f"got {seconds} and {stride}"):
         list(windows_of(regular(30), seconds=seconds, stride=stride))
 
 

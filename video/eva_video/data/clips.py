@@ -1,23 +1,164 @@
-"""Clips of labelled videos: one for training, one for validation, several views for tests.
+"""Clips of labelled videos: which frames they have, one for training, several views for tests.
+
+Sparse sampling (TSN, https://arxiv.org/abs/1608.00859), as the paper: the video is cut into T
+segments of equal length, and each gives one frame. Dense (https://arxiv.org/abs/1812.03982): T
+frames at a fixed distance. The rules are those of mmaction2, on which the official code stands.
 
 A video is opened where its clip is wanted, in the loader's process; only the frames of the clip are
-decoded, once for all views, and it is closed at once. One that cannot be read is an
-`UnreadableVideoError`, which the engine answers with the next sample.
+decoded, once for all views. One that cannot be read is an `UnreadableVideoError`, which the engine
+answers with the next sample.
 
 Shapes: V views, T frames, S the side of a clip.
 """
 
+import os
 from abc import ABC, abstractmethod
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
 from eva_data.labelled_videos.sources import LabelledVideos
 from eva_data.video.source import require_usual_shape
-from eva_video.data.sampling import Indexes, Sampling
+from eva_engine.evaluation.own_data import notes_of_training
+from eva_video.config import Kind
 from eva_video.data.transforms import CentreTransform, ClipTransform, CropsTransform, Normalise
+
+Indexes = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """A rule that chooses the frames of clips.
+
+    Attributes:
+        frames: T.
+        kind: `tsn` takes a frame of each of T equal segments of the video, `dense` frames at a
+            fixed distance.
+        interval: Distance of the frames of `dense`.
+
+    Raises:
+        ValueError: If there is no such rule.
+    """
+
+    frames: int
+    kind: Kind = "tsn"
+    interval: int = 1
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind) or self.frames < 1 or self.interval < 1:
+            raise ValueError(f"there is no such sampling: {self}")
+        if self.interval != 1 and self.kind != "dense":
+            raise ValueError(
+                f"interval {self.interval} has no effect on {self.kind}, which spreads the frames "
+                "over the video"
+            )
+
+    @property
+    def span(self) -> int:
+        """Number of frames from the first of a dense clip to its last."""
+        return (self.frames - 1) * self.interval + 1
+
+    def draw(self, length: int, *, generator: torch.Generator | None = None) -> Indexes:
+        """Choose the frames of a clip at random.
+
+        Sparse: one in each segment of `length // T` frames; of a video that is shorter than T, its
+        frames repeated. Dense: the first frame is drawn; a short video begins again.
+
+        Args:
+            length: Number of frames of the video.
+            generator: Source of random numbers; None takes torch's global one.
+
+        Returns:
+            (T,).
+        """
+        if self.kind == "dense":
+            places = max(length - self.span + 1, 1)
+            return self._dense(_randint(places, 1, generator), length)[0]
+        segment = length // self.frames
+        if segment:
+            return np.arange(self.frames) * segment + _randint(segment, self.frames, generator)
+        rounded = np.around(np.arange(self.frames) * (length / self.frames)).astype(np.int64)
+        return rounded % length  # officially: the last of them can be the first frame
+
+    def fixed(self, length: int, *, clips: int = 1) -> Indexes:
+        """Choose the frames of clips that are spread evenly.
+
+        Sparse clips divide each segment into V equal parts and take their centres, so that a single
+        one takes the centres of the segments, as the official validation. Dense clips begin at the
+        centres of V equal parts of the possible places.
+
+        Args:
+            length: Number of frames of the video.
+            clips: V.
+
+        Returns:
+            (V, T).
+        """
+        offsets = (np.arange(clips) + 0.5) / clips  # (V,), in segments or shares of the video
+        if self.kind == "dense":
+            places = max(length - self.span + 1, 1)
+            return self._dense((offsets * places).astype(np.int64), length)
+        segment = length / self.frames
+        starts = np.arange(self.frames) * segment
+        return (starts + offsets[:, None] * segment).astype(np.int64)
+
+    def _dense(self, starts: Indexes, length: int) -> Indexes:
+        return (starts[:, None] + np.arange(self.frames) * self.interval) % length
+
+
+def _randint(high: int, count: int, generator: torch.Generator | None) -> Indexes:
+    drawn: Indexes = torch.randint(high, (count,), generator=generator).numpy()
+    return drawn
+
+
+Statistics = Sequence[float]
+
+
+class Preprocessing(NamedTuple):
+    """How frames are chosen and their pixels normalised."""
+
+    sampling: Sampling
+    normalise: Normalise
+
+
+def preprocessing_of(
+    weights: str | os.PathLike[str],
+    *,
+    frames: int,
+    mean: Statistics | None = None,
+    std: Statistics | None = None,
+    usual: tuple[Statistics, Statistics] = (IMAGENET_MEAN, IMAGENET_STD),
+) -> Preprocessing:
+    """Find the preprocessing that weights were trained with, as their file notes it.
+
+    Args:
+        weights: Official name or file.
+        frames: Frames of a clip.
+        mean: Mean of the pixels, in place of the noted one.
+        std: Standard deviation of the pixels, in place of the noted one.
+        usual: Mean and deviation for weights that note none.
+
+    Returns:
+        The preprocessing; without a note, frames are chosen as in the paper.
+
+    Raises:
+        ValueError: If a note is not of its kind, or the file is damaged.
+    """
+    noted = notes_of_training(weights, mean=mean, std=std, sampling=None, frame_interval=None)
+    return Preprocessing(
+        Sampling(
+            frames=frames, kind=noted["sampling"] or "tsn", interval=noted["frame_interval"] or 1
+        ),
+        Normalise(mean=noted["mean"] or usual[0], std=noted["std"] or usual[1]),
+    )
+
 
 Draws = Literal["fixed", "random"]
 
@@ -68,13 +209,7 @@ class Clips(Dataset[tuple[Tensor, int]], ABC):
 
 
 class TrainingClips(Clips):
-    """A random clip (T, 3, S, S) of each video, from torch's global generator.
-
-    Args:
-        videos: The videos.
-        sampling: What chooses the frames.
-        transform: Augmentation, see `eva_video.data.transforms.TrainingTransform`.
-    """
+    """A random clip (T, 3, S, S) of each video, from torch's global generator."""
 
     def __init__(
         self, videos: LabelledVideos, *, sampling: Sampling, transform: ClipTransform
@@ -88,14 +223,7 @@ class TrainingClips(Clips):
 
 
 class CentreClips(Clips):
-    """The clip (T, 3, S, S) of each video for validation: centres of segments, central square.
-
-    Args:
-        videos: The videos.
-        sampling: What chooses the frames.
-        image_size: S.
-        normalise: What makes numbers of pixels; None normalises with ImageNet's statistics.
-    """
+    """The clip (T, 3, S, S) of each video for validation: centres of segments, central square."""
 
     def __init__(
         self,
@@ -113,22 +241,28 @@ class CentreClips(Clips):
         return self.sampling.fixed(length)[0]
 
 
+class SingleView(CentreClips):
+    """The same clip as the one view of a video, (1, T, 3, S, S)."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """Read a video, see `Clips`."""
+        clip, label = super().__getitem__(index)
+        return clip[None], label
+
+
 class Views(Clips):
     """Several clips (V, T, 3, S, S) of each video, V = crops x clips: crop by crop, then by time.
 
     Args:
         videos: The videos.
-        sampling: What chooses the frames.
+        sampling: Rule that chooses the frames.
         image_size: S.
         clips: Places in time.
-        crops: Places in the picture: 3, or 1 for the middle.
+        crops: Places in the frame: 3, or 1 for the middle.
         draws: `fixed` spreads the clips evenly; `random` draws each, as the official test, from
             seed and index.
         seed: Seed of the random draws.
-        normalise: What makes numbers of pixels; None normalises with ImageNet's statistics.
-
-    Raises:
-        ValueError: If there are no such views.
+        normalise: Normalisation of pixels; None takes ImageNet's statistics.
     """
 
     def __init__(
@@ -143,25 +277,44 @@ class Views(Clips):
         seed: int = 0,
         normalise: Normalise | None = None,
     ) -> None:
-        if clips < 1:
-            raise ValueError(f"clips must be at least 1, got {clips}")
-        if crops not in (1, 3):
-            raise ValueError(f"crops must be 1 or 3, got {crops}")
-        if draws not in ("fixed", "random"):
-            raise ValueError(f"draws must be fixed or random, got {draws!r}")
         normalise = normalise or Normalise()
         super().__init__(videos, CropsTransform(image_size, crops=crops, normalise=normalise))
-        self.sampling, self.clips, self.crops = sampling, clips, crops
-        self.draws, self.seed = draws, seed
+        self.sampling, self.clips, self.draws, self.seed = sampling, clips, draws, seed
 
     def choose(self, index: int, length: int) -> Indexes:
         """See `Clips`; clip by clip."""
         if self.draws == "fixed":
             return self.sampling.fixed(length, clips=self.clips).reshape(-1)
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
-        return self.sampling.drawn(length, clips=self.clips, generator=generator).reshape(-1)
+        drawn = [self.sampling.draw(length, generator=generator) for _ in range(self.clips)]
+        return np.stack(drawn).reshape(-1)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """Read a video, see `Clips`."""
         views, label = super().__getitem__(index)  # (crops, clips * T, 3, S, S)
         return views.reshape(-1, self.sampling.frames, *views.shape[2:]), label
+
+
+def open_views(
+    videos: LabelledVideos,
+    *,
+    sampling: Sampling,
+    image_size: int,
+    clips: int,
+    crops: int,
+    draws: Draws,
+    seed: int,
+    normalise: Normalise,
+) -> Views | SingleView:
+    """Make the views of an evaluation; each video is decoded once for all of its views.
+
+    One clip and one crop without random draws is the official validation: frames from the centres
+    of the segments, resized to 256 / 224 of the crop. All others are the official test: the shorter
+    side becomes S. Arguments are those of `Views`.
+    """
+    if clips == crops == 1 and draws == "fixed":
+        return SingleView(videos, sampling=sampling, image_size=image_size, normalise=normalise)
+    return Views(
+        videos, sampling=sampling, image_size=image_size, clips=clips, crops=crops, draws=draws,
+        seed=seed, normalise=normalise,
+    )  # fmt: skip

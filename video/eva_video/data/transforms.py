@@ -95,15 +95,7 @@ class TrainingTransform:
         return self.normalise(pixels)
 
     def draw_crop(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """Draw a crop: one of the sizes, in one of the corners or in the middle.
-
-        Args:
-            height: Height of the frame.
-            width: Width of the frame.
-
-        Returns:
-            Top, left, height and width.
-        """
+        """Draw top, left, height and width of a crop, in a corner or in the middle."""
         sizes = crop_sizes(min(height, width), self.scales, size=self.size)
         crop_height, crop_width = sizes[_choose(len(sizes))]
         # in quarters of the room beside the crop, rounded down: a corner can miss the far edges
@@ -115,12 +107,7 @@ class TrainingTransform:
 
 
 class CentreTransform:
-    """The central square of the frames (official validation).
-
-    Args:
-        size: S.
-        normalise: What makes numbers of pixels.
-    """
+    """The central square of the frames (official validation)."""
 
     def __init__(self, size: int, *, normalise: Normalise) -> None:
         self.size, self.normalise = size, normalise
@@ -135,10 +122,7 @@ class CentreTransform:
 class CropsTransform:
     """Squares along the longer side of frames whose shorter side becomes S (official test).
 
-    Args:
-        size: S.
-        crops: 3 for both ends and the middle, 1 for the middle.
-        normalise: What makes numbers of pixels.
+    There are 3 for both ends and the middle, or 1 for the middle.
     """
 
     def __init__(self, size: int, *, crops: int, normalise: Normalise) -> None:
@@ -181,15 +165,9 @@ def jitter(pixels: Tensor, *, each: JitterEach) -> Tensor:
 
 
 def crop_sizes(base: int, scales: Sequence[float], *, size: int) -> list[tuple[int, int]]:
-    """List the sizes of a multi-scale crop.
+    """List heights and widths of a multi-scale crop: shares of the frame's shorter side.
 
-    Args:
-        base: Shorter side of the frame.
-        scales: Shares of it.
-        size: Side of the result, to which sides that are less than `NEAR` pixels away snap.
-
-    Returns:
-        Heights and widths.
+    Sides that are less than `NEAR` pixels away from the side of the result snap to it.
     """
     sides = [max(int(base * scale), 1) for scale in scales]
     sides = [size if abs(side - size) < NEAR else side for side in sides]
@@ -202,16 +180,9 @@ def crop_sizes(base: int, scales: Sequence[float], *, size: int) -> list[tuple[i
 
 
 def crop_places(height: int, width: int, size: int, *, crops: int) -> list[tuple[int, int]]:
-    """Find where the squares of a test lie: both ends of the longer side and the middle, or that.
+    """Find top and left of the squares of a test.
 
-    Args:
-        height: Height of the frame.
-        width: Width of the frame.
-        size: Side of the squares.
-        crops: 3 or 1.
-
-    Returns:
-        Top and left of each.
+    They are at both ends of the longer side and in the middle, or of one crop there alone.
     """
     down, right = (height - size) // 2, (width - size) // 2
     if crops == 1:

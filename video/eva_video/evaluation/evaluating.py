@@ -1,12 +1,17 @@
-"""What `video/evaluate.py` does: the views of each video, judged together."""
+"""Evaluation of a classifier by the views of each video, judged together.
+
+Shapes: V views, T frames, S the side of a clip, K classes.
+"""
 
 import argparse
 import contextlib
 import time
+from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
 from eva_data.labelled_videos.opening import open_videos
@@ -28,20 +33,18 @@ from eva_engine.evaluation.own_data import (
     given_flags,
     settings_of,
 )
-from eva_engine.evaluation.sample_lines import writing_sample_lines
+from eva_engine.evaluation.sample_lines import SampleLines, writing_sample_lines
 from eva_engine.report import announce, write_evaluation_report
 from eva_report.content import Section, Step
 from eva_runs.commands import command_to_run, folder_to_show
 from eva_runs.errors import one_line
-from eva_video.data.sampling import Sampling
+from eva_video.data.clips import Sampling, SingleView, Views, open_views
 from eva_video.data.transforms import Normalise
-from eva_video.evaluation.class_names import class_names, subset_of
-from eva_video.evaluation.command import KINDS
-from eva_video.evaluation.views import VideoLines, open_views
-from eva_video.model.loading import load_video_classifier
+from eva_video.model.classifier import class_names, load_video_classifier, subset_of
 from eva_video.presentation import counted_videos, strips_of
 
 LINES = "videos.jsonl"
+_DIGITS = 7  # of a probability
 # Official weights, which note nothing, were trained so.
 PUBLISHED = {
     "mean": IMAGENET_MEAN, "std": IMAGENET_STD, "sampling": "tsn", "frame_interval": 1
@@ -49,11 +52,7 @@ PUBLISHED = {
 
 
 def evaluate(options: argparse.Namespace, device: torch.device) -> None:
-    """Evaluate a classifier on videos.
-
-    Args:
-        options: Options of `eva_video.evaluation.command`.
-        device: Device of this process.
+    """Evaluate a classifier on videos by the options of `video/evaluate.py`.
 
     Raises:
         ValueError: If weights and data do not fit together.
@@ -63,7 +62,7 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
 
 
 class _Evaluated(NamedTuple):
-    """What an evaluation gave, and what its report shows."""
+    """Result of an evaluation, and what its report shows."""
 
     counted: Counted
     videos: LabelledVideos
@@ -93,12 +92,14 @@ def _evaluate_to(options: argparse.Namespace, device: torch.device) -> None:
     )
     samples = open_views(
         videos,
-        sampling=sampling_of(options, frames=model.frames),
+        sampling=Sampling(
+            frames=model.frames, kind=options.sampling, interval=options.frame_interval
+        ),
         image_size=model.img_size,
         clips=options.clips,
         crops=options.crops,
         draws=options.draws,
-        seed=options.seed or 0,
+        seed=options.seed,
         normalise=Normalise(mean=options.mean, std=options.std),
     )
     announce(
@@ -137,26 +138,6 @@ def _evaluate_to(options: argparse.Namespace, device: torch.device) -> None:
     evaluated = _Evaluated(counted, videos, outcomes.gathered(), began, flags)
     if distributed.rank() == 0:
         _report(options, evaluated, device, frames=model.frames, image_size=model.img_size)
-
-
-def sampling_of(options: argparse.Namespace, *, frames: int) -> Sampling:
-    """Make the rule that chooses frames, of the options or of what the weights note.
-
-    Args:
-        options: `sampling` and `frame_interval`.
-        frames: Frames of a clip.
-
-    Raises:
-        ValueError: If there is no such rule, or the interval has no effect on it.
-    """
-    if options.sampling not in KINDS:
-        raise ValueError(f"sampling must be {' or '.join(KINDS)}, got {options.sampling!r}")
-    if options.frame_interval != 1 and options.sampling != "dense":
-        raise ValueError(
-            f"--frame-interval {options.frame_interval} has no effect on --sampling "
-            f"{options.sampling}, which spreads the frames over the video"
-        )
-    return Sampling(frames=frames, kind=options.sampling, interval=options.frame_interval)
 
 
 def _report(
@@ -204,3 +185,49 @@ def _next_steps(options: argparse.Namespace, flags: list[str]) -> list[Step]:
         folder_to_show(options.data, otherwise="VIDEO_OR_FOLDER"),
     )  # fmt: skip
     return [Step(text="Name what happens in videos.", command=demo)]
+
+
+class VideoLines:
+    """Writes a line for each video: name, first five classes, and each view, crop by crop."""
+
+    def __init__(
+        self, lines: SampleLines, samples: Views | SingleView, names: Sequence[str], *, clips: int
+    ) -> None:
+        self._lines, self._samples, self._names, self._clips = lines, samples, names, clips
+
+    def __call__(self, batch: BatchResults) -> None:
+        """Write the lines of a batch."""
+        entries: dict[int, dict[str, Any]] = {
+            index: {"error": reason} for index, reason in batch.unreadable.items()
+        }
+        if len(batch.indexes):
+            assert batch.views is not None
+            mean, each = batch.logits.exp().cpu(), batch.views.exp().cpu()  # (B, K), (B, V, K)
+            labels = batch.labels.tolist()
+            for place, index in enumerate(batch.indexes.tolist()):
+                entries[index] = self._entry(labels[place], mean[place], each[place])
+        for index in sorted(entries):
+            self._lines.add(index, {"video": self._samples.sample_id(index), **entries[index]})
+
+    def _entry(self, label: int, mean: Tensor, each: Tensor) -> dict[str, Any]:
+        values, classes = mean.topk(min(5, len(mean)))
+        best, first = each.max(dim=1)  # (V,)
+        views = zip(first.tolist(), best.tolist(), each[:, label].tolist(), strict=True)
+        return {
+            "label": self._names[label],
+            "probability_of_label": round(mean[label].item(), _DIGITS),
+            "top5": [
+                {"class": self._names[index], "probability": round(value, _DIGITS)}
+                for index, value in zip(classes.tolist(), values.tolist(), strict=True)
+            ],
+            "views": [
+                {
+                    "crop": number // self._clips,
+                    "clip": number % self._clips,
+                    "class": self._names[index],
+                    "probability": round(value, _DIGITS),
+                    "probability_of_label": round(own, _DIGITS),
+                }
+                for number, (index, value, own) in enumerate(views)
+            ],
+        }

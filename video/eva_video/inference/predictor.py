@@ -1,17 +1,21 @@
-"""What happens in videos, usable from Python in three lines.
+"""Predictions for videos, of any length, in three lines of Python.
 
 predictor = VideoPredictor.from_weights("eva_video_k400.pth")
 for name, probability in predictor("dive.mp4"):
     print(f"{name} {probability:.2f}")
 
+Windows in time are a stream: of any video, only those that cover one moment are in memory.
+
 Shapes: V views, T frames, S the side of a clip, K classes.
 """
 
+import bisect
 import contextlib
 import itertools
 import os
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -35,13 +39,120 @@ from eva_engine.distributed import choose_device, choose_dtype
 from eva_engine.evaluation.counting import MultiView
 from eva_engine.evaluation.own_data import notes_of_training
 from eva_report.demos import Prediction, first_classes
-from eva_video.data.preprocessing import preprocessing_of
-from eva_video.data.sampling import Sampling
+from eva_video.config import check_windows
+from eva_video.data.clips import Sampling, preprocessing_of
 from eva_video.data.transforms import CropsTransform, Normalise
-from eva_video.evaluation.class_names import class_names
-from eva_video.inference.windows import Judged, Window, windows_of
-from eva_video.model.classifier import VideoClassifier
-from eva_video.model.loading import load_video_classifier
+from eva_video.model.classifier import VideoClassifier, class_names, load_video_classifier
+
+_TINY = 1e-6  # seconds: times are sums of fractions
+
+
+class Window(NamedTuple):
+    """A part of a video in seconds from its first frame, its first frame and number of frames."""
+
+    start: float
+    end: float
+    first: int
+    length: int
+
+
+class Judged(NamedTuple):
+    """A stretch of time, and probabilities (K,) of what happens in it."""
+
+    start: float
+    end: float
+    probabilities: NDArray[np.float32]
+
+
+class Segment(NamedTuple):
+    """A stretch of time in seconds in which one class is the first, with its mean probability."""
+
+    start: float
+    end: float
+    label: int
+    probability: float
+
+
+def duration_of(video: VideoSource) -> float:
+    """Return how long a video is, in seconds: the last frame is shown as long as an average one."""
+    return video.times([len(video) - 1])[0] + 1 / float(video.rate)
+
+
+def windows_of(
+    video: VideoSource, *, seconds: float | None, stride: float | None = None
+) -> Iterator[Window]:
+    """Slide a window over a video; the last one ends with the video.
+
+    Args:
+        video: The video.
+        seconds: Length of a window; None, and any that is longer than the video, takes all of it.
+        stride: Distance of the windows; None for half a window.
+
+    Raises:
+        ValueError: If the lengths are too short, or the windows leave gaps.
+    """
+    check_windows(seconds, stride)
+    total = duration_of(video)
+    if seconds is None or seconds >= total - _TINY:
+        yield Window(0.0, total, 0, len(video))
+        return
+    step = stride or seconds / 2
+    number = 0
+    while (start := number * step) + seconds < total - _TINY:
+        yield _window(video, start, start + seconds)
+        number += 1
+    yield _window(video, total - seconds, total)
+
+
+def _window(video: VideoSource, start: float, end: float) -> Window:
+    places = range(len(video))
+    # the frame that is on the screen at a time is the last one that has begun
+    first = bisect.bisect_right(places, start + _TINY, key=lambda i: video.times([i])[0]) - 1
+    after = bisect.bisect_left(places, end - _TINY, key=lambda i: video.times([i])[0])
+    return Window(start, end, max(first, 0), max(after - max(first, 0), 1))
+
+
+def moments(windows: Iterable[Judged]) -> Iterator[Judged]:
+    """Cut time where windows, in order, begin or end, and average those that cover each piece."""
+    open_now: deque[Judged] = deque()
+    at = 0.0
+    for window in windows:
+        yield from _until(window.start, at, open_now)
+        at = window.start
+        open_now.append(window)
+    yield from _until(float("inf"), at, open_now)
+
+
+def _until(time: float, at: float, open_now: deque[Judged]) -> Iterator[Judged]:
+    """Yield the pieces from `at` to `time`, and drop the windows that end before."""
+    while open_now and at < time - _TINY:
+        end = min(time, min(window.end for window in open_now))
+        if end > at + _TINY:
+            yield Judged(at, end, np.mean([one.probabilities for one in open_now], axis=0))
+        at = end
+        while open_now and open_now[0].end <= at + _TINY:
+            open_now.popleft()
+
+
+def segments(pieces: Iterable[Judged], *, least: float = 0.0) -> Iterator[Segment]:
+    """Join neighbouring pieces with the same first class, of at least a probability."""
+    joined: list[Segment] = []
+    for piece in pieces:
+        label = int(piece.probabilities.argmax())
+        value = float(piece.probabilities[label])
+        if joined and (value < least or joined[0].label != label):
+            yield joined.pop()
+        if value < least:
+            continue
+        if not joined:
+            joined.append(Segment(piece.start, piece.end, label, value))
+            continue
+        before, length = joined[0], piece.end - piece.start
+        past = before.end - before.start
+        mean = (before.probability * past + value * length) / (past + length)
+        joined[0] = before._replace(end=piece.end, probability=mean)
+    yield from joined
+
 
 Video = str | os.PathLike[str] | bytes | VideoSource | NDArray[np.uint8]
 
@@ -61,7 +172,7 @@ class VideoPredictor:
         backend: Decoder.
 
     Raises:
-        ValueError: If there is not a name for each class, or there are no such views.
+        ValueError: If there is not a name for each class.
     """
 
     def __init__(
@@ -79,11 +190,6 @@ class VideoPredictor:
     ) -> None:
         if len(class_names) != model.num_classes:
             raise ValueError(f"there are {len(class_names)} names for {model.num_classes} classes")
-        if crops not in (1, 3):
-            raise ValueError(f"crops must be 1 or 3, got {crops}")
-        for name, value in (("clips", clips), ("batch_size", batch_size)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
         self.model = model.eval()
         self.class_names = tuple(class_names)
         self.sampling = sampling or Sampling(frames=model.frames)

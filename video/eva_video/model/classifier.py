@@ -1,17 +1,29 @@
-"""The classifier of clips, under the official parameter names.
+"""The classifier of clips, under the official parameter names, and its weights.
 
 Shapes: B clips, T frames, H x W pixels, p patch size, N = T * H/p * W/p patches, C channels, K
 classes.
 """
 
+import logging
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from eva_backbone.checkpoints.convert import trunk_prefix
+from eva_backbone.checkpoints.from_weights import describe
+from eva_backbone.checkpoints.loading import LoadReport, load_weights, read_weights
+from eva_backbone.checkpoints.reading import noted_frames
+from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.initialisation import init_head
 from eva_backbone.layers import LAYER_NORM_EPS
 from eva_backbone.variants import variant_arguments
 from eva_backbone.vit import VideoTransformer
+from eva_data.classes import names_of_head
+from eva_data.kinetics import TITLES, kinetics_classes, mapping, official_classes
+from eva_report.terminal import SHOWN
 
 
 class VideoClassifier(VideoTransformer):
@@ -26,12 +38,10 @@ class VideoClassifier(VideoTransformer):
         **vit: Arguments of `VisionTransformer`.
 
     Raises:
-        ValueError: If num_classes or frames is below 1, or `vit` does not suit clips.
+        ValueError: If frames is below 1, or `vit` does not suit clips.
     """
 
     def __init__(self, *, num_classes: int, frames: int, **vit: Any) -> None:
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
         super().__init__(frames=frames, final_norm=False, **vit)
         self.num_classes = num_classes
         self.fc_norm = nn.LayerNorm(self.embed_dim, eps=LAYER_NORM_EPS)
@@ -60,16 +70,175 @@ class VideoClassifier(VideoTransformer):
 def build_video_classifier(
     variant: str, *, num_classes: int, frames: int, **overrides: Any
 ) -> VideoClassifier:
-    """Build a classifier of a ViT size.
-
-    Args:
-        variant: A key of `eva_backbone.VARIANTS`.
-        num_classes: K.
-        frames: T.
-        **overrides: Arguments of `VisionTransformer` that replace or join the variant's.
-
-    Returns:
-        The model, freshly initialised.
-    """
+    """Build a freshly initialised classifier of a size, a key of `eva_backbone.VARIANTS`."""
     arguments = variant_arguments(variant) | overrides
     return VideoClassifier(num_classes=num_classes, frames=frames, **arguments)
+
+
+logger = logging.getLogger(__name__)
+
+_HEADS = ("head", "fc_norm", "norm")  # a pre-trained file lacks them, or has another head
+_HEAD = ("head.weight", "head.bias")
+
+
+def initialise(
+    model: VideoClassifier,
+    source: str | os.PathLike[str],
+    *,
+    head_rows: Sequence[int] | None = None,
+) -> LoadReport:
+    """Load the weights that a training begins with.
+
+    From a model of pictures, each frame gets the patch kernel and the positions of a picture; the
+    final norm of masked-image models is left out, `fc_norm` begins as 1 and 0 (official). From a
+    model of clips, positions are resampled trilinearly to other frames and sizes. A head for
+    another number of classes is left out.
+
+    Args:
+        model: The classifier.
+        source: Name of an official or bundled file, or a path.
+        head_rows: Rows of the file's head that are the model's classes, in their order, such as
+            those of Kinetics-400 in Kinetics-722; None takes the head as it is.
+
+    Returns:
+        The report, which is also logged.
+
+    Raises:
+        ValueError: If the file does not fit, or has no such rows.
+        FileNotFoundError: If the source is neither a file nor a known name at hand.
+    """
+    path = resolve_source(source)
+    weights = read_weights(path)
+    if head_rows is not None:
+        rows = torch.as_tensor(head_rows, dtype=torch.int64)
+        if len(rows) != model.num_classes:
+            raise ValueError(
+                f"{len(rows)} rows of a head are to be picked for {model.num_classes} classes"
+            )
+        found = _classes_of_head(weights, "", name=path.name)
+        if rows.min() < 0 or rows.max() >= found:
+            raise ValueError(
+                f"rows {int(rows.min())} to {int(rows.max())} are to be picked from the head of "
+                f"{path.name}, which has {found}"
+            )
+        weights = dict(weights) | {name: weights[name][rows] for name in _HEAD}
+    report = load_weights(
+        model,
+        weights,
+        source=path.name,
+        allow_missing=_HEADS,
+        allow_skipped=_HEADS,
+        reinitialise=("head",),
+        frames=noted_frames(path),
+    )
+    if report.from_scratch:
+        logger.info("%s", report.from_scratch, extra=SHOWN)
+    return report
+
+
+def load_video_classifier(
+    source: str | os.PathLike[str],
+    *,
+    variant: str | None = None,
+    frames: int | None = None,
+    image_size: int | None = None,
+) -> VideoClassifier:
+    """Build the classifier that a file holds, and load it.
+
+    Size, frames, resolution and classes are read off the weights.
+
+    Args:
+        source: Official name or file, or the folder of a run.
+        variant: A key of `eva_backbone.VARIANTS`, for weights whose sizes do not name one.
+        frames: Frames of a clip; by default the weights' own. Positions are resampled trilinearly.
+        image_size: Side in pixels; by default the weights' own.
+
+    Returns:
+        The classifier, in evaluation mode.
+
+    Raises:
+        ValueError: If the file holds no classifier of clips, or its sizes are not a variant's.
+        FileNotFoundError: If the source is neither a file nor a known name at hand.
+    """
+    path = resolve_source(source)
+    weights, stored = read_weights(path), noted_frames(path)
+    trunk = describe(weights, name=path.name, frames=stored)
+    if not trunk.clips or "head.weight" not in trunk.names:
+        kind = "classifier" if "head.weight" in trunk.names else "backbone"
+        of = "videos" if trunk.clips else "pictures"
+        raise ValueError(
+            f"{path.name} holds a {kind} of {of}, not a classifier of videos: train one from it "
+            f"with video/train.py RECIPE --model.init-checkpoint {os.fspath(source)}"
+        )
+    arguments = trunk.arguments | (variant_arguments(variant) if variant else {})
+    if "num_heads" not in arguments:
+        raise ValueError(
+            f"{path.name} has {arguments['depth']} blocks of width {arguments['embed_dim']}: that "
+            "is not a known variant; pass variant"
+        )
+    for fixed in ("final_norm", "extra_tokens"):
+        arguments.pop(fixed, None)
+    arguments["img_size"] = trunk.arguments["img_size"] if image_size is None else image_size
+    prefix = trunk_prefix(weights, path.name)
+    with torch.device("meta"):
+        model = VideoClassifier(
+            num_classes=_classes_of_head(weights, prefix, name=path.name),
+            frames=trunk.frames if frames is None else frames,
+            **arguments,
+        )
+    load_weights(model, weights, source=path.name, complete=True, frames=stored)
+    return model.eval()
+
+
+def _classes_of_head(weights: Mapping[str, Tensor], prefix: str, *, name: str) -> int:
+    """Count the classes of a head, and refuse one that is not complete."""
+    weight, bias = (weights.get(f"{prefix}{part}") for part in _HEAD)
+    if weight is None or bias is None:
+        raise ValueError(f"{name} has no head, or one without weight or bias")
+    if weight.ndim != 2 or bias.shape != weight.shape[:1] or not len(bias):
+        raise ValueError(
+            f"{name} has a head of weight {tuple(weight.shape)} and bias {tuple(bias.shape)}: "
+            "expected (classes, width) and (classes,)"
+        )
+    return len(bias)
+
+
+_MERGED = ("k722", "k710")
+
+
+def class_names(
+    num_classes: int,
+    *,
+    given: Sequence[str] | str | os.PathLike[str] | None = None,
+    source: str = "the weights",
+) -> tuple[str, ...] | None:
+    """Name the classes of a head.
+
+    Args:
+        num_classes: Rows of the head.
+        given: Names, or a file of them; such as those that the weights note of their training.
+        source: Name of the weights, for messages.
+
+    Returns:
+        The names; without `given` those of Kinetics-400, 600, 700 or 722 by the number of rows, or
+        None for other numbers.
+    """
+    if given is None:
+        return official_classes(num_classes)
+    return names_of_head(given, num_classes, source=source)
+
+
+def subset_of(num_classes: int, subset: str) -> tuple[tuple[str, ...], list[int]]:
+    """Find names and rows of `k400`, `k600` or `k700` in a head for a dataset that merges it.
+
+    Raises:
+        ValueError: If the head is not for Kinetics-722 or Kinetics-710.
+    """
+    sizes = {len(kinetics_classes(name)): name for name in _MERGED}
+    if num_classes not in sizes:
+        titles = " or ".join(TITLES[name] for name in _MERGED)
+        raise ValueError(
+            f"--subset {subset} picks classes out of {titles}, and the weights have {num_classes} "
+            "classes: leave it out"
+        )
+    return kinetics_classes(subset), mapping(sizes[num_classes], subset).tolist()

@@ -14,25 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eva_backbone.checkpoints.pooled import (
-    load_pooled,
-    patch_tokens,
-    pool_tokens,
-    require_pooling,
-)
-from eva_backbone.variants import (
-    CLIP_MEAN,
-    CLIP_STD,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    Pooling,
-)
+from eva_backbone.checkpoints.pooled import load_pooled, patch_tokens, pool_tokens, require_pooling
+from eva_backbone.variants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, Pooling
 from eva_backbone.vit import VideoTransformer
 from eva_data.video.source import Backend, open_video, require_usual_shape
 from eva_engine.commands.options import Precision
 from eva_engine.distributed import choose_device, choose_dtype
-from eva_video.data.preprocessing import preprocessing_of
-from eva_video.data.sampling import Sampling
+from eva_video.data.clips import Sampling, preprocessing_of
 from eva_video.data.transforms import CropsTransform, Normalise
 
 Video = str | os.PathLike[str]
@@ -156,34 +144,15 @@ class ClipFeatureExtractor(nn.Module):
             return self._pooled(self._encode(videos)[0])
 
     def pooled_and_tokens(self, videos: Tensor | Video | Iterable[Video]) -> tuple[Tensor, Tensor]:
-        """Compute what a call and `tokens` give, with one pass through the model.
-
-        Args:
-            videos: As for a call.
-
-        Returns:
-            (B, C) and (B, T, h, w, C), float32.
-
-        Raises:
-            ValueError: As for a call.
-            UnreadableVideoError: As for a call.
-        """
+        """Compute the results of a call and of `tokens` with one pass through the model."""
         with torch.no_grad():
             tokens, grid = self._encode(videos)
             return self._pooled(tokens), patch_tokens(self.vit, tokens).unflatten(1, grid).float()
 
     def frames(self, videos: Tensor | Video | Iterable[Video]) -> Tensor:
-        """Compute one vector for each frame: the mean of its patches, which see all frames.
+        """Compute (B, T, C) float32, a vector for each frame, as a call does for each clip.
 
-        Args:
-            videos: As for a call.
-
-        Returns:
-            (B, T, C) float32.
-
-        Raises:
-            ValueError: As for a call.
-            UnreadableVideoError: As for a call.
+        It is the mean of the frame's patches, which see all frames.
         """
         with torch.no_grad():
             tokens, grid = self._encode(videos)
@@ -191,21 +160,11 @@ class ClipFeatureExtractor(nn.Module):
             return (means if self.fc_norm is None else self.fc_norm(means)).float()
 
     def tokens(self, videos: Tensor | Video | Iterable[Video]) -> Tensor:
-        """Compute one vector for each patch, after the ViT's final norm where it has one.
+        """Compute (B, T, h, w, C) float32, a vector for each patch, as a call does for each clip.
 
-        Args:
-            videos: As for a call.
-
-        Returns:
-            (B, T, h, w, C) float32.
-
-        Raises:
-            ValueError: As for a call.
-            UnreadableVideoError: As for a call.
+        It is that after the ViT's final norm where it has one.
         """
-        with torch.no_grad():
-            tokens, grid = self._encode(videos)
-            return patch_tokens(self.vit, tokens).unflatten(1, grid).float()
+        return self.pooled_and_tokens(videos)[1]
 
     def read(self, video: Video) -> Tensor:
         """Read the clip (T, 3, S, S) that the extractor sees of a video.

@@ -1,0 +1,284 @@
+"""Command lines of `video/`: train, evaluate, evaluate_frozen, demo.
+
+Everything that needs torch is imported after parsing.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from eva_backbone.checkpoints.registry import resolve_source
+from eva_backbone.variants import POOLINGS
+from eva_data.classes import read_class_list
+from eva_data.files import VIDEO_SUFFIXES
+from eva_data.inputs import Job, Plan, plan_jobs, written_name
+from eva_data.kinetics import SOURCES
+from eva_data.video.source import BACKENDS
+from eva_engine.commands import training
+from eva_engine.commands.options import (
+    add_arguments,
+    add_device,
+    add_frozen,
+    add_weights,
+    command,
+    new_parser,
+    parse_with_weights,
+    take_weights,
+)
+from eva_engine.config import LARGEST_SEED
+from eva_report.demos import refuse, run_demo
+from eva_runs.options import integer, number, probability
+from eva_runs.required_data import require_data
+from eva_video.config import (
+    MOST_FRAMES,
+    PREDICTIONS,
+    PROBE_EPOCHS,
+    PROBE_RATES,
+    Kind,
+    VideoConfig,
+    check_windows,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+
+_FORMS = "class folders, lists or shards"
+
+
+def train(arguments: Sequence[str] | None = None) -> None:
+    """Fine-tune a classifier of videos: `video/train.py`."""
+    training.main(
+        VideoConfig, _train, program="video/train.py", arguments=arguments, check=_check_data
+    )
+
+
+def _train(config: VideoConfig, device: "torch.device") -> None:
+    from eva_video.training import train
+
+    train(config, device)
+
+
+def _check_data(config: VideoConfig) -> None:
+    for name in ("train", "val"):
+        if location := getattr(config.data, name):
+            require_data(location, name=f"data.{name}", forms=_FORMS)
+    if config.model.init_checkpoint:
+        resolve_source(config.model.init_checkpoint)
+
+
+def _add_frames(parser: argparse.ArgumentParser, default: str) -> None:
+    add = parser.add_argument
+    add("--frames", type=integer(1, MOST_FRAMES), help=f"of a clip (default: {default})")
+    add("--backend", choices=BACKENDS, default=BACKENDS[0], help="decoder (default: %(default)s)")
+
+
+_EVALUATE = """
+4 clips x 3 crops as in the paper, whose clips were drawn at random (--draws random):
+    python video/evaluate.py --weights eva_video_k400.pth --data lists/k400_val.csv \\
+        --root kinetics400/val --output output/k400
+
+Kinetics-600 from the model of all three, on 8 GPUs:
+    torchrun --nproc-per-node 8 video/evaluate.py --weights eva_video_k722.pth --subset k600 \\
+        --data lists/k600_val.csv --root kinetics600/val
+
+OUTPUT receives results.json, per_class.csv, confusion.png, and videos.jsonl: a line for each video
+with its label, its first five classes and the result of each view.
+"""
+
+
+def _parse_evaluate(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = new_parser(
+        "video/evaluate.py",
+        "Evaluate a classifier of videos. Each video is decoded once, its views go through the "
+        "model as one batch, and their probabilities are added up.",
+        epilog=_EVALUATE,
+    )
+    add_weights(parser, alone=True)
+    _add_frames(parser, "the weights'")
+    add = parser.add_argument
+    add("--variant", help="size of the ViT, if the weights do not say")
+    add("--data", required=True, help="list of videos, folder of class folders or shards")
+    add("--root", help="folder that the paths of a list begin in (default: the list's)")
+    add("--classes", help="text file with the classes in label order (default: the weights')")
+    add("--subset", choices=SOURCES, help="dataset whose classes compete, of merged weights")
+    one = integer(1)
+    add("--clips", type=one, default=4, help="views in time (default: %(default)s)")
+    add("--crops", type=int, choices=(1, 3), default=3, help="views in space (default: 3)")
+    add("--draws", choices=("fixed", "random"), default="fixed",
+        help="fixed: spread evenly; random: as officially, drawn by --seed and video")  # fmt: skip
+    add("--seed", type=integer(0, LARGEST_SEED), default=0, help="of --draws random (default: 0)")
+    add("--sampling", choices=get_args(Kind), help="of frames (default: as in the training)")
+    add("--frame-interval", type=one, help="of --sampling dense (default: as in the training)")
+    add("--views-per-forward", type=one, help="for less memory (default: those of a batch)")
+    add("--skip-unreadable", action="store_true", help="leave out and name what cannot be read")
+    add_arguments(parser, batch_size=1)
+    add("--output", type=Path, help="folder of the results")
+    options = parse_with_weights(parser, arguments)
+    if options.sampling == "tsn" and options.frame_interval is None:
+        options.frame_interval = 1  # and not what weights of a dense training note
+    if options.subset and options.classes:
+        parser.error("--subset names its classes: leave --classes out")
+    return options
+
+
+def _check_evaluate(options: argparse.Namespace) -> None:
+    resolve_source(options.weights)
+    require_data(options.data, name="--data", forms=_FORMS)
+    if options.classes is not None:
+        read_class_list(options.classes)
+
+
+def _evaluate(options: argparse.Namespace, device: "torch.device") -> None:
+    from eva_video.evaluation.evaluating import evaluate
+
+    evaluate(options, device)
+
+
+evaluate = command("video/evaluate.py", _parse_evaluate, _evaluate, check=_check_evaluate)
+
+
+_FROZEN = """
+How much do these weights know of my classes? Minutes, and nothing is trained but small classifiers:
+    python video/evaluate_frozen.py --weights eva_video_k722.pth --train mine/train --val mine/val
+
+The attentive probe is one block: a learned query attends to all tokens of a clip, as in V-JEPA.
+Tokens wait in memory; where they are more than --probe-gb, the probe gets the mean of each frame.
+"""
+
+
+def _parse_frozen(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = new_parser(
+        "video/evaluate_frozen.py",
+        "A quick check of weights on videos: the backbone is frozen, its features are computed "
+        "once, and nearest neighbours, a linear classifier and an attentive probe are scored. The "
+        "settings of each are chosen on a fifth of --train.",
+        epilog=_FROZEN,
+    )
+    add_weights(parser, kinds="of images or videos", alone=True)
+    _add_frames(parser, "the weights', or 8")
+    add = parser.add_argument
+    add("--pooling", choices=POOLINGS, help="default: what the weights were trained for")
+    add_frozen(parser, data="list of videos, folder of class folders or shards", unit="videos")
+    add("--root", help="folder that the paths of lists begin in (default: the list's)")
+    add("--val-root", help="the same for --val (default: --root)")
+    add("--classes", help="text file with the classes in label order (default: those of --train)")
+    add("--probe", choices=("auto", "tokens", "frames", "none"), default="auto",
+        help="input of the attentive probe: all tokens, or the mean of each frame; auto: tokens "
+        "where they fit into --probe-gb")  # fmt: skip
+    add("--probe-gb", type=number(0), default=8.0, help="memory for them in each process "
+        "(default: %(default)s)")  # fmt: skip
+    add("--probe-lr", type=number(0), nargs="+", default=list(PROBE_RATES),
+        help="learning rates to try (default: %(default)s)")  # fmt: skip
+    add("--probe-epochs", type=integer(1), help=f"default: {PROBE_EPOCHS}, more for few videos")
+    add("--seed", type=integer(0, LARGEST_SEED), default=0,
+        help="of the attentive probe (default: 0)")  # fmt: skip
+    add_arguments(parser, batch_size=4)
+    options = parse_with_weights(parser, arguments)
+    if not options.neighbours and not options.l2 and options.probe == "none":
+        parser.error("nothing to score: --neighbours and --l2 are empty, and there is no --probe")
+    return options
+
+
+def _check_frozen(options: argparse.Namespace) -> None:
+    resolve_source(options.weights)
+    for name in ("train", "val"):
+        require_data(getattr(options, name), name=f"--{name}", forms=_FORMS)
+
+
+def _evaluate_frozen(options: argparse.Namespace, device: "torch.device") -> None:
+    from eva_video.evaluation.frozen import evaluate
+
+    evaluate(options, device)
+
+
+evaluate_frozen = command(
+    "video/evaluate_frozen.py", _parse_frozen, _evaluate_frozen, check=_check_frozen
+)
+
+
+_DEMO = """
+OUTPUT receives each video under its own name with its classes, probabilities and times written
+below, those of a folder as in the folder, and predictions.json: for each video the windows with
+their first classes, and segments in which one class is the first.
+Files that cannot be read are named and skipped, and the exit code is then 1. An INPUT may also be a
+pattern in quotes, or the number of a camera, which is judged until Ctrl-C.
+
+Examples:
+
+    python video/demo.py --weights eva_video_k400.pth --output output/films dive.mp4 holiday/
+
+Events in a long recording, by windows of 10 seconds:
+
+    ... --window 10 --stride 5 match.mkv
+"""
+
+
+def _parse_demo(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = new_parser(
+        "video/demo.py", "Name what happens in videos, folders of them and long recordings.",
+        epilog=_DEMO,
+    )  # fmt: skip
+    add = parser.add_argument
+    add("inputs", nargs="+", type=Path, metavar="INPUT", help="video, folder, pattern or camera")
+    add_weights(parser, first=True)
+    _add_frames(parser, "the weights'")
+    add("--output", required=True, type=Path, help="folder for the results")
+    add("--classes", help="text file with the classes in label order (default: the weights')")
+    add("--variant", help="size of the ViT, if the weights do not say")
+    one, seconds = integer(1), number()
+    add("--window", type=seconds, metavar="SECONDS", help="judge windows of this length")
+    add("--stride", type=seconds, metavar="SECONDS", help="of the windows (default: half of one)")
+    add("--clips", type=one, default=1, help="views in time of a window (default: 1)")
+    add("--crops", type=int, choices=(1, 3), default=1, help="views in space (default: 1)")
+    add("--top", type=one, default=5, help="classes that are written (default: %(default)s)")
+    add("--score-threshold", type=probability, default=0.0,
+        help="least probability that counts and is shown (default: %(default)s)")  # fmt: skip
+    add("--no-video", action="store_true", help="write no annotated videos")
+    add("--batch-size", type=one, default=4, help="windows at once (default: %(default)s)")
+    add_device(parser)
+    add("--overwrite", action="store_true", help="replace earlier results")
+    options = parser.parse_intermixed_args(arguments)
+    take_weights(parser, options)
+    options.parser = parser
+    return options
+
+
+def demo(arguments: Sequence[str] | None = None) -> None:
+    """Name what happens in videos: `video/demo.py`."""
+    options = _parse_demo(arguments)
+
+    def prepare() -> Plan:
+        check_windows(options.window, options.stride)
+        return plan_jobs(
+            options.inputs,
+            suffixes=VIDEO_SUFFIXES,
+            targets=lambda name: [] if options.no_video else [options.output / written_name(name)],
+            results=[options.output],
+            kinds="videos",
+            cameras=True,
+        )
+
+    run_demo(
+        options.parser,
+        prepare=prepare,
+        work=lambda planned: _recognise(options, planned.jobs),
+        overwrite=options.overwrite,
+        results=[options.output / PREDICTIONS],
+    )
+
+
+def _recognise(options: argparse.Namespace, jobs: Sequence[Job]) -> list[str]:
+    names = ("classes", "variant", "frames", "image_size", "mean", "std", "clips", "crops",
+             "batch_size", "device", "precision", "backend")  # fmt: skip
+    given = {name: getattr(options, name) for name in names}
+    try:
+        resolve_source(options.weights)
+        from eva_video.inference.demo import recognise
+        from eva_video.inference.predictor import VideoPredictor
+
+        predictor = VideoPredictor.from_weights(options.weights, **given)
+    except (ValueError, FileNotFoundError) as error:
+        refuse(options.parser, error)
+    return recognise(predictor, jobs, options)
