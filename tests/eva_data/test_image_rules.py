@@ -240,7 +240,6 @@ def _detector(file, *, given=lambda file: file):
 
 def _report(file):
     from eva_report import detection
-    from eva_report.matching import boxes_of, match_image
 
     label = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9]}
     truth = {
@@ -248,15 +247,13 @@ def _report(file):
         "annotations": [label],
         "categories": [{"id": 1, "name": "class"}],
     }
-    matches = match_image(boxes_of([[1, 1, 9, 9, 0, 1, 0]]), boxes_of([]))
-    data = detection._Dataset(truth, file.parent, {1: 0}, ["class"])
 
     def see(image, objects, **_):
         raise _SeenError(image)
 
     def run():
         with mock.patch.object(detection, "draw_objects", see):
-            detection._galleries(data, {1: matches}, [], threshold=0.5)
+            detection.detection_sections(truth=truth, predictions=[], images=file.parent, scores={})
 
     return lambda: _seen(run)
 

@@ -25,7 +25,7 @@ def test_damage_is_found(made):
         data_set.check_demo_data(made, ["yolo"])
     file = made / "voc/Annotations/train_000002.xml"
     file.write_text(file.read_text()[:-20])
-    with pytest.raises(ValueError, match=r"train_000002\.xml, line \d+: it is not complete XML"):
+    with pytest.raises(ValueError, match=r"train_000002\.xml.* line \d+"):
         data_set.check_demo_data(made, ["voc"])
 
 

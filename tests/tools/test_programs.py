@@ -39,9 +39,8 @@ def test_programs_alone_lie_here():
 def test_every_check_has_its_options(tmp_path, command):
     done = _run(tmp_path, TOOLS / "verify_data.py", command, "--help")
     assert (done.returncode, done.stderr) == (0, "")
-    assert f"\n    python tools/verify_data.py {command} " in done.stdout
-    assert "--report JSON" in done.stdout
-    assert "--workers N" in done.stdout
+    assert "--report" in done.stdout
+    assert "--workers" in done.stdout
 
 
 def test_a_check_that_does_not_exist_is_refused(tmp_path):
