@@ -138,9 +138,6 @@ def build_classifier(
         num_classes: K.
         pooling: Features that are classified, see `ImageClassifier`.
         **overrides: Arguments of `ImageClassifier` that replace or join the variant's.
-
-    Returns:
-        The model, freshly initialised.
     """
     arguments = variant_arguments(variant) | overrides
     return ImageClassifier(num_classes=num_classes, pooling=pooling, **arguments)

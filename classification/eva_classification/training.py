@@ -41,9 +41,6 @@ def build_model(config: ModelConfig, *, num_classes: int) -> ImageClassifier:
     Args:
         config: The classifier.
         num_classes: K.
-
-    Returns:
-        The model.
     """
     with no_init_weights() if config.init_checkpoint else contextlib.nullcontext():
         model = _build(config, num_classes=num_classes)

@@ -129,9 +129,6 @@ def training_report(
         run: The run.
         origin: Facts of `eva_runs.record.facts`.
         sections: Function that makes the sections of the project.
-
-    Returns:
-        The page.
     """
     evaluations = run.evaluations()
     best = run.best(evaluations)

@@ -227,9 +227,6 @@ def masked_image_modeling(
         target_dim: D, see `MaskedImageModeling`.
         **overrides: Arguments of `VisionTransformer` that replace or join the variant's.
 
-    Returns:
-        The model, initialised.
-
     Raises:
         ValueError: For an unknown variant, or sizes that do not fit together.
     """

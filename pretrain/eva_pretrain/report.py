@@ -116,9 +116,6 @@ def gallery(seen: Seen, *, mean: Sequence[float], std: Sequence[float]) -> Galle
         seen: Result of `look`.
         mean: Mean by which the pictures are normalised.
         std: Their standard deviation.
-
-    Returns:
-        The section.
     """
     from matplotlib import colormaps
 

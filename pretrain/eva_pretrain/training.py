@@ -42,9 +42,6 @@ def build_student(config: StudentConfig, *, target_dim: int, masked: bool) -> Ma
         config: Size and first weights.
         target_dim: Values to predict for a patch.
         masked: Build a mask token too.
-
-    Returns:
-        The model on the CPU.
     """
     with no_init_weights() if config.init_checkpoint else contextlib.nullcontext():
         model = masked_image_modeling(

@@ -52,9 +52,6 @@ class Validation:
 
         Args:
             model: The student, in evaluation mode.
-
-        Returns:
-            Name -> value.
         """
         names = ("loss", *self._step.objective.metric_names)
         sums = dict.fromkeys(names, 0.0)

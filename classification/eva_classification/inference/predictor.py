@@ -107,9 +107,6 @@ class Predictor:
             device: "cuda", "cpu" or "auto".
             precision: Number format; "auto" is fp16 on a GPU and fp32 elsewhere.
 
-        Returns:
-            The predictor.
-
         Raises:
             ValueError: If the file or an argument does not fit.
             FileNotFoundError: If the source is neither a file nor a known name at hand.

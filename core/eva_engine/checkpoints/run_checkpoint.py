@@ -138,9 +138,6 @@ class RunCheckpoints:
             step: Optimizer steps done.
             run: Content of `run.json` besides the step.
 
-        Returns:
-            The folder.
-
         Raises:
             OSError: If the disk is full, for example; earlier checkpoints are as they were.
         """

@@ -24,9 +24,6 @@ def convert(args: argparse.Namespace, others: OtherPrograms = TIMM) -> str:
         args: Options of `eva_engine.commands.convert.parse`.
         others: Forms of other programs.
 
-    Returns:
-        The report.
-
     Raises:
         ValueError: If the weights cannot take that form; nothing is written.
         FileNotFoundError: If there is no such source.

@@ -283,9 +283,6 @@ def to_device(data: T, device: torch.device) -> T:
     Args:
         data: Tensors in any nesting of dicts, lists and tuples.
         device: Device of the copies.
-
-    Returns:
-        The same nesting.
     """
     return _map_tensors(lambda tensor: tensor.to(device, non_blocking=True), data)
 

@@ -147,9 +147,6 @@ def write_results(
         more: Further entries, such as an average over sets.
         extra: Set -> name and number of each further entry of the set, such as `mean_per_class`.
         unit: Name of the samples.
-
-    Returns:
-        The file.
     """
     sets = {
         name: {unit: score.samples, "top1": score.top1, "top5": score.top5, "loss": score.loss,
@@ -172,9 +169,6 @@ def write_per_class(
         counted: Counts with the confusion.
         classes: Names of the labels.
         unit: Name of the samples.
-
-    Returns:
-        The file.
     """
     assert counted.confusion is not None
     assert counted.right5 is not None
@@ -209,9 +203,6 @@ def draw_confusion(
         confusion: (K, K), samples of each label (row) that went to each class.
         classes: Names of the labels; written for at most `NAMED`.
         unit: Name of the samples.
-
-    Returns:
-        The file.
     """
     from matplotlib.figure import Figure
 

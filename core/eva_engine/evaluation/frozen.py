@@ -198,9 +198,6 @@ def fit_linear(features: Tensor, labels: Tensor, *, classes: int, l2: float) -> 
         labels: (N,).
         classes: K.
         l2: Strength of the penalty.
-
-    Returns:
-        The classifier.
     """
     mean = features.mean(0)
     deviation = features.std(0, unbiased=False).clamp(min=1e-6)
