@@ -14,19 +14,7 @@ _LONGEST = 600  # characters of a message; some libraries list everything they k
 
 
 def build(cfg: Any, name: str, make: Callable[[Any], Any] = instantiate) -> Any:
-    """Instantiate a part of a config.
-
-    Args:
-        cfg: The part.
-        name: Its name, for the message.
-        make: Builds it.
-
-    Returns:
-        What it describes.
-
-    Raises:
-        ValueError: With the reason in one line; the cause is what was raised.
-    """
+    """Instantiate a part of a config."""
     try:
         return make(cfg)
     except (OSError, MemoryError):
@@ -49,24 +37,13 @@ def describe(error: BaseException) -> str:
 
 
 def require_device(device: str) -> None:
-    """Refuse a device that is not there, before a model is built.
-
-    Args:
-        device: Name such as "cuda", "cuda:1" or "cpu".
-
-    Raises:
-        ValueError: If torch does not know or cannot use it, with the reason.
-    """
+    """Refuse a device that is not there, before a model is built."""
     build(device, f"a model on the device {device!r}", lambda one: torch.empty(0, device=one))
 
 
 @contextlib.contextmanager
 def resolving() -> Iterator[None]:
-    """Report a value that refers to nothing in one sentence.
-
-    Raises:
-        ValueError: For what OmegaConf raises.
-    """
+    """Report a value that refers to nothing in one sentence."""
     try:
         yield
     except OmegaConfBaseException as error:

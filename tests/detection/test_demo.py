@@ -1,11 +1,7 @@
 """The demo: what it finds, writes, refuses and skips; complete runs as a program."""
 
-import functools
-import json
-import re
 import resource
 import signal
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,12 +13,10 @@ from pycocotools.coco import COCO
 
 from eva_data.files import UnwritableError
 from eva_data.inputs import Job
-from eva_data.video.streams import CameraReader, VideoReader
 from eva_detection import command_line
 from eva_detection.inference.predictor import Category, as_coco, detect_jobs
 from eva_report.detection_demo import writing_predictions
 
-CONFIG = "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
 SIZE = {"height": 40, "width": 60}
 CATEGORIES = (Category(3, "cat"), Category(7, "dog"))
 pytestmark = [
@@ -98,19 +92,6 @@ def test_predictions_file_is_a_coco_file(tmp_path, capsys):
     assert coded.anns == {key: coco.anns[key] for key in (1, 2)}
 
 
-def test_predictions_file_without_images_or_after_an_error(tmp_path):
-    with writing_predictions(tmp_path / "none.json", dict(CATEGORIES)):
-        pass
-    written = json.loads((tmp_path / "none.json").read_text())
-    assert written["annotations"] == written["images"] == []
-    with pytest.raises(KeyError):
-        _fail_within(
-            writing_predictions(tmp_path / "b.json", dict(CATEGORIES)),
-            as_coco(_instances()), file_name="a", **SIZE,
-        )  # fmt: skip
-    assert [path.name for path in tmp_path.iterdir()] == ["none.json"]
-
-
 # --- what it says ---
 
 
@@ -152,116 +133,7 @@ def test_it_says_what_it_found(tmp_path, write_video, capsys):
     assert nothing.asked == 4
 
 
-def test_a_camera_is_recorded(tmp_path, monkeypatch, capsys):
-    pattern = functools.partial(
-        CameraReader, "testsrc=size=64x48:rate=10:duration=0.2", kind="lavfi"
-    )
-    monkeypatch.setattr("eva_report.demos.CameraReader", lambda device: pattern())
-    job = Job(Path("/dev/video0"), "camera-0.mp4", (tmp_path / "camera-0.mp4",))
-    assert detect_jobs(Finds(), [job], tmp_path) == []
-    assert capsys.readouterr().out == (
-        "camera-0.mp4: 2 frames: 2 cat, 2 dog\n"
-        f"output   {tmp_path} (pictures, videos and predictions.json)\n"
-    )
-    assert len(list(VideoReader(tmp_path / "camera-0.mp4"))) == 2
-
-
 # --- the program ---
-
-
-@pytest.fixture(scope="module")
-def weights(make_tiny_detector, tmp_path_factory):
-    file = tmp_path_factory.mktemp("weights") / "tiny.pth"
-    torch.manual_seed(0)
-    torch.save({"model": make_tiny_detector().state_dict()}, file)
-    return file
-
-
-@pytest.fixture
-def run_demo(start, repository, tiny_overrides, weights):
-    """Function: start the demo with the tiny detector; it finds something everywhere."""
-
-    def run(*arguments, wait=True):
-        always = ("--config-file", str(repository / CONFIG), "--weights", str(weights))
-        threshold = ("--score-threshold", "0.08", "--device", "cpu")
-        process = start(
-            str(repository / "detection/demo.py"), *always, *threshold, *map(str, arguments),
-            "--opts", *tiny_overrides,
-        )  # fmt: skip
-        return process.wait(100), process.log.read_text(errors="replace")
-
-    return run
-
-
-def test_whole_run(run_demo, demo_data, tmp_path, write_video):
-    """Good and bad inputs; then the same again, refused and with --overwrite."""
-    scenes = sorted((demo_data / "digit_scenes/coco/val").iterdir())
-    folder = tmp_path / "in"
-    _touch(folder, "broken.jpg", "sub/scene.jpg")
-    (folder / "sub/scene.jpg").write_bytes(scenes[0].read_bytes())
-    Image.fromarray(np.zeros((20, 300, 3), np.uint8)).save(folder / "wide.bmp")
-    write_video(folder / "film.mp4", 3, range(3))
-    (folder / "broken.mp4").write_bytes(b"none" * 100)
-    output = tmp_path / "out"
-    arguments = (folder, tmp_path / "missing.png", "--output", output)
-    code, text = run_demo(*arguments)
-    assert code == 1, text
-    last = text[text.index("not everything could be read") :]
-    for name in ("broken.jpg", "broken.mp4", "missing.png"):
-        assert name in last
-    assert "Traceback" not in text
-    assert "\nsub/scene.jpg: " in text
-    assert "\n2 images and 1 video (3 frames): " in text
-    assert f"\noutput   {output}" in text
-    assert not re.search(r"^(INFO|usage)", text, re.MULTILINE)
-    written = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
-    assert written == {"sub/scene.jpg", "wide.bmp.png", "film.mp4", "predictions.json"}
-    with Image.open(output / "wide.bmp.png") as picture:
-        assert picture.size == (600, 40)
-    film = VideoReader(output / "film.mp4")
-    assert len(list(film)) == 3
-    found = json.loads((output / "predictions.json").read_text())
-    assert [image["file_name"] for image in found["images"]] == [
-        *["film.mp4"] * 3,
-        "sub/scene.jpg",
-        "wide.bmp",
-    ]
-    assert [image.get("frame") for image in found["images"]] == [0, 1, 2, None, None]
-    assert [category["name"] for category in found["categories"]] == list("0123456789")
-    assert found["annotations"]
-    assert all(annotation["score"] >= 0.08 for annotation in found["annotations"])
-
-    before = (output / "predictions.json").stat().st_mtime_ns
-    code, text = run_demo(*arguments)
-    assert code == 2
-    assert "is there already: give --overwrite" in text
-    assert (output / "predictions.json").stat().st_mtime_ns == before
-    twice = (scenes[1], demo_data / "digit_scenes/coco/val/00000[2].jpg")
-    code, text = run_demo(*twice, "--output", output, "--overwrite")
-    assert code == 0, text
-    assert len(json.loads((output / "predictions.json").read_text())["images"]) == 1
-
-
-def test_weights_that_are_not_there(run_demo, demo_data, tmp_path):
-    scene = next((demo_data / "digit_scenes/coco/val").iterdir())
-    code, text = run_demo(scene, "--output", tmp_path / "out", "--weights", "nowhere.pth")
-    assert code == 2
-    assert text.startswith("demo.py: error: there is no file 'nowhere.pth'")
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("option", "message"),
-    [
-        *((f"--score-threshold={text}", "--score-threshold") for text in ("1.5", "-0.1", "much")),
-    ],
-)
-def test_numbers_are_checked(option, message, capsys):
-    arguments = ["a.jpg", "--config-file", "c.py", "--weights", "w", "--output", "o"]
-    with pytest.raises(SystemExit) as stopped:
-        command_line.demo([*arguments, option])
-    assert stopped.value.code == 2
-    assert message in capsys.readouterr().err
 
 
 def test_the_weights_of_a_run_and_its_config(tmp_path, capsys):

@@ -20,19 +20,6 @@ pytestmark = [
 ]
 
 
-def test_a_used_folder_is_refused_and_left_as_it_is(run_here, tmp_path):
-    run = tmp_path / "run"
-    assert run_here(run, "train.max_iter=2") == 0
-    files = {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
-    sentence = run_here(run, "train.max_iter=4")
-    assert sentence.startswith(
-        f"train_net.py: {run} has a run that reached model_final.pth: continue it with --resume"
-    )
-    assert {path: path.read_bytes() for path in files} == files
-    assert run_here(run, "--resume", "train.max_iter=4") == 0
-    assert [entry["iteration"] for entry in read_metrics(run)] == [0, 1, 2, 3]
-
-
 @pytest.mark.parametrize("earlier", [None, "notes.txt"])
 def test_a_refused_run_leaves_nothing(run_here, tmp_path, earlier):
     if earlier:
@@ -117,21 +104,6 @@ def test_a_full_disk_is_one_sentence_and_the_checkpoint_before_intact(
         "model_0000000.pth",
         "model_0000001.pth",
     ]
-
-
-def test_a_folder_that_is_deleted_in_the_run(run_here, tmp_path, monkeypatch):
-    run = tmp_path / "run"
-    step = train_module.DetectionTrainer.run_step
-
-    def deleting(trainer):
-        if trainer.iter == 1:
-            run.rename(tmp_path / "elsewhere")
-        step(trainer)
-
-    monkeypatch.setattr(train_module.DetectionTrainer, "run_step", deleting)
-    sentence = run_here(run, "train.max_iter=5", "train.checkpointer.period=1")
-    assert "model_0000001.pth cannot be written: No such file or directory" in sentence
-    assert (tmp_path / "elsewhere" / "model_0000000.pth").exists()
 
 
 @pytest.mark.parametrize(("period", "saved"), [(9, "nothing is"), (1, "iteration 2 is")])

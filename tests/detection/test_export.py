@@ -9,7 +9,6 @@ from torch import nn
 from eva_detection import command_line
 from eva_detection.inference import export
 from eva_detection.model.backbone import EVAViTDet
-from eva_runs import exported
 
 CONFIG = "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
@@ -170,14 +169,6 @@ def test_wrong_overrides(run_export, tmp_path, capsys):
         run_export(opts=["trian.x=3"])
     assert "trian.x" in capsys.readouterr().err
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-
-
-def test_onnx_without_its_packages(run_export, monkeypatch, capsys):
-    monkeypatch.setattr(exported, "ONNX_PACKAGES", ("torch", "no_such_package"))
-    with pytest.raises(SystemExit):
-        run_export("--format", "onnx", "--output", "a.onnx")
-    message = capsys.readouterr().err
-    assert "ONNX needs no_such_package: install the extra" in message
 
 
 def test_a_file_that_differs_is_deleted(tiny_detector, tmp_path, monkeypatch):

@@ -17,47 +17,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning"),
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning"),
 ]
-CONFIG = "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
-STEPS = 12
-
-# Stands in for train_net.py: something happens in one step, and an evaluation draws numbers only.
-PROGRAM = """
-import os, random, signal
-import numpy as np
-import torch
-from detectron2.modeling import GeneralizedRCNN
-from detectron2.utils import comm
-from eva_detection import command_line
-from eva_detection.training import train, trainer
-
-run_step, forward = trainer.DetectionTrainer.run_step, GeneralizedRCNN.forward
-
-def evaluate(test_set, model, **_):
-    random.random(), np.random.rand(), torch.rand(3)
-    return {{}}
-
-def with_accident(self):
-    accident(self.iter)
-    run_step(self)
-
-def accident(iteration):
-    {accident}
-
-train.evaluate = evaluate
-trainer.DetectionTrainer.run_step = with_accident
-if __name__ == "__main__":
-    command_line.train()
-"""
-KILLED = "if iteration == 7: os.kill(os.getpid(), signal.SIGKILL)"
-# as a batch system does it: all processes of the job, the loader's workers as well
-STOPPED = "if iteration == 6: os.killpg(os.getpgid(0), signal.SIGTERM)"
-# to the process that the user sees, which only waits for the others
-PARENT_STOPPED = "if iteration == 2 and comm.get_rank() == 1: os.kill(os.getppid(), signal.SIGUSR1)"
-NOT_A_NUMBER = """if comm.get_rank() == 1:
-        def broken(self, batch):
-            losses = forward(self, batch)
-            return losses | {"loss_mask": losses["loss_mask"] * float("nan")}
-        GeneralizedRCNN.forward = broken"""
 
 
 @pytest.fixture(autouse=True)
@@ -68,94 +27,8 @@ def _default_signals():
         signal.signal(number, signal.SIG_DFL)
 
 
-@pytest.fixture
-def start_run(start, repository, tiny_overrides, tmp_path):
-    """Function: start training into a folder, with an accident."""
-
-    def start_training(name, *arguments, accident="pass"):
-        script = tmp_path / f"train_{name}.py"
-        script.write_text(PROGRAM.format(accident=accident))
-        flags = tuple(text for text in arguments if "=" not in text)
-        values = tuple(text for text in arguments if text not in flags)
-        output = f"train.output_dir={tmp_path / name}"
-        command = (str(script), "--config-file", str(repository / CONFIG), *flags)
-        return start(*command, *tiny_overrides, output, *values)
-
-    return start_training
-
-
-def _losses(run):
-    """Every number of `metrics.json` that is not a time, by iteration."""
-    return {
-        entry["iteration"]: {
-            name: value for name, value in entry.items() if "time" not in name and "eta" not in name
-        }
-        for entry in read_metrics(run)
-    }
-
-
 def _saved(file):
     return torch.load(file, weights_only=True)
-
-
-def test_killed_or_stopped_and_continued_equals_uninterrupted(start_run, finish, tmp_path):
-    """Loss for loss and weight for weight, whatever the number of the loader's workers."""
-    always = (
-        f"train.max_iter={STEPS}",
-        "train.checkpointer.period=5",
-        "train.eval_period=4",
-        "train.seed=-1",  # the seed, too, comes from the checkpoint: here from the first run's
-    )
-    workers = "dataloader.train.num_workers=2"
-    seeded = (*always[:-1], "train.seed=3")
-    whole = start_run("whole", *seeded)
-    killed = start_run("killed", *seeded, accident=KILLED)
-    finish(whole)
-    assert killed.wait(120) == -signal.SIGKILL
-    assert (tmp_path / "killed" / "last_checkpoint").read_text() == "model_0000004.pth"
-    stopped = start_run("stopped", *seeded, workers, accident=STOPPED)
-    text = finish(start_run("killed", "--resume", *always, workers))
-    assert "resume   after iteration 5 of " in text
-    assert stopped.wait(120) == EXIT_RUN_AGAIN, stopped.log.read_text()[-4000:]
-    said = "stopped by SIGTERM: iteration 7 is saved (model_stopped.pth), and"
-    assert said in stopped.log.read_text()
-    assert (tmp_path / "stopped" / "last_checkpoint").read_text() == "model_stopped.pth"
-    assert _saved(tmp_path / "stopped" / "model_stopped.pth")["iteration"] == 6
-    assert max(_losses(tmp_path / "stopped")) == 6, "the last step is not in metrics.json"
-    text = finish(start_run("stopped", "--resume", *always))
-    assert "resume   after iteration 7 of " in text
-
-    expected = _losses(tmp_path / "whole")
-    assert {"total_loss", "loss_mask", "lr", "grad_norm"} <= expected[STEPS - 1].keys()
-    assert len({line["total_loss"] for line in expected.values() if "total_loss" in line}) > 5
-    weights = _saved(tmp_path / "whole" / "model_final.pth")["model"]
-    for name in ("killed", "stopped"):
-        assert _losses(tmp_path / name) == expected, name
-        final = _saved(tmp_path / name / "model_final.pth")["model"]
-        for parameter, value in weights.items():
-            assert torch.equal(final[parameter], value), parameter
-
-
-def test_two_processes_stop_together_for_a_signal_and_for_a_loss(start_run, tmp_path):
-    always = ("--num-gpus", "2", "--dist-url", "auto", "train.max_iter=500", "train.accumulate=2")
-    process = start_run("run", *always, accident=PARENT_STOPPED)
-    assert process.wait(120) == EXIT_RUN_AGAIN, process.log.read_text()[-4000:]
-    run = tmp_path / "run"
-    saved = _saved(run / "model_stopped.pth")
-    assert 2 <= saved["iteration"] < 499
-    assert saved["trainer"]["stream"]["batches"] == 2 * (saved["iteration"] + 1)
-    assert "stopped by " in (run / "log.txt.rank1").read_text()
-
-    process = start_run("run", "--resume", *always, accident=NOT_A_NUMBER)
-    assert process.wait(120) not in (0, EXIT_RUN_AGAIN)
-    for log in ("log.txt", "log.txt.rank1"):
-        text = (run / log).read_text()
-        assert f"infinite or NaN at iteration {saved['iteration'] + 2}, " in text, log
-        report = text.split("before the optimizer's step:")[1].split("\n")[0]
-        assert "process 1:" in report
-        assert "process 0:" not in report
-        assert report.count("/train/") == 2, "one image of each of the two batches"
-    assert (run / "last_checkpoint").read_text() == "model_stopped.pth"
 
 
 @pytest.fixture

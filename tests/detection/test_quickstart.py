@@ -1,6 +1,5 @@
 """The quick start: one folder, one run; an interruption costs what was not saved."""
 
-import os
 import signal
 import sys
 import time
@@ -17,11 +16,6 @@ def test_a_new_folder_is_claimed(tmp_path):
     quickstart._claim(output, ["train.seed=0"])
     quickstart._claim(output, ["train.seed=0"])  # the same command continues
     assert [path.name for path in output.iterdir()] == ["quickstart.json"]
-
-
-def test_an_empty_folder_is_claimed(tmp_path):
-    quickstart._claim(tmp_path, ["train.seed=0"])
-    assert (tmp_path / "quickstart.json").is_file()
 
 
 def test_other_settings_are_refused_once_something_is_saved(tmp_path):
@@ -102,25 +96,6 @@ def test_without_a_checkout_the_steps_are_modules(monkeypatch, tmp_path):
     assert find_recipe("detection", commands[1][commands[1].index("--config-file") + 1]).is_file()
 
 
-def test_a_periodic_evaluation_is_not_the_end(monkeypatch, repository, tmp_path):
-    """Killed after an evaluation in the middle: results.json is there, the training is not done."""
-    run, commands = tmp_path / "run", []
-    quickstart._claim(run, ["train.seed=0", "train.eval_period=100"])
-    (run / "results.json").write_text("{}")
-    (run / "last_checkpoint").write_text("model_0000099.pth")
-
-    def stop_at_the_second_step(command, **options):
-        commands.append(command)
-        return len(commands) - 1
-
-    arguments = ["--output", str(run), "train.eval_period=100"]
-    monkeypatch.setattr(sys, "argv", ["quickstart.py", *arguments])
-    monkeypatch.setattr(quickstart, "run_step", stop_at_the_second_step)
-    with pytest.raises(SystemExit):
-        quickstart.main(repository=repository)
-    assert "--resume" in commands[1]
-
-
 @pytest.fixture
 def begin(start, repository, tiny_overrides, tmp_path):
     """Function: start a tiny quick start (the demo data is complete, made in seconds)."""
@@ -128,34 +103,6 @@ def begin(start, repository, tiny_overrides, tmp_path):
     folders = ("--output", str(tmp_path / "run"), "--datasets", str(tmp_path / "datasets"))
     overrides = (*tiny_overrides, "train.max_iter=30", "train.checkpointer.period=5")
     return lambda: start(program, *folders, *overrides)
-
-
-@pytest.mark.slow  # its trainer's continuation: test_train.py; its steps' ends: below
-def test_killed_and_continued(begin, finish, tmp_path):
-    run = tmp_path / "run"
-    process = begin()
-    for _ in range(240_00):
-        if (run / "last_checkpoint").exists():
-            break
-        assert process.poll() is None, process.log.read_text()
-        time.sleep(0.01)
-    assert not (run / "model_final.pth").exists(), "finished before it could be killed"
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    photographs = {path: path.stat().st_mtime_ns for path in tmp_path.glob("datasets/**/*.jpg")}
-    assert len(photographs) == 2300
-
-    text = finish(begin(), timeout=300)
-    assert "resume   after iteration" in (run / "log.txt").read_text()
-    assert f"report   {run / 'report.html'}" in text
-    assert all(path.stat().st_mtime_ns == at for path, at in photographs.items())
-    made = {"results.json", "metrics.json", "log.txt", "report.html", "model_final.pth"}
-    assert made <= {path.name for path in run.iterdir()}
-    assert "Precision and recall" in (run / "report.html").read_text(encoding="utf-8")
-
-    weights = (run / "model_final.pth").stat().st_mtime_ns
-    assert "has a finished run" in finish(begin(), timeout=300)
-    assert (run / "model_final.pth").stat().st_mtime_ns == weights
 
 
 def _is_running(pid):

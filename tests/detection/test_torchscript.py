@@ -1,9 +1,5 @@
 """TorchScript of complete detectors: by detectron2's own route, and by our export."""
 
-import json
-import subprocess
-import sys
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,7 +10,6 @@ from detectron2.modeling.postprocessing import detector_postprocess
 
 from eva_detection import command_line
 from eva_detection.inference import export
-from eva_detection.inference.predictor import Predictor
 
 CONFIG = "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
 pytestmark = [
@@ -119,49 +114,6 @@ def run_export(repository, tiny_overrides, weights, photo, tmp_path):
         return tmp_path / "new" / "tiny.ts"
 
     return run
-
-
-ALONE = """
-import json, sys
-for name in ("detectron2", "eva_detection", "eva_backbone", "eva_data", "mmcv", "timm"):
-    sys.modules[name] = None
-import torch, torchvision
-facts = {"preparation.json": ""}
-program = torch.jit.load(sys.argv[1], _extra_files=facts)
-image = torch.load(sys.argv[2], weights_only=True)
-names = json.loads(facts["preparation.json"])["outputs"]
-torch.save(dict(zip(names, program(image))), sys.argv[3])
-"""
-
-
-def test_the_command_and_a_program_without_our_packages(
-    run_export, repository, tiny_overrides, weights, photo, tmp_path, caplog
-):
-    caplog.set_level("INFO")
-    file = run_export()
-    assert "pred_masks differs from the model by at most" in caplog.text
-    assert [path.name for path in file.parent.iterdir()] == ["tiny.ts"]
-    facts = {"preparation.json": ""}
-    torch.jit.load(file, _extra_files=facts)
-    facts = json.loads(facts["preparation.json"])
-    assert facts["outputs"] == ["pred_boxes", "pred_classes", "pred_masks", "scores", "image_size"]
-    assert (facts["input_format"], len(facts["class_names"])) == ("RGB", 10)
-    torch.save(photo[1], tmp_path / "image.pt")  # uint8 here, float32 in the trace
-    places = [str(file), str(tmp_path / "image.pt"), str(tmp_path / "found.pt")]
-    subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", ALONE, *places], check=True, cwd=tmp_path, timeout=90
-    )
-    found = torch.load(tmp_path / "found.pt", weights_only=True)
-    predictor = Predictor.from_config(
-        repository / CONFIG, weights=weights, score_threshold=0.0, overrides=tiny_overrides
-    )
-    with torch.no_grad():
-        inputs = [{"image": photo[1]}]
-        expected = predictor.model.inference(inputs, do_postprocess=False)[0]
-    scores = found["scores"].sort(descending=True).values
-    torch.testing.assert_close(
-        scores, expected.scores.sort(descending=True).values, atol=5e-4, rtol=0
-    )
 
 
 @pytest.mark.parametrize(

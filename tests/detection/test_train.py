@@ -1,10 +1,6 @@
 """Training and evaluation end to end: as programs, killed and continued, in two processes."""
 
 import json
-import os
-import random
-import signal
-import time
 
 import pytest
 import torch
@@ -37,95 +33,6 @@ if __name__ == "__main__":
 
 def _read(path):
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _wait_for(path, process, seconds=60):
-    for _ in range(seconds * 100):
-        if path.exists():
-            return
-        assert process.poll() is None, process.log.read_text()
-        time.sleep(0.01)
-    raise AssertionError(f"{path} did not appear")
-
-
-def _check_terminal(text, *lines):
-    """What a run prints is little, and of it these lines, in this order."""
-    printed = text.splitlines()
-    assert len(printed) <= 20, text
-    assert not [line for line in printed if "detectron2" in line or "\x1b" in line or "[" in line]
-    places = [next(i for i, line in enumerate(printed) if line.startswith(one)) for one in lines]
-    assert places == sorted(places), text
-    assert [line.split()[0] for line in printed if line.startswith(("box ", "mask "))] == [
-        "box",
-        "mask",
-    ]
-    assert "python detection/demo.py " in printed[-1]
-
-
-def test_killed_continued_finished_and_evaluated(train_net, finish, tmp_path):
-    """One story, as it happens to users; every step needs the one before."""
-    run, steps = tmp_path / "run", 40
-    always = ("train.checkpointer.period=10", f"train.max_iter={steps}")
-    process = train_net(run, "--resume", *always)  # nothing to resume yet: starts
-    _wait_for(run / "last_checkpoint", process)
-    time.sleep(random.uniform(0, 0.4))
-    assert process.poll() is None, "finished before it could be killed"
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (run / "model_final.pth").exists()
-    reached = int((run / "last_checkpoint").read_text()[len("model_") : -len(".pth")]) + 1
-    assert reached >= 10
-
-    text = finish(train_net(run, "--resume", *always))
-    assert f"resume   after iteration {reached} of {steps} (model_" in text
-    weights = f"weights  {run}/model_final.pth"
-    _check_terminal(
-        text, "train demo/", "data     train: 16 images, ", f"output   {run} (", weights
-    )
-    log = (run / "log.txt").read_text()
-    assert "\x1b" not in log
-    assert "Environment info:" in log
-    assert "total_loss:" in log
-    assert "resume   after iteration" in (run / "log.txt").read_text()
-    assert [entry["iteration"] for entry in read_metrics(run)] == list(range(steps + 1))
-    logged = read_metrics(run)[steps - 1]
-    assert 0 < logged["total_loss"] < 100
-    assert logged["lr"] < 2e-3
-    last = torch.load(run / "model_final.pth", weights_only=True)
-    assert last["iteration"] == steps - 1
-    assert last["trainer"]["optimizer"]["state"][0]["step"] == steps
-    results = _read(run / "results.json")
-    assert results.keys() == {"bbox", "segm"}
-    predictions = _read(run / "inference" / "coco_instances_results.json")
-    assert predictions, "an evaluation of nothing would prove nothing"
-
-    again = tmp_path / "again"
-    weights = f"train.init_checkpoint={run / 'model_final.pth'}"
-    text = finish(train_net(again, "--eval-only", weights))
-    _check_terminal(text, "evaluate demo/", "data     val: 6 images, ", f"output   {again} (")
-    assert _read(again / "results.json") == results
-    assert _read(again / "inference" / "coco_instances_results.json") == predictions
-    assert not (again / "last_checkpoint").exists()
-
-
-def test_evaluation_without_weights_is_refused(train_net, tmp_path):
-    process = train_net(tmp_path / "run", "--eval-only")
-    assert process.wait(60) != 0
-    text = process.log.read_text()
-    assert "train_net.py: evaluation needs weights: set train.init_checkpoint" in text
-    assert "Traceback" not in text
-
-
-def test_stock_trainer_runs_the_same_config(start, finish, repository, tiny_overrides, tmp_path):
-    output = f"train.output_dir={tmp_path / 'run'}"
-    program = ("-m", "detectron2_tools.lazyconfig_train_net", "--config-file")
-    process = start(*program, str(repository / CONFIG), *tiny_overrides, output, "train.max_iter=2")
-    text = finish(process)
-    assert "Evaluation results for segm" in text
-    saved = torch.load(tmp_path / "run" / "model_final.pth", weights_only=True)
-    assert saved["iteration"] == 1
-    assert saved["trainer"]["optimizer"]["state"][0]["step"] == 2
-    assert "grad_scaler" not in saved["trainer"]
 
 
 def test_two_processes_end_with_one_set_of_weights(

@@ -14,7 +14,7 @@ from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 from eva_backbone import get_vit_lr_decay_rate
-from eva_detection.config.recipes import set_image_size, stock_config
+from eva_detection.config.recipes import stock_config
 from eva_detection.model.backbone import EVAViTDet, add_eva_config
 from eva_detection.model.rcnn import EVARCNN
 from eva_detection.training.optimizer import build_adamw
@@ -112,32 +112,6 @@ def test_the_lazy_config_trains_and_detects(load_config):
         (found,) = model.eval()([{"image": torch.rand(3, 100, 128) * 255}])
     assert len(found["instances"]) > 0
     assert found["instances"].pred_masks.shape[1:] == (100, 128)
-
-
-def test_the_stock_program_trains_the_lazy_config(
-    load_config, registered_demo_data, own_logging, tmp_path
-):
-    """detectron2's own `lazyconfig_train_net`, the loop and the checkpointer."""
-    from detectron2_tools import lazyconfig_train_net as stock
-
-    cfg = load_config(
-        LAZY,
-        *TINY_LAZY,
-        *("train.device=cpu", "train.amp.enabled=False", "train.max_iter=2"),
-        "lr_multiplier.scheduler.milestones=[1]",
-        *("train.init_checkpoint=", f"train.output_dir={tmp_path}", "train.eval_period=0"),
-        *("dataloader.train.dataset.names=digit_scenes_train", "dataloader.train.num_workers=0"),
-        *(
-            "dataloader.train.total_batch_size=2",
-            "dataloader.train.mapper.instance_mask_format=bitmask",
-        ),
-    )
-    set_image_size(cfg.model, cfg.dataloader, 128)
-    del cfg.dataloader.evaluator
-    args = stock.default_argument_parser().parse_args([])
-    stock.do_train(args, cfg)
-    saved = torch.load(tmp_path / "model_final.pth", weights_only=True)
-    assert "backbone.net.blocks.1.attn.q_bias" in saved["model"]
 
 
 def test_three_lines_register_what_the_yacs_file_names(run_started, tmp_path):

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from eva_backbone.recording import OPERATORS
 from eva_backbone.rel_pos import axis_embeddings, decomposed_attention
-from eva_detection.model.flops import count_attention
+from eva_detection.model.backbone import count_attention
 
 ATTENTION = "scaled_dot_product_attention"
 # depth 4, width 32, two heads; windows of 4 x 4 in blocks 0 and 2, the map has 8 x 6 patches

@@ -114,14 +114,9 @@ def load_config_file(file: str | os.PathLike[str]) -> DictConfig:
 def is_yacs(file: str | os.PathLike[str]) -> bool:
     """Return whether a file is a config of yacs, whose sections are in capitals."""
     path = Path(file)
-    if path.suffix not in (".yaml", ".yml"):
-        return False
-    try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return False
-    names = node.value if isinstance(node, yaml.MappingNode) else []
-    return any(name.value in _YACS for name, _ in names if isinstance(name, yaml.ScalarNode))
+    sections = re.compile(rf"^({'|'.join(_YACS)}):", re.MULTILINE)
+    yaml_file = path.suffix in (".yaml", ".yml")
+    return yaml_file and bool(sections.search(path.read_text(encoding="utf-8", errors="replace")))
 
 
 def apply_overrides(cfg: DictConfig, overrides: Iterable[str]) -> None:

@@ -36,18 +36,7 @@ _OPEN = ("test.aug", "train.checkpointer", "train.ddp")
 
 
 def load_config(args: argparse.Namespace) -> tuple[DictConfig, list[str]]:
-    """Load the config of a command line with own data and overrides, and check it.
-
-    Args:
-        args: The command line, from `command_line.parse`. A recipe that it names is replaced by the
-            path of that recipe.
-
-    Returns:
-        The config, and what to log of it.
-
-    Raises:
-        ValueError: If it cannot work.
-    """
+    """Load the config of a command line with own data and overrides, and check it."""
     args.config_file = str(require_recipe(args))
     try:
         cfg = load_config_file(args.config_file)
@@ -79,17 +68,7 @@ def load_recipe(config_file: str | os.PathLike[str], overrides: Iterable[str] = 
 
 
 def check_names(cfg: DictConfig, overrides: Iterable[str]) -> None:
-    """Refuse overrides that LazyConfig would accept and nothing would read.
-
-    Below a class or function (`_target_`) that refuses them itself when it is called.
-
-    Args:
-        cfg: The config before the overrides.
-        overrides: `key=value` strings of the command line.
-
-    Raises:
-        ValueError: For an unknown key, with the closest known ones.
-    """
+    """Refuse overrides that LazyConfig would accept and nothing would read."""
     for text in overrides:
         key, path = text.partition("=")[0].lstrip("+"), ""
         for name in key.split("."):
@@ -105,17 +84,7 @@ def check_names(cfg: DictConfig, overrides: Iterable[str]) -> None:
 
 
 def check_config(cfg: DictConfig, *, trains: bool, processes: int = 1) -> None:
-    """Refuse what would fail after hours, or never, and give wrong numbers.
-
-    Args:
-        cfg: The config with its overrides.
-        trains: False for an evaluation, which reads fewer settings.
-        processes: Number of processes of the run.
-
-    Raises:
-        ValueError: For the first thing that is wrong.
-        FileNotFoundError: If the files of a registered dataset are not there.
-    """
+    """Refuse what would fail after hours, or never, and give wrong numbers."""
     if not cfg.train.output_dir or "://" in cfg.train.output_dir:
         raise ValueError(f"train.output_dir={cfg.train.output_dir!r} must be a local folder")
     check_classes(cfg)
@@ -165,15 +134,7 @@ def check_compression(train: DictConfig) -> None:
 
 
 def check_schedule(multiplier: Any, max_iter: int) -> None:
-    """Refuse a learning-rate schedule that fails in the middle, or is not finite.
-
-    Args:
-        multiplier: What `lr_multiplier` describes.
-        max_iter: Iterations of the run.
-
-    Raises:
-        ValueError: With the place of the first failure.
-    """
+    """Refuse a learning-rate schedule that fails in the middle, or is not finite."""
     if not isinstance(multiplier, ParamScheduler) or max_iter < 1:
         raise ValueError(f"lr_multiplier {multiplier!r} is no schedule for {max_iter} iterations")
     for step in sorted({*range(0, max_iter, max(1, max_iter // 100)), max_iter - 1}):

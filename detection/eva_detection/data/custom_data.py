@@ -80,12 +80,7 @@ def records_of(dataset: Any) -> Sequence[Mapping[str, Any]]:
 
 
 def describe_data(node: Any, records: Sequence[Mapping[str, Any]]) -> str:
-    """Describe a dataset in one line: numbers of images, objects, classes, and its file.
-
-    Args:
-        node: Node of the config that builds it.
-        records: What it built, in detectron2's format.
-    """
+    """Describe a dataset in one line: numbers of images, objects, classes, and its file."""
     objects = sum(len(one.get("annotations", ())) for one in records)
     counts = [f"{len(records):,} images"]
     if objects:
@@ -127,20 +122,7 @@ def image_folder(node: Any) -> str | None:
 
 
 def check_files(records: Iterable[Mapping[str, Any]], *, part: str, allowed: int = 0) -> list[str]:
-    """Look once at every image file of a dataset, before hours are spent on the rest.
-
-    Args:
-        records: In detectron2's format.
-        part: What they are for, "training" or "evaluation".
-        allowed: Files that may be missing or empty, as `train.max_bad_images` replaces them.
-
-    Returns:
-        What is wrong with which file, as far as it is allowed.
-
-    Raises:
-        ValueError: If more files are missing or empty, or one is a pipe or device, whose reader
-            would wait forever.
-    """
+    """Look once at every image file of a dataset, before hours are spent on the rest."""
     named = [(str(one["file_name"]), one.get("image_id")) for one in records if "file_name" in one]
     groups = [named[start : start + _AT_ONCE] for start in range(0, len(named), _AT_ONCE)]
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -174,15 +156,7 @@ def _problem(name: str) -> str:
 
 
 def check_labels(records: Iterable[Mapping[str, Any]], classes: int) -> None:
-    """Refuse objects of a class that the detector does not have.
-
-    Args:
-        records: In detectron2's format.
-        classes: Number of classes of the detector.
-
-    Raises:
-        ValueError: With the first such object's image.
-    """
+    """Refuse objects of a class that the detector does not have."""
     for record in records:
         for one in record.get("annotations", ()):
             if not 0 <= one["category_id"] < classes:

@@ -96,11 +96,7 @@ class TestSet:
         return "evaluator" in self.cfg.dataloader
 
     def check(self) -> None:
-        """Look at every image, once on each machine.
-
-        Raises:
-            ValueError: If the dataset cannot be built, or images are missing.
-        """
+        """Look at every image, once on each machine."""
         node = self.cfg.dataloader.get("test")
         if self.is_scored and _looks_at_files() and "dataset" in (node or ()):
             _ = self.evaluator, self._dataset
@@ -121,11 +117,7 @@ class TestSet:
 
     @functools.cached_property
     def labels(self) -> Mapping[str, Any]:
-        """The labels in COCO's format: those of the evaluator, or else of the first file.
-
-        Raises:
-            ValueError: If there is no such file.
-        """
+        """The labels in COCO's format: those of the evaluator, or else of the first file."""
         if hasattr(self.evaluator, "labels"):
             return cast("Mapping[str, Any]", self.evaluator.labels())
         files = annotation_files(self.cfg.dataloader.test.dataset)
@@ -162,12 +154,7 @@ class TestSet:
 
 
 def choose_seed(cfg: DictConfig, saved: Mapping[str, int]) -> int:
-    """Choose the seed of a run, which its processes agree on; the same call on all.
-
-    Args:
-        cfg: The config; `train.seed` is used.
-        saved: `TrainStream.state_dict` of the checkpoint; empty without one.
-    """
+    """Choose the seed of a run, which its processes agree on; the same call on all."""
     configured = cfg.train.get("seed", -1)
     seed = configured if configured is not None and configured >= 0 else comm.shared_random_seed()
     if saved and configured is not None and 0 <= configured != saved["seed"]:
@@ -180,20 +167,7 @@ def choose_seed(cfg: DictConfig, saved: Mapping[str, int]) -> int:
 
 
 def read_training_set(test_set: TestSet, seed: int) -> Any:
-    """Read the training set and check its files, which may fail on one machine alone.
-
-    Args:
-        test_set: The test set of the run, whose config and own data are used; its `training` is
-            set.
-        seed: Seed of the run; random generators are seeded with it.
-
-    Returns:
-        The dataset; None for loaders other than detectron2's, which read their own.
-
-    Raises:
-        ValueError: If it cannot be built, too many images are missing, or an object is of a class
-            that the detector does not have.
-    """
+    """Read the training set and check its files, which may fail on one machine alone."""
     cfg, node = test_set.cfg, test_set.cfg.dataloader.train
     seed_all(seed, SAMPLER)  # samplers without a seed of their own draw one when they are built
     if _target(node) is not build_detection_train_loader:
@@ -226,20 +200,7 @@ def _build_dataset(node: DictConfig, name: str, own: DetectionData) -> Any:
 def build_training_loader(
     cfg: DictConfig, dataset: Any, saved: Mapping[str, int], *, seed: int, batches: int
 ) -> Any:
-    """Build the training loader, from the place in the data where a checkpoint ends.
-
-    Samplers without a seed wait for all processes to agree on one.
-
-    Args:
-        cfg: The config; `dataloader.train` and `train` are used.
-        dataset: What `read_training_set` returned.
-        saved: `TrainStream.state_dict` of the checkpoint; empty without one.
-        seed: Seed of the run.
-        batches: Batches that this process has seen, if `saved` does not have it.
-
-    Raises:
-        ValueError: If it cannot be built.
-    """
+    """Build the training loader, from the place in the data where a checkpoint ends."""
     node = cfg.dataloader.train
     if _target(node) is not build_detection_train_loader:
         logger.warning(

@@ -71,15 +71,7 @@ def dataset_root() -> Path:
 
 
 def require_data(names: Iterable[str]) -> None:
-    """Refuse registered data sets whose files are not there, before anything is built.
-
-    Args:
-        names: Names of data sets; those that are not known here are left to detectron2.
-
-    Raises:
-        FileNotFoundError: For the first file or folder that is missing, with where it was looked
-            for and what makes it.
-    """
+    """Refuse registered data sets whose files are not there, before anything is built."""
     root, places = dataset_root(), COCO_STYLE | LVIS_STYLE | BUILTIN
     if "://" in os.environ.get(ROOT_VARIABLE, ""):  # detectron2 can read other places than files
         return

@@ -119,12 +119,7 @@ class _MappedDataset(Dataset[Any]):
 
 
 def describe_unreadable(unreadable: dict[str, str], *, allowed: int) -> str:
-    """Format the message of an `UnreadableImagesError`.
-
-    Args:
-        unreadable: Error of each file.
-        allowed: Value of `train.max_bad_images`.
-    """
+    """Format the message of an `UnreadableImagesError`."""
     lines = "".join(f"\n  {name}: {error}" for name, error in unreadable.items())
     return (
         f"{len(unreadable)} training images cannot be read, train.max_bad_images={allowed}; repair "

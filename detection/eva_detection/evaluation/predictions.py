@@ -22,13 +22,7 @@ def _file(folder: Path, name: str, rank: int) -> Path:
 
 
 class PredictionWriter:
-    """Appends the predictions of one process to its file, which starts empty.
-
-    Args:
-        folder: Folder to write in; the same for all processes.
-        name: Name of the evaluation, such as the data set's.
-        rank: Number of the process.
-    """
+    """Appends the predictions of one process to its file, which starts empty."""
 
     def __init__(self, folder: Path, name: str, *, rank: int):
         self._file = _file(folder, name, rank)
@@ -121,17 +115,7 @@ def _wait_for(path: Path) -> None:
 def cap_per_class(
     images: Callable[[], Iterable[list[Detection]]], limit: int
 ) -> Iterator[list[Detection]]:
-    """Keep the highest scores of each class over the entire set (arXiv 2102.01066).
-
-    Only scores are held in memory.
-
-    Args:
-        images: Function that starts reading the detections of each image; called twice.
-        limit: Number to keep.
-
-    Returns:
-        Detections of each image; of equal scores the first ones.
-    """
+    """Keep the highest scores of each class over the entire set (arXiv 2102.01066)."""
     scores: dict[int, array[float]] = defaultdict(lambda: array("d"))
     for image in images():
         for one in image:

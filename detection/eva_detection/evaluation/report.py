@@ -238,17 +238,7 @@ def read_results(run: Path) -> dict[str, dict[str, float | None]]:
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """Read detectron2's `metrics.json` (one JSON object a line), in order of iterations.
-
-    A run that was interrupted and continued has written some iterations twice; the later line
-    counts.
-
-    Args:
-        run: Folder of the run; of an evaluation alone it has no such file.
-
-    Returns:
-        One dict a logged iteration.
-    """
+    """Read detectron2's `metrics.json` (one JSON object a line), in order of iterations."""
     file = run / "metrics.json"
     if not file.exists():
         return []

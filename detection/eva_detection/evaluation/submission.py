@@ -181,17 +181,7 @@ def _unpacked(file: Path) -> bytes:
 def prepare(
     entries: Sequence[Detection], task: str, server: Server, *, budget: int
 ) -> tuple[list[bytes], list[str]]:
-    """Choose, round and order the entries of one file.
-
-    Args:
-        entries: Valid predictions.
-        task: "bbox" or "segm".
-        server: Server that takes the file.
-        budget: Bytes that the JSON may have.
-
-    Returns:
-        The entries as JSON, by image and falling score, and a line for each kind of omission.
-    """
+    """Choose, round and order the entries of one file."""
     groups: dict[Any, list[Detection]] = defaultdict(list)
     for entry in entries:
         groups[server.group(entry)].append(entry)

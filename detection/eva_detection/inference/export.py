@@ -68,21 +68,7 @@ def export_from_config(args: argparse.Namespace) -> dict[str, float]:
 def load_backbone(
     config_file: str | os.PathLike[str], weights: str, *, overrides: Sequence[str] = ()
 ) -> tuple[EVAViTDet, dict[str, Any]]:
-    """Build a recipe's backbone with weights, for inference.
-
-    Args:
-        config_file: The recipe.
-        weights: Name of an official file, or path, of a backbone or a complete detector.
-        overrides: Config values as on the command line.
-
-    Returns:
-        The backbone in eval mode, and what a caller must know to prepare its input.
-
-    Raises:
-        ValueError: If there are no weights or they do not fit, there is no such recipe, or nothing
-            reads an override.
-        FileNotFoundError: If there is no such file.
-    """
+    """Build a recipe's backbone with weights, for inference."""
     detector = build(load_recipe(config_file, overrides).model, "model")
     report = load_initial_weights(detector, weights)
     if report is None:

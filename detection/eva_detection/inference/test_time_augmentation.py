@@ -188,19 +188,7 @@ class EVARCNNWithTTA(nn.Module):
     def inference(
         self, batched_inputs: Sequence[dict[str, Any]], *, do_postprocess: bool = True
     ) -> list[Any]:
-        """Detect, with the interface of `GeneralizedRCNN.inference`.
-
-        Args:
-            batched_inputs: Inputs as for `forward`.
-            do_postprocess: Whether masks are pasted into images.
-
-        Returns:
-            As `forward`; without postprocessing one `Instances` an image, whose `pred_masks` are
-            (n, 1, M, M).
-
-        Raises:
-            RuntimeError: In training mode.
-        """
+        """Detect, with the interface of `GeneralizedRCNN.inference`."""
         if self.training:
             raise RuntimeError("test-time augmentation is for inference: call eval() first")
         if do_postprocess:

@@ -16,14 +16,22 @@ from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone import BACKBONE_REGISTRY, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+from fvcore.nn.flop_count import _DEFAULT_SUPPORTED_OPS
 from torch import Tensor
 
 from eva_backbone import SimpleFeaturePyramid, VisionTransformer, build_vit
 from eva_backbone.layer_decay import freeze_layers
-from eva_backbone.recording import is_traced
-from eva_detection.model.flops import count_attention
+from eva_backbone.recording import OPERATORS, is_traced
 
 logger = logging.getLogger(__name__)
+
+
+def count_attention() -> None:
+    """Let fvcore count attention, in detectron2's tool too; an entry of its own stays."""
+    for name, handle in OPERATORS.items():
+        _DEFAULT_SUPPORTED_OPS.setdefault(name, handle)
+
+
 count_attention()
 
 

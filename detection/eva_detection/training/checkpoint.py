@@ -64,18 +64,7 @@ class RunCheckpointer(DetectionCheckpointer):
         return str(last_checkpoint(Path(self.save_dir)) or "")
 
     def read(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        """Read the last checkpoint of the run and check everything in it; nothing is changed.
-
-        Args:
-            optimizer: The optimizer that its state must fit.
-
-        Returns:
-            Its content for `restore`, mostly left on the disk until it is used.
-
-        Raises:
-            ValueError: If it is damaged or of another model or optimizer; the message names the
-                newest checkpoint beside it that is complete.
-        """
+        """Read the last checkpoint of the run and check everything in it; nothing is changed."""
         file = Path(self.get_checkpoint_file())
         try:
             content = self._checked(file, optimizer)

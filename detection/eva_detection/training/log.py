@@ -178,15 +178,7 @@ def _name(task: str) -> str:
 
 
 def close(test_set: TestSet, *, trains: bool, began: float | None, recipe: str) -> None:
-    """Write the report and say what came out; the other processes do not wait for it.
-
-    Args:
-        test_set: The test set of the run, with its config.
-        trains: Whether it was a training.
-        began: Time of `time.monotonic` at its start; None for a training that was finished
-            before, whose report is written only if it has none.
-        recipe: Path of the recipe.
-    """
+    """Write the report and say what came out; the other processes do not wait for it."""
     if not comm.is_main_process():
         return
     cfg = test_set.cfg

@@ -42,15 +42,7 @@ class Evaluations:
         self._numbers = itertools.count()
 
     def __call__(self) -> dict[str, Any]:
-        """Evaluate.
-
-        Returns:
-            What `evaluate` returned.
-
-        Raises:
-            OtherProcessError: A RuntimeError, on the other processes, if the main one failed.
-            SystemExit: With `EXIT_RUN_AGAIN`, on all processes, if a signal ended the main one.
-        """
+        """Evaluate."""
         if comm.get_world_size() == 1:
             return self._evaluate()
         world = torch.distributed.group.WORLD
