@@ -2,7 +2,7 @@
 
 import sys
 
-from eva_command.joint import convert as main
+from eva_command.convert import main
 
 if __name__ == "__main__":
     sys.exit(main())

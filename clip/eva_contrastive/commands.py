@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eva_backbone.checkpoints.registry import resolve_source
+from eva_backbone.checkpoints.run_folders import weights_of_run
 from eva_contrastive.config import (
     EXPORT_TOLERANCES,
     EXPORTED_FILES,
@@ -34,7 +35,6 @@ from eva_data.inputs import Job, Plan, plan_jobs
 from eva_data.labelled_videos.lists import UCF101_SPLITS
 from eva_data.video.source import BACKENDS
 from eva_engine.commands import training
-from eva_engine.commands.convert import find_source
 from eva_engine.commands.extraction import Extraction, Kind
 from eva_engine.commands.options import (
     add_arguments,
@@ -426,10 +426,10 @@ def _parse_interpolate(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _interpolate(options: argparse.Namespace) -> int:
-    sources = {
-        "start": find_source(options.start, ema=False),
-        "end": find_source(options.end, ema=options.ema),
-    }
+    if options.ema and not Path(options.end).is_dir():
+        raise ValueError(f"--ema is for the folder of a run, which {options.end} is not")
+    end = weights_of_run(Path(options.end), ema=True) if options.ema else None
+    sources = {"start": resolve_source(options.start), "end": end or resolve_source(options.end)}
     make_folder(options.output)
     options.files = [options.output / f"share_{share:g}.safetensors" for share in options.share]
     check_outputs(options.files, overwrite=options.overwrite, inputs=sources)

@@ -35,23 +35,3 @@ def extract(arguments: Sequence[str] | None = None) -> int | None:
     main = extraction_command("tools/extract_features.py", kinds, about=_EXTRACT)
     main(arguments)
     return None
-
-
-def convert(arguments: Sequence[str] | None = None) -> int:
-    """Convert a checkpoint for another project: `eva convert`.
-
-    Args:
-        arguments: Arguments in place of those of the process.
-
-    Returns:
-        The exit code, see `eva_engine.commands.convert`.
-    """
-    from eva_contrastive.model.open_clip_files import OPEN_CLIP
-    from eva_engine.commands.convert import OtherPrograms, converter, deferred
-
-    names = "eva_mmdetection.model.detectron2_names"
-    mmdet = OtherPrograms(
-        files={"mmdet": deferred(names, "to_mmdet")},
-        official_names=deferred(names, "official_names"),
-    )
-    return converter(OPEN_CLIP, mmdet)(arguments)

@@ -181,7 +181,7 @@ COMMANDS: Mapping[str, Command] = {
     "quickstart": Command("eva_command.quickstart", "main", "a task on demo data, on a CPU"),
     "recipes": Command("eva_command.recipes", "recipes", "recipes of all tasks, or one"),
     "config": Command("eva_command.recipes", "config", "show a recipe, or copy it"),
-    "convert": Command("eva_command.joint", "convert", "weights for other programs, and back"),
+    "convert": Command("eva_command.convert", "main", "weights for other programs, and back"),
     "extract": Command("eva_command.joint", "extract", "features of pictures or texts into files"),
     "submit": Command(_SUBMISSION, "main", "files for COCO's and LVIS's servers"),
     "push": Command("eva_command.push", "main", "publish a run on the hub"),

@@ -24,7 +24,7 @@ FUNCTIONS = [
     ("eva_backbone", "load_vit", (), "", {}),
     ("eva_backbone", "load_pretrained", (nn.Linear(1, 1),), "", {}),
     ("eva_backbone.checkpoints.pooled", "load_pooled", (), "", {"pooling": None}),
-    ("eva_engine.commands.convert", "find_source", (), "", {"ema": False}),
+    ("eva_command.convert", "find_source", (), "", {"ema": False}),
     ("eva_engine.evaluation.own_data", "notes_of_training", (), "", {}),
     ("eva_classification.models", "load_classifier", (), "", {}),
     ("eva_classification.features", "FeatureExtractor.from_weights", (), "", {}),

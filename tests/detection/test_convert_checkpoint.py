@@ -18,8 +18,8 @@ from torch import nn
 from eva_backbone import build_vit
 from eva_backbone.checkpoints.convert import FORMATS
 from eva_backbone.resample import resample_patch_embed, resample_pos_embed
+from eva_command import convert
 from eva_detection.model.weights import load_initial_weights
-from eva_engine.commands import convert
 
 WIDTH = {"depth": 2, "embed_dim": 32, "num_heads": 2, "mlp_dim": 64}
 TRUNK = "backbone.net."

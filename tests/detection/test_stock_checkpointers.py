@@ -8,7 +8,7 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 
 from eva_backbone.checkpoints.convert import split_qkv_bias
-from eva_engine.commands import convert
+from eva_command import convert
 
 TRUNK = "backbone.net."
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from eva_command.joint import convert
+from eva_command.convert import main as convert
 from eva_contrastive.model.eva_clip import build_eva_clip
 
 PAGE = (Path(__file__).parents[2] / "docs" / "interop.md").read_text()

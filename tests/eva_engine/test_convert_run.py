@@ -7,8 +7,8 @@ from timm.models.eva import Eva, checkpoint_filter_fn
 
 from eva_backbone import eva_debug
 from eva_backbone.checkpoints.loading import load_pretrained
+from eva_command import convert
 from eva_engine.checkpoints import run_checkpoint
-from eva_engine.commands import convert
 from eva_pretrain.masked_image_modeling import masked_image_modeling
 
 

@@ -13,18 +13,16 @@ from safetensors.torch import load_file, save_file
 from eva_backbone import variants
 from eva_backbone.checkpoints.pooled import load_pooled, pool_tokens
 from eva_classification.models import build_classifier, build_linear_probe, load_classifier
+from eva_command.convert import main
 from eva_contrastive.model.eva_clip import build_eva_clip
-from eva_contrastive.model.open_clip_files import OPEN_CLIP
 from eva_data.transforms import evaluation_transform
 from eva_engine.checkpoints import run_checkpoint
 from eva_engine.checkpoints.files import save_weights
 from eva_engine.commands import timm_folder
-from eva_engine.commands.convert import converter
 from eva_pretrain.masked_image_modeling import masked_image_modeling
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-4}
-main = converter(OPEN_CLIP)
 
 
 @pytest.fixture(params=["qv", "qkv"])
@@ -197,7 +195,7 @@ def test_half_precision(convert, randomise):
 
 def test_the_same_names_and_shapes_as_timm_at_the_published_sizes():
     """ViT-g and EVA-L on the meta device: every name of timm that EVA-01 has."""
-    from eva_engine.commands.timm_form import to_timm
+    from eva_engine.commands.timm_folder import to_timm
 
     names = set()
     for variant, side, pooling in (

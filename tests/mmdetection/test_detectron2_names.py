@@ -81,7 +81,7 @@ def test_what_settings_make_is_left_out():
 
 def test_the_program_converts_there_and_back(tmp_path, capsys):
     """`eva convert`, which is `tools/convert_checkpoint.py`."""
-    from eva_command.joint import convert
+    from eva_command.convert import main as convert
 
     official = {"backbone.net.patch_embed.proj.weight": torch.rand(4, 3, 2, 2)}
     official |= {
@@ -106,7 +106,7 @@ def test_a_checkpoint_of_a_run_is_converted(tmp_path, capsys):
     """mmengine packs logged numbers beside the weights, as objects."""
     from mmengine.logging import MessageHub
 
-    from eva_command.joint import convert
+    from eva_command.convert import main as convert
 
     hub = MessageHub.get_instance("converted")
     hub.update_scalar("train/loss", 1.0)

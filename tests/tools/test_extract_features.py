@@ -119,11 +119,10 @@ def test_the_vision_tower_alone_gives_embeddings(extract, clip, photographs, tmp
 
 
 def test_a_folder_of_open_clip_gives_the_same(extract, photographs, texts, weights, tmp_path):
-    from eva_contrastive.model.open_clip_files import OPEN_CLIP
-    from eva_engine.commands.convert import converter
+    from eva_command.convert import main as convert
 
     folder = tmp_path / "open_clip"
-    assert not converter(OPEN_CLIP)([str(weights), "--to=open-clip", f"--output={folder}"])
+    assert not convert([str(weights), "--to=open-clip", f"--output={folder}"])
     for number, what in enumerate((("--images", photographs), ("--texts", texts))):
         options = (*what, "--kind", "embedding", "--store", "fp32")
         ours = read_features(extract(*options, output=f"ours{number}"))

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eva_backbone.checkpoints.registry import resolve_source
-from eva_engine.commands.convert import FolderForm, OtherPrograms, deferred
 
 logger = logging.getLogger(__name__)
 
@@ -132,15 +131,3 @@ def _read_config(file: Path) -> dict[str, Any]:
                 "differ from open_clip's", file, name, str(said[name])[:60], ours,
             )  # fmt: skip
     return found
-
-
-OPEN_CLIP = OtherPrograms(
-    folders={
-        "open-clip": FolderForm(
-            files=(CONFIG, WEIGHTS, CARD),
-            write=deferred("eva_contrastive.model.open_clip_form", "write_folder"),
-        )
-    },
-    find=open_clip_weights,
-    official_names=deferred("eva_contrastive.model.open_clip_form", "to_official"),
-)

@@ -10,17 +10,15 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from eva_command.convert import main
 from eva_contrastive.model import open_clip_form
 from eva_contrastive.model.eva_clip import build_eva_clip, tokenize
 from eva_contrastive.model.loading import load_eva_clip
-from eva_contrastive.model.open_clip_files import OPEN_CLIP
 from eva_data.transforms import evaluation_transform
 from eva_engine.checkpoints import run_checkpoint
 from eva_engine.checkpoints.files import save_weights
-from eva_engine.commands.convert import converter
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.3, 0.2, 0.1]
-main = converter(OPEN_CLIP)
 
 
 @pytest.fixture
