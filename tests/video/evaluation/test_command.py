@@ -194,7 +194,7 @@ def test_names_of_official_classes():
     names, rows = subset_of(722, "k600")
     assert names == kinetics_classes("k600")
     assert sum(rows) == 214_501
-    assert len(subset_of(710, "k700")[1]) == 700
+    assert len(subset_of(722, "k700")[1]) == 700
     with pytest.raises(ValueError, match=r"--subset k400 picks .* the weights have 400 classes"):
         subset_of(400, "k400")
 

@@ -203,7 +203,7 @@ def _classes_of_head(weights: Mapping[str, Tensor], prefix: str, *, name: str) -
     return len(bias)
 
 
-_MERGED = ("k722", "k710")
+_MERGED = "k722"
 
 
 def class_names(
@@ -232,13 +232,11 @@ def subset_of(num_classes: int, subset: str) -> tuple[tuple[str, ...], list[int]
     """Find names and rows of `k400`, `k600` or `k700` in a head for a dataset that merges it.
 
     Raises:
-        ValueError: If the head is not for Kinetics-722 or Kinetics-710.
+        ValueError: If the head is not for Kinetics-722.
     """
-    sizes = {len(kinetics_classes(name)): name for name in _MERGED}
-    if num_classes not in sizes:
-        titles = " or ".join(TITLES[name] for name in _MERGED)
+    if num_classes != len(kinetics_classes(_MERGED)):
         raise ValueError(
-            f"--subset {subset} picks classes out of {titles}, and the weights have {num_classes} "
-            "classes: leave it out"
+            f"--subset {subset} picks classes out of {TITLES[_MERGED]}, and the weights have "
+            f"{num_classes} classes: leave it out"
         )
-    return kinetics_classes(subset), mapping(sizes[num_classes], subset).tolist()
+    return kinetics_classes(subset), mapping(_MERGED, subset).tolist()
