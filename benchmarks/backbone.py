@@ -16,7 +16,6 @@ from torch import Tensor
 
 from eva_backbone import VisionTransformer, eva_s_patch16
 from eva_backbone.rel_pos import decomposed_attention
-from eva_runs.command_line.parsing import Parser
 
 CPU = torch.device("cpu")
 
@@ -81,7 +80,7 @@ def figures(args: argparse.Namespace) -> Iterator[Figure]:
 
 def main() -> None:
     """Print every pair."""
-    parser = Parser(description=__doc__)
+    parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__)
     parser.add_argument("--sides", type=int, nargs="+", default=[64, 80], help="map sides")
     parser.add_argument("--rates", type=float, nargs="+", default=[0.1, 0.4, 0.6])
     parser.add_argument("--rounds", type=int, default=5)

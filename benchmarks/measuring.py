@@ -10,8 +10,6 @@ from typing import TypeVar
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from eva_runs.command_line.parsing import Parser
-
 T = TypeVar("T")
 Call = Callable[[], object]
 Seconds = tuple[float, float]  # by the clock, and of CPU time of this process
@@ -92,7 +90,11 @@ def parser_of_sizes(
     description: str | None, *, batch: int = 1, rounds: int = 3
 ) -> argparse.ArgumentParser:
     """Make a command line with the sizes of a ViT of EVA-g's width, a batch and rounds."""
-    parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--width", type=int, default=1408)
     parser.add_argument("--depth", type=int, default=4)
     parser.add_argument("--heads", type=int, default=16)

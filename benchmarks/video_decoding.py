@@ -30,7 +30,6 @@ from numpy.typing import NDArray
 
 from eva_data.video.containers import explained, frames_of, open_container, to_rgb
 from eva_data.video.source import BACKENDS, Backend, open_video
-from eva_runs.command_line.parsing import Parser
 
 LENGTH, HEIGHT, WIDTH, RATE = 300, 256, 340, 30
 PEER = "every frame"
@@ -150,7 +149,11 @@ def at_size(
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False,
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--gop", type=int, nargs="+", default=[12, 250], help="keyframe intervals")
     parser.add_argument("--frames", type=int, nargs="+", default=[8, 16], help="frames of a clip")
     parser.add_argument("--clips", type=int, default=5, help="clips of a measurement")

@@ -17,9 +17,9 @@ from eva_data.captions.opening import open_captions
 from eva_data.labelled_images import open_labelled
 from eva_demo import captioned_digits, command, data_set
 from eva_demo.captioned_digits import COLOURS, GROUNDS, NUMBERS, SIZES, CaptionGenerator
+from eva_demo.data_set import difference
 from eva_demo.formats.captions import CAPTIONED_DIGITS
 from eva_demo.glyphs import load_digit_scans
-from eva_demo.manifest import difference
 from eva_demo.splits import DIGIT_RANGES
 
 SIZE = {"train": 9, "val": 15, "size": 96, "seed": 3}

@@ -11,8 +11,8 @@ from PIL import Image
 from eva_data.video.streams import VideoReader
 from eva_demo import command, data_set
 from eva_demo.clips import MOTIONS
+from eva_demo.data_set import difference
 from eva_demo.formats.video import MOTION_CLIPS, clip_generator
-from eva_demo.manifest import difference
 
 SIZES = {"train": 18, "val": 9, "size": 64, "seed": 3}
 

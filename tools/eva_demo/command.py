@@ -14,10 +14,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eva_demo.data_set import FORMATS, Settings, check_demo_data, make_demo_data
+from eva_demo.data_set import (
+    FORMATS,
+    Settings,
+    check_demo_data,
+    difference,
+    make_demo_data,
+    read_manifest,
+)
 from eva_demo.formats.format import demand
-from eva_demo.manifest import difference, read_manifest
-from eva_runs.command_line.parsing import Parser
 from eva_runs.commands import program, say
 from eva_runs.options import integer
 
@@ -26,7 +31,8 @@ _WHAT: dict[tuple[str, ...], str] = {("video",): "clips", ("captions",): "scenes
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = Parser(
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         description="Make the demo data: handwritten digits on photographs. No download.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )

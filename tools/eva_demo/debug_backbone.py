@@ -44,7 +44,6 @@ from eva_data.files import make_folder, write_tensors, write_text, writing
 from eva_demo.dense_scenes import GRID, NO_DIGIT, PATCH, SIZE, DenseScenes, normalise
 from eva_demo.scenes import SceneGenerator
 from eva_demo.splits import SPLITS
-from eva_runs.command_line.parsing import Parser
 from eva_runs.commands import program
 
 logger = logging.getLogger("train_debug_backbone")
@@ -233,7 +232,11 @@ def install(backbone: VisionTransformer, record: Mapping[str, Any]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     """Make the parser of the command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False,
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add = parser.add_argument
     add("--output", type=Path, required=True, help="folder of the run")
     add("--steps", type=int, default=7000, help="optimizer steps")
