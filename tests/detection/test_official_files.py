@@ -220,5 +220,5 @@ def test_a_detector_of_the_other_data_set_is_refused_for_evaluation(build, save,
 def test_without_the_file_the_message_says_where_it_belongs(build, tmp_path, monkeypatch):
     monkeypatch.setenv("EVA_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"eva_coco_seg\.pth .*is not on this machine"):
+    with pytest.raises(FileNotFoundError, match=r"eva_coco_seg\.pth .*was not downloaded"):
         load_initial_weights(build(COCO), "eva_coco_seg.pth")

@@ -1,15 +1,13 @@
 """Errors to exit codes, and agreement of processes on them."""
 
-import multiprocessing
-import os
 import socket
-from pathlib import Path
+import subprocess
+import sys
 
 import pytest
-import torch.distributed
 
 from eva_runs.errors import NonFiniteError, ending
-from eva_runs.processes import OtherProcessError, gather, on_main, together
+from eva_runs.processes import OtherProcessError
 
 
 def ended(capsys, error, **options):
@@ -56,31 +54,34 @@ def test_missing_package_says_how_to_install_it(capsys):
     assert "pip install" in said
 
 
-def work(rank, port, folder):
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
-    found = [gather(rank), on_main(lambda: "main" if rank == 0 else "other")]
-    for failing in (0, 1):
-        try:
-            together(lambda failing=failing: 1 / (rank != failing))
-            found.append("nothing")
-        except Exception as error:
-            found.append(type(error).__name__)
-    Path(folder, str(rank)).write_text(repr(found))
-    torch.distributed.destroy_process_group()
+WORK = """
+import sys
+import torch.distributed
+from eva_runs.processes import gather, on_main, together
+
+rank, port = map(int, sys.argv[1:])
+address = f"tcp://127.0.0.1:{port}"
+torch.distributed.init_process_group("gloo", address, rank=rank, world_size=2)
+found = [gather(rank), on_main(lambda: "main" if rank == 0 else "other")]
+for failing in (0, 1):
+    try:
+        together(lambda: 1 / (rank != failing))
+    except Exception as error:
+        found.append(type(error).__name__)
+print(found)
+torch.distributed.destroy_process_group()
+"""
 
 
-def test_two_processes_agree(tmp_path):
+def test_two_processes_agree():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    context = multiprocessing.get_context("fork")
-    workers = [context.Process(target=work, args=(rank, port, tmp_path)) for rank in range(2)]
-    for one in workers:
-        one.start()
-    for one in workers:
-        one.join()
-    first, second = ((tmp_path / str(rank)).read_text() for rank in range(2))
+    started = [
+        subprocess.Popen([sys.executable, "-c", WORK, str(rank), str(port)], stdout=subprocess.PIPE)
+        for rank in range(2)
+    ]
+    first, second = (one.communicate(timeout=120)[0].decode().strip() for one in started)
     other = OtherProcessError.__name__
     assert first == repr([[0, 1], "main", "ZeroDivisionError", other])
     assert second == repr([[0, 1], "main", other, "ZeroDivisionError"])
