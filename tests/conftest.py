@@ -30,7 +30,7 @@ from eva_backbone.checkpoints import registry, verification
 from eva_backbone.layers import LAYER_NORM_EPS
 
 HERE = Path(__file__).parent
-PROJECTS = ("", "pretrain", "classification", "detection", "video", "clip")
+PROJECTS = ("", "core", "pretrain", "classification", "detection", "video", "clip")
 SIZES = {
     "img_size": 56,
     "patch_size": 14,
