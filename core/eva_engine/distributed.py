@@ -102,7 +102,10 @@ def stop(environment: dict[str, str | None] | None = None) -> None:
         environment: Variables of the launcher as they were before `start`; None leaves them.
     """
     if dist.is_initialized():
-        dist.destroy_process_group()
+        from deepspeed import comm
+
+        # DeepSpeed's own call also forgets its copies of the group, which a next run would use
+        (comm if comm.is_initialized() else dist).destroy_process_group()
     for name, before in (environment or {}).items():
         if before is None:
             os.environ.pop(name, None)

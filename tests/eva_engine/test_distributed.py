@@ -2,12 +2,16 @@
 
 import os
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 
 from eva_engine import distributed
+
+RUN_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def draw(*numbers, **purpose):
@@ -55,3 +59,24 @@ def test_alone(device):
     assert os.environ["WORLD_SIZE"] == "1"
     assert distributed.gather({"a": 1}) == [{"a": 1}]
     assert distributed.sum_over_ranks([1.5, 2.0], device) == [1.5, 2.0]
+
+
+TWICE = """
+import deepspeed, torch
+from eva_engine import distributed
+
+settings = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 1}}
+for _ in range(2):
+    with distributed.joined("cpu", alone=True):
+        model = torch.nn.Linear(2, 1)
+        optimizer = torch.optim.AdamW(model.parameters())
+        deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
+"""
+
+
+def test_two_trainings_in_one_process():
+    """DeepSpeed's copies of the first process group end with it."""
+    environment = {name: value for name, value in os.environ.items() if name not in RUN_VARIABLES}
+    command = [sys.executable, "-c", TWICE]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
