@@ -43,7 +43,7 @@ from eva_pretrain.masked_image_modeling import (
     PretrainStep,
     collate,
 )
-from eva_pretrain.teachers.clip import ClipTeacher
+from eva_pretrain.teachers import ClipTeacher
 
 PATCH, EVA_DEPTH, EVA_MASKED, SEED = 14, 40, 105 / 256, 0
 PAPER_RATE = 3150 / 128  # images/s of one A100-40GB

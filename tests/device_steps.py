@@ -125,7 +125,7 @@ class _Objective(nn.Module):
 def pretraining(kind):
     """An objective on a batch as a run has it, or a mask alone, on the device or the CPU."""
     from eva_pretrain import masked_image_modeling as mim
-    from eva_pretrain import other_objectives
+    from eva_pretrain.tokens.tokenizer import MaskedTokens
     from eva_pretrain.validation import alternating_mask
 
     masked, samples = kind != "distillation", [{"images": image} for image in _images()]
@@ -136,9 +136,9 @@ def pretraining(kind):
     if kind == "tokens":
         tokenizer = _tokenizer()
         tokenizer(Teacher()(batch["images"]))  # its first codes
-        objective = other_objectives.MaskedTokens(tokenizer.eval())
+        objective = MaskedTokens(tokenizer.eval())
     else:
-        objective = mim.MaskedFeatures() if masked else other_objectives.FeatureDistillation()
+        objective = mim.MaskedFeatures()
     student = mim.masked_image_modeling(
         "eva_debug",
         target_dim=CODES if kind == "tokens" else DIM,

@@ -22,12 +22,12 @@ from torch.utils.data import default_collate
 from eva_backbone.layers import Linear
 from eva_backbone.variants import variant_arguments
 from eva_backbone.vit import VisionTransformer
-from eva_pretrain.teachers.teacher import Teacher
 
 INIT_STD = 0.015
 ASPECT = (0.3, 1 / 0.3)  # smallest and largest ratio of a rectangle's height to its width
 _ATTEMPTS = 10  # at one block, before the mask is left as it is
 
+Batch = Mapping[str, Any]  # of `collate`
 Positions = tuple[Tensor, Tensor, Tensor]  # see `masked_positions`
 Result = tuple[Tensor, Mapping[str, Tensor]]  # the loss, and detached numbers for the log
 
@@ -36,9 +36,9 @@ Result = tuple[Tensor, Mapping[str, Tensor]]  # the loss, and detached numbers f
 class BlockMasking:
     """Draw masks that are unions of rectangles (paper section 2.2, after BEiT, arXiv:2106.08254).
 
-    A mask never exceeds `num_masked` patches and is often a few short of it: the sampling stops
-    when ten attempts in a row found no rectangle that fits into the rest. With the defaults, the
-    recipe of EVA, 104.4 of 256 patches are masked on average. The numbers are drawn from Python's
+    A mask never exceeds `num_masked` patches and is often a few short of it: sampling stops when
+    ten attempts in a row found no rectangle that fits into the rest. With the defaults, the recipe
+    of EVA, 104.4 of 256 patches are masked on average. The numbers are drawn from Python's
     `random`, which a data loader seeds for each sample.
 
     Args:
@@ -47,7 +47,7 @@ class BlockMasking:
         min_block: Smallest area of a rectangle, unless less is left to mask.
 
     Raises:
-        ValueError: If the numbers do not fit together.
+        ValueError: If there are fewer patches than `num_masked`.
     """
 
     def __init__(
@@ -59,35 +59,18 @@ class BlockMasking:
                 f"num_masked must be in 1..{height * width} for the grid {height}x{width}, got "
                 f"{num_masked}"
             )
-        if min_block < 1:
-            raise ValueError(f"min_block must be at least 1, got {min_block}")
-        # the shape of the smallest rectangle, after rounding, must be smaller than the grid
-        area = min(min_block, num_masked)
-        flattest, tallest = area / (width - 0.5) ** 2, (height - 0.5) ** 2 / area
-        if max(flattest, ASPECT[0]) >= min(tallest, ASPECT[1]):
-            raise ValueError(
-                f"no rectangle of {area} patches with an aspect in {ASPECT} is smaller than the "
-                f"grid {height}x{width} on both sides; take a smaller min_block"
-            )
         self.grid, self.num_masked, self.min_block = (height, width), num_masked, min_block
 
     def __call__(self) -> NDArray[np.bool_]:
-        """Draw one mask.
-
-        Returns:
-            (H, W) bool, True where a patch is masked.
-        """
+        """Draw one mask (H, W) bool, True where a patch is masked."""
         mask = np.zeros(self.grid, dtype=np.bool_)
         missing = self.num_masked
-        while missing > 0:
-            added = self._add_block(mask, missing)
-            if added == 0:
-                break
+        while missing > 0 and (added := self._add_block(mask, missing)):
             missing -= added
         return mask
 
     def _add_block(self, mask: NDArray[np.bool_], limit: int) -> int:
-        """Mask a rectangle that adds 1..limit patches and return how many, 0 without success."""
+        """Mask a rectangle that adds 1..limit patches; return how many, 0 without success."""
         height, width = self.grid
         for _ in range(_ATTEMPTS):
             # near the end `limit` is below `min_block`; uniform() takes its bounds in any order
@@ -121,24 +104,14 @@ def masked_positions(mask: Tensor) -> Positions:
     counts = mask.sum(dim=1, keepdim=True)  # (B, 1)
     longest = int(counts.max())
     if longest == 0:
-        raise ValueError("the mask hides no patch of any image, so there is nothing to predict")
+        raise ValueError("the mask hides no patch of any image: is mask.min_block too large?")
     read = mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :longest]
     masked = torch.arange(longest, device=mask.device) < counts  # (B, M)
     return read, masked.flatten().nonzero().squeeze(1), mask.flatten().nonzero().squeeze(1)
 
 
 def collate(samples: list[dict[str, Tensor]]) -> dict[str, Any]:
-    """Make a batch, with the positions of its masks; done in the processes that load.
-
-    Args:
-        samples: Tensors by name, each of one shape; `mask` (H, W) bool where patches are hidden.
-
-    Returns:
-        The same with a dimension B in front, and `positions` of the masks.
-
-    Raises:
-        ValueError: If nothing is masked.
-    """
+    """Make a batch in the processes that load, with the `positions` of its masks (H, W), if any."""
     batch: dict[str, Any] = default_collate(samples)
     if "mask" in batch:
         batch["positions"] = masked_positions(batch["mask"].flatten(1))
@@ -161,16 +134,11 @@ class MaskedImageModeling(VisionTransformer):
         extra_tokens: Leave "mask" out to train without masks (feature distillation): a mask token
             that gets no gradient stops distributed training.
         **vit: Further arguments of `VisionTransformer`.
-
-    Raises:
-        ValueError: For sizes that do not fit together.
     """
 
     def __init__(
         self, *, target_dim: int, extra_tokens: Sequence[str] = ("cls", "mask"), **vit: Any
     ) -> None:
-        if target_dim < 1:
-            raise ValueError(f"target_dim must be at least 1, got {target_dim}")
         super().__init__(extra_tokens=extra_tokens, **vit)
         self.target_dim = target_dim
         self.lm_head = Linear(self.embed_dim, target_dim)
@@ -191,12 +159,10 @@ class MaskedImageModeling(VisionTransformer):
             images: (B, 3, H * p, W * p), normalised, for patches of p pixels.
             mask: (B, N) or (B, H, W) bool, True where a patch is hidden and predicted. None hides
                 nothing and predicts all.
-            positions: `masked_positions` of the mask, if they are known. None computes them, for
-                which the CPU waits if the mask is on a GPU.
+            positions: `masked_positions` of the mask; None computes them.
 
         Returns:
-            (K, D), image after image, the patches of each in reading order: the order of
-            `targets[mask]`.
+            (K, D) in the order of `targets[mask]`: image after image, patches in reading order.
 
         Raises:
             ValueError: For an unfit image size or mask, or one that masks nothing.
@@ -220,20 +186,22 @@ class MaskedImageModeling(VisionTransformer):
 def masked_image_modeling(
     variant: str, *, target_dim: int, **overrides: Any
 ) -> MaskedImageModeling:
-    """Build the student of a ViT size.
+    """Build the student of a ViT size, a key of `eva_backbone.VARIANTS`.
 
     Args:
-        variant: A key of `eva_backbone.VARIANTS`.
+        variant: The size.
         target_dim: D, see `MaskedImageModeling`.
         **overrides: Arguments of `VisionTransformer` that replace or join the variant's.
-
-    Raises:
-        ValueError: For an unknown variant, or sizes that do not fit together.
     """
     return MaskedImageModeling(target_dim=target_dim, **variant_arguments(variant) | overrides)
 
 
 # ---- the loss ------------------------------------------------------------------------------------
+def cosines(predictions: Tensor, targets: Tensor) -> Tensor:
+    """Compute the cosine (K,) of each row of (K, D), of any length, in float32."""
+    return F.cosine_similarity(predictions.float(), targets.float(), dim=-1, eps=1e-8)
+
+
 def negative_cosine(predictions: Tensor, targets: Tensor) -> Tensor:
     """Compute the negative cosine similarity, the loss of the paper's section 2.2.
 
@@ -244,76 +212,66 @@ def negative_cosine(predictions: Tensor, targets: Tensor) -> Tensor:
     Returns:
         Scalar in float32, the mean over all patches of the local batch: an image with more masked
         patches weighs more.
-
-    Raises:
-        ValueError: If the shapes differ.
     """
-    if predictions.shape != targets.shape:
-        raise ValueError(
-            f"predictions {tuple(predictions.shape)} and targets {tuple(targets.shape)} must have "
-            "one shape; does target_dim match the teacher?"
-        )
-    return -F.cosine_similarity(predictions.float(), targets.float(), dim=-1, eps=1e-8).mean()
+    return -cosines(predictions, targets).mean()
 
 
 class Objective(Protocol):
-    """What is learned from the teacher's features: EVA's is `MaskedFeatures`."""
+    """What is learned from the teacher's features.
+
+    Attributes:
+        metric_names: Names of the metrics.
+        measure: What `agreement` is, for people.
+    """
 
     metric_names: tuple[str, ...]
+    measure: str
 
-    def __call__(
-        self,
-        model: nn.Module,
-        images: Tensor,
-        mask: Any,
-        features: Tensor,
-        positions: Any,
-    ) -> Result:
-        """Compute the loss of a batch.
+    def __call__(self, model: nn.Module, batch: Batch, features: Tensor) -> Result:
+        """Compute loss and metrics of a batch.
 
         Args:
             model: A `MaskedImageModeling`, or what distributed training wrapped around it.
-            images: (B, 3, H * p, W * p).
-            mask: (B, N) or (B, H, W) bool; None for an objective that hides nothing.
+            batch: A batch of `collate`, whose `images` have the number format of the model.
             features: (B, N, D), the teacher's of the same patches, of any length.
-            positions: `masked_positions` of the mask; None without a mask.
-
-        Returns:
-            The loss, and scalars by the names of `metric_names`.
-
-        Raises:
-            ValueError: If the teacher's patches or channels are not those of the model.
         """
+
+    def agreement(self, model: nn.Module, batch: Batch, features: Tensor) -> Tensor:
+        """Compute how well each predicted patch agrees with the teacher, (K,)."""
 
 
 class MaskedFeatures:
-    """EVA's objective: regress the teacher's features of the masked patches (section 2.2)."""
+    """EVA's objective: regress the teacher's features of the masked patches (section 2.2).
+
+    A batch without masks is feature distillation, the paper's other candidate in Table 2b (after
+    arXiv:2205.14141): all patches are predicted from the complete image. Its loss is EVA's too, so
+    that the mask is the only difference. Build its model with `extra_tokens=("cls",)`.
+    """
 
     metric_names: tuple[str, ...] = ("cosine",)
+    measure = "cosine"
 
-    def __call__(
-        self,
-        model: nn.Module,
-        images: Tensor,
-        mask: Tensor,
-        features: Tensor,
-        positions: Positions,
-    ) -> Result:
+    def __call__(self, model: nn.Module, batch: Batch, features: Tensor) -> Result:
         """Return the negative mean cosine; see `Objective`."""
-        targets = select(features, mask, positions)  # (K, D)
-        loss = negative_cosine(model(images, mask, positions), targets)
+        loss = negative_cosine(predict(model, batch), select(features, batch))
         return loss, {"cosine": -loss.detach()}
 
+    def agreement(self, model: nn.Module, batch: Batch, features: Tensor) -> Tensor:
+        """Return the cosines; see `Objective`."""
+        return cosines(predict(model, batch), select(features, batch))
 
-def select(features: Tensor, mask: Tensor, positions: Positions) -> Tensor:
-    """Pick the masked patches (K, D) of (B, N, D), in the order of the model's predictions."""
-    expected = tuple(mask.flatten(1).shape)
-    if features.shape[:2] != expected:
-        raise ValueError(
-            f"the teacher gives (images, patches) = {tuple(features.shape[:2])}, the mask has "
-            f"{expected}; choose image sizes that give both the same grid"
-        )
-    patches = positions[2].to(features.device, non_blocking=True)
+
+def predict(model: nn.Module, batch: Batch) -> Tensor:
+    """Predict the masked patches of a batch, or all of one without masks: (K, D)."""
+    predictions: Tensor = model(batch["images"], batch.get("mask"), batch.get("positions"))
+    return predictions
+
+
+def select(features: Tensor, batch: Batch) -> Tensor:
+    """Pick the patches (K, D) of (B, N, D) that `predict` predicts, in that order."""
+    if "mask" not in batch:
+        return features.flatten(0, 1)
+    patches = batch["positions"][2].to(features.device, non_blocking=True)
     return features.flatten(0, 1).index_select(0, patches)
 
 
@@ -322,16 +280,19 @@ class PretrainStep:
     """The step function: the teacher's features of a batch, and the objective's loss.
 
     Args:
-        teacher: The frozen network, on the device.
+        teacher: The frozen network, an `eva_pretrain.teachers.Teacher`, on the device.
         objective: Loss that is computed from its features.
     """
 
-    def __init__(self, teacher: Teacher, objective: Objective) -> None:
-        self.teacher = teacher
-        self.objective = objective
+    def __init__(self, teacher: nn.Module, objective: Objective) -> None:
+        self.teacher, self.objective = teacher, objective
 
-    def __call__(self, model: nn.Module, batch: Mapping[str, Any]) -> Result:
+    def __call__(self, model: nn.Module, batch: Batch) -> Result:
         """Compute loss and metrics of a batch of `collate` on the device."""
+        return self.objective(model, *self.prepare(model, batch))
+
+    def prepare(self, model: nn.Module, batch: Batch) -> tuple[Batch, Tensor]:
+        """Give the images the model's number format, and compute the teacher's features."""
         features = self.teacher(batch.get("teacher_images", batch["images"]))
         images = batch["images"].to(next(model.parameters()).dtype)
-        return self.objective(model, images, batch.get("mask"), features, batch.get("positions"))
+        return {**batch, "images": images}, features

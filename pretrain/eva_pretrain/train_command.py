@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_engine.commands import training as command_line
-from eva_pretrain.config import DataConfig, PretrainConfig, TeacherConfig, TokenizerConfig
+from eva_pretrain.config import PretrainConfig, TokenizerConfig
 from eva_runs.required_data import require_data
 
 if TYPE_CHECKING:
@@ -16,51 +16,34 @@ _FORMS = "a manifest (.toml), a folder of images, or a pattern of tar shards"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Pre-train a ViT.
-
-    Args:
-        arguments: Arguments in place of those of the process.
-    """
+    """Pre-train a ViT: `pretrain/train.py`."""
     command_line.main(
         PretrainConfig, _train, program="pretrain/train.py", arguments=arguments, check=_check
     )
 
 
 def tokenizer(arguments: Sequence[str] | None = None) -> None:
-    """Train a tokenizer.
-
-    Args:
-        arguments: Arguments in place of those of the process.
-    """
-    program = "pretrain/train_tokenizer.py"
+    """Train a tokenizer: `pretrain/train_tokenizer.py`."""
     command_line.main(
-        TokenizerConfig,
-        _train_tokenizer,
-        program=program,
-        arguments=arguments,
-        check=_check_tokenizer,
-    )
+        TokenizerConfig, _train_tokenizer, program="pretrain/train_tokenizer.py",
+        arguments=arguments, check=_check_data,
+    )  # fmt: skip
 
 
 def _check(config: PretrainConfig) -> None:
-    """Answer mistyped paths before torch is imported."""
-    _check_data(config.data, config.teacher)
+    _check_data(config)
     if config.student.init_checkpoint:
         resolve_source(config.student.init_checkpoint)
     if config.tokenizer and not Path(config.tokenizer).is_dir():
         raise ValueError(f"tokenizer: there is no folder {config.tokenizer}; train it first")
 
 
-def _check_tokenizer(config: TokenizerConfig) -> None:
-    _check_data(config.data, config.teacher)
-
-
-def _check_data(data: DataConfig, teacher: TeacherConfig) -> None:
+def _check_data(config: PretrainConfig | TokenizerConfig) -> None:
     for name in ("train", "val"):
-        if location := getattr(data, name):
+        if location := getattr(config.data, name):
             require_data(location, name=f"data.{name}", forms=_FORMS)
-    if teacher.library == "eva":  # open_clip knows its own names
-        resolve_source(teacher.weights)
+    if config.teacher.library == "eva":  # open_clip knows its own names
+        resolve_source(config.teacher.weights)
 
 
 def _train(config: PretrainConfig, device: "torch.device") -> None:

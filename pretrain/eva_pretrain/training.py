@@ -25,10 +25,9 @@ from eva_pretrain.masked_image_modeling import (
     collate,
     masked_image_modeling,
 )
-from eva_pretrain.other_objectives import FeatureDistillation, MaskedTokens
 from eva_pretrain.report import MEANINGS, gallery, next_steps
-from eva_pretrain.teachers.build import build_teacher
-from eva_pretrain.teachers.teacher import Teacher
+from eva_pretrain.teachers import Teacher, build_teacher
+from eva_pretrain.tokens.tokenizer import MaskedTokens
 from eva_pretrain.tokens.training import load_tokenizer
 from eva_pretrain.transforms import PretrainTransform, Views
 from eva_pretrain.validation import Validation
@@ -36,13 +35,7 @@ from eva_report.content import Section
 
 
 def build_student(config: StudentConfig, *, target_dim: int, masked: bool) -> MaskedImageModeling:
-    """Build the model that is trained, with its first weights.
-
-    Args:
-        config: Size and first weights.
-        target_dim: Values to predict for a patch.
-        masked: Build a mask token too.
-    """
+    """Build the model that is trained, with its first weights, and a mask token if `masked`."""
     with no_init_weights() if config.init_checkpoint else contextlib.nullcontext():
         model = masked_image_modeling(
             config.variant,
@@ -58,11 +51,7 @@ def build_student(config: StudentConfig, *, target_dim: int, masked: bool) -> Ma
 
 
 def train(config: PretrainConfig, device: torch.device) -> None:
-    """Pre-train.
-
-    Args:
-        config: The recipe.
-        device: Device of this process, from `eva_engine.distributed.start`.
+    """Pre-train on a device, from `eva_engine.distributed.start`.
 
     Raises:
         ValueError: For settings that do not fit together.
@@ -78,9 +67,7 @@ def train(config: PretrainConfig, device: torch.device) -> None:
     build = partial(build_student, target_dim=target_dim, masked=masked)
     distributed.seed_all(config.run.seed)
     model = build(config.student)
-    masking = BlockMasking(
-        grid=grid, num_masked=config.mask.num_masked, min_block=config.mask.min_block
-    )
+    masking = BlockMasking(grid=grid, **vars(config.mask))
     views = Views(
         size=config.student.image_size,
         mean=config.data.mean,
@@ -147,14 +134,7 @@ def _objective(
     config: PretrainConfig, teacher: Teacher, device: torch.device
 ) -> tuple[Objective, int]:
     """Build the objective, and return how many values it wants for a patch."""
-    if config.objective == "masked_features":
+    if config.objective != "masked_tokens":
         return MaskedFeatures(), teacher.dim
-    if config.objective == "distillation":
-        return FeatureDistillation(), teacher.dim
     tokenizer = load_tokenizer(config.tokenizer).to(device)
-    if tokenizer.feature_dim != teacher.dim:
-        raise ValueError(
-            f"the tokenizer was trained for features of {tokenizer.feature_dim} channels, the "
-            f"teacher gives {teacher.dim}"
-        )
     return MaskedTokens(tokenizer), tokenizer.num_codes

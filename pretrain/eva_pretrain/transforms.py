@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms.v2 import functional as F
 
-Mask = Callable[[], Any]  # a bool array
+Mask = Callable[[], Any]  # a bool array (H, W)
 
 RATIO = (3 / 4, 4 / 3)  # of a crop's width to its height
 FLIP = 0.5  # probability
@@ -42,16 +42,10 @@ class Views:
     teacher_mean: tuple[float, ...] | None = None
     teacher_std: tuple[float, ...] | None = None
 
-    def __post_init__(self) -> None:
-        if self.size < 1 or (self.teacher_size is not None and self.teacher_size < 1):
-            raise ValueError(f"sizes must be at least 1, got {self.size} and {self.teacher_size}")
-
     @property
     def sizes(self) -> tuple[int, ...]:
         """Sides of the images to cut: one if student and teacher agree."""
-        if self.teacher_size is None or self.teacher_size == self.size:
-            return (self.size,)
-        return (self.size, self.teacher_size)
+        return tuple(dict.fromkeys((self.size, self.teacher_size or self.size)))
 
     def finish(self, images: Sequence[Tensor], mask: Mask | None) -> dict[str, Tensor]:
         """Normalise what was cut to `sizes`, and draw the mask.
@@ -79,35 +73,21 @@ class PretrainTransform:
         views: Sizes and statistics.
         scale: Smallest and largest share of the area.
         mask: Source of a mask (H, W); None for none.
-
-    Raises:
-        ValueError: For numbers out of range.
     """
 
     def __init__(
-        self,
-        views: Views,
-        *,
-        scale: tuple[float, float] = (0.2, 1.0),
-        mask: Mask | None = None,
+        self, views: Views, *, scale: tuple[float, float] = (0.2, 1.0), mask: Mask | None = None
     ) -> None:
-        if not 0 < scale[0] <= scale[1] <= 1:
-            raise ValueError(f"scale must be two rising numbers in (0, 1], got {scale}")
-        self.views = views
-        self.scale = scale
-        self.mask = mask
+        self.views, self.scale, self.mask = views, scale, mask
 
     def __call__(self, image: Tensor) -> dict[str, Tensor]:
-        """Transform an image.
-
-        Args:
-            image: (3, height, width) uint8.
-
-        Returns:
-            See `Views.finish`.
-        """
+        """Transform an image (3, height, width) uint8; see `Views.finish`."""
         box = RandomResizedCrop.get_params(image, list(self.scale), list(RATIO))
-        images = [_cut(image, box, size) for size in self.views.sizes]
+        bicubic = InterpolationMode.BICUBIC
+        images = [
+            F.resized_crop(image, *box, size=[size, size], interpolation=bicubic, antialias=True)
+            for size in self.views.sizes
+        ]
         if torch.rand(()) < FLIP:
             images = [F.horizontal_flip(copy) for copy in images]
         return self.views.finish(images, self.mask)
@@ -122,8 +102,7 @@ class ValidationTransform:
     """
 
     def __init__(self, views: Views, *, mask: Mask | None = None) -> None:
-        self.views = views
-        self.mask = mask
+        self.views, self.mask = views, mask
 
     def __call__(self, image: Tensor) -> dict[str, Tensor]:
         """See `PretrainTransform`."""
@@ -133,20 +112,6 @@ class ValidationTransform:
             resized = F.resize(image, [side], InterpolationMode.BICUBIC, antialias=True)
             images.append(F.center_crop(resized, [size, size]))
         return self.views.finish(images, self.mask)
-
-
-def _cut(image: Tensor, box: tuple[int, int, int, int], size: int) -> Tensor:
-    top, left, height, width = box
-    return F.resized_crop(
-        image,
-        top,
-        left,
-        height,
-        width,
-        size=[size, size],
-        interpolation=InterpolationMode.BICUBIC,
-        antialias=True,
-    )
 
 
 def _normalise(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

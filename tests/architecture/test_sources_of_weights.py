@@ -38,9 +38,9 @@ FUNCTIONS = [
     ("eva_contrastive.model.loading", "initialise", (nn.Linear(1, 1),), "", {"text": ""}),
     ("eva_contrastive.model.loading", "initialise_text", (nn.Linear(1, 1),), "", {}),
     ("eva_contrastive.inference.features", "ClipFeatures.from_weights", (), "", {}),
-    ("eva_pretrain.teachers.teacher", "BackboneTeacher", ("eva_debug",), "weights",
+    ("eva_pretrain.teachers", "BackboneTeacher", ("eva_debug",), "weights",
      {"image_size": 32}),
-    ("eva_pretrain.teachers.clip", "ClipTeacher.from_open_clip", ("ViT-B-32",), "", {}),
+    ("eva_pretrain.teachers", "ClipTeacher.from_open_clip", ("ViT-B-32",), "", {}),
     ("eva_detection.model.weights", "load_initial_weights", (nn.Linear(1, 1),), "", {}),
     ("eva_detection.inference.predictor", "Predictor.from_config", (DETECTOR,), "weights", {}),
     ("eva_detection.inference.export", "load_backbone", (DETECTOR,), "", {}),
@@ -91,7 +91,7 @@ def test_an_address_reaches_the_one_place_that_resolves(module, name, before, ke
 
 
 def test_no_download_holds_for_teachers_that_open_clip_would_download(hub, monkeypatch):
-    from eva_pretrain.teachers.clip import ClipTeacher
+    from eva_pretrain.teachers import ClipTeacher
 
     monkeypatch.setenv("EVA_NO_DOWNLOAD", "1")
     with pytest.raises(FileNotFoundError, match=r"weights ViT-B-32 openai .*EVA_NO_DOWNLOAD"):

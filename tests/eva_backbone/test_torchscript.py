@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from eva_backbone.checkpoints.torchscript import is_torchscript, read_torchscript
-from eva_pretrain.teachers.clip import ClipTeacher
+from eva_pretrain.teachers import ClipTeacher
 
 
 class Plain(nn.Module):

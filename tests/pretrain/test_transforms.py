@@ -3,7 +3,6 @@
 import random
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as F
@@ -90,16 +89,3 @@ def test_validation_takes_the_middle(photograph):
     expected = torch.from_numpy(np.array(pil)).permute(2, 0, 1) / 255
     assert (sample["images"] - expected).abs().max() < 0.02
     assert sample["teacher_images"].shape == (3, 112, 112)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"scale": (0.5, 0.2)}, "scale must be two rising numbers"),
-    ],
-)
-def test_wrong_numbers(options, message):
-    with pytest.raises(ValueError, match=message):
-        PretrainTransform(_views(56), **options)
-    with pytest.raises(ValueError, match="sizes must be at least 1, got 56 and 0"):
-        _views(56, teacher_size=0)

@@ -1,11 +1,12 @@
-"""A tokenizer of the teacher's features, for the tokenised targets of the paper's Table 2a.
+"""A tokenizer of the teacher's features, and the objective that predicts its codes (Table 2a).
 
 Origin: vector-quantised knowledge distillation (VQ-KD) of BEiT v2, arXiv:2208.06366 (cosine codes,
 k-means start, moving averages), and Jukebox, arXiv:2005.00341 (codes that nothing uses are
 replaced); own code. In BEiT v2 the encoder sees pixels; here it sees the features that are to be
 reconstructed, which the teacher computes anyway in every step.
 
-Shapes: B images, N patches, n vectors, D channels of the teacher, d of a code, K codes.
+Shapes: B images, N patches, n vectors, D channels of the teacher, d of a code, K codes, M masked
+patches of a batch.
 """
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from eva_backbone.attention import Attention
 from eva_backbone.block import Block
 from eva_backbone.layers import LAYER_NORM_EPS
-from eva_pretrain.masked_image_modeling import negative_cosine
+from eva_pretrain.masked_image_modeling import Batch, Result, negative_cosine, predict, select
 
 _KMEANS_STEPS = 10
 _CHUNK = 4096  # vectors that are compared with all codes at once: 128 MiB for 8192 codes
@@ -35,9 +36,6 @@ class Codebook(nn.Module):
         decay: Decay of the moving averages, in (0, 1).
         revive_below: A code is replaced when the moving average of its use falls below this share
             of 1 / K; 0 replaces none.
-
-    Raises:
-        ValueError: If an argument is out of range.
     """
 
     codes: Tensor
@@ -48,14 +46,6 @@ class Codebook(nn.Module):
         self, *, num_codes: int, code_dim: int, decay: float = 0.99, revive_below: float = 0.01
     ) -> None:
         super().__init__()
-        if num_codes < 2 or code_dim < 2:
-            raise ValueError(
-                f"num_codes and code_dim must be at least 2, got {num_codes} and {code_dim}"
-            )
-        if not 0.0 < decay < 1.0:
-            raise ValueError(f"decay must be in (0, 1), got {decay}")
-        if not 0.0 <= revive_below < 1.0:
-            raise ValueError(f"revive_below must be in [0, 1), got {revive_below}")
         self.decay = decay
         self.revive_below = revive_below
         self.register_buffer("codes", F.normalize(torch.randn(num_codes, code_dim), dim=1))
@@ -96,14 +86,7 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def nearest(self, vectors: Tensor) -> Tensor:
-        """Find the code with the largest cosine.
-
-        Args:
-            vectors: (n, d).
-
-        Returns:
-            (n,) int64.
-        """
+        """Find the code with the largest cosine, (n,) int64, of each vector (n, d)."""
         codes = self.codes.float().t()
         with torch.autocast(vectors.device.type, enabled=False):
             return torch.cat([(v.float() @ codes).argmax(1) for v in vectors.split(_CHUNK)])
@@ -169,9 +152,6 @@ class FeatureTokenizer(nn.Module):
         codebook: The K codes of d channels; d is small, so that the codes are used evenly.
         width: Hidden width of the encoder, width of the decoder.
         num_heads: Attention heads of the decoder, which is one transformer block.
-
-    Raises:
-        ValueError: If an argument is out of range.
     """
 
     def __init__(
@@ -210,9 +190,6 @@ class FeatureTokenizer(nn.Module):
             `cosine` of the reconstruction, `commitment`, `perplexity` and `code_usage` (the share
             of the codes that are used) of this batch: over all processes in training, of this
             process in evaluation.
-
-        Raises:
-            ValueError: For features of another shape, or a codebook in half precision.
         """
         vectors = self._vectors(features)  # (B, N, d)
         quantised, counts = self.codebook(vectors.flatten(0, 1))  # (n, d), (K,)
@@ -232,28 +209,11 @@ class FeatureTokenizer(nn.Module):
 
     @torch.no_grad()
     def encode(self, features: Tensor) -> Tensor:
-        """Name the code of each patch, which depends on this patch alone; changes nothing.
-
-        Args:
-            features: (B, N, D).
-
-        Returns:
-            (B, N) int64 in 0..K-1.
-
-        Raises:
-            ValueError: For features of another shape, or a tokenizer that was never trained.
-        """
-        if not self.codebook.started:
-            raise ValueError("this tokenizer was never trained; train it or load its weights first")
+        """Name the code, in 0..K-1, of each patch (B, N, D) alone: (B, N) int64."""
         vectors = self._vectors(features)
         return self.codebook.nearest(vectors.flatten(0, 1)).view(vectors.shape[:2])
 
     def _vectors(self, features: Tensor) -> Tensor:
-        if features.ndim != 3 or features.shape[2] != self.feature_dim:
-            raise ValueError(
-                f"expected features of shape (batch, patches, {self.feature_dim}), got "
-                f"{tuple(features.shape)}"
-            )
         # only the direction is reconstructed, so only the direction is seen
         features = F.rms_norm(features.float(), (self.feature_dim,), eps=1e-6)
         vectors = self.encoder(features.to(self.decoder_norm.weight.dtype))
@@ -268,3 +228,37 @@ class FeatureTokenizer(nn.Module):
 
 def _two_layers(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, hidden), nn.Tanh(), nn.Linear(hidden, outputs))
+
+
+class MaskedTokens(nn.Module):
+    """Classify the masked patches into codes of the teacher's features (Table 2a, BEiT v2).
+
+    `accuracy` counts correct codes, `code_usage` is the share of all codes that occur among the
+    targets.
+
+    Args:
+        tokenizer: A trained one, which is frozen here; the model's `target_dim` is its `num_codes`.
+    """
+
+    metric_names: tuple[str, ...] = ("accuracy", "code_usage")
+    measure = "probability of the teacher's code"
+
+    def __init__(self, tokenizer: FeatureTokenizer) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer.requires_grad_(False)
+
+    def forward(self, model: nn.Module, batch: Batch, features: Tensor) -> Result:
+        """Return the mean cross-entropy over the masked patches; see `Objective`."""
+        codes = self._codes(batch, features)
+        logits = predict(model, batch).float()  # (M, K)
+        used = torch.zeros(logits.shape[1], device=codes.device).index_fill(0, codes, 1.0)
+        accuracy = (logits.detach().argmax(1) == codes).float().mean()
+        return F.cross_entropy(logits, codes), {"accuracy": accuracy, "code_usage": used.mean()}
+
+    def agreement(self, model: nn.Module, batch: Batch, features: Tensor) -> Tensor:
+        """Return the probabilities of the teacher's codes; see `Objective`."""
+        codes = self._codes(batch, features)
+        return predict(model, batch).float().softmax(1).gather(1, codes[:, None])[:, 0]
+
+    def _codes(self, batch: Batch, features: Tensor) -> Tensor:
+        return self.tokenizer.encode(select(features, batch)[None])[0]  # (M,)

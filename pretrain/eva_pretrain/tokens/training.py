@@ -19,7 +19,7 @@ from eva_engine.report import Presentation
 from eva_engine.steps.parameter_groups import layer_decay_groups
 from eva_pretrain.config import TokenizerConfig
 from eva_pretrain.report import use_of_codes
-from eva_pretrain.teachers.build import build_teacher
+from eva_pretrain.teachers import build_teacher
 from eva_pretrain.tokens.tokenizer import Codebook, FeatureTokenizer
 from eva_pretrain.transforms import PretrainTransform, Views
 from eva_report.content import Step
@@ -29,12 +29,7 @@ CONFIG = "config.json"  # in the output folder of every run
 
 
 def train_tokenizer(config: TokenizerConfig, device: torch.device) -> None:
-    """Train the tokenizer of the teacher's features (Table 2a).
-
-    Args:
-        config: The recipe.
-        device: Device of this process, from `eva_engine.distributed.start`.
-    """
+    """Train the tokenizer of the teacher's features (Table 2a) on a device."""
     teacher = build_teacher(config.teacher, device)
     distributed.seed_all(config.run.seed)
     tokenizer = _build(vars(config), feature_dim=teacher.dim)
@@ -80,25 +75,18 @@ def _next_steps(folder: Path) -> list[Step]:
 
 
 def load_tokenizer(source: str) -> FeatureTokenizer:
-    """Read a trained tokenizer.
+    """Read a trained tokenizer: that of the newest checkpoint, in evaluation mode.
 
     Args:
         source: Output folder of `train_tokenizer.py`.
 
-    Returns:
-        The tokenizer of the newest checkpoint, in evaluation mode.
-
     Raises:
-        FileNotFoundError: If the folder has no complete checkpoint.
-        ValueError: If the folder is the output of another program.
+        ValueError: If the folder is anything else.
     """
-    folder = Path(source)
-    complete = RunCheckpoints(folder, keep=1).complete()
-    if not complete:
-        raise FileNotFoundError(f"{source} has no complete checkpoint of train_tokenizer.py")
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    complete = RunCheckpoints(Path(source), keep=1).complete()
+    config = json.loads((Path(source) / CONFIG).read_text(encoding="utf-8")) if complete else {}
     if "num_codes" not in config:
-        raise ValueError(f"{source} is the output of another program than train_tokenizer.py")
+        raise ValueError(f"{source} has no complete checkpoint of train_tokenizer.py")
     state = load_file(complete[-1] / WEIGHTS)
     tokenizer = _build(config, feature_dim=state["encoder.0.weight"].shape[1])
     tokenizer.load_state_dict(state)
@@ -113,9 +101,3 @@ def _build(config: Mapping[str, Any], *, feature_dim: int) -> FeatureTokenizer:
         width=config["width"],
         num_heads=config["num_heads"],
     )
-
-
-if __name__ == "__main__":  # who looks for the command here finds it
-    from eva_pretrain.train_command import tokenizer
-
-    tokenizer()

@@ -1,4 +1,4 @@
-"""The teacher of masked image modelling: patch tokens of a frozen CLIP vision tower.
+"""The frozen networks whose patch features are predicted: a CLIP vision tower, or a plain ViT.
 
 EVA's targets (https://arxiv.org/abs/2211.07636, section 2.2) are the last features of CLIP's vision
 tower: its final norm on every patch token, then the projection into the space of texts. The class
@@ -7,14 +7,93 @@ token is dropped and nothing is normalised to unit length, which a cosine loss w
 B batch, N = H x W patches, C width of the tower, D dimension of its projection.
 """
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from eva_backbone.variants import CLIP_MEAN, CLIP_STD
-from eva_pretrain.teachers.clip_weights import build_vision_tower
-from eva_pretrain.teachers.teacher import Teacher
+from eva_backbone.checkpoints.loading import load_pretrained
+from eva_backbone.variants import CLIP_MEAN, CLIP_STD, build_vit
+from eva_engine.distributed import DTYPES
+from eva_pretrain.clip_weights import build_vision_tower
+from eva_pretrain.config import TeacherConfig
+
+
+class Teacher(nn.Module):
+    """A frozen network that gives features (B, N, D) of all patches of images.
+
+    It stays in evaluation mode whatever `train()` asks for, computes without gradients, and takes
+    images in float32 whatever its own precision is.
+
+    Attributes:
+        mean: Mean of the images that it takes, in red, green and blue.
+        std: Standard deviation of those images.
+        image_size: Height and width of those images in pixels.
+        grid: Patches down and across; the student's has to be the same.
+        dim: D, the channels of its features.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    image_size: tuple[int, int]
+    grid: tuple[int, int]
+    dim: int
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in evaluation mode."""
+        del mode
+        return super().train(False)
+
+
+def build_teacher(config: TeacherConfig, device: torch.device) -> Teacher:
+    """Build the frozen teacher of a recipe on a device.
+
+    Raises:
+        ValueError: For an unknown model, unfit weights, or fp16 without a GPU.
+        FileNotFoundError: If weights are not there.
+    """
+    if config.precision == "fp16" and device.type == "cpu":
+        raise ValueError("teacher.precision=fp16 needs a GPU; on a CPU use fp32")
+    if config.library == "eva":
+        plain = BackboneTeacher(config.model, weights=config.weights, image_size=config.image_size)
+        return plain.to(device, DTYPES[config.precision])
+    return ClipTeacher.from_open_clip(
+        config.model,
+        config.weights or None,
+        image_size=config.image_size,
+        precision=config.precision,
+        device=device,
+    )
+
+
+class BackboneTeacher(Teacher):
+    """Frozen ViT that returns its patch tokens after the final norm.
+
+    Args:
+        variant: A key of `eva_backbone.VARIANTS`.
+        weights: Official name, bundled name or file.
+        image_size: Side of its images in pixels.
+
+    Raises:
+        ValueError: For an unknown variant, or weights that do not fit.
+    """
+
+    def __init__(self, variant: str, *, weights: str, image_size: int) -> None:
+        super().__init__()
+        vit = build_vit(variant, img_size=image_size)
+        load_pretrained(vit, weights)
+        self.vit = vit.eval().requires_grad_(False)
+        self.mean, self.std = CLIP_MEAN, CLIP_STD
+        self.image_size = (image_size, image_size)
+        self.grid = (image_size // vit.patch_embed.patch_size,) * 2
+        self.dim = vit.embed_dim
+        self.eval()
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute the features (B, N, D) of images (B, 3, H, W), normalised by `mean` and `std`."""
+        tokens: Tensor = self.vit.forward_features(images.to(self.vit.pos_embed.dtype))
+        return tokens[:, 1:]
 
 
 class ClipTeacher(Teacher):
@@ -38,8 +117,7 @@ class ClipTeacher(Teacher):
         self.image_size, self.grid = self._tower.image_size, self._tower.grid
         weight = self._tower.patch_weight
         with torch.no_grad():
-            projected = self._tower.project(weight.new_zeros(1, weight.shape[0]))
-        self.dim = projected.shape[-1]
+            self.dim = self._tower.project(weight.new_zeros(1, weight.shape[0])).shape[-1]
         self.eval()
 
     @classmethod
@@ -49,7 +127,6 @@ class ClipTeacher(Teacher):
         pretrained: str | None = None,
         *,
         image_size: int | None = None,
-        quick_gelu: bool | None = None,
         precision: str = "fp32",
         device: torch.device | None = None,
     ) -> "ClipTeacher":
@@ -63,24 +140,15 @@ class ClipTeacher(Teacher):
             pretrained: Tag, which open_clip downloads; or a file: safetensors, a state dict,
                 OpenAI's TorchScript archives, official EVA-CLIP files. None for random weights.
             image_size: Side of its images, if it is not the one that the tower was trained with.
-            quick_gelu: Whether the MLPs use quick-GELU; None for what the weights were trained
-                with, which only some files do not say.
             precision: Precision of the weights: "fp32", "fp16" or "bf16".
             device: Device of the teacher, where it is also checked; None leaves it on the CPU.
 
         Raises:
-            ValueError: For an unknown name, weights that do not fit, a wrong activation, or a
-                tower without patch tokens.
+            ValueError: For an unknown tag, weights that do not fit, a wrong activation, or a tower
+                without patch tokens.
             FileNotFoundError: If a file is not there.
         """
-        visual = build_vision_tower(
-            model_name,
-            pretrained,
-            image_size=image_size,
-            quick_gelu=quick_gelu,
-            precision=precision,
-        )
-        teacher = cls(visual)
+        teacher = cls(build_vision_tower(model_name, pretrained, image_size, precision))
         if image_size is not None and teacher.image_size != (image_size, image_size):
             raise ValueError(
                 f"{model_name} cannot change its size to {image_size}; it is {teacher.image_size}"
@@ -94,29 +162,18 @@ class ClipTeacher(Teacher):
         """Compute the features of all patches.
 
         Args:
-            images: (B, 3, height, width), normalised by `mean` and `std`.
+            images: (B, 3, height, width) of `image_size`, normalised by `mean` and `std`.
 
         Returns:
             (B, N, D), row by row; ordinary tensors, which a loss may save for its backward pass.
-
-        Raises:
-            ValueError: If the images are not of `image_size`.
         """
         with torch.inference_mode():
-            _, patches = self._hidden(images)
-            tokens = self._tower.project(patches)
+            tokens = self._tower.project(self._hidden(images)[1])
         # Autograd refuses to save inference tensors; a copy made out here is an ordinary tensor.
         return tokens.clone()
 
     def pooled(self, images: Tensor) -> Tensor:
-        """Return the image embedding of CLIP, from the same tensors as the targets.
-
-        Args:
-            images: (B, 3, height, width), normalised by `mean` and `std`.
-
-        Returns:
-            (B, D), not normalised.
-        """
+        """Compute CLIP's embeddings of images, (B, D), from the same tensors as the targets."""
         with torch.inference_mode():
             pooled = self._tower.pool(*self._hidden(images))
         return pooled.clone()
@@ -128,14 +185,12 @@ class ClipTeacher(Teacher):
             RuntimeError: If they differ: this release of open_clip or timm computes something else,
                 and the targets would be wrong.
         """
-        weight = self._tower.patch_weight
         noise = torch.randn(1, 3, *self.image_size, generator=torch.Generator().manual_seed(0))
-        noise = noise.to(weight)
+        noise = noise.to(self._tower.patch_weight)
         with torch.inference_mode():
             expected = self.visual(noise).float()
         error = float((self.pooled(noise).float() - expected).abs().max() / expected.abs().max())
-        tolerance = 1e-3 if noise.dtype == torch.float32 else 5e-2
-        if not error <= tolerance:
+        if not error <= (1e-3 if noise.dtype == torch.float32 else 5e-2):
             raise RuntimeError(
                 f"the pooled output of {type(self.visual).__name__} and that of the teacher's own "
                 f"tensors differ by {error:.2g} of the largest value: use the versions of "
@@ -144,11 +199,6 @@ class ClipTeacher(Teacher):
 
     def _hidden(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Compute prefix tokens (B, 1, C) and the patch tokens (B, N, C) that `project` takes."""
-        if images.shape[-2:] != self.image_size:
-            raise ValueError(
-                f"the teacher takes images of {self.image_size}, got {tuple(images.shape[-2:])}; "
-                "crop to that size, or build it with another image_size"
-            )
         outputs = self.visual.forward_intermediates(
             images.to(self._tower.patch_weight.dtype),
             indices=1,  # the last block
@@ -219,24 +269,16 @@ class _TimmTower:
 def _tower_of(visual: Any) -> _OpenClipTower | _TimmTower:
     """Find out how the tower goes from its last block to its output."""
     trunk = getattr(visual, "trunk", None)
+    needed = ("patch_embed", "blocks", "num_prefix_tokens", "fc_norm", "head", "global_pool")
     if trunk is not None:
-        needed = ("patch_embed", "blocks", "num_prefix_tokens", "fc_norm", "head", "global_pool")
-        proj = getattr(getattr(trunk, "patch_embed", None), "proj", None)
-        if all(hasattr(trunk, name) for name in needed) and isinstance(proj, nn.Conv2d):
-            if trunk.global_pool in ("token", "avg", "map"):
-                return _TimmTower(visual)
-            reason = f"pools by {trunk.global_pool!r}"
-        else:
-            reason = "is not a plain vision transformer"
-        kind = type(trunk).__name__
-    else:
-        kind = type(visual).__name__
-        reason = "is not a vision transformer"
-        if hasattr(visual, "conv1") and hasattr(visual, "ln_post"):
-            if visual.attn_pool is None and visual.pool_type in ("tok", "avg"):
-                return _OpenClipTower(visual)
-            reason = "pools by attention before its final norm"
+        pools = getattr(trunk, "global_pool", None) in ("token", "avg", "map")
+        plain = all(hasattr(trunk, name) for name in needed)
+        if pools and plain and isinstance(getattr(trunk.patch_embed, "proj", None), nn.Conv2d):
+            return _TimmTower(visual)
+    elif getattr(visual, "pool_type", "") in ("tok", "avg") and visual.attn_pool is None:
+        return _OpenClipTower(visual)
     raise ValueError(
-        f"{kind} {reason}: it has no projected patch tokens to learn from; choose a CLIP with a "
-        "ViT, such as ViT-L-14 or EVA01-g-14"
+        f"{type(visual if trunk is None else trunk).__name__} is not a plain ViT that pools its "
+        "tokens after its last norm: it has no projected patch tokens to learn from; choose a CLIP "
+        "with a ViT, such as ViT-L-14 or EVA01-g-14"
     )

@@ -1,1 +1,0 @@
-"""The frozen networks whose features are predicted."""
