@@ -23,6 +23,7 @@ from eva_engine.commands.options import (
     add_output,
     add_weights,
     command,
+    deferred,
     new_parser,
     parse_with_weights,
     take_weights,
@@ -94,7 +95,7 @@ def train(arguments: Sequence[str] | None = None) -> None:
     """Fine-tune or probe a classifier; `arguments` in place of those of the process."""
     command_line.main(
         ClassificationConfig,
-        _train,
+        deferred("eva_classification.training:train"),
         program="classification/train.py",
         arguments=arguments,
         check=_check_training,
@@ -110,12 +111,6 @@ def _check_training(config: ClassificationConfig) -> None:
         require_data(data.classes, name="data.classes", forms=_CLASSES)
     if config.model.init_checkpoint:
         resolve_source(config.model.init_checkpoint)
-
-
-def _train(config: ClassificationConfig, device: "torch.device") -> None:
-    from eva_classification.training import train
-
-    train(config, device)
 
 
 # ---- evaluation ----------------------------------------------------------------------------------
@@ -153,14 +148,11 @@ def _check_evaluation(options: argparse.Namespace) -> None:
     resolve_source(options.weights)
 
 
-def _evaluate(options: argparse.Namespace, device: "torch.device") -> None:
-    from eva_classification.evaluation import evaluate
-
-    evaluate(options, device)
-
-
 evaluate = command(
-    "classification/evaluate.py", _parse_evaluation, _evaluate, check=_check_evaluation
+    "classification/evaluate.py",
+    _parse_evaluation,
+    deferred("eva_classification.evaluation:evaluate"),
+    check=_check_evaluation,
 )
 
 
@@ -184,14 +176,11 @@ def _check_frozen(options: argparse.Namespace) -> None:
     resolve_source(options.weights)
 
 
-def _evaluate_frozen(options: argparse.Namespace, device: "torch.device") -> None:
-    from eva_classification.evaluation import evaluate_frozen
-
-    evaluate_frozen(options, device)
-
-
 evaluate_frozen = command(
-    "classification/evaluate_frozen.py", _parse_frozen, _evaluate_frozen, check=_check_frozen
+    "classification/evaluate_frozen.py",
+    _parse_frozen,
+    deferred("eva_classification.evaluation:evaluate_frozen"),
+    check=_check_frozen,
 )
 
 

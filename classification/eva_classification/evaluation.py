@@ -20,7 +20,7 @@ from eva_data.labelled_images import LabelledImages, open_labelled
 from eva_data.transforms import evaluation_transform
 from eva_engine import distributed
 from eva_engine.commands.options import check_frozen
-from eva_engine.distributed import choose_dtype, evaluation_in
+from eva_engine.distributed import choose_dtype
 from eva_engine.evaluation.classification_report import (
     average_and_gap,
     classification_sections,
@@ -79,11 +79,6 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     Raises:
         ValueError: If weights and data do not fit together.
     """
-    with evaluation_in(options.output):
-        _evaluate_to(options, device)
-
-
-def _evaluate_to(options: argparse.Namespace, device: torch.device) -> None:
     began = time.monotonic()
     model = load_classifier(options.weights, variant=options.variant, image_size=options.image_size)
     model = model.to(device, choose_dtype(options.precision, device))
@@ -222,11 +217,6 @@ def evaluate_frozen(options: argparse.Namespace, device: torch.device) -> None:
     Raises:
         ValueError: If weights and data do not fit together.
     """
-    with evaluation_in(options.output):
-        _evaluate_frozen_to(options, device)
-
-
-def _evaluate_frozen_to(options: argparse.Namespace, device: torch.device) -> None:
     began = time.monotonic()
     extractor = FeatureExtractor.from_options(options, device)
     learn = open_labelled(options.train, extractor.transform, upright=False)

@@ -41,6 +41,7 @@ from eva_engine.commands.options import (
     add_device,
     add_weights,
     command,
+    deferred,
     new_parser,
     parse_with_weights,
 )
@@ -63,15 +64,9 @@ _CLASSES = "a folder of class folders"
 def train(arguments: Sequence[str] | None = None) -> None:
     """Train a CLIP: `clip/train.py`."""
     training.main(
-        ContrastiveConfig, _train, program="clip/train.py", arguments=arguments, check=_check_data,
-        adapt=without_other_classes,
+        ContrastiveConfig, deferred("eva_contrastive.training:train"), program="clip/train.py",
+        arguments=arguments, check=_check_data, adapt=without_other_classes,
     )  # fmt: skip
-
-
-def _train(config: ContrastiveConfig, device: "torch.device") -> None:
-    from eva_contrastive.training import train
-
-    train(config, device)
 
 
 def _check_data(config: ContrastiveConfig) -> None:
@@ -216,13 +211,12 @@ def _check_sets(options: argparse.Namespace) -> None:
             require_data(str(place), name=f"--{name}", forms=forms)
 
 
-def _evaluate(options: argparse.Namespace, device: "torch.device") -> None:
-    from eva_contrastive.evaluation.evaluating import evaluate
-
-    evaluate(options, device)
-
-
-evaluate = command("clip/evaluate_zero_shot.py", _parse_evaluate, _evaluate, check=_check_sets)
+evaluate = command(
+    "clip/evaluate_zero_shot.py",
+    _parse_evaluate,
+    deferred("eva_contrastive.evaluation.evaluating:evaluate"),
+    check=_check_sets,
+)
 
 
 _DEMO = """

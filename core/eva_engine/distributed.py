@@ -7,13 +7,11 @@ import random
 import socket
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
-from eva_runs.output_folder import claimed
 from eva_runs.processes import barrier as barrier
 from eva_runs.processes import gather as gather
 from eva_runs.processes import raise_together as raise_together
@@ -139,20 +137,6 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     if precision == "auto":
         precision = "fp16" if device.type == "cuda" else "fp32"
     return DTYPES[precision]
-
-
-@contextlib.contextmanager
-def evaluation_in(folder: Path | None) -> Iterator[None]:
-    """Claim the output folder of an evaluation, if it has one; called on all processes.
-
-    Raises:
-        UnwritableError: If nothing can be written in it.
-    """
-    if folder is None:
-        yield
-        return
-    with claimed(folder, "evaluation", traces=(), begun="results.json"):
-        yield
 
 
 def own_share(count: int) -> range:

@@ -6,7 +6,7 @@ Everything that needs torch is imported after parsing.
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.variants import POOLINGS
@@ -22,6 +22,7 @@ from eva_engine.commands.options import (
     add_frozen,
     add_weights,
     command,
+    deferred,
     new_parser,
     parse_with_weights,
     take_weights,
@@ -40,24 +41,18 @@ from eva_video.config import (
     check_windows,
 )
 
-if TYPE_CHECKING:
-    import torch
-
-
 _FORMS = "class folders, lists or shards"
 
 
 def train(arguments: Sequence[str] | None = None) -> None:
     """Fine-tune a classifier of videos: `video/train.py`."""
     training.main(
-        VideoConfig, _train, program="video/train.py", arguments=arguments, check=_check_data
+        VideoConfig,
+        deferred("eva_video.training:train"),
+        program="video/train.py",
+        arguments=arguments,
+        check=_check_data,
     )
-
-
-def _train(config: VideoConfig, device: "torch.device") -> None:
-    from eva_video.training import train
-
-    train(config, device)
 
 
 def _check_data(config: VideoConfig) -> None:
@@ -130,13 +125,12 @@ def _check_evaluate(options: argparse.Namespace) -> None:
         read_class_list(options.classes)
 
 
-def _evaluate(options: argparse.Namespace, device: "torch.device") -> None:
-    from eva_video.evaluation.evaluating import evaluate
-
-    evaluate(options, device)
-
-
-evaluate = command("video/evaluate.py", _parse_evaluate, _evaluate, check=_check_evaluate)
+evaluate = command(
+    "video/evaluate.py",
+    _parse_evaluate,
+    deferred("eva_video.evaluation.evaluating:evaluate"),
+    check=_check_evaluate,
+)
 
 
 _FROZEN = """
@@ -187,14 +181,11 @@ def _check_frozen(options: argparse.Namespace) -> None:
         require_data(getattr(options, name), name=f"--{name}", forms=_FORMS)
 
 
-def _evaluate_frozen(options: argparse.Namespace, device: "torch.device") -> None:
-    from eva_video.evaluation.frozen import evaluate
-
-    evaluate(options, device)
-
-
 evaluate_frozen = command(
-    "video/evaluate_frozen.py", _parse_frozen, _evaluate_frozen, check=_check_frozen
+    "video/evaluate_frozen.py",
+    _parse_frozen,
+    deferred("eva_video.evaluation.frozen:evaluate"),
+    check=_check_frozen,
 )
 
 

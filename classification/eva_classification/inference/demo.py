@@ -1,12 +1,10 @@
 """Work of the demo: images in batches, frames of videos one by one; drawn and written."""
 
 import argparse
-import contextlib
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +13,7 @@ from torch import Tensor
 
 from eva_classification.commands import JSON, TABLE
 from eva_classification.inference.predictor import Predictor, require_finite
-from eva_data.files import make_folder, printable, replacing
+from eva_data.files import make_folder, printable, replacing, write_text
 from eva_data.images import read_rgb, save_image
 from eva_data.inputs import Job
 from eva_report.demos import FoundClasses, Prediction, do_jobs, draw_video
@@ -37,20 +35,16 @@ def classify(predictor: Predictor, jobs: Sequence[Job], args: argparse.Namespace
 
     Returns:
         A complaint for each file that could not be read, or not to its end.
+
+    Raises:
+        UnwritableError: If the disk is full or the folder read-only, for example.
     """
     make_folder(args.output)
-    top = min(args.top, len(predictor.class_names))
-    found = FoundClasses(args.score_threshold)
-    settings = {
-        "weights": args.weights,
-        "image_size": predictor.model.img_size,
-        "crop_pct": predictor.crop_pct,
-    }
-    with writing_predictions(args.output, settings, top=top) as files:
-        work = _Work(predictor, files, found, top=top, least=args.score_threshold)
-        problems = do_jobs(jobs, work, title="classifying")
-        work.finish()
-    for line in found.lines():
+    work = _Work(predictor, args)
+    problems = do_jobs(jobs, work, title="classifying")
+    work.finish()
+    work.write()
+    for line in work.found.lines():
         say(line)
     drawn = "" if args.no_pictures else "images, "
     say(f"output   {args.output} ({drawn}{JSON} and {TABLE})")
@@ -71,20 +65,15 @@ class _Work:
 
     Attributes:
         problems: A complaint for each image that was read and not classified.
+        found: The first classes of all files.
     """
 
-    def __init__(
-        self,
-        predictor: Predictor,
-        files: "PredictionsFiles",
-        found: FoundClasses,
-        *,
-        top: int,
-        least: float,
-    ) -> None:
-        self._predictor, self._files, self._found = predictor, files, found
-        self._top, self._least, self._rows = top, least, min(top, CLASSES_SHOWN)
+    def __init__(self, predictor: Predictor, args: argparse.Namespace) -> None:
+        self._predictor, self._args = predictor, args
+        self._rows = min(args.top, CLASSES_SHOWN, len(predictor.class_names))
         self._waiting: list[_Waiting] = []
+        self._entries: list[dict[str, Any]] = []
+        self.found = FoundClasses(args.score_threshold)
         self.problems: list[str] = []
 
     def __call__(self, job: Job) -> str | None:
@@ -105,33 +94,64 @@ class _Work:
         return None
 
     def finish(self) -> None:
-        """Classify, draw and write what waits, in its order."""
+        """Classify, draw and note what waits, in its order."""
         waiting, self._waiting = self._waiting, []
         batch = [one.prepared for one in waiting if one.prepared is not None]
         rows = iter(self._predictor.judge(batch)) if batch else iter(())
         for one in waiting:
             if one.rgb is None:
-                self._files.add_unreadable(one.job.name, one.problem)
+                self._entries.append({"file": one.job.name, "error": one.problem})
                 continue
             row = next(rows)
             try:
                 require_finite(row, str(one.job.source))
-                self._image(one.job, one.rgb, self._predictor.top(row, self._top))
+                self._image(one.job, one.rgb, row)
             except (ValueError, FloatingPointError) as error:
                 self.problems.append(_sentence(one.job, error))
-                self._files.add_unreadable(one.job.name, self.problems[-1])
+                self._entries.append({"file": one.job.name, "error": self.problems[-1]})
 
-    def _image(self, job: Job, rgb: Pixels, predictions: list[Prediction]) -> None:
+    def write(self) -> None:
+        """Write the first classes of each file; the table has none of those that failed."""
+        args = self._args
+        settings = {
+            "weights": args.weights,
+            "image_size": self._predictor.model.img_size,
+            "crop_pct": self._predictor.crop_pct,
+        }
+        content = {"settings": settings, "files": self._entries}
+        write_text(args.output / JSON, json.dumps(content, indent=1) + "\n")
+        top = min(args.top, len(self._predictor.class_names))
+        more = [f"{name}_{k}" for k in range(2, top + 1) for name in ("class", "probability")]
+        with (
+            replacing(args.output / TABLE) as part,
+            part.open("w", encoding="utf-8", newline="") as stream,
+        ):
+            table = csv.writer(stream, lineterminator="\n")
+            table.writerow(["file", "class", "probability", *more])
+            for entry in self._entries:
+                if classes := entry.get("classes"):
+                    cells = [entry["file"], *(cell for one in classes for cell in one.values())]
+                    table.writerow([printable(str(cell)) for cell in cells])
+
+    def _image(self, job: Job, rgb: Pixels, row: NDArray[np.float32]) -> None:
         for target in job.targets:
-            shown = self._shown(predictions)
+            shown = self._shown(row)
             drawn = annotate(rgb, shown, rows=max(1, len(shown)))
             save_image(Image.fromarray(drawn), target)
         height, width = rgb.shape[:2]
-        self._files.add(job.name, predictions, width=width, height=height)
-        self._found.add(job.name, predictions[0])
+        self._note(job, row, width=width, height=height)
 
-    def _shown(self, predictions: list[Prediction]) -> list[Prediction]:
-        return [one for one in predictions if one.probability >= self._least][: self._rows]
+    def _shown(self, row: NDArray[np.float32]) -> list[Prediction]:
+        first = self._predictor.top(row, self._rows)
+        return [one for one in first if one.probability >= self._args.score_threshold]
+
+    def _note(self, job: Job, row: NDArray[np.float32], **facts: Any) -> None:
+        first = self._predictor.top(row, self._args.top)
+        classes = [
+            {"class": one.name, "probability": round(one.probability, _DIGITS)} for one in first
+        ]
+        self._entries.append({"file": job.name, **facts, "classes": classes})
+        self.found.add(job.name, first[0], frames=facts.get("frames"))
 
     def _video(self, job: Job) -> str | None:
         """Classify each frame; the mean over all of them stands for the video."""
@@ -142,83 +162,18 @@ class _Work:
             row = self._predictor.judge([self._predictor.prepare(rgb)])[0]
             require_finite(row, job.name)
             total[:] += row
-            if not job.targets:
-                return rgb
-            shown = self._shown(self._predictor.top(row, self._top))
-            return annotate(rgb, shown, rows=self._rows)  # all frames have one size
+            # all frames have one size
+            return annotate(rgb, self._shown(row), rows=self._rows) if job.targets else rgb
 
         frames, problem = draw_video(job, draw)
         if not frames:
-            self._files.add_unreadable(job.name, problem or "it has no frames")
+            self._entries.append({"file": job.name, "error": problem or "it has no frames"})
             return problem
-        predictions = self._predictor.top((total / frames).astype(np.float32), self._top)
         more = {"error": problem} if problem else {}
-        self._files.add(job.name, predictions, frames=frames, **more)
-        self._found.add(job.name, predictions[0], frames=frames)
+        self._note(job, (total / frames).astype(np.float32), frames=frames, **more)
         return problem
 
 
 def _sentence(job: Job, error: Exception) -> str:
     text = str(error)
     return text if str(job.source) in text else f"{job.source}: {text}"
-
-
-class PredictionsFiles:
-    """Takes the classes of one file after another; `writing_predictions` opens one.
-
-    Args:
-        stream: The open JSON file.
-        table: The open CSV file.
-        settings: What the JSON says first.
-        top: Classes of a file that are written, at most.
-    """
-
-    def __init__(
-        self, stream: TextIO, table: TextIO, settings: Mapping[str, Any], *, top: int
-    ) -> None:
-        self._stream, self._files = stream, 0
-        self._table = csv.writer(table, lineterminator="\n")
-        more = [f"{head}_{place}" for place in range(2, top + 1)
-                for head in ("class", "probability")]  # fmt: skip
-        self._table.writerow(["file", "class", "probability", *more])
-        stream.write(f'{{"settings": {json.dumps(dict(settings))},\n"files": [')
-
-    def add(self, name: str, predictions: Sequence[Prediction], **facts: Any) -> None:
-        """Write a file's first classes, in falling order of probability, and what else is known."""
-        rounded = [(one.name, round(one.probability, _DIGITS)) for one in predictions]
-        classes = [{"class": name, "probability": value} for name, value in rounded]
-        self._write({"file": name, **facts, "classes": classes})
-        cells = [cell for one in rounded for cell in one]
-        self._table.writerow([printable(str(cell)) for cell in (name, *cells)])
-
-    def add_unreadable(self, name: str, reason: str) -> None:
-        """Write a file that could not be read; the table has none of these."""
-        self._write({"file": name, "error": reason})
-
-    def _write(self, entry: Mapping[str, Any]) -> None:
-        self._stream.write(f"{',' if self._files else ''}\n  {json.dumps(entry)}")
-        self._files += 1
-
-
-@contextlib.contextmanager
-def writing_predictions(
-    folder: Path, settings: Mapping[str, Any], *, top: int
-) -> Iterator[PredictionsFiles]:
-    """Write predictions to files that appear under their names at the end.
-
-    Args:
-        folder: Folder of the files; it exists.
-        settings: Settings of the demo.
-        top: Classes of a file that are written, at most.
-
-    Raises:
-        UnwritableError: If the disk is full or the folder read-only, for example.
-    """
-    with (
-        replacing(folder / JSON) as json_part,
-        replacing(folder / TABLE) as table_part,
-        json_part.open("w", encoding="utf-8") as stream,
-        table_part.open("w", encoding="utf-8", newline="") as table,
-    ):
-        yield PredictionsFiles(stream, table, settings, top=top)
-        stream.write("\n]}\n")

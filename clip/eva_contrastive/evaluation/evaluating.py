@@ -33,7 +33,7 @@ from eva_contrastive.reports import (
 )
 from eva_data.files import UnwritableError
 from eva_engine import distributed
-from eva_engine.distributed import choose_dtype, evaluation_in
+from eva_engine.distributed import choose_dtype
 from eva_engine.evaluation.classification_report import (
     complain_of_left_out,
     say_end,
@@ -54,27 +54,26 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
         ValueError: If weights and data do not fit together.
     """
     began = time.monotonic()
-    with evaluation_in(options.output):
-        options.image_size, options.mean, options.std = find_preparation(
-            options.weights, image_size=options.image_size, mean=options.mean, std=options.std
-        )
-        options.weights = str(open_clip_weights(Path(options.weights)) or options.weights)
-        model = load_eva_clip(
-            options.weights, image_size=options.image_size, text_heads=options.text_heads,
-            dtype=choose_dtype(options.precision, device),
-        ).to(device)  # fmt: skip
-        fill_from_training(options)
-        opened = open_all(options, image_size=model.image_size)
-        data = describe(opened)
-        title = f"evaluate a CLIP at {model.image_size} px on {device.type}"
-        announce(title, weights=options.weights, data=data)
-        evaluation = _Evaluation(model, options, opened)
-        for one in opened.benchmarks:
-            evaluation.count(one)
-        for name, pairs in opened.pairs.items():
-            evaluation.retrieve(name, pairs)
-        if distributed.rank() == 0:
-            evaluation.report(data, began=began, device=device)
+    options.image_size, options.mean, options.std = find_preparation(
+        options.weights, image_size=options.image_size, mean=options.mean, std=options.std
+    )
+    options.weights = str(open_clip_weights(Path(options.weights)) or options.weights)
+    model = load_eva_clip(
+        options.weights, image_size=options.image_size, text_heads=options.text_heads,
+        dtype=choose_dtype(options.precision, device),
+    ).to(device)  # fmt: skip
+    fill_from_training(options)
+    opened = open_all(options, image_size=model.image_size)
+    data = describe(opened)
+    title = f"evaluate a CLIP at {model.image_size} px on {device.type}"
+    announce(title, weights=options.weights, data=data)
+    evaluation = _Evaluation(model, options, opened)
+    for one in opened.benchmarks:
+        evaluation.count(one)
+    for name, pairs in opened.pairs.items():
+        evaluation.retrieve(name, pairs)
+    if distributed.rank() == 0:
+        evaluation.report(data, began=began, device=device)
 
 
 class _Evaluation:

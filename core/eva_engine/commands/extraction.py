@@ -78,7 +78,7 @@ def extraction_command(program: str, kinds: Sequence[Kind], *, about: str) -> Ca
         (kind,) = [kind for kind in kinds if options.kind in kind.names]
         write_features(options, lambda: kind.prepare(options, device))
 
-    return command(program, parse, work)
+    return command(program, parse, work, claims=False)
 
 
 def _parse(

@@ -5,8 +5,10 @@ import os
 import sys
 from argparse import HelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from eva_backbone.checkpoints.registry import CHECKPOINT_SUFFIXES, list_official_files
 from eva_backbone.checkpoints.run_folders import weights_of_run
@@ -15,6 +17,7 @@ from eva_engine.config import LARGEST_IMAGE, MOST_WORKERS
 from eva_runs.commands import program_name
 from eva_runs.errors import ending
 from eva_runs.options import add_download_option, integer, number
+from eva_runs.output_folder import claimed
 
 if TYPE_CHECKING:  # the parsers alone need no torch
     import torch
@@ -33,6 +36,7 @@ def command(
     work: Callable[[argparse.Namespace, "torch.device"], None],
     *,
     check: Callable[[argparse.Namespace], None] | None = None,
+    claims: bool = True,
 ) -> Callable[..., None]:
     """Make the `main` of a command that runs a model on one or several processes.
 
@@ -42,6 +46,7 @@ def command(
             `add_arguments`, and others.
         work: Work of the command, given options and device.
         check: Function that refuses paths that are not there, before torch is imported.
+        claims: Keep other runs out of the folder `--output` meanwhile, if there is one.
 
     Returns:
         Its function of the arguments, which ends as `eva_runs.errors.ending` says.
@@ -56,10 +61,32 @@ def command(
             from eva_report.demos import log_to_terminal
 
             log_to_terminal()
-            with distributed.joined(options.device, alone=False) as device:
+            with distributed.joined(options.device, alone=False) as device, claim(options):
                 work(options, device)
 
+    def claim(options: argparse.Namespace) -> AbstractContextManager[object]:
+        folder = getattr(options, "output", None) if claims else None
+        return (
+            claimed(folder, "evaluation", traces=(), begun="results.json")
+            if folder
+            else nullcontext()
+        )
+
     return main
+
+
+def deferred(name: str) -> Callable[..., Any]:
+    """Make a function that imports the one it stands for when it is called.
+
+    Args:
+        name: `module:function`; the module may import torch.
+    """
+
+    def call(*arguments: Any) -> Any:
+        module, _, function = name.partition(":")
+        return getattr(import_module(module), function)(*arguments)
+
+    return call
 
 
 def new_parser(program: str, description: str, *, epilog: str = "") -> argparse.ArgumentParser:

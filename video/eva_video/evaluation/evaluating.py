@@ -18,7 +18,7 @@ from eva_data.labelled_videos.opening import open_videos
 from eva_data.labelled_videos.sources import LabelledVideos
 from eva_data.video.source import UnreadableVideoError, require_backend
 from eva_engine import distributed
-from eva_engine.distributed import choose_dtype, evaluation_in
+from eva_engine.distributed import choose_dtype
 from eva_engine.evaluation.classification_report import (
     classification_sections,
     complain_of_left_out,
@@ -51,16 +51,6 @@ PUBLISHED = {
 }  # fmt: skip
 
 
-def evaluate(options: argparse.Namespace, device: torch.device) -> None:
-    """Evaluate a classifier on videos by the options of `video/evaluate.py`.
-
-    Raises:
-        ValueError: If weights and data do not fit together.
-    """
-    with evaluation_in(options.output):
-        _evaluate_to(options, device)
-
-
 class _Evaluated(NamedTuple):
     """Result of an evaluation, and what its report shows."""
 
@@ -71,7 +61,12 @@ class _Evaluated(NamedTuple):
     flags: list[str]  # of the weights
 
 
-def _evaluate_to(options: argparse.Namespace, device: torch.device) -> None:
+def evaluate(options: argparse.Namespace, device: torch.device) -> None:
+    """Evaluate a classifier on videos by the options of `video/evaluate.py`.
+
+    Raises:
+        ValueError: If weights and data do not fit together.
+    """
     began = time.monotonic()
     require_backend(options.backend)
     model = load_video_classifier(

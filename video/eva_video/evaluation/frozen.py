@@ -25,7 +25,6 @@ from eva_data.labelled_videos.sources import LabelledVideos
 from eva_data.video.source import require_backend
 from eva_engine import distributed
 from eva_engine.commands.options import check_frozen
-from eva_engine.distributed import evaluation_in
 from eva_engine.evaluation.classification_report import classification_sections
 from eva_engine.evaluation.counting import counted_of
 from eva_engine.evaluation.frozen import (
@@ -285,11 +284,6 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     Raises:
         ValueError: If weights and data do not fit together.
     """
-    with evaluation_in(options.output):
-        _evaluate_to(options, device)
-
-
-def _evaluate_to(options: argparse.Namespace, device: torch.device) -> None:
     began = time.monotonic()
     require_backend(options.backend)
     extractor = ClipFeatureExtractor.from_weights(
