@@ -206,7 +206,7 @@ def test_relative_imports_and_bases_work_in_site_packages(installed):
 
 def test_demo_data_are_made(eva, tmp_path):
     sizes = ("--train", 2, "--val", 1, "--size", 64, "--workers", 1)
-    assert "wrote and checked 2 + 1 scenes" in eva("data", "make-demo", "--output", "demo", *sizes)
+    assert "wrote 2 + 1 scenes" in eva("data", "make-demo", "--output", "demo", *sizes)
     assert (tmp_path / "demo" / "coco" / "annotations" / "instances_train.json").is_file()
 
 

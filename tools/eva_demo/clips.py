@@ -8,19 +8,28 @@ The camera pans a little, in any direction.
 Letters in shape comments: T frames, S = height and width of a frame.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
+from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_demo.glyphs import Handwriting, choose_paint, draw_colours
-from eva_demo.photographs import Photographs
-from eva_demo.splits import SPLITS, Split, check_split
+from eva_data.video.streams import Frame, VideoWriter
+from eva_demo.sources import (
+    SPLITS,
+    Handwriting,
+    Photographs,
+    Split,
+    choose_paint,
+    draw_colours,
+)
 
-# Raised whenever the same seed gives other clips than before, so that old data sets are noticed.
+# Raised whenever the same seed gives other clips than before, so that old datasets are noticed.
 CLIP_VERSION = 1
 
 # Motion -> what changes and its direction. Screen coordinates: y grows downwards; angles
@@ -35,27 +44,18 @@ MOTIONS: Mapping[str, tuple[str, int]] = {
     "turn_right": ("angle", -1),
     "up": ("y", -1),
 }
-
-
-@dataclass(frozen=True)
-class _Range:
-    """Where a coordinate may be, and how far it goes in a clip (smallest, largest)."""
-
-    low: float
-    high: float
-    travel: tuple[float, float]
-
-
-# Places and sizes in sides of the frame; sizes are logarithms, angles degrees.
-_RANGES: Mapping[str, _Range] = {
-    "x": _Range(0.28, 0.72, (0.25, 0.4)),
-    "y": _Range(0.28, 0.72, (0.25, 0.4)),
-    "size": _Range(float(np.log(0.32)), float(np.log(0.7)), (0.5, 0.7)),
-    "angle": _Range(-70, 70, (60, 100)),
+# Coordinate -> lowest and highest value, and least and most travel in a clip. Places and sizes in
+# sides of the frame; sizes are logarithms, angles degrees.
+_RANGES: Mapping[str, tuple[float, float, tuple[float, float]]] = {
+    "x": (0.28, 0.72, (0.25, 0.4)),
+    "y": (0.28, 0.72, (0.25, 0.4)),
+    "size": (float(np.log(0.32)), float(np.log(0.7)), (0.5, 0.7)),
+    "angle": (-70, 70, (60, 100)),
 }
+_LENGTH = (16, 24)  # fewest and most frames
 _PAN = 0.06  # most that the camera moves in a clip, in sides of the frame
 _MIN_CONTRAST = 60.0
-_MIN_SIZE = 24  # pixels
+_FRAMES_PER_SECOND = Fraction(25)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,50 +82,26 @@ class Clip:
 
 @dataclass(eq=False)
 class ClipGenerator:
-    """The clips of one split; clip `i` depends on (split, seed, i) and the settings only.
+    """The clips of one split, of `size` pixels; clip `i` depends on (split, seed, i) and the size.
 
     Clip `i` shows motion `i % 8`.
-
-    Args:
-        split: `train` or `val`; decides which digits and photographs are used.
-        size: Height and width of a frame in pixels.
-        length: Fewest and most frames of a clip, both inclusive.
-        seed: Seed of the split.
-
-    Raises:
-        ValueError: If a setting is out of range.
     """
 
     split: Split
     _: KW_ONLY
     size: int = 64
-    length: tuple[int, int] = (16, 24)
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_split(self.split)
-        if self.size < _MIN_SIZE:
-            raise ValueError(f"size={self.size}: digits need frames of at least {_MIN_SIZE} px")
-        if not 2 <= self.length[0] <= self.length[1]:
-            raise ValueError(f"length={self.length} must be (fewest, most), at least 2 frames")
-        self._margin = int(np.ceil(_PAN * self.size)) + 1
+        margin = int(np.ceil(_PAN * self.size)) + 1
         self._handwriting = Handwriting(self.split)
-        self._photographs = Photographs(self.split, size=self.size + 2 * self._margin)
+        self._photographs = Photographs(self.split, size=self.size + 2 * margin)
 
-    def clip(self, index: int) -> Clip:
-        """Make one clip.
-
-        Args:
-            index: Number of the clip, from 0.
-
-        Raises:
-            ValueError: If the index is negative.
-        """
-        if index < 0:
-            raise ValueError(f"index {index} is negative; clips are numbered from 0")
+    def make(self, index: int) -> Clip:
+        """Make clip `index`."""
         rng = np.random.default_rng((self.seed, SPLITS.index(self.split), index, CLIP_VERSION))
         motion = list(MOTIONS)[index % len(MOTIONS)]
-        time = np.linspace(0, 1, int(rng.integers(self.length[0], self.length[1] + 1)))
+        time = np.linspace(0, 1, int(rng.integers(_LENGTH[0], _LENGTH[1] + 1)))
         x, y, size, angle = draw_path(motion, time, rng=rng)  # (4, T)
         places, px = np.stack([x, y], 1) * self.size - 0.5, np.exp(size) * self.size
         category, digit = self._handwriting.choose(rng)
@@ -175,11 +151,46 @@ def draw_path(
     """
     moving, direction = MOTIONS[motion]
     courses = []
-    for name, bounds in _RANGES.items():
-        travel = rng.uniform(*bounds.travel)
-        start = rng.uniform(bounds.low, bounds.high - travel)
+    for name, (low, high, travels) in _RANGES.items():
+        travel = rng.uniform(*travels)
+        start = rng.uniform(low, high - travel)
         backwards = direction < 0 if name == moving else rng.random() < 0.5
         at = time[::-1] if backwards else time
         frozen = rng.choice(at)  # drawn in any case, so that all motions draw alike
         courses.append(start + travel * (at if name == moving else np.full_like(time, frozen)))
     return np.stack(courses)
+
+
+def export_clip(folder: Path, split: Split, index: int, clip: Clip) -> dict[str, Any]:
+    """Write `{train,val}/MOTION/NUMBER.mp4`, H.264; return its entry in `clips.json`."""
+    name = f"{split}/{clip.motion}/{index + 1:06d}.mp4"
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    with VideoWriter(folder / name, reproducible=True) as writer:
+        for number, rgb in enumerate(clip.frames):
+            writer.add(rgb, Frame(rgb, number, 1 / _FRAMES_PER_SECOND, _FRAMES_PER_SECOND))
+    return {
+        "file": name,
+        "motion": clip.motion,
+        "frames": len(clip.frames),
+        "size": clip.frames.shape[1],
+        "digit": clip.category,
+        "digit_index": clip.digit_index,
+        "photo": clip.background,
+        "path": {name: [round(end, 3) for end in ends] for name, ends in clip.path.items()},
+    }
+
+
+def finish_clips(folder: Path, made: Mapping[Split, list[Any]]) -> list[Path]:
+    """Write lists `{train,val}.txt` of `PATH LABEL`, `classes.txt` and `clips.json`."""
+    labels = {motion: label for label, motion in enumerate(MOTIONS)}
+    texts = {
+        "classes.txt": "".join(f"{motion}\n" for motion in MOTIONS),
+        "clips.json": json.dumps(made),
+    }
+    for split, clips in made.items():
+        lines = (f"{clip['file']} {labels[clip['motion']]}\n" for clip in clips)
+        texts[f"{split}.txt"] = "".join(lines)
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    videos = (clip["file"] for clips in made.values() for clip in clips)
+    return [folder / name for name in (*texts, *videos)]

@@ -4,29 +4,19 @@
     python tools/make_demo_data.py --output data/motions --formats video
     python tools/make_demo_data.py --output data/captioned --formats captions
 
-A scene stands for a clip, or for three pictures with captions; these have half of its side.
+A scene stands for a clip, or for three images with captions; these have half of its side.
 
 The same seed and sizes give the same bytes, with any number of workers.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eva_demo.data_set import (
-    FORMATS,
-    Settings,
-    check_demo_data,
-    difference,
-    make_demo_data,
-    read_manifest,
-)
-from eva_demo.formats.format import demand
 from eva_runs.commands import program, say
 from eva_runs.options import integer
 
-_WHAT: dict[tuple[str, ...], str] = {("video",): "clips", ("captions",): "scenes of three pairs"}
+_FORMATS = ("captions", "coco", "folder", "semantic", "video", "voc", "yolo")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -38,42 +28,26 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--output", type=Path, required=True, metavar="DIR", help="folder to make")
-    add("--formats", nargs="+", choices=sorted(FORMATS), default=["coco"], help="what to write")
+    add("--formats", nargs="+", choices=_FORMATS, default=["coco"], help="what to write")
     add("--train", type=integer(1), default=2000, metavar="N", help="training scenes")
     add("--val", type=integer(1), default=300, metavar="N", help="validation scenes")
     add("--size", type=integer(48), default=128, metavar="PX", help="side of a scene")
     add("--seed", type=integer(0), default=0, metavar="N", help="seed of all of them")
     add("--workers", type=integer(1), default=2, metavar="N", help="processes; same bytes")
-    add("--overwrite", action="store_true", help="replace another or damaged data set")
-    add("--check", action="store_true", help="only check the data set that is in DIR")
-    add("--preview", type=Path, metavar="PNG", help="also draw the first ones")
+    add("--overwrite", action="store_true", help="replace another or damaged dataset")
     return parser.parse_args(arguments)
 
 
 def _run(args: argparse.Namespace) -> int:
+    from eva_demo.data_set import Settings, make_demo_data  # libraries that --help does not need
+
     sizes = {name: getattr(args, name) for name in ("train", "val", "size", "seed")}
     settings = Settings(formats=tuple(sorted(set(args.formats))), **sizes)
-    if args.check:
-        manifest = read_manifest(args.output)
-        check_demo_data(args.output, manifest["settings"]["formats"] if manifest else [])
-        problem = difference(args.output)
-        demand(not problem, f"{args.output} {problem}")
-        say(f"{args.output}: every check passed")
-    elif make_demo_data(args.output, settings, workers=args.workers, overwrite=args.overwrite):
-        what = _WHAT.get(settings.formats, "scenes")
-        say(f"{args.output}: wrote and checked {args.train} + {args.val} {what}")
+    if make_demo_data(args.output, settings, workers=args.workers, overwrite=args.overwrite):
+        say(f"{args.output}: wrote {args.train} + {args.val} scenes")
     else:
         say(f"{args.output}: already there, complete, with these settings; left as it is")
-    if args.preview:
-        from eva_demo.preview import write_preview
-
-        write_preview(args.preview, settings)
-        say(f"{args.preview}: the first of its kind")
     return 0
 
 
 main = program(parse, _run, refused=1)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -13,10 +13,10 @@ scenes are read out by a linear classifier and by nearest neighbours.
     python tools/train_debug_backbone.py --output output/debug_backbone
     python tools/train_debug_backbone.py --output output/debug_backbone --install
 
-The same command continues an interrupted run. `--install` puts the weights (fp16) and a record of
-how they came about into the package.
+The weights (fp16) and a record of how they came about are written to the folder; `--install` puts
+them into the package, too.
 
-Letters: B scenes, G patches along a side, N = G * G patches.
+Letters: B scenes, G patches along a side, N = G * G patches, p patch size.
 """
 
 import argparse
@@ -25,30 +25,134 @@ import logging
 import platform
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 import eva_backbone
-from eva_backbone import VisionTransformer, eva_debug
-from eva_data.files import make_folder, write_tensors, write_text, writing
-from eva_demo.dense_scenes import GRID, NO_DIGIT, PATCH, SIZE, DenseScenes, normalise
-from eva_demo.scenes import SceneGenerator
-from eva_demo.splits import SPLITS
+from eva_backbone import VARIANTS, VisionTransformer, eva_debug
+from eva_data.files import make_folder, write_tensors, writing
+from eva_demo.scenes import Scene, SceneGenerator
+from eva_demo.sources import SPLITS, box_of_mask
 from eva_runs.commands import program
 
 logger = logging.getLogger("train_debug_backbone")
 
+SIZE = VARIANTS["eva_debug"].img_size
+PATCH = VARIANTS["eva_debug"].patch_size
+GRID = SIZE // PATCH
+MEAN = (123.675, 116.28, 103.53)  # the detectors' normalisation, in grey levels
+STD = (58.395, 57.12, 57.375)
+NO_DIGIT = 10
+MIN_INK = 6  # pixels of a digit in a patch that make it the patch's digit
+
 _WEIGHTS = Path(eva_backbone.__file__).resolve().parent / "weights"
+
+
+class DenseScenes(Dataset[dict[str, Tensor]]):
+    """Augmented training scenes with a target for every patch; item i depends on (seed, i)."""
+
+    def __init__(self, length: int, *, seed: int) -> None:
+        self.length, self.seed = length, seed
+        # fuller scenes than the demo data's: more digits learned from for the same work
+        self.scenes = SceneGenerator(
+            "train", size=SIZE, digits=(3, 8), digit_px=(20, 58), max_rotation=15, seed=seed
+        )
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng(np.random.SeedSequence((self.seed, 7, index)))
+        return dense_targets(self.scenes.make(index), rng=rng)
+
+
+def dense_targets(scene: Scene, *, rng: np.random.Generator) -> dict[str, Tensor]:
+    """Augment a scene of SIZE pixels and describe it patch by patch.
+
+    Returns:
+        image (3, SIZE, SIZE) uint8; digit (N,) 0..9 or NO_DIGIT; box (N, 4) distances from the
+        patch centre to the left, top, right and bottom side in patches; ink (N, p * p) 0 or 1;
+        present (10,) 0 or 1.
+    """
+    owner: NDArray[np.int16] = np.full((SIZE, SIZE), -1, dtype=np.int16)
+    for number, instance in enumerate(scene.instances):
+        owner[instance.mask] = number
+    image, owner = _warp(scene.image, owner, rng=rng)
+    digit = np.full((GRID, GRID), NO_DIGIT, dtype=np.int64)
+    box = np.zeros((GRID, GRID, 4), dtype=np.float32)
+    most = np.full((GRID, GRID), MIN_INK - 1)
+    present = np.zeros(10, dtype=np.float32)
+    centre = (np.arange(GRID, dtype=np.float32) + 0.5) * PATCH
+    for number, instance in enumerate(scene.instances):
+        mask = owner == number
+        if mask.sum() < 0.4 * instance.full_area:  # mostly outside the image
+            continue
+        present[instance.category] = 1
+        pixels = _per_patch(mask).sum(-1)  # (G, G)
+        wins = pixels > most
+        most[wins] = pixels[wins]
+        digit[wins] = instance.category
+        x0, y0, x1, y1 = box_of_mask(mask)
+        sides = np.broadcast_arrays(
+            centre[None] - x0, centre[:, None] - y0, x1 - centre[None], y1 - centre[:, None]
+        )
+        box[wins] = np.stack(sides, -1)[wins] / PATCH
+    return {
+        "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+        "digit": torch.from_numpy(digit.reshape(-1)),
+        "box": torch.from_numpy(box.reshape(-1, 4)),
+        "ink": torch.from_numpy(_per_patch(owner >= 0).reshape(GRID * GRID, -1)),
+        "present": torch.from_numpy(present),
+    }
+
+
+def _per_patch(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Regroup (SIZE, SIZE) into (G, G, p * p)."""
+    tiles = mask.reshape(GRID, PATCH, GRID, PATCH).swapaxes(1, 2)
+    return tiles.reshape(GRID, GRID, PATCH * PATCH)
+
+
+def _warp(
+    image: NDArray[np.uint8], owner: NDArray[np.int16], *, rng: np.random.Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.int16]]:
+    """Scale, shear, shift and re-colour; no flip, which would turn digits into other signs."""
+    scale = np.exp(rng.uniform(-0.25, 0.25)) * np.exp(rng.uniform(-0.12, 0.12, size=2))
+    shear = rng.uniform(-0.15, 0.15)
+    matrix = np.array([[scale[0], shear, 0], [0, scale[1], 0]], dtype=np.float64)
+    middle = np.array([SIZE / 2, SIZE / 2])
+    matrix[:, 2] = middle - matrix[:, :2] @ middle + rng.uniform(-16, 16, size=2)
+    size = (SIZE, SIZE)
+    image = cv2.warpAffine(
+        image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
+    )
+    owner = cv2.warpAffine(owner, matrix, size, flags=cv2.INTER_NEAREST, borderValue=-1)
+    if rng.random() < 0.5:
+        image = image[..., rng.permutation(3)]
+    if rng.random() < 0.2:
+        image = 255 - image
+    gain, offset = rng.uniform(0.7, 1.2), rng.uniform(-20, 20)
+    return np.clip(image * gain + offset, 0, 255).astype(np.uint8), owner
+
+
+def _normalise(images: Tensor) -> Tensor:
+    """Normalise (B, 3, H, W) grey levels as the detectors do."""
+    mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
+    return (images.float() - mean) / std
 
 
 class DensePretraining(nn.Module):
@@ -63,29 +167,25 @@ class DensePretraining(nn.Module):
         self.ink = nn.Linear(dim, PATCH * PATCH)
         self.present = nn.Linear(dim, 10)
 
-    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute the loss of a batch from `DenseScenes` and its parts."""
-        features = self.backbone(normalise(batch["image"])).float()  # (B, 1 + N, C)
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Compute the loss of a batch from `DenseScenes`, and the share of correct patches."""
+        features = self.backbone(_normalise(batch["image"])).float()  # (B, 1 + N, C)
         patches, target = features[:, 1:], batch["digit"]
         found = target != NO_DIGIT  # (B, N)
         per_patch = F.cross_entropy(
             self.digit(patches).flatten(0, 1), target.flatten(), reduction="none"
         ).view_as(target)
-        digit = per_patch[found].mean()
         box = F.smooth_l1_loss(F.softplus(self.box(patches[found])), batch["box"][found])
         ink = F.binary_cross_entropy_with_logits(self.ink(patches), batch["ink"].float())
         present = F.binary_cross_entropy_with_logits(self.present(features[:, 0]), batch["present"])
-        parts = {"digit": digit, "none": per_patch[~found].mean(), "box": box, "ink": ink}
-        parts["present"] = present
+        loss = per_patch[found].mean() + per_patch[~found].mean() + box + ink + 0.2 * present
         with torch.no_grad():
             guess = self.digit(patches[found])[:, :NO_DIGIT].argmax(-1)
-            correct = (guess == target[found]).float().mean()
-        return digit + parts["none"] + box + ink + 0.2 * present, parts | {"correct": correct}
+            return loss, (guess == target[found]).float().mean()
 
 
-def train(args: argparse.Namespace) -> tuple[VisionTransformer, float]:
-    """Train or continue; return the averaged backbone and the minutes that it took in all."""
-    began = time.monotonic()
+def train(args: argparse.Namespace) -> VisionTransformer:
+    """Train; return the averaged backbone."""
     torch.manual_seed(args.seed)
     model = DensePretraining(eva_debug(drop_path_rate=0.05))
     average = AveragedModel(model.backbone, multi_avg_fn=get_ema_multi_avg_fn(0.999))
@@ -96,29 +196,15 @@ def train(args: argparse.Namespace) -> tuple[VisionTransformer, float]:
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, args.lr, total_steps=args.steps + 1, pct_start=0.05, cycle_momentum=False
     )
-    state_file = args.output / "state.pt"
-    parts: dict[str, Any] = {
-        "model": model,
-        "average": average,
-        "optimizer": optimizer,
-        "schedule": schedule,
-    }
-    start, minutes = _resume(parts, state_file, args)
     scenes = DenseScenes(args.steps * args.batch, seed=args.seed)
-    order = range(start * args.batch, len(scenes))
+    # a generator of its own, not the one that drops paths
     loader = DataLoader(
-        scenes,
-        args.batch,
-        sampler=order,
-        num_workers=1,
-        prefetch_factor=4,
-        generator=torch.Generator(),  # not the one that drops paths, which a resume restores
+        scenes, args.batch, num_workers=1, prefetch_factor=4, generator=torch.Generator()
     )
-    bf16 = args.precision == "bf16"
-    bar = tqdm(loader, initial=start, total=args.steps, unit="step", mininterval=5)
-    for step, batch in enumerate(bar, start + 1):
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-            loss, metrics = model(batch)
+    bar = tqdm(loader, unit="step", mininterval=5)
+    for step, batch in enumerate(bar, 1):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.precision == "bf16"):
+            loss, correct = model(batch)
         if not torch.isfinite(loss):
             raise RuntimeError(f"loss is {loss.item()} at step {step}; lower --lr {args.lr}")
         optimizer.zero_grad()
@@ -127,44 +213,11 @@ def train(args: argparse.Namespace) -> tuple[VisionTransformer, float]:
         optimizer.step()
         schedule.step()
         average.update_parameters(model.backbone)
-        if step % 50 == 0 or step == args.steps:
-            values = {"loss": loss} | metrics
-            line = {"step": step} | {k: round(v.item(), 4) for k, v in values.items()}
-            with (args.output / "metrics.jsonl").open("a", encoding="utf-8") as log:
-                log.write(json.dumps(line) + "\n")
-            bar.set_postfix(loss=line["loss"], correct=line["correct"])
-        if step % args.save_every == 0 or step == args.steps:
-            state = {name: part.state_dict() for name, part in parts.items()}
-            state["minutes"] = minutes + (time.monotonic() - began) / 60
-            state |= {"step": step, "rng": torch.get_rng_state(), "settings": _settings(args)}
-            with writing(state_file) as stream:
-                torch.save(state, stream)
-    minutes += (time.monotonic() - began) / 60 if start < args.steps else 0
+        if step % 50 == 0:
+            bar.set_postfix(loss=loss.item(), correct=correct.item())
     averaged = average.module
     assert isinstance(averaged, VisionTransformer)
-    return averaged, minutes
-
-
-def _settings(args: argparse.Namespace) -> dict[str, object]:
-    return {name: getattr(args, name) for name in ("steps", "batch", "lr", "seed", "precision")}
-
-
-def _resume(
-    parts: Mapping[str, Any], state_file: Path, args: argparse.Namespace
-) -> tuple[int, float]:
-    if not state_file.exists():
-        return 0, 0.0
-    state = torch.load(state_file, weights_only=True)
-    if state["settings"] != _settings(args):
-        raise ValueError(
-            f"{state_file} belongs to a run with {state['settings']}, not {_settings(args)}; "
-            "choose another --output"
-        )
-    for name, part in parts.items():
-        part.load_state_dict(state[name])
-    torch.set_rng_state(state["rng"])
-    logger.info("continuing at step %d", state["step"])
-    return int(state["step"]), float(state["minutes"])
+    return averaged
 
 
 @torch.no_grad()
@@ -181,11 +234,6 @@ def read_out(backbone: VisionTransformer, *, seed: int, train_scenes: int) -> di
     Returns:
         Shares of correct digits under a linear read-out and under 10 nearest neighbours.
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.neighbors import KNeighborsClassifier
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     data = {
         split: _digit_features(backbone, SceneGenerator(split, size=SIZE, seed=seed), count)
         for split, count in zip(SPLITS, (train_scenes, 300), strict=True)
@@ -206,9 +254,9 @@ def _digit_features(
     centre = (torch.arange(GRID) + 0.5) * PATCH
     features, labels = [], []
     for index in tqdm(range(count), desc="features", leave=False):
-        scene = scenes.scene(index)
+        scene = scenes.make(index)
         image = torch.from_numpy(scene.image).permute(2, 0, 1)[None]
-        tokens = backbone(normalise(image))[0, 1:].unflatten(0, (GRID, GRID))  # (G, G, C)
+        tokens = backbone(_normalise(image))[0, 1:].unflatten(0, (GRID, GRID))  # (G, G, C)
         for instance in scene.instances:
             x0, y0, x1, y1 = instance.box
             inside = ((centre > y0) & (centre < y1))[:, None] & ((centre > x0) & (centre < x1))
@@ -217,73 +265,63 @@ def _digit_features(
     return torch.stack(features).numpy(), np.array(labels)
 
 
-def install(backbone: VisionTransformer, record: Mapping[str, Any]) -> None:
-    """Write the fp16 weights and their record into the package, both or none."""
+def write_weights(backbone: VisionTransformer, record: Mapping[str, Any], folder: Path) -> None:
+    """Write the fp16 weights and their record into a folder, both or none."""
     weights = {name: value.half() for name, value in backbone.state_dict().items()}
-    _WEIGHTS.mkdir(exist_ok=True)
-    file = _WEIGHTS / "eva_debug.safetensors"
+    make_folder(folder)
+    file = folder / "eva_debug.safetensors"
     metadata = {"variant": "eva_debug", "made_by": record["command"]}
     with writing(file.with_suffix(".json")) as stream:
-        stream.write(_json(record).encode())
+        stream.write((json.dumps(record, indent=2) + "\n").encode())
         stream.flush()  # before the weights take the place of the earlier ones
         write_tensors(weights, file, metadata)
-    logger.info("wrote %s (%.2f MB)", file.name, file.stat().st_size / 1e6)
+    logger.info("wrote %s (%.2f MB)", file, file.stat().st_size / 1e6)
 
 
 def _parser() -> argparse.ArgumentParser:
-    """Make the parser of the command line."""
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--output", type=Path, required=True, help="folder of the run")
+    add("--output", type=Path, required=True, help="folder of weights and record")
     add("--steps", type=int, default=7000, help="optimizer steps")
     add("--batch", type=int, default=32, help="scenes per step")
     add("--lr", type=float, default=1.5e-3, help="peak learning rate")
     add("--seed", type=int, default=0, help="seed of weights and scenes")
     add("--precision", choices=("fp32", "bf16"), default="fp32", help="autocast")
-    add("--save-every", type=int, default=250, help="steps between states")
-    add("--read-out-scenes", type=int, default=2000, help="to fit the read-outs")
     add("--install", action="store_true", help="put the result into the package")
     return parser
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    return _parser().parse_args(arguments)
 
 
 def _run(args: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     make_folder(args.output)
-    backbone, minutes = train(args)
-    result = read_out(backbone, seed=0, train_scenes=args.read_out_scenes)
+    began = time.monotonic()
+    backbone = train(args)
+    minutes = (time.monotonic() - began) / 60
+    result = read_out(backbone, seed=0, train_scenes=2000)
     logger.info("held-out digits, share correct: %s", result)
-    given = {k: v for k, v in _settings(args).items() if v != _parser().get_default(k)}
+    settings = {name: getattr(args, name) for name in ("steps", "batch", "lr", "seed", "precision")}
+    given = {k: v for k, v in settings.items() if v != _parser().get_default(k)}
     options = "".join(f" --{k} {v}" for k, v in given.items())
-    record: dict[str, Any] = {
+    record = {
         "command": f"python tools/train_debug_backbone.py --output RUN{options} --install",
-        "settings": _settings(args),
+        "settings": settings,
         "result": result,
         "training_minutes": round(minutes, 1),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__.partition("+")[0],
         "python": platform.python_version(),
     }
-    write_text(args.output / "record.json", _json(record))
-    if args.install:
-        install(backbone, record)
+    for folder in (args.output, _WEIGHTS) if args.install else (args.output,):
+        write_weights(backbone, record, folder)
     return 0
 
 
-def _json(record: Mapping[str, Any]) -> str:
-    return json.dumps(record, indent=2) + "\n"
-
-
-main = program(
-    lambda arguments: _parser().parse_args(arguments),
-    _run,
-    refused=1,
-    interrupted="the same command continues",
-)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+main = program(_parse, _run, refused=1)

@@ -1,28 +1,47 @@
-"""Real handwritten digits, enlarged, rotated, tinted and outlined by a thin contrasting rim.
+"""Real handwritten digits and real photographs, and what of them trains and what validates.
 
-They are the 8x8 scans of scikit-learn, read by path. Shapes: h, w = those of an enlarged digit.
+The digits are the 8x8 scans of scikit-learn, the photographs ship inside the scikit-image wheel;
+both are read by path, without a download. Training and validation share neither a digit nor a pixel
+of a photograph: the left 65 % of the columns of a texture train, the rest validates. Photographs
+with writing of their own (page, text, clock) and the second view of motorcycle are left out.
+
+Letters in shape comments: h, w = height and width of an enlarged digit.
 """
 
-from typing import Any, NamedTuple
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from eva_demo.splits import DIGIT_RANGES, Split, package_folder
+Split = Literal["train", "val"]
+SPLITS: tuple[Split, ...] = ("train", "val")
+DIGIT_RANGES: Mapping[Split, range] = {"train": range(1400), "val": range(1400, 1797)}
+TEXTURES = ("brick.png", "grass.png", "gravel.png")
+PHOTOS: Mapping[Split, tuple[str, ...]] = {
+    "train": (
+        *("astronaut.png", "coffee.png", "rocket.jpg", "hubble_deep_field.jpg"),
+        *("motorcycle_left.png", "ihc.png", "camera.png", "color.png"),
+    ),
+    "val": ("chelsea.png", "retina.jpg", "coins.png"),
+}
+BACKGROUND_CLASSES = ("brick", "grass", "gravel", "other")
 
+_TEXTURE_CUT = 0.65
+_TEXTURE_SHARE = 0.5  # of the backgrounds are textures
+_ZOOMS = (1.0, 1.5, 2.25)  # short side of the scaled photograph, in sides of a crop
+_MAX_ENLARGEMENT = 1.25  # of a photograph, beyond what is needed to fill the crop
 _CELLS = 8  # the scans are 8x8
 _CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], dtype=np.uint8)
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 
 
 class Glyph(NamedTuple):
-    """An enlarged digit.
-
-    Attributes:
-        ink: Array (h, w), opacity of the ink, 0 to 1.
-        mask: Array (h, w), True for ink and rim.
-    """
+    """An enlarged digit: opacity of the ink (h, w), 0 to 1, and mask (h, w) of ink and rim."""
 
     ink: NDArray[np.float32]
     mask: NDArray[np.bool_]
@@ -34,11 +53,7 @@ class Glyph(NamedTuple):
 
 
 class Handwriting:
-    """The digits of one split.
-
-    Args:
-        split: `train` or `val`.
-    """
+    """The digits of one split, enlarged and rotated."""
 
     def __init__(self, split: Split) -> None:
         scans, labels = load_digit_scans()
@@ -72,9 +87,6 @@ class Handwriting:
             angle: Rotation in degrees, counterclockwise.
             side: Height and width of the square that it is drawn on; by default just enough.
             centre: Centre (x, y) of the digit in the square; by default the square's.
-
-        Returns:
-            The digit, with h = w = side.
         """
         scan = self._scans[index]
         side = canvas_side(px) if side is None else side
@@ -91,13 +103,7 @@ class Handwriting:
 
 
 class Paint(NamedTuple):
-    """Colours of a digit.
-
-    Attributes:
-        tint: RGB colour (3,) of the ink, 0 to 255.
-        rim: RGB colour (3,) of the rim.
-        contrast: Luminance of the ink minus that of the ground, in grey levels.
-    """
+    """RGB colours (3,) of ink and thin rim, and the contrast of the ink in grey levels."""
 
     tint: NDArray[np.float32]
     rim: NDArray[np.floating[Any]]
@@ -109,6 +115,37 @@ class Paint(NamedTuple):
         pixels[glyph.mask] = np.round(self.rim + (self.tint - self.rim) * opacity).astype(np.uint8)
 
 
+class Photo(NamedTuple):
+    """A photograph, or a split's side of a texture, at each zoom that it has pixels for."""
+
+    name: str
+    background_class: str
+    zooms: tuple[NDArray[np.uint8], ...]
+
+
+class Photographs:
+    """The photographs of one split, for crops of `size` pixels."""
+
+    def __init__(self, split: Split, *, size: int) -> None:
+        self._size = size
+        self._textures = tuple(load_photo(name, split=split, size=size) for name in TEXTURES)
+        self._photos = tuple(load_photo(name, split=split, size=size) for name in PHOTOS[split])
+
+    def crop(self, rng: np.random.Generator) -> tuple[Photo, NDArray[np.uint8]]:
+        """Draw a photograph and a crop (size, size, 3), maybe mirrored, darker or brighter."""
+        photos = self._textures if rng.random() < _TEXTURE_SHARE else self._photos
+        photo = photos[rng.integers(len(photos))]
+        pixels = photo.zooms[rng.integers(len(photo.zooms))]
+        y = rng.integers(pixels.shape[0] - self._size + 1)
+        x = rng.integers(pixels.shape[1] - self._size + 1)
+        crop = pixels[y : y + self._size, x : x + self._size]
+        if rng.random() < 0.5:
+            crop = crop[:, ::-1]
+        gain = rng.uniform(0.75, 1.15)
+        scaled = cv2.convertScaleAbs(np.ascontiguousarray(crop), alpha=gain)
+        return photo, np.asarray(scaled, np.uint8)
+
+
 def draw_colours(rng: np.random.Generator) -> NDArray[np.float32]:
     """Draw colours for `choose_paint`: (24, 3), 0 to 255."""
     return rng.integers(0, 256, size=(24, 3)).astype(np.float32)
@@ -117,7 +154,7 @@ def draw_colours(rng: np.random.Generator) -> NDArray[np.float32]:
 def choose_paint(
     ground: NDArray[np.uint8], *, min_contrast: float, colours: NDArray[np.float32]
 ) -> Paint:
-    """Choose the first colour that stands out from the ground, and a rim.
+    """Choose the first colour that stands out from the ground, and a contrasting rim.
 
     Args:
         ground: Pixels (N, 3) or (h, w, 3) below the digit.
@@ -145,12 +182,38 @@ def canvas_side(px: float) -> int:
 
 
 def load_digit_scans() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Read scikit-learn's digits from its file, without the two seconds of importing scikit-learn.
-
-    Returns:
-        The scans (1797, 8, 8), ink from 0 to 1, and their labels (1797,), 0 to 9.
-    """
+    """Read the scans (1797, 8, 8), ink from 0 to 1, and their labels (1797,), 0 to 9."""
     path = package_folder("sklearn") / "datasets" / "data" / "digits.csv.gz"
     table = np.loadtxt(path, delimiter=",", dtype=np.float32)  # (1797, 65), the label last
     scans = table[:, :-1].reshape(-1, _CELLS, _CELLS) / np.float32(16)
     return scans.astype(np.float32), table[:, -1].astype(np.int64)
+
+
+def load_photo(file_name: str, *, split: Split, size: int) -> Photo:
+    """Read a photograph, or a split's side of a texture, for crops of `size` pixels."""
+    with Image.open(package_folder("skimage") / "data" / file_name) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    name = Path(file_name).stem
+    background_class = name if name in BACKGROUND_CLASSES else "other"
+    if file_name in TEXTURES:
+        cut = int(pixels.shape[1] * _TEXTURE_CUT)
+        pixels = pixels[:, :cut] if split == "train" else pixels[:, cut:]
+        name = f"{name}-left" if split == "train" else f"{name}-right"
+    zooms = []
+    short_side = min(pixels.shape[:2])
+    for zoom in _ZOOMS:
+        scale = size * zoom / short_side
+        if zoom > 1 and scale > _MAX_ENLARGEMENT:
+            break
+        height, width = (max(size, round(side * scale)) for side in pixels.shape[:2])
+        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+        zooms.append(np.asarray(cv2.resize(pixels, (width, height), interpolation=method)))
+    return Photo(name, background_class, tuple(zooms))
+
+
+def package_folder(package: str) -> Path:
+    """Find the folder of an installed package without the seconds of importing it."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+    return Path(spec.origin).parent

@@ -1,0 +1,266 @@
+"""Digit scenes as COCO instances, image folders, semantic maps, Pascal VOC and YOLO; all formats.
+
+COCO, folders and maps also say which handwritten digits and photographs each image shows, from
+which anyone can prove that training and validation are disjoint.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+from xml.sax.saxutils import escape
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pycocotools import mask as rle
+from skimage.measure import find_contours
+
+from eva_demo.captions import CaptionGenerator, export_captions, finish_captions
+from eva_demo.clips import ClipGenerator, export_clip, finish_clips
+from eva_demo.scenes import Scene, SceneGenerator
+from eva_demo.sources import Split
+
+_QUALITY = 93
+_CROP = 64  # pixels of an image in the class folders
+_VISIBLE = 0.8  # least share of such a digit that later digits have not covered
+_MARGIN = 0.15  # surroundings on each side, as a share of the digit's longer side
+_ADE = {"train": "training", "val": "validation"}  # ADE20K's names
+COLORS: Mapping[str, tuple[int, int, int]] = {  # of the labels 1, 2, ...
+    "brick": (178, 82, 62),
+    "grass": (74, 160, 44),
+    "gravel": (140, 140, 150),
+    "other": (52, 101, 164),
+    "digit": (252, 200, 20),
+}
+_YAML = """\
+# path: where train and val are; left out, it is the folder of this file
+train: images/train
+val: images/val
+nc: 10
+names: ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]
+"""
+
+
+class Format(NamedTuple):
+    """How one format is written into its folder.
+
+    Attributes:
+        export: Called with folder, split, index and what the generator made, for all scenes of a
+            split from several processes; returns what `finish` needs of it.
+        finish: Called with folder and these of each split, in order; writes the lists, and returns
+            the files whose digests the manifest records.
+        generator: Its `make(index)` makes what is exported.
+    """
+
+    export: Callable[[Path, Split, int, Any], Any]
+    finish: Callable[[Path, Mapping[Split, list[Any]]], list[Path]]
+    generator: type[SceneGenerator] | type[ClipGenerator] | type[CaptionGenerator] = SceneGenerator
+
+    def make_generator(self, split: Split, size: int, seed: int) -> Any:
+        """Make the generator for scenes of `size` pixels; clips and captions have half of it."""
+        if self.generator is SceneGenerator:  # digits grow with the image
+            digit_px = (round(size * 22 / 128), round(size * 56 / 128))
+            return SceneGenerator(split, size=size, digit_px=digit_px, seed=seed)
+        return self.generator(split, size=size // 4 * 2, seed=seed)
+
+
+def _save(pixels: NDArray[np.uint8], file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # for PNG, both are without effect
+    Image.fromarray(pixels).save(file, quality=_QUALITY, subsampling=0)
+
+
+def _write(file: Path, text: str) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    return file
+
+
+def _export_coco(
+    folder: Path, split: Split, index: int, scene: Scene
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Write `{train,val}/*.jpg`; return COCO's entries of image and annotations."""
+    height, width = scene.image.shape[:2]
+    name = f"{index + 1:06d}.jpg"
+    _save(scene.image, folder / split / name)
+    image = {"id": index + 1, "file_name": name, "height": height, "width": width, "license": 1}
+    annotations = []
+    for instance in scene.instances:
+        encoded = rle.encode(np.asfortranarray(instance.mask, dtype=np.uint8))
+        x0, y0, x1, y1 = instance.box.tolist()
+        annotations.append(
+            {
+                "image_id": index + 1,
+                "category_id": instance.category + 1,
+                "bbox": [x0, y0, x1 - x0, y1 - y0],
+                "area": int(instance.mask.sum()),
+                "segmentation": {"size": [height, width], "counts": encoded["counts"].decode()},
+                "iscrowd": 0,
+                "digit_index": instance.digit_index,
+            }
+        )
+    return {**image, "photo": scene.background}, annotations
+
+
+def _finish_coco(folder: Path, made: Mapping[Split, list[Any]]) -> list[Path]:
+    """Write `annotations/instances_{train,val}.json`."""
+    header = {
+        "info": {"description": "Digit scenes: scikit-learn digits on scikit-image photographs"},
+        "licenses": [{"id": 1, "name": "See scikit-learn (digits) and scikit-image (photographs)"}],
+        "categories": [
+            {"id": digit + 1, "name": str(digit), "supercategory": "digit"} for digit in range(10)
+        ],
+    }
+    files = []
+    for split, entries in made.items():
+        found = [annotation for _, annotations in entries for annotation in annotations]
+        content = header | {
+            "images": [image for image, _ in entries],
+            "annotations": [{"id": number, **one} for number, one in enumerate(found, start=1)],
+        }
+        file = folder / "annotations" / f"instances_{split}.json"
+        files.append(_write(file, json.dumps(content)))
+    return files
+
+
+def _export_folder(folder: Path, split: Split, index: int, scene: Scene) -> dict[str, int]:
+    """Write each digit that is mostly visible into `{train,val}/CLASS/SCENE_NUMBER.png`.
+
+    Returns:
+        Which handwritten digit each file shows.
+    """
+    whole, entries = Image.fromarray(scene.image), {}
+    for number, instance in enumerate(scene.instances):
+        if instance.mask.sum() < _VISIBLE * instance.full_area:
+            continue
+        left, top, right, bottom = instance.box.astype(int)
+        side = max(bottom - top, right - left) * (1 + 2 * _MARGIN)
+        y, x = (top + bottom - side) / 2, (left + right - side) / 2
+        # beyond the scene's edge the crop would be black, unlike any photograph
+        height, width = scene.image.shape[:2]
+        y, x = np.clip([y, x], 0, [max(0.0, height - side), max(0.0, width - side)])
+        box = (x, y, min(x + side, width), y + side)
+        crop = whole.resize((_CROP, _CROP), Image.Resampling.BICUBIC, box=box)
+        name = f"{instance.category}/{index + 1:06d}_{number}.png"
+        _save(np.asarray(crop), folder / split / name)
+        entries[name] = instance.digit_index
+    return entries
+
+
+def _finish_folder(folder: Path, made: Mapping[Split, list[Any]]) -> list[Path]:
+    """Write `digits.json`."""
+    digits = {
+        split: {name: digit for entries in scenes for name, digit in entries.items()}
+        for split, scenes in made.items()
+    }
+    return [_write(folder / "digits.json", json.dumps(digits))]
+
+
+def _export_semantic(folder: Path, split: Split, index: int, scene: Scene) -> dict[str, Any]:
+    """Write an image and its map in ADE20K's layout; return its entry in `scenes.json`.
+
+    The four kinds of background and the digits are the five classes. Label 0 is unlabelled: the
+    pixels around a digit, where JPEG mixes both.
+    """
+    name, labels = f"{index + 1:06d}", list(COLORS)
+    digits = np.any([instance.mask for instance in scene.instances], axis=0)
+    around = cv2.dilate(digits.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
+    label_map = np.full(digits.shape, labels.index(scene.background_class) + 1, np.uint8)
+    label_map[around] = 0
+    label_map[digits] = labels.index("digit") + 1
+    _save(scene.image, folder / "images" / _ADE[split] / f"{name}.jpg")
+    _save(label_map, folder / "annotations" / _ADE[split] / f"{name}.png")
+    return {
+        "name": name,
+        "photo": scene.background,
+        "digits": [instance.digit_index for instance in scene.instances],
+        "pixels": np.bincount(label_map.ravel(), minlength=len(labels) + 1).tolist(),
+    }
+
+
+def _finish_semantic(folder: Path, made: Mapping[Split, list[Any]]) -> list[Path]:
+    """Write `classes.toml`, which `segmentation/train.py --classes` reads, and `scenes.json`."""
+    text = "ignore = [0]  # labels without a class\n"
+    for number, (name, color) in enumerate(COLORS.items(), start=1):
+        text += f'\n[[classes]]\nlabel = {number}\nname = "{name}"\ncolor = {list(color)}\n'
+    contents = json.dumps({_ADE[split]: scenes for split, scenes in made.items()})
+    return [_write(folder / "classes.toml", text), _write(folder / "scenes.json", contents)]
+
+
+def _export_voc(folder: Path, split: Split, index: int, scene: Scene) -> str:
+    """Write an image and its boxes for Pascal VOC; return their name without suffix."""
+    name = f"{split}_{index + 1:06d}"
+    _save(scene.image, folder / "JPEGImages" / f"{name}.jpg")
+    height, width = scene.image.shape[:2]
+    lines = [
+        "<annotation>",
+        f"  <filename>{escape(name)}.jpg</filename>",
+        f"  <size><width>{width}</width><height>{height}</height><depth>3</depth></size>",
+    ]
+    for instance in scene.instances:
+        x0, y0, x1, y1 = instance.box.tolist()  # VOC counts from 1, and names the last pixel
+        lines += [
+            f"  <object><name>{instance.category}</name><difficult>0</difficult>",
+            f"    <bndbox><xmin>{x0 + 1}</xmin><ymin>{y0 + 1}</ymin>"
+            f"<xmax>{x1}</xmax><ymax>{y1}</ymax></bndbox>",
+            "  </object>",
+        ]
+    text = "\n".join([*lines, "</annotation>", ""])
+    _write(folder / "Annotations" / f"{name}.xml", text)
+    return name
+
+
+def _finish_voc(folder: Path, made: Mapping[Split, list[Any]]) -> list[Path]:
+    """Write the lists of names."""
+    lists = [
+        _write(folder / "ImageSets" / "Main" / f"{split}.txt", "".join(f"{n}\n" for n in names))
+        for split, names in made.items()
+    ]
+    return [*lists, *sorted((folder / "Annotations").iterdir())]
+
+
+def outline(mask: NDArray[np.bool_]) -> list[tuple[float, float]]:
+    """Draw around a mask (H, W), along the outer edges of its pixels, with one line.
+
+    Several parts, and holes, are joined by lines there and back, as YOLO has one outline of an
+    object.
+
+    Returns:
+        x and y of its corners in pixels.
+    """
+    rings = find_contours(np.pad(mask, 1).astype(float), 0.5)  # at (row, column) of centres
+    corners = [(float(x) - 0.5, float(y) - 0.5) for ring in rings for y, x in ring]
+    return corners + [(float(r[0][1]) - 0.5, float(r[0][0]) - 0.5) for r in reversed(rings[:-1])]
+
+
+def _export_yolo(folder: Path, split: Split, index: int, scene: Scene) -> Path:
+    """Write an image and its outlines; return the file of these."""
+    name = f"{index + 1:06d}"
+    _save(scene.image, folder / "images" / split / f"{name}.jpg")
+    height, width = scene.image.shape[:2]
+    text = ""
+    for instance in scene.instances:
+        corners = outline(instance.mask)
+        values = "".join(f" {x / width:.6f} {y / height:.6f}" for x, y in corners)
+        text += f"{instance.category}{values}\n"
+    return _write(folder / "labels" / split / f"{name}.txt", text)
+
+
+def _finish_yolo(folder: Path, made: Mapping[Split, list[Any]]) -> list[Path]:
+    """Write `data.yaml`."""
+    labels = [file for files in made.values() for file in files]
+    return [_write(folder / "data.yaml", _YAML), *labels]
+
+
+# Name -> format; the name is that of its folder in the dataset.
+FORMATS: Mapping[str, Format] = {
+    "captions": Format(export_captions, finish_captions, CaptionGenerator),
+    "coco": Format(_export_coco, _finish_coco),
+    "folder": Format(_export_folder, _finish_folder),
+    "semantic": Format(_export_semantic, _finish_semantic),
+    "video": Format(export_clip, finish_clips, ClipGenerator),
+    "voc": Format(_export_voc, _finish_voc),
+    "yolo": Format(_export_yolo, _finish_yolo),
+}

@@ -1,1 +1,0 @@
-"""The formats in which the demo data are written."""
