@@ -56,7 +56,7 @@ _WRITERS = {
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
-        prog=program_name("convert_checkpoint.py"),
+        prog=program_name("eva convert"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -215,4 +215,4 @@ def _work(args: argparse.Namespace) -> int:
     return 0
 
 
-main = program(parse, _work, refused=1, name="convert_checkpoint.py")
+main = program(parse, _work, refused=1, name="eva convert")

@@ -1,14 +1,14 @@
-"""Commands that several projects make together; the programs in `tools/` call them too."""
+"""Commands that several projects make together."""
 
 from collections.abc import Sequence
 
 _EXTRACT = r"""Write features of pictures or texts to files.
 
 One vector for each picture below a folder, by any weights of this toolkit:
-    python tools/extract_features.py --weights eva_psz14.pt --images photos --output output/photos
+    eva extract --weights eva_psz14.pt --images photos --output output/photos
 
 Maps of patch features of a detector at 640 px, on 8 GPUs:
-    torchrun --nproc-per-node 8 tools/extract_features.py --weights eva_coco_det.pth \
+    torchrun --nproc-per-node 8 -m eva_command extract --weights eva_coco_det.pth \
         --image-size 640 --kind patches --images photos --output output/maps
 
 EVA-CLIP's embeddings, which can be compared, of pictures, and of a text in each line of a file:
@@ -32,6 +32,6 @@ def extract(arguments: Sequence[str] | None = None) -> int | None:
     from eva_engine.commands.extraction import extraction_command
 
     kinds = [VIT_FEATURES, EMBEDDINGS]
-    main = extraction_command("tools/extract_features.py", kinds, about=_EXTRACT)
+    main = extraction_command("eva extract", kinds, about=_EXTRACT)
     main(arguments)
     return None

@@ -121,7 +121,7 @@ class Run:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
-        prog=program_name("push_to_hub.py"),
+        prog=program_name("eva push"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -623,4 +623,4 @@ def upload(folder: Path, repository: str, *, private: bool, message: str) -> str
     return str(done.oid)
 
 
-main = program(parse, _push, name="push_to_hub.py", interrupted="nothing was published")
+main = program(parse, _push, name="eva push", interrupted="nothing was published")

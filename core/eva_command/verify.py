@@ -32,9 +32,8 @@ Check a dataset before training on it, and write a cleaned copy.
     eva data verify semantic --images photos/ --maps labels/ --classes classes.toml
     eva data verify video train.csv --root clips/ --against val.csv --write train.txt
 
-`python tools/verify_data.py` is the same program. Exit code: 0 without problems (notes are not
-problems), 1 with problems, also when a cleaned file was written, 2 if the command line or the file
-cannot be used.
+Exit code: 0 without problems (notes are not problems), 1 with problems, also when a cleaned file
+was written, 2 if the command line or the file cannot be used.
 """
 _CAPTIONS = """\
 Check images with captions, and write an index of the pairs that can be read.

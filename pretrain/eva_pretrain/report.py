@@ -3,6 +3,7 @@
 Shapes: B images, H x W grid of patches, p pixels of a patch.
 """
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -141,12 +142,9 @@ def next_steps(variant: str, folder: Path) -> list[Step]:
             "data make-demo", "tools/make_demo_data.py", "--output", _DEMO, "--formats", "folder"
         )
         fine_tune = f"{demo} && {fine_tune}"
-    export = command_to_run(
-        "convert", "tools/convert_checkpoint.py", folder, "--to", "official",
-        "--output", f"{folder}.pt",
-    )  # fmt: skip
+    words = ("eva", "convert", str(folder), "--to", "official", "--output", f"{folder}.pt")
     return [
         Step(text="Fine-tune a classifier; all projects take this folder as weights.",
              command=fine_tune),
-        Step(text="Export the weights in the official form.", command=export),
+        Step(text="Export the weights in the official form.", command=shlex.join(words)),
     ]  # fmt: skip

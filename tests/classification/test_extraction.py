@@ -18,7 +18,7 @@ from eva_engine.commands.extraction import extraction_command
 from eva_engine.extraction import Plan, read_features
 from eva_runs.output_folder import locked
 
-main = extraction_command("tools/extract_features.py", [VIT_FEATURES], about="Write.")
+main = extraction_command("eva extract", [VIT_FEATURES], about="Write.")
 NUMBER = 11  # pictures of the fixture `digits`
 SMALL = str(3 * 2 * 128 / 2**20)  # MiB of three vectors in fp16
 

@@ -19,7 +19,7 @@ _CAPTIONS = "output/datasets/digit_captions/captions"
 SHORTER = {  # program -> what is added to its arguments
     "tools/make_demo_data.py": "--train 16 --val 8 --workers 1",
     "pretrain/train.py": "--run.epochs 1 --run.batch-size 8",
-    "tools/convert_checkpoint.py": "",
+    "core/eva_command/__main__.py": "",
     "detection/train_net.py": "train.max_iter=1 dataloader.train.total_batch_size=2",
     "mmdetection/train.py": "train_cfg.max_iters=1 train_dataloader.batch_size=2",
     "segmentation/train.py": "train_cfg.max_iters=1 train_dataloader.batch_size=2",
@@ -59,6 +59,8 @@ def commands():
         if words[:1] == ["export"]:
             environment |= dict([words[1].split("=", 1)])
         elif words:
+            if words[0] == "eva":
+                words[:1] = ["python", "core/eva_command/__main__.py"]
             assert words[0] == "python"
             yield environment, words[1], [*words[2:], *shlex.split(SHORTER[words[1]])]
 
@@ -67,7 +69,7 @@ def commands():
 def chain(run_started, tmp_path_factory):
     """The folder in which all commands were run, and what they printed."""
     folder = tmp_path_factory.mktemp("chain")
-    path = os.pathsep.join([str(ROOT), *(str(ROOT / name) for name in (*TASKS, "tools"))])
+    path = os.pathsep.join([str(ROOT), *(str(ROOT / name) for name in (*TASKS, "core", "tools"))])
     environment = os.environ | {"PYTHONPATH": path, "DS_ACCELERATOR": "cpu"}
     lines = [(str(ROOT), *command) for command in commands()]
     done = run_started("-c", RUNNER, json.dumps(lines), folder=folder, environment=environment)

@@ -21,8 +21,8 @@ def _blocks(section, language):
 def _run(section, capsys):
     """Run commands in this process, then the Python below them; its variables."""
     for line in "".join(_blocks(section, "bash")).splitlines():
-        program, *arguments = shlex.split(line.removeprefix("python "))
-        assert program == "tools/convert_checkpoint.py"
+        program, command, *arguments = shlex.split(line)
+        assert (program, command) == ("eva", "convert")
         assert convert(arguments) == 0, capsys.readouterr().err
     names: dict[str, object] = {}
     for block in _blocks(section, "python"):

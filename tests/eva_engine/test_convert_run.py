@@ -87,5 +87,5 @@ def test_a_full_disk_ends_it_with_one_sentence(run, tmp_path, full_disk, capsys)
     output = tmp_path / "weights.safetensors"
     assert convert.main([str(run[0]), "--to=official", f"--output={output}"]) == 1
     error = capsys.readouterr().err
-    assert error == f"convert_checkpoint.py: {output} cannot be written: File too large\n"
+    assert error == f"eva convert: {output} cannot be written: File too large\n"
     assert not output.exists()

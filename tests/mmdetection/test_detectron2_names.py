@@ -80,7 +80,6 @@ def test_what_settings_make_is_left_out():
 
 
 def test_the_program_converts_there_and_back(tmp_path, capsys):
-    """`eva convert`, which is `tools/convert_checkpoint.py`."""
     from eva_command.convert import main as convert
 
     official = {"backbone.net.patch_embed.proj.weight": torch.rand(4, 3, 2, 2)}

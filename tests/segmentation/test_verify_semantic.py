@@ -16,7 +16,7 @@ CONVERTER = Path(mmseg.__file__).parent / ".mim/tools/dataset_converters/coco_st
 
 
 def verify(arguments):
-    """Run `verify_data.py semantic` with these arguments."""
+    """Run `eva data verify semantic` with these arguments."""
     return run_check(["semantic", *map(str, arguments)])
 
 
@@ -37,7 +37,7 @@ def ade(tmp_path):
 
 @pytest.fixture
 def check(tmp_path):
-    """Function: run `verify_data.py semantic`; returns the exit code and the report."""
+    """Function: run `eva data verify semantic`; returns the exit code and the report."""
 
     def run(*arguments):
         report = tmp_path / "report.json"

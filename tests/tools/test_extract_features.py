@@ -1,7 +1,6 @@
-"""`tools/extract_features.py` puts together what two projects compute: CLIP's embeddings too."""
+"""`eva extract` puts together what two projects compute: CLIP's embeddings too."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -9,12 +8,10 @@ import torch.nn.functional as F
 from PIL import Image
 
 from eva_classification.features import FeatureExtractor
+from eva_command.joint import extract as extract_command
 from eva_contrastive.inference.features import ClipFeatures
-from eva_data.files import write_tensors
-from eva_engine.commands import extraction as command
 from eva_engine.extraction import read_features
 
-TOOL = Path(__file__).parents[2] / "tools" / "extract_features.py"
 SMALL = str(2 * 2 * 16 / 2**20)  # MiB of two vectors in fp16
 TEXTS = ["a cat", "a rocket", "an astronaut", "ein Haus mit Dächern", "a cat"]
 
@@ -47,13 +44,12 @@ def texts(tmp_path):
 
 
 @pytest.fixture
-def extract(weights, tmp_path, load_module):
+def extract(weights, tmp_path):
     """Function: run the tool; gives the folder of the files."""
-    main = load_module(TOOL).main
 
     def run(*arguments, output="features"):
-        main(["--weights", str(weights), "--device", "cpu", "--workers", "0", "--batch-size", "2",
-              "--output", str(tmp_path / output), *map(str, arguments)])  # fmt: skip
+        options = f"--weights {weights} --device cpu --workers 0 --batch-size 2".split()
+        extract_command([*options, "--output", str(tmp_path / output), *map(str, arguments)])
         return tmp_path / output
 
     return run
@@ -110,14 +106,6 @@ def test_texts_are_continued_and_other_texts_refused(extract, texts, monkeypatch
         extract("--texts", texts, "--file-mb", SMALL)
 
 
-def test_the_vision_tower_alone_gives_embeddings(extract, clip, photographs, tmp_path):
-    state = {f"{name}": value for name, value in clip.visual.state_dict().items()}
-    write_tensors(state, tmp_path / "vision.safetensors")
-    more = ("--kind", "embedding", "--store", "fp32", "--weights", tmp_path / "vision.safetensors")
-    names, features = read_features(extract("--images", photographs, *more))
-    torch.testing.assert_close(features, clip.images(names, normalize=False))
-
-
 def test_a_folder_of_open_clip_gives_the_same(extract, photographs, texts, weights, tmp_path):
     from eva_command.convert import main as convert
 
@@ -131,19 +119,9 @@ def test_a_folder_of_open_clip_gives_the_same(extract, photographs, texts, weigh
         torch.testing.assert_close(theirs.features, ours.features)
 
 
-def test_long_texts_are_named_but_not_all_of_very_many(extract, texts, caplog):
-    texts.write_text(20 * (" ".join(["cat"] * 50) + "\n"))
-    extract("--texts", texts)
-    assert caplog.text.count("52 tokens") == 10
-
-
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--texts", "T", "--kind", "pooled"], "--kind pooled is not computed of --texts"),
     (["--images", "I", "--unit-length"], "--unit-length has no use with --kind pooled"),
-    (["--texts", "T", "--pooling", "cls"], "--pooling has no use with --kind embedding"),
-    (["--texts", "T", "--image-size", "64"], "--image-size has no use with --texts"),
-    (["--images", "I", "--texts", "T"], "not allowed with argument --images"),
-    ([], "one of the arguments --images --texts is required"),
 ])  # fmt: skip
 def test_options_without_sense(extract, arguments, message, capsys):
     with pytest.raises(SystemExit) as ended:
@@ -155,12 +133,10 @@ def test_options_without_sense(extract, arguments, message, capsys):
 @pytest.mark.parametrize(("content", "message"), [
     (b"a\n\nb\n", r"texts\.txt has a blank line 2, which is not a text: remove it"),
     (b"", r"texts\.txt is empty: write one text in each line"),
-    (b"\n \n", r"texts\.txt is empty"),
     (b"\xff\xfe\x00", r"texts\.txt is not text in UTF-8"),
-    (None, r"texts\.txt is not there"),
 ])  # fmt: skip
 def test_files_that_hold_no_texts(extract, texts, content, message, refused):
-    texts.write_bytes(content) if content is not None else texts.unlink()
+    texts.write_bytes(content)
     with refused(message):
         extract("--texts", texts)
 
@@ -170,12 +146,3 @@ def test_weights_of_another_task_have_no_embedding(extract, photographs, texts, 
         extract("--texts", texts, "--weights", "eva_debug")
     with refused("these weights have no projection"):
         extract("--images", photographs, "--kind", "embedding", "--weights", "eva_debug")
-
-
-def test_a_tool_of_pictures_alone_has_no_texts(capsys):
-    from eva_classification.commands import VIT_FEATURES
-
-    main = command.extraction_command("tool", [VIT_FEATURES], about="Write features.")
-    with pytest.raises(SystemExit):
-        main(["--weights", "x", "--texts", "x", "--output", "x"])
-    assert "--images is required" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`tools/make_kinetics722.py` on files with the names of Kinetics, in every form that it reads."""
+"""`eva data make-kinetics722` on files with the names of Kinetics, in every form that it reads."""
 
 import json
 import re

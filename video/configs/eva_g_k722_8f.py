@@ -1,6 +1,6 @@
 """Intermediate fine-tuning of EVA on Kinetics-722, 8 frames, 40 epochs (paper, Table 15).
 
-    python tools/make_kinetics722.py --k400 ... --k600 ... --k700 ... --output datasets/kinetics722
+    eva data make-kinetics722 --k400 ... --k600 ... --k700 ... --output datasets/kinetics722
     torchrun --nnodes 16 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint $HEAD:29500 \
         video/train.py video/configs/eva_g_k722_8f.py
 

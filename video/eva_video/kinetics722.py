@@ -4,7 +4,7 @@ Classes are merged by name. Clips with the same YouTube id are one video: the fi
 order K-400, K-600, K-700, with its label; what is in a validation list is not trained on (paper
 section A.2, official notebook).
 
-    python tools/make_kinetics722.py --k400 k400/train k400/val --k600 k600/train k600/val \
+    eva data make-kinetics722 --k400 k400/train k400/val --k600 k600/train k600/val \
         --k700 k700/train k700/val --output datasets/kinetics722
     ... --k400 annotations/train.csv annotations/val.csv --k400-videos k400/train k400/val ...
 
@@ -277,7 +277,7 @@ def describe(name: str, merged: Merged) -> dict[str, Any]:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
-        prog=program_name("make_kinetics722.py"),
+        prog=program_name("eva data make-kinetics722"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

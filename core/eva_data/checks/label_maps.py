@@ -1,8 +1,8 @@
 """Check images and label maps for semantic segmentation: what training would refuse, and pixels.
 
-python tools/verify_data.py semantic --layout ade20k --root data/ade/ADEChallengeData2016
-python tools/verify_data.py semantic --layout coco-stuff --root data/coco_stuff164k
-python tools/verify_data.py semantic --images photos --maps labels --classes classes.toml
+eva data verify semantic --layout ade20k --root data/ade/ADEChallengeData2016
+eva data verify semantic --layout coco-stuff --root data/coco_stuff164k
+eva data verify semantic --images photos --maps labels --classes classes.toml
 """
 
 import argparse

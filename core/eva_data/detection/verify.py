@@ -1,7 +1,7 @@
 """Check an annotation file in COCO's or LVIS's format against itself and its images.
 
-    python tools/verify_data.py coco --annotations instances.json --images folder/
-    python tools/verify_data.py coco --data data.yaml --write cleaned/
+    eva data verify coco --annotations instances.json --images folder/
+    eva data verify coco --data data.yaml --write cleaned/
 
 The entire file is held in memory, as COCO's own reader does: about 1.1 kB for a box, so 28 GB for
 Objects365 v2.

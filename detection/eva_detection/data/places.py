@@ -48,7 +48,7 @@ COCO_STYLE: dict[str, tuple[str, str]] = {
     ),
 }
 
-# The part of LVIS v1 val that lies in COCO val2017 (`tools/coco_lvis_gap.py subset` writes the
+# The part of LVIS v1 val that lies in COCO val2017 (`eva detection coco-lvis-gap subset` writes the
 # first file), and that part with COCO's 80 classes, for detectors trained on COCO. Nobody
 # distributes the files; the names are the official code's.
 LVIS_STYLE: dict[str, tuple[str, str]] = {

@@ -1,8 +1,8 @@
 r"""The gap between COCO and LVIS, as the paper's Table 8b, and the images that both share.
 
-    python tools/coco_lvis_gap.py table --name EVA --paper \
+    eva detection coco-lvis-gap table --name EVA --paper \
         --coco output/coco/results.json --lvis output/lvis/results.json --json output/gap.json
-    python tools/coco_lvis_gap.py subset --lvis datasets/lvis/lvis_v1_val.json \
+    eva detection coco-lvis-gap subset --lvis datasets/lvis/lvis_v1_val.json \
         --coco datasets/coco/annotations/instances_val2017.json \
         --output datasets/lvis/lvis_v1_val_5k.json
 
@@ -145,4 +145,4 @@ def _run(args: argparse.Namespace) -> int:
     return code
 
 
-main = program(parse, _run, refused=1, name="coco_lvis_gap.py")
+main = program(parse, _run, refused=1, name="eva detection coco-lvis-gap")

@@ -1,9 +1,9 @@
 r"""Write and check what the servers of COCO test-dev and LVIS take.
 
-    python tools/make_submission.py write --server coco --algorithm eva \
+    eva detection submit write --server coco --algorithm eva \
         --images datasets/coco/annotations/image_info_test-dev2017.json \
         --predictions output/run/inference/coco_instances_results.json --output output/submission
-    python tools/make_submission.py check --server coco --task segm \
+    eva detection submit check --server coco --task segm \
         --images datasets/coco/annotations/image_info_test-dev2017.json FILE.zip
 
 Boxes and masks are files of their own: an entry with both gets its area from the box, which moves
@@ -321,4 +321,4 @@ def _run(args: argparse.Namespace) -> int:
     return code
 
 
-main = program(parse, _run, name="make_submission.py")
+main = program(parse, _run, name="eva detection submit")

@@ -1,15 +1,15 @@
 r"""Turn COCO-Stuff-164K's published label maps into those that the segmentor is trained on.
 
-    python tools/prepare_segmentation.py coco-stuff --maps stuffthingmaps/train2017 \
+    eva data prepare-segmentation coco-stuff --maps stuffthingmaps/train2017 \
         --output data/coco_stuff164k/annotations/train2017
-    python tools/prepare_segmentation.py coco-stuff --maps stuffthingmaps/val2017 \
+    eva data prepare-segmentation coco-stuff --maps stuffthingmaps/val2017 \
         --output data/coco_stuff164k/annotations/val2017
 
 Published pixels hold 0 to 181, of which 11 numbers are never used, and 255 for unlabelled; wanted
 are 0 to 170 and 255, in files NAME_labelTrainIds.png. Maps that are there are left alone, so a run
 that was interrupted continues. ADE20K needs no such step. Afterwards, for both data sets:
 
-    python tools/verify_data.py semantic --layout coco-stuff --root data/coco_stuff164k
+    eva data verify semantic --layout coco-stuff --root data/coco_stuff164k
 """
 
 import argparse
@@ -109,7 +109,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 main = program(
-    parse, _run, name="prepare_segmentation.py", interrupted="the same command continues"
+    parse, _run, name="eva data prepare-segmentation", interrupted="the same command continues"
 )
 
 

@@ -97,7 +97,7 @@ POLYGON = [2, 3, 12, 3, 12, 11, 2, 11]
 
 @pytest.fixture(scope="session")
 def verify():
-    """Function: `verify_data.py` with these arguments; returns the exit code."""
+    """Function: `eva data verify` with these arguments; returns the exit code."""
 
     def run(arguments):
         return run_check(arguments)

@@ -227,7 +227,7 @@ def test_a_file_that_is_a_pipe_or_nested_too_deep(tmp_path):
 
 
 def test_sides_of_images_may_be_written_with_a_point(write_coco):
-    """As `verify_data.py coco` has it: some programs write all numbers so."""
+    """As `eva data verify coco` has it: some programs write all numbers so."""
     path = write_coco([_annotation()], images=[IMAGE | {"width": 128.0, "height": 96.0}])
     image = read_coco(path).images[1]
     assert (image["width"], image["height"]) == (128, 96)

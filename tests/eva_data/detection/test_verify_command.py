@@ -1,4 +1,4 @@
-"""The command `verify_data.py coco`: files, pictures, exit codes, refusals."""
+"""The command `eva data verify coco`: files, pictures, exit codes, refusals."""
 
 import io
 import json

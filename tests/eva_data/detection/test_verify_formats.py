@@ -1,4 +1,4 @@
-"""`verify_data.py coco --data`: YOLO, VOC and COCO exports, and their cleaned copies."""
+"""`eva data verify coco --data`: YOLO, VOC and COCO exports, and their cleaned copies."""
 
 import json
 

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-from pathlib import Path
 
 import av
 import numpy as np
@@ -298,10 +297,17 @@ def test_refusals(check, sample, tmp_path):
 
 def test_the_program(sample, tmp_path):
     """Exit codes, and a sentence for what cannot be used."""
-    program = Path(__file__).parents[3] / "tools" / "verify_data.py"
 
     def run(*arguments):
-        command = [sys.executable, program, "video", *map(str, arguments)]
+        command = [
+            sys.executable,
+            "-m",
+            "eva_command",
+            "data",
+            "verify",
+            "video",
+            *map(str, arguments),
+        ]
         return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
     done = run(sample, "--skip-decode", "--report", tmp_path / "report.json")
