@@ -3,19 +3,18 @@
 import argparse
 import importlib.util
 import json
-import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from importlib import metadata
 from importlib.machinery import EXTENSION_SUFFIXES, PathFinder
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
 
+from eva_backbone.checkpoints.registry import OFFICIAL_FILES, weights_directories
 from eva_runs.commands import program, say
 from eva_runs.extras import DETECTRON2, TOOLKIT
 
@@ -26,11 +25,8 @@ FORKS = {  # maintained fork -> distributions that own the same files
     "onedl-mmdetection": ("mmdet",),
     "onedl-mmsegmentation": ("mmsegmentation",),
 }
-OPENCVS = tuple(
-    f"opencv-{kind}{headless}"
-    for kind in ("python", "contrib-python")
-    for headless in ("", "-headless")
-)
+OPENCVS = ("opencv-python", "opencv-python-headless",
+           "opencv-contrib-python", "opencv-contrib-python-headless")  # fmt: skip
 IMPORTED = (
     *("torch", "torchvision", "cv2", "detectron2", "mmengine", "mmcv", "mmseg", "mmdet"),
     *("deepspeed", "timm", "open_clip", "av", "onnxruntime", "torchcodec"),
@@ -60,9 +56,6 @@ if "torch" in sys.modules and hasattr(sys.modules["torch"], "cuda"):
     print(json.dumps({"cuda": torch.version.cuda, "gpus": gpus}), file=out, flush=True)
 """
 
-State = Literal["ok", "note", "missing", "broken"]
-Version = Callable[[str], str | None]
-
 
 class Finding(NamedTuple):
     """A line of the report.
@@ -74,7 +67,7 @@ class Finding(NamedTuple):
         fix: Command that fixes it, or empty.
     """
 
-    state: State
+    state: Literal["ok", "note", "missing", "broken"]
     about: str
     text: str
     fix: str = ""
@@ -88,71 +81,43 @@ def installed_version(distribution: str) -> str | None:
         return None
 
 
-def examine(*, quick: bool = False, version: Version = installed_version) -> list[Finding]:
-    """Examine this Python.
-
-    Args:
-        quick: Look at versions only, import nothing.
-        version: Function that returns versions of distributions.
-
-    Returns:
-        Findings, in the order of the report.
-    """
-    findings = check_toolkit(version)
-    findings += [_check_extra(extra, version) for extra in extras()]
-    findings += [_check_detectron2(version), *check_mmcv_operators(), *check_pairs(version)]
-    if not quick:
-        findings += [*check_imports(), *_check_weights()]
-    return findings
-
-
-def check_toolkit(version: Version = installed_version) -> list[Finding]:
-    """Check Python, and what every part of the toolkit needs."""
-    python, wanted = platform.python_version(), ">=3.11"
-    own = version(TOOLKIT)
-    right = SpecifierSet(wanted).contains(python, prereleases=True)
-    findings = [Finding("ok" if right else "broken", "Python", f"{python} (needs {wanted})")]
+def check_versions() -> list[Finding]:
+    """Check the toolkit, its extras, detectron2, mmcv's operators and packages in conflict."""
+    own = installed_version(TOOLKIT)
     if own is None:
         text = "runs from its source and is not installed: what its extras need is not known"
-        return [*findings, Finding("note", TOOLKIT, text, "pip install -e CHECKOUT")]
-    findings.append(Finding("ok", TOOLKIT, own))
-    for needed in requirements_of(""):
-        found = version(needed.name)
-        fix = f"pip install '{needed.name}{needed.specifier}'"
+        findings = [Finding("note", TOOLKIT, text, "pip install -e CHECKOUT")]
+    else:
+        findings = [_check_part(name) for name in ("", *extras())]
+    return [*findings, _check_detectron2(), *check_mmcv_operators(), *check_pairs()]
+
+
+def _check_part(extra: str) -> Finding:
+    """Check whether an extra, or "" for the toolkit itself, has all it needs."""
+    missing, wrong = [], []
+    for needed in requirements_of(extra):
+        found = installed_version(needed.name)
         if found is None:
-            findings.append(Finding("broken", needed.name, "not installed", fix))
-        elif not _fits(needed, found):
-            text = f"{found}; needs {needed.specifier}"
-            findings.append(Finding("broken", needed.name, text, fix))
-    return findings
+            missing.append(needed.name)
+        elif not needed.specifier.contains(found, prereleases=True):
+            wrong.append(f"{needed.name} {found}, needs {needed.specifier}")
+    if not missing and not wrong:
+        return Finding("ok", extra or TOOLKIT, "complete")
+    lacks = [f"lacks {', '.join(missing)}"] if missing else []
+    fix = f"pip install '{TOOLKIT}[{extra}]'" if extra else f"pip install {TOOLKIT}"
+    state: Literal["missing", "broken"] = "missing" if missing and extra else "broken"
+    return Finding(state, extra or TOOLKIT, "; ".join(lacks + wrong), fix)
 
 
-def _check_extra(extra: str, version: Version) -> Finding:
-    """Check whether an extra is complete; one that is complete but for a version is broken."""
-    needed = requirements_of(extra)
-    fix = f"pip install '{TOOLKIT}[{extra}]'"
-    missing = [one.name for one in needed if version(one.name) is None]
-    wrong = [
-        f"{one.name} {found}, needs {one.specifier}"
-        for one in needed
-        if (found := version(one.name)) is not None and not _fits(one, found)
-    ]
-    if missing:
-        return Finding("missing", extra, ", ".join(["lacks " + ", ".join(missing), *wrong]), fix)
-    if wrong:
-        return Finding("broken", extra, "; ".join(wrong), fix)
-    return Finding("ok", extra, "complete")
-
-
-def _check_detectron2(version: Version) -> Finding:
+def _check_detectron2() -> Finding:
     """Check detectron2, which is in no extra: its source is chosen."""
-    both = {name: found for name in (UPSTREAM, REPACKED) if (found := version(name)) is not None}
-    if len(both) == 2:
+    found = _installed((UPSTREAM, REPACKED))
+    if len(found) == 2:
         fix = f"pip uninstall --yes {UPSTREAM} {REPACKED}; {DETECTRON2}"
-        return Finding("broken", "detectron2", f"{_named(both)} own the same files", fix)
-    if not both:
+        return Finding("broken", "detectron2", f"{_named(found)} own the same files", fix)
+    if not found:
         return Finding("missing", "detectron2", "not installed; detection needs it", DETECTRON2)
-    return Finding("ok", "detectron2", _named(both))
+    return Finding("ok", "detectron2", _named(found))
 
 
 def check_mmcv_operators(folders: Iterable[str | Path] | None = None) -> list[Finding]:
@@ -167,36 +132,31 @@ def check_mmcv_operators(folders: Iterable[str | Path] | None = None) -> list[Fi
     if folders is None:
         spec = importlib.util.find_spec("mmcv")
         folders = spec.submodule_search_locations or [] if spec else []
-    about, places = "mmcv operators", [Path(folder) for folder in folders]
-
-    def has(name: str) -> bool:
-        return any((folder / name).is_file() for folder in places)
-
-    if not has("__init__.py"):
+    names = {file.name for folder in folders for file in Path(folder).glob("*.*")}
+    about = "mmcv operators"
+    if "__init__.py" not in names:
         return []
-    if any(has(f"_ext{suffix}") for suffix in EXTENSION_SUFFIXES):
+    if names & {f"_ext{suffix}" for suffix in EXTENSION_SUFFIXES}:
         return [Finding("ok", about, "compiled")]
-    if has("_ext.py"):
+    if "_ext.py" in names:
         return [Finding("ok", about, "by torchvision and PyTorch (eva-mmcv-operators)")]
     text = "not compiled; mmdetection's own programs need them, `eva mmdetection` does not"
     return [Finding("missing", about, text, f"eva doctor --install {_MMCV_OPERATORS}")]
 
 
-def check_pairs(version: Version = installed_version) -> list[Finding]:
+def check_pairs() -> list[Finding]:
     """Look for distributions that own the same files as another one that is installed."""
     findings = []
-    for fork, originals in FORKS.items():
-        for original in originals:
-            if (found := version(original)) is None:
-                continue
+    pairs = [(fork, original) for fork, originals in FORKS.items() for original in originals]
+    for fork, original in pairs:
+        found = _installed((original, fork))
+        if original in found:
             fix = f"pip uninstall --yes {original} {fork}; pip install '{TOOLKIT}[segmentation]'"
-            if version(fork) is None:
-                text = f"{original} {found} is there in place of {fork}, which is tested"
-                findings.append(Finding("note", original, text, fix))
-            else:
-                text = f"{original} {found} and {fork} {version(fork)} own the same files"
-                findings.append(Finding("broken", original, text, fix))
-    opencvs = {name: found for name in OPENCVS if (found := version(name)) is not None}
+            both = fork in found
+            text = "own the same files" if both else f"is there in place of {fork}, which is tested"
+            state: Literal["broken", "note"] = "broken" if both else "note"
+            findings.append(Finding(state, original, f"{_named(found)} {text}", fix))
+    opencvs = _installed(OPENCVS)
     if len(set(opencvs.values())) > 1:
         fix = f"pip uninstall --yes {' '.join(opencvs)}; pip install '{TOOLKIT}[segmentation]'"
         text = f"{_named(opencvs)} own the same files, and differ"
@@ -213,14 +173,11 @@ def check_imports(packages: Sequence[str] = IMPORTED) -> list[Finding]:
     Returns:
         A finding for each that fails, and one for the GPU if torch can be imported.
     """
-    there = [name for name in packages if importlib.util.find_spec(name) is not None]
     begun, findings = "", []
-    for line in _import_lines(there):
-        begun = str(line.get("begun", begun))
-        if "error" in line:
-            begun = ""
-            if line["error"]:
-                findings.append(_import_failed(line["name"], line["error"]))
+    for line in _import_lines([one for one in packages if importlib.util.find_spec(one)]):
+        begun = line.get("begun", "")
+        if line.get("error"):
+            findings.append(_import_failed(line["name"], line["error"]))
         if "gpus" in line:
             findings.append(_gpu(line["gpus"], line["cuda"]))
     if begun:
@@ -231,13 +188,12 @@ def check_imports(packages: Sequence[str] = IMPORTED) -> list[Finding]:
 def _import_lines(packages: list[str]) -> list[dict[str, Any]]:
     command = [sys.executable, "-c", _IMPORT_PROGRAM, *packages]
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_IMPORT_SECONDS, check=False
-        )
-        text = done.stdout
+        text = subprocess.run(
+            command, capture_output=True, timeout=_IMPORT_SECONDS, check=False
+        ).stdout
     except subprocess.TimeoutExpired as expired:
-        text = (expired.stdout or b"").decode(errors="replace")
-    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+        text = expired.stdout or b""
+    return [json.loads(line) for line in text.splitlines() if line.startswith(b"{")]
 
 
 def _import_failed(name: str, error: str) -> Finding:
@@ -250,17 +206,11 @@ def _import_failed(name: str, error: str) -> Finding:
 def _gpu(gpus: list[str], cuda: str | None) -> Finding:
     if gpus:
         return Finding("ok", "GPU", f"{', '.join(gpus)} (CUDA {cuda})")
-    if cuda is None:
-        return Finding("note", "GPU", "torch is a build without CUDA; everything runs on the CPU")
-    return Finding("note", "GPU", f"none that torch (CUDA {cuda}) can use")
+    return Finding("note", "GPU", f"none that torch (CUDA: {cuda}) can use")
 
 
 def _check_weights() -> list[Finding]:
     """Count the official files in the folders in which they are searched."""
-    try:
-        from eva_backbone.checkpoints.registry import OFFICIAL_FILES, weights_directories
-    except ImportError:  # torch is missing or broken, which was said
-        return []
     findings = []
     for folder in weights_directories():
         here = sum((folder / entry.name).is_file() for entry in OFFICIAL_FILES)
@@ -287,42 +237,27 @@ def requirements_of(extra: str) -> list[Requirement]:
         Requirements; a package may be there twice, with two ranges.
     """
     found = []
-    for text in metadata.requires(TOOLKIT) or []:
-        requirement = Requirement(text)
-        if requirement.marker is None:
-            belongs = not extra
-        else:
-            always = requirement.marker.evaluate({"extra": ""})
-            belongs = requirement.marker.evaluate({"extra": extra}) and (not extra or not always)
-        if belongs and requirement.name == TOOLKIT:
-            found += [one for other in sorted(requirement.extras) for one in requirements_of(other)]
-        elif belongs:
-            found.append(requirement)
+    for one in map(Requirement, metadata.requires(TOOLKIT) or []):
+        always = one.marker is None or one.marker.evaluate({"extra": ""})
+        wanted = always if not extra else not always and one.marker.evaluate({"extra": extra})
+        if wanted and one.name == TOOLKIT:
+            found += [part for other in sorted(one.extras) for part in requirements_of(other)]
+        elif wanted:
+            found.append(one)
     return found
 
 
-def _fits(requirement: Requirement, version: str) -> bool:
-    return requirement.specifier.contains(version, prereleases=True)
+def _installed(names: Iterable[str]) -> dict[str, str]:
+    versions = {name: installed_version(name) for name in names}
+    return {name: version for name, version in versions.items() if version is not None}
 
 
 def _named(versions: dict[str, str]) -> str:
     return " and ".join(f"{name} {version}" for name, version in versions.items())
 
 
-def install_commands(what: str, source: str = "repack") -> list[list[str]]:
-    """List the commands of pip that install a part of the toolkit.
-
-    Args:
-        what: `detectron2`, `mmcv-operators`, or an extra.
-        source: Source of detectron2: `repack`, the copy on PyPI whose SHA-256 is checked;
-            `upstream`, its repository, compiled here; or what pip takes as a requirement.
-
-    Returns:
-        Commands, to be run one after the other.
-
-    Raises:
-        ValueError: If there is no such part.
-    """
+def _install_commands(what: str, source: str) -> list[list[str]]:
+    """List the commands of pip that install a part, to be run one after the other."""
     pip = [sys.executable, "-m", "pip"]
     if what == _MMCV_OPERATORS:
         return [[*pip, "install", str(_build_folder(what))]]
@@ -332,8 +267,8 @@ def install_commands(what: str, source: str = "repack") -> list[list[str]]:
             raise ValueError(f"--install {what}: there is no such part; known are {known}")
         return [[*pip, "install", f"{TOOLKIT}[{what}]"]]
     wanted = REPACKED if source == "repack" else UPSTREAM
-    others = [name for name in (UPSTREAM, REPACKED) if installed_version(name) and name != wanted]
-    commands = [[*pip, "uninstall", "--yes", *others]] if others else []  # own the same files
+    others = _installed({UPSTREAM, REPACKED} - {wanted})  # which own the same files
+    commands = [[*pip, "uninstall", "--yes", *others]] if others else []
     if source == "repack":
         return [*commands, [*pip, "install", str(_build_folder(what))]]
     # upstream imports torch when it is built
@@ -342,44 +277,26 @@ def install_commands(what: str, source: str = "repack") -> list[list[str]]:
 
 
 def _build_folder(what: str) -> Path:
-    """Return the folder from which pip builds a part, in a checkout or an installed package."""
-    name = what.replace("-", "_")
-    for folder in (_PACKAGES / "eva_recipes" / "third_party", _PACKAGES.parent / "third_party"):
-        if (folder / name / "pyproject.toml").is_file():
-            return folder / name
-    raise FileNotFoundError(f"the build of {what} is not below {_PACKAGES}; reinstall {TOOLKIT}")
+    """Return the folder from which pip builds a part, in an installed package or a checkout."""
+    installed = _PACKAGES / "eva_recipes" / "third_party"
+    places = installed if installed.is_dir() else _PACKAGES.parent / "third_party"
+    return places / what.replace("-", "_")
 
 
-def install(what: str, source: str, *, dry_run: bool) -> int:
-    """Install a part of the toolkit into the Python that runs this.
-
-    Args:
-        what: As for `install_commands`.
-        source: As there.
-        dry_run: Print the commands only.
-
-    Returns:
-        The exit code of the first command that fails, or 0.
-
-    Raises:
-        ValueError: If there is no such part, or this Python has no pip.
-    """
-    commands = install_commands(what, source)
+def _install(what: str, source: str, *, dry_run: bool) -> int:
+    """Install a part into the Python that runs this; return the first exit code that is not 0."""
+    commands = _install_commands(what, source)
     # not importlib.util.find_spec: setuptools' hook answers it for pip, with a warning
     if not dry_run and PathFinder.find_spec("pip") is None:
         raise ValueError(f"{sys.executable} has no pip; `python -m ensurepip` adds it")
     for command in commands:
         say(shlex.join(command))
-        if not dry_run:
-            sys.stdout.flush()
-            code = subprocess.run(command, check=False).returncode
-            if code:
-                return code
+        if not dry_run and (code := subprocess.run(command, check=False).returncode):
+            return code
     return 0
 
 
-def report(findings: Sequence[Finding]) -> str:
-    """Format findings as lines, those with a fix followed by it."""
+def _report(findings: Sequence[Finding]) -> str:
     width = max(len(finding.about) for finding in findings)
     lines = []
     for finding in findings:
@@ -400,22 +317,21 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--quick", action="store_true", help="look at versions only, import nothing")
     add("--install", metavar="PART", help="install detectron2, mmcv-operators or an extra")
-    add(
-        "--source",
-        metavar="SOURCE",
-        default="repack",
+    add("--source", default="repack",
         help="of detectron2: repack (default; the copy on PyPI, its SHA-256 checked), upstream "
         "(its repository, needs git and a C++ compiler), or what pip takes as a requirement",
-    )
+        )  # fmt: skip
     add("--dry-run", action="store_true", help="with --install: print the commands only")
     return parser.parse_args(arguments)
 
 
 def _work(options: argparse.Namespace) -> int:
     if options.install:
-        return install(options.install, options.source, dry_run=options.dry_run)
-    findings = examine(quick=options.quick)
-    say(report(findings))
+        return _install(options.install, options.source, dry_run=options.dry_run)
+    findings = check_versions()
+    if not options.quick:
+        findings += [*check_imports(), *_check_weights()]
+    say(_report(findings))
     return 1 if any(finding.state == "broken" for finding in findings) else 0
 
 

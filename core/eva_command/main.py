@@ -3,13 +3,12 @@
 import difflib
 import importlib
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 
 from eva_command.table import COMMANDS, GROUPS, Command, Group
 from eva_runs.commands import complain, leave_unread, say
-from eva_runs.extras import sentence_of
+from eva_runs.extras import TOOLKIT, sentence_of
 
 _HELP = ("-h", "--help", "help")
 _FIRST_SCREEN = """\
@@ -34,76 +33,61 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: that of the command, or 2 for words that are not a command.
     """
-    try:
-        return _answer(list(sys.argv[1:] if arguments is None else arguments))
-    except BrokenPipeError:
-        leave_unread()
-
-
-def _answer(given: Sequence[str]) -> int:
-    if not given or given[0] in _HELP:
+    word, *rest = [*(sys.argv[1:] if arguments is None else arguments)] or ["help"]
+    if word in _HELP:
         say(_first_screen())
-        return 0
-    if given[0] == "--version":
-        say(f"eva-toolkit {_version()}")
-        return 0
-    word, *rest = given
-    if word in COMMANDS:
+    elif word == "--version":
+        say(f"eva-toolkit {metadata.version(TOOLKIT)}")
+    elif word in COMMANDS:
         return _call(COMMANDS[word], f"eva {word}", rest)
-    if word not in GROUPS:
-        return _unknown(word, "eva", [*GROUPS, *COMMANDS])
-    group = GROUPS[word]
-    if not rest or rest[0] in _HELP:
-        say(_overview(word, group))
-        return 0
-    verb = group.aliases.get(rest[0], rest[0])
-    if verb not in group.commands:
-        return _unknown(rest[0], f"eva {word}", group.commands, group.aliases)
-    return _call(group.commands[verb], f"eva {word} {rest[0]}", rest[1:])
+    elif word not in GROUPS:
+        return _unknown(word, "eva", {name: name for name in (*GROUPS, *COMMANDS)})
+    elif not rest or rest[0] in _HELP:
+        say(_overview(word, GROUPS[word]))
+    else:
+        group = GROUPS[word]
+        verb = group.aliases.get(rest[0], rest[0])
+        if verb not in group.commands:
+            names = {name: name for name in group.commands}
+            return _unknown(rest[0], f"eva {word}", names | {**group.aliases})
+        return _call(group.commands[verb], f"eva {word} {rest[0]}", rest[1:])
+    return 0
 
 
 def _call(command: Command, name: str, given: Sequence[str]) -> int:
-    """Import and call a command; what is not installed is one sentence."""
+    """Import and call a command, whose usage and messages begin with the words of `eva`."""
     arguments = [*command.arguments, *given]
-    with _called(name, arguments):
-        try:
-            function = getattr(importlib.import_module(command.module), command.function)
-            return int(function(arguments) or 0)
-        except ImportError as error:
-            sentence = sentence_of(error)
-            if sentence is None:
-                raise
-            complain(f"{name}: {sentence}")
-            return 1
-
-
-@contextmanager
-def _called(name: str, arguments: Sequence[str]) -> Iterator[None]:
-    """Have the usage of a command's help, and its messages, begin with the words of `eva`."""
-    before = sys.argv
-    sys.argv = [name, *arguments]
+    before, sys.argv = sys.argv, [name, *arguments]
+    module, _, function = command.function.partition(":")
     try:
-        yield
+        return int(getattr(importlib.import_module(module), function)(arguments) or 0)
+    except BrokenPipeError:
+        leave_unread()
+    except ImportError as error:
+        sentence = sentence_of(error)
+        if sentence is None:
+            raise
+        complain(f"{name}: {sentence}")
+        return 1
     finally:
         sys.argv = before
 
 
-def _unknown(
-    word: str, before: str, known: Iterable[str], aliases: Mapping[str, str] | None = None
-) -> int:
-    names, other = list(known), aliases or {}
-    close = difflib.get_close_matches(word, [*names, *other], n=3)
-    shown = [f"{before} {one}" for one in dict.fromkeys(other.get(c, c) for c in close)]
-    hint = f"; close to it: {', '.join(shown)}" if shown else f"; {before} has: {', '.join(names)}"
-    complain(f"{before}: there is no command {word!r}{hint}")
+def _unknown(word: str, before: str, known: Mapping[str, str]) -> int:
+    """Suggest what a misspelt word may mean: word -> command that it stands for."""
+    close = [known[one] for one in difflib.get_close_matches(word, known, n=3)]
+    hint = f"close to it: {', '.join(f'{before} {one}' for one in dict.fromkeys(close))}"
+    if not close:
+        hint = f"{before} has: {', '.join(dict.fromkeys(known.values()))}"
+    complain(f"{before}: there is no command {word!r}; {hint}")
     return 2
 
 
 def _first_screen() -> str:
-    tasks = [(name, group) for name, group in GROUPS.items() if group.next_steps]
     steps = "\n".join(
-        f"  {name}: {group.text}\n" + "\n".join(f"      {step}" for step in group.next_steps)
-        for name, group in tasks
+        "\n      ".join((f"  {name}: {group.text}", *group.next_steps))
+        for name, group in GROUPS.items()
+        if group.next_steps
     )
     others = {
         f"eva {name} {'|'.join(group.commands)}": group.text
@@ -130,10 +114,3 @@ def _columns(rows: dict[str, str]) -> str:
     for left, right in rows.items():
         lines.append(f"  {left:<34}  {right}" if len(left) <= 34 else f"  {left}\n{'':38}{right}")
     return "\n".join(lines)
-
-
-def _version() -> str:
-    try:
-        return metadata.version("eva-toolkit")
-    except metadata.PackageNotFoundError:
-        return "(not installed: run from its source)"

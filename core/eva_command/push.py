@@ -22,29 +22,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 
-from eva_backbone.checkpoints import run_folders
-from eva_backbone.checkpoints.hub import (
-    DEFAULT_FILE,
-    SCHEME,
-    HubError,
-    HubFile,
-    explained,
-    library,
-    offline,
-    parse_address,
-)
+from eva_backbone.checkpoints import hub, run_folders
 from eva_backbone.checkpoints.registry import BUNDLED_FILES, OFFICIAL_FILES
 from eva_data.files import replacing_folder, require_replaceable, write_tensors, write_text
-from eva_runs.commands import program, program_name, say
+from eva_openmmlab.run_folder import config_of_run
+from eva_runs.commands import program, say
 from eva_runs.extras import DETECTRON2, TOOLKIT
 from eva_runs.record import without_secrets
 
 CARD, RESULTS = "README.md", "results.json"
-FILES = (DEFAULT_FILE, CARD, RESULTS, "recipe.json", "config.yaml", "config.py")
+FILES = (hub.DEFAULT_FILE, CARD, RESULTS, "recipe.json", "config.yaml", "config.py")
 _PACKAGES = {  # that train, beside torch
     "detection": ("detectron2",),
     "segmentation": ("onedl-mmengine", "onedl-mmsegmentation"),
@@ -61,20 +52,20 @@ _SECTIONS = re.compile(
 _MODES = re.compile(
     r"type|_target_|_scope_|default_scope|runner_type|log_level|sampling|device|precision"
 )
-_CLASSES = frozenset({"classes", "class_names", "categories", "thing_classes"})
+# but no names of files, and nothing under keys that name places:
+_FILE = re.compile(r"\.(pth?|pkl|safetensors|json|ya?ml|csv|tsv|txt|tar|zip|py|jpe?g|png)$")
 _PLACE = re.compile(
     r"checkpoint|pretrained|weights|path|file|folder|root|dir(_|$)|prefix|mapping|url|token$|secret|"
     r"key$|name$|project|output|_from$"
 )
-_FILE = re.compile(r"\.(pth?|pkl|safetensors|json|ya?ml|csv|tsv|txt|tar|zip|py|jpe?g|png)$")
+_REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+_CLASSES = ("classes", "class_names", "categories", "thing_classes")
 _KEY = re.compile(r"(?!data_prefix$)[\w.+-]*")  # mmengine takes no prefix of None
 _WORD = re.compile(r"[A-Za-z_][\w.+-]*")
 _REFERENCE = re.compile(r"\$\{\.*[\w.\[\]]+\}")  # of OmegaConf, to another value
-_TAG = re.compile(r"tag:yaml\.org,2002:python/(tuple|(name|object|object/apply):[A-Za-z_][\w.]*)")
-_OFFICIAL = frozenset(
-    [name for one in OFFICIAL_FILES for name in (one.name, one.stem)]
-    + [one.name for one in BUNDLED_FILES]
-)
+_PYTHON = "tag:yaml.org,2002:python/"
+_OFFICIAL = {name for one in OFFICIAL_FILES for name in (one.name, one.stem)}
+_OFFICIAL |= {one.name for one in BUNDLED_FILES}
 _DATASET = re.compile(
     r"(coco_20\d\d|coco_stuff|lvis_v\d|objects365|cityscapes|voc_20\d\d|ade20k|digit_scenes)"
     r"[a-z0-9_]*"
@@ -83,45 +74,27 @@ _MMSEG = {"ADE20KDataset": "ade20k", "COCOStuffDataset": "coco_stuff164k"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """What is published of a finished or stopped run.
-
-    Attributes:
-        task: Name of its project.
-        weights: File of the weights.
-        recipe_name, recipe: Name and text of the published settings.
-        step, steps: Steps, or epochs, behind the weights, and of the complete run if that is known.
-        unit: What they count: `step` or `epoch`.
-        scores: Name of a metric -> value, of these weights.
-        data: Use (`train`, `val`) -> name of the dataset; "" for data without a known name.
-        classes: Names of the classes, where the settings state them.
-        own_data: The data was given on the command line, in COCO format.
-        begun_from: Official weights that the run began with; "" for others.
-        hours, processes: Of the training, as far as they are recorded.
-        notes: Texts that the published `.safetensors` holds beside the tensors.
-    """
+class _Run:
+    """What is published of a finished or stopped run."""
 
     task: str
     weights: Path
-    recipe_name: str
-    recipe: str
-    step: int
-    steps: int | None = None
-    unit: str = "step"
-    scores: Mapping[str, float] = field(default_factory=dict)
-    data: Mapping[str, str] = field(default_factory=dict)
-    classes: Sequence[str] = ()
-    own_data: bool = False
-    begun_from: str = ""
-    hours: float | None = None
-    processes: int | None = None
-    notes: Mapping[str, str] = field(default_factory=dict)
+    recipe_name: str  # of the file of published settings
+    recipe: str  # its text
+    step: int  # behind the weights
+    steps: int | None  # of the complete run, if that is known
+    unit: str = "step"  # or "epoch"
+    scores: Mapping[str, float]  # of these weights
+    data: Mapping[str, str]  # "train", "val" -> name of the dataset, "" without a known one
+    classes: Sequence[str]  # where the settings state them
+    begun_from: str  # official weights, or ""
+    notes: Mapping[str, str] = field(default_factory=dict)  # in the metadata of `.safetensors`
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
-        prog=program_name("eva push"),
+        prog="eva push",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -138,11 +111,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="publish this file too, as it is")  # fmt: skip
     add("--licence", default="mit", help="licence of the weights (default: %(default)s)")
     options = parser.parse_args(arguments)
-    try:
-        plain = parse_address(SCHEME + options.repository) == HubFile(options.repository)
-    except ValueError:
-        plain = False
-    if not plain:
+    if not _REPOSITORY.fullmatch(options.repository):
         parser.error(f"{options.repository!r} is not of the form ORG/NAME")
     if taken := [file for file in options.include if file.name in FILES or not file.is_file()]:
         parser.error(f"--include {taken[0]}: there is no such file, or push writes one of its name")
@@ -150,55 +119,40 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _push(options: argparse.Namespace) -> int:
-    run = read_run_folder(options.run, best=options.best, ema=options.ema)
-    target = SCHEME + options.repository
+    run = _read_run(options.run, best=options.best, ema=options.ema)
+    target = hub.SCHEME + options.repository
     if options.dry_run is not None:
         written = [*FILES, *(file.name for file in options.include)]
         require_replaceable(options.dry_run, written, overwrite=options.overwrite)
         with replacing_folder(options.dry_run) as folder:
-            compose(run, options.repository, folder, options.include, licence=options.licence)
+            _compose(run, options, folder)
         say(f"wrote {options.dry_run}, which would be {target}; nothing was uploaded")
         return 0
     with tempfile.TemporaryDirectory(prefix="eva-push-") as name:
-        compose(run, options.repository, Path(name), options.include, licence=options.licence)
+        _compose(run, options, Path(name))
         message = f"{run.task}, {run.unit} {run.step}"
-        commit = upload(Path(name), options.repository, private=options.private, message=message)
+        commit = _upload(Path(name), options.repository, private=options.private, message=message)
     say(f"published {run.weights.name} ({run.unit} {run.step}) as {target}, commit {commit}")
     say(f"weights by address: {target}@{commit}")
     return 0
 
 
-def read_run_folder(folder: Path, *, best: bool = False, ema: bool = False) -> Run:
-    """Describe a run of any trainer.
-
-    Args:
-        folder: Its output folder.
-        best: Take the weights of the best evaluation.
-        ema: Take the moving average.
-
-    Returns:
-        The run.
-
-    Raises:
-        ValueError: If the folder is not that of a run with a complete and undamaged checkpoint, or
-            it has no such weights.
-        FileNotFoundError: If it has no moving average.
-    """
+def _read_run(folder: Path, *, best: bool, ema: bool) -> _Run:
+    """Describe a run of any trainer; one that has no such weights is refused."""
     if run_folders.is_engine_run(folder):
         return _engine_run(folder, best=best, ema=ema)
-    if ema:
-        raise ValueError(f"{folder} is not a run with a moving average: leave --ema out")
-    if run_folders.is_mmengine_run(folder):
+    of_mmengine = run_folders.is_mmengine_run(folder)
+    if ema or (best and not of_mmengine):
+        raise ValueError(f"{folder} has no such weights: leave --best and --ema out")
+    if of_mmengine:
         return _mmengine_run(folder, best=best)
-    if best:
-        raise ValueError(f"{folder} is not a run that keeps its best weights: leave --best out")
     weights = run_folders.last_of_detectron2(folder)
     if weights is None or not run_folders.is_detectron2_run(folder):
         raise ValueError(f"{folder} holds no complete checkpoint of a run: name its output folder")
     return _detectron2_run(folder, weights)
 
 
-def _engine_run(folder: Path, *, best: bool, ema: bool) -> Run:
+def _engine_run(folder: Path, *, best: bool, ema: bool) -> _Run:
     from eva_engine.checkpoints.files import damage_of, read_run
 
     config = _table(folder / run_folders.CONFIG)
@@ -209,100 +163,88 @@ def _engine_run(folder: Path, *, best: bool, ema: bool) -> Run:
     if "num_codes" in config:
         raise ValueError(f"{folder} is the run of a tokenizer: only a ViT is published")
     record = read_run(complete[-1])
-    log = list(_lines(folder / "metrics.jsonl"))
+    log = [*_lines(folder / "metrics.jsonl")]
+    file = run_folders.of_checkpoint(complete[-1], ema=ema and not best)
+    step, scores = record["step"], _engine_scores(log, record["step"] - 1, ema=ema)
     if best:
-        file = run_folders.best_of_engine(folder, ema=ema)
-        if file is None:
+        kept = run_folders.best_of_engine(folder, ema=ema)
+        if kept is None:
             raise ValueError(f"{folder} has no such best weights: leave --best out")
-        noted = _table(folder / run_folders.BEST / run_folders.RECORD)[file.name]
-        step, scores = int(noted["step"]) + 1, _finite(noted.get("results", {}))
-    else:
-        file = run_folders.of_checkpoint(complete[-1], ema=ema)
-        step, scores = record["step"], _engine_scores(log, record["step"] - 1, ema=ema)
-    model = config.get("model") or config.get("student") or {}
-    data, epochs = config.get("data", {}), config.get("run", {}).get("epochs")
-    samples, batch = record.get("samples_of_data") or 0, record.get("step_batch") or 0
-    counted = isinstance(epochs, int) and samples and batch
+        noted = _table(folder / run_folders.BEST / run_folders.RECORD)[kept.name]
+        file, step, scores = kept, int(noted["step"]) + 1, _finite(noted.get("results", {}))
+    epochs, batch = _section(config, "run").get("epochs"), record.get("step_batch")
+    samples = record.get("samples_of_data")
+    model = _section(config, "student" if "student" in config else "model")
+    task = "video" if "frames" in model else "classification"
+    task = "pretrain" if "student" in config else "clip" if "text" in config else task
     published = clean(config)
-    times = [
-        (line["samples"], 1 / line["samples_per_second"])
-        for line in log
-        if line.get("samples") and line.get("samples_per_second")
-    ]
-    video = "frames" in config.get("model", {})
-    tasks = {"student": "pretrain", "text": "clip"}
-    return Run(
-        task=next((task for key, task in tasks.items() if key in config),
-                  "video" if video else "classification"),
+    return _Run(
+        task=task,
         weights=file,
         recipe=json.dumps(published, indent=2) + "\n",
         recipe_name="recipe.json",
         step=step,
-        steps=samples // batch * epochs if counted else None,
+        steps=samples // batch * epochs if samples and batch and epochs else None,
         scores=scores,
-        data={use: data_name(str(data[use])) for use in ("train", "val") if data.get(use)},
+        data={use: data_name(str(place)) for use, place in _section(config, "data").items()
+              if use in ("train", "val") and place},
         classes=published.get("class_names") or (),
         begun_from=_official(model.get("init_checkpoint")),
-        hours=_hours(times),
-        processes=record.get("processes"),
         notes={"config": json.dumps(published)},
     )  # fmt: skip
 
 
 def _engine_scores(log: Iterable[Mapping[str, Any]], step: int, *, ema: bool) -> dict[str, float]:
-    start, scores = "val_ema_" if ema else "val_", {}
-    for line in log:
-        for name, value in _finite(line).items() if line.get("step") == step else ():
-            if name.startswith(start) and (ema or not name.startswith("val_ema_")):
-                scores[name.removeprefix(start)] = value
-    return scores
+    wanted = re.compile("val_ema_(.*)" if ema else "val_(?!ema_)(.*)")
+    values = [_finite(line) for line in log if line.get("step") == step]
+    found = ((wanted.fullmatch(name), score) for line in values for name, score in line.items())
+    return {name[1]: score for name, score in found if name}
 
 
-def _detectron2_run(folder: Path, weights: Path) -> Run:
-    text = (folder / "config.yaml").read_text(encoding="utf-8")
-    settings = _read_yaml(text)
-    train, loaders = _section(settings, "train"), _section(settings, "dataloader")
-    log = list(_lines(folder / "metrics.json"))
+def _detectron2_run(folder: Path, weights: Path) -> _Run:
+    settings = _read_yaml(folder / "config.yaml")
+    published = clean(settings)
+    train = _section(settings, "train")
+    log = [*_lines(folder / "metrics.json")]
     steps = train.get("max_iter")
     step = run_folders.step_of_detectron2(weights) or steps or 0
     scores = [_finite(line) for line in log if line.get("iteration") == step]
-    sets = {use: _section(loaders, part, "dataset")
-            for use, part in (("train", "train"), ("val", "test"))}  # fmt: skip
-    categories = clean(_section(sets["val"], "categories"), ("categories",))
-    return Run(
+    names = {use: _section(settings, "dataloader", part, "dataset").get("names")
+             for use, part in (("train", "train"), ("val", "test"))}  # fmt: skip
+    categories = _section(published, "dataloader", "test", "dataset", "categories")
+    return _Run(
         task="detection",
         weights=weights,
-        recipe=_clean_yaml(text),
+        recipe=_yaml_text(published),
         recipe_name="config.yaml",
         step=step,
         steps=steps,
         scores={name: value for line in scores for name, value in line.items()
                 if re.match(r"(bbox|segm|boundary)/AP(?!-)", name)},
-        data={use: data_name(_first(part.get("names"))) for use, part in sets.items()},
-        classes=list(filter(None, categories.values())),
-        own_data=any("annotations" in part for part in sets.values()),
+        data={use: data_name(str(some[0] if isinstance(some, list) and some else some))
+              for use, some in names.items()},
+        classes=[*filter(None, categories.values())],
         begun_from=_official(train.get("init_checkpoint")),
-        hours=_hours(_times(log, "iteration")),
     )  # fmt: skip
 
 
-def _mmengine_run(folder: Path, *, best: bool) -> Run:
-    finders = run_folders.best_of_mmengine, run_folders.last_of_mmengine
-    weights = finders[not best](folder)
-    if weights is None:
-        raise ValueError(f"{folder} has no best_*.pth: leave --best out")
-    settings = _mmengine_settings(folder)
+def _mmengine_run(folder: Path, *, best: bool) -> _Run:
+    weights = run_folders.best_of_mmengine(folder) if best else run_folders.last_of_mmengine(folder)
+    config = config_of_run(folder)
+    if weights is None or config is None:
+        lacks = "weights of a best evaluation" if weights is None else "config that its run names"
+        raise ValueError(f"{folder} has no {lacks}")
+    settings = _read_python(config)
+    published = clean(settings)
     number = re.search(r"_(\d+)\.pth$", weights.name)
     step, unit = int(number[1]) if number else 0, "epoch" if "epoch_" in weights.name else "step"
     log = [line for file in sorted(folder.glob("*/vis_data/scalars.json")) for line in _lines(file)]
     evaluations = [line for line in log if line.get("step") == step and "loss" not in line]
     sets = {use: _section(settings, f"{use}_dataloader", "dataset") for use in ("train", "val")}
-    classes = clean(_section(sets["val"], "metainfo").get("classes"), ("classes",))
-    dropped = ("step", "time", "data_time", "iter", "epoch", "memory")
-    published = clean(settings)
+    classes = _section(published, "val_dataloader", "dataset", "metainfo").get("classes")
     texts = (f"{name} = {pprint.pformat(value, width=100, sort_dicts=False)}\n"
              for name, value in published.items())  # fmt: skip
-    return Run(
+    return _Run(
         task="mmdetection" if "eva_mmdetection" in str(settings) else "segmentation",
         weights=weights,
         recipe="".join(texts),
@@ -312,90 +254,77 @@ def _mmengine_run(folder: Path, *, best: bool) -> Run:
         unit=unit,
         # pycocotools says -1 where there is nothing to score
         scores={name: value for line in evaluations[-1:] for name, value in _finite(line).items()
-                if name not in dropped and value >= 0},
+                if value >= 0 and not re.fullmatch("step|iter|epoch|memory|(data_)?time", name)},
         data={use: _mmengine_data(part) for use, part in sets.items() if part},
-        classes=list(filter(None, classes if isinstance(classes, list | tuple) else ())),
-        own_data="CocoFileDataset" in str(settings),
+        classes=[*filter(None, classes or ())],
         begun_from=_official(settings.get("load_from")),
-        hours=_hours(_times(log, "step")),
     )  # fmt: skip
 
 
-def _mmengine_settings(folder: Path) -> dict[str, Any]:
-    """Read the newest Python file of a folder that assigns a model; nothing in it runs."""
-    for file in sorted(folder.glob("*.py"), key=lambda path: path.stat().st_mtime, reverse=True):
-        try:
-            module = ast.parse(file.read_text(encoding="utf-8"))
-        except (SyntaxError, ValueError):
-            continue
-        settings = {
-            line.targets[0].id: _literal(line.value)
-            for line in module.body
-            if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name)
-        }
-        if "model" in settings:
-            return settings
-    raise ValueError(f"{folder} holds no config of its run (*.py): is it a work folder?")
+def _read_python(file: Path) -> dict[str, Any]:
+    """Read the settings of a config of mmengine; nothing in it runs."""
+    lines = ast.parse(file.read_text(encoding="utf-8"), str(file)).body
+    return {
+        line.targets[0].id: _literal(line.value)
+        for line in lines
+        if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name)
+    }
 
 
 def _literal(node: ast.expr) -> Any:
     """Evaluate a literal, in which `dict(name=value)` may stand; None for anything else."""
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict":
-        return {word.arg: _literal(word.value) for word in node.keywords if word.arg}
-    if isinstance(node, ast.Dict):
-        pairs = zip(node.keys, node.values, strict=True)
-        return {_literal(name): _literal(value) for name, value in pairs if name is not None}
-    if isinstance(node, ast.List | ast.Tuple):
-        values = [_literal(value) for value in node.elts]
-        return values if isinstance(node, ast.List) else tuple(values)
+    match node:
+        case ast.Call(func=ast.Name(id="dict"), keywords=words):
+            return {word.arg: _literal(word.value) for word in words if word.arg}
+        case ast.Dict(keys=names, values=values):
+            pairs = zip(names, values, strict=True)
+            return {_literal(name): _literal(value) for name, value in pairs if name is not None}
+        case ast.List(elts=values):
+            return [_literal(value) for value in values]
+        case ast.Tuple(elts=values):
+            return tuple(_literal(value) for value in values)
     try:
         return ast.literal_eval(node)
     except (ValueError, TypeError):
         return None
 
 
-def _read_yaml(text: str) -> dict[str, Any]:
-    """Read settings of detectron2; tags of Python, as of functions, become None."""
+class _Tagged(NamedTuple):
+    """A value of YAML behind a tag of Python, such as the name of a function; nothing is called."""
+
+    tag: str
+    value: Any
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    """Read the settings of a run of detectron2."""
     import yaml  # comes with huggingface_hub
 
+    def tagged(loader: Any, tag: str, node: Any) -> _Tagged:
+        kind = {"mapping": "map", "sequence": "seq", "scalar": "str"}[node.id]
+        plain = type(node)(f"tag:yaml.org,2002:{kind}", node.value)
+        return _Tagged(_PYTHON + tag, loader.construct_object(plain, deep=True))
+
     reader: Any = type("Reader", (yaml.SafeLoader,), {})
-    reader.add_multi_constructor("tag:yaml.org,2002:python/", lambda loader, tag, node: None)
+    reader.add_multi_constructor(_PYTHON, tagged)
     try:
-        settings = yaml.load(text, reader)
+        settings = yaml.load(file.read_text(encoding="utf-8"), reader)
     except yaml.YAMLError as error:
-        raise ValueError(f"config.yaml of the run is damaged: {error}") from error
+        raise ValueError(f"{file} is damaged: {error}") from error
     return settings if isinstance(settings, dict) else {}
 
 
-def _clean_yaml(text: str) -> str:
-    """Apply `clean` to YAML without constructing what its tags name."""
+def _yaml_text(settings: Mapping[str, Any]) -> str:
     import yaml
 
-    def cleaned(node: Any, keys: tuple[str, ...]) -> Any:
-        if id(node) in seen:
-            return
-        seen.add(id(node))
-        of_python = node.tag.startswith("tag:yaml.org,2002:python/")
-        if isinstance(node, yaml.MappingNode):
-            node.value = [pair for pair in node.value if _is_key(pair[0].value)]
-            for name, value in node.value:
-                cleaned(value, (*keys, name.value))
-        elif isinstance(node, yaml.SequenceNode):
-            for value in node.value:
-                cleaned(value, (*keys, ""))
-        elif (of_python and node.value) or (
-            not of_python
-            and node.tag.rpartition(":")[2] not in ("int", "float", "bool", "null")
-            and not is_public(node.value, keys)
-        ):
-            node.tag, node.value, node.style = "tag:yaml.org,2002:null", "null", None
-        if of_python and not _TAG.fullmatch(node.tag):
-            raise ValueError(f"config.yaml of the run has the tag {node.tag!r}")
+    def represent(dumper: Any, one: _Tagged) -> Any:
+        node = dumper.represent_data(one.value)
+        node.tag = one.tag
+        return node
 
-    seen: set[int] = set()
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
-    cleaned(root, ())
-    return str(yaml.serialize(root, width=100, allow_unicode=True))
+    writer: Any = type("Writer", (yaml.SafeDumper,), {})
+    writer.add_representer(_Tagged, represent)
+    return str(yaml.dump(settings, None, writer, width=100, allow_unicode=True, sort_keys=False))
 
 
 def clean(value: Any, keys: tuple[str, ...] = ()) -> Any:
@@ -406,21 +335,25 @@ def clean(value: Any, keys: tuple[str, ...] = ()) -> Any:
         keys: Keys that lead to the part; "" for the place in a list.
 
     Returns:
-        The same with None for each text that is not public, see `is_public`, and without entries
-        under odd keys.
+        The same with None for each text that is not a name that everyone may know, and without
+        entries under odd keys.
     """
+    if isinstance(value, _Tagged):
+        if isinstance(value.value, str):
+            return None if value.value else value
+        return value._replace(value=clean(value.value, keys))
     if isinstance(value, Mapping):
         return {name: clean(part, (*keys, str(name)))
-                for name, part in value.items() if _is_key(name)}  # fmt: skip
+                for name, part in value.items() if _KEY.fullmatch(str(name))}  # fmt: skip
     if isinstance(value, list | tuple):
         return type(value)(clean(part, (*keys, "")) for part in value)
     if isinstance(value, str):
-        return value if is_public(value, keys) else None
+        return value if _is_public(value, keys) else None
     return value if isinstance(value, int | float) else None
 
 
-def is_public(text: str, keys: Sequence[str]) -> bool:
-    """Return whether a text of settings is a name that everyone may know.
+def _is_public(text: str, keys: Sequence[str]) -> bool:
+    """Whether a text of settings is a name that everyone may know.
 
     Official weights, registered datasets and references to other settings are; names of classes
     in a list or table of classes; single words in settings of models, optimizers and pipelines.
@@ -437,10 +370,6 @@ def is_public(text: str, keys: Sequence[str]) -> bool:
     return bool(_MODES.fullmatch(own)) or any(map(_SECTIONS.fullmatch, keys))
 
 
-def _is_key(name: object) -> bool:
-    return bool(_KEY.fullmatch(str(name)))
-
-
 def data_name(place: str) -> str:
     """Name a dataset that everyone knows.
 
@@ -455,21 +384,17 @@ def data_name(place: str) -> str:
 
 
 def _mmengine_data(dataset: Mapping[str, Any]) -> str:
-    own = re.search(r"instances_(train|val)2017\.json$", str(dataset.get("ann_file")))
     if dataset.get("metainfo"):  # classes of its own
         return ""
-    return f"coco_2017_{own[1]}" if own else _MMSEG.get(str(dataset.get("type")), "")
+    coco = re.search(r"instances_(train|val)2017\.json$", str(dataset.get("ann_file")))
+    return f"coco_2017_{coco[1]}" if coco else _MMSEG.get(str(dataset.get("type")), "")
 
 
 def _official(source: object) -> str:
     return str(source) if source in _OFFICIAL else ""
 
 
-def _first(names: Any) -> str:
-    return str(names[0] if isinstance(names, list) and names else names)
-
-
-def _section(settings: Any, *names: str) -> dict[str, Any]:
+def _section(settings: Any, *names: str) -> dict[Any, Any]:
     for name in names:
         settings = settings.get(name) if isinstance(settings, dict) else None
     return settings if isinstance(settings, dict) else {}
@@ -477,66 +402,30 @@ def _section(settings: Any, *names: str) -> dict[str, Any]:
 
 def _table(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is damaged ({error})") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{file} is not a table of settings")
-    return content
+        return {**json.loads(file.read_text(encoding="utf-8"))}
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{file} is damaged, or no table of settings ({error})") from error
 
 
 def _lines(file: Path) -> Iterator[dict[str, Any]]:
     """Read a log of JSON lines; lines that are cut off are left out."""
-    if not file.is_file():
-        return
-    with file.open(encoding="utf-8", errors="replace") as stream:
-        for line in stream:
-            try:
-                content = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(content, dict):
-                yield content
+    lines = (
+        file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
+    )
+    for line in lines:
+        try:
+            yield {**json.loads(line)}
+        except (TypeError, ValueError):
+            continue
 
 
 def _finite(values: Mapping[str, Any]) -> dict[str, float]:
-    return {
-        name: float(value)
-        for name, value in values.items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    }
+    return {name: float(value) for name, value in values.items()
+            if type(value) in (int, float) and math.isfinite(value)}  # fmt: skip
 
 
-def _times(log: Iterable[Mapping[str, Any]], counter: str) -> list[tuple[int, float]]:
-    lines = (line for line in log if "loss" in str(line.keys()))
-    return [(line[counter], line["time"]) for line in lines if line.get("time") and counter in line]
-
-
-def _hours(times: Iterable[tuple[int, float]]) -> float | None:
-    """Sum up the time of a log: (count, seconds of each) -> hours."""
-    seconds, before = 0.0, 0
-    for count, each in times:
-        seconds += max(count - before, 0) * each
-        before = max(count, before)
-    return seconds / 3600 if seconds else None
-
-
-def compose(
-    run: Run, repository: str, folder: Path, include: Sequence[Path] = (), *, licence: str
-) -> None:
-    """Write all that is published into a folder.
-
-    Args:
-        run: The run.
-        repository: `ORG/NAME`, for the model card.
-        folder: An empty folder.
-        include: Further files, copied as they are.
-        licence: Identifier of the licence of the weights.
-
-    Raises:
-        ValueError: If the weights are damaged.
-        UnwritableError: If the disk is full, for example.
-    """
+def _compose(run: _Run, options: argparse.Namespace, folder: Path) -> None:
+    """Write all that is published into an empty folder."""
     from eva_backbone.checkpoints.reading import read_weights
 
     weights, seen = read_weights(run.weights), set()
@@ -545,19 +434,20 @@ def compose(
         if place in seen:  # `.safetensors` holds no tensors that share their memory
             weights[name] = value.clone()
         seen.add(place)
-    write_tensors(weights, folder / DEFAULT_FILE, {**run.notes, "format": "pt"})
+    write_tensors(weights, folder / hub.DEFAULT_FILE, {**run.notes, "format": "pt"})
     parameters = sum(value.numel() for value in weights.values())
     results = {run.unit: run.step, f"{run.unit}s": run.steps, "scores": dict(run.scores)}
-    write_text(folder / CARD, _card(run, repository, licence, parameters))
+    write_text(folder / CARD, _card(run, options.repository, options.licence, parameters))
     write_text(folder / run.recipe_name, run.recipe)
     write_text(folder / RESULTS, json.dumps(results, indent=2) + "\n")
-    for file in include:
+    for file in options.include:
         shutil.copyfile(file, folder / file.name)
 
 
-def _card(run: Run, repository: str, licence: str, parameters: int) -> str:
+def _card(run: _Run, repository: str, licence: str, parameters: int) -> str:
     official = [one for one in OFFICIAL_FILES if run.begun_from in (one.name, one.stem)]
     packages = (TOOLKIT, "torch", *_PACKAGES.get(run.task, ("timm", "deepspeed")))
+    installed = {one.name.lower() for one in metadata.distributions()}
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("eva_command", "."),
         undefined=jinja2.StrictUndefined,
@@ -571,40 +461,18 @@ def _card(run: Run, repository: str, licence: str, parameters: int) -> str:
         licence=licence,
         millions=parameters / 1e6,
         base=official[0].source if official else "",
-        versions=[f"{name} {version}" for name in packages if (version := _version(name))],
+        versions=[f"{name} {metadata.version(name)}" for name in packages if name in installed],
         detectron2=DETECTRON2,
         toolkit=TOOLKIT,
     )
 
 
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return ""
-
-
-def upload(folder: Path, repository: str, *, private: bool, message: str) -> str:
-    """Upload a folder; the repository is made if it is not there.
-
-    Args:
-        folder: The folder; all of its files are uploaded. Those of an earlier push that it does not
-            have are removed.
-        repository: `ORG/NAME`.
-        private: Make the repository private.
-        message: First line of the commit.
-
-    Returns:
-        The commit.
-
-    Raises:
-        HubError: Without a token that may write there, or without the hub.
-        ValueError: If `private` is asked for and the repository is there and public.
-    """
-    if reason := offline():
-        raise HubError(f"the hub is switched off ({reason})")
-    api = library().HfApi(library_name=TOOLKIT)
-    with explained(HubFile(repository)):
+def _upload(folder: Path, repository: str, *, private: bool, message: str) -> str:
+    """Upload a folder in one commit, which removes files of an earlier push; return the commit."""
+    if reason := hub.offline():
+        raise hub.HubError(f"the hub is switched off ({reason})")
+    api = hub.library().HfApi(library_name=TOOLKIT)
+    with hub.explained(hub.HubFile(repository)):
         api.whoami()  # a clear message of the library without a token, or with a wrong one
         api.create_repo(repository, private=private or None, exist_ok=True)
         if private and not api.model_info(repository).private:
@@ -619,7 +487,9 @@ def upload(folder: Path, repository: str, *, private: bool, message: str) -> str
             )
         except RuntimeError as error:  # around what broke off, of each large file
             lines = str(error.__cause__ or error).splitlines()
-            raise HubError(f"the upload broke off, nothing was published ({lines[0]})") from error
+            raise hub.HubError(
+                f"the upload broke off, nothing was published ({lines[0]})"
+            ) from error
     return str(done.oid)
 
 

@@ -4,14 +4,12 @@ import argparse
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import NamedTuple
 
 from eva_runs.commands import program, say
 from eva_runs.interruption import run_step
 
 _DETECTION = "detection"  # has a quick start of its own
-_PROGRAM = (sys.executable, "-m", "eva_command")
 
 
 class Recipe(NamedTuple):
@@ -30,45 +28,43 @@ class Recipe(NamedTuple):
     afterwards: str = ""
 
 
-RECIPES: Mapping[str, Recipe] = MappingProxyType(
-    {
-        "mmdetection": Recipe(
-            "find digits and their masks, with mmdetection",
-            "--output output/datasets/digit_scenes",
-            "demo/cascade_mask_rcnn_eva_debug --work-dir {output} --resume",
-        ),
-        "segmentation": Recipe(
-            "a class for each pixel",
-            "--output output/datasets/digit_scenes_semantic --formats semantic",
-            "demo/mask2former_eva_debug --work-dir {output} --resume",
-        ),
-        "classification": Recipe(
-            "name digits",
-            "--output output/datasets/digit_folder --formats folder",
-            "eva_debug_digits --run.output {output} --run.resume",
-            "classification demo output/datasets/digit_folder/folder/val/7 "
-            "--weights {output} --output {output}/demo --overwrite",
-        ),
-        "video": Recipe(
-            "name how digits move",
-            "--output output/datasets/digit_motion --formats video --train 4000 --val 400",
-            "eva_debug_motion --run.output {output} --run.resume",
-        ),
-        "clip": Recipe(
-            "pictures and sentences in one space, and a search by a sentence",
-            "--output output/datasets/digit_captions --formats captions --train 4000",
-            "eva_debug_captions --run.output {output} --run.resume",
-            "clip demo search output/datasets/digit_captions/captions/zero_shot "
-            "--weights {output} --output {output}/search --overwrite "
-            "--text 'a photo of the number seven on brick'",
-        ),
-        "pretrain": Recipe(
-            "predict the features of hidden patches",
-            "--output output/datasets/digit_scenes",
-            "eva_debug_digit_scenes --run.output {output} --run.resume",
-        ),
-    }
-)
+RECIPES: Mapping[str, Recipe] = {
+    "mmdetection": Recipe(
+        "find digits and their masks, with mmdetection",
+        "--output output/datasets/digit_scenes",
+        "demo/cascade_mask_rcnn_eva_debug --work-dir {output} --resume",
+    ),
+    "segmentation": Recipe(
+        "a class for each pixel",
+        "--output output/datasets/digit_scenes_semantic --formats semantic",
+        "demo/mask2former_eva_debug --work-dir {output} --resume",
+    ),
+    "classification": Recipe(
+        "name digits",
+        "--output output/datasets/digit_folder --formats folder",
+        "eva_debug_digits --run.output {output} --run.resume",
+        "classification demo output/datasets/digit_folder/folder/val/7 "
+        "--weights {output} --output {output}/demo --overwrite",
+    ),
+    "video": Recipe(
+        "name how digits move",
+        "--output output/datasets/digit_motion --formats video --train 4000 --val 400",
+        "eva_debug_motion --run.output {output} --run.resume",
+    ),
+    "clip": Recipe(
+        "images and sentences in one space, and a search by a sentence",
+        "--output output/datasets/digit_captions --formats captions --train 4000",
+        "eva_debug_captions --run.output {output} --run.resume",
+        "clip demo search output/datasets/digit_captions/captions/zero_shot "
+        "--weights {output} --output {output}/search --overwrite "
+        "--text 'a photo of the number seven on brick'",
+    ),
+    "pretrain": Recipe(
+        "predict the features of hidden patches",
+        "--output output/datasets/digit_scenes",
+        "eva_debug_digit_scenes --run.output {output} --run.resume",
+    ),
+}
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -83,14 +79,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add(
-        "task",
-        nargs="?",
-        default=_DETECTION,
-        choices=texts,
-        metavar="TASK",
-        help="default: %(default)s",
-    )
+    add("task", nargs="?", default=_DETECTION, choices=texts, metavar="TASK",
+        help="default: %(default)s")  # fmt: skip
     add("--output", metavar="DIR", help="folder of the run (default: output/quickstart_TASK)")
     options, rest = parser.parse_known_args(arguments)
     options.rest = rest
@@ -106,24 +96,19 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     recipe = RECIPES[options.task]
     output = options.output or f"output/quickstart_{options.task}"
-    steps = [
-        ("demo data", f"data make-demo {recipe.data}", []),
-        ("training", f"{options.task} train {recipe.train}", options.rest),
-    ]
-    if recipe.afterwards:
-        steps.append(("what it can do", recipe.afterwards, []))
-    for number, (title, line, more) in enumerate(steps, start=1):
-        words = [word.replace("{output}", output) for word in shlex.split(line)] + more
-        say(f"\n== {number}. {title}\n$ eva {shlex.join(words)}")
-        sys.stdout.flush()
-        if code := _step(words):
-            return code
+    steps = {
+        "demo data": f"data make-demo {recipe.data}",
+        "training": f"{options.task} train {recipe.train}",
+        "what it can do": recipe.afterwards,
+    }
+    for number, (title, line) in enumerate(steps.items(), start=1):
+        words = [word.replace("{output}", output) for word in shlex.split(line)]
+        words += options.rest if title == "training" else []
+        if words:
+            say(f"\n== {number}. {title}\n$ eva {shlex.join(words)}")
+            if code := run_step([sys.executable, "-m", "eva_command", *words]):
+                return code
     return 0
-
-
-def _step(words: Sequence[str]) -> int:
-    """Run a command of `eva` in a process of its own."""
-    return run_step([*_PROGRAM, *words])
 
 
 main = program(_parse, _run, name="eva quickstart")

@@ -7,12 +7,11 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from eva_data.files import make_folder, writing
+from eva_data.files import make_folder, write_text
 from eva_runs.commands import program, say
 from eva_runs.recipes import (
     TASKS,
     NoRecipeError,
-    Recipe,
     find_recipe,
     list_data_files,
     list_recipes,
@@ -38,15 +37,9 @@ def _list(options: argparse.Namespace) -> int:
         if found:
             say(f"{task}: {recipe_folder(task)}")
         for recipe in found:
-            say(_line(recipe))
+            left = f"  {recipe.name}" + (f"\n{'':48}" if len(recipe.name) > 46 else "")
+            say(f"{left:<48}  {recipe.summary}".rstrip())
     return 0
-
-
-def _line(recipe: Recipe) -> str:
-    left = f"  {recipe.name}"
-    if len(left) > 48:
-        left += f"\n{'':48}"
-    return f"{left:<48}  {recipe.summary}".rstrip()
 
 
 recipes = program(_parse_recipes, _list)
@@ -69,7 +62,7 @@ def _parse_config(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _show_or_copy(options: argparse.Namespace) -> int:
     task, path = _find(options.name, options.task)
     if options.copy is not None:
-        for file in copy_recipe(path, recipe_folder(task), options.copy):
+        for file in _copy(path, recipe_folder(task), options.copy):
             say(str(file))
         return 0
     say(f"# {path}")
@@ -103,16 +96,13 @@ def _find(name: str, task: str | None) -> tuple[str, Path]:
 
 
 def with_parents(recipe: Path) -> list[Path]:
-    """List a recipe and every file beside it that it inherits from or names.
+    """List a recipe and every file beside it that it inherits from or names, each once.
 
     Three ways are followed: relative imports (LazyConfig), `_base_` (mmengine) or `_BASE_` (yacs),
     and `Path(__file__).with_name("FILE")` (the recipes of our own loops).
 
     Args:
         recipe: Recipe.
-
-    Returns:
-        The recipe, then its parents, each once.
 
     Raises:
         FileNotFoundError: If a parent does not exist.
@@ -127,22 +117,10 @@ def with_parents(recipe: Path) -> list[Path]:
     return found
 
 
-def copy_recipe(recipe: Path, folder: Path, destination: Path) -> list[Path]:
-    """Copy a recipe and its parents.
+def _copy(recipe: Path, folder: Path, destination: Path) -> list[Path]:
+    """Copy a recipe and its parents, the recipe last; return the copies, the recipe's first.
 
-    Args:
-        recipe: Recipe.
-        folder: Folder of all recipes of its task, whose layout the copy keeps; a recipe that lies
-            elsewhere keeps the layout of itself and its parents.
-        destination: Folder of the copies, made if it does not exist.
-
-    Returns:
-        The copies; the first is that of the recipe, which is written last.
-
-    Raises:
-        ValueError: If one of the copies exists already.
-        FileNotFoundError: If a parent does not exist.
-        UnwritableError: If the disk is full, for example.
+    The copies keep the layout of the folder, or of the files where they lie elsewhere.
     """
     files = with_parents(recipe)
     root = folder.resolve()
@@ -153,8 +131,7 @@ def copy_recipe(recipe: Path, folder: Path, destination: Path) -> list[Path]:
         raise ValueError(f"{', '.join(there)}: a copy never replaces a file; name another folder")
     for file, copy in reversed(copies.items()):
         make_folder(copy.parent)
-        with writing(copy) as stream:
-            stream.write(file.read_bytes())
+        write_text(copy, file.read_bytes().decode())
     return list(copies.values())
 
 

@@ -5,7 +5,6 @@ of the checkout does that calls it too.
 """
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import NamedTuple
 
 
@@ -13,13 +12,11 @@ class Command(NamedTuple):
     """A command of the table.
 
     Attributes:
-        module: Module of its function.
-        function: Name of its function.
+        function: `module:function`.
         text: Line of help.
         arguments: Arguments in front of those that are given.
     """
 
-    module: str
     function: str
     text: str
     arguments: tuple[str, ...] = ()
@@ -32,91 +29,89 @@ class Group(NamedTuple):
         text: Line of help.
         commands: Second word -> command.
         next_steps: Commands that a newcomer begins with.
-        aliases: Other second word -> the one of `commands` that it stands for.
+        aliases: Other second words, each for one of `commands`.
     """
 
     text: str
     commands: Mapping[str, Command]
     next_steps: tuple[str, ...] = ()
-    aliases: Mapping[str, str] = MappingProxyType({})
+    aliases: Mapping[str, str] = {}
 
 
-_SUBMISSION = "eva_detection.evaluation.submission"
-_TEST_PREDICT = {"test": "evaluate", "predict": "demo"}
+_SUBMIT = Command("eva_detection.evaluation.submission:main", "files for COCO's and LVIS's servers")
+_ALIASES = {"test": "evaluate", "predict": "demo"}
 
 GROUPS: Mapping[str, Group] = {
     "detection": Group(
         "objects and their masks, with detectron2",
         {
-            "train": Command("eva_detection.command_line", "train", "train a detector"),
+            "train": Command("eva_detection.command_line:train", "train a detector"),
             "evaluate": Command(
-                "eva_detection.command_line", "train", "score a detector", ("--eval-only",)
+                "eva_detection.command_line:train", "score a detector", ("--eval-only",)
             ),
-            "demo": Command("eva_detection.command_line", "demo", "detect in pictures, videos"),
-            "export": Command("eva_detection.command_line", "export", "for other programs"),
-            "submit": Command(_SUBMISSION, "main", "files for COCO's and LVIS's servers"),
+            "demo": Command("eva_detection.command_line:demo", "detect in images, videos"),
+            "export": Command("eva_detection.command_line:export", "for other programs"),
+            "submit": _SUBMIT,
             "coco-lvis-gap": Command(
-                "eva_detection.evaluation.coco_lvis_gap", "main", "the gap of the paper's Table 8b"
+                "eva_detection.evaluation.coco_lvis_gap:main", "the gap of the paper's Table 8b"
             ),
-            "quickstart": Command("eva_detection.quickstart", "main", "train and report, on a CPU"),
+            "quickstart": Command("eva_detection.quickstart:main", "train and report, on a CPU"),
         },
         (
             "eva quickstart detection",
             "eva detection train custom/cascade_mask_rcnn_vitdet_eva_l_24gb --data data.yaml ...",
         ),
-        _TEST_PREDICT,
+        _ALIASES,
     ),
     "mmdetection": Group(
         "the same detectors, with mmdetection",
         {
-            "train": Command("eva_mmdetection.training.train", "main", "train a detector"),
-            "evaluate": Command("eva_mmdetection.evaluation.evaluate", "main", "score a detector"),
-            "demo": Command("eva_mmdetection.inference.demo", "main", "detect in pictures"),
+            "train": Command("eva_mmdetection.training.train:main", "train a detector"),
+            "evaluate": Command("eva_mmdetection.evaluation.evaluate:main", "score a detector"),
+            "demo": Command("eva_mmdetection.inference.demo:main", "detect in images"),
         },
         (
             "eva quickstart mmdetection",
             "eva mmdetection train custom/cascade_mask_rcnn_eva_l_24gb --data data.yaml ...",
         ),
-        _TEST_PREDICT,
+        _ALIASES,
     ),
     "segmentation": Group(
         "a class for each pixel, with mmsegmentation",
         {
-            "train": Command("eva_segmentation.training.train", "main", "train a segmentor"),
-            "evaluate": Command("eva_segmentation.evaluation.evaluate", "main", "score one"),
-            "demo": Command("eva_segmentation.inference.demo", "main", "segment pictures"),
+            "train": Command("eva_segmentation.training.train:main", "train a segmentor"),
+            "evaluate": Command("eva_segmentation.evaluation.evaluate:main", "score one"),
+            "demo": Command("eva_segmentation.inference.demo:main", "segment images"),
         },
         (
             "eva quickstart segmentation",
             "eva segmentation train ade20k/mask2former_eva_g_512_24gb --train-images DIR ...",
         ),
-        _TEST_PREDICT,
+        _ALIASES,
     ),
     "classification": Group(
-        "a class for each picture",
+        "a class for each image",
         {
-            "train": Command("eva_classification.commands", "train", "fine-tune or probe"),
+            "train": Command("eva_classification.commands:train", "fine-tune or probe"),
             "evaluate": Command(
-                "eva_classification.commands", "evaluate", "own data, ImageNet and variants"
+                "eva_classification.commands:evaluate", "own data, ImageNet and variants"
             ),
             "evaluate-frozen": Command(
-                "eva_classification.commands",
-                "evaluate_frozen",
-                "neighbours, linear classifiers",
+                "eva_classification.commands:evaluate_frozen", "neighbours, linear classifiers"
             ),
-            "demo": Command("eva_classification.commands", "demo", "name what pictures show"),
+            "demo": Command("eva_classification.commands:demo", "name what images show"),
         },
         (
             "eva quickstart classification",
             "eva classification train eva_l_patch14_in21k_to_in1k_336px --data.train DIR ...",
         ),
-        _TEST_PREDICT,
+        _ALIASES,
     ),
     "pretrain": Group(
         "masked image modelling towards CLIP's features",
         {
-            "train": Command("eva_pretrain.train_command", "main", "pre-train a ViT"),
-            "train-tokenizer": Command("eva_pretrain.train_command", "tokenizer", "its tokenizer"),
+            "train": Command("eva_pretrain.train_command:main", "pre-train a ViT"),
+            "train-tokenizer": Command("eva_pretrain.train_command:tokenizer", "its tokenizer"),
         },
         (
             "eva quickstart pretrain",
@@ -126,64 +121,64 @@ GROUPS: Mapping[str, Group] = {
     "video": Group(
         "a class for each video",
         {
-            "train": Command("eva_video.commands", "train", "fine-tune a classifier"),
-            "evaluate": Command("eva_video.commands", "evaluate", "score a classifier"),
+            "train": Command("eva_video.commands:train", "fine-tune a classifier"),
+            "evaluate": Command("eva_video.commands:evaluate", "score a classifier"),
             "evaluate-frozen": Command(
-                "eva_video.commands", "evaluate_frozen", "check weights without training"
+                "eva_video.commands:evaluate_frozen", "check weights without training"
             ),
-            "demo": Command("eva_video.commands", "demo", "name what happens in videos"),
+            "demo": Command("eva_video.commands:demo", "name what happens in videos"),
         },
         (
             "eva quickstart video",
             "eva video train own_videos --data.train DIR ...",
         ),
-        _TEST_PREDICT,
+        _ALIASES,
     ),
     "clip": Group(
-        "pictures and texts in one space",
+        "images and texts in one space",
         {
-            "train": Command("eva_contrastive.commands", "train", "train a CLIP"),
-            "evaluate": Command("eva_contrastive.commands", "evaluate", "zero-shot scores"),
-            "demo": Command("eva_contrastive.commands", "demo", "rank captions, search"),
-            "export": Command("eva_contrastive.commands", "export", "both towers as files"),
+            "train": Command("eva_contrastive.commands:train", "train a CLIP"),
+            "evaluate": Command("eva_contrastive.commands:evaluate", "zero-shot scores"),
+            "demo": Command("eva_contrastive.commands:demo", "rank captions, search"),
+            "export": Command("eva_contrastive.commands:export", "both towers as files"),
             "interpolate": Command(
-                "eva_contrastive.commands", "interpolate", "between two sets of weights"
+                "eva_contrastive.commands:interpolate", "between two sets of weights"
             ),
         },
         (
             "eva quickstart clip",
             "eva clip demo search DIR --weights eva_clip_psz14.pt --text 'a dog in the snow' ...",
         ),
-        {**_TEST_PREDICT, "evaluate-zero-shot": "evaluate"},
+        {**_ALIASES, "evaluate-zero-shot": "evaluate"},
     ),
     "data": Group(
-        "data sets: check, convert, make",
+        "datasets: check, convert, make",
         {
-            "verify": Command("eva_command.verify", "main", "check data, write a clean copy"),
-            "make-demo": Command("eva_demo.command", "main", "handwritten digits on photographs"),
+            "verify": Command("eva_command.verify:main", "check data, write a clean copy"),
+            "make-demo": Command("eva_demo.command:main", "handwritten digits on photographs"),
             "prepare-segmentation": Command(
-                "eva_segmentation.data.coco_stuff", "main", "label maps of COCO-Stuff"
+                "eva_segmentation.data.coco_stuff:main", "label maps of COCO-Stuff"
             ),
-            "make-kinetics722": Command("eva_video.kinetics722", "main", "merge Kinetics"),
+            "make-kinetics722": Command("eva_video.kinetics722:main", "merge Kinetics"),
         },
     ),
     "weights": Group(
         "official weights, by name",
         {
-            "list": Command("eva_command.weights", "list_command", "the files, and what is here"),
-            "get": Command("eva_command.weights", "get_command", "make sure that files are here"),
-            "verify": Command("eva_command.weights", "verify_command", "check their SHA-256"),
+            "list": Command("eva_command.weights:list_command", "the files, and what is here"),
+            "get": Command("eva_command.weights:get_command", "make sure that files are here"),
+            "verify": Command("eva_command.weights:verify_command", "check their SHA-256"),
         },
     ),
 }
 
 COMMANDS: Mapping[str, Command] = {
-    "quickstart": Command("eva_command.quickstart", "main", "a task on demo data, on a CPU"),
-    "recipes": Command("eva_command.recipes", "recipes", "recipes of all tasks, or one"),
-    "config": Command("eva_command.recipes", "config", "show a recipe, or copy it"),
-    "convert": Command("eva_command.convert", "main", "weights for other programs, and back"),
-    "extract": Command("eva_command.joint", "extract", "features of pictures or texts into files"),
-    "submit": Command(_SUBMISSION, "main", "files for COCO's and LVIS's servers"),
-    "push": Command("eva_command.push", "main", "publish a run on the hub"),
-    "doctor": Command("eva_command.doctor", "main", "what is installed, missing, broken"),
+    "quickstart": Command("eva_command.quickstart:main", "a task on demo data, on a CPU"),
+    "recipes": Command("eva_command.recipes:recipes", "recipes of all tasks, or one"),
+    "config": Command("eva_command.recipes:config", "show a recipe, or copy it"),
+    "convert": Command("eva_command.convert:main", "weights for other programs, and back"),
+    "extract": Command("eva_command.extract:main", "features of images or texts into files"),
+    "submit": _SUBMIT,
+    "push": Command("eva_command.push:main", "publish a run on the hub"),
+    "doctor": Command("eva_command.doctor:main", "what is installed, missing, broken"),
 }

@@ -3,13 +3,16 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from eva_backbone.checkpoints.registry import (
+    OFFICIAL_FILES,
+    find_official_file,
+    resolve_source,
+    verify_sha256,
+    weights_directories,
+)
 from eva_runs.commands import complain, program, say
 from eva_runs.options import add_download_option
-
-if TYPE_CHECKING:
-    from eva_backbone.checkpoints._official_files import OfficialFile
 
 _TASKS = ("pretrain", "classification", "clip", "detection", "segmentation", "video")
 
@@ -27,14 +30,11 @@ def _parse_list(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _list(options: argparse.Namespace) -> int:
-    # here and below, so that --help needs no torch
-    from eva_backbone.checkpoints.registry import OFFICIAL_FILES, weights_directories
-
     chosen = [entry for entry in OFFICIAL_FILES if options.task in (None, entry.task)]
     width = max(len(entry.name) for entry in chosen)
     for entry in chosen:
         size = "" if entry.size_gb is None else f"{entry.size_gb:g} GB"
-        place = _place(entry)
+        place = _place(entry.name)
         here = "-" if place is None else str(place.parent)
         left = f"{entry.name:<{width}}  {entry.task:<14}  {size:>7}"
         say(f"{left}  {here:<12}  {entry.result}".rstrip())
@@ -59,8 +59,6 @@ def _parse_get(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _get(options: argparse.Namespace) -> int:
-    from eva_backbone.checkpoints.registry import resolve_source
-
     for name in options.names:
         say(str(resolve_source(name)))
     return 0
@@ -82,23 +80,19 @@ def _parse_verify(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from eva_backbone.checkpoints.registry import OFFICIAL_FILES, find_official_file
-    from eva_backbone.checkpoints.verification import verify_sha256
-
-    if options.names:
-        files = [_given(name) for name in options.names]
-    else:
-        places = [_place(entry) for entry in OFFICIAL_FILES]
-        files = [place for place in places if place is not None]
-    if not files:
+    names = options.names or [one.name for one in OFFICIAL_FILES if _place(one.name)]
+    if not names:
         say("no official file is here; `eva weights list` says where they are searched")
     wrong = 0
-    for file in files:
-        recorded = find_official_file(file.name).sha256
+    for name in names:
+        official = find_official_file(Path(name).name)
+        file = Path(name) if Path(name).is_file() else _place(official.name)
         try:
-            if recorded is None:
+            if file is None:
+                raise ValueError(f"{name} is not on this machine; `eva weights get` finds it")
+            if official.sha256 is None:
                 raise ValueError(f"{file}: no SHA-256 is recorded for it")
-            verify_sha256(file, recorded)
+            verify_sha256(file, official.sha256)
             say(f"{file}: is the official file")
         except ValueError as error:
             complain(str(error))
@@ -106,23 +100,9 @@ def _verify(options: argparse.Namespace) -> int:
     return 1 if wrong else 0
 
 
-def _given(name: str) -> Path:
-    from eva_backbone.checkpoints.registry import find_official_file
-
-    if Path(name).is_file():
-        find_official_file(Path(name).name)  # raises for another name
-        return Path(name)
-    place = _place(find_official_file(name))
-    if place is None:
-        raise ValueError(f"{name} is not on this machine; `eva weights get {name}` finds it")
-    return place
-
-
-def _place(entry: "OfficialFile") -> Path | None:
-    from eva_backbone.checkpoints.registry import weights_directories
-
-    places = [folder / entry.name for folder in weights_directories()]
-    return next((place for place in places if place.is_file()), None)
-
-
 verify_command = program(_parse_verify, _verify, refused=1)
+
+
+def _place(name: str) -> Path | None:
+    places = [folder / name for folder in weights_directories()]
+    return next((place for place in places if place.is_file()), None)

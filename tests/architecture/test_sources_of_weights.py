@@ -24,7 +24,7 @@ FUNCTIONS = [
     ("eva_backbone", "load_vit", (), "", {}),
     ("eva_backbone", "load_pretrained", (nn.Linear(1, 1),), "", {}),
     ("eva_backbone.checkpoints.pooled", "load_pooled", (), "", {"pooling": None}),
-    ("eva_command.convert", "find_source", (), "", {"ema": False}),
+    ("eva_command.conversion", "find_source", (), "", {"ema": False}),
     ("eva_engine.evaluation.own_data", "notes_of_training", (), "", {}),
     ("eva_classification.models", "load_classifier", (), "", {}),
     ("eva_classification.features", "FeatureExtractor.from_weights", (), "", {}),
@@ -128,7 +128,8 @@ def test_the_commands_are_those_of_the_table():
 @pytest.mark.parametrize("name", TAKING_WEIGHTS)
 def test_a_command_that_takes_weights_has_no_download(name, capsys):
     command = TAKING_WEIGHTS[name]
-    main = getattr(importlib.import_module(command.module), command.function)
+    module, _, function = command.function.partition(":")
+    main = getattr(importlib.import_module(module), function)
     words = [SUBCOMMANDS[name]] if name in SUBCOMMANDS else []
     with pytest.raises(SystemExit) as caught:
         main([*command.arguments, *words, "--help"])

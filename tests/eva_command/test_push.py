@@ -10,8 +10,9 @@ from huggingface_hub import ModelCard
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from eva_backbone.checkpoints.registry import bundled_path, resolve_source
-from eva_command.push import clean, data_name, main, parse
+from eva_backbone.checkpoints.registry import bundled_path
+from eva_backbone.layer_decay import get_vit_lr_decay_rate
+from eva_command.push import clean, data_name, main
 from eva_engine.checkpoints.files import mark_complete
 
 REPO = "someone/eva-mine"
@@ -30,6 +31,7 @@ optimizer:
   params:
     lr_factor_func: !!python/object/apply:functools.partial
       args: [&id001 !!python/name:eva_backbone.layer_decay.get_vit_lr_decay_rate '']
+      state: !!python/tuple [*id001, !!python/tuple [], {num_layers: 12}, null]
 train:
   init_checkpoint: eva_o365.pth
   max_iter: 100
@@ -52,16 +54,14 @@ def _lines(file, *lines):
 
 @pytest.fixture
 def engine_run(tmp_path):
-    """A run of this engine, with a moving average and best weights."""
+    """A run of this engine, with best weights."""
     output = tmp_path / "jane" / "run"
     checkpoint = output / "checkpoints" / "step_00000004"
     checkpoint.mkdir(parents=True)
     weights = load_file(bundled_path("eva_debug"))
     notes = {"config": json.dumps(CONFIG)}
     save_file(weights, checkpoint / "model.safetensors", notes)
-    save_file({name: value + 1 for name, value in weights.items()},
-              checkpoint / "model_ema.safetensors", notes)  # fmt: skip
-    record = {"step": 4, "step_batch": 8, "samples_of_data": 16, "processes": 2}
+    record = {"step": 4, "step_batch": 8, "samples_of_data": 16}
     (checkpoint / "run.json").write_text(json.dumps(record))
     torch.save({"optimizer": torch.ones(9)}, checkpoint / "optimizer.pt")
     mark_complete(checkpoint)
@@ -70,9 +70,8 @@ def engine_run(tmp_path):
         output / "metrics.jsonl",
         {"step": 1, "samples": 16, "samples_per_second": 0.01, "loss": 2.0},
         {"step": 1, "val_top1": 10.0},
-        {"step": 3, "val_top1": 70.5, "val_loss": 0.9, "val_ema_top1": 71.5},
+        {"step": 3, "val_top1": 70.5, "val_loss": 0.9},
     )
-    (output / "log.txt").write_text("/home/jane secret")
     (output / "best").mkdir()
     save_file(weights, output / "best" / "model.safetensors", notes)
     best = {"model.safetensors": {"step": 1, "results": {"top1": 99.0}}}
@@ -105,7 +104,8 @@ def mmengine_run(tmp_path):
     output = tmp_path / "seg"
     output.mkdir()
     (output / "mask2former.py").write_text(PYTHON)
-    (output / "plot.py").write_text("import jane\n")
+    (output / "run.json").write_text('{"config": "mask2former.py"}')
+    (output / "plot.py").write_text("model = jane\n")
     buffer = buffers.HistoryBuffer([1.0], [1])
     for name, value in (("iter_4", 0.0), ("iter_8", 1.0), ("best_mIoU_iter_4", 2.0)):
         content = {
@@ -140,13 +140,8 @@ def _card(files):
     return card
 
 
-def test_a_run_of_the_engine(engine_run, tmp_path):
+def test_a_run_of_the_engine(engine_run, tmp_path, capsys):
     files = _dry(engine_run, tmp_path / "card")
-    assert sorted(files) == ["README.md", "model.safetensors", "recipe.json", "results.json"]
-    stored = load_file(files["model.safetensors"])
-    expected = load_file(bundled_path("eva_debug"))
-    assert stored.keys() == expected.keys()
-    assert all(stored[name].equal(expected[name]) for name in stored)
     with safe_open(files["model.safetensors"], framework="pt") as content:
         noted = json.loads(content.metadata()["config"])
     assert noted == json.loads(files["recipe.json"].read_text())
@@ -159,28 +154,20 @@ def test_a_run_of_the_engine(engine_run, tmp_path):
     assert card.data.base_model == "BAAI/EVA"
     assert card.data.datasets is None
     (result,) = card.data.eval_results
-    assert (result.dataset_name, result.metric_type, result.metric_value) == (
-        "validation data",
-        "accuracy",
-        70.5,
-    )
-    installed = "pip install 'eva-toolkit[hub,classification]'\n```"
-    shown = ("4 of 6 steps", "0.44 h", "processes: 2", "--to timm", "Predictor.from_weights")
-    assert all(part in card.text for part in (*shown, installed, "| top1 | 70.5 |", "`a cat`"))
+    assert (result.metric_type, result.metric_value) == ("accuracy", 70.5)
+    assert main([str(engine_run), REPO, "--dry-run", str(tmp_path / "card")]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    _dry(engine_run, tmp_path / "card", "--overwrite")
 
 
-def test_moving_average_best_weights_and_further_files(engine_run, tmp_path):
-    files = _dry(engine_run, tmp_path / "ema", "--ema")
-    assert json.loads(files["results.json"].read_text())["scores"] == {"top1": 71.5}
-    plain = load_file(bundled_path("eva_debug"))["pos_embed"]
-    assert load_file(files["model.safetensors"])["pos_embed"].equal(plain + 1)
+def test_further_files(engine_run, tmp_path):
     (tmp_path / "NOTES.md").write_text("mine")
     files = _dry(engine_run, tmp_path / "best", "--best", "--include", str(tmp_path / "NOTES.md"))
     assert json.loads(files["results.json"].read_text())["step"] == 2
     assert files["NOTES.md"].read_text() == "mine"
     for file in ("none.md", "README.md"):
         with pytest.raises(SystemExit):
-            parse([str(engine_run), REPO, "--include", str(tmp_path / file)])
+            main([str(engine_run), REPO, "--include", str(tmp_path / file)])
 
 
 def test_a_run_of_detectron2(detectron2_run, tmp_path):
@@ -190,15 +177,16 @@ def test_a_run_of_detectron2(detectron2_run, tmp_path):
     assert stored["tied"].equal(stored["backbone.net.pos_embed"])
     assert stored.keys() == {"backbone.net.pos_embed", "tied", "roi_heads.box"}
     text = files["config.yaml"].read_text()
-    assert "!!python/name:eva_backbone.layer_decay.get_vit_lr_decay_rate" in text
     assert "output_dir: null" in text
+    factor = yaml.unsafe_load(text)["optimizer"]["params"]["lr_factor_func"]
+    assert factor.func is get_vit_lr_decay_rate
+    assert factor.keywords == {"num_layers": 12}
     card = _card(files)
     assert card.data.datasets == ["coco_2017_train", "coco_2017_val"]
     assert card.data.base_model == "BAAI/EVA"
     assert json.loads(files["results.json"].read_text())["scores"] == {"bbox/AP": 60.5}
     assert "eva doctor --install detectron2\n" in card.text
     assert "100 of 100 steps" in card.text
-    assert "0.19 h" in card.text
 
 
 def test_own_data_of_detectron2(detectron2_run, tmp_path):
@@ -213,11 +201,6 @@ def test_own_data_of_detectron2(detectron2_run, tmp_path):
     card = _card(_dry(detectron2_run, tmp_path / "card"))
     assert card.data.datasets is None
     assert "classes: 2 (`cat`, `traffic light`)" in card.text
-    command = card.text.rpartition("```bash\n")[2]
-    assert command.startswith(
-        "eva detection train --config-file config.yaml \\\n    --train-annotations FILE "
-        "--train-images DIR --val-annotations FILE --val-images DIR\n"
-    )
 
 
 def test_a_run_of_mmengine(mmengine_run, tmp_path):
@@ -233,7 +216,6 @@ def test_a_run_of_mmengine(mmengine_run, tmp_path):
     scores = json.loads(files["results.json"].read_text())["scores"]
     assert scores == {"mIoU": 55.5, "aAcc": 80.0}
     assert "8 of 8 steps" in card.text
-    assert "1.00 h" in card.text
     best = _dry(mmengine_run, tmp_path / "best", "--best")
     assert load_file(best["model.safetensors"])["backbone.pos_embed"].tolist() == [2.0, 2.0]
 
@@ -245,7 +227,7 @@ def test_own_data_and_epochs_of_mmdetection(mmengine_run, tmp_path):
     (mmengine_run / "epoch_9.pth").write_bytes(b"cut off")
     (mmengine_run / "last_checkpoint").write_text("/elsewhere/seg/epoch_8.pth")
     text = PYTHON.replace("max_iters=8", "max_epochs=12")
-    text += "custom_imports = ['eva_mmdetection.plugin']\nown = dict(type='CocoFileDataset')\n"
+    text += "custom_imports = ['eva_mmdetection.plugin']\n"
     (mmengine_run / "mask2former.py").write_text(text)
     scores = {"coco/bbox_mAP": 0.5, "coco/bbox_mAP_l": -1.0, "step": 8}
     _lines(mmengine_run / "20261126_000000/vis_data/scalars.json", scores)
@@ -253,7 +235,6 @@ def test_own_data_and_epochs_of_mmdetection(mmengine_run, tmp_path):
     card = _card(files)
     assert "from eva_mmdetection.inference.predictor import Predictor" in card.text
     assert "8 of 12 epochs" in card.text
-    assert "eva mmdetection train config.py \\\n    --train-annotations FILE" in card.text
     assert card.data.eval_results[0].metric_type == "box AP"
     results = json.loads(files["results.json"].read_text())
     assert results == {"epoch": 8, "epochs": 12, "scores": {"coco/bbox_mAP": 0.5}}
@@ -265,10 +246,8 @@ def test_own_data_and_epochs_of_mmdetection(mmengine_run, tmp_path):
     ("damage", "value"),
     [
         (lambda run: (run / "checkpoints/step_00000004/COMPLETE").unlink(), "run"),
-        (lambda run: (run / "checkpoints/step_00000004/run.json").write_text("{}"), "run"),
         (lambda run: _flip(run / "checkpoints/step_00000004/model.safetensors"), "model.safe"),
         (lambda run: (run / "config.json").write_text("{"), "config.json"),
-        (lambda run: (run / "config.json").unlink(), "run"),
         (lambda run: (run / "config.json").write_text('{"num_codes": 3}'), "tokenizer"),
     ],
 )
@@ -287,43 +266,13 @@ def _flip(file):
     file.write_bytes(data)
 
 
-@pytest.mark.parametrize("option", ["--best", "--ema"])
-def test_weights_that_a_run_does_not_have(detectron2_run, tmp_path, capsys, option):
-    arguments = [str(detectron2_run), REPO, "--dry-run", str(tmp_path / "card"), option]
-    assert main(arguments) == 2
-    assert option in capsys.readouterr().err
-
-
-def test_no_run_and_no_name(tmp_path, capsys):
-    assert main([str(tmp_path), REPO, "--dry-run", str(tmp_path / "card")]) == 2
-    assert str(tmp_path) in capsys.readouterr().err
+def test_no_run_and_no_name(detectron2_run, tmp_path, capsys):
+    for folder, *options in ((tmp_path,), (detectron2_run, "--best"), (detectron2_run, "--ema")):
+        assert main([str(folder), REPO, "--dry-run", str(tmp_path / "card"), *options]) == 2
+        assert str(folder) in capsys.readouterr().err
     for name in ("mine", "a/b/c.pt", "a/b@v1", "../b", "a b/c"):
         with pytest.raises(SystemExit):
-            parse([str(tmp_path), name])
-
-
-def test_an_earlier_folder_is_kept(engine_run, tmp_path, capsys):
-    _dry(engine_run, tmp_path / "card")
-    assert main([str(engine_run), REPO, "--dry-run", str(tmp_path / "card")]) == 2
-    assert "--overwrite" in capsys.readouterr().err
-    _dry(engine_run, tmp_path / "card", "--overwrite")
-
-
-def test_the_help_imports_nothing_heavy(help_of):
-    help_of("eva_command.push", "torch", "huggingface_hub", "safetensors")
-
-
-def test_published_and_read_again(hub, engine_run, monkeypatch, capsys):
-    monkeypatch.setenv("HF_TOKEN", hub.token)
-    assert main([str(engine_run), REPO, "--private"]) == 0
-    ((repo, files, description),) = hub.commits
-    assert (repo, description) == (REPO, "classification, step 4")
-    assert hub.private == {REPO: True}
-    assert sorted(files) == ["README.md", "model.safetensors", "recipe.json", "results.json"]
-    address = re.search(r"weights by address: (\S+)", capsys.readouterr().out)[1]
-    assert address == f"hf://{REPO}@{hub.commit(REPO)}"
-    stored = load_file(resolve_source(address))
-    assert stored.keys() == load_file(bundled_path("eva_debug")).keys()
+            main([str(tmp_path), name])
 
 
 def test_a_push_of_another_kind_leaves_nothing_of_the_earlier_one(
@@ -343,10 +292,8 @@ def test_a_push_of_another_kind_leaves_nothing_of_the_earlier_one(
     ("prepare", "value"),
     [
         (lambda hub, patch: patch.delenv("HF_TOKEN"), "hf auth login"),
-        (lambda hub, patch: patch.setenv("HF_TOKEN", "hf_old"), "HF_TOKEN"),
         (lambda hub, patch: patch.setenv("HF_HUB_OFFLINE", "1"), "HF_HUB_OFFLINE"),
         (lambda hub, patch: setattr(hub, "takes_files", False), "broke off"),
-        (lambda hub, patch: hub.private.update({REPO: False}), REPO),
         (
             lambda hub, patch: patch.setattr(
                 "huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9"
@@ -384,16 +331,8 @@ def test_of_settings_only_known_names_are_kept(settings, published):
     assert clean(settings) == published
 
 
-@pytest.mark.parametrize(
-    ("place", "name"),
-    [
-        ("coco_2017_val", "coco_2017_val"),
-        ("torchvision:CIFAR10:/home/jane/data:train", "CIFAR10"),
-        ("torchvision:ImageFolder:/home/jane/data", ""),
-        ("hf:smith-and-sons/photos", ""),
-        ("/data/imagenet/train", ""),  # only its owner knows what it holds
-        ("coco", ""),
-    ],
-)
-def test_data_has_a_name_only_where_it_is_certain(place, name):
-    assert data_name(place) == name
+def test_data_has_a_name_only_where_it_is_certain():
+    assert data_name("coco_2017_val") == "coco_2017_val"
+    assert data_name("torchvision:CIFAR10:/home/jane/data:train") == "CIFAR10"
+    for place in ("torchvision:ImageFolder:/home/x", "hf:smith/photos", "/imagenet/train", "coco"):
+        assert data_name(place) == ""

@@ -1,11 +1,5 @@
 """`eva quickstart TASK`: its steps are commands that exist; one that fails is the last."""
 
-import os
-import signal
-import subprocess
-import sys
-import threading
-
 import pytest
 
 from eva_command import quickstart
@@ -18,9 +12,12 @@ from eva_runs.recipes import find_recipe
 def steps(monkeypatch):
     """The words of the steps that are run, and the code that each ends with."""
     ran, codes = [], {}
-    monkeypatch.setattr(
-        quickstart, "_step", lambda words: ran.append(words) or codes.get(words[1], 0)
-    )
+
+    def run(command):
+        ran.append(command[3:])
+        return codes.get(command[4], 0)
+
+    monkeypatch.setattr(quickstart, "run_step", run)
     return ran, codes
 
 
@@ -46,14 +43,6 @@ def test_data_and_training_belong_together(steps, task, tmp_path):
     assert not any("{" in word for words in ran for word in words)
 
 
-def test_a_classifier_is_shown_pictures_that_the_data_has(steps):
-    ran, _ = steps
-    assert quickstart.main(["classification"]) == 0
-    group, verb, pictures = ran[2][:3]
-    assert (group, verb) == ("classification", "demo")
-    assert pictures.startswith(f"{make_demo.parse(ran[0][2:]).output.as_posix()}/folder/val/")
-
-
 def test_a_step_that_fails_is_the_last(steps):
     ran, codes = steps
     codes["train"] = 75
@@ -68,46 +57,6 @@ def test_detection_has_its_own(monkeypatch, tmp_path):
     monkeypatch.setattr(detection, "main", given.append)
     assert quickstart.main(["--output", str(tmp_path), "--fresh"]) == 0
     assert given == [["--output", str(tmp_path), "--fresh"]]
-
-
-def test_a_step_that_a_signal_has_ended(monkeypatch):
-    program = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
-    monkeypatch.setattr(quickstart, "_PROGRAM", [sys.executable, "-c", program])
-    assert quickstart._step([]) == 128 + signal.SIGKILL
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_reaches_the_step(monkeypatch, tmp_path, number):
-    begun = tmp_path / "begun"
-    program = (
-        "import pathlib, signal, sys, time\n"
-        f"signal.signal({int(number)}, lambda *_: sys.exit(75))\n"
-        f"pathlib.Path({str(begun)!r}).touch()\n"
-        "time.sleep(60)"
-    )
-    monkeypatch.setattr(quickstart, "_PROGRAM", [sys.executable, "-c", program])
-
-    def stop():
-        while not begun.exists():
-            pass
-        os.kill(os.getpid(), number)
-
-    before = signal.getsignal(number)
-    threading.Thread(target=stop, daemon=True).start()
-    assert quickstart._step([]) == 75
-    assert signal.getsignal(number) == before
-
-
-def test_a_signal_before_there_is_a_step_reaches_it(monkeypatch):
-    start = subprocess.Popen
-
-    def late(*command, **settings):
-        os.kill(os.getpid(), signal.SIGTERM)
-        return start(*command, **settings)
-
-    monkeypatch.setattr(subprocess, "Popen", late)
-    monkeypatch.setattr(quickstart, "_PROGRAM", ["sleep", "60"])
-    assert quickstart._step([]) == 128 + signal.SIGTERM
 
 
 def test_a_mistake_in_the_task_lists_them(capsys):

@@ -145,14 +145,6 @@ def test_the_wheel_has_nothing_else(wheel):
     assert not [name for name in members(wheel) if "__pycache__" in name or "/tests/" in name]
 
 
-def test_every_package_has_types(wheel):
-    names = set(members(wheel))
-    packages = {name.partition("/")[0] for name in names if name.count("/") == 1}
-    packages = {name for name in packages if f"{name}/__init__.py" in names}
-    assert len(packages) >= 11
-    assert {name for name in packages if f"{name}/py.typed" not in names} == set()
-
-
 def test_the_wheel_has_one_command(wheel):
     with zipfile.ZipFile(wheel) as archive:
         (name,) = [one for one in archive.namelist() if one.endswith("entry_points.txt")]

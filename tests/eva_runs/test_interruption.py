@@ -1,10 +1,17 @@
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
 
-from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal, leave_signals_to_the_run
+from eva_runs.interruption import (
+    EXIT_RUN_AGAIN,
+    StopSignal,
+    leave_signals_to_the_run,
+    run_step,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -44,20 +51,43 @@ def test_with_nothing_to_save_a_signal_ends_the_process_at_once():
         stop.exit_at_once()
 
 
-def test_another_thread_listens_to_nothing_and_breaks_nothing():
-    entered = []
-
-    def work():
-        with StopSignal().listen():
-            entered.append(True)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert entered == [True]
-
-
 def test_workers_leave_all_three_signals_to_the_run():
     leave_signals_to_the_run(0)
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         os.kill(os.getpid(), number)  # would end this process
+
+
+def test_a_step_that_a_signal_has_ended():
+    program = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    assert run_step([sys.executable, "-c", program]) == 128 + signal.SIGKILL
+
+
+def test_a_signal_reaches_the_step(tmp_path):
+    begun = tmp_path / "begun"
+    program = (
+        "import pathlib, signal, sys, time\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: sys.exit(75))\n"
+        f"pathlib.Path({str(begun)!r}).touch()\n"
+        "time.sleep(60)"
+    )
+
+    def stop():
+        while not begun.exists():
+            pass
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    before = signal.getsignal(signal.SIGUSR1)
+    threading.Thread(target=stop, daemon=True).start()
+    assert run_step([sys.executable, "-c", program]) == 75
+    assert signal.getsignal(signal.SIGUSR1) == before
+
+
+def test_a_signal_before_there_is_a_step_reaches_it(monkeypatch):
+    start = subprocess.Popen
+
+    def late(*command, **settings):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return start(*command, **settings)
+
+    monkeypatch.setattr(subprocess, "Popen", late)
+    assert run_step(["sleep", "60"]) == 128 + signal.SIGTERM

@@ -1,0 +1,101 @@
+"""The conversion of a checkpoint: read, rename, resample, cast, write."""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from eva_backbone.checkpoints.convert import FORMATS, resampled
+from eva_backbone.checkpoints.from_weights import describe
+from eva_backbone.checkpoints.reading import read_weights
+from eva_backbone.checkpoints.registry import resolve_source
+from eva_backbone.checkpoints.run_folders import weights_of_run
+from eva_contrastive.model import open_clip_form
+from eva_contrastive.model.open_clip_files import open_clip_weights
+from eva_data.files import make_folder, replacing_folder, write_tensors, writing
+from eva_engine.commands import timm_folder
+from eva_mmdetection.model.detectron2_names import official_names, to_mmdet
+
+_FORMS = {
+    **FORMATS,
+    "mmdet": to_mmdet,
+    "timm": resampled,  # which takes EVA-L's one bias of queries, keys and values as it is
+    "open-clip": FORMATS["official"],
+}
+_WRITERS = {"open-clip": open_clip_form.write_folder, "timm": timm_folder.write_folder}
+_DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
+
+
+def convert(args: argparse.Namespace, *, folder: bool) -> str:
+    """Convert a checkpoint.
+
+    Args:
+        args: Options of `eva convert`.
+        folder: Whether the output is a folder for another program.
+
+    Returns:
+        The report.
+
+    Raises:
+        ValueError: If the weights cannot take that form; nothing is written.
+        FileNotFoundError: If there is no such source.
+    """
+    source = find_source(args.source, ema=args.ema)
+    stored = read_weights(source)
+    weights = official_names(open_clip_form.to_official(stored))
+    weights = timm_folder.official_names(weights)
+    if _of_other_program(source.parent) == source:
+        describe(weights, name=f"{source.parent.name}/{source.name}")  # refuses other models
+    renamed = len(weights.keys() - stored.keys())
+    lines = [f"gave official names to {renamed} tensors of another program"] if renamed else []
+    weights, changes = _FORMS[args.to](weights, patch_size=args.patch_size)
+    lines += changes
+    if args.dtype:
+        weights = _cast(weights, _DTYPES[args.dtype])
+    if folder:
+        with replacing_folder(args.output) as part:
+            lines += _WRITERS[args.to](weights, part, source)
+    else:
+        _write(weights, args.output)
+    if args.to.startswith("detectron2") and args.output.suffix == ".safetensors":
+        lines.append("detectron2's own checkpointer reads .pth, not .safetensors")
+    files = args.output.iterdir() if folder else [args.output]
+    size = sum(file.stat().st_size for file in files) / 1e6
+    head = f"{source.name} -> {args.output}: {len(weights)} tensors, {size:.1f} MB"
+    return "\n  ".join([head, *(lines or ["nothing to change"])])
+
+
+def find_source(source: str, *, ema: bool) -> Path:
+    """Find the weights of a file, a name, a run or a folder of another program."""
+    folder = Path(source.removeprefix("local-dir:"))
+    found = _of_other_program(folder)
+    if folder.is_dir() and found is None:
+        return weights_of_run(folder, ema=ema or None)
+    if ema:
+        raise ValueError(f"--ema is for the folder of a run, which {source} is not")
+    return found or resolve_source(source)
+
+
+def _of_other_program(folder: Path) -> Path | None:
+    return open_clip_weights(folder) or timm_folder.timm_weights(folder)
+
+
+def _cast(weights: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Cast all floating-point tensors; a finite value that becomes infinite is an error."""
+    result = {}
+    for name, value in weights.items():
+        result[name] = value.to(dtype) if value.is_floating_point() else value
+        if result[name].isinf().sum() > value.isinf().sum():
+            raise ValueError(f"{name} has values beyond {dtype}'s range; choose --dtype fp32")
+    return result
+
+
+def _write(weights: Mapping[str, Tensor], file: Path) -> None:
+    make_folder(file.parent)
+    if file.suffix == ".safetensors":
+        write_tensors(weights, file)
+        return
+    with writing(file) as stream:
+        torch.save({"model": dict(weights)}, stream)
