@@ -238,8 +238,10 @@ def requirements_of(extra: str) -> list[Requirement]:
     """
     found = []
     for one in map(Requirement, metadata.requires(TOOLKIT) or []):
-        always = one.marker is None or one.marker.evaluate({"extra": ""})
-        wanted = always if not extra else not always and one.marker.evaluate({"extra": extra})
+        always, wanted = (
+            one.marker is None or one.marker.evaluate({"extra": name}) for name in ("", extra)
+        )
+        wanted = wanted and (not extra or not always)
         if wanted and one.name == TOOLKIT:
             found += [part for other in sorted(one.extras) for part in requirements_of(other)]
         elif wanted:
