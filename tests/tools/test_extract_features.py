@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from eva_classification.features import FeatureExtractor
-from eva_command.joint import extract as extract_command
+from eva_command.extract import main as extract_command
 from eva_contrastive.inference.features import ClipFeatures
 from eva_engine.extraction import read_features
 
