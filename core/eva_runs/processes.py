@@ -121,8 +121,9 @@ def on_main(work: Callable[[], Result]) -> Result:
 def leave() -> None:
     """Leave a process group on gloo, which may abort a process that ends as its member.
 
-    NCCL's is left to the end of the process: after an error, leaving it could wait for others.
+    NCCL's is left to the end of the process: after an error, leaving it could wait for others. A
+    group of one, which a calling program may go on to use, stays.
     """
     group = _group()
-    if group and group.get_backend() == "gloo":
+    if group and world_size() > 1 and group.get_backend() == "gloo":
         group.destroy_process_group()
