@@ -13,9 +13,8 @@ from safetensors import SafetensorError, safe_open
 from eva_backbone import eva_debug
 from eva_classification.commands import VIT_FEATURES
 from eva_classification.features import FeatureExtractor
-from eva_engine import extraction
 from eva_engine.commands.extraction import extraction_command
-from eva_engine.extraction import Plan, read_features
+from eva_engine.extraction import read_features
 from eva_runs.output_folder import locked
 
 main = extraction_command("eva extract", [VIT_FEATURES], about="Write.")
@@ -59,15 +58,6 @@ def test_files_hold_what_python_gives(extract, extractor, paths, form, kind, cap
     assert f"of {NUMBER} pictures in 1 files" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("form", ["safetensors", "npz"])
-@pytest.mark.parametrize("number", [2, 10])
-def test_maps_of_whole_batches(extract, extractor, paths, form, number):
-    """They do not lie in memory as they are written."""
-    folder = extract("--format", form, "--kind", "patches", images=paths[:number])
-    expected = extractor.patches(paths[:number])
-    torch.testing.assert_close(read_features(folder).features.float(), expected, atol=1e-2, rtol=0)
-
-
 def test_files_are_plain_ones_that_other_programs_read(extract, paths):
     with safe_open(extract() / "features-00000-of-00001.safetensors", framework="np") as file:
         assert file.get_tensor("features").shape == (NUMBER, 128)
@@ -108,16 +98,6 @@ def test_an_interrupted_run_is_continued(extract, monkeypatch):
     after = read_features(folder)
     assert after.names == before.names
     assert torch.equal(after.features, before.features)
-
-
-def test_a_run_of_pictures_that_were_not_turned_is_not_continued(extract, refused):
-    settings = extract("--file-mb", SMALL) / "features.json"
-    content = json.loads(settings.read_text())
-    del content["upright"]  # as before pictures were turned
-    settings.write_text(json.dumps(content))
-    message = r"with other settings \(upright \? -> True\)"
-    with refused(message):
-        extract("--file-mb", SMALL)
 
 
 def test_nothing_half_written_is_left(extract, monkeypatch, tmp_path, refused):
@@ -189,11 +169,6 @@ def test_other_weights_of_the_same_name_want_another_folder(extract, tmp_path, r
         extract("--weights", str(tmp_path / "run2" / "model.pt"))
 
 
-def test_a_file_has_no_more_pictures_than_are_computed_in_a_while(extract, monkeypatch):
-    monkeypatch.setattr(extraction, "LARGEST_FILE", 4)
-    assert len(list(extract().glob("*.safetensors"))) == 3
-
-
 def test_what_a_killed_process_left_is_removed(extract, tmp_path):
     folder = extract()
     (folder / ".features-00000-of-00001.writing-77.safetensors").write_bytes(b"half")
@@ -201,16 +176,6 @@ def test_what_a_killed_process_left_is_removed(extract, tmp_path):
     assert visible(folder) == [
         "features-00000-of-00001.safetensors", "features.json",
     ]  # fmt: skip
-
-
-def test_statistics_of_the_pixels_can_be_given(extract, paths, refused):
-    folder = extract("--mean", "0.5", "0.5", "0.5", "--std", "0.2", "0.2", "0.2", "--store", "fp32")
-    other = FeatureExtractor.from_weights(
-        "eva_debug", image_size=32, device="cpu", mean=(0.5,) * 3, std=(0.2,) * 3
-    )
-    torch.testing.assert_close(read_features(folder).features, other(paths))
-    with refused(r"std must be three finite numbers above 0"):
-        extract("--std", "0", "1", "1", output="wrong")
 
 
 def test_pictures_that_cannot_be_read(extract, paths, tmp_path, capsys, refused):
@@ -241,41 +206,6 @@ def test_features_beyond_half_precision_are_refused(extract, monkeypatch, refuse
     monkeypatch.setattr(FeatureExtractor, "forward", lambda self, x: 1e6 * compute(self, x))
     with refused(r"features of .*png are not finite in .*16: use"):
         extract()
-
-
-@pytest.mark.parametrize(
-    ("more", "images", "message"),
-    [
-        ([], ["nowhere"], "there is no folder or image nowhere"),
-        (["--weights", "nothing.pt"], None, "nothing.pt"),
-        (["--image-size", "33"], None, "patch size 8 .* does not divide 33"),
-    ],
-)
-def test_mistakes_end_in_a_sentence(extract, digits, more, images, message, refused):
-    with refused(message):
-        extract(*more, images=images or [digits])
-
-
-def test_a_folder_without_pictures(extract, tmp_path, refused):
-    (tmp_path / "empty").mkdir()
-    with refused("empty: no image there"):
-        extract(images=[tmp_path / "empty"])
-    with pytest.raises(ValueError, match=r"holds no features: features\.json cannot be read"):
-        read_features(tmp_path / "empty")
-
-
-def test_options_without_sense(extract, capsys):
-    for more in (["--kind", "patches", "--pooling", "mean"], ["--file-mb", "0"]):
-        with pytest.raises(SystemExit):
-            extract(*more)
-        assert "error:" in capsys.readouterr().err
-
-
-def test_a_plan_covers_every_picture_once(tmp_path):
-    plan = Plan(folder=tmp_path, samples=10, shard_size=4, suffix="npz")
-    assert [list(plan.samples_of(shard)) for shard in range(plan.shards)] == [
-        [0, 1, 2, 3], [4, 5, 6, 7], [8, 9],
-    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("damage", ["compressed", "cut", "empty", "pickled"])

@@ -3,7 +3,6 @@
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 from skimage import data
 
 from eva_backbone import build_vit
@@ -130,22 +129,6 @@ def test_what_can_be_given(pictures, tmp_path):
     assert extract(grey).shape == (1, 128)
 
 
-def test_half_precision(pictures):
-    exact = FeatureExtractor.from_weights("eva_debug", device="cpu", image_size=64)(pictures)
-    half = FeatureExtractor.from_weights(
-        "eva_debug", device="cpu", image_size=64, precision="bf16"
-    )(pictures)
-    assert half.dtype == torch.float32
-    assert 1e-5 < (half - exact).norm() / exact.norm() < 5e-2
-
-
-def test_nothing_is_trained_and_nothing_drops(pictures):
-    extract = FeatureExtractor.from_weights("eva_debug", device="cpu", image_size=64)
-    assert not any(p.requires_grad for p in extract.parameters())
-    assert not extract.training
-    assert not extract(pictures).requires_grad
-
-
 def test_refusals(pictures, tmp_path):
     with pytest.raises(
         ValueError, match=r"patch size 8 of eva_debug\.safetensors does not divide 70"
@@ -158,21 +141,3 @@ def test_refusals(pictures, tmp_path):
         extract(tmp_path / "nothing.png")
     with pytest.raises(ValueError, match="pooling must be 'mean' or 'cls', got 'max'"):
         FeatureExtractor.from_weights("eva_debug", device="cpu", pooling="max")
-
-
-@pytest.mark.parametrize(("config", "message"), [
-    ('{"data": null}', None),
-    ('{"data": {"mean": 3}}', r"notes mean=3 of its training, which it cannot be: give --mean"),
-])  # fmt: skip
-def test_odd_notes_of_a_file(tmp_path, config, message):
-    state = build_classifier("eva_debug", num_classes=3, img_size=64).state_dict()
-    file = tmp_path / "odd.safetensors"
-    save_file(dict(state), file, metadata={"config": config})
-    if message is None:
-        assert FeatureExtractor.from_weights(file, device="cpu").mean == CLIP_MEAN
-        return
-    with pytest.raises(ValueError, match=message):
-        FeatureExtractor.from_weights(file, device="cpu")
-    half = [0.5] * 3
-    given = FeatureExtractor.from_weights(file, mean=half, device="cpu")
-    assert given.mean == tuple(half)

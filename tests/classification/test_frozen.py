@@ -63,36 +63,3 @@ def test_damaged_pictures_are_left_out_and_named(folders, tmp_path, capsys, refu
     assert error.count("left out of val: ") == error.count("35.png") == 1
     with refused("1 of 36 samples of val cannot be read"):
         scores(damaged, tmp_path, "eva_debug", *more, "--max-bad-samples", "0")
-
-
-def test_methods_can_be_left_out(folders, tmp_path):
-    only = scores(folders, tmp_path, "eva_debug", "--neighbours", "3", "--l2",
-                  "--train-images", "20")  # fmt: skip
-    assert only["sets"].keys() == {"3 neighbours"}
-    assert only["settings"]["train_images"] == 20
-
-
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        (["--neighbours", "500"], "--neighbours 500, but there are 90 samples to learn from"),
-        (["--weights", "nothing.pt"], "nothing.pt"),
-        (["--val", "nowhere"], "--val: there is no nowhere"),
-    ],
-)
-def test_mistakes_end_in_a_sentence(folders, tmp_path, more, message, refused):
-    with refused(message):
-        scores(folders, tmp_path, "eva_debug", *more)
-
-
-@pytest.mark.parametrize(("more", "message"), [
-    (["--neighbours", "--l2"], "both --neighbours and --l2 are empty"),
-    (["--l2=-1"], "argument --l2: must be at least 0, got -1"),
-    (["--l2=inf"], "argument --l2: must be a finite number, got inf"),
-    (["--neighbours=0"], "argument --neighbours: must be at least 1, got 0"),
-    (["--train-images=0"], "argument --train-images: must be at least 1, got 0"),
-])  # fmt: skip
-def test_options_without_sense(folders, tmp_path, more, message, capsys):
-    with pytest.raises(SystemExit):
-        scores(folders, tmp_path, "eva_debug", *more)
-    assert message in capsys.readouterr().err

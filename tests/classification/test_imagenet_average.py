@@ -50,14 +50,3 @@ def test_the_table(scores):
     assert [row[0] for row in rows[1:7]] == list(PAPER)
     assert rows[7:] == [["average", "of", "six", "84.033"], ["gap", "to", "1K", "5.567"]]
     assert len({len(line) for line in lines[:7]}) == 1  # aligned
-
-
-def test_a_table_of_own_data_speaks_of_no_average(scores):
-    assert len(table_with_average({"data": scores["ImageNet-A"]}).splitlines()) == 2
-
-
-def test_entries_of_the_results(scores):
-    average = 504.2 / 6
-    assert average_entries(scores) == {
-        "average": pytest.approx(average), "gap": pytest.approx(89.6 - average)
-    }  # fmt: skip

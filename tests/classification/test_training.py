@@ -153,17 +153,6 @@ def test_settings_without_effect_are_errors(kind, values, message):
         kind(**values)
 
 
-def test_mixing_needs_pairs(config):
-    with pytest.raises(ValueError, match=r"batch_size .* even, got 3"):
-        replace(config, augment=AugmentConfig(mixup=0.8), run=replace(config.run, batch_size=3))
-
-
-def test_a_probe_has_one_layer(config):
-    model = replace(config.model, linear_probe=True)
-    with pytest.raises(ValueError, match=r"layer_decay=0\.8 has no use in a linear probe"):
-        replace(config, model=model)
-
-
 def test_a_probe_takes_the_norm_with_the_class_token(config, tmp_path, caplog):
     tuned = build_classifier("eva_debug", num_classes=3, img_size=32)  # fc_norm and no norm
     torch.save(tuned.state_dict(), tmp_path / "tuned.pt")
@@ -194,14 +183,6 @@ def test_a_best_metric_needs_validation_data(config, device):
         training.train(replace(config, run=run, data=replace(config.data, val="")), device)
 
 
-def test_validation_folders_must_be_the_classes_of_training(config, device, tmp_path):
-    (tmp_path / "val" / "9").mkdir(parents=True)
-    Image.new("RGB", (32, 32)).save(tmp_path / "val" / "9" / "a.png")
-    data = replace(config.data, val=str(tmp_path / "val"))
-    with pytest.raises(ValueError, match="9"):
-        training.train(replace(config, data=data), device)
-
-
 def test_torn_pictures_are_left_out_of_the_validation(config, digits, device, tmp_path, caplog):
     shutil.copytree(digits / "val", tmp_path / "val")
     (tmp_path / "val/1/40.png").write_bytes(b"no picture")
@@ -228,19 +209,6 @@ def test_every_recipe_loads_and_builds(name):
     assert model.img_size == config.model.image_size
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert (trained == 1000 * (model.embed_dim + 1)) == config.model.linear_probe
-
-
-def test_nothing_is_drawn_for_weights_that_a_file_has(monkeypatch):
-    drawn, draw = [], torch.nn.init.trunc_normal_
-
-    def count(tensor, *arguments, **options):
-        drawn.append(tensor.shape)
-        return draw(tensor, *arguments, **options)
-
-    monkeypatch.setattr(torch.nn.init, "trunc_normal_", count)
-    settings = ModelConfig(variant="eva_debug", image_size=32, init_checkpoint="eva_debug")
-    training.build_model(settings, num_classes=7)
-    assert set(drawn) == {(7, 128)}  # the head
 
 
 def test_a_share_on_the_command_line_takes_the_place_of_the_recipes_validation():

@@ -1,7 +1,5 @@
 """Settings of video recipes: what they refuse, on the command line too."""
 
-from dataclasses import replace
-
 import pytest
 
 from eva_video.config import AugmentConfig, DataConfig, ModelConfig
@@ -24,22 +22,3 @@ DEBUG = {"variant": "eva_debug", "image_size": 32}
 def test_a_setting_that_cannot_be(kind, values, named):
     with pytest.raises(ValueError, match=named):
         kind(**values)
-
-
-def test_defaults_are_those_of_the_paper():
-    data, augment = DataConfig(train="a"), AugmentConfig()
-    assert data.mean == (0.485, 0.456, 0.406)
-    assert data.std == (0.229, 0.224, 0.225)
-    assert augment.scales == (1.0, 0.875, 0.75, 0.66)
-    assert (augment.flip, augment.color_jitter, augment.gray) == (0.5, 0.8, 0.2)
-    assert augment.label_smoothing == 0.1
-
-
-def test_a_batch_that_cannot_be_mixed(config):
-    single = replace(config.run, batch_size=1)
-    with pytest.raises(ValueError, match="got 1"):
-        replace(config, run=single)
-    odd = replace(config.run, batch_size=3)
-    assert replace(config, run=odd).run.batch_size == 3  # any order of three will do
-    with pytest.raises(ValueError, match="got 3"):
-        replace(config, run=odd, augment=replace(config.augment, pairing="reverse"))

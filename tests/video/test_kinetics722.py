@@ -13,7 +13,6 @@ import pytest
 
 from eva_data.kinetics import SOURCES, kinetics_classes, mapping
 from eva_data.labelled_videos.opening import open_videos
-from eva_data.labelled_videos.sources import LabelledVideos
 from eva_video import kinetics722
 from eva_video.kinetics722 import main
 
@@ -156,20 +155,6 @@ def lines(file):
     return file.read_text().splitlines()
 
 
-def test_complete_paths_and_lists_of_numbers_give_the_same(data):
-    """What was written is read again: official labels, complete paths."""
-    assert run() == 0
-    first = {name: lines(data / "out" / name) for name in LISTS}
-    assert all(line.startswith(f"{data}/k") for line in first["k722_train.txt"])
-    given = [
-        part
-        for name in SOURCES
-        for part in (f"--{name}", f"out/{name}_train.txt", f"out/{name}_val.txt")
-    ]
-    assert main([*given, "--output", "again"]) == 0
-    assert {name: lines(data / "again" / name) for name in LISTS} == first
-
-
 def test_deepminds_lists_beside_flat_folders(data, caplog):
     """K-700 as cvdf has it: ids and times in a table, `ID_000010_000020.mp4` or `ID.mp4`."""
     other, given = {}, ["--k700", "annotations/train.csv", "annotations/val.csv"]
@@ -191,38 +176,6 @@ def test_deepminds_lists_beside_flat_folders(data, caplog):
     assert main([*given, *folders, "--output", "out", "--root", "."]) == 0
     assert {name: read(data / "out", name) for name in LISTS} == expected(other=other)
     assert "removed0000" in caplog.text
-
-
-def test_two_of_three_data_sets(data, capsys):
-    assert run(names=("k600", "k700")) == 0
-    said = capsys.readouterr().out
-    assert "note: this is not Kinetics-722: it lacks the videos of Kinetics-400" in said
-    assert not (data / "out" / "k400_train.txt").exists()
-    assert (data / "out" / "k722_to_k400_mapping.npy").exists()
-    assert json.loads((data / "out" / "statistics.json").read_text())["data_sets"] == [
-        "k600",
-        "k700",
-    ]
-
-
-def test_earlier_lists_stay(data, capsys):
-    assert run() == 0
-    before = {path.name: path.read_bytes() for path in (data / "out").iterdir()}
-    assert run() == 2
-    assert "is there already: give --overwrite" in capsys.readouterr().err
-    assert run("--overwrite", names=("k600",)) == 2
-    assert (
-        "out/k400_train.txt belongs to other lists than those asked for" in capsys.readouterr().err
-    )
-    own = ["--k400", "out/k400_train.txt", "out/k400_val.txt"]
-    for name in ("k600", "k700"):
-        own += [f"--{name}", f"{name}/train", f"{name}/val"]
-    assert main([*own, "--output", "out", "--overwrite"]) == 2
-    assert "k400_train.txt is the list" in capsys.readouterr().err
-    assert {path.name: path.read_bytes() for path in (data / "out").iterdir()} == before
-    (data / "k400/train/hugging/0000000000A.mp4").touch()
-    assert run("--overwrite") == 0
-    assert "0000000000A.mp4" in (data / "out" / "k722_train.txt").read_text()
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
@@ -266,18 +219,6 @@ def test_killed_in_the_middle(data):
     assert {path.name for path in (data / "out").iterdir()} == before.keys()
 
 
-def test_names_without_an_id(data, capsys):
-    (data / "k600/val/changing wheel (not on bike)/zumba_clip_0001.mp4").touch()
-    assert run() == 2
-    said = capsys.readouterr().err
-    assert "k600/val: names of 1 of 7 videos do not begin with YouTube's id" in said
-    assert "zumba_clip_0001.mp4" in said
-    assert not (data / "out").exists()
-    assert run("--leave-out-nameless", "--root", ".") == 0
-    (data / "k600/val/changing wheel (not on bike)/zumba_clip_0001.mp4").unlink()
-    assert {name: read(data / "out", name) for name in LISTS} == expected()
-
-
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -304,55 +245,3 @@ def test_what_is_refused(data, capsys, old, new, message):
     assert run("--root", ".") == 2
     assert re.search(message, capsys.readouterr().err)
     assert not list(data.glob("out/*.txt"))
-
-
-def test_paths_outside_the_root(data, capsys):
-    assert run("--root", "k400") == 2
-    assert re.search(r"k600/.*\.mp4 is not in the folder k400 of --root", capsys.readouterr().err)
-    Path("k600").rename(" k600")  # a reader of the list would not know of the space
-    spaced = ["--k600", " k600/train", " k600/val", "--output", "out"]
-    assert main([*spaced, "--root", "."]) == 2
-    assert re.search(r"' k600/.*' cannot stand in a list", capsys.readouterr().err)
-    assert main(spaced) == 0
-    (data / "file").touch()
-    assert run(names=("k700",), output="file") == 2
-    assert "file is a file and would have to be a folder" in capsys.readouterr().err
-
-
-def test_videos_without_files_of_their_own(data, capsys, monkeypatch):
-    class Packed(LabelledVideos):
-        """Videos in archives."""
-
-        def sample_id(self, index):
-            return f"shard.tar: {index}.mp4"
-
-        def open(self, index):
-            raise NotImplementedError
-
-    packed = Packed(["abseiling"], np.zeros(1, np.int32))
-    monkeypatch.setattr(kinetics722, "open_videos", lambda *_, **__: packed)
-    assert run() == 2
-    assert "k400/train holds its videos in shards, and a list" in capsys.readouterr().err
-
-
-def test_one_list_named_twice(data, capsys):
-    assert main(["--k400", "k400/train", "k400/train", "--output", "out"]) == 2
-    said = capsys.readouterr().err
-    assert "nothing stays of k400_train, k722_train" in said
-    assert not (data / "out").exists()
-
-
-def test_labels_beyond_the_data_set(data, capsys):
-    """A list of K-700 given as that of K-400."""
-    video = next((data / "k700/val/abseiling").iterdir())
-    (data / "list.txt").write_text(f"{video} 0\n{video} 612\n")
-    assert main(["--k400", "list.txt", "list.txt", "--output", "out"]) == 2
-    said = capsys.readouterr().err
-    assert "list.txt is no list of Kinetics-400: index 400 is out of bounds" in said
-
-
-def test_no_list_is_named(capsys):
-    with pytest.raises(SystemExit) as ended:
-        main(["--output", "out"])
-    assert ended.value.code == 2
-    assert "give the lists of at least one dataset" in capsys.readouterr().err

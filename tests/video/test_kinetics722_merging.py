@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from eva_data.labelled_videos.lists import youtube_id
-from eva_video.kinetics722 import Videos, keep, merge
+from eva_video.kinetics722 import Videos, merge
 
 SETS = ("k400", "k600", "k700")
 
@@ -105,12 +105,6 @@ def test_planted_repeats_leaks_and_other_labels():
     assert official["k400_train"].leaked == {}
     for name in ("k600_train", "k722_train"):
         assert official[name].kept.tolist() == lists[name].kept.tolist()
-
-
-def test_a_list_of_nothing():
-    empty = videos()
-    kept = keep(empty, validation={"k400": empty})
-    assert (kept.kept.tolist(), kept.repeated, kept.leaked) == ([], 0, {"k400": 0})
 
 
 @pytest.mark.parametrize(

@@ -40,11 +40,6 @@ def test_the_weights_carry_the_classes(parsed, colours, device, tmp_path):
     assert noted["data"]["std"] == [0.229, 0.224, 0.225]
 
 
-def test_more_frozen_blocks_than_there_are(parsed, colours):
-    with pytest.raises(SystemExit):  # the recipe's 20, of EVA-g
-        parsed(colours)
-
-
 def test_a_validation_folder_of_other_classes(parsed, colours, device, write_frames, tmp_path):
     (tmp_path / "train").symlink_to(colours / "train")
     (tmp_path / "val/yellow").mkdir(parents=True)

@@ -4,7 +4,6 @@ import csv
 import functools
 import json
 import re
-import sys
 from argparse import Namespace
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from PIL import Image
 from eva_classification import commands
 from eva_classification.inference import demo
 from eva_classification.inference.predictor import Predictor
-from eva_data.images import image_size
 from eva_data.inputs import Job
 from eva_data.video.streams import VideoReader
 from eva_report import demos as videos
@@ -129,28 +127,10 @@ def test_likely_classes_alone_are_shown(start, digits, tmp_path, capsys):
     assert last == f"output   {tmp_path}/out (predictions.json and predictions.csv)"
 
 
-def test_a_picture_has_a_line_for_each_class_that_is_shown(start, digits, tmp_path):
-    heights = []
-    for threshold in (0, 1):
-        start(digits / "four", "--score-threshold", threshold, "--overwrite")
-        heights.append(image_size(tmp_path / "out" / "0.png", upright=True)[0])
-    assert heights[0] - heights[1] == 2 * 21
-
-
-def test_a_file_twice_and_a_pattern(start, digits):
-    found = start(f"{digits}/1/*.png", digits / "1" / "0.png")
-    assert [one["file"] for one in found["files"]] == [f"{number}.png" for number in range(5)]
-
-
 def test_two_files_of_one_name_have_two_names_in_the_predictions(start, digits):
     files = [digits / name / "0.png" for name in ("0", "1")]
     found = start(*files, digits / "0" / "1.png", "--no-pictures")
     assert [one["file"] for one in found["files"]] == [*map(str, files), "1.png"]
-
-
-def test_weights_that_name_no_classes(start, classifier, digits, capsys):
-    found = start(digits / "four", weights=classifier[1])
-    assert found["files"][0]["classes"][0]["class"].startswith("class ")
 
 
 # --- videos and cameras ---
@@ -191,16 +171,6 @@ def test_a_camera_is_classified_while_it_records(weights, tmp_path, monkeypatch,
     assert (tmp_path / "out" / "camera-0.mp4").exists() == drawn
 
 
-def test_videos_need_a_decoder_and_pictures_do_not(start, digits, tmp_path, monkeypatch):
-    """Said before a folder is half done."""
-    monkeypatch.setitem(sys.modules, "av", None)
-    start(digits / "four", "--no-pictures")
-    (tmp_path / "film.mp4").touch()
-    with pytest.raises(ImportError):
-        start(digits / "four", tmp_path / "film.mp4", "--overwrite")
-    assert written(tmp_path / "out") == ["predictions.csv", "predictions.json"]
-
-
 # --- what goes wrong ---
 
 
@@ -228,17 +198,6 @@ def test_what_cannot_be_read_is_named_and_skipped(start, digits, tmp_path):
     assert written(tmp_path / "out") == ["b.png", "predictions.csv", "predictions.json"]
 
 
-def test_a_picture_that_cannot_be_written_again(start, digits, tmp_path, monkeypatch, refused):
-    """A JPEG that is too long with the classes below it; the others are done."""
-    monkeypatch.setattr("eva_data.images._JPEG_SIDE", 500)
-    (tmp_path / "in").mkdir()
-    Image.new("RGB", (400, 490)).save(tmp_path / "in" / "a.jpg")
-    (tmp_path / "in" / "b.png").symlink_to(digits / "1" / "0.png")
-    with refused(r"a\.jpg would be larger than JPEG's 500 pixels"):
-        start(tmp_path / "in")
-    assert written(tmp_path / "out") == ["b.png", "predictions.csv", "predictions.json"]
-
-
 def test_predictions_that_are_not_finite(start, classifier, digits, tmp_path):
     state = {name: value.clone() for name, value in classifier[0].state_dict().items()}
     state["head.weight"][1] = 3e38  # finite, as a file has to be
@@ -255,9 +214,6 @@ def test_predictions_that_are_not_finite(start, classifier, digits, tmp_path):
         (["--classes", "none"], "--classes: there is no none; name a text file of classes"),
         (["--classes", "TWO"], "there are 2 names of classes, and "),
         (["--weights", "nothing.pt"], "there is no file 'nothing.pt'"),
-        (["--weights", "eva_debug"], "eva_debug.safetensors holds no classifier"),
-        (["--crop-pct", "0"], "crop_pct must be in (0, 1], got 0"),
-        (["--image-size", "30"], "30"),
         (["--output", "DIGITS"], "0/0.png is an input: choose another --output"),
         (["DIGITS/four/0.png"], "would both become"),
         (["7"], "there is no camera 7 on this machine"),
@@ -285,15 +241,6 @@ def test_weights_may_stand_before_the_pictures(weights, digits, tmp_path, capsys
             commands.demo([*map(str, words), *out])
         assert ended.value.code == 2
         assert "give --weights, or the folder of a training" in capsys.readouterr().err
-
-
-def test_earlier_results_are_kept(start, digits, capsys):
-    start(digits / "four", "--no-pictures")
-    with pytest.raises(SystemExit) as ended:
-        start(digits / "four")
-    assert ended.value.code == 2
-    assert "predictions.json is there already: give --overwrite" in capsys.readouterr().err
-    start(digits / "four", "--overwrite")
 
 
 def test_a_full_disk_is_one_sentence(start, digits, tmp_path, small_disk, refused):
@@ -336,10 +283,3 @@ def test_pictures_of_any_size_do_not_fill_the_memory(weights, tmp_path, monkeypa
     jobs = commands.plan([tmp_path], tmp_path / "out", annotate=False).jobs
     assert demo.classify(predictor, jobs, options(tmp_path / "out")) == []
     assert sizes == [2, 2, 1]
-
-
-def test_the_help_names_everything(help_of):
-    shown = help_of("eva_classification.commands", "torch", "PIL", "av", main="demo")
-    for option in ("--classes", "--crop-pct", "--no-pictures", "--precision", "--overwrite"):
-        assert option in shown
-    assert "--workers" not in shown

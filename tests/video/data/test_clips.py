@@ -96,15 +96,6 @@ def test_views_are_crop_by_crop_and_decoded_once(crops):
     assert videos.opened == videos.closed == 1
 
 
-def test_crops_of_views_are_left_right_and_middle(write_frames, tmp_path):
-    frames = np.zeros((4, 32, 96, 3), np.uint8)
-    frames[:, :, :32, 0], frames[:, :, 32:64, 1], frames[:, :, 64:, 2] = 255, 255, 255
-    write_frames(tmp_path / "a/1.mp4", frames)
-    views, _ = Views(open_videos(tmp_path), sampling=SPARSE, image_size=32, clips=2)[0]
-    strongest = views.mean((1, 3, 4)).argmax(1)
-    assert strongest.tolist() == [0, 0, 2, 2, 1, 1]  # red, blue, green
-
-
 def test_random_views_are_a_function_of_seed_and_index():
     videos = NumberedVideos([80, 80])
 

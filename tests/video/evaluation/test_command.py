@@ -7,7 +7,6 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
 from torch import nn
 
 from eva_data.kinetics import kinetics_classes, mapping
@@ -19,8 +18,6 @@ from eva_video.data.clips import CentreClips, Sampling
 from eva_video.data.transforms import CropsTransform, Normalise
 from eva_video.model.classifier import (
     build_video_classifier,
-    class_names,
-    subset_of,
 )
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.3, 0.2, 0.25)
@@ -102,19 +99,6 @@ def test_views_equal_a_plain_loop(evaluate, classifier, videos, tmp_path):
         assert shown in report
 
 
-def test_views_may_be_split_for_small_memory(evaluate):
-    expected, lines, _ = evaluate()
-    found, others, _ = evaluate("--views-per-forward", "5", output="split")
-    assert found["sets"]["data"].pop("loss") == pytest.approx(
-        expected["sets"]["data"].pop("loss"), rel=1e-6
-    )
-    assert found["sets"] == expected["sets"]
-    for line, other in zip(lines, others, strict=True):
-        assert line["probability_of_label"] == pytest.approx(
-            other["probability_of_label"], abs=1e-6
-        )
-
-
 def test_random_draws_are_those_of_their_seed(evaluate, classifier, videos):
     _, first, _ = evaluate("--draws", "random")
     _, again, _ = evaluate("--draws", "random", "--batch-size", "4", "--workers", "1")
@@ -185,20 +169,6 @@ def test_a_subset_of_merged_weights(evaluate, tmp_path, write_frames):
     assert results["settings"]["subset"] == "k400"
 
 
-def test_names_of_official_classes():
-    assert class_names(400) == kinetics_classes("k400")
-    assert class_names(5) is None
-    assert class_names(2, given=["a", "b"]) == ("a", "b")
-    with pytest.raises(ValueError, match=r"there are 2 names of classes, and x\.pt has 3"):
-        class_names(3, given=["a", "b"], source="x.pt")
-    names, rows = subset_of(722, "k600")
-    assert names == kinetics_classes("k600")
-    assert sum(rows) == 214_501
-    assert len(subset_of(722, "k700")[1]) == 700
-    with pytest.raises(ValueError, match=r"--subset k400 picks .* the weights have 400 classes"):
-        subset_of(400, "k400")
-
-
 def test_other_classes_than_those_of_the_weights(evaluate, tmp_path, capsys, refused):
     _, file = save(tmp_path, 5)  # notes no names
     with refused(r"has 3 classes, .*of_5.safetensors has 5: give"):
@@ -250,34 +220,3 @@ def test_damaged_files_can_be_left_out(evaluate, damaged, capsys):
 
 
 # Options
-
-
-def test_options_without_sense(evaluate, capsys):
-    with pytest.raises(SystemExit):
-        evaluate("--subset", "k400", "--classes", "a.txt")
-    assert "--subset" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("more", "named"),
-    [
-        (["--frame-interval", "2"], "interval 2"),
-        (["--subset", "k400"], "3 classes"),
-        (["--data", "nowhere.csv"], "nowhere.csv"),
-    ],
-)
-def test_mistakes_end_in_a_sentence(evaluate, more, named, refused):
-    with refused(named):
-        evaluate(*more)
-
-
-def test_dense_sampling_is_noted(tmp_path, evaluate, refused):
-    data = {"sampling": "dense", "frame_interval": 3}
-    _, file = save(tmp_path, 3, {"data": data})
-    with safe_open(file, framework="pt") as content:
-        assert "dense" in content.metadata()["config"]
-    results, _, _ = evaluate(weights=file)
-    assert data.items() <= results["settings"].items()
-    assert evaluate("--sampling", "tsn", weights=file)[0]["settings"]["sampling"] == "tsn"
-    with refused("interval 3"):
-        evaluate("--sampling", "tsn", "--frame-interval", "3", weights=file)

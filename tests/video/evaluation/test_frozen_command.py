@@ -9,7 +9,7 @@ import torch
 from eva_data.labelled_videos.opening import open_videos
 from eva_engine.evaluation.frozen import Kept
 from eva_video.commands import evaluate_frozen as main
-from eva_video.evaluation.frozen import _computed, choose_probe
+from eva_video.evaluation.frozen import _computed
 from eva_video.model.features import ClipFeatureExtractor
 
 METHODS = {"3 neighbours", "linear", "attentive"}
@@ -48,36 +48,6 @@ def test_three_methods(check, capsys, tmp_path):
     assert "Confusion (attentive probe)" in report
     assert "Best: confident and right (attentive probe)" in report
     assert check(output="again")["sets"] == found["sets"]
-
-
-def test_means_of_frames_where_tokens_do_not_fit(check, capsys, refused):
-    found = check("--probe-gb", "0.0001")  # 36 videos x 4 frames x 128 channels x 2 bytes
-    assert found["settings"]["probe"] == "frames"
-    assert "the attentive probe sees the mean of each frame" in capsys.readouterr().out
-    with refused(r"take 3\.7e-05 GB, and --probe-gb is 1e-05: give more"):
-        check("--probe-gb", "0.00001")
-    with refused(r"the tokens of 36 videos .* --probe frames"):
-        check("--probe-gb", "0.0001", "--probe", "tokens")
-
-
-def test_what_fits_is_chosen():
-    given = Namespace(probe="auto", probe_gb=8.0)
-    size = {"frames": 8, "tokens": 256, "channels": 1408}
-    assert choose_probe(given, videos=1387, **size) == "tokens"  # 2048 * 1408 * 2 bytes each
-    assert choose_probe(given, videos=1388, **size) == "frames"
-    given.probe = "none"
-    assert choose_probe(given, videos=10**9, **size) == "none"
-
-
-def test_both_kinds_of_features_come_from_one_pass(patterns):
-    extractor = ClipFeatureExtractor.from_weights(
-        "eva_debug", frames=4, image_size=32, device="cpu"
-    )
-    videos = open_videos(patterns / "val")
-    paths = [videos.sample_id(index) for index in range(3)]
-    pooled, tokens = extractor.pooled_and_tokens(paths)
-    torch.testing.assert_close(pooled, extractor(paths))
-    torch.testing.assert_close(tokens, extractor.tokens(paths))
 
 
 @pytest.mark.parametrize("tokens", [16, 1, 0])

@@ -84,17 +84,6 @@ def test_a_film_by_windows(start, film, weights, tmp_path, capsys):
     assert after[0][280:].max() > 200  # text
 
 
-def test_short_videos_are_one_window(start, film, tmp_path, capsys):
-    found = start(film.parent, "--no-video")
-    assert len(found["videos"][0]["windows"]) == 1
-    assert found["videos"][0]["segments"][0]["end"] == 4.5
-    shown = capsys.readouterr().out.splitlines()
-    classes = found["videos"][0]["windows"][0]["classes"]
-    first = [f"{one['class']} {one['probability']:.2f}" for one in classes[:3]]
-    assert shown == [f"film.mp4: {', '.join(first)}", f"output   {tmp_path}/out (predictions.json)"]
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["predictions.json"]
-
-
 @pytest.mark.parametrize("window", [(), ("--window", "1")])
 def test_nothing_is_likely_enough(start, film, capsys, window):
     found = start(film, "--no-video", *window, "--score-threshold", "1")
@@ -105,18 +94,6 @@ def test_nothing_is_likely_enough(start, film, capsys, window):
         r"lower --score-threshold, with --overwrite",
         line,
     )
-
-
-def test_several_videos_and_one_twice(start, film, tmp_path, capsys):
-    """Of more than a few, the total; a pattern in quotes names them."""
-    folder = tmp_path / "in"
-    folder.mkdir()
-    for number in range(3):
-        (folder / f"{number}.mp4").symlink_to(film)
-    found = start(f"{folder}/*.mp4", folder / "1.mp4", "--no-video")
-    assert [video["video"] for video in found["videos"]] == ["0.mp4", "1.mp4", "2.mp4"]
-    first = found["videos"][0]["windows"][0]["classes"][0]["class"]
-    assert capsys.readouterr().out.splitlines()[3] == f"3 videos: 3 {first}"
 
 
 def test_a_camera_is_judged_while_it_records(start, tmp_path, monkeypatch):
@@ -203,30 +180,6 @@ def test_the_drawing_waits_for_no_more_windows_than_it_shows(start, film, monkey
 
 
 # --- what is refused ---
-
-
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        (["--stride", "1"], "got None and 1.0"),
-        (["--window", "1", "--stride", "2"], "got 1.0 and 2.0"),
-        (["--classes", "nothing.txt"], "nothing.txt"),
-        (["7"], "camera 7"),
-        (["--weights", "nothing.pt"], "nothing.pt"),
-    ],
-)
-def test_mistakes_in_the_arguments(start, film, tmp_path, capsys, more, message):
-    with pytest.raises(SystemExit) as ended:
-        start(film, *more)
-    assert ended.value.code == 2
-    assert message in capsys.readouterr().err
-    assert not (tmp_path / "out" / "predictions.json").exists()
-
-
-def test_a_full_disk_is_one_sentence(start, film, tmp_path, small_disk):
-    with small_disk(2000), pytest.raises(SystemExit, match="cannot be written: File too large"):
-        start(film)
-    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_the_keyboard_leaves_nothing_half_written(weights, film, tmp_path):

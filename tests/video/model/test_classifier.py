@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 
 from eva_backbone import variants
-from eva_backbone.checkpoints.registry import list_official_files
 from eva_video.model.classifier import (
     VideoClassifier,
     build_video_classifier,
@@ -72,11 +71,6 @@ def test_the_official_sizes(name):
     assert state["pos_embed"].shape == (1, 1 + 256 * FRAMES[name], 1408)
 
 
-def test_the_list_of_files():
-    listed = {entry.stem.removeprefix("eva_video_") for entry in list_official_files("video")}
-    assert listed == set(CLASSES)
-
-
 @pytest.mark.parametrize("name", CLASSES)
 @pytest.mark.parametrize("container", ["model", "module", None])
 def test_official_files_by_name(name, container, weights, randomise, official):
@@ -127,23 +121,6 @@ def test_kinetics_722_starts_from_masked_image_modelling(weights, randomise, off
     per_frame = model.pos_embed[0, 1:].unflatten(0, (8, 256))
     assert (per_frame == per_frame[:1]).all()
     assert torch.equal(per_frame[0], picture.pos_embed[0, 1:])
-
-
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [
-        (range(5), "5 rows of a head are to be picked for 3 classes"),
-        ([0, 1, 7], "rows 0 to 7 are to be picked from the head of weights.pt, which has 7"),
-        ([-1, 1, 2], "rows -1 to 2"),
-    ],
-)
-def test_rows_that_are_not_there(rows, message, save_tiny):
-    _, file = save_tiny(num_classes=7)
-    other = VideoClassifier(num_classes=3, frames=2, **TINY)
-    before = other.head.weight.clone()
-    with pytest.raises(ValueError, match=message):
-        initialise(other, file, head_rows=list(rows))
-    assert torch.equal(other.head.weight, before)
 
 
 def test_another_number_of_classes_begins_a_head(save_tiny):

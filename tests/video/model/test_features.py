@@ -60,19 +60,6 @@ def test_of_files(classifier, video):
     assert extract.tokens(video).shape == (1, 4, 4, 4, 128)
 
 
-def test_clips_without_a_note_saw_the_statistics_of_imagenet(classifier, tmp_path):
-    config = {"config": json.dumps({"model": {"frames": 4}})}
-    save_file(classifier[0].state_dict(), tmp_path / "plain.safetensors", metadata=config)
-    extract = ClipFeatureExtractor.from_weights(tmp_path / "plain.safetensors", device="cpu")
-    assert (extract.mean, extract.std) == (IMAGENET_MEAN, IMAGENET_STD)
-
-
-def test_other_frames(classifier, video):
-    extract = ClipFeatureExtractor.from_weights(classifier[1], frames=2, device="cpu")
-    assert extract.vit.frames == 2
-    assert extract.frames(video).shape == (1, 2, 128)
-
-
 @pytest.mark.parametrize(("final_norm", "pooling"), [(True, "cls"), (False, "mean")])
 def test_weights_of_pictures(tmp_path, randomise, final_norm, pooling):
     """Each frame with the positions of a picture; a still clip of one frame is the picture."""
