@@ -128,27 +128,20 @@ class LinearProbe(ImageClassifier):
                 return super().pool(images).to(images.dtype)
 
 
-def build_classifier(
-    variant: str, *, num_classes: int, pooling: Pooling = "mean", **overrides: Any
-) -> ImageClassifier:
+def build_classifier(variant: str, *, num_classes: int, **overrides: Any) -> ImageClassifier:
     """Build a classifier of a ViT size.
 
     Args:
         variant: A key of `eva_backbone.VARIANTS`.
         num_classes: K.
-        pooling: Features that are classified, see `ImageClassifier`.
         **overrides: Arguments of `ImageClassifier` that replace or join the variant's.
     """
-    arguments = variant_arguments(variant) | overrides
-    return ImageClassifier(num_classes=num_classes, pooling=pooling, **arguments)
+    return ImageClassifier(num_classes=num_classes, **(variant_arguments(variant) | overrides))
 
 
-def build_linear_probe(
-    variant: str, *, num_classes: int, pooling: Pooling = "cls", **overrides: Any
-) -> LinearProbe:
+def build_linear_probe(variant: str, *, num_classes: int, **overrides: Any) -> LinearProbe:
     """Build a linear probe of a ViT size; arguments as for `build_classifier`."""
-    arguments = variant_arguments(variant) | overrides
-    return LinearProbe(num_classes=num_classes, pooling=pooling, **arguments)
+    return LinearProbe(num_classes=num_classes, **(variant_arguments(variant) | overrides))
 
 
 def load_classifier(

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -42,8 +43,24 @@ def build_model(config: ModelConfig, *, num_classes: int) -> ImageClassifier:
         config: The classifier.
         num_classes: K.
     """
+    arguments: dict[str, Any] = {
+        "num_classes": num_classes,
+        "pooling": config.pooling,
+        "img_size": config.image_size,
+    }
     with no_init_weights() if config.init_checkpoint else contextlib.nullcontext():
-        model = _build(config, num_classes=num_classes)
+        if config.linear_probe:
+            precision = config.trunk_precision
+            arguments["trunk_dtype"] = None if precision == "fp32" else DTYPES[precision]
+            model: ImageClassifier = build_linear_probe(config.variant, **arguments)
+        else:
+            model = build_classifier(
+                config.variant,
+                **arguments,
+                drop_path_rate=config.drop_path_rate,
+                activation_checkpointing=config.activation_checkpointing,
+                freeze_patch_embed=config.freeze_patch_embed,
+            )
     if config.init_checkpoint:
         report = load_pretrained(
             model,
@@ -66,27 +83,6 @@ def build_model(config: ModelConfig, *, num_classes: int) -> ImageClassifier:
                 report.source,
             )
     return model
-
-
-def _build(config: ModelConfig, *, num_classes: int) -> ImageClassifier:
-    precision = config.trunk_precision
-    if config.linear_probe:
-        return build_linear_probe(
-            config.variant,
-            num_classes=num_classes,
-            pooling=config.pooling,
-            img_size=config.image_size,
-            trunk_dtype=None if precision == "fp32" else DTYPES[precision],
-        )
-    return build_classifier(
-        config.variant,
-        num_classes=num_classes,
-        pooling=config.pooling,
-        img_size=config.image_size,
-        drop_path_rate=config.drop_path_rate,
-        activation_checkpointing=config.activation_checkpointing,
-        freeze_patch_embed=config.freeze_patch_embed,
-    )
 
 
 def train(config: ClassificationConfig, device: torch.device) -> None:
