@@ -28,8 +28,8 @@ from eva_engine.commands.options import (
     parse_with_weights,
     take_weights,
 )
+from eva_runs.commands import require_data
 from eva_runs.options import integer, probability
-from eva_runs.required_data import require_data
 
 if TYPE_CHECKING:
     import torch

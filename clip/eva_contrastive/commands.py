@@ -47,10 +47,16 @@ from eva_engine.commands.options import (
 )
 from eva_engine.commands.training import given_values
 from eva_report.demos import log_to_terminal, refuse, run_demo
-from eva_runs.commands import check_outputs, program, program_name
-from eva_runs.exported import DATA, ENDINGS, require_form
-from eva_runs.options import add_download_option, integer, number, probability
-from eva_runs.required_data import demo_folder, require_data
+from eva_runs.commands import check_outputs, demo_folder, program, program_name, require_data
+from eva_runs.options import (
+    DATA,
+    ENDINGS,
+    add_download_option,
+    integer,
+    number,
+    probability,
+    require_form,
+)
 
 if TYPE_CHECKING:
     import torch

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD, VARIANTS, check_variant
 from eva_data.files import home_expanded
-from eva_runs.messages import RunSentences
+from eva_runs.output_folder import RunSentences
 from eva_runs.recipes import is_unfinished
 
 SAYS = RunSentences(unit="step", resume="--run.resume", output="--run.output")

@@ -35,8 +35,7 @@ from eva_runs import processes
 from eva_runs.errors import NonFiniteError
 from eva_runs.fits import check_model, check_optimizer
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
-from eva_runs.messages import ANOTHER
-from eva_runs.output_folder import locked
+from eva_runs.output_folder import ANOTHER, locked
 from eva_runs.record import record_start
 
 RUN = "eva_run"  # key of the place in the data

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from eva_data.files import write_text
-from eva_runs.messages import RunSentences
+from eva_runs.output_folder import RunSentences
 
 SAYS = RunSentences(unit="iteration", resume="--resume", output="--work-dir")
 LATEST = "last_checkpoint"  # mmengine's

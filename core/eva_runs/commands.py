@@ -1,23 +1,28 @@
-"""Output checks and exit codes of one-shot programs."""
+"""Data, outputs and exit codes of commands, and the command to run next."""
 
 import argparse
 import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import NoReturn
 
-from eva_data.files import make_folder, printable, require_free
+from eva_data.files import home_expanded, make_folder, require_free
 from eva_data.progress import above_bars
 from eva_runs.extras import sentence_of
 from eva_runs.interruption import EXIT_KEYBOARD
 
 EXIT_UNREAD = 141  # as a shell counts SIGPIPE
-
-
-class UnwritableOutputError(OSError):
-    """The standard output takes no more, as on a full disk."""
+DEMO_DATA = {  # folder below output/datasets -> arguments of the command that makes it
+    "digit_scenes": (),
+    "digit_scenes_semantic": ("--formats", "semantic"),
+    "digit_folder": ("--formats", "folder"),
+    "digit_motion": ("--formats", "video", "--train", "4000", "--val", "400"),
+    "digit_captions": ("--formats", "captions", "--train", "4000"),
+}
+_ELSEWHERE = ("torchvision:", "hf:")  # what names a dataset, and not a path
 
 
 def say(text: str) -> None:
@@ -47,22 +52,6 @@ def complain(text: str) -> None:
     """Write a line to the standard error output, if there is one."""
     if sys.stderr is not None:
         sys.stderr.write(f"{text}\n")
-
-
-def ended(sentence: str, code: int) -> SystemExit:
-    """Say why a program ends, and make its end.
-
-    Args:
-        sentence: What is said on the standard error output.
-        code: Exit code.
-
-    Returns:
-        What to raise; its text is the sentence.
-    """
-    complain(printable(sentence))
-    end = SystemExit(sentence)
-    end.code = code
-    return end
 
 
 def program_name(default: str) -> str:
@@ -184,13 +173,10 @@ def check_outputs(
     if len({path.resolve() for path in wanted}) < len(wanted):
         raise ValueError(f"{wanted[0]}: two outputs are the same file")
     for path in wanted:
-        for what, source in inputs.items():
-            if source is not None and _same(path, source):
-                raise ValueError(
-                    f"{path} is the {what}: it is never overwritten, name another file"
-                )
-        if not path.parent.is_dir():
-            raise ValueError(f"{path} is not a place for a file: name one in an existing folder")
+        same = [what for what, source in inputs.items() if source and _same(path, source)]
+        if same or not path.parent.is_dir():
+            why = f"is the {same[0]}, which stays" if same else "is in a folder that is not there"
+            raise ValueError(f"{path} {why}: name another file")
     require_free(wanted, overwrite=overwrite)
     for folder in dict.fromkeys(path.parent for path in wanted):
         make_folder(folder)  # it is there; fails now, not after hours
@@ -201,3 +187,36 @@ def _same(path: Path, other: Path) -> bool:
     if path.exists() and other.exists():
         return path.samefile(other)
     return path.resolve() == other.resolve()
+
+
+def require_data(location: str, *, name: str, forms: str = "") -> None:
+    """Refuse a place of data where nothing is.
+
+    Args:
+        location: Path, pattern of paths such as `shards/{0000..0099}.tar`, list with a part such as
+            `captions.json#train`, or the name of a public dataset, which is not looked for.
+        name: Option or setting that names it.
+        forms: What it may be, for the message.
+
+    Raises:
+        ValueError: If nothing is there, with the command that makes it where it is demo data.
+    """
+    if location.startswith(_ELSEWHERE):
+        return
+    parts = home_expanded(location).parts
+    fixed = takewhile(lambda part: not any(sign in part for sign in "{*?["), parts)
+    there = Path(*fixed)
+    if there.exists() or Path(str(there).partition("#")[0]).exists():
+        return
+    advice = f"name {forms}"
+    if folder := demo_folder(location):
+        program, more = "tools/make_demo_data.py", DEMO_DATA[folder.name]
+        command = command_to_run("data make-demo", program, "--output", folder, *more)
+        advice = f"this makes it: {command}"
+    raise ValueError(f"{name}: there is no {there}; {advice}")
+
+
+def demo_folder(location: str) -> Path | None:
+    """Find the folder of demo data that a path or pattern lies in; None if there is none."""
+    path = home_expanded(location)
+    return next((one for one in (*reversed(path.parents), path) if one.name in DEMO_DATA), None)

@@ -24,10 +24,6 @@ from eva_runs.processes import OtherProcessError
 _LONGEST = 1000  # characters of a message of a library
 
 
-class RunError(ValueError):
-    """A run that cannot begin or go on; the message says why."""
-
-
 class NonFiniteError(FloatingPointError):
     """A loss, gradient or weight that is infinite or NaN; all processes raise it together."""
 
@@ -36,8 +32,8 @@ class TooManyUnreadableError(RuntimeError):
     """More samples than a run allows cannot be read; all processes raise it together."""
 
 
-_EXPECTED = (ValueError, OSError, FloatingPointError, TooManyUnreadableError)
 _AGREED = (FloatingPointError, TooManyUnreadableError)
+_EXPECTED = (ValueError, OSError, *_AGREED)
 
 
 @contextlib.contextmanager
@@ -53,10 +49,8 @@ def ending(
 
     Args:
         program: Name in the messages.
-        log: Function for the file of this process that receives tracebacks; None before there is
-            one.
-        saved: Function that says what of a training is saved, for the end of the line; None for
-            a program that trains nothing.
+        log: Function for the file of this process that receives tracebacks, if there is one yet.
+        saved: Function that says what of a training is saved, for the end of the line.
 
     Yields:
         Nothing.
@@ -78,15 +72,16 @@ def ending(
         file = log()
         _record(file)
         line = _explanation(error)
-        if line is None and file is None:
-            raise
         if line is None:
+            if file is None:
+                raise
             line = f"unexpected {type(error).__name__}: {one_line(error)}"
         if isinstance(error, FloatingPointError):
             line += _saved(saved)
+        if file is not None and file.exists():
+            line += f" (traceback: {file})"
         if not isinstance(error, _AGREED) or processes.is_main():
-            known = file is not None and file.exists()
-            complain(printable(f"{program}: {line}{f' (traceback: {file})' if known else ''}"))
+            complain(printable(f"{program}: {line}"))
         raise SystemExit(1) from None
 
 

@@ -1,41 +1,20 @@
-"""Files of models for other programs: `torch.export` and ONNX, written, run again and compared.
-
-Everything heavy is imported where it is used, so that `--help` and mistakes answer at once.
-"""
+"""Files of models for other programs: `torch.export` and ONNX, written, run again and compared."""
 
 import importlib
-import importlib.util
 import json
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from torch import Tensor
+import torch
+from torch import Tensor
 
-ENDINGS = {"torch-export": ".pt2", "onnx": ".onnx"}
-ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-DATA = ".data"  # end of the file beside an ONNX file of more than 1.5 GiB, which holds its weights
+from eva_runs.options import ENDINGS
+
 _FACTS = "preparation"
-
-
-def require_form(form: str) -> None:
-    """Refuse a format whose packages are not installed.
-
-    Args:
-        form: A key of `ENDINGS`.
-
-    Raises:
-        ValueError: If a package is missing.
-    """
-    lacking = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]
-    if form == "onnx" and lacking:
-        raise ValueError(
-            f"ONNX needs {', '.join(lacking)}: install the extra, pip install 'eva-toolkit[export]'"
-        )
 
 
 @contextmanager
@@ -48,7 +27,7 @@ def quiet() -> Iterator[None]:
 
 
 def write_program(
-    program: Any,
+    program: torch.export.ExportedProgram,
     file: Path,
     *,
     inputs: Sequence[str],
@@ -59,15 +38,13 @@ def write_program(
     """Write a program; the suffix of the file is its format.
 
     Args:
-        program: A `torch.export.ExportedProgram` that returns a dict of tensors.
+        program: A program that returns a dict of tensors.
         file: File ending in .pt2 or .onnx. Large ONNX weights go to a second file, .onnx.data.
         inputs: Names of its inputs.
         outputs: Names of its outputs, the keys of the dict.
         facts: What a caller must know to prepare the input; stored in the file, as JSON.
         opset: Version of ONNX's operators; None for torch's choice.
     """
-    import torch
-
     if file.suffix == ENDINGS["torch-export"]:
         torch.export.save(program, file, extra_files={f"{_FACTS}.json": json.dumps(facts)})
         return
@@ -84,7 +61,7 @@ def write_program(
     converted.save(file)
 
 
-def open_program(file: Path) -> Callable[[Mapping[str, "Tensor"]], dict[str, "Tensor"]]:
+def open_program(file: Path) -> Callable[[Mapping[str, Tensor]], dict[str, Tensor]]:
     """Read a program again, as other programs do: an ONNX file by onnxruntime, on the CPU.
 
     Args:
@@ -93,8 +70,6 @@ def open_program(file: Path) -> Callable[[Mapping[str, "Tensor"]], dict[str, "Te
     Returns:
         A function that runs it: name of an input -> tensor, to name of an output -> tensor.
     """
-    import torch
-
     if file.suffix == ENDINGS["torch-export"]:
         module = torch.export.load(file).module()
         return lambda inputs: dict(module(*inputs.values()))
@@ -106,25 +81,15 @@ def open_program(file: Path) -> Callable[[Mapping[str, "Tensor"]], dict[str, "Te
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
 
-    def run(inputs: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
+    def run(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         found = session.run(None, {name: value.cpu().numpy() for name, value in inputs.items()})
         return {name: torch.from_numpy(value) for name, value in zip(names, found, strict=True)}
 
     return run
 
 
-def differences(
-    expected: Mapping[str, "Tensor"], found: Mapping[str, "Tensor"]
-) -> dict[str, float]:
-    """Compare outputs.
-
-    Args:
-        expected: Outputs of the model.
-        found: Outputs of the file.
-
-    Returns:
-        Name -> largest absolute difference.
-    """
+def differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return the largest absolute difference of each output of a model and its file."""
     assert list(expected) == list(found), (list(expected), list(found))
     return {
         name: (value.cpu().double() - found[name].cpu().double()).abs().max().item()

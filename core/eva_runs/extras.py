@@ -26,7 +26,6 @@ _PACKAGES: dict[str, tuple[str, ...]] = {  # extra -> names under which its pack
     "demo": ("cv2", "matplotlib", "scipy", "skimage", "sklearn"),
     "hub": ("huggingface_hub",),
 }
-_EXTRA_OF = {package: extra for extra, packages in _PACKAGES.items() for package in packages}
 _ALONE = ("", "torchcodec", "export", "hub")  # in no other extra
 TASK_OF = {  # package of a project -> the extra that has all it needs
     "eva_detection": "detection",
@@ -52,12 +51,10 @@ def install_command(package: str, project: str = "") -> str | None:
     """
     if package == "detectron2":
         return DETECTRON2
-    extra = _EXTRA_OF.get(package)
-    if extra is None:
-        return None
-    if extra not in _ALONE:
+    extra = next((extra for extra, packages in _PACKAGES.items() if package in packages), None)
+    if extra not in (None, *_ALONE):
         extra = TASK_OF.get(project, extra)
-    return f"pip install '{TOOLKIT}[{extra}]'" if extra else f"pip install {TOOLKIT}"
+    return None if extra is None else f"pip install '{TOOLKIT}{extra and f'[{extra}]'}'"
 
 
 def sentence_of(error: ImportError) -> str | None:
@@ -69,34 +66,23 @@ def sentence_of(error: ImportError) -> str | None:
     Returns:
         The sentence, or None if the import failed for another reason.
     """
-    package = error.name or ""
-    if not isinstance(error, ModuleNotFoundError) or "." in package:  # a part of what is there
+    if not isinstance(error, ModuleNotFoundError):
         return None
-    command = install_command(package, _project_of(error))
-    if command is None:
-        return None
-    return f"{package} is not installed; this installs it: {command}"
+    command = install_command(error.name or "", _project_of(error))
+    return f"{error.name} is not installed; this installs it: {command}" if command else None
 
 
 def explained(main: Callable[..., int | None]) -> Callable[..., int | None]:
-    """Have a command end with one sentence where a package is not installed.
-
-    Args:
-        main: Function of a command line.
-
-    Returns:
-        The same, which exits with 1 after that sentence.
-    """
+    """Make the function of a command line end with one sentence where a package is missing."""
 
     @functools.wraps(main)
     def wrapped(*arguments: Any, **options: Any) -> int | None:
         try:
             return main(*arguments, **options)
         except ImportError as error:
-            sentence = sentence_of(error)
-            if sentence is None:
-                raise
-            sys.exit(sentence)
+            if sentence := sentence_of(error):
+                sys.exit(sentence)
+            raise
 
     return wrapped
 

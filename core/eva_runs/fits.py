@@ -22,9 +22,9 @@ def check_model(saved: Any, model: nn.Module) -> None:
     Raises:
         ValueError: Naming what is missing, unknown, of another shape or not finite.
     """
-    expected = model.state_dict()
     if not isinstance(saved, Mapping) or not all(isinstance(v, Tensor) for v in saved.values()):
         raise ValueError("the checkpoint holds no weights")
+    expected = model.state_dict()
     wrong = [f"lacks {name}" for name in expected if name not in saved]
     wrong += [f"has {name}, which the model lacks" for name in saved if name not in expected]
     for name in expected.keys() & saved.keys():
@@ -32,7 +32,7 @@ def check_model(saved: Any, model: nn.Module) -> None:
         if mine.shape != other.shape or mine.is_floating_point() != other.is_floating_point():
             here, there = (f"{tuple(t.shape)} {t.dtype}" for t in (mine, other))
             wrong.append(f"has {name} as {there}, the model as {here}")
-        elif not is_finite(other):
+        elif not _is_finite(other):
             wrong.append(f"has values in {name} that are infinite or NaN")
     _refuse(wrong, "model")
 
@@ -47,41 +47,36 @@ def check_optimizer(saved: Any, optimizer: torch.optim.Optimizer) -> None:
     Raises:
         ValueError: Naming the group or parameter that does not fit.
     """
-    groups, states = (
-        (saved.get("param_groups"), saved.get("state")) if isinstance(saved, Mapping) else (0, 0)
-    )
-    if not isinstance(groups, list) or not isinstance(states, Mapping):
-        raise ValueError("the checkpoint holds no state of an optimizer")
+    try:
+        groups, states = saved["param_groups"], saved["state"]
+        indexes = [index for group in groups for index in group["params"]]
+        sizes, unknown = [len(group["params"]) for group in groups], states.keys() - {*indexes}
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"the checkpoint holds no state of an optimizer ({error!r})") from error
     mine = optimizer.param_groups
-    sizes = [len(g["params"]) if isinstance(g, Mapping) and "params" in g else -1 for g in groups]
     if sizes != [len(group["params"]) for group in mine]:
         raise ValueError(
             f"the optimizer of the checkpoint has {sum(sizes)} tensors in {len(sizes)} groups, "
             f"that of this run {sum(len(g['params']) for g in mine)} in {len(mine)}"
         )
-    wrong = []
+    wrong = [f"has a state of parameter {index!r}, which is in no group" for index in unknown]
     for number, (theirs, own) in enumerate(zip(groups, mine, strict=True)):
-        wrong += [f"lacks {key} of group {number}" for key in own if key not in theirs]
-        wrong += [
-            f"has {key}={theirs[key]!r} in group {number}"
-            for key, value in own.items()
-            if key in theirs and key != "params" and not _alike(theirs[key], value)
-        ]
+        for key, value in own.items():
+            if key not in theirs:
+                wrong.append(f"lacks {key} of group {number}")
+            elif key != "params" and not _alike(theirs[key], value):
+                wrong.append(f"has {key}={theirs[key]!r} in group {number}")
     parameters = [value for group in mine for value in group["params"]]
-    indexes = [index for group in groups for index in group["params"]]
-    if unknown := [index for index in states if index not in indexes]:
-        wrong.append(f"has a state of parameter {unknown[0]!r}, which is in no group")
     adam = isinstance(optimizer, (torch.optim.Adam, torch.optim.AdamW))
     for index, parameter in zip(indexes, parameters, strict=True):
         wrong += _state_problems(states.get(index, {}), parameter, index, adam=adam)
     _refuse(wrong, "optimizer")
 
 
-def is_finite(value: Tensor) -> bool:
-    """Return whether all values are finite, with one reduction where they are."""
+def _is_finite(value: Tensor) -> bool:
     if not value.is_floating_point():
         return True
-    # a sum is finite only if all values are, but may overflow where they are
+    # a sum, one reduction, is finite only if all values are, but may overflow where they are
     total = value.sum(dtype=torch.float64)
     return bool(total.isfinite() or value.isfinite().all())
 
@@ -92,11 +87,12 @@ def _state_problems(state: Any, parameter: Tensor, index: Any, *, adam: bool) ->
     if adam and state and not {"exp_avg", "exp_avg_sq"} <= state.keys():
         return [f"has a state of parameter {index} that is not Adam's"]
     wrong = []
-    for name, value in state.items():
-        if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    for name, value in tensors.items():
+        if value.ndim and value.shape != parameter.shape:
             shapes = f"{tuple(value.shape)}, the parameter {tuple(parameter.shape)}"
             wrong.append(f"has {name} of parameter {index} as {shapes}")
-        elif isinstance(value, Tensor) and not is_finite(value):
+        elif not _is_finite(value):
             wrong.append(f"has values in {name} of parameter {index} that are infinite or NaN")
     return wrong
 

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 EXIT_RUN_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: a checkpoint was saved, run again to continue
 EXIT_KEYBOARD = 130  # as a shell reports Ctrl-C
@@ -44,12 +43,8 @@ class StopSignal:
         the others as soon as the first process is gone. Only a main thread can listen; in any
         other thread nothing changes.
         """
-        before = _install(SIGNALS, self._note)
-        try:
+        with _handled(self._note, ignored_after=lambda: self.requested):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, signal.SIG_IGN if self.requested else handler)
 
     def exit_at_once(self) -> None:
         """Exit when a signal arrives, or if one has arrived: there is nothing left to save.
@@ -61,8 +56,7 @@ class StopSignal:
         if self.requested:
             raise SystemExit(EXIT_RUN_AGAIN)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        del frame
+    def _note(self, number: int, _: FrameType | None) -> None:
         self.received = signal.Signals(number).name  # no logging: it may meet its own locks here
         if self._at_once:
             raise SystemExit(EXIT_RUN_AGAIN)
@@ -72,19 +66,14 @@ class StopSignal:
 def passed_on_to_children() -> Iterator[None]:
     """Forward both signals to child processes."""
 
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        del frame
+    def pass_on(number: int, _: FrameType | None) -> None:
         for child in multiprocessing.active_children():
             if child.pid is not None:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(child.pid, number)
 
-    before = _install(SIGNALS, pass_on)
-    try:
+    with _handled(pass_on):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def leave_signals_to_the_run(worker: int = 0) -> None:
@@ -123,36 +112,30 @@ def run_step(
         folder: Folder in which it runs; None for that of this process.
 
     Returns:
-        Its exit code: 75 if a signal stopped it after a checkpoint, 128 and more where a signal
-        has ended it, as a shell reports it.
+        Its exit code, as a shell reports it: 128 and more where a signal has ended it.
     """
-    process: subprocess.Popen[bytes] | None = None
-    early: list[int] = []  # signals that came before there was a process
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        del frame
-        if process is None:
-            early.append(number)
-        else:
-            process.send_signal(number)
-
-    before = {one: signal.signal(one, pass_on) for one in SIGNALS}
-    try:
+    waiting: list[int] = []  # signals that came before there was a process
+    receive = waiting.append
+    with _handled(lambda number, _: receive(number)):
         process = subprocess.Popen(command, env=os.environ | (environment or {}), cwd=folder)
-        for number in early:
-            process.send_signal(number)
+        receive = process.send_signal
+        for number in waiting:
+            receive(number)
         while True:
-            try:
+            with contextlib.suppress(KeyboardInterrupt):  # the step has it too
                 code = process.wait()
                 return code if code >= 0 else 128 - code
-            except KeyboardInterrupt:  # the step has it too
-                continue
+
+
+@contextlib.contextmanager
+def _handled(
+    handler: _Handler, *, ignored_after: Callable[[], bool] = lambda: False
+) -> Iterator[None]:
+    """Handle both signals in the block; outside a main thread nothing changes."""
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, handler) for number in SIGNALS} if main else {}
+    try:
+        yield
     finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
-
-
-def _install(numbers: Sequence[signal.Signals], handler: _Handler) -> dict[signal.Signals, Any]:
-    if threading.current_thread() is not threading.main_thread():
-        return {}
-    return {number: signal.signal(number, handler) for number in numbers}
+        for number, old in before.items():
+            signal.signal(number, signal.SIG_IGN if ignored_after() else old)

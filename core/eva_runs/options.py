@@ -1,18 +1,16 @@
-"""Types for the options of `argparse`: numbers within limits, refused with one sentence.
+"""Options that several commands share, and types of numbers within limits for `argparse`.
 
     parser.add_argument("--workers", type=integer(0, 512))     # 0 to 512
     parser.add_argument("--port", type=integer(least=1))       # from 1, without an upper limit
     parser.add_argument("--tolerance", type=number(0))         # finite, from 0
     parser.add_argument("--score", type=probability)           # in [0, 1]
 
-    add_download_option(parser)                                # --no-download
-    add_check_options(parser, "images", skip="...")            # those of every check of data
-
-A value outside ends the program as `argparse` does, with `argument --workers: must be at least 0,
-got -1`; what is not a number at all with `must be an integer, got many`.
+A value outside ends the program as `argparse` does.
 """
 
 import argparse
+import contextlib
+import importlib.util
 import math
 import os
 from collections.abc import Callable
@@ -21,68 +19,39 @@ from typing import Any, TypeVar
 
 N = TypeVar("N", int, float)
 NO_DOWNLOAD = "EVA_NO_DOWNLOAD"  # read by eva_backbone.checkpoints, also in processes started later
+ENDINGS = {"torch-export": ".pt2", "onnx": ".onnx"}  # of files that `eva_runs.exported` writes
+DATA = ".data"  # end of the file beside an ONNX file of more than 1.5 GiB, which holds its weights
 
 
 def integer(least: int | None = None, most: int | None = None) -> Callable[[str], int]:
-    """Make the type of an option that is an integer within limits.
-
-    Args:
-        least: Smallest value; None for no limit.
-        most: Largest value; None for no limit.
-
-    Returns:
-        A function for `type` of `argparse`.
-    """
-
-    def parse(text: str) -> int:
-        value = _number(int, text, "an integer")
-        _check_limits(value, text, least, most)
-        return value
-
-    return parse
+    """Make the `type` of an option that is an integer within limits."""
+    return lambda text: _within(_number(int, text, "an integer"), least, most)
 
 
 def number(least: float | None = None, most: float | None = None) -> Callable[[str], float]:
-    """Make the type of an option that is a finite number within limits.
-
-    Args:
-        least: Smallest value; None for no limit.
-        most: Largest value; None for no limit.
-
-    Returns:
-        A function for `type` of `argparse`.
-    """
-
-    def parse(text: str) -> float:
-        value = _number(float, text, "a number")
-        if not math.isfinite(value):
-            raise argparse.ArgumentTypeError(f"must be a finite number, got {text}")
-        _check_limits(value, text, least, most)
-        return value
-
-    return parse
+    """Make the `type` of an option that is a finite number within limits."""
+    return lambda text: _within(_number(float, text, "a finite number"), least, most)
 
 
 def probability(text: str) -> float:
     """Parse a number in [0, 1]; for `type` of `argparse`."""
-    value = _number(float, text, "a number")
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"must be in [0, 1], got {text}")
-    return value
+    return _within(_number(float, text, "a finite number"), 0, 1)
 
 
-def _number(kind: Callable[[str], N], text: str, name: str) -> N:
-    try:
-        return kind(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be {name}, got {text}") from None
+def _number(kind: type[N], text: str, name: str) -> N:
+    with contextlib.suppress(ValueError, OverflowError):
+        value = kind(text)
+        if math.isfinite(value):
+            return value
+    raise argparse.ArgumentTypeError(f"must be {name}, got {text}")
 
 
-def _check_limits(value: float, text: str, least: float | None, most: float | None) -> None:
+def _within(value: N, least: float | None, most: float | None) -> N:
     if least is not None and value < least:
-        raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
+        raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
     if most is not None and value > most:
-        raise argparse.ArgumentTypeError(f"must be at most {most}, got {text}")
+        raise argparse.ArgumentTypeError(f"must be at most {most}, got {value}")
+    return value
 
 
 class _SetNoDownload(argparse.Action):
@@ -132,10 +101,19 @@ def add_check_options(
     add("--report", type=Path, metavar="JSON", help=f"also write {report}")
     add("--overwrite", action="store_true", help="replace earlier outputs")
     add("--skip-decode", action="store_true", help=skip)
-    add(
-        "--workers",
-        type=integer(1),
-        default=os.cpu_count() or 1,
-        metavar="N",
-        help=f"processes that decode {what} (default %(default)s)",
-    )
+    add("--workers", type=integer(1), default=os.cpu_count() or 1, metavar="N",
+        help=f"processes that decode {what} (default %(default)s)")  # fmt: skip
+
+
+def require_form(form: str) -> None:
+    """Refuse a format, a key of `ENDINGS`, whose packages are not installed.
+
+    Args:
+        form: The format.
+
+    Raises:
+        ModuleNotFoundError: If a package is missing.
+    """
+    for name in ("onnx", "onnxscript", "onnxruntime") if form == "onnx" else ():
+        if importlib.util.find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)

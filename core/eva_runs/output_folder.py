@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from eva_data.files import explained, make_folder, remove_unfinished
@@ -18,6 +19,7 @@ from eva_runs.record import STARTS, Kind, record_start
 logger = logging.getLogger(__name__)
 
 LOCK = ".lock"
+ANOTHER = "a signal to another process"
 _TRIES = 5  # not for ever: some disks number a file otherwise each time
 _HELD = (errno.EACCES, errno.EAGAIN)
 
@@ -91,21 +93,15 @@ def locked(folder: Path) -> Iterator[None]:
     """
     descriptor = _lock(folder)
     for _ in range(_TRIES):
-        if _is_there(descriptor, folder / LOCK):
-            break
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(descriptor), (folder / LOCK).stat()):
+                break
         os.close(descriptor)  # a run that was refused has just removed it
         descriptor = _lock(folder)
     try:
         yield
     finally:
         os.close(descriptor)
-
-
-def _is_there(descriptor: int, file: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), file.stat())
-    except OSError:
-        return False
 
 
 def _lock(folder: Path) -> int:
@@ -141,25 +137,14 @@ def _lock(folder: Path) -> int:
 _REFUSALS = (ValueError, OSError, ImportError)
 
 
-def is_refusal(error: BaseException) -> bool:
-    """Return whether an error refuses a run that has not begun, and is not one of the code.
-
-    It is a ValueError, an OSError or an ImportError that no error of another kind caused.
-
-    Args:
-        error: The error.
-    """
-    return isinstance(error, _REFUSALS) and isinstance(error.__cause__, (*_REFUSALS, type(None)))
-
-
 @contextlib.contextmanager
 def clean_if_refused(
     folder: Path, traces: Collection[str], *, begun: Callable[[], bool]
 ) -> Iterator[None]:
     """Remove what a run that is refused has made in its folder; what was there before stays.
 
-    Of an error that is not a refusal, see `is_refusal`, the log with its traceback stays: it is of
-    the code, the user's too.
+    A refusal is a ValueError, an OSError or an ImportError that no error of another kind caused. Of
+    any other, which is of the code, the user's too, the log with its traceback stays.
 
     Args:
         folder: The output folder of a run, which need not be there.
@@ -171,17 +156,20 @@ def clean_if_refused(
     """
     # Path's raises where a folder above may not be read, which `locked` says in a sentence
     made = [path for path in (folder, *folder.parents) if not os.path.exists(path)]  # noqa: PTH110
-    before: set[Path] | None
+    before: set[Path] | None = set()
     try:
         before = _matching(folder, traces)
-    except OSError as error:  # of another kind: what is there is not known, and stays
-        before = set() if isinstance(error, FileNotFoundError) else None
+    except FileNotFoundError:
+        pass
+    except OSError:  # what is there is not known, and stays
+        before = None
     try:
         yield
     except FolderInUseError:  # what is there is another run's
         raise
     except _REFUSALS as error:
-        if is_refusal(error) and before is not None and folder.is_dir() and not begun():
+        refused = isinstance(error.__cause__, (*_REFUSALS, type(None)))
+        if refused and before is not None and folder.is_dir() and not begun():
             with contextlib.suppress(ValueError, OSError), locked(folder):
                 for path in _matching(folder, [LOCK, *traces]) - before:
                     entire = path.is_dir() and not path.is_symlink()
@@ -195,3 +183,68 @@ def clean_if_refused(
 def _matching(folder: Path, patterns: Collection[str]) -> set[Path]:
     names = os.listdir(folder)  # noqa: PTH208 (links that lead nowhere too)
     return {folder / one for one in names if any(fnmatch.fnmatchcase(one, of) for of in patterns)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSentences:
+    """The sentences of a trainer, which differ in its words alone.
+
+    Attributes:
+        unit: What it counts: "step" or "iteration".
+        resume: Option by which a run is continued.
+        output: Option or setting that names the folder.
+    """
+
+    unit: str
+    resume: str
+    output: str
+
+    def resumed(self, done: int, total: int, checkpoint: Path) -> str:
+        """Say after how many steps a run continues, as the last of its opening lines."""
+        return f"resume   after {self.unit} {done:,} of {total:,} ({checkpoint.name})"
+
+    def nothing_to_resume(self, folder: Path) -> str:
+        """Say that a run that was to be continued begins."""
+        return f"{folder} has no checkpoint to continue from: the run begins at {self.unit} 1"
+
+    def finished(self, folder: Path, total: int) -> str:
+        """Say that there is nothing left to train."""
+        return f"{folder} has a finished run: all of its {total:,} {self.unit}s are done"
+
+    def used(self, folder: Path, *, checkpoint: str = "") -> str:
+        """Refuse a folder that has a run, with the name of its newest checkpoint if it is known."""
+        reached = f" that reached {checkpoint}" if checkpoint else " already"
+        return (
+            f"{folder} has a run{reached}: continue it with {self.resume}, or choose another "
+            f"{self.output}"
+        )
+
+    def saved(self, checkpoint: str, *, done: int | None = None) -> str:
+        """Say what of a run is saved, and how to go on.
+
+        Args:
+            checkpoint: Name of its newest checkpoint; empty without one.
+            done: Steps that are done in it, where that is known.
+        """
+        if not checkpoint:
+            begins = f"the same command with {self.resume} begins at {self.unit} 1"
+            return f"nothing is saved, and {begins}"
+        name = f"{self.unit} {done:,} is saved ({checkpoint})" if done else f"{checkpoint} is saved"
+        return f"{name}, and the same command with {self.resume} continues after it"
+
+    def stopped(self, by: str | None, saved: str) -> str:
+        """Say what is saved of a run that a signal stopped; None for one to another process."""
+        return f"stopped by {by or ANOTHER}: {saved}"
+
+    def not_finite(self, what: str, at: int, found: str) -> str:
+        """Say that a run ends because of a number.
+
+        Args:
+            what: The number: "The loss".
+            at: The step in progress, from 1.
+            found: Where to look.
+        """
+        return (
+            f"{what} became infinite or NaN at {self.unit} {at:,}, and all processes stop before "
+            f"the optimizer's step: look at the learning rate, and at {found}"
+        )

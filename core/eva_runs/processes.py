@@ -69,28 +69,23 @@ def raise_together(error: Exception | None) -> None:
         OtherProcessError: On all others, if there is an error.
     """
     messages = gather(None if error is None else f"{type(error).__name__}: {error}")
-    failed = [number for number, message in enumerate(messages) if message is not None]
-    if not failed:
+    if not any(messages):
         return
     own = rank()
-    first = messages.index(messages[own]) if error is not None else failed[0]
+    first = messages.index(messages[own] or next(filter(None, messages)))
     if error is not None and first == own:
         raise error
     raise OtherProcessError(f"process {first} failed: {messages[first]}") from error
 
 
 def together(work: Callable[[], Result]) -> Result:
-    """Do something on all processes; if it fails on one, all raise.
+    """Do something on all processes; if it fails on one, all raise, see `raise_together`.
 
     Args:
         work: Called on all; it must not wait for other processes, unless it fails on all alike.
 
     Returns:
         What `work` returned here.
-
-    Raises:
-        Exception: As for `raise_together`.
-        OtherProcessError: As for `raise_together`.
     """
     failure: Exception | None = None
     try:
@@ -102,18 +97,7 @@ def together(work: Callable[[], Result]) -> Result:
 
 
 def on_main(work: Callable[[], Result]) -> Result:
-    """Do something on the main process; all processes return its result, or fail with it.
-
-    Args:
-        work: Called on the main process only; its result is a small object.
-
-    Returns:
-        What `work` returned on the main process.
-
-    Raises:
-        Exception: As for `raise_together`.
-        OtherProcessError: As for `raise_together`.
-    """
+    """Do something on the main process; all return its small result, or fail with it."""
     result: Result = gather(together(lambda: work() if is_main() else None))[0]
     return result
 

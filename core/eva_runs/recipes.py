@@ -16,15 +16,6 @@ from pathlib import Path
 
 from eva_data.files import home_expanded
 
-TASKS = (
-    "detection",
-    "mmdetection",
-    "segmentation",
-    "classification",
-    "pretrain",
-    "video",
-    "clip",
-)
 PARENT_FOLDERS = ("_base_", "common")  # files that recipes inherit from, no recipes themselves
 SUFFIXES = (".py", ".toml", ".yaml")
 WEIGHTS = (".pt", ".pth", ".safetensors")
@@ -37,14 +28,13 @@ START_WEIGHTS = {  # task -> option of its training that takes the weights to be
     "video": "model.init_checkpoint=WEIGHTS",
     "clip": "model.init_checkpoint=WEIGHTS",
 }
+TASKS = tuple(START_WEIGHTS)
 _unfinished: ContextVar[bool] = ContextVar("_unfinished", default=False)
 _PACKAGES = Path(__file__).resolve().parents[1]  # site-packages, or core/ of a checkout
 _SHOWN = 8  # names in a message
-_PARTS = frozenset(  # folders of a data set's parts, which do not name it
-    (
-        *("annotations", "images", "imgs", "labels", "maps", "masks", "data", "dataset", "coco"),
-        *("yolo", "voc", "train", "training", "val", "valid", "validation", "test"),
-    )
+_PARTS = (  # folders of a dataset's parts, which do not name it
+    *("annotations", "images", "imgs", "labels", "maps", "masks", "data", "dataset", "coco"),
+    *("yolo", "voc", "train", "training", "val", "valid", "validation", "test"),
 )
 
 
@@ -68,10 +58,7 @@ class Recipe:
 
 
 def recipe_folder(task: str) -> Path:
-    """Return the folder with the recipes of a task; a task without recipes has none.
-
-    Args:
-        task: One of `TASKS`.
+    """Return the folder with the recipes of a task, one of `TASKS`.
 
     Raises:
         ValueError: If there is no such task.
@@ -84,31 +71,14 @@ def recipe_folder(task: str) -> Path:
 
 
 def list_recipes(task: str) -> tuple[Recipe, ...]:
-    """List the recipes of a task, without the files that they only inherit from.
-
-    Args:
-        task: One of `TASKS`.
-
-    Returns:
-        Recipes in Python, sorted by name.
-
-    Raises:
-        ValueError: If there is no such task.
-    """
+    """List the recipes of a task in Python by name, without files that they only inherit from."""
     return tuple(_described(recipe_folder(task), name) for name in _names(task, (".py",)))
 
 
 def list_data_files(task: str) -> tuple[Recipe, ...]:
     """List what lies beside the recipes of a task as data: manifests in TOML, configs in YAML.
 
-    Args:
-        task: One of `TASKS`.
-
-    Returns:
-        Files whose names keep their suffix, sorted by name.
-
-    Raises:
-        ValueError: If there is no such task.
+    Their names keep their suffix.
     """
     return tuple(_described(recipe_folder(task), name) for name in _names(task, SUFFIXES[1:]))
 
@@ -146,10 +116,8 @@ def find_recipe(task: str, name: str | os.PathLike[str]) -> Path:
     if len(same) == 1:
         return folder / same[0]
     if same:
-        raise ValueError(
-            f"{len(same)} recipes of {task} are called {text!r}; name one by its path: "
-            f"{', '.join(_plain(one) for one in same)}"
-        )
+        names = ", ".join(map(_plain, same))
+        raise ValueError(f"several recipes of {task} are called {text!r}; name one of {names}")
     if os.fspath(name) and (given.is_dir() or _recipes_with(task, text)):
         raise NoRecipeError(_weights_in_its_place(task, text, given))
     close = _close(text, [_plain(one) for one in known])
@@ -161,13 +129,7 @@ def find_recipe(task: str, name: str | os.PathLike[str]) -> Path:
 
 @contextlib.contextmanager
 def unfinished() -> Iterator[None]:
-    """Read a recipe whose command line may still give what one of its values needs.
-
-    The config is made again with the command line's values.
-
-    Yields:
-        Nothing.
-    """
+    """Read a recipe whose values are not final: the command line may still give one it needs."""
     token = _unfinished.set(True)
     try:
         yield
@@ -194,12 +156,10 @@ def _weights_in_its_place(task: str, name: str, place: Path) -> str:
 
 def _recipes_with(task: str, weights: str) -> list[str]:
     """List the recipes that name weights, by a name with or without its suffix."""
-    stem = (
-        weights.removesuffix(Path(weights).suffix) if Path(weights).suffix in WEIGHTS else weights
-    )
-    named = re.compile(rf"""["']{re.escape(stem)}({"|".join(map(re.escape, WEIGHTS))})["']""")
-    folder = recipe_folder(task)
-    names = _names(task, (".py",))
+    endings = "|".join(map(re.escape, WEIGHTS))
+    stem = re.escape(re.sub(f"({endings})$", "", weights))
+    named = re.compile(rf"""["']{stem}({endings})["']""")
+    folder, names = recipe_folder(task), _names(task, (".py",))
     return [one for one in names if named.search((folder / one).read_text(encoding="utf-8"))]
 
 

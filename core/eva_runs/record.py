@@ -1,45 +1,42 @@
-"""The record of a run: every start with its time, command and commit; facts for its page."""
+"""The record of a run: its starts with time, command and commit; facts for its page."""
 
 import contextlib
 import json
 import logging
 import math
 import os
+import platform
 import re
 import shlex
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from datetime import datetime
+from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from eva_data.files import explained, require_regular_file
-from eva_runs.machine import hardware, process_began, software, toolkit
+from eva_runs.extras import TOOLKIT
 
 logger = logging.getLogger(__name__)
 
 STARTS = "starts.jsonl"
 _IN_ADDRESS = re.compile(r"(?<=://)[^\s/?#\"'<>]*@")
+_GIT_SECONDS = 10
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}\b")  # of the hub
 Kind = Literal["training", "evaluation"]
 
 
-class Start(NamedTuple):
-    """A start of a run or evaluation.
+class _Start(NamedTuple):
+    """A start of a run or evaluation."""
 
-    Attributes:
-        began: Time in seconds, as `time.time` has it.
-        command: Command as it was called.
-        toolkit: Version and commit.
-        heard: Time at which the start before it was last heard of; None for the first one.
-    """
-
-    began: float
+    began: float  # seconds, as of `time.time`
     command: str
     toolkit: str
-    heard: float | None
+    heard: float | None  # when the start before it was last heard of
 
 
 def record_start(folder: Path, kind: Kind, *, log: str = "log.txt", continues: bool = True) -> None:
@@ -58,17 +55,19 @@ def record_start(folder: Path, kind: Kind, *, log: str = "log.txt", continues: b
     Raises:
         UnwritableError: If it cannot be written.
     """
-    now = time.time()
-    line: dict[str, Any] = {"kind": kind, "began": now, "command": called()}
-    line["toolkit"] = _known(toolkit)
-    line["continues"] = continues
-    line["heard"] = _last_heard(folder, log, process_began(now))
-    file = folder / STARTS
+    now, file = time.time(), folder / STARTS
+    line = {
+        "kind": kind,
+        "began": now,
+        "command": called(),
+        "toolkit": _known(toolkit),
+        "continues": continues,
+        "heard": _last_heard(folder, log, process_began(now)),
+    }
     with explained(file), file.open("ab+") as lines:
         if lines.tell():
             lines.seek(-1, os.SEEK_END)
-            if lines.read(1) != b"\n":  # a process was killed while it wrote
-                lines.write(b"\n")
+            lines.write(b"" if lines.read(1) == b"\n" else b"\n")  # was killed while it wrote
         lines.write(json.dumps(line).encode() + b"\n")
 
 
@@ -93,26 +92,12 @@ def facts(
         ("command", lambda: starts[-1].command if starts else called()),
         ("toolkit", lambda: _toolkits(starts)),
         ("seed", lambda: "none" if seed is None else str(seed)),
-        ("duration", lambda: _durations(starts, kind)),
+        ("duration", lambda: _durations(starts, kind) if starts else ""),
         ("hardware", lambda: hardware(device)),
         ("software", software),
         ("processes", lambda: f"{processes} on {device}"),
     ]
     return [(name, value) for name, make in named if (value := _known(make))]
-
-
-def duration(folder: Path, kind: Kind) -> float:
-    """Return the seconds that a run has taken until now.
-
-    Args:
-        folder: Output folder, with `starts.jsonl`.
-        kind: "training" for the sum over its starts, without the time between them; "evaluation"
-            for the last one.
-
-    Returns:
-        Seconds; 0 if no start is known.
-    """
-    return _seconds(_starts(folder, kind), kind)
 
 
 def was_trained_in(folder: Path) -> bool:
@@ -151,14 +136,14 @@ def duration_text(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def _starts(folder: Path, kind: Kind) -> list[Start]:
+def _starts(folder: Path, kind: Kind) -> list[_Start]:
     """Read the starts of a kind since it began; lines that are not complete are passed over."""
     try:
         require_regular_file(folder / STARTS)
         content = (folder / STARTS).read_bytes()
     except OSError:
         return []
-    found: list[Start] = []
+    found: list[_Start] = []
     for line in content.splitlines():
         try:
             fields = json.loads(line)
@@ -169,7 +154,7 @@ def _starts(folder: Path, kind: Kind) -> list[Start]:
             texts = str(fields.get("command", "")), str(fields.get("toolkit", ""))
             if fields.get("continues") is False:
                 found.clear()
-            found.append(Start(float(fields["began"]), *texts, float(heard) if known else None))
+            found.append(_Start(float(fields["began"]), *texts, float(heard) if known else None))
         except (ArithmeticError, ValueError, TypeError, KeyError, RecursionError):
             logger.debug("a line of %s cannot be read", folder / STARTS)
     return found
@@ -186,18 +171,16 @@ def _last_heard(folder: Path, log: str, before: float) -> float | None:
     return times.get(log, max(times.values(), default=None))
 
 
-def _seconds(starts: list[Start], kind: Kind) -> float:
+def _seconds(starts: list[_Start], kind: Kind) -> float:
+    """Sum up the starts of a training, without the time between them; take the last evaluation."""
     counted = starts if kind == "training" else starts[-1:]
-    ends = [_end(one, after) for one, after in pairwise(counted)]
-    ends += [time.time()] if counted else []
-    return sum(max(0.0, end - one.began) for one, end in zip(counted, ends, strict=True))
+    ends = [one.began if after.heard is None else min(after.heard, after.began)
+            for one, after in pairwise(counted)]  # fmt: skip
+    ends += [time.time()]
+    return sum(max(0.0, end - one.began) for one, end in zip(counted, ends, strict=False))
 
 
-def _end(one: Start, after: Start) -> float:
-    return one.began if after.heard is None else min(after.heard, after.began)
-
-
-def _dates(starts: list[Start]) -> str:
+def _dates(starts: list[_Start]) -> str:
     end = datetime.now().astimezone()
     began = datetime.fromtimestamp(starts[0].began).astimezone() if starts else end
     zone = f"UTC{end:%z}"[:6] + ":" + f"{end:%z}"[3:5]
@@ -207,17 +190,13 @@ def _dates(starts: list[Start]) -> str:
     return f"{began:%Y-%m-%d %H:%M} to {until} ({zone})"
 
 
-def _toolkits(starts: list[Start]) -> str:
-    now = starts[-1].toolkit if starts else toolkit()
-    first = starts[0].toolkit if starts else now
-    return now if first == now else f"{now}; begun with {first}"
+def _toolkits(starts: list[_Start]) -> str:
+    names = [one.toolkit for one in starts] or [toolkit()]
+    return names[-1] if names[0] == names[-1] else f"{names[-1]}; begun with {names[0]}"
 
 
-def _durations(starts: list[Start], kind: Kind) -> str:
-    if not starts:
-        return ""
-    text = duration_text(_seconds(starts, kind))
-    times = len(starts)
+def _durations(starts: list[_Start], kind: Kind) -> str:
+    text, times = duration_text(_seconds(starts, kind)), len(starts)
     return f"{text}, in {times} starts" if kind == "training" and times > 1 else text
 
 
@@ -227,4 +206,116 @@ def _known(make: Callable[[], str]) -> str:
         return make()
     except Exception:
         logger.debug("a fact is not known", exc_info=True)
+        return ""
+
+
+def toolkit() -> str:
+    """Name the version, and where the package lies in a checkout also the commit."""
+    version = ""
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        version = metadata.version(TOOLKIT)
+    return ", ".join(filter(None, (version, commit(Path(__file__).resolve().parents[2]))))
+
+
+def commit(root: Path) -> str:
+    """Name the commit of a checkout.
+
+    Args:
+        root: Folder that has `.git`.
+
+    Returns:
+        Such as "commit 0123456789ab, modified"; empty for a folder that is not a checkout.
+    """
+    if not (root / ".git").exists():
+        return ""
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+    environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}
+    with contextlib.suppress(OSError, subprocess.SubprocessError):  # no git, another user's files
+        digest, dash, _ = subprocess.check_output(
+            [*command, "--exclude=*"], text=True, stderr=subprocess.DEVNULL,
+            timeout=_GIT_SECONDS, env=environment,
+        ).strip().partition("-")  # fmt: skip
+        return f"commit {digest}{', modified' if dash else ''}"
+    return ""
+
+
+def hardware(device: str) -> str:
+    """Name what computes: GPUs where they do, processor, cores that may be used, memory.
+
+    Args:
+        device: "cpu", "cuda" or "cuda:1".
+    """
+    cores, memory = _usable_cores(), _usable_memory()
+    parts = [*_gpus(device), f"{_processor()}, {cores} core{'s' if cores != 1 else ''}"]
+    if memory:
+        parts.append(f"{memory / 2**30:.0f} GiB of memory")
+    return ", ".join(parts)
+
+
+def software() -> str:
+    """Name the versions of Python and torch, without an import of torch."""
+    torch = sys.modules.get("torch")
+    version = torch.__version__ if torch else metadata.version("torch")
+    return f"Python {platform.python_version()}, torch {version}, {platform.system()}"
+
+
+def _usable_cores() -> int:
+    """Count the cores that this process may use, by its affinity and its control group."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except (AttributeError, OSError):  # not on every system
+        cores = os.cpu_count() or 1
+    quota, _, period = _first_line("/sys/fs/cgroup/cpu.max").partition(" ")
+    if quota.isdigit() and period.isdigit() and int(period):
+        cores = min(cores, max(1, round(int(quota) / int(period))))
+    return cores
+
+
+def _usable_memory() -> int:
+    """Count the bytes of memory of the machine, or of the control group; 0 if it is not known."""
+    memory = 0
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = _first_line("/sys/fs/cgroup/memory.max")
+    return min(memory, int(limit)) if limit.isdigit() and memory else memory
+
+
+def process_began(now: float) -> float:
+    """Return the time at which this process began; `now` where that cannot be known.
+
+    Args:
+        now: The time, in seconds as `time.time` has it.
+    """
+    try:
+        uptime = float(_first_line("/proc/uptime").split()[0])
+        fields = _first_line("/proc/self/stat").rpartition(")")[2].split()
+        return now - (uptime - int(fields[19]) / os.sysconf("SC_CLK_TCK"))
+    except (AttributeError, IndexError, OSError, ValueError):
+        return now
+
+
+def _gpus(device: str) -> list[str]:
+    torch = sys.modules.get("torch")
+    if torch is None or not device.startswith("cuda"):
+        return []
+    with contextlib.suppress(Exception):  # a driver of another version, for example
+        _, _, number = device.partition(":")
+        numbers = [int(number)] if number else range(torch.cuda.device_count())
+        names = [torch.cuda.get_device_name(number) for number in numbers]
+        return [f"{names.count(name)} x {name}" for name in dict.fromkeys(names)]
+    return []
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError), Path("/proc/cpuinfo").open(errors="replace") as lines:
+        for line in lines:
+            if line.startswith("model name"):
+                return " ".join(line.partition(":")[2].split())
+    return platform.processor() or platform.machine() or "processor of unknown kind"
+
+
+def _first_line(file: str) -> str:
+    try:
+        return Path(file).read_text().partition("\n")[0].strip()
+    except (OSError, ValueError):
         return ""

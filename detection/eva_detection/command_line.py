@@ -33,10 +33,16 @@ from eva_data.files import (
 from eva_data.inputs import Job, Plan, plan_jobs, written_name
 from eva_detection.training.output_folder import check_unused, last_checkpoint
 from eva_report.demos import refuse, run_demo
-from eva_runs.commands import ended, program_name
+from eva_runs.commands import program_name
 from eva_runs.errors import ending
-from eva_runs.exported import ENDINGS, require_form
-from eva_runs.options import add_download_option, integer, number, probability
+from eva_runs.options import (
+    ENDINGS,
+    add_download_option,
+    integer,
+    number,
+    probability,
+    require_form,
+)
 from eva_runs.recipes import WEIGHTS, find_recipe, name_on_own_data
 
 logger = logging.getLogger(__name__)
@@ -423,7 +429,7 @@ def export(arguments: Sequence[str] | None = None) -> None:
     try:
         found = export_from_config(args)
     except (OSError, ValueError) as error:
-        raise ended(f"{parser.prog}: error: {error}", 1) from error
+        parser.exit(1, f"{parser.prog}: error: {error}\n")
     for name, difference in found.items():
         logger.info("%s differs from the model by at most %.2g", name, difference)
     logger.info("wrote %s, %.1f MiB", args.output, args.output.stat().st_size / 2**20)

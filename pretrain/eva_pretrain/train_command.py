@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_engine.commands import training as command_line
 from eva_pretrain.config import PretrainConfig, TokenizerConfig
-from eva_runs.required_data import require_data
+from eva_runs.commands import require_data
 
 if TYPE_CHECKING:
     import torch

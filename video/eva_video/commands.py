@@ -29,8 +29,8 @@ from eva_engine.commands.options import (
 )
 from eva_engine.config import LARGEST_SEED
 from eva_report.demos import refuse, run_demo
+from eva_runs.commands import require_data
 from eva_runs.options import integer, number, probability
-from eva_runs.required_data import require_data
 from eva_video.config import (
     MOST_FRAMES,
     PREDICTIONS,

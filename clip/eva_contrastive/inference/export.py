@@ -27,7 +27,8 @@ from eva_contrastive.model.open_clip_files import find_preparation
 from eva_data.files import replacing_folder, write_text
 from eva_engine.distributed import choose_device
 from eva_runs.commands import say
-from eva_runs.exported import ENDINGS, demand_close, differences, open_program, quiet, write_program
+from eva_runs.exported import demand_close, differences, open_program, quiet, write_program
+from eva_runs.options import ENDINGS
 
 logger = logging.getLogger(__name__)
 

@@ -30,7 +30,8 @@ from eva_detection.config.settings import load_recipe
 from eva_detection.inference.predictor import ImageLike, Predictor
 from eva_detection.model.backbone import EVAViTDet
 from eva_detection.model.weights import load_initial_weights
-from eva_runs.exported import DATA, demand_close, differences, open_program, quiet, write_program
+from eva_runs.exported import demand_close, differences, open_program, quiet, write_program
+from eva_runs.options import DATA
 
 logger = logging.getLogger(__name__)
 

@@ -38,7 +38,7 @@ from eva_report.terminal import (
     closing_lines,
     opening_lines,
 )
-from eva_runs.commands import UnwritableOutputError, say
+from eva_runs.commands import say
 from eva_runs.recipes import recipe_folder
 
 logger = logging.getLogger(__name__)
@@ -204,8 +204,5 @@ def close(test_set: TestSet, *, trains: bool, began: float | None, recipe: str) 
     )
     for line in lines:
         logger.info(line)
-    try:
-        for line in lines:
-            say(line)
-    except UnwritableOutputError as error:  # the results are in files
-        logger.warning("%s", error)
+    for line in lines:
+        say(line)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from eva_data.files import require_regular_file
-from eva_runs.messages import RunSentences
+from eva_runs.output_folder import RunSentences
 
 logger = logging.getLogger(__name__)
 
