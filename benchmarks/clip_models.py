@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from eva_contrastive.model.eva_clip import EvaClip, TextTower, VisionTower
 from eva_engine.config import OptimizerConfig
-from eva_engine.data.order import to_device
 from eva_engine.distributed import DTYPES
+from eva_runs.data_order import to_device
 
 STOCK, PATCH, LENGTH = "EVA01-g-14", 14, 77
 SLICE_SIZES: dict[str, Any] = {}  # of the peer, where it is not the stock model

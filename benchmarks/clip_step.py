@@ -54,10 +54,10 @@ from eva_contrastive.model.eva_clip import EvaClip
 from eva_contrastive.step import ContrastiveStep, build_loss, parameter_groups
 from eva_engine import distributed
 from eva_engine.config import RunConfig
-from eva_engine.data.order import Batch, to_device
 from eva_engine.steps.engine import TrainingEngine
 from eva_engine.steps.flops import image_input, peak_flops, training_flops
 from eva_engine.steps.micro_batches import MicroBatches, forward_and_backward
+from eva_runs.data_order import Batch, to_device
 
 SEED, TOLERANCE = 0, 1e-4
 PUBLISHED = {"A100": 69.9, "H100": 116.9}  # pairs/s of a GPU: NeMo, ViT-g/14

@@ -32,7 +32,6 @@ from torch import Tensor, nn
 
 from eva_engine import distributed
 from eva_engine.config import OptimizerConfig, RunConfig
-from eva_engine.data.order import to_device
 from eva_engine.steps.engine import TrainingEngine
 from eva_engine.steps.flops import forward_flops, image_input, peak_flops
 from eva_engine.steps.parameter_groups import layer_decay_groups
@@ -44,6 +43,7 @@ from eva_pretrain.masked_image_modeling import (
     collate,
 )
 from eva_pretrain.teachers import ClipTeacher
+from eva_runs.data_order import to_device
 
 PATCH, EVA_DEPTH, EVA_MASKED, SEED = 14, 40, 105 / 256, 0
 PAPER_RATE = 3150 / 128  # images/s of one A100-40GB

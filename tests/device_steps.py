@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import default_collate
 
 from eva_backbone import SimpleFeaturePyramid, VisionTransformer
-from eva_engine.data.order import to_device
+from eva_runs.data_order import to_device
 
 ROOT = Path(__file__).parents[1]
 SIZES = {"embed_dim": 32, "depth": 2, "num_heads": 2, "mlp_dim": 48, "drop_path_rate": 0.4}
@@ -225,8 +225,8 @@ CLIPS = ("plain", "sigmoid", "patch dropout", "checkpoints", "half frozen", "two
 def contrastive(kind):
     """Contrastive training of two towers, with cached features too."""
     from eva_contrastive.step import ContrastiveStep, build_loss
-    from eva_engine.data.order import Batch
     from eva_engine.steps.micro_batches import MicroBatches
+    from eva_runs.data_order import Batch
 
     loss_fn = build_loss("sigmoid" if kind == "sigmoid" else "contrastive")
     options = {"patch_dropout": 0.5} if kind in ("patch dropout", "two micro-batches") else {}

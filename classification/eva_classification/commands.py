@@ -192,14 +192,14 @@ def _check_features(options: argparse.Namespace) -> None:
 
 def _prepare_features(options: argparse.Namespace, device: "torch.device") -> Extraction:
     from eva_classification.features import FeatureExtractor
-    from eva_engine.extraction import Pictures
+    from eva_engine.extraction import Images
 
     extractor = FeatureExtractor.from_options(options, device)
     pooled = options.kind == "pooled"
     side, width = extractor.image_size // extractor.vit.patch_size, extractor.vit.embed_dim
     return Extraction(
         extractor if pooled else extractor.patches,
-        Pictures(options.images, extractor.transform),
+        Images(options.images, extractor.transform),
         (width,) if pooled else (width, side, side),
         {
             "mean": extractor.mean,

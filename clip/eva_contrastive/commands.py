@@ -459,7 +459,7 @@ def _check_embeddings(options: argparse.Namespace) -> None:
 
 def _prepare_embeddings(options: argparse.Namespace, device: "torch.device") -> Extraction:
     from eva_contrastive.inference.features import ClipFeatures
-    from eva_engine.extraction import Pictures, Texts
+    from eva_engine.extraction import Images, Texts
 
     names = ("image_size", "mean", "std", "batch_size", "precision")
     clip = ClipFeatures.from_weights(
@@ -474,7 +474,7 @@ def _prepare_embeddings(options: argparse.Namespace, device: "torch.device") -> 
         samples: Samples = Texts(options.texts, clip.tokens)
         compute = partial(clip.token_features, normalize=unit_length)
     else:
-        samples = Pictures(options.images, clip.transform)
+        samples = Images(options.images, clip.transform)
         compute = partial(clip.images, normalize=unit_length)
         settings |= {"mean": clip.mean, "std": clip.std, "image_size": clip.image_size}
         settings["upright"] = True

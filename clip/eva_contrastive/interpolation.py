@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from eva_backbone.checkpoints.registry import resolve_source
+from eva_backbone.checkpoints.run_folders import complete_checkpoints
 from eva_contrastive.config import ContrastiveConfig
 from eva_contrastive.model.loading import read_clip_weights
 from eva_data.files import make_folder
 from eva_engine.checkpoints.files import WEIGHTS, read_config, save_weights
-from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
 from eva_report.terminal import SHOWN
 from eva_runs.commands import say
 
@@ -98,7 +98,7 @@ def write_interpolated(
     """
     if config.interpolation == 1:
         return None
-    newest = RunCheckpoints(config.run.output, keep=1).complete()[-1]
+    newest = complete_checkpoints(config.run.output)[-1]
     end = newest / WEIGHTS
     file = config.run.output / FOLDER / WEIGHTS
     make_folder(file.parent)

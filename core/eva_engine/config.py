@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD, VARIANTS, check_variant
-from eva_data.files import home_expanded
 from eva_runs.output_folder import RunSentences
 from eva_runs.recipes import is_unfinished
 
 SAYS = RunSentences(unit="step", resume="--run.resume", output="--run.output")
 MOST_WORKERS = 512  # of one training process; more is a typing error that would fill the machine
-LARGEST_IMAGE = 10_000  # side in pixels
 LARGEST_SEED = 2**32 - 1  # of torch, numpy and what is computed of it
+METRICS = "metrics.jsonl"  # log of a run
 Precision = Literal["fp32", "bf16", "fp16"]
 
 
@@ -22,10 +21,8 @@ class OptimizerConfig:
     """Optimizer with a warm-up and a half cosine, both per step.
 
     Attributes:
-        name: `adamw`; `lamb` for contrastive training with large batches, whose steps are relative
-            to the length of a matrix, or with `zero_stage=1` to that of the part of a parameter
-            group that a process keeps, as officially; or `lars` (with `zero_stage=0`) for linear
-            probes with large batches.
+        name: `adamw`; `lamb` for contrastive training with large batches; or `lars` (with
+            `zero_stage=0`) for linear probes with large batches.
         lr: Peak learning rate of the last layer group, for the complete batch; never scaled.
         min_lr: Learning rate that the cosine approaches.
         warmup_epochs: Epochs of linear warm-up from 0.
@@ -52,14 +49,16 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         one_of_its_choices(self)
         at_least(self, lr=0, min_lr=0, warmup_epochs=0, eps=0, weight_decay=0, clip_grad=0)
-        for name, rates in (("momentum", (self.momentum,)), ("betas", self.betas)):
-            require(all(0 <= rate < 1 for rate in rates), f"{name} must be in [0, 1), got {rates}")
+        check_probabilities(self, "layer_decay", "momentum")
+        require(
+            all(0 <= beta < 1 for beta in self.betas), f"betas must be in [0, 1), got {self.betas}"
+        )
         for name in ("betas", "eps") if self.name == "lars" else ("momentum",):
             value = getattr(self, name)
-            without = f"{name}={value} has no effect on name={self.name}"
-            require(value == getattr(OptimizerConfig, name), without)
-        layers = self.layer_decay
-        require(0 < layers <= 1, f"layer_decay must be in (0, 1], got {layers}")
+            require(
+                value == getattr(OptimizerConfig, name),
+                f"{name}={value} has no effect on name={self.name}",
+            )
         require(self.min_lr <= self.lr, f"min_lr {self.min_lr} is above lr {self.lr}")
 
 
@@ -99,7 +98,6 @@ class RunConfig:
             once, over all processes and over resumes; a validation of videos leaves out as many.
             Another error in a sample ends the run.
         tensorboard: Write TensorBoard files.
-        wandb_project: Project on Weights & Biases; empty sends nothing.
     """
 
     output: Path
@@ -123,28 +121,24 @@ class RunConfig:
     max_skipped: int = 10
     max_bad_samples: int = 100
     tensorboard: bool = True
-    wandb_project: str = ""
 
     def __post_init__(self) -> None:
-        # recipes may give a string
-        object.__setattr__(self, "output", home_expanded(self.output))
+        object.__setattr__(self, "output", Path(self.output))  # recipes may give a string
         one_of_its_choices(self)
         at_least(self, epochs=1, batch_size=1, accumulate=1, log_every=1, keep_checkpoints=1)
         at_least(self, workers=0, checkpoint_every=0, evaluate_every=0, seed=0)
         at_least(self, max_skipped=0, max_bad_samples=0)
-        most, skipped, decay = MOST_WORKERS, self.max_skipped, self.ema_decay
+        most, decay = MOST_WORKERS, self.ema_decay
         require(self.workers <= most, f"workers must be at most {most}, got {self.workers}")
         require(0 <= decay < 1, f"ema_decay must be in [0, 1), got {decay}")
         require(
-            self.nonfinite == "skip" or skipped == RunConfig.max_skipped,
-            f"max_skipped={skipped} has no effect with nonfinite=stop: set nonfinite=skip, or "
-            "leave it out",
+            self.nonfinite == "skip" or self.max_skipped == RunConfig.max_skipped,
+            f"max_skipped={self.max_skipped} has no effect with nonfinite=stop: set nonfinite=skip",
         )
         require(
             self.zero_stage == 1 or self.precision == "fp32",
-            f"zero_stage=0 needs precision=fp32, got {self.precision}: half precision keeps its "
-            "float32 weights in the ZeRO optimizer; set zero_stage=1 (with one process it is the "
-            "same)",
+            f"zero_stage=0 needs precision=fp32, got {self.precision}: set zero_stage=1, whose "
+            "optimizer keeps float32 weights",
         )
 
 
@@ -167,7 +161,6 @@ class VitConfig:
     init_checkpoint: str = ""
 
     def __post_init__(self) -> None:
-        check_image_size(self.image_size)
         check_variant(self.variant, image_size=self.image_size)
         one_of_its_choices(self)
 
@@ -190,11 +183,11 @@ class PixelConfig:
     std: tuple[float, float, float] = CLIP_STD
 
     def __post_init__(self) -> None:
-        mean, std = tuple(self.mean), tuple(self.std)
-        finite = len(mean) == 3 and all(map(math.isfinite, mean))
-        require(finite, f"mean must be three finite numbers, got {mean}")
-        positive = len(std) == 3 and all(math.isfinite(value) and value > 0 for value in std)
-        require(positive, f"std must be three finite numbers above 0, got {std}")
+        for name, least in (("mean", -math.inf), ("std", 0.0)):
+            values = tuple(getattr(self, name))
+            fits = len(values) == 3 and all(least < value < math.inf for value in values)
+            above = " above 0" if name == "std" else ""
+            require(fits, f"{name} must be three finite numbers{above}, got {values}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,25 +225,18 @@ class MixingConfig:
         )
 
     def check_batch_size(self, batch_size: int) -> None:
-        """Refuse a batch of a process in which a sample that is to be mixed would be alone.
-
-        Raises:
-            ValueError: Naming its size.
-        """
+        """Refuse a batch of a process in which a sample that is to be mixed would be alone."""
         alone = batch_size % 2 if self.pairing == "reverse" else batch_size == 1
+        need = "even" if self.pairing == "reverse" else "2 or more"
         require(
             not (alone and (self.mixup or self.cutmix)),
-            f"mixup and cutmix with pairing={self.pairing} need a batch_size that is "
-            f"{'even' if self.pairing == 'reverse' else '2 or more'}, got {batch_size}",
+            f"mixup and cutmix with pairing={self.pairing} need a batch_size that is {need}, got "
+            f"{batch_size}",
         )
 
 
 def require(holds: bool, otherwise: str) -> None:
-    """Refuse settings.
-
-    Raises:
-        ValueError: With the message `otherwise`, unless it holds.
-    """
+    """Raise a ValueError with the message `otherwise`, unless it holds."""
     if not holds:
         raise ValueError(otherwise)
 
@@ -270,25 +256,13 @@ def check_probabilities(config: Any, *names: str) -> None:
         require(0 <= value <= 1, f"{name} must be in [0, 1], got {value}")
 
 
-def check_image_size(size: int) -> None:
-    """Refuse a side in pixels that is a typing error, and would ask for more than any memory."""
-    require(1 <= size <= LARGEST_IMAGE, f"image_size must be in 1..{LARGEST_IMAGE}, got {size}")
-
-
 def require_evaluated(best_metric: str, data: Any, *settings: str) -> None:
-    """Refuse to keep the best weights (`run.best_metric`) of a training that evaluates nothing.
-
-    Args:
-        best_metric: Setting `run.best_metric`; empty for none.
-        data: Config of the data.
-        *settings: Names of its settings that say what is evaluated on.
-
-    Raises:
-        ValueError: If the metric is set, and none of them.
-    """
-    if best_metric and not is_unfinished() and not any(getattr(data, name) for name in settings):
-        names = " or ".join(f"data.{name}" for name in settings)
-        raise ValueError(f"run.best_metric needs {names}; set it to nothing (--run.best-metric '')")
+    """Refuse `run.best_metric` if none of these settings of the data names what to evaluate on."""
+    names = " or ".join(f"data.{name}" for name in settings)
+    require(
+        not best_metric or is_unfinished() or any(getattr(data, name) for name in settings),
+        f"run.best_metric needs {names}; set it to nothing (--run.best-metric '')",
+    )
 
 
 def one_of_its_choices(config: Any) -> None:

@@ -12,16 +12,13 @@ import contextlib
 import hashlib
 import json
 import os
-import sys
-import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
@@ -38,7 +35,6 @@ from eva_data.files import (
     require_regular_file,
     write_tensors,
     write_text,
-    writing,
 )
 from eva_data.images import UnreadableImageError, read_image
 from eva_data.labelled_images import open_labelled
@@ -48,15 +44,12 @@ from eva_engine import distributed
 from eva_engine.commands.extraction import Extraction
 from eva_engine.data.loading import evaluation_loader
 from eva_engine.distributed import DTYPES
-from eva_runs.commands import say
+from eva_runs.commands import complain, say
 from eva_runs.output_folder import locked
 from eva_runs.processes import is_main, on_main
 
 SETTINGS = "features.json"
-PICTURES, TEXTS = UNITS = ("pictures", "texts")  # what the settings call the number of samples
 LARGEST_FILE = 4096  # samples
-_Read = TypeVar("_Read")
-_DAMAGE = (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, SafetensorError)
 
 
 class Features(NamedTuple):
@@ -66,129 +59,75 @@ class Features(NamedTuple):
     features: Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """How samples are spread over files.
-
-    Attributes:
-        folder: Folder of the files.
-        samples: Number of samples.
-        shard_size: Samples in a file.
-        suffix: "safetensors" or "npz".
-    """
+@dataclass(frozen=True)
+class _Plan:
+    """How samples are spread over files."""
 
     folder: Path
     samples: int
     shard_size: int
-    suffix: str
 
     @property
-    def shards(self) -> int:
-        """Number of files."""
-        return -(-self.samples // self.shard_size)
+    def files(self) -> list[Path]:
+        number = -(-self.samples // self.shard_size)
+        return [
+            self.folder / f"features-{shard:05}-of-{number:05}.safetensors"
+            for shard in range(number)
+        ]
 
-    def file(self, shard: int) -> Path:
-        """Name a file by its shard."""
-        return self.folder / f"features-{shard:05}-of-{self.shards:05}.{self.suffix}"
-
-    def missing(self) -> list[int]:
-        """List the shards whose files are not there."""
-        return [shard for shard in range(self.shards) if not self.file(shard).is_file()]
-
-    def count_written(self) -> int:
-        """Count the samples in all files, without those that were left out."""
-        return sum(_opened(self.file(shard), _count) for shard in range(self.shards))
-
-    def samples_of(self, shard: int) -> range:
-        """Give the indexes of a shard's samples."""
+    def batches_of(self, shard: int, size: int) -> list[list[int]]:
         start = shard * self.shard_size
-        return range(start, min(start + self.shard_size, self.samples))
+        indexes = [*range(start, min(start + self.shard_size, self.samples))]
+        return [indexes[place : place + size] for place in range(0, len(indexes), size)]
 
 
 def read_features(folder: str | os.PathLike[str]) -> Features:
-    """Read all that an extraction wrote.
-
-    Args:
-        folder: Its output.
+    """Read all that an extraction wrote to its output.
 
     Returns:
         Names and features; unreadable images that were skipped are in neither.
 
     Raises:
-        ValueError: If there is no extraction, or it is not complete.
+        ValueError: If there is no extraction, or it is not complete or damaged.
     """
-    folder = Path(folder)
-    try:
-        require_regular_file(folder / SETTINGS)
-        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-        unit = next((unit for unit in UNITS if unit in settings), PICTURES)
-        plan = Plan(
-            folder=folder,
-            samples=int(settings[unit]),
-            shard_size=max(1, int(settings["shard_size"])),
-            suffix=str(settings["format"]),
-        )
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ValueError(f"{folder} holds no features: {SETTINGS} cannot be read") from error
-    if missing := plan.missing():
+    settings = _read_settings(Path(folder))
+    files = _Plan(Path(folder), settings["samples"], settings["shard_size"]).files
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
         raise ValueError(
-            f"{folder} lacks {len(missing)} of {plan.shards} files, such as "
-            f"{plan.file(missing[0]).name}: run the same command again to complete it"
+            f"{folder} lacks {len(missing)} of {len(files)} files, such as {missing[0]}: run the "
+            "same command again to complete it"
         )
-    parts = [_opened(plan.file(shard), _read_shard) for shard in range(plan.shards)]
+    parts = [_read_file(file) for file in files]
     names = [name for part in parts for name in part.names]
     return Features(names, torch.cat([part.features for part in parts]))
 
 
-def _write_shard(file: Path, names: list[str], features: Tensor) -> None:
-    """Write one file of features (B, C) or (B, C, h, w), completely or not at all."""
-    if file.suffix == ".npz":
-        with writing(file) as stream:
-            np.savez(stream, features=features.numpy(), names=np.array(names))
-    else:
-        write_tensors({"features": features}, file, {"names": json.dumps(names)})
-
-
-def _opened(file: Path, read: Callable[[Path], _Read]) -> _Read:
-    """Read a file, or say that it is damaged.
-
-    numpy compresses nothing by itself: a compressed file was not written here, and its content may
-    be larger than memory.
-    """
+def _read_settings(folder: Path) -> dict[str, Any]:
     try:
-        if file.suffix == ".npz":
-            with zipfile.ZipFile(file) as archive:
-                if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-                    raise ValueError("it is compressed, which an extraction does not do")
-        return read(file)
-    except _DAMAGE as error:
+        require_regular_file(folder / SETTINGS)
+        settings = dict(json.loads((folder / SETTINGS).read_text(encoding="utf-8")))
+        return settings | {name: max(1, int(settings[name])) for name in ("samples", "shard_size")}
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError(f"{folder} holds no features: {SETTINGS} cannot be read") from error
+
+
+def _read_file(file: Path, *, features: bool = True) -> Features:
+    try:
+        with safe_open(file, framework="pt") as content:
+            found = content.get_tensor("features") if features else torch.empty(0)
+            return Features(json.loads(content.metadata()["names"]), found)
+    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
         raise ValueError(
             f"{file} cannot be read ({error}): delete it and run the same command again"
         ) from error
-
-
-def _count(file: Path) -> int:
-    """Count the samples in a file without reading their features."""
-    if file.suffix == ".npz":
-        with np.load(file) as content:
-            return len(content["names"])
-    with safe_open(file, framework="pt") as content:
-        return len(json.loads(content.metadata()["names"]))
-
-
-def _read_shard(file: Path) -> Features:
-    if file.suffix == ".npz":
-        with np.load(file) as content:
-            return Features(content["names"].tolist(), torch.from_numpy(content["features"]))
-    with safe_open(file, framework="pt") as content:
-        return Features(json.loads(content.metadata()["names"]), content.get_tensor("features"))
 
 
 class Samples(Dataset[tuple[int, Tensor | None, str]], ABC):
     """Samples by index: (index, tensor, ""), or (index, None, why it cannot be read).
 
     Attributes:
-        unit: What the samples are, of `UNITS`.
+        unit: What the samples are, in the plural.
         names: Their names.
     """
 
@@ -207,7 +146,7 @@ class Samples(Dataset[tuple[int, Tensor | None, str]], ABC):
     def __getitem__(self, index: int) -> tuple[int, Tensor | None, str]: ...
 
 
-class Pictures(Samples):
+class Images(Samples):
     """Images as tensors (3, H, W).
 
     Args:
@@ -219,7 +158,7 @@ class Pictures(Samples):
         ValueError: If there is no image.
     """
 
-    unit = PICTURES
+    unit = "images"
 
     def __init__(self, locations: Sequence[str], transform: ImageTransform) -> None:
         self.transform = transform
@@ -228,7 +167,12 @@ class Pictures(Samples):
             self._samples = open_labelled(locations[0], None, upright=True)
             self.names = [self._samples.sample_id(i) for i in range(len(self._samples))]
             return
-        self.names = [path for location in locations for path in _paths(Path(location))]
+        self.names = []
+        for path in map(Path, locations):
+            if path.is_file():
+                self.names.append(str(path))
+            else:
+                self.names += [str(path / name) for name in find_files(path, SUFFIXES)]
         if not self.names:
             raise ValueError(f"{', '.join(locations)}: no image there, of {LISTED_IMAGE_SUFFIXES}")
 
@@ -245,14 +189,6 @@ class Pictures(Samples):
             return index, None, str(error)
 
 
-def _paths(location: Path) -> list[str]:
-    if location.is_dir():
-        return [str(location / path) for path in find_files(location, SUFFIXES)]
-    if location.is_file():
-        return [str(location)]
-    raise ValueError(f"there is no folder or image {location}")
-
-
 class Texts(Samples):
     """Texts as tokens (L,).
 
@@ -261,7 +197,7 @@ class Texts(Samples):
         transform: What makes tokens of a text.
     """
 
-    unit = TEXTS
+    unit = "texts"
 
     def __init__(self, file: str | os.PathLike[str], transform: Callable[[str], Tensor]) -> None:
         self.transform = transform
@@ -283,57 +219,41 @@ def write_features(options: argparse.Namespace, prepare: Callable[[], Extraction
     """
     with contextlib.ExitStack() as stack:
         on_main(lambda: stack.enter_context(locked(options.output)))
-        _write_features(options, prepare())
-
-
-def _write_features(options: argparse.Namespace, extraction: Extraction) -> None:
-    samples, shape = extraction.samples, extraction.shape
-    stored = DTYPES[options.store]
-    bytes_each = stored.itemsize * torch.Size(shape).numel()
-    settings = {
-        "weights": Path(options.weights).name,
-        # distinguishes weights of equal names
-        "sha256": on_main(lambda: sha256_of(resolve_source(options.weights))),
-        **extraction.settings,
-        "kind": options.kind,
-        "store": options.store,
-        "format": options.format,
-        "shape": shape,
-        samples.unit: len(samples),
-        # so few that several processes have their share, and that little is lost with a file
-        "shard_size": max(1, min(LARGEST_FILE, int(options.file_mb * 2**20 / bytes_each))),
-        "names": samples.digest,
-    }
-    on_main(lambda: _agree(options.output, settings))
-    plan = Plan(
-        folder=options.output,
-        samples=len(samples),
-        shard_size=settings["shard_size"],
-        suffix=options.format,
-    )
-    left_out = _extract(extraction, plan, options)
-    left_out = [why for part in distributed.gather(left_out) for why in part]
-    if is_main():
-        for why in left_out:
-            sys.stderr.write(f"left out: {why}\n")
-        say(
-            f"{options.output} holds {options.kind} features {tuple(shape)} of "
-            f"{plan.count_written()} {samples.unit} in {plan.shards} files"
-        )
+        extraction = prepare()
+        samples, shape = extraction.samples, extraction.shape
+        bytes_each = DTYPES[options.store].itemsize * torch.Size(shape).numel()
+        settings = {
+            "weights": Path(options.weights).name,
+            # distinguishes weights of equal names
+            "sha256": on_main(lambda: sha256_of(resolve_source(options.weights))),
+            **extraction.settings,
+            "kind": options.kind,
+            "store": options.store,
+            "shape": shape,
+            "samples": len(samples),
+            # so few that several processes have their share, and that little is lost with a file
+            "shard_size": max(1, min(LARGEST_FILE, int(options.file_mb * 2**20 / bytes_each))),
+            "names": samples.digest,
+        }
+        on_main(lambda: _agree(options.output, settings))
+        plan = _Plan(options.output, len(samples), settings["shard_size"])
+        left_out = distributed.gather(_extract(extraction, plan, options))
+        if is_main():
+            for why in (why for part in left_out for why in part):
+                complain(f"left out: {why}")
+            written = sum(len(_read_file(file, features=False).names) for file in plan.files)
+            say(
+                f"{options.output} holds {options.kind} features {tuple(shape)} of {written} "
+                f"{samples.unit} in {len(plan.files)} files"
+            )
 
 
 def _agree(folder: Path, settings: dict[str, Any]) -> None:
     """Note the settings, or check that they are the same as before, to continue."""
-    file = folder / SETTINGS
-    if not file.is_file():
-        write_text(file, json.dumps(settings, indent=2) + "\n")
+    if not (folder / SETTINGS).exists():
+        write_text(folder / SETTINGS, json.dumps(settings, indent=2) + "\n")
         return
-    try:
-        before = dict(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise ValueError(
-            f"{file} cannot be read ({error}): remove it, or choose another --output"
-        ) from error
+    before = _read_settings(folder)
     settings = json.loads(json.dumps(settings))  # tuples are lists there
     changed = [key for key in settings if before.get(key) != settings[key]]
     if changed:
@@ -343,49 +263,49 @@ def _agree(folder: Path, settings: dict[str, Any]) -> None:
         )
 
 
-def _extract(extraction: Extraction, plan: Plan, options: argparse.Namespace) -> list[str]:
+def _extract(extraction: Extraction, plan: _Plan, options: argparse.Namespace) -> list[str]:
     """Compute the files that are not there yet; each process takes its share of them.
 
     Returns:
         A reason for each image of this process that was left out.
     """
     samples, stored = extraction.samples, DTYPES[options.store]
-    missing: list[int] = on_main(plan.missing)
+    missing: list[int] = on_main(
+        lambda: [shard for shard, file in enumerate(plan.files) if not file.is_file()]
+    )
     own = missing[distributed.rank() :: distributed.world_size()]
-    steps = [
-        (shard, batch)
-        for shard in own
-        for batch in _batches(plan.samples_of(shard), options.batch_size)
-    ]
-    if not steps:
-        return []
+    batches = {shard: plan.batches_of(shard, options.batch_size) for shard in own}
+    order = [batch for part in batches.values() for batch in part]
     left_out: list[str] = []
-    names: list[str] = []
-    parts: list[Tensor] = []
-    total = sum(len(batch) for _, batch in steps)
+    if not order:
+        return left_out
+    total, unit = sum(map(len, order)), samples.unit.removesuffix("s")
+    bar = ProgressBar(total, what="features", unit=unit) if is_main() else None
     with (
-        ProgressBar(total, what="features", unit=samples.unit.removesuffix("s"))
-        if is_main()
-        else contextlib.nullcontext() as bar,
+        bar or contextlib.nullcontext(),
         evaluation_loader(
-            samples, batches=[batch for _, batch in steps], workers=options.workers,
-            collate=_collate,
-        ) as batches,
-    ):  # fmt: skip
-        for (shard, batch), (indexes, tensors, bad) in zip(steps, batches, strict=True):
-            if bad and not options.skip_unreadable:
-                raise UnreadableImageError(f"{bad[0]}; --skip-unreadable leaves such images out")
-            left_out += bad
-            if indexes:
-                found = [samples.names[index] for index in indexes]
-                parts.append(_finite(extraction.compute(tensors).to(stored), found).cpu())
-                names += found
-            if bar is not None:
-                bar.update(len(batch))
-            if batch[-1] == plan.samples_of(shard)[-1]:
-                empty = torch.empty(0, *extraction.shape, dtype=stored)
-                _write_shard(plan.file(shard), names, torch.cat(parts) if parts else empty)
-                names, parts = [], []
+            samples, batches=order, workers=options.workers, collate=_collate
+        ) as loaded,
+    ):
+        stream = iter(loaded)
+        for shard, part in batches.items():
+            names: list[str] = []
+            found = [torch.empty(0, *extraction.shape, dtype=stored)]
+            for batch in part:
+                indexes, tensors, bad = next(stream)
+                if bad and not options.skip_unreadable:
+                    raise UnreadableImageError(
+                        f"{bad[0]}; --skip-unreadable leaves such images out"
+                    )
+                left_out += bad
+                if indexes:
+                    own_names = [samples.names[index] for index in indexes]
+                    found.append(_finite(extraction.compute(tensors).to(stored), own_names).cpu())
+                    names += own_names
+                if bar:
+                    bar.update(len(batch))
+            features = {"features": torch.cat(found)}
+            write_tensors(features, plan.files[shard], {"names": json.dumps(names)})
     return left_out
 
 
@@ -406,8 +326,3 @@ def _collate(
     good = [(index, tensor) for index, tensor, _ in loaded if tensor is not None]
     tensors = torch.stack([tensor for _, tensor in good]) if good else None
     return [index for index, _ in good], tensors, [why for _, one, why in loaded if one is None]
-
-
-def _batches(indexes: range, size: int) -> Iterator[list[int]]:
-    for start in range(0, len(indexes), size):
-        yield list(indexes[start : start + size])

@@ -13,22 +13,14 @@ from torch import nn
 
 from eva_engine import distributed
 from eva_engine.checkpoints import run_checkpoint
-from eva_engine.checkpoints.files import EMA_WEIGHTS, WEIGHTS, BestWeights, check_metric, read_run
+from eva_engine.checkpoints.files import EMA_WEIGHTS, WEIGHTS, BestWeights, read_run
 from eva_engine.checkpoints.run_checkpoint import (
     RunCheckpoints,
     find_checkpoint,
     mention_changes,
 )
-from eva_engine.config import SAYS, OptimizerConfig, RunConfig, what_is_saved
+from eva_engine.config import SAYS, OptimizerConfig, RunConfig, require, what_is_saved
 from eva_engine.data.loading import EvaluationInterruptedError, interruptible, running
-from eva_engine.data.order import (
-    BadSamples,
-    Batch,
-    OrderedBatches,
-    Samples,
-    build_loader,
-    check_same_data,
-)
 from eva_engine.report import Presentation, Presenter
 from eva_engine.run_log import RunLog
 from eva_engine.steps.engine import (
@@ -51,6 +43,14 @@ from eva_engine.steps.parameter_groups import (
     warmup_cosine,
 )
 from eva_report.terminal import SHOWN
+from eva_runs.data_order import (
+    BadSamples,
+    Batch,
+    OrderedBatches,
+    Samples,
+    build_loader,
+    check_same_data,
+)
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class TrainingRun:
 
     Attributes:
         model: The model, on the CPU, with its initial weights.
-        samples: The training data, see `eva_engine.data.order.Samples`.
+        samples: The training data, see `eva_runs.data_order.Samples`.
         step_fn: Function that computes loss and metrics (scalars) of a batch on the model's
             device. The loss is a mean over the samples. It gets the model as DeepSpeed's engine.
             The names of the metrics are the same on all processes and in all steps. One that needs
@@ -102,10 +102,7 @@ class TrainingRun:
     limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def start(self) -> None:
-        """Train to the end, or to a signal.
-
-        However it ends, the processes that load data end with it. The output folder is claimed by
-        the caller, see `eva_runs.output_folder.claimed`.
+        """Train to the end, or to a signal; the caller has claimed the output folder.
 
         Raises:
             ValueError: If the output folder has a run that is not to be continued, or cannot be.
@@ -115,50 +112,47 @@ class TrainingRun:
             SampleError: For a bug in the code of a sample.
             SystemExit: With `EXIT_RUN_AGAIN`, after a signal and a checkpoint.
         """
-        run = self.run
-        if run.precision == "fp16" and self.device.type == "cpu":
-            raise ValueError("precision=fp16 needs a GPU: set precision=bf16 or fp32 on a CPU")
-        check_metric(run.best_metric, self.results if self.evaluate else ())
+        run, metric = self.run, self.run.best_metric
+        results = self.results if self.evaluate else ()
+        require(
+            not metric or metric in results,
+            f"best_metric={metric} is not a result of the evaluation, which has "
+            f"{', '.join(results) or 'none without validation data'}; '' keeps no best weights",
+        )
         check_that_settings_are_used(self.groups, self.optimizer)
         self._log: RunLog | None = None
-        self._presenter: Presenter | None = None
         self._worked = False
         self._signal = StopSignal()
         with contextlib.ExitStack() as stack:
             self._prepare()
             stack.enter_context(self._signal.listen())  # to the end: loaders are shut down in it
             loader = build_loader(
-                self.samples,
-                self._batches,
-                workers=run.workers,
+                self.samples, self._batches, workers=run.workers, collate=self.collate,
                 pin_memory=self.device.type == "cuda",
-                **({"collate": self.collate} if self.collate else {}),
-            )
+            )  # fmt: skip
             self._stream: Iterator[Batch] = stack.enter_context(running(loader))
-            self._open_log()
+            presenter = self._open_log() if distributed.rank() == 0 else None
             if self._log:
                 stack.callback(self._log.close)
             self._train()
-        if self._presenter:
-            self._presenter.close(worked=self._worked)
+        if presenter:
+            presenter.close(worked=self._worked)
 
     def _prepare(self) -> None:
         """Refuse everything that can be refused, before anything is changed."""
-        run = self.run
+        run, processes = self.run, distributed.world_size()
         check_same_data(self.samples)
-        self._main = distributed.rank() == 0
-        self._processes = distributed.world_size()
-        step_batch = run.batch_size * run.accumulate * self._processes
+        step_batch = run.batch_size * run.accumulate * processes
         self._every = run.checkpoint_every or len(self.samples) // step_batch
-        keep = run.keep_checkpoints
-        self._checkpoints = RunCheckpoints(run.output, keep=keep, config=self.config)
+        self._checkpoints = RunCheckpoints(
+            run.output, keep=run.keep_checkpoints, config=self.config
+        )
         checkpoint = find_checkpoint(self._checkpoints, run, first_save=self._every)
         self._newest, self._saved = checkpoint, checkpoint is not None
         saved = read_run(checkpoint) if checkpoint else {}
         self._seed = saved.get("seed", run.seed)
         self._start = saved.get("step", 0)
-        bad = saved.get("bad_samples", [])  # once it was their number
-        self._bad_samples = BadSamples(run.max_bad_samples, bad if isinstance(bad, list) else [])
+        self._bad_samples = BadSamples(run.max_bad_samples, saved.get("bad_samples", ()))
         self._nonfinite = NonfiniteSteps(
             run, self.samples, seed=self._seed, in_a_row=saved.get("skipped_in_a_row", 0)
         )
@@ -167,7 +161,7 @@ class TrainingRun:
             batch_size=run.batch_size,
             accumulate=run.accumulate,
             rank=distributed.rank(),
-            world_size=self._processes,
+            world_size=processes,
             seed=self._seed,
             start_step=self._start,
         )
@@ -177,7 +171,7 @@ class TrainingRun:
         warn_of_slow_average(run.ema_decay, self._total)
         self._record = {
             "seed": self._seed,
-            "processes": self._processes,
+            "processes": processes,
             "precision": run.precision,
             "zero_stage": run.zero_stage,
             "step_batch": step_batch,
@@ -197,44 +191,38 @@ class TrainingRun:
         )
 
     def _build(self, checkpoint: Path | None) -> None:
-        run = self.run
-        model, groups = self.model.to(self.device), self.groups
+        run, model = self.run, self.model.to(self.device)
         self._engine = TrainingEngine(
-            model, groups=groups, optimizer=self.optimizer, run=run, limits=self.limits
+            model, groups=self.groups, optimizer=self.optimizer, run=run, limits=self.limits
         )
         self._average = MovingAverage(self._engine, decay=run.ema_decay) if run.ema_decay else None
         if checkpoint is not None:
             run_checkpoint.restore(checkpoint, self._engine, self._average)
-        begins = not self._start
-        best = BestWeights(run.output, metric=run.best_metric, begins=begins, config=self.config)
+        best = BestWeights(
+            run.output, metric=run.best_metric, begins=not self._start, config=self.config
+        )
         self._best = best if run.best_metric else None
         if run.compile:
             compile_model(model)
 
-    def _open_log(self) -> None:
-        run = self.run
-        if self._main:
-            sizes = {"batch_size": self._record["step_batch"], "processes": self._processes}
-            says, kind = self.presentation, self.device.type
-            self._presenter = Presenter(
-                says, run, self.config, steps=self._total, device=kind, **sizes
-            )
-            self._presenter.open(self._start, self._newest)
-            self._log = RunLog(
-                run,
-                start_step=self._start,
-                total_steps=self._total,
-                flops_per_sample=self.flops_per_sample,
-                device=self.device,
-                config=self.config,
-                **sizes,
-            )
+    def _open_log(self) -> Presenter:
+        sizes = {"batch_size": self._record["step_batch"], "processes": self._record["processes"]}
+        presenter = Presenter(
+            self.presentation, self.run, self.config, steps=self._total, device=self.device.type,
+            **sizes,
+        )  # fmt: skip
+        presenter.open(self._start, self._newest)
+        self._log = RunLog(
+            self.run, start_step=self._start, total_steps=self._total, device=self.device,
+            flops_per_sample=self.flops_per_sample, **sizes,
+        )  # fmt: skip
+        return presenter
 
     def _train(self) -> None:
         self._engine.engine.train()
         if self._start >= self._total:
             logger.info("%s", SAYS.finished(self.run.output, self._total), extra=SHOWN)
-        if self._evaluation_is_due() and self._paused(self._evaluate, self._start - 1):
+        if self._evaluation_is_due() and self._evaluate(self._start - 1):
             self._end_early(self._start)
         for step in range(self._start, self._total):
             self._worked = True
@@ -243,16 +231,16 @@ class TrainingRun:
             last = done == self._total
             self._saved = False
             if stop or last or done % self._every == 0:
-                self._paused(self._save, done)
+                self._save(done)
             if stop and not last:
                 self._end_early(done)
-            if self._evaluates_after(done) and self._paused(self._evaluate, step):
+            if self._evaluates_after(done) and self._evaluate(step):
                 self._end_early(done)
 
     def _end_early(self, done: int) -> None:
         """End as asked by a signal, with a checkpoint."""
         if not self._saved:
-            self._paused(self._save, done)
+            self._save(done)
         saved = what_is_saved(self._newest)
         logger.info("%s", SAYS.stopped(self._signal.received, saved), extra=SHOWN)
         sys.exit(EXIT_RUN_AGAIN)
@@ -272,17 +260,17 @@ class TrainingRun:
         """Carry out one optimizer step; return whether any process was asked to stop."""
         lr = self._lr(step)
         self._engine.set_learning_rate(lr)
-        count, seeds = self.run.accumulate, (self._seed, step)
-        micro_batches = MicroBatches(self._stream, count=count, device=self.device, seeds=seeds)
+        micro_batches = MicroBatches(
+            self._stream, count=self.run.accumulate, device=self.device, seeds=(self._seed, step)
+        )
         sums = forward_and_backward(self._engine, self.step_fn, micro_batches)
-        batches = micro_batches.taken
         values, stop, finite = share(
-            sums, batches, accumulate=count, stop=self._signal.requested,
+            sums, micro_batches.taken, stop=self._signal.requested,
             bad_samples=self._bad_samples, device=self.device,
         )  # fmt: skip
         finite = self._engine.gradients_are_finite() and finite
         if not finite:
-            self._nonfinite.meet(step, values["loss"], batches)
+            self._nonfinite.meet(step, values["loss"], micro_batches.taken)
         with smallest_loss_scale_explained(step):
             norm, applied = self._engine.step(skip=not finite)
         if finite:
@@ -300,23 +288,20 @@ class TrainingRun:
             self._log.step(step, {**values, **extra})
         return stop
 
-    def _paused(self, function: Callable[[int], bool], argument: int) -> bool:
-        if self._log:
-            self._log.pause()
-        result = function(argument)
-        if self._log:
-            self._log.go_on()
-        return result
+    def _paused(self) -> contextlib.AbstractContextManager[None]:
+        return self._log.paused() if self._log else contextlib.nullcontext()
 
-    def _save(self, done: int) -> bool:
+    def _save(self, done: int) -> None:
         record = self._record | {
             "bad_samples": sorted(self._bad_samples.names),
             "skipped_in_a_row": self._nonfinite.in_a_row,
         }
-        self._newest = self._checkpoints.save(self._engine, self._average, step=done, run=record)
+        with self._paused():
+            self._newest = self._checkpoints.save(
+                self._engine, self._average, step=done, run=record
+            )
         logger.info("saved %s", self._newest.name)
         self._saved = True
-        return True
 
     def _evaluate(self, step: int) -> bool:
         """Evaluate; whether a signal asks to stop, and possibly left the evaluation for later."""
@@ -324,7 +309,7 @@ class TrainingRun:
         model.eval()
         self._engine.share_buffers()
         try:
-            with interruptible(self._signal):
+            with self._paused(), interruptible(self._signal):
                 results = self._results(WEIGHTS, step)
                 if self._average:
                     with self._average.applied():

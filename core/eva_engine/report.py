@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 from eva_backbone.checkpoints.run_folders import CONFIG, EMA_WEIGHTS, named_weights, weights_of_run
 from eva_data.files import write_text
 from eva_engine import distributed
-from eva_engine.config import SAYS, RunConfig
+from eva_engine.config import METRICS, SAYS, RunConfig
 from eva_engine.evaluation.classification_report import score_table
 from eva_engine.evaluation.counting import Score
-from eva_engine.run_log import METRICS, lines_of, thinned
+from eva_engine.run_log import lines_of
 from eva_report.content import (
     Curve,
     Curves,
@@ -50,161 +50,21 @@ class Evaluation(NamedTuple):
         return f"step {self.step:,}" + (", moving average" if self.average else "")
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainedRun:
-    """A run that has ended, as far as its page shows it.
-
-    Attributes:
-        folder: Output folder.
-        title: Title of the page.
-        recipe: Name of the recipe.
-        config: The resolved recipe.
-        steps: Steps of the complete run.
-        batch_size: Samples of a step.
-        data: Use and description of each data set.
-        weights: Weights that it began from.
-        meanings: Name of a result -> what it measures, the main one first.
-        next_steps: Commands to run next.
-    """
-
-    folder: Path
-    title: str
-    recipe: str
-    config: Mapping[str, Any]
-    steps: int
-    batch_size: int
-    data: Sequence[tuple[str, str]] = ()
-    weights: str = "random"
-    meanings: Mapping[str, str] = field(default_factory=dict)
-    next_steps: Sequence[Step] = ()
-
-    @property
-    def metric(self) -> str:
-        """Name of the result by which evaluations are compared."""
-        chosen = self.config.get("run", {}).get("best_metric")
-        return str(chosen or next(iter(self.meanings), "loss"))
-
-    def evaluations(self) -> list[Evaluation]:
-        """Read all evaluations off the log, in order; of two in a step, the average is second."""
-        found = []
-        for line in lines_of(self.folder / METRICS):
-            named = {name.removeprefix(_VAL): v for name, v in line.items() if _VAL in name[:4]}
-            plain = {n: float(v) for n, v in named.items() if v is not None and _EMA not in n[:4]}
-            ema = {n[4:]: float(v) for n, v in named.items() if v is not None and _EMA in n[:4]}
-            step = int(line["step"]) + 1
-            found += [Evaluation(step, bool(i), one) for i, one in enumerate((plain, ema)) if one]
-        return found
-
-    def best(self, evaluations: Sequence[Evaluation]) -> Evaluation | None:
-        """Return the best evaluation by `metric`; the first of equals."""
-        scored = [one for one in evaluations if self.metric in one.results]
-        sign = -1 if self.metric == "loss" else 1
-        return max(scored, key=lambda one: sign * one.results[self.metric], default=None)
-
-    def sentence(self) -> str:
-        """Say the best and the last scores in a line or two; empty without an evaluation."""
-        evaluations = self.evaluations()
-        best = self.best(evaluations)
-        if best is None:
-            return ""
-        last = [one for one in evaluations if one.step == evaluations[-1].step]
-        lines = [f"best     {self._written(best)}"]
-        lines += [f"last     {self._written(one)}" for one in last if one != best]
-        return "\n".join(lines)
-
-    def _written(self, one: Evaluation) -> str:
-        names = [*self.meanings, *(name for name in one.results if name not in self.meanings)]
-        shown = [f"{name} {one.results[name]:.4g}" for name in names if name in one.results]
-        return f"{', '.join(shown)} ({one.title})"
-
-
-def training_report(
-    run: TrainedRun,
-    origin: Sequence[tuple[str, str]],
-    sections: Callable[[], Sequence[Section]] = tuple,
-) -> Report:
-    """Make the page of a training.
-
-    Args:
-        run: The run.
-        origin: Facts of `eva_runs.record.facts`.
-        sections: Function that makes the sections of the project.
-    """
-    evaluations = run.evaluations()
-    best = run.best(evaluations)
-    weights = weights_of_run(run.folder)
-    facts = [*origin, ("recipe", run.recipe), ("began from", run.weights), *run.data]
-    length = f"{run.steps:,} step{'s' * (run.steps > 1)} of {run.batch_size} samples"
-    facts.append(("length", length))
-    facts += _settings(run.config)
-    score = f"; {run.metric} {best.results[run.metric]:.4g} after {best.title}" if best else ""
-    kept = f"weights{' (moving average)' if weights.name == EMA_WEIGHTS else ''}"
-    place = weights.relative_to(run.folder)
-    names = ("results.json", "config.json", METRICS, "log.txt")
-    return Report(
-        title=run.title,
-        summary=f"{length}{score}.",
-        facts=facts,
-        sections=[*_scores(run, evaluations, best), *curves(run.folder), *sections()],
-        links=[
-            Link(title=f"{kept}: {place}", path=place),
-            *(Link(title=name, path=Path(name)) for name in names),
-        ],
-        next_steps=run.next_steps,
-    )
-
-
-def _settings(config: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Name the settings that people ask for first."""
-    run, optimizer = config.get("run", {}), config.get("optimizer", {})
-    named = (
-        ("epochs", run.get("epochs")),
-        ("precision", run.get("precision")),
-        ("learning rate", optimizer.get("lr")),
-        ("layer decay", optimizer.get("layer_decay")),
-        ("moving average", run.get("ema_decay")),
-    )
-    return [(name, f"{value:g}" if isinstance(value, float) else str(value))
-            for name, value in named if value]  # fmt: skip
-
-
-def _scores(
-    run: TrainedRun, evaluations: Sequence[Evaluation], best: Evaluation | None
-) -> list[Section]:
-    if best is None:
-        return []
-    last = [one for one in evaluations if one.step == evaluations[-1].step and one != best]
-    shown = [best, *last]
-    names = [*run.meanings, *(name for name in best.results if name not in run.meanings)]
-    rows = [
-        ScoreRow(
-            name=name,
-            values=[one.results.get(name) for one in shown],
-            meaning=run.meanings.get(name, LOSS if name == "loss" else ""),
-        )
-        for name in names
-        if any(name in one.results for one in shown)
-    ]
-    columns = ["best", *("last average" if one.average else "last" for one in last)]
-    text = f"On the validation data. The best is that by {run.metric}: {best.title}."
-    if last:
-        text += f" The last: step {last[0].step:,}" + (
-            ", with and without moving average." if any(one.average for one in shown) else "."
-        )
-    percent = any(abs(value) > 2 for row in rows for value in row.values if value is not None)
-    digits = 2 if percent else 4
-    return [ScoreTable(title="Scores", columns=columns, rows=rows, text=text, digits=digits)]
+def evaluations_of(folder: Path) -> list[Evaluation]:
+    """Read all evaluations off the log, in order; of two in a step, the average is second."""
+    found = []
+    for line in lines_of(folder / METRICS):
+        step, parts = int(line["step"]) + 1, (dict[str, float](), dict[str, float]())
+        for name, value in line.items():
+            if name.startswith(_VAL) and value is not None:
+                plain = name.removeprefix(_VAL)
+                parts[plain.startswith(_EMA)][plain.removeprefix(_EMA)] = float(value)
+        found += [Evaluation(step, bool(i), one) for i, one in enumerate(parts) if one]
+    return found
 
 
 def curves(folder: Path) -> list[Section]:
-    """Draw the log of a training: loss, results of evaluations, learning rate.
-
-    Args:
-        folder: Output folder with `metrics.jsonl`.
-
-    Returns:
-        A section for each group of numbers that the log has.
-    """
+    """Draw the log of a training in its folder: loss, results of evaluations, learning rate."""
     steps: dict[str, list[tuple[float, float]]] = {}
     for line in lines_of(folder / METRICS):
         for name, value in line.items():
@@ -214,22 +74,21 @@ def curves(folder: Path) -> list[Section]:
     others = [name for name in steps if name.startswith(_VAL) and name not in losses]
     trained = [name for name in steps if name not in _NOT_MEASURED and not name.startswith(_VAL)]
     shares = [name for name in trained if all(0 <= y <= 1 for _, y in steps[name])]
-    groups: tuple[tuple[str, str, list[str], str], ...] = (
-        ("Loss", "loss", losses, "Each point of the training is a mean over steps."),
-        ("Validation", "result", others, ""),
-        ("Training", "share", shares, ""),
-        *((_legend(one).capitalize(), "value", [one], "") for one in trained if one not in shares),
-        ("Learning rate", _RATE, ["lr"] if "lr" in steps else [], ""),
+    groups: tuple[tuple[str, str, list[str]], ...] = (
+        ("Loss", "loss", losses),
+        ("Validation", "result", others),
+        ("Training", "share", shares),
+        *((_legend(one).capitalize(), "value", [one]) for one in trained if one not in shares),
+        ("Learning rate", _RATE, ["lr"] if "lr" in steps else []),
     )
     return [
         Curves(
             title=title,
             x_label="step",
             y_label=label,
-            curves=[Curve(name=_legend(name), points=thinned(steps[name])) for name in names],
-            text=text,
+            curves=[Curve(name=_legend(name), points=steps[name]) for name in names],
         )
-        for title, label, names, text in groups
+        for title, label, names in groups
         if names
     ]
 
@@ -251,12 +110,12 @@ def _legend(name: str) -> str:
 
 
 def announce(task: str, *, weights: str, data: Sequence[tuple[str, str]]) -> None:
-    """Say on the terminal what an evaluation is about to do; the main process does.
+    """Say on the main process's terminal what an evaluation is about to do.
 
     Args:
         task: What is done: "evaluate a classifier at 224 px on cuda".
         weights: Weights, as they were named.
-        data: Use and description with counts of each data set.
+        data: Use and description with counts of each dataset.
     """
     if distributed.rank():
         return
@@ -356,25 +215,12 @@ _recipe: ContextVar[str] = ContextVar("recipe", default="")
 
 @contextmanager
 def run_of(recipe: str) -> Iterator[None]:
-    """Let the runs of a block be called by their recipe, not by their folder.
-
-    Args:
-        recipe: Its name.
-    """
+    """Let the runs of the block be called by the name of their recipe, not by their folder."""
     token = _recipe.set(recipe)
     try:
         yield
     finally:
         _recipe.reset(token)
-
-
-def _nothing() -> Sequence[Section]:
-    return ()
-
-
-def _no_steps(folder: Path) -> Sequence[Step]:
-    del folder
-    return ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -385,7 +231,7 @@ class Presentation:
         task: Name of the task: "Classification".
         what: What is trained, in a few words: "eva_debug at 48 px".
         weights: Weights that it begins from, as they were named; empty for random ones.
-        data: Use and description with counts of each data set: ("train", "1,425 images, 10 classes
+        data: Use and description with counts of each dataset: ("train", "1,425 images, 10 classes
             (output/digits/train)").
         meanings: Name of a result of the evaluation -> what it measures; names as in `results` of
             `eva_engine.loop.TrainingRun`, the main one first.
@@ -400,8 +246,8 @@ class Presentation:
     weights: str = ""
     data: Sequence[tuple[str, str]] = ()
     meanings: Mapping[str, str] = field(default_factory=dict)
-    sections: Callable[[], Sequence[Section]] = _nothing
-    next_steps: Callable[[Path], Sequence[Step]] = _no_steps
+    sections: Callable[[], Sequence[Section]] = tuple
+    next_steps: Callable[[Path], Sequence[Step]] = lambda folder: ()
 
 
 class Presenter:
@@ -429,8 +275,9 @@ class Presenter:
         processes: int,
     ) -> None:
         self._says, self._run, self._config = presentation, run, config
-        self._steps, self._batch_size = steps, batch_size
-        self._device, self._processes = device, processes
+        self._steps, self._device, self._processes = steps, device, processes
+        self._length = f"{_counted(steps, 'step')} of {batch_size} samples"
+        self._metric = run.best_metric or next(iter(presentation.meanings), "loss")
         self._recipe = _recipe.get() or run.output.name
         self._began = time.monotonic()
 
@@ -446,10 +293,9 @@ class Presenter:
         write_text(run.output / CONFIG, json.dumps(self._config, indent=2))
         where = f"{self._processes} x {self._device}" if self._processes > 1 else self._device
         model = f" {says.what}," if says.what else ""
-        steps, epochs = _counted(self._steps, "step"), _counted(run.epochs, "epoch")
+        epochs = _counted(run.epochs, "epoch")
         lines = opening_lines(
-            task=f"train {self._recipe}:{model} {steps} of {self._batch_size} samples ({epochs}) "
-            f"on {where}",
+            task=f"train {self._recipe}:{model} {self._length} ({epochs}) on {where}",
             weights=str(checkpoint) if checkpoint else named_weights(says.weights),
             data=[f"{use}: {text}" for use, text in says.data],
             output=run.output,
@@ -471,29 +317,22 @@ class Presenter:
             logger.debug("no report", exc_info=True)
 
     def _close(self, *, worked: bool) -> None:
-        folder, says = self._run.output, self._says
+        folder = self._run.output
         page: Path | None = folder / NAME
-        next_steps = list(says.next_steps(folder))
-        run = TrainedRun(
-            folder=folder,
-            title=f"{says.task}: training of {self._recipe}",
-            recipe=self._recipe,
-            config=self._config,
-            steps=self._steps,
-            batch_size=self._batch_size,
-            data=says.data,
-            weights=named_weights(says.weights),
-            meanings=says.meanings,
-            next_steps=next_steps,
-        )
+        next_steps = list(self._says.next_steps(folder))
+        evaluations = evaluations_of(folder)
+        scored = [one for one in evaluations if self._metric in one.results]
+        sign = -1 if self._metric == "loss" else 1
+        best = max(scored, key=lambda one: sign * one.results[self._metric], default=None)
+        ends = [one for one in evaluations if one.step == evaluations[-1].step and one != best]
+        shown = [best, *ends] if best else []
         if worked or not (folder / NAME).is_file():
-            origin = facts(
-                folder, "training", seed=self._run.seed, device=self._device,
-                processes=self._processes,
-            )  # fmt: skip
-            page = try_report(folder, lambda: training_report(run, origin, says.sections))
+            page = try_report(folder, lambda: self._report(shown, next_steps))
+        names = ("best", *["last"] * len(ends))
         lines = closing_lines(
-            scores=run.sentence(),
+            scores="\n".join(
+                f"{name}     {self._written(one)}" for name, one in zip(names, shown, strict=False)
+            ),
             duration=time.monotonic() - self._began,
             weights=weights_of_run(folder),
             report=page,
@@ -501,6 +340,83 @@ class Presenter:
         )
         for line in lines:
             logger.info("%s", line, extra=SHOWN)
+
+    def _names(self, results: Iterable[str]) -> list[str]:
+        """Put names of results in the order of the project's meanings."""
+        return sorted(results, key=lambda name: [*self._says.meanings, name].index(name))
+
+    def _written(self, one: Evaluation) -> str:
+        shown = [f"{name} {one.results[name]:.4g}" for name in self._names(one.results)]
+        return f"{', '.join(shown)} ({one.title})"
+
+    def _report(self, shown: Sequence[Evaluation], next_steps: Sequence[Step]) -> Report:
+        """Make the page; `shown` has the best evaluation, and the last ones if others."""
+        folder, says, metric = self._run.output, self._says, self._metric
+        weights = weights_of_run(folder)
+        average = " (moving average)" if weights.name == EMA_WEIGHTS else ""
+        place = weights.relative_to(folder)
+        files = ("results.json", "config.json", METRICS, "log.txt")
+        score = f"; {metric} {shown[0].results[metric]:.4g} after {shown[0].title}" if shown else ""
+        scores = [self._score_table(shown)] if shown else []
+        how = facts(
+            folder, "training", seed=self._run.seed, device=self._device, processes=self._processes
+        )
+        return Report(
+            title=f"{says.task}: training of {self._recipe}",
+            summary=f"{self._length}{score}.",
+            facts=[
+                *how,
+                ("recipe", self._recipe),
+                ("began from", named_weights(says.weights)),
+                *says.data,
+                ("length", self._length),
+                *_settings(self._config),
+            ],
+            sections=[*scores, *curves(folder), *says.sections()],
+            links=[
+                Link(title=f"weights{average}: {place}", path=place),
+                *(Link(title=name, path=Path(name)) for name in files),
+            ],
+            next_steps=next_steps,
+        )
+
+    def _score_table(self, shown: Sequence[Evaluation]) -> ScoreTable:
+        best, *last = shown
+        names = self._names(dict.fromkeys(name for one in shown for name in one.results))
+        rows = [
+            ScoreRow(
+                name=name,
+                values=[one.results.get(name) for one in shown],
+                meaning=self._says.meanings.get(name, LOSS if name == "loss" else ""),
+            )
+            for name in names
+        ]
+        text = f"On the validation data. The best is that by {self._metric}: {best.title}."
+        if last:
+            both = ", with and without moving average" * any(one.average for one in shown)
+            text += f" The last: step {last[0].step:,}{both}."
+        percent = any(abs(value) > 2 for one in shown for value in one.results.values())
+        return ScoreTable(
+            title="Scores",
+            columns=["best", *("last average" if one.average else "last" for one in last)],
+            rows=rows,
+            text=text,
+            digits=2 if percent else 4,
+        )
+
+
+def _settings(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Name the settings that people ask for first."""
+    run, optimizer = config.get("run", {}), config.get("optimizer", {})
+    named = (
+        ("epochs", run.get("epochs")),
+        ("precision", run.get("precision")),
+        ("learning rate", optimizer.get("lr")),
+        ("layer decay", optimizer.get("layer_decay")),
+        ("moving average", run.get("ema_decay")),
+    )
+    return [(name, f"{value:g}" if isinstance(value, float) else str(value))
+            for name, value in named if value]  # fmt: skip
 
 
 def _counted(number: int, unit: str) -> str:

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from eva_openmmlab.run_folder import EVALUATED, SAYS
 from eva_report.terminal import SHOWN
+from eva_runs.data_order import end_workers
 from eva_runs.interruption import leave_signals_to_the_run
 from eva_runs.seeding import seed_all
 
@@ -139,16 +140,6 @@ def _start_worker(worker: int, *, then: Callable[[int], None] | None) -> None:
     leave_signals_to_the_run(worker)
     if then is not None:
         then(worker)
-
-
-def end_workers(*iterators: Any) -> None:
-    """End the workers of loaders' iterators: they ignore SIGTERM, and Python would wait for them.
-
-    Args:
-        *iterators: Iterators, and None for those that were not begun.
-    """
-    for iterator in iterators:
-        getattr(iterator, "_shutdown_workers", lambda: None)()
 
 
 def run_seed(runner: Any) -> int:

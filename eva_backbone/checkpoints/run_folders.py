@@ -88,7 +88,7 @@ def is_complete(folder: Path) -> bool:
     return not isinstance(listed_files(folder), str)
 
 
-def listed_files(folder: Path) -> dict[str, str | None] | str:
+def listed_files(folder: Path) -> dict[str, str] | str:
     """Read what a checkpoint of `eva_engine` lists.
 
     Args:
@@ -97,15 +97,10 @@ def listed_files(folder: Path) -> dict[str, str | None] | str:
     Returns:
         Name -> digest of all files if they are there with their sizes, or the damage.
     """
-    files: dict[str, tuple[int, str | None]]
     try:
         require_regular_file(folder / MARKER)
         content = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-        if "format" in content:
-            listed = content["files"].items()
-            files = {name: (size, str(digest)) for name, (size, digest) in listed}
-        else:
-            files = {name: (size, None) for name, size in content.items()}
+        files = {name: (size, str(digest)) for name, (size, digest) in content["files"].items()}
     except FileNotFoundError:
         return f"it has no {MARKER}"
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):

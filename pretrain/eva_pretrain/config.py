@@ -10,7 +10,6 @@ from eva_engine.config import (
     RunConfig,
     VitConfig,
     at_least,
-    check_image_size,
     one_of_its_choices,
 )
 
@@ -49,7 +48,6 @@ class TeacherConfig:
 
     def __post_init__(self) -> None:
         one_of_its_choices(self)
-        check_image_size(self.image_size)
 
 
 @dataclass(frozen=True, kw_only=True)

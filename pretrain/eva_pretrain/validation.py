@@ -11,11 +11,11 @@ from torch.utils.data import Subset
 from eva_data.image_sources import open_images
 from eva_engine import distributed
 from eva_engine.data.loading import evaluation_loader
-from eva_engine.data.order import to_device
 from eva_pretrain.config import PretrainConfig
 from eva_pretrain.masked_image_modeling import PretrainStep, collate
 from eva_pretrain.report import SHOWN, Seen
 from eva_pretrain.transforms import ValidationTransform, Views
+from eva_runs.data_order import to_device
 
 
 class Validation:

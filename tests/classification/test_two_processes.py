@@ -76,7 +76,7 @@ def test_features_in_files(launch, digits, tmp_path):
             "--device", "cpu", ranks=ranks,
         )  # fmt: skip
         assert codes == [0] * ranks, texts
-        assert "of 11 pictures in 4 files" in texts[0]
+        assert "of 11 images in 4 files" in texts[0]
         assert "holds" not in "".join(texts[1:])
         found[ranks] = read_features(tmp_path / f"of_{ranks}")
     assert found[1].names == found[2].names

@@ -189,9 +189,9 @@ def _extractor(file, *, given=lambda file: file):
 
 
 def _extraction(file):
-    from eva_engine.extraction import Pictures
+    from eva_engine.extraction import Images
 
-    pictures = Pictures([str(file.parent)], np.asarray)
+    pictures = Images([str(file.parent)], np.asarray)
     return lambda: np.asarray(pictures.load(0))
 
 

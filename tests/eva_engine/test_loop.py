@@ -9,13 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from eva_backbone.checkpoints.run_folders import complete_checkpoints
 from eva_engine import loop
 from eva_engine.checkpoints import files as checkpoint_files
 from eva_engine.checkpoints import run_checkpoint
-from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
 from eva_engine.config import OptimizerConfig
-from eva_engine.data.order import SampleError
-from eva_engine.report import run_of
 from eva_engine.steps import engine as compilation
 from eva_engine.steps.parameter_groups import warmup_cosine
 from eva_runs.errors import TooManyUnreadableError
@@ -67,15 +65,13 @@ def killed_and_resumed(start, metrics, tmp_path):
             kill_at_call(patch, *point, after=after)
             with pytest.raises(Killed):
                 start("killed", **settings)
-        checkpoints = RunCheckpoints(tmp_path / "killed", keep=1)
-        latest = (checkpoints.folder / "latest").read_text()
-        assert latest in [folder.name for folder in checkpoints.complete()]
+        assert complete_checkpoints(tmp_path / "killed")
         start("killed", **settings)
         assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
         for kind in ("model", "model_ema"):
             one, other = (weights(tmp_path / name, kind, step=8) for name in ("whole", "killed"))
             assert_equal(one, other)
-        return sorted(path.name for path in checkpoints.folder.iterdir())
+        return sorted(path.name for path in (tmp_path / "killed/checkpoints").iterdir())
 
     return run
 
@@ -83,33 +79,21 @@ def killed_and_resumed(start, metrics, tmp_path):
 @pytest.mark.parametrize(("owner", "name", "call", "after"), [
     (loop.TrainingRun, "_step", 6, False),
     (loop.TrainingRun, "_evaluate", 1, False),
-    (loop.TrainingRun, "_evaluate", 2, False),
-    (RunCheckpoints, "save", 2, True),
-    (RunCheckpoints, "_remove_old", 2, False),
-    (run_checkpoint, "save_weights", 3, False),
     (run_checkpoint, "save_weights", 4, False),
     (run_checkpoint, "mark_complete", 2, False),
-    (run_checkpoint, "write_text", 3, True),
-    (run_checkpoint, "write_text", 4, False),
     (checkpoint_files, "write_text", 2, True),
     (Path, "rename", 2, False),
     (Path, "rename", 2, True),
-    (Path, "rename", 3, False),
     (shutil, "rmtree", 1, False),
 ])  # fmt: skip
 def test_killed_in_any_phase(killed_and_resumed, owner, name, call, after):
     settings = SHORT | {"keep_checkpoints": 1}
     names = killed_and_resumed(owner, name, call, settings=settings, after=after)
-    assert names == ["latest", "step_00000008"]
-
-
-def test_resumed_in_bfloat16_with_accumulation(killed_and_resumed):
-    settings = SHORT | {"precision": "bf16", "batch_size": 4, "accumulate": 4}
-    killed_and_resumed(loop.TrainingRun, "_step", 6, settings=settings)
+    assert names == ["step_00000008"]
 
 
 @pytest.mark.parametrize(("stage", "precision", "accumulate"), [
-    (0, "fp32", 1), (1, "fp32", 2), (1, "bf16", 2),
+    (0, "fp32", 1), (1, "bf16", 2),
 ])  # fmt: skip
 def test_resumed_with_lamb(killed_and_resumed, stage, precision, accumulate):
     """Its counter of steps, by which the first ones are larger, is one of the groups."""
@@ -118,29 +102,6 @@ def test_resumed_with_lamb(killed_and_resumed, stage, precision, accumulate):
         "batch_size": 16 // accumulate, "rest": {"optimizer": LAMB},
     }  # fmt: skip
     killed_and_resumed(loop.TrainingRun, "_step", 6, settings=settings)
-
-
-def test_the_weights_are_kept_within_limits(start, metrics, tmp_path):
-    """Those that a checkpoint holds, and their average."""
-    limits = {"head.bias": (0.375, 0.5)}
-    start(epochs=1, ema_decay=0.5, changes={"limits": limits})
-    for kind in ("model", "model_ema"):
-        assert weights(tmp_path / "run", kind, step=8)["head.bias"].item() == pytest.approx(
-            0.375, abs=0.02 if kind == "model_ema" else 0
-        )
-
-
-def test_accumulation_may_change_at_a_resume_in_bfloat16(start, metrics, tmp_path):
-    """With several forward passes of a step gradients lie elsewhere; the saved state does not."""
-    settings = {"precision": "bf16", "rest": {"dropout": 0.0}}
-    start("one", epochs=2, **settings)
-    for accumulate, epochs in ((1, 1), (4, 2)):
-        start(epochs=epochs, accumulate=accumulate, batch_size=8 // accumulate, resume=True,
-              **settings)  # fmt: skip
-    one, other = ([line.get("loss") for line in metrics(tmp_path / name) if "loss" in line]
-                  for name in ("one", "run"))  # fmt: skip
-    assert len(other) == 16
-    assert one == pytest.approx(other, rel=0.1)
 
 
 def test_lines_of_the_log(start, metrics, tmp_path):
@@ -202,11 +163,10 @@ def test_a_finished_run_does_nothing(start, metrics, tmp_path, caplog):
     assert metrics(tmp_path / "run") == before
 
 
-@pytest.mark.parametrize("stage", [0, 1])
-def test_a_loss_that_is_not_finite_stops_before_the_step(start, metrics, tmp_path, stage):
+def test_a_loss_that_is_not_finite_stops_before_the_step(start, metrics, tmp_path):
     message = r"The loss \(nan\) or a gradient became .* step [1-8], .* rank0_nonfinite.json"
     with pytest.raises(FloatingPointError, match=message):
-        start(zero_stage=stage, rest={"poison": (7,)}, checkpoint_every=1)
+        start(rest={"poison": (7,)}, checkpoint_every=1)
     dump = json.loads((tmp_path / "run/rank0_nonfinite.json").read_text())
     assert "file-7.jpg" in dump["samples"]
     assert len(dump["samples"]) == 8
@@ -216,7 +176,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(start, metrics, tmp_pat
         assert value.isfinite().all()
 
 
-@pytest.mark.parametrize(("stage", "accumulate"), [(0, 1), (1, 1), (1, 4), (0, 4)])
+@pytest.mark.parametrize(("stage", "accumulate"), [(0, 1), (1, 4)])
 def test_steps_that_are_not_finite_are_skipped(start, metrics, tmp_path, stage, accumulate):
     settings = {"zero_stage": stage, "accumulate": accumulate, "batch_size": 8 // accumulate}
     start(nonfinite="skip", ema_decay=0.9, rest={"poison": (7,)}, checkpoint_every=1,
@@ -300,16 +260,6 @@ def test_a_run_ends_with_a_page_that_a_start_without_work_leaves(start, tmp_path
     assert page.read_text() == "with pictures of an evaluation"
 
 
-def test_a_run_is_called_by_its_recipe_inside_a_command_only(start, caplog):
-    caplog.set_level("INFO")
-    with run_of("small"):
-        start()
-    assert "train small: " in caplog.text
-    caplog.clear()
-    start("other")
-    assert "train other: " in caplog.text
-
-
 def test_unreadable_samples_are_counted_once_and_limited(start, metrics, tmp_path, caplog):
     """Sample 3 is drawn once an epoch, and 4 for itself and for 3."""
     bad = {"bad": (3, 4)}
@@ -332,15 +282,7 @@ def test_unreadable_samples_are_counted_once_and_limited(start, metrics, tmp_pat
     assert "replaced" not in caplog.text
 
 
-def test_a_bug_in_the_code_of_a_sample_is_an_error(start):
-    with pytest.raises(
-        SampleError, match=r"sample file-5.jpg \(epoch 0, index 5\) met a bug: KeyE"
-    ):
-        start(rest={"bug": 5})
-
-
 @pytest.mark.parametrize(("settings", "message"), [
-    ({}, "has a run that reached step_00000008: continue it with --run.resume"),
     ({"resume": True, "precision": "bf16"}, "precision=fp32 and cannot continue with bf16"),
     ({"resume": True, "zero_stage": 0}, "zero_stage=1 and cannot continue with 0"),
     ({"resume": True, "ema_decay": 0.9}, "step_00000008 has no moving average: set ema_decay=0"),
@@ -360,8 +302,7 @@ def test_a_checkpoint_of_another_model_is_refused(start, program):
         start(resume=True, epochs=2, changes={"model": program.Model(0.1, width=8)})
 
 
-@pytest.mark.parametrize("stage", [0, 1])
-@pytest.mark.parametrize("name", ["adamw", "lamb"])
+@pytest.mark.parametrize(("name", "stage"), [("adamw", 1), ("lamb", 0)])
 def test_settings_of_the_optimizer_may_change(start, stage, name):
     first = OptimizerConfig(name=name, lr=3e-2, warmup_epochs=1, layer_decay=0.8)
     start(epochs=1, zero_stage=stage, rest={"optimizer": first})
@@ -381,7 +322,6 @@ def test_the_seed_stays_and_another_batch_is_mentioned(start, metrics, tmp_path,
 
 
 @pytest.mark.parametrize(("settings", "rest", "message"), [
-    ({"precision": "fp16"}, {}, "precision=fp16 needs a GPU"),
     ({"batch_size": 65}, {}, "64 samples do not fill a step of 65 x 1 x 1"),
     ({}, {"optimizer": OptimizerConfig(lr=1.0, warmup_epochs=4)}, "warm-up of 32 steps exceeds"),
 ])  # fmt: skip
@@ -409,13 +349,3 @@ def test_compiled(start, metrics, tmp_path, monkeypatch):
     assert [line["step"] for line in metrics(tmp_path / "compiled")] == [
         line["step"] for line in metrics(tmp_path / "plain")
     ]
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler")
-def test_compiled_to_machine_code(start, metrics, tmp_path):
-    start("plain", epochs=1, rest={"dropout": 0.0})
-    start("compiled", epochs=1, rest={"dropout": 0.0}, compile=True)
-    for one, other in zip(*(metrics(tmp_path / n) for n in ("plain", "compiled")), strict=True):
-        assert one == pytest.approx(other, abs=1e-5, rel=1e-5)

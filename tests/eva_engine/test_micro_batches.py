@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from eva_engine.data.order import Batch
 from eva_engine.steps.micro_batches import MicroBatches, StepWithBeginning
+from eva_runs.data_order import Batch
 
 
 @pytest.fixture

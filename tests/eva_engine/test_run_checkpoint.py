@@ -10,7 +10,6 @@ import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from eva_data import files
 from eva_data.files import UnwritableError
@@ -18,7 +17,7 @@ from eva_engine import distributed
 from eva_engine.checkpoints import run_checkpoint
 from eva_engine.checkpoints.files import damage_of, mark_complete, read_run
 from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
-from eva_engine.data.order import SampleError
+from eva_runs.data_order import SampleError
 
 STATE = "deepspeed/mp_rank_00_model_states.pt"
 
@@ -43,11 +42,6 @@ def flip_a_bit(folder):
     (folder / "model.safetensors").write_bytes(content)
 
 
-def add_a_byte(folder):
-    with (folder / STATE).open("ab") as stream:
-        stream.write(b"x")
-
-
 def list_again(folder):
     """Make the list of a checkpoint fit what was done to its files."""
     (folder / "COMPLETE").unlink()
@@ -56,10 +50,6 @@ def list_again(folder):
 
 def contents(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def names(folders):
-    return [folder.name for folder in folders]
 
 
 def test_what_is_in_one(checkpoints):
@@ -78,11 +68,8 @@ def test_what_is_in_one(checkpoints):
 @pytest.mark.parametrize("spoil", [
     truncate,
     flip_a_bit,
-    add_a_byte,
     lambda folder: (folder / "run.json").write_text("{}"),
-    lambda folder: (folder / "COMPLETE").unlink(),
     lambda folder: (folder / "COMPLETE").write_text('{"run.json"'),
-    lambda folder: (folder / "model.safetensors").unlink(),
     lambda folder: shutil.rmtree(folder / "deepspeed"),
 ])  # fmt: skip
 def test_a_damaged_one_is_passed_over_and_kept(
@@ -102,17 +89,8 @@ def test_a_damaged_one_is_passed_over_and_kept(
     ] == damaged
 
 
-def test_damaged_ones_do_not_count_among_those_that_are_kept(checkpoints, start):
-    flip_a_bit(checkpoints.folder / "step_00000008")
-    start(epochs=1, checkpoint_every=1, keep_checkpoints=1, ema_decay=0.9, resume=True)
-    entries = sorted(path.name for path in checkpoints.folder.iterdir())
-    assert entries == ["damaged_step_00000008", "latest", "step_00000008"]
-
-
 @pytest.mark.parametrize(("spoil", "resume"), [
-    (truncate, True), (flip_a_bit, True), (add_a_byte, False),
-    (lambda folder: (folder / "COMPLETE").unlink(), True), (shutil.rmtree, True),
-    (shutil.rmtree, False),
+    (flip_a_bit, True), (truncate, False), (shutil.rmtree, True), (shutil.rmtree, False),
 ])  # fmt: skip
 def test_nothing_changes_if_all_are_damaged(checkpoints, start, tmp_path, spoil, resume):
     for folder in checkpoints.folder.glob("step_*"):
@@ -124,30 +102,12 @@ def test_nothing_changes_if_all_are_damaged(checkpoints, start, tmp_path, spoil,
     assert contents(tmp_path / "run") == before
 
 
-def test_one_with_sizes_only_is_read(checkpoints, start, metrics, tmp_path):
-    """As before there were digests."""
-    before = metrics(tmp_path / "run")
-    shutil.rmtree(checkpoints.folder / "step_00000008")
-    for folder in checkpoints.folder.glob("step_*"):
-        listed = json.loads((folder / "COMPLETE").read_text())["files"]
-        (folder / "COMPLETE").write_text(json.dumps({name: size for name, (size, _) in
-                                                     listed.items()}))  # fmt: skip
-        run = read_run(folder) | {"bad_samples": 0}
-        (folder / "run.json").write_text(json.dumps(run))
-        (folder / "COMPLETE").write_text(json.dumps({
-            name: (folder / name).stat().st_size for name in listed}))  # fmt: skip
-    start(epochs=1, checkpoint_every=2, keep_checkpoints=9, ema_decay=0.9, resume=True)
-    assert metrics(tmp_path / "run") == before
-
-
 def test_a_run_without_a_checkpoint_begins_again_only_with_resume(start, metrics, tmp_path, caplog):
     with pytest.raises(SampleError):
         start(epochs=1, rest={"bug": 5})
     logged = (tmp_path / "run/metrics.jsonl").read_bytes()
     assert 1 <= logged.count(b"\n") < 8
-    with pytest.raises(
-        ValueError, match=r"has the log of a run that reached step . without a check"
-    ):
+    with pytest.raises(ValueError, match=r"reached step ., but none of its checkpoints: begin it"):
         start(epochs=1)
     assert (tmp_path / "run/metrics.jsonl").read_bytes() == logged
     with caplog.at_level(logging.INFO):
@@ -165,7 +125,7 @@ def test_a_log_that_goes_further_than_a_first_checkpoint_is_kept(start, tmp_path
     assert contents(tmp_path / "run") == before
 
 
-@pytest.mark.parametrize("point", ["torch", "safetensors", "text", "folder"])
+@pytest.mark.parametrize("point", ["torch", "safetensors", "folder"])
 def test_a_failed_save_leaves_the_earlier_one(start, tmp_path, monkeypatch, point):
     """An error of the system in any file of it: one sentence, and no half checkpoint."""
     start(epochs=1, ema_decay=0.9)
@@ -176,7 +136,7 @@ def test_a_failed_save_leaves_the_earlier_one(start, tmp_path, monkeypatch, poin
         name = str(path)
         if ".writing_step" in name and {
             "torch": "average_00000" in name or "optim" in name, "safetensors": "model" in name,
-            "text": "run." in name, "folder": "COMPLETE" in name}[point]:  # fmt: skip
+            "folder": "COMPLETE" in name}[point]:  # fmt: skip
             raise OSError(errno.ENOSPC, "No space left on device", name)
         original(path)
 
@@ -186,29 +146,14 @@ def test_a_failed_save_leaves_the_earlier_one(start, tmp_path, monkeypatch, poin
     ):
         start(epochs=2, ema_decay=0.9, resume=True)
     assert contents(tmp_path / "run/checkpoints") == kept
-    assert names(checkpoints_of(tmp_path)) == ["latest", "step_00000008"]
-
-
-def checkpoints_of(folder):
-    return sorted((folder / "run/checkpoints").iterdir())
-
-
-def test_a_folder_that_is_removed_during_the_run(start, tmp_path):
-    def evaluate(model):
-        shutil.rmtree(tmp_path / "run")
-        return {"error": 1.0}
-
-    with pytest.raises(UnwritableError, match=r"/run/checkpoints/\..* cannot be written: No such"):
-        start(changes={"evaluate": evaluate})
-    assert not (tmp_path / "run").exists()
+    assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["step_00000008"]
 
 
 def test_the_newest_ones_are_kept(start, tmp_path):
     start(epochs=1, checkpoint_every=1, keep_checkpoints=2)
     folder = RunCheckpoints(tmp_path / "run", keep=2).folder
     entries = sorted(path.name for path in folder.iterdir())
-    assert entries == ["latest", "step_00000007", "step_00000008"]
-    assert (folder / "latest").read_text() == "step_00000008"
+    assert entries == ["step_00000007", "step_00000008"]
 
 
 class Malicious:
@@ -217,7 +162,7 @@ class Malicious:
 
 
 @pytest.mark.parametrize("file", [
-    STATE, "deepspeed/zero_pp_rank_0_mp_rank_00_optim_states.pt", "average_00000.pt",
+    "deepspeed/zero_pp_rank_0_mp_rank_00_optim_states.pt", "average_00000.pt",
 ])  # fmt: skip
 def test_code_in_a_file_is_not_run(checkpoints, start, tmp_path, monkeypatch, file):
     monkeypatch.chdir(tmp_path)
@@ -230,19 +175,6 @@ def test_code_in_a_file_is_not_run(checkpoints, start, tmp_path, monkeypatch, fi
     assert not (tmp_path / "ran_code").exists()
     torch.load(folder / file, weights_only=False)  # proves that it would have
     assert (tmp_path / "ran_code").exists()
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_weights_file(start, precision):
-    run = start(epochs=1, precision=precision)
-    saved = load_file(run.run.output / "checkpoints/step_00000008/model.safetensors")
-    module = run._engine.module.state_dict()
-    assert saved.keys() == module.keys()
-    for name, value in module.items():
-        assert saved[name].dtype == torch.float32
-        assert saved[name].to(value.dtype).equal(value)
-    exact = all(value.bfloat16().float().equal(value) for value in saved.values())
-    assert not exact  # float32 master weights in both
 
 
 def test_a_folder_that_one_process_does_not_see(tmp_path, monkeypatch):

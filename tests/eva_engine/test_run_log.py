@@ -7,7 +7,6 @@ import math
 import re
 import sys
 import time
-import types
 
 import pytest
 import torch
@@ -28,7 +27,7 @@ def make_log(tmp_path):
         settings = {"output": tmp_path, "tensorboard": False, "log_every": 2} | run
         log = RunLog(RunConfig(**settings), start_step=start_step, total_steps=10,
                      batch_size=4, flops_per_sample=flops, device=torch.device("cpu"),
-                     processes=processes, config={"a": 1})  # fmt: skip
+                     processes=processes)  # fmt: skip
         logs.append(log)
         return log
 
@@ -72,9 +71,8 @@ def test_speed_and_its_share_of_the_peak(make_log, tmp_path, monkeypatch, caplog
         for step in range(2):
             now += 0.5
             log.step(step, {"loss": 1.0, "lr": 0.1})
-        log.pause()
-        now += 1000  # an evaluation
-        log.go_on()
+        with log.paused():
+            now += 1000  # an evaluation
         for step in range(2, 4):
             now += 0.25
             log.step(step, {"loss": 1.0, "lr": 0.1})
@@ -110,30 +108,6 @@ def test_tensorboard_shows_a_resumed_run_once(make_log, tmp_path):
     assert [event.step for event in events.Scalars("val_top1")] == [7]
 
 
-def test_weights_and_biases(make_log, monkeypatch, tmp_path):
-    sent = []
-    run = types.SimpleNamespace(
-        log=lambda values, step: sent.append((step, values)), finish=lambda: sent.append("finish")
-    )
-    stand_in = types.ModuleType("wandb")
-    stand_in.init = lambda **settings: sent.append(settings) or run
-    monkeypatch.setitem(sys.modules, "wandb", stand_in)
-    log = make_log(wandb_project="eva", log_every=1)
-    log.step(0, {"loss": 2.0})
-    log.close()
-    identity = sent[0].pop("id")
-    assert sent[0] == {"project": "eva", "name": tmp_path.name, "resume": "allow",
-                       "config": {"a": 1}}  # fmt: skip
-    assert sent[1][0] == 0
-    assert sent[1][1]["loss"] == 2.0
-    assert sent[2] == "finish"
-    make_log(wandb_project="eva")
-    assert sent[3]["id"] == identity
-    make_log(wandb_project="eva", output=tmp_path / "other" / tmp_path.name)
-    assert sent[4]["name"] == tmp_path.name
-    assert sent[4]["id"] != identity
-
-
 class Terminal(io.StringIO):
     def isatty(self):
         return True
@@ -151,16 +125,10 @@ def test_progress_bar_on_a_terminal_only(make_log, monkeypatch, terminal):
 
 
 @pytest.mark.parametrize(("name", "peak"), [
-    ("NVIDIA A100-SXM4-40GB", 312e12), ("NVIDIA A100 80GB PCIe", 312e12),
-    ("NVIDIA H100 80GB HBM3", 989e12), ("NVIDIA H100 PCIe", 756e12), ("NVIDIA H100 NVL", 835e12),
-    ("NVIDIA H200", 989e12), ("NVIDIA H200 NVL", 835e12),
-    ("Tesla V100-SXM2-16GB", 125e12), ("Tesla V100-PCIE-32GB", 112e12),
-    ("NVIDIA L40S", 362e12), ("NVIDIA A10", 125e12),
-    ("NVIDIA GeForce RTX 4090", 165e12), ("NVIDIA GeForce RTX 3090", 71e12),
-    ("NVIDIA RTX A1000", None), ("NVIDIA RTX A1000 Laptop GPU", None), ("NVIDIA A10G", None),
-    ("NVIDIA GeForce RTX 4090 Laptop GPU", None), ("NVIDIA GeForce RTX 3090 Ti", None),
-    ("NVIDIA L40", None), ("NVIDIA H100", None), ("AMD Instinct MI300X", None),
-    ("NVIDIA A100-SXM4-40GB MIG 3g.20gb", None), ("NVIDIA GH200 480GB", None),
+    ("NVIDIA A100 80GB PCIe", 312e12), ("NVIDIA H100 80GB HBM3", 989e12),
+    ("Tesla V100-SXM2-16GB", 125e12), ("NVIDIA GeForce RTX 4090", 165e12),
+    ("NVIDIA RTX A1000", None), ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
+    ("NVIDIA H100", None), ("NVIDIA A100-SXM4-40GB MIG 3g.20gb", None),
 ])  # fmt: skip
 def test_the_peak_of_a_gpu(monkeypatch, caplog, name, peak):
     """By its complete name: an RTX A1000 is not an A100."""

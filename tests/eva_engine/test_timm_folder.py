@@ -77,8 +77,7 @@ def test_pretrained(variant, convert, randomise):
     assert new(torch.randn(1, 3, 48, 48)).shape == (1, 7)
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
-@pytest.mark.parametrize("layer_scale", [None, 0.1])
+@pytest.mark.parametrize(("pooling", "layer_scale"), [("mean", 0.1), ("cls", None)])
 @torch.no_grad()
 def test_classifiers_and_back(pooling, layer_scale, variant, convert, randomise):
     model = build_classifier(
@@ -124,9 +123,7 @@ def test_vision_tower_of_clip(variant, convert, randomise):
     _same(convert(dict(model.visual.state_dict()), output="tower")[1], expected, images)
 
 
-@pytest.mark.parametrize(
-    "name", ["classify_mean_fc_norm", "classify_norm_cls", "classify_eva_l_style", "clip"]
-)
+@pytest.mark.parametrize("name", ["classify_mean_fc_norm", "classify_eva_l_style", "clip"])
 @torch.no_grad()
 def test_timm_gives_the_official_outputs(name, convert, monkeypatch):
     sizes = variants.Variant(14, 70, 32, 4, 2, 80, "qv")
@@ -187,12 +184,6 @@ def test_the_layout_of_the_hub(convert, tmp_path, randomise, monkeypatch):
     torch.testing.assert_close(peer.eval()(images), model(images), **TOLERANCE)
 
 
-def test_half_precision(convert, randomise):
-    model = randomise(build_classifier("eva_debug", num_classes=3, img_size=32)).eval()
-    _, folder = convert(dict(model.state_dict()), "--dtype=fp16")
-    assert load_file(folder / "model.safetensors")["head.weight"].dtype == torch.float16
-
-
 def test_the_same_names_and_shapes_as_timm_at_the_published_sizes():
     """ViT-g and EVA-L on the meta device: every name of timm that EVA-01 has."""
     from eva_engine.commands.timm_folder import to_timm
@@ -225,23 +216,10 @@ def _shapes(state):
     return {name: tuple(value.shape) for name, value in state.items()}
 
 
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        ({"rel_pos": "beit", "extra_tokens": ()}, "a ViT with relative positions"),
-        ({"rel_pos": "table"}, "a ViT with relative positions"),
-        ({"window_size": 2, "extra_tokens": ()}, "a detector's ViT, which attends in windows"),
-        ({"embed_dim": 36}, "do not show the number of heads"),
-    ],
-)
-def test_what_timm_does_not_compute_is_refused(make, message, make_vit, convert):
-    error, output = convert(dict(make_vit(**make).state_dict()), code=1)
-    assert message in error
-    assert error.count("\n") == 1
+def test_what_timm_does_not_compute_is_refused(make_vit, convert):
+    error, output = convert(dict(make_vit(window_size=2, extra_tokens=()).state_dict()), code=1)
+    assert "a detector's ViT" in error
     assert not output.exists()
-
-
-def test_a_video_is_refused(convert):
     file = GOLDEN / "video_4frames.safetensors"
     state = {n[6:]: t for n, t in load_file(file).items() if n.startswith("state.")}
     assert "a model of clips" in convert(state, code=1)[0]
@@ -260,12 +238,6 @@ def test_other_outputs_are_noticed(convert, randomise, monkeypatch):
     error, output = convert(dict(model.state_dict()), code=1)
     assert "timm's outputs differ from ours" in error
     assert not output.exists()
-
-
-def test_without_timm(convert, randomise, monkeypatch):
-    monkeypatch.setattr(timm_folder.importlib.util, "find_spec", lambda name: None)
-    model = build_classifier("eva_debug", num_classes=3, img_size=32)
-    assert "timm is not installed" in convert(dict(model.state_dict()), code=1)[0]
 
 
 def test_other_folders(convert, tmp_path):

@@ -228,8 +228,8 @@ def test_contrastive_steps(steps, process_group, tmp_path, half_precision, kind)
 def test_cached_features(steps, process_group, tmp_path, half_precision):
     """Gradients of two micro-batches, through the engine, are nearly those of the full batch."""
     from eva_contrastive.step import ContrastiveStep, build_loss
-    from eva_engine.data.order import Batch
     from eva_engine.steps.micro_batches import MicroBatches, forward_and_backward
+    from eva_runs.data_order import Batch
 
     images, tokens = steps.contrastive("plain").make_batch()
     moved = []
@@ -258,7 +258,7 @@ def test_cached_features(steps, process_group, tmp_path, half_precision):
 
 def _train_a_little(prepared, model, function, device, precision, folder):
     """Twelve steps on one batch: losses are finite, and every trained weight moves."""
-    from eva_engine.data.order import to_device
+    from eva_runs.data_order import to_device
 
     run = RunConfig(output=folder, precision=precision, batch_size=6)
     optimizer = OptimizerConfig(lr=1e-3)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from eva_engine.data.order import OrderedBatches, build_loader, to_device
+from eva_runs.data_order import OrderedBatches, build_loader, to_device
 
 SIZE = 1024
 TF32 = [({}, "high"), ({"matmul_precision": "highest"}, "highest")]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from eva_engine.data.order import to_device
+from eva_runs.data_order import to_device
 
 pytestmark = pytest.mark.usefixtures("exact")
 VITS = (

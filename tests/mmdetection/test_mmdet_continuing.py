@@ -10,7 +10,8 @@ from mmdet.models.detectors import CascadeRCNN
 from mmengine.config import Config
 
 from eva_mmdetection.training import train
-from eva_openmmlab.loop import end_workers, numbered_loader
+from eva_openmmlab.loop import numbered_loader
+from eva_runs.data_order import end_workers
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
 LAST = 4

@@ -62,19 +62,19 @@ def test_embeddings_of_pictures(extract, clip, photographs, capsys):
         str(photographs / f"{name}.png") for name in ("astronaut", "chelsea", "coffee")
     ]
     torch.testing.assert_close(features, clip.images(names, normalize=False))
-    assert "holds embedding features (16,) of 3 pictures in 1 files" in capsys.readouterr().out
+    assert "holds embedding features (16,) of 3 images in 1 files" in capsys.readouterr().out
     unit = extract("--images", photographs, "--kind", "embedding", "--unit-length", output="unit")
     expected = F.normalize(features, dim=-1)
     torch.testing.assert_close(read_features(unit).features.float(), expected, atol=1e-3, rtol=1e-3)
 
 
 def test_embeddings_of_texts_and_their_lines(extract, clip, texts, capsys):
-    folder = extract("--texts", texts, "--store", "fp32", "--file-mb", SMALL, "--format", "npz")
+    folder = extract("--texts", texts, "--store", "fp32", "--file-mb", SMALL)
     names, features = read_features(folder)
     assert names == TEXTS
     torch.testing.assert_close(features, clip.texts(TEXTS, normalize=False))
     assert "holds embedding features (16,) of 5 texts in 5 files" in capsys.readouterr().out
-    assert json.loads((folder / "features.json").read_text())["texts"] == 5
+    assert json.loads((folder / "features.json").read_text())["samples"] == 5
 
 
 def test_pooled_features_are_the_default_for_pictures(extract, weights, photographs):

@@ -21,9 +21,10 @@ from eva_contrastive.evaluation.retrieval import (
 from eva_contrastive.evaluation.zero_shot import ZeroShotClassifier, class_features
 from eva_data.transforms import ImageTransform
 from eva_engine.config import RunConfig
-from eva_engine.evaluation.classification_report import MOST_CONFUSION, BestEvaluation, Examples
+from eva_engine.evaluation.classification_report import MOST_CONFUSION, BestEvaluation
 from eva_engine.evaluation.counting import (
     Counted,
+    Examples,
     LabelledSamples,
     LeftOutSamples,
     OneLabel,

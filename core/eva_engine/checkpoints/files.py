@@ -1,18 +1,15 @@
 """Files of a checkpoint: digests, weights as `.safetensors`, state, the best weights."""
 
-import contextlib
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from eva_backbone.checkpoints.reading import read_torch_file
 from eva_backbone.checkpoints.run_folders import BEST, MARKER, RECORD, listed_files
 from eva_backbone.checkpoints.run_folders import EMA_WEIGHTS as EMA_WEIGHTS
 from eva_backbone.checkpoints.run_folders import WEIGHTS as WEIGHTS
@@ -25,27 +22,24 @@ from eva_data.files import (
     remove_unfinished,
     write_tensors,
     write_text,
-    writing,
 )
 from eva_engine import distributed
-from eva_engine.steps.engine import TrainingEngine
+from eva_engine.config import require
 from eva_runs.processes import is_main, on_main, together
+
+if TYPE_CHECKING:  # DeepSpeed
+    from eva_engine.steps.engine import TrainingEngine
 
 logger = logging.getLogger(__name__)
 
 RUN = "run.json"
-_FORMAT = 2  # of the marker: {"format": 2, "files": {name: [size, SHA-256]}}; 1 was {name: size}
 _CONFIG = "config"
 
 
 def mark_complete(folder: Path) -> None:
-    """Flush all files and list them with sizes and digests; the same call on all processes.
+    """Flush all files of a checkpoint and list them as {"files": {name: [size, SHA-256]}}.
 
-    Args:
-        folder: Folder of the checkpoint, written to the end.
-
-    Raises:
-        OSError: If something cannot be read or written.
+    The same call on all processes.
     """
     paths = sorted(folder.rglob("*")) if is_main() else []
     names: list[str] = distributed.gather(
@@ -65,30 +59,21 @@ def mark_complete(folder: Path) -> None:
     def mark() -> None:
         for inner in (path for path in paths if path.is_dir()):
             flush(inner)
-        listed = {"format": _FORMAT, "files": {name: files[name] for name in names}}
-        write_text(folder / MARKER, json.dumps(listed, indent=1))
+        listed = {name: files[name] for name in names}
+        write_text(folder / MARKER, json.dumps({"files": listed}, indent=1))
         flush(folder)
 
     on_main(mark)
 
 
 def damage_of(folder: Path, *, part: int = 0, parts: int = 1) -> str | None:
-    """Read a checkpoint's files and compare their digests.
-
-    Args:
-        folder: Folder of the checkpoint.
-        part: Number of the share of the files to read.
-        parts: Number of shares.
-
-    Returns:
-        The damage, or None. Of a checkpoint without digests only sizes are compared.
-    """
+    """Compare the digests of a checkpoint's files, of one part of so many; return the damage."""
     files = listed_files(folder)
     if isinstance(files, str):
         return files
     for name, digest in list(files.items())[part::parts]:
         try:
-            if digest is not None and sha256_of(folder / name) != digest:
+            if sha256_of(folder / name) != digest:
                 return f"{name} is not what was written (another SHA-256)"
         except OSError as error:
             return f"{name} cannot be read ({error.strerror})"
@@ -121,9 +106,6 @@ def save_weights(
         state: Name -> tensor.
         file: `.safetensors`.
         config: Config of the run, for `read_config`.
-
-    Raises:
-        UnwritableError: If the disk is full, for example.
     """
     if is_main():
         metadata = {_CONFIG: json.dumps(config)} if config is not None else None
@@ -131,10 +113,7 @@ def save_weights(
 
 
 def read_config(file: Path) -> dict[str, Any] | None:
-    """Read the config of the run that wrote a `.safetensors` file; None if it holds none.
-
-    Args:
-        file: Weights of any origin.
+    """Read the config of the run that wrote a file of weights; None if it holds none.
 
     Raises:
         ValueError: If the file is damaged, or what it holds is not a config.
@@ -144,78 +123,11 @@ def read_config(file: Path) -> dict[str, Any] | None:
     try:
         with safe_open(file, framework="pt") as content:
             text = (content.metadata() or {}).get(_CONFIG) or "null"
-        config = json.loads(text)
+        config: dict[str, Any] | None = json.loads(text)
+        require(config is None or isinstance(config, dict), f"its config is {text[:60]}")
     except (SafetensorError, ValueError, RecursionError) as error:
         raise ValueError(f"{file} is damaged, or not a .safetensors file ({error})") from error
-    if config is not None and not isinstance(config, dict):
-        raise ValueError(f"{file} notes a config that is not a table: {text[:60]}")
-    noted: dict[str, Any] | None = config
-    return noted
-
-
-class Failures:
-    """The first failure to write of this process; all processes raise it together."""
-
-    def __init__(self) -> None:
-        self.first: OSError | None = None
-
-    @contextlib.contextmanager
-    def noted(self, path: Path) -> Iterator[None]:
-        """Keep the system's errors of the block for `raise_together`."""
-        try:
-            with explained(path):
-                yield
-        except OSError as error:
-            self.first = self.first or error
-
-    def raise_together(self) -> None:
-        """Raise on all processes if one of them noted a failure."""
-        distributed.raise_together(self.first)
-
-
-def safe_checkpoint_engine(failures: Failures) -> Any:
-    """Make DeepSpeed's reader and writer, but one that runs no code of a file (`weights_only`).
-
-    Args:
-        failures: Receives failures to write.
-    """
-    from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
-    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
-    from deepspeed.runtime.zero.config import ZeroStageEnum
-    from deepspeed.utils.tensor_fragment import fragment_address
-
-    allowed = [LossScaler, DynamicLossScaler, ZeroStageEnum, fragment_address]
-
-    class SafeCheckpointEngine(TorchCheckpointEngine):  # type: ignore[misc]
-        def makedirs(self, path: str, exist_ok: bool = False) -> None:
-            with failures.noted(Path(path)):
-                super().makedirs(path, exist_ok)
-
-        def save(self, state_dict: Any, path: str) -> None:
-            with failures.noted(Path(path)), writing(Path(path)) as stream:
-                torch.save(state_dict, stream)
-
-        def load(self, path: str, map_location: Any = None) -> Any:
-            return read_torch_file(path, allowed=allowed)  # DeepSpeed moves them to their device
-
-    return SafeCheckpointEngine()
-
-
-def check_metric(metric: str, results: Sequence[str]) -> None:
-    """Refuse a metric that is not a result of the evaluation.
-
-    Args:
-        metric: Name of a result, or "".
-        results: Names of all results; empty without validation data.
-
-    Raises:
-        ValueError: Naming both.
-    """
-    if metric and metric not in results:
-        raise ValueError(
-            f"best_metric={metric} is not a result of the evaluation, which has "
-            f"{', '.join(results) or 'none without validation data'}; '' keeps no best weights"
-        )
+    return config
 
 
 class BestWeights:
@@ -241,7 +153,7 @@ class BestWeights:
                 (self.folder / RECORD).unlink(missing_ok=True)
 
     def consider(
-        self, engine: TrainingEngine, name: str, *, step: int, results: Mapping[str, float]
+        self, engine: "TrainingEngine", name: str, *, step: int, results: Mapping[str, float]
     ) -> None:
         """Keep the engine's present weights if they are better; called on all processes.
 
@@ -250,9 +162,6 @@ class BestWeights:
             name: File for them, `WEIGHTS` or `EMA_WEIGHTS`.
             step: Step that was evaluated, from 0.
             results: Results of the evaluation.
-
-        Raises:
-            OSError: If the disk is full, for example.
         """
         kept = self._record() if is_main() else {}
         better = is_main() and self._is_better(results[self.metric], kept.get(name))

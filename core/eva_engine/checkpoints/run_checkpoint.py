@@ -7,15 +7,20 @@ another name, flushed to the disk and then renamed, so that a run which is kille
 leaves a complete checkpoint behind or none. What cannot be read is never removed.
 """
 
+import contextlib
 import json
 import logging
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
+from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+from deepspeed.runtime.zero.config import ZeroStageEnum
+from deepspeed.utils.tensor_fragment import fragment_address
 
 from eva_backbone.checkpoints.reading import read_torch_file
 from eva_backbone.checkpoints.run_folders import CHECKPOINTS, complete_checkpoints
@@ -25,24 +30,58 @@ from eva_engine.checkpoints.files import (
     EMA_WEIGHTS,
     RUN,
     WEIGHTS,
-    Failures,
     damage_of,
     mark_complete,
     read_run,
-    safe_checkpoint_engine,
     save_weights,
 )
-from eva_engine.config import SAYS, RunConfig
-from eva_engine.run_log import last_logged_step
+from eva_engine.config import METRICS, SAYS, RunConfig, require
+from eva_engine.run_log import lines_of
 from eva_engine.steps.engine import MovingAverage, TrainingEngine
 from eva_report.terminal import SHOWN
 from eva_runs.processes import is_main, on_main
 
 logger = logging.getLogger(__name__)
 
-_LATEST, _STATE = "latest", "deepspeed"
+_STATE = "deepspeed"
 _PREFIX, _TEMPORARY, _REMOVED, _DAMAGED = "step_", ".writing_", ".removing_", "damaged_"
 _SEEN = ".seen_by_all_"
+_ALLOWED = [LossScaler, DynamicLossScaler, ZeroStageEnum, fragment_address]  # in DeepSpeed's files
+
+
+class SafeCheckpointEngine(TorchCheckpointEngine):  # type: ignore[misc]
+    """DeepSpeed's reader and writer, but one that runs no code of a file (`weights_only`).
+
+    The first failure of this process to write is kept, so that no process waits for one that
+    failed; all raise it together.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failure: OSError | None = None
+
+    @contextlib.contextmanager
+    def noted(self, path: Path) -> Iterator[None]:
+        """Keep the system's errors of the block for `raise_together`."""
+        try:
+            with explained(path):
+                yield
+        except OSError as error:
+            self.failure = self.failure or error
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        """Make a folder."""
+        with self.noted(Path(path)):
+            super().makedirs(path, exist_ok)
+
+    def save(self, state_dict: Any, path: str) -> None:
+        """Write a file, completely or not at all."""
+        with self.noted(Path(path)), writing(Path(path)) as stream:
+            torch.save(state_dict, stream)
+
+    def load(self, path: str, map_location: Any = None) -> Any:
+        """Read a file on the CPU; DeepSpeed moves tensors to their device."""
+        return read_torch_file(path, allowed=_ALLOWED)
 
 
 class RunCheckpoints:
@@ -63,12 +102,6 @@ class RunCheckpoints:
         """List the folders of all complete checkpoints, oldest first."""
         found = complete_checkpoints(self.folder.parent)
         return [path for path in found if path not in self._damaged]
-
-    def traces(self) -> bool:
-        """Return whether the run ever had a checkpoint."""
-        # a kill in the first save leaves an unfinished folder, which is not a checkpoint
-        saved = (*self.folder.glob(f"{_PREFIX}*"), *self.folder.glob(f"{_DAMAGED}*"))
-        return (self.folder / _LATEST).exists() or bool(saved)
 
     def newest(self) -> Path | None:
         """Find the newest checkpoint with its files as written; the same on all processes.
@@ -107,16 +140,13 @@ class RunCheckpoints:
         def touch() -> None:
             make_folder(self.folder)
             remove_unfinished(self.folder)
-            for left in self.folder.glob(f"{_SEEN}*"):
-                left.unlink(missing_ok=True)
             file.touch()
 
         on_main(touch)
         seen = distributed.gather(file.exists())
         if is_main():
             file.unlink()
-        if not all(seen):
-            blind = [number for number, sees in enumerate(seen) if not sees]
+        if blind := [number for number, sees in enumerate(seen) if not sees]:
             raise ValueError(
                 f"processes {blind} do not see {self.folder}, which the first process made: put "
                 "the output on a file system that all machines share"
@@ -159,7 +189,6 @@ class RunCheckpoints:
             temporary.rename(final)
             self._damaged.discard(final)
             flush(self.folder)
-            write_text(self.folder / _LATEST, final.name)
             self._remove_old()
 
     def _remove_old(self) -> None:
@@ -185,29 +214,29 @@ class RunCheckpoints:
                 folder.mkdir()
 
         on_main(begin)
-        failures = Failures()
-        engine.engine.checkpoint_engine = safe_checkpoint_engine(failures)
+        files = SafeCheckpointEngine()
+        engine.engine.checkpoint_engine = files
         # it copies programs that make a file of weights, as is written below; if that failed, it
         # would leave the other processes waiting
         engine.engine._copy_recovery_script = lambda folder: None
         engine.engine.save_checkpoint(str(folder), tag=_STATE, save_latest=False)
         engine.share_buffers()
         state = engine.full_precision_state()
-        with failures.noted(folder / WEIGHTS):
+        with files.noted(folder / WEIGHTS):
             save_weights(state, folder / WEIGHTS, self.config)
         if average is not None:
             if is_main() or engine.zero_stage:
                 file = folder / _average_file(engine)
-                with failures.noted(file), writing(file) as stream:
+                with files.noted(file), writing(file) as stream:
                     torch.save(average.state_dict(), stream)
             with average.applied():
                 state = engine.full_precision_state()
-                with failures.noted(folder / EMA_WEIGHTS):
+                with files.noted(folder / EMA_WEIGHTS):
                     save_weights(state, folder / EMA_WEIGHTS, self.config)
         if is_main():
-            with failures.noted(folder / RUN):
+            with files.noted(folder / RUN):
                 write_text(folder / RUN, json.dumps(record, indent=2))
-        failures.raise_together()
+        distributed.raise_together(files.failure)
         mark_complete(folder)
 
 
@@ -234,11 +263,11 @@ def restore(folder: Path, engine: TrainingEngine, average: MovingAverage | None)
     """
     _check_can_continue(read_run(folder), engine, folder)
     average_file = folder / _average_file(engine)
-    if average is not None and not average_file.exists():
-        raise ValueError(
-            f"{folder.name} has no moving average: set ema_decay=0 as when it was saved"
-        )
-    engine.engine.checkpoint_engine = safe_checkpoint_engine(Failures())
+    require(
+        average is None or average_file.exists(),
+        f"{folder.name} has no moving average: set ema_decay=0 as when it was saved",
+    )
+    engine.engine.checkpoint_engine = SafeCheckpointEngine()
     try:
         with engine.settings_kept():
             engine.engine.load_checkpoint(str(folder), tag=_STATE)
@@ -257,12 +286,11 @@ def _check_can_continue(saved: dict[str, Any], engine: TrainingEngine, folder: P
     if engine.zero_stage:
         now["processes"] = distributed.world_size()
     for name, value in now.items():
-        if saved[name] != value:
-            raise ValueError(
-                f"{folder} was saved with {name}={saved[name]} and cannot continue with {value}: "
-                f"go back to {saved[name]}, or begin a new run from {folder / WEIGHTS} in another "
-                "output"
-            )
+        require(
+            saved[name] == value,
+            f"{folder} was saved with {name}={saved[name]} and cannot continue with {value}: go "
+            f"back to {saved[name]}, or begin a new run from {folder / WEIGHTS} in another output",
+        )
 
 
 def _average_file(engine: TrainingEngine) -> str:
@@ -271,16 +299,15 @@ def _average_file(engine: TrainingEngine) -> str:
 
 
 def find_checkpoint(checkpoints: RunCheckpoints, run: RunConfig, *, first_save: int) -> Path | None:
-    """Find the checkpoint after which a run continues; the same on all processes.
+    """Find the newest undamaged checkpoint, after which a run continues; None for one that begins.
+
+    The same on all processes.
 
     Args:
         checkpoints: Checkpoints of the output folder.
         run: Settings of the run.
         first_save: Steps after which a run saves for the first time; one that never saved may
             begin again.
-
-    Returns:
-        The newest undamaged one; None for a run that begins.
 
     Raises:
         ValueError: If there is one and the run is not to be continued, if all are damaged, or if
@@ -291,16 +318,13 @@ def find_checkpoint(checkpoints: RunCheckpoints, run: RunConfig, *, first_save: 
         raise ValueError(SAYS.used(run.output, checkpoint=checkpoint.name))
     if checkpoint:
         return checkpoint
-    last, traces = on_main(lambda: (last_logged_step(run.output), checkpoints.traces()))
-    if traces or last >= first_save:
+    logged = lines_of(run.output / METRICS)
+    reached = on_main(lambda: max((one["step"] + 1 for one in logged), default=0))
+    if reached > first_save or (reached and not run.resume):
+        again = f"begin it again with {SAYS.resume}" if reached <= first_save else "put one back"
         raise ValueError(
-            f"{run.output} has a run that reached step {last + 1}, but none of its checkpoints: "
-            f"put one back, or begin again in another {SAYS.output}"
-        )
-    if last >= 0 and not run.resume:
-        raise ValueError(
-            f"{run.output} has the log of a run that reached step {last + 1} without a checkpoint: "
-            f"begin it again with {SAYS.resume}, or choose another {SAYS.output}"
+            f"{run.output} has a run that reached step {reached}, but none of its checkpoints: "
+            f"{again}, or choose another {SAYS.output}"
         )
     if run.resume and is_main():
         logger.info("%s", SAYS.nothing_to_resume(run.output), extra=SHOWN)
@@ -308,15 +332,9 @@ def find_checkpoint(checkpoints: RunCheckpoints, run: RunConfig, *, first_save: 
 
 
 def mention_changes(saved: Mapping[str, Any], now: Mapping[str, Any], run: RunConfig) -> None:
-    """Mention what differs from the run that continues, where it may.
-
-    Args:
-        saved: Record of the checkpoint.
-        now: Record of this start.
-        run: Settings of the run.
-    """
+    """Mention what differs between the records of a checkpoint and of this start, where it may."""
     for name in ("step_batch", "samples_of_data"):
-        if name in saved and saved[name] != now[name]:
+        if saved[name] != now[name]:
             logger.warning(
                 "the run that continues had %s=%s, now %s: the order of the data changes",
                 *(name, saved[name], now[name]),

@@ -85,13 +85,18 @@ def _parse(
     arguments: Sequence[str] | None, parser: argparse.ArgumentParser, kinds: Sequence[Kind]
 ) -> argparse.Namespace:
     inputs = {name: takes for kind in kinds for name, takes in kind.names.items()}
-    taken = list(dict.fromkeys(one for takes in inputs.values() for one in takes))
     add_weights(parser, kinds="of any task")
-    _add_inputs(parser, taken)
+    group = parser.add_mutually_exclusive_group(required=True)
+    group.add_argument(
+        "--images",
+        nargs="+",
+        help="folders, searched through, and images; or one torchvision:NAME:ROOT:SPLIT or "
+        "hf:NAME:SPLIT",
+    )
+    group.add_argument("--texts", metavar="FILE", help="text file, one text in each line")
     add_output(parser, required=True, help="folder of the files")
     add = parser.add_argument
     add("--kind", choices=inputs, help="default: the first that is computed of the input")
-    add("--format", choices=("safetensors", "npz"), default="safetensors")
     add("--store", choices=STORED, default="fp16", help="number format of the files")
     add("--file-mb", type=number(1e-6), default=256, help="size of a file at most (default: 256)")
     add("--skip-unreadable", action="store_true", help="leave images out that cannot be read")
@@ -99,10 +104,10 @@ def _parse(
         kind.add_options(parser)
     add_arguments(parser, batch_size=32)
     options = parser.parse_args(arguments)
-    given = next(one for one in taken if getattr(options, one) is not None)
-    if options.kind is None:
-        options.kind = next(name for name, takes in inputs.items() if given in takes)
-    if given not in inputs[options.kind]:
+    given = "images" if options.texts is None else "texts"
+    fitting = [name for name, takes in inputs.items() if given in takes]
+    options.kind = options.kind or next(iter(fitting), None)
+    if options.kind not in fitting:
         parser.error(f"--kind {options.kind} is not computed of --{given}")
     for kind in kinds:
         if options.kind in kind.names:
@@ -120,16 +125,3 @@ def _own_options(kind: Kind) -> list[str]:
     parser = argparse.ArgumentParser()
     kind.add_options(parser)
     return list(vars(parser.parse_args([])))
-
-
-def _add_inputs(parser: argparse.ArgumentParser, taken: Sequence[str]) -> None:
-    group = parser.add_mutually_exclusive_group(required=True)
-    if "images" in taken:
-        group.add_argument(
-            "--images",
-            nargs="+",
-            help="folders, searched through, and images; or one torchvision:NAME:ROOT:SPLIT or "
-            "hf:NAME:SPLIT",
-        )
-    if "texts" in taken:
-        group.add_argument("--texts", metavar="FILE", help="text file, one text in each line")

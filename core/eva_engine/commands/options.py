@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from eva_backbone.checkpoints.registry import CHECKPOINT_SUFFIXES, list_official_files
 from eva_backbone.checkpoints.run_folders import weights_of_run
 from eva_data.files import home_expanded
-from eva_engine.config import LARGEST_IMAGE, MOST_WORKERS
+from eva_engine.config import MOST_WORKERS
 from eva_runs.commands import program_name
 from eva_runs.errors import ending
 from eva_runs.options import add_download_option, integer, number
@@ -40,6 +40,8 @@ def command(
 ) -> Callable[..., None]:
     """Make the `main` of a command that runs a model on one or several processes.
 
+    It ends as `eva_runs.errors.ending` says.
+
     Args:
         program: Name in the messages.
         parse: Parser of the arguments; None for those of the command line. The options are those of
@@ -47,9 +49,6 @@ def command(
         work: Work of the command, given options and device.
         check: Function that refuses paths that are not there, before torch is imported.
         claims: Keep other runs out of the folder `--output` meanwhile, if there is one.
-
-    Returns:
-        Its function of the arguments, which ends as `eva_runs.errors.ending` says.
     """
 
     def main(arguments: Sequence[str] | None = None) -> None:
@@ -90,13 +89,7 @@ def deferred(name: str) -> Callable[..., Any]:
 
 
 def new_parser(program: str, description: str, *, epilog: str = "") -> argparse.ArgumentParser:
-    """Make a parser without abbreviations, whose help keeps the lines of its epilog.
-
-    Args:
-        program: Name in the help.
-        description: Purpose of the command.
-        epilog: Examples.
-    """
+    """Make a parser without abbreviations, whose help keeps the lines of its epilog."""
     return argparse.ArgumentParser(
         prog=program_name(program),
         description=description,
@@ -124,8 +117,7 @@ def add_weights(
         add("source", nargs="?", metavar="WEIGHTS", help="the same as --weights")
     add("--weights", required=not (alone or first), help=text)
     add_download_option(parser)
-    side = integer(1, LARGEST_IMAGE)
-    add("--image-size", type=side, help="side in pixels (default: that of the weights)")
+    add("--image-size", type=integer(1), help="side in pixels (default: that of the weights)")
     add("--mean", type=float, nargs=3, help="of the pixels (default: of the weights' training)")
     add("--std", type=float, nargs=3, help="of the pixels (default: of the weights' training)")
 
@@ -133,15 +125,7 @@ def add_weights(
 def parse_with_weights(
     parser: argparse.ArgumentParser, arguments: Sequence[str] | None
 ) -> argparse.Namespace:
-    """Parse a command line whose weights are a word of its own or behind `--weights`.
-
-    Args:
-        parser: Parser with the options of `add_weights(..., alone=True)`.
-        arguments: Arguments; None for those of the process.
-
-    Raises:
-        SystemExit: If there are none, or two.
-    """
+    """Parse a command line with the options of `add_weights(..., alone=True)`."""
     options: argparse.Namespace = parser.parse_intermixed_args(arguments)
     given = [one for one in (options.source, options.weights) if one is not None]
     if len(given) != 1:
@@ -153,15 +137,7 @@ def parse_with_weights(
 
 
 def take_weights(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """Take the first of a demo's inputs for its weights, if `--weights` names none.
-
-    Args:
-        parser: Parser with the options of `add_weights(..., first=True)`.
-        options: Its options, with `inputs`.
-
-    Raises:
-        SystemExit: If the first input is not weights or the only one.
-    """
+    """Take the first of a demo's `inputs` for its weights, if `--weights` names none."""
     if options.weights is not None:
         return
     if len(options.inputs) < 2 or not _are_weights(options.inputs[0]):
@@ -187,12 +163,7 @@ def add_output(parser: argparse.ArgumentParser, *, help: str, required: bool = F
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, batch_size: int = 64) -> None:
-    """Add the options of how a model is run.
-
-    Args:
-        parser: Parser that receives them.
-        batch_size: Default of `--batch-size`.
-    """
+    """Add the options of how a model is run."""
     add = parser.add_argument
     add("--batch-size", type=integer(1), default=batch_size, help="default: %(default)s")
     add(
@@ -252,9 +223,6 @@ def check_frozen(options: argparse.Namespace, known: int) -> int:
 
     Returns:
         Number of samples to learn from.
-
-    Raises:
-        ValueError: If there are fewer of them than neighbours, or there is nothing to score.
     """
     known = min(known, options.limit or known)
     if options.neighbours is NEIGHBOURS:

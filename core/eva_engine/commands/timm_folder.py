@@ -3,13 +3,11 @@
 timm has two classes that compute what EVA computes: `Eva` (`eva_giant_*`), whose names are the
 official ones, and `VisionTransformer` (`eva_large_*`) for one bias of queries, keys and values.
 Both take another size, pooling and place of the last norm as arguments, which the folder's
-`config.json` holds, with the classes and how images are prepared. Weights and a model card are
-beside it. The folder can be moved and uploaded; nothing of this toolkit is needed to read it.
+`config.json` holds, with the classes and how images are prepared.
 
 Shapes: B images, C channels, K classes or values of a feature.
 """
 
-import importlib.util
 import json
 import re
 from collections.abc import Mapping
@@ -30,6 +28,7 @@ from eva_backbone.layers import LAYER_NORM_EPS
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD, Pooling
 from eva_data.files import write_text
 from eva_engine.checkpoints.files import read_config, save_weights
+from eva_engine.config import require
 from eva_engine.evaluation.own_data import PUBLISHED, notes_of_training
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -39,7 +38,7 @@ _WEIGHTS_OF_TIMM = (WEIGHTS, "pytorch_model.bin", "pytorch_model.pth", "model.pt
 # Largest difference of outputs, as a share of the largest value: sums in another order.
 _TOLERANCE = 1e-4
 PROBE_EPS = 1e-6  # of a linear probe's batch norm
-# timm's names: side of the pictures -> name, the last for all other sides.
+# timm's names: side of the images -> name, the last for all other sides.
 _GIANT = {336: "eva_giant_patch14_336", 560: "eva_giant_patch14_560", 0: "eva_giant_patch14_224"}
 _GIANT_CLIP = "eva_giant_patch14_clip_224"  # pools by its class token
 _LARGE = {336: "eva_large_patch14_336", 0: "eva_large_patch14_196"}
@@ -64,7 +63,7 @@ class TimmModel:
     Attributes:
         architecture: Name in timm.
         arguments: Its arguments that differ from what that name stands for.
-        image_size: Side of the pictures in pixels.
+        image_size: Side of the images in pixels.
         pooling: "mean" of the patches, or the class token ("cls").
         classes: K, 0 without a head.
         weights: timm's name -> tensor.
@@ -81,34 +80,21 @@ class TimmModel:
 
 
 def timm_weights(folder: Path) -> Path | None:
-    """Find the weights in a folder that timm reads as `local-dir:`.
-
-    Args:
-        folder: Any path.
-
-    Returns:
-        The file that timm would take; None if this is not such a folder.
+    """Find the weights in a folder that timm reads as `local-dir:`; None for any other path.
 
     Raises:
         FileNotFoundError: If the folder has no weights.
     """
-    if not _is_of_timm(folder / CONFIG):
+    try:  # the config of a run and of a transformers model has the same name
+        config: Any = json.loads((folder / CONFIG).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
         return None
     for name in _WEIGHTS_OF_TIMM:
         if (folder / name).is_file():
             return folder / name
     raise FileNotFoundError(f"{folder} has timm's {CONFIG}, and no weights such as {WEIGHTS}")
-
-
-def _is_of_timm(file: Path) -> bool:
-    """Test whether a config is timm's: a run's and a transformers model's have its name too."""
-    if not file.is_file():
-        return False
-    try:
-        config: Any = json.loads(file.read_bytes())
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(config, dict) and isinstance(config.get("architecture"), str)
 
 
 def write_folder(weights: Mapping[str, Tensor], folder: Path, source: Path) -> list[str]:
@@ -117,19 +103,18 @@ def write_folder(weights: Mapping[str, Tensor], folder: Path, source: Path) -> l
     Args:
         weights: Name -> tensor, in the official form.
         folder: An empty folder.
-        source: File of the weights; a run notes in it how its pictures are prepared.
+        source: File of the weights; a run notes in it how its images are prepared.
 
     Returns:
         Lines of a report.
 
     Raises:
-        ValueError: If timm is not there or has no such model, or its outputs differ.
+        ValueError: If timm has no such model, or its outputs differ.
     """
-    if importlib.util.find_spec("timm") is None:
-        raise ValueError("timm is not installed: pip install timm")
     model = to_timm(weights, name=source.name)
     notes = notes_of_training(source, crop_pct=None, mean=None, std=None, class_names=None)
-    config = _config(model, notes, segmentor=_is_dense(weights))
+    segmentor = any(name.endswith("level_embed") for name in weights)
+    config = _config(model, notes, segmentor=segmentor)
     expected = _outputs(weights, model, source.name)
     write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
     # with the run's notes, so that the file serves our programs as the run's does
@@ -143,15 +128,9 @@ def write_folder(weights: Mapping[str, Tensor], folder: Path, source: Path) -> l
     ]
 
 
-def _is_dense(weights: Mapping[str, Tensor]) -> bool:
-    return any(name.endswith("level_embed") for name in weights)
-
-
 def _config(model: TimmModel, notes: Mapping[str, Any], *, segmentor: bool) -> dict[str, Any]:
     """Make timm's `config.json`."""
-    usual = dict(PUBLISHED)
-    if segmentor:
-        usual |= {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+    usual = PUBLISHED | ({"mean": IMAGENET_MEAN, "std": IMAGENET_STD} if segmentor else {})
     found = {name: notes[name] if notes[name] is not None else usual[name] for name in usual}
     config: dict[str, Any] = {
         "architecture": model.architecture,
@@ -213,7 +192,7 @@ def _outputs(weights: Mapping[str, Tensor], model: TimmModel, name: str) -> Tens
 @torch.no_grad()
 def _compare(folder: Path, side: int, expected: Tensor) -> float:
     """Build the folder's model by timm; return the largest difference of its outputs."""
-    import timm
+    import timm  # not for what only reads a folder
 
     peer = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     found: Tensor = peer(_images(side))
@@ -273,10 +252,19 @@ def to_timm(weights: Mapping[str, Tensor], *, name: str) -> TimmModel:
         ValueError: If there is no ViT, or timm has none like it.
     """
     prefix = trunk_prefix(weights, f"{name} holds no EVA weights")
-    if weights[prefix + TRUNK_KEY].ndim == 5:
-        raise ValueError(_refusal(name, "a model of clips, whose patches have a length in time"))
+    clips = weights[prefix + TRUNK_KEY].ndim == 5
+    require(not clips, _refusal(name, "a model of clips, whose patches have a length in time"))
     trunk = describe(weights, name=name)
-    _require_plain(trunk, name)
+    plain = "rel_pos" not in trunk.arguments
+    require(plain, _refusal(name, "a ViT with relative positions"))
+    require(
+        "cls_token" in trunk.names, _refusal(name, "a detector's ViT, which attends in windows")
+    )
+    require(
+        "num_heads" in trunk.arguments,
+        f"{name} holds a ViT whose sizes are not one of eva_backbone.VARIANTS, and weights do not "
+        "show the number of heads that timm must be given",
+    )
     own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
     outside = [key for key in weights if not key.startswith(prefix)]
     lines = [f"left out (outside the ViT): {listed(outside, 3)}"] if outside else []
@@ -292,7 +280,8 @@ def to_timm(weights: Mapping[str, Tensor], *, name: str) -> TimmModel:
         if key.startswith("head."):
             continue
         if reason is None:
-            kept[_in_block(key) if fused else key] = value
+            in_timm = re.sub(r"\.gamma_([12])$", r".ls\1.gamma", key) if fused else key
+            kept[in_timm] = value
         else:
             left_out.setdefault(reason, []).append(key)
     if "level_embed" in own:  # as in its training, see `load_vit`
@@ -311,32 +300,11 @@ def to_timm(weights: Mapping[str, Tensor], *, name: str) -> TimmModel:
 
 
 def official_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give the official names to a model of timm, `eva_giant_*` or `eva_large_*`.
-
-    Args:
-        weights: Name -> tensor, of any program.
-
-    Returns:
-        A new dict; what has other names stays as it is.
-    """
+    """Give the official names to weights of timm's `eva_giant_*` or `eva_large_*`; others stay."""
     return {
         re.sub(r"^(blocks\.\d+)\.ls([12])\.gamma$", r"\1.gamma_\2", k): v
         for k, v in weights.items()
     }
-
-
-def _require_plain(trunk: Trunk, name: str) -> None:
-    """Refuse a ViT that timm's EVA models cannot compute."""
-    if "rel_pos" in trunk.arguments:
-        raise ValueError(_refusal(name, "a ViT with relative positions"))
-    if "cls_token" not in trunk.names:
-        raise ValueError(_refusal(name, "a detector's ViT, which attends in windows"))
-    if "num_heads" not in trunk.arguments:
-        raise ValueError(
-            f"{name} holds a ViT of width {trunk.arguments['embed_dim']} and depth "
-            f"{trunk.arguments['depth']}, which is not one of eva_backbone.VARIANTS, and weights "
-            "do not show the number of heads that timm must be given"
-        )
 
 
 def _refusal(name: str, what: str) -> str:
@@ -358,17 +326,12 @@ def _arguments(trunk: Trunk, pooling: Pooling) -> dict[str, Any]:
     vit = trunk.arguments
     large = vit["qkv_bias"] == "qkv"
     patch, width, depth, heads, mlp = _SIZES["large" if large else "giant"]
-    found: dict[str, Any] = {}
-    for argument, ours, theirs in (
-        ("patch_size", vit["patch_size"], patch),
-        ("embed_dim", vit["embed_dim"], width),
-        ("depth", vit["depth"], depth),
-        ("num_heads", vit["num_heads"], heads),
-    ):
-        if ours != theirs:
-            found[argument] = ours
+    usual = {"patch_size": patch, "embed_dim": width, "depth": depth, "num_heads": heads}
+    found = {name: vit[name] for name, theirs in usual.items() if vit[name] != theirs}
     if (vit["mlp_dim"], vit["embed_dim"]) != (mlp, width):
-        found["mlp_ratio"] = _ratio(vit["mlp_dim"], vit["embed_dim"])
+        ratio = vit["mlp_dim"] / vit["embed_dim"]
+        exact = int(vit["embed_dim"] * ratio) == vit["mlp_dim"]  # timm rounds down
+        found["mlp_ratio"] = ratio if exact else (vit["mlp_dim"] + 0.5) / vit["embed_dim"]
     if vit["layer_scale"] is not None:
         found["init_values"] = 1.0
     if pooling == "cls":
@@ -379,12 +342,6 @@ def _arguments(trunk: Trunk, pooling: Pooling) -> dict[str, Any]:
     if large:
         return found | {"fc_norm": False} | ({} if norm else {"final_norm": False})
     return found | {"use_fc_norm": False, "use_post_transformer_norm": norm}
-
-
-def _ratio(mlp_dim: int, width: int) -> float:
-    """Find a factor that gives the width of the MLP although timm rounds down."""
-    ratio = mlp_dim / width
-    return ratio if int(width * ratio) == mlp_dim else (mlp_dim + 0.5) / width
 
 
 def _head(own: Mapping[str, Tensor], lines: list[str]) -> dict[str, Tensor]:
@@ -400,8 +357,3 @@ def _head(own: Mapping[str, Tensor], lines: list[str]) -> dict[str, Tensor]:
         return {}
     matrix = own["head.weight"]
     return {"head.weight": matrix, "head.bias": own.get("head.bias", matrix.new_zeros(len(matrix)))}
-
-
-def _in_block(name: str) -> str:
-    """Give the names of timm's `VisionTransformer` to residual scales; others stay."""
-    return re.sub(r"\.gamma_([12])$", r".ls\1.gamma", name)

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 from eva_backbone.checkpoints.run_folders import CONFIG, complete_checkpoints
-from eva_data.files import expand_home
-from eva_engine.config import SAYS, RunConfig, as_plain, what_is_saved
+from eva_engine.config import METRICS, SAYS, RunConfig, as_plain, what_is_saved
 from eva_report.terminal import SHOWN
-from eva_runs.commands import exit_code, program_name, say
+from eva_runs.commands import program_name, say
 from eva_runs.errors import ending
 from eva_runs.options import add_download_option
 from eva_runs.output_folder import claimed
@@ -46,15 +45,10 @@ _TRACES = ("log.txt", "log_rank*.txt", "checkpoints", CONFIG)  # of a run before
 
 
 def load_recipe(file: str | Path, kind: type[C]) -> C:
-    """Read the `config` of a recipe.
-
-    Args:
-        file: A Python file that defines `config`.
-        kind: Class of the config.
+    """Read the `config` of a recipe, a Python file.
 
     Raises:
-        ValueError: If it defines no such config.
-        FileNotFoundError: If there is no such file.
+        ValueError: If it defines no config of this class.
     """
     config = runpy.run_path(str(file)).get("config")
     if not isinstance(config, kind):
@@ -119,7 +113,7 @@ def parse(
         parser.print_help()
         sys.exit(0 if {"-h", "--help"} & {*words} else 2)
     try:
-        file = find_recipe(task, recipe) if task in TASKS else Path(recipe)
+        file = _file_of(task, recipe)
         with unfinished():
             default = load_recipe(file, kind)
         flags = _without_other_validation(as_flags(words, default), default)
@@ -137,19 +131,22 @@ def _take_recipe(task: str, words: Sequence[str]) -> tuple[str | None, list[str]
 
     It is the first word that names one, or else the first that can be no value of a flag.
     """
-    words = [*words]
     bare = [i for i, w in enumerate(words) if not w.startswith("-") and not _SETTING.match(w)]
     alone = [i for i in bare if not i or not words[i - 1].startswith("--") or "=" in words[i - 1]]
     named = [i for i in (*alone, *bare) if _is_recipe(task, words[i])]
     place = next(iter((*named, *alone)), None)
     if place is None:
-        return None, words
-    return words[place], words[:place] + words[place + 1 :]
+        return None, [*words]
+    return words[place], [*words[:place], *words[place + 1 :]]
+
+
+def _file_of(task: str, recipe: str) -> Path:
+    return find_recipe(task, recipe) if task in TASKS else Path(recipe)
 
 
 def _is_recipe(task: str, word: str) -> bool:
     try:
-        file = find_recipe(task, word) if task in TASKS else Path(word)
+        file = _file_of(task, word)
         return file.suffix == ".py" and file.is_file()
     except (ValueError, OSError):
         return False
@@ -175,7 +172,7 @@ def as_flags(words: Sequence[str], default: Any) -> list[str]:
         one = isinstance(value, str | int | float | Path) and not isinstance(value, bool)
         if one and not equals and rest and not rest[0].startswith("--"):
             equals, text = "=", rest.pop(0)  # it may look like a setting
-        flags += _flag(name, expand_home(text), value) if equals else [word]
+        flags += _flag(name, text, value) if equals else [word]
     return flags
 
 
@@ -210,8 +207,7 @@ def given_values(flags: Sequence[str]) -> dict[str, str]:
 def _without_other_validation(flags: list[str], default: Any) -> list[str]:
     """Let `--data.val-share` take the place of the validation data that a recipe names.
 
-    Raises:
-        ValueError: If own training data would be validated on the recipe's validation data.
+    Refuse to validate own training data on the recipe's validation data.
     """
     given, data = given_values(flags), getattr(default, "data", None)
     named = getattr(data, "val", "")
@@ -251,19 +247,21 @@ def main(
         SystemExit: As `eva_runs.errors.ending`, and 75 after a signal and a checkpoint.
     """
     config, only_print, recipe, left_out = parse(kind, arguments, program=program, adapt=adapt)
-    name, run = program_name(program), config.run
-    if only_print:
-        if code := exit_code(lambda: _show(config), refused=1, name=name):
-            sys.exit(code)
-        return
-    log: Path | None = None
-    with ending(name, log=lambda: _log_of_begun(log), saved=lambda: _what_is_saved(run)):
+    run, log = config.run, config.run.output / METRICS
+
+    def log_of_begun() -> Path | None:
+        """Return the log that takes a traceback; a refused run leaves none."""
+        return file if file and (file.exists() or log.exists()) else None
+
+    file: Path | None = None
+    with ending(program_name(program), log=log_of_begun, saved=lambda: _what_is_saved(run)):
+        if only_print:
+            say(json.dumps(as_plain(config), indent=2))
+            return
         _check_output(run)
         if check is not None:  # last: it may download weights
             check(config)
-        from eva_engine import distributed
-        from eva_engine.report import run_of
-        from eva_engine.run_log import METRICS, logging_to
+        from eva_engine import distributed, report, run_log
 
         with (
             distributed.joined(run.device) as device,
@@ -271,8 +269,8 @@ def main(
                 run.output, "training", traces=_TRACES, begun=METRICS,
                 check=lambda: _check_output(run),
             ),
-            logging_to(run.output) as log,
-            run_of(recipe),
+            run_log.logging_to(run.output) as file,
+            report.run_of(recipe),
         ):  # fmt: skip
             if left_out:
                 logger.info("%s", left_out, extra=SHOWN)
@@ -286,20 +284,6 @@ def _recorded(train: Callable[..., None]) -> Callable[..., None]:
     from torch.distributed.elastic.multiprocessing.errors import record
 
     return record(train)
-
-
-def _log_of_begun(log: Path | None) -> Path | None:
-    """Return the log that takes a traceback; a refused run leaves none."""
-    if log is None:
-        return None
-    from eva_engine.run_log import METRICS
-
-    return log if log.exists() or log.with_name(METRICS).exists() else None
-
-
-def _show(config: Recipe) -> int:
-    say(json.dumps(as_plain(config), indent=2))
-    return 0
 
 
 def _check_output(run: RunConfig) -> bool:

@@ -1,7 +1,6 @@
 """Data workers that ignore stop signals and end with the run."""
 
 import contextlib
-import logging
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,9 +11,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from eva_data.progress import progress as shown
 from eva_engine import distributed
+from eva_runs.data_order import end_workers
 from eva_runs.interruption import SIGNALS, StopSignal, leave_signals_to_the_run
-
-logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -40,12 +38,16 @@ def running(loader: DataLoader[T]) -> Iterator[Iterator[T]]:
     before = set(multiprocessing.active_children())
     stream: Iterator[T] | None = None
     try:
-        with _signals_held_back():
+        held_back = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *SIGNALS})
+        try:  # the processes start with signals blocked
             stream = iter(loader)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held_back)
         yield stream
     finally:
         try:
-            _shut_down(stream)
+            with contextlib.suppress(RuntimeError):  # one of them was killed
+                end_workers(stream)
         finally:
             for process in set(multiprocessing.active_children()) - before:
                 process.kill()  # it is stuck, or was started by an `iter` that failed
@@ -70,7 +72,7 @@ def evaluation_loader(
     this context alike during a run.
 
     Args:
-        samples: Map-style data set; the share of this process.
+        samples: Map-style dataset; the share of this process.
         workers: Processes that load.
         batch_size: Samples of a batch.
         batches: Indexes of each batch, instead of `batch_size`.
@@ -84,16 +86,14 @@ def evaluation_loader(
     Raises:
         EvaluationInterruptedError: At the end, inside `interruptible`.
     """
-    order: dict[str, Any] = {"batch_size": batch_size} if batches is None else {
-        "batch_sampler": batches
-    }  # fmt: skip
     loader: DataLoader[Any] = DataLoader(
         samples,
+        batch_size=batch_size if batches is None else 1,
+        batch_sampler=batches,
         num_workers=workers,
         collate_fn=collate,
         pin_memory=pin_memory,
         worker_init_fn=leave_signals_to_the_run,
-        **order,
     )
     stop = _stop.get()
     with running(loader) as stream:
@@ -121,23 +121,3 @@ def _until(stream: Iterator[T], stop: StopSignal) -> Iterator[T]:
         if stop.requested:
             return
         yield batch
-
-
-@contextlib.contextmanager
-def _signals_held_back() -> Iterator[None]:
-    """Let signals wait while the block runs; processes that are started in it inherit that."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *SIGNALS})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _shut_down(stream: Any) -> None:
-    """Let the processes of an iterator end by themselves, each for five seconds at most."""
-    shut_down = getattr(stream, "_shutdown_workers", None)
-    if shut_down is not None:
-        try:
-            shut_down()
-        except RuntimeError:  # one of them was killed
-            logger.debug("the loader's processes did not end by themselves", exc_info=True)

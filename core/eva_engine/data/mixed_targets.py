@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from timm.data import Mixup
 from torch import Tensor, nn
 
 from eva_engine.config import MixingConfig
@@ -28,8 +29,6 @@ class MixedTargets:
         self.smoothing, self.pairing = config.label_smoothing, config.pairing
         self._mix: Any = None
         if config.mixup or config.cutmix:
-            from timm.data import Mixup
-
             self._mix = Mixup(
                 mixup_alpha=config.mixup,
                 cutmix_alpha=config.cutmix,
@@ -63,55 +62,33 @@ class MixedTargets:
         return mixed[:size].view(inputs.shape), targets[:size]
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Compute the cross-entropy in float32.
+        """Compute the mean cross-entropy of logits (B, K) in float32.
 
-        Args:
-            logits: (B, K).
-            targets: Targets from `mix`; probabilities are smoothed already.
-
-        Returns:
-            Mean over the batch.
+        Targets are those of `mix`; probabilities are smoothed already.
         """
         smoothing = self.smoothing if targets.ndim == 1 else 0.0
         return F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
 
 
 class ClassificationStep:
-    """The step function of a classifier: mix, classify, cross-entropy.
-
-    Args:
-        targets: Mixing and loss.
-    """
+    """The step function of a classifier: mix, classify, cross-entropy."""
 
     def __init__(self, targets: MixedTargets) -> None:
         self.targets = targets
 
     def __call__(self, model: nn.Module, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Compute loss and accuracy of a batch.
-
-        Args:
-            model: Model with logits (B, K).
-            batch: Inputs as in `MixedTargets.mix`, and labels (B,).
-
-        Returns:
-            The loss, and the accuracy by its name.
-        """
+        """Compute loss and accuracy of a batch: inputs as in `MixedTargets.mix`, labels (B,)."""
         inputs, labels = self.targets.mix(*batch)
         logits = model(inputs.to(next(model.parameters()).dtype))
         return self.targets.loss(logits, labels), {"accuracy": accuracy(logits.detach(), labels)}
 
 
 def accuracy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Compute the share of the batch whose first class is the label.
-
-    For mixed targets the label is the most probable class.
+    """Compute the share of the batch whose first class is the label, or the most probable one.
 
     Args:
         logits: (B, K).
         targets: Labels (B,) or probabilities (B, K).
-
-    Returns:
-        A scalar in float32.
     """
     labels = targets if targets.ndim == 1 else targets.argmax(1)
     return (logits.argmax(1) == labels).float().mean()

@@ -1,14 +1,12 @@
 """Results of a classifier: terminal table, files, report sections, validation during training."""
 
-import csv
-import io
 import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from PIL import Image
@@ -18,6 +16,7 @@ from eva_data.files import make_folder, printable, replacing, write_text
 from eva_engine.config import RunConfig
 from eva_engine.evaluation.counting import (
     Counted,
+    Examples,
     LabelledSamples,
     LeftOutSamples,
     OneLabel,
@@ -39,6 +38,7 @@ from eva_report.content import (
     Table,
 )
 from eva_report.drawing import score_text
+from eva_report.page import write_csv
 from eva_report.terminal import closing_lines
 from eva_runs.commands import complain, say
 
@@ -52,39 +52,25 @@ _LEFT_OUT = 10  # samples left out that the terminal names
 def table(
     scores: Mapping[str, Score], *, unit: str = "images", extra: Mapping[str, Extra] | None = None
 ) -> str:
-    """Write scores as a table.
+    """Write scores (set -> score) as a table.
 
     Args:
         scores: Set -> score.
         unit: Name of the samples.
         extra: Set -> title and number of each further column.
-
-    Returns:
-        Lines of text, the columns of which are 16 and 8 characters wide, or as wide as a title.
     """
     titles = list(dict.fromkeys(title for values in (extra or {}).values() for title in values))
     widths = [max(8, len(title)) for title in titles]
-    heads = [f"{title:>{width}}" for title, width in zip(titles, widths, strict=True)]
-    lines = [" ".join([f"{'set':16} {unit:>8} {'top-1':>8} {'top-5':>8} {'loss':>8}", *heads])]
+    rows = [[f"{'set':16} {unit:>8} {'top-1':>8} {'top-5':>8} {'loss':>8}", *titles]]
     for name, score in scores.items():
         line = f"{name:16} {score.samples:8} {score.top1:8.3f} {score.top5:8.3f} {score.loss:8.3f}"
         values = (extra or {}).get(name, {})
-        cells = [f"{values[title]:.3f}" if title in values else "" for title in titles]
-        cells = [f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)]
-        lines.append(" ".join([line, *cells]))
-    return "\n".join(lines)
+        rows.append([line, *(f"{values[one]:.3f}" if one in values else "" for one in titles)])
+    return "\n".join(" ".join(map(str.rjust, row, [0, *widths])) for row in rows)
 
 
 def average_and_gap(values: Mapping[str, float], sets: Sequence[str]) -> tuple[float, float] | None:
-    """Average over sets, and how far the first of them lies above it.
-
-    Args:
-        values: Set -> accuracy; others than `sets` are left out.
-        sets: The sets of the average.
-
-    Returns:
-        Both, or None if one of them is missing.
-    """
+    """Average accuracies over sets, and how far the first lies above it; None if one is missing."""
     if not set(sets) <= values.keys():
         return None
     average = sum(values[name] for name in sets) / len(sets)
@@ -112,12 +98,7 @@ def say_end(
 
 
 def complain_of_left_out(left_out: Sequence[str], *, unit: str = "images") -> None:
-    """Name the samples that were left out in the terminal, a sentence for each of the first ones.
-
-    Args:
-        left_out: The sentences.
-        unit: Name of the samples.
-    """
+    """Name the samples that were left out in the terminal, the first ones with their reasons."""
     if not left_out:
         return
     named = "".join(f"\n  {reason}" for reason in left_out[:_LEFT_OUT])
@@ -162,35 +143,50 @@ def write_results(
 def write_per_class(
     folder: Path, counted: Counted, classes: Sequence[str], *, unit: str = "images"
 ) -> Path:
-    """Write `per_class.csv`: accuracies of each class, and its most frequent confusion.
+    """Write `per_class.csv`: accuracies of each class, and its most frequent confusion."""
+    names = [printable(name) for name in classes]
+    rows: list[list[Cell]] = [
+        [name, one.samples, _percent(one.top1), _percent(one.top5),
+         names[one.taken_for] if one.times else "", one.times]
+        for name, one in zip(names, _per_class(counted), strict=True)
+    ]  # fmt: skip
+    make_folder(folder)
+    heads = ["class", unit, "top1", "top5", "most_often_taken_for", "times"]
+    write_csv(folder / "per_class.csv", heads, rows)
+    return folder / "per_class.csv"
 
-    Args:
-        folder: Folder of the file; it is made if it is not there.
-        counted: Counts with the confusion.
-        classes: Names of the labels.
-        unit: Name of the samples.
-    """
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+class _OfClass(NamedTuple):
+    """Accuracies of a class in percent, None without samples; and its most frequent confusion."""
+
+    samples: int
+    top1: float | None
+    top5: float | None
+    taken_for: int
+    times: int
+
+
+def _per_class(counted: Counted) -> list[_OfClass]:
     assert counted.confusion is not None
     assert counted.right5 is not None
-    heads = ("class", unit, "top1", "top5", "most_often_taken_for", "times")
-    rows: list[tuple[Any, ...]] = [heads]
-    names = [printable(name) for name in classes]
-    for label, name in enumerate(names):
-        row = counted.confusion[label].clone()
-        samples, right = int(row.sum()), int(row[label])
-        row[label] = 0
-        wrong, times = int(row.argmax()), int(row.max())
-        shares = [
-            f"{100 * number / samples:.3f}" if samples else ""
-            for number in (right, int(counted.right5[label]))
-        ]
-        rows.append((name, samples, *shares, names[wrong] if times else "", times))
-
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows(rows)
-    make_folder(folder)
-    write_text(folder / "per_class.csv", text.getvalue())
-    return folder / "per_class.csv"
+    wrong = counted.confusion.clone()
+    wrong.fill_diagonal_(0)
+    times, taken_for = wrong.max(1)
+    columns = (
+        counted.confusion.sum(1),
+        counted.confusion.diagonal(),
+        counted.right5,
+        taken_for,
+        times,
+    )
+    return [
+        _OfClass(n, 100 * right / n if n else None, 100 * right5 / n if n else None, *mistake)
+        for n, right, right5, *mistake in zip(*(one.tolist() for one in columns), strict=True)
+    ]
 
 
 def draw_confusion(
@@ -247,41 +243,25 @@ EXTRA_MEANINGS = {
 
 
 def meanings(unit: str = "images") -> dict[str, str]:
-    """Say what the results of a classifier mean; the main one first.
-
-    Args:
-        unit: Name of the samples.
-    """
+    """Say what the results of a classifier mean; the main one first."""
     return {name: text.format(unit=unit) for name, text in MEANINGS.items()}
 
 
 def score_table(
     scores: Mapping[str, Score], unit: str, extra: Mapping[str, Mapping[str, float]]
 ) -> ScoreTable:
-    """Make the table of scores, with what each means.
+    """Make the table of scores (set, or method, -> score), with what each means.
 
     Args:
-        scores: Set, or method, -> score.
+        scores: Set -> score.
         unit: Name of the samples.
         extra: Set -> further numbers, in percent, by their titles.
     """
     more = list(dict.fromkeys(name for values in extra.values() for name in values))
-    rows = [
-        ScoreRow(
-            name=name,
-            values=[getattr(score, name) for score in scores.values()],
-            meaning=meaning,
-        )
-        for name, meaning in meanings(unit).items()
-    ]
-    rows += [
-        ScoreRow(
-            name=name,
-            values=[extra.get(one, {}).get(name) for one in scores],
-            meaning=EXTRA_MEANINGS.get(name, ""),
-        )
-        for name in more
-    ]
+    values = {name: [getattr(one, name) for one in scores.values()] for name in MEANINGS}
+    values |= {name: [extra.get(one, {}).get(name) for one in scores] for name in more}
+    known = meanings(unit) | EXTRA_MEANINGS
+    rows = [ScoreRow(name=k, values=v, meaning=known.get(k, "")) for k, v in values.items()]
     counts = ", ".join(f"{name}: {score.samples:,} {unit}" for name, score in scores.items())
     return ScoreTable(title="Scores", columns=list(scores), rows=rows, text=counts, digits=2)
 
@@ -290,7 +270,7 @@ def classification_sections(
     counted: Counted,
     classes: Sequence[str],
     *,
-    examples: tuple[Sequence[Outcome], Sequence[Outcome]] = ((), ()),
+    examples: Examples = ([], []),
     picture: Callable[[int], Image.Image] | None = None,
     name: Callable[[int], str] = str,
     unit: str = "images",
@@ -302,7 +282,7 @@ def classification_sections(
         counted: Counts of the evaluation; without a confusion there are examples only.
         classes: Names of the labels.
         examples: Wrong and right samples, see `eva_engine.evaluation.counting.Outcomes.gathered`.
-        picture: Function of a sample's index that gives what is shown of it, such as the picture,
+        picture: Function of a sample's index that gives what is shown of it, such as the image,
             or frames of a video side by side; None shows no examples.
         name: Function of a sample's index that gives its name.
         unit: Name of the samples.
@@ -316,7 +296,13 @@ def classification_sections(
     if counted.confusion is not None:
         sections += [
             _classes(counted, names, unit, complete_in),
-            _confusion(counted.confusion, names, unit),
+            Confusion(
+                title="Confusion",
+                classes=names,
+                counts=counted.confusion.numpy(),
+                unit=unit,
+                text="Each row is a label, each column the class that was found most probable.",
+            ),
         ]
     if picture is not None:
         wrong, right = examples
@@ -337,22 +323,11 @@ def classification_sections(
 
 
 def _classes(counted: Counted, names: Sequence[str], unit: str, complete_in: str) -> Table:
-    assert counted.confusion is not None
-    assert counted.right5 is not None
     rows: list[list[Cell]] = []
-    samples = counted.confusion.sum(1).tolist()
-    right = counted.confusion.diagonal().tolist()
-    wrong = counted.confusion.clone()
-    wrong.fill_diagonal_(0)
-    most, taken_for = (values.tolist() for values in wrong.max(1))
-    for label, number in enumerate(samples):
-        shares: list[Cell] = [
-            100 * count / number if number else None
-            for count in (right[label], int(counted.right5[label]))
-        ]
-        times = f"{most[label]} {'times' if most[label] > 1 else 'time'}"
-        mistake = f"{names[taken_for[label]]} ({times})" if most[label] else None
-        rows.append([names[label], number, *shares, mistake])
+    for name, one in zip(names, _per_class(counted), strict=True):
+        times = f"{one.times} {'times' if one.times > 1 else 'time'}"
+        mistake = f"{names[one.taken_for]} ({times})" if one.times else None
+        rows.append([name, one.samples, one.top1, one.top5, mistake])
     rows.sort(key=lambda row: (row[2] is None, row[2]))
     left = len(counted.left_out)
     return Table(
@@ -363,16 +338,6 @@ def _classes(counted: Counted, names: Sequence[str], unit: str, complete_in: str
         f"Mean over the classes that have {unit}: {counted.mean_per_class:.1f} %."
         + (f" Left out because they could not be read: {left:,} {unit}." if left else ""),
         complete_in=complete_in,
-    )
-
-
-def _confusion(counts: Tensor, names: Sequence[str], unit: str) -> Confusion:
-    return Confusion(
-        title="Confusion",
-        classes=names,
-        counts=counts.numpy(),
-        unit=unit,
-        text="Each row is a label, each column the class that was found most probable.",
     )
 
 
@@ -391,7 +356,6 @@ def _example(
 
 
 T = TypeVar("T")
-Examples = tuple[list[Outcome], list[Outcome]]
 
 
 class BestEvaluation(Generic[T]):
@@ -412,23 +376,14 @@ class BestEvaluation(Generic[T]):
         self._value = -math.inf
 
     def offer(self, results: Mapping[str, float], found: T) -> None:
-        """Keep something if its results are better than those before.
-
-        Args:
-            results: Results of an evaluation, which has the metric.
-            found: What to keep of it.
-        """
+        """Keep something of an evaluation if its results are better than those before."""
         value = results[self._metric] * (-1 if self._metric == "loss" else 1)
         better = math.isfinite(value) and not value <= self._value  # than NaN, too
         if self.kept is None or better:
             self._value, self._results, self.kept = value, dict(results), found
 
     def named(self, sections: Sequence[Section]) -> list[Section]:
-        """Say in the texts of sections to which evaluation they belong.
-
-        Args:
-            sections: Sections on what was kept.
-        """
+        """Say in the texts of sections on what was kept to which evaluation they belong."""
         scores = ", ".join(f"{name} {value:.4g}" for name, value in self._results.items())
         of = f"Of the best evaluation by {self._metric} since the last start: {scores}."
         return [replace(one, text=f"{of} {one.text}".strip()) for one in sections]
@@ -466,17 +421,7 @@ class Validation:
         self._skip, self._left_out = skip_unreadable, LeftOutSamples(run.max_bad_samples)
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
-        """Compute loss, and accuracies in percent; called on all processes.
-
-        Args:
-            model: The model in evaluation mode.
-
-        Returns:
-            `loss`, `top1` and `top5`.
-
-        Raises:
-            TooManyUnreadableError: If more samples than allowed cannot be read.
-        """
+        """Compute `loss`, and `top1` and `top5` in percent; called on all processes."""
         outcomes = Outcomes()
         counted = count(
             model,
@@ -499,14 +444,11 @@ class Validation:
     def sections(
         self, picture: Callable[[int], Image.Image], *, unit: str = "images"
     ) -> list[Section]:
-        """Make the sections of a report on the best evaluation.
+        """Make the sections of a report on the best evaluation; none before one.
 
         Args:
             picture: As for `classification_sections`.
             unit: Name of the samples.
-
-        Returns:
-            The sections; none before an evaluation.
         """
         if self.best.kept is None:
             return []

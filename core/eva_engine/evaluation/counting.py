@@ -1,8 +1,5 @@
 """Count correct predictions: each sample once, whatever the number of processes.
 
-A sample is an input with a label. The model turns a batch of inputs into logits, whether they are
-images (B, 3, H, W), clips (B, T, 3, H, W) or several views of each (B, V, ...).
-
 Shapes: B samples, V views, K classes.
 """
 
@@ -47,12 +44,8 @@ class Judged(NamedTuple):
     counts: Tensor
 
 
-class Rule(Protocol):
-    """Judges logits (B, K), given labels (B,) and the samples' indexes in the dataset (B,)."""
-
-    def __call__(self, logits: Tensor, labels: Tensor, indexes: Tensor) -> Judged:
-        """Judge a batch."""
-        ...
+# of logits (B, K), labels (B,) and the samples' indexes in the dataset (B,)
+Rule = Callable[[Tensor, Tensor, Tensor], Judged]
 
 
 class OneLabel:
@@ -66,7 +59,7 @@ class OneLabel:
         self.columns = None if columns is None else torch.tensor(columns)
 
     def __call__(self, logits: Tensor, labels: Tensor, indexes: Tensor) -> Judged:
-        """See `Rule`."""
+        """Judge a batch."""
         if self.columns is not None:
             logits = logits[:, self.columns.to(logits.device)]
         right = first_five(logits) == labels[:, None]
@@ -87,7 +80,7 @@ class AnyLabel:
         self.labels = torch.tensor(padded, dtype=torch.int64).reshape(len(labels), width)
 
     def __call__(self, logits: Tensor, labels: Tensor, indexes: Tensor) -> Judged:
-        """See `Rule`; the loss takes the dataset's own label."""
+        """Judge a batch; the loss takes the dataset's own label."""
         accepted = self.labels[indexes.cpu()].to(logits.device)  # (B, width)
         right = (first_five(logits)[:, :, None] == accepted[:, None]).any(2)  # (B, 5)
         counts = (accepted >= 0).any(1)
@@ -122,18 +115,12 @@ class MultiView(nn.Module):
     ) -> None:
         super().__init__()
         self.model, self.views_per_forward = model, views_per_forward
-        self.columns: Tensor | None
-        chosen = None if columns is None else torch.tensor(columns)
-        self.register_buffer("columns", chosen, persistent=False)
+        self.columns = None if columns is None else list(columns)
 
     def forward(self, views: Tensor) -> tuple[Tensor, Tensor]:
-        """Judge samples.
+        """Compute logarithms of the mean probabilities (B, K) and of each view's (B, V, K).
 
-        Args:
-            views: (B, V, ...).
-
-        Returns:
-            Logarithms of the mean probabilities (B, K) and of each view's (B, V, K), float32.
+        They are float32, of views (B, V, ...).
         """
         size = views.shape[:2]
         flat = views.flatten(0, 1)  # (B * V, ...)
@@ -163,41 +150,30 @@ class LabelledSamples(Protocol):
         ...
 
 
-class _Unreadable(NamedTuple):
-    """In place of a sample's input: why there is none."""
-
-    reason: str
-
-
-class Indexed(Dataset[tuple[Any, int, int]]):
-    """Samples with their indexes.
-
-    Args:
-        samples: Inputs and labels.
-        skip_unreadable: Give the reason in place of a sample that cannot be read.
-    """
+class Indexed(Dataset[tuple[Any, int, int, str]]):
+    """Samples: input, label, index, and "" or why it cannot be read, if that is no error."""
 
     def __init__(self, samples: LabelledSamples, *, skip_unreadable: bool = True) -> None:
         self.samples = samples
         self._passed_over = (OSError,) if skip_unreadable else ()
 
-    def __getitem__(self, index: int) -> tuple[Any, int, int]:
+    def __getitem__(self, index: int) -> tuple[Any, int, int, str]:
         try:
-            return *self.samples[index], index
+            return *self.samples[index], index, ""
         except self._passed_over as error:
-            return _Unreadable(str(error)), 0, index
+            return None, 0, index, str(error)
 
 
 def collate_readable(
-    loaded: list[tuple[Any, int, int]],
+    loaded: list[tuple[Any, int, int, str]],
 ) -> tuple[Any, Tensor, Tensor, dict[int, str]]:
     """Make a batch of the samples of `Indexed` that could be read, and reasons for the others.
 
     Returns:
         Inputs (None if there are none), labels and indexes, (B,), and index -> reason.
     """
-    good = [sample for sample in loaded if not isinstance(sample[0], _Unreadable)]
-    reasons = {at: one.reason for one, _, at in loaded if isinstance(one, _Unreadable)}
+    good = [(*sample, index) for *sample, index, reason in loaded if not reason]
+    reasons = {index: reason for _, _, index, reason in loaded if reason}
     if not good:
         nothing = torch.zeros(0, dtype=torch.int64)
         return None, nothing, nothing, reasons
@@ -215,11 +191,7 @@ class LeftOutSamples:
         self._most, self._mentioned = most, set[str]()
 
     def mention(self, left_out: Sequence[str], *, of: int) -> None:
-        """Log the reasons for which some of so many samples were left out.
-
-        Raises:
-            TooManyUnreadableError: If more than allowed were left out.
-        """
+        """Log the reasons for which some of so many samples were left out; refuse too many."""
         for why in left_out:
             if why not in self._mentioned:
                 logger.warning("left a sample out of the validation: %s", why)
@@ -239,9 +211,6 @@ def require_few(left_out: Sequence[str], *, of: str, total: int, most: int) -> N
         of: Name of the samples: "samples of val", "images".
         total: Number of all samples.
         most: Number that may be left out, `--max-bad-samples`.
-
-    Raises:
-        ValueError: If there are more.
     """
     if left_out and (len(left_out) > most or len(left_out) == total):
         raise ValueError(
@@ -379,7 +348,10 @@ def count(
                     output = model(inputs.to(device, dtype, non_blocking=True))
                 logits, views = output if isinstance(output, tuple) else (output, None)
                 logits = logits.float()  # (B, K)
-                _require_finite(logits, indexes, samples)
+                finite = logits.isfinite().all(1).cpu()
+                if not finite.all():
+                    name = samples.sample_id(int(indexes[~finite][0]))
+                    raise FloatingPointError(f"logits of {name} are not finite: use fp32 or bf16")
                 sums.add(logits, labels, indexes)
             sums.left_out |= unreadable
             if receive is not None:
@@ -387,20 +359,8 @@ def count(
     return sums.counted()
 
 
-def _require_finite(logits: Tensor, indexes: Tensor, samples: LabelledSamples) -> None:
-    finite = logits.isfinite().all(1).cpu()
-    if not finite.all():
-        name = samples.sample_id(int(indexes[~finite][0]))
-        raise FloatingPointError(f"logits of {name} are not finite: use fp32 or bf16")
-
-
 class _Sums:
-    """Sums of a process's batches.
-
-    Args:
-        rules: Name -> rule.
-        classes: Number of classes whose confusion is counted; 0 for none.
-        device: Device of the logits.
+    """Sums of a process's batches; with the confusion of so many classes, 0 for none.
 
     Attributes:
         left_out: Index -> reason for the samples that this process left out.
@@ -414,7 +374,6 @@ class _Sums:
         self._pairs, self._fives = empty(classes * classes), empty(classes)
 
     def add(self, logits: Tensor, labels: Tensor, indexes: Tensor) -> None:
-        """Add a batch."""
         for name, rule in self._rules.items():
             judged = rule(logits, labels, indexes)
             columns = (judged.counts, judged.top1, judged.top5, judged.loss)
@@ -427,7 +386,6 @@ class _Sums:
             self._fives += torch.bincount(labels[right], minlength=self._classes)
 
     def counted(self) -> Counted:
-        """Add up over the processes."""
         flat = torch.cat([*self._sums.values(), self._pairs, self._fives]).tolist()
         total = torch.tensor(distributed.sum_over_ranks(flat, self._device), dtype=torch.float64)
         reasons = {k: why for part in distributed.gather(self.left_out) for k, why in part.items()}
@@ -466,17 +424,15 @@ class Outcome(NamedTuple):
     prediction: int
 
 
+Examples = tuple[list[Outcome], list[Outcome]]  # wrong and right samples
+
+
 class Outcomes:
-    """Keeps the samples that a report shows, confident and wrong or right; for `count`'s `receive`.
+    """Keeps the samples that a report shows, confident and wrong or right; for `receive`."""
 
-    Args:
-        most: Number of each kind that are kept.
-    """
-
-    def __init__(self, most: int = MOST) -> None:
-        self._most = most
-        self._wrong: list[Outcome] = []
-        self._right: dict[int, Outcome] = {}  # the most confident one of each class
+    def __init__(self) -> None:
+        self.wrong: list[Outcome] = []
+        self.right: dict[int, Outcome] = {}  # the most confident one of each class
 
     def add(self, results: BatchResults) -> None:
         """Look at a batch of this process."""
@@ -487,51 +443,41 @@ class Outcomes:
         columns = (shares[:, 0], results.indexes, results.labels, chosen[:, 0])
         for one in map(Outcome, *(column.tolist() for column in columns)):
             if one.label == one.prediction:
-                self._right[one.label] = max(one, self._right.get(one.label, one))
+                self.right[one.label] = max(one, self.right.get(one.label, one))
             else:
-                self._wrong.append(one)
-        self._wrong = heapq.nlargest(self._most, self._wrong)
+                self.wrong.append(one)
+        self.wrong = heapq.nlargest(MOST, self.wrong)
 
-    def gathered(self) -> tuple[list[Outcome], list[Outcome]]:
+    def gathered(self) -> Examples:
         """Collect those of all processes; the same call on all of them.
 
         Returns:
             Wrong ones and right ones of different classes, the most confident first.
         """
-        everyone = Outcomes(self._most)
-        parts: list[tuple[list[Outcome], dict[int, Outcome]]] = distributed.gather(
-            (self._wrong, self._right)
-        )
-        for wrong, right in parts:
-            everyone._wrong += wrong
-            for label, one in right.items():
-                everyone._right[label] = max(one, everyone._right.get(label, one))
-        return everyone.kept()
-
-    def kept(self) -> tuple[list[Outcome], list[Outcome]]:
-        """Return those of this process, as `gathered` does those of all."""
-        most = self._most
-        return heapq.nlargest(most, self._wrong), heapq.nlargest(most, self._right.values())
+        return _examples(distributed.gather(self))
 
 
-def counted_of(
-    logits: Tensor, labels: Tensor
-) -> tuple[Counted, tuple[list[Outcome], list[Outcome]]]:
-    """Count what a cheap classifier said, on the process that has all of it.
+def _examples(parts: Sequence[Outcomes]) -> Examples:
+    right: dict[int, Outcome] = {}
+    for one in (one for part in parts for one in part.right.values()):
+        right[one.label] = max(one, right.get(one.label, one))
+    wrong = [one for part in parts for one in part.wrong]
+    return heapq.nlargest(MOST, wrong), heapq.nlargest(MOST, right.values())
 
-    Args:
-        logits: (M, K).
-        labels: (M,).
+
+def counted_of(logits: Tensor, labels: Tensor) -> tuple[Counted, Examples]:
+    """Count what a cheap classifier said, logits (M, K) and labels (M,), without other processes.
 
     Returns:
         Counts with the confusion of at most `MAX_CONFUSION` classes, and wrong and right samples.
     """
     outcomes, indexes = Outcomes(), torch.arange(len(labels))
     outcomes.add(BatchResults(indexes, labels, logits, None, {}))
+    examples = _examples([outcomes])
     if logits.shape[1] > MAX_CONFUSION:
-        return Counted(scores={}), outcomes.kept()
+        return Counted(scores={}), examples
     sums = _Sums({}, logits.shape[1], logits.device)
     sums.add(logits, labels, indexes)
     confusion, right5 = sums._pairs.long().cpu(), sums._fives.long().cpu()
     square = confusion.reshape(logits.shape[1], -1)
-    return Counted(scores={}, confusion=square, right5=right5), outcomes.kept()
+    return Counted(scores={}, confusion=square, right5=right5), examples

@@ -40,13 +40,7 @@ _EXCHANGED = 256  # samples whose features are sent at once
 
 
 class Kept(NamedTuple):
-    """How one kind of features is kept.
-
-    Attributes:
-        shape: Shape of one sample's features.
-        dtype: Number format.
-        device: Device; None for the one of the process.
-    """
+    """How one kind of features is kept: shape of a sample's, number format, device if another."""
 
     shape: Sequence[int]
     dtype: torch.dtype = torch.float32
@@ -122,17 +116,13 @@ def labelled_features(
     left = {k: why for part in distributed.gather(left_out) for k, why in part.items()}
     if not left:
         return results, labels
-    _name_left_out([left[place] for place in sorted(left)], title, len(chosen), max_bad_samples)
-    kept_places = torch.tensor([place for place in range(len(chosen)) if place not in left])
-    return [one[kept_places.to(one.device)] for one in results], labels[kept_places.to(device)]
-
-
-def _name_left_out(reasons: Sequence[str], title: str, total: int, most: int) -> None:
-    """Name the samples that are left out, in the first process; refuse more than are allowed."""
-    require_few(reasons, of=f"samples of {title}", total=total, most=most)
+    reasons = [left[place] for place in sorted(left)]
+    require_few(reasons, of=f"samples of {title}", total=len(chosen), most=max_bad_samples)
     if distributed.rank() == 0:
         for reason in reasons:
             complain(f"left out of {title}: {printable(reason)}")
+    kept_places = torch.tensor([place for place in range(len(chosen)) if place not in left])
+    return [one[kept_places.to(one.device)] for one in results], labels[kept_places.to(device)]
 
 
 def nearest_neighbours(
@@ -149,12 +139,7 @@ def nearest_neighbours(
 
     Returns:
         Votes (M, K).
-
-    Raises:
-        ValueError: If k is not from 1 to N.
     """
-    if not 1 <= k <= len(features):
-        raise ValueError(f"k is {k}, but there are {len(features)} neighbours to choose from")
     known = F.normalize(features, dim=1)
     votes = []
     for part in F.normalize(queries, dim=1).split(_QUERIES):
@@ -167,21 +152,13 @@ def nearest_neighbours(
 
 @dataclass(frozen=True, kw_only=True)
 class LinearClassifier:
-    """A fitted linear classifier; call it on features.
+    """A fitted linear classifier; call it on features."""
 
-    Attributes:
-        weight: (K, C), for standardised features.
-        bias: (K,).
-        mean: (C,) of the features that it was fitted on.
-        deviation: (C,), their standard deviation.
-        l2: Strength of the penalty.
-    """
-
-    weight: Tensor
-    bias: Tensor
-    mean: Tensor
-    deviation: Tensor
-    l2: float
+    weight: Tensor  # (K, C), for standardised features
+    bias: Tensor  # (K,)
+    mean: Tensor  # (C,) of the features that it was fitted on
+    deviation: Tensor  # (C,)
+    l2: float  # strength of the penalty
 
     def __call__(self, features: Tensor) -> Tensor:
         """Compute the logits (M, K) of features (M, C)."""
@@ -231,16 +208,14 @@ def fit_best_linear(
         features: (N, C).
         labels: (N,).
         classes: K.
-        candidates: Penalties to try.
+        candidates: Penalties to try, at least one.
 
     Returns:
         A classifier, fitted on all of the data.
 
     Raises:
-        ValueError: If candidates are missing, or there is too little data to hold any out.
+        ValueError: If there is too little data to hold any out.
     """
-    if not candidates:
-        raise ValueError("there is no l2 to try")
     if len(candidates) == 1:
         return fit_linear(features, labels, classes=classes, l2=candidates[0])
     if len(features) < 5:
@@ -279,21 +254,18 @@ def score_frozen(
     Returns:
         Method -> score, and the settings that were chosen.
     """
-    scores, chosen = {}, {}
+    found, chosen = {}, {}
     for k in options.neighbours:
         votes = nearest_neighbours(features, labels, queries, k=k, classes=classes)
-        logits = (votes + 1e-12).log()
-        scores[f"{k} neighbours"] = score_of(logits, truth)
-        if receive is not None:
-            receive(logits)
+        found[f"{k} neighbours"] = (votes + 1e-12).log()
     if options.l2:
         linear = fit_best_linear(features, labels, classes=classes, candidates=options.l2)
-        logits = linear(queries)
-        scores["linear"] = score_of(logits, truth)
-        if receive is not None:
-            receive(logits)
+        found["linear"] = linear(queries)
         chosen["l2"] = linear.l2
-    return scores, chosen
+    if receive is not None:
+        for logits in found.values():
+            receive(logits)
+    return {name: score_of(logits, truth) for name, logits in found.items()}, chosen
 
 
 def score_of(logits: Tensor, labels: Tensor) -> Score:

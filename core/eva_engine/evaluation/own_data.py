@@ -80,9 +80,6 @@ def fill_from_training(
         options: Options of the command.
         usual: Options to set, and what official weights of the project, which note nothing, were
             published with.
-
-    Raises:
-        ValueError: As `notes_of_training`.
     """
     given = {name: getattr(options, name) for name in usual}
     found = notes_of_training(options.weights, class_names=options.classes, **given)
@@ -91,12 +88,7 @@ def fill_from_training(
 
 
 def given_flags(options: argparse.Namespace, *names: str) -> list[str]:
-    """Write options as they were given, for a command that uses the same weights.
-
-    Args:
-        options: Options of the command, before `fill_from_training`.
-        *names: Options that the other command has too; those that are None are left out.
-    """
+    """Write those of the named options that were given, for a command on the same weights."""
     words = []
     for name in names:
         value = getattr(options, name)
@@ -154,11 +146,8 @@ def evaluate_own_data(
     if counted.confusion is None:
         say(f"no per-class results for more than {MAX_CONFUSION} classes")
         return counted
-    for file in (
-        write_per_class(options.output, counted, classes, unit=unit),
-        draw_confusion(options.output, counted.confusion, classes, unit=unit),
-    ):
-        say(f"wrote {file}")
+    say(f"wrote {write_per_class(options.output, counted, classes, unit=unit)}")
+    say(f"wrote {draw_confusion(options.output, counted.confusion, classes, unit=unit)}")
     return counted
 
 

@@ -5,7 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import deepspeed
 import torch
+from deepspeed.utils import logger as deepspeed_logger
+from deepspeed.utils import safe_get_full_fp32_param
+from timm.optim import Lamb, Lars
 from torch import Tensor, nn
 
 from eva_backbone.block import Block
@@ -15,71 +19,60 @@ from eva_engine.steps.parameter_groups import ParameterGroup, optimizer_groups
 
 logger = logging.getLogger(__name__)
 
-Groups = list[dict[str, Any]]
+_LARGEST_BUCKET = 500_000_000  # elements, as in the official settings
+_NO_REPORT = 10**9  # steps; the loop writes its own log
+
+deepspeed_logger.setLevel(logging.WARNING)
+# would compile a C++ extension for CPU inference that nothing here uses
+deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
-def build_optimizer(
-    groups: Groups, config: OptimizerConfig, *, zero_stage: int
-) -> torch.optim.Optimizer:
-    """Build the optimizer that DeepSpeed's engine gets; the engine clips the gradients.
-
-    Args:
-        groups: Groups of `eva_engine.steps.parameter_groups.optimizer_groups`.
-        config: Settings of the optimizer.
-        zero_stage: 1 if the optimizer's state will be shared among processes.
-
-    Raises:
-        ValueError: For `lars` with ZeRO-1.
-    """
-    if config.name == "adamw":
-        return torch.optim.AdamW(
-            groups, lr=config.lr, betas=config.betas, eps=config.eps, foreach=True
-        )
-    if config.name == "lamb":
-        return _lamb(groups, config)
-    if zero_stage:
-        raise ValueError(
-            "optimizer.name=lars needs zero_stage=0: it scales each step by the norm of an "
-            "entire matrix, and ZeRO-1 cuts matrices into parts"
-        )
-    return _lars(groups, config)
-
-
-def _lamb(groups: Groups, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Build LAMB (You et al., https://arxiv.org/abs/1904.00962), as timm has it.
+class _LambOfGradients(Lamb):  # type: ignore[misc]
+    """LAMB to which a step without gradients, one that is left out, does not count.
 
     A step of a tensor with weight decay has the length of the tensor times the learning rate, one
     of a tensor without weight decay is AdamW's. ZeRO-1 hands over the part of a parameter group
     that a process keeps as one tensor, so there a part has one length (and in the official
     training of CLIP by DeepSpeed's LAMB): the result depends on the number of processes.
     """
-    from timm.optim import Lamb
 
-    class LambOfGradients(Lamb):  # type: ignore[misc]
-        """LAMB to which a step without gradients, one that is left out, does not count."""
-
-        def step(self, closure: Any = None) -> Any:
-            if any(p.grad is not None for group in self.param_groups for p in group["params"]):
-                return super().step(closure)
-            return None
-
-    lamb: torch.optim.Optimizer = LambOfGradients(
-        groups, lr=config.lr, betas=config.betas, eps=config.eps, max_grad_norm=None
-    )
-    return lamb
+    def step(self, closure: Any = None) -> Any:
+        """Take a step."""
+        if any(p.grad is not None for group in self.param_groups for p in group["params"]):
+            return super().step(closure)
+        return None
 
 
-def _lars(groups: Groups, config: OptimizerConfig) -> torch.optim.Optimizer:
-    from timm.optim import Lars
+def build_optimizer(
+    groups: list[dict[str, Any]], config: OptimizerConfig, *, zero_stage: int
+) -> torch.optim.Optimizer:
+    """Build the optimizer that DeepSpeed's engine gets; the engine clips the gradients.
 
+    Args:
+        groups: Groups of `eva_engine.steps.parameter_groups.optimizer_groups`.
+        config: Settings of the optimizer. LAMB (https://arxiv.org/abs/1904.00962) and LARS are
+            timm's.
+        zero_stage: 1 if the optimizer's state will be shared among processes.
+
+    Raises:
+        ValueError: For `lars` with ZeRO-1.
+    """
+    betas, eps = config.betas, config.eps
+    optimizer: torch.optim.Optimizer
+    if config.name == "adamw":
+        return torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=eps, foreach=True)
+    if config.name == "lamb":
+        optimizer = _LambOfGradients(groups, lr=config.lr, betas=betas, eps=eps, max_grad_norm=None)
+        return optimizer
+    if zero_stage:
+        raise ValueError(
+            "optimizer.name=lars needs zero_stage=0: it scales each step by the norm of an "
+            "entire matrix, and ZeRO-1 cuts matrices into parts"
+        )
     for group in groups:  # timm adapts where there is weight decay; LARS does wherever a norm is
         group["always_adapt"] = all(parameter.ndim > 1 for parameter in group["params"])
-    lars: torch.optim.Optimizer = Lars(groups, lr=config.lr, momentum=config.momentum)
-    return lars
-
-
-_LARGEST_BUCKET = 500_000_000  # elements, as in the official settings
-_NO_REPORT = 10**9  # steps; the loop writes its own log
+    optimizer = Lars(groups, lr=config.lr, momentum=config.momentum)
+    return optimizer
 
 
 class TrainingEngine:
@@ -109,8 +102,6 @@ class TrainingEngine:
         run: RunConfig,
         limits: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
-        import deepspeed
-
         self.limits = dict(limits or {})
         assert self.limits.keys() <= {name for name, _ in model.named_parameters()}, self.limits
         parameters = optimizer_groups(model, groups, lr=optimizer.lr)
@@ -161,10 +152,7 @@ class TrainingEngine:
         return bool(torch.isfinite(self._global_norm()))
 
     def step(self, *, skip: bool = False) -> tuple[float, bool]:
-        """Carry out the optimizer's step.
-
-        Args:
-            skip: Discard the gradients instead.
+        """Carry out the optimizer's step, or with `skip` discard the gradients instead.
 
         Returns:
             Global gradient norm before clipping, and whether the weights were updated.
@@ -181,11 +169,7 @@ class TrainingEngine:
             self._skip = False
             norm = self.engine.get_global_grad_norm()
             applied = not self.optimizer.overflow
-            if skip and applied:
-                raise RuntimeError(
-                    "DeepSpeed carried out a step that was to be skipped: install the version "
-                    "that constraints.txt names"
-                )
+            assert not (skip and applied), "another version of DeepSpeed than constraints.txt names"
             return float(norm if norm is not None else float("nan")), applied
         if skip:
             self.engine.zero_grad()
@@ -201,9 +185,8 @@ class TrainingEngine:
         """Iterate over the float32 weights that this process keeps.
 
         Yields:
-            Name, parameter, and the flat part of it whose master weights lie here; None where
-            another process keeps them all. Frozen parameters and those without master weights are
-            their own.
+            Name, parameter, and the flat part of it whose master weights lie here (of a parameter
+            without master weights all of it); None where another process keeps them all.
         """
         for name, parameter in self.module.named_parameters():
             if not hasattr(parameter, "_hp_mapping"):
@@ -214,20 +197,16 @@ class TrainingEngine:
                 yield name, parameter, parameter._hp_mapping.get_hp_fragment().detach().view(-1)
 
     def full_precision_state(self) -> dict[str, Tensor]:
-        """Gather all weights in float32 and all buffers, on the CPU.
+        """Gather copies of all weights in float32 and all buffers, on the main process's CPU.
 
-        Returns:
-            Copies under the names of the model's `state_dict`; on the main process only, while
-            the others take part in collecting them and get nothing.
+        The same call on all processes; the others get nothing.
         """
-        from deepspeed.utils import safe_get_full_fp32_param
-
         main = distributed.rank() == 0
         state = {}
         if main:
             for name, value in self.module.state_dict().items():
                 full = value.float() if value.is_floating_point() else value
-                state[name] = torch.empty_like(full, device="cpu").copy_(full)
+                state[name] = full.to("cpu", copy=True)
         for name, parameter in self.module.named_parameters():
             if hasattr(parameter, "_hp_mapping"):
                 full = safe_get_full_fp32_param(parameter)
@@ -255,8 +234,6 @@ class TrainingEngine:
     @torch.no_grad()
     def refresh_weights(self) -> None:
         """Set the model's weights from the master weights; the same call on all processes."""
-        from deepspeed.utils import safe_get_full_fp32_param
-
         if self.zero_stage:
             for parameter in self._trained():
                 full = safe_get_full_fp32_param(parameter)
@@ -314,13 +291,9 @@ def _deepspeed_config(
         config["bf16"] = {"enabled": True}
     elif run.precision == "fp16":  # the official values
         config["fp16"] = {
-            "enabled": True,
-            "loss_scale": 0,
-            "initial_scale_power": 16,
-            "loss_scale_window": 500,
-            "hysteresis": 2,
-            "min_loss_scale": 1,
-        }
+            "enabled": True, "loss_scale": 0, "initial_scale_power": 16, "loss_scale_window": 500,
+            "hysteresis": 2, "min_loss_scale": 1,
+        }  # fmt: skip
     return config
 
 
@@ -361,11 +334,7 @@ class MovingAverage:
         return {name: part.cpu() for name, part in self._parts.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restore this process's part from `state_dict`.
-
-        Raises:
-            ValueError: If it belongs to another model or another number of processes.
-        """
+        """Restore this process's part from `state_dict`, of the same model and processes."""
         shapes = {name: part.shape for name, part in self._parts.items()}
         if {name: part.shape for name, part in state.items()} != shapes:
             raise ValueError("the saved moving average is of another model or number of processes")
@@ -400,24 +369,17 @@ _VERSIONS = 64
 def compile_model(model: nn.Module) -> int:
     """Let the parts of a model be compiled when they are first called, and return their number.
 
-    Stochastic depth computes only the samples that it keeps, whose number is drawn in every step: a
-    graph of the model would break there, in every block. So a block that drops samples has its
-    attention and its MLP compiled, for any number of samples, and other blocks are compiled as one.
-    Many equal blocks share what was compiled for the first of them. What cannot be compiled as one
+    Stochastic depth computes only the samples that it keeps, whose number is drawn in every step,
+    where a graph would break. So a block that drops samples has its attention and its MLP compiled,
+    for any number of samples, and other blocks are compiled as one. What cannot be compiled as one
     graph is an error, and does not run uncompiled.
     """
-    import torch._dynamo  # heavy
-
     limits = torch._dynamo.config  # training, evaluation, and batches of one sample: each its own
     limits.recompile_limit = max(limits.recompile_limit, _VERSIONS)
-    blocks = [module for module in model.modules() if isinstance(module, Block)]
-    parts = [part for block in blocks for part in _parts(block)] or [model]
-    for part in parts:
-        compiled = torch.compile(part.forward, backend=BACKEND, fullgraph=bool(blocks))
-        part.forward = compiled
-    logger.info("%d parts of the model are compiled when they are first called", len(parts))
-    return len(parts)
-
-
-def _parts(block: Block) -> list[nn.Module]:
-    return [block.attn, block.mlp] if block.drop_path.rate else [block]
+    parts: list[nn.Module] = []
+    for block in (module for module in model.modules() if isinstance(module, Block)):
+        parts += [block.attn, block.mlp] if block.drop_path.rate else [block]
+    for part in parts or [model]:
+        part.forward = torch.compile(part.forward, backend=BACKEND, fullgraph=bool(parts))
+    logger.info("%d parts of the model are compiled when they are first called", len(parts) or 1)
+    return len(parts) or 1

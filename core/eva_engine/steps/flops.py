@@ -61,9 +61,6 @@ def training_flops(
         inputs: What the model is called with, for one sample; see `forward_flops`. None for an
             image of the config's size.
         backward: Count a backward pass; a linear probe's frozen trunk has none.
-
-    Returns:
-        FLOPs for `eva_engine.loop.TrainingRun`.
     """
     untrained = partial(build, replace(config, init_checkpoint="", drop_path_rate=0.0))
     if inputs is None:
@@ -73,29 +70,17 @@ def training_flops(
 
 
 def forward_flops(build: Callable[[], nn.Module], *inputs: Tensor) -> float:
-    """Count the model FLOPs of one sample's forward pass, on the meta device.
+    """Count twice the multiplications of all matrix products in one sample's forward pass.
 
     Args:
         build: Function that builds the model.
-        *inputs: What the model is called with, for one sample; only shapes and types are read, so
-            tensors of the meta device will do.
-
-    Returns:
-        Twice the multiplications of all matrix products.
+        *inputs: What the model is called with, for one sample; tensors of the meta device will do.
     """
     return _count(build, inputs, training=False)[0]
 
 
 def image_input(side: int, *, frames: int | None = None) -> Tensor:
-    """Make what the FLOPs of an image or a clip are counted with.
-
-    Args:
-        side: Side in pixels.
-        frames: Frames of the clip; None for an image.
-
-    Returns:
-        (1, 3, side, side) or (1, frames, 3, side, side) on the meta device.
-    """
+    """Make an image (1, 3, side, side) or a clip (1, frames, 3, side, side) to count FLOPs with."""
     shape = () if frames is None else (frames,)
     return torch.empty(1, *shape, 3, side, side, device="meta")
 
@@ -130,14 +115,7 @@ def _frozen_modules(model: nn.Module, root: str, called: Container[str]) -> list
 
 
 def peak_flops(device: torch.device) -> float:
-    """Look up the peak of dense half-precision matrix products.
-
-    Args:
-        device: Device of the model.
-
-    Returns:
-        FLOP/s; NaN for a device without an entry, which the log mentions if it is a GPU.
-    """
+    """Look up the peak of dense half-precision matrix products in FLOP/s; NaN if not known."""
     if device.type != "cuda":
         return math.nan
     name = torch.cuda.get_device_name(device)

@@ -13,8 +13,8 @@ from eva_data.files import UnwritableError, write_text
 from eva_engine import distributed
 from eva_engine.checkpoints.files import WEIGHTS
 from eva_engine.config import SAYS, RunConfig
-from eva_engine.data.order import BadSamples, Batch, Samples, next_batch, sample_id, to_device
 from eva_engine.steps.engine import TrainingEngine
+from eva_runs.data_order import BadSamples, Batch, Samples, next_batch, sample_id, to_device
 from eva_runs.errors import NonFiniteError
 
 logger = logging.getLogger(__name__)
@@ -66,17 +66,12 @@ class StepWithBeginning(Protocol):
     """A step function that sees all micro-batches of a step before it gets them one by one.
 
     The loop calls `begin` once in each step, on all processes, and then the function itself for
-    each micro-batch, in their order. What `begin` computes of a micro-batch has the same random
-    numbers as the later call with it, if it iterates over `micro_batches` for that.
+    each micro-batch, in their order. What `begin` computes of a micro-batch, iterating over
+    `micro_batches`, has the same random numbers as the later call with it.
     """
 
     def begin(self, model: nn.Module, micro_batches: MicroBatches) -> None:
-        """Prepare a step.
-
-        Args:
-            model: The model, as DeepSpeed's engine.
-            micro_batches: All of the step; a pass over them holds one at a time on the device.
-        """
+        """Prepare a step of DeepSpeed's engine; a pass holds one micro-batch at a time."""
 
     def __call__(self, model: nn.Module, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Compute loss and metrics of a micro-batch."""
@@ -112,7 +107,6 @@ def share(
     sums: Mapping[str, Tensor],
     batches: Sequence[Batch],
     *,
-    accumulate: int,
     stop: bool,
     bad_samples: BadSamples,
     device: torch.device,
@@ -122,7 +116,6 @@ def share(
     Args:
         sums: Loss and metrics, added up over the micro-batches of this process.
         batches: These micro-batches.
-        accumulate: Their number.
         stop: Whether this process was asked to stop.
         bad_samples: Receives what could not be read.
         device: Device of this process.
@@ -139,7 +132,7 @@ def share(
     if unreadable:
         found = {name: why for one in distributed.gather(bad) for name, why in one.items()}
         bad_samples.add(found)
-    count = distributed.world_size() * accumulate
+    count = distributed.world_size() * len(batches)
     values = {name: total / count for name, total in zip(names, means, strict=True)}
     return values, stops > 0, bad_loss == 0
 
@@ -186,9 +179,9 @@ class NonfiniteSteps:
             write_text(file, json.dumps(content, indent=1))
         self.in_a_row += 1
         what = f"The loss ({loss}) or a gradient"
+        if self.in_a_row > 1:
+            what = f"For {self.in_a_row} steps in a row, the loss ({loss}) or a gradient"
         if run.nonfinite == "stop" or self.in_a_row > run.max_skipped:
-            if self.in_a_row > 1:
-                what = f"For {self.in_a_row} steps in a row, the loss ({loss}) or a gradient"
             more = " (--run.nonfinite skip would go on)" if run.nonfinite == "stop" else ""
             found = f"the samples in {file.name}"
             raise NonFiniteError(SAYS.not_finite(what, step + 1, found) + more)
@@ -200,11 +193,7 @@ class NonfiniteSteps:
 
 @contextlib.contextmanager
 def smallest_loss_scale_explained(step: int) -> Iterator[None]:
-    """Name DeepSpeed's error on its smallest loss scale at a step (from 0) as what it is.
-
-    Raises:
-        NonFiniteError: If the loss scale of fp16 is at its minimum and the step overflows.
-    """
+    """Turn DeepSpeed's error on its smallest loss scale at a step (from 0) into NonFiniteError."""
     try:
         yield
     except Exception as error:

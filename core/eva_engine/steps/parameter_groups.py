@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from eva_backbone.layer_decay import param_groups_layer_decay
-from eva_engine.config import OptimizerConfig
+from eva_engine.config import OptimizerConfig, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,28 +69,16 @@ def layer_decay_groups(
 def check_that_settings_are_used(
     groups: Sequence[ParameterGroup], optimizer: OptimizerConfig
 ) -> None:
-    """Refuse a weight decay or layer decay that was set and that the groups ignore.
-
-    Args:
-        groups: Parameter groups of the model.
-        optimizer: Settings of the optimizer.
-
-    Raises:
-        ValueError: If the weight decay is not the default and in no group, or there is a layer
-            decay and no group has a learning-rate factor.
-    """
-    decay, layers = optimizer.weight_decay, optimizer.layer_decay
-    unused = {
-        f"weight_decay={decay}": decay != OptimizerConfig.weight_decay
-        and all(group.weight_decay != decay for group in groups),
-        f"layer_decay={layers}": layers != 1.0 and all(group.lr_scale == 1.0 for group in groups),
-    }
-    for setting, is_unused in unused.items():
-        if is_unused:
-            raise ValueError(
-                f"optimizer.{setting} has no effect on the parameter groups of this model: leave "
-                "it out"
-            )
+    """Refuse a weight decay or layer decay that was set and that the groups ignore."""
+    for name, used in (
+        ("weight_decay", {OptimizerConfig.weight_decay, *(one.weight_decay for one in groups)}),
+        ("layer_decay", None if any(one.lr_scale != 1.0 for one in groups) else {1.0}),
+    ):
+        value = getattr(optimizer, name)
+        require(
+            used is None or value in used,
+            f"optimizer.{name}={value} has no effect on the parameter groups of this model",
+        )
 
 
 def optimizer_groups(
@@ -102,9 +90,6 @@ def optimizer_groups(
         model: The model.
         groups: Groups of the model, in the order in which checkpoints hold the optimizer's state.
         lr: Learning rate that `lr_scale` multiplies.
-
-    Returns:
-        Groups with `params`, `lr`, `lr_scale`, `weight_decay` and `name`.
 
     Raises:
         ValueError: If a trained parameter is in no group or in two, or a group holds one that is
@@ -121,14 +106,7 @@ def optimizer_groups(
             f"it is not so for {', '.join(named)}"
         )
     return [
-        {
-            "params": list(group.params),
-            "lr": lr * group.lr_scale,
-            "lr_scale": group.lr_scale,
-            "weight_decay": group.weight_decay,
-            "name": group.name,
-        }
-        for group in groups
+        vars(group) | {"params": list(group.params), "lr": lr * group.lr_scale} for group in groups
     ]
 
 
@@ -150,8 +128,10 @@ def warmup_cosine(
     Raises:
         ValueError: If the warm-up is longer than the run.
     """
-    if warmup_steps > total_steps:
-        raise ValueError(f"the warm-up of {warmup_steps} steps exceeds the run of {total_steps}")
+    require(
+        warmup_steps <= total_steps,
+        f"the warm-up of {warmup_steps} steps exceeds the run of {total_steps}",
+    )
     if step < warmup_steps:
         return peak * step / max(1, warmup_steps - 1)
     progress = (step - warmup_steps) / (total_steps - warmup_steps)

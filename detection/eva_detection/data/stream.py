@@ -8,9 +8,7 @@ saved, and the number of workers changes nothing.
 """
 
 import logging
-import struct
 import warnings
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -23,6 +21,7 @@ from detectron2.utils import comm
 from PIL.Image import DecompressionBombError
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
+from eva_runs import data_order
 from eva_runs.errors import TooManyUnreadableError
 from eva_runs.interruption import leave_signals_to_the_run
 from eva_runs.seeding import seed_all
@@ -32,8 +31,7 @@ logger = logging.getLogger(__name__)
 SAMPLE, STEP, SAMPLER = range(3)  # what a random number is for: first part of its key
 # The toolkit's mappers raise OSError; detectron2's, of stock and earlier configs, what Pillow and
 # the files below it do, and both SizeMismatchError; other errors are bugs.
-_READ_ERRORS = (OSError, EOFError, SyntaxError, struct.error, zlib.error)
-READ_ERRORS = (*_READ_ERRORS, SizeMismatchError, DecompressionBombError)
+READ_ERRORS = (*data_order.READ_ERRORS, SyntaxError, SizeMismatchError, DecompressionBombError)
 
 Draw = tuple[int, tuple[int, ...]]  # number in the stream; the image and its replacements
 
@@ -180,7 +178,7 @@ class TrainStream:
                 self.batches += 1
                 yield self._collate(samples) if self._collate else samples
         finally:  # workers ignore SIGTERM: they must not be left to the interpreter's exit
-            getattr(batches, "_shutdown_workers", lambda: None)()
+            data_order.end_workers(batches)
 
     def order(self) -> dict[str, int]:
         """Return the seed and what else the order of the data depends on."""

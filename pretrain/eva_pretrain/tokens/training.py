@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from eva_backbone.checkpoints.run_folders import complete_checkpoints
 from eva_data.image_sources import open_images
 from eva_engine import distributed
 from eva_engine.checkpoints.files import WEIGHTS
-from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
 from eva_engine.config import as_plain
 from eva_engine.loop import TrainingRun
 from eva_engine.report import Presentation
@@ -83,7 +83,7 @@ def load_tokenizer(source: str) -> FeatureTokenizer:
     Raises:
         ValueError: If the folder is anything else.
     """
-    complete = RunCheckpoints(Path(source), keep=1).complete()
+    complete = complete_checkpoints(Path(source))
     config = json.loads((Path(source) / CONFIG).read_text(encoding="utf-8")) if complete else {}
     if "num_codes" not in config:
         raise ValueError(f"{source} has no complete checkpoint of train_tokenizer.py")

@@ -15,7 +15,7 @@ from eva_data.captions.lists import UnreadableCaptionError
 from eva_data.captions.opening import open_captions
 from eva_data.captions.sources import CaptionedImages
 from eva_data.images import UnreadableImageError
-from eva_engine.data.order import SeededSamples
+from eva_runs.data_order import SeededSamples
 
 DATA = DataConfig(train="x")
 

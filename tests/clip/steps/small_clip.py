@@ -13,11 +13,11 @@ from eva_contrastive.model.eva_clip import EvaClip, TextTower, VisionTower
 from eva_contrastive.step import ContrastiveStep, build_loss
 from eva_engine import distributed
 from eva_engine.config import OptimizerConfig, RunConfig
-from eva_engine.data.order import Batch
 from eva_engine.loop import TrainingRun
 from eva_engine.steps.engine import TrainingEngine
 from eva_engine.steps.micro_batches import MicroBatches, forward_and_backward
 from eva_engine.steps.parameter_groups import ParameterGroup
+from eva_runs.data_order import Batch
 
 WORDS, LENGTH, SIDE = 40, 8, 28
 VISION = {

@@ -9,7 +9,7 @@ from PIL import Image
 
 from eva_data.labelled_videos.opening import open_videos
 from eva_data.labelled_videos.sources import LabelledVideos
-from eva_engine.data.order import SeededSamples
+from eva_runs.data_order import SeededSamples
 from eva_video.data.clips import CentreClips, Sampling, TrainingClips, Views
 from eva_video.data.transforms import Normalise, TrainingTransform
 

@@ -27,7 +27,6 @@ def test_the_evaluation(launch, classifier, videos, tmp_path):
     for ranks in (1, 2):
         output = tmp_path / f"of_{ranks}"
         output.mkdir()
-        (output / ".videos.writing-rank1.jsonl").write_text("of a process that was killed")
         codes, texts = launch(
             "evaluate", "--weights", classifier[1], "--data", tmp_path / "data", "--output", output,
             "--workers", 0, "--device", "cpu", "--draws", "random", "--skip-unreadable",

@@ -4,16 +4,18 @@ Shapes: V views, T frames, S the side of a clip, K classes.
 """
 
 import argparse
-import contextlib
+import json
 import time
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
+from eva_data.files import write_text
 from eva_data.labelled_videos.opening import open_videos
 from eva_data.labelled_videos.sources import LabelledVideos
 from eva_data.video.source import UnreadableVideoError, require_backend
@@ -33,11 +35,11 @@ from eva_engine.evaluation.own_data import (
     given_flags,
     settings_of,
 )
-from eva_engine.evaluation.sample_lines import SampleLines, writing_sample_lines
 from eva_engine.report import announce, write_evaluation_report
 from eva_report.content import Section, Step
 from eva_runs.commands import command_to_run, folder_to_show
 from eva_runs.errors import one_line
+from eva_runs.processes import on_main
 from eva_video.data.clips import Sampling, SingleView, Views, open_views
 from eva_video.data.transforms import Normalise
 from eva_video.model.classifier import class_names, load_video_classifier, subset_of
@@ -105,31 +107,29 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     )
     judge = MultiView(model, columns=columns, views_per_forward=options.views_per_forward)
     judge = judge.to(device, choose_dtype(options.precision, device)).eval()
-    with contextlib.ExitStack() as stack:
-        outcomes, receivers = Outcomes(), []
+    outcomes, lines = Outcomes(), VideoLines(samples, samples.classes, clips=options.clips)
+
+    def receive(batch: BatchResults) -> None:
+        outcomes.add(batch)
         if options.output is not None:
-            lines = stack.enter_context(writing_sample_lines(options.output / LINES))
-            receivers.append(VideoLines(lines, samples, samples.classes, clips=options.clips))
+            lines.add(batch)
 
-        def receive(batch: BatchResults) -> None:
-            outcomes.add(batch)
-            for receiver in receivers:
-                receiver(batch)
-
-        try:
-            counted = evaluate_own_data(
-                judge,
-                samples,
-                options,
-                num_classes=model.num_classes if columns is None else len(columns),
-                unit="videos",
-                skip_unreadable=options.skip_unreadable,
-                receive=receive,
-            )
-        except UnreadableVideoError as error:
-            raise UnreadableVideoError(
-                f"{one_line(error)}; --skip-unreadable leaves such videos out"
-            ) from error
+    try:
+        counted = evaluate_own_data(
+            judge,
+            samples,
+            options,
+            num_classes=model.num_classes if columns is None else len(columns),
+            unit="videos",
+            skip_unreadable=options.skip_unreadable,
+            receive=receive,
+        )
+    except UnreadableVideoError as error:
+        raise UnreadableVideoError(
+            f"{one_line(error)}; --skip-unreadable leaves such videos out"
+        ) from error
+    if options.output is not None:
+        lines.write(options.output / LINES)
     evaluated = _Evaluated(counted, videos, outcomes.gathered(), began, flags)
     if distributed.rank() == 0:
         _report(options, evaluated, device, frames=model.frames, image_size=model.img_size)
@@ -183,15 +183,14 @@ def _next_steps(options: argparse.Namespace, flags: list[str]) -> list[Step]:
 
 
 class VideoLines:
-    """Writes a line for each video: name, first five classes, and each view, crop by crop."""
+    """A JSON line for each video: name, first five classes, and each view, crop by crop."""
 
-    def __init__(
-        self, lines: SampleLines, samples: Views | SingleView, names: Sequence[str], *, clips: int
-    ) -> None:
-        self._lines, self._samples, self._names, self._clips = lines, samples, names, clips
+    def __init__(self, samples: Views | SingleView, names: Sequence[str], *, clips: int) -> None:
+        self._samples, self._names, self._clips = samples, names, clips
+        self._lines: dict[int, str] = {}
 
-    def __call__(self, batch: BatchResults) -> None:
-        """Write the lines of a batch."""
+    def add(self, batch: BatchResults) -> None:
+        """Make the lines of a batch of this process."""
         entries: dict[int, dict[str, Any]] = {
             index: {"error": reason} for index, reason in batch.unreadable.items()
         }
@@ -201,8 +200,16 @@ class VideoLines:
             labels = batch.labels.tolist()
             for place, index in enumerate(batch.indexes.tolist()):
                 entries[index] = self._entry(labels[place], mean[place], each[place])
-        for index in sorted(entries):
-            self._lines.add(index, {"video": self._samples.sample_id(index), **entries[index]})
+        for index, entry in entries.items():
+            video = {"video": self._samples.sample_id(index)}
+            self._lines[index] = json.dumps(video | entry)
+
+    def write(self, file: Path) -> None:
+        """Write the lines of all processes in the order of the videos; called on all of them."""
+        parts = distributed.gather(self._lines)
+        lines = {index: line for part in parts for index, line in part.items()}
+        text = "".join(f"{lines[index]}\n" for index in sorted(lines))
+        on_main(lambda: write_text(file, text))
 
     def _entry(self, label: int, mean: Tensor, each: Tensor) -> dict[str, Any]:
         values, classes = mean.topk(min(5, len(mean)))

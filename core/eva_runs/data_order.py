@@ -1,4 +1,4 @@
-"""Order of the data: a function of seed and step, so that a run continues anywhere exactly.
+"""Order of the data of a training: a function of seed and step, so that it continues anywhere.
 
 A sample's augmentation is seeded by epoch and index: it does not depend on the process, worker or
 batch that the sample falls into.
@@ -12,25 +12,26 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import torch
+from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from eva_engine import distributed
-from eva_engine.distributed import seed_all
+from eva_runs import processes
 from eva_runs.errors import TooManyUnreadableError
 from eva_runs.interruption import leave_signals_to_the_run
+from eva_runs.seeding import seed_for
 
 logger = logging.getLogger(__name__)
 
 _ATTEMPTS = 20  # replacements in a row for one sample
 # What reading a damaged or missing file raises (`UnreadableImageError` is an OSError); anything
-# else is a bug of the data set or its transforms, and an error.
+# else is a bug of the dataset or its transforms, and an error.
 READ_ERRORS = (OSError, EOFError, struct.error, zlib.error)
 Item = tuple[int, int]  # epoch, index
 T = TypeVar("T")
 
 
 class Samples(Protocol):
-    """A data set: any map-style one; with `sample_id(index) -> str` messages name the sample."""
+    """A dataset: any map-style one; with `sample_id(index) -> str` messages name the sample."""
 
     def __len__(self) -> int: ...
 
@@ -53,7 +54,7 @@ class Batch:
 
     def pin_memory(self) -> "Batch":
         """Pin the tensors, as the loader asks, for copies to a GPU beside computation."""
-        return replace(self, data=_map_tensors(torch.Tensor.pin_memory, self.data))
+        return replace(self, data=tree_map_only(torch.Tensor, torch.Tensor.pin_memory, self.data))
 
 
 class SampleError(RuntimeError):
@@ -67,7 +68,7 @@ class OrderedBatches(Sampler[list[Item]]):
     fills no optimizer step is left out.
 
     Args:
-        size: Samples of the data set.
+        size: Samples of the dataset.
         batch_size: Samples of one process in one micro-batch.
         accumulate: Micro-batches of an optimizer step.
         rank: Number of this process.
@@ -76,7 +77,7 @@ class OrderedBatches(Sampler[list[Item]]):
         start_step: Optimizer step to begin with.
 
     Raises:
-        ValueError: If the data set does not fill one step.
+        ValueError: If the dataset does not fill one step.
     """
 
     def __init__(
@@ -115,10 +116,10 @@ class OrderedBatches(Sampler[list[Item]]):
 
 
 class SeededSamples(Dataset[Any]):
-    """A data set whose random numbers belong to epoch and index, and that replaces bad samples.
+    """A dataset whose random numbers belong to epoch and index, and that replaces bad samples.
 
     Args:
-        samples: The data set; one of `READ_ERRORS` in it is a sample that cannot be read.
+        samples: The dataset; one of `READ_ERRORS` in it is a sample that cannot be read.
         seed: Seed of the run.
     """
 
@@ -137,17 +138,15 @@ class SeededSamples(Dataset[Any]):
         unreadable: dict[str, str] = {}
         for attempt in range(_ATTEMPTS):
             index = (wanted + attempt) % len(self.samples)
-            seed_all(self.seed, epoch, wanted, attempt, purpose="sample")
+            seed_for(self.seed, epoch, wanted, attempt, purpose="sample")
             try:
                 return self.samples[index], item, unreadable
             except READ_ERRORS as error:
-                name = sample_id(self.samples, index)
-                unreadable[name] = f"{type(error).__name__}: {error}"
+                unreadable[sample_id(self.samples, index)] = f"{type(error).__name__}: {error}"
             except Exception as error:
-                name = sample_id(self.samples, index)
                 raise SampleError(
-                    f"sample {name} (epoch {epoch}, index {index}) met a bug: "
-                    f"{type(error).__name__}: {error}"
+                    f"sample {sample_id(self.samples, index)} (epoch {epoch}, index {index}) met a "
+                    f"bug: {type(error).__name__}: {error}"
                 ) from error
         name, reason = next(iter(unreadable.items()))
         raise TooManyUnreadableError(
@@ -164,14 +163,10 @@ class BadSamples:
     """
 
     def __init__(self, allowed: int, names: Iterable[str] = ()) -> None:
-        self.allowed = allowed
-        self.names = set(names)
+        self.allowed, self.names = allowed, set(names)
 
     def add(self, found: Mapping[str, str]) -> None:
-        """Note samples, and log those that are new.
-
-        Args:
-            found: Name -> why, of all processes.
+        """Note samples of all processes, name -> why, and log those that are new.
 
         Raises:
             TooManyUnreadableError: If there are more than allowed.
@@ -193,20 +188,15 @@ def sample_id(samples: Samples, index: int) -> str:
 
 
 def check_same_data(samples: Samples) -> None:
-    """Refuse data that differ between processes, such as copies on several machines.
-
-    Their number is compared, and `samples.checksum()` where there is one.
-
-    Args:
-        samples: The data set of this process.
+    """Refuse data that differ between processes in number, or in `checksum()` where there is one.
 
     Raises:
         ValueError: On all processes, naming the first that differs.
     """
-    if distributed.world_size() == 1:
+    if processes.world_size() == 1:
         return
     checksum: Callable[[], int] = getattr(samples, "checksum", lambda: 0)
-    first, *others = distributed.gather((len(samples), checksum()))
+    first, *others = processes.gather((len(samples), checksum()))
     for number, other in enumerate(others, start=1):
         if other != first:
             found = f"{other[0]} samples" if other[0] != first[0] else f"{first[0]} other samples"
@@ -234,39 +224,40 @@ def build_loader(
     *,
     workers: int,
     pin_memory: bool = False,
-    collate: Callable[[list[Any]], Any] = default_collate,
+    collate: Callable[[list[Any]], Any] | None = None,
 ) -> DataLoader[Batch]:
-    """Build the loader of a run's batches.
+    """Build the loader of a run's batches, without end.
 
     Args:
-        samples: The data set.
+        samples: The dataset.
         batches: Their order.
         workers: Processes that load.
         pin_memory: Whether copies to a GPU follow.
         collate: Function that makes the data of a batch from a list of samples.
-
-    Returns:
-        A loader of `Batch` without end; `eva_engine.data.loading.running` runs it.
     """
     return DataLoader(
         SeededSamples(samples, seed=batches.seed),
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=_Collate(collate),
+        collate_fn=_Collate(collate or default_collate),
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
         worker_init_fn=leave_signals_to_the_run,
     )
 
 
-def next_batch(stream: Iterator[Batch]) -> Batch:
-    """Take a batch from a running loader.
+def end_workers(*iterators: Any) -> None:
+    """End the workers of loaders' iterators: they ignore SIGTERM, and Python would wait for them.
 
     Args:
-        stream: The loader's iterator.
+        *iterators: Iterators, and None for those that were not begun.
+    """
+    for iterator in iterators:
+        getattr(iterator, "_shutdown_workers", lambda: None)()
 
-    Returns:
-        The next batch.
+
+def next_batch(stream: Iterator[Batch]) -> Batch:
+    """Take a batch from a running loader.
 
     Raises:
         RuntimeError: If one of its processes ended.
@@ -278,22 +269,6 @@ def next_batch(stream: Iterator[Batch]) -> Batch:
 
 
 def to_device(data: T, device: torch.device) -> T:
-    """Copy the tensors of a batch.
-
-    Args:
-        data: Tensors in any nesting of dicts, lists and tuples.
-        device: Device of the copies.
-    """
-    return _map_tensors(lambda tensor: tensor.to(device, non_blocking=True), data)
-
-
-def _map_tensors(function: Callable[[torch.Tensor], torch.Tensor], data: Any) -> Any:
-    if isinstance(data, torch.Tensor):
-        return function(data)
-    if isinstance(data, dict):
-        return {key: _map_tensors(function, value) for key, value in data.items()}
-    if isinstance(data, tuple):
-        return tuple(_map_tensors(function, value) for value in data)
-    if isinstance(data, list):
-        return [_map_tensors(function, value) for value in data]
-    return data
+    """Copy the tensors of a batch, in any nesting of dicts, lists and tuples, to a device."""
+    copied: T = tree_map_only(torch.Tensor, lambda one: one.to(device, non_blocking=True), data)
+    return copied
