@@ -130,7 +130,7 @@ def write_folder(weights: Mapping[str, Tensor], folder: Path, source: Path) -> l
 
 def _config(model: TimmModel, notes: Mapping[str, Any], *, segmentor: bool) -> dict[str, Any]:
     """Make timm's `config.json`."""
-    usual = PUBLISHED | ({"mean": IMAGENET_MEAN, "std": IMAGENET_STD} if segmentor else {})
+    usual = dict(PUBLISHED) | ({"mean": IMAGENET_MEAN, "std": IMAGENET_STD} if segmentor else {})
     found = {name: notes[name] if notes[name] is not None else usual[name] for name in usual}
     config: dict[str, Any] = {
         "architecture": model.architecture,
