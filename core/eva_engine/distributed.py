@@ -54,15 +54,8 @@ def joined(device: str = "auto", *, alone: bool = True) -> Iterator[torch.device
 def start(device: str = "auto") -> torch.device:
     """Join the process group of `torchrun` or `deepspeed`; without RANK the process is alone.
 
-    Args:
-        device: As for `joined`.
-
     Returns:
         The device of this process.
-
-    Raises:
-        ValueError: If a GPU is asked for and this process has none, or the launcher's variables
-            are incomplete.
     """
     place = choose_device(device)
     if place.type == "cpu":
@@ -98,10 +91,7 @@ def stop(environment: dict[str, str | None] | None = None) -> None:
 
 
 def choose_device(device: str = "auto") -> torch.device:
-    """Choose the device of this process.
-
-    Args:
-        device: Name in PyTorch, or `auto` for a GPU where there is one.
+    """Choose the device of this process: a name of PyTorch's, or `auto` for a GPU where there is one.
 
     Raises:
         ValueError: If a GPU is asked for and this process has none.

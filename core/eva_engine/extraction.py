@@ -2,8 +2,6 @@
 
     names, features = read_features("output/photos")  # of all files
 
-A file holds a bounded number of samples, so that memory does not grow with theirs.
-
 Shapes: B samples, C channels, h x w patches, L tokens of a text.
 """
 
@@ -82,10 +80,7 @@ class _Plan:
 
 
 def read_features(folder: str | os.PathLike[str]) -> Features:
-    """Read all that an extraction wrote to its output.
-
-    Returns:
-        Names and features; unreadable images that were skipped are in neither.
+    """Read all that an extraction wrote to its output; skipped images are not in it.
 
     Raises:
         ValueError: If there is no extraction, or it is not complete or damaged.
@@ -213,9 +208,6 @@ def write_features(options: argparse.Namespace, prepare: Callable[[], Extraction
     Args:
         options: Options of `eva_engine.commands.extraction`.
         prepare: Function that loads what computes the features of the chosen kind.
-
-    Raises:
-        ValueError: If the folder is in use, or holds features of something else.
     """
     with contextlib.ExitStack() as stack:
         on_main(lambda: stack.enter_context(locked(options.output)))

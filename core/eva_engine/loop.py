@@ -66,18 +66,16 @@ class TrainingRun:
         model: The model, on the CPU, with its initial weights.
         samples: The training data, see `eva_runs.data_order.Samples`.
         step_fn: Function that computes loss and metrics (scalars) of a batch on the model's
-            device. The loss is a mean over the samples. It gets the model as DeepSpeed's engine.
-            The names of the metrics are the same on all processes and in all steps. One that needs
-            all micro-batches of a step at once is a `StepWithBeginning`, see
-            `eva_engine.steps.micro_batches`.
+            device, given the model as DeepSpeed's engine. The loss is a mean over the samples; the
+            names of the metrics are always the same. One that needs all micro-batches of a step at
+            once is a `StepWithBeginning`, see `eva_engine.steps.micro_batches`.
         run: Settings of the run.
         optimizer: Optimizer and schedule; its weight decay and layer decay are those of `groups`.
         config: The resolved recipe for the record, as plain values.
         groups: Parameter groups of the model, see `eva_engine.steps.parameter_groups`.
         device: Device of this process, from `distributed.start`.
         evaluate: Function that computes results; called on all processes, with the model in
-            evaluation mode, once with its weights and once with their moving average, where there
-            is one.
+            evaluation mode, and again with the moving average, where there is one.
         results: Names of these results, of which `run.best_metric` is one.
         collate: Function that makes a batch from samples; None stacks tensors.
         flops_per_sample: Model FLOPs of a sample, forward and backward.

@@ -110,13 +110,7 @@ def _legend(name: str) -> str:
 
 
 def announce(task: str, *, weights: str, data: Sequence[tuple[str, str]]) -> None:
-    """Say on the main process's terminal what an evaluation is about to do.
-
-    Args:
-        task: What is done: "evaluate a classifier at 224 px on cuda".
-        weights: Weights, as they were named.
-        data: Use and description with counts of each dataset.
-    """
+    """Say on the main process's terminal what an evaluation is about to do, on which data."""
     if distributed.rank():
         return
     named = (text if use == "data" else f"{use}: {text}" for use, text in data)
@@ -144,7 +138,7 @@ def evaluation_page(
         folder: Output of the evaluation.
         task: Name of the task: "Classification".
         weights: Weights that were scored, as they were named.
-        data: Use and description of each data set.
+        data: Use and description of each dataset.
         settings: Name -> setting of the evaluation, as the page shows them.
         device: Type of the device.
         summary: A sentence with the score that counts.
@@ -168,30 +162,16 @@ def write_evaluation_report(
     folder: Path,
     scores: Mapping[str, Score],
     *,
-    task: str,
-    weights: str,
-    data: Sequence[tuple[str, str]],
     settings: Mapping[str, Any],
     sections: Callable[[], Sequence[Section]] = tuple,
-    device: str = "cpu",
     unit: str = "images",
     extra: Mapping[str, Mapping[str, float]] | None = None,
-    next_steps: Sequence[Step] = (),
+    **others: Any,
 ) -> Path | None:
     """Write `report.html` of an evaluation of a classifier; on the main process.
 
-    Args:
-        folder: Output of the evaluation, with `results.json`.
-        scores: Set, or method, -> score.
-        task: Name of the task: "Classification".
-        weights: Weights that were scored, as they were named.
-        data: Use and description of each data set.
-        settings: Settings of the evaluation.
-        sections: Function that makes further sections.
-        device: Type of the device.
-        unit: Name of the samples.
-        extra: Set -> further numbers, in percent, by their titles.
-        next_steps: Commands to run next.
+    There may be further sections, and further numbers in percent (set -> title -> number); the
+    other arguments are those of `evaluation_page`.
 
     Returns:
         The file; None if it could not be made.
@@ -200,11 +180,11 @@ def write_evaluation_report(
     def make() -> Report:
         first, score = next(iter(scores.items()))
         return evaluation_page(
-            folder, task=task, weights=weights, data=data, device=device,
+            folder,
             settings={k.replace("_", " "): v for k, v in settings.items() if k not in _KNOWN},
             summary=f"top1 {score.top1:.2f} % of {score.samples:,} {unit} ({first}).",
             sections=[score_table(scores, unit, extra or {}), *sections()],
-            links=("per_class.csv", "confusion.png", "videos.jsonl"), next_steps=next_steps,
+            links=("per_class.csv", "confusion.png", "videos.jsonl"), **others,
         )  # fmt: skip
 
     return try_report(folder, make, name=report_name(folder, "evaluation"))
@@ -282,12 +262,7 @@ class Presenter:
         self._began = time.monotonic()
 
     def open(self, start_step: int, checkpoint: Path | None) -> None:
-        """Record the start and the recipe, and say what is about to be done.
-
-        Args:
-            start_step: Steps that are done already.
-            checkpoint: Where the run continues from; None for one that begins.
-        """
+        """Record the start after some steps and the recipe, and say what is about to be done."""
         run, says = self._run, self._says
         record_start(run.output, "training", log=METRICS, continues=start_step > 0)
         write_text(run.output / CONFIG, json.dumps(self._config, indent=2))
@@ -305,11 +280,7 @@ class Presenter:
             logger.info("%s", line, extra=SHOWN)
 
     def close(self, *, worked: bool) -> None:
-        """Write the report, and say what came out.
-
-        Args:
-            worked: Whether this start trained or evaluated; if not, an earlier report stays.
-        """
+        """Write the report, unless this start did nothing, and say what came out."""
         try:
             self._close(worked=worked)
         except Exception as error:  # whatever it is: the run has succeeded

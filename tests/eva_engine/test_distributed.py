@@ -44,6 +44,7 @@ def test_alone(device):
 TWICE = """
 import deepspeed, torch
 from eva_engine import distributed
+from eva_engine.steps import engine  # settles what DeepSpeed compiles
 
 settings = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 1}}
 for _ in range(2):

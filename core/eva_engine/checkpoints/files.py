@@ -100,13 +100,7 @@ def read_run(folder: Path) -> dict[str, Any]:
 def save_weights(
     state: dict[str, Tensor], file: Path, config: Mapping[str, Any] | None = None
 ) -> None:
-    """Write tensors in the main process, completely or not at all; the others do nothing.
-
-    Args:
-        state: Name -> tensor.
-        file: `.safetensors`.
-        config: Config of the run, for `read_config`.
-    """
+    """Write tensors, and a config for `read_config`, in the main process; the others do nothing."""
     if is_main():
         metadata = {_CONFIG: json.dumps(config)} if config is not None else None
         write_tensors(state, file, metadata)

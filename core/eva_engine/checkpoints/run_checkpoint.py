@@ -3,8 +3,7 @@
 `checkpoints/step_00001000/` holds DeepSpeed's files of every process, the moving average, the
 weights as `model.safetensors` and `model_ema.safetensors` (float32, official names), `run.json`,
 and `COMPLETE`, which lists all files with their sizes and digests. It is written in a folder of
-another name, flushed to the disk and then renamed, so that a run which is killed at any moment
-leaves a complete checkpoint behind or none. What cannot be read is never removed.
+another name, flushed to the disk and then renamed. What cannot be read is never removed.
 """
 
 import contextlib
@@ -160,13 +159,7 @@ class RunCheckpoints:
         step: int,
         run: dict[str, Any],
     ) -> Path:
-        """Write a checkpoint; the same call on all processes.
-
-        Args:
-            engine: The engine that trains.
-            average: Moving average of its weights.
-            step: Optimizer steps done.
-            run: Content of `run.json` besides the step.
+        """Write a checkpoint after so many steps, with a record; the same call on all processes.
 
         Raises:
             OSError: If the disk is full, for example; earlier checkpoints are as they were.
@@ -250,12 +243,7 @@ def _free(path: Path) -> Path:
 
 
 def restore(folder: Path, engine: TrainingEngine, average: MovingAverage | None) -> None:
-    """Set engine and moving average from a checkpoint; the same call on all processes.
-
-    Args:
-        folder: A complete checkpoint.
-        engine: The engine, as when it was saved.
-        average: Moving average of its weights.
+    """Set engine and moving average from a complete checkpoint; the same call on all processes.
 
     Raises:
         ValueError: If the run has another number of processes, precision, ZeRO stage or model, or
@@ -301,13 +289,8 @@ def _average_file(engine: TrainingEngine) -> str:
 def find_checkpoint(checkpoints: RunCheckpoints, run: RunConfig, *, first_save: int) -> Path | None:
     """Find the newest undamaged checkpoint, after which a run continues; None for one that begins.
 
-    The same on all processes.
-
-    Args:
-        checkpoints: Checkpoints of the output folder.
-        run: Settings of the run.
-        first_save: Steps after which a run saves for the first time; one that never saved may
-            begin again.
+    The same on all processes. A run that never saved, which it does for the first time after
+    `first_save` steps, may begin again.
 
     Raises:
         ValueError: If there is one and the run is not to be continued, if all are damaged, or if

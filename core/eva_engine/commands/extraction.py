@@ -63,9 +63,6 @@ def extraction_command(program: str, kinds: Sequence[Kind], *, about: str) -> Ca
         program: Name in the messages.
         kinds: Features that it offers.
         about: Purpose of the tool in the first line, then examples, for its help.
-
-    Returns:
-        The `main`, see `eva_engine.commands.options.command`.
     """
 
     def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

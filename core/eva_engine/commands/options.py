@@ -195,13 +195,7 @@ def add_max_bad_samples(parser: argparse.ArgumentParser, *, unit: str = "images"
 
 
 def add_frozen(parser: argparse.ArgumentParser, *, data: str, unit: str = "images") -> None:
-    """Add the options of a check with frozen features: data, and methods that are scored.
-
-    Args:
-        parser: Parser that receives them.
-        data: Forms of data that the command takes, for the help.
-        unit: Name of the samples.
-    """
+    """Add the options of a check with frozen features; `data` names its forms in the help."""
     add, one = parser.add_argument, integer(1)
     add("--train", required=True, help=data)
     add("--val", required=True, help="the same to score on")
@@ -215,15 +209,7 @@ def add_frozen(parser: argparse.ArgumentParser, *, data: str, unit: str = "image
 
 
 def check_frozen(options: argparse.Namespace, known: int) -> int:
-    """Check the methods of `add_frozen` against the data, before anything is computed.
-
-    Args:
-        options: Options of the command.
-        known: Number of samples in `--train`.
-
-    Returns:
-        Number of samples to learn from.
-    """
+    """Check the methods of `add_frozen` against the samples in `--train`; return their number."""
     known = min(known, options.limit or known)
     if options.neighbours is NEIGHBOURS:
         options.neighbours = [k for k in NEIGHBOURS if k <= known] or [known]

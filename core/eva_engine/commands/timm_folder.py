@@ -2,8 +2,6 @@
 
 timm has two classes that compute what EVA computes: `Eva` (`eva_giant_*`), whose names are the
 official ones, and `VisionTransformer` (`eva_large_*`) for one bias of queries, keys and values.
-Both take another size, pooling and place of the last norm as arguments, which the folder's
-`config.json` holds, with the classes and how images are prepared.
 
 Shapes: B images, C channels, K classes or values of a feature.
 """
@@ -98,11 +96,11 @@ def timm_weights(folder: Path) -> Path | None:
 
 
 def write_folder(weights: Mapping[str, Tensor], folder: Path, source: Path) -> list[str]:
-    """Write a model for timm, and compare what timm builds of it with ours.
+    """Write a model for timm to an empty folder, and compare what timm builds of it with ours.
 
     Args:
         weights: Name -> tensor, in the official form.
-        folder: An empty folder.
+        folder: The folder.
         source: File of the weights; a run notes in it how its images are prepared.
 
     Returns:
@@ -240,13 +238,12 @@ transform = timm.data.create_transform(**timm.data.resolve_data_config(model=mod
 def to_timm(weights: Mapping[str, Tensor], *, name: str) -> TimmModel:
     """Turn the ViT of a file, with its head, into a model of timm.
 
+    Masked-image models and segmentors give the mean of the patches, classifiers their logits,
+    towers of CLIP the projected class token.
+
     Args:
         weights: Name -> tensor, in the official form.
         name: Name of the file, for messages.
-
-    Returns:
-        The model: masked-image models and segmentors give the mean of the patches, classifiers
-        their logits, towers of CLIP the projected class token.
 
     Raises:
         ValueError: If there is no ViT, or timm has none like it.

@@ -29,8 +29,7 @@ class Recipe(Protocol):
     """A project's config, which says how the run is carried out."""
 
     @property
-    def run(self) -> RunConfig:
-        """Output folder and device, among others."""
+    def run(self) -> RunConfig:  # noqa: D102
         ...
 
 
@@ -57,19 +56,12 @@ def load_recipe(file: str | Path, kind: type[C]) -> C:
 
 
 class Parsed(NamedTuple, Generic[C]):
-    """What a command line of a training says.
+    """What a command line of a training says."""
 
-    Attributes:
-        config: The recipe's config with the overrides.
-        only_print: Whether it is only to be printed.
-        recipe: Name of the recipe, of its file without the suffix.
-        left_out: Line on what of the recipe the command line takes away; or empty.
-    """
-
-    config: C
+    config: C  # the recipe's, with the overrides
     only_print: bool
-    recipe: str
-    left_out: str = ""
+    recipe: str  # name of its file without the suffix
+    left_out: str = ""  # line on what of the recipe the command line takes away
 
 
 def parse(
@@ -153,36 +145,22 @@ def _is_recipe(task: str, word: str) -> bool:
 
 
 def as_flags(words: Sequence[str], default: Any) -> list[str]:
-    """Write settings as the flags that `tyro` takes.
-
-    Args:
-        words: Arguments without the recipe: `--run.epochs 3`, `run.epochs=3`, `run.resume=true`,
-            `optimizer.betas=0.9,0.98`.
-        default: The config of the recipe.
-    """
-    values, rest = dict(_values(default)), [*words]
+    """Write settings such as `run.epochs=3` or `optimizer.betas=0.9,0.98` as flags of `tyro`."""
+    values = dict(_values(default))
     flags: list[str] = []
-    while rest:
-        word = rest.pop(0)
-        if not word.startswith("--") and not _SETTING.match(word):
-            flags.append(word)
-            continue
+    for word in words:
         name, equals, text = word.removeprefix("--").partition("=")
         value = values.get(name.replace("-", "_"))
-        one = isinstance(value, str | int | float | Path) and not isinstance(value, bool)
-        if one and not equals and rest and not rest[0].startswith("--"):
-            equals, text = "=", rest.pop(0)  # it may look like a setting
-        flags += _flag(name, text, value) if equals else [word]
+        if not equals or not (word.startswith("--") or _SETTING.match(word)):
+            flags.append(word)
+        elif isinstance(value, bool) and text.lower() in ("true", "false"):
+            group, dot, last = name.rpartition(".")
+            flags.append(f"--{group}{dot}{'no-' * (text.lower() == 'false')}{last}")
+        elif isinstance(value, tuple | list):
+            flags += [f"--{name}", *re.findall(r"[^,\s()\[\]]+", text)]
+        else:
+            flags.append(f"--{name}={text}")
     return flags
-
-
-def _flag(name: str, text: str, value: Any) -> list[str]:
-    if isinstance(value, bool) and text.lower() in ("true", "false", "1", "0"):
-        start, dot, last = name.rpartition(".")
-        return [f"--{name}" if text.lower() in ("true", "1") else f"--{start}{dot}no-{last}"]
-    if isinstance(value, tuple | list):
-        return [f"--{name}", *(part for part in re.split(r"[,\s]+", text.strip("()[] ")) if part)]
-    return [f"--{name}={text}"] if text.startswith("-") else [f"--{name}", text]
 
 
 def _values(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

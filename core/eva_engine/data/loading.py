@@ -27,13 +27,8 @@ class EvaluationInterruptedError(Exception):
 def running(loader: DataLoader[T]) -> Iterator[Iterator[T]]:
     """Iterate over a loader whose processes do not outlive the block.
 
-    They ignore SIGTERM, so Python, which sends it at its own end and waits, would wait for ever.
-
-    Args:
-        loader: Loader with `worker_init_fn=leave_signals_to_the_run`.
-
-    Yields:
-        Its iterator.
+    They ignore SIGTERM (`worker_init_fn=leave_signals_to_the_run`), so Python, which sends it at
+    its own end and waits, would wait for ever.
     """
     before = set(multiprocessing.active_children())
     stream: Iterator[T] | None = None

@@ -52,13 +52,7 @@ _LEFT_OUT = 10  # samples left out that the terminal names
 def table(
     scores: Mapping[str, Score], *, unit: str = "images", extra: Mapping[str, Extra] | None = None
 ) -> str:
-    """Write scores (set -> score) as a table.
-
-    Args:
-        scores: Set -> score.
-        unit: Name of the samples.
-        extra: Set -> title and number of each further column.
-    """
+    """Write scores (set -> score), and further numbers of a set by their titles, as a table."""
     titles = list(dict.fromkeys(title for values in (extra or {}).values() for title in values))
     widths = [max(8, len(title)) for title in titles]
     rows = [[f"{'set':16} {unit:>8} {'top-1':>8} {'top-5':>8} {'loss':>8}", *titles]]
@@ -80,14 +74,7 @@ def average_and_gap(values: Mapping[str, float], sets: Sequence[str]) -> tuple[f
 def say_end(
     scores: str, *, began: float, report: Path | None, next_steps: Sequence[Step] = ()
 ) -> None:
-    """Say on the standard output what came out of an evaluation, in the lines of every run.
-
-    Args:
-        scores: The scores, in a few lines.
-        began: Time of `time.monotonic` at its start.
-        report: `report.html`; None without one.
-        next_steps: Commands to run next, of which the first one is named.
-    """
+    """Say on the standard output what came out of an evaluation that began at `time.monotonic`."""
     for line in closing_lines(
         scores=scores,
         duration=time.monotonic() - began,
@@ -119,10 +106,10 @@ def write_results(
     extra: Mapping[str, Extra] | None = None,
     unit: str = "images",
 ) -> Path:
-    """Write `results.json`.
+    """Write `results.json` to a folder.
 
     Args:
-        folder: Folder of the file; it is made if it is not there.
+        folder: The folder; it is made if it is not there.
         settings: Settings of the evaluation.
         scores: Set -> score.
         more: Further entries, such as an average over sets.
@@ -250,13 +237,7 @@ def meanings(unit: str = "images") -> dict[str, str]:
 def score_table(
     scores: Mapping[str, Score], unit: str, extra: Mapping[str, Mapping[str, float]]
 ) -> ScoreTable:
-    """Make the table of scores (set, or method, -> score), with what each means.
-
-    Args:
-        scores: Set -> score.
-        unit: Name of the samples.
-        extra: Set -> further numbers, in percent, by their titles.
-    """
+    """Make the table of scores (set, or method, -> score) and further numbers in percent."""
     more = list(dict.fromkeys(name for values in extra.values() for name in values))
     values = {name: [getattr(one, name) for one in scores.values()] for name in MEANINGS}
     values |= {name: [extra.get(one, {}).get(name) for one in scores] for name in more}
@@ -276,20 +257,17 @@ def classification_sections(
     unit: str = "images",
     complete_in: str = "",
 ) -> list[Section]:
-    """Make the sections of a classifier's evaluation.
+    """Make the sections of a classifier's evaluation: classes, confusion, worst and best examples.
 
     Args:
         counted: Counts of the evaluation; without a confusion there are examples only.
         classes: Names of the labels.
-        examples: Wrong and right samples, see `eva_engine.evaluation.counting.Outcomes.gathered`.
+        examples: Wrong and right samples.
         picture: Function of a sample's index that gives what is shown of it, such as the image,
             or frames of a video side by side; None shows no examples.
         name: Function of a sample's index that gives its name.
         unit: Name of the samples.
         complete_in: File beside the report with the results of all classes.
-
-    Returns:
-        Classes, confusion with the top mistakes, worst and best examples; what there is of them.
     """
     names = [printable(one) for one in classes]
     sections: list[Section] = []
@@ -359,12 +337,9 @@ T = TypeVar("T")
 
 
 class BestEvaluation(Generic[T]):
-    """Keeps what a report shows of the best evaluation, whose scores head the report.
+    """Keeps what a report shows of the best evaluation by a metric, whose scores head the report.
 
     A run is evaluated several times, at last with the moving average, which may be the worst.
-
-    Args:
-        metric: Name of the result that decides; of `loss` the smallest is best.
 
     Attributes:
         kept: What was offered with the best results since the run was started; None before.
@@ -400,10 +375,8 @@ class Validation:
             log names them. Otherwise one ends the run.
 
     Attributes:
-        results: Names of the results.
         best: Counts of the best evaluation by `run.best_metric`, or else by `top1`, with the
-            confusion of at most `MOST_CONFUSION` classes, and its wrong and right samples, see
-            `Outcomes.gathered`.
+            confusion of at most `MOST_CONFUSION` classes, and its wrong and right samples.
     """
 
     results = ("loss", "top1", "top5")

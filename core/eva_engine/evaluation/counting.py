@@ -29,19 +29,12 @@ MOST = 12  # examples of each kind
 
 # ---- rules ---------------------------------------------------------------------------------------
 class Judged(NamedTuple):
-    """Judgement of a batch by a rule, each (B,).
+    """Judgement of a batch by a rule, each (B,)."""
 
-    Attributes:
-        top1: Whether the first prediction is correct.
-        top5: Whether one of the first five predictions is correct.
-        loss: Cross-entropy; zero where the sample does not count.
-        counts: Whether the sample counts at all.
-    """
-
-    top1: Tensor
-    top5: Tensor
-    loss: Tensor
-    counts: Tensor
+    top1: Tensor  # whether the first prediction is correct
+    top5: Tensor  # whether one of the first five is
+    loss: Tensor  # cross-entropy; zero where the sample does not count
+    counts: Tensor  # whether the sample counts at all
 
 
 # of logits (B, K), labels (B,) and the samples' indexes in the dataset (B,)
@@ -204,14 +197,7 @@ class LeftOutSamples:
 
 
 def require_few(left_out: Sequence[str], *, of: str, total: int, most: int) -> None:
-    """Refuse an evaluation of a command that leaves out more samples than are allowed, or all.
-
-    Args:
-        left_out: The reason for each.
-        of: Name of the samples: "samples of val", "images".
-        total: Number of all samples.
-        most: Number that may be left out, `--max-bad-samples`.
-    """
+    """Refuse to leave out more samples ("images", "samples of val") than are allowed, or all."""
     if left_out and (len(left_out) > most or len(left_out) == total):
         raise ValueError(
             f"{len(left_out)} of {total} {of} cannot be read, and --max-bad-samples is {most}: "
@@ -222,19 +208,12 @@ def require_few(left_out: Sequence[str], *, of: str, total: int, most: int) -> N
 # ---- counts --------------------------------------------------------------------------------------
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """Result of one rule.
+    """Result of one rule."""
 
-    Attributes:
-        samples: Number of samples that count.
-        right1: Number of those whose first prediction is correct.
-        right5: Number of those with a correct prediction among the first five.
-        loss: Mean cross-entropy over the samples that count.
-    """
-
-    samples: int
-    right1: int
-    right5: int
-    loss: float
+    samples: int  # that count
+    right1: int  # of those, with a correct first prediction
+    right5: int  # with a correct one among the first five
+    loss: float  # mean cross-entropy
 
     @property
     def top1(self) -> float:
@@ -254,19 +233,12 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class Counted:
-    """Result of a dataset.
+    """Result of a dataset."""
 
-    Attributes:
-        scores: Rule -> score.
-        confusion: (K, K), samples of each label (row) that went to each class; None if not wanted.
-        right5: (K,), samples of each label with a correct prediction among the first five.
-        left_out: The reason for each sample that could not be read, in the order of the dataset.
-    """
-
-    scores: Mapping[str, Score]
-    confusion: Tensor | None = None
-    right5: Tensor | None = None
-    left_out: Sequence[str] = ()
+    scores: Mapping[str, Score]  # by rule
+    confusion: Tensor | None = None  # (K, K), samples of each label (row) that went to each class
+    right5: Tensor | None = None  # (K,), samples of each label with a correct one among five
+    left_out: Sequence[str] = ()  # why samples could not be read, in the order of the dataset
 
     @property
     def mean_per_class(self) -> float:
@@ -278,21 +250,13 @@ class Counted:
 
 
 class BatchResults(NamedTuple):
-    """What a batch of this process gave.
+    """What a batch of this process gave."""
 
-    Attributes:
-        indexes: (B,), the samples' indexes in the dataset, on the CPU, in increasing order.
-        labels: (B,).
-        logits: (B, K).
-        views: Logits of each view (B, V, K), if the model gives them, else None.
-        unreadable: Index -> reason for the samples that were left out.
-    """
-
-    indexes: Tensor
-    labels: Tensor
-    logits: Tensor
-    views: Tensor | None
-    unreadable: Mapping[int, str]
+    indexes: Tensor  # (B,), in the dataset, on the CPU, in increasing order
+    labels: Tensor  # (B,)
+    logits: Tensor  # (B, K)
+    views: Tensor | None  # logits of each view (B, V, K), if the model gives them
+    unreadable: Mapping[int, str]  # index -> reason for the samples that were left out
 
 
 def count(
@@ -409,17 +373,10 @@ class _Sums:
 
 # ---- examples ------------------------------------------------------------------------------------
 class Outcome(NamedTuple):
-    """What became of a sample.
+    """What became of a sample."""
 
-    Attributes:
-        confidence: Probability of the prediction.
-        sample: Index of the sample in its dataset.
-        label: Its label.
-        prediction: The class that the model found most probable.
-    """
-
-    confidence: float
-    sample: int
+    confidence: float  # probability of the prediction
+    sample: int  # index in its dataset
     label: int
     prediction: int
 

@@ -131,8 +131,8 @@ def nearest_neighbours(
     """Count the votes of the k nearest neighbours by cosine, weighted by exp(cosine / 0.07).
 
     Args:
-        features: (N, C).
-        labels: (N,).
+        features: (N, C), of labels (N,).
+        labels: Their labels.
         queries: (M, C).
         k: Neighbours, at most N.
         classes: K.
@@ -166,15 +166,9 @@ class LinearClassifier:
 
 
 def fit_linear(features: Tensor, labels: Tensor, *, classes: int, l2: float) -> LinearClassifier:
-    """Fit a multinomial logistic regression on standardised features, by L-BFGS.
+    """Fit a multinomial logistic regression on standardised features (N, C), by L-BFGS.
 
     Minimises the mean cross-entropy + l2 / 2 * |weight|^2; scikit-learn's `C` is 1 / (l2 * N).
-
-    Args:
-        features: (N, C).
-        labels: (N,).
-        classes: K.
-        l2: Strength of the penalty.
     """
     mean = features.mean(0)
     deviation = features.std(0, unbiased=False).clamp(min=1e-6)
@@ -202,16 +196,7 @@ def fit_linear(features: Tensor, labels: Tensor, *, classes: int, l2: float) -> 
 def fit_best_linear(
     features: Tensor, labels: Tensor, *, classes: int, candidates: Sequence[float] = L2
 ) -> LinearClassifier:
-    """Fit with the penalty that is best on a fifth held out of the same data.
-
-    Args:
-        features: (N, C).
-        labels: (N,).
-        classes: K.
-        candidates: Penalties to try, at least one.
-
-    Returns:
-        A classifier, fitted on all of the data.
+    """Fit on all of the data, with the penalty of the candidates that is best on a fifth held out.
 
     Raises:
         ValueError: If there is too little data to hold any out.
@@ -248,7 +233,7 @@ def score_frozen(
         labels: (N,).
         queries: (M, C).
         truth: (M,), their labels.
-        classes: Number of classes.
+        classes: K.
         receive: Function that is given the logits (M, K) of each method, the best one last.
 
     Returns:

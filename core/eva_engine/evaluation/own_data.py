@@ -45,9 +45,6 @@ def notes_of_training(weights: str | os.PathLike[str], **given: Any) -> dict[str
         **given: `crop_pct`, `mean`, `std`, `class_names`, or a video's `sampling` and
             `frame_interval`; None looks for a note.
 
-    Returns:
-        Name -> what was given, or else the note, or None.
-
     Raises:
         ValueError: If a note, `mean` or `std` is not of its kind, or the file is damaged.
     """
@@ -123,10 +120,6 @@ def evaluate_own_data(
 
     Returns:
         The score by the name `data`, and the confusion of at most `MAX_CONFUSION` classes.
-
-    Raises:
-        ValueError: If the data has another number of classes, or more samples than allowed are
-            left out.
     """
     classes = samples.classes
     if len(classes) != num_classes:

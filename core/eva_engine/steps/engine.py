@@ -30,10 +30,9 @@ deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 class _LambOfGradients(Lamb):  # type: ignore[misc]
     """LAMB to which a step without gradients, one that is left out, does not count.
 
-    A step of a tensor with weight decay has the length of the tensor times the learning rate, one
-    of a tensor without weight decay is AdamW's. ZeRO-1 hands over the part of a parameter group
-    that a process keeps as one tensor, so there a part has one length (and in the official
-    training of CLIP by DeepSpeed's LAMB): the result depends on the number of processes.
+    A step of a tensor with weight decay has the length of the tensor times the learning rate.
+    ZeRO-1 hands over the part of a parameter group that a process keeps as one tensor, which has
+    one length (as in the official training of CLIP): the result depends on the processes.
     """
 
     def step(self, closure: Any = None) -> Any:
@@ -48,11 +47,7 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """Build the optimizer that DeepSpeed's engine gets; the engine clips the gradients.
 
-    Args:
-        groups: Groups of `eva_engine.steps.parameter_groups.optimizer_groups`.
-        config: Settings of the optimizer. LAMB (https://arxiv.org/abs/1904.00962) and LARS are
-            timm's.
-        zero_stage: 1 if the optimizer's state will be shared among processes.
+    LAMB (https://arxiv.org/abs/1904.00962) and LARS (1708.03888) are timm's.
 
     Raises:
         ValueError: For `lars` with ZeRO-1.
@@ -85,9 +80,6 @@ class TrainingEngine:
             the groups.
         run: Precision, ZeRO stage, batch and accumulation.
         limits: Name of a parameter -> smallest and largest value of its weights after a step.
-
-    Raises:
-        ValueError: If groups or optimizer do not fit the model.
 
     Attributes:
         engine: DeepSpeed's engine; call it for a forward pass.

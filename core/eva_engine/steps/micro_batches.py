@@ -80,16 +80,7 @@ class StepWithBeginning(Protocol):
 def forward_and_backward(
     engine: TrainingEngine, step_fn: StepFn, micro_batches: MicroBatches
 ) -> dict[str, Tensor]:
-    """Add up the gradients of a step.
-
-    Args:
-        engine: The engine that trains.
-        step_fn: Function that computes loss and metrics, a `StepWithBeginning` or not.
-        micro_batches: All of the step.
-
-    Returns:
-        Sums of the metrics and of the loss over the micro-batches, in double precision.
-    """
+    """Add up the gradients of a step; return the sums of loss and metrics in double precision."""
     if isinstance(step_fn, StepWithBeginning):
         step_fn.begin(engine.engine, micro_batches)
     sums: dict[str, Tensor] = {}
@@ -140,12 +131,6 @@ def share(
 class NonfiniteSteps:
     """Carries out `run.nonfinite`.
 
-    Args:
-        run: Settings of the run.
-        samples: Training data, for the names in the message.
-        seed: Seed of the run.
-        in_a_row: Steps that were skipped up to now.
-
     Attributes:
         in_a_row: Steps that were skipped up to now; a step that is carried out sets it to 0.
     """
@@ -155,12 +140,7 @@ class NonfiniteSteps:
         self._run, self._samples, self._seed = run, samples, seed
 
     def meet(self, step: int, loss: float, batches: Sequence[Batch]) -> None:
-        """Write down what led here, in `rankN_nonfinite.json`; return if the step may be skipped.
-
-        Args:
-            step: Number of the step, from 0.
-            loss: Mean over all processes.
-            batches: Batches of this process in the step.
+        """Write down what led to a step (from 0); return if it may be skipped.
 
         Raises:
             NonFiniteError: If it may not; on all processes alike.

@@ -18,14 +18,7 @@ from eva_engine.config import OptimizerConfig, require
 
 @dataclass(frozen=True, kw_only=True)
 class ParameterGroup:
-    """Parameters with one learning rate and one weight decay.
-
-    Attributes:
-        name: Content of the group, for messages.
-        params: The parameters, all of which are trained.
-        lr_scale: Factor of the learning rate that the schedule gives.
-        weight_decay: Weight decay.
-    """
+    """Parameters with one weight decay, and one factor of the learning rate; all are trained."""
 
     name: str
     params: Sequence[nn.Parameter]
@@ -86,10 +79,7 @@ def optimizer_groups(
 ) -> list[dict[str, Any]]:
     """Check that groups hold each trained parameter once, and write them as PyTorch takes them.
 
-    Args:
-        model: The model.
-        groups: Groups of the model, in the order in which checkpoints hold the optimizer's state.
-        lr: Learning rate that `lr_scale` multiplies.
+    Checkpoints hold the optimizer's state in the order of the groups.
 
     Raises:
         ValueError: If a trained parameter is in no group or in two, or a group holds one that is
@@ -113,17 +103,10 @@ def optimizer_groups(
 def warmup_cosine(
     step: int, *, peak: float, end: float, warmup_steps: int, total_steps: int
 ) -> float:
-    """Compute the learning rate of a step (the official schedule, reproduced by its logs).
+    """Compute the learning rate of a step from 0 (the official schedule, reproduced by its logs).
 
     The warm-up is `linspace(0, peak, warmup_steps)`, both ends included; the cosine starts at
     `peak` and never quite reaches `end`.
-
-    Args:
-        step: Optimizer step, from 0.
-        peak: Value at the end of the warm-up.
-        end: Value that the cosine approaches.
-        warmup_steps: Steps of the warm-up.
-        total_steps: Steps of the run.
 
     Raises:
         ValueError: If the warm-up is longer than the run.
