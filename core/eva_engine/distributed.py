@@ -91,7 +91,7 @@ def stop(environment: dict[str, str | None] | None = None) -> None:
 
 
 def choose_device(device: str = "auto") -> torch.device:
-    """Choose the device of this process: a name of PyTorch's, or `auto` for a GPU where there is one.
+    """Choose the device of this process: a name of PyTorch's, or `auto` for a GPU if there is one.
 
     Raises:
         ValueError: If a GPU is asked for and this process has none.
