@@ -44,37 +44,23 @@ _SIZES = {  # patch size, width, depth, heads, width of the MLP
     "giant": (14, 1408, 40, 16, 6144),
     "large": (14, 1024, 24, 16, 4096),
 }
-_NOT_TAKEN = (
-    (r"lm_head\.", "head of the pre-training"),
-    (r"mask_token$", "pre-training only"),
-    (r"decoder", "decoder of the pre-training"),
-    (r"norm\.", "final norm, which a classifier of the mean does not use"),
-    (r"(spm|interactions|up|norm[1-4])\.|level_embed$", "adapter of a segmentor"),
-    (r".*relative_position(_\w+)?_index$", "recomputed"),
+_NOT_TAKEN = re.compile(
+    r"(lm_head|norm|spm|interactions|up|norm[1-4])\.|mask_token$|decoder|level_embed$"
+    r"|.*relative_position(_\w+)?_index$"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TimmModel:
-    """What timm builds and loads.
+    """What timm builds and loads."""
 
-    Attributes:
-        architecture: Name in timm.
-        arguments: Its arguments that differ from what that name stands for.
-        image_size: Side of the images in pixels.
-        pooling: "mean" of the patches, or the class token ("cls").
-        classes: K, 0 without a head.
-        weights: timm's name -> tensor.
-        changes: What was left out or changed, in lines.
-    """
-
-    architecture: str
-    arguments: dict[str, Any]
-    image_size: int
+    architecture: str  # name in timm
+    arguments: dict[str, Any]  # that differ from what that name stands for
+    image_size: int  # side in pixels
     pooling: Pooling
-    classes: int
-    weights: dict[str, Tensor]
-    changes: list[str] = field(default_factory=list)
+    classes: int  # 0 without a head
+    weights: dict[str, Tensor]  # by timm's names
+    changes: list[str] = field(default_factory=list)  # what was left out or changed, in lines
 
 
 def timm_weights(folder: Path) -> Path | None:
@@ -210,21 +196,15 @@ def _card(model: TimmModel, preparation: Mapping[str, Any], source: Path) -> str
     gives = f"{model.classes} values" if model.classes else "a feature"
     pooled = "the class token" if model.pooling == "cls" else "the mean of the patches"
     return f"""---
-tags:
-- {task}
-- timm
+tags: [{task}, timm]
 library_name: timm
 pipeline_tag: {task}
 ---
 # EVA for timm
 
-Converted from `{source.name}` by the EVA toolkit.
-
-| | |
-|---|---|
-| architecture | `{model.architecture}`, with the arguments in `config.json` |
-| gives | {gives}, of {pooled}, for {model.image_size} px |
-| pixels | minus mean {preparation["mean"]}, by deviation {preparation["std"]} |
+Converted from `{source.name}` by the EVA toolkit: `{model.architecture}` with the arguments in
+`config.json`. Gives {gives}, of {pooled}, for {model.image_size} px. Pixels: minus mean
+{preparation["mean"]}, by deviation {preparation["std"]}.
 
 ```python
 import timm
@@ -249,19 +229,19 @@ def to_timm(weights: Mapping[str, Tensor], *, name: str) -> TimmModel:
         ValueError: If there is no ViT, or timm has none like it.
     """
     prefix = trunk_prefix(weights, f"{name} holds no EVA weights")
-    clips = weights[prefix + TRUNK_KEY].ndim == 5
-    require(not clips, _refusal(name, "a model of clips, whose patches have a length in time"))
     trunk = describe(weights, name=name)
-    plain = "rel_pos" not in trunk.arguments
-    require(plain, _refusal(name, "a ViT with relative positions"))
-    require(
-        "cls_token" in trunk.names, _refusal(name, "a detector's ViT, which attends in windows")
+    kinds = (
+        (weights[prefix + TRUNK_KEY].ndim == 5, "a model of clips"),
+        ("rel_pos" in trunk.arguments, "a ViT with relative positions"),
+        ("cls_token" not in trunk.names, "a detector's ViT, which attends in windows"),
+        ("num_heads" not in trunk.arguments, "a ViT of sizes that eva_backbone.VARIANTS lacks"),
     )
-    require(
-        "num_heads" in trunk.arguments,
-        f"{name} holds a ViT whose sizes are not one of eva_backbone.VARIANTS, and weights do not "
-        "show the number of heads that timm must be given",
-    )
+    for found, what in kinds:
+        require(
+            not found,
+            f"{name} holds {what}, which timm's EVA models do not compute: convert a pre-trained "
+            "file, a classifier of images, a CLIP, or a segmentor without relative positions",
+        )
     own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
     outside = [key for key in weights if not key.startswith(prefix)]
     lines = [f"left out (outside the ViT): {listed(outside, 3)}"] if outside else []
@@ -269,22 +249,19 @@ def to_timm(weights: Mapping[str, Tensor], *, name: str) -> TimmModel:
     pooling: Pooling = "mean" if trunk.pools_patches else "cls"
     head = _head(own, lines)
     kept: dict[str, Tensor] = {}
-    left_out: dict[str, list[str]] = {}
+    left_out = []
     for key, value in own.items():
-        reason = next((why for pattern, why in _NOT_TAKEN if re.match(pattern, key)), None)
-        if key.startswith("norm.") and "fc_norm.weight" not in own:
-            reason = None
-        if key.startswith("head."):
-            continue
-        if reason is None:
+        used = key.startswith("norm.") and "fc_norm.weight" not in own
+        if _NOT_TAKEN.match(key) and not used:
+            left_out.append(key)
+        elif not key.startswith("head."):
             in_timm = re.sub(r"\.gamma_([12])$", r".ls\1.gamma", key) if fused else key
             kept[in_timm] = value
-        else:
-            left_out.setdefault(reason, []).append(key)
     if "level_embed" in own:  # as in its training, see `load_vit`
         positions = kept["pos_embed"]
         kept["pos_embed"] = torch.cat([0 * positions[:, :1], positions[:, 1:]], dim=1)
-    lines += [f"left out ({reason}): {listed(names, 3)}" for reason, names in left_out.items()]
+    if left_out:
+        lines.append(f"left out (not in timm's model): {listed(left_out, 6)}")
     return TimmModel(
         architecture=_architecture(trunk, pooling),
         arguments=_arguments(trunk, pooling),
@@ -302,13 +279,6 @@ def official_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         re.sub(r"^(blocks\.\d+)\.ls([12])\.gamma$", r"\1.gamma_\2", k): v
         for k, v in weights.items()
     }
-
-
-def _refusal(name: str, what: str) -> str:
-    return (
-        f"{name} holds {what}, and timm's EVA models are without: convert a pre-trained file, a "
-        "classifier of pictures, a CLIP, or a segmentor without relative positions"
-    )
 
 
 def _architecture(trunk: Trunk, pooling: Pooling) -> str:

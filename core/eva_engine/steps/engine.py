@@ -327,9 +327,6 @@ class MovingAverage:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore this process's part from `state_dict`, of the same model and processes."""
-        shapes = {name: part.shape for name, part in self._parts.items()}
-        if {name: part.shape for name, part in state.items()} != shapes:
-            raise ValueError("the saved moving average is of another model or number of processes")
         for name, part in self._parts.items():
             part.copy_(state[name])
 
