@@ -14,11 +14,6 @@ from torch import nn
 from eva_engine import distributed
 from eva_engine.checkpoints import run_checkpoint
 from eva_engine.checkpoints.files import EMA_WEIGHTS, WEIGHTS, BestWeights, read_run
-from eva_engine.checkpoints.run_checkpoint import (
-    RunCheckpoints,
-    find_checkpoint,
-    mention_changes,
-)
 from eva_engine.config import SAYS, OptimizerConfig, RunConfig, require, what_is_saved
 from eva_engine.data.loading import EvaluationInterruptedError, interruptible, running
 from eva_engine.report import Presentation, Presenter
@@ -142,10 +137,10 @@ class TrainingRun:
         check_same_data(self.samples)
         step_batch = run.batch_size * run.accumulate * processes
         self._every = run.checkpoint_every or len(self.samples) // step_batch
-        self._checkpoints = RunCheckpoints(
+        self._checkpoints = run_checkpoint.RunCheckpoints(
             run.output, keep=run.keep_checkpoints, config=self.config
         )
-        checkpoint = find_checkpoint(self._checkpoints, run, first_save=self._every)
+        checkpoint = run_checkpoint.find_checkpoint(self._checkpoints, run, first_save=self._every)
         self._newest, self._saved = checkpoint, checkpoint is not None
         saved = read_run(checkpoint) if checkpoint else {}
         self._seed = saved.get("seed", run.seed)
@@ -176,7 +171,7 @@ class TrainingRun:
             "samples_of_data": len(self.samples),
         }
         if saved:
-            mention_changes(saved, self._record, run)
+            run_checkpoint.mention_changes(saved, self._record, run)
         self._build(checkpoint)
 
     def _lr(self, step: int) -> float:

@@ -205,43 +205,22 @@ def run_of(recipe: str) -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Presentation:
-    """What a project says of its run; without one, a run says what the engine knows.
+    """What a project says of its run; without one, a run says what the engine knows."""
 
-    Attributes:
-        task: Name of the task: "Classification".
-        what: What is trained, in a few words: "eva_debug at 48 px".
-        weights: Weights that it begins from, as they were named; empty for random ones.
-        data: Use and description with counts of each dataset: ("train", "1,425 images, 10 classes
-            (output/digits/train)").
-        meanings: Name of a result of the evaluation -> what it measures; names as in `results` of
-            `eva_engine.loop.TrainingRun`, the main one first.
-        sections: Function that makes the project's sections of the report, called on the main
-            process after the last evaluation of this start.
-        next_steps: Function of the run's folder that gives commands to run next, the most useful
-            first; it is named in the terminal.
-    """
-
-    task: str
-    what: str = ""
-    weights: str = ""
-    data: Sequence[tuple[str, str]] = ()
+    task: str  # "Classification"
+    what: str = ""  # that is trained: "eva_debug at 48 px"
+    weights: str = ""  # that it begins from, as they were named; empty for random ones
+    data: Sequence[tuple[str, str]] = ()  # ("train", "1,425 images, 10 classes (output/train)")
+    # of the results of `eva_engine.loop.TrainingRun`, the main one first
     meanings: Mapping[str, str] = field(default_factory=dict)
+    # called on the main process after the last evaluation of this start
     sections: Callable[[], Sequence[Section]] = tuple
+    # commands to run next in the run's folder; the terminal names the first one
     next_steps: Callable[[Path], Sequence[Step]] = lambda folder: ()
 
 
 class Presenter:
-    """Speaks for the main process of a run.
-
-    Args:
-        presentation: What the project says.
-        run: Settings of the run.
-        config: The resolved recipe.
-        steps: Steps of the complete run.
-        batch_size: Samples of a step, all processes together.
-        device: Type of the device.
-        processes: Number of processes.
-    """
+    """Speaks for the main process of a run, whose steps have so many samples of all processes."""
 
     def __init__(
         self,

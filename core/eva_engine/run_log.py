@@ -85,16 +85,7 @@ class _LogFile(logging.FileHandler):
 
 
 class RunLog:
-    """Writes the reports of the main process.
-
-    Args:
-        run: Settings of the run.
-        start_step: First step; later lines of an earlier start are removed.
-        total_steps: Steps of the complete run.
-        batch_size: Samples of an optimizer step, all processes together.
-        flops_per_sample: Model FLOPs of a sample, forward and backward.
-        device: Device of the model.
-        processes: Number of processes.
+    """Writes the reports of the main process; lines of an earlier start after its first step go.
 
     Attributes:
         last_evaluation: Step of the last evaluation before `start_step`, or -1.

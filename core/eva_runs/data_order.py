@@ -226,15 +226,7 @@ def build_loader(
     pin_memory: bool = False,
     collate: Callable[[list[Any]], Any] | None = None,
 ) -> DataLoader[Batch]:
-    """Build the loader of a run's batches, without end.
-
-    Args:
-        samples: The dataset.
-        batches: Their order.
-        workers: Processes that load.
-        pin_memory: Whether copies to a GPU follow.
-        collate: Function that makes the data of a batch from a list of samples.
-    """
+    """Build the loader of a run's batches, without end; `collate` makes the data of a batch."""
     return DataLoader(
         SeededSamples(samples, seed=batches.seed),
         batch_sampler=batches,

@@ -8,7 +8,6 @@ from safetensors.torch import load_file
 
 from eva_engine import loop
 from eva_engine.checkpoints import files as best_weights
-from eva_engine.checkpoints.files import read_config
 
 EVERY = {"ema_decay": 0.9, "keep_checkpoints": 9, "resume": True}
 NAN = float("nan")
@@ -82,13 +81,6 @@ def test_the_average_has_a_best_of_its_own(start, tmp_path):
     assert_kept(tmp_path / "run", 23, files=["model_ema.safetensors"])
 
 
-def test_the_files_say_what_run_they_are_of(run):
-    folder = run(loss=(1.0, 2.0, 3.0), score=(1.0, 2.0, 3.0))
-    for file in folder.glob("*/**/*.safetensors"):
-        assert read_config(file)["run"]["best_metric"] == "score"
-    assert read_config(folder / "metrics.jsonl") is None
-
-
 @pytest.mark.parametrize(
     ("owner", "name", "call"),
     [
@@ -121,13 +113,6 @@ def test_a_continued_run_remembers_the_best(run, start, tmp_path):
     start("run", changes=changes, best_metric="score", epochs=5, **EVERY)
     assert (folder / "best/best.json").stat().st_mtime_ns == stamp
     assert_kept(folder, 15)
-
-
-def test_what_an_earlier_run_left_counts_for_nothing(run, tmp_path):
-    (tmp_path / "run/best").mkdir(parents=True)
-    record = {"model.safetensors": {"step": 99, "results": {"score": 100.0}}}
-    (tmp_path / "run/best/best.json").write_text(json.dumps(record))
-    assert_kept(run(loss=(1.0, 2.0, 3.0), score=(1.0, 2.0, 0.0)), 15)
 
 
 def test_a_metric_that_no_evaluation_gives(run, start):

@@ -1,7 +1,6 @@
 """The command line that a recipe gets."""
 
 import logging
-import warnings
 
 import pytest
 
@@ -61,13 +60,6 @@ def test_values_before_or_after_the_recipe_and_as_pairs(parsed, recipe, order):
     config = parsed(*(word for part in words[::order] for word in part))
     assert (config.run.epochs, config.run.resume, config.bad) == (7, True, (1, 2))
     assert (config.run.tensorboard, config.run.seed) == (False, 3)
-
-
-@pytest.mark.parametrize("value", ["lr=0.1", "-odd"])
-@pytest.mark.parametrize("form", [["--run.output", "{}"], ["--run.output={}"], ["run.output={}"]])
-def test_a_value_may_look_like_a_setting_or_a_flag(parsed, recipe, value, form):
-    config = parsed(*(word.format(value) for word in form), recipe, "run.epochs=7")
-    assert (str(config.run.output), config.run.epochs) == (value, 7)
 
 
 def test_a_folder_with_a_run_is_refused_before_weights_are_downloaded(ends, recipe, tmp_path):
@@ -152,30 +144,6 @@ def test_a_refused_run_leaves_nothing(ends, recipe, tmp_path, earlier):
     assert ends(recipe, train=train)[0] == 1
     assert {*tmp_path.rglob("*")} == before
     assert logging.getLogger().handlers == handlers
-
-
-@pytest.mark.filterwarnings("default")
-def test_warnings_of_the_users_own_modules_are_shown_once(run, recipe, tmp_path, capsys):
-    def train(config, device):
-        for file in ("/lib/site-packages/timm/x.py", "heads.py", "heads.py"):
-            warnings.warn_explicit("too slow", UserWarning, file, 7, registry={})
-
-    run(recipe, train=train)
-    shown = "warning: UserWarning: too slow (heads.py, line 7)"
-    assert [line for line in capsys.readouterr().err.splitlines() if "slow" in line] == [shown]
-    assert (tmp_path / "run/log.txt").read_text().count("UserWarning: too slow") == 3
-
-
-def test_what_follows_from_the_flags_is_said_and_done(run, recipe, tmp_path, capsys):
-    def adapt(flags, default):
-        assert (flags, default.run.epochs) == (["--run.epochs", "3"], 5)
-        return [*flags, "--run.seed", "7"], "the seed is 7"
-
-    seeds = []
-    run(recipe, "run.epochs=3", train=lambda config, _: seeds.append(config.run.seed), adapt=adapt)
-    assert seeds == [7]
-    assert "the seed is 7" in capsys.readouterr().err
-    assert "the seed is 7" in (tmp_path / "run" / "log.txt").read_text()
 
 
 def test_a_log_on_a_full_disk_is_mentioned_once(run, recipe, tmp_path, capsys):

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
 from eva_engine.config import RunConfig
 from eva_engine.evaluation.classification_report import Validation
@@ -117,28 +116,6 @@ def test_where_each_label_went(prescribe, numbered, case):
     assert counted.confusion.tolist() == expected.tolist()
     assert counted.right5.tolist() == fives.tolist()
     assert counted.confusion.trace() == counted.scores[""].right1
-
-
-def test_equal_logits_go_to_the_same_class_everywhere(prescribe, numbered):
-    logits = np.random.default_rng(0).integers(0, 2, (60, 9))
-    counted = count(prescribe(logits), numbered([3] * 60, classes=9), {"": OneLabel()},
-                    device=CPU, confusion=True)  # fmt: skip
-    assert counted.confusion[3, 3] == counted.scores[""].right1
-
-
-def test_images_take_the_number_format_of_the_model(numbered, cross_entropy):
-    class Half(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.row = nn.Parameter(torch.tensor([1.0, 2.5, -1.0], dtype=torch.bfloat16), False)
-
-        def forward(self, images):
-            assert images.dtype == torch.bfloat16
-            return self.row.expand(len(images), 3)
-
-    score = count(Half(), numbered([1, 0], classes=3), {"": OneLabel()}, device=CPU).scores[""]
-    expected = cross_entropy([[1, 2.5, -1]] * 2, [1, 0]).mean()
-    assert (score.right1, score.loss) == (1, pytest.approx(expected, rel=1e-6))
 
 
 # Several processes

@@ -3,7 +3,6 @@
 import os
 import random
 import signal
-import weakref
 
 import numpy as np
 import pytest
@@ -11,13 +10,11 @@ import torch
 
 from eva_runs import processes
 from eva_runs.data_order import (
-    Batch,
     OrderedBatches,
     SeededSamples,
     build_loader,
     check_same_data,
     next_batch,
-    to_device,
 )
 
 
@@ -60,24 +57,6 @@ def test_an_epoch_is_a_permutation_and_another_one_differs():
     assert sorted(second) == [(1, index) for index in range(20)]
     assert [index for _, index in first] != [index for _, index in second]
     assert take(order(seed=4), 20) != take(order(), 20)
-
-
-def test_one_order_at_a_time_in_four_bytes_a_sample(monkeypatch):
-    """Two billion pairs are 8 GB in each process; the numbers are those of 64 bits."""
-    drawn, draw = [], torch.randperm
-
-    def randperm(*given, **more):
-        assert not any(one() is not None for one, _ in drawn)
-        order = draw(*given, **more)
-        drawn.append((weakref.ref(order), order.element_size()))
-        return order
-
-    monkeypatch.setattr(torch, "randperm", randperm)
-    items = [index for batch in take(order(), 20) for _, index in batch]
-    assert {size for _, size in drawn} == {4}
-    for epoch in range(2):
-        generator = torch.Generator().manual_seed(3 * 1_000_003 + epoch)
-        assert items[20 * epoch : 20 * epoch + 20] == draw(20, generator=generator).tolist()
 
 
 @pytest.mark.parametrize("step", [1, 9, 13])
@@ -136,14 +115,6 @@ def test_death_of_a_worker_is_an_error():
     stream = iter(build_loader(Noisy(kill=5), order(), workers=1))
     with pytest.raises(RuntimeError, match="DataLoader worker"):
         [next_batch(stream) for _ in range(99)]
-
-
-def test_nested_data():
-    batch = Batch(data={"a": [torch.ones(2), ("text", torch.zeros(1))]}, items=[], unreadable=[])
-    moved = to_device(batch.data, torch.device("meta"))
-    assert moved["a"][0].is_meta
-    assert moved["a"][1][0] == "text"
-    assert moved["a"][1][1].is_meta
 
 
 class _Copies:

@@ -1,7 +1,6 @@
 """FLOPs of a training step, by the sizes of the ViT's matrices."""
 
 import pytest
-import torch
 from torch import nn
 
 from eva_backbone.layer_decay import freeze_layers
@@ -65,23 +64,6 @@ def test_only_a_head_is_trained():
     head = 2 * 128 * 7
     assert training_flops(lambda _: Classifier(), config) == total + 3 * head
     assert training_flops(blocks_alone, config) == total  # a norm has no matrix
-
-
-def test_flops_of_a_model_with_two_inputs():
-    class Two(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.one, self.other = nn.Linear(3 * 4 * 4, 7), nn.Linear(9, 7).requires_grad_(False)
-
-        def forward(self, images, words):
-            return self.one(images.flatten(1)) + self.other(words.float())
-
-    config = VitConfig(variant="eva_debug", image_size=48)
-    inputs = [image_input(4), torch.zeros(1, 9, dtype=torch.int64)]  # of no device in particular
-    one, other = 2 * 48 * 7, 2 * 9 * 7
-    assert forward_flops(Two, *inputs) == one + other
-    assert training_flops(lambda _: Two(), config, inputs=inputs) == 3 * one + other
-    assert training_flops(lambda _: Two(), config, inputs=inputs, backward=False) == one + other
 
 
 def test_training_counts_what_a_step_computes():

@@ -1,7 +1,6 @@
 """Whole runs in this process: resume, what is not finite, samples that cannot be read."""
 
 import json
-import logging
 import shutil
 from pathlib import Path
 
@@ -132,37 +131,6 @@ def test_evaluation_does_not_change_training(start, metrics, tmp_path):
     assert lines == metrics(tmp_path / "never")
 
 
-def test_weights_and_their_average_are_evaluated(start, program, metrics, tmp_path):
-    start(ema_decay=0.9)
-    found = metrics(tmp_path / "run")[-1]
-    for file, name in (("model", "val_error"), ("model_ema", "val_ema_error")):
-        model = program.Model(0.0)
-        model.load_state_dict(weights(tmp_path / "run", file))
-        with torch.no_grad():
-            expected = program.evaluate(model)["error"]
-        assert found[name] == pytest.approx(expected, rel=1e-6)
-    assert found["val_error"] != found["val_ema_error"]
-
-
-def test_a_run_that_is_too_short_for_its_average(start, caplog):
-    start(ema_decay=0.9999, changes={"evaluate": None})
-    assert "after all 24 steps the moving average still holds 100 %" in caplog.text
-    assert "with run.ema_decay=0.8827 it would hold 5 %" in caplog.text
-    caplog.clear()
-    start("other", ema_decay=0.88, changes={"evaluate": None})
-    assert "moving average" not in caplog.text
-
-
-def test_a_finished_run_does_nothing(start, metrics, tmp_path, caplog):
-    start()
-    before = metrics(tmp_path / "run")
-    with caplog.at_level(logging.INFO):
-        start(resume=True)
-    assert "all of its 24 steps are done" in caplog.text
-    assert "resume   after step 24 of 24 (step_00000024)" in caplog.text
-    assert metrics(tmp_path / "run") == before
-
-
 def test_a_loss_that_is_not_finite_stops_before_the_step(start, metrics, tmp_path):
     message = r"The loss \(nan\) or a gradient became .* step [1-8], .* rank0_nonfinite.json"
     with pytest.raises(FloatingPointError, match=message):
@@ -245,19 +213,6 @@ def ignore_loss(step):
             loop.share = share
 
     return run
-
-
-def test_a_run_ends_with_a_page_that_a_start_without_work_leaves(start, tmp_path, caplog):
-    caplog.set_level("INFO")
-    start()
-    shown = [one.getMessage() for one in caplog.records if getattr(one, "shown", False)]
-    page = tmp_path / "run/report.html"
-    assert shown[0].startswith("train run: ")
-    assert f"report   {page}" in shown
-    assert not any("samples/s" in line for line in shown)  # steps are for the file
-    page.write_text("with pictures of an evaluation")
-    start(resume=True)
-    assert page.read_text() == "with pictures of an evaluation"
 
 
 def test_unreadable_samples_are_counted_once_and_limited(start, metrics, tmp_path, caplog):

@@ -34,11 +34,10 @@ def test_label_smoothing_without_mixing():
     assert half.dtype == torch.float32
 
 
-@pytest.mark.parametrize("pairing", ["reverse", "permute"])
 @pytest.mark.parametrize("mixing", [{"mixup": 0.8}, {"cutmix": 1.0}])
-def test_all_frames_of_a_clip_are_mixed_alike(mixing, pairing):
+def test_all_frames_of_a_clip_are_mixed_alike(mixing):
     """A clip of one picture is mixed as that picture is."""
-    targets = MixedTargets(MixingConfig(**mixing, pairing=pairing), num_classes=4)
+    targets = MixedTargets(MixingConfig(**mixing), num_classes=4)
     images, labels = torch.randn(4, 3, 16, 16), torch.arange(4)
     clips = images[:, None].repeat(1, 5, 1, 1, 1)  # (B, T, 3, H, W)
     np.random.seed(3)  # noqa: NPY002
@@ -63,7 +62,7 @@ def official_mix(clips, labels, order, *, share, box=None, smoothing=0.1, classe
     return mixed, share * hot + (1 - share) * hot[order]
 
 
-@pytest.mark.parametrize("size", [2, 3, 6])
+@pytest.mark.parametrize("size", [3, 6])
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 def test_clips_in_a_random_order_of_the_batch(kind, size):
     """The share of mixup and the box of cutmix are read off the pixels."""

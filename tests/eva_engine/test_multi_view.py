@@ -68,17 +68,6 @@ def test_the_mean_of_the_probabilities():
     assert not torch.allclose(mean.softmax(1), logits.softmax(1), atol=1e-2)
 
 
-@pytest.mark.parametrize(("at_once", "seen"), [(8, [8, 8, 4]), (50, [20])])
-def test_as_many_views_at_once_as_the_memory_takes(at_once, seen):
-    model = Linear().eval()
-    views = torch.stack([Noise()[index][0] for index in range(4)])
-    expected, _ = MultiView(model)(views)
-    model.seen.clear()
-    found, _ = MultiView(model, views_per_forward=at_once)(views)
-    assert model.seen == seen
-    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
-
-
 def test_columns_compete_before_the_softmax():
     """As a head with these rows alone."""
     model, small = Linear().eval(), Linear(classes=3).eval()

@@ -104,24 +104,11 @@ def test_groups_that_do_not_fit_the_model_are_refused(spoil, named):
         optimizer_groups(model, spoil(model, of_towers(model)), lr=1.0)
 
 
-@pytest.mark.parametrize("settings", [{"weight_decay": 0.3}, {"layer_decay": 0.8}])
-def test_a_run_refuses_settings_that_its_groups_ignore(program, device, tmp_path, settings):
-    message = "optimizer." + next(f"{name}={value}" for name, value in settings.items())
-    model = Towers()
-    groups = of_towers(model)
-    if "layer_decay" in settings:
-        groups = [ParameterGroup(name="all", params=list(model.parameters()))]
-    config = program.Config(
-        run=RunConfig(output=tmp_path / "run"), optimizer=OptimizerConfig(lr=1.0, **settings)
-    )
-    run = program.make_run(config, device, model=model, groups=groups)
-    with pytest.raises(ValueError, match=message):
-        run.start()
-    assert not (tmp_path / "run").exists()
-
-
-def test_settings_of_towers_may_be_those_of_one_of_them():
+def test_settings_that_no_group_has_are_refused():
     groups = of_towers(Towers())
-    used = OptimizerConfig(lr=1.0, weight_decay=0.2, layer_decay=0.5)
-    for optimizer in (used, OptimizerConfig(lr=1.0)):
-        check_that_settings_are_used(groups, optimizer)
+    check_that_settings_are_used(groups, OptimizerConfig(lr=1.0, weight_decay=0.2, layer_decay=0.5))
+    with pytest.raises(ValueError, match=r"optimizer\.weight_decay=0\.3"):
+        check_that_settings_are_used(groups, OptimizerConfig(lr=1.0, weight_decay=0.3))
+    flat = [ParameterGroup(name="all", params=[])]
+    with pytest.raises(ValueError, match=r"optimizer\.layer_decay=0\.8"):
+        check_that_settings_are_used(flat, OptimizerConfig(lr=1.0, layer_decay=0.8))

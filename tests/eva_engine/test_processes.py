@@ -78,17 +78,6 @@ def test_two_ranks_resume_and_refuse_to_be_one(launch, metrics, tmp_path):
     assert_same_result(metrics, tmp_path / "whole", tmp_path / "stopped")
 
 
-def test_two_ranks_resume_with_lamb(launch, metrics, tmp_path):
-    """Each has lengths of its own parts of the groups."""
-    options = {"ranks": 2, "run__batch_size": 4, "optimizer__name": "lamb", **OFTEN}
-    launch(tmp_path / "whole", **options)
-    stopped = launch(tmp_path / "stopped", term_at=7, on_rank=1, **options)
-    assert stopped.codes == [75, 75], stopped.texts
-    again = launch(tmp_path / "stopped", **options)
-    assert again.codes == [0, 0], again.texts
-    assert_same_result(metrics, tmp_path / "whole", tmp_path / "stopped")
-
-
 def test_two_ranks_without_zero_continue_as_one(launch, metrics, tmp_path):
     options = {"run__zero_stage": 0, "dropout": 0.0, **OFTEN}
     launch(tmp_path / "run", ranks=2, run__batch_size=4, term_at=9, **options)

@@ -13,8 +13,6 @@ import torch
 
 from eva_data import files
 from eva_data.files import UnwritableError
-from eva_engine import distributed
-from eva_engine.checkpoints import run_checkpoint
 from eva_engine.checkpoints.files import damage_of, mark_complete, read_run
 from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
 from eva_runs.data_order import SampleError
@@ -175,16 +173,6 @@ def test_code_in_a_file_is_not_run(checkpoints, start, tmp_path, monkeypatch, fi
     assert not (tmp_path / "ran_code").exists()
     torch.load(folder / file, weights_only=False)  # proves that it would have
     assert (tmp_path / "ran_code").exists()
-
-
-def test_a_folder_that_one_process_does_not_see(tmp_path, monkeypatch):
-    """As the first of three processes, of which the last is on another file system."""
-    answers = iter([["token"] * 3, [True, True, False]])
-    monkeypatch.setattr(run_checkpoint, "on_main", lambda work: work())
-    monkeypatch.setattr(distributed, "gather", lambda value: next(answers))
-    with pytest.raises(ValueError, match=r"processes \[2\] do not see .* all machines share"):
-        RunCheckpoints(tmp_path, keep=1).newest()
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize(("listed", "message"), [

@@ -1,11 +1,9 @@
 """The log of a run: lines, TensorBoard, speed, the progress bar."""
 
-import io
 import json
 import logging
 import math
 import re
-import sys
 import time
 
 import pytest
@@ -57,11 +55,6 @@ def test_lines_after_the_resumed_step_are_removed(make_log, tmp_path):
     assert make_log(start_step=3).last_evaluation == -1
 
 
-def test_numbers_that_json_lacks(make_log, tmp_path):
-    make_log().step(0, {"loss": float("nan"), "grad_norm": float("inf")})
-    assert lines(tmp_path) == [{"step": 0, "samples": 4, "loss": None, "grad_norm": None}]
-
-
 def test_speed_and_its_share_of_the_peak(make_log, tmp_path, monkeypatch, caplog):
     now = 100.0
     monkeypatch.setattr(time, "perf_counter", lambda: now)
@@ -106,22 +99,6 @@ def test_tensorboard_shows_a_resumed_run_once(make_log, tmp_path):
         *((step, 1.0) for step in range(4)), *((step, 2.0) for step in range(4, 8)),
     ]  # fmt: skip
     assert [event.step for event in events.Scalars("val_top1")] == [7]
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-@pytest.mark.parametrize("terminal", [True, False])
-def test_progress_bar_on_a_terminal_only(make_log, monkeypatch, terminal):
-    stream = Terminal() if terminal else io.StringIO()
-    monkeypatch.setattr(sys, "stderr", stream)
-    log = make_log(start_step=4)
-    log.step(4, {"loss": 1.25})
-    log.close()
-    assert ("5/10" in stream.getvalue()) is terminal
-    assert ("loss 1.2500" in stream.getvalue()) is terminal
 
 
 @pytest.mark.parametrize(("name", "peak"), [

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import huggingface_hub
 import pytest
 import timm
 import torch
@@ -18,7 +17,6 @@ from eva_contrastive.model.eva_clip import build_eva_clip
 from eva_data.transforms import evaluation_transform
 from eva_engine.checkpoints import run_checkpoint
 from eva_engine.checkpoints.files import save_weights
-from eva_engine.commands import timm_folder
 from eva_pretrain.masked_image_modeling import masked_image_modeling
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -168,22 +166,6 @@ def test_a_run_with_its_classes_and_pixels(convert, tmp_path, randomise):
     torch.testing.assert_close(transform(picture), own(picture), atol=1e-6, rtol=0)
 
 
-@torch.no_grad()
-def test_the_layout_of_the_hub(convert, tmp_path, randomise, monkeypatch):
-    """`hf-hub:` reads the same files, here from its cache, without a network."""
-    model = randomise(build_classifier("eva_debug", num_classes=3, img_size=32)).eval()
-    _, folder = convert(dict(model.state_dict()))
-    cache = tmp_path / "cache" / "models--me--mine"
-    (cache / "refs").mkdir(parents=True)
-    (cache / "refs" / "main").write_text("0123")
-    (cache / "snapshots").mkdir()
-    folder.rename(cache / "snapshots" / "0123")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    peer = timm.create_model("hf-hub:me/mine", pretrained=True, cache_dir=tmp_path / "cache")
-    images = torch.randn(2, 3, 32, 32)
-    torch.testing.assert_close(peer.eval()(images), model(images), **TOLERANCE)
-
-
 def test_the_same_names_and_shapes_as_timm_at_the_published_sizes():
     """ViT-g and EVA-L on the meta device: every name of timm that EVA-01 has."""
     from eva_engine.commands.timm_folder import to_timm
@@ -225,21 +207,6 @@ def test_what_timm_does_not_compute_is_refused(make_vit, convert):
     assert "a model of clips" in convert(state, code=1)[0]
 
 
-def test_other_outputs_are_noticed(convert, randomise, monkeypatch):
-    model = randomise(build_classifier("eva_debug", num_classes=3, img_size=32))
-    to_timm = timm_folder.to_timm
-
-    def off(weights, *, name):
-        model = to_timm(weights, name=name)
-        model.weights["head.bias"] = model.weights["head.bias"] + 1e-2
-        return model
-
-    monkeypatch.setattr(timm_folder, "to_timm", off)
-    error, output = convert(dict(model.state_dict()), code=1)
-    assert "timm's outputs differ from ours" in error
-    assert not output.exists()
-
-
 def test_other_folders(convert, tmp_path):
     folder = tmp_path / "other"
     folder.mkdir()
@@ -253,10 +220,7 @@ def test_other_folders(convert, tmp_path):
     save_file(peer.state_dict(), folder / "model.safetensors")
     error, _ = convert(folder, to="official", output="x.pt", code=1)
     assert "holds no EVA-01 ViT" in error
-    (folder / "config.json").write_text('{"architectures": ["ViTModel"]}')  # of transformers
-    error, _ = convert(folder, to="official", output="x.pt", code=1)
-    assert "is a folder without weights of a run" in error
-    (folder / "config.json").write_text("{")
-    (folder / "last_checkpoint").write_text("model_final.pth")  # of a detector
-    error, _ = convert(folder, to="official", output="x.pt", code=1)
-    assert "is a folder without weights of a run" in error
+    for other in ('{"architectures": ["ViTModel"]}', "{"):  # of transformers; damaged
+        (folder / "config.json").write_text(other)
+        error, _ = convert(folder, to="official", output="x.pt", code=1)
+        assert "is a folder without weights of a run" in error

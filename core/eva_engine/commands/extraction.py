@@ -24,35 +24,21 @@ STORED = ("fp16", "fp32")
 
 
 class Extraction(NamedTuple):
-    """Features that are to be written.
+    """Features that are to be written."""
 
-    Attributes:
-        compute: What gives features of a batch of samples.
-        samples: The samples.
-        shape: Shape of the features of one.
-        settings: What distinguishes these features from others, besides weights and samples.
-    """
-
-    compute: "Callable[[Tensor], Tensor]"
+    compute: "Callable[[Tensor], Tensor]"  # what gives features of a batch of samples
     samples: "Samples"
-    shape: tuple[int, ...]
-    settings: dict[str, Any]
+    shape: tuple[int, ...]  # of the features of a sample
+    settings: dict[str, Any]  # what distinguishes them, besides weights and samples
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """Features of one project, which a tool offers.
+    """Features of one project, which a tool offers."""
 
-    Attributes:
-        names: Values of `--kind`, and for each what it is computed of: "images", "texts".
-        add_options: Function that adds the options of these kinds; None is the default of each.
-        check: Function that refuses options by a ValueError, before anything is loaded.
-        prepare: Function that loads the model of a command line on a device.
-    """
-
-    names: dict[str, tuple[str, ...]]
-    add_options: Callable[[argparse.ArgumentParser], None]
-    check: Callable[[argparse.Namespace], None]
+    names: dict[str, tuple[str, ...]]  # of `--kind` -> what it is computed of: "images", "texts"
+    add_options: Callable[[argparse.ArgumentParser], None]  # whose defaults are None
+    check: Callable[[argparse.Namespace], None]  # refuses options by a ValueError
     prepare: Callable[[argparse.Namespace, "torch.device"], Extraction]
 
 

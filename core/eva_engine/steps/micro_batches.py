@@ -26,14 +26,8 @@ class MicroBatches:
     """The micro-batches of a step of this process; to be iterated over as often as is needed.
 
     Each is taken from the loader when it is first needed, and copied to the device when it has its
-    turn. Then the global generators are seeded for it, so that stochastic depth and dropout are
-    the same in each pass.
-
-    Args:
-        stream: The running loader's iterator.
-        count: Number of the micro-batches.
-        device: Device of the copies.
-        seeds: Seed of the run, and number of the step.
+    turn. Then the global generators are seeded for it by the seeds of the run and the step, so that
+    stochastic depth and dropout are the same in each pass.
 
     Attributes:
         taken: Batches that were taken from the loader.
