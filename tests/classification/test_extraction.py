@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from eva_backbone import eva_debug
 from eva_classification.commands import VIT_FEATURES
