@@ -58,37 +58,38 @@ SHORT = {"epochs": 2, "batch_size": 16, "checkpoint_every": 3, "ema_decay": 0.9,
 def killed_and_resumed(start, metrics, tmp_path):
     """Function: let a call end a run, continue it, compare with an uninterrupted one."""
 
-    def run(*point, settings, after=False):
-        start("whole", **settings)
+    def run(owner, name, call, after=False, *, settings, output="killed"):
+        if not (tmp_path / "whole").exists():
+            start("whole", **settings)
         with pytest.MonkeyPatch.context() as patch:
-            kill_at_call(patch, *point, after=after)
+            kill_at_call(patch, owner, name, call, after=after)
             with pytest.raises(Killed):
-                start("killed", **settings)
-        assert complete_checkpoints(tmp_path / "killed")
-        start("killed", **settings)
-        assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
+                start(output, **settings)
+        assert complete_checkpoints(tmp_path / output)
+        start(output, **settings)
+        assert metrics(tmp_path / output) == metrics(tmp_path / "whole")
         for kind in ("model", "model_ema"):
-            one, other = (weights(tmp_path / name, kind, step=8) for name in ("whole", "killed"))
+            one, other = (weights(tmp_path / one, kind, step=8) for one in ("whole", output))
             assert_equal(one, other)
-        return sorted(path.name for path in (tmp_path / "killed/checkpoints").iterdir())
 
     return run
 
 
-@pytest.mark.parametrize(("owner", "name", "call", "after"), [
-    (loop.TrainingRun, "_step", 6, False),
-    (loop.TrainingRun, "_evaluate", 1, False),
-    (run_checkpoint, "save_weights", 4, False),
-    (run_checkpoint, "mark_complete", 2, False),
-    (checkpoint_files, "write_text", 2, True),
-    (Path, "rename", 2, False),
-    (Path, "rename", 2, True),
-    (shutil, "rmtree", 1, False),
-])  # fmt: skip
-def test_killed_in_any_phase(killed_and_resumed, owner, name, call, after):
-    settings = SHORT | {"keep_checkpoints": 1}
-    names = killed_and_resumed(owner, name, call, settings=settings, after=after)
-    assert names == ["step_00000008"]
+def test_killed_in_any_phase(killed_and_resumed, tmp_path):
+    for number, point in enumerate((
+        (loop.TrainingRun, "_step", 6),
+        (loop.TrainingRun, "_evaluate", 1),
+        (run_checkpoint, "save_weights", 4),
+        (run_checkpoint, "mark_complete", 2),
+        (checkpoint_files, "write_text", 2, True),
+        (Path, "rename", 2),
+        (Path, "rename", 2, True),
+        (shutil, "rmtree", 1),
+    )):  # fmt: skip
+        output = f"killed{number}"
+        killed_and_resumed(*point, settings=SHORT | {"keep_checkpoints": 1}, output=output)
+        left = [path.name for path in (tmp_path / output / "checkpoints").iterdir()]
+        assert left == ["step_00000008"]
 
 
 @pytest.mark.parametrize(("stage", "precision", "accumulate"), [
@@ -184,14 +185,10 @@ def test_floor_of_the_loss_scale_ends_the_run(start, monkeypatch):
     def with_scaler(self, checkpoint):
         build(self, checkpoint)
         self._engine.precision = "fp16"
-        scaler = DynamicLossScaler(
-            init_scale=4,
-            scale_window=500,
-            min_scale=1,
-            delayed_shift=2,
+        self._engine.optimizer.loss_scaler = DynamicLossScaler(
+            init_scale=4, scale_window=500, min_scale=1, delayed_shift=2,
             consecutive_hysteresis=False,
-        )
-        self._engine.optimizer.loss_scaler = scaler
+        )  # fmt: skip
 
     monkeypatch.setattr(loop.TrainingRun, "_build", with_scaler)
     monkeypatch.setattr(loop.TrainingRun, "_step", ignore_loss(loop.TrainingRun._step))
@@ -237,24 +234,22 @@ def test_unreadable_samples_are_counted_once_and_limited(start, metrics, tmp_pat
     assert "replaced" not in caplog.text
 
 
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"resume": True, "precision": "bf16"}, "precision=fp32 and cannot continue with bf16"),
-    ({"resume": True, "zero_stage": 0}, "zero_stage=1 and cannot continue with 0"),
-    ({"resume": True, "ema_decay": 0.9}, "step_00000008 has no moving average: set ema_decay=0"),
-])  # fmt: skip
-def test_a_folder_of_another_run_is_refused(start, tmp_path, settings, message):
-    start(epochs=1)
-    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    with pytest.raises(ValueError, match=message):
-        start(**settings)
-    after = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    assert after == before
+def test_a_checkpoint_of_another_run_is_refused(start, program, tmp_path):
+    def contents():
+        files = (path for path in (tmp_path / "run").rglob("*") if path.is_file())
+        return {path: path.read_bytes() for path in files}
 
-
-def test_a_checkpoint_of_another_model_is_refused(start, program):
     start(epochs=1)
-    with pytest.raises(ValueError, match="has the state of another model"):
-        start(resume=True, epochs=2, changes={"model": program.Model(0.1, width=8)})
+    before = contents()
+    for settings, message in (
+        ({"precision": "bf16"}, "precision=fp32 and cannot continue with bf16"),
+        ({"zero_stage": 0}, "zero_stage=1 and cannot continue with 0"),
+        ({"ema_decay": 0.9}, "step_00000008 has no moving average: set ema_decay=0"),
+        ({"changes": {"model": program.Model(0.1, width=8)}}, "has the state of another model"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            start(resume=True, epochs=2, **settings)
+        assert contents() == before
 
 
 @pytest.mark.parametrize(("name", "stage"), [("adamw", 1), ("lamb", 0)])
