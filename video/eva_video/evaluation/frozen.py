@@ -169,7 +169,10 @@ def fit_probe(
         epochs = max(PROBE_EPOCHS, -(-STEPS // -(-len(rest) // BATCH_SIZE)))
     best: tuple[tuple[int, float], FittedProbe] | None = None
     for rate in learning_rates:
-        probe = _build(tokens, num_classes=num_classes, seed=seed).to(device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            probe = AttentiveProbe(tokens.shape[3], frames=tokens.shape[1], num_classes=num_classes)
+        probe.to(device)
         trained = _train(probe, tokens, labels, rest, rate=rate, epochs=epochs, seed=seed)
         for epoch in trained:
             right, loss = _judge(probe, tokens, labels, held)
@@ -183,12 +186,6 @@ def fit_probe(
         raise FloatingPointError("the loss of the attentive probe is not finite: give smaller "
                                  "--probe-lr")  # fmt: skip
     return best[1]
-
-
-def _build(tokens: Tensor, *, num_classes: int, seed: int) -> AttentiveProbe:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return AttentiveProbe(tokens.shape[3], frames=tokens.shape[1], num_classes=num_classes)
 
 
 def _train(
@@ -348,7 +345,11 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     title = (
         f"{Path(options.weights).name}, pooling {extractor.pooling}, {frames} frames, {side} px: "
         f"{len(labels)} videos of {classes} classes to learn from"
-        + ("" if kind == "none" else f"; the attentive probe sees {_seen(kind, patches)}")
+        + {
+            "none": "",
+            "tokens": f"; the attentive probe sees {patches} tokens of each frame",
+            "frames": "; the attentive probe sees the mean of each frame",
+        }[kind]
     )
     report_frozen(
         options, title, settings | chosen, scores, began=began, unit="videos",
@@ -370,10 +371,6 @@ def frozen_sections(
         picture=strips_of(videos) if complete else None, unit="videos",
     )  # fmt: skip
     return [replace(section, title=f"{section.title} ({method})") for section in found]
-
-
-def _seen(kind: ProbeOn, patches: int) -> str:
-    return f"{patches} tokens of each frame" if kind == "tokens" else "the mean of each frame"
 
 
 def _computed(

@@ -234,9 +234,6 @@ class VideoPredictor:
             precision: Number format; "auto" is fp16 on a GPU and fp32 elsewhere.
             backend: Decoder.
 
-        Returns:
-            The predictor.
-
         Raises:
             ValueError: If the file or an argument does not fit, the classes have no names, or the
                 backend is not installed.
@@ -245,7 +242,13 @@ class VideoPredictor:
         require_backend(backend)
         place = choose_device(device)
         model = load_video_classifier(source, variant=variant, frames=frames, image_size=image_size)
-        names = _names_of(source, model.num_classes, given=classes)
+        noted = notes_of_training(source, class_names=classes)["class_names"]
+        names = class_names(model.num_classes, given=noted, source=os.fspath(source))
+        if names is None:
+            raise ValueError(
+                f"{source} has {model.num_classes} classes and does not name them: give their "
+                "names, one in a line of a text file, as --classes"
+            )
         sampling, normalise = preprocessing_of(source, frames=model.frames, mean=mean, std=std)
         return cls(
             model.to(place, choose_dtype(precision, place)),
@@ -311,9 +314,8 @@ class VideoPredictor:
             if not isinstance(video, VideoSource):
                 video = stack.enter_context(open_video(video, backend=self.backend))
             require_usual_shape(video, video.name)
-            for batch in _batches(
-                windows_of(video, seconds=seconds, stride=stride), self.batch_size
-            ):
+            windows = windows_of(video, seconds=seconds, stride=stride)
+            while batch := list(itertools.islice(windows, self.batch_size)):
                 views = torch.stack([self._views(video, window) for window in batch])
                 probabilities = self._probabilities(views)
                 if not np.isfinite(probabilities).all():
@@ -335,24 +337,3 @@ class VideoPredictor:
             mean, _ = self._judge(views.to(weight.device, weight.dtype))
         found: NDArray[np.float32] = mean.exp().cpu().numpy()
         return found
-
-
-def _names_of(
-    source: str | os.PathLike[str],
-    num_classes: int,
-    *,
-    given: Sequence[str] | str | os.PathLike[str] | None,
-) -> tuple[str, ...]:
-    noted = notes_of_training(source, class_names=given)["class_names"]
-    names = class_names(num_classes, given=noted, source=os.fspath(source))
-    if names is None:
-        raise ValueError(
-            f"{source} has {num_classes} classes and does not name them: give their names, one in "
-            "a line of a text file, as --classes"
-        )
-    return names
-
-
-def _batches(windows: Iterator[Window], size: int) -> Iterator[list[Window]]:
-    while batch := list(itertools.islice(windows, size)):
-        yield batch
