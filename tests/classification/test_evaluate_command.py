@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-import runpy
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ from safetensors.torch import load_file, save_file
 
 from eva_classification import commands
 from eva_classification.commands import evaluate as main
-from eva_classification.features import FeatureExtractor
 from eva_classification.models import build_classifier
 from eva_engine import distributed
 from eva_engine.checkpoints.files import save_weights
@@ -114,16 +112,6 @@ def test_own_data(
     with Image.open(tmp_path / "out" / "confusion.png") as picture:
         assert picture.format == "PNG"
         assert len(np.unique(np.asarray(picture))) > 50
-
-
-def test_the_script_needs_no_training_set(classifier, digits, tmp_path, monkeypatch, capsys):
-    """From any folder, with nothing there but weights and images."""
-    monkeypatch.chdir(tmp_path)
-    arguments = ["--weights", str(classifier[1]), "--data", str(digits), "--workers=0"]
-    monkeypatch.setattr("sys.argv", ["evaluate.py", *arguments, "--device=cpu", "--local_rank=0"])
-    runpy.run_path(str(SCRIPT), run_name="__main__")
-    assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["data", "11"]
-    assert not list(tmp_path.iterdir())  # nothing is written without --output
 
 
 def test_size_and_crop(evaluate, digits, tmp_path, capsys):
@@ -312,14 +300,3 @@ def test_weights_know_the_classes_and_pixels_of_their_run(run_of, digits, tmp_pa
     assert found["sets"] == spelled["sets"]
     unknowing = results(plain, digits, tmp_path / "c")
     assert unknowing["sets"]["data"]["loss"] != pytest.approx(found["sets"]["data"]["loss"])
-
-
-def test_folders_that_are_not_the_run_s_classes(run_of, digits, tmp_path, write_picture, refused):
-    write_picture(tmp_path / "data" / "zebra" / "a.png")
-    with refused("not among the 3 classes: zebra"):
-        results(run_of, tmp_path / "data", tmp_path / "scores")
-
-
-def test_features_take_the_statistics_of_the_run(run_of):
-    extractor = FeatureExtractor.from_weights(run_of, device="cpu")
-    assert (extractor.mean, extractor.std) == ((0.9,) * 3, (0.1,) * 3)

@@ -91,27 +91,6 @@ def test_a_probe_of_the_bundled_backbone_beats_that_of_a_random_one(config, devi
     assert scores["eva_debug"]["val_top1"] > scores[""]["val_top1"]
 
 
-def test_a_share_of_each_class_is_held_out(config, digits, device, monkeypatch, tmp_path):
-    def share(**settings):
-        return replace(config, data=DataConfig(train=str(digits / "train"), **settings))
-
-    made = {}
-    monkeypatch.setattr(training, "TrainingRun", lambda **parts: made.update(parts) or Run())
-    training.train(share(val_share=0.1), device)
-    samples, held = made["samples"], made["evaluate"]._samples
-    names = [{one.sample_id(i) for i in range(len(one))} for one in (samples, held)]
-    assert len(names[0]) + len(names[1]) == 120
-    assert not names[0] & names[1]
-    assert {Path(name).parent.name for name in names[1]} == {"0", "1", "4"}
-    assert made["evaluate"].results == ("loss", "top1", "top5")
-    assert samples[0][0].shape == held[0][0].shape == (3, 32, 32)
-    assert held.transform is not samples.transform
-    with pytest.raises(ValueError, match=r"val_share=0\.1 holds out a part of train, and val=a is"):
-        DataConfig(train="b", val="a", val_share=0.1)
-    with pytest.raises(ValueError, match="val_share must be a number between 0 and 1"):
-        DataConfig(train="b", val_share=float("nan"))
-
-
 class Run:
     """In place of a run."""
 
@@ -209,14 +188,6 @@ def test_every_recipe_loads_and_builds(name):
     assert model.img_size == config.model.image_size
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert (trained == 1000 * (model.embed_dim + 1)) == config.model.linear_probe
-
-
-def test_a_share_on_the_command_line_takes_the_place_of_the_recipes_validation():
-    arguments = ["eva_debug_digits", "--data.val-share", "0.1"]
-    config, *_ = parse(ClassificationConfig, arguments, program="classification/train.py")
-    assert (config.data.val, config.data.val_share) == ("", 0.1)
-    with pytest.raises(SystemExit):
-        parse(ClassificationConfig, [*arguments, "data.val=a"], program="classification/train.py")
 
 
 def test_own_training_data_does_not_take_the_recipes_validation_along(capsys):

@@ -7,41 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from eva_engine.extraction import read_features
-
 ROOT = Path(__file__).parents[2]
-
-
-def test_the_command(launch, digits, classifier, tmp_path):
-    _, file = classifier
-    tables, results, classes = {}, {}, {}
-    for ranks in (1, 2):
-        output = tmp_path / f"of_{ranks}"
-        codes, texts = launch(
-            "evaluate", "--weights", file, "--data", digits, "--output", output, "--batch-size", 2,
-            "--workers", 0, "--device", "cpu", ranks=ranks,
-        )  # fmt: skip
-        assert codes == [0] * ranks, texts
-        for text in texts[1:]:
-            assert "wrote" not in text
-            assert "top-1" not in text
-        tables[ranks] = [
-            line for line in texts[0].splitlines() if line.startswith(("set  ", "data      "))
-        ]
-        results[ranks] = json.loads((output / "results.json").read_text())
-        classes[ranks] = (output / "per_class.csv").read_text()
-        names = sorted(path.name for path in output.iterdir())
-        assert names == [
-            "confusion.png", "per_class.csv", "report.html", "results.json", "starts.jsonl"
-        ]  # fmt: skip
-    assert len(tables[2]) == 2
-    assert tables[1] == tables[2]
-    assert classes[1] == classes[2]
-    assert [results[ranks]["settings"]["processes"] for ranks in (1, 2)] == [1, 2]
-    one, two = (results[ranks]["sets"]["data"] for ranks in (1, 2))
-    assert two.pop("loss") == pytest.approx(one.pop("loss"), rel=1e-6)
-    assert one == two
-    assert two["images"] == 11
 
 
 def test_what_one_process_cannot_read_is_left_out_by_both(
@@ -65,22 +31,6 @@ def test_what_one_process_cannot_read_is_left_out_by_both(
     for text in texts:
         assert f"1 of 3 images cannot be read, and --max-bad-samples is 0: {torn}" in text
         assert "Traceback" not in text
-
-
-def test_features_in_files(launch, digits, tmp_path):
-    found = {}
-    for ranks in (1, 2):
-        codes, texts = launch(
-            "extract", "--weights", "eva_debug", "--images", digits, "--image-size", 32,
-            "--output", tmp_path / f"of_{ranks}", "--file-mb", 3 * 2 * 128 / 2**20, "--workers", 0,
-            "--device", "cpu", ranks=ranks,
-        )  # fmt: skip
-        assert codes == [0] * ranks, texts
-        assert "of 11 images in 4 files" in texts[0]
-        assert "holds" not in "".join(texts[1:])
-        found[ranks] = read_features(tmp_path / f"of_{ranks}")
-    assert found[1].names == found[2].names
-    torch.testing.assert_close(found[1].features, found[2].features)
 
 
 def test_frozen_features(launch, digits, tmp_path):

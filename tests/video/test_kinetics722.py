@@ -13,7 +13,6 @@ import pytest
 
 from eva_data.kinetics import SOURCES, kinetics_classes, mapping
 from eva_data.labelled_videos.opening import open_videos
-from eva_video import kinetics722
 from eva_video.kinetics722 import main
 
 CHOSEN = {  # class of each data set -> its spelling on a folder
@@ -176,28 +175,6 @@ def test_deepminds_lists_beside_flat_folders(data, caplog):
     assert main([*given, *folders, "--output", "out", "--root", "."]) == 0
     assert {name: read(data / "out", name) for name in LISTS} == expected(other=other)
     assert "removed0000" in caplog.text
-
-
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_all_or_nothing(data, capsys, monkeypatch, error):
-    assert run() == 0
-    before = {path.name: path.read_bytes() for path in (data / "out").iterdir()}
-    (data / "k400/train/hugging/0000000000A.mp4").touch()
-    write = kinetics722._write_list
-
-    def fail(file, merged, dataset, root):
-        if dataset == "k722":
-            raise error
-        write(file, merged, dataset, root)
-
-    monkeypatch.setattr(kinetics722, "_write_list", fail)
-    assert run("--overwrite") == (130 if isinstance(error, KeyboardInterrupt) else 2)
-    assert run(output="new") != 0
-    said = capsys.readouterr().err
-    if isinstance(error, OSError):
-        assert "error: out/k722_val.txt cannot be written: No space left on device" in said
-    assert {path.name: path.read_bytes() for path in (data / "out").iterdir()} == before
-    assert [path.name for path in (data / "new").iterdir()] == [".lock"]
 
 
 def test_killed_in_the_middle(data):

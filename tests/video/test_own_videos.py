@@ -30,26 +30,6 @@ def parsed(tmp_path):
     return parse_for
 
 
-def test_the_weights_carry_the_classes(parsed, colours, device, tmp_path):
-    config = parsed(colours, "--model.frozen-blocks", "2")
-    assert config.model.activation_checkpointing
-    training.train(config, device)
-    noted = read_config(tmp_path / "run/best/model.safetensors")
-    assert noted["class_names"] == ["blue", "green", "red"]
-    assert noted["model"]["frames"] == 2
-    assert noted["data"]["std"] == [0.229, 0.224, 0.225]
-
-
-def test_a_validation_folder_of_other_classes(parsed, colours, device, write_frames, tmp_path):
-    (tmp_path / "train").symlink_to(colours / "train")
-    (tmp_path / "val/yellow").mkdir(parents=True)
-    (tmp_path / "val/yellow/1.mp4").write_bytes((colours / "val/red/0.mp4").read_bytes())
-    config = parsed(tmp_path, "--model.frozen-blocks", "0")
-    with pytest.raises(ValueError, match="not among the 3 classes: yellow"):
-        training.train(config, device)
-    assert not (tmp_path / "run/config.json").exists()
-
-
 def test_a_head_of_other_classes_is_mentioned(parsed, colours, device, tmp_path, caplog):
     training.train(parsed(colours, "--model.frozen-blocks", "4"), device)
     (tmp_path / "other").mkdir()

@@ -4,31 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
-
 STEPS = 12  # 24 videos, 4 a step, 2 epochs
-
-
-def test_killed_stopped_and_continued_with_other_workers(
-    launch, metrics, assert_same_end, tmp_path
-):
-    """kill -9 inside a save, kill -9 anywhere, SIGTERM to all processes; with 0 and 2 workers."""
-    whole, part = tmp_path / "whole", tmp_path / "part"
-    ended = launch(whole)
-    assert ended.codes == [0], ended.texts
-    killed = launch(part, command="killed_in_save_of_4", workers=2)
-    assert killed.codes == [-9]
-    assert (part / "checkpoints/.writing_step_00000004").is_dir()
-    assert [path.name for path in RunCheckpoints(part, keep=3).complete()][-1] == "step_00000002"
-    killed = launch(part, signal="SIGKILL", lines=5, after=0.02, group=False)
-    assert killed.codes == [-9], killed.texts
-    stopped = launch(part, workers=2, signal="SIGTERM", lines=9, after=0.0, group=True)
-    assert stopped.codes == [75], stopped.texts
-    ended = launch(part)
-    assert ended.codes == [0], ended.texts
-    assert "resume   after step" in ended.texts[0]
-    assert_same_end(whole, part)
-    assert len({line["loss"] for line in metrics(whole) if "loss" in line}) == STEPS
 
 
 def test_two_processes_that_accumulate_give_what_one_process_gives(launch, metrics, tmp_path):

@@ -48,27 +48,6 @@ def test_learning_rate_of_the_positions(config, full):
     assert len(found) == len(list(model.parameters()))
 
 
-def test_a_share_of_each_class_is_held_out(config, device, monkeypatch):
-    made = {}
-
-    class Run:
-        def __init__(self, **parts):
-            made.update(parts)
-
-        def start(self):
-            """Do nothing."""
-
-    monkeypatch.setattr(training, "TrainingRun", Run)
-    data = replace(config.data, val="", val_root="", val_share=0.25)
-    training.train(replace(config, data=data), device)
-    samples, held = made["samples"], made["evaluate"]._samples
-    names = [{one.sample_id(i) for i in range(len(one))} for one in (samples, held)]
-    assert len(names[0] | names[1]) == len(samples) + len(held)
-    assert {held.videos.labels[i] for i in range(len(held))} == {0, 1, 2}
-    with pytest.raises(ValueError, match=r"val_share=0\.25 holds out a part of train, and val="):
-        replace(config.data, val_share=0.25)
-
-
 def test_it_learns(config, device, metrics):
     """Chance is a third."""
     run = replace(config.run, epochs=4, batch_size=6, accumulate=1, checkpoint_every=0,
@@ -124,18 +103,6 @@ def test_damaged_files_are_replaced_alike_with_any_workers(
     for name, weights in ends[0][1].items():
         assert all(value.equal(ends[1][1][name][key]) for key, value in weights.items())
     assert "replaced a sample that cannot be read" in caplog.text
-
-
-def test_damaged_files_are_left_out_of_the_validation(config, device, colours, damaged, caplog):
-    """And counted against `max_bad_samples`, which here allows those of the training too."""
-    data = replace(config.data, train=str(colours / "val"), val=str(damaged))
-    run = replace(config.run, max_bad_samples=4, epochs=1, batch_size=2, accumulate=6)
-    training.train(replace(config, data=data, run=run), device)
-    lines = [text for text in caplog.messages if "left a sample out of the validation" in text]
-    assert len(lines) == 4  # once, though the weights and their average are evaluated
-    run = replace(run, max_bad_samples=3, output=run.output.with_name("strict"))
-    with pytest.raises(RuntimeError, match="4 of 24 validation samples could not be read"):
-        training.train(replace(config, data=data, run=run), device)
 
 
 # The first weights

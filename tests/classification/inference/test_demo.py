@@ -115,24 +115,6 @@ def _classes(folder, names):
     return file
 
 
-def test_likely_classes_alone_are_shown(start, digits, tmp_path, capsys):
-    """The files have all of them; where nothing is likely, the best score is said."""
-    files = sorted((digits / "1").iterdir())
-    found = start(*files, "--score-threshold", "1", "--no-pictures")
-    assert written(tmp_path / "out") == ["predictions.csv", "predictions.json"]
-    best = max(one["classes"][0]["probability"] for one in found["files"])
-    line, last = capsys.readouterr().out.splitlines()
-    assert line.startswith(f"5 images: nothing at 1; the best score is {best:.2f} (")
-    assert line.endswith("): lower --score-threshold, with --overwrite")
-    assert last == f"output   {tmp_path}/out (predictions.json and predictions.csv)"
-
-
-def test_two_files_of_one_name_have_two_names_in_the_predictions(start, digits):
-    files = [digits / name / "0.png" for name in ("0", "1")]
-    found = start(*files, digits / "0" / "1.png", "--no-pictures")
-    assert [one["file"] for one in found["files"]] == [*map(str, files), "1.png"]
-
-
 # --- videos and cameras ---
 
 
@@ -230,17 +212,6 @@ def test_what_is_refused_is_a_sentence(start, digits, tmp_path, capsys, more, me
     assert shown.startswith("classification/demo.py: error: ")
     assert shown.count("\n") == 1
     assert not (tmp_path / "out").exists()
-
-
-def test_weights_may_stand_before_the_pictures(weights, digits, tmp_path, capsys):
-    out = ["--output", str(tmp_path / "out"), "--device", "cpu"]
-    commands.demo([str(weights), str(digits / "four"), *out])
-    assert (tmp_path / "out" / "1.png").exists()
-    for words in ([weights], [digits / "four", digits / "1"], [digits / "four"]):
-        with pytest.raises(SystemExit) as ended:
-            commands.demo([*map(str, words), *out])
-        assert ended.value.code == 2
-        assert "give --weights, or the folder of a training" in capsys.readouterr().err
 
 
 def test_a_full_disk_is_one_sentence(start, digits, tmp_path, small_disk, refused):

@@ -6,7 +6,6 @@ import torch
 from PIL import Image
 from torch import nn
 
-from eva_classification import commands, evaluation
 from eva_classification.inference.predictor import (
     IMAGENET,
     Predictor,
@@ -16,34 +15,11 @@ from eva_classification.inference.predictor import (
 from eva_classification.models import load_classifier
 from eva_data.images import UnreadableImageError
 from eva_data.transforms import evaluation_transform
-from eva_engine import distributed
 
 
 @pytest.fixture
 def predictor(weights):
     return Predictor.from_weights(weights, device="cpu", batch_size=4)
-
-
-def test_as_the_evaluation_sees_pictures(predictor, weights, digits, tmp_path, monkeypatch):
-    """The same files, and the same probabilities."""
-    seen = []
-
-    class Remembering(evaluation.Outcomes):
-        def add(self, batch):
-            seen.append(batch.logits)
-            super().add(batch)
-
-    monkeypatch.setattr(evaluation, "Outcomes", Remembering)
-    monkeypatch.setattr(distributed, "stop", lambda: None)  # other tests need the group
-    (tmp_path / "classes.txt").write_text("0\n1\nfour\n")
-    commands.evaluate([
-        "--weights", str(weights), "--data", str(digits), "--workers", "0", "--device", "cpu",
-        "--batch-size", "4", "--classes", str(tmp_path / "classes.txt"),
-    ])  # fmt: skip
-    expected = torch.cat(seen).softmax(1).numpy()
-    found = predictor.probabilities(sorted(digits.rglob("*.png")))
-    np.testing.assert_allclose(found, expected, atol=1e-6)
-    assert np.abs(expected[0] - expected[-1]).max() > 0.01
 
 
 def test_three_lines(predictor, weights, digits):
@@ -94,14 +70,6 @@ def test_a_photograph_is_turned_upright(predictor, photograph, tmp_path):
     exif[274] = 6  # to be turned by 90 degrees clockwise
     turned.save(tmp_path / "sideways.png", exif=exif)
     same(predictor(tmp_path / "sideways.png"), predictor(tmp_path / "upright.png"))
-
-
-def test_arguments_stand_above_the_notes(weights, digits):
-    file = digits / "1" / "0.png"
-    noted = Predictor.from_weights(weights, device="cpu").probabilities([file])
-    for more in ({"crop_pct": 1.0}, {"mean": (0, 0, 0)}, {"std": (1, 1, 1)}, {"image_size": 48}):
-        found = Predictor.from_weights(weights, device="cpu", **more).probabilities([file])
-        assert np.abs(found - noted).max() > 1e-4
 
 
 def test_names_of_the_classes(classifier, weights, tmp_path, caplog):

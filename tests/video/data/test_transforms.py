@@ -116,15 +116,6 @@ def test_training_clip_is_the_crop_resized(photograph, monkeypatch):
         assert abs(difference).max() < 2.01  # resized twice
 
 
-def test_a_flip_turns_the_complete_clip(photograph):
-    frames = clip_of(photograph)
-    torch.manual_seed(3)
-    clip = training(64)(frames)
-    torch.manual_seed(3)
-    flipped = training(64, flip=1.0)(frames)
-    assert flipped.equal(clip.flip(-1))
-
-
 @pytest.mark.parametrize("each", ["clip", "frame"])
 def test_colours_change_with_the_clip_or_with_each_frame(photograph, each):
     frames = np.repeat(photograph[None, :64, :64], 4, axis=0)

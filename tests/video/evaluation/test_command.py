@@ -169,20 +169,6 @@ def test_a_subset_of_merged_weights(evaluate, tmp_path, write_frames):
     assert results["settings"]["subset"] == "k400"
 
 
-def test_other_classes_than_those_of_the_weights(evaluate, tmp_path, capsys, refused):
-    _, file = save(tmp_path, 5)  # notes no names
-    with refused(r"has 3 classes, .*of_5.safetensors has 5: give"):
-        evaluate(weights=file)
-    _, file = save(tmp_path, 3)
-    _, _, rows = evaluate("--clips", "1", weights=file)
-    assert [row["class"] for row in rows] == ["clap", "jump", "swim"]
-    (tmp_path / "names.txt").write_text("swim\nclap\njump\n")
-    _, _, rows = evaluate("--clips", "1", "--classes", str(tmp_path / "names.txt"), weights=file)
-    assert [(row["class"], row["videos"]) for row in rows] == [
-        ("swim", "2"), ("clap", "4"), ("jump", "5")
-    ]  # fmt: skip
-
-
 # What cannot be read
 
 
@@ -194,13 +180,6 @@ def damaged(videos, tmp_path):
     file.write_bytes(file.read_bytes()[:400])
     (tmp_path / "damaged" / "swim" / "0.mp4").write_bytes(b"")
     return tmp_path / "damaged"
-
-
-@pytest.mark.parametrize("workers", ["0", "1"])
-def test_a_damaged_file_names_itself(evaluate, damaged, tmp_path, workers, refused):
-    with refused(f"{damaged / 'jump' / '3.mp4'}.*--skip-unreadable leaves such videos out"):
-        evaluate("--workers", workers, data=damaged)
-    assert not (tmp_path / "out").exists()
 
 
 def test_damaged_files_can_be_left_out(evaluate, damaged, capsys):

@@ -53,20 +53,6 @@ def test_the_evaluation(launch, classifier, videos, tmp_path):
     assert "clap/1.mp4" in results[2]["left_out"][0]
 
 
-def test_a_damaged_file_of_one_process_ends_both(launch, classifier, videos, tmp_path):
-    shutil.copytree(videos, tmp_path / "data")
-    file = tmp_path / "data" / "clap" / "1.mp4"  # of the second process
-    file.write_bytes(b"torn")
-    codes, texts = launch(
-        "evaluate", "--weights", classifier[1], "--data", tmp_path / "data", "--output",
-        tmp_path / "out", "--workers", 0, "--device", "cpu", ranks=2,
-    )  # fmt: skip
-    assert codes == [1, 1], texts
-    assert "Traceback" not in "".join(texts)
-    assert str(file) in texts[1].strip().splitlines()[-1]
-    assert not (tmp_path / "out" / "results.json").exists()
-
-
 def test_frozen_features(launch, patterns, tmp_path):
     results = {}
     for ranks in (1, 2):

@@ -3,12 +3,6 @@
 import functools
 import itertools
 import json
-import os
-import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -82,18 +76,6 @@ def test_a_film_by_windows(start, film, weights, tmp_path, capsys):
         assert np.abs(part.astype(int) - large).mean() < 12  # as far as the coding allows
     assert after[0].shape[0] > 40 * 7
     assert after[0][280:].max() > 200  # text
-
-
-@pytest.mark.parametrize("window", [(), ("--window", "1")])
-def test_nothing_is_likely_enough(start, film, capsys, window):
-    found = start(film, "--no-video", *window, "--score-threshold", "1")
-    assert found["videos"][0]["segments"] == []
-    line = capsys.readouterr().out.splitlines()[0]
-    assert re.fullmatch(
-        r"film.mp4: nothing at 1; the best score is \d\.\d\d \(.+\): "
-        r"lower --score-threshold, with --overwrite",
-        line,
-    )
 
 
 def test_a_camera_is_judged_while_it_records(start, tmp_path, monkeypatch):
@@ -180,27 +162,3 @@ def test_the_drawing_waits_for_no_more_windows_than_it_shows(start, film, monkey
 
 
 # --- what is refused ---
-
-
-def test_the_keyboard_leaves_nothing_half_written(weights, film, tmp_path):
-    """Ctrl-C in the middle of a folder, as a program."""
-    folder = tmp_path / "in"
-    folder.mkdir()
-    for number in range(400):
-        (folder / f"{number:03}.mp4").symlink_to(film)
-    program = Path(__file__).parents[3] / "video" / "demo.py"
-    process = subprocess.Popen(
-        [sys.executable, str(program), str(folder), "--weights", str(weights), "--output",
-         str(tmp_path / "out"), "--device", "cpu"],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    while not (tmp_path / "out" / "001.mp4").exists():
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
-    assert process.returncode == 130
-    names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert "predictions.json" not in names
-    assert not [name for name in names if name.startswith(".")]
-    assert len(read(tmp_path / "out" / names[-1])) == 45

@@ -7,7 +7,6 @@ from safetensors.torch import load_file
 
 from eva_data.kinetics import kinetics_classes
 from eva_data.video.pyav_source import PyavSource
-from eva_data.video.source import open_video
 from eva_data.video.streams import VideoReader
 from eva_engine.checkpoints.files import save_weights
 from eva_video.data.clips import Sampling
@@ -32,32 +31,6 @@ def expected(weights, frames, *, crops=1, clips=1):
 @pytest.fixture
 def frames(film):
     return np.stack([frame.rgb for frame in VideoReader(film)])
-
-
-@pytest.mark.parametrize(("clips", "crops"), [(1, 1), (2, 3)])
-def test_three_lines(weights, film, frames, clips, crops):
-    predictor = VideoPredictor.from_weights(weights, device="cpu", clips=clips, crops=crops)
-    found = predictor(film)
-    probabilities = expected(weights, frames, clips=clips, crops=crops)
-    order = np.argsort(-probabilities)
-    assert [one.name for one in found] == [predictor.class_names[k] for k in order]
-    assert [one.probability for one in found] == pytest.approx(probabilities[order], abs=1e-6)
-    assert predictor(film.read_bytes()) == found
-    assert predictor(film, top=2) == found[:2]
-    assert predictor(frames) == found
-    assert predictor([film, frames]) == [found, found]
-    with open_video(film) as video:
-        assert predictor(video) == found
-        assert len(video.frames([0])) == 1  # it stays open
-
-
-def test_folders_and_patterns(weights, film, tmp_path, caplog):
-    (tmp_path / "a.mp4").symlink_to(film)
-    (tmp_path / "b.mp4").write_bytes(b"no video")
-    predictor = VideoPredictor.from_weights(weights, device="cpu")
-    assert dict(predictor(tmp_path)) == {tmp_path / "a.mp4": predictor(film)}
-    assert "b.mp4" in caplog.text
-    assert dict(predictor(f"{tmp_path}/a*.mp4")).keys() == {tmp_path / "a.mp4"}
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
