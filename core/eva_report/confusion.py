@@ -27,19 +27,12 @@ class Mistake(NamedTuple):
 
 
 class ConfusionView(NamedTuple):
-    """What the page shows of a confusion.
+    """What the page shows of a confusion."""
 
-    Attributes:
-        cells: Share, text and whether it is right, of each label and prediction; or nothing.
-        unit: What the cells are.
-        map: Places and image of a map; or nothing.
-        mistakes: The most frequent ones.
-    """
-
-    cells: list[list[tuple[float, str, bool]]]
-    unit: str
-    map: dict[str, Any]
-    mistakes: list[Mistake]
+    cells: list[list[tuple[float, str, bool]]]  # share, text, whether it is right; or nothing
+    unit: str  # what the cells are
+    map: dict[str, Any]  # places and image of a map; or nothing
+    mistakes: list[Mistake]  # the most frequent ones
 
 
 def confusion_view(content: Confusion, most: int) -> ConfusionView:
@@ -56,24 +49,24 @@ def confusion_view(content: Confusion, most: int) -> ConfusionView:
     if counts.shape != (size, size):
         raise ValueError(f"{size} classes have no confusion of shape {counts.shape}")
     percent = counts.max(initial=0) >= _LONG_COUNT
-    unit = f"percent of the {content.unit} of a label" if percent else content.unit
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    in_table, in_map = size <= min(IN_A_TABLE, most), size <= min(IN_A_MAP, most)
+
+    def cell(row: int, column: int) -> tuple[float, str, bool]:
+        count, share = counts[row, column], float(shares[row, column])
+        text = f"{100 * share:.1f}" if percent else f"{count:,}"
+        return share, text if count else "", row == column
+
+    places = range(size if size <= min(IN_A_TABLE, most) else 0)
     return ConfusionView(
-        cells=_cells(counts, shares, percent=percent) if in_table else [],
-        unit=unit,
-        map=_map(content, shares) if in_map and not in_table else {},
+        cells=[[cell(row, column) for column in places] for row in places],
+        unit=f"percent of the {content.unit} of a label" if percent else content.unit,
+        map=_map(content, shares) if len(places) < size <= min(IN_A_MAP, most) else {},
         mistakes=top_mistakes(counts, min(_MISTAKES, most)),
     )
 
 
 def top_mistakes(counts: NDArray[np.integer], most: int) -> list[Mistake]:
-    """Return the mistakes with the highest counts.
-
-    Args:
-        counts: (K, K), labels in rows.
-        most: Number of mistakes.
-    """
+    """Return the mistakes with the highest of (K, K) counts, labels in rows."""
     rows, columns = np.nonzero(counts)  # few, of many classes
     wrong = rows != columns
     rows, columns = rows[wrong], columns[wrong]
@@ -83,22 +76,6 @@ def top_mistakes(counts: NDArray[np.integer], most: int) -> list[Mistake]:
     return [
         Mistake(int(row), int(column), int(count), float(count / totals[row]))
         for row, column, count in zip(rows[order], columns[order], times[order], strict=True)
-    ]
-
-
-def _cells(
-    counts: NDArray[np.int64], shares: NDArray[np.float64], *, percent: bool
-) -> list[list[tuple[float, str, bool]]]:
-    def text(row: int, column: int) -> str:
-        count = counts[row, column]
-        if not count:
-            return ""
-        return f"{100 * shares[row, column]:.1f}" if percent else f"{count:,}"
-
-    places = range(len(counts))
-    return [
-        [(float(shares[row, column]), text(row, column), row == column) for column in places]
-        for row in places
     ]
 
 

@@ -4,7 +4,7 @@ All text is plain: the page escapes it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +16,11 @@ Cell = str | int | float | None  # None is shown as a dash
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreRow:
-    """A score, in one or more columns.
+    """A score, in one or more columns."""
 
-    Attributes:
-        name: Name in the field, such as "AP50".
-        values: A number for each column of the table; None where there is nothing to score.
-        meaning: What it measures; where a value is None, also why.
-    """
-
-    name: str
-    values: Sequence[float | None]
-    meaning: str
+    name: str  # in the field, such as "AP50"
+    values: Sequence[float | None]  # of each column; None where there is nothing to score
+    meaning: str  # what it measures; where a value is None, also why
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +115,7 @@ class Confusion:
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A picture, and what it shows: "truth", "prediction"."""
+    """An image, and what it shows: "truth", "prediction"."""
 
     title: str
     image: Image.Image
@@ -129,12 +123,7 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """Pictures of one sample side by side, such as truth and prediction.
-
-    Attributes:
-        caption: Name of the sample, its score, its label.
-        pictures: Pictures.
-    """
+    """Images of one sample side by side, below its name, score or label."""
 
     caption: str
     pictures: Sequence[Picture]
@@ -148,7 +137,7 @@ class Gallery:
         title: Title of the section.
         examples: Examples in the order in which they are shown; none leave the section out.
         text: How they were chosen.
-        legend: Name and colour (red, green, blue) of what is painted on the pictures.
+        legend: Name and color (red, green, blue) of what is painted on the images.
     """
 
     title: str
@@ -184,8 +173,8 @@ class Report:
         title: Title, such as "Detection: training of cascade_mask_rcnn_vitdet_eva_debug".
         summary: A sentence or two: what was done, and the score that counts.
         facts: Name -> value: those of `eva_runs.record.facts`, data with counts of
-            pictures, objects and classes, the weights that it began from.
-        sections: Scores, classes, curves, confusion, pictures, in the order of the page.
+            images, objects and classes, the weights that it began from.
+        sections: Scores, classes, curves, confusion, images, in the order of the page.
         links: Weights, `results.json`, log.
         next_steps: Commands.
     """
@@ -195,4 +184,4 @@ class Report:
     facts: Sequence[tuple[str, str]]
     sections: Sequence[Section] = ()
     links: Sequence[Link] = ()
-    next_steps: Sequence[Step] = field(default=())
+    next_steps: Sequence[Step] = ()

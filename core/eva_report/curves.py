@@ -9,7 +9,7 @@ from eva_report.content import Curves
 COLORS = 8  # of the style sheet; further curves repeat them, dashed
 MOST_CURVES, MOST_POINTS = 24, 500
 _WIDTH, _HEIGHT = 560, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 72, 16, 38, 54  # margins
+_FRAME = 72, _WIDTH - 16, 38, _HEIGHT - 54  # left, right, top and bottom of the axes
 _TICKS = 5
 _LEAST = 1e-300  # below, numbers have few digits
 
@@ -32,25 +32,14 @@ class Axis(NamedTuple):
 
 
 class PlotView(NamedTuple):
-    """What the page draws of a plot, in pixels of an SVG of `width` x `height`.
+    """What the page draws of a plot, in pixels of an SVG of `width` x `height`."""
 
-    Attributes:
-        lines: Class of the style sheet and path of each curve; a single point has its place.
-        legend: Class, name and last value of each curve.
-        x_ticks: Place and text.
-        y_ticks: Place and text.
-        frame: Left, right, top and bottom of the axes.
-        left_out: Number of curves that are not drawn.
-        width: Width of the SVG.
-        height: Height of the SVG.
-    """
-
-    lines: list[dict[str, Any]]
-    legend: list[tuple[str, str, str]]
-    x_ticks: list[tuple[float, str]]
+    lines: list[dict[str, Any]]  # class of the style sheet, path, and place of a single point
+    legend: list[tuple[str, str, str]]  # class, name and last value of each curve
+    x_ticks: list[tuple[float, str]]  # place and text
     y_ticks: list[tuple[float, str]]
-    frame: tuple[int, int, int, int]
-    left_out: int
+    frame: tuple[int, int, int, int]  # left, right, top and bottom of the axes
+    left_out: int  # number of curves that are not drawn
     width: int = _WIDTH
     height: int = _HEIGHT
 
@@ -70,34 +59,39 @@ def plot_view(content: Curves) -> PlotView:
     drawn = [(name, points) for name, points in named if points]
     left_out = max(0, len(drawn) - MOST_CURVES)
     drawn = drawn[:MOST_CURVES]
-    every = [point for _, points in drawn for point in points]
-    x_axis = linear_axis([x for x, _ in every], padded=False)
-    if all(float(x).is_integer() for x, _ in every):  # of steps there is no half
+    xs, values = zip(*(point for _, points in drawn for point in points), strict=True)
+    x_axis = linear_axis(xs, padded=False)
+    if all(x.is_integer() for x in xs):  # of steps there is no half
         x_axis = x_axis._replace(ticks=tuple(one for one in x_axis.ticks if one % 1 == 0))
-    values = [y for _, y in every]
     logarithmic = content.logarithmic and min(values) > _LEAST
     y_axis = logarithmic_axis(values) if logarithmic else linear_axis(values)
     over_time = x_axis.high > 1  # the end of a curve over a share says nothing
+    left, right, top, bottom = _FRAME
+
+    def place(x: float, y: float) -> Point:
+        across, down = x_axis.place(x), 1 - y_axis.place(y)
+        return left + across * (right - left), top + down * (bottom - top)
+
+    lines, legend = [], []
+    for number, (name, points) in enumerate(drawn):
+        kind = f"c{number % COLORS}{' dashed' * (number // COLORS % 2)}"
+        places = [place(*point) for point in thinned(points)]
+        path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
+        point = places[0] if len(places) == 1 else None
+        lines.append({"kind": kind, "path": path, "point": point})
+        legend.append((kind, name, f"last {short(points[-1][1])}" if over_time else ""))
     return PlotView(
-        lines=[_line(n, thinned(points), x_axis, y_axis) for n, (_, points) in enumerate(drawn)],
-        legend=[
-            (_kind(n), name, f"last {short(points[-1][1])}" if over_time else "")
-            for n, (name, points) in enumerate(drawn)
-        ],
-        x_ticks=[(round(_x(x_axis.place(tick)), 1), short(tick)) for tick in x_axis.ticks],
-        y_ticks=[(round(_y(y_axis.place(tick)), 1), short(tick)) for tick in y_axis.ticks],
-        frame=(_LEFT, _WIDTH - _RIGHT, _TOP, _HEIGHT - _BOTTOM),
+        lines=lines,
+        legend=legend,
+        x_ticks=[(round(place(tick, y_axis.low)[0], 1), short(tick)) for tick in x_axis.ticks],
+        y_ticks=[(round(place(x_axis.low, tick)[1], 1), short(tick)) for tick in y_axis.ticks],
+        frame=_FRAME,
         left_out=left_out,
     )
 
 
 def thinned(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
-    """Leave out points that cannot be seen: of each part of the curve two stay, low and high.
-
-    Args:
-        points: Points in order.
-        most: Points that may stay.
-    """
+    """Leave out points that cannot be seen: of each part of the curve two stay, low and high."""
     if len(points) <= most:
         return list(points)
     parts = (most - 2) // 2
@@ -166,24 +160,5 @@ def _finite(points: Sequence[Point]) -> list[Point]:
     return [
         (float(x), float(y))
         for x, y in points
-        if math.isfinite(x) and math.isfinite(y) and abs(x) < 1e300 and abs(y) < 1e300
+        if abs(x) < 1e300 and abs(y) < 1e300  # neither for infinity nor for NaN
     ]
-
-
-def _x(place: float) -> float:
-    return _LEFT + place * (_WIDTH - _LEFT - _RIGHT)
-
-
-def _y(place: float) -> float:
-    return _HEIGHT - _BOTTOM - place * (_HEIGHT - _TOP - _BOTTOM)
-
-
-def _kind(number: int) -> str:
-    dashed = " dashed" if number // COLORS % 2 else ""
-    return f"c{number % COLORS}{dashed}"
-
-
-def _line(number: int, points: Sequence[Point], x_axis: Axis, y_axis: Axis) -> dict[str, Any]:
-    places = [(_x(x_axis.place(x)), _y(y_axis.place(y))) for x, y in points]
-    path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
-    return {"kind": _kind(number), "path": path, "point": places[0] if len(places) == 1 else None}

@@ -18,7 +18,7 @@ from eva_data.inputs import Job, Plan
 from eva_data.progress import ProgressBar, progress
 from eva_data.video.streams import CameraReader, VideoReader, VideoWriter
 from eva_report.drawing import Pixels, score_text
-from eva_report.terminal import ForTerminal, TerminalFormatter
+from eva_report.terminal import TerminalHandler
 from eva_runs.commands import complain
 from eva_runs.interruption import EXIT_KEYBOARD
 
@@ -36,66 +36,20 @@ class Prediction(NamedTuple):
     probability: float
 
 
-class _File(NamedTuple):
-    """What was found in a file.
-
-    Attributes:
-        name: Name of the file.
-        counts: Class -> number of objects, or of images.
-        frames: Frames of a video; None for an image.
-        best: The best score where nothing was found, if it is known, and its class.
-        text: What its line says.
-    """
-
-    name: str
-    counts: Counter[str]
-    frames: int | None
-    best: Prediction | None
-    text: str
-
-
-class _Found:
-    """Lines at the end of a demo: one for each file, and one for all of them."""
-
-    def __init__(self, threshold: float) -> None:
-        self._threshold = threshold
-        self._files: list[_File] = []
-
-    def lines(self) -> list[str]:
-        """Return a line for each file, up to `FILES_NAMED`, and one for all of them.
-
-        Where nothing was found in any of them, there is that line alone.
-        """
-        files = self._files
-        anything = any(one.counts for one in files)
-        lines: list[str] = []
-        if len(files) == 1 or (anything and len(files) <= FILES_NAMED):
-            lines = [f"{one.name}: {_frames(one.frames)}{one.text}" for one in files]
-        if len(files) > 1:
-            images = sum(one.frames is None for one in files)
-            videos = [one.frames for one in files if one.frames is not None]
-            lines.append(f"{counted_files(images, videos)}: {self._total()}")
-        if lines and not anything and self._best() is not None:
-            lines[-1] += f": {lower()}"
-        return [printable(line) for line in lines]
-
-    def _best(self) -> Prediction | None:
-        known = [one.best for one in self._files if one.best is not None]
-        return max(known, key=lambda one: one.probability, default=None)
-
-    def _counts(self) -> Counter[str]:
-        return sum((one.counts for one in self._files), Counter[str]())
-
-    def _total(self) -> str:
-        raise NotImplementedError
-
-
-class FoundObjects(_Found):
-    """Counts objects, for the lines at the end of a demo.
+class Found:
+    """Lines at the end of a demo: what was found in each file, and in all of them.
 
     Args:
         threshold: Least score of what counts as found.
+        objects: Whether objects are counted, and not the first class of each file.
     """
+
+    def __init__(self, threshold: float, *, objects: bool = True) -> None:
+        self._threshold, self._objects = threshold, objects
+        self._lines: list[str] = []
+        self._counts: list[Counter[str]] = []  # of each file
+        self._best: list[Prediction] = []  # where nothing was found
+        self._frames: list[int | None] = []
 
     @property
     def wants_best(self) -> bool:
@@ -104,63 +58,60 @@ class FoundObjects(_Found):
         It may need another forward pass: it is asked for up to `BEST_ASKED` times, while nothing
         has been found.
         """
-        asked = sum(one.best is not None for one in self._files)
-        return asked < BEST_ASKED and not any(one.counts for one in self._files)
+        return len(self._best) < BEST_ASKED and not any(self._counts)
 
     def add(
         self,
         name: str,
         classes: Iterable[str],
         *,
-        best: float | None = None,
+        best: Prediction | None = None,
+        text: str = "",
         frames: int | None = None,
     ) -> None:
         """Count what was found in a file.
 
         Args:
             name: Name of the file.
-            classes: Class of each object that was found; of a video, of all its frames.
-            best: Best score where nothing was found, if it is known.
+            classes: Class of each object that was found, in a video in all of its frames; the
+                first class of an image.
+            best: The best score where nothing was found, if it is known, and its class.
+            text: What the line of the file says; "" for the classes with their numbers.
             frames: Frames of a video; None for images.
         """
         counts = Counter(classes)
-        first = None if best is None else Prediction("", best)
-        text = listed_counts(counts) if counts else nothing_at(self._threshold, first)
-        self._files.append(_File(name, counts, frames, first, text))
+        said = text or listed_counts(counts) if counts else nothing_at(self._threshold, best)
+        of_video = "" if frames is None else f"{counted(frames, 'frame')}: "
+        self._lines.append(f"{name}: {of_video}{said}")
+        self._counts.append(counts)
+        self._best += [best] if best is not None and not counts else []
+        self._frames.append(frames)
 
-    def _total(self) -> str:
-        counts = self._counts()
-        if not counts:
-            return nothing_at(self._threshold, self._best())
-        return f"{counted(counts.total(), 'object')}: {listed_counts(counts)}"
-
-
-class FoundClasses(_Found):
-    """Counts the first classes of images and videos, for the lines at the end of a demo.
-
-    Args:
-        threshold: Least probability of what counts as found.
-    """
-
-    def add(self, name: str, first: Prediction, *, frames: int | None = None) -> None:
-        """Count a file.
-
-        Args:
-            name: Name of the file.
-            first: Its most likely class.
-            frames: Frames of a video; None for images.
-        """
+    def add_first(self, name: str, first: Prediction, *, frames: int | None = None) -> None:
+        """Count the most likely class of a file; see `add`."""
         likely = first.probability >= self._threshold
-        text = scored([first]) if likely else nothing_at(self._threshold, first)
-        counts = Counter([first.name] if likely else [])
-        self._files.append(_File(name, counts, frames, first, text))
+        classes = [first.name] if likely else []
+        self.add(name, classes, best=first, text=scored([first]), frames=frames)
 
-    def _total(self) -> str:
-        counts = self._counts()
-        if not counts:
-            return nothing_at(self._threshold, self._best())
-        nothing = len(self._files) - counts.total()
-        return listed_counts(counts) + (f", nothing in {nothing:,}" if nothing else "")
+    def lines(self) -> list[str]:
+        """Return a line for each file, up to `FILES_NAMED`, and one for all of them.
+
+        Where nothing was found in any of them, there is that line alone.
+        """
+        files, counts = len(self._lines), sum(self._counts, Counter[str]())
+        lines = self._lines if files == 1 or (counts and files <= FILES_NAMED) else []
+        best = max(self._best, key=lambda one: one.probability, default=None)
+        if files > 1:
+            total = listed_counts(counts) if counts else nothing_at(self._threshold, best)
+            if counts and self._objects:
+                total = f"{counted(counts.total(), 'object')}: {total}"
+            elif counts and (nothing := files - counts.total()):
+                total += f", nothing in {nothing:,}"
+            videos = [frames for frames in self._frames if frames is not None]
+            lines = [*lines, f"{_counted_files(files - len(videos), videos)}: {total}"]
+        if lines and not counts and best is not None:
+            lines = [*lines[:-1], f"{lines[-1]}: {lower()}"]
+        return [printable(line) for line in lines]
 
 
 class FoundShares:
@@ -210,32 +161,18 @@ class FoundShares:
 def first_classes(
     probabilities: NDArray[np.float32], names: Sequence[str], number: int
 ) -> list[Prediction]:
-    """Name the classes with the largest probabilities.
-
-    Args:
-        probabilities: (K,).
-        names: Names of the K classes.
-        number: Number of classes, at most.
-
-    Returns:
-        The classes, in falling order of probability.
-    """
+    """Name the classes with the largest of K probabilities, in falling order."""
     order = (-probabilities).argsort(kind="stable")[:number].tolist()
     return [Prediction(names[k], float(probabilities[k])) for k in order]
 
 
 def scored(predictions: Sequence[Prediction]) -> str:
     """Write classes with their probabilities in a line: `jump 0.70, swim 0.20`."""
-    return ", ".join(f"{quoted(name)} {score_text(value)}" for name, value in predictions)
+    return ", ".join(f"{_quoted(name)} {score_text(value)}" for name, value in predictions)
 
 
 def nothing_at(threshold: float, best: Prediction | None) -> str:
-    """Say that no score is high enough, and which comes closest.
-
-    Args:
-        threshold: Least score of what counts as found.
-        best: The best score, and its class if that is known.
-    """
+    """Say that no score is high enough, and which comes closest, with its class if it is known."""
     text = f"nothing at {threshold:g}"
     if best is None:
         return text
@@ -248,13 +185,8 @@ def lower(option: str = "--score-threshold") -> str:
     return f"lower {option}, with --overwrite"
 
 
-def counted_files(images: int, videos: Sequence[int]) -> str:
-    """Count files: `2 images and 1 video (300 frames)`.
-
-    Args:
-        images: Number of images.
-        videos: Number of frames of each video.
-    """
+def _counted_files(images: int, videos: Sequence[int]) -> str:
+    """Count files: `2 images and 1 video (300 frames)`."""
     parts = [counted(images, "image")] if images else []
     if videos:
         parts.append(f"{counted(len(videos), 'video')} ({counted(sum(videos), 'frame')})")
@@ -264,13 +196,13 @@ def counted_files(images: int, videos: Sequence[int]) -> str:
 def listed_counts(counts: Counter[str]) -> str:
     """List classes with their numbers, the most frequent first: `3 dog, 1 cat`."""
     ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
-    named = [f"{count:,} {quoted(name)}" for name, count in ordered[:_CLASSES_NAMED]]
+    named = [f"{count:,} {_quoted(name)}" for name, count in ordered[:_CLASSES_NAMED]]
     if more := ordered[_CLASSES_NAMED:]:
         named.append(f"{sum(count for _, count in more):,} of {len(more)} more classes")
     return ", ".join(named)
 
 
-def quoted(name: str) -> str:
+def _quoted(name: str) -> str:
     """Quote the name of a class that begins like a number, as those of digits do."""
     return f'"{name}"' if name[:1].isdecimal() else name
 
@@ -278,10 +210,6 @@ def quoted(name: str) -> str:
 def counted(count: int, noun: str) -> str:
     """Write a number of things: `1 image`, `1,200 frames`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def _frames(frames: int | None) -> str:
-    return "" if frames is None else f"{counted(frames, 'frame')}: "
 
 
 def draw_video(job: Job, draw: Callable[[Pixels, int], Pixels]) -> tuple[int, str | None]:
@@ -382,8 +310,7 @@ def run_demo(
     log_to_terminal()
     problems = list(plan.problems)
     try:
-        if plan.jobs:
-            problems += work(plan)
+        problems += work(plan) if plan.jobs else []
     except KeyboardInterrupt:
         sys.exit(EXIT_KEYBOARD)
     except UnwritableError as error:
@@ -396,7 +323,4 @@ def run_demo(
 
 def log_to_terminal() -> None:
     """Let warnings of the log reach the terminal, and what is meant for it, and nothing else."""
-    handler = logging.StreamHandler()
-    handler.addFilter(ForTerminal())
-    handler.setFormatter(TerminalFormatter())
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.basicConfig(level=logging.INFO, handlers=[TerminalHandler()])

@@ -12,7 +12,7 @@ from PIL import Image
 from eva_data.files import make_folder, replacing
 from eva_data.images import read_rgb, save_image
 from eva_data.inputs import Job
-from eva_report.demos import BEST_ASKED, FoundObjects, do_jobs, draw_video
+from eva_report.demos import BEST_ASKED, Found, Prediction, do_jobs, draw_video
 from eva_report.drawing import DrawnObject, Pixels, draw_objects
 from eva_runs.commands import say
 
@@ -27,53 +27,35 @@ class PredictionsFile:
 
     Args:
         stream: The open file.
-        categories: Id -> name, in the model's order.
+        ids: Id of each category.
     """
 
-    def __init__(self, stream: TextIO, categories: Mapping[int, str]) -> None:
-        self._stream = stream
-        self._categories = categories
-        self._ids = list(categories)
-        self._images: list[dict[str, Any]] = []
+    def __init__(self, stream: TextIO, ids: Sequence[int]) -> None:
+        self._stream, self._ids = stream, ids
         self._count = 0
-        stream.write('{"annotations": [')
+        self.images: list[dict[str, Any]] = []
 
     def add(
-        self,
-        detections: Iterable[Mapping[str, Any]],
-        *,
-        file_name: str,
-        height: int,
-        width: int,
-        **more: Any,
+        self, detections: Iterable[Mapping[str, Any]], *, size: tuple[int, int], **entry: Any
     ) -> None:
         """Write the predictions of one image.
 
         Args:
             detections: Each with `category_id`, the index of its class, `bbox` (x, y, width,
                 height), `score`, and `segmentation` as a compressed code where there is a mask.
-            file_name: Name of the image.
-            height: Height of the image in px.
-            width: Width of the image in px.
-            **more: Further fields of the image's entry, such as the number of a frame.
+            size: Height and width of the image in px.
+            **entry: Further fields of the image's entry, such as `file_name`.
         """
-        image_id = len(self._images) + 1
-        entry = {"id": image_id, "file_name": file_name, "width": width, "height": height}
-        self._images.append(entry | more)
+        image_id = len(self.images) + 1
+        self.images.append({"id": image_id, **entry, "width": size[1], "height": size[0]})
         for found in detections:
             mask, box = found.get("segmentation"), found["bbox"]
             area = float(mask_api.area(mask)) if mask else box[2] * box[3]
-            category = self._ids[found["category_id"]]
             self._stream.write(",\n" if self._count else "\n")
             self._count += 1
-            one = {"id": self._count, "image_id": image_id, **found, "category_id": category}
+            one = {"id": self._count, "image_id": image_id, **found}
+            one["category_id"] = self._ids[found["category_id"]]
             json.dump({**one, "area": area, "iscrowd": 0}, self._stream)
-
-    def finish(self) -> None:
-        """Write what follows the predictions."""
-        categories = [{"id": key, "name": name} for key, name in self._categories.items()]
-        self._stream.write('\n],\n"images": ' + json.dumps(self._images))
-        self._stream.write(',\n"categories": ' + json.dumps(categories) + "}\n")
 
 
 @contextlib.contextmanager
@@ -91,13 +73,16 @@ def writing_predictions(file: Path, categories: Mapping[int, str]) -> Iterator[P
         UnwritableError: If the disk is full or the folder read-only, for example.
     """
     with replacing(file) as part, part.open("w", encoding="utf-8") as stream:
-        predictions = PredictionsFile(stream, categories)
+        stream.write('{"annotations": [')
+        predictions = PredictionsFile(stream, list(categories))
         yield predictions
-        predictions.finish()
+        entries = [{"id": key, "name": name} for key, name in categories.items()]
+        stream.write('\n],\n"images": ' + json.dumps(predictions.images))
+        stream.write(',\n"categories": ' + json.dumps(entries) + "}\n")
 
 
 class Detections(NamedTuple):
-    """What a detector found in a picture.
+    """What a detector found in an image.
 
     Attributes:
         objects: Objects in COCO's format for results, with the index of the class as
@@ -120,7 +105,7 @@ def detect_files(
     """Detect in files, draw, write `predictions.json`, and say what was found.
 
     Args:
-        detect: Detector of a picture (H, W, 3) in RGB; its ValueError is about the picture.
+        detect: Detector of an image (H, W, 3) in RGB; its ValueError is about the image.
         jobs: Jobs of a plan.
         output: Folder for `predictions.json`.
         categories: Id -> name of each class, in the model's order.
@@ -130,52 +115,47 @@ def detect_files(
         A complaint for each file that could not be read, or not to its end.
     """
     names = list(categories.values())
-    found = FoundObjects(threshold)
+    found = Found(threshold)
 
     def do(job: Job) -> str | None:
-        work = _video if job.is_video or job.is_camera else _picture
         try:
-            return work(job)
+            return _video(job) if job.is_video or job.is_camera else _image(job)
         except ValueError as error:
             text = str(error)
             return text if str(job.source) in text else f"{job.source}: {text}"
 
-    def _picture(job: Job) -> str | None:
+    def _image(job: Job) -> None:
         rgb = read_rgb(job.source, upright=True)
         objects, best = detect(rgb)
+        predictions.add(objects, size=rgb.shape[:2], file_name=job.name)
         drawn = draw_objects(rgb, [as_drawn(one, names) for one in objects])
-        _add(rgb, objects, job.name)
         save_image(Image.fromarray(drawn), job.targets[0])
         score = best() if not objects and found.wants_best else None
-        found.add(job.name, [names[one["category_id"]] for one in objects], best=score)
-        return None
+        classes = [names[one["category_id"]] for one in objects]
+        found.add(job.name, classes, best=None if score is None else Prediction("", score))
 
     def _video(job: Job) -> str | None:
         classes: list[str] = []
-        scores: list[float | None] = []
+        scores: list[float] = []
 
         def draw(rgb: Pixels, index: int) -> Pixels:
             objects, best = detect(rgb)
-            _add(rgb, objects, job.name, frame=index)
+            predictions.add(objects, size=rgb.shape[:2], file_name=job.name, frame=index)
             classes.extend(names[one["category_id"]] for one in objects)
             if not classes and index < BEST_ASKED and found.wants_best:
-                scores.append(best())
+                scores.extend(score for score in [best()] if score is not None)
             return draw_objects(rgb, [as_drawn(one, names) for one in objects])
 
         frames, problem = draw_video(job, draw)
-        best = max((score for score in scores if score is not None), default=None)
+        best = Prediction("", max(scores)) if scores and not classes else None
         if frames:
-            found.add(job.name, classes, best=None if classes else best, frames=frames)
+            found.add(job.name, classes, best=best, frames=frames)
         return problem
-
-    def _add(rgb: Pixels, objects: list[dict[str, Any]], name: str, **more: Any) -> None:
-        height, width = rgb.shape[:2]
-        predictions.add(objects, file_name=name, height=height, width=width, **more)
 
     make_folder(output)
     with writing_predictions(output / PREDICTIONS, categories) as predictions:
         problems = do_jobs(jobs, do, title="detecting")
-    for line in [*found.lines(), f"output   {output} (pictures, videos and {PREDICTIONS})"]:
+    for line in [*found.lines(), f"output   {output} (images, videos and {PREDICTIONS})"]:
         say(line)
     return problems
 

@@ -40,21 +40,13 @@ _MOST_LETTERS = 1000  # no image has room for more
 
 
 class DrawnObject(NamedTuple):
-    """An object to draw.
+    """An object to draw."""
 
-    Attributes:
-        box: x0, y0, x1, y1 in pixels of the image.
-        name: Name of its class.
-        label: Number of its class, which chooses the color.
-        score: Score, 0 to 1; None for ground truth.
-        mask: COCO run-length code; None without one.
-    """
-
-    box: Sequence[float]
-    name: str
-    label: int
-    score: float | None = None
-    mask: dict[str, Any] | None = None
+    box: Sequence[float]  # x0, y0, x1, y1 in pixels of the image
+    name: str  # of its class
+    label: int  # number of its class, which chooses the color
+    score: float | None = None  # 0 to 1; None for ground truth
+    mask: dict[str, Any] | None = None  # COCO run-length code
 
 
 def class_color(index: int) -> Color:
@@ -97,23 +89,13 @@ def font_file() -> str | None:
 
 
 def font(size: int) -> Font:
-    """Load the font of all annotations.
-
-    Args:
-        size: Pixels of a letter.
-    """
+    """Load the font of all annotations, with letters of this many pixels."""
     file = font_file()
     return ImageFont.truetype(file, size) if file else ImageFont.load_default(size)
 
 
 def shortened(text: str, letters: Font, width: float) -> str:
-    """Make one line of a text, whose end is cut where it is too wide.
-
-    Args:
-        text: The text.
-        letters: Its font.
-        width: Pixels that it may have.
-    """
+    """Make one line of a text, whose end is cut where it has more pixels than `width`."""
     text = printable(" ".join(text[:_MOST_LETTERS].split()))
     if letters.getlength(text) <= width:
         return text
@@ -124,8 +106,7 @@ def shortened(text: str, letters: Font, width: float) -> str:
 
 def clock(seconds: float) -> str:
     """Write a time as minutes and tenths of seconds, with hours where there are any."""
-    tenths = round(max(seconds, 0.0) * 10)
-    minutes, tenths = divmod(tenths, 600)
+    minutes, tenths = divmod(round(max(seconds, 0.0) * 10), 600)
     hours, minutes = divmod(minutes, 60)
     rest = f"{tenths // 10:02}.{tenths % 10}"
     return f"{hours}:{minutes:02}:{rest}" if hours else f"{minutes}:{rest}"
@@ -170,20 +151,18 @@ def _annotated(canvas: Pixels, objects: Sequence[DrawnObject], size: tuple[int, 
     import supervision as sv  # takes seconds
 
     height, width = canvas.shape[:2]
-    factor = np.array([width / size[1], height / size[0]] * 2)
-    boxes = np.array([one.box for one in objects], float)
-    labels = np.array([one.label for one in objects])
-    present, numbers = np.unique(labels, return_inverse=True)
-    palette = sv.ColorPalette([sv.Color(*class_color(label)) for label in present])
     limits = np.array([width, height] * 2)
-    placed = (boxes * factor).clip(0, limits)
+    boxes = np.array([one.box for one in objects], float)
+    placed = (boxes * limits / np.array([size[1], size[0]] * 2)).clip(0, limits)
+    present, numbers = np.unique([one.label for one in objects], return_inverse=True)
+    colors = [class_color(label) for label in present]
+    palette = sv.ColorPalette([sv.Color(*color) for color in colors])
     found = sv.Detections(xyxy=placed, class_id=numbers)
-    masked = np.array([one.mask is not None for one in objects])
     letter = _letter_size(canvas, placed)
     line = max(1, round(letter / 8))
     scene = np.ascontiguousarray(canvas[..., ::-1])  # supervision's arrays are BGR
-    if masked.any():
-        codes = [one.mask for one in objects if one.mask is not None]
+    if codes := [one.mask for one in objects if one.mask is not None]:
+        masked = np.array([one.mask is not None for one in objects])
         masks = _placed_masks(codes, size).resize((height, width))
         some = sv.Detections(xyxy=placed[masked], mask=masks, class_id=numbers[masked])
         scene = sv.MaskAnnotator(palette, _MASK_OPACITY).annotate(scene, some)
@@ -191,7 +170,7 @@ def _annotated(canvas: Pixels, objects: Sequence[DrawnObject], size: tuple[int, 
     scene = sv.BoxAnnotator(palette, line).annotate(scene, found)
     names = sv.RichLabelAnnotator(
         palette,
-        text_color=sv.ColorPalette([sv.Color(*text_color(class_color(one))) for one in present]),
+        text_color=sv.ColorPalette([sv.Color(*text_color(color)) for color in colors]),
         font_path=font_file(),
         font_size=letter,
         text_padding=max(1, letter // 5),

@@ -8,7 +8,7 @@ from itertools import zip_longest
 
 from PIL import Image
 
-from eva_report.content import Example, Gallery, Picture
+from eva_report.content import Gallery, Picture
 
 MOST_EXAMPLES = 200  # of a gallery
 _SMALL = 200  # pixels of a side; below, an image is shown with its pixels as squares
@@ -39,17 +39,11 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Figure:
-    """An example with its images.
-
-    Attributes:
-        caption: Its caption.
-        images: Its images.
-        smaller: Whether they are smaller or coarser than they could be.
-    """
+    """An example with its images."""
 
     caption: str
     images: Sequence[Encoded]
-    smaller: bool
+    smaller: bool  # or coarser than they could be
 
     @property
     def size(self) -> int:
@@ -72,11 +66,14 @@ def fitted(galleries: Sequence[Gallery], room: int) -> list[list[Figure]]:
     asked = [one.examples[:MOST_EXAMPLES] for one in galleries]
     estimate = 0.0
     for level, (side, _) in enumerate(_LEVELS):
-        last = level == len(_LEVELS) - 1
-        if not last and estimate * (side / _LEVELS[level - 1][0]) ** 2 > room:
-            estimate *= (side / _LEVELS[level - 1][0]) ** 2
+        estimate *= (side / _LEVELS[level - 1][0]) ** 2
+        if estimate > room and side != _LEVELS[-1][0]:
             continue
-        encoded = [[_figure(example, level) for example in examples] for examples in asked]
+        encoded = [
+            [Figure(one.caption, [_encoded(image, level) for image in one.pictures], level > 0)
+             for one in examples]
+            for examples in asked
+        ]  # fmt: skip
         estimate = sum(one.size for figures in encoded for one in figures)
         if estimate <= room:
             return encoded
@@ -89,11 +86,6 @@ def fitted(galleries: Sequence[Gallery], room: int) -> list[list[Figure]]:
                     return shown
                 shown[place].append(figure)
     return shown
-
-
-def _figure(example: Example, level: int) -> Figure:
-    images = [_encoded(one, level) for one in example.pictures]
-    return Figure(example.caption, images, smaller=level > 0)
 
 
 def _encoded(picture: Picture, level: int) -> Encoded:

@@ -35,14 +35,6 @@ class Boxes(NamedTuple):
     scores: NDArray[np.float64]
     crowd: NDArray[np.bool_]
 
-    def chosen(self, which: NDArray[np.bool_]) -> "Boxes":
-        """Return some of them.
-
-        Args:
-            which: (n,) whether each is kept.
-        """
-        return Boxes(self.boxes[which], self.labels[which], self.scores[which], self.crowd[which])
-
 
 def boxes_of(rows: Sequence[Sequence[float]] | NDArray[np.float64]) -> Boxes:
     """Collect boxes, the highest score first; of equal ones the first.
@@ -56,10 +48,7 @@ def boxes_of(rows: Sequence[Sequence[float]] | NDArray[np.float64]) -> Boxes:
     return Boxes(values[:, :4], labels, values[:, 5], crowd)
 
 
-NO_BOXES = boxes_of(())
-
-
-def match(truth: Boxes, predictions: Boxes, *, iou: float = IOU) -> NDArray[np.int64]:
+def match(truth: Boxes, predictions: Boxes) -> NDArray[np.int64]:
     """Match the predictions of an image to its labels.
 
     Whoever takes predictions above a score alone gets the same matches for them.
@@ -67,7 +56,6 @@ def match(truth: Boxes, predictions: Boxes, *, iou: float = IOU) -> NDArray[np.i
     Args:
         truth: Labels.
         predictions: Predictions, the highest score first.
-        iou: Least IoU of a match.
 
     Returns:
         (n,) index of the label of each prediction, `NOTHING` or `IGNORED`.
@@ -78,7 +66,7 @@ def match(truth: Boxes, predictions: Boxes, *, iou: float = IOU) -> NDArray[np.i
     crowd = truth.crowd.astype(np.uint8)
     # of a crowd: the part of the prediction that lies in it
     overlaps = np.asarray(mask_api.iou(predictions.boxes, truth.boxes, crowd.tolist()))
-    enough = overlaps >= min(iou, 1 - 1e-10)
+    enough = overlaps >= IOU
     free = ~truth.crowd
     for index in np.flatnonzero(enough.any(axis=1)):
         places = np.flatnonzero(enough[index] & free)
@@ -89,6 +77,19 @@ def match(truth: Boxes, predictions: Boxes, *, iou: float = IOU) -> NDArray[np.i
         elif (enough[index] & truth.crowd).any():
             matched[index] = IGNORED
     return matched
+
+
+class Judgement(NamedTuple):
+    """What an image of a federated dataset (LVIS) says about its classes.
+
+    Attributes:
+        known: Classes that are labelled, or are known to be absent; others do not count.
+        not_exhaustive: Classes of which some objects are not labelled: a prediction without a label
+            is not wrong.
+    """
+
+    known: frozenset[int]
+    not_exhaustive: frozenset[int]
 
 
 @dataclass(frozen=True)
@@ -114,27 +115,10 @@ class ImageMatches:
         return right
 
     def counts(self, threshold: float) -> tuple[int, int, int]:
-        """Count right predictions, objects and predictions, those that are ignored aside.
-
-        Args:
-            threshold: Least score of a prediction.
-        """
+        """Count right predictions, objects and predictions from a score, ignored ones aside."""
         counted = (self.predictions.scores >= threshold) & (self.matched != IGNORED)
         objects = int((~self.truth.crowd).sum())
         return int((self.right & counted).sum()), objects, int(counted.sum())
-
-
-class Judgement(NamedTuple):
-    """What an image of a federated data set (LVIS) says about its classes.
-
-    Attributes:
-        known: Classes that are labelled, or are known to be absent; others do not count.
-        not_exhaustive: Classes of which some objects are not labelled: a prediction without a label
-            is not wrong.
-    """
-
-    known: frozenset[int]
-    not_exhaustive: frozenset[int]
 
 
 def match_image(
@@ -147,13 +131,13 @@ def match_image(
         predictions: Predictions, the highest score first.
         judgement: What the image says about classes; None for all of them.
     """
-    if judgement is not None:
-        known = np.isin(predictions.labels, [*judgement.known])
-        predictions = predictions.chosen(known)
+    if judgement is None:
+        return ImageMatches(truth, predictions, match(truth, predictions))
+    known = np.isin(predictions.labels, [*judgement.known])
+    predictions = Boxes(*(values[known] for values in predictions))
     matched = match(truth, predictions)
-    if judgement is not None:
-        partly = np.isin(predictions.labels, [*judgement.not_exhaustive])
-        matched[(matched == NOTHING) & partly] = IGNORED
+    partly = np.isin(predictions.labels, [*judgement.not_exhaustive])
+    matched[(matched == NOTHING) & partly] = IGNORED
     return ImageMatches(truth, predictions, matched)
 
 
@@ -166,20 +150,21 @@ def judgements(
         truth: Labels in COCO's or LVIS's format.
         numbers: Category id -> number of the class.
     """
-    present: dict[Hashable, set[int]] = defaultdict(set)
+    present: dict[Hashable, set[Hashable]] = defaultdict(set)
     for one in truth.get("annotations") or ():
-        if one["category_id"] in numbers:
-            present[one["image_id"]].add(numbers[one["category_id"]])
-    found = {}
-    for image in truth["images"]:
-        if "neg_category_ids" in image:
-            absent = {numbers[key] for key in image["neg_category_ids"] if key in numbers}
-            partly = image.get("not_exhaustive_category_ids") or ()
-            found[image["id"]] = Judgement(
-                frozenset(present[image["id"]] | absent),
-                frozenset(numbers[key] for key in partly if key in numbers),
-            )
-    return found
+        present[one["image_id"]].add(one["category_id"])
+
+    def numbered(keys: Iterable[Hashable]) -> frozenset[int]:
+        return frozenset(numbers[key] for key in keys if key in numbers)
+
+    return {
+        image["id"]: Judgement(
+            numbered({*present[image["id"]], *image["neg_category_ids"]}),
+            numbered(image.get("not_exhaustive_category_ids") or ()),
+        )
+        for image in truth["images"]
+        if "neg_category_ids" in image
+    }
 
 
 def confusion(

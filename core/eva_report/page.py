@@ -11,7 +11,6 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -44,7 +43,7 @@ NAME, BESIDE = "report.html", "evaluation.html"
 LIMIT = 5_000_000  # bytes
 DASH = "\N{EN DASH}"
 _ROWS = (200, 60, 20, 5)  # of a table, until the text leaves room
-_TEXT_SHARE = 0.5  # of the limit, which the text may have where there are images
+_IMAGE_SHARE = 0.5  # of the limit, which images may have
 _TILES = 4  # scores at the top of the page
 _COLUMNS, _FACTS, _LINKS = 40, 80, 60
 _WIDE = 2.2  # width over height from which an image takes a row of its own
@@ -54,17 +53,11 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff\u202a-\u202e\u20
 
 @dataclass(frozen=True)
 class _Shown:
-    """A section of the page.
-
-    Attributes:
-        section: Its content.
-        anchor: Its id.
-        figures: Encoded examples of a gallery.
-    """
+    """A section of the page."""
 
     section: Section
-    anchor: str
-    figures: Sequence[Figure] = ()
+    anchor: str  # its id
+    figures: Sequence[Figure]  # encoded examples of a gallery
 
     @property
     def kind(self) -> str:
@@ -72,15 +65,12 @@ class _Shown:
 
 
 def write_report(folder: Path, report: Report, *, name: str = NAME) -> Path:
-    """Write `report.html` into a folder, completely or not at all.
+    """Write the page into a folder, completely or not at all, and return the file.
 
     Args:
         folder: Folder of the run or evaluation.
         report: What it says.
         name: Name of the file.
-
-    Returns:
-        The file.
 
     Raises:
         UnwritableError: If the disk is full or the folder read-only, for example.
@@ -163,29 +153,18 @@ def rendered(report: Report, folder: Path, *, limit: int = LIMIT) -> str:
     """
     count = len(report.sections)
     for kept in (count, count // 2, count // 4, count // 8, 0):
-        left_out = f"{count - kept} sections are left out: they are too long."
-        summary = report.summary if kept == count else f"{report.summary}\n{left_out}"
-        shorter = replace(report, sections=report.sections[:kept], summary=summary)
-        page = _within(shorter, folder, limit)
-        if page is not None:
-            return page
+        sections = [one for one in report.sections[:kept] if _has_content(one)]
+        left_out = f"\n{count - kept} sections are left out: they are too long."
+        shorter = replace(report, summary=report.summary + left_out * (kept < count))
+        galleries = [one for one in sections if isinstance(one, Gallery)]
+        for rows in _ROWS:
+            empty = _page(shorter, folder, sections, [[] for _ in galleries], rows, limit)
+            room = limit - len(empty.encode())
+            if room >= limit * (_IMAGE_SHARE if galleries else 0):
+                break
+        if room >= 0:
+            return _page(shorter, folder, sections, fitted(galleries, room), rows, limit)
     raise ValueError(f"the texts of a report take more than {limit:,} bytes")
-
-
-def _within(report: Report, folder: Path, limit: int) -> str | None:
-    """Render with fewer rows, and what room is left for images; None without room."""
-    sections = [one for one in report.sections if _has_content(one)]
-    galleries = [one for one in sections if isinstance(one, Gallery)]
-    share = _TEXT_SHARE if galleries else 1.0
-    for rows in _ROWS:
-        empty = _page(report, folder, sections, [[] for _ in galleries], rows, limit)
-        room = limit - len(empty.encode())
-        if room >= limit * (1 - share):
-            break
-    if room < 0:
-        return None
-    figures = fitted(galleries, room)
-    return _page(report, folder, sections, figures, rows, limit)
 
 
 def _has_content(one: Section) -> bool:
@@ -210,23 +189,10 @@ def _page(
 ) -> str:
     left = iter(figures)
     shown = [
-        _Shown(one, f"s{number}", next(left) if isinstance(one, Gallery) else ())
-        for number, one in enumerate(sections)
+        _Shown(one, f"s{place}", next(left) if isinstance(one, Gallery) else ())
+        for place, one in enumerate(sections)
     ]
     scores = next((one for one in sections if isinstance(one, ScoreTable)), None)
-    environment = _environment()
-    environment.filters["gallery_note"] = lambda one, figures: _note(one, figures, limit)
-    return environment.get_template("page.html.j2").render(
-        report=report,
-        shown=shown,
-        glance=_glance(scores) if scores else [],
-        facts=[(name, value) for name, value in report.facts[:_FACTS] if value],
-        links=[*_links(report.links, folder)],
-        most_rows=rows,
-    )
-
-
-def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("eva_report", "."),
         autoescape=True,
@@ -240,9 +206,16 @@ def _environment() -> jinja2.Environment:
         "plot_view": plot_view,
         "confusion_view": confusion_view,
         "are_tiles": _are_tiles,
-        "grouped": _grouped,
+        "gallery_note": lambda one, figures: _note(one, figures, limit),
     }
-    return environment
+    return environment.get_template("page.html.j2").render(
+        report=report,
+        shown=shown,
+        glance=_glance(scores) if scores else [],
+        facts=[(name, value) for name, value in report.facts[:_FACTS] if value],
+        links=[*_links(report.links, folder)],
+        most_rows=rows,
+    )
 
 
 def _clean(value: Any) -> Any:
@@ -280,9 +253,8 @@ def _numeric_columns(table: Table, most: int) -> list[bool]:
     """Return for each column whether it has numbers and nothing else."""
     columns = []
     for place in range(min(len(table.heads), _COLUMNS)):
-        values = [row[place] for row in table.rows[:most] if place < len(row)]
-        known = any(value is not None for value in values)
-        columns.append(known and not any(isinstance(value, str) for value in values))
+        values = {type(row[place]) for row in table.rows[:most] if place < len(row)} - {type(None)}
+        columns.append(bool(values) and str not in values)
     return columns
 
 
@@ -297,12 +269,6 @@ def _glance(scores: ScoreTable) -> list[dict[str, str]]:
                 shown = number(value, scores.digits)
                 tiles.append({"value": shown, "name": name, "meaning": row.meaning})
     return tiles[:_TILES]
-
-
-def _grouped(shown: Sequence[_Shown]) -> Iterator[tuple[bool, list[_Shown]]]:
-    """Group plots that follow each other, which stand side by side."""
-    for plots, group in groupby(shown, lambda one: isinstance(one.section, Curves)):
-        yield plots, list(group)
 
 
 def _are_tiles(figures: Sequence[Figure]) -> bool:

@@ -99,11 +99,7 @@ def frame_strip(frames: Sequence[NDArray[Any]] | NDArray[Any]) -> Image.Image:
 
 
 def strip_of(video: VideoSource, *, frames: int = FRAMES) -> Image.Image:
-    """Show frames that are spread over a video, from the first to the last.
-
-    Args:
-        video: The video.
-        frames: Number of frames, at most.
+    """Show at most so many frames, which are spread over a video from the first to the last.
 
     Raises:
         UnreadableVideoError: If one of them cannot be decoded.
@@ -128,14 +124,7 @@ class SheetSection(NamedTuple):
 
 
 def draw_contact_sheet(sections: Sequence[SheetSection]) -> Image.Image:
-    """Draw sections below each other.
-
-    Args:
-        sections: At least one; a section without tiles is its title.
-
-    Returns:
-        The sheet, in RGB.
-    """
+    """Draw sections, at least one, below each other; a section without tiles is its title."""
     return Image.fromarray(np.vstack([row for one in sections for row in _rows(one)]))
 
 

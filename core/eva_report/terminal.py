@@ -30,36 +30,33 @@ _PACKAGES = frozenset(  # of this toolkit; folders of users may begin like them
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 
-class ForTerminal(logging.Filter):
-    """Lets warnings pass, and what was logged with `extra=SHOWN`, without tracebacks."""
+class TerminalHandler(logging.Handler):
+    """Writes what a user wants to see to standard error, above a progress bar.
+
+    These are the messages alone, without tracebacks, warnings behind "warning:". A terminal that
+    was closed, or takes no more, does not end a run.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self._warned: set[str] = set()
+        self._warned = {""}
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Decide on a record."""
-        if record.exc_info:
-            return False
-        if record.name == WARNINGS:
-            line = line_of_warning(record.getMessage())
-            if not line or line in self._warned:
-                return False
-            self._warned.add(line)
-            return True
-        return record.levelno >= logging.WARNING or bool(getattr(record, "shown", False))
-
-
-class TerminalFormatter(logging.Formatter):
-    """Formats a record for a terminal: the message, behind "warning:" if it is one."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Format a record in one line or more."""
-        level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        text = record.getMessage()
-        if record.name == WARNINGS:
-            text = line_of_warning(text) or text
-        return level + without_colors(text)
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, if it is for the terminal."""
+        warning = record.levelno >= logging.WARNING
+        if record.exc_info or not (warning or getattr(record, "shown", False)):
+            return
+        try:
+            text = record.getMessage()
+            if record.name == WARNINGS:
+                text = line_of_warning(text)
+                if text in self._warned:
+                    return
+                self._warned.add(text)
+            level = f"{record.levelname.lower()}: " if warning else ""
+            ProgressBar.write(level + without_colors(text))
+        except Exception:
+            self.handleError(record)
 
 
 def line_of_warning(text: str) -> str:
@@ -81,32 +78,11 @@ def line_of_warning(text: str) -> str:
     parts = Path(file).parts
     if {"site-packages", "dist-packages"} & {*parts} or file.startswith((_PYTHON, "<")):
         return ""
-    if _PACKAGES & {*parts[:-1]}:
-        return ""
-    return f"{kind}: {message} ({Path(file).name}, line {line})"
-
-
-class TerminalHandler(logging.Handler):
-    """Writes what a user wants to see to standard error, above a progress bar.
-
-    A terminal that was closed, or takes no more, does not end a run.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.addFilter(ForTerminal())
-        self.setFormatter(TerminalFormatter())
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write a record."""
-        try:
-            ProgressBar.write(self.format(record))
-        except Exception:
-            self.handleError(record)
+    return "" if _PACKAGES & {*parts[:-1]} else f"{kind}: {message} ({parts[-1]}, line {line})"
 
 
 class FileFormatter(logging.Formatter):
-    """Formats a record for a file: time, level, name; no colours, which are noise in a file."""
+    """Formats a record for a file: time, level, name; no colors, which are noise in a file."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname).1s %(name)s: %(message)s", "%m-%d %H:%M:%S")
@@ -117,7 +93,7 @@ class FileFormatter(logging.Formatter):
 
 
 def without_colors(text: str) -> str:
-    """Remove the control sequences by which terminals change colours and styles."""
+    """Remove the control sequences by which terminals change colors and styles."""
     return _ANSI.sub("", text)
 
 
@@ -129,7 +105,7 @@ def opening_lines(
     Args:
         task: What it does: "train demo/mask2former_eva_debug: 250 iterations of 6 images on cpu".
         weights: Weights that it begins from or scores; "random" for none.
-        data: A line for each data set, with counts: "train: 2,000 images, 10,431 objects, 10
+        data: A line for each dataset, with counts: "train: 2,000 images, 10,431 objects, 10
             classes (output/datasets/...)".
         output: Folder of the run.
         more: Further lines, such as that it continues after a step.
@@ -163,8 +139,6 @@ def closing_lines(
     Returns:
         Lines for the terminal.
     """
-    lines = scores.splitlines()
-    if duration is not None:
-        lines.append(f"took     {duration_text(duration)}")
-    named = (("weights", weights), ("report", report), ("next", next_command))
-    return lines + [f"{name:<8} {value}" for name, value in named if value]
+    took = None if duration is None else duration_text(duration)
+    named = {"took": took, "weights": weights, "report": report, "next": next_command}
+    return scores.splitlines() + [f"{name:<8} {value}" for name, value in named.items() if value]

@@ -17,7 +17,7 @@ from eva_detection import command_line
 from eva_detection.inference.predictor import Category, as_coco, detect_jobs
 from eva_report.detection_demo import writing_predictions
 
-SIZE = {"height": 40, "width": 60}
+SIZE = {"size": (40, 60)}
 CATEGORIES = (Category(3, "cat"), Category(7, "dog"))
 pytestmark = [
     pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning"),
@@ -121,14 +121,14 @@ def test_it_says_what_it_found(tmp_path, write_video, capsys):
         "a.png: 1 cat, 1 dog",
         "film.mp4: 3 frames: 3 cat, 3 dog",
         "1 image and 1 video (3 frames): 8 objects: 4 cat, 4 dog",
-        f"output   {tmp_path / 'out'} (pictures, videos and predictions.json)",
+        f"output   {tmp_path / 'out'} (images, videos and predictions.json)",
     ]
     nothing = Finds(anything=False)
     detect_jobs(nothing, jobs, tmp_path / "out")
     assert capsys.readouterr().out == (
         "1 image and 1 video (3 frames): nothing at 0.5; the best score is 0.40: "
         "lower --score-threshold, with --overwrite\n"
-        f"output   {tmp_path / 'out'} (pictures, videos and predictions.json)\n"
+        f"output   {tmp_path / 'out'} (images, videos and predictions.json)\n"
     )
     assert nothing.asked == 4
 

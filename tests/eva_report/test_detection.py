@@ -54,7 +54,12 @@ def scene(tmp_path):
         "bbox": {"AP": 51.0, "APs": 51.0, "APl": math.nan, "AP-cat": 30.5, "AP-dog": 71.5},
         "segm": {"AP": 40.0, "APs": 40.0, "APl": None, "AP-cat": 20.0, "AP-dog": None},
     }
-    return {"truth": truth, "predictions": predictions, "images": tmp_path, "scores": scores}
+    return {
+        "truth": truth,
+        "predictions": predictions,
+        "images": {key: tmp_path / name for key, name in names.items()},
+        "scores": scores,
+    }
 
 
 def _of(sections, kind):
@@ -195,7 +200,8 @@ def test_one_class_and_many(scene):
     assert table.rows == [["cat", 30.5, 3, 1, 2, 0]]
     many = [{"id": f"c{number}", "name": f"class {number}"} for number in range(1202)]
     scene["truth"]["categories"] += many
-    sections = detection_sections(**scene, per_class={"bbox": {"cat": 7.0, "class 3": 5.0}})
+    scene["scores"] = {"bbox": {"AP-cat": 7.0, "AP-class 3": 5.0}}
+    sections = detection_sections(**scene)
     assert _of(sections, Confusion)[0].counts.shape == (1204, 1204)
     assert _of(sections, Table)[0].rows[0] == ["cat", 7.0, 3, 1, 2, 0]
     assert len(_of(sections, Table)[0].rows) == 1203

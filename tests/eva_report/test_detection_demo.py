@@ -38,7 +38,7 @@ def test_pictures_and_videos_are_drawn_written_and_summed_up(tmp_path, write_vid
         "b.png: nothing at 0.5",
         "d.mp4: 4 frames: 1 dog",  # the last frame is bright
         "2 images and 1 video (4 frames): 2 objects: 2 dog",
-        f"output   {output} (pictures, videos and predictions.json)",
+        f"output   {output} (images, videos and predictions.json)",
     ]
     written = json.loads((output / "predictions.json").read_text())
     assert [one["file_name"] for one in written["images"]] == ["a.png", "b.png", *["d.mp4"] * 4]

@@ -1,13 +1,23 @@
-"""What a demo says that it found."""
+"""What demos say that they found."""
 
-from eva_report.demos import BEST_ASKED, FILES_NAMED, FoundObjects
+import numpy as np
+
+from eva_report.demos import (
+    BEST_ASKED,
+    FILES_NAMED,
+    Found,
+    FoundShares,
+    Prediction,
+    first_classes,
+    scored,
+)
 
 
 def test_objects_of_each_file_and_in_total():
-    found = FoundObjects(0.5)
+    found = Found(0.5)
     found.add("a.jpg", ["dog", "cat", "dog", "dog"])
     assert found.lines() == ["a.jpg: 3 dog, 1 cat"]
-    found.add("b.jpg", [], best=0.494)
+    found.add("b.jpg", [], best=Prediction("", 0.494))
     found.add("film.mp4", ["cat"] * 1200, frames=300)
     assert found.lines() == [
         "a.jpg: 3 dog, 1 cat",
@@ -17,31 +27,31 @@ def test_objects_of_each_file_and_in_total():
     ]
 
 
-def test_names_that_are_numbers_are_quoted():
-    found = FoundObjects(0.5)
-    found.add("a.jpg", ["7", "7", "0"])
-    assert found.lines() == ['a.jpg: 2 "7", 1 "0"']
+def test_names_that_are_numbers_are_quoted_and_no_text_is_escaped():
+    found = Found(0.5)
+    found.add("\udcff.jpg", ["7", "7", "0"])
+    assert found.lines() == ['\\udcff.jpg: 2 "7", 1 "0"']
 
 
 def test_nothing_at_all_names_the_option_that_helps():
-    found = FoundObjects(0.5)
+    found = Found(0.5)
     assert found.lines() == []
-    found.add("a.jpg", [], best=0.3)
+    found.add("a.jpg", [], best=Prediction("", 0.3))
     assert found.lines() == [
         "a.jpg: nothing at 0.5; the best score is 0.30: lower --score-threshold, with --overwrite"
     ]
-    found.add("b.jpg", [], best=0.49)
+    found.add("b.jpg", [], best=Prediction("", 0.49))
     assert found.lines() == [
         "2 images: nothing at 0.5; the best score is 0.49: "
         "lower --score-threshold, with --overwrite"
     ]
-    unknown = FoundObjects(0.25)
+    unknown = Found(0.25)
     unknown.add("a.jpg", [])
     assert unknown.lines() == ["a.jpg: nothing at 0.25"]
 
 
 def test_many_files_and_classes_are_summed_up():
-    found = FoundObjects(0.5)
+    found = Found(0.5)
     for number in range(FILES_NAMED + 1):
         found.add(f"{number}.jpg", [f"class {number % 12:02}"])
     (line,) = found.lines()
@@ -50,17 +60,60 @@ def test_many_files_and_classes_are_summed_up():
 
 
 def test_the_best_score_is_asked_for_while_nothing_is_found_and_not_for_ever():
-    found = FoundObjects(0.5)
+    found = Found(0.5)
     for _ in range(BEST_ASKED):
         assert found.wants_best
-        found.add("a", [], best=0.1)
+        found.add("a", [], best=Prediction("", 0.1))
     assert not found.wants_best
-    found = FoundObjects(0.5)
+    found = Found(0.5)
     found.add("a", ["dog"])
     assert not found.wants_best
 
 
-def test_names_that_are_not_text_are_escaped():
-    found = FoundObjects(0.5)
-    found.add("\udcff.jpg", ["dog"])
-    assert found.lines() == ["\\udcff.jpg: 1 dog"]
+def test_the_first_classes_in_falling_order():
+    found = first_classes(np.array([0.25, 0.5, 0.25], np.float32), "abc", 2)
+    assert found == [Prediction("b", 0.5), Prediction("a", 0.25)]
+    assert len(first_classes(np.array([1.0], np.float32), "a", 5)) == 1
+    assert scored([Prediction("jump", 0.7), Prediction("7", 0.2)]) == 'jump 0.70, "7" 0.20'
+
+
+def test_the_class_of_each_file_and_of_all():
+    found = Found(0.5, objects=False)
+    assert found.lines() == []
+    found.add_first("a.jpg", Prediction("cat", 0.934))
+    assert found.lines() == ["a.jpg: cat 0.93"]
+    found.add_first("b.jpg", Prediction("dog", 0.494))
+    found.add_first("film.mp4", Prediction("cat", 0.8), frames=300)
+    assert found.lines() == [
+        "a.jpg: cat 0.93",
+        "b.jpg: nothing at 0.5; the best score is 0.49 (dog)",
+        "film.mp4: 300 frames: cat 0.80",
+        "2 images and 1 video (300 frames): 2 cat, nothing in 1",
+    ]
+
+
+def test_shares_of_each_file_and_in_total():
+    found = FoundShares(["grass ", "brick", "digit"])
+    assert found.lines() == []
+    found.add("a.jpg", np.array([[0, 0, 0, 1]]))
+    assert found.lines() == ["a.jpg: grass 75 %, brick 25 %"]
+    for frame in ([[1, 1]], [[1, 0]]):
+        found.add("film.mp4", np.array(frame))
+    assert found.lines() == [
+        "a.jpg: grass 75 %, brick 25 %",
+        "film.mp4: brick 75 %, grass 25 %",
+        "2 files: grass 50 %, brick 50 %",
+    ]
+
+
+def test_small_shares_many_classes_and_many_files_are_summed_up():
+    found = FoundShares([f"class {number}" for number in range(300)])
+    found.add("a", np.array([0] * 1000 + [1]))
+    found.add("b", np.arange(12))
+    first, second, _ = found.lines()
+    assert first == "a: class 0 100 %, 1 more class"
+    assert second.endswith("class 9 8 %, 2 more classes")
+    for number in range(FILES_NAMED):
+        found.add(f"{number}.jpg", np.array([2]))
+    (line,) = found.lines()
+    assert line.startswith("22 files: class 0 97 %")

@@ -10,7 +10,6 @@ from pycocotools.cocoeval import COCOeval
 
 from eva_report.matching import (
     IGNORED,
-    NO_BOXES,
     NOTHING,
     Judgement,
     boxes_of,
@@ -20,6 +19,7 @@ from eva_report.matching import (
     match_image,
 )
 
+NO_BOXES = boxes_of(())
 CAT, DOG = 0, 1
 LEFT, RIGHT, FAR = (0, 0, 10, 10), (20, 0, 10, 10), (100, 100, 10, 10)
 

@@ -16,7 +16,7 @@ from eva_classification.inference.predictor import Predictor, require_finite
 from eva_data.files import make_folder, printable, replacing, write_text
 from eva_data.images import read_rgb, save_image
 from eva_data.inputs import Job
-from eva_report.demos import FoundClasses, Prediction, do_jobs, draw_video
+from eva_report.demos import Found, Prediction, do_jobs, draw_video
 from eva_report.sheets import CLASSES_SHOWN, annotate
 from eva_runs.commands import say
 
@@ -73,7 +73,7 @@ class _Work:
         self._rows = min(args.top, CLASSES_SHOWN, len(predictor.class_names))
         self._waiting: list[_Waiting] = []
         self._entries: list[dict[str, Any]] = []
-        self.found = FoundClasses(args.score_threshold)
+        self.found = Found(args.score_threshold, objects=False)
         self.problems: list[str] = []
 
     def __call__(self, job: Job) -> str | None:
@@ -151,7 +151,7 @@ class _Work:
             {"class": one.name, "probability": round(one.probability, _DIGITS)} for one in first
         ]
         self._entries.append({"file": job.name, **facts, "classes": classes})
-        self.found.add(job.name, first[0], frames=facts.get("frames"))
+        self.found.add_first(job.name, first[0], frames=facts.get("frames"))
 
     def _video(self, job: Job) -> str | None:
         """Classify each frame; the mean over all of them stands for the video."""
