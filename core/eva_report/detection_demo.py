@@ -36,7 +36,7 @@ class PredictionsFile:
         self.images: list[dict[str, Any]] = []
 
     def add(
-        self, detections: Iterable[Mapping[str, Any]], *, size: tuple[int, int], **entry: Any
+        self, detections: Iterable[Mapping[str, Any]], *, size: Sequence[int], **entry: Any
     ) -> None:
         """Write the predictions of one image.
 
@@ -124,7 +124,7 @@ def detect_files(
             text = str(error)
             return text if str(job.source) in text else f"{job.source}: {text}"
 
-    def _image(job: Job) -> None:
+    def _image(job: Job) -> str | None:
         rgb = read_rgb(job.source, upright=True)
         objects, best = detect(rgb)
         predictions.add(objects, size=rgb.shape[:2], file_name=job.name)
@@ -133,6 +133,7 @@ def detect_files(
         score = best() if not objects and found.wants_best else None
         classes = [names[one["category_id"]] for one in objects]
         found.add(job.name, classes, best=None if score is None else Prediction("", score))
+        return None
 
     def _video(job: Job) -> str | None:
         classes: list[str] = []

@@ -134,7 +134,8 @@ def match_image(
     if judgement is None:
         return ImageMatches(truth, predictions, match(truth, predictions))
     known = np.isin(predictions.labels, [*judgement.known])
-    predictions = Boxes(*(values[known] for values in predictions))
+    boxes, labels, scores, crowd = predictions
+    predictions = Boxes(boxes[known], labels[known], scores[known], crowd[known])
     matched = match(truth, predictions)
     partly = np.isin(predictions.labels, [*judgement.not_exhaustive])
     matched[(matched == NOTHING) & partly] = IGNORED
