@@ -4,17 +4,14 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from eva_data.holdout import check_setting
 from eva_engine.config import (
+    ClassifierConfig,
     MixingConfig,
-    OptimizerConfig,
-    PixelConfig,
-    RunConfig,
+    SplitConfig,
     VitConfig,
     at_least,
     check_probabilities,
     one_of_its_choices,
-    require_evaluated,
 )
 
 _POLICY = re.compile(r"(rand|augmix|original|originalr|v0|v0r|3a)(-|$)")  # timm's
@@ -93,55 +90,37 @@ class AugmentConfig(MixingConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig(PixelConfig):
+class DataConfig(SplitConfig):
     """Labelled images.
 
     Attributes:
-        train: Folder of class folders, or a data set by name, see `eva_data.labelled_images`.
-        val: The same for validation; empty evaluates nothing, unless there is a `val_share`.
-        val_share: Share of the images of each class in `train` that is not trained on but
-            evaluated, chosen by their names and always the same; 0 for none.
+        train: Folder of class folders, or a dataset by name, see `eva_data.labelled_images`.
         classes: Text file with a class in each line, in the order of the labels, such as the
             folders of ImageNet-21K; empty for the sorted folders of `train`.
         crop_pct: Share of the resized image's side that the evaluation crop has.
     """
 
-    train: str
-    val: str = ""
-    val_share: float = 0.0
     classes: str = ""
     crop_pct: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_setting(self.val_share, self.val)
         if not 0 < self.crop_pct <= 1:
             raise ValueError(f"crop_pct must be in (0, 1], got {self.crop_pct}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassificationConfig:
-    """A classification recipe.
-
-    Attributes:
-        model: The classifier; it has as many classes as the data.
-        data: Images and labels.
-        augment: Augmentation.
-        optimizer: Optimizer and schedule.
-        run: Settings of the run.
-    """
+class ClassificationConfig(ClassifierConfig):
+    """A classification recipe, see `ClassifierConfig`."""
 
     model: ModelConfig
     data: DataConfig
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    optimizer: OptimizerConfig
-    run: RunConfig
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.model.linear_probe and self.optimizer.layer_decay != 1.0:
             raise ValueError(
                 f"layer_decay={self.optimizer.layer_decay} has no use in a linear probe, which "
                 "trains one layer: leave it out"
             )
-        self.augment.check_batch_size(self.run.batch_size)
-        require_evaluated(self.run.best_metric, self.data, "val", "val_share")

@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from eva_data.holdout import check_setting
 from eva_engine.config import (
     OptimizerConfig,
-    PixelConfig,
     RunConfig,
+    SplitConfig,
     VitConfig,
     at_least,
     check_probabilities,
@@ -98,7 +97,7 @@ class TowerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig(PixelConfig):
+class DataConfig(SplitConfig):
     """Pairs of pictures and captions, see `eva_data.captions.opening`.
 
     Attributes:
@@ -118,9 +117,6 @@ class DataConfig(PixelConfig):
         crop_scale: Smallest and largest share of a picture that a training crop has.
     """
 
-    train: str
-    val: str = ""
-    val_share: float = 0.0
     root: str = ""
     image_column: str = ""
     caption_column: str = ""
@@ -130,7 +126,6 @@ class DataConfig(PixelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_setting(self.val_share, self.val)
         low, high = self.crop_scale
         if not 0 < low <= high <= 1:
             raise ValueError(f"crop_scale must be two shares in (0, 1], got {low}, {high}")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD, VARIANTS, check_variant
+from eva_data.holdout import check_setting
 from eva_runs.output_folder import RunSentences
 from eva_runs.recipes import is_unfinished
 
@@ -191,6 +192,26 @@ class PixelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SplitConfig(PixelConfig):
+    """Data to train on and to validate on; a project says in which forms.
+
+    Attributes:
+        train: Training data.
+        val: Validation data; empty evaluates nothing, unless there is a `val_share`.
+        val_share: Share of `train` that is not trained on but evaluated, of each class if there are
+            classes, chosen by the samples' names and always the same; 0 for none.
+    """
+
+    train: str
+    val: str = ""
+    val_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_setting(self.val_share, self.val)
+
+
+@dataclass(frozen=True, kw_only=True)
 class MixingConfig:
     """Mixing of the samples of a batch (timm's Mixup), and smoothing of their labels.
 
@@ -233,6 +254,29 @@ class MixingConfig:
             f"mixup and cutmix with pairing={self.pairing} need a batch_size that is {need}, got "
             f"{batch_size}",
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierConfig:
+    """A recipe that trains a classifier.
+
+    Attributes:
+        model: The classifier; it has as many classes as the data.
+        data: Samples and labels.
+        augment: Augmentation.
+        optimizer: Optimizer and schedule.
+        run: Settings of the run.
+    """
+
+    model: VitConfig
+    data: SplitConfig
+    augment: MixingConfig
+    optimizer: OptimizerConfig
+    run: RunConfig
+
+    def __post_init__(self) -> None:
+        self.augment.check_batch_size(self.run.batch_size)
+        require_evaluated(self.run.best_metric, self.data, "val", "val_share")
 
 
 def require(holds: bool, otherwise: str) -> None:

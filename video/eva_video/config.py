@@ -4,18 +4,15 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
-from eva_data.holdout import check_setting
 from eva_data.video.source import Backend
 from eva_engine.config import (
+    ClassifierConfig,
     MixingConfig,
-    OptimizerConfig,
-    PixelConfig,
-    RunConfig,
+    SplitConfig,
     VitConfig,
     at_least,
     check_probabilities,
     one_of_its_choices,
-    require_evaluated,
 )
 
 Kind = Literal["tsn", "dense"]  # of sampling, see `eva_video.data.sampling`
@@ -72,14 +69,11 @@ class ModelConfig(VitConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig(PixelConfig):
+class DataConfig(SplitConfig):
     """Labelled videos; pixels are normalised by ImageNet's statistics, not by CLIP's.
 
     Attributes:
         train: List, folder of class folders or shards, see `eva_data.labelled_videos.opening`.
-        val: The same for validation; empty evaluates nothing, unless there is a `val_share`.
-        val_share: Share of the videos of each class in `train` that is not trained on but
-            evaluated, chosen by their names and always the same; 0 for none.
         root: Folder that the paths of lists begin in; empty for the folder of the list.
         val_root: The same for `val`; empty takes `root`, unless `val` is a folder.
         classes: Text file with a class in each line, in the order of the labels; empty takes the
@@ -92,9 +86,6 @@ class DataConfig(PixelConfig):
         std: Standard deviation of the pixels, by which they are divided.
     """
 
-    train: str
-    val: str = ""
-    val_share: float = 0.0
     root: str = ""
     val_root: str = ""
     classes: str = ""
@@ -108,7 +99,6 @@ class DataConfig(PixelConfig):
         super().__post_init__()
         one_of_its_choices(self)
         at_least(self, frame_interval=1)
-        check_setting(self.val_share, self.val)
         if self.frame_interval != 1 and self.sampling != "dense":
             raise ValueError(
                 f"frame_interval={self.frame_interval} has no effect on sampling={self.sampling}, "
@@ -147,26 +137,12 @@ class AugmentConfig(MixingConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoConfig:
-    """A recipe of video action recognition.
-
-    Attributes:
-        model: The classifier; it has as many classes as the data.
-        data: Videos and labels.
-        augment: Augmentation.
-        optimizer: Optimizer and schedule.
-        run: Settings of the run.
-    """
+class VideoConfig(ClassifierConfig):
+    """A recipe of video action recognition, see `ClassifierConfig`."""
 
     model: ModelConfig
     data: DataConfig
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    optimizer: OptimizerConfig
-    run: RunConfig
-
-    def __post_init__(self) -> None:
-        self.augment.check_batch_size(self.run.batch_size)
-        require_evaluated(self.run.best_metric, self.data, "val", "val_share")
 
 
 def check_windows(seconds: float | None, stride: float | None) -> None:
