@@ -1,6 +1,6 @@
 """Evaluate an EVA detector in mmdetection: `python mmdetection/test.py --help`."""
 
-from eva_mmdetection.evaluation.evaluate import main
+from eva_mmdetection.commands import evaluate as main
 from eva_runs.extras import explained
 
 if __name__ == "__main__":

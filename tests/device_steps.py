@@ -164,9 +164,6 @@ def tokenizer():
     return Step(_tokenizer().train(), lambda: features, lambda model, x: model(x)[0], True)
 
 
-CLASSIFIERS = ("plain", "mixed", "class token", "linear probe")
-
-
 def classification(kind):
     """Fine-tuning with and without mixup, and the linear probe."""
     from eva_classification.config import AugmentConfig
@@ -184,9 +181,6 @@ def classification(kind):
     step = ClassificationStep(MixedTargets(AugmentConfig(**mix), num_classes=5))
     batch = [_images(), torch.tensor([0, 1, 2, 3, 4, 0])]
     return Step(model, lambda: batch, lambda model, batch: step(model, batch)[0], True)
-
-
-VIDEOS = ("plain", "mixed", "checkpoints")
 
 
 def video(kind):
@@ -217,9 +211,6 @@ def clip_extractor():
     from eva_video.model.features import ClipFeatureExtractor
 
     return ClipFeatureExtractor(video_classifier(), pooling="mean", image_size=64)
-
-
-CLIPS = ("plain", "sigmoid", "patch dropout", "checkpoints", "half frozen", "two micro-batches")
 
 
 def contrastive(kind):
@@ -391,7 +382,7 @@ def segmentor_config(kind):
 def segmentation_predictor(device, *, multi_scale=False):
     """A predictor of the light segmentor, on a device, with one scale and its mirror."""
     cfg = segmentor_config("mask2former")
-    from eva_segmentation.inference.predictor import Predictor, _without_loading
+    from eva_segmentation.inference.predictor import Predictor
     from eva_segmentation.model.segmentor import StreamingTTA
 
     pipeline = cfg.tta_pipeline if multi_scale else cfg.test_dataloader.dataset.pipeline
@@ -399,7 +390,7 @@ def segmentation_predictor(device, *, multi_scale=False):
     nn.init.normal_(model.decode_head.conv_seg.weight)  # else one class is the best everywhere
     model = StreamingTTA(model) if multi_scale else model
     classes = {"names": ["class"] * 5, "colors": [(0, 0, 0)] * 5, "labels": range(5)}
-    return Predictor(model.to(device), pipeline=_without_loading(pipeline), **classes)
+    return Predictor(model.to(device), pipeline=pipeline, **classes)
 
 
 def segmentor(kind):

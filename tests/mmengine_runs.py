@@ -64,7 +64,7 @@ def launch(scope, program, *arguments):
 
     Args:
         scope: Default scope of its framework.
-        program: Module with `main`.
+        program: Function, or module with `main`.
         *arguments: Arguments of the command line.
     """
     precision = torch.get_float32_matmul_precision()
@@ -78,7 +78,7 @@ def launch(scope, program, *arguments):
         patch.setenv("LOCAL_RANK", "0")
         patch.setattr(sys, "excepthook", sys.excepthook)
         try:
-            program.main([str(argument) for argument in arguments])
+            getattr(program, "main", program)([str(argument) for argument in arguments])
         finally:
             forget(scope)
             torch.set_float32_matmul_precision(precision)
@@ -91,7 +91,7 @@ def fails(scope, program, *arguments, code=1):
 
     Args:
         scope: Default scope of its framework.
-        program: Module with `main`.
+        program: Function, or module with `main`.
         *arguments: Arguments of the command line.
         code: Exit code.
     """

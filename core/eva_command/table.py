@@ -66,8 +66,8 @@ GROUPS: Mapping[str, Group] = {
     "mmdetection": Group(
         "the same detectors, with mmdetection",
         {
-            "train": Command("eva_mmdetection.training.train:main", "train a detector"),
-            "evaluate": Command("eva_mmdetection.evaluation.evaluate:main", "score a detector"),
+            "train": Command("eva_mmdetection.commands:train", "train a detector"),
+            "evaluate": Command("eva_mmdetection.commands:evaluate", "score a detector"),
             "demo": Command("eva_mmdetection.inference.demo:main", "detect in images"),
         },
         (
@@ -79,8 +79,8 @@ GROUPS: Mapping[str, Group] = {
     "segmentation": Group(
         "a class for each pixel, with mmsegmentation",
         {
-            "train": Command("eva_segmentation.training.train:main", "train a segmentor"),
-            "evaluate": Command("eva_segmentation.evaluation.evaluate:main", "score one"),
+            "train": Command("eva_segmentation.commands:train", "train a segmentor"),
+            "evaluate": Command("eva_segmentation.commands:evaluate", "score one"),
             "demo": Command("eva_segmentation.inference.demo:main", "segment images"),
         },
         (

@@ -16,7 +16,6 @@ from eva_backbone.layer_decay import freeze_layers
 from eva_backbone.recording import OPERATORS
 
 PYRAMID = (4.0, 2.0, 1.0, 0.5)
-CHANNELS = 256
 
 
 class ViTArguments(TypedDict, total=False):
@@ -94,17 +93,16 @@ class EVAViT(SimpleFeaturePyramid, BaseModule):
             **vit,
         )
         plain = out_indices is not None
-        if plain and (out_channels is not None or scale_factors is not None or extra_levels):
+        if plain and (out_channels or scale_factors or extra_levels):
             raise ValueError(
-                f"out_indices {out_indices} gives the ViT's own maps, of {net.embed_dim} channels; "
-                "leave out_channels, scale_factors and extra_levels out, or out_indices"
+                f"out_indices {out_indices} gives the ViT's own maps, of {net.embed_dim} channels: "
+                "leave out_channels, scale_factors and extra_levels out"
             )
-        scales = PYRAMID if scale_factors is None else scale_factors
         super().__init__(
             in_channels=net.embed_dim,
             patch_size=net.patch_size,
-            out_channels=CHANNELS if out_channels is None else out_channels,
-            scale_factors=() if plain else scales,
+            out_channels=out_channels or 256,
+            scale_factors=() if plain else scale_factors or PYRAMID,
         )
         self.net = net
         self.out_indices = None if out_indices is None else chosen(out_indices, net.depth, "blocks")
@@ -134,14 +132,14 @@ class EVAViT(SimpleFeaturePyramid, BaseModule):
         """
         if self.out_indices is not None:
             check_sides(images, self.net.patch_size)
-            return tuple(self._maps_of_blocks(images, self.out_indices))
+            return tuple(self._block_maps(images, self.out_indices))
         check_sides(images, max(self.strides))
         maps = self.pyramid(self.net.forward_feature_map(images))
         for _ in range(self.extra_levels):
             maps.append(maps[-1][..., ::2, ::2])
         return tuple(maps)
 
-    def _maps_of_blocks(self, images: Tensor, blocks: Sequence[int]) -> Iterator[Tensor]:
+    def _block_maps(self, images: Tensor, blocks: Sequence[int]) -> Iterator[Tensor]:
         tokens, grid = self.net.embed(images)
         first = len(tokens[0]) - grid[0] * grid[1]  # after the class token, if there is one
         done = 0
@@ -152,15 +150,7 @@ class EVAViT(SimpleFeaturePyramid, BaseModule):
 
 
 def chosen(indices: int | Sequence[int], count: int, what: str) -> tuple[int, ...]:
-    """Bring `out_indices` into one form.
-
-    Args:
-        indices: Place or places from 0; negative ones count from the end.
-        count: Number of places.
-        what: What is chosen from, for the message.
-
-    Returns:
-        Places from 0, ascending.
+    """Resolve `out_indices`, which may be negative, to ascending places among `count`.
 
     Raises:
         ValueError: If one does not exist, comes twice or out of order, or there are none.
@@ -176,17 +166,13 @@ def chosen(indices: int | Sequence[int], count: int, what: str) -> tuple[int, ..
 
 
 def check_sides(images: Tensor, stride: int) -> None:
-    """Refuse images that a stride does not divide.
-
-    Args:
-        images: (B, 3, H, W).
-        stride: The coarsest stride of the backbone.
+    """Refuse images (B, 3, H, W) whose sides the coarsest stride does not divide.
 
     Raises:
-        ValueError: Naming size, stride and what to do.
+        ValueError: With size, stride and the fix.
     """
     height, width = images.shape[-2:]
-    if not height or not width or height % stride or width % stride:
+    if height % stride or width % stride:
         raise ValueError(
             f"image size {height}x{width} is not divisible by {stride}; use a crop size that is, "
             "or ResizeToMultiple in the test pipeline"
@@ -196,40 +182,28 @@ def check_sides(images: Tensor, stride: int) -> None:
 def pretrained_config(
     pretrained: str | None, init_cfg: Mapping[str, Any] | None
 ) -> dict[str, Any] | None:
-    """Bring the two ways to name weights into mmengine's form.
+    """Return what names the weights in mmengine's form, or None.
 
     Args:
         pretrained: A file, or the name of an official or bundled one.
         init_cfg: `dict(type="Pretrained", checkpoint=...)`.
 
-    Returns:
-        The second form, or None if there are no weights to load.
-
     Raises:
         ValueError: If both are given or `init_cfg` asks for something else.
     """
-    if pretrained is not None and init_cfg is not None:
-        raise ValueError(
-            f"both pretrained {pretrained!r} and init_cfg {dict(init_cfg)} name weights; leave "
-            "one out"
-        )
+    named = None if pretrained is None else {"type": "Pretrained", "checkpoint": pretrained}
     if init_cfg is None:
-        return None if pretrained is None else {"type": "Pretrained", "checkpoint": pretrained}
-    if set(init_cfg) != {"type", "checkpoint"} or init_cfg["type"] != "Pretrained":
+        return named
+    if named or set(init_cfg) != {"type", "checkpoint"} or init_cfg["type"] != "Pretrained":
         raise ValueError(
-            f"init_cfg must be dict(type='Pretrained', checkpoint=...), got {dict(init_cfg)}; "
-            "the backbone initialises itself otherwise"
+            f"pretrained={pretrained!r} and init_cfg={dict(init_cfg)}: name the weights once, by "
+            "pretrained or dict(type='Pretrained', checkpoint=...)"
         )
     return dict(init_cfg)
 
 
 def freeze(net: VisionTransformer, patch_embed: bool, blocks: int) -> None:
-    """Stop the gradients of the first parts of a ViT.
-
-    Args:
-        net: The ViT, or one with an adapter.
-        patch_embed: Whether to freeze the patch embedding.
-        blocks: Number of first blocks to freeze, with all embeddings.
+    """Freeze the patch embedding of a ViT, or its first `blocks` with all embeddings.
 
     Raises:
         ValueError: If the ViT has fewer blocks.
@@ -243,25 +217,10 @@ def freeze(net: VisionTransformer, patch_embed: bool, blocks: int) -> None:
 
 
 def masked_scores_flops(inputs: Sequence[Any], outputs: Sequence[Any]) -> Any:
-    """Count `baddbmm`, by which PyTorch's own attention adds a mask to its scores.
-
-    Args:
-        inputs: Values of the graph: mask, queries (B, N, D), keys (B, D, M) and factors.
-        outputs: Values of the graph.
-
-    Returns:
-        What mmengine counts for the product alone.
-    """
+    """Count `baddbmm` (mask, queries, keys), as mmengine counts the product alone."""
     return _DEFAULT_SUPPORTED_FLOP_OPS["aten::bmm"](inputs[1:3], outputs)
 
 
-def count_attention() -> None:
-    """Let `get_flops.py` of mmsegmentation and mmdetection count attention.
-
-    The tools build their counter themselves: mmengine's table is the one place that they read.
-    """
-    for name, handle in {**OPERATORS, "aten::baddbmm": masked_scores_flops}.items():
-        _DEFAULT_SUPPORTED_FLOP_OPS.setdefault(name, handle)
-
-
-count_attention()
+# the `get_flops.py` of mmsegmentation and mmdetection reads mmengine's table alone
+for _name, _count in {**OPERATORS, "aten::baddbmm": masked_scores_flops}.items():
+    _DEFAULT_SUPPORTED_FLOP_OPS.setdefault(_name, _count)

@@ -1,21 +1,21 @@
-"""Command lines of the programs on mmengine, read before any framework is imported."""
+"""Command lines of training and evaluation on mmengine, read before any framework is imported."""
 
 import argparse
-import contextlib
 import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 from eva_data.files import home_expanded
 from eva_openmmlab.run_folder import config_of_run
 from eva_runs.commands import program_name
 from eva_runs.options import add_download_option
-from eva_runs.recipes import SUFFIXES as RECIPES
-from eva_runs.recipes import WEIGHTS as SUFFIXES
 from eva_runs.recipes import find_recipe
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 WEIGHTS = (
     "folder of a run, path of a file, name of an official one (`eva weights list`), or "
@@ -24,12 +24,15 @@ WEIGHTS = (
 _SETTING = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*=")
 
 
-def training_parser(task: str, own_data: ModuleType, *, what: str, examples: str) -> "RunParser":
-    """Make the parser of a training.
+def train(
+    arguments: Sequence[str] | None, own_data: ModuleType, *, task: str, what: str, examples: str
+) -> None:
+    """Train as a command line describes.
 
     Args:
+        arguments: Command line; None for the one of the process.
+        own_data: The project's module for own data, with `add_arguments`, `check` and `apply`.
         task: Task of the recipes, one of `eva_runs.recipes.TASKS`.
-        own_data: The project's module for own data, with `add_arguments` and `check`.
         what: What is trained: "a segmentor".
         examples: Commands, for the end of the help.
     """
@@ -43,16 +46,33 @@ def training_parser(task: str, own_data: ModuleType, *, what: str, examples: str
     add("--resume", action="store_true", help="continue the run of the work folder, if it has one")
     add("--amp", action="store_true", help="train in mixed precision (GPU)")
     own_data.add_arguments(parser)
-    return parser
+    args = parser.read(arguments, check=own_data.check)
+    from eva_openmmlab.programs import run
+
+    run(args, own_data.apply, task=task)
 
 
 def test_parser(task: str, own_data: ModuleType, *, what: str) -> "RunParser":
-    """Make the parser of an evaluation; arguments as for `training_parser`."""
+    """Make the parser of an evaluation; arguments as for `train`."""
     about = f"Score {what}."
     parser = RunParser(task, "test.py", usage="[CONFIG] WEIGHTS", about=about, scored=True)
     parser.add_argument("--weights", help=f"{WEIGHTS}; the folder of a run brings its config along")
     own_data.add_arguments(parser, training=False)
     return parser
+
+
+def evaluate(
+    parser: "RunParser",
+    arguments: Sequence[str] | None,
+    own_data: ModuleType,
+    *,
+    change: Callable[["Config", argparse.Namespace], None],
+) -> None:
+    """Score weights as a command line describes; `change` applies the project's own flags."""
+    args = parser.read(arguments, check=own_data.check)
+    from eva_openmmlab.programs import run
+
+    run(args, own_data.apply, task=parser.task, change=change)
 
 
 class RunParser(argparse.ArgumentParser):
@@ -85,7 +105,7 @@ class RunParser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        self._task, self._scored = task, scored
+        self.task, self._scored = task, scored
         add = self.add_argument
         add(
             "words",
@@ -126,20 +146,22 @@ class RunParser(argparse.ArgumentParser):
             check: Further check, of own data.
 
         Returns:
-            The arguments; `config` is a file and `settings` name -> text.
-
-        Raises:
-            SystemExit: With code 2, if the command line is wrong; with 1, if a recipe, a folder or
-                a file is missing.
+            The arguments; `config` is a file, `of_run` says whether of a run, and `settings` are
+            name -> text.
         """
         args = self.parse_intermixed_args(arguments)
         loose = [*args.words, *args.cfg_options]
         settings = [one for one in loose if _SETTING.match(one) and not Path(one).exists()]
         args.settings = {key: value for key, _, value in (one.partition("=") for one in settings)}
         words = [one for one in loose if one not in settings]
+        if self._scored and args.weights is None:
+            args.weights = words.pop() if words else self.error("name the weights")
+        if len(words) > 1 or not (words or self._scored):
+            fault = f"one word too many: {words[1]}" if words else "name a config or recipe"
+            self.error(f"{fault}; settings are written KEY=VALUE")
+        args.of_run = not words
         try:
-            args.of_run = False
-            self._take(args, words)
+            args.config = find_recipe(self.task, words[0]) if words else run_config(args.weights)
             if args.data_root is not None and not Path(args.data_root).is_dir():
                 raise FileNotFoundError(f"--data-root {args.data_root} is not a folder")
             check(args)
@@ -147,99 +169,24 @@ class RunParser(argparse.ArgumentParser):
             self.exit(1, f"{self.prog}: {error}\n")
         return args
 
-    def _take(self, args: argparse.Namespace, words: list[str]) -> None:
-        """Take config and weights from the words that are not settings."""
-        if self._scored and args.weights is None:
-            args.weights = words.pop() if words else None
-        if self._scored and args.weights is None:
-            self.error("name the weights: the folder of a run, a file")
-        if len(words) > 1 or not (words or self._scored):
-            fault = f"one word too many: {words[1]}" if words else "name a config or recipe"
-            self.error(f"{fault}; settings are written KEY=VALUE")
-        if words:
-            args.config = find_recipe(self._task, words[0])
-            return
-        args.config, args.of_run = config_of_run(home_expanded(args.weights)), True
-        if args.config is None:
-            raise ValueError(f"{args.weights} has no config of a run: name its recipe before it")
 
-
-class Model(NamedTuple):
-    """What the command line of a demo names.
-
-    Attributes:
-        config: Path of the config.
-        weights: Folder of a run, path of a file, or name of an official one.
-        inputs: Images, videos, folders, patterns, numbers of cameras.
-    """
-
-    config: Path
-    weights: str
-    inputs: list[Path]
-
-
-def demo_parser(description: str, epilog: str, *, task: str) -> argparse.ArgumentParser:
-    """Make the parser of a demo, to be read by `parse_intermixed_args`.
-
-    Args:
-        description: What it does.
-        epilog: What it writes, with examples.
-        task: Task of the recipes, such as "segmentation".
-    """
-    parser = argparse.ArgumentParser(
-        prog=program_name("demo.py"),
-        usage="%(prog)s [CONFIG] WEIGHTS INPUT ... --output DIR [flags]",
-        description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add(
-        "words",
-        nargs="+",
-        metavar="[CONFIG] WEIGHTS INPUT",
-        help=f"the folder of a run; or a config, or the name of a recipe (`eva recipes {task}`), "
-        "and weights: a path, or the name of an official file. Then images, videos, folders of "
-        'them, patterns in quotes ("photos/*.jpg"), or the number of a camera, which Ctrl-C ends',
-    )
-    add("--weights", help=f"{WEIGHTS}; the other words are then [CONFIG] INPUT")
-    add("--output", required=True, type=Path, metavar="DIR", help="folder for the results")
-    add("--device", help='"cuda", "cuda:1" or "cpu" (default: the GPU if there is one)')
-    add("--overwrite", action="store_true", help="replace earlier results")
-    add_download_option(parser)
-    return parser
-
-
-def named_model(words: Sequence[str], *, task: str, named: str | None = None) -> Model:
-    """Find out which words name a model, and which the inputs.
-
-    Args:
-        words: Words of the command line besides flags.
-        task: Task of the recipes.
-        named: Weights behind `--weights`; the words are then `[CONFIG] INPUT ...`.
-
-    Returns:
-        The model and the inputs.
+def run_config(weights: str) -> Path:
+    """Return the config of the run that weights are of.
 
     Raises:
-        ValueError: If a recipe, the weights or the inputs are missing.
+        ValueError: If they are of no run.
     """
-    rest, config = list(words), None
-    first = home_expanded(rest[0])
-    if named is None and not first.is_dir() and first.suffix not in SUFFIXES:
-        config = find_recipe(task, rest.pop(0))
-    elif named is not None and (first.suffix in RECIPES or not first.exists()):
-        with contextlib.suppress(ValueError):
-            config = find_recipe(task, rest[0])
-            rest.pop(0)
-    weights = named or (rest.pop(0) if rest else None)
-    if weights is None or not rest:
-        raise ValueError(f"name weights and images behind {words[0]}: files, folders, patterns")
-    config = config or config_of_run(home_expanded(weights))
+    config = config_of_run(home_expanded(weights))
     if config is None:
-        raise ValueError(
-            f"{weights} has no config of a run: name the config or recipe of these weights before "
-            f"them; `eva recipes {task}` lists all"
-        )
-    return Model(config, weights, [Path(word) for word in rest])
+        raise ValueError(f"{weights} has no config of a run: name its config or recipe before it")
+    return config
+
+
+def require_empty(folder: Path) -> None:
+    """Refuse a folder of results that is there already.
+
+    Raises:
+        ValueError: If it has anything in it.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"--out {folder} is there already and not empty; name another folder")

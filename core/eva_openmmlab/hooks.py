@@ -5,6 +5,7 @@ mmdetection's own tools keep them too.
 """
 
 import contextlib
+import re
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,6 +28,7 @@ from eva_openmmlab.run_folder import (
     has_run,
     newest_checkpoint,
     require_unused,
+    what_is_saved,
     write_record,
 )
 from eva_openmmlab.weights import load_start
@@ -36,23 +38,21 @@ from eva_runs.errors import NonFiniteError
 from eva_runs.fits import check_model, check_optimizer
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
 from eva_runs.output_folder import ANOTHER, locked
-from eva_runs.record import record_start
+from eva_runs.record import Kind, record_start
 
 RUN = "eva_run"  # key of the place in the data
 PREDICTIONS = "inference/coco_instances_results"  # and .bbox.json or .segm.json
 MAX_SKIPPED = 40  # steps in a row without a scale that fits: 65,536 has become 6e-8
 _NAMED = 16  # images of a process in a message
+_HEAD = re.compile(r"decode_head|roi_head\.(bbox|mask)_head(\.\d+)?")
 
 
 @HOOKS.register_module()
 class RunHook(Hook):
-    """Keeps the promises of a run on mmengine's runner.
+    """Keep the promises of a run on mmengine's runner.
 
-    A checkpoint of another run, or weights that do not fit, are refused. SIGTERM and SIGUSR1 end a
-    training with a checkpoint and exit code 75. All processes stop before the optimizer's step if a
-    loss or gradient is infinite or NaN. `load_from` may name an official file.
-    `env_cfg.matmul_precision` ("highest", "high") is the precision of float32 matrix products on a
-    GPU; "high" is TF32, which the official runs used without naming it.
+    `load_from` may name an official file. `env_cfg.matmul_precision` ("highest", "high") is the
+    precision of float32 matrix products on a GPU; "high" is TF32, which the official runs used.
 
     Attributes:
         claimed: Whether a program has reserved the work folder and recorded the start.
@@ -72,52 +72,43 @@ class RunHook(Hook):
         self._stepped = False
         self._skipped = 0
 
-    # ---- start -----------------------------------------------------------------------------------
-
     def before_run(self, runner: Any) -> None:
-        """Reserve the folder, listen to signals, and find the checkpoint to continue from.
-
-        Raises:
-            ValueError: If the folder is in use or has a run.
-        """
+        """Reserve the folder, listen to signals, and find the checkpoint to continue from."""
         precision = runner.cfg.get("env_cfg", {}).get("matmul_precision", "highest")
         torch.set_float32_matmul_precision(precision)
         trains, folder = isinstance(runner._train_loop, BaseLoop), Path(runner.work_dir)
+
+        def claim() -> None:
+            if trains:
+                self._stack.enter_context(locked(folder))
+                if not runner._resume:
+                    require_unused(folder)
+            kind: Kind = "training" if trains else "evaluation"
+            record_start(folder, kind, continues=trains and has_run(folder))
+
         if not self.claimed:
-            processes.on_main(lambda: self._claim(runner, folder, trains))
-        if not trains:
-            return
+            processes.on_main(claim)
         if isinstance(runner._train_loop, EVATrainLoop):
             self._stack.enter_context(self._stop.listen())
-        if runner._resume:
-            self.resumed = processes.on_main(lambda: newest_checkpoint(self._folder(runner)))
+        if trains and runner._resume:
+            self.resumed = processes.on_main(lambda: newest_checkpoint(folder))
             runner._resume = self.resumed is not None
             if self.resumed is None:
                 _say(runner, SAYS.nothing_to_resume(folder))
             else:
                 runner._load_from = str(self.resumed)
 
-    def _claim(self, runner: Any, folder: Path, trains: bool) -> None:
-        if trains:
-            self._stack.enter_context(locked(folder))
-            if not runner._resume:
-                require_unused(folder)
-        continues = trains and has_run(folder)
-        record_start(folder, "training" if trains else "evaluation", continues=continues)
-
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Refuse what does not fit; mmengine would load what fits and log the rest.
-
-        Raises:
-            ValueError: If it does not fit.
-        """
+        """Refuse what does not fit; mmengine would load what fits and log the rest."""
         model = _inner(runner.model)
         if self.resumed is not None:
             try:
                 self._check(runner, model, checkpoint)
             except (ValueError, LookupError, TypeError, AttributeError) as error:
-                text = str(error) if isinstance(error, ValueError) else repr(error)
-                raise ValueError(f"{self.resumed} cannot be continued from: {text}") from None
+                kind = type(error).__name__
+                raise ValueError(
+                    f"{self.resumed} cannot be continued from ({kind}): {error}"
+                ) from None
             return
         model = getattr(model, "module", model)  # test-time augmentation wraps it
         complete = not isinstance(runner._train_loop, BaseLoop)
@@ -129,24 +120,20 @@ class RunHook(Hook):
         checkpoint["state_dict"] = {f"module.{name}": value for name, value in loaded.items()}
 
     def _check(self, runner: Any, model: nn.Module, content: dict[str, Any]) -> None:
-        parts = ("meta", "state_dict", "message_hub", "optimizer", "param_schedulers")
-        if missing := [name for name in parts if name not in content]:
-            raise ValueError(f"it is not the checkpoint of a run, it has no {', '.join(missing)}")
         check_model(content["state_dict"], model)
         check_optimizer(content["optimizer"], runner.optim_wrapper.optimizer)
         own = [sorted(one.state_dict()) for one in runner.param_schedulers or []]
         if [sorted(one) for one in content["param_schedulers"]] != own:
             raise ValueError("it has other schedules than the config")
         meta, loop = content["meta"], runner.train_loop
-        for name in ("iter", "epoch", "seed"):
-            if type(meta[name]) is not int or meta[name] < 0:
-                raise ValueError(f"its meta.{name} is {meta[name]!r}")
-        if meta["iter"] > loop.max_iters:
-            raise ValueError(f"it is at iteration {meta['iter']} of {loop.max_iters}")
+        counts = {name: meta[name] for name in ("iter", "epoch", "seed")}
+        wrong = [value for value in counts.values() if type(value) is not int or value < 0]
+        if wrong or meta["iter"] > loop.max_iters:
+            raise ValueError(f"it has {counts}, and the run {loop.max_iters} iterations")
         meta.pop("config", None)  # mmengine would run it
         self._keep_in_folder(runner, content["message_hub"]["runtime_info"])
         if isinstance(loop, EVATrainLoop):
-            self._place(runner, loop, meta, content.get(RUN, {}))
+            self._place(runner, loop, meta, content[RUN])
 
     def _place(
         self, runner: Any, loop: EVATrainLoop, meta: dict[str, Any], saved: dict[str, Any]
@@ -154,13 +141,11 @@ class RunHook(Hook):
         """Begin in the data where the checkpoint ends; say so where its order is another."""
         now = loop.position(meta["iter"])
         now["seed"] = meta["seed"]  # the runner's, from here on
-        loop.continue_at(
-            meta["iter"], int(saved.get("samples", meta["iter"] * loop.samples_of_a_batch))
-        )
-        if other := [name for name in now if name != "samples" and saved.get(name) != now[name]]:
+        loop.continue_at(meta["iter"], int(saved["samples"]))
+        if other := [name for name in now if name != "samples" and saved[name] != now[name]]:
             runner.logger.warning(
                 "the order of the data is not that of a run without a break: %s",
-                ", ".join(f"{name} was {saved.get(name)} and is {now[name]}" for name in other),
+                ", ".join(f"{name} was {saved[name]} and is {now[name]}" for name in other),
                 extra=dict(SHOWN),
             )
 
@@ -168,17 +153,13 @@ class RunHook(Hook):
         """Let a checkpoint name files of this folder alone; the run may have been moved."""
         for name, value in info.items():
             if name.startswith("best_ckpt"):
-                file = self._folder(runner) / Path(str(value)).name
+                file = Path(runner.work_dir) / Path(str(value)).name
                 info[name] = str(file) if file.name.startswith("best_") else None
             elif name == "keep_ckpt_ids":
                 info[name] = [step for step in value if type(step) is int]
 
     def before_train(self, runner: Any) -> None:
-        """Watch losses and gradients.
-
-        Raises:
-            ValueError: If head and data have different numbers of classes.
-        """
+        """Watch losses and gradients, of a head that fits the data."""
         model, loader = _inner(runner.model), runner.train_dataloader
         _check_classes(model, getattr(loader.dataset, "metainfo", None) or {})
         model.register_forward_hook(self._see_losses)
@@ -207,8 +188,6 @@ class RunHook(Hook):
         """Release the folder and the signals."""
         self._stack.close()
 
-    # ---- steps -----------------------------------------------------------------------------------
-
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Note the images of a batch."""
         samples = data_batch.get("data_samples", ()) if isinstance(data_batch, dict) else ()
@@ -234,12 +213,7 @@ class RunHook(Hook):
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Agree with the other processes whether to go on, after each step of the optimizer.
-
-        Raises:
-            NonFiniteError: If a loss was not finite, or no loss scale fits.
-            SystemExit: With 75, if a process was asked to stop.
-        """
+        """Agree with the other processes whether to go on, after each step of the optimizer."""
         if not runner.optim_wrapper.should_update():
             return
         bad = not bool(torch.stack(self._finite).all()) if self._finite else False
@@ -259,16 +233,16 @@ class RunHook(Hook):
 
     def _refuse(self, what: str) -> NoReturn:
         """Name the images of the losses that are not finite, or of all."""
-        bad = [not bool(one) for one in self._finite]
-        own = [names for names, wrong in zip(self._images, bad, strict=False) if wrong]
-        found = processes.gather((own, self._images))
-        if any(one for one, _ in found):
-            what = "The loss" if what == "A gradient" else what
-        named = [one or ([] if any(o for o, _ in found) else every) for one, every in found]
+        bad = [names for names, one in zip(self._images, self._finite, strict=False) if not one]
+        images = [name for batch in bad or self._images for name in batch][:_NAMED]
+        found = processes.gather((bool(bad), images))
+        of_losses = any(is_bad for is_bad, _ in found)
+        if of_losses and what == "A gradient":
+            what = "The loss"
         places = "; ".join(
-            f"process {rank}: {', '.join([name for batch in names for name in batch][:_NAMED])}"
-            for rank, names in enumerate(named)
-            if names
+            f"process {rank}: {', '.join(names)}"
+            for rank, (is_bad, names) in enumerate(found)
+            if names and (is_bad or not of_losses)
         )
         raise NonFiniteError(SAYS.not_finite(what, self._iteration, f"these images of {places}"))
 
@@ -279,8 +253,6 @@ class RunHook(Hook):
             checkpoint[RUN] = place
             checkpoint["meta"]["seed"] = place["seed"]
 
-    # ---- end -------------------------------------------------------------------------------------
-
     def after_val_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
         """Leave an evaluation, which is caught up, if this process was asked to stop."""
         if self._stop.requested and isinstance(runner._train_loop, BaseLoop):
@@ -290,68 +262,34 @@ class RunHook(Hook):
         name = self._stop.received or ANOTHER
         # once it is noted, what a launcher sends to those that are left has no effect
         self._stop.received = name
-        hook = _checkpoint_hook(runner)
+        hook = next(one for one in runner.hooks if isinstance(one, CheckpointHook))
         if Path(str(hook.last_ckpt)).name != hook.filename_tmpl.format(done):
             meta = {"epoch": runner.epoch, "iter": done}
             hook._save_checkpoint_with_step(runner, done, meta)
         if together:
             processes.barrier()  # the first process that ends takes the others along
-        _say(runner, SAYS.stopped(name, self.what_is_saved(runner)))
+        _say(runner, SAYS.stopped(name, what_is_saved(Path(runner.work_dir))))
         raise SystemExit(EXIT_RUN_AGAIN)
-
-    def what_is_saved(self, runner: Any) -> str:
-        """Say what of a training is saved, and how to go on."""
-        newest = newest_checkpoint(self._folder(runner))
-        if newest is None:
-            return SAYS.saved("")
-        return SAYS.saved(newest.name, done=int(newest.stem.rpartition("_")[2]))
-
-    def _folder(self, runner: Any) -> Path:
-        """Return the folder of the checkpoints."""
-        hook = _checkpoint_hook(runner)
-        out = getattr(hook, "out_dir", None)
-        if out in (None, runner.work_dir):
-            return Path(runner.work_dir)
-        name = Path(runner.work_dir).name
-        return Path(out) if Path(out).name == name else Path(out) / name
 
 
 @MODEL_WRAPPERS.register_module()
 class CPUDataParallel(MMDistributedDataParallel):
-    """mmengine's wrapper for processes on CPUs, where SyncBN, which needs a GPU, gives way.
-
-    Args:
-        module: The model; each process then normalises its own batches.
-        device_ids: What the runner gives, without effect.
-    """
+    """mmengine's wrapper for processes on CPUs, without SyncBN, which needs a GPU."""
 
     def __init__(self, module: nn.Module, device_ids: Any = None) -> None:
-        del device_ids
         super().__init__(revert_sync_batchnorm(module), device_ids=None)
 
 
 @register_backend("complete_files")
 class CompleteFiles(LocalBackend):
-    """mmengine's local files, which are complete or not there.
-
-    Attributes:
-        outdated: Files to remove with `remove_outdated`, once what replaces them is complete.
-    """
+    """mmengine's local files, complete or absent; `remove_outdated` removes what was to go."""
 
     def __init__(self) -> None:
         super().__init__()
         self.outdated: list[str] = []
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Write a file completely or not at all.
-
-        Args:
-            obj: Content.
-            filepath: Its path.
-
-        Raises:
-            UnwritableError: If the disk is full or the folder gone, for example.
-        """
+        """Write a file completely or not at all."""
         with replacing(Path(filepath)) as part:
             part.write_bytes(obj)
 
@@ -367,13 +305,13 @@ class CompleteFiles(LocalBackend):
 
 @HOOKS.register_module()
 class EVACheckpointHook(CheckpointHook):
-    """mmengine's `CheckpointHook` (same arguments), which never loses what it had before.
+    """mmengine's `CheckpointHook` (arguments as there), which never loses what it had before.
 
     A file takes its name when it is complete, and an older one, or the best so far, goes last.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"backend_args": {"backend": "complete_files"}, **kwargs})
+        super().__init__(*args, backend_args={"backend": "complete_files"}, **kwargs)
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float]) -> None:
         """Save the best weights, and note that this evaluation is finished."""
@@ -383,7 +321,7 @@ class EVACheckpointHook(CheckpointHook):
 
     def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict[str, Any]) -> None:
         super()._save_checkpoint_with_step(runner, step, meta)
-        self._remove_outdated()
+        self.file_backend.remove_outdated()
 
     def _save_best_checkpoint(self, runner: Any, metrics: dict[str, float]) -> None:
         missing = {*(self.key_indicators or ())} - {*metrics, "auto"}
@@ -393,12 +331,7 @@ class EVACheckpointHook(CheckpointHook):
             )
             return
         super()._save_best_checkpoint(runner, metrics)
-        self._remove_outdated()
-
-    def _remove_outdated(self) -> None:
-        backend = getattr(self, "file_backend", None)
-        if isinstance(backend, CompleteFiles):  # else another store
-            backend.remove_outdated()
+        self.file_backend.remove_outdated()
 
 
 def run_hook(runner: Any) -> RunHook:
@@ -409,10 +342,6 @@ def run_hook(runner: Any) -> RunHook:
     hook = RunHook()
     runner.register_hook(hook)
     return hook
-
-
-def _checkpoint_hook(runner: Any) -> Any:
-    return next(hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
 
 
 def _inner(model: Any) -> Any:
@@ -432,14 +361,11 @@ def _keep_predictions(evaluator: Any, folder: Path) -> None:
 
 def _check_classes(model: Any, metainfo: Any) -> None:
     """Refuse a head of fewer classes, which fails in its loss, or of more, which learns nothing."""
-    names, roi_head = metainfo.get("classes"), getattr(model, "roi_head", None)
-    heads = [getattr(model, "decode_head", None)]
-    heads += [getattr(roi_head, name, None) for name in ("bbox_head", "mask_head")]
-    for head in heads:
-        for one in head if isinstance(head, nn.ModuleList) else [head]:
-            count = getattr(one, "num_classes", None)
-            if names and count is not None and count != len(names):
-                raise ValueError(
-                    f"num_classes of {type(one).__name__} is {count} and the training data have "
-                    f"{len(names)} classes: they must be equal"
-                )
+    names = metainfo.get("classes") or ()
+    for name, part in model.named_modules():
+        count = getattr(part, "num_classes", len(names)) if _HEAD.fullmatch(name) else len(names)
+        if names and count != len(names):
+            raise ValueError(
+                f"num_classes of {name} is {count}, and the training data have {len(names)} "
+                "classes: they must be equal"
+            )

@@ -6,7 +6,7 @@ loaded, a step from (seed, iteration, rank), and a run that continues skips what
 without loading it. No random state has to be saved, and the number of workers changes nothing.
 """
 
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count, islice
 from pathlib import Path
@@ -26,9 +26,9 @@ from eva_runs.seeding import seed_all
 
 SAMPLE, STEP = range(2)  # what a random number is for: first part of its key
 Draw = tuple[int, int]  # number in the stream; index of the sample
-_KEPT = (
-    *("num_workers", "collate_fn", "pin_memory", "timeout", "multiprocessing_context"),
-    *("generator", "prefetch_factor", "persistent_workers"),
+_KEPT = (  # of a loader
+    *("num_workers", "collate_fn", "pin_memory", "timeout", "multiprocessing_context", "drop_last"),
+    *("generator", "prefetch_factor", "persistent_workers", "worker_init_fn", "batch_size"),
 )
 
 
@@ -94,31 +94,16 @@ class NumberedDataset(Dataset[Any]):
 def numbered_loader(
     loader: DataLoader[Any], *, seed: int, rank: int, processes: int
 ) -> DataLoader[Any]:
-    """Rebuild a loader for training, with draws that are numbered and seeded.
-
-    Args:
-        loader: Loader as mmengine builds it, of a map-style dataset in batches of one size.
-        seed: The run's seed.
-        rank: Rank of this process.
-        processes: Number of processes of the run.
-
-    Returns:
-        The loader; its `sampler` is a `NumberedSampler`.
+    """Rebuild a loader of mmengine with a `NumberedSampler` and a `NumberedDataset`.
 
     Raises:
-        ValueError: If samples cannot be numbered.
+        ValueError: If it has a batch sampler of its own, whose place could not be found again.
     """
-    if loader.batch_size is None or not isinstance(loader.dataset, Sized):
-        raise ValueError(
-            "train_dataloader must have a batch_size and a dataset with a length: with its own "
-            "batch_sampler a run could not continue where it was"
-        )
+    if loader.batch_size is None:
+        raise ValueError("train_dataloader needs a batch_size, not a batch_sampler of its own")
     numbered = DataLoader(
         NumberedDataset(loader.dataset, seed),
         sampler=NumberedSampler(loader.sampler, rank=rank, processes=processes),
-        batch_size=loader.batch_size,
-        drop_last=loader.drop_last,
-        worker_init_fn=loader.worker_init_fn,
         **{name: getattr(loader, name) for name in _KEPT},
     )
     protect_workers(numbered)
@@ -126,11 +111,7 @@ def numbered_loader(
 
 
 def protect_workers(loader: DataLoader[Any]) -> None:
-    """Let the workers of a loader leave signals to the run, before they start; see `end_workers`.
-
-    Args:
-        loader: The loader.
-    """
+    """Let the workers of a loader leave signals to the run; see `end_workers`."""
     then = loader.worker_init_fn
     if not (isinstance(then, partial) and then.func is _start_worker):
         loader.worker_init_fn = partial(_start_worker, then=then)
@@ -173,11 +154,7 @@ class EVATrainLoop(IterBasedTrainLoop):
         self._require_whole_steps()
 
     def position(self, iteration: int) -> dict[str, int]:
-        """Return what the order of the data depends on, and how far it has come.
-
-        Args:
-            iteration: Number of iterations that are done.
-        """
+        """Return what the order of the data depends on, and the samples up to an iteration."""
         done, sample = self._first
         return {
             "seed": run_seed(self.runner),
@@ -187,24 +164,12 @@ class EVATrainLoop(IterBasedTrainLoop):
         }
 
     def continue_at(self, iteration: int, samples: int) -> None:
-        """Begin where a checkpoint ends.
-
-        Args:
-            iteration: Iterations that are done.
-            samples: Samples that have been seen, over all processes.
-        """
+        """Begin after an iteration and the samples that all processes have seen."""
         batch = self.samples_of_a_batch
         self._first = iteration, -(-samples // batch) * batch
 
     def run(self) -> Any:
-        """Train to the last iteration.
-
-        Returns:
-            The model.
-
-        Raises:
-            SystemExit: From `RunHook`, if a process was asked to stop.
-        """
+        """Train to the last iteration, and return the model."""
         runner = self.runner
         runner.call_hook("before_train")
         runner.call_hook("before_train_epoch")

@@ -14,22 +14,14 @@ import torch
 from torch import Tensor
 from torchvision import ops
 
-_REGIONS: Any = torch.ops.torchvision  # behind torchvision.ops, with the backward passes
 AVERAGE = 1  # mmcv's code for `pool_mode="avg"`
 LINEAR, GAUSSIAN = 1, 2  # mmcv's codes of soft-NMS; 0 removes
 
 
 def nms(boxes: Tensor, scores: Tensor, *, iou_threshold: float, offset: int) -> Tensor:
-    """Suppress boxes that overlap with a better one.
+    """Suppress boxes (n, 4) that overlap with a better one; indices of the others, best first.
 
-    Args:
-        boxes: (n, 4) x0, y0, x1, y1.
-        scores: (n,).
-        iou_threshold: Overlap above which the worse box goes.
-        offset: 1 if the last pixel belongs to a box, else 0.
-
-    Returns:
-        Indices of the kept boxes, best first.
+    `offset` is 1 if the last pixel belongs to a box, else 0.
     """
     boxes = torch.cat([boxes[:, :2], boxes[:, 2:] + offset], dim=1) if offset else boxes
     # as in mmcv, whose order of equal scores is that of this sort; torchvision's would be another
@@ -58,7 +50,7 @@ def softnms(
         sigma: Width of method 2.
         min_score: Boxes below it go.
         method: 0 removes, 1 lowers linearly, 2 by a Gaussian.
-        offset: 1 if the last pixel belongs to a box, else 0.
+        offset: As for `nms`.
 
     Returns:
         Indices of the kept boxes, in the order of `dets`.
@@ -115,14 +107,7 @@ def _decay(overlap: Any, method: int, iou_threshold: float, sigma: float) -> Any
 
 
 def _compact(kept: Any) -> Any:
-    """Order in which mmcv fills the places of dropped boxes from the end; ties depend on it.
-
-    Args:
-        kept: (m,) whether a box stays.
-
-    Returns:
-        Where each of the first boxes comes from, as many as stay.
-    """
+    """Say where the boxes that stay come from: mmcv fills gaps from the end; ties depend on it."""
     count = int(kept.sum())
     places = np.arange(count)
     places[~kept[:count]] = count + kept[count:].nonzero()[0][::-1]
@@ -149,31 +134,23 @@ def roi_align_forward(
         features: (B, C, H, W).
         rois: (R, 5) image, x0, y0, x1, y1.
         output: (R, C, P, Q), written.
-        argmax_y: Not used: it belongs to the maximum.
-        argmax_x: Not used.
+        argmax_y: Unused, like `argmax_x`: of the maximum, which mmcv alone has.
+        argmax_x: See `argmax_y`.
         aligned_height: P.
         aligned_width: Q.
         spatial_scale: Pixels of the map for a pixel of the boxes.
         sampling_ratio: Points along a side of a bin; 0 for one at each pixel.
-        pool_mode: 1; 0, the maximum, is not served.
+        pool_mode: Must be 1, the mean.
         aligned: Whether boxes are moved by half a pixel, as they should be.
-
-    Raises:
-        RuntimeError: For the maximum.
     """
-    del argmax_y, argmax_x
-    _require_average(pool_mode)
-    features = _full(features)
-    output.copy_(
-        ops.roi_align(
-            features,
-            rois.to(features.dtype),
-            (aligned_height, aligned_width),
-            spatial_scale,
-            sampling_ratio,
-            aligned,
+    if pool_mode != AVERAGE:
+        raise RuntimeError(
+            "RoIAlign with pool_mode='max' needs mmcv's compiled operators "
+            "(scripts/build_mmcv_ops.sh); without them use pool_mode='avg'"
         )
-    )
+    features, size = _full(features), (aligned_height, aligned_width)
+    boxes = rois.to(features.dtype)
+    output.copy_(ops.roi_align(features, boxes, size, spatial_scale, sampling_ratio, aligned))
 
 
 def roi_align_backward(
@@ -190,15 +167,9 @@ def roi_align_backward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """Add the gradient of `roi_align_forward` to `grad_input` (B, C, H, W); arguments as there.
-
-    Raises:
-        RuntimeError: For the maximum.
-    """
-    del argmax_y, argmax_x
-    _require_average(pool_mode)
+    """Add the gradient of `roi_align_forward` to `grad_input` (B, C, H, W); arguments as there."""
     grad_output = _full(grad_output)
-    grad_input += _REGIONS._roi_align_backward(
+    grad_input += torch.ops.torchvision._roi_align_backward(
         grad_output,
         rois.to(grad_output.dtype),
         spatial_scale,
@@ -215,78 +186,12 @@ def _full(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def _require_average(pool_mode: int) -> None:
-    if pool_mode != AVERAGE:
-        raise RuntimeError(
-            "mmcv's RoIAlign with pool_mode='max' is not compiled in this environment, and "
-            "torchvision has none; use pool_mode='avg', or compile mmcv (scripts/build_mmcv_ops.sh)"
-        )
-
-
-def roi_pool_forward(
-    features: Tensor,
-    rois: Tensor,
-    output: Tensor,
-    argmax: Tensor,
-    *,
-    pooled_height: int,
-    pooled_width: int,
-    spatial_scale: float,
-) -> None:
-    """Write the maximum of each bin of each region into `output`, its place into `argmax`.
-
-    Args:
-        features: (B, C, H, W).
-        rois: (R, 5) image, x0, y0, x1, y1.
-        output: (R, C, P, Q), written.
-        argmax: (R, C, P, Q) int32, written.
-        pooled_height: P.
-        pooled_width: Q.
-        spatial_scale: Pixels of the map for a pixel of the boxes.
-    """
-    features = _full(features)
-    pooled, places = _REGIONS.roi_pool(
-        features, rois.to(features.dtype), spatial_scale, pooled_height, pooled_width
-    )
-    output.copy_(pooled)
-    argmax.copy_(places)
-
-
-def roi_pool_backward(
-    grad_output: Tensor,
-    rois: Tensor,
-    argmax: Tensor,
-    grad_input: Tensor,
-    *,
-    pooled_height: int,
-    pooled_width: int,
-    spatial_scale: float,
-) -> None:
-    """Add the gradient of `roi_pool_forward` to `grad_input` (B, C, H, W); arguments as there."""
-    grad_output = _full(grad_output)
-    grad_input += _REGIONS._roi_pool_backward(
-        grad_output,
-        rois.to(grad_output.dtype),
-        argmax,
-        spatial_scale,
-        pooled_height,
-        pooled_width,
-        *grad_input.shape,
-    )
-
-
 def sigmoid_focal_loss_forward(
     logits: Tensor, target: Tensor, weight: Tensor, output: Tensor, *, gamma: float, alpha: float
 ) -> None:
     """Write the focal loss of each logit into `output` (RetinaNet, arXiv 1708.02002).
 
-    Args:
-        logits: (n, K).
-        target: (n,) class, K for none.
-        weight: (K,) weight of each class; empty for 1.
-        output: (n, K), written.
-        gamma: Exponent by which easy ones count less.
-        alpha: Share of the positive ones.
+    Logits are (n, K), targets (n,) with K for none, weights (K,) or empty.
     """
     output.copy_(_focal_loss(logits, target, weight, gamma, alpha))
 
@@ -319,59 +224,6 @@ def _focal_loss(
     return loss
 
 
-def ms_deform_attn_forward(
-    value: Tensor,
-    shapes: Tensor,
-    starts: Tensor,
-    locations: Tensor,
-    weights: Tensor,
-    *,
-    im2col_step: int,
-) -> Tensor:
-    """Compute multi-scale deformable attention by mmcv's PyTorch form.
-
-    Args:
-        value: (B, N, heads, D) values of all levels.
-        shapes: (L, 2) height and width of each level.
-        starts: Not used: the shapes say it.
-        locations: (B, queries, heads, L, points, 2) in 0..1.
-        weights: (B, queries, heads, L, points).
-        im2col_step: Not used.
-
-    Returns:
-        (B, queries, heads * D).
-    """
-    del starts, im2col_step
-    from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch
-
-    out: Tensor = multi_scale_deformable_attn_pytorch(value, shapes.cpu(), locations, weights)
-    return out
-
-
-def ms_deform_attn_backward(
-    value: Tensor,
-    shapes: Tensor,
-    starts: Tensor,
-    locations: Tensor,
-    weights: Tensor,
-    grad_output: Tensor,
-    grad_value: Tensor,
-    grad_locations: Tensor,
-    grad_weights: Tensor,
-    *,
-    im2col_step: int,
-) -> None:
-    """Write the gradients of `ms_deform_attn_forward`; arguments as there."""
-    with torch.enable_grad():
-        leaves = [tensor.detach().requires_grad_() for tensor in (value, locations, weights)]
-        out = ms_deform_attn_forward(
-            leaves[0], shapes, starts, leaves[1], leaves[2], im2col_step=im2col_step
-        )
-    gradients = torch.autograd.grad(out, leaves, grad_output)
-    for target, gradient in zip((grad_value, grad_locations, grad_weights), gradients, strict=True):
-        target.copy_(gradient)
-
-
 OPERATORS: dict[str, Callable[..., Any]] = {
     function.__name__: function
     for function in (
@@ -379,11 +231,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
         softnms,
         roi_align_forward,
         roi_align_backward,
-        roi_pool_forward,
-        roi_pool_backward,
         sigmoid_focal_loss_forward,
         sigmoid_focal_loss_backward,
-        ms_deform_attn_forward,
-        ms_deform_attn_backward,
     )
 }

@@ -1,9 +1,11 @@
-"""Layer-wise learning-rate decay and weight decay as in the official code."""
+"""Learning rates of the official runs: over the layers of the ViT, and over the iterations."""
 
 import re
 from typing import Any
 
 from mmengine.optim import DefaultOptimWrapperConstructor
+from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
+from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
@@ -43,27 +45,18 @@ class EVALayerDecayConstructor(DefaultOptimWrapperConstructor):
         prefix: str = "",
         is_dcn_module: int | float | None = None,
     ) -> None:
-        """Append the groups of all trainable parameters.
-
-        Args:
-            params: List that receives at most two groups for each layer, embeddings first.
-            module: The model; its backbone's blocks are counted.
-            prefix: Not used.
-            is_dcn_module: Not used.
+        """Append the groups of a model's parameters, at most two for each layer, embeddings first.
 
         Raises:
-            ValueError: For an unknown setting or a model without a ViT.
+            ValueError: For an unknown setting.
         """
-        unknown = sorted(set(self.paramwise_cfg) - _SETTINGS)
-        if unknown:
-            raise ValueError(
-                f"paramwise_cfg has unknown settings {', '.join(unknown)}; "
-                f"EVALayerDecayConstructor reads {', '.join(sorted(_SETTINGS))}"
-            )
+        if unknown := sorted(set(self.paramwise_cfg) - _SETTINGS):
+            raise ValueError(f"paramwise_cfg has {unknown}, and may have {sorted(_SETTINGS)}")
         decay = self.paramwise_cfg.get("layer_decay", 1.0)
         official = self.paramwise_cfg.get("official_head_rule", True)
         all_decay = self.paramwise_cfg.get("decay_vectors", False)
-        depth = _depth(module)
+        backbone: Any = module.backbone
+        depth = len(getattr(backbone, "net", backbone).blocks)  # of EVAViT or EVAViTAdapter
         labels = layer_groups(depth)
         groups: dict[tuple[int, bool], dict[str, Any]] = {}
         for name, parameter in module.named_parameters():
@@ -87,13 +80,38 @@ class EVALayerDecayConstructor(DefaultOptimWrapperConstructor):
         params.extend(groups[key] for key in sorted(groups))
 
 
-def _depth(module: nn.Module) -> int:
-    backbone = getattr(module, "backbone", None)
-    for vit in (backbone, getattr(backbone, "net", None)):  # EVAViTAdapter, EVAViT
-        blocks = getattr(vit, "blocks", None)
-        if isinstance(blocks, nn.ModuleList):
-            return len(blocks)
-    raise ValueError(
-        f"{type(module).__name__} has neither backbone.blocks nor backbone.net.blocks; "
-        "EVALayerDecayConstructor is for models around the EVA ViT"
-    )
+class IterationLR(LRSchedulerMixin, _ParamScheduler):
+    """Base class of schedules over all iterations of a run, whose shape the config alone decides.
+
+    Args:
+        optimizer: Optimizer or its wrapper.
+        end: Iterations of the run; the runner fills in `train_cfg.max_iters`.
+        begin: Must be 0.
+        by_epoch: Must be set to False, by which the runner fills in iterations.
+        **base: `last_step` and `verbose`, as in mmengine.
+
+    Raises:
+        ValueError: For another `begin` or `by_epoch=True`.
+    """
+
+    settings: tuple[str, ...]  # attributes that no checkpoint replaces
+    factor: Any  # share of the peak learning rate, 0 to 1, after some steps
+
+    def __init__(
+        self, optimizer: Any, *, end: int, begin: int = 0, by_epoch: bool = True, **base: Any
+    ) -> None:
+        if begin or by_epoch:
+            raise ValueError(
+                f"{type(self).__name__} counts iterations from 0, got begin={begin}, "
+                f"by_epoch={by_epoch}; set by_epoch=False and leave begin out"
+            )
+        self.iters = end
+        super().__init__(optimizer, end=end, by_epoch=False, **base)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue at a checkpoint's iteration."""
+        own = {name: getattr(self, name) for name in ("iters", "end", *self.settings)}
+        super().load_state_dict(state_dict | own)
+
+    def _get_value(self) -> list[float]:
+        return [base * self.factor(self.last_step) for base in self.base_values]

@@ -8,6 +8,6 @@ from eva_openmmlab.stand_in import install_stand_in
 
 install_stand_in()
 
-from eva_openmmlab import backbone, config, hooks, loop, optimizer, pictures, weights  # noqa: E402
+from eva_openmmlab import backbone, config, hooks, images, loop, optimizer, weights  # noqa: E402
 
-__all__ = ["backbone", "config", "hooks", "loop", "optimizer", "pictures", "weights"]
+__all__ = ["backbone", "config", "hooks", "images", "loop", "optimizer", "weights"]

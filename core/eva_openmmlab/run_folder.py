@@ -23,15 +23,16 @@ def checkpoints(folder: Path) -> list[Path]:
     return [path for match, path in sorted(found, key=lambda pair: -int(pair[0][1]))]
 
 
+def iteration_of(checkpoint: Path) -> int:
+    """Return the iterations that are done in a numbered checkpoint."""
+    return int(checkpoint.stem.rpartition("_")[2])
+
+
 def newest_checkpoint(folder: Path) -> Path | None:
     """Find the checkpoint to continue from; the folder may have been moved or copied since.
 
-    Args:
-        folder: Folder of the checkpoints.
-
     Returns:
-        The one that `last_checkpoint` names, else the one with the highest number; None for a
-        folder without any.
+        The one that `last_checkpoint` names, else the one with the highest number, or None.
 
     Raises:
         FileNotFoundError: If the named one is missing.
@@ -42,10 +43,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
         return next(iter(checkpoints(folder)), None)
     here = folder / Path(noted).name
     if not here.is_file():
-        raise FileNotFoundError(
-            f"{tag} names {noted}, which is not there; name another checkpoint in it, or remove it "
-            "to begin from the start"
-        )
+        raise FileNotFoundError(f"{tag} names {noted}, which is not there; name another one in it")
     return here
 
 
@@ -65,27 +63,27 @@ def require_unused(folder: Path) -> None:
         raise ValueError(SAYS.used(folder, checkpoint=newest.name if newest else ""))
 
 
+def what_is_saved(folder: Path) -> str:
+    """Say what of a training is saved, and how to go on."""
+    newest = newest_checkpoint(folder)
+    if newest is None:
+        return SAYS.saved("")
+    return SAYS.saved(newest.name, done=iteration_of(newest))
+
+
 def write_record(folder: Path, config: str) -> None:
-    """Note that a run has begun, and which file of its folder is its config.
-
-    Args:
-        folder: Work folder.
-        config: Name of the file.
-
-    Raises:
-        UnwritableError: If the disk is full or the folder read-only, for example.
-    """
+    """Note that a run has begun, and the name of its config in its folder."""
     write_text(folder / RECORD, json.dumps({"config": config}) + "\n")
 
 
 def config_of_run(place: Path) -> Path | None:
-    """Find the config that a run saved: the file that its record names, and no other.
+    """Find the config that the record of a run names, and no other.
 
     Args:
         place: Work folder of the run, or a file in it.
 
     Returns:
-        The config; None beside a file or in a folder that is not of a run.
+        The config, or None without a run.
     """
     folder = place if place.is_dir() else place.parent
     try:

@@ -1,10 +1,9 @@
 """The module that stands in for mmcv's compiled operations, which a plain `pip install` leaves out.
 
-With it `mmcv.ops`, `mmdet.models` and mmseg's Mask2Former head can be imported; what mmdetection's
-detectors call (NMS, RoIAlign, focal loss, deformable attention) runs by torchvision and PyTorch,
-and of the rest only an operation that is really called raises. Importing this changes nothing
-and imports nothing of mmcv: the file `mmcv/_ext.py` of eva-mmcv-operators does so halfway through
-the import of `mmcv.ops`. The plug-ins call `install_stand_in` before anything of mmseg or mmdet.
+What mmdetection's detectors call (NMS, RoIAlign, focal loss) runs by torchvision, deformable
+attention by mmcv's own PyTorch form; of the rest only an operation that is really called raises.
+Importing this imports nothing of mmcv: the file `mmcv/_ext.py` of eva-mmcv-operators does so
+halfway through `mmcv.ops`. The plug-ins call `install_stand_in` before anything of mmseg or mmdet.
 """
 
 import contextlib
@@ -25,7 +24,6 @@ logger = logging.getLogger(__name__)
 EXTENSION = "mmcv._ext"
 ATTENTION = "mmcv.ops.multi_scale_deform_attn"
 NO_CUDA = "not available"  # what mmcv's own build without CUDA says
-_NOISE = "Could not import OneDL"
 
 # What mmcv reports about its build; the environment's listing at the start of a run asks for it.
 _BUILD = {"get_compiler_version": "not compiled", "get_compiling_cuda_version": NO_CUDA}
@@ -43,12 +41,9 @@ class MissingExtension(ModuleType):
             return OPERATORS[name]
 
         def missing(*args: Any, **kwargs: Any) -> None:
-            del args, kwargs
             raise RuntimeError(
-                f"mmcv's operation {name!r} is not compiled in this environment; compile mmcv "
-                "with `pip install --force-reinstall --no-deps --no-build-isolation --no-binary "
-                "onedl-mmcv onedl-mmcv==2.3.6` (with a CUDA compiler for the GPU), or use a model "
-                "that does without it"
+                f"mmcv's operation {name!r} is not compiled in this environment: compile mmcv "
+                "(scripts/build_mmcv_ops.sh), or use a model that does without it"
             )
 
         return missing
@@ -58,12 +53,9 @@ STAND_IN = MissingExtension(EXTENSION, "Stand-in for mmcv's compiled operations.
 
 
 def install_stand_in() -> bool:
-    """Put the stand-in in place unless mmcv's operations are compiled.
+    """Put the stand-in in place unless mmcv's operations are compiled; return whether it is there.
 
     mmcv's own deformable attention then takes its PyTorch form on a GPU too.
-
-    Returns:
-        Whether the stand-in is in place, now or from earlier on.
     """
     if sys.modules.get(EXTENSION) is STAND_IN:  # by an earlier call, or by the file beside mmcv's
         _without_cuda()
@@ -99,16 +91,7 @@ def has_cuda_operations() -> bool:
     return bool(build.get_compiling_cuda_version() != NO_CUDA)
 
 
-def import_data_sets(package: str) -> None:
-    """Import the datasets of a framework without what they print of a package that nobody needs.
-
-    Args:
-        package: `mmseg.datasets` or `mmdet.datasets`.
-    """
-    shown = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(shown):
-            importlib.import_module(package)
-    finally:
-        lines = shown.getvalue().splitlines(keepends=True)
-        sys.stdout.writelines(line for line in lines if not line.startswith(_NOISE))
+def import_datasets(package: str) -> None:
+    """Import `mmseg.datasets` or `mmdet.datasets` without what they print of a missing package."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        importlib.import_module(package)

@@ -17,7 +17,6 @@ from typing import Any
 
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop
 
 from eva_backbone.checkpoints.registry import resolve_source
@@ -25,16 +24,14 @@ from eva_data.files import explained
 from eva_data.progress import ProgressBar
 from eva_openmmlab.config import parts_of
 from eva_openmmlab.hooks import run_hook
-from eva_openmmlab.run_folder import SAYS
+from eva_openmmlab.run_folder import SAYS, iteration_of
 from eva_report.terminal import SHOWN, FileFormatter, TerminalHandler, opening_lines
 from eva_runs import processes
 
 LOG = "log.txt"
-OURS = ("eva_backbone", "eva_data", "eva_mmdetection", "eva_openmmlab", "eva_segmentation")
 logger = logging.getLogger(__name__)
 _LINES = 12  # of evaluations, however many there are
 _WINDOW = 20  # iterations of the loss beside the bar
-_COUNTED = 150_000  # images whose objects are counted: all of COCO in a few seconds
 _PERCENT = ("mIoU", "mAcc", "aAcc")  # mmseg gives percents
 _KINDS = {"bbox": "box", "segm": "mask"}
 _PARTS = {"mAP": "AP", "mAP_50": "AP50", "mAP_75": "AP75"}
@@ -58,11 +55,7 @@ class Output:
     def write_to(self, folder: Path) -> None:
         """Write what was logged so far, what follows, and what is printed, to the log of a folder.
 
-        Args:
-            folder: The work folder; only the main process writes.
-
-        Raises:
-            UnwritableError: If the log cannot be written.
+        Only the main process writes.
         """
         file = folder / LOG if _is_first() else Path(os.devnull)
         with explained(file):
@@ -96,24 +89,18 @@ class Output:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[Output]:
-    """Keep the messages of a program and its frameworks from the terminal.
-
-    Yields:
-        Where the program says the rest.
-    """
+    """Keep the messages of a program and its frameworks from the terminal, except its output's."""
     root, output, stdout = logging.getLogger(), Output(), sys.stdout
-    levels = {name: logging.getLogger(name).level for name in OURS}
-    for name in OURS:
-        logging.getLogger(name).setLevel(logging.INFO)
-    others, root.handlers = root.handlers, output.handlers  # a framework may have made some
+    level, others = root.level, root.handlers  # a framework may have made some
+    root.handlers = output.handlers
+    root.setLevel(logging.INFO)
     logging.captureWarnings(True)
     try:
         yield output
     finally:
         sys.stdout, root.handlers = stdout, others
+        root.setLevel(level)
         logging.captureWarnings(False)
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
         output.close()
 
 
@@ -131,23 +118,25 @@ def _is_first() -> bool:
 
 
 class TerminalHook(Hook):
-    """Says what a run does, on the main process: opening lines, a bar, lines of evaluations.
+    """Say what a run does, on the main process: opening lines, a bar, lines of evaluations.
 
     Args:
         output: Where it says so.
         recipe: Name of the recipe or config.
-
-    Attributes:
-        scores: Scores of the latest evaluation; None before the first one.
     """
 
     priority = "LOWEST"
 
     def __init__(self, output: Output, *, recipe: str) -> None:
-        self.scores: Mapping[str, Any] | None = None
         self._output, self._recipe = output, recipe
-        self._bar: ProgressBar | None = None
+        self._training: ProgressBar | None = None
         self._evaluation: ProgressBar | None = None
+
+    def _bar(self, total: int, what: str, start: int = 0) -> ProgressBar | None:
+        if not processes.is_main():
+            return None
+        self._output.bars.append(ProgressBar(total, what=what, start=start))
+        return self._output.bars[-1]
 
     def before_run(self, runner: Any) -> None:
         """Say what is trained or scored, once the data are read and before weights are."""
@@ -160,40 +149,39 @@ class TerminalHook(Hook):
             task = f"train {self._recipe}: {runner.max_iters:,} iterations of {images} images on "
             task += _device(runner)
         if resumed is not None:
-            done = int(resumed.stem.rpartition("_")[2])
-            more = [SAYS.resumed(done, runner.max_iters, resumed)]
+            more = [SAYS.resumed(iteration_of(resumed), runner.max_iters, resumed)]
         given = runner._load_from or "random"
         weights = str(resolve_source(given)) if Path(given).is_dir() else str(given)
-        data = _data(runner, ("train", "val") if trains else ("test",))
+        data = [_described(runner, part) for part in (("train", "val") if trains else ("test",))]
         folder = Path(runner.work_dir)
-        lines = opening_lines(task=task, weights=weights, data=data, output=folder, more=more)
+        lines = opening_lines(
+            task=task, weights=weights, data=list(filter(None, data)), output=folder, more=more
+        )
         self._output.say(lines)
         runner.logger.info("%s", runner.model)
 
     def before_train(self, runner: Any) -> None:
         """Open the bar."""
-        if processes.is_main():
-            self._bar = ProgressBar(runner.max_iters, what="training", start=runner.iter)
-            self._output.bars.append(self._bar)
+        self._training = self._bar(runner.max_iters, "training", runner.iter)
 
     def after_train_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
         """Move the bar."""
-        if self._bar is not None:
+        if self._training is not None:
             loss = runner.message_hub.log_scalars.get("train/loss")
-            self._bar.update(1, **({"loss": f"{loss.mean(_WINDOW):.3f}"} if loss else {}))
+            self._training.update(1, **({"loss": f"{loss.mean(_WINDOW):.3f}"} if loss else {}))
 
     def after_train(self, runner: Any) -> None:
         """Close the bar."""
-        if self._bar is not None:
-            self._bar.close()
+        if self._training is not None:
+            self._training.close()
 
     def before_val_epoch(self, runner: Any) -> None:
         """Open a bar for an evaluation."""
-        self._begin(runner.val_dataloader)
+        self._evaluation = self._bar(len(runner.val_dataloader), "evaluation")
 
     def before_test_epoch(self, runner: Any) -> None:
         """Open a bar for an evaluation."""
-        self._begin(runner.test_dataloader)
+        self._evaluation = self._bar(len(runner.test_dataloader), "evaluation")
 
     def after_val_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
         """Move the bar of an evaluation."""
@@ -205,95 +193,62 @@ class TerminalHook(Hook):
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         """Show the scores of an evaluation in training, or of some if there are many."""
         self.after_test_epoch(runner, metrics)
-        if self._bar is not None and _is_shown(runner):
-            scores = "; ".join(", ".join(s.split(", ")[:2]) for s in self.score_lines())
+        interval = getattr(runner.train_loop, "val_interval", 1)
+        number, total = runner.iter // interval, math.ceil(runner.max_iters / interval)
+        shown = runner.iter >= runner.max_iters or number % math.ceil(total / (_LINES - 1)) == 0
+        if self._training is not None and shown:
+            lines = score_lines(metrics or {}) or ["no scores, since nothing was found"]
+            scores = "; ".join(", ".join(line.split(", ")[:2]) for line in lines)
             self._output.say([f"{SAYS.unit} {runner.iter:,}: {scores}"])
 
     def after_test_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
-        """Note the scores, which the closing lines show."""
-        self.scores = dict(metrics or {})
+        """Close the bar of an evaluation."""
         if self._evaluation is not None:
             self._evaluation.close()
             self._output.bars.remove(self._evaluation)
             self._evaluation = None
 
-    def score_lines(self) -> list[str]:
-        """Describe the latest scores; no line for a run that evaluated nothing."""
-        if self.scores is None:
-            return []
-        return score_lines(self.scores) or ["no scores, since nothing was found"]
-
-    def _begin(self, loader: Any) -> None:
-        if processes.is_main():
-            self._evaluation = ProgressBar(len(loader), what="evaluation")
-            self._output.bars.append(self._evaluation)
-
 
 def score_lines(metrics: Mapping[str, object]) -> list[str]:
-    """Describe the scores of an evaluation.
+    """Describe the scores of an evaluation: mIoU and accuracies, boxes, masks, or another metric's.
 
     Args:
         metrics: Name -> value as mmengine's evaluators give them: mmseg's in percent, AP of
-            mmdetection in 0..1, which is shown in percent too.
-
-    Returns:
-        A line for mIoU and accuracies, one for boxes, one for masks, those that there are; the
-        first scores of another metric as they are. Where nothing could be scored it is "-".
+            mmdetection in 0..1, which is shown in percent too. "-" stands for what has no score.
     """
     values = {name: float(value) for name, value in metrics.items() if isinstance(value, Real)}
-    lines = [", ".join(f"{name} {_text(values[name])}" for name in _PERCENT if name in values)]
+    lines = [", ".join(f"{name} {_text(values[name], 2)}" for name in _PERCENT if name in values)]
     plain = {name.rpartition("/")[2]: value for name, value in values.items()}
     for kind, word in _KINDS.items():
         known = [(short, plain.get(f"{kind}_{part}")) for part, short in _PARTS.items()]
         parts = [f"{name} {_text(100 * v, 1)}" for name, v in known if v is not None]
         lines.append(f"{word} {', '.join(parts)}" if parts else "")
-    others = [name for name in values if not name.endswith("time")][:_OTHERS]
-    found = [line for line in lines if line]
-    return found or [", ".join(f"{name} {values[name]:.4g}" for name in others)] * bool(others)
+    if not any(lines):
+        others = [name for name in values if not name.endswith("time")][:_OTHERS]
+        lines = [", ".join(f"{name} {values[name]:.4g}" for name in others)]
+    return list(filter(None, lines))
 
 
-def _text(value: float, digits: int = 2) -> str:
+def _text(value: float, digits: int) -> str:
     return "-" if math.isnan(value) or value < 0 else f"{value:.{digits}f}"
 
 
-def _is_shown(runner: Any) -> bool:
-    """Show the last evaluation, and of the others as many as fit into `_LINES`."""
-    interval = getattr(runner.train_loop, "val_interval", 1)
-    number, total = runner.iter // interval, math.ceil(runner.max_iters / interval)
-    return runner.iter >= runner.max_iters or number % math.ceil(total / (_LINES - 1)) == 0
-
-
-def _data(runner: Any, parts: Sequence[str]) -> list[str]:
-    """Describe each dataset in a line: images, objects, classes, place."""
-    lines = []
-    for part in parts:
-        loop = getattr(runner, f"_{part}_loop")
-        if isinstance(loop, BaseLoop):
-            dataset, settings = loop.dataloader.dataset, runner.cfg[f"{part}_dataloader"].dataset
-            counts = [f"{len(dataset):,} images"]
-            if (objects := count_objects(dataset)) is not None:
-                counts.append(f"{objects:,} objects")
-            if classes := (getattr(dataset, "metainfo", None) or {}).get("classes"):
-                counts.append(f"{len(classes):,} classes")
-            first = parts_of(settings)[0]
-            place = first.get("data_root") or first.get("ann_file") or first.get("images")
-            lines.append(f"{part}: {', '.join(counts)} ({place})")
-    return lines
-
-
-def count_objects(dataset: Any) -> int | None:
-    """Count the objects of a dataset of mmdetection; None for another or a very large one."""
-    look = getattr(dataset, "get_data_info", None)
-    if look is None or hasattr(dataset, "datasets") or not 0 < len(dataset) <= _COUNTED:
-        return None
-    if "instances" not in look(0):
-        return None
-    return sum(len(look(number)["instances"]) for number in range(len(dataset)))
+def _described(runner: Any, part: str) -> str:
+    """Describe the dataset of a part in a line: images, objects, classes, place."""
+    loop = getattr(runner, f"_{part}_loop")
+    if not isinstance(loop, BaseLoop):
+        return ""
+    dataset = loop.dataloader.dataset
+    counts = [f"{len(dataset):,} images"]
+    if classes := (getattr(dataset, "metainfo", None) or {}).get("classes"):
+        counts.append(f"{len(classes):,} classes")
+    first = parts_of(runner.cfg[f"{part}_dataloader"].dataset)[0]
+    place = first.get("data_root") or first.get("ann_file") or first.get("images")
+    return f"{part}: {', '.join(counts)} ({place})"
 
 
 def _device(runner: Any) -> str:
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    kind, count = next(model.parameters()).device.type, get_world_size()
+    kind, count = next(runner.model.parameters()).device.type, get_world_size()
     if kind == "cpu":
         return "cpu" if count == 1 else f"cpu, {count} processes"
     return "one GPU" if count == 1 else f"{count} GPUs"

@@ -58,55 +58,33 @@ def load_start(
             evaluation). Otherwise a classifier of other classes starts from scratch, which the
             report says.
 
-    Returns:
-        The load report.
-
     Raises:
         ValueError: If the file does not fit; the model is then unchanged.
         FileNotFoundError: If there is no such file.
     """
-    del source, complete
-    raise ValueError(
-        f"{type(model).__name__} has no way to load weights; register one with "
-        "eva_openmmlab.weights.load_start"
-    )
+    raise NotImplementedError(f"no function is registered that loads a {type(model).__name__}")
 
 
 @CheckpointLoader.register_scheme(prefixes=("http://", "https://"), force=True)
 def load_from_http_safely(filename: str, map_location: Any = None, model_dir: Any = None) -> Any:
-    """Refuse weights at an address: mmengine would download them and run what they hold.
-
-    Args:
-        filename: The address.
-        map_location: Not used.
-        model_dir: Not used.
-
-    Raises:
-        ValueError: Always, with what to do.
-    """
-    del map_location, model_dir
+    """Refuse weights at an address: mmengine would download them and run what they hold."""
     raise ValueError(f"{filename} is not a local file: download it, and name the file")
 
 
 @CheckpointLoader.register_scheme(prefixes="", force=True)
 def load_from_local_safely(filename: str, map_location: Any = None) -> Any:
-    """Read a checkpoint for mmengine, once this module is imported.
+    """Read a checkpoint for mmengine to the CPU, whose own loader unpickles anything.
 
-    In place of its own loader, which unpickles what it cannot read safely; `init_model`,
-    `init_detector` and the frameworks' own `tools/test.py` come here.
+    `init_model`, `init_detector` and the frameworks' own `tools/test.py` come here.
 
     Args:
         filename: The file, name of an official one, or `hf://ORG/REPOSITORY/FILE@REVISION`.
-        map_location: Not used: tensors are on the CPU, from where they are copied into a model.
-
-    Returns:
-        The content.
+        map_location: Not used.
 
     Raises:
         ValueError: If the file is damaged or holds code.
         FileNotFoundError: If there is none.
     """
-    del map_location
     path = resolve_source(filename)
     if path.suffix == ".safetensors":
         return {"state_dict": read_safetensors(path)}

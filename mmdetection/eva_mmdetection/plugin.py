@@ -4,21 +4,21 @@ The stand-in comes first: what follows imports `mmdet.models` and with it `mmcv.
 `mmdet.datasets`, without what it prints.
 """
 
-from eva_openmmlab.stand_in import import_data_sets, install_stand_in
+from eva_openmmlab.stand_in import import_datasets, install_stand_in
 
 install_stand_in()
-import_data_sets("mmdet.datasets")
+import_datasets("mmdet.datasets")
 
 from mmdet.datasets.transforms import Resize  # noqa: E402
 from mmdet.registry import MODELS, TRANSFORMS  # noqa: E402
 
+from eva_mmdetection import schedule  # noqa: E402
 from eva_mmdetection.data import coco_file  # noqa: E402
 from eva_mmdetection.evaluation import metrics  # noqa: E402
 from eva_mmdetection.model import federated_loss, heads, weights  # noqa: E402
-from eva_mmdetection.training import schedule  # noqa: E402
 from eva_openmmlab import plugin as shared  # noqa: E402
 from eva_openmmlab.backbone import EVAViT  # noqa: E402
-from eva_openmmlab.pictures import KeepSides, LoadPicture  # noqa: E402
+from eva_openmmlab.images import KeepSides, LoadPicture  # noqa: E402
 
 MODELS.register_module(module=EVAViT)  # so that "mmdet.EVAViT" names it too
 # mmdetection's inferencers look for this name, and build the reader by it
@@ -27,7 +27,7 @@ TRANSFORMS.register_module(name="LoadImageFromFile", module=LoadPicture)
 
 @TRANSFORMS.register_module(name="Resize", force=True)  # also for what `RandomResize` builds
 class ResizeKeepingSides(KeepSides, Resize):
-    """mmdetection's `Resize`, also of pictures that are very long."""
+    """mmdetection's `Resize`, also of images that are very long."""
 
 
 __all__ = [

@@ -4,25 +4,25 @@ The stand-in comes first: what follows imports `mmdet.models` and with it `mmcv.
 `mmseg.datasets`, without what it prints.
 """
 
-from eva_openmmlab.stand_in import import_data_sets, install_stand_in
+from eva_openmmlab.stand_in import import_datasets, install_stand_in
 
 install_stand_in()
-import_data_sets("mmseg.datasets")
+import_datasets("mmseg.datasets")
 
 from mmseg.datasets.transforms import Resize  # noqa: E402
 from mmseg.registry import TRANSFORMS  # noqa: E402
 
 from eva_openmmlab import plugin as shared  # noqa: E402
-from eva_openmmlab.pictures import KeepSides  # noqa: E402
+from eva_openmmlab.images import KeepSides  # noqa: E402
+from eva_segmentation import schedule  # noqa: E402
 from eva_segmentation.data import loading  # noqa: E402
 from eva_segmentation.evaluation import metric  # noqa: E402
 from eva_segmentation.model import backbone, head, segmentor, weights  # noqa: E402
-from eva_segmentation.training import schedule  # noqa: E402
 
 
 @TRANSFORMS.register_module(name="Resize", force=True)  # also for what `RandomResize` builds
 class ResizeKeepingSides(KeepSides, Resize):
-    """mmsegmentation's `Resize`, also of pictures that are very long."""
+    """mmsegmentation's `Resize`, also of images that are very long."""
 
 
 __all__ = [

@@ -195,7 +195,7 @@ class Segmentation(Trainer):
     formats = "semantic"
 
     def _import(self) -> Callable[[], None]:
-        from eva_segmentation.training.train import main
+        from eva_segmentation.commands import train as main
 
         return main
 
@@ -226,7 +226,7 @@ class Mmdetection(Segmentation):
     recipe = "mmdetection/configs/demo/cascade_mask_rcnn_eva_debug.py"
 
     def _import(self) -> Callable[[], None]:
-        from eva_mmdetection.training.train import main
+        from eva_mmdetection.commands import train as main
 
         return main
 

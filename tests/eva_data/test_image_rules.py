@@ -11,6 +11,7 @@ import struct
 import tarfile
 import zlib
 from collections.abc import Callable
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -309,13 +310,14 @@ def _segmentation_demo(file):
     class Predictor:
         names = ()
 
-        def classes_of(self, image):
+        def predict(self, image):
             raise _SeenError(image)
 
-    jobs, _ = demo.plan([file], file.parent.parent / "out")
+    output = file.parent.parent / "out"
+    args = SimpleNamespace(output=output, ade20k_submission=None, opacity=0.5)
 
     def run():
-        (problem,) = demo.run(Predictor(), jobs)
+        (problem,) = demo._segment(args, Predictor(), demo._plan(args, [file]))
         raise UnreadableImageError(problem)
 
     return lambda: _seen(run)

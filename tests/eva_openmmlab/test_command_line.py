@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from eva_openmmlab import command_line
-from eva_openmmlab.command_line import demo_parser, named_model
+from eva_openmmlab.demo import named_model
 from eva_openmmlab.run_folder import write_record
 
 OWN = SimpleNamespace(add_arguments=lambda parser, training=True: None)
@@ -49,12 +49,6 @@ def test_the_order_of_words_does_not_matter(read, line):
     assert not args.of_run
 
 
-def test_a_file_with_an_equals_sign_is_a_file(read, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "lr=0.1.pth").touch()
-    assert read(RECIPE, "lr=0.1.pth").weights == "lr=0.1.pth"
-
-
 def test_the_folder_of_a_run_and_its_checkpoints_bring_their_config(read, run):
     for place in (run, run / "iter_3.pth"):
         args = read(str(place))
@@ -91,10 +85,3 @@ def test_what_a_demo_lacks_is_an_error(words, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=words[0]):
         named_model(words, task=TASK)
-
-
-def test_flags_of_a_demo_stand_anywhere():
-    words = ["--output", "out", "run", "--overwrite", "a.jpg", "--device", "cpu", "b.jpg"]
-    args = demo_parser("", "", task=TASK).parse_intermixed_args(words)
-    assert args.words == ["run", "a.jpg", "b.jpg"]
-    assert (args.output, args.overwrite, args.device) == (Path("out"), True, "cpu")

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from eva_engine.config import OptimizerConfig, RunConfig
-from eva_engine.steps.engine import MovingAverage, TrainingEngine
+from eva_engine.steps.engine import TrainingEngine
 from eva_engine.steps.parameter_groups import layer_decay_groups
 
 PROGRAM = Path(__file__).parent / "engine_program.py"
@@ -68,15 +68,6 @@ def test_overflows_are_skipped_and_lower_the_loss_scale(complete, program, only_
         assert line["loss_scale"] == before or line.get("skipped"), line
 
 
-def test_it_learns(complete, half):
-    lines = metrics(complete)
-    assert lines[-1]["error"] < 0.5 * lines[0]["error"]
-    assert all(value.dtype == torch.float32 for value in weights(complete, 24).values())
-    if half == "fp16":  # master weights are finer than those that compute
-        fine = weights(complete, 24)["blocks.0.weight"]
-        assert not torch.equal(fine.half().float(), fine)
-
-
 def test_a_run_that_ended_by_an_accident_continues(
     program, process_group, half, complete, tmp_path
 ):
@@ -103,84 +94,7 @@ def test_a_run_that_ended_by_an_accident_continues(
         )
 
 
-# ---- the engine itself -----------------------------------------------------------------------
-
-
-@pytest.fixture
-def make_engine(program, process_group, tmp_path):
-    """Function: an engine around the small regression."""
-
-    def make(precision, **settings):
-        torch.manual_seed(0)
-        run = RunConfig(output=tmp_path, precision=precision, batch_size=4, **settings)
-        optimizer = OptimizerConfig(lr=1e-2, weight_decay=0.05, clip_grad=1.0)
-        model = program.Regression().to(process_group)
-        groups = layer_decay_groups(model, depth=2, weight_decay=optimizer.weight_decay)
-        engine = TrainingEngine(model, groups=groups, optimizer=optimizer, run=run)
-        engine.set_learning_rate(1e-2)
-        return engine
-
-    return make
-
-
-def step(engine, number, *, factor=1.0):
-    """One optimizer step; whether it was carried out."""
-    weight = next(engine.module.parameters())
-    x = torch.randn(4, 6, generator=torch.Generator().manual_seed(number))
-    engine.engine.set_gradient_accumulation_boundary(True)
-    out = engine.engine(x.to(weight.device, weight.dtype)).float()
-    engine.backward((out - 1).square().mean() * factor, last=True)
-    return engine.step()[1]
-
-
-def state_of(engine):
-    """Weights, master weights and moments, copied."""
-    state = [value.clone() for value in engine.module.state_dict().values()]
-    state += [part.clone() for _, _, part in engine.master_weights()]
-    adamw = engine.optimizer.optimizer
-    return state + [v.clone() for values in adamw.state.values() for v in values.values()]
-
-
-def settle(engine):
-    """Steps until the loss scale fits; it begins at 2**16."""
-    applied = [step(engine, number) for number in range(8)]
-    assert applied[-2:] == [True, True]
-
-
-def test_an_overflow_leaves_no_trace_but_the_loss_scale(make_engine, only_cuda):
-    engine = make_engine("fp16")
-    settle(engine)
-    before, scale = state_of(engine), engine.loss_scale
-    assert engine.gradients_are_finite()
-    assert [step(engine, 20 + n, factor=2.0**40) for n in range(3)] == [False] * 3
-    assert engine.loss_scale < scale
-    for one, other in zip(before, state_of(engine), strict=True):
-        assert torch.equal(one, other)
-    assert step(engine, 30)
-
-
-@pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32"])
-def test_the_moving_average(make_engine, gpu, precision):
-    """d^n w_0 + (1 - d) sum d^(n - i) w_i of the float32 master weights."""
-    if precision == "fp16" and gpu.type == "cpu":
-        pytest.skip("needs a GPU")
-    engine = make_engine(precision)
-    settle(engine)
-    average = MovingAverage(engine, decay=0.9)
-    history = [engine.full_precision_state()]
-    for number in range(5):
-        assert step(engine, 10 + number)
-        average.update()
-        history.append(engine.full_precision_state())
-    factors = [0.9**5] + [0.1 * 0.9 ** (5 - i) for i in range(1, 6)]
-    now = state_of(engine)
-    with average.applied():
-        inside = engine.full_precision_state()
-    for one, other in zip(now, state_of(engine), strict=True):
-        assert torch.equal(one, other)
-    for name, value in inside.items():
-        expected = sum(f * state[name].double() for f, state in zip(factors, history, strict=True))
-        torch.testing.assert_close(value.double(), expected, atol=1e-6, rtol=1e-6)
+# ---- the steps of projects -------------------------------------------------------------------
 
 
 @pytest.fixture(params=["fp16", "bf16"])
@@ -202,17 +116,6 @@ def test_pretraining_steps(steps, process_group, tmp_path, half_precision, kind)
     _train_a_little(prepared, parts.student, pretrain, process_group, half_precision, tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["plain", "mixed", "class token", "linear probe"])
-def test_classification_steps(steps, process_group, tmp_path, half_precision, kind):
-    prepared = steps.classification(kind)
-    model = prepared.model.to(process_group)
-
-    def classify(engine, batch):
-        return prepared.loss(engine, batch), {}
-
-    _train_a_little(prepared, model, classify, process_group, half_precision, tmp_path)
-
-
 @pytest.mark.parametrize("kind", ["plain", "sigmoid", "patch dropout", "checkpoints"])
 def test_contrastive_steps(steps, process_group, tmp_path, half_precision, kind):
     """The logit scale is trained too, though it is one number in half precision."""
@@ -223,37 +126,6 @@ def test_contrastive_steps(steps, process_group, tmp_path, half_precision, kind)
         return prepared.loss(engine, pairs), {}
 
     _train_a_little(prepared, model, contrast, process_group, half_precision, tmp_path)
-
-
-def test_cached_features(steps, process_group, tmp_path, half_precision):
-    """Gradients of two micro-batches, through the engine, are nearly those of the full batch."""
-    from eva_contrastive.step import ContrastiveStep, build_loss
-    from eva_engine.steps.micro_batches import MicroBatches, forward_and_backward
-    from eva_runs.data_order import Batch
-
-    images, tokens = steps.contrastive("plain").make_batch()
-    moved = []
-    for count in (1, 2):
-        run = RunConfig(output=tmp_path, precision=half_precision, batch_size=6 // count,
-                        accumulate=count)  # fmt: skip
-        optimizer = OptimizerConfig(lr=1e-3, eps=1e-3)
-        model = steps.clip(drop_path_rate=0.0).train().to(process_group)
-        groups = layer_decay_groups(model, depth=2, weight_decay=optimizer.weight_decay)
-        engine = TrainingEngine(model, groups=groups, optimizer=optimizer, run=run)
-        engine.set_learning_rate(1e-3)
-        before = engine.full_precision_state()
-        parts = zip(images.chunk(count), tokens.chunk(count), strict=True)
-        stream = [Batch(data=part, items=[], unreadable={}) for part in parts]
-        step_fn = ContrastiveStep(build_loss("contrastive"))
-        for _ in range(12):  # until the loss scale fits
-            micro = MicroBatches(iter(stream), count=count, device=process_group, seeds=(0, 0))
-            forward_and_backward(engine, step_fn, micro)
-            if engine.step()[1]:
-                break
-        after = engine.full_precision_state()
-        moved.append(torch.cat([(after[name] - before[name]).flatten() for name in after]))
-    assert moved[0].abs().max() > 0
-    assert torch.nn.functional.cosine_similarity(*moved, dim=0) > 0.98
 
 
 def _train_a_little(prepared, model, function, device, precision, folder):
@@ -306,17 +178,6 @@ def torchrun(gpu, tmp_path):
         return ended.returncode, ended.stderr
 
     return run
-
-
-def test_two_processes_give_what_one_gives(torchrun, tmp_path):
-    """The same batches in halves, in float32."""
-    for processes in (1, 2):
-        code, text = torchrun(processes, output=str(tmp_path / f"of_{processes}"))
-        assert code == 0, text[-4000:]
-    one, two = (metrics(tmp_path / f"of_{processes}") for processes in (1, 2))
-    for line, other in zip(one, two, strict=True):
-        assert line["loss"] == pytest.approx(other["loss"], rel=1e-3)
-    assert_close(weights(tmp_path / "of_1", 24), weights(tmp_path / "of_2", 24), tolerance=1e-3)
 
 
 def test_two_processes_in_half_precision_continue(torchrun, half, tmp_path):

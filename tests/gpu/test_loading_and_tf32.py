@@ -1,6 +1,5 @@
 """Pinned batches that are copied beside computation, and TF32 as the documents say."""
 
-import json
 from types import SimpleNamespace
 
 import pytest
@@ -64,18 +63,6 @@ def test_a_copy_does_not_wait(gpu, only_cuda):
     assert torch.equal(arrived["images"].cpu(), data["images"])
 
 
-def test_a_run_takes_pinned_batches(program, process_group, gpu, tmp_path):
-    """With loading processes: as many steps, and the metrics of a run without them."""
-    lines = []
-    for workers in (0, 2):
-        output = tmp_path / f"workers_{workers}"
-        program.make_run(process_group, output=output, log_every=1, workers=workers).start()
-        text = (output / "metrics.jsonl").read_text().splitlines()
-        lines.append([line["loss"] for line in map(json.loads, text) if "loss" in line])
-    assert len(lines[0]) == program.STEPS
-    assert lines[0] == pytest.approx(lines[1], rel=1e-4)
-
-
 # ---- TF32 ------------------------------------------------------------------------------------
 
 
@@ -126,13 +113,3 @@ def test_segmentation_uses_tf32_unless_told_not_to(steps, gpu, setting, wanted):
         assert 1e-5 < error < 2e-3  # 10 bits of a factor
     else:
         assert error < 5e-6
-
-
-@pytest.mark.usefixtures("_precision_kept")
-def test_nobody_else_changes_the_precision(steps, gpu):
-    """Detection and the engine leave PyTorch's default: products in float32."""
-    torch.set_float32_matmul_precision("highest")
-    steps.detector().to(gpu)
-    steps.classification("plain").run(steps.classification("plain").model.to(gpu), gpu)
-    assert torch.get_float32_matmul_precision() == "highest"
-    assert error_of_a_product(gpu) < 5e-6

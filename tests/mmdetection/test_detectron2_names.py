@@ -14,8 +14,6 @@ from mmdet.registry import MODELS  # noqa: E402
 
 from eva_mmdetection.model.cascade import classes  # noqa: E402
 from eva_mmdetection.model.detectron2_names import (  # noqa: E402
-    detectron2_name,
-    is_detectron2,
     mmdet_name,
     official_names,
     to_detectron2,
@@ -63,22 +61,6 @@ def test_every_name_and_shape_of_the_official_files(name):
     assert all(back[key] is value for key, value in official.items()), "not one is changed"
 
 
-def test_an_rpn_of_one_convolution():
-    assert mmdet_name("proposal_generator.rpn_head.conv.weight") == "rpn_head.rpn_conv.weight"
-    assert detectron2_name("rpn_head.rpn_conv.bias") == "proposal_generator.rpn_head.conv.bias"
-    assert mmdet_name("rpn_head.rpn_conv.0.conv.weight") == "rpn_head.rpn_conv.0.conv.weight"
-
-
-def test_what_settings_make_is_left_out():
-    weights = {"roi_heads.mask_head.deconv.bias": torch.ones(2), "pixel_mean": torch.ones(3, 1, 1)}
-    converted, changes = to_mmdet(weights)
-    assert list(converted) == ["roi_head.mask_head.upsample.bias"]
-    assert changes[1] == "left out (made from the settings): pixel_mean"
-    assert is_detectron2(weights)
-    assert not is_detectron2(converted)
-    assert to_mmdet(converted) == (converted, []), "a converted file stays"
-
-
 def test_the_program_converts_there_and_back(tmp_path, capsys):
     from eva_command.convert import main as convert
 
@@ -99,23 +81,6 @@ def test_the_program_converts_there_and_back(tmp_path, capsys):
     assert result.keys() == official.keys()
     assert all(torch.equal(result[name], value) for name, value in official.items())
     assert official_names({"visual.proj": official}) == {"visual.proj": official}
-
-
-def test_a_checkpoint_of_a_run_is_converted(tmp_path, capsys):
-    """mmengine packs logged numbers beside the weights, as objects."""
-    from mmengine.logging import MessageHub
-
-    from eva_command.convert import main as convert
-
-    hub = MessageHub.get_instance("converted")
-    hub.update_scalar("train/loss", 1.0)
-    names = ["backbone.net.patch_embed.proj.weight", "roi_head.mask_head.upsample.bias"]
-    weights = dict(zip(names, (torch.rand(4, 3, 2, 2), torch.rand(2)), strict=True))
-    content = {"meta": {}, "state_dict": weights, "message_hub": hub.state_dict(), "optimizer": {}}
-    source, output = str(tmp_path / "iter_1.pth"), str(tmp_path / "official.pth")
-    torch.save(content, source)
-    assert convert([source, "--to", "official", "--output", output]) == 0, capsys.readouterr()
-    assert list(torch.load(output)["model"]) == [names[0], "roi_heads.mask_head.deconv.bias"]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """The loss of LVIS against detectron2's, number by number."""
 
 import importlib
-import json
 
 import pytest
 import torch
@@ -58,34 +57,3 @@ def test_rare_classes_are_drawn_less_often_and_present_ones_always():
 def test_more_classes_than_there_are():
     loss = EVAFederatedLoss(num_classes=4, image_counts=[1, 0, 2, 3])
     assert loss.counted_classes(torch.tensor([4])).tolist() == [1, 0, 1, 1]
-
-
-@pytest.mark.parametrize("lvis", [True, False])
-def test_counts_of_a_file(tmp_path, lvis):
-    file = tmp_path / "counts.json"
-    categories = [{"id": 2, "image_count": 9}, {"id": 1, "image_count": 4}]
-    file.write_text(json.dumps({"categories": categories} if lvis else [4, 9]))
-    loss = EVAFederatedLoss(num_classes=2, image_counts=str(file))
-    assert loss.fed_loss_cls_weights.tolist() == [2, 3]
-
-
-def test_accuracy_is_of_objects():
-    loss = EVAFederatedLoss(num_classes=2)
-    logits = torch.tensor([[2.0, 0, 9], [0, 2, 9], [1, 0, 0], [2, 0, 0]])
-    assert loss.get_accuracy(logits, torch.tensor([0, 0, 2, 0]))["acc"].item() == pytest.approx(
-        200 / 3
-    )
-    assert loss.get_accuracy(logits[:1], torch.tensor([2]))["acc"].item() == 0
-
-
-def test_refusals(tmp_path):
-    with pytest.raises(ValueError, match="has 2 numbers, and num_classes is 3"):
-        EVAFederatedLoss(num_classes=3, image_counts=[1, 2])
-    loss = EVAFederatedLoss(num_classes=3)
-    with pytest.raises(ValueError, match="of the loss is 3 and of its box head 4"):
-        loss.get_cls_channels(4)
-    with pytest.raises(ValueError, match="reduction_override must be None, got 'sum'"):
-        loss(torch.zeros(1, 4), torch.zeros(1, dtype=torch.long), reduction_override="sum")
-    (tmp_path / "coco.json").write_text('{"categories": [{"id": 1}]}')
-    with pytest.raises(ValueError, match="no image_count in its categories"):
-        EVAFederatedLoss(num_classes=1, image_counts=str(tmp_path / "coco.json"))

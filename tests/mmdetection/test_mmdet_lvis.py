@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 
 import numpy as np
 import pytest
@@ -13,9 +12,9 @@ from mmdet.registry import DATASETS
 
 from eva_detection.data.lvis import repeat_factors
 from eva_detection.evaluation.evaluators import LvisEvaluator
+from eva_mmdetection.commands import train
 from eva_mmdetection.evaluation.metrics import EVALVISMetric
 from eva_mmdetection.model.federated_loss import count_images
-from eva_mmdetection.training import train
 from eva_openmmlab import config as configuration
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
@@ -138,17 +137,3 @@ def test_scores_are_those_of_detection(limit, lvis, request):
         assert expected[kind]["AP"] > 0
         for key, value in expected[kind].items():
             assert results[f"lvis/{kind}_{key}"] * 100 == pytest.approx(value, nan_ok=True), key
-
-
-def test_annotations_of_coco_are_refused(lvis, tmp_path):
-    file = tmp_path / "coco.json"
-    shutil.copy(lvis / "annotations" / "lvis_v1_val.json", file)
-    data = json.loads(file.read_text())
-    for category in data["categories"]:
-        del category["frequency"]
-    file.write_text(json.dumps(data))
-    metric = EVALVISMetric(ann_file=str(file))
-    with pytest.raises(ValueError, match=r"not in LVIS format \(no frequency\): use CocoMetric"):
-        metric.compute_metrics([])
-    with pytest.raises(ValueError, match="metric proposal is not of bbox, segm"):
-        EVALVISMetric(ann_file=str(file), metric="proposal")

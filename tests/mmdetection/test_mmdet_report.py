@@ -1,7 +1,9 @@
 """Reports of mmdetection's detectors: scores by their usual names, tables, page, predictions."""
 
+import json
 import math
 
+from eva_mmdetection.commands import evaluate
 from eva_mmdetection.evaluation.sections import percent
 
 
@@ -21,3 +23,11 @@ def test_scores_have_the_names_of_detectron2_in_percent():
         "bbox": {"AP": 50, "AP50": 75, "APl": None},
         "segm": {"AP75": None, "APr": 25, "AP": 12.5},
     }
+
+
+def test_an_evaluation_that_detects_nothing_leaves_results(tiny_run, launch, tmp_path):
+    words = ("--work-dir", tmp_path, "model.test_cfg.rcnn.score_thr=1.0")
+    launch(evaluate, tiny_run, *words)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results == dict.fromkeys(("bbox", "segm"), dict.fromkeys(("AP", "AP50", "AP75")))
+    assert (tmp_path / "report.html").is_file()

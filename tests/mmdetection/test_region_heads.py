@@ -16,7 +16,6 @@ from mmdet.structures import DetDataSample  # noqa: E402
 from mmdet.structures.mask import BitmapMasks  # noqa: E402
 
 from eva_mmdetection.model.cascade import classes, extractor  # noqa: E402
-from eva_mmdetection.model.heads import EVAChannelNorm, mean_inside  # noqa: E402
 
 importlib.import_module("eva_mmdetection.model.federated_loss")
 
@@ -103,23 +102,6 @@ def test_a_batch_is_its_pictures_one_by_one():
         assert (one.bboxes[:, 2] <= size[1] + 1e-3).all()
 
 
-def test_a_picture_beyond_the_canvas_is_seen_completely():
-    model = _build().eval()
-    data = model.data_preprocessor(_batch(_sample(70, 90)), training=False)
-    assert data["inputs"].shape == (1, 3, 128, 128)
-    with torch.no_grad():
-        found = model(**data, mode="predict")[0].pred_instances
-    assert found.bboxes[:, 2].max() > 64
-
-
-def test_without_masks():
-    model = _build(masks=False).eval()
-    with torch.no_grad():
-        found = model.test_step(_batch(_sample(60, 40, scale=0.5)))[0].pred_instances
-    assert "masks" not in found
-    assert found.bboxes[:, 3].max() > 60, "in pixels of the original"
-
-
 def test_nothing_is_found_and_nothing_is_there():
     model = _build(test=dict(score_thr=1.0)).eval()
     with torch.no_grad():
@@ -130,29 +112,6 @@ def test_nothing_is_found_and_nothing_is_there():
     )
     assert losses["s2.loss_cls"].isfinite()
     assert losses["loss_mask"].sum() == 0
-
-
-def test_soft_nms_keeps_more_and_lowers_scores():
-    soft = dict(nms=dict(type="soft_nms", iou_threshold=0.6, min_score=1e-3), max_per_img=-1)
-    data = _batch(_sample(60, 60))
-    with torch.no_grad():
-        hard = _build().eval().test_step(dict(data))[0].pred_instances
-        many = _build(test=soft).eval().test_step(dict(data))[0].pred_instances
-    assert len(many) > len(hard)
-    assert many.scores[0] == hard.scores[0]
-    assert (many.scores.diff() <= 0).all()
-
-
-def test_maskness_multiplies_the_scores():
-    data = _batch(_sample(60, 60))
-    with torch.no_grad():
-        plain = _build().eval().test_step(dict(data))[0].pred_instances
-        rated = _build(test=dict(maskness_thr=0.5)).eval().test_step(dict(data))[0].pred_instances
-    assert torch.equal(plain.bboxes, rated.bboxes)
-    assert (rated.scores <= plain.scores).all()
-    assert not torch.equal(rated.scores, plain.scores)
-    masks = torch.tensor([[[0.9, 0.7], [0.2, 0.1]], [[0.5, 0.4], [0.3, 0.0]]])
-    torch.testing.assert_close(mean_inside(masks, 0.5), torch.tensor([0.8, 0.0]))
 
 
 def test_heads_train_in_full_precision():
@@ -171,20 +130,6 @@ def test_heads_train_in_full_precision():
     assert losses["s0.loss_cls"].isfinite()
 
 
-def test_the_stages_pull_on_the_backbone_as_much_as_one_does():
-    """Each stage's gradient reaches the maps divided by the number of stages, as in detectron2."""
-    model = _build().train()
-    head = model.roi_head
-    maps = tuple(torch.rand(1, 8, 64 // s, 64 // s, requires_grad=True) for s in (4, 8, 16, 32))
-    rois = torch.tensor([[0.0, 3, 3, 30, 40]])
-    gradients = []
-    for training in (True, False):
-        head.train(training)
-        output = head._bbox_forward(0, maps, rois)["cls_score"].sum()
-        gradients.append(torch.autograd.grad(output, maps[0])[0])
-    torch.testing.assert_close(gradients[0] * 3, gradients[1])
-
-
 def test_proposals_are_ranked_by_logits():
     """Two logits that are one probability in float32, the better anchor second."""
     rpn = _build().rpn_head.eval()
@@ -201,31 +146,3 @@ def test_proposals_are_ranked_by_logits():
         centre = (found.bboxes[0, :2] + found.bboxes[0, 2:]) / 2
         assert (centre[0] > 30) == (best == 25.0)
         assert found.scores.max() <= 1
-
-
-def test_the_forward_pass_that_counts_flops():
-    model = _build().eval()
-    data = model.data_preprocessor(_batch(_sample(64, 64)), training=False)
-    with torch.no_grad():
-        outputs = model(**data, mode="tensor")
-    scores, boxes, masks = outputs[-1]
-    assert len(scores) == len(boxes) == 1
-    assert masks.shape == (len(boxes[0]), 3, 28, 28)
-
-
-def test_the_norm_is_the_pyramids():
-    norm = EVAChannelNorm(4, eps=1e-6)
-    maps = torch.randn(2, 4, 3, 3)
-    expected = torch.nn.functional.layer_norm(maps.permute(0, 2, 3, 1), (4,), eps=1e-6)
-    torch.testing.assert_close(norm(maps), expected.permute(0, 3, 1, 2))
-    with pytest.raises(ValueError, match="must be 1e-06, got 1e-05"):
-        EVAChannelNorm(4, eps=1e-5)
-
-
-def test_refusals():
-    heads = classes(3, channels=8, hidden=16, convs=1)["bbox_head"]
-    heads[1]["reg_class_agnostic"] = False
-    with pytest.raises(ValueError, match="reg_class_agnostic is False"):
-        _build(bbox_head=heads)
-    with pytest.raises(ValueError, match=r"maskness_thr=0\.5 needs a mask head"):
-        _build(masks=False, test=dict(maskness_thr=0.5))

@@ -53,21 +53,3 @@ def same_training(second):
             torch.testing.assert_close(found[name], gradient, atol=atol, rtol=0)
 
     return compare
-
-
-@pytest.fixture
-def runs_on_meta(devices):
-    """Function: a step on the meta device under a mode that refuses two devices."""
-
-    def run(step):
-        device = torch.device("meta")
-        model = step.model.to(device)
-        with devices.OneDevice():
-            loss = step.run(model, device)
-            loss.backward()
-        assert loss.is_meta
-        gradients = _gradients(model)
-        assert gradients
-        assert all(gradient.is_meta for gradient in gradients.values())
-
-    return run

@@ -66,15 +66,6 @@ def refuse_waiting(func, args, kwargs):
         raise WaitError(f"the CPU waits for {func} of {shapes}")
 
 
-class OneDevice(TorchDispatchMode):
-    """Refuses operations on tensors of two devices, such as meta and CPU."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        refuse_two_devices(func, _tensors(args, kwargs))
-        return func(*args, **kwargs)
-
-
 class SecondTensor(torch.Tensor):
     """A tensor of the second device: a shell, and the values on the CPU."""
 

@@ -27,16 +27,6 @@ def test_training(same_training, steps, rel_pos):
     same_training(steps.detection(f"model.backbone.net.rel_pos={rel_pos}"), indexes_on_cpu=True)
 
 
-def test_the_backbone_on_meta(runs_on_meta, steps):
-    model = steps.detector("model.backbone.net.activation_checkpointing=True").backbone.train()
-    images = torch.zeros(2, 3, 128, 112)
-
-    def loss(model, images):
-        return sum(level.square().mean() for level in model(images).values())
-
-    runs_on_meta(steps.Step(model, lambda: images, loss, True))
-
-
 @pytest.mark.parametrize("overrides", HEADS, ids=["nms", "soft-nms"])
 def test_inference(second, steps, overrides):
     model = steps.detector(*overrides).eval()
@@ -47,10 +37,3 @@ def test_inference(second, steps, overrides):
             for one, result in zip(other.to(device)(steps.detection_batch()), wanted, strict=True):
                 assert one["instances"].scores.device == device
                 _same(one["instances"], result["instances"])
-
-
-@pytest.mark.parametrize("augmented", [False, True])
-def test_the_predictor(second, steps, augmented):
-    wanted = steps.detection_predictor("cpu", augmented=augmented)(steps.picture())
-    with second() as device:
-        _same(steps.detection_predictor(device, augmented=augmented)(steps.picture()), wanted)

@@ -17,20 +17,7 @@ def _alone(monkeypatch):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_training(same_training, steps, kind):
-    assert set(KINDS) == set(steps.SEGMENTORS)
     same_training(steps.segmentation(kind))
-
-
-@pytest.mark.parametrize("kind", [KINDS[1], KINDS[3]])
-def test_the_backbone_on_meta(runs_on_meta, steps, kind):
-    """Without the head, whose assignment depends on values."""
-    model = steps.segmentor(kind).backbone.train()
-    images = torch.zeros(2, 3, 64, 96)
-
-    def loss(model, images):
-        return sum(level.square().mean() for level in model(images))
-
-    runs_on_meta(steps.Step(model, lambda: images, loss, True))
 
 
 @pytest.mark.parametrize("kind", KINDS[1::2])

@@ -15,7 +15,7 @@ from PIL import Image
 importlib.import_module("eva_segmentation.plugin")  # before anything of mmdetection
 
 from eva_openmmlab import config as configuration  # noqa: E402
-from eva_segmentation.training import train  # noqa: E402
+from eva_segmentation.commands import train  # noqa: E402
 
 CONFIGS = Path(__file__).parents[2] / "segmentation" / "configs"
 KEYS = Path(__file__).parents[1] / "golden" / "keys"

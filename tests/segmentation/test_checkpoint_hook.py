@@ -3,7 +3,6 @@
 import errno
 import multiprocessing
 import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,8 +10,7 @@ import torch
 
 from eva_openmmlab.hooks import CompleteFiles
 from eva_runs.output_folder import locked
-from eva_segmentation.model.segmentor import EVASegmentor
-from eva_segmentation.training import train
+from eva_segmentation.commands import train
 
 
 @pytest.fixture
@@ -37,27 +35,6 @@ def names(folder):
 
 def read(file):
     return torch.load(file, weights_only=False)  # written by these tests
-
-
-def test_a_checkpoint_is_there_before_the_older_one_goes(command, folder, launch, monkeypatch):
-    """After every change of the folder there is a complete checkpoint, and it is the one named."""
-    seen = []
-
-    def watched(change):
-        def look(*arguments, **options):
-            change(*arguments, **options)
-            tag = folder / "last_checkpoint"
-            if tag.is_file():
-                read(folder / Path(tag.read_text()).name)
-                seen.append(names(folder))
-
-        return look
-
-    for name in ("replace", "unlink"):
-        monkeypatch.setattr(os, name, watched(getattr(os, name)))
-    launch(*command)
-    assert ["iter_1.pth", "iter_2.pth"] in seen
-    assert names(folder) == ["best_mIoU_iter_3.pth", "iter_3.pth"]
 
 
 @pytest.mark.parametrize("nth", [2, 4])
@@ -99,20 +76,6 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_before_stays(
     assert "No space left" in line
     assert names(folder) == ["iter_1.pth"]
     read(folder / "iter_1.pth")
-
-
-def test_a_folder_that_is_deleted_or_a_file_is_one_line(command, folder, fails, monkeypatch):
-    loss = EVASegmentor.loss
-
-    def deleting(self, *arguments):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.write_text("a file")
-        return loss(self, *arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(EVASegmentor, "loss", deleting)
-        assert "Not a dir" in fails(*command)
-    assert "is a file and not a folder" in fails(*command)
 
 
 def hold(folder, ready, done):

@@ -4,15 +4,11 @@ import contextlib
 import json
 
 import pytest
-import torch
-from mmengine.config import Config
 
 from eva_openmmlab.config import load_config
-from eva_segmentation.evaluation import evaluate
+from eva_segmentation.commands import evaluate, train
 from eva_segmentation.inference.predictor import Predictor
-from eva_segmentation.training import train
 
-NAMES = ("{{$HOME:x}}", "{{ fileBasename }}", "it's", 'a "quote"', "straße")
 HARMFUL = "x: !!python/object/apply:os.mkdir [{place}]\n"
 
 
@@ -33,17 +29,12 @@ def test_yaml_runs_nothing(tmp_path, fails, tiny_run):
 @pytest.mark.parametrize(
     "content",
     [
-        {"model": {"type": "os.mkdir", "path": "harm"}},
         {"model": {"head": [{"type": "mmengine.fileio.load", "file": "harm.pkl"}]}},
-        {"model": {"type": "mmengine.load", "file": "harm.pkl"}},
-        {"custom_imports": {"imports": ["harm"]}},
         {"custom_imports": {"imports": "harm"}},
-        {"_base_": "harm.py"},
         {"_base_": ["harm.py"]},
         {"_base_": "mmseg::harm.py"},
         {"runner_type": "os.system"},
         {"optim_wrapper": {"constructor": "os.system"}},
-        {"model": {"type": 3}},
         [1],
     ],
 )
@@ -74,23 +65,3 @@ def test_what_data_inherit_and_what_would_be_replaced_run_nothing(texts, tmp_pat
     with contextlib.suppress(ValueError):  # a name that is not replaced names nothing
         load_config(tmp_path / next(iter(texts)))
     assert not (tmp_path / "ran").exists()
-
-
-def test_a_recipe_in_yaml_trains_and_its_saved_config_is_tested(tiny_run, launch, tmp_path):
-    file = tmp_path / "tiny.yaml"
-    cfg = Config.fromfile(tiny_run / "tiny.py")
-    for name in ("train", "val", "test"):
-        cfg[f"{name}_dataloader"].dataset.metainfo.classes = list(NAMES)
-    cfg.dump(file)
-    launch(train, file, "--work-dir", tmp_path / "run", "train_cfg.max_iters=1")
-    saved = tmp_path / "run" / "tiny.yaml"
-    assert load_config(saved).train_dataloader.dataset.metainfo.classes == list(NAMES)
-    launch(evaluate, tmp_path / "run")
-    assert list((tmp_path / "run" / "test").glob("*/*.json"))
-
-
-def test_a_seed_that_is_named_reaches_the_run_and_its_config(tiny_run):
-    assert "randomness" not in Config.fromfile(tiny_run / "tiny.py")
-    assert Config.fromfile(tiny_run / "run" / "tiny.py").randomness == {"seed": 3}
-    saved = torch.load(tiny_run / "run" / "iter_1.pth", weights_only=False)  # a file of ours
-    assert saved["meta"]["seed"] == 3

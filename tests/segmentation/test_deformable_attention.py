@@ -69,38 +69,6 @@ def test_positions_of_a_diverged_run_give_nan_or_nothing(place):
     assert out[1].isfinite().all()
 
 
-@pytest.mark.parametrize(("batch", "step"), [(1, 1), (5, 5), (96, 32)])
-def test_the_compiled_operation_gets_what_it_needs(monkeypatch, batch, step):
-    """mmcv's autograd function around a kernel that we write in Python."""
-    module = _mmcv()
-    steps = []
-
-    class Kernel:
-        @staticmethod
-        def ms_deform_attn_forward(value, shapes, starts, locations, weights, *, im2col_step):
-            assert starts.tolist() == [0, 60, 75]
-            assert shapes.dtype == starts.dtype == torch.int64
-            assert all(tensor.is_contiguous() for tensor in (value, locations, weights))
-            assert len(value) % im2col_step == 0
-            steps.append(im2col_step)
-            return module.multi_scale_deformable_attn_pytorch(value, shapes, locations, weights)
-
-        @staticmethod
-        def ms_deform_attn_backward(*tensors, im2col_step):
-            *_, grad_value, grad_locations, grad_weights = tensors
-            for number, grad in enumerate((grad_value, grad_locations, grad_weights), start=1):
-                grad.fill_(number)
-
-    monkeypatch.setattr(module, "ext_module", Kernel)
-    value, locations, weights = _inputs(torch.float32, batch=batch, queries=2)
-    swapped = locations.transpose(1, 2).contiguous().transpose(1, 2)  # not contiguous
-    out = ours.compiled_attention(value, SHAPES, swapped, weights)
-    torch.testing.assert_close(out, _reference(value, locations, weights))
-    out.sum().backward()
-    assert [tensor.grad.unique().item() for tensor in (value, locations, weights)] == [1, 2, 3]
-    assert steps == [step]
-
-
 def test_the_core_runs_in_float32_under_autocast():
     value, locations, weights = (tensor.detach() for tensor in _inputs(torch.float32))
     half = value.bfloat16()
@@ -109,35 +77,6 @@ def test_the_core_runs_in_float32_under_autocast():
         out = ours.deformable_attention(half, SHAPES, locations, weights)
     assert out.dtype == torch.bfloat16
     torch.testing.assert_close(out, expected.bfloat16(), atol=0, rtol=0)
-
-
-@pytest.mark.parametrize(
-    ("dim", "training", "path"),
-    [(8, False, "level"), (32, False, "bag"), (32, True, "level"), (44, True, "bag")],
-)
-@pytest.mark.parametrize("compiled", [False, True])
-def test_the_width_of_a_head_chooses_the_path_on_cpu(monkeypatch, dim, training, path, compiled):
-    calls = []
-    for name in ("level", "bag", "compiled"):
-        function = getattr(ours, f"{name}_attention")
-
-        def note(*inputs, name=name, function=function):
-            calls.append(name)
-            return function(*inputs)
-
-        monkeypatch.setattr(ours, f"{name}_attention", note)
-    monkeypatch.setattr(ours, "_compiled", lambda: compiled)
-    value, locations, weights = _inputs(dim=dim)
-    with torch.set_grad_enabled(training):
-        out = ours.deformable_attention(value, SHAPES, locations, weights)
-    torch.testing.assert_close(out, _reference(value, locations, weights))
-    assert calls == [path]
-
-
-def test_levels_that_are_not_the_values_are_refused():
-    value, locations, weights = _inputs()
-    with pytest.raises(ValueError, match=r"levels of \(\(6, 10\),\) do not make up 77 values"):
-        ours.deformable_attention(value, SHAPES[:1], locations, weights)
 
 
 @pytest.mark.filterwarnings("ignore:You'd better set embed_dims:UserWarning")
@@ -168,8 +107,3 @@ def test_the_module_is_that_of_mmcv(randomise):
     )
     assert expected.std() > 0.1
     torch.testing.assert_close(mine(query, features, Sampling(reference, SHAPES)), expected)
-
-
-def test_heads_that_do_not_divide_the_values_are_refused():
-    with pytest.raises(ValueError, match=r"values of width 12 \(24 x 0\.5\) .* 5 heads; change"):
-        MultiScaleDeformableAttention(24, num_heads=5, num_levels=1, num_points=4, value_ratio=0.5)

@@ -17,13 +17,11 @@ from mmengine.config import Config
 from mmseg.apis import MMSegInferencer, inference_model, init_model
 from PIL import Image
 
-from eva_openmmlab.backbone import count_attention
 from eva_runs.recipes import list_recipes
 from eva_segmentation.model.segmentor import StreamingTTA
 from eva_segmentation.model.sizes import mask2former
 
 RECIPES = {recipe.name: recipe.path for recipe in list_recipes("segmentation")}
-EVERY = pytest.mark.parametrize("name", RECIPES)
 SIDE, WIDTH = 64, 32
 HEAD = mask2former(
     WIDTH, heads=2, hidden=48, queries=6, groups=4, encoder_layers=1, decoder_layers=2, points=64
@@ -97,17 +95,16 @@ def picture(tmp_path_factory):
     return str(file)
 
 
-@EVERY
-def test_init_model_builds_every_recipe_at_its_size(name):
-    with torch.device("meta"):
-        model = init_model(str(RECIPES[name]), device="meta")
-    segmentor = getattr(model, "module", model)
-    depth = len(getattr(segmentor.backbone, "net", segmentor.backbone).blocks)
-    assert depth == model.cfg.model.get("module", model.cfg.model).backbone.depth
-
-
-@EVERY
-def test_models_and_inferencers_predict_with_every_recipe(name, picture, tmp_path):
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ade20k/mask2former_eva_g_relpos_896_40k_ms",
+        "coco_stuff164k/mask2former_eva_g_896_60k",
+        "ade20k/upernet_eva_l_512_160k",
+        "demo/mask2former_eva_debug",
+    ],
+)
+def test_models_and_inferencers_predict_with_each_kind_of_recipe(name, picture, tmp_path):
     cfg = _runnable(name)
     model = init_model(cfg, device="cpu")
     segmentor = getattr(model, "module", model)
@@ -150,14 +147,9 @@ def get_flops():
 
 
 @pytest.mark.parametrize(
-    "name",
-    [name for name in RECIPES if not (name.endswith("_ms") or name.startswith("coco_stuff164k/"))],
+    "name", ["ade20k/mask2former_eva_g_relpos_896_40k", "ade20k/upernet_eva_l_512_160k"]
 )
-def test_get_flops_counts_every_model(name, get_flops, tmp_path):
-    """Those with `_ms` are the same models at several sizes; the tool counts one forward pass.
-
-    Those of COCO-Stuff are ADE20K's with more classes.
-    """
+def test_get_flops_counts_each_kind_of_model(name, get_flops, tmp_path):
     _runnable(name).dump(tmp_path / "small.py")
     assert get_flops(tmp_path / "small.py") > 1e6
 
@@ -170,10 +162,3 @@ def test_attention_is_counted(get_flops, tmp_path, monkeypatch):
     tokens = (SIDE // 8) ** 2 + 1
     both = 4 * 2 * tokens**2 * WIDTH  # scores and weighted sums, in 4 blocks
     assert counted - get_flops(file) == pytest.approx(both, rel=0.05)
-
-
-def test_an_entry_of_mmengines_own_stays(monkeypatch):
-    own = object()
-    monkeypatch.setitem(_DEFAULT_SUPPORTED_FLOP_OPS, "aten::scaled_dot_product_attention", own)
-    count_attention()
-    assert _DEFAULT_SUPPORTED_FLOP_OPS["aten::scaled_dot_product_attention"] is own

@@ -1,20 +1,15 @@
-"""Label maps of all kinds, and the classes of their values."""
+"""Label maps of all kinds, their classes, and the images that they belong to."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from eva_data.label_maps import LabelTable, read_label_map
-
-
-def test_label_table():
-    table = LabelTable([7, 40], [0])
-    values = np.array([[0, 7], [40, 7]], np.uint8)
-    np.testing.assert_array_equal(table(values, "x.png"), [[255, 0], [1, 0]])
-    for wrong in (3, 41, 42, 65535):
-        odd = np.array([[7, wrong]], np.uint16)
-        with pytest.raises(ValueError, match=rf"x.png has labels .* ignored: {wrong};"):
-            table(odd, "x.png")
+from eva_data.label_maps import (
+    check_pairs,
+    find_pairs,
+    read_class_file,
+    read_label_map,
+)
 
 
 def test_maps_of_other_kinds(tmp_path):
@@ -37,3 +32,54 @@ def test_maps_of_other_kinds(tmp_path):
     Image.new("RGB", (2, 2)).save(tmp_path / "rgb.png")
     with pytest.raises(ValueError, match=r"rgb.png holds colours \(mode RGB\)"):
         read_label_map(tmp_path / "rgb.png")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("ignore = [0]", "ignored = [0]", "ignored"),
+        ("ignore = [0]", "ignore = [7]", "7"),
+        ("label = 40", "label = 7", "7"),
+        ("label = 40", "", "label"),
+        ('"sky"', '"road"', "road"),
+        ("[128, 64, 128]", "[128, 64, 256]", "128, 64, 256"),
+        ('name = "sky"', "name = ", "classes.toml"),
+    ],
+)
+def test_a_wrong_class_file_is_named(own, old, new, message):
+    file = own / "classes.toml"
+    file.write_text(file.read_text().replace(old, new))
+    with pytest.raises(ValueError, match=message):
+        read_class_file(file)
+
+
+def test_pairs_by_ending(tmp_path):
+    for kind, name in (("i", "x_left.png"), ("i", "x_right.png"), ("m", "x_ids.png")):
+        (tmp_path / kind).mkdir(exist_ok=True)
+        Image.new("L", (2, 2)).save(tmp_path / kind / name)
+    pairs, lonely, unused = find_pairs(
+        tmp_path / "i", tmp_path / "m", image_ending="_left", map_ending="_ids"
+    )
+    assert [(pair.image.name, pair.label_map.name) for pair in pairs] == [
+        ("x_left.png", "x_ids.png")
+    ]
+    assert not lonely
+    assert not unused
+    Image.new("L", (2, 2)).save(tmp_path / "i" / "x_left.jpg")
+    with pytest.raises(ValueError, match="the same name apart from the suffix"):
+        find_pairs(tmp_path / "i", tmp_path / "m", image_ending="_left")
+
+
+def test_the_first_wrong_file_is_named(own):
+    classes = read_class_file(own / "classes.toml")
+    assert len(check_pairs(own / "images", own / "maps", classes)) == 3
+    Image.new("RGB", (31, 20)).save(own / "images" / "b/c.jpg")
+    with pytest.raises(ValueError, match=r"c.jpg is \(20, 31\) .* c.png|c.png \(20, 30\)"):
+        check_pairs(own / "images", own / "maps", classes)
+    Image.new("RGB", (30, 20)).save(own / "images" / "b/c.jpg")
+    Image.new("L", (30, 20), 8).save(own / "maps" / "d.png")
+    with pytest.raises(ValueError, match=r"d.png has labels that .* nor ignored: 8;"):
+        check_pairs(own / "images", own / "maps", classes)
+    (own / "maps" / "a.png").unlink()
+    with pytest.raises(ValueError, match=r"1 of 3 images .*, such as .*a.jpg"):
+        check_pairs(own / "images", own / "maps", classes)

@@ -6,7 +6,7 @@ from mmengine.optim import LinearLR, OptimWrapper, PolyLR
 from mmseg.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
-from eva_segmentation.training.schedule import WarmupPolyLR
+from eva_segmentation.schedule import WarmupPolyLR
 
 ADE, COCO = "ade20k/mask2former_eva_g_896_20k", "coco_stuff164k/mask2former_eva_g_896_60k"
 ADE_REL, COCO_REL = (
@@ -90,14 +90,6 @@ def test_the_logged_rate_of_iteration_50_is_that_of_the_official_logs(
     assert groups[0]["lr"] * factor == pytest.approx(logged, rel=1e-3)
 
 
-def test_the_head_can_learn_at_one_rate(segmentor, load_config):
-    cfg = load_config(ADE).optim_wrapper
-    cfg.paramwise_cfg.official_head_rule = False
-    model = segmentor(ADE)
-    rates = {id(value): g["lr"] for g in groups_of(cfg, model) for value in g["params"]}
-    assert {rates[id(value)] for value in model.decode_head.parameters()} == {2.5e-5}
-
-
 def test_frozen_parameters_are_in_no_group(load_config):
     cfg = load_config("ade20k/mask2former_eva_g_512_24gb")
     cfg.optim_wrapper.type = "OptimWrapper"  # the other one wants a GPU
@@ -112,15 +104,6 @@ def test_frozen_parameters_are_in_no_group(load_config):
     assert grouped == trained
     assert id(model.backbone.blocks[0].attn.proj.weight) not in grouped
     assert id(model.backbone.blocks[39].attn.proj.weight) in grouped
-
-
-def test_unknown_settings_and_foreign_models_are_refused(load_config):
-    cfg = load_config(ADE).optim_wrapper
-    with pytest.raises(ValueError, match=r"has neither backbone\.blocks nor backbone\.net\.blocks"):
-        groups_of(cfg, nn.Linear(2, 2))
-    cfg.paramwise_cfg.layer_decay_rate = 0.9
-    with pytest.raises(ValueError, match="unknown settings layer_decay_rate"):
-        groups_of(cfg, nn.Linear(2, 2))
 
 
 def rates(make_schedulers, steps, peaks=(1.0, 0.25)):
@@ -163,31 +146,8 @@ def test_the_schedule_is_mmcv_1s_closed_form_and_mmengines_overlapping_pair(powe
         torch.testing.assert_close(ours, pair, rtol=1e-10, atol=0)
 
 
-def test_a_continued_schedule_goes_on_where_it_was_with_the_configs_length():
-    def make(end):
-        optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
-        return optimizer, WarmupPolyLR(optimizer, warmup_iters=2, end=end, by_epoch=False)
-
-    optimizer, schedule = make(10)
-    for _ in range(4):
-        optimizer.step()
-        schedule.step()
-    longer, continued = make(20)
-    continued.load_state_dict(schedule.state_dict())
-    longer.step()
-    continued.step()
-    assert longer.param_groups[0]["lr"] == pytest.approx(1 - 5 / 20)
-
-
 @pytest.mark.parametrize("wrong", [{"by_epoch": True}, {"by_epoch": False, "begin": 5}, {}])
 def test_a_schedule_of_epochs_or_with_a_late_start_is_refused(wrong):
     optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
     with pytest.raises(ValueError, match="counts iterations from 0"):
         WarmupPolyLR(optimizer, warmup_iters=2, end=10, **wrong)
-
-
-def test_the_runner_fills_in_the_length(load_config):
-    for name in (ADE, COCO, ADE_REL, COCO_REL):
-        (schedule,) = load_config(name).param_scheduler
-        assert schedule.by_epoch is False
-        assert "end" not in schedule

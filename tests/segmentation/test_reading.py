@@ -1,6 +1,5 @@
 """What training reads: pictures and label maps that do not fit, are damaged, huge or no files."""
 
-import os
 import struct
 import zlib
 
@@ -11,11 +10,7 @@ from mmseg.registry import TRANSFORMS
 from PIL import Image
 
 from eva_data.images import LIMIT, UnreadableImageError, read_image, read_rgb
-from eva_data.label_maps import LabelMapError, find_pairs, read_label_map
-from eva_openmmlab import config as configuration
-from eva_openmmlab.pictures import LoadPicture
-from eva_segmentation.data.loading import LoadCheckedAnnotations
-from eva_segmentation.training import train
+from eva_data.label_maps import LabelMapError, read_label_map
 
 SHAPE = (24, 30)
 
@@ -74,27 +69,6 @@ def test_pictures_are_those_of_opencv_and_of_the_one_decoder(pair, load, tmp_pat
     assert (load(tmp_path / "deep.png", label_map)["img"][:, :, 0] == deep >> 8).all()
 
 
-def test_a_label_map_of_another_size_is_refused(pair, load, tmp_path):
-    Image.new("L", (SHAPE[1], SHAPE[0] + 1)).save(tmp_path / "other.png")
-    message = r"other\.png is \(25, 30\) .* its picture \S*a\.jpg \(24, 30\): they must be equal"
-    with pytest.raises(LabelMapError, match=message):
-        load(pair[0], tmp_path / "other.png")
-
-
-def test_a_run_by_a_recipe_ends_with_the_sentence(tiny_run, fails, tmp_path):
-    data = tmp_path / "data"
-    for part in ("images", "annotations"):
-        (data / part).mkdir(parents=True)
-        for split in ("training", "validation"):
-            (data / part / split).symlink_to(tiny_run / part / "validation")
-    (data / "annotations" / "training").unlink()
-    (data / "annotations" / "training" / "sub").mkdir(parents=True)
-    for name in ("a", "b", "sub/a"):
-        Image.new("L", (7, 9)).save(data / "annotations" / "training" / f"{name}.png")
-    command = [train, tiny_run / "tiny.py", "--work-dir", tmp_path / "run", "--data-root", data]
-    assert ".png is (9, 7)" in fails(*command, "train_dataloader.num_workers=1")
-
-
 def test_labels_that_would_become_others_are_refused(pair, load, tmp_path):
     Image.fromarray(np.full(SHAPE, 300, np.uint16)).save(tmp_path / "deep.png")
     with pytest.raises(LabelMapError, match=r"deep\.png has the label 300"):
@@ -130,38 +104,3 @@ def test_what_claims_gigabytes_is_refused_before_it_is_decoded(pair, load, tmp_p
     monkeypatch.setenv(LIMIT, str(SHAPE[0] * SHAPE[1] - 1))
     with pytest.raises(UnreadableImageError, match="30 x 24 pixels, more than 719"):
         load(*pair)
-
-
-def test_a_pipe_in_a_folder_is_left_out_and_named_it_is_refused(pair, load, tmp_path):
-    for folder, suffix in (("images", ".jpg"), ("maps", ".png")):
-        (tmp_path / folder).mkdir()
-        os.mkfifo(tmp_path / folder / f"pipe{suffix}")
-        (tmp_path / folder / "loop").symlink_to(tmp_path / folder)
-    for path, folder in zip(pair, ("images", "maps"), strict=True):
-        os.link(path, tmp_path / folder / path.name)
-    pairs, lonely, unused = find_pairs(tmp_path / "images", tmp_path / "maps")
-    assert [pair.image.name for pair in pairs] == ["a.jpg"]
-    assert not lonely + unused
-    pipe = tmp_path / "images" / "pipe.jpg"
-    with pytest.raises(UnreadableImageError, match="is a named pipe and not a file"):
-        load(pipe, pair[1])
-    with pytest.raises(UnreadableImageError, match="is a named pipe and not a file"):
-        read_rgb(pipe, upright=True)
-
-
-def test_recipes_read_so(load_config):
-    for name in ("ade20k/upernet_eva_l_512_160k", "coco_stuff164k/mask2former_eva_g_896_60k"):
-        cfg = load_config(name)
-        for loader in configuration.LOADERS:
-            kinds = {TRANSFORMS.get(step["type"]) for step in cfg[loader].dataset.pipeline}
-            assert {LoadPicture, LoadCheckedAnnotations} <= kinds
-
-
-@pytest.mark.parametrize(
-    "step",
-    [dict(type="LoadCheckedAnnotations"), dict(type="LoadLabelMap", labels=[0, 1], ignore=[])],
-)
-def test_a_picture_without_label_map_goes_through(step):
-    """mmsegmentation's inferencers take the pipeline of the tests."""
-    record = {"img_path": "a.jpg", "ori_shape": (4, 6)}
-    assert TRANSFORMS.build(step)(dict(record)) == record

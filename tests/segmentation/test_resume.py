@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from eva_segmentation.training import train
+from eva_segmentation.commands import train
 
 
 @pytest.fixture
@@ -73,28 +73,11 @@ def test_a_moved_run_continues_and_reads_weights_alone(
     assert ours["param_schedulers"] == theirs["param_schedulers"]
 
 
-def test_a_copied_run_continues_from_its_own_checkpoint(begun, tiny_run, launch, scalars):
-    """The original is still there, and further; the setting stands for the flag."""
-    shutil.copy(tiny_run / "run" / "iter_1.pth", begun)
-    (begun / "iter_2.pth").unlink()
-    (begun / "last_checkpoint").write_text(str(tiny_run / "run" / "iter_1.pth"))
-    launch(train, begun / "tiny.py", "--work-dir", begun, "resume=True")
-    assert iterations(scalars(begun)) == [2, 3]
-
-
-def test_a_checkpoint_that_is_nowhere_is_named(begun, fails):
-    (begun / "iter_2.pth").unlink()
-    assert "iter_2.pth, which is not there" in fails(*resumed(begun))
-
-
-@pytest.mark.parametrize("tag", [None, ""])
 def test_a_run_without_a_name_of_its_checkpoint_goes_on_from_the_newest(
-    tag, begun, tiny_run, launch, fails, scalars
+    begun, tiny_run, launch, fails, scalars
 ):
     shutil.copy(tiny_run / "run" / "iter_1.pth", begun)
-    (begun / "last_checkpoint").unlink()
-    if tag is not None:
-        (begun / "last_checkpoint").write_text(tag)
+    (begun / "last_checkpoint").write_text("")
     assert "--resume" in fails(train, begun / "tiny.py", "--work-dir", begun)
     launch(*resumed(begun))
     assert iterations(scalars(begun)) == [3]
@@ -127,17 +110,15 @@ def test_files_that_a_checkpoint_names_elsewhere_are_left_alone(begun, spoilt, l
 
 def spoil(content, name):
     """Change one part of a checkpoint."""
-    state, optimizer = content["state_dict"], content["optimizer"]
+    state = content["state_dict"]
     weight = next(name for name in state if name.endswith("weight"))
     match name:
         case "half of the model":
             content["state_dict"] = dict(list(state.items())[: len(state) // 2])
         case "NaN":
             state[weight][0] = float("nan")
-        case "fewer groups":
-            optimizer["param_groups"].pop()
         case "infinite moments":
-            optimizer["state"][0]["exp_avg"].fill_(float("inf"))
+            content["optimizer"]["state"][0]["exp_avg"].fill_(float("inf"))
         case "another schedule":
             content["param_schedulers"][0] = {"last_step": 3}
         case "a later iteration":
@@ -151,8 +132,8 @@ def spoil(content, name):
 @pytest.mark.parametrize(
     "what",
     [
-        *("half of the model", "NaN", "fewer groups", "infinite moments", "another schedule"),
-        *("a later iteration", "code", "meta", "optimizer", "message_hub"),
+        *("half of the model", "NaN", "infinite moments", "another schedule"),
+        *("a later iteration", "code", "message_hub"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(
@@ -164,12 +145,6 @@ def test_what_does_not_fit_is_refused_in_one_line(
     assert "iter_2.pth" in fails(*resumed(begun))
     assert (begun / "iter_2.pth").read_bytes() == before
     assert not (tmp_path / "harm").exists()
-
-
-def test_a_run_that_begins_with_the_flag_saves_its_config(tiny_run, launch, tmp_path):
-    launch(train, tiny_run / "tiny.py", "--work-dir", tmp_path, "--resume")
-    assert (tmp_path / "tiny.py").is_file()
-    assert (tmp_path / "iter_3.pth").is_file()
 
 
 def test_a_finished_run_that_is_continued_keeps_its_report(tiny_run, launch, tmp_path, capsys):

@@ -10,8 +10,8 @@ from torch import nn
 from eva_openmmlab import hooks
 from eva_openmmlab.hooks import RunHook
 from eva_runs.errors import NonFiniteError
+from eva_segmentation.commands import train
 from eva_segmentation.model.segmentor import EVASegmentor
-from eva_segmentation.training import train
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
@@ -86,17 +86,6 @@ def test_all_batches_of_a_step_count(hooked):
     assert torch.equal(layer.weight, before)
 
 
-def test_a_request_to_stop_is_obeyed_at_a_step(hooked, monkeypatch):
-    *_, hook, step = hooked(lambda one: OptimWrapper(one, accumulative_counts=2))
-    stopped = []
-    monkeypatch.setattr(hook, "_save_and_exit", lambda runner, done: stopped.append(done))
-    hook._stop.received = "SIGTERM"
-    step()
-    assert stopped == []
-    step()
-    assert stopped == [2]
-
-
 @pytest.fixture
 def scaled(hooked, monkeypatch):
     """The same with a loss scale, as on a GPU."""
@@ -125,11 +114,3 @@ def test_a_loss_scale_that_fits_nothing_ends_the_run(scaled):
         step(gradient=float("inf"))
     with pytest.raises(NonFiniteError, match=f"{hooks.MAX_SKIPPED + 1} steps"):
         step(gradient=float("inf"))
-
-
-def test_a_loss_that_is_not_finite_ends_a_run_with_a_scale(scaled):
-    layer, _, _, step = scaled
-    before = layer.weight.clone()
-    with pytest.raises(NonFiniteError, match="loss"):
-        step(float("nan"))
-    assert torch.equal(layer.weight, before)

@@ -1,7 +1,5 @@
 """Reports of segmentors: what was counted, what the page holds, and that it never fails a run."""
 
-import csv
-import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,12 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from eva_openmmlab.report import write_report
+from eva_openmmlab.report import RunReport
 from eva_segmentation.evaluation import sections
-from eva_segmentation.evaluation.metric import IoUAndConfusion, PictureScore
+from eva_segmentation.evaluation.metric import ImageScore, IoUAndConfusion
 from eva_segmentation.evaluation.sections import class_scores
 
-NAMES = ("brick", "grass", "gravel", "other", "digit")
 IGNORED = 255
 
 
@@ -39,7 +36,7 @@ def test_pixels_are_counted_by_label_and_prediction_over_all_processes():
     scores = one.compute_metrics([*one.results, *other.results])  # gathered by mmengine
     np.testing.assert_array_equal(one.confusion, [[1, 1, 0], [3, 2, 0], [0, 0, 0]])
     # of picture 1: class 0 has 1 of 2, class 1 has 1 of 2; a picture without labels has no score
-    assert one.pictures == [PictureScore("1.png", 0.5), PictureScore("2.png", 0.25)]
+    assert one.images == [ImageScore("1.png", 0.5), ImageScore("2.png", 0.25)]
     classes = class_scores(["a", "b", "c "], one.confusion)
     assert classes[0] == {"class": "a", "IoU": 20, "Acc": 50, "share": 100 * 2 / 7, "pixels": 2}
     assert classes[2] == {"class": "c", "IoU": None, "Acc": None, "share": 0, "pixels": 0}
@@ -47,42 +44,12 @@ def test_pixels_are_counted_by_label_and_prediction_over_all_processes():
     assert scores["mIoU"] == pytest.approx(np.mean(known), abs=0.005)
 
 
-@pytest.fixture(scope="module")
-def evaluated(tiny_run, launch):
-    """Folder of an evaluation of the tiny run, whose config and weights are found by its folder."""
-    from eva_segmentation.evaluation import evaluate
-
-    folder = tiny_run / "evaluated"
-    launch(evaluate, tiny_run / "run", "--work-dir", folder)
-    return folder
-
-
-@pytest.fixture(params=["training", "evaluation"])
-def folder(request, tiny_run, evaluated):
-    """Folder of each."""
-    return tiny_run / "run" if request.param == "training" else evaluated
-
-
-def test_tables_beside_the_report_agree_with_the_scores(folder):
-    scores = json.loads((folder / "results.json").read_text())["sem_seg"]
-    with (folder / "per_class.csv").open() as file:
-        classes = list(csv.DictReader(file))
-    assert tuple(one["class"] for one in classes) == NAMES
-    ious = [float(one["IoU"]) for one in classes if one["IoU"]]
-    assert np.mean(ious) == pytest.approx(scores["mIoU"], abs=0.01)
-    with (folder / "confusion.csv").open() as file:
-        counts = np.array([row[1:] for row in csv.reader(file)][1:], int)
-    assert 100 * counts.trace() / counts.sum() == pytest.approx(scores["aAcc"], abs=0.01)
-    assert {f"IoU-{name}" for name in NAMES} <= {*scores}
-
-
 def test_a_report_that_fails_is_a_warning(tmp_path, monkeypatch, caplog):
     def fail(*_):
         raise RuntimeError("no such metric")
 
     monkeypatch.setattr(sections, "make_report", fail)
-    run = SimpleNamespace(work_dir=str(tmp_path))
-    assert write_report(run, "training", sections.__name__) is None
-    assert write_report(run, "training", "eva_segmentation.nowhere") is None
+    run = SimpleNamespace(work_dir=str(tmp_path), cfg=SimpleNamespace(filename="tiny.py"))
+    assert RunReport(run, "training", task="segmentation").write() is None
     assert "no report.html" in caplog.text
     assert not [*Path(tmp_path).iterdir()]

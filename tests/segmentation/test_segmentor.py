@@ -5,22 +5,19 @@ import weakref
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from mmengine.config import ConfigDict
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 from PIL import Image
 from torch import nn
 
-from eva_segmentation.data.loading import PadShortSide
-from eva_segmentation.model.segmentor import EVASegmentor, StreamingTTA, _add_probabilities, windows
+from eva_segmentation.model.segmentor import StreamingTTA, windows
 
 # isort: split
 # after ours, which makes them importable without compiled operations
 from mmseg.datasets import BaseSegDataset
 from mmseg.models.segmentors import EncoderDecoder, SegTTAModel
 from mmseg.registry import MODELS
-from mmseg.structures import SegDataSample
 
 META_KEYS = (
     *("img_path", "ori_shape", "img_shape", "pad_shape", "padding_size"),
@@ -41,15 +38,6 @@ class PositionBackbone(nn.Module):
         xs = torch.linspace(0, 1, x.shape[3])[None].expand(x.shape[2:])
         place = torch.stack([ys, xs])[None].expand(len(x), -1, -1, -1)
         return [self.conv(torch.cat([x, place], dim=1))]
-
-
-@MODELS.register_module()
-class PositionPyramid(PositionBackbone):
-    """The same in strides 4, 8, 16 and 32."""
-
-    def forward(self, x):
-        (seen,) = super().forward(x)
-        return tuple(F.avg_pool2d(seen, stride) for stride in (4, 8, 16, 32))
 
 
 def _config(kind, **test_cfg):
@@ -79,11 +67,9 @@ def make_model(randomise):
     """Function: a small segmentor, its weights the same for each class of segmentor."""
     init_default_scope("mmseg")
 
-    def make(kind="EVASegmentor", mask_head=None, **test_cfg):
+    def make(kind="EVASegmentor", **test_cfg):
         torch.manual_seed(0)
         config = _config(kind, **(test_cfg or {"mode": "whole"}))
-        if mask_head:
-            config.update(decode_head=mask_head, backbone=dict(type="PositionPyramid"))
         model = MODELS.build(config)
         return randomise(model, std=0.5).eval()
 
@@ -128,7 +114,7 @@ def make_views(tmp_path):
 # ---- windows -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [1, 20, 32, 33, 47, 48, 49, 100, 161])
+@pytest.mark.parametrize("size", [20, 32, 33, 100])
 def test_windows_are_those_of_mmsegmentation(size):
     """The grid of `EncoderDecoder.slide_inference`, by its own formula."""
     window, stride = 32, 16
@@ -154,19 +140,6 @@ def test_slide_inference_equals_mmsegmentations(make_model, size):
     assert metas[0]["img_shape"] == size  # left as it is
 
 
-def test_a_crop_has_its_own_size_under_both_names(make_model):
-    """mmsegmentation's Mask2Former head enlarges its result to `pad_shape` where there is one."""
-    model = make_model(mode="slide", crop_size=(32, 32), stride=(16, 16))
-    seen = []
-    predict = model.decode_head.predict
-    model.decode_head.predict = lambda x, metas, cfg: seen.append(metas) or predict(x, metas, cfg)
-    metas = [{"ori_shape": (40, 60), "img_shape": (40, 60), "pad_shape": (64, 64)}]
-    model.inference(torch.randn(1, 3, 40, 60), metas)
-    assert len(seen) == 2 * 3
-    for (one,) in seen:
-        assert one["img_shape"] == one["pad_shape"] == (32, 32)
-
-
 # ---- the average ---------------------------------------------------------------------------------
 
 
@@ -189,16 +162,6 @@ def test_streaming_average_equals_the_plain_one(make_model, make_views, test_cfg
     assert len(found.pred_sem_seg.data.unique()) > 1  # of several classes, or nothing is shown
 
 
-def test_several_pictures_at_once(make_model, make_views):
-    model = make_model()
-    samples = make_views(count=2)
-    with torch.no_grad():
-        both = StreamingTTA(model).test_step(pseudo_collate(samples))
-        alone = [StreamingTTA(model).test_step(pseudo_collate([one]))[0] for one in samples]
-    for one, other in zip(both, alone, strict=True):
-        torch.testing.assert_close(one.seg_logits.data, other.seg_logits.data)
-
-
 def test_scores_of_a_view_are_gone_before_the_next(make_model, make_views):
     model = make_model()
     alive = []
@@ -214,31 +177,6 @@ def test_scores_of_a_view_are_gone_before_the_next(make_model, make_views):
     with torch.no_grad():
         StreamingTTA(model).test_step(pseudo_collate(make_views()))
     assert len(alive) == 6
-
-
-def test_half_precision_of_the_sum(make_model, make_views):
-    model, data = make_model(), pseudo_collate(make_views())
-    with torch.no_grad():
-        (full,) = StreamingTTA(model).test_step(data)
-        (half,) = StreamingTTA(model, half=True).test_step(pseudo_collate(make_views()))
-    assert full.seg_logits.data.dtype == torch.float32
-    assert half.seg_logits.data.dtype == torch.float16
-    difference = (half.seg_logits.data.float() - full.seg_logits.data).abs().max()
-    assert 0 < difference < 1e-3
-
-
-def test_rows_are_added_in_blocks(monkeypatch):
-    monkeypatch.setattr("eva_segmentation.model.segmentor._SLICE", 3 * 5 * 2)  # two rows at once
-    total, scores = torch.ones(3, 7, 5), torch.randn(3, 7, 5)
-    _add_probabilities(total, scores, share=0.5)
-    torch.testing.assert_close(total, 1 + scores.softmax(0) / 2)
-
-
-def test_one_output_is_refused(make_model):
-    model = make_model()
-    model.out_channels = 1
-    with pytest.raises(ValueError, match="at least 2 output channels, got 1"):
-        StreamingTTA(model).test_step({"inputs": []})
 
 
 # ---- padding -------------------------------------------------------------------------------------
@@ -275,57 +213,3 @@ def test_padding_is_cut_off_before_the_flip(make_views, make_model):
     columns = result.pred_sem_seg.data[0].float().mean(0)
     assert columns[-1] == 1
     assert columns[:-1].max() == 0
-
-
-def _mask_scores(model, inputs):
-    """Mask2Former's scores (B, K, h, w) at a quarter of the input."""
-    maps = model.extract_feat(inputs)
-    classes, masks = model.decode_head(maps, [SegDataSample(metainfo={})] * len(inputs))
-    return torch.einsum("bqk,bqhw->bkhw", classes[-1].softmax(-1)[..., :-1], masks[-1].sigmoid())
-
-
-@pytest.mark.parametrize("size", [(20, 80), (20, 30), (10, 15)])
-@pytest.mark.parametrize("with_masks", [False, True])
-def test_a_padded_picture_is_right_without_a_sliding_window(
-    make_views, make_model, small_head, size, with_masks
-):
-    """The scores of one window of the padded size, and of the network without mmsegmentation."""
-    (sample,) = make_views(*size, least=64)
-    view = {key: [values[0]] for key, values in sample.items()}  # the first scale, not mirrored
-    height, width = view["data_samples"][0].img_shape
-    padded = tuple(view["inputs"][0].shape[1:])
-    assert padded[0] > height * 2  # more padding than picture
-    head = {"mask_head": small_head(channels=8)} if with_masks else {}
-    whole = make_model(mode="whole", **head)
-    slide = make_model(mode="slide", crop_size=padded, stride=padded, **head)
-    with torch.no_grad():
-        (found,), (expected,) = whole.test_step(view), slide.test_step(view)
-        inputs = whole.data_preprocessor(view)["inputs"]
-        if with_masks:
-            plain = F.interpolate(_mask_scores(whole, inputs), size=padded, mode="bilinear")
-        else:
-            plain = whole.decode_head(whole.extract_feat(inputs))
-    plain = F.interpolate(plain[:, :, :height, :width], size=size, mode="bilinear")[0]
-    torch.testing.assert_close(found.seg_logits.data, expected.seg_logits.data)
-    torch.testing.assert_close(found.seg_logits.data, plain)
-    assert view["data_samples"][0].img_shape == (height, width)  # left as it is
-
-
-def test_label_maps_are_padded_with_ignored():
-    transform = PadShortSide(size=8)
-    results = {
-        "img": np.ones((4, 9, 3), np.uint8),
-        "gt_seg_map": np.ones((4, 9), np.uint8),
-        "seg_fields": ["gt_seg_map"],
-    }
-    transform(results)
-    assert results["img"].shape == (8, 9, 3)
-    assert results["gt_seg_map"].shape == (8, 9)
-    assert results["gt_seg_map"][4:].min() == 255
-    with pytest.raises(ValueError, match="size must be at least 1, got 0"):
-        PadShortSide(size=0)
-
-
-def test_the_segmentor_is_mmsegmentations():
-    assert issubclass(EVASegmentor, EncoderDecoder)
-    assert issubclass(StreamingTTA, SegTTAModel)

@@ -57,19 +57,6 @@ def findings_of(report):
     }
 
 
-def test_counts_of_a_clean_set(check, ade, capsys):
-    code, report = check("--layout", "ade20k", "--root", ade)
-    assert code == 0
-    training = report["splits"]["training"]
-    assert training["pairs"] == 2
-    entry = {"name": "label 150", "label": 150, "images": 2, "pixels": 300}
-    assert training["classes"][-1] == entry
-    assert training["classes"][2]["images"] == 0
-    counts = {finding["kind"]: finding["count"] for finding in report["findings"]}
-    assert counts == {"class_absent": 2 * 147, "split_size": 2}
-    assert "2 pairs, not 20,210" in capsys.readouterr().out
-
-
 def test_every_kind_of_problem_is_found(check, ade):
     images, maps = ade / "images" / "training", ade / "annotations" / "training"
     for name in "abcdef":
@@ -103,59 +90,6 @@ def test_pictures_that_training_cannot_read_are_found(check, ade):
     code, report = check("--layout", "ade20k", "--root", ade)
     assert (code, findings_of(report)) == (1, {"image_broken": ["float.tif", "whole.tif"]})
     assert report["splits"]["training"]["pairs"] == 5
-
-
-def test_a_split_that_is_missing_or_ambiguous_is_a_finding_and_the_rest_is_checked(check, ade):
-    training = ade / "images" / "training"
-    Image.new("RGB", (30, 20)).save(training / "0.png")
-    Image.new("L", (30, 20), 151).save(ade / "annotations" / "validation" / "1.png")
-    expected = {"split_broken": ["training"], "map_broken": ["1.png"]}
-    code, report = check("--layout", "ade20k", "--root", ade)
-    assert (code, findings_of(report)) == (1, expected)
-    assert [report["splits"][name]["pairs"] for name in ("training", "validation")] == [0, 2]
-    training.rename(ade / "images" / "elsewhere")
-    code, report = check("--layout", "ade20k", "--root", ade)
-    assert (code, findings_of(report)) == (1, expected)
-
-
-def test_sideways_pictures_have_the_size_that_is_seen(check, ade):
-    picture = Image.new("RGB", (20, 30))
-    exif = picture.getexif()
-    exif[274] = 6
-    picture.save(ade / "images" / "training" / "0.jpg", exif=exif)
-    assert check("--layout", "ade20k", "--root", ade)[0] == 0
-
-
-def test_own_folders(check, ade, tmp_path, capsys):
-    classes = tmp_path / "classes.toml"
-    labels = "".join(f'[[classes]]\nname = "n{i}"\nlabel = {i}\n' for i in (1, 2))
-    classes.write_text("ignore = [0, 150]\n" + labels)
-    folders = ("--images", ade / "images/training", "--maps", ade / "annotations/training")
-    assert check(*folders, "--classes", classes)[0] == 0
-    assert "n1  in       2 maps,  50.00% of the pixels" in capsys.readouterr().out
-    classes.write_text(labels)
-    code, report = check(*folders, "--classes", classes)
-    assert (code, report["findings"][0]["kind"]) == (1, "map_broken")
-    assert "0, 150" in report["findings"][0]["first"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--layout", "ade20k"], "--layout goes with --root"),
-        (["--images", "x"], "give --layout and --root, or all of"),
-        (["--layout", "ade20k", "--root", "none"], "there is no folder none"),
-    ],
-)
-def test_options_that_do_not_go_together(capsys, arguments, message):
-    assert verify(arguments) == 2
-    assert message in capsys.readouterr().err
-
-
-def test_several_processes_find_the_same(check, ade):
-    (ade / "images" / "training" / "0.jpg").write_bytes(b"no picture")
-    one = check("--layout", "ade20k", "--root", ade)
-    assert check("--layout", "ade20k", "--root", ade, "--workers", 2) == one
 
 
 def test_label_numbers_are_mmsegmentations():

@@ -1,4 +1,4 @@
-"""Loaders of any data set: shuffled without end, and once in order."""
+"""Loaders of any dataset: shuffled without end, and once in order."""
 
 train_dataloader = dict(
     batch_size=1,

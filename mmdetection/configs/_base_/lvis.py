@@ -1,4 +1,4 @@
-"""LVIS v1, 1203 classes, in mmdetection's layout: the pictures of COCO below `data/lvis_v1`."""
+"""LVIS v1, 1203 classes, in mmdetection's layout: the images of COCO below `data/lvis_v1`."""
 
 _base_ = "loaders.py"
 

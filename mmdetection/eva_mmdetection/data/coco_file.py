@@ -30,14 +30,7 @@ class CocoFileDataset(BaseDetDataset):
         super().__init__(*args, **settings)
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Read the file.
-
-        Returns:
-            One record for each image, in order of the image ids.
-
-        Raises:
-            ValueError: If the file is not right or has other categories.
-        """
+        """Read the file: a record for each image, in order of the image ids."""
         file = read_coco(self.ann_file, boxes_only=self._boxes_only)
         file.check_categories(categories(self.metainfo), of="the config")
         labels = {key: label for label, key in enumerate(self.metainfo["category_ids"])}
@@ -65,23 +58,13 @@ class CocoFileDataset(BaseDetDataset):
         return list(records.values())
 
     def filter_data(self) -> list[dict[str, Any]]:
-        """Leave out images without objects, where `filter_cfg` says so.
-
-        Raises:
-            ValueError: If no image is left.
-        """
+        """Leave out images without objects, where `filter_cfg` says so."""
         records: list[dict[str, Any]] = self.data_list
         if not self.test_mode and (self.filter_cfg or {}).get("filter_empty_gt", False):
             records = [one for one in records if one["instances"]]
-        if not records:
-            raise ValueError(f"{self.ann_file} has no image with objects")
         return records
 
 
 def categories(metainfo: Mapping[str, Any]) -> dict[int, str]:
-    """Return the name of each category id that a dataset of this kind states.
-
-    Args:
-        metainfo: The `metainfo` of a `CocoFileDataset`.
-    """
+    """Return the name of each category id in the `metainfo` of a `CocoFileDataset`."""
     return dict(zip(metainfo["category_ids"], metainfo["classes"], strict=True))

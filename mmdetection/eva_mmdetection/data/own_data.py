@@ -8,12 +8,13 @@ import argparse
 import colorsys
 import copy
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eva_data.detection import spec
 from eva_data.detection.coco import CocoDataset
+from eva_openmmlab.own_data import LOADERS, add_plugin, dicts, replace_dataset
 from eva_openmmlab.run_folder import has_run, require_unused
 from eva_report.terminal import SHOWN
 
@@ -25,32 +26,17 @@ logger = logging.getLogger(__name__)
 PLUGIN = "eva_mmdetection.plugin"
 DATASET = "CocoFileDataset"
 _NO_MASKS = "The detector has no mask head"
-_LOADERS = {"train": ("train_dataloader",), "val": ("val_dataloader", "test_dataloader")}
 add_arguments = spec.add_arguments
 
 
 def check(arguments: argparse.Namespace) -> spec.DetectionData:
-    """Resolve the data of the flags before anything heavy is imported; `apply` uses them.
-
-    Args:
-        arguments: The command line with the flags of `add_arguments`.
-
-    Raises:
-        ValueError: If flags are missing or the data are wrong.
-    """
+    """Resolve the data of the flags before anything heavy is imported; `apply` uses them."""
     parts = spec.PARTS if hasattr(arguments, "train_annotations") else ("val",)
     return spec.resolve_arguments(arguments, parts)
 
 
 def apply(config: "Config", arguments: argparse.Namespace) -> "Config":
-    """Put the data of the command line into a config, if there is any.
-
-    Args:
-        config: Config, which stays unchanged.
-        arguments: The command line with the flags of `add_arguments`.
-
-    Returns:
-        The config with the data, or the same one if there are no flags.
+    """Put the data of the command line into a copy of a config; without any, return it itself.
 
     Raises:
         ValueError: If flags are missing or the data are wrong.
@@ -62,9 +48,10 @@ def apply(config: "Config", arguments: argparse.Namespace) -> "Config":
     arguments.resolved = None  # its memory; whoever is built of the config reads the files
     _write(data, config, arguments)
     parts = data.parts
-    categories, reason, notes = data.for_detector(
-        _saved_categories(config), boxes_only=arguments.boxes_only
-    )
+    saved, stated = config.test_dataloader.dataset, {}
+    if saved.get("type") == DATASET:
+        stated = dict(zip(saved.metainfo.category_ids, saved.metainfo.classes, strict=True))
+    categories, reason, notes = data.for_detector(stated, boxes_only=arguments.boxes_only)
     boxes_only = {"boxes_only": True} if arguments.boxes_only else {}
     _set_datasets(config, parts, categories, boxes_only)
     if _mask_head(config) is not None and reason:
@@ -72,11 +59,11 @@ def apply(config: "Config", arguments: argparse.Namespace) -> "Config":
         config.model.test_cfg.rcnn.pop("maskness_thr", None)
         notes.append(f"{_NO_MASKS}: {reason}")
     masks = _mask_head(config) is not None
-    for step in _dicts(config.train_dataloader):
+    for step in dicts(config.train_dataloader):
         _set_masks(step, parts.get("train"), masks=masks)
     _set_classes(config, len(categories), notes)
     _set_metric(config, parts["val"], notes, boxes_only, masks=masks)
-    _register(config)
+    add_plugin(config, PLUGIN)
     for note in notes:
         chosen = note in data.notes or note.startswith(_NO_MASKS)
         logger.info("%s", note, extra=SHOWN if chosen else None)
@@ -104,14 +91,6 @@ def _write(data: spec.DetectionData, config: "Config", arguments: argparse.Names
     data.write(continues=continues)
 
 
-def _saved_categories(config: "Config") -> dict[int, str]:
-    """Return the categories that a config states already."""
-    dataset = config.test_dataloader.dataset
-    if dataset.get("type") != DATASET:
-        return {}
-    return dict(zip(dataset.metainfo.category_ids, dataset.metainfo.classes, strict=True))
-
-
 def _mask_head(config: "Config") -> Any:
     return (config.model.get("roi_head") or {}).get("mask_head")
 
@@ -125,11 +104,9 @@ def _set_datasets(
     hues = [number / len(categories) for number in range(len(categories))]
     colours = [[int(255 * c) for c in colorsys.hsv_to_rgb(hue, 0.8, 0.9)] for hue in hues]
     for part, file in parts.items():
-        for name in _LOADERS[part]:
-            dataset = _innermost(config[name])
-            settings = {key: dataset[key] for key in ("pipeline", "test_mode") if key in dataset}
-            dataset.clear()
-            dataset.update(
+        for name in LOADERS[part]:
+            replace_dataset(
+                config[name],
                 type=DATASET,
                 ann_file=str(file.path),
                 data_prefix={"img": file.folder},
@@ -138,21 +115,9 @@ def _set_datasets(
                     "category_ids": list(categories),
                     "palette": colours,
                 },
-                **settings,
+                **({"filter_cfg": {"filter_empty_gt": True}} if part == "train" else {}),
                 **boxes_only,
             )
-            if part == "train":
-                dataset["filter_cfg"] = {"filter_empty_gt": True}
-
-
-def _innermost(loader: Any) -> Any:
-    """Find the dataset to replace: inside what repeats it; in place of what joins several."""
-    dataset = loader.dataset
-    while "dataset" in dataset:
-        dataset = dataset.dataset
-    if "datasets" in dataset:
-        loader.dataset = dataset = dataset.datasets[0]
-    return dataset
 
 
 def _set_masks(step: Any, file: CocoDataset | None, *, masks: bool) -> None:
@@ -170,7 +135,7 @@ def _set_masks(step: Any, file: CocoDataset | None, *, masks: bool) -> None:
 
 
 def _set_classes(config: "Config", count: int, notes: list[str]) -> None:
-    for node in _dicts(config.model):
+    for node in dicts(config.model):
         if "num_classes" in node:
             node["num_classes"] = count
         if node.get("type") == "EVAFederatedLoss":
@@ -207,21 +172,3 @@ def _set_metric(
     saving = (config.get("default_hooks") or {}).get("checkpoint")
     if saving and saving.get("save_best"):
         saving["save_best"] = "coco/bbox_mAP"
-
-
-def _register(config: "Config") -> None:
-    """Register the dataset for whoever reads the saved config."""
-    imports = config.get("custom_imports") or {"imports": [], "allow_failed_imports": False}
-    named = imports["imports"]
-    named = [named] if isinstance(named, str) else list(named)
-    if PLUGIN not in named:
-        config.custom_imports = {**imports, "imports": [*named, PLUGIN]}
-
-
-def _dicts(node: Any) -> Iterator[Any]:
-    """Yield all dicts inside, the outermost first."""
-    if isinstance(node, dict):
-        yield node
-    if isinstance(node, dict | list | tuple):
-        for value in list(node.values() if isinstance(node, dict) else node):
-            yield from _dicts(value)

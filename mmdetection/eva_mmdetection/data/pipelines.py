@@ -1,4 +1,4 @@
-"""Pipelines of a data set as functions that configs call: a recipe states sizes.
+"""Pipelines of a dataset as functions that configs call: a recipe states sizes.
 
 They are detectron2's augmentations of the official runs in mmdetection's transforms. A config
 imports them after its `_base_`, by which mmengine knows a config that may import anything.
@@ -22,10 +22,10 @@ def training(
     """Draw flip, size and crop: large-scale jitter (ViTDet, arXiv 2203.16527).
 
     Args:
-        side: Height and width of the crop, and of the square that a picture is fitted into before
+        side: Height and width of the crop, and of the square that an image is fitted into before
             the ratios multiply its size.
         ratios: Smallest and largest factor of the random size.
-        flip: Probability of a mirrored picture.
+        flip: Probability of a mirrored image.
         masks: Whether to read masks; boxes are then those of what is left of the masks.
         bitmaps: Whether to hold masks as pixels, which run-length codes need; else as polygons.
         extra: Further transforms of the crop, such as mmdetection's `Brightness`.
@@ -54,23 +54,14 @@ def training(
 
 
 def annotations(*, masks: bool, bitmaps: bool) -> dict[str, Any]:
-    """State the reading of boxes and masks, as `training` does.
-
-    Args:
-        masks: Whether to read masks.
-        bitmaps: Whether to hold them as pixels.
-    """
+    """State the reading of boxes and masks; arguments as for `training`."""
     if not masks:
         return dict(type="LoadAnnotations", with_bbox=True)
     return dict(type="LoadAnnotations", with_bbox=True, with_mask=True, poly2mask=bitmaps)
 
 
 def testing(side: int) -> Steps:
-    """Fit a picture into a square; predictions are at its own size.
-
-    Args:
-        side: Longest side.
-    """
+    """Fit an image into a square of a side; predictions are at its own size."""
     keys = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
     return [
         dict(type="LoadImageFromFile"),

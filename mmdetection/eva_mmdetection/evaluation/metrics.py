@@ -54,9 +54,6 @@ class CocoFileMetric(CocoMetric):
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
         """Score the predictions of all processes.
 
-        Args:
-            results: What `process` noted.
-
         Returns:
             Name -> 0..1, NaN where the file has no such objects or nothing was found; NaN is never
             the best.
@@ -95,18 +92,12 @@ class EVALVISMetric(CocoMetric):
 
     def __init__(self, *, ann_file: str, max_dets: int = 300, **settings: Any) -> None:
         super().__init__(**settings)
-        unknown = sorted({*self.metrics} - {*_UNUSED})
-        if unknown:
-            raise ValueError(f"metric {', '.join(unknown)} is not of {', '.join(_UNUSED)}")
         self._file, self._max_dets = ann_file, max_dets
         self._coco_api = read_annotations(ann_file)
         self.class_scores: dict[str, dict[int, float]] = {}  # of the latest evaluation
 
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
         """Score the predictions of all processes.
-
-        Args:
-            results: What `process` noted.
 
         Returns:
             Name, such as `bbox_AP` or `segm_APr` -> 0..1, NaN where the set has no such objects or
@@ -151,9 +142,6 @@ class EVALVISMetric(CocoMetric):
 
 def scores_of_classes(metric: CocoMetric) -> dict[str, dict[int, float]]:
     """Score each class, which mmdetection's metric does for the last kind of objects alone.
-
-    Args:
-        metric: Metric of an evaluation that has ended, which has left its predictions.
 
     Returns:
         Kind ("bbox", "segm") -> id of a class -> AP, 0 to 1; NaN without objects.

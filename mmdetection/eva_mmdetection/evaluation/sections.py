@@ -9,27 +9,21 @@ from typing import Any
 from mmdet.evaluation import CocoMetric
 
 from eva_mmdetection.evaluation.metrics import scores_of_classes
-from eva_openmmlab.report import RunReport, curve, write_results
-from eva_report.content import Curves, Report, Section
+from eva_openmmlab.report import RunReport, write_results
+from eva_report.content import Report, Section
 from eva_report.detection import data_fact, detection_sections
-from eva_runs.record import Kind
 
-TASK = "mmdetection"
-_COUNTED = 200_000  # pictures of a training set whose objects are counted
+_COUNTED = 200_000  # images of a training set whose objects are counted
 _SCORE = re.compile(r"(?:\w+/)?(bbox|segm)_(?:m(?=AP))?(AP\w*)")
 _TITLES = {"bbox": "box", "segm": "mask"}
 
 
-def make_report(runner: Any, kind: Kind) -> Report:
-    """Write `results.json` and tables, and say what the page shows.
-
-    Args:
-        runner: The runner.
-        kind: "training" or "evaluation".
-    """
-    run = RunReport(runner, kind, task=TASK)
+def make_report(run: RunReport) -> Report:
+    """Write `results.json` and tables, and say what the page shows."""
     scores, data, sections = percent(run.scores), _data(run), list[Section]()
     metric = run.metric(CocoMetric)
+    for task in getattr(metric, "metrics", ()):  # without a detection the metric gives none
+        scores.setdefault(task, dict.fromkeys(("AP", "AP50", "AP75")))
     if metric is not None and metric._coco_api is not None and metric.outfile_prefix:
         truth, predictions = _truth(metric), _predictions(metric.outfile_prefix)
         _add_classes(scores, truth, scores_of_classes(metric))
@@ -44,21 +38,18 @@ def make_report(runner: Any, kind: Kind) -> Report:
     if scores:
         write_results(run.folder, scores)
     sections[1:1] = _curves(run)
-    what = "training" if kind == "training" else "evaluation"
+    values = {_TITLES[task]: metrics.get("AP") for task, metrics in scores.items()}
+    named = [f"{name} AP {value:.1f}" for name, value in values.items() if value is not None]
     return run.report(
-        title=f"Detection in mmdetection: {what}",
-        summary=_summary(run, scores),
+        "Detection in mmdetection",
+        scored=", ".join(named) or "nothing was scored",
         data=data,
         sections=sections,
     )
 
 
 def percent(scores: Mapping[str, float]) -> dict[str, dict[str, float | None]]:
-    """Name scores as detectron2 does, in percent.
-
-    Args:
-        scores: Names of mmdetection's metric or of ours, such as `coco/bbox_mAP_50` and
-            `lvis/segm_APr` -> 0 to 1; NaN or -1 where there is nothing to score.
+    """Name scores of mmdetection (`coco/bbox_mAP_50`, `lvis/segm_APr`: 0 to 1) as detectron2 does.
 
     Returns:
         Task ("bbox", "segm") -> "AP", "AP50" ... -> percent; None where there is nothing to score.
@@ -104,15 +95,6 @@ def _files(dataset: Any) -> dict[Any, Path]:
     return {record["img_id"]: Path(record["img_path"]) for record in records}
 
 
-def _summary(run: RunReport, scores: Mapping[str, Mapping[str, float | None]]) -> str:
-    values = {_TITLES[task]: metrics.get("AP") for task, metrics in scores.items()}
-    named = [f"{name} AP {value:.1f}" for name, value in values.items() if value is not None]
-    scored = ", ".join(named) or "nothing was scored"
-    if run.kind == "evaluation":
-        return f"{scored} for {run.runner._load_from}."
-    return f"{scored} after {run.runner.iter:,} iterations."
-
-
 def _data(run: RunReport) -> list[tuple[str, str]]:
     dataset = run.training_set
     if dataset is None:
@@ -128,15 +110,10 @@ def _curves(run: RunReport) -> list[Section]:
     """Plot losses, those of the last cascade stage alone, and AP."""
     names = {name for entry in run.entries for name in entry}
     stages = sorted(int(m[1]) for name in names if (m := re.match(r"s(\d+)\.loss", name)))
+    shown = {
+        name: f"{_TITLES[match[1]]} AP"
+        for name in sorted(names)
+        if (match := _SCORE.fullmatch(name)) and match[2] == "AP"
+    }
     without = rf"s(?!{stages[-1]}\.)\d+\." if stages else r"(?!)"
-    scores = Curves(
-        title="Scores of the evaluations",
-        x_label="iteration",
-        y_label="AP, percent",
-        curves=[
-            curve(run.entries, name, f"{_TITLES[match[1]]} AP", factor=100)
-            for name in sorted(names)
-            if (match := _SCORE.fullmatch(name)) and match[2] == "AP"
-        ],
-    )
-    return [*run.curves(without=without), scores] if run.entries else []
+    return run.curves(without=without, scores="AP, percent", shown=shown, factor=100)

@@ -23,7 +23,7 @@ def box_heads(
         hidden: Width of the linear layer.
         convs: Convolutions of each head.
         loss_cls: Loss of the classes; None for softmax cross entropy. LVIS takes
-            `dict(type="EVAFederatedLoss", num_classes=..., image_counts=...)`.
+            `dict(type="EVAFederatedLoss", num_classes=...)`.
     """
     softmax = dict(type="CrossEntropyLoss", use_sigmoid=False, loss_weight=1.0)
     return [
@@ -51,13 +51,7 @@ def box_heads(
 
 
 def classes(num_classes: int, *, masks: bool = True, **box: Any) -> dict[str, Any]:
-    """State what of `roi_head` depends on the number of classes.
-
-    Args:
-        num_classes: Classes, without background.
-        masks: Whether the detector has a mask head.
-        **box: Further arguments of `box_heads`.
-    """
+    """State what of `roi_head` depends on the number of classes; see `box_heads`."""
     heads: dict[str, Any] = dict(bbox_head=box_heads(num_classes, **box))
     if masks:
         heads["mask_head"] = dict(num_classes=num_classes)
@@ -67,14 +61,7 @@ def classes(num_classes: int, *, masks: bool = True, **box: Any) -> dict[str, An
 def extractor(
     size: int, *, channels: int = 256, strides: Sequence[int] = (4, 8, 16, 32), finest: float = 56
 ) -> dict[str, Any]:
-    """State a region extractor.
-
-    Args:
-        size: Side of the extracted map.
-        channels: Channels of the pyramid.
-        strides: Strides of the levels that regions are read from.
-        finest: Side in pixels below twice which a box is read from the first level.
-    """
+    """State an extractor of maps of a size; a box below 2 * `finest` px reads the first level."""
     return dict(
         type="SingleRoIExtractor",
         roi_layer=dict(type="RoIAlign", output_size=size, sampling_ratio=0),
@@ -85,12 +72,7 @@ def extractor(
 
 
 def stages(regions: int = 512) -> list[dict[str, Any]]:
-    """State the training settings of the three stages.
-
-    Args:
-        regions: Regions of an image that the first stage draws; the others take all boxes of the
-            stage before.
-    """
+    """State the training of the three stages, of which the first draws some regions an image."""
     draw = dict(
         type="RandomSampler",
         num=regions,

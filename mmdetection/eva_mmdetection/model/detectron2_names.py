@@ -42,29 +42,17 @@ _PLACE = re.compile(r"\\\{([snm])\\\}")  # a number in an escaped pattern
 
 
 def is_detectron2(names: Mapping[str, object]) -> bool:
-    """Return whether names are those of a complete detector in detectron2.
-
-    Args:
-        names: Name -> anything.
-    """
+    """Return whether names are those of a complete detector in detectron2."""
     return any(name.startswith(_HEADS["detectron2"]) for name in names)
 
 
 def mmdet_name(name: str) -> str:
-    """Translate a name of a detector in detectron2 into mmdetection's; others stay.
-
-    Args:
-        name: Name of a tensor.
-    """
+    """Translate a name of a detector in detectron2 into mmdetection's; others stay."""
     return _translated(name, _NAMES)
 
 
 def detectron2_name(name: str) -> str:
-    """Translate a name of a detector in mmdetection into detectron2's; others stay.
-
-    Args:
-        name: Name of a tensor.
-    """
+    """Translate a name of a detector in mmdetection into detectron2's; others stay."""
     return _translated(name, {theirs: ours for ours, theirs in _NAMES.items()})
 
 
@@ -105,27 +93,12 @@ def to_mmdet(
 def to_detectron2(
     weights: Mapping[str, Tensor], *, patch_size: int | None = None
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Give the weights of mmdetection's detector the official names; see `to_mmdet`.
-
-    Args:
-        weights: Weights of a run in `mmdetection/`, or what `to_mmdet` made.
-        patch_size: Must be None.
-
-    Returns:
-        The weights, and a line for each kind of change.
-
-    Raises:
-        ValueError: As `to_mmdet`.
-    """
+    """Give the weights of mmdetection's detector the official names; see `to_mmdet`."""
     return _converted(weights, patch_size, to="detectron2", other="mmdetection")
 
 
 def official_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give mmdetection's weights the official names; names of other programs stay.
-
-    Args:
-        weights: Name -> tensor.
-    """
+    """Give mmdetection's weights the official names; names of other programs stay."""
     if not any(name.startswith(_HEADS["mmdetection"]) for name in weights):
         return dict(weights)
     return to_detectron2(weights)[0]

@@ -3,7 +3,6 @@
 Letters: R regions of a batch, K classes.
 """
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,8 +14,6 @@ from mmdet.registry import MODELS
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from torch import Tensor, nn
-
-from eva_data.files import home_expanded
 
 FREQUENCY_WEIGHT_POWER = 0.5  # paper Table 18
 
@@ -31,18 +28,13 @@ class EVAFederatedLoss(nn.Module):
 
     Args:
         num_classes: Classes K.
-        image_counts: Training images of each class in the order of the classes, or a JSON file
-            with them: a list, or annotations in LVIS's format. None draws all classes alike, until
-            weights of a detector bring `fed_loss_cls_weights`.
+        image_counts: Training images of each class. None draws all classes alike, until
+            `CountClasses` or weights of a detector bring `fed_loss_cls_weights`.
         num_sampled: Classes that a forward pass counts; 0 counts all of them.
-        power: Exponent of the counts.
         loss_weight: Factor of the loss.
 
     Attributes:
         fed_loss_cls_weights: (K,) chance of each class to be drawn, relative to the others.
-
-    Raises:
-        ValueError: If there is not one count for each class.
     """
 
     fed_loss_cls_weights: Tensor
@@ -53,25 +45,15 @@ class EVAFederatedLoss(nn.Module):
         self,
         *,
         num_classes: int,
-        image_counts: Sequence[float] | str | None = None,
+        image_counts: Sequence[float] | None = None,
         num_sampled: int = 50,
-        power: float = FREQUENCY_WEIGHT_POWER,
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        if isinstance(image_counts, str):
-            image_counts = read_image_counts(image_counts)
-        if image_counts is not None and len(image_counts) != num_classes:
-            raise ValueError(
-                f"image_counts has {len(image_counts)} numbers, and num_classes is {num_classes}; "
-                "give one count for each class"
-            )
-        self.num_classes = num_classes
-        self.num_sampled, self.power = num_sampled, power
-        self.loss_weight = loss_weight
+        self.num_classes, self.num_sampled, self.loss_weight = num_classes, num_sampled, loss_weight
         counts = torch.ones(num_classes) if image_counts is None else torch.tensor(image_counts)
         if num_sampled:  # in the official weights under this name
-            self.register_buffer("fed_loss_cls_weights", counts.float() ** power)
+            self.register_buffer("fed_loss_cls_weights", counts.float() ** FREQUENCY_WEIGHT_POWER)
 
     def forward(
         self,
@@ -81,23 +63,15 @@ class EVAFederatedLoss(nn.Module):
         avg_factor: float | None = None,
         reduction_override: str | None = None,
     ) -> Tensor:
-        """Compute the loss.
+        """Compute the mean loss over regions.
 
         Args:
             cls_score: (R, K + 1) logits.
             labels: (R,) class, K for background.
             label_weights: (R,) weight of each region; None for 1.
             avg_factor: Divisor of the sum; None for R.
-            reduction_override: Must be None: the loss is a mean over regions.
-
-        Returns:
-            A number.
-
-        Raises:
-            ValueError: For another reduction.
+            reduction_override: Unused.
         """
-        if reduction_override is not None:
-            raise ValueError(f"reduction_override must be None, got {reduction_override!r}")
         target = F.one_hot(labels, self.num_classes + 1)[:, :-1].to(cls_score.dtype)
         loss = F.binary_cross_entropy_with_logits(cls_score[:, :-1], target, reduction="none")
         if self.num_sampled:
@@ -107,10 +81,7 @@ class EVAFederatedLoss(nn.Module):
         return self.loss_weight * loss.sum() / max(avg_factor or len(labels), 1)
 
     def counted_classes(self, labels: Tensor) -> Tensor:
-        """Choose the classes that count: those of the regions, and drawn ones.
-
-        Args:
-            labels: (R,) class, K for background.
+        """Choose the classes that count: those of the regions' labels (R,), and drawn ones.
 
         Returns:
             (K,) 1 for a class that counts, else 0.
@@ -126,14 +97,7 @@ class EVAFederatedLoss(nn.Module):
         return counts[:-1]
 
     def get_cls_channels(self, num_classes: int) -> int:
-        """Return the outputs of the classifier.
-
-        Args:
-            num_classes: Classes of the head.
-
-        Raises:
-            ValueError: If they are not those of the loss.
-        """
+        """Return the outputs of a classifier of as many classes as the loss."""
         if num_classes != self.num_classes:
             raise ValueError(
                 f"num_classes of the loss is {self.num_classes} and of its box head {num_classes}; "
@@ -151,30 +115,6 @@ class EVAFederatedLoss(nn.Module):
         return {"acc": accuracy(cls_score[objects, :-1], labels[objects])}
 
 
-def read_image_counts(file: str) -> list[float]:
-    """Read the training images of each class.
-
-    Args:
-        file: JSON: a list of numbers, or annotations in LVIS's format.
-
-    Returns:
-        The counts, in the order of the classes' ids.
-
-    Raises:
-        ValueError: If the file holds neither.
-    """
-    content = json.loads(home_expanded(file).read_text(encoding="utf-8"))
-    if isinstance(content, list):
-        return [float(count) for count in content]
-    categories = content.get("categories", []) if isinstance(content, dict) else []
-    if not categories or any("image_count" not in category for category in categories):
-        raise ValueError(
-            f"{file} has no image_count in its categories; give annotations in LVIS's format, or a "
-            "list of numbers"
-        )
-    return [float(c["image_count"]) for c in sorted(categories, key=lambda one: one["id"])]
-
-
 @HOOKS.register_module()
 class CountClasses(Hook):
     """Counts the training images of each class, by which `EVAFederatedLoss` draws classes.
@@ -183,34 +123,17 @@ class CountClasses(Hook):
     """
 
     def before_train(self, runner: Any) -> None:
-        """Count, and set the weights of the losses.
-
-        Args:
-            runner: The runner.
-
-        Raises:
-            ValueError: If the model has no federated loss.
-        """
+        """Count, and set the weights of the losses."""
         model = getattr(runner.model, "module", runner.model)
         losses = [part for part in model.modules() if isinstance(part, EVAFederatedLoss)]
-        if not losses:
-            raise ValueError("CountClasses is for models with EVAFederatedLoss; leave the hook out")
         counts = count_images(runner.train_dataloader.dataset, losses[0].num_classes)
         for loss in losses:
             for weights in loss.buffers():  # none where every class counts
-                weights.copy_(counts.float() ** loss.power)
+                weights.copy_(counts.float() ** FREQUENCY_WEIGHT_POWER)
 
 
 def count_images(dataset: Any, classes: int) -> torch.Tensor:
-    """Count the images of each class.
-
-    Args:
-        dataset: Data set of mmdetection, or one that wraps it.
-        classes: Number of classes K.
-
-    Returns:
-        (K,) number of images.
-    """
+    """Count the images of each of K classes (K,) in a dataset of mmdetection, or what wraps it."""
     while hasattr(dataset, "dataset"):  # numbered, repeated
         dataset = dataset.dataset
     counts = np.zeros(classes, np.int64)

@@ -50,15 +50,9 @@ class EVACascadeRoIHead(CascadeRoIHead):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         if not all(head.reg_class_agnostic for head in self.bbox_head):
-            raise ValueError(
-                "reg_class_agnostic is False, and this cascade has one box for all classes; set it "
-                "to True in every bbox_head"
-            )
-        threshold = (self.test_cfg or {}).get("maskness_thr")
-        if threshold is not None and not self.with_mask:
-            raise ValueError(
-                f"maskness_thr={threshold} needs a mask head, and this detector has none"
-            )
+            raise ValueError("reg_class_agnostic of every bbox_head must be True in this cascade")
+        if (self.test_cfg or {}).get("maskness_thr") is not None and not self.with_mask:
+            raise ValueError("maskness_thr needs a mask head, and this detector has none")
 
     def init_mask_head(self, mask_roi_extractor: Any, mask_head: Any) -> None:
         """Build the mask head and its region extractor from their configs."""
@@ -70,7 +64,6 @@ class EVACascadeRoIHead(CascadeRoIHead):
             else MODELS.build(mask_roi_extractor)
         )
 
-    # ---------------------------------------------------------------- both
     def _bbox_forward(self, stage: int, x: Sequence[Tensor], rois: Tensor) -> dict[str, Tensor]:
         extractor = self.bbox_roi_extractor[stage]
         features = extractor(x[: extractor.num_inputs], rois)
@@ -85,23 +78,13 @@ class EVACascadeRoIHead(CascadeRoIHead):
         extractor = self.mask_roi_extractor
         return dict(mask_preds=self.mask_head(extractor(x[: extractor.num_inputs], rois)))
 
-    # ------------------------------------------------------------ training
     def loss(
         self,
         x: Sequence[Tensor],
         rpn_results_list: list[InstanceData],
         batch_data_samples: list[Any],
     ) -> dict[str, Tensor]:
-        """Compute the losses of all stages and of the masks, in float32.
-
-        Args:
-            x: Maps (B, C, H, W) of the pyramid.
-            rpn_results_list: Proposals of each image.
-            batch_data_samples: Ground truth of each image.
-
-        Returns:
-            Name -> loss, `s0.loss_cls` ... and `loss_mask`.
-        """
+        """Compute the losses of all stages and of the masks (`s0.loss_cls` ...) in float32."""
         with no_autocast(x[0].device):
             levels = tuple(level.float() for level in x)
             return self._losses(levels, rpn_results_list, batch_data_samples)
@@ -158,7 +141,6 @@ class EVACascadeRoIHead(CascadeRoIHead):
             for one in zip(priors, parts, metas, strict=True)
         ]
 
-    # ----------------------------------------------------------- inference
     def predict_bbox(
         self,
         x: Sequence[Tensor],
@@ -167,12 +149,7 @@ class EVACascadeRoIHead(CascadeRoIHead):
         rcnn_test_cfg: Any,
         rescale: bool = False,
     ) -> list[InstanceData]:
-        """Detect the boxes of each image; arguments and result as mmdetection's.
-
-        Returns:
-            For each image `bboxes` (n, 4), `scores` (n,) and `labels` (n,); without
-            `rcnn_test_cfg` all candidates, scores (R, K + 1).
-        """
+        """Detect the boxes of each image as mmdetection; without `rcnn_test_cfg` all candidates."""
         rois = [result.bboxes for result in rpn_results_list]
         boxes, scores = self._cascade(x, rois, batch_img_metas)
         results = []
@@ -260,14 +237,9 @@ class EVACascadeRoIHead(CascadeRoIHead):
 
 
 def mean_inside(masks: Tensor, threshold: float) -> Tensor:
-    """Compute each mask's maskness (SOLO, arXiv 1912.04488).
+    """Compute the maskness (n,) of masks (n, h, w): mean probability above a threshold, or 0.
 
-    Args:
-        masks: (n, h, w) probabilities.
-        threshold: Pixels above it belong to the mask.
-
-    Returns:
-        (n,) mean probability of the pixels of a mask, 0 where it has none.
+    See SOLO, arXiv 1912.04488.
     """
     inside = masks.where(masks > threshold, 0.0)
     return inside.sum((1, 2)) / (inside > 0).sum((1, 2)).clamp(min=1)
@@ -331,20 +303,12 @@ class EVARPNHead(RPNHead):
 class EVAChannelNorm(ChannelLayerNorm):
     """The pyramid's LayerNorm over channels, for mmcv's `norm_cfg`.
 
-    Args:
-        num_channels: Channels of the maps.
-        eps: 1e-6, as in every layer of the detector; mmcv's default differs.
-
-    Raises:
-        ValueError: For another `eps`.
+    `eps` must be 1e-6, as in every layer of the detector; mmcv's default differs.
     """
 
     _abbr_ = "ln"  # what mmcv calls it inside its `ConvModule`
 
     def __init__(self, num_channels: int, *, eps: float) -> None:
         if eps != LAYER_NORM_EPS:
-            raise ValueError(
-                f"eps of EVAChannelNorm must be {LAYER_NORM_EPS}, got {eps}; use "
-                f"norm_cfg=dict(type='EVAChannelNorm', eps={LAYER_NORM_EPS})"
-            )
+            raise ValueError(f"eps of EVAChannelNorm must be {LAYER_NORM_EPS}, got {eps}")
         super().__init__(num_channels)

@@ -34,31 +34,10 @@ _CLASSIFIERS = (
 def load_detector(
     model: nn.Module, source: str | os.PathLike[str], *, complete: bool = False
 ) -> LoadReport:
-    """Load a backbone or a complete detector before training or evaluation.
-
-    Args:
-        model: The detector, with `backbone`.
-        source: Name of an official or bundled file, or a path. Names may be mmdetection's or
-            detectron2's.
-        complete: Refuse a file that lacks any part or has another number of classes (for
-            evaluation). Otherwise a classifier of other classes starts from scratch, which the
-            report says.
-
-    Returns:
-        The load report.
-
-    Raises:
-        ValueError: If the file does not fit; the model is then unchanged.
-        FileNotFoundError: If there is no such file.
-    """
+    """Load a backbone or a complete detector, of mmdetection or detectron2; see `load_start`."""
     path = resolve_source(source)
     weights = read_weights(path)
     weights = {name: value for name, value in weights.items() if not re.fullmatch(IGNORED, name)}
-    if complete and not any(re.match(_HEADS, mmdet_name(name)) for name in weights):
-        raise ValueError(
-            f"{path.name} holds a backbone and not a detector; name weights of a detector, or "
-            f"train one from it with mmdetection/train.py --load-from {os.fspath(source)}"
-        )
     return load_weights(
         model,
         weights,
@@ -76,19 +55,11 @@ load_start.register(BaseDetector, load_detector)
 
 @CheckpointLoader.register_scheme(prefixes="", force=True)
 def load_from_local_or_detectron2(filename: str, map_location: Any = None) -> Any:
-    """Read a checkpoint for mmengine; official detectors get mmdetection's names on the way.
-
-    Args:
-        filename: As in `eva_openmmlab.weights.load_from_local_safely`.
-        map_location: Not used: tensors are on the CPU.
+    """Read a checkpoint as `load_from_local_safely`, with an official detector's names translated.
 
     Returns:
         The content; weights that lie under "model", and those of a detector under detectron2's
         names, as `state_dict` with an empty `meta`.
-
-    Raises:
-        ValueError: If the file is damaged or holds code.
-        FileNotFoundError: If there is no such file.
     """
     content = load_from_local_safely(filename, map_location)
     if not isinstance(content, dict):

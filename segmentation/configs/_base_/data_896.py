@@ -1,4 +1,4 @@
-"""Pipelines and loaders at 896 px, for any data set; with --tta 7 scales."""
+"""Pipelines and loaders at 896 px, for any dataset; with --tta 7 scales."""
 
 _base_ = "loaders.py"
 

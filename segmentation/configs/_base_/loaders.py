@@ -1,4 +1,4 @@
-"""Loaders of any data set: shuffled without end, and once in order."""
+"""Loaders of any dataset: shuffled without end, and once in order."""
 
 train_dataloader = dict(persistent_workers=True, sampler=dict(type="InfiniteSampler", shuffle=True))
 val_dataloader = dict(sampler=dict(type="DefaultSampler", shuffle=False))

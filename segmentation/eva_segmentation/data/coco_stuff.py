@@ -7,7 +7,7 @@ r"""Turn COCO-Stuff-164K's published label maps into those that the segmentor is
 
 Published pixels hold 0 to 181, of which 11 numbers are never used, and 255 for unlabelled; wanted
 are 0 to 170 and 255, in files NAME_labelTrainIds.png. Maps that are there are left alone, so a run
-that was interrupted continues. ADE20K needs no such step. Afterwards, for both data sets:
+that was interrupted continues. ADE20K needs no such step. Afterwards, for both datasets:
 
     eva data verify semantic --layout coco-stuff --root data/coco_stuff164k
 """
@@ -18,6 +18,8 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from PIL import Image
 
 from eva_data.files import make_folder, replacing
 from eva_data.label_maps import IGNORED, LabelTable, read_label_map
@@ -32,17 +34,7 @@ _ENDING = "_labelTrainIds.png"
 
 
 def convert(source: Path, *, output: Path) -> str:
-    """Convert one map; the new one is written completely or not at all.
-
-    Args:
-        source: Published map, NAME.png.
-        output: Folder for NAME_labelTrainIds.png.
-
-    Returns:
-        A complaint, or an empty text.
-    """
-    from PIL import Image
-
+    """Convert a published map, completely or not at all; return an error or an empty text."""
     target = output / f"{source.stem}{_ENDING}"
     try:
         indices = LabelTable(LABELS, (IGNORED,))(read_label_map(source), source)
@@ -54,18 +46,10 @@ def convert(source: Path, *, output: Path) -> str:
 
 
 def convert_all(maps: Path, output: Path, *, workers: int) -> tuple[int, int, list[str]]:
-    """Convert the maps of a folder that are not there yet.
-
-    Args:
-        maps: Folder of published maps.
-        output: Folder to write to; made if needed.
-        workers: Number of processes.
+    """Convert the published maps of a folder that are not there yet.
 
     Returns:
-        Number of maps that were there before, number of maps written, and complaints.
-
-    Raises:
-        ValueError: If the folder holds no published maps, or a process dies.
+        Number of maps that were there before, number of maps written, and errors.
     """
     files = (path for path in sorted(maps.glob("*.png")) if path.is_file())
     sources = [path for path in files if not path.name.endswith(_ENDING)]
@@ -97,8 +81,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _run(args: argparse.Namespace) -> int:
-    if not args.maps.is_dir():
-        raise FileNotFoundError(f"there is no folder {args.maps}")
     before, written, problems = convert_all(args.maps, args.output, workers=args.workers)
     for problem in problems[:20]:
         complain(problem)

@@ -7,18 +7,12 @@ that is needed to test, to continue or to predict, also with mmsegmentation's ow
 import argparse
 import copy
 import logging
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eva_data.holdout import check_share
-from eva_data.label_maps import (
-    EXAMPLE,
-    ClassFile,
-    check_pairs,
-    hold_out,
-    read_class_file,
-)
+from eva_data.label_maps import EXAMPLE, check_pairs, hold_out, read_class_file
+from eva_openmmlab.own_data import LOADERS, add_plugin, dicts, replace_dataset
 from eva_segmentation.data.pipelines import LABEL_READERS
 
 if TYPE_CHECKING:
@@ -26,16 +20,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_LOADERS = {"train": ("train_dataloader",), "val": ("val_dataloader", "test_dataloader")}
-
 
 def add_arguments(parser: argparse.ArgumentParser, *, training: bool = True) -> None:
-    """Add the flags for own data.
-
-    Args:
-        parser: Parser of `train.py` or `test.py`.
-        training: Add the flags for training data too.
-    """
+    """Add the flags for own data, of training too or of evaluation alone."""
     group = parser.add_argument_group(
         "your own data", "folders of images and of label maps that have the same file names"
     )
@@ -61,9 +48,6 @@ def add_arguments(parser: argparse.ArgumentParser, *, training: bool = True) -> 
 def check(arguments: argparse.Namespace) -> dict[str, Path]:
     """Look at the flags for own data before anything heavy is imported.
 
-    Args:
-        arguments: The command line with the flags of `add_arguments`.
-
     Returns:
         Flag -> file or folder; empty if there are no flags.
 
@@ -73,46 +57,25 @@ def check(arguments: argparse.Namespace) -> dict[str, Path]:
     """
     parts = ("train", "val") if hasattr(arguments, "train_images") else ("val",)
     flags = [f"{part}_{what}" for part in parts for what in ("images", "maps")] + ["classes"]
-    given: dict[str, Path | None] = {flag: getattr(arguments, flag) for flag in flags}
     share = getattr(arguments, "val_share", None)
     if share is not None:
         check_share(share)
-        if both := [_flag(flag) for flag in flags if flag.startswith("val") and given[flag]]:
-            raise ValueError(
-                f"--val-share {share:g} takes images for evaluation from the training images: "
-                f"leave it out, or {', '.join(both)}"
-            )
-        flags = [flag for flag in flags if not flag.startswith("val")]
-        given = {flag: given[flag] for flag in flags}
-    elif not any(given.values()):
+        if arguments.val_images or arguments.val_maps:
+            raise ValueError(f"--val-share {share:g} takes the place of --val-images, --val-maps")
+        flags = ["train_images", "train_maps", "classes"]
+    given: dict[str, Path] = {f: path for f in flags if (path := getattr(arguments, f))}
+    if share is None and not given:
         return {}
-    missing = [_flag(flag) for flag in flags if not given[flag]]
-    if missing:
-        like = f"; {EXAMPLE}" if "--classes" in missing else ""
-        raise ValueError(
-            f"{', '.join(missing)} missing: own data needs all {len(flags)} flags{like}"
-        )
-    paths = {flag: path for flag, path in given.items() if path}
-    for flag, path in paths.items():
+    if missing := [f"--{f.replace('_', '-')}" for f in flags if f not in given]:
+        raise ValueError(f"own data needs {', '.join(missing)}, too; {EXAMPLE}")
+    for path in given.values():
         if not path.exists():
-            kind, like = ("class file", f"; {EXAMPLE}") if flag == "classes" else ("folder", "")
-            raise FileNotFoundError(f"there is no {kind} {path}, which {_flag(flag)} names{like}")
-    return paths
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+            raise FileNotFoundError(f"there is no {path}; {EXAMPLE}")
+    return given
 
 
 def apply(config: "Config", arguments: argparse.Namespace) -> "Config":
-    """Put the data of the command line into a config, if there is any.
-
-    Args:
-        config: "Config", which stays unchanged.
-        arguments: The command line with the flags of `add_arguments`.
-
-    Returns:
-        The config with the data, or the same one if there are no flags.
+    """Put the data of the command line into a copy of a config; without any, return it itself.
 
     Raises:
         FileNotFoundError: If a file or folder does not exist.
@@ -134,45 +97,33 @@ def apply(config: "Config", arguments: argparse.Namespace) -> "Config":
             held = {"val_share": share, "held_out": part == "val"}
             pairs = hold_out(pairs, images, share)[part == "val"]
         logger.info("%s: %d images of %s with label maps of %s", part, len(pairs), images, maps)
-        for name in _LOADERS[part]:
-            _set_dataset(config[name], images, maps, classes, held)
+        for name in LOADERS[part]:
+            replace_dataset(
+                config[name],
+                type="PairedFolders",
+                images=str(images),
+                maps=str(maps),
+                image_ending=classes.image_ending,
+                map_ending=classes.map_ending,
+                metainfo={
+                    "classes": list(classes.names),
+                    "palette": [list(color) for color in classes.colors],
+                    "labels": list(classes.labels),
+                },
+                **held,
+            )
             if part == "val":
-                config[name].batch_size = 1  # pictures of any sizes
-    for node in _dicts(config._cfg_dict):
-        if _type_name(node) in LABEL_READERS:
+                config[name].batch_size = 1  # images of any sizes
+    for node in dicts(config._cfg_dict):
+        if str(node.get("type")).rpartition(".")[2] in LABEL_READERS:
             node.clear()
             node.update(
                 type="LoadLabelMap", labels=list(classes.labels), ignore=list(classes.ignore)
             )
     _set_classes(config.model, len(classes.names))
-    _register(config)
+    add_plugin(config, "eva_segmentation.plugin")
     logger.info("the model has %d classes: %s", len(classes.names), ", ".join(classes.names))
     return config
-
-
-def _set_dataset(
-    loader: Any, images: Path, maps: Path, classes: ClassFile, held: Mapping[str, Any]
-) -> None:
-    dataset = loader.dataset
-    while "dataset" in dataset:  # wrapped, to repeat it for example
-        dataset = dataset.dataset
-    pipeline, test_mode = dataset.pipeline, dataset.get("test_mode", False)
-    dataset.clear()
-    dataset.update(
-        type="PairedFolders",
-        images=str(images),
-        maps=str(maps),
-        image_ending=classes.image_ending,
-        map_ending=classes.map_ending,
-        metainfo={
-            "classes": list(classes.names),
-            "palette": [list(color) for color in classes.colors],
-            "labels": list(classes.labels),
-        },
-        pipeline=pipeline,
-        test_mode=test_mode,
-        **held,
-    )
 
 
 def _set_classes(model: Any, count: int) -> None:
@@ -188,7 +139,7 @@ def _set_classes(model: Any, count: int) -> None:
                 head.out_channels = count
             if "num_things_classes" in head:
                 head.update(num_things_classes=count, num_stuff_classes=0)
-            for loss in _dicts(head):
+            for loss in dicts(head):
                 if isinstance(loss.get("class_weight"), list) and before is not None:
                     loss.class_weight = _resized(loss.class_weight, before, count)
 
@@ -204,28 +155,3 @@ def _resized(weights: list[float], before: int, count: int) -> list[float]:
             f"{count} classes give them all the same weight in the config, or leave it out"
         )
     return [own[0]] * count + rest
-
-
-def _register(config: "Config") -> None:
-    """Register the data set for whoever reads the saved config."""
-    imports = config.get("custom_imports") or {"imports": [], "allow_failed_imports": False}
-    named = imports["imports"]
-    named = [named] if isinstance(named, str) else list(named)
-    if "eva_segmentation.plugin" not in named:
-        named.append("eva_segmentation.plugin")
-        config.custom_imports = {**imports, "imports": named}
-
-
-def _dicts(node: Any) -> Iterator[Any]:
-    """Yield all dicts inside, the outermost first."""
-    if isinstance(node, dict):
-        yield node
-    if isinstance(node, dict | list | tuple):
-        for value in list(node.values() if isinstance(node, dict) else node):
-            yield from _dicts(value)
-
-
-def _type_name(node: Any) -> str:
-    kind = node.get("type", "")
-    name = kind if isinstance(kind, str) else getattr(kind, "__name__", "")
-    return name.rpartition(".")[2]

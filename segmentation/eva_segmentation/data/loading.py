@@ -10,7 +10,7 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import DATASETS, TRANSFORMS
 
-from eva_data.images import UnreadableImageError, inspect_image
+from eva_data.images import inspect_image
 from eva_data.label_maps import (
     IGNORED,
     LabelMapError,
@@ -19,7 +19,7 @@ from eva_data.label_maps import (
     hold_out,
     read_label_map,
 )
-from eva_openmmlab.pictures import LoadPicture
+from eva_openmmlab.images import LoadPicture
 
 
 @DATASETS.register_module()
@@ -54,15 +54,9 @@ class PairedFolders(BaseSegDataset):
         super().__init__(**options)
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """List the pairs.
-
-        Raises:
-            ValueError: If there are no pairs.
-        """
+        """List the pairs."""
         images, maps = self._folders
         pairs, _, _ = find_pairs(images, maps, **self._endings)
-        if not pairs:
-            raise ValueError(f"{images} and {maps} have no names in common")
         if self._val_share is not None:
             pairs = hold_out(pairs, images, self._val_share)[self._held_out]
         return [
@@ -86,15 +80,12 @@ TRANSFORMS.register_module(name="LoadImageFromFile", module=LoadPicture)
 class LoadCheckedAnnotations(LoadAnnotations):
     """mmsegmentation's `LoadAnnotations` (same arguments), which refuses what does not fit.
 
-    A label map of another size than its picture would be trained on, and labels above 255 would
-    become others. A picture without label map, as of an inferencer, goes through.
+    A label map of another size than its image would be trained on, and labels above 255 would
+    become others. An image without label map, as of an inferencer, goes through.
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Add the class indices as `gt_seg_map` (H, W), if the record names a label map.
-
-        Args:
-            results: Record, with `seg_map_path` in training and tests.
 
         Raises:
             LabelMapError: A ValueError, if the file cannot be read or has another size.
@@ -105,37 +96,35 @@ class LoadCheckedAnnotations(LoadAnnotations):
         return read
 
     def _load_seg_map(self, results: dict[str, Any]) -> None:
-        path, size = results["seg_map_path"], tuple(results["ori_shape"])
-        if self.backend_args:
+        path = results["seg_map_path"]
+        if self.backend_args:  # of another store
             super()._load_seg_map(results)
-            found = results["gt_seg_map"].shape
-        else:
-            found = _header(path)
-        if found != size:
-            raise LabelMapError(
-                f"{path} is {found} (height, width) and its picture {results['img_path']} "
-                f"{size}: they must be equal"
-            )
-        if not self.backend_args:
-            try:
-                super()._load_seg_map(results)
-            except (OSError, SyntaxError, ValueError) as error:
-                raise LabelMapError(f"cannot read {path} as a label map: {error}") from error
+            _require_size(results, results["gt_seg_map"].shape)
+            return
+        try:
+            facts = inspect_image(path, decode=False)
+            _require_size(results, (facts.height, facts.width))
+            if facts.mode not in ("1", "L", "P"):  # the values of the odd ones are looked at
+                largest = int(read_label_map(Path(path)).max(initial=0))
+                if largest > _LARGEST:
+                    raise LabelMapError(
+                        f"{path} has the label {largest}, above mmsegmentation's {_LARGEST}: give "
+                        "the data as your own, with a class file"
+                    )
+            super()._load_seg_map(results)
+        except LabelMapError:
+            raise
+        except (OSError, SyntaxError, ValueError) as error:
+            raise LabelMapError(f"cannot read {path} as a label map: {error}") from error
 
 
-def _header(path: str) -> tuple[int, int]:
-    """Read height and width of a label map; of the odd ones the values are looked at."""
-    try:
-        facts = inspect_image(path, decode=False)
-    except UnreadableImageError as error:
-        raise LabelMapError(str(error)) from error
-    usual = facts.mode in ("1", "L", "P")
-    if not usual and (largest := int(read_label_map(Path(path)).max(initial=0))) > _LARGEST:
+def _require_size(results: dict[str, Any], size: tuple[int, ...]) -> None:
+    """Refuse a label map of another size than its image."""
+    if size != tuple(results["ori_shape"]):
         raise LabelMapError(
-            f"{path} has the label {largest}; mmsegmentation has labels up to {_LARGEST}: give the "
-            "data as your own, with a class file"
+            f"{results['seg_map_path']} is {size} (height, width) and its image "
+            f"{results['img_path']} {tuple(results['ori_shape'])}: they must be equal"
         )
-    return facts.height, facts.width
 
 
 @TRANSFORMS.register_module()
@@ -156,23 +145,15 @@ class LoadLabelMap(BaseTransform):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Add the class indices as `gt_seg_map` (H, W), if the record names a label map.
 
-        Args:
-            results: Record with `ori_shape` of the picture, and `seg_map_path` in training and
-                tests.
-
         Raises:
             LabelMapError: A ValueError, if the file cannot be read, has an unknown label or another
-                size than the picture.
+                size than the image.
         """
         if "seg_map_path" not in results:
             return results
         path = results["seg_map_path"]
         values = read_label_map(Path(path))
-        if values.shape != tuple(results["ori_shape"]):
-            raise LabelMapError(
-                f"{path} is {values.shape} (height, width) and its picture {results['img_path']} "
-                f"{tuple(results['ori_shape'])}: they must be equal"
-            )
+        _require_size(results, values.shape)
         results["gt_seg_map"] = self._table(values, path)
         results["seg_fields"].append("gt_seg_map")
         return results
@@ -180,33 +161,25 @@ class LoadLabelMap(BaseTransform):
 
 @TRANSFORMS.register_module()
 class PadShortSide(BaseTransform):
-    """Enlarges a picture to the window of a sliding test, with zeros below and to the right.
+    """Enlarges an image to the window of a sliding test, with zeros below and to the right.
 
-    The official multi-scale test pads the raw picture, so that the border is black for the model.
+    The official multi-scale test pads the raw image, so that the border is black for the model.
     mmsegmentation's data preprocessor pads after normalisation, which gives the mean colour.
     `padding_size` is what the segmentor cuts off again: name it in `meta_keys` of
     `PackSegInputs`.
 
     Args:
         size: Least height and width.
-
-    Raises:
-        ValueError: If the size is below 1.
     """
 
     def __init__(self, *, size: int) -> None:
-        if size < 1:
-            raise ValueError(f"size must be at least 1, got {size}")
         self.size = size
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Pad the picture, and its label map if that was loaded before.
-
-        Args:
-            results: Record with `img` (H, W, 3).
+        """Pad `img` (H, W, 3), and its label map if that was loaded before.
 
         Returns:
-            The same, with `padding_size` as (left, right, top, bottom) and `pad_shape`.
+            The record, with `padding_size` as (left, right, top, bottom) and `pad_shape`.
         """
         height, width = results["img"].shape[:2]
         below, right = max(self.size - height, 0), max(self.size - width, 0)

@@ -1,4 +1,4 @@
-"""Pipelines and folders of a data set, as functions that configs call: a recipe states sizes.
+"""Pipelines and folders of a dataset, as functions that configs call: a recipe states sizes.
 
 A config imports them after its `_base_`, by which mmengine knows a config that may import anything.
 mmengine leaves functions out of what it reads, so that a saved config is data.
@@ -9,7 +9,6 @@ from typing import Any
 
 Steps = list[dict[str, Any]]
 
-PICTURE_READERS = ("LoadImageFromFile", "LoadPicture")
 LABEL_READERS = ("LoadAnnotations", "LoadCheckedAnnotations", "LoadLabelMap")
 
 
@@ -40,13 +39,10 @@ def training(
 
 
 def testing(side: int) -> Steps:
-    """Test at one size; scores are at the original size, so labels are read after the resizing.
+    """Test at a short side; scores are at the original size, so labels are read after resizing.
 
     mmsegmentation's inferencer wants its own name of the reader, under which the plugin registers
-    `LoadPicture`. Of a picture without label map, as it gives one, no labels are read.
-
-    Args:
-        side: Short side of the picture.
+    `LoadPicture`.
     """
     return [
         dict(type="LoadImageFromFile"),
@@ -58,12 +54,7 @@ def testing(side: int) -> Steps:
 
 
 def multi_scale(sizes: Iterable[int], *, window: int) -> Steps:
-    """Test at several sizes, also mirrored; small pictures are padded before they are normalised.
-
-    Args:
-        sizes: Short sides of the picture.
-        window: Side of the sliding window, to which a smaller picture is padded.
-    """
+    """Test at several short sides, also mirrored; small images are padded to the sliding window."""
     meta_keys = (
         *("img_path", "seg_map_path", "ori_shape", "img_shape", "pad_shape"),
         *("padding_size", "scale_factor", "flip", "flip_direction", "reduce_zero_label"),
@@ -88,11 +79,6 @@ def _fit() -> dict[str, Any]:
 
 
 def annotated(part: str, **dataset: Any) -> dict[str, Any]:
-    """State a part of a data set with the folders `images` and `annotations`.
-
-    Args:
-        part: Folder inside both, such as `training`.
-        **dataset: Arguments of mmsegmentation's data set, such as `type` and `data_root`.
-    """
+    """State a part of a dataset, a folder inside both `images` and `annotations`."""
     folders = dict(img_path=f"images/{part}", seg_map_path=f"annotations/{part}")
     return dict(data_prefix=folders, **dataset)

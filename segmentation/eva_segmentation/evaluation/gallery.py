@@ -1,4 +1,4 @@
-"""Pictures of a report: truth and prediction side by side, the worst and the best."""
+"""Images of a report: truth and prediction side by side, the worst and the best."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,39 +15,28 @@ from eva_data.images import read_rgb
 from eva_data.label_maps import IGNORED
 from eva_report.content import Example, Gallery, Picture
 from eva_report.drawing import Color, overlay
-from eva_segmentation.evaluation.metric import PictureScore
+from eva_segmentation.evaluation.metric import ImageScore
 
 SHOWN = 6  # of the worst, and of the best
-_SIDE = 1024  # pixels of a picture in the report
-_LEAST_SHARE = 0.002  # of the pixels, for a name below a picture
+_SIDE = 1024  # pixels of an image in the report
+_LEAST_SHARE = 0.002  # of the pixels, for a name below an image
 Labels = NDArray[np.uint8]
 
 
 def galleries(
     model: Any,
     dataset: Any,
-    scored: Sequence[PictureScore],
+    scored: Sequence[ImageScore],
     names: Sequence[str],
     colors: Sequence[Color],
 ) -> list[Gallery]:
-    """Choose the worst and the best pictures, segment them again, and draw them.
-
-    Args:
-        model: The segmentor, with the weights that were scored.
-        dataset: Data set that was scored.
-        scored: Score of each picture.
-        names: Name of each class.
-        colors: Colour of each class.
-
-    Returns:
-        The two galleries; none share a picture.
-    """
+    """Choose the worst and the best images that were scored, segment them again, and draw them."""
     ordered = sorted(scored, key=lambda one: one.iou)
     count = min(SHOWN, len(ordered) - len(ordered) // 2)
-    chosen = {"Worst pictures": ordered[:count]}
-    chosen["Best pictures"] = ordered[count:][-SHOWN:][::-1]
+    chosen = {"Worst images": ordered[:count]}
+    chosen["Best images"] = ordered[count:][-SHOWN:][::-1]
     found = _segmented(model, dataset, {one.path for some in chosen.values() for one in some})
-    text = "By the mean IoU over the classes of a picture. Pixels without a label are not painted."
+    text = "By the mean IoU over the classes of an image. Pixels without a label are not painted."
     return [
         Gallery(
             title=title,
@@ -74,7 +63,7 @@ def _legend(
 
 
 def _segmented(model: Any, dataset: Any, paths: set[str]) -> dict[str, tuple[Labels, Labels]]:
-    """Predict for some pictures of a data set: path -> truth and prediction."""
+    """Predict for some images of a dataset: path -> truth and prediction."""
     model = model.module if is_model_wrapper(model) else model
     model.eval()
     found = {}
@@ -93,7 +82,7 @@ def _segmented(model: Any, dataset: Any, paths: set[str]) -> dict[str, tuple[Lab
 
 
 def _example(
-    scored: PictureScore,
+    scored: ImageScore,
     truth: Labels,
     prediction: Labels,
     names: Sequence[str],

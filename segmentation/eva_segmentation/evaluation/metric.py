@@ -16,13 +16,8 @@ from eva_data.label_maps import described
 from eva_report.drawing import label_image
 
 
-class PictureScore(NamedTuple):
-    """How well a picture was segmented.
-
-    Attributes:
-        path: The picture.
-        iou: Mean IoU over the classes of its truth, 0 to 1.
-    """
+class ImageScore(NamedTuple):
+    """How well an image was segmented: the mean IoU over the classes of its truth, 0 to 1."""
 
     path: str
     iou: float
@@ -30,29 +25,21 @@ class PictureScore(NamedTuple):
 
 @METRICS.register_module()
 class IoUAndConfusion(IoUMetric):
-    """mmsegmentation's `IoUMetric`, which also counts what was taken for what.
-
-    Args:
-        **metric: Arguments of `IoUMetric`.
+    """mmsegmentation's `IoUMetric` (arguments as there), which also counts what was taken for what.
 
     Attributes:
         confusion: (K, K), pixels of each class (row) that were given each class (column), over all
             processes; on the main process, after an evaluation, and None before.
-        pictures: Scores of the pictures that have pixels of a class; likewise.
+        images: Scores of the images that have pixels of a class; likewise.
     """
 
     def __init__(self, **metric: Any) -> None:
         super().__init__(**metric)
         self.confusion: NDArray[np.int64] | None = None
-        self.pictures: list[PictureScore] = []
+        self.images: list[ImageScore] = []
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
-        """Score a batch.
-
-        Args:
-            data_batch: Not used.
-            data_samples: Predictions and ground truth.
-        """
+        """Score a batch of predictions and ground truth."""
         before = len(self.results)
         super().process(data_batch, data_samples)
         areas = self.results[before:]  # none with `format_only`
@@ -63,24 +50,17 @@ class IoUAndConfusion(IoUMetric):
         ]
 
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
-        """Score the pictures of all processes.
-
-        Args:
-            results: What `process` noted.
-
-        Returns:
-            Name -> percent.
-        """
+        """Score the images of all processes: name -> percent."""
         scores: dict[str, float] = super().compute_metrics([areas for areas, _, _ in results])
         count = len(self.dataset_meta["classes"])
         total = np.zeros(count * count, np.int64)
-        self.pictures = []
+        self.images = []
         for (intersection, union, _, label), path, (cells, pixels) in results:
             total[cells] += pixels
             there = label > 0
             if path and there.any():
                 iou = (intersection[there] / union[there]).mean()
-                self.pictures.append(PictureScore(path, float(iou)))
+                self.images.append(ImageScore(path, float(iou)))
         self.confusion = total.reshape(count, count)
         return scores
 
@@ -88,7 +68,7 @@ class IoUAndConfusion(IoUMetric):
 def _cells(
     sample: dict[str, Any], count: int, ignored: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Count the pixels of each pair of label and prediction: a picture has few of K * K pairs."""
+    """Count the pixels of each pair of label and prediction: an image has few of K * K pairs."""
     found: Tensor = sample["pred_sem_seg"]["data"].squeeze()
     label: Tensor = sample["gt_sem_seg"]["data"].squeeze().to(found)
     counted = (label != ignored) & (label < count)
@@ -100,15 +80,15 @@ def _cells(
 
 @METRICS.register_module()
 class IoUAndLabelMaps(IoUAndConfusion):
-    """The same, which also saves the label map of each picture.
+    """The same, which also saves the label map of each image.
 
-    The maps have the labels of the data set, as `segmentation/demo.py` writes them, and lie in the
-    same subfolders as the pictures. `IoUMetric` itself gives equal names one file, and indices of
+    The maps have the labels of the dataset, as `segmentation/demo.py` writes them, and lie in the
+    same subfolders as the images. `IoUMetric` itself gives equal names one file, and indices of
     classes in place of the labels of own data.
 
     Args:
         maps: Folder to write.
-        images: Folder of the pictures.
+        images: Folder of the images.
         **metric: Arguments of `IoUMetric`.
     """
 
@@ -117,12 +97,7 @@ class IoUAndLabelMaps(IoUAndConfusion):
         self._maps, self._images = Path(maps), Path(images).absolute()
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
-        """Score a batch, and save its maps.
-
-        Args:
-            data_batch: Not used.
-            data_samples: Predictions and ground truth.
-        """
+        """Score a batch, and save its maps."""
         super().process(data_batch, data_samples)
         _, colors, labels = described(self.dataset_meta or {})
         for sample in data_samples:
@@ -130,5 +105,5 @@ class IoUAndLabelMaps(IoUAndConfusion):
             path = Path(sample["img_path"]).absolute()
             inside = path.is_relative_to(self._images)
             name = path.relative_to(self._images) if inside else Path(path.name)
-            picture = label_image(classes, labels, colors)
-            save_image(picture, self._maps / name.with_suffix(".png"))
+            image = label_image(classes, labels, colors)
+            save_image(image, self._maps / name.with_suffix(".png"))

@@ -8,22 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eva_data.label_maps import described
-from eva_openmmlab.report import RunReport, curve, known, write_results
-from eva_report.content import (
-    Confusion,
-    Curves,
-    Report,
-    ScoreRow,
-    ScoreTable,
-    Section,
-    Table,
-)
+from eva_openmmlab.report import RunReport, known, write_results
+from eva_report.content import Confusion, Report, ScoreRow, ScoreTable, Section, Table
 from eva_report.page import write_csv
-from eva_runs.record import Kind
 from eva_segmentation.evaluation.gallery import galleries
 from eva_segmentation.evaluation.metric import IoUAndConfusion
 
-TASK = "segmentation"
 PER_CLASS, CONFUSION = "per_class.csv", "confusion.csv"
 _OF_A_LAYER = r"decode\.d\d+\."  # losses of Mask2Former's single layers
 _MEANINGS = {
@@ -34,31 +24,28 @@ _MEANINGS = {
 }
 
 
-def make_report(runner: Any, kind: Kind) -> Report:
-    """Write `results.json` and tables, and say what the page shows.
-
-    Args:
-        runner: The runner.
-        kind: "training" or "evaluation".
-    """
-    run = RunReport(runner, kind, task=TASK)
+def make_report(run: RunReport) -> Report:
+    """Write `results.json` and tables, and say what the page shows."""
     metric = run.metric(IoUAndConfusion)
     dataset = run.dataset
     counts = None if metric is None else metric.confusion
     names, colors, _ = described(dataset.metainfo) if dataset is not None else ([], [], [])
     classes = [] if counts is None else class_scores(names, counts)
-    _write_results(run, classes)
+    if run.scores:
+        each = {f"{name}-{one['class']}": one[name] for name in ("IoU", "Acc") for one in classes}
+        write_results(run.folder, {"sem_seg": {**run.scores, **each}})
     sections: list[Section] = _scores(run, classes)
     if classes:
         sections.append(_per_class(run.folder, classes))
-    sections += _curves(run)
+    curves = dict(zip(_MEANINGS, _MEANINGS, strict=True))
+    sections += run.curves(without=_OF_A_LAYER, scores="percent", shown=curves)
     if counts is not None:
         sections.append(_confusion(run.folder, names, counts))
-        sections += galleries(run.runner.model, dataset, metric.pictures, names, colors)
-    what = "training" if run.kind == "training" else "evaluation"
+        sections += galleries(run.runner.model, dataset, metric.images, names, colors)
+    score = known(run.scores.get("mIoU"))
     return run.report(
-        title=f"Segmentation: {what}",
-        summary=_summary(run),
+        "Segmentation",
+        scored="nothing was scored" if score is None else f"mIoU {score:.1f}",
         data=_data(run, counts, len(names)),
         sections=sections,
     )
@@ -89,28 +76,13 @@ def class_scores(names: Sequence[str], counts: NDArray[np.int64]) -> list[dict[s
     ]
 
 
-def _write_results(run: RunReport, classes: Sequence[Mapping[str, Any]]) -> None:
-    if not run.scores:
-        return
-    each = {f"{name}-{one['class']}": one[name] for name in ("IoU", "Acc") for one in classes}
-    write_results(run.folder, {"sem_seg": {**run.scores, **each}})
-
-
-def _summary(run: RunReport) -> str:
-    score = known(run.scores.get("mIoU"))
-    scored = "nothing was scored" if score is None else f"mIoU {score:.1f}"
-    if run.kind == "evaluation":
-        return f"{scored} for {run.runner._load_from}."
-    return f"{scored} after {run.runner.iter:,} iterations."
-
-
 def _data(run: RunReport, counts: NDArray[np.int64] | None, classes: int) -> list[tuple[str, str]]:
     data = []
     if run.training_set is not None:
-        data.append(("training data", f"{len(run.training_set):,} pictures"))
+        data.append(("training data", f"{len(run.training_set):,} images"))
     if run.dataset is not None:
         pixels = "" if counts is None else f", {counts.sum():,} pixels with a label"
-        text = f"{len(run.dataset):,} pictures{pixels}, {classes} classes"
+        text = f"{len(run.dataset):,} images{pixels}, {classes} classes"
         data.append(("evaluation data", text))
     return data
 
@@ -148,16 +120,6 @@ def _per_class(folder: Path, classes: Sequence[Mapping[str, Any]]) -> Table:
         "in the predictions (IoU).",
         complete_in=PER_CLASS,
     )
-
-
-def _curves(run: RunReport) -> list[Section]:
-    scores = Curves(
-        title="Scores of the evaluations",
-        x_label="iteration",
-        y_label="percent",
-        curves=[curve(run.entries, name) for name in _MEANINGS],
-    )
-    return [*run.curves(without=_OF_A_LAYER), scores] if run.entries else []
 
 
 def _confusion(folder: Path, names: Sequence[str], counts: NDArray[np.int64]) -> Confusion:

@@ -7,45 +7,37 @@ classes = predictor("photo.jpg")  # (H, W) indices into predictor.names
 The folder of a run has both: `Predictor.from_config("output/semantic")`.
 """
 
-import os
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from mmengine.config import Config
-from mmengine.dataset import Compose, pseudo_collate
-from mmengine.registry import init_default_scope
-from mmseg.registry import DATASETS, MODELS
+from mmseg.registry import DATASETS
 from numpy.typing import NDArray
-from PIL import Image
 from torch import nn
 
-from eva_backbone import no_init_weights
-from eva_data.files import DEMO_IMAGE_SUFFIXES
-from eva_data.images import UnreadableImageError, read_rgb
-from eva_data.inputs import predicted
 from eva_data.label_maps import Color, described
-from eva_openmmlab.config import named_predictor
-from eva_segmentation.data.pipelines import LABEL_READERS, PICTURE_READERS
-from eva_segmentation.model.weights import load_segmentor
+from eva_openmmlab.predictor import (
+    ImageLike,
+    ImagePredictor,
+    Source,
+    build_model,
+    named_predictor,
+)
 
-ImageLike = NDArray[np.uint8] | Image.Image | str | os.PathLike[str]
-Classes = NDArray[np.uint8]
 __all__ = ["Predictor"]
-_READERS = (*PICTURE_READERS, *LABEL_READERS)
+Classes = NDArray[np.uint8]
 
 
-class Predictor:
+class Predictor(ImagePredictor[Classes]):
     """A segmentor with its preprocessing; `from_config` builds one.
 
     Args:
         model: The segmentor with its weights, or `StreamingTTA` around it.
-        pipeline: Transforms of a test picture, without those that read files.
+        pipeline: Transforms of a test image; those that read files are left out.
         names: Names of the classes in the model's order.
         colors: RGB colours of the classes.
-        labels: Value of each class in the data set's label maps.
+        labels: Value of each class in the dataset's label maps.
     """
 
     def __init__(
@@ -57,18 +49,15 @@ class Predictor:
         colors: Sequence[Color],
         labels: Sequence[int],
     ) -> None:
-        self.model: Any = model.eval()  # mmengine's, with `test_step`
-        self.names = tuple(names)
-        self.colors = tuple(colors)
-        self.labels = tuple(labels)
-        self._prepare = Compose([{"type": "LoadImageFromNDArray"}, *pipeline])
+        super().__init__(model, pipeline)
+        self.names, self.colors, self.labels = tuple(names), tuple(colors), tuple(labels)
 
     @classmethod
     def from_config(
         cls,
-        config: str | os.PathLike[str],
+        config: Source,
         *,
-        weights: str | os.PathLike[str] | None = None,
+        weights: Source | None = None,
         device: str | None = None,
         multi_scale: bool = False,
     ) -> "Predictor":
@@ -87,78 +76,20 @@ class Predictor:
             FileNotFoundError: If the config or the weights do not exist.
         """
         cfg, weights, place = named_predictor(config, weights, device, task="segmentation")
-        init_default_scope(cfg.get("default_scope", "mmseg"))
-        pipeline = cfg.test_dataloader.dataset.pipeline
+        dataset = cfg.test_dataloader.dataset
+        pipeline = dataset.pipeline
         if multi_scale and "module" not in cfg.model:
             if not cfg.get("tta_pipeline"):
                 raise ValueError(f"{cfg.filename} has no tta_pipeline, which --tta needs")
             pipeline = cfg.tta_pipeline
             cfg.model = {**cfg.tta_model, "module": cfg.model}
-        with no_init_weights():
-            model = MODELS.build(cfg.model)
-        load_segmentor(getattr(model, "module", model), weights, complete=True)
-        model.to(place)
-        names, colors, labels = _classes(cfg)
-        return cls(
-            model, pipeline=_without_loading(pipeline), names=names, colors=colors, labels=labels
-        )
+        model = build_model(cfg, weights, place)
+        # the files of the test set need not be there
+        named = DATASETS.build({**dataset, "lazy_init": True, "pipeline": []})
+        names, colors, labels = described(named.metainfo)
+        return cls(model, pipeline=pipeline, names=names, colors=colors, labels=labels)
 
-    def __call__(
-        self, image: ImageLike | Sequence[ImageLike]
-    ) -> Classes | list[Classes] | Iterator[tuple[Path, Classes]]:
-        """Find the class of each pixel, of one picture or of several.
-
-        Args:
-            image: (H, W, 3) RGB in uint8, a PIL image, or the path of an image file; a list of
-                them; a folder, or a pattern such as `photos/*.jpg`.
-
-        Returns:
-            (H, W) indices of classes; a list of them for a list; pairs of file and indices, one
-            after another, for a folder or a pattern.
-
-        Raises:
-            UnreadableImageError: A ValueError, if the file or picture cannot be read.
-            ValueError: If the array is not such an image.
-        """
-        return predicted(
-            self.classes_of, image, suffixes=DEMO_IMAGE_SUFFIXES, unreadable=UnreadableImageError
-        )
-
-    def classes_of(self, image: ImageLike) -> Classes:
-        """Find the class of each pixel of one picture.
-
-        Args:
-            image: (H, W, 3) RGB in uint8, a PIL image, or the path of an image file.
-
-        Returns:
-            (H, W) indices of classes.
-
-        Raises:
-            UnreadableImageError: A ValueError, if the file or picture cannot be read.
-            ValueError: If the array is not such an image.
-        """
-        rgb = read_rgb(image, upright=True)
-        bgr = np.ascontiguousarray(rgb[:, :, ::-1])  # as mmsegmentation reads files
-        data = pseudo_collate([self._prepare({"img": bgr})])
-        with torch.inference_mode():
-            (sample,) = self.model.test_step(data)
-        return sample.pred_sem_seg.data[0].to("cpu", torch.uint8).numpy()
-
-
-def _classes(cfg: Config) -> tuple[list[str], list[Color], list[int]]:
-    """Read names, colours and labels of the test set, whose files need not be there."""
-    settings = {**cfg.test_dataloader.dataset, "lazy_init": True, "pipeline": []}
-    return described(DATASETS.build(settings).metainfo)
-
-
-def _without_loading(pipeline: Sequence[Any]) -> list[Any]:
-    """Keep the transforms that read no files, also inside `TestTimeAug`."""
-    kept: list[Any] = []
-    for step in pipeline:
-        if isinstance(step, list | tuple):
-            inner = _without_loading(step)
-            kept += [inner] if inner else []  # an empty list of alternatives leaves no view
-        elif step["type"].rpartition(".")[2] not in _READERS:
-            inside = step.get("transforms")
-            kept.append({**step, "transforms": _without_loading(inside)} if inside else step)
-    return kept
+    def predict(self, image: ImageLike) -> Classes:
+        """Find the class of each pixel: (H, W) indices into `names`."""
+        classes: Classes = self._sample(image).pred_sem_seg.data[0].to("cpu", torch.uint8).numpy()
+        return classes

@@ -11,24 +11,18 @@ from typing import Any, Literal, Unpack
 
 import torch
 import torch.nn.functional as F
+from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from eva_backbone import VisionTransformer, load_pretrained
-from eva_openmmlab.backbone import (
-    ViTArguments,
-    check_sides,
-    chosen,
-    freeze,
-    pretrained_config,
-)
+from eva_openmmlab.backbone import ViTArguments, check_sides, chosen, freeze, pretrained_config
 from eva_segmentation.model.deformable_attention import MultiScaleDeformableAttention
 from eva_segmentation.model.vit_adapter import (
     Extractor,
     Injector,
     InteractionBlock,
-    NormLayer,
     SpatialPriorModule,
     init_adapter,
     layout,
@@ -90,18 +84,18 @@ class EVAViTAdapter(VisionTransformer, BaseModule):
         init_cfg: Mapping[str, Any] | None = None,
         **vit: Unpack[ViTArguments],
     ) -> None:
-        if rel_pos not in ("none", "table"):
-            raise ValueError(f"rel_pos must be 'none' or 'table' with the adapter, got {rel_pos!r}")
         vit.setdefault("img_size", 896)
         if vit.setdefault("patch_size", 16) != 16:
-            raise ValueError(
-                f"the adapter needs patch_size 16, got {vit['patch_size']}; weights of another "
-                "patch size are resampled while loading"
-            )
+            raise ValueError(f"the adapter needs patch_size 16, got {vit['patch_size']}")
         super().__init__(rel_pos=rel_pos, extra_tokens=("cls",), final_norm=False, **vit)
         self.interaction_indexes = _interactions(interaction_indexes, self.depth)
         dim = self.embed_dim
-        norm_layer = _norm_layer(norm_cfg)
+        norm = {"type": "SyncBN"} if norm_cfg is None else dict(norm_cfg)
+
+        def norm_layer(channels: int) -> nn.Module:
+            layer: nn.Module = build_norm_layer(norm, channels)[1]
+            return layer
+
         attention = partial(
             MultiScaleDeformableAttention,
             dim,
@@ -141,14 +135,7 @@ class EVAViTAdapter(VisionTransformer, BaseModule):
         self.register_load_state_dict_pre_hook(_drop_index)
 
     def init_weights(self, *, std: float = 0.02, bound: float = 2.0) -> None:
-        """Load what `pretrained` names, the adapter's part if the file has one.
-
-        The constructor calls it too, to initialise the ViT.
-
-        Args:
-            std: Argument of `VisionTransformer.init_weights`.
-            bound: Argument of the same.
-        """
+        """Load what `pretrained` names; without it, as in the constructor, initialise the ViT."""
         if self.init_cfg is None:
             super().init_weights(std=std, bound=bound)
         else:
@@ -172,16 +159,10 @@ class EVAViTAdapter(VisionTransformer, BaseModule):
                 module.requires_grad_(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]  # as mmseg
-        """Compute the maps.
-
-        Args:
-            images: (B, 3, H, W), normalised; 32 divides H and W.
+        """Map normalised images (B, 3, H, W), of which 32 divides H and W.
 
         Returns:
             Maps (B, C, H / s, W / s) for s = 4, 8, 16, 32, or those of `out_indices`.
-
-        Raises:
-            ValueError: If the size does not fit.
         """
         check_sides(images, SIDE)
         tokens, (rows, columns) = self.embed(images)
@@ -235,28 +216,16 @@ class EVAViTAdapter(VisionTransformer, BaseModule):
 def _interactions(
     indexes: Sequence[Sequence[int]] | None, depth: int
 ) -> tuple[tuple[int, int], ...]:
-    if indexes is None:
-        if depth % STAGES:
-            raise ValueError(
-                f"depth {depth} has no {STAGES} equal parts; name interaction_indexes, such as "
-                "[[0, 2], [3, 5], [6, 8], [9, 11]]"
-            )
-        part = depth // STAGES
-        return tuple((first, first + part - 1) for first in range(0, depth, part))
-    flat = [index for pair in indexes for index in range(pair[0], pair[-1] + 1)]
-    if len(indexes) != STAGES or flat != list(range(depth)) or any(len(i) != 2 for i in indexes):
+    part = depth // STAGES
+    given = indexes or [(stage * part, (stage + 1) * part - 1) for stage in range(STAGES)]
+    pairs = tuple((first, last) for first, last in given)
+    covered = [index for first, last in pairs for index in range(first, last + 1)]
+    if len(pairs) != STAGES or covered != list(range(depth)):
         raise ValueError(
             f"interaction_indexes must be {STAGES} pairs (first, last) that cover the blocks "
-            f"0..{depth - 1} once, in order, got {[list(pair) for pair in indexes]}"
+            f"0..{depth - 1} once, in order, got {[list(pair) for pair in pairs]}"
         )
-    return tuple((first, last) for first, last in indexes)
-
-
-def _norm_layer(norm_cfg: Mapping[str, Any] | None) -> NormLayer:
-    from mmcv.cnn import build_norm_layer
-
-    cfg = {"type": "SyncBN"} if norm_cfg is None else dict(norm_cfg)
-    return lambda channels: build_norm_layer(cfg, channels)[1]
+    return pairs
 
 
 def _resize(feature_map: Tensor, scale: float) -> Tensor:

@@ -24,7 +24,13 @@ from torch import Tensor, nn
 
 from eva_backbone.layers import Linear
 from eva_backbone.resample import no_autocast
-from eva_openmmlab.stand_in import has_cuda_operations
+from eva_openmmlab.stand_in import has_cuda_operations, install_stand_in
+
+install_stand_in()
+from mmcv.ops.multi_scale_deform_attn import (  # noqa: E402
+    MultiScaleDeformableAttnFunction,
+    multi_scale_deformable_attn_pytorch,
+)
 
 IMAGES_PER_STEP = 64  # of the compiled operation
 # channels D below which one `grid_sample` for each level is faster
@@ -64,10 +70,7 @@ class MultiScaleDeformableAttention(nn.Module):
         super().__init__()
         value_dim = int(dim * value_ratio)
         if not value_dim or value_dim % num_heads:
-            raise ValueError(
-                f"values of width {value_dim} ({dim} x {value_ratio}) are not divisible by "
-                f"{num_heads} heads; change deform_ratio or deform_num_heads"
-            )
+            raise ValueError(f"deform_num_heads {num_heads} do not divide a width of {value_dim}")
         self.num_heads, self.num_levels, self.num_points = num_heads, num_levels, num_points
         points = num_heads * num_levels * num_points
         self.sampling_offsets = Linear(dim, 2 * points)
@@ -92,16 +95,7 @@ class MultiScaleDeformableAttention(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def forward(self, query: Tensor, features: Tensor, sampling: Sampling) -> Tensor:
-        """Attend.
-
-        Args:
-            query: (B, Q, C).
-            features: (B, N, C), level after level, each row-major.
-            sampling: Position of the queries and shapes of the levels.
-
-        Returns:
-            (B, Q, C).
-        """
+        """Let queries (B, Q, C) read features (B, N, C), level after level, each row-major."""
         heads, levels, points = self.num_heads, self.num_levels, self.num_points
         value = self.value_proj(features).unflatten(-1, (heads, -1))  # (B, N, h, D)
         # (B, Q, h, L, P, 2)
@@ -127,12 +121,7 @@ def deformable_attention(
 
     Returns:
         (B, Q, h * D) in the dtype of `value`.
-
-    Raises:
-        ValueError: If the shapes do not make up the values.
     """
-    if sum(height * width for height, width in shapes) != value.shape[1]:
-        raise ValueError(f"levels of {tuple(shapes)} do not make up {value.shape[1]} values")
     full = torch.promote_types(value.dtype, torch.float32)
     with no_autocast(value.device):
         inputs = (value.to(full), tuple(shapes), locations.to(full), weights.to(full))
@@ -149,8 +138,6 @@ def compiled_attention(
     value: Tensor, shapes: tuple[Grid, ...], locations: Tensor, weights: Tensor
 ) -> Tensor:
     """Compute `deformable_attention` with mmcv's CUDA operation."""
-    from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction
-
     sizes = torch.tensor(shapes, device=value.device)
     starts = torch.tensor(_starts(shapes), device=value.device)
     # the operation wants a number of images per step that divides the batch
@@ -165,8 +152,6 @@ def level_attention(
     value: Tensor, shapes: tuple[Grid, ...], locations: Tensor, weights: Tensor
 ) -> Tensor:
     """Compute `deformable_attention` with mmcv's function in PyTorch, for narrow heads and GPUs."""
-    from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch
-
     sizes = torch.tensor(shapes, device="cpu")  # read as numbers, whatever the device
     out: Tensor = multi_scale_deformable_attn_pytorch(value, sizes, locations, weights)
     return out

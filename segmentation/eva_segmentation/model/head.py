@@ -42,13 +42,12 @@ class EVAMask2FormerHead(Mask2FormerHead):
         loss_cls: Classification loss; without `class_weight` it is 1 for each class and 0.1 for
             "no object", of any number of classes.
         checkpoint_ffn: Compute the MLPs of both transformers again in the backward pass, as the
-            official code does; saves 0.5 GB a picture of 896 px (computed) and costs little time.
+            official code does; saves 0.5 GB an image of 896 px (computed) and costs little time.
         **head: Arguments of mmdetection's head (`in_channels`, `feat_channels`, `num_queries`,
             `pixel_decoder`, `transformer_decoder`, `loss_mask`, `loss_dice`, `train_cfg`, ...).
 
     Raises:
         TypeError: For an argument that the head does not have; the base class would ignore it.
-        ValueError: If the class weights do not fit the number of classes.
     """
 
     def __init__(
@@ -63,18 +62,8 @@ class EVAMask2FormerHead(Mask2FormerHead):
     ) -> None:
         unknown = sorted(set(head) - _KNOWN)
         if unknown:
-            raise TypeError(
-                f"EVAMask2FormerHead has no argument {', '.join(unknown)}; it has num_classes, "
-                f"align_corners, ignore_index, {', '.join(sorted(_KNOWN))}"
-            )
-        loss_cls = copy.deepcopy(loss_cls)
-        loss_cls.setdefault("class_weight", [1.0] * num_classes + [_NO_OBJECT_WEIGHT])
-        weights = loss_cls["class_weight"]
-        if len(weights) != num_classes + 1:
-            raise ValueError(
-                f"loss_cls.class_weight has {len(weights)} values, but {num_classes} classes and "
-                f"'no object' need {num_classes + 1}; leave it out for the usual ones"
-            )
+            raise TypeError(f"EVAMask2FormerHead has no argument {', '.join(unknown)}")
+        weights = {"class_weight": [1.0] * num_classes + [_NO_OBJECT_WEIGHT]}
         # mmdetection reads these by attribute
         nested = {k: ConfigDict(v) if isinstance(v, dict) else v for k, v in head.items()}
         super().__init__(
@@ -83,7 +72,7 @@ class EVAMask2FormerHead(Mask2FormerHead):
             ignore_index=ignore_index,
             num_things_classes=num_classes,
             num_stuff_classes=0,
-            loss_cls=ConfigDict(loss_cls),
+            loss_cls=ConfigDict(weights | copy.deepcopy(loss_cls)),
             **nested,
         )
         if checkpoint_ffn:
@@ -95,18 +84,13 @@ class EVAMask2FormerHead(Mask2FormerHead):
     def forward(
         self, x: tuple[Tensor, ...], batch_data_samples: Sequence[SegDataSample] | None = None
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Compute classes and masks of the queries.
-
-        Args:
-            x: The backbone's maps, strides 4, 8, 16 and 32.
-            batch_data_samples: Facts about each picture; None without any, as when FLOPs are
-                counted.
+        """Compute classes and masks of the queries from the maps of strides 4, 8, 16 and 32.
 
         Returns:
             (B, Q, K + 1) and (B, Q, h, w), for the queries and for each layer.
         """
         samples = batch_data_samples
-        if samples is None:
+        if samples is None:  # FLOPs are counted
             samples = [SegDataSample() for _ in range(len(x[0]))]
         outputs: tuple[list[Tensor], list[Tensor]] = super().forward(x, samples)
         return outputs
@@ -118,17 +102,7 @@ class EVAMask2FormerHead(Mask2FormerHead):
         batch_gt_instances: list[Any],
         batch_img_metas: list[dict[str, Any]],
     ) -> dict[str, Tensor]:
-        """Compute all predictions' losses, in float32 also under automatic mixed precision.
-
-        Args:
-            all_cls_scores: (B, Q, K + 1) for the queries and for each layer.
-            all_mask_preds: (B, Q, h, w), for the same layers.
-            batch_gt_instances: Labels and masks of each picture.
-            batch_img_metas: Facts about each picture.
-
-        Returns:
-            Name -> loss.
-        """
+        """Compute all losses in float32, also under automatic mixed precision; as mmdetection."""
         with torch.autocast(all_cls_scores[0].device.type, enabled=False):
             losses: dict[str, Tensor] = super().loss_by_feat(
                 [scores.float() for scores in all_cls_scores],
@@ -144,16 +118,9 @@ class EVAMask2FormerHead(Mask2FormerHead):
         batch_img_metas: list[dict[str, Any]],
         test_cfg: Any,
     ) -> Tensor:
-        """Compute class scores of a batch of crops.
+        """Compute class scores (B, K, H, W) of crops of a size `img_shape`, whatever surrounds it.
 
-        Args:
-            x: The backbone's maps, strides 4, 8, 16 and 32.
-            batch_img_metas: `img_shape` is the size of the crop; padding around the picture
-                (`pad_shape`) does not concern the crop.
-            test_cfg: Not used.
-
-        Returns:
-            (B, K, H, W), between 0 and 1, not normalised over the classes.
+        They are between 0 and 1, and not normalised over the classes.
         """
         samples = [SegDataSample(metainfo=metainfo) for metainfo in batch_img_metas]
         all_classes, all_masks = self(x, samples)
@@ -207,10 +174,7 @@ class _EncoderAttention(MultiScaleDeformableAttention):
     def like(cls, module: Any) -> "_EncoderAttention":
         """Build one with the sizes and names of mmcv's module."""
         if module.dropout.p:
-            raise ValueError(
-                f"self_attn_cfg.dropout is {module.dropout.p}, EVAPixelDecoder has none: set it "
-                "to 0.0"
-            )
+            raise ValueError(f"EVAPixelDecoder has no dropout, got {module.dropout.p}")
         return cls(
             module.embed_dims,
             num_heads=module.num_heads,

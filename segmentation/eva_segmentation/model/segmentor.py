@@ -1,10 +1,10 @@
 """The segmentor with a sliding window, and its test at several scales with little memory.
 
-Shapes: B pictures, K classes, H x W the size that is looked at.
+Shapes: B images, K classes, H x W the size that is looked at.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -31,28 +31,18 @@ load_start.register(BaseSegmentor, load_segmentor)
 logger = logging.getLogger(__name__)
 
 _SLICE = 2**24  # probabilities that are computed at once
-_DIMENSIONS = 3  # of one picture
+_DIMENSIONS = 3  # of one image
 
 
 def windows(size: int, *, window: int, stride: int) -> list[slice]:
-    """Place windows along one side; the last one ends at the border, so it may overlap more.
-
-    Args:
-        size: Length of the side.
-        window: Length of a window.
-        stride: Distance from one to the next.
-    """
+    """Place windows along a side; the last one ends at the border, so it may overlap more."""
     last = max(size - window, 0)
     starts = [*range(0, last, stride), last]
     return [slice(start, min(start + window, size)) for start in starts]
 
 
 class NamedClasses:
-    """Part of a model that refuses the names of another number of classes."""
-
-    def class_count(self) -> int:
-        """Return the number of classes K."""
-        raise NotImplementedError
+    """Part of a model that takes no names of another number of classes K."""
 
     @property
     def dataset_meta(self) -> Mapping[str, Any]:
@@ -65,7 +55,7 @@ class NamedClasses:
 
     @dataset_meta.setter
     def dataset_meta(self, meta: Mapping[str, Any] | None) -> None:
-        count = self.class_count()
+        count = int(getattr(getattr(self, "module", self), "num_classes"))  # noqa: B009
         given: Sequence[Any] = (meta or {}).get("classes") or ()
         if meta is None or len(given) != count:
             meta = names_of(count)
@@ -80,15 +70,7 @@ class NamedClasses:
 
 
 def names_of(count: int) -> dict[str, Any]:
-    """Name classes by their number alone.
-
-    Args:
-        count: Number of classes.
-
-    Returns:
-        `name` of the data set of mmsegmentation that has as many, `classes` and `palette`; without
-        one, numbers and distinct colours.
-    """
+    """Name classes by their number alone: as mmsegmentation's dataset of as many, or by numbers."""
     for name in dataset_aliases:
         classes = get_classes(name)
         if len(classes) == count:
@@ -104,39 +86,19 @@ def names_of(count: int) -> dict[str, Any]:
 class EVASegmentor(NamedClasses, EncoderDecoder):
     """mmsegmentation's `EncoderDecoder`, whose head gets the size of what it looks at.
 
-    In mmsegmentation a crop keeps the picture's `pad_shape`, to which some heads enlarge the crop,
-    a padded picture its `img_shape` without padding, and each crop costs another map of the
-    complete picture.
+    In mmsegmentation a crop keeps the image's `pad_shape`, to which some heads enlarge the crop,
+    a padded image its `img_shape` without padding, and each crop costs another map of the
+    complete image.
     """
 
-    def class_count(self) -> int:
-        """Return the number of classes."""
-        return int(self.num_classes)
-
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict[str, Any]]) -> Tensor:
-        """Compute scores of pictures or crops.
-
-        Args:
-            inputs: (B, 3, H, W).
-            batch_img_metas: Facts about each picture, which stay unchanged.
-
-        Returns:
-            (B, K, H, W).
-        """
+        """Compute scores (B, K, H, W) of images or crops (B, 3, H, W)."""
         size = {"img_shape": tuple(inputs.shape[2:]), "pad_shape": tuple(inputs.shape[2:])}
         scores: Tensor = super().encode_decode(inputs, [metas | size for metas in batch_img_metas])
         return scores
 
     def slide_inference(self, inputs: Tensor, batch_img_metas: list[dict[str, Any]]) -> Tensor:
-        """Average the scores of overlapping windows.
-
-        Args:
-            inputs: (B, 3, H, W).
-            batch_img_metas: Facts about each picture.
-
-        Returns:
-            (B, K, H, W).
-        """
+        """Average the scores of overlapping windows of (B, 3, H, W) to (B, K, H, W)."""
         (below, across), (step_y, step_x) = self.test_cfg.crop_size, self.test_cfg.stride
         height, width = inputs.shape[2:]
         total = inputs.new_zeros(len(inputs), self.out_channels, height, width)
@@ -161,35 +123,14 @@ class StreamingTTA(NamedClasses, SegTTAModel):
     Args:
         module: The segmentor or its config.
         data_preprocessor: Preprocessor for a segmentor without one.
-        half: Hold the sum in float16: half of the memory, and an error of up to 0.001.
-        pretrained: None, which mmsegmentation's `init_model` sets.
-        train_cfg: None, which it sets too.
-
-    Raises:
-        ValueError: If one of the last two is something else; they belong to the segmentor.
+        **unset: `pretrained=None` and `train_cfg=None`, which mmsegmentation's `init_model` gives.
     """
 
-    def __init__(
-        self,
-        module: Any,
-        data_preprocessor: Any = None,
-        *,
-        half: bool = False,
-        pretrained: None = None,
-        train_cfg: None = None,
-    ) -> None:
-        if pretrained is not None or train_cfg is not None:
-            raise ValueError(
-                f"StreamingTTA takes no pretrained {pretrained} and train_cfg {train_cfg}: give "
-                "them to its module"
-            )
+    def __init__(self, module: Any, data_preprocessor: Any = None, **unset: None) -> None:
+        if given := {name: value for name, value in unset.items() if value is not None}:
+            raise TypeError(f"StreamingTTA does not take {given}: they belong to its module")
         super().__init__(module, data_preprocessor)
-        self.half_precision = half
         self.register_load_state_dict_pre_hook(_into_module)
-
-    def class_count(self) -> int:
-        """Return the number of classes of the segmentor inside."""
-        return int(self.module.num_classes)
 
     def test_step(self, data: Mapping[str, Any] | Sequence[Any]) -> list[SegDataSample]:
         """Predict one batch.
@@ -199,16 +140,9 @@ class StreamingTTA(NamedClasses, SegTTAModel):
                 ordinary batch is one view.
 
         Returns:
-            One sample for each picture: `seg_logits` holds mean probabilities (K, H, W) and
+            One sample for each image: `seg_logits` holds mean probabilities (K, H, W) and
             `pred_sem_seg` the best class (1, H, W), both at the original size.
-
-        Raises:
-            ValueError: If the segmentor has a single output.
         """
-        if self.module.out_channels < 2:
-            raise ValueError(
-                f"StreamingTTA needs at least 2 output channels, got {self.module.out_channels}"
-            )
         views = list(_views(data))
         totals: list[Tensor] = []
         results: list[SegDataSample] = []
@@ -228,9 +162,12 @@ class StreamingTTA(NamedClasses, SegTTAModel):
         for index, sample in enumerate(samples):
             scores = sample.seg_logits.data
             if index == len(totals):
-                kind = torch.float16 if self.half_precision else torch.float32
-                totals.append(torch.zeros_like(scores, dtype=kind))
-            _add_probabilities(totals[index], scores, share=share)
+                totals.append(torch.zeros_like(scores, dtype=torch.float32))
+            rows = max(1, _SLICE // scores[:, 0].numel())
+            parts = zip(totals[index].split(rows, 1), scores.split(rows, 1), strict=True)
+            for total, part in parts:
+                # the official code takes the softmax of scores that are nearly probabilities, too
+                total += part.float().softmax(dim=0).mul_(share)
             del sample.seg_logits
         return samples
 
@@ -243,20 +180,6 @@ def _views(data: Mapping[str, Any] | Sequence[Any]) -> Iterable[Any]:
         keys = list(data)
         return ({key: data[key][i] for key in keys} for i in range(len(data[keys[0]])))
     return ([sample[i] for sample in data] for i in range(len(data[0])))
-
-
-def _add_probabilities(total: Tensor, scores: Tensor, *, share: float) -> None:
-    """Add softmax(scores) * share to a sum, both (K, H, W), some rows at a time."""
-    for rows in _row_blocks(scores):
-        # The official code takes the softmax of scores that are nearly probabilities, too.
-        total[:, rows] += scores[:, rows].float().softmax(dim=0).mul_(share)
-
-
-def _row_blocks(scores: Tensor) -> Iterator[slice]:
-    classes, height, width = scores.shape
-    rows = max(1, _SLICE // (classes * width))
-    for start in range(0, height, rows):
-        yield slice(start, start + rows)
 
 
 def _into_module(model: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:

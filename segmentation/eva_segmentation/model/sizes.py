@@ -8,23 +8,13 @@ _SHARED = ("embed_dim", "depth", "num_heads", "mlp_dim", "qkv_bias")
 
 
 def vit(variant: str, **settings: Any) -> dict[str, Any]:
-    """List arguments of either backbone.
-
-    Args:
-        variant: Name in `eva_backbone.variants`; the sizes of patch and picture are the config's.
-        **settings: Further arguments.
-    """
+    """List arguments of either backbone; sizes of patch and image are the config's."""
     sizes = variant_arguments(variant)
     return {name: sizes[name] for name in _SHARED} | settings
 
 
 def with_adapter(variant: str, **settings: Any) -> dict[str, Any]:
-    """State a backbone with ViT-Adapter, and the widths that the head of a config expects.
-
-    Args:
-        variant: Name in `eva_backbone.variants`.
-        **settings: Further arguments of the backbone.
-    """
+    """State a backbone with ViT-Adapter, and the widths that the head of a config expects."""
     backbone = vit(variant, **settings)
     return dict(backbone=backbone, decode_head=dict(in_channels=[backbone["embed_dim"]] * 4))
 

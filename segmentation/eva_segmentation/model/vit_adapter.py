@@ -27,36 +27,23 @@ class Layout(NamedTuple):
     """Where patches and spatial tokens of one size of image stand.
 
     Attributes:
-        grid: (H, W).
+        levels: (H, W) of the spatial tokens at strides 8, 16 and 32.
         inject: How patches read the three levels of spatial tokens.
         extract: How spatial tokens read the patches.
     """
 
-    grid: tuple[int, int]
+    levels: tuple[tuple[int, int], ...]
     inject: Sampling
     extract: Sampling
 
-    @property
-    def levels(self) -> tuple[tuple[int, int], ...]:
-        """(H, W) of the spatial tokens at strides 8, 16 and 32."""
-        return self.inject.shapes
-
 
 def layout(grid: tuple[int, int], device: torch.device) -> Layout:
-    """Lay out positions for a grid of patches.
-
-    Args:
-        grid: (H, W), both even.
-        device: Device of the positions.
-
-    Returns:
-        The layout.
-    """
+    """Lay out positions for a grid (H, W) of patches, both even."""
     height, width = grid
     levels = ((2 * height, 2 * width), grid, (height // 2, width // 2))
     centres = [_centres(level, device) for level in levels]
     return Layout(
-        grid=grid,
+        levels=levels,
         inject=Sampling(reference=centres[1], shapes=levels),
         extract=Sampling(reference=torch.cat(centres), shapes=(grid,)),
     )
@@ -113,11 +100,7 @@ def _convolution(
 
 
 class DepthwiseConvolution(nn.Module):
-    """One depthwise 3x3 convolution, shared by the three levels of spatial tokens.
-
-    Args:
-        dim: Channels.
-    """
+    """One depthwise 3x3 convolution, shared by the three levels of spatial tokens."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -134,12 +117,7 @@ class DepthwiseConvolution(nn.Module):
 
 
 class ConvolutionalFFN(nn.Module):
-    """MLP with a depthwise convolution before its activation.
-
-    Args:
-        dim: Width C.
-        hidden_dim: Width of the hidden layer.
-    """
+    """MLP with a depthwise convolution before its activation."""
 
     def __init__(self, dim: int, *, hidden_dim: int) -> None:
         super().__init__()
@@ -153,12 +131,7 @@ class ConvolutionalFFN(nn.Module):
 
 
 class Injector(nn.Module):
-    """Adds what patches read from the spatial tokens, at first nothing.
-
-    Args:
-        dim: Width C.
-        attention: Deformable attention to three levels.
-    """
+    """Adds what patches read from the three levels of spatial tokens, at first nothing."""
 
     def __init__(self, dim: int, *, attention: MultiScaleDeformableAttention) -> None:
         super().__init__()
@@ -256,11 +229,7 @@ class InteractionBlock(nn.Module):
 
 @torch.no_grad()
 def init_adapter(module: nn.Module) -> None:
-    """Initialise a part of the adapter like the official code.
-
-    Args:
-        module: Any module here, or a convolution or norm beside them.
-    """
+    """Initialise a part of the adapter like the official code."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
             height, width = part.kernel_size

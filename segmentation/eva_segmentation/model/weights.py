@@ -14,38 +14,21 @@ from eva_backbone import LoadReport
 from eva_backbone.checkpoints.loading import load_weights, read_weights
 from eva_backbone.checkpoints.registry import resolve_source
 
-_RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"^(pixel_decoder\.encoder\.layers\.\d+)\.attentions\.0\.", r"\1.self_attn."),
-        (r"^(transformer_decoder\.layers\.\d+)\.attentions\.0\.", r"\1.cross_attn."),
-        (r"^(transformer_decoder\.layers\.\d+)\.attentions\.1\.", r"\1.self_attn."),
-        (
-            r"^((?:pixel_decoder\.encoder|transformer_decoder)\.layers\.\d+)\.ffns\.0\.",
-            r"\1.ffn.",
-        ),
-    )
+_RULES = (
+    (r"(pixel_decoder\.encoder\.layers\.\d+)\.attentions\.0\.", r"\1.self_attn."),
+    (r"(transformer_decoder\.layers\.\d+)\.attentions\.0\.", r"\1.cross_attn."),
+    (r"(transformer_decoder\.layers\.\d+)\.attentions\.1\.", r"\1.self_attn."),
+    (r"((?:pixel_decoder\.encoder|transformer_decoder)\.layers\.\d+)\.ffns\.0\.", r"\1.ffn."),
 )
 
 
 def modern_name(name: str, prefix: str = "decode_head.") -> str:
-    """Translate one name of a state dict.
-
-    Args:
-        name: Name in a file, of either version.
-        prefix: Text in front of the head's own names.
-
-    Returns:
-        The name in mmsegmentation 1.x; names outside the head and modern ones are unchanged.
-    """
+    """Translate a name behind `prefix` to mmsegmentation 1.x; other and modern ones stay."""
     if not name.startswith(prefix):
         return name
-    local = name.removeprefix(prefix)
-    for pattern, replacement in _RULES:
-        local, found = pattern.subn(replacement, local)
-        if found:
-            break
-    return prefix + local
+    for old, new in _RULES:
+        name = re.sub(f"^{re.escape(prefix)}{old}", prefix + new, name)
+    return name
 
 
 _ADAPTER = r"backbone\.(spm\.|interactions\.|up\.|norm[1-4]\.|level_embed$)"
@@ -56,32 +39,11 @@ _CLASSIFIER = r"(decode_head|auxiliary_head)\.(\d+\.)?(cls_embed|conv_seg)\."
 def load_segmentor(
     model: nn.Module, source: str | os.PathLike[str], *, complete: bool = False
 ) -> LoadReport:
-    """Load a backbone or a complete segmentor before training or evaluation.
-
-    Args:
-        model: The segmentor, with `backbone` and `decode_head`.
-        source: Name of an official or bundled file, or a path.
-        complete: Refuse a file that lacks any part or has another number of classes (for
-            evaluation). Otherwise a classifier of other classes starts from scratch, which the
-            report says.
-
-    Returns:
-        The load report.
-
-    Raises:
-        ValueError: If the file does not fit; the model is then unchanged.
-        FileNotFoundError: If there is no such file.
-    """
+    """Load a backbone or a complete segmentor; see `eva_openmmlab.weights.load_start`."""
     path = resolve_source(source)
-    weights = read_weights(path)
-    if complete and not any(re.match(_HEAD, name) for name in weights):
-        raise ValueError(
-            f"{path.name} holds a backbone and not a segmentor; name weights of a segmentor, or "
-            f"train one from it with segmentation/train.py --load-from {os.fspath(source)}"
-        )
     return load_weights(
         model,
-        weights,
+        read_weights(path),
         source=path.name,
         complete=complete,
         allow_missing=() if complete else (_ADAPTER, _HEAD),

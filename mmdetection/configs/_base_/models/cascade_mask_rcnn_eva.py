@@ -1,7 +1,7 @@
 """Cascade Mask R-CNN on the EVA ViT with ViTDet's pyramid (paper section 2.3.3): EVA-g, 80 classes.
 
 The detector of `eva_coco_det.pth`, `eva_coco_seg.pth`, and with other classes of the other official
-files; it computes what detectron2's does. A recipe of another data set calls `classes`, one at
+files; it computes what detectron2's does. A recipe of another dataset calls `classes`, one at
 another size sets `img_size` and `pad_size_divisor`, the side of the canvas. The pixels that the
 official detectors know come from `Resize(..., backend="pillow")`.
 """
@@ -20,7 +20,7 @@ model = dict(
         std=[58.395, 57.12, 57.375],
         bgr_to_rgb=True,
         pad_mask=True,
-        pad_size_divisor=1280,  # a square canvas; a larger picture gets one of twice the side
+        pad_size_divisor=1280,  # a square canvas; a larger image gets one of twice the side
     ),
     backbone=dict(
         type="EVAViT",

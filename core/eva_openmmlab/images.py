@@ -1,4 +1,4 @@
-"""Reading pictures for training and tests, by the rules of `eva_data.images`; resizing strips."""
+"""Reading images for training and tests, by the rules of `eva_data.images`; resizing strips."""
 
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,12 @@ class LoadPicture(LoadImageFromFile):
     """mmcv's `LoadImageFromFile` (same arguments), for which a damaged or huge file is an error.
 
     JPEG and PNG files of one frame, in RGB or grey, are decoded by OpenCV, which is faster and
-    gives the same pixels; all others, and what is cut off, by the one decoder of pictures. A file
+    gives the same pixels; all others, and what is cut off, by the one decoder of images. A file
     of some kB may claim gigabytes: more pixels than `EVA_MAX_IMAGE_PIXELS` are refused.
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
-        """Add the picture as `img` (H, W, 3), BGR.
-
-        Args:
-            results: Record with `img_path`.
+        """Add the image at `img_path` as `img` (H, W, 3), BGR.
 
         Raises:
             UnreadableImageError: If the file cannot be read.
@@ -56,7 +53,7 @@ class LoadPicture(LoadImageFromFile):
 class KeepSides:
     """Base class, before a `Resize`: a side that it would round to nothing keeps a pixel.
 
-    Pictures of more than some 256:1 have one at the smallest sizes of a training.
+    Images of more than some 256:1 have one at the smallest sizes of a training.
     """
 
     keep_ratio: bool
@@ -64,11 +61,7 @@ class KeepSides:
     scale_factor: Any
 
     def transform(self, results: dict[str, Any]) -> Any:
-        """Resize a picture and what belongs to it; see mmcv's and mmdetection's class.
-
-        Args:
-            results: Record with `img`.
-        """
+        """Resize an image and what belongs to it; see mmcv's and mmdetection's class."""
         resize = super().transform  # type: ignore[misc]
         size = self._size(results)
         if min(size) > 0:
@@ -81,7 +74,7 @@ class KeepSides:
             self.keep_ratio, self.scale = before
 
     def _size(self, results: dict[str, Any]) -> tuple[int, int]:
-        """Return width and height of the resized picture."""
+        """Return width and height of the resized image."""
         height, width = results["img"].shape[:2]
         scale = self.scale
         if not scale:

@@ -1,35 +1,51 @@
-"""Command line of `segmentation/test.py`: scores a segmentor on the config's test set."""
+"""Command lines of `segmentation/train.py` and `test.py`: mmengine's runner, checked before."""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eva_openmmlab.command_line import test_parser
+from eva_openmmlab import command_line
 from eva_segmentation.data import custom_data
 
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-TASK = "segmentation"
+_EXAMPLES = """
+Examples:
+
+ADE20K from the official COCO-Stuff weights, 64 GPUs:
+    torchrun --nnodes 8 --nproc-per-node 8 ... segmentation/train.py \\
+        segmentation/configs/ade20k/mask2former_eva_g_896_20k.py
+
+Your own images and label maps:
+    python segmentation/train.py --train-images photos/train --train-maps maps/train \\
+        --val-images photos/val --val-maps maps/val --classes classes.toml \\
+        segmentation/configs/ade20k/mask2former_eva_g_512_24gb.py
+
+Continue a run:
+    the same command with --resume; SIGTERM and SIGUSR1 save a checkpoint and exit with code 75
+
+The demo, on two CPU cores:
+    python segmentation/train.py segmentation/configs/demo/mask2former_eva_debug.py
+"""
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Evaluate weights as a config describes.
+def train(arguments: Sequence[str] | None = None) -> None:
+    """Train as a config describes; None for the command line of the process."""
+    command_line.train(
+        arguments, custom_data, task="segmentation", what="a segmentor", examples=_EXAMPLES
+    )
 
-    Args:
-        arguments: Command line; None for the one of the process.
-    """
-    parser = test_parser(TASK, custom_data, what="a segmentor")
+
+def evaluate(arguments: Sequence[str] | None = None) -> None:
+    """Score weights as a config describes; None for the command line of the process."""
+    parser = command_line.test_parser("segmentation", custom_data, what="a segmentor")
     add = parser.add_argument
     add("--tta", action="store_true", help="several scales, by tta_pipeline")
     add("--out", metavar="DIR", help="save the predicted label maps there")
     add("--show-dir", metavar="DIR", help="save images with predictions there")
-    args = parser.read(arguments, check=custom_data.check)
-    from eva_openmmlab.programs import run_test
-
-    sections = "eva_segmentation.evaluation.sections"
-    run_test(args, custom_data.apply, _change, task=TASK, sections=sections)
+    command_line.evaluate(parser, arguments, custom_data, change=_change)
 
 
 def _change(cfg: "Config", args: argparse.Namespace) -> None:
@@ -49,8 +65,7 @@ def _save_maps(cfg: "Config", folder: Path) -> None:
     evaluator = cfg.test_evaluator
     if evaluator.get("type") not in ("IoUMetric", "IoUAndConfusion", "IoUAndLabelMaps"):
         raise ValueError(f"--out goes with IoUMetric, not with test_evaluator {evaluator}")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"--out {folder} is there already and not empty; name another folder")
+    command_line.require_empty(folder)
     dataset = cfg.test_dataloader.dataset
     images = dataset.get("images")
     if images is None:

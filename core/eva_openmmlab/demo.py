@@ -1,0 +1,126 @@
+"""Command line of the demos on mmengine, read before any framework is imported."""
+
+import argparse
+import contextlib
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from eva_data.files import home_expanded
+from eva_data.inputs import Plan
+from eva_openmmlab.command_line import WEIGHTS, run_config
+from eva_report.demos import refuse, run_demo
+from eva_runs.commands import program_name
+from eva_runs.options import add_download_option
+from eva_runs.recipes import SUFFIXES as RECIPES
+from eva_runs.recipes import WEIGHTS as SUFFIXES
+from eva_runs.recipes import find_recipe
+
+P = TypeVar("P")
+
+
+def demo_parser(description: str, epilog: str, *, task: str) -> argparse.ArgumentParser:
+    """Make the parser of a demo.
+
+    Args:
+        description: What it does.
+        epilog: What it writes, with examples.
+        task: Task of the recipes, such as "segmentation".
+    """
+    parser = argparse.ArgumentParser(
+        prog=program_name("demo.py"),
+        usage="%(prog)s [CONFIG] WEIGHTS INPUT ... --output DIR [flags]",
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add(
+        "words",
+        nargs="+",
+        metavar="[CONFIG] WEIGHTS INPUT",
+        help=f"the folder of a run; or a config, or the name of a recipe (`eva recipes {task}`), "
+        "and weights: a path, or the name of an official file. Then images, videos, folders of "
+        'them, patterns in quotes ("photos/*.jpg"), or the number of a camera, which Ctrl-C ends',
+    )
+    add("--weights", help=f"{WEIGHTS}; the other words are then [CONFIG] INPUT")
+    add("--output", required=True, type=Path, metavar="DIR", help="folder for the results")
+    add("--device", help='"cuda", "cuda:1" or "cpu" (default: the GPU if there is one)')
+    add("--overwrite", action="store_true", help="replace earlier results")
+    add_download_option(parser)
+    return parser
+
+
+def main(
+    parser: argparse.ArgumentParser,
+    arguments: Sequence[str] | None,
+    *,
+    task: str,
+    plan: Callable[[argparse.Namespace, list[Path]], Plan],
+    load: Callable[[argparse.Namespace], P],
+    work: Callable[[argparse.Namespace, P, Plan], list[str]],
+    results: Callable[[argparse.Namespace], Sequence[Path]],
+) -> None:
+    """Run a demo.
+
+    Args:
+        parser: From `demo_parser`.
+        arguments: Command line; None for the one of the process.
+        task: Task of the recipes.
+        plan: Function that plans what becomes of the inputs.
+        load: Function that builds the predictor of the arguments, with `config` and `weights`.
+        work: Function that does the jobs, and returns an error for each that could not be done.
+        results: Function that names the files to write besides those of the jobs.
+    """
+    args = parser.parse_intermixed_args(arguments)
+
+    def prepare() -> Plan:
+        args.config, args.weights, inputs = named_model(args.words, task=task, named=args.weights)
+        planned = plan(args, inputs)
+        if planned.jobs:
+            from eva_backbone.checkpoints.registry import resolve_source
+
+            resolve_source(args.weights)
+        return planned
+
+    def do(planned: Plan) -> list[str]:
+        warnings.filterwarnings("ignore", message="torch.meshgrid")  # inside the frameworks
+        try:
+            predictor = load(args)
+        except (ValueError, FileNotFoundError) as error:
+            refuse(parser, error)
+        return work(args, predictor, planned)
+
+    run_demo(parser, prepare=prepare, work=do, overwrite=args.overwrite, results=results(args))
+
+
+def named_model(
+    words: Sequence[str], *, task: str, named: str | None = None
+) -> tuple[Path, str, list[Path]]:
+    """Find out which words name a model, and which the inputs.
+
+    Args:
+        words: Words of the command line besides flags.
+        task: Task of the recipes.
+        named: Weights behind `--weights`; the words are then `[CONFIG] INPUT ...`.
+
+    Returns:
+        The config, the weights (the folder of a run, a file, an official name) and the inputs.
+
+    Raises:
+        ValueError: If a recipe, the weights or the inputs are missing.
+    """
+    rest, config = list(words), None
+    first = home_expanded(rest[0])
+    if named is None and not first.is_dir() and first.suffix not in SUFFIXES:
+        config = find_recipe(task, rest.pop(0))
+    elif named is not None and (first.suffix in RECIPES or not first.exists()):
+        with contextlib.suppress(ValueError):
+            config = find_recipe(task, rest[0])
+            rest.pop(0)
+    weights = named or (rest.pop(0) if rest else None)
+    if weights is None or not rest:
+        raise ValueError(f"name weights and images behind {words[0]}: files, folders, patterns")
+    return config or run_config(weights), weights, [Path(word) for word in rest]

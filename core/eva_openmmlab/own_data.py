@@ -1,0 +1,43 @@
+"""Own data in a config: the changes that segmentation and mmdetection share; nothing heavy."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+LOADERS = {"train": ("train_dataloader",), "val": ("val_dataloader", "test_dataloader")}
+
+
+def dicts(node: Any) -> Iterator[Any]:
+    """Yield all dicts inside a part of a config, the outermost first."""
+    if isinstance(node, dict):
+        yield node
+    if isinstance(node, dict | list | tuple):
+        for value in list(node.values() if isinstance(node, dict) else node):
+            yield from dicts(value)
+
+
+def as_list(value: Any) -> list[Any]:
+    """Return the names in a part of a config that may be one name, some, or none."""
+    return [value] if isinstance(value, str) else list(value or [])
+
+
+def replace_dataset(loader: Any, **settings: Any) -> None:
+    """Replace the dataset inside what repeats it, or several that are joined; pipelines stay."""
+    dataset = loader.dataset
+    while "dataset" in dataset:
+        dataset = dataset.dataset
+    if "datasets" in dataset:
+        loader.dataset = dataset = dataset.datasets[0]
+    kept = {key: dataset[key] for key in ("pipeline", "test_mode") if key in dataset}
+    dataset.clear()
+    dataset.update(kept | settings)
+
+
+def add_plugin(config: "Config", plugin: str) -> None:
+    """Name a plugin in `custom_imports`, for whoever reads the saved config."""
+    imports = config.get("custom_imports") or {"imports": [], "allow_failed_imports": False}
+    named = as_list(imports["imports"])
+    if plugin not in named:
+        config.custom_imports = {**imports, "imports": [*named, plugin]}

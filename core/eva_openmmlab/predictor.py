@@ -1,0 +1,142 @@
+"""Models of mmsegmentation and mmdetection for one image at a time."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.registry import MODELS, init_default_scope
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+
+from eva_backbone import no_init_weights
+from eva_data.files import DEMO_IMAGE_SUFFIXES, home_expanded
+from eva_data.images import UnreadableImageError, read_rgb
+from eva_data.inputs import predicted
+from eva_openmmlab.config import load_config
+from eva_openmmlab.run_folder import config_of_run
+from eva_openmmlab.weights import load_start
+from eva_runs.recipes import find_recipe
+
+ImageLike = NDArray[np.uint8] | Image.Image | str | os.PathLike[str]
+Source = str | os.PathLike[str]
+Prediction = TypeVar("Prediction")
+READERS = (
+    *("LoadImageFromFile", "LoadPicture"),
+    *("LoadAnnotations", "LoadCheckedAnnotations", "LoadLabelMap"),
+)
+
+
+class ImagePredictor(Generic[Prediction]):
+    """A model with its preprocessing.
+
+    Args:
+        model: The model with its weights; mmengine's, with `test_step`.
+        pipeline: Transforms of a test image; those that read files are left out.
+    """
+
+    def __init__(self, model: nn.Module, pipeline: Sequence[Any]) -> None:
+        self.model: Any = model.eval()
+        self._prepare = Compose([{"type": "LoadImageFromNDArray"}, *_without_reading(pipeline)])
+
+    def __call__(
+        self, image: ImageLike | Sequence[ImageLike]
+    ) -> Prediction | list[Prediction] | Iterator[tuple[Path, Prediction]]:
+        """Predict for one image, or for several; see `predict`.
+
+        Args:
+            image: (H, W, 3) RGB in uint8, a PIL image, or the path of an image file; a list of
+                them; a folder, or a pattern such as `photos/*.jpg`.
+
+        Returns:
+            A prediction; a list of them for a list; pairs of file and prediction, one after
+            another, for a folder or a pattern.
+
+        Raises:
+            ValueError: If an image cannot be read (`UnreadableImageError`) or an array is none.
+        """
+        return predicted(
+            self.predict, image, suffixes=DEMO_IMAGE_SUFFIXES, unreadable=UnreadableImageError
+        )
+
+    def predict(self, image: ImageLike) -> Prediction:
+        """Predict for one image."""
+        raise NotImplementedError
+
+    def _sample(self, image: ImageLike) -> Any:
+        """Run the model on an image; its sample."""
+        rgb = read_rgb(image, upright=True)
+        bgr = np.ascontiguousarray(rgb[:, :, ::-1])  # as the frameworks read files
+        data = pseudo_collate([self._prepare({"img": bgr, "img_id": 0, "img_path": ""})])
+        with torch.inference_mode():
+            (sample,) = self.model.test_step(data)
+        return sample
+
+
+def _without_reading(pipeline: Sequence[Any]) -> list[Any]:
+    """Keep the transforms that read no files, also inside `TestTimeAug`."""
+    kept: list[Any] = []
+    for step in pipeline:
+        if isinstance(step, list | tuple):
+            inner = _without_reading(step)
+            kept += [inner] if inner else []  # an empty list of alternatives leaves no view
+        elif step["type"].rpartition(".")[2] not in READERS:
+            inside = step.get("transforms")
+            kept.append({**step, "transforms": _without_reading(inside)} if inside else step)
+    return kept
+
+
+def named_predictor(
+    config: Source, weights: Source | None, device: str | None, *, task: str
+) -> tuple[Config, Source, torch.device]:
+    """Read what a caller names for a predictor.
+
+    Args:
+        config: Name of a recipe, a config file, or the folder of a run.
+        weights: Weights; None for those of the run that `config` names.
+        device: Such as "cuda", "cuda:1" or "cpu"; None for the GPU if there is one.
+        task: Task of the recipes.
+
+    Returns:
+        The config with its plugins, the weights and the device.
+
+    Raises:
+        ValueError: If there is no such recipe, run or device, no weights are named, or the config
+            has no model and `test_dataloader`.
+    """
+    place = home_expanded(config)
+    path: Path | None
+    if place.is_dir() or (place.suffix == ".pth" and place.is_file()):
+        path, weights = config_of_run(place), config if weights is None else weights
+    else:
+        path = find_recipe(task, config)
+    if path is None or weights is None:
+        raise ValueError(f"{config} has no config of a run, or no weights: name a recipe and both")
+    try:
+        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:  # torch's own text says why
+        raise ValueError(f"device {device!r}: {error}") from error
+    cfg = load_config(path)
+    if not cfg.get("model") or not cfg.get("test_dataloader"):
+        raise ValueError(f"{path} has no model and test_dataloader")
+    return cfg, weights, chosen
+
+
+def build_model(cfg: Config, weights: Source, device: torch.device) -> nn.Module:
+    """Build the model of a config and load all of its weights.
+
+    Raises:
+        ValueError: If the weights do not fit or lack a part.
+        FileNotFoundError: If there are none.
+    """
+    init_default_scope(cfg.default_scope)
+    with no_init_weights():
+        model: nn.Module = MODELS.build(cfg.model)
+    load_start(getattr(model, "module", model), weights, complete=True)
+    return model.to(device)

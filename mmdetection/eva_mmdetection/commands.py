@@ -1,0 +1,58 @@
+"""Command lines of `mmdetection/train.py` and `test.py`: mmengine's runner, checked before."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eva_mmdetection.data import own_data
+from eva_openmmlab import command_line
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+_EXAMPLES = """
+Examples:
+
+COCO from the official Objects365 weights, 64 GPUs:
+    torchrun --nnodes 8 --nproc-per-node 8 ... mmdetection/train.py \\
+        coco/cascade_mask_rcnn_eva_g_1280
+
+Your own dataset in COCO's format, on one card of 24 GB:
+    python mmdetection/train.py custom/cascade_mask_rcnn_eva_g_24gb \\
+        --train-annotations train.json --train-images photos/train \\
+        --val-annotations val.json --val-images photos/val
+
+Continue a run:
+    the same command with --resume; SIGTERM and SIGUSR1 save a checkpoint and exit with code 75
+
+The demo, on two CPU cores:
+    python mmdetection/train.py demo/cascade_mask_rcnn_eva_debug
+"""
+
+
+def train(arguments: Sequence[str] | None = None) -> None:
+    """Train as a config describes; None for the command line of the process."""
+    command_line.train(
+        arguments, own_data, task="mmdetection", what="a detector", examples=_EXAMPLES
+    )
+
+
+def evaluate(arguments: Sequence[str] | None = None) -> None:
+    """Score weights as a config describes; None for the command line of the process."""
+    parser = command_line.test_parser("mmdetection", own_data, what="a detector")
+    add = parser.add_argument
+    add("--out", metavar="DIR", help="save the predictions there, in COCO's format for results")
+    add("--show-dir", metavar="DIR", help="save images with predictions there")
+    command_line.evaluate(parser, arguments, own_data, change=_change)
+
+
+def _change(cfg: "Config", args: argparse.Namespace) -> None:
+    if args.out is not None:
+        folder = Path(args.out)
+        command_line.require_empty(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        cfg.test_evaluator.outfile_prefix = str(folder / "predictions")
+    if args.show_dir is not None:
+        folder = Path(args.show_dir).absolute()  # else below the logs
+        cfg.default_hooks.visualization.update(draw=True, test_out_dir=str(folder))

@@ -1,1 +1,0 @@
-"""The command of training, and the hooks of a run."""

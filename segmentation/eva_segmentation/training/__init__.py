@@ -1,1 +1,0 @@
-"""A training run: runner, loops, checkpoints, and how it ends."""
