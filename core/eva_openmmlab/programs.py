@@ -6,6 +6,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +70,8 @@ def run(
             resolve_source(cfg.load_from)  # official ones may be downloaded now
         import_plugins(cfg)
         _join(cfg)
-
-        def check() -> bool:
-            if not cfg.resume:
-                require_unused(folder)
-            return has_run(folder)
-
-        with claimed(folder, kind, traces=_TRACES, begun=RECORD, check=check):
+        begun = partial(has_run, folder)
+        with claimed(folder, kind, traces=_TRACES, begun=RECORD, check=begun):
             folders.append(folder)
             output.write_to(folder)
             runner = _run(cfg, output, trains=trains, recipe=_name(args.config, task))
@@ -108,6 +104,8 @@ def _configure(args: argparse.Namespace, own_data: Apply, change: Change | None)
             own.load_from = args.load_from
         if args.amp:
             own.optim_wrapper.update(type="AmpOptimWrapper", loss_scale="dynamic")
+        if not own.resume:
+            require_unused(Path(own.work_dir))
         return own
     own.load_from, own.resume = args.weights, False
     if args.work_dir is None:
