@@ -1,10 +1,8 @@
 """A run of the engine on a small regression, in the tests' own process or in others."""
 
-import json
 import os
 import signal
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -15,7 +13,6 @@ from eva_engine.checkpoints import run_checkpoint
 from eva_engine.commands import training as command_line
 from eva_engine.config import OptimizerConfig, RunConfig, as_plain
 from eva_engine.data.loading import evaluation_loader
-from eva_engine.evaluation.counting import AnyLabel, OneLabel, count
 from eva_engine.loop import TrainingRun
 from eva_engine.steps.parameter_groups import layer_decay_groups
 
@@ -181,32 +178,9 @@ def train(config, device):
 
 
 def main(arguments=None):
-    if arguments and arguments[0] == "count":
-        _, case, result = arguments
-        count_case(json.loads(Path(case).read_text()), result)
-        return
     command_line.main(
         Config,
         train,
         program="program.py",
         arguments=arguments,
     )
-
-
-def count_case(case, result):
-    """Every process counts, and writes what it has got."""
-    import prescribed
-
-    device = distributed.start("cpu") if "RANK" in os.environ else torch.device("cpu")
-    samples = prescribed.Numbered(case["labels"], classes=len(case["logits"][0]))
-    model = prescribed.Prescribed(case["logits"])
-    rules = {"one": OneLabel(), "some": OneLabel(case["columns"]), "any": AnyLabel(case["any"])}
-    counted = count(model, samples, rules, device=device, batch_size=3, confusion=True)
-    text = json.dumps({
-        "scores": {name: vars(score) for name, score in counted.scores.items()},
-        "confusion": counted.confusion.tolist(),
-        "right5": counted.right5.tolist(),
-        "seen": [n for batch in model.seen for n in batch],
-    })  # fmt: skip
-    Path(f"{result}{distributed.rank()}").write_text(text)
-    distributed.stop()

@@ -120,16 +120,3 @@ def test_a_metric_that_no_evaluation_gives(run, start):
         run("top", loss=(1.0,), score=(1.0,))
     with pytest.raises(ValueError, match="best_metric=loss"):
         start("run", changes={"evaluate": None}, best_metric="loss")
-
-
-def test_what_killed_saves_left_is_removed(start, tmp_path):
-    """Of EVA-g it is 4 GB each time, and each process has another name for it."""
-    left = (
-        tmp_path / "run/best/.model.writing-1.safetensors",
-        tmp_path / "run/checkpoints/.run.writing-1",
-    )
-    for file in left:
-        file.parent.mkdir(parents=True)
-        file.write_text("half")
-    start("run", epochs=1, resume=True)
-    assert not any(file.exists() for file in left)

@@ -5,6 +5,7 @@ import logging
 import pytest
 
 from eva_engine.commands import training as command_line
+from eva_engine.commands.options import add_weights, new_parser, parse_with_weights
 from eva_report.terminal import SHOWN
 
 RECIPE = """
@@ -60,24 +61,6 @@ def test_values_before_or_after_the_recipe_and_as_pairs(parsed, recipe, order):
     config = parsed(*(word for part in words[::order] for word in part))
     assert (config.run.epochs, config.run.resume, config.bad) == (7, True, (1, 2))
     assert (config.run.tensorboard, config.run.seed) == (False, 3)
-
-
-def test_a_folder_with_a_run_is_refused_before_weights_are_downloaded(ends, recipe, tmp_path):
-    step = tmp_path / "run/checkpoints/step_00000004"
-    step.mkdir(parents=True)
-    (step / "COMPLETE").write_text('{"files": {"model.safetensors": [1, ""]}}')
-    (step / "model.safetensors").write_text("x")
-    code, said = ends(recipe, train=None, check=lambda config: pytest.fail("downloads"))
-    assert code == 1
-    assert "step_00000004" in said
-
-
-@pytest.mark.parametrize(("arguments", "code"), [((), 2), (("--help",), 0), (("-h",), 0)])
-def test_help_without_a_recipe(run, capsys, arguments, code):
-    with pytest.raises(SystemExit) as end:
-        run(*arguments)
-    assert end.value.code == code
-    assert "usage: train.py RECIPE" in capsys.readouterr().out
 
 
 def test_help_of_a_recipe_explains_every_value(run, recipe, program, capsys):
@@ -160,3 +143,18 @@ def test_a_log_on_a_full_disk_is_mentioned_once(run, recipe, tmp_path, capsys):
     assert output.count("log.txt cannot be written: No space left on device") == 1
     assert "step 2" in output
     assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(("words", "weights"), [
+    (["a.pt"], "a.pt"), (["--weights", "a.pt"], "a.pt"), (["a.pt", "--weights", "b.pt"], None),
+    ([], None),
+])  # fmt: skip
+def test_weights_are_a_word_or_a_flag(words, weights):
+    parser = new_parser("program", "Runs a model.")
+    add_weights(parser, alone=True)
+    if weights is not None:
+        assert parse_with_weights(parser, words).weights == weights
+        return
+    with pytest.raises(SystemExit) as end:
+        parse_with_weights(parser, words)
+    assert end.value.code == 2

@@ -1,7 +1,5 @@
 """Counting right predictions against numbers made by hand or with numpy."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -34,9 +32,6 @@ def places(logits, labels):
     return (logits > logits[np.arange(len(labels)), labels][:, None]).sum(1)
 
 
-# Rules
-
-
 def test_the_loss_is_that_of_the_softmax(cross_entropy):
     logits, labels = [FALLING, FALLING, RISING], [0, 4, 1]
     judged = judge(OneLabel(), logits, labels)
@@ -45,29 +40,6 @@ def test_the_loss_is_that_of_the_softmax(cross_entropy):
     # log(1 + e^-1 + ... + e^-5) = 0.456193; the label lies 0, 4 and 4 below the greatest
     np.testing.assert_allclose(judged.loss, [0.456193, 4.456193, 4.456193], atol=1e-5)
     np.testing.assert_allclose(judged.loss, cross_entropy(logits, labels), rtol=1e-6)
-
-
-def test_only_some_columns_compete(cross_entropy):
-    logits = [[9.0, 1.0, 8.0, 2.0, 7.0, 0.0], [9.0, 1.0, 8.0, 0.5, 7.0, 3.0]]
-    judged = judge(OneLabel([1, 3, 5]), logits, [1, 0])  # their second and first: classes 3 and 1
-    assert judged.top1.tolist() == [True, False]
-    np.testing.assert_allclose(
-        judged.loss, cross_entropy([[1, 2, 0], [1, 0.5, 3]], [1, 0]), rtol=1e-6
-    )
-
-
-def test_any_of_several_labels_is_right(cross_entropy):
-    rule = AnyLabel([[3, 0], [4], [5], [], [1, 2, 5]])
-    labels = [3, 0, 0, 0, 5]
-    judged = judge(rule, [FALLING] * 5, labels)
-    assert judged.top1.tolist() == [True, False, False, False, False]
-    assert judged.top5.tolist() == [True, True, False, False, True]
-    assert judged.counts.tolist() == [True, True, True, False, True]
-    own = cross_entropy([FALLING] * 5, labels) * [1, 1, 1, 0, 1]  # of the data set's own label
-    np.testing.assert_allclose(judged.loss, own, rtol=1e-6)
-
-
-# Counts
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 12])
@@ -111,58 +83,12 @@ def test_where_each_label_went(prescribe, numbered, case):
     assert counted.confusion.trace() == counted.scores[""].right1
 
 
-# Several processes
-
-
-def test_counts_of_several_processes(launcher, tmp_path, cross_entropy):
-    images = 7
-    chance = np.random.default_rng(images)
-    logits, labels = chance.normal(size=(images, 8)).round(2), chance.integers(0, 3, images)
-    case = {"logits": logits.tolist(), "labels": labels.tolist(), "columns": [5, 0, 3],
-            "any": [[*range(i % 4)] for i in range(1, images + 1)]}  # fmt: skip
-    (tmp_path / "case.json").write_text(json.dumps(case))
-    results = {}
-    for ranks in (1, 2):
-        arguments = ["count", str(tmp_path / "case.json"), str(tmp_path / f"of_{ranks}_")]
-        ended = launcher(arguments, ranks=ranks, log=tmp_path / "log_of_rank")
-        assert ended.codes == [0] * ranks, ended.texts
-        results[ranks] = [
-            json.loads((tmp_path / f"of_{ranks}_{rank}").read_text()) for rank in range(ranks)
-        ]
-    (alone,), (first, second) = results[1], results[2]
-    assert alone.pop("seen") == list(range(images))
-    assert first.pop("seen") == list(range(0, images, 2))
-    assert second.pop("seen") == list(range(1, images, 2))
-    assert first == second
-    loss = {rule: first["scores"][rule].pop("loss") for rule in first["scores"]}
-    for rule, score in alone["scores"].items():
-        assert score.pop("loss") == pytest.approx(loss[rule], rel=1e-12)
-    assert first == alone
-    before = (logits > logits[np.arange(images), labels][:, None]).sum(1)
-    assert first["scores"]["one"] == {
-        "samples": images, "right1": (before == 0).sum(), "right5": (before < 5).sum()
-    }  # fmt: skip
-    assert loss["one"] == pytest.approx(cross_entropy(logits, labels).mean(), rel=1e-6)
-    assert first["scores"]["any"]["samples"] == sum(i % 4 > 0 for i in range(1, images + 1))
-    assert np.sum(first["confusion"]) == images
-
-
-# Errors
-
-
 def test_logits_that_are_not_finite_name_the_image(prescribe, numbered):
     logits = np.zeros((6, 3))
     logits[5, 2] = np.inf
     with pytest.raises(FloatingPointError, match=r"logits of picture-5 are not finite: use fp32"):
         count(prescribe(logits), numbered([0] * 6, classes=3), {"": OneLabel()}, device=CPU,
               batch_size=4)  # fmt: skip
-
-
-def test_an_unreadable_image_is_an_error(prescribe, numbered):
-    samples = numbered([0] * 5, classes=6, bad=(3,))
-    with pytest.raises(OSError, match=r"picture-3 cannot be read \(torn\)"):
-        count(prescribe([FALLING] * 5), samples, {"": OneLabel()}, device=CPU, batch_size=2,
-              workers=1)  # fmt: skip
 
 
 def test_no_image_counts(prescribe, numbered):

@@ -81,11 +81,6 @@ def test_a_step_has_the_same_samples_however_it_is_divided(world_size, batch_siz
         assert {item for chunk in chunks for item in chunk} == expected
 
 
-def test_too_few_samples_for_a_step():
-    with pytest.raises(ValueError, match="20 samples do not fill a step of 8 x 3 x 1"):
-        order(batch_size=8, accumulate=3)
-
-
 @pytest.mark.parametrize("bad", [(), (4, 5, 6)])
 def test_workers_change_nothing(bad):
     alone, shared = (load(Noisy(bad), 20, workers=workers) for workers in (0, 2))

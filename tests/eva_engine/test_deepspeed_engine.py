@@ -120,16 +120,6 @@ def test_a_skipped_step_leaves_no_trace(make_engine, name, precision, stage, acc
     assert_same_state(whole_state(engine), whole_state(other))
 
 
-@pytest.mark.parametrize("stage", [0, 1])
-def test_the_first_step_is_skipped_by_lamb(make_engine, stage):
-    """Its counter is one of the groups, and is made in the first step."""
-    steps = micro_batches(3, 1)
-    engine, other = (make_engine(stage=stage, name="lamb") for _ in range(2))
-    train(engine, steps, skip_at=[0])
-    train(other, steps[1:])
-    assert_same_state(whole_state(engine), whole_state(other))
-
-
 @pytest.mark.parametrize(
     ("precision", "stage", "freeze"), [("fp32", 0, False), ("fp32", 1, True), ("bf16", 1, False)]
 )

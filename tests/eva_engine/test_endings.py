@@ -1,32 +1,14 @@
 """Every run ends: its processes that load data, its other ranks, its interpreter."""
 
 import json
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from eva_engine.data.loading import running
-
 HERE = Path(__file__).parent
 WORKERS = {"run__workers": 2, "limit": 40}
 # A limit gives -9, and so an ending that had to be forced is none.
-
-
-def children_of(group):
-    """Processes of a process group, by /proc."""
-    found = []
-    for entry in os.scandir("/proc"):
-        if entry.name.isdecimal():
-            try:
-                if os.getpgid(int(entry.name)) == group:
-                    found.append(int(entry.name))
-            except ProcessLookupError:
-                continue
-    return found
 
 
 def test_an_error_in_a_worker_ends_a_run(launch, tmp_path):
@@ -83,70 +65,20 @@ def test_ctrl_c_says_what_is_saved(launch, tmp_path):
     assert re.search("stopped by Ctrl-C; " + message, ended.texts[0])
 
 
-class Stuck:
-    """Samples whose second one never comes, in a process that no polite request ends."""
-
-    def __len__(self):
-        return 2
-
-    def __getitem__(self, index):
-        while index:
-            import time
-
-            time.sleep(1)
-        return index
-
-
-@pytest.mark.slow
-def test_a_process_that_is_stuck_does_not_outlive_its_context():
-    from torch.utils.data import DataLoader
-
-    from eva_runs.interruption import leave_signals_to_the_run
-
-    loader = DataLoader(Stuck(), num_workers=1, worker_init_fn=leave_signals_to_the_run)
-    with running(loader) as stream:
-        next(stream)
-        processes = list(stream._workers)
-    assert not any(process.is_alive() for process in processes)
-
-
-@pytest.fixture
-def command(launch_environment, tmp_path):
-    """Function: run `program.py` by an interpreter of its own; code, output and log of rank 1."""
-
-    def run(*launcher, **options):
-        recipe = tmp_path / "recipe.py"
-        recipe.write_text(
-            "from program import Config\nfrom eva_engine.config import RunConfig\n"
-            f"config = Config(run=RunConfig(output={str(tmp_path / 'run')!r}, epochs=99, "
-            "batch_size=4, tensorboard=False, device='cpu', workers=2), **"
-            f"{options!r})\n"
-        )
-        script = tmp_path / "script.py"
-        script.write_text("from program import main\nmain()\n")
-        with (tmp_path / "output").open("w") as output:
-            process = subprocess.Popen(
-                [sys.executable, *launcher, str(script), str(recipe)], env=launch_environment(HERE),
-                stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
-            try:
-                code = process.wait(timeout=100)
-            finally:
-                left = children_of(process.pid)
-                for pid in left:
-                    os.kill(pid, 9)
-                process.wait()
-        assert not left
-        return code, (tmp_path / "output").read_text()
-
-    return run
-
-
-def test_an_error_on_one_rank_ends_torchrun(command, tmp_path):
+def test_an_error_on_one_rank_ends_torchrun(launch_environment, tmp_path):
     """Its report names the error, and the traceback of rank 1 is in a file."""
-    code, text = command("-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone",
-                         fail_at=2, on_rank=1)  # fmt: skip
-    assert code == 1
+    recipe, script = tmp_path / "recipe.py", tmp_path / "script.py"
+    recipe.write_text(
+        "from program import Config\nfrom eva_engine.config import RunConfig\n"
+        f"config = Config(run=RunConfig(output={str(tmp_path / 'run')!r}, epochs=99, batch_size=4, "
+        "tensorboard=False, device='cpu', workers=2), fail_at=2, on_rank=1)\n"
+    )
+    script.write_text("from program import main\nmain()\n")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    ended = subprocess.run([*torchrun, script, recipe], env=launch_environment(HERE), text=True,
+                           capture_output=True, check=False, timeout=100)  # fmt: skip
+    assert ended.returncode == 1
+    text = ended.stdout + ended.stderr
     report = text[text.index("Root Cause (first observed failure)") :]
     assert re.search(r"rank +: 1 ", report)
     assert "an accident in the step function" in report

@@ -1,7 +1,5 @@
 """Frozen features: neighbours and linear classifier beside scikit-learn's, and their sharing."""
 
-import argparse
-
 import numpy as np
 import pytest
 import torch
@@ -10,7 +8,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
-from eva_engine.commands.options import add_frozen, check_frozen
 from eva_engine.evaluation.frozen import (
     Kept,
     fit_best_linear,
@@ -103,54 +100,9 @@ def test_several_kinds_of_features_are_kept_in_order():
     assert some.tolist() == [place % 3 for place in places]
 
 
-class Damaged(Squares):
-    """Some of the squares cannot be read."""
-
-    bad = (3, 8)
-
-    def __getitem__(self, index):
-        if index in self.bad:
-            raise OSError(f"{self.sample_id(index)} is damaged")
-        return super().__getitem__(index)
-
-
-def test_samples_that_cannot_be_read_are_named_once_and_limited(capsys):
-    def compute(most):
-        return labelled_features(
-            lambda inputs: [inputs], Damaged(), kept=[Kept([2])], device=CPU, batch_size=4,
-            workers=0, title="train", max_bad_samples=most,
-        )  # fmt: skip
-
-    (features,), labels = compute(2)
-    others = [index for index in range(11) if index not in Damaged.bad]
-    assert features[:, 0].tolist() == others
-    assert labels.tolist() == [index % 3 for index in others]
-    assert capsys.readouterr().err.splitlines()[-2:] == [
-        "left out of train: square-3 is damaged",
-        "left out of train: square-8 is damaged",
-    ]
-    message = r"2 of 11 samples of train cannot be read, and --max-bad-samples is 1: square-3 is"
-    with pytest.raises(ValueError, match=message):
-        compute(1)
-
-
 def test_features_that_do_not_fit_the_number_format_are_an_error():
     with pytest.raises(FloatingPointError, match="features are not finite: use --precision fp32"):
         labelled_features(
             lambda inputs: [inputs * 1e4], Squares(), kept=[Kept([2], torch.float16)], device=CPU,
             batch_size=4, workers=0,
         )  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("known", "limit", "taken"),
-    [(100, None, [10, 20]), (19, None, [10]), (100, 15, [10]), (7, None, [7])],
-)
-def test_default_neighbours_are_those_that_there_are(known, limit, taken):
-    parser = argparse.ArgumentParser()
-    add_frozen(parser, data="a folder")
-    options = parser.parse_args(["--train", "a", "--val", "b"])
-    options.limit = limit
-    check_frozen(options, known)
-    assert options.neighbours == taken
-    assert parser.get_default("neighbours") == [10, 20]

@@ -34,21 +34,6 @@ def test_label_smoothing_without_mixing():
     assert half.dtype == torch.float32
 
 
-@pytest.mark.parametrize("mixing", [{"mixup": 0.8}, {"cutmix": 1.0}])
-def test_all_frames_of_a_clip_are_mixed_alike(mixing):
-    """A clip of one picture is mixed as that picture is."""
-    targets = MixedTargets(MixingConfig(**mixing), num_classes=4)
-    images, labels = torch.randn(4, 3, 16, 16), torch.arange(4)
-    clips = images[:, None].repeat(1, 5, 1, 1, 1)  # (B, T, 3, H, W)
-    np.random.seed(3)  # noqa: NPY002
-    mixed, wanted = targets.mix(images.clone(), labels)
-    np.random.seed(3)  # noqa: NPY002
-    found, others = targets.mix(clips.clone(), labels)
-    assert not mixed.equal(images)
-    assert found.equal(mixed[:, None].expand_as(clips))
-    assert others.equal(wanted)
-
-
 def official_mix(clips, labels, order, *, share, box=None, smoothing=0.1, classes=5):
     """Each clip with the one at its place in an order, as the official video code mixes them."""
     hot = torch.full((len(labels), classes), smoothing / classes)

@@ -68,19 +68,6 @@ def test_the_mean_of_the_probabilities():
     assert not torch.allclose(mean.softmax(1), logits.softmax(1), atol=1e-2)
 
 
-def test_columns_compete_before_the_softmax():
-    """As a head with these rows alone."""
-    model, small = Linear().eval(), Linear(classes=3).eval()
-    columns = [5, 0, 3]
-    small.layer.weight.data = model.layer.weight.data[columns]
-    small.layer.bias.data = model.layer.bias.data[columns]
-    views = torch.stack([Noise()[index][0] for index in range(4)])
-    for found, expected in zip(
-        MultiView(model, columns=columns)(views), MultiView(small)(views), strict=True
-    ):
-        torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
-
-
 def test_a_score_of_views_is_that_of_a_plain_loop():
     model, samples, batches = Linear().eval(), Noise(), []
     counted = count(MultiView(model, views_per_forward=4), samples, {"": OneLabel()}, device=CPU,

@@ -41,14 +41,6 @@ def test_what_is_not_given_is_what_the_training_had(options):
     assert given.class_names == "list.txt"
 
 
-@pytest.mark.parametrize("given", [
-    {"std": [0.0, 1.0, 1.0]}, {"mean": [0.0, float("nan"), 1.0]}, {"mean": (0.5, 0.5)},
-])  # fmt: skip
-def test_pixels_that_no_training_had(options, given):
-    with pytest.raises(ValueError, match=f"{next(iter(given))} must be three finite numbers"):
-        fill_from_training(options(**given))
-
-
 def test_samples_of_any_kind_are_counted_and_written(
     options, prescribe, numbered, tmp_path, capsys
 ):

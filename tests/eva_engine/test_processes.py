@@ -21,14 +21,6 @@ def assert_same_result(metrics, one, other, *, steps=24):
         assert all(first[key].equal(second[key]) for key in first)
 
 
-def test_killed_inside_the_first_save(launch, tmp_path):
-    """What is unfinished is not the trace of a run that has saved."""
-    assert launch(tmp_path / "run", kill_in_save=3, **OFTEN).codes == [-9]
-    assert (tmp_path / "run/checkpoints/.writing_step_00000003").is_dir()
-    again = launch(tmp_path / "run", **OFTEN)
-    assert again.codes == [0], again.texts
-
-
 def test_signal_to_the_whole_group_saves_at_a_step(launch, metrics, tmp_path):
     """Slurm sends it to the data workers too."""
     launch(tmp_path / "whole", run__workers=2, **OFTEN)
