@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -42,7 +41,9 @@ from eva_engine import distributed
 from eva_engine.commands.extraction import Extraction
 from eva_engine.data.loading import evaluation_loader
 from eva_engine.distributed import DTYPES
-from eva_runs.commands import complain, say
+from eva_engine.evaluation.classification_report import complain_of_left_out
+from eva_engine.evaluation.counting import Indexed, collate_readable
+from eva_runs.commands import say
 from eva_runs.output_folder import locked
 from eva_runs.processes import is_main, on_main
 
@@ -118,8 +119,8 @@ def _read_file(file: Path, *, features: bool = True) -> Features:
         ) from error
 
 
-class Samples(Dataset[tuple[int, Tensor | None, str]], ABC):
-    """Samples by index: (index, tensor, ""), or (index, None, why it cannot be read).
+class Samples(Dataset[tuple[Tensor, int]], ABC):
+    """Samples as tensors, without a label (0), so that they are loaded as those with one.
 
     Attributes:
         unit: What the samples are, in the plural.
@@ -128,6 +129,7 @@ class Samples(Dataset[tuple[int, Tensor | None, str]], ABC):
 
     unit: str
     names: Sequence[str]
+    classes: Sequence[str] = ()
 
     @cached_property
     def digest(self) -> str:
@@ -137,12 +139,16 @@ class Samples(Dataset[tuple[int, Tensor | None, str]], ABC):
     def __len__(self) -> int:
         return len(self.names)
 
+    def sample_id(self, index: int) -> str:
+        """Return the name of a sample."""
+        return self.names[index]
+
     @abstractmethod
-    def __getitem__(self, index: int) -> tuple[int, Tensor | None, str]: ...
+    def __getitem__(self, index: int) -> tuple[Tensor, int]: ...
 
 
 class Images(Samples):
-    """Images as tensors (3, H, W).
+    """Images as tensors (3, H, W), upright as their EXIF data say.
 
     Args:
         locations: Folders, which are searched, and image files; or one dataset by name, see
@@ -171,26 +177,16 @@ class Images(Samples):
         if not self.names:
             raise ValueError(f"{', '.join(locations)}: no image there, of {LISTED_IMAGE_SUFFIXES}")
 
-    def load(self, index: int) -> Image.Image:
-        """Read an image in RGB, upright as its EXIF data say."""
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
         if self._samples is not None:
-            return self._samples.image(index)
-        return read_image(self.names[index], upright=True)
-
-    def __getitem__(self, index: int) -> tuple[int, Tensor | None, str]:
-        try:
-            return index, self.transform(self.load(index)), ""
-        except UnreadableImageError as error:
-            return index, None, str(error)
+            image = self._samples.image(index)
+        else:
+            image = read_image(self.names[index], upright=True)
+        return self.transform(image), 0
 
 
 class Texts(Samples):
-    """Texts as tokens (L,).
-
-    Args:
-        file: Text file with one text in each line.
-        transform: What makes tokens of a text.
-    """
+    """Texts of a file, one in each line, as tokens (L,)."""
 
     unit = "texts"
 
@@ -198,8 +194,8 @@ class Texts(Samples):
         self.transform = transform
         self.names = read_lines(file)
 
-    def __getitem__(self, index: int) -> tuple[int, Tensor | None, str]:
-        return index, self.transform(self.names[index]), ""
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.transform(self.names[index]), 0
 
 
 def write_features(options: argparse.Namespace, prepare: Callable[[], Extraction]) -> None:
@@ -231,8 +227,7 @@ def write_features(options: argparse.Namespace, prepare: Callable[[], Extraction
         plan = _Plan(options.output, len(samples), settings["shard_size"])
         left_out = distributed.gather(_extract(extraction, plan, options))
         if is_main():
-            for why in (why for part in left_out for why in part):
-                complain(f"left out: {why}")
+            complain_of_left_out([why for part in left_out for why in part], unit=samples.unit)
             written = sum(len(_read_file(file, features=False).names) for file in plan.files)
             say(
                 f"{options.output} holds {options.kind} features {tuple(shape)} of {written} "
@@ -276,7 +271,7 @@ def _extract(extraction: Extraction, plan: _Plan, options: argparse.Namespace) -
     with (
         bar or contextlib.nullcontext(),
         evaluation_loader(
-            samples, batches=order, workers=options.workers, collate=_collate
+            Indexed(samples), batches=order, workers=options.workers, collate=collate_readable
         ) as loaded,
     ):
         stream = iter(loaded)
@@ -284,13 +279,12 @@ def _extract(extraction: Extraction, plan: _Plan, options: argparse.Namespace) -
             names: list[str] = []
             found = [torch.empty(0, *extraction.shape, dtype=stored)]
             for batch in part:
-                indexes, tensors, bad = next(stream)
+                tensors, _, indexes, bad = next(stream)
                 if bad and not options.skip_unreadable:
-                    raise UnreadableImageError(
-                        f"{bad[0]}; --skip-unreadable leaves such images out"
-                    )
-                left_out += bad
-                if indexes:
+                    why = next(iter(bad.values()))
+                    raise UnreadableImageError(f"{why}; --skip-unreadable leaves such images out")
+                left_out += bad.values()
+                if len(indexes):
                     own_names = [samples.names[index] for index in indexes]
                     found.append(_finite(extraction.compute(tensors).to(stored), own_names).cpu())
                     names += own_names
@@ -309,12 +303,3 @@ def _finite(features: Tensor, names: Sequence[str]) -> Tensor:
             "use --precision fp32 and --store fp32"
         )
     return features
-
-
-def _collate(
-    loaded: list[tuple[int, Tensor | None, str]],
-) -> tuple[list[int], Tensor | None, list[str]]:
-    """Stack what was read: indexes, tensors (B, ...), and the reasons for what was not."""
-    good = [(index, tensor) for index, tensor, _ in loaded if tensor is not None]
-    tensors = torch.stack([tensor for _, tensor in good]) if good else None
-    return [index for index, _ in good], tensors, [why for _, one, why in loaded if one is None]

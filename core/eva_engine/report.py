@@ -134,17 +134,8 @@ def evaluation_page(
 ) -> Report:
     """Make the page of an evaluation.
 
-    Args:
-        folder: Output of the evaluation.
-        task: Name of the task: "Classification".
-        weights: Weights that were scored, as they were named.
-        data: Use and description of each dataset.
-        settings: Name -> setting of the evaluation, as the page shows them.
-        device: Type of the device.
-        summary: A sentence with the score that counts.
-        sections: What the page shows.
-        links: Names of files of the folder.
-        next_steps: Commands to run next.
+    The summary has the score that counts; `data` are uses and descriptions of the datasets,
+    `settings` as the page shows them, and `links` names of files of the folder.
     """
     how = facts(folder, "evaluation", seed=None, device=device, processes=distributed.world_size())
     shown = [(name, str(value)) for name, value in settings.items()]

@@ -161,7 +161,7 @@ def test_pictures_that_cannot_be_read(extract, paths, tmp_path, capsys, refused)
     assert names == paths[:3]
     assert features.shape == (3, 128)
     shown = capsys.readouterr()
-    assert "left out: " in shown.err
+    assert "1 images could not be read and were left out:" in shown.err
     assert "of 3 images" in shown.out
     folder = extract(
         "--skip-unreadable", "--file-mb", "0.00001", images=[bad, paths[0]], output="b"

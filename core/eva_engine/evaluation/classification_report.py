@@ -106,15 +106,10 @@ def write_results(
     extra: Mapping[str, Extra] | None = None,
     unit: str = "images",
 ) -> Path:
-    """Write `results.json` to a folder.
+    """Write `results.json` to a folder, which is made if it is not there.
 
-    Args:
-        folder: The folder; it is made if it is not there.
-        settings: Settings of the evaluation.
-        scores: Set -> score.
-        more: Further entries, such as an average over sets.
-        extra: Set -> name and number of each further entry of the set, such as `mean_per_class`.
-        unit: Name of the samples.
+    `more` are further entries, such as an average over sets; `extra` has further entries of each
+    set, such as `mean_per_class`.
     """
     sets = {
         name: {unit: score.samples, "top1": score.top1, "top5": score.top5, "loss": score.loss,

@@ -15,12 +15,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Subset
 
-from eva_data.files import printable
 from eva_engine import distributed
 from eva_engine.commands.options import L2
 from eva_engine.data.loading import evaluation_loader
 from eva_engine.distributed import choose_device
-from eva_engine.evaluation.classification_report import say_end, table, write_results
+from eva_engine.evaluation.classification_report import (
+    complain_of_left_out,
+    say_end,
+    table,
+    write_results,
+)
 from eva_engine.evaluation.counting import (
     Indexed,
     LabelledSamples,
@@ -31,7 +35,6 @@ from eva_engine.evaluation.counting import (
 )
 from eva_engine.report import write_evaluation_report
 from eva_report.content import Section
-from eva_runs.commands import complain
 
 TEMPERATURE = 0.07  # of the neighbours' votes (DINO, arXiv 2104.14294)
 MAX_STEPS = 300  # of L-BFGS
@@ -78,7 +81,6 @@ def labelled_features(
 
     Raises:
         FloatingPointError: If a feature is not finite in its number format.
-        ValueError: If more samples cannot be read, or none can.
     """
     chosen = list(range(len(samples)))
     if limit is not None and limit < len(samples):
@@ -119,8 +121,7 @@ def labelled_features(
     reasons = [left[place] for place in sorted(left)]
     require_few(reasons, of=f"samples of {title}", total=len(chosen), most=max_bad_samples)
     if distributed.rank() == 0:
-        for reason in reasons:
-            complain(f"left out of {title}: {printable(reason)}")
+        complain_of_left_out(reasons, unit=f"samples of {title}")
     kept_places = torch.tensor([place for place in range(len(chosen)) if place not in left])
     return [one[kept_places.to(one.device)] for one in results], labels[kept_places.to(device)]
 
@@ -274,17 +275,7 @@ def report_frozen(
     unit: str = "images",
     sections: Sequence[Section] = (),
 ) -> None:
-    """Print a table, and write `results.json` and `report.html` to the output, if there is one.
-
-    Args:
-        options: Options of `eva_engine.commands.options.add_frozen`, and `weights`.
-        title: Line above the table.
-        settings: Further settings of the check.
-        scores: Method -> score.
-        began: Time of `time.monotonic` at the start of the check.
-        unit: Name of the samples.
-        sections: Sections of the report behind the scores.
-    """
+    """Print a table, and write `results.json` and `report.html` to the output, if there is one."""
     given = {name: str(getattr(options, name)) for name in ("weights", "train", "val")}
     page = None
     if options.output is not None:

@@ -73,10 +73,8 @@ def fill_from_training(
 ) -> None:
     """Set options, and `class_names` by `classes`, by `notes_of_training`, or as published.
 
-    Args:
-        options: Options of the command.
-        usual: Options to set, and what official weights of the project, which note nothing, were
-            published with.
+    `usual` has the options to set, and what official weights, which note nothing, were published
+    with.
     """
     given = {name: getattr(options, name) for name in usual}
     found = notes_of_training(options.weights, class_names=options.classes, **given)
@@ -106,17 +104,9 @@ def evaluate_own_data(
     max_bad_samples: int | None = None,
     receive: Callable[[BatchResults], None] | None = None,
 ) -> Counted:
-    """Count correct predictions, and write results per class and the confusion to the output.
+    """Count correct predictions of K classes, and write results per class to the output.
 
-    Args:
-        model: Model with logits (B, K), in evaluation mode on its device.
-        samples: The data.
-        options: Options of the command.
-        num_classes: K.
-        unit: Name of the samples.
-        skip_unreadable: Leave samples out that cannot be read, see `count`.
-        max_bad_samples: Samples that may be left out so; None for any number.
-        receive: Function that is given the results of each batch, see `count`.
+    `max_bad_samples` limits those that are left out, None does not; the rest is as for `count`.
 
     Returns:
         The score by the name `data`, and the confusion of at most `MAX_CONFUSION` classes.
