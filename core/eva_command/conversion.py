@@ -12,10 +12,10 @@ from eva_backbone.checkpoints.from_weights import describe
 from eva_backbone.checkpoints.reading import read_weights
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.checkpoints.run_folders import weights_of_run
+from eva_command import timm_folder
 from eva_contrastive.model import open_clip_form
 from eva_contrastive.model.open_clip_files import open_clip_weights
 from eva_data.files import make_folder, replacing_folder, write_tensors, writing
-from eva_engine.commands import timm_folder
 from eva_mmdetection.model.detectron2_names import official_names, to_mmdet
 
 _FORMS = {

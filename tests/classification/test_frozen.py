@@ -60,6 +60,10 @@ def test_damaged_pictures_are_left_out_and_named(folders, tmp_path, capsys, refu
     (damaged / "val/0/35.png").write_bytes(b"no picture")
     assert scores(damaged, tmp_path, "eva_debug", *more)["sets"]["3 neighbours"]["images"] == 35
     error = capsys.readouterr().err
-    assert error.count("1 samples of val could not be read and were left out:") == error.count("35.png") == 1
+    assert (
+        error.count("1 samples of val could not be read and were left out:")
+        == error.count("35.png")
+        == 1
+    )
     with refused("1 of 36 samples of val cannot be read"):
         scores(damaged, tmp_path, "eva_debug", *more, "--max-bad-samples", "0")

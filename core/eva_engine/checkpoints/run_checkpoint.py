@@ -182,13 +182,10 @@ class RunCheckpoints:
             temporary.rename(final)
             self._damaged.discard(final)
             flush(self.folder)
-            self._remove_old()
-
-    def _remove_old(self) -> None:
-        for folder in self.complete()[: -self.keep]:
-            # a removal that is cut short leaves no checkpoint, and the next save goes on with it
-            removed = folder.rename(_free(folder.with_name(_REMOVED + folder.name)))
-            shutil.rmtree(removed, ignore_errors=True)
+            for old in self.complete()[: -self.keep]:
+                # a removal that is cut short leaves no checkpoint; the next save goes on with it
+                removed = old.rename(_free(old.with_name(_REMOVED + old.name)))
+                shutil.rmtree(removed, ignore_errors=True)
 
     def _write(
         self,

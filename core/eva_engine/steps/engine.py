@@ -83,6 +83,7 @@ class TrainingEngine:
 
     Attributes:
         engine: DeepSpeed's engine; call it for a forward pass.
+        module: The model itself.
     """
 
     def __init__(
@@ -106,15 +107,13 @@ class TrainingEngine:
             optimizer=build_optimizer(parameters, optimizer, zero_stage=run.zero_stage),
             config=_deepspeed_config(run, optimizer, trained=trained),
         )
+        self.module: nn.Module = self.engine.module
         self._skip = False
         if self.zero_stage:
-            self._let_steps_be_skipped()
-
-    @property
-    def module(self) -> nn.Module:
-        """The model itself."""
-        module: nn.Module = self.engine.module
-        return module
+            # ZeRO leaves a step out on an overflow; `skip` reports one to it
+            overflows = self.optimizer.has_overflow
+            self.optimizer.has_overflow = lambda *args: self._skip or overflows(*args)
+            self.optimizer.check_grad_overflow = True
 
     @property
     def loss_scale(self) -> float:
@@ -249,12 +248,6 @@ class TrainingEngine:
     def _global_norm(self) -> Tensor:
         grads = [parameter.grad for parameter in self._trained() if parameter.grad is not None]
         return torch.nn.utils.get_total_norm(grads)
-
-    def _let_steps_be_skipped(self) -> None:
-        """ZeRO leaves a step out on an overflow; `skip` reports one to it."""
-        overflows = self.optimizer.has_overflow
-        self.optimizer.has_overflow = lambda *args: self._skip or overflows(*args)
-        self.optimizer.check_grad_overflow = True
 
 
 def _deepspeed_config(

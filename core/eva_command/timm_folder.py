@@ -44,6 +44,10 @@ _SIZES = {  # patch size, width, depth, heads, width of the MLP
     "giant": (14, 1408, 40, 16, 6144),
     "large": (14, 1024, 24, 16, 4096),
 }
+_REFUSAL = (
+    "{} holds {}, which timm's EVA models do not compute: convert a pre-trained file, a classifier "
+    "of images, a CLIP, or a segmentor without relative positions"
+)
 _NOT_TAKEN = re.compile(
     r"(lm_head|norm|spm|interactions|up|norm[1-4])\.|mask_token$|decoder|level_embed$"
     r"|.*relative_position(_\w+)?_index$"
@@ -229,19 +233,14 @@ def to_timm(weights: Mapping[str, Tensor], *, name: str) -> TimmModel:
         ValueError: If there is no ViT, or timm has none like it.
     """
     prefix = trunk_prefix(weights, f"{name} holds no EVA weights")
+    require(weights[prefix + TRUNK_KEY].ndim == 4, _REFUSAL.format(name, "a model of clips"))
     trunk = describe(weights, name=name)
-    kinds = (
-        (weights[prefix + TRUNK_KEY].ndim == 5, "a model of clips"),
-        ("rel_pos" in trunk.arguments, "a ViT with relative positions"),
-        ("cls_token" not in trunk.names, "a detector's ViT, which attends in windows"),
-        ("num_heads" not in trunk.arguments, "a ViT of sizes that eva_backbone.VARIANTS lacks"),
-    )
-    for found, what in kinds:
-        require(
-            not found,
-            f"{name} holds {what}, which timm's EVA models do not compute: convert a pre-trained "
-            "file, a classifier of images, a CLIP, or a segmentor without relative positions",
-        )
+    for holds, what in (
+        ("rel_pos" not in trunk.arguments, "a ViT with relative positions"),
+        ("cls_token" in trunk.names, "a detector's ViT, which attends in windows"),
+        ("num_heads" in trunk.arguments, "a ViT of sizes that eva_backbone.VARIANTS lacks"),
+    ):
+        require(holds, _REFUSAL.format(name, what))
     own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
     outside = [key for key in weights if not key.startswith(prefix)]
     lines = [f"left out (outside the ViT): {listed(outside, 3)}"] if outside else []
