@@ -23,20 +23,11 @@ _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 @contextlib.contextmanager
 def joined(device: str = "auto", *, alone: bool = True) -> Iterator[torch.device]:
-    """Join the process group of the launcher while the block runs.
+    """Join the process group of the launcher while the block runs, and yield this process's device.
 
-    After an error the group stays as it is: taking it down needs all processes, and the others
-    notice the end of this one.
-
-    Args:
-        device: `cuda`, `cpu`, or `auto` for a GPU where there is one.
-        alone: Make a group of a single process where there is no launcher, which DeepSpeed needs.
-
-    Yields:
-        The device of this process.
-
-    Raises:
-        ValueError: If a GPU is asked for and this process has none.
+    Without a launcher the process is a group of its own, which DeepSpeed needs, unless it need not
+    be `alone`. After an error the group stays as it is: taking it down needs all processes, and the
+    others notice the end of this one.
     """
     if dist.is_initialized() or not (alone or int(os.environ.get("WORLD_SIZE", 1)) > 1):
         yield choose_device(device)

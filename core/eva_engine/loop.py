@@ -99,10 +99,8 @@ class TrainingRun:
 
         Raises:
             ValueError: If the output folder has a run that is not to be continued, or cannot be.
-            OSError: If something cannot be written.
             NonFiniteError: If loss or gradients are not finite, as `run.nonfinite` says.
             TooManyUnreadableError: After `run.max_bad_samples`.
-            SampleError: For a bug in the code of a sample.
             SystemExit: With `EXIT_RUN_AGAIN`, after a signal and a checkpoint.
         """
         run, metric = self.run, self.run.best_metric

@@ -43,12 +43,9 @@ class Kind:
 
 
 def extraction_command(program: str, kinds: Sequence[Kind], *, about: str) -> Callable[..., None]:
-    """Make the `main` of a tool that writes features.
+    """Make the `main` of a command that writes features of these kinds.
 
-    Args:
-        program: Name in the messages.
-        kinds: Features that it offers.
-        about: Purpose of the tool in the first line, then examples, for its help.
+    `about` has its purpose in the first line, then examples, for its help.
     """
 
     def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -62,9 +62,9 @@ def evaluation_loader(
 ) -> Iterator[Iterable[Any]]:
     """Load the batches of an evaluation, each sample once and in order.
 
-    Its processes ignore the signals that stop a run, and end with the context. If a run is asked to
-    stop on any process, the batches end, and so does the evaluation: on all processes, which enter
-    this context alike during a run.
+    Its processes ignore the signals that stop a run, and end with the context. If a run is asked
+    to stop on any process, the batches end, and so does the evaluation: on all processes, which
+    enter this context alike during a run.
 
     Args:
         samples: Map-style dataset; the share of this process.
@@ -74,9 +74,6 @@ def evaluation_loader(
         collate: Function that makes a batch of samples; None stacks tensors.
         pin_memory: Whether copies to a GPU follow.
         progress: Title of a progress bar in the first process; None shows none.
-
-    Yields:
-        The batches.
 
     Raises:
         EvaluationInterruptedError: At the end, inside `interruptible`.

@@ -18,12 +18,7 @@ from eva_engine.config import MixingConfig
 
 
 class MixedTargets:
-    """Mixes a batch and makes the loss that goes with it.
-
-    Args:
-        config: Mixup, cutmix, label smoothing.
-        num_classes: K.
-    """
+    """Mixes a batch of K classes and makes the loss that goes with it."""
 
     def __init__(self, config: MixingConfig, *, num_classes: int) -> None:
         self.smoothing, self.pairing = config.label_smoothing, config.pairing
@@ -41,8 +36,7 @@ class MixedTargets:
         """Mix inputs and labels where the recipe wants it.
 
         Args:
-            inputs: Images (B, 3, H, W), or clips (B, T, 3, H, W), all frames of which are mixed
-                alike.
+            inputs: Images (B, 3, H, W), or clips (B, T, 3, H, W), whose frames are mixed alike.
             labels: (B,) int64.
 
         Returns:

@@ -174,14 +174,7 @@ def _per_class(counted: Counted) -> list[_OfClass]:
 def draw_confusion(
     folder: Path, confusion: Tensor, classes: Sequence[str], *, unit: str = "images"
 ) -> Path:
-    """Draw `confusion.png`: rows are labels, columns predictions, shades the row's shares.
-
-    Args:
-        folder: Folder of the file; it is made if it is not there.
-        confusion: (K, K), samples of each label (row) that went to each class.
-        classes: Names of the labels; written for at most `NAMED`.
-        unit: Name of the samples.
-    """
+    """Draw `confusion.png`: rows are labels, columns predictions, shades the row's shares."""
     from matplotlib.figure import Figure
 
     number = len(classes)
@@ -254,15 +247,9 @@ def classification_sections(
 ) -> list[Section]:
     """Make the sections of a classifier's evaluation: classes, confusion, worst and best examples.
 
-    Args:
-        counted: Counts of the evaluation; without a confusion there are examples only.
-        classes: Names of the labels.
-        examples: Wrong and right samples.
-        picture: Function of a sample's index that gives what is shown of it, such as the image,
-            or frames of a video side by side; None shows no examples.
-        name: Function of a sample's index that gives its name.
-        unit: Name of the samples.
-        complete_in: File beside the report with the results of all classes.
+    Functions of a sample's index give its name, and a picture of it, such as the image, or frames
+    of a video side by side; without the latter there are no examples. The file `complete_in`
+    beside the report has the results of all classes.
     """
     names = [printable(one) for one in classes]
     sections: list[Section] = []
@@ -362,12 +349,8 @@ class BestEvaluation(Generic[T]):
 class Validation:
     """Accuracy on validation samples during a run, each counted once.
 
-    Args:
-        samples: Inputs and labels.
-        run: Batch size, workers, and how many samples may be unreadable.
-        device: Device of the model.
-        skip_unreadable: Leave samples out that cannot be read, at most `run.max_bad_samples`; the
-            log names them. Otherwise one ends the run.
+    Samples that cannot be read end the run, or are left out and named, at most
+    `run.max_bad_samples`.
 
     Attributes:
         best: Counts of the best evaluation by `run.best_metric`, or else by `top1`, with the

@@ -42,11 +42,7 @@ Rule = Callable[[Tensor, Tensor, Tensor], Judged]
 
 
 class OneLabel:
-    """A prediction is correct if it is the label.
-
-    Args:
-        columns: Columns of the logits that compete, in the order of the labels; None takes all.
-    """
+    """A prediction is correct if it is the label; some columns of the logits compete, or all."""
 
     def __init__(self, columns: Sequence[int] | None = None) -> None:
         self.columns = None if columns is None else torch.tensor(columns)
@@ -61,11 +57,7 @@ class OneLabel:
 
 
 class AnyLabel:
-    """A prediction is correct if it is one of the sample's labels; without any it does not count.
-
-    Args:
-        labels: All labels of each sample of the dataset.
-    """
+    """A prediction is correct if it is one of the sample's labels; without any none counts."""
 
     def __init__(self, labels: Sequence[Sequence[int]]) -> None:
         width = max((len(entry) for entry in labels), default=0)
@@ -90,13 +82,8 @@ class MultiView(nn.Module):
     """Gives the mean over views of a model's probabilities, as their logarithm.
 
     The official evaluations of videos sum the probabilities of the views. The logarithm of their
-    mean has the same order, and as logits it has that mean as its softmax, so that losses are
-    right too.
-
-    Args:
-        model: Model from inputs (B, ...) to logits (B, K).
-        columns: Columns of the logits that compete, in the order of the labels; None takes all.
-        views_per_forward: Views that go through the model at once; None takes those of a batch.
+    mean has the same order, and as logits it has that mean as its softmax. Of the model's logits
+    `columns` compete, in the order of the labels; `views_per_forward` go through it at once.
     """
 
     def __init__(
@@ -286,9 +273,6 @@ def count(
         progress: Title of a progress bar in the first process; None shows none.
         skip_unreadable: Leave samples out that cannot be read; they count nowhere.
         receive: Function that is given the results of each batch of this process, in order.
-
-    Returns:
-        The counts of all processes, the same on each.
 
     Raises:
         FloatingPointError: If the logits are not finite.

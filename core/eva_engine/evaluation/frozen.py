@@ -64,16 +64,8 @@ def labelled_features(
 ) -> tuple[list[Tensor], Tensor]:
     """Compute features and labels; each process computes its share, all get all of them.
 
-    Args:
-        compute: Function from a batch of inputs to each kind of features, (B, *shape).
-        samples: Inputs with labels.
-        kept: How each kind is kept.
-        device: Device of this process.
-        batch_size: Samples of a forward pass.
-        workers: Processes that load.
-        limit: Number of samples to take at random, the same ones in every run; None takes all.
-        title: Title of the progress bar.
-        max_bad_samples: Samples that may be left out because they cannot be read; they are named.
+    `compute` gives each kind of features of a batch, (B, *shape). With a `limit`, so many samples
+    are taken at random, the same ones in every run. Those that cannot be read are named.
 
     Returns:
         Features (N, *shape) of each kind, and labels (N,), int64 on `device`, of the samples that
@@ -129,18 +121,7 @@ def labelled_features(
 def nearest_neighbours(
     features: Tensor, labels: Tensor, queries: Tensor, *, k: int, classes: int
 ) -> Tensor:
-    """Count the votes of the k nearest neighbours by cosine, weighted by exp(cosine / 0.07).
-
-    Args:
-        features: (N, C), of labels (N,).
-        labels: Their labels.
-        queries: (M, C).
-        k: Neighbours, at most N.
-        classes: K.
-
-    Returns:
-        Votes (M, K).
-    """
+    """Count the votes (M, K) of the k <= N nearest by cosine, weighted by exp(cosine / 0.07)."""
     known = F.normalize(features, dim=1)
     votes = []
     for part in F.normalize(queries, dim=1).split(_QUERIES):
@@ -226,16 +207,9 @@ def score_frozen(
     classes: int,
     receive: Callable[[Tensor], None] | None = None,
 ) -> tuple[dict[str, Score], dict[str, Any]]:
-    """Score nearest neighbours and the linear classifier.
+    """Score nearest neighbours and the linear classifier by the options of `add_frozen`.
 
-    Args:
-        options: Options of `eva_engine.commands.options.add_frozen`.
-        features: (N, C).
-        labels: (N,).
-        queries: (M, C).
-        truth: (M,), their labels.
-        classes: K.
-        receive: Function that is given the logits (M, K) of each method, the best one last.
+    `receive` is given the logits (M, K) of each method, the best one last.
 
     Returns:
         Method -> score, and the settings that were chosen.

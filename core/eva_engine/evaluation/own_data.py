@@ -38,12 +38,9 @@ _KINDS: Mapping[str, type | tuple[type, ...]] = {
 
 
 def notes_of_training(weights: str | os.PathLike[str], **given: Any) -> dict[str, Any]:
-    """Complete settings by what a file of weights notes of its training.
+    """Complete settings that are None by what a file of weights notes of its training.
 
-    Args:
-        weights: Official name or file.
-        **given: `crop_pct`, `mean`, `std`, `class_names`, or a video's `sampling` and
-            `frame_interval`; None looks for a note.
+    They are `crop_pct`, `mean`, `std`, `class_names`, or a video's `sampling`, `frame_interval`.
 
     Raises:
         ValueError: If a note, `mean` or `std` is not of its kind, or the file is damaged.

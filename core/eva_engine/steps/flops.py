@@ -48,19 +48,12 @@ def training_flops(
     inputs: Sequence[Tensor] | None = None,
     backward: bool = True,
 ) -> float:
-    """Count the model FLOPs of one sample in training.
+    """Count the model FLOPs of one sample in training, by default an image of the config's size.
 
     The backward pass costs twice the forward; that of frozen modules, below what is trained,
-    nothing. Blocks that stochastic depth leaves out count as carried out, and what is computed
-    a second time, for checkpoints of activations or cached features, counts once; patches that a
-    training step leaves out do not count.
-
-    Args:
-        build: Function that builds the model; its first weights are not read.
-        config: The model.
-        inputs: What the model is called with, for one sample; see `forward_flops`. None for an
-            image of the config's size.
-        backward: Count a backward pass; a linear probe's frozen trunk has none.
+    nothing, and a linear probe's has none. Blocks that stochastic depth leaves out count as carried
+    out, and what is computed a second time, for checkpoints of activations or cached features,
+    counts once; patches that a training step leaves out do not count.
     """
     untrained = partial(build, replace(config, init_checkpoint="", drop_path_rate=0.0))
     if inputs is None:
@@ -70,12 +63,7 @@ def training_flops(
 
 
 def forward_flops(build: Callable[[], nn.Module], *inputs: Tensor) -> float:
-    """Count twice the multiplications of all matrix products in one sample's forward pass.
-
-    Args:
-        build: Function that builds the model.
-        *inputs: What the model is called with, for one sample; tensors of the meta device will do.
-    """
+    """Count twice the multiplications of all matrix products in one sample's forward pass."""
     return _count(build, inputs, training=False)[0]
 
 

@@ -98,13 +98,6 @@ def share(
 ) -> tuple[dict[str, float], bool, bool]:
     """Average over processes and micro-batches; the same call on all processes.
 
-    Args:
-        sums: Loss and metrics, added up over the micro-batches of this process.
-        batches: These micro-batches.
-        stop: Whether this process was asked to stop.
-        bad_samples: Receives what could not be read.
-        device: Device of this process.
-
     Returns:
         The averages, whether any process is to stop, and whether all losses are finite.
     """

@@ -36,14 +36,9 @@ def layer_decay_groups(
 ) -> list[ParameterGroup]:
     """Group the trained parameters of a model around one ViT or text tower, from input to output.
 
-    Vectors, biases, `pos_embed`, `cls_token` and `positional_embedding` have no weight decay.
-
-    Args:
-        model: The model, or one tower of it.
-        depth: Number of transformer blocks.
-        weight_decay: Weight decay of matrices.
-        layer_decay: Learning-rate factor between neighbouring layers.
-        lr_scale: Learning-rate factor of the last layer.
+    Matrices have the weight decay; vectors, biases, `pos_embed`, `cls_token` and
+    `positional_embedding` have none. `layer_decay` is the learning-rate factor between
+    neighbouring layers, `lr_scale` that of the last one.
     """
     groups = param_groups_layer_decay(
         model, depth=depth, lr=lr_scale, weight_decay=weight_decay, layer_decay=layer_decay
