@@ -1,1 +1,1 @@
-"""The order of the training data, the processes that load it, and batches on their way."""
+"""Processes that load data, mixed batches and their loss."""
