@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import torch
 import torch.distributed as dist
 
+from eva_engine.config import require
 from eva_runs.processes import barrier as barrier
 from eva_runs.processes import gather as gather
 from eva_runs.processes import raise_together as raise_together
@@ -57,6 +58,8 @@ def start(device: str = "auto") -> torch.device:
             port = str(listener.getsockname()[1])
         alone = ("0", "1", "0", "127.0.0.1", port)
         os.environ.update(zip(_VARIABLES, alone, strict=True))
+    missing = [name for name in _VARIABLES if name not in os.environ]
+    require(not missing, f"RANK is set but not {', '.join(missing)} (docs/scaling.md)")
     if place.type == "cuda":
         torch.cuda.set_device(place)
     if not dist.is_initialized():

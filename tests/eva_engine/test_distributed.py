@@ -28,6 +28,15 @@ def test_random_numbers_belong_to_all_their_seeds():
         assert len(set(column)) == len(seeds)
 
 
+def test_variables_of_the_launcher_are_all_needed(monkeypatch):
+    for name in RUN_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(ValueError, match="LOCAL_RANK, MASTER_ADDR, MASTER_PORT"):
+        distributed.start("cpu")
+
+
 def test_a_gpu_that_is_not_there():
     with pytest.raises(ValueError, match="device cuda"):
         distributed.start("cuda")

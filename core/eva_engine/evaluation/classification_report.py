@@ -158,16 +158,11 @@ def _per_class(counted: Counted) -> list[_OfClass]:
     wrong = counted.confusion.clone()
     wrong.fill_diagonal_(0)
     times, taken_for = wrong.max(1)
-    columns = (
-        counted.confusion.sum(1),
-        counted.confusion.diagonal(),
-        counted.right5,
-        taken_for,
-        times,
-    )
+    samples, right = counted.confusion.sum(1), counted.confusion.diagonal()
+    columns = (samples, right, counted.right5, taken_for, times)
     return [
-        _OfClass(n, 100 * right / n if n else None, 100 * right5 / n if n else None, *mistake)
-        for n, right, right5, *mistake in zip(*(one.tolist() for one in columns), strict=True)
+        _OfClass(n, 100 * first / n if n else None, 100 * five / n if n else None, *mistake)
+        for n, first, five, *mistake in zip(*(one.tolist() for one in columns), strict=True)
     ]
 
 
