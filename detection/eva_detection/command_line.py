@@ -15,21 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from eva_backbone.checkpoints.hub import refusal
-from eva_backbone.checkpoints.registry import (
-    BUNDLED_FILES,
-    list_official_files,
-    names_backbone,
-    resolve_source,
-)
+from eva_backbone.checkpoints.registry import BUNDLED_FILES, list_official_files, resolve_source
 from eva_data.detection import spec
-from eva_data.files import (
-    DEMO_IMAGE_SUFFIXES,
-    VIDEO_SUFFIXES,
-    expand_home,
-    home_expanded,
-    is_there,
-    require_free,
-)
+from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_there, require_free
 from eva_data.inputs import Job, Plan, plan_jobs, written_name
 from eva_detection.training.output_folder import check_unused, last_checkpoint
 from eva_report.demos import refuse, run_demo
@@ -88,7 +76,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--resume", action="store_true", help=f"continue the run in {_OUTPUT}, if there is one")
     add_download_option(parser)
     add("--eval-only", action="store_true", help="evaluate; do not train")
-    add("--weights", type=expand_home, help=f"with --eval-only: {SOURCES}")
+    add("--weights", help=f"with --eval-only: {SOURCES}")
     add("--num-gpus", type=int, default=1, help="processes on this machine, one for each GPU")
     add("--num-machines", type=int, default=1, help="machines of the run")
     add("--machine-rank", type=int, default=0, help="number of this machine, from 0")
@@ -117,10 +105,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """
     parser = make_parser()
     args = parser.parse_intermixed_args(arguments)
-    settings = [word for word in args.words if "=" in word and not is_there(word)]
-    names = [expand_home(word) for word in args.words if word not in settings]
-    parts = (word.partition("=") for word in settings)
-    args.opts = [f"{key}={expand_home(value)}" for key, _, value in parts]
+    args.opts = [word for word in args.words if "=" in word and not is_there(word)]
+    names = [word for word in args.words if word not in args.opts]
     if args.weights and not args.eval_only:
         parser.error(f"--weights is for --eval-only: a training begins with {_WEIGHTS}=WEIGHTS")
     if args.eval_only and names and not args.weights:
@@ -153,9 +139,7 @@ def setting(key: str, path: str) -> str:
 def check(args: argparse.Namespace) -> None:
     """Check that recipe, own data, weights and a free output folder are there.
 
-    Args:
-        args: The command line; a run on own data without an output folder gets one, named by the
-            data and the recipe.
+    A run on own data without an output folder gets one, named by the data and the recipe.
 
     Raises:
         ValueError: If one of them cannot be used.
@@ -168,12 +152,12 @@ def check(args: argparse.Namespace) -> None:
         args.opts.append(setting(_OUTPUT, f"./output/{name}"))
         given[_OUTPUT] = f"./output/{name}"
     read_own_data(args)
-    folder = Path(given.get(_OUTPUT, "")) if _OUTPUT in given else None
+    folder = Path(given[_OUTPUT]) if _OUTPUT in given else None
     if folder and not args.eval_only and not args.resume:
         check_unused(folder)
     continues = args.resume and folder and last_checkpoint(folder)
     if (source := given.get(_WEIGHTS, "").strip("'")) and not continues:
-        _check_weights(source, detector=args.eval_only)
+        _check_weights(source)
 
 
 def require_recipe(args: argparse.Namespace) -> Path:
@@ -186,27 +170,26 @@ def require_recipe(args: argparse.Namespace) -> Path:
 
 def read_own_data(args: argparse.Namespace) -> spec.DetectionData:
     """Read the data that the flags name, once in a process; nothing without."""
-    flags = spec.named_data(args)
-    shared = getattr(args, "val_fraction", None) is not None
-    named = {"train_annotations", "train_images"} & {*flags} and not shared
-    parts = spec.PARTS if flags and (not args.eval_only or named) else ("val",)
-    return spec.resolve_arguments(args, parts)
+    named = {"train_annotations", "train_images"} & {*spec.named_data(args)}
+    both = not args.eval_only or (named and args.val_fraction is None)
+    return spec.resolve_arguments(args, spec.PARTS if both else ("val",))
 
 
-def _check_weights(source: str, *, detector: bool) -> None:
+def _official_names() -> set[str]:
+    return {word for one in list_official_files() for word in (one.name, one.stem)}
+
+
+def _check_weights(source: str) -> None:
     """Look for weights; nothing is downloaded or read."""
     if "${" in source or "://" in source or Path(source).is_file():
         return
-    if detector:
-        require_detector(source)
-    official = any(source in (one.name, one.stem) for one in list_official_files())
-    if not official or refusal():
+    if source not in _official_names() or refusal():
         resolve_source(source)
 
 
 def config_of_run(weights: str | os.PathLike[str]) -> Path | None:
     """Find the config that a training has left with its weights."""
-    place = home_expanded(weights)
+    place = Path(weights)
     file = (place if place.is_dir() else place.parent) / SAVED
     return file if place.exists() and file.is_file() else None
 
@@ -214,11 +197,7 @@ def config_of_run(weights: str | os.PathLike[str]) -> Path | None:
 def require_config(
     config_file: str | os.PathLike[str] | None, weights: str | os.PathLike[str]
 ) -> str | os.PathLike[str]:
-    """Return the config of a detector: that which is given, or else the one of its run.
-
-    Args:
-        config_file: Path or name of a recipe; None to look for the run's.
-        weights: Weights of the detector.
+    """Return the config of a detector: the one that is given, or that of the run of its weights.
 
     Raises:
         ValueError: If there is none.
@@ -227,19 +206,9 @@ def require_config(
     if found := config_file or config_of_run(weights):
         return found
     name = os.fspath(weights)
-    known = {word for one in list_official_files() for word in (one.name, one.stem)}
-    if name not in known and not home_expanded(name).exists():
+    if name not in _official_names() and not Path(name).exists():
         resolve_source(name)
     raise ValueError(f"no {SAVED} of a training lies with {name}: name the recipe (--config-file)")
-
-
-def require_detector(weights: str | os.PathLike[str]) -> None:
-    """Refuse weights whose name says that they are a backbone, before anything is read."""
-    if names_backbone(weights) and not Path(weights).exists():
-        raise ValueError(
-            f"{os.fspath(weights)} holds a backbone (a pre-trained ViT), not a detector: train one "
-            "from it, or name one, such as eva_coco_det.pth"
-        )
 
 
 def train(arguments: Sequence[str] | None = None) -> None:
@@ -253,13 +222,13 @@ def train(arguments: Sequence[str] | None = None) -> None:
 
 
 _DEMO = """\
-INPUT is a picture, a video, a folder of both, a pattern in quotes ("photos/*.jpg"), or the number
-of a camera, which is recorded until Ctrl-C. OUTPUT receives each picture and video under its own
+INPUT is an image, a video, a folder of both, a pattern in quotes ("photos/*.jpg"), or the number
+of a camera, which is recorded until Ctrl-C. OUTPUT receives each image and video under its own
 name, and predictions.json in COCO's format, with a score each. Files that cannot be read are named
 and skipped, and the exit code is then 1.
 
 examples:
-  %(prog)s output/mine holiday/ --output output/pictures
+  %(prog)s output/mine holiday/ --output output/images
   %(prog)s coco/cascade_mask_rcnn_vitdet_eva_g_1536 eva_coco_seg.pth photo.jpg --output drawn"""
 
 
@@ -268,9 +237,9 @@ def _demo_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     text = "image, video, folder, pattern or camera; before them the folder of a training, or a "
     text += "recipe and weights"
-    add("inputs", nargs="+", type=home_expanded, metavar="INPUT", help=text)
+    add("inputs", nargs="+", type=Path, metavar="INPUT", help=text)
     _add_model(parser)
-    add("--output", required=True, type=home_expanded, help="folder for the results")
+    add("--output", required=True, type=Path, help="folder for the results")
     text = "least score of what is shown and written (default: %(default)s)"
     add("--score-threshold", type=probability, default=0.5, help=text)
     add("--device", help='"cuda", "cuda:1" or "cpu" (default: from the recipe)')
@@ -281,7 +250,7 @@ def _demo_parser() -> argparse.ArgumentParser:
 def _add_model(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
     text = "the detector's recipe (default: the config.yaml that lies with the weights)"
     parser.add_argument("--config-file", metavar="RECIPE", help=text)
-    parser.add_argument("--weights", required=required, type=expand_home, help=SOURCES)
+    parser.add_argument("--weights", required=required, help=SOURCES)
     add_download_option(parser)
     text = "values of the recipe to change"
     parser.add_argument("--opts", nargs="+", default=[], metavar="KEY=VALUE", help=text)
@@ -294,10 +263,11 @@ def demo(arguments: Sequence[str] | None = None) -> None:
     words = args.inputs
     if args.config_file is None and len(words) > 1 and _is_recipe(words[0]):
         args.config_file = words.pop(0)
-    if args.weights is None and len(words) > 1 and _are_weights(words[0]):
-        args.weights = str(words.pop(0))
     if args.weights is None:
-        parser.error("give --weights, or the folder of a training as the first INPUT")
+        if len(words) < 2 or not _are_weights(words[0]):
+            text = f"{words[0]} is not the folder of a training, and there are no other weights"
+            parser.error(f"{text}: name them before the first INPUT, or with --weights")
+        args.weights = str(words.pop(0))
     run_demo(
         parser,
         prepare=lambda: _plan(args),
@@ -319,8 +289,8 @@ def _is_recipe(word: Path) -> bool:
 def _are_weights(word: Path) -> bool:
     if word.is_dir() or word.suffix not in ("", *WEIGHTS):
         return config_of_run(word) is not None
-    known = {name for one in list_official_files() for name in (one.name, one.stem)}
-    return word.suffix in WEIGHTS or str(word) in known | {one.name for one in BUNDLED_FILES}
+    bundled = {one.name for one in BUNDLED_FILES}
+    return word.suffix in WEIGHTS or str(word) in _official_names() | bundled
 
 
 def _plan(args: argparse.Namespace) -> Plan:
@@ -334,14 +304,9 @@ def _plan(args: argparse.Namespace) -> Plan:
         cameras=True,
     )
     if planned.jobs:
-        _find_model(args)
-        require_detector(args.weights)
+        args.config_file = find_recipe("detection", require_config(args.config_file, args.weights))
         resolve_source(args.weights)
     return planned
-
-
-def _find_model(args: argparse.Namespace) -> None:
-    args.config_file = find_recipe("detection", require_config(args.config_file, args.weights))
 
 
 def _detect(
@@ -379,15 +344,14 @@ def _export_parser() -> argparse.ArgumentParser:
     parser = _parser(
         "export.py",
         description="Write a detector for programs without this toolkit: complete as TorchScript\n"
-        "(one picture in; boxes, classes, masks, scores out), or its ViT and pyramid (normalised\n"
+        "(one image in; boxes, classes, masks, scores out), or its ViT and pyramid (normalised\n"
         "images in, p2 ... out). The file is compared with the model before it is kept.",
     )
     _add_model(parser, required=True)
     add = parser.add_argument
     add("--format", required=True, choices=[*ENDINGS, "torchscript"], dest="form")
-    add("--output", required=True, type=home_expanded, help="file ending in .ts, .pt2 or .onnx")
-    add("--part", choices=("backbone", "detector"), help="detector for torchscript, else backbone")
-    add("--image", type=home_expanded, help="torchscript: picture on which something is detected")
+    add("--output", required=True, type=Path, help="file ending in .ts, .pt2 or .onnx")
+    add("--image", type=Path, help="torchscript: image on which something is detected")
     add("--score-threshold", type=number(0), default=0.05, help="torchscript: default %(default)s")
     text = "side, or height and width, fixed in the file (default: the recipe's canvas)"
     add("--size", nargs="+", type=integer(1), metavar="PIXELS", help=text)
@@ -404,18 +368,14 @@ def export(arguments: Sequence[str] | None = None) -> None:
     parser = _export_parser()
     args = parser.parse_args(arguments)
     complete = args.form == "torchscript"
-    part = args.part or ("detector" if complete else "backbone")
-    if complete != (part == "detector"):
-        refuse(parser, f"the {part} cannot be written as {args.form}: {_OBSTACLES}")
-    if complete and args.image is None:
-        parser.error("--format torchscript needs --image, a picture on which something is detected")
-    fixed = args.size or args.batch_size != 1 or args.dtype != "float32"
-    if complete and (fixed or args.tolerance is not None):
-        parser.error("--size, --batch-size, --dtype and --tolerance are not for torchscript")
-    if args.size and len(args.size) > 2:
-        parser.error(f"--size takes a side, or height and width, got {len(args.size)} numbers")
+    fixed = args.size or args.batch_size != 1 or args.dtype != "float32" or args.tolerance
+    if complete and (args.image is None or fixed):
+        parser.error(
+            "--format torchscript needs --image, an image on which something is detected; --size, "
+            "--batch-size, --dtype and --tolerance are not for it"
+        )
     try:
-        _find_model(args)
+        args.config_file = find_recipe("detection", require_config(args.config_file, args.weights))
         if args.output.suffix != (ENDINGS | {"torchscript": ".ts"})[args.form]:
             raise ValueError(f"{args.output} has not the suffix of the format {args.form}")
         require_free([args.output], overwrite=args.overwrite)
@@ -433,10 +393,3 @@ def export(arguments: Sequence[str] | None = None) -> None:
     for name, difference in found.items():
         logger.info("%s differs from the model by at most %.2g", name, difference)
     logger.info("wrote %s, %.1f MiB", args.output, args.output.stat().st_size / 2**20)
-
-
-_OBSTACLES = (
-    "TorchScript holds the complete detector, other formats ViT and pyramid alone, for these parts "
-    "of detectron2 depend on values: ImageList.from_tensors, find_top_rpn_proposals, Boxes, "
-    "fast_rcnn_inference, soft-NMS, and ROIPooler for ONNX"
-)

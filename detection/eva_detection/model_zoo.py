@@ -18,12 +18,10 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
-from yaml import YAMLError
 
 from eva_backbone import no_init_weights
 from eva_backbone.checkpoints.registry import find_official_file
-from eva_detection.building import build, require_device
-from eva_detection.config.files import is_yacs, load_config_file
+from eva_detection.config.files import build, is_yacs, load_config_file, require_device
 from eva_detection.model.backbone import add_eva_config
 from eva_detection.model.rcnn import EVARCNN as EVARCNN  # yacs configs name it
 from eva_detection.model.weights import load_initial_weights
@@ -45,35 +43,18 @@ _URL = "https://huggingface.co/{repository}/resolve/main/{name}"
 
 
 def get_config_file(config_path: str | os.PathLike[str]) -> str:
-    """Return the path of a recipe.
-
-    Args:
-        config_path: Name of the recipe.
-
-    Raises:
-        ValueError: If there is no such recipe, with the closest names.
-    """
+    """Return the path of a recipe; a ValueError names the closest ones if there is none."""
     return str(find_recipe("detection", config_path))
 
 
 def get_checkpoint_url(config_path: str | os.PathLike[str]) -> str:
-    """Return the address of the official detector of a recipe; nothing is downloaded.
-
-    Args:
-        config_path: Name of the recipe.
-
-    Raises:
-        ValueError: If there is no such recipe, or no detector of it was published.
-    """
+    """Return the address of the official detector of a recipe; nothing is downloaded."""
     entry = find_official_file(published_file(config_path))
     return _URL.format(repository=entry.source, name=entry.name)
 
 
 def published_file(config_path: str | os.PathLike[str]) -> str:
     """Return the name of the official detector of a recipe, as every program here takes it.
-
-    Args:
-        config_path: Name of the recipe.
 
     Raises:
         ValueError: If there is no such recipe, or no detector of it was published.
@@ -89,7 +70,7 @@ def published_file(config_path: str | os.PathLike[str]) -> str:
 
 
 def get_config(config_path: str | os.PathLike[str], trained: bool = False) -> DictConfig | CfgNode:
-    """Load the config of a recipe.
+    """Load the config of a recipe: a LazyConfig, or a yacs config with `MODEL.EVA` for yacs' YAML.
 
     Args:
         config_path: Name of the recipe.
@@ -97,22 +78,21 @@ def get_config(config_path: str | os.PathLike[str], trained: bool = False) -> Di
             `train.init_checkpoint` by its official name, in `MODEL.WEIGHTS` of a yacs config by its
             address, which detectron2 downloads. Otherwise they are those that training starts from.
 
-    Returns:
-        A LazyConfig, or a yacs config with `MODEL.EVA` for a recipe in yacs' YAML.
-
     Raises:
         ValueError: If there is no such recipe, it is not a config, or no detector was published.
     """
-    source = published_file(config_path) if trained else None
     file = get_config_file(config_path)
     if is_yacs(file):
-        cfg = _load_yacs(file)
-        if source:
+        cfg = get_cfg()
+        add_eva_config(cfg)
+        # by default it runs what tags name
+        build(file, file, lambda file: cfg.merge_from_file(file, allow_unsafe=False))
+        if trained:
             cfg.MODEL.WEIGHTS = get_checkpoint_url(config_path)
         return cfg
     lazy = load_config_file(file)
-    if source:
-        lazy.train.init_checkpoint = source
+    if trained:
+        lazy.train.init_checkpoint = published_file(config_path)
     return lazy
 
 
@@ -149,13 +129,3 @@ def get(
         model = build(cfg, "model", build_model) if yacs else build(cfg.model, "model")
     load_initial_weights(model, source or "", complete=trained)
     return model.to(place)
-
-
-def _load_yacs(file: str) -> CfgNode:
-    cfg = get_cfg()
-    add_eva_config(cfg)
-    try:
-        cfg.merge_from_file(file, allow_unsafe=False)  # by default it runs what tags name
-    except (YAMLError, KeyError, ValueError, AssertionError, AttributeError) as error:
-        raise ValueError(f"{file} is not a config: {' '.join(str(error).split())}") from error
-    return cfg

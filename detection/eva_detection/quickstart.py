@@ -10,7 +10,7 @@ from pathlib import Path
 
 from eva_data.files import make_folder, write_text
 from eva_detection.data.places import DIGIT_SCENES, ROOT_VARIABLE
-from eva_detection.training.output_folder import check_unused, saved_progress
+from eva_detection.training.output_folder import last_checkpoint, saved_progress
 from eva_runs.commands import complain, program_name, say
 from eva_runs.errors import ending
 from eva_runs.interruption import run_step
@@ -39,10 +39,7 @@ def main(arguments: Sequence[str] | None = None, *, repository: Path | None = No
             shutil.rmtree(output)
         _claim(output, overrides)
     words = ["--config-file", CONFIG, "--resume", f"train.output_dir={output}", *overrides]
-    steps = {
-        "data make-demo": ["--output", str(datasets / DIGIT_SCENES)],
-        "detection train": words,
-    }
+    steps = {"data make-demo": ["--output", str(datasets / DIGIT_SCENES)], "detection train": words}
     for number, (name, more) in enumerate(steps.items(), start=1):
         program, source = _WHERE[name]
         there = (repository / program).is_file()
@@ -54,7 +51,7 @@ def main(arguments: Sequence[str] | None = None, *, repository: Path | None = No
         environment = {ROOT_VARIABLE: str(datasets)}
         if code := run_step(command, environment=environment, folder=repository):
             complain(f"\n'{name}' stopped with exit code {code}; {saved_progress(output)}")
-            raise SystemExit(code)
+            sys.exit(code)
 
 
 def _parse(repository: Path, arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -76,18 +73,14 @@ def _parse(repository: Path, arguments: Sequence[str] | None) -> argparse.Namesp
 def _claim(output: Path, overrides: list[str]) -> None:
     """Tie the folder to its settings, so that another run cannot continue in it."""
     settings = output / _SETTINGS
-    if settings.exists():
-        before = json.loads(settings.read_text(encoding="utf-8"))["overrides"]
-        if before == overrides:
-            return
-        try:
-            check_unused(output)  # a run that was refused, for a wrong setting, has saved nothing
-        except ValueError as error:
-            raise ValueError(
-                f"{output} holds a run with {shlex.join(before)}, not {shlex.join(overrides)}; "
-                "choose another --output or start over with --fresh"
-            ) from error
-    elif output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ValueError(f"{output} exists and is not a quick start; choose another --output")
+    before = json.loads(settings.read_text(encoding="utf-8")) if settings.exists() else {}
+    if before.get("overrides") == overrides:
+        return
+    # a run that was refused, for a wrong setting, has saved nothing
+    if last_checkpoint(output) if before else output.exists() and any(output.iterdir()):
+        raise ValueError(
+            f"{output} holds something else ({shlex.join(before.get('overrides', []))}), not a run "
+            f"with {shlex.join(overrides)}: choose another --output, or start over with --fresh"
+        )
     make_folder(output)
     write_text(settings, json.dumps({"overrides": overrides}) + "\n")

@@ -55,13 +55,6 @@ def test_two_runs(write, tmp_path, capsys):
     ]
 
 
-def test_boxes_alone(write, capsys):
-    coco = write("coco.json", {"bbox": {"AP": 40.0}, "segm": {"AP": None}})
-    lvis = write("lvis.json", {"bbox": {"AP": 45.0}, "segm": {"AP": 30.0}})
-    assert coco_lvis_gap.main(["table", "--coco", coco, "--lvis", lvis]) == 0
-    assert "| this run | 40.0 | 45.0 | -5.0 | - | - | - |" in capsys.readouterr().out
-
-
 def test_results_that_do_not_fit(write, tmp_path, capsys):
     boxes, masks = (
         write("boxes.json", {"bbox": {"AP": 1}}),
@@ -108,19 +101,3 @@ def test_shared_images(sets, tmp_path, capsys):
     assert written["info"] == lvis["info"]
     assert coco_lvis_gap.main(command) == 1
     assert "is there already" in capsys.readouterr().err
-
-
-def test_sets_that_do_not_fit(sets, write, tmp_path, capsys):
-    _, lvis, coco = sets
-    output = tmp_path / "out.json"
-
-    def complaint(first, second):
-        command = ["subset", "--lvis", first, "--coco", second, "--output", str(output)]
-        assert coco_lvis_gap.main(command) == 1
-        return capsys.readouterr().err
-
-    assert "LVIS" in complaint(coco, lvis)
-    other = write("other.json", {"images": [{"id": 77}], "annotations": []})
-    assert "no image" in complaint(lvis, other)
-    assert "results.json" in complaint(lvis, write("results.json", []))
-    assert not output.exists()

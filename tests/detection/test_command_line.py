@@ -30,11 +30,6 @@ def test_recipe_flags_and_settings_stand_in_any_order():
         assert sorted(args.opts) == ["optimizer.lr=1", "train.max_iter=3"]
 
 
-def test_home_in_a_setting(monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert parse(["train.output_dir=~/run"]).opts == [f"train.output_dir={tmp_path}/run"]
-
-
 @pytest.mark.parametrize(
     "words",
     [

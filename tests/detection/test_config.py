@@ -2,16 +2,12 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-from detectron2.config import LazyConfig, instantiate
-from detectron2.evaluation import LVISEvaluator
+from detectron2.config import LazyConfig
 from fvcore.common.param_scheduler import ConstantParamScheduler, ParamScheduler
 
-from eva_detection.building import build, describe
 from eva_detection.command_line import parse
 from eva_detection.config.files import apply_overrides
-from eva_detection.config.recipes import drop_masks, set_image_size, stock_config
 from eva_detection.config.settings import (
     check_config,
     check_names,
@@ -84,11 +80,6 @@ def test_values_of_another_kind(cfg, override):
         apply_overrides(cfg, [override])
 
 
-def test_values_of_the_same_kind(cfg):
-    apply_overrides(cfg, ["optimizer.lr=1", "train.max_iter=null", "optimizer.weight_decay=0"])
-    assert (cfg.optimizer.lr, cfg.train.max_iter) == (1, None)
-
-
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -112,21 +103,6 @@ def test_what_would_fail_late(cfg, override, message, monkeypatch, tmp_path):
         check_config(changed, trains=True, processes=2)
 
 
-def test_detectron2_s_lvis_evaluator_is_refused_as_long_as_it_is_broken(cfg, monkeypatch):
-    for part in ("train", "test"):
-        cfg.dataloader[part].dataset.names = "one_of_my_own"
-    for target in (LVISEvaluator, type("Mine", (LVISEvaluator,), {})):
-        cfg.dataloader.evaluator._target_ = target
-        with pytest.raises(ValueError, match="_target_=") as error:
-            check_config(cfg, trains=False)
-    cfg.dataloader.evaluator._target_ = str(error.value).partition("_target_=")[2]
-    check_config(cfg, trains=False)
-    assert instantiate(cfg.dataloader.evaluator).metrics["APr"] == "APr"
-    cfg.dataloader.evaluator._target_ = LVISEvaluator
-    monkeypatch.setattr(np, "float", float, raising=False)
-    check_config(cfg, trains=False)
-
-
 class Failing(ParamScheduler):
     """Fails at the end."""
 
@@ -139,28 +115,6 @@ def test_a_schedule_is_tried_up_to_its_end():
     for schedule, steps in ((Failing(), 100), (ConstantParamScheduler(float("nan")), 7), (3, 7)):
         with pytest.raises(ValueError, match="lr_multiplier"):
             check_schedule(schedule, steps)
-
-
-def test_the_canvas_is_set_everywhere(cfg):
-    set_image_size(cfg.model, cfg.dataloader, 640)
-    assert cfg.model.backbone.square_pad == 640
-    assert cfg.model.backbone.net.img_size == 1280
-    resize, crop = cfg.dataloader.train.mapper.augmentations[1:]
-    assert (resize.target_height, resize.target_width) == (640, 640)
-    assert tuple(crop.crop_size) == (640, 640)
-    test = cfg.dataloader.test.mapper.augmentations[0]
-    assert (test.short_edge_length, test.max_size) == (640, 640)
-
-
-def test_boxes_alone(cfg):
-    drop_masks(cfg.model, cfg.dataloader)
-    assert not any("mask" in name for name in cfg.model.roi_heads)
-    assert not cfg.dataloader.train.mapper.use_instance_mask
-
-
-def test_an_unknown_stock_config():
-    with pytest.raises(ValueError, match=r"common/nothing\.py"):
-        stock_config("common/nothing.py")
 
 
 @pytest.mark.parametrize("name", [f"{DEMO}.py", DEMO, DEMO.partition("/")[2]])
@@ -180,13 +134,3 @@ def test_a_recipe_that_is_no_python(tmp_path):
     (tmp_path / "broken.py").write_text("model = (")
     with pytest.raises(ValueError, match=r"broken\.py"):
         load_config(parse([str(tmp_path / "broken.py")]))
-
-
-def test_messages_are_one_line():
-    assert describe(KeyError("x")) == "KeyError: 'x'"
-    assert describe(FileNotFoundError(2, "No such file", "a.json")) == "a.json: No such file"
-    assert len(describe(ValueError("word " * 1000))) <= 600
-    worker = "Caught KeyError in worker 0.\nOriginal Traceback ...\nKeyError: 'x'"
-    assert describe(RuntimeError(worker)) == "KeyError: 'x'"
-    with pytest.raises(ValueError, match="a part cannot be built: ZeroDivisionError"):
-        build(0, "a part", lambda value: 1 / value)

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -47,71 +46,6 @@ def test_boxes_are_the_bounds_of_the_masks(samples):
             assert mask.sum() > 4
 
 
-def test_masks_are_not_filled_by_padding(samples):
-    """`FixedSizeCrop(pad=True)` fills bitmasks with 255: a "digit" as large as the image."""
-    for entry, sample in samples:
-        one = sample["instances"]
-        assert sample["image"].shape[1:] == one.image_size
-        largest = max(max(annotation["bbox"][2:]) for annotation in entry["annotations"])
-        for box, mask in zip(one.gt_boxes.tensor, one.gt_masks.tensor, strict=True):
-            assert (box[2:] - box[:2]).max() <= 1.25 * largest + 2
-            assert mask.float().mean() < 0.35
-
-
-def test_digits_stay_with_their_pixels_and_classes(samples):
-    """The mask of a class is where that class's ink was, moved and scaled like the image."""
-    checked = 0
-    for entry, sample in samples:
-        image = detection_utils.read_image(entry["file_name"], format="RGB")
-        one = sample["instances"]
-        if len(one) != len(entry["annotations"]):
-            continue  # one was cropped away
-        classes = [annotation["category_id"] for annotation in entry["annotations"]]
-        assert one.gt_classes.tolist() == classes
-        for annotation, mask in zip(entry["annotations"], one.gt_masks.tensor, strict=True):
-            before = image[_decode(annotation)].mean(0)
-            after = sample["image"].permute(1, 2, 0).numpy()[mask.numpy()].mean(0)
-            ranks = np.argsort(before), np.argsort(after)  # of brightness in R, G, B
-            clear = np.ptp(before) > 40
-            checked += clear
-            assert not clear or (ranks[0] == ranks[1]).all()
-    assert checked > 50
-
-
-def _decode(annotation):
-    from pycocotools import mask
-
-    return mask.decode(annotation["segmentation"]).astype(bool)
-
-
-def test_nothing_is_mirrored(samples):
-    """A flip would turn digits into other signs: a crop of the scaled original matches best."""
-    for entry, sample in samples[:8]:
-        image = detection_utils.read_image(entry["file_name"], format="RGB")
-        seen = sample["image"].permute(1, 2, 0).numpy()
-        scores = [_best_match(original, seen) for original in (image, image[:, ::-1])]
-        assert scores[0] > 0.85 > scores[1] + 0.1
-
-
-def _best_match(image, seen):
-    """Correlation of the middle of `seen` with the image at the scales of the jitter."""
-    height, width = seen.shape[:2]
-    template = seen[height // 4 : -(height // 4), width // 4 : -(width // 4)]
-    best = -1.0
-    for side in range(100, 162, 4):
-        scaled = cv2.resize(np.ascontiguousarray(image), (side, side))
-        scores = cv2.matchTemplate(scaled, np.ascontiguousarray(template), cv2.TM_CCOEFF_NORMED)
-        best = max(best, float(scores.max()))
-    return best
-
-
-def test_no_mapped_sample_is_shared_with_the_data_set(mapper, registered_demo_data):
-    entry = DatasetCatalog.get("digit_scenes_train")[0]
-    before = repr(entry)
-    mapper(entry)
-    assert repr(entry) == before
-
-
 def test_validation_is_not_augmented(load_config, registered_demo_data):
     loader = instantiate(load_config(DEMO).dataloader.test)
     samples = [sample for batch in loader for sample in batch]
@@ -121,33 +55,6 @@ def test_validation_is_not_augmented(load_config, registered_demo_data):
         image = detection_utils.read_image(entry["file_name"], format="RGB")
         assert np.array_equal(sample["image"].permute(1, 2, 0).numpy(), image)
         assert sample["image_id"] == entry["image_id"]
-
-
-def test_contact_sheet_of_augmented_ground_truth(samples, tmp_path):
-    """A picture to look at; this test only proves that it shows something."""
-    tiles = [_draw(sample) for _, sample in samples[:16] + samples[-8:]]
-    rows = [np.hstack(tiles[start : start + 6]) for start in range(0, 24, 6)]
-    file = tmp_path / "ground_truth.png"
-    assert cv2.imwrite(str(file), np.vstack(rows)[:, :, ::-1])
-    assert cv2.imread(str(file)).shape == (4 * 256, 6 * 256, 3)
-
-
-def _draw(sample):
-    canvas = np.zeros((128, 128, 3), np.uint8)
-    image = sample["image"].permute(1, 2, 0).numpy()
-    canvas[: image.shape[0], : image.shape[1]] = image
-    canvas = canvas.repeat(2, axis=0).repeat(2, axis=1)
-    one = sample["instances"]
-    for box, mask, label in zip(
-        one.gt_boxes.tensor, one.gt_masks.tensor, one.gt_classes, strict=True
-    ):
-        big = mask.numpy().astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
-        outlines, _ = cv2.findContours(big, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(canvas, outlines, -1, (255, 0, 255), 1)
-        x0, y0, x1, y1 = (2 * box).int().tolist()
-        cv2.rectangle(canvas, (x0, y0), (x1 - 1, y1 - 1), (0, 255, 0), 1)
-        cv2.putText(canvas, str(label), (x0 + 2, y0 + 14), 0, 0.5, (255, 255, 0), 1)
-    return canvas
 
 
 def test_the_root_is_detectron2s(monkeypatch, register_below):
@@ -190,19 +97,3 @@ def test_objects365_as_released(register_below, tmp_path, version, folder, file,
     assert entry["file_name"] == str(tmp_path / folder / split / "a.jpg")
     assert entry["annotations"][0]["category_id"] == 1
     assert MetadataCatalog.get(name).thing_classes == ["first", "second"]
-
-
-def test_a_users_own_registration_is_left_alone(register_below, tmp_path):
-    register_below(tmp_path)
-    datasets.register_all(tmp_path / "another")
-    folder = Path(MetadataCatalog.get("digit_scenes_train").image_root)
-    assert folder == tmp_path / "digit_scenes" / "coco" / "train"
-
-
-def test_what_the_demo_data_holds(registered_demo_data):
-    entries = DatasetCatalog.get("digit_scenes_train")
-    assert len(entries) == 16
-    assert MetadataCatalog.get("digit_scenes_train").thing_classes == [str(i) for i in range(10)]
-    for entry in entries:
-        assert Path(entry["file_name"]).is_file()
-        assert {annotation["category_id"] for annotation in entry["annotations"]} <= set(range(10))

@@ -2,9 +2,7 @@
 
 import errno
 import os
-import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -31,44 +29,6 @@ def test_a_refused_run_leaves_nothing(run_here, tmp_path, earlier):
     assert "fp16 training needs a GPU" in sentence
     assert "log" not in sentence
     assert {*tmp_path.rglob("*")} == before
-
-
-def test_an_evaluation_leaves_the_runs_config(run_here, tmp_path):
-    run = tmp_path / "run"
-    assert run_here(run, "train.max_iter=1") == 0
-    config = (run / "config.yaml").read_bytes()
-    weights = f"train.init_checkpoint={run / 'model_final.pth'}"
-    assert run_here(run, "--eval-only", weights, "train.max_iter=77") == 0
-    assert (run / "config.yaml").read_bytes() == config
-
-
-_HOLDER = """
-import pathlib, sys, time
-from eva_runs.output_folder import locked
-with locked(pathlib.Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
-def test_a_folder_in_use_is_refused(run_here, tmp_path):
-    command = [sys.executable, "-c", _HOLDER, str(tmp_path / "run")]
-    holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert holder.stdout.readline() == "held\n"
-        sentence = run_here(tmp_path / "run", "--resume")
-        assert f"run is in use by another run (process {holder.pid} on " in sentence
-        assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
-    finally:
-        holder.kill()
-        holder.wait()
-        holder.stdout.close()
-
-
-def test_an_output_that_cannot_be_written(run_here, tmp_path):
-    (tmp_path / "file").write_text("x")
-    assert "file is a file and not a folder: choose another" in run_here(tmp_path / "file")
-    assert "cannot be written: Not a directory" in run_here(tmp_path / "file" / "run")
 
 
 @pytest.fixture
@@ -104,21 +64,6 @@ def test_a_full_disk_is_one_sentence_and_the_checkpoint_before_intact(
         "model_0000000.pth",
         "model_0000001.pth",
     ]
-
-
-@pytest.mark.parametrize(("period", "saved"), [(9, "nothing is"), (1, "iteration 2 is")])
-def test_ctrl_c_says_what_is_saved(run_here, tmp_path, monkeypatch, period, saved):
-    step = train_module.DetectionTrainer.run_step
-
-    def interrupted(trainer):
-        if trainer.iter == 2:
-            signal.raise_signal(signal.SIGINT)
-        step(trainer)
-
-    monkeypatch.setattr(train_module.DetectionTrainer, "run_step", interrupted)
-    words = ("train.max_iter=5", f"train.checkpointer.period={period}")
-    assert run_here(tmp_path / "run", *words) == 130
-    assert f"stopped by Ctrl-C; {saved} saved" in run_here.printed
 
 
 def test_a_bug_is_one_line_and_a_traceback_in_the_log(run_here, tmp_path, monkeypatch):
@@ -161,40 +106,6 @@ def test_an_evaluation_that_was_cut_off_is_made_up_for(run_here, tmp_path, monke
     # it has ended: what a kill cut off is its last evaluation
     assert run_here(run, "--resume", *words) == 0
     assert {entry["iteration"] for entry in read_metrics(run)} == {0, 1, 2, 3, 4}
-
-
-def test_an_evaluation_is_not_repeated(run_here, tmp_path, monkeypatch):
-    calls = []
-
-    def evaluate(test_set, model, **_):
-        calls.append(1)
-        return {"bbox": {"AP": 1.0}}
-
-    monkeypatch.setattr(train_module, "evaluate", evaluate)
-    words = ("train.eval_period=2", "train.checkpointer.period=2", "train.log_period=99")
-    step = train_module.DetectionTrainer.run_step
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            train_module.DetectionTrainer,
-            "run_step",
-            lambda trainer: {}["x"] if trainer.iter == 2 else step(trainer),
-        )
-        run_here(tmp_path / "run", "train.max_iter=4", *words)
-    assert len(calls) == 1
-    run_here(tmp_path / "run", "--resume", "train.max_iter=4", *words)
-    assert len(calls) == 2, "the one at the end"
-    found = {entry["iteration"]: entry.get("bbox/AP") for entry in read_metrics(tmp_path / "run")}
-    assert found[1] == found[4] == 1.0
-
-
-def test_an_error_in_the_last_step_is_not_followed_by_an_evaluation(
-    run_here, tmp_path, monkeypatch
-):
-    evaluated = []
-    monkeypatch.setattr(train_module, "evaluate", lambda *_, **__: evaluated.append(1) or {})
-    monkeypatch.setattr(train_module.DetectionTrainer, "run_step", lambda trainer: {}["x"])
-    run_here(tmp_path / "run", "train.max_iter=1")
-    assert evaluated == []
 
 
 # Two processes; the second one meets a bug outside of a step. Its workers must end as well.

@@ -1,13 +1,7 @@
 """What the other processes do while the main one scores: they sit in no collective."""
 
 import pytest
-from detectron2.utils import comm
 
-from eva_detection.evaluation import predictions as evaluation_predictions
-from eva_detection.evaluation.evaluators import CocoEvaluator
-from eva_detection.evaluation.report import read_metrics
-from eva_detection.training import train as train_module
-from eva_detection.training.processes import Evaluations
 from eva_runs.interruption import EXIT_RUN_AGAIN
 
 pytestmark = pytest.mark.filterwarnings(
@@ -97,34 +91,3 @@ def test_two_processes(start, finish, tmp_path, in_two_processes):
     assert {"0 exit -9", "1 exit 1"} <= ends_of("killed")  # what it says may share a line
     assert any("the main process has ended in the evaluation" in line for line in ends_of("killed"))
     assert {f"{rank} exit {EXIT_RUN_AGAIN}" for rank in (0, 1)} < ends_of("stopped")
-
-
-def test_scores_go_to_the_metrics(tiny_config, registered_demo_data, monkeypatch, tmp_path):
-    scores = iter([1.5, 2.5, 3.5])
-
-    def evaluate(*_, **__):
-        return {"bbox": {"AP": next(scores)}}
-
-    monkeypatch.setattr(train_module, "evaluate", evaluate)
-    cfg = tiny_config(f"train.output_dir={tmp_path}", "train.max_iter=3", "train.eval_period=1")
-    train_module.train(cfg, resume=False)
-    found = {entry["iteration"]: entry.get("bbox/AP") for entry in read_metrics(tmp_path)}
-    assert found == {0: 1.5, 1: 2.5, 2: None, 3: 3.5}
-
-
-def test_a_single_process_waits_for_nothing():
-    assert Evaluations(lambda: {"bbox": {"AP": 1.0}})() == {"bbox": {"AP": 1.0}}
-
-
-def test_no_process_stays_in_the_evaluators_barrier(registered_demo_data, monkeypatch, tmp_path):
-    """Where the main process does not see the others' predictions."""
-    evaluator = CocoEvaluator("digit_scenes_val", output_dir=str(tmp_path))
-    evaluator.reset()
-    for file in tmp_path.iterdir():
-        file.unlink()
-    met = []
-    monkeypatch.setattr(comm, "synchronize", lambda: met.append(1))
-    monkeypatch.setattr(evaluation_predictions, "WAIT_FOR_FILES", 0.0)
-    with pytest.raises(ValueError, match="is not there"):
-        evaluator.evaluate()
-    assert len(met) == 2

@@ -67,28 +67,3 @@ def test_scores_are_a_table_without_single_classes():
         ["mask", "39.0", "-", "1.0"],
     ]
     assert len({len(line) for line in lines}) == 1
-
-
-@pytest.mark.parametrize("results", [{"bbox": {"AP": NAN}}, {"bbox": {"AP": None, "APl": None}}])
-def test_nothing_found(results):
-    assert log.score_lines(results).startswith("no scores: nothing was found")
-
-
-def test_an_evaluation_in_one_line():
-    line = log.evaluation_line(5000, RESULTS | {"own": {"accuracy": 3.0}, "count": 4})
-    assert line == "iteration 5,000: box AP 41.2, mask AP 39.0"
-    line = log.evaluation_line(50, {"bbox": {"AP": NAN}, "segm": {"AP": None}})
-    assert line == "iteration 50: no scores, since nothing was found"
-
-
-@pytest.mark.parametrize(("period", "steps"), [(5000, 90_000), (1, 7), (1, 100_000), (50, 600)])
-def test_a_dozen_evaluations_are_said(period, steps):
-    every = log.shown_every(period, steps)
-    assert 6 <= steps // every <= log.MOST_EVALUATIONS
-
-
-def test_a_recipe_of_the_toolkit_has_a_name(repository):
-    recipe = repository / "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
-    name = log.recipe_name(str(recipe))
-    assert name == "demo/cascade_mask_rcnn_vitdet_eva_debug"
-    assert log.recipe_name("my/run/config.yaml") == "my/run/config.yaml"

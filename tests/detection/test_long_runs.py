@@ -8,10 +8,9 @@ import pytest
 import torch
 from detectron2.data.samplers import RandomSubsetTrainingSampler
 
-from eva_detection.data.stream import UnreadableImagesError
 from eva_detection.evaluation.report import read_metrics
 from eva_detection.training import train as train_module
-from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
+from eva_runs.interruption import EXIT_RUN_AGAIN
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning"),
@@ -87,46 +86,6 @@ def test_a_signal_in_the_last_step_leaves_only_the_evaluation(
     assert evaluated == [1]
 
 
-def test_a_signal_after_the_end_exits_at_once():
-    stop = StopSignal()
-    with stop.listen():
-        stop.exit_at_once()
-        with pytest.raises(SystemExit) as stopped:
-            signal.raise_signal(signal.SIGUSR1)
-    assert stopped.value.code == EXIT_RUN_AGAIN
-
-
-@pytest.fixture
-def spoilt_data(demo_data, register_below, tmp_path):
-    """The demo data, its first two training images cut in half; returns their paths."""
-    root = tmp_path / "datasets"
-    shutil.copytree(demo_data, root)
-    images = sorted(root.glob("digit_scenes/**/train/*.jpg"))[:2]
-    for image in images:
-        image.write_bytes(image.read_bytes()[: image.stat().st_size // 2])
-    register_below(root)
-    return images
-
-
-def test_unreadable_images_are_counted_logged_and_replaced(configure, spoilt_data, caplog):
-    cfg, run = configure("train.max_iter=9", "train.max_bad_images=2", "train.log_period=9")
-    with caplog.at_level(logging.WARNING, logger="eva_detection"):
-        train_module.train(cfg, resume=False)
-    for image in spoilt_data:
-        assert caplog.text.count(f"Replaced an image that cannot be read: {image}: ") == 1
-    metrics = {entry["iteration"]: entry for entry in read_metrics(run)}
-    assert metrics[8]["bad_images"] == 2
-
-
-def test_too_many_unreadable_images_stop_the_run(configure, spoilt_data):
-    cfg, run = configure("train.max_iter=30", "train.max_bad_images=1")
-    with pytest.raises(UnreadableImagesError, match=r"(?s)max_bad_images=1") as stopped:
-        train_module.train(cfg, resume=False)
-    for image in spoilt_data:
-        assert str(image) in str(stopped.value)
-    assert not (run / "model_final.pth").exists()
-
-
 def test_samplers_and_seeds_come_from_the_checkpoint(configure, registered_demo_data, monkeypatch):
     """A sampler that draws its two seeds when it is built, and a run without a seed."""
     always = ("train.max_iter=6", "train.seed=-1")
@@ -169,41 +128,3 @@ def test_changes_that_change_the_order_are_told(configure, registered_demo_data,
     stream = _saved(run / "model_final.pth")["trainer"]["stream"]
     # 2 batches of 2 are 1 of 4, and one more
     assert (stream["batches"], stream["total_batch_size"], stream["seed"]) == (2, 4, 3)
-
-
-def test_a_checkpoint_without_a_place_in_the_data_continues(configure, registered_demo_data):
-    """Of detectron2's own tool, or of this toolkit before."""
-    cfg, run = configure("train.max_iter=2")
-    train_module.train(cfg, resume=False)
-    saved = _saved(run / "model_final.pth")
-    del saved["trainer"]["stream"]
-    torch.save(saved, run / "model_final.pth")
-    cfg, _ = configure("train.max_iter=4")
-    train_module.train(cfg, resume=True)
-    assert _saved(run / "model_final.pth")["trainer"]["stream"]["batches"] == 4
-
-
-def test_another_loader_is_used_as_it_is(configure, registered_demo_data, caplog):
-    cfg, run = configure("train.max_iter=1")
-    cfg.dataloader.train = {"_target_": _own_loader}
-    with caplog.at_level(logging.WARNING, logger="eva_detection"):
-        train_module.train(cfg, resume=False)
-    assert "is not detectron2's build_detection_train_loader" in caplog.text
-    assert (run / "model_final.pth").exists()
-
-
-def _own_loader():
-    """Not detectron2's."""
-    from detectron2.structures import BitMasks, Boxes, Instances
-
-    masks = torch.zeros(1, 128, 128, dtype=torch.bool)
-    masks[:, 20:60, 20:60] = True
-    truth = Instances(
-        (128, 128),
-        gt_boxes=Boxes(torch.tensor([[20.0, 20, 60, 60]])),
-        gt_classes=torch.tensor([1]),
-        gt_masks=BitMasks(masks),
-    )
-    image = {"image": torch.zeros(3, 128, 128, dtype=torch.uint8), "instances": truth}
-    while True:
-        yield [image]

@@ -14,7 +14,6 @@ from PIL import Image
 from eva_data.images import LIMIT
 from eva_detection.data.mapper import PictureMapper, read_pixels
 from eva_detection.data.stream import READ_ERRORS
-from eva_detection.inference.test_time_augmentation import EVARCNNWithTTA
 
 COCO = "coco/cascade_mask_rcnn_vitdet_eva_g_1280"
 DEEP = np.linspace(0, 65535, 96 * 128).reshape(96, 128).astype(np.uint16)
@@ -35,12 +34,6 @@ def test_16_bits_are_scaled_by_the_recipes(part, deep, load_config):
     sample = instantiate(node)(deep)
     assert np.array_equal(sample["image"].permute(1, 2, 0).numpy(), EXPECTED)
     assert sample["file_name"] == deep["file_name"]
-
-
-def test_16_bits_are_scaled_by_test_time_augmentation(deep, make_tiny_detector):
-    detector = EVARCNNWithTTA(make_tiny_detector().eval(), min_sizes=[64])
-    small = deep | {"image": torch.zeros(3, 48, 64)}
-    assert np.array_equal(detector._pixels(small, (96, 128)), EXPECTED)
 
 
 @pytest.mark.parametrize("kind", ["png", "jpg"])
@@ -101,19 +94,6 @@ def test_what_cannot_be_used_is_named(deep, tmp_path, monkeypatch):
         mapper(deep)
 
 
-@pytest.mark.parametrize("part", ["train", "test"])
-def test_a_strip_keeps_a_pixel_of_its_short_side(part, load_config, tmp_path):
-    """Its box, which is then below a pixel, goes as other boxes of no area do."""
-    Image.new("RGB", (1200, 2), "white").save(tmp_path / "strip.png")
-    node = load_config("demo/cascade_mask_rcnn_vitdet_eva_debug").dataloader[part].mapper
-    box = {"bbox": [5, 0, 30, 2], "bbox_mode": 1, "category_id": 0, "iscrowd": 0}
-    box["segmentation"] = [[5, 0, 35, 0, 35, 2, 5, 2]]
-    record = {"file_name": str(tmp_path / "strip.png"), "height": 2, "width": 1200}
-    sample = instantiate(node)(record | {"annotations": [box]})
-    assert sample["image"].shape[1] == 1
-    assert 100 <= sample["image"].shape[2] <= 128
-
-
 def test_a_resize_without_an_end_is_as_a_picture_that_cannot_be_read(tmp_path):
     Image.new("L", (60_000, 1)).save(tmp_path / "strip.png")
     record = {"file_name": str(tmp_path / "strip.png"), "height": 1, "width": 60_000}
@@ -121,10 +101,3 @@ def test_a_resize_without_an_end_is_as_a_picture_that_cannot_be_read(tmp_path):
     mapper = PictureMapper(is_train=False, augmentations=[stock], image_format="RGB")
     with pytest.raises(READ_ERRORS, match=r"strip.png: an image of 60000 x 1 px would be .*px: "):
         mapper(record)
-
-
-def test_the_limit_is_the_toolkits_and_not_pillows(deep, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    mapper = PictureMapper(is_train=False, augmentations=[], image_format="RGB")
-    assert mapper(deep)["image"].shape == (3, 96, 128)
-    assert Image.MAX_IMAGE_PIXELS == 100

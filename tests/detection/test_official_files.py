@@ -187,25 +187,6 @@ def test_a_pretrained_backbone_as_the_start(build, save, file, container, patch_
     assert not any(model.state_dict()[name].any() for name in tables)
 
 
-def test_the_vision_tower_of_clip_as_the_start(build, tmp_path, clip_form):
-    """From each form of EVA-CLIP's file; patches of 14 pixels become those of 16."""
-    vit = {
-        name: value.float()
-        for name, value in _pretrained(14, 16).items()
-        if not re.match(r"mask_token|lm_head", name)
-    }
-    torch.save(clip_form(vit), tmp_path / "clip.pt")
-    model = build(COCO)
-    report = load_initial_weights(model, str(tmp_path / "clip.pt"))
-    state = model.state_dict()
-    for local in ("blocks.0.attn.q_bias", f"blocks.{DEPTH - 1}.mlp.fc2.weight"):
-        assert torch.equal(state[TRUNK + local], vit[local])
-    assert set(report.resampled) >= {f"{TRUNK}patch_embed.proj.weight"}
-    reasons = set(report.skipped.values())
-    assert ("text tower of CLIP" in reasons) == (clip_form.name != "vision tower")
-    assert {"final norm, which this model does not have"} <= reasons
-
-
 @pytest.mark.parametrize(("file", "keys"), [("eva_coco_seg.pth", "coco"), ("eva_lvis.pth", "lvis")])
 def test_a_detector_of_the_other_data_set_is_refused_for_evaluation(build, save, file, keys):
     other = {"coco": "lvis/cascade_mask_rcnn_vitdet_eva_g_1536", "lvis": COCO}[keys]
@@ -215,10 +196,3 @@ def test_a_detector_of_the_other_data_set_is_refused_for_evaluation(build, save,
     with pytest.raises(ValueError, match=rf"(?s){re.escape(file)}.*{problem}"):
         load_initial_weights(model, save(file, _detector(keys)), complete=True)
     _assert_same(model.state_dict(), before)
-
-
-def test_without_the_file_the_message_says_where_it_belongs(build, tmp_path, monkeypatch):
-    monkeypatch.setenv("EVA_WEIGHTS", str(tmp_path))
-    monkeypatch.setenv("HOME", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"eva_coco_seg\.pth .*was not downloaded"):
-        load_initial_weights(build(COCO), "eva_coco_seg.pth")

@@ -5,21 +5,9 @@ import pytest
 from eva_detection.training.output_folder import (
     check_unused,
     is_finished,
-    last_checkpoint,
     repair_metrics,
     saved_progress,
-    was_logged,
 )
-
-
-def test_nothing_is_there(tmp_path):
-    assert last_checkpoint(tmp_path) is None
-    assert last_checkpoint(tmp_path / "not there") is None
-    assert saved_progress(tmp_path).startswith("nothing is saved, and the same command with")
-    check_unused(tmp_path)
-    check_unused(tmp_path / "not there")
-    repair_metrics(tmp_path)
-    assert not was_logged(tmp_path, 3)
 
 
 def test_what_is_saved_is_said(tmp_path):
@@ -76,14 +64,3 @@ def test_a_torn_last_line_is_removed(tmp_path, text, kept):
     (tmp_path / "metrics.json").write_text(text)
     repair_metrics(tmp_path)
     assert (tmp_path / "metrics.json").read_text() == kept
-
-
-def test_lines_with_scores(tmp_path):
-    (tmp_path / "metrics.json").write_text(
-        'torn{"iteration": 3}\n{"iteration": 3, "lr": 0.1}\n[3]\n{"iteration": 7, "bbox/AP": 1.0}\n'
-    )
-    assert was_logged(tmp_path, 3)
-    assert not was_logged(tmp_path, 3, scores=True)
-    assert was_logged(tmp_path, 7, scores=True)
-    assert not was_logged(tmp_path, 7)
-    assert not was_logged(tmp_path, 5)

@@ -1,17 +1,13 @@
 """The predictor: what it takes, what comes back, and in which coordinates and classes."""
 
-import json
-import re
-
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 from pycocotools import mask as rle
 
 from eva_detection.inference import predictor as predictor_module
-from eva_detection.inference.predictor import Category, Predictor, find_categories
+from eva_detection.inference.predictor import Predictor, find_categories
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
 CONFIG = "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
@@ -111,14 +107,6 @@ def test_the_best_score_below_the_threshold(build, picture):
     assert len(predictor(picture)) == 0  # the threshold is what it was
 
 
-def test_the_detector_of_a_run(tmp_path):
-    with pytest.raises(ValueError, match=r"no config\.yaml of a training lies with"):
-        Predictor.from_run(tmp_path)
-    (tmp_path / "config.yaml").write_text("model: {}")
-    with pytest.raises(ValueError, match="config"):  # it is read
-        Predictor.from_run(tmp_path)
-
-
 def test_equals_detectron2_on_the_resized_image(build, picture):
     """The picture of 60 x 90 px is enlarged to 85 x 128, as the config's test set is."""
     predictor = build()
@@ -128,11 +116,6 @@ def test_equals_detectron2_on_the_resized_image(build, picture):
         batch = [{"image": pixels, "height": 60, "width": 90}]
         expected = predictor.model(batch)[0]["instances"]
     assert _same(predictor(picture), expected)
-
-
-def test_channels_of_a_bgr_detector_are_swapped(build, picture):
-    rgb, bgr = build(), build("model.input_format=BGR")
-    assert _same(rgb(picture), bgr(np.ascontiguousarray(picture[:, :, ::-1])))
 
 
 @pytest.mark.parametrize(
@@ -160,54 +143,6 @@ def test_the_threshold_replaces_that_of_the_model(build, picture, heads):
     )
 
 
-@pytest.mark.parametrize(
-    "array",
-    [
-        np.zeros((4, 4), np.uint8),
-        np.zeros((4, 4, 3), np.float32),
-        np.zeros((3, 4, 4), np.uint8),
-        np.zeros((0, 4, 3), np.uint8),
-    ],
-)
-def test_other_arrays_are_refused(build, array):
-    with pytest.raises(ValueError, match=r"an image must be \(H, W, 3\) RGB in uint8, got"):
-        build()(array)
-
-
-def test_settings_are_checked(build, tmp_path):
-    with pytest.raises(ValueError, match="score_threshold must be in"):
-        build(threshold=1.5)
-    with pytest.raises(ValueError, match="needs weights"):
-        build(weights="")
-    with pytest.raises(ValueError, match=r"there is no recipe '.*none\.py' of detection"):
-        Predictor.from_config(tmp_path / "none.py", weights="eva_debug")
-
-
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("trian.x=3", "unknown setting trian.x"),
-        ("model.backbone.nope=3", "nope"),
-    ],
-)
-def test_wrong_overrides_are_refused(build, override, message):
-    with pytest.raises(ValueError, match=message):
-        build(override)
-
-
-@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
-def test_a_device_that_is_not_there_is_refused(build, device):
-    with pytest.raises(ValueError, match=f"{device}"):
-        build(device=device)
-
-
-def test_a_backbone_is_not_enough(build, tmp_path, make_tiny_detector):
-    state = make_tiny_detector().backbone.state_dict()
-    torch.save({f"backbone.{name}": value for name, value in state.items()}, tmp_path / "b.pth")
-    with pytest.raises(ValueError, match=r"b\.pth holds a backbone, not a detector"):
-        build(weights=tmp_path / "b.pth")
-
-
 def test_names_from_metadata_of_coco_and_lvis(load_config):
     coco = find_categories(load_config("coco/cascade_mask_rcnn_vitdet_eva_g_1280"))
     assert len(coco) == 80
@@ -217,43 +152,3 @@ def test_names_from_metadata_of_coco_and_lvis(load_config):
     assert len(lvis) == 1203
     assert lvis[0].id == 1
     assert lvis[-1] == (1203, "zucchini")
-
-
-@pytest.fixture
-def own_data(tmp_path, tiny_config):
-    """Function: the config of a data set with these categories in its file."""
-    file = tmp_path / "own.json"
-    DatasetCatalog.register("own_val", list)
-    MetadataCatalog.get("own_val").set(json_file=str(file))
-
-    def make(categories):
-        if categories is not None:
-            file.write_text(json.dumps({"categories": categories}))
-        return tiny_config("dataloader.test.dataset.names=own_val", "model.roi_heads.num_classes=2")
-
-    yield make
-    DatasetCatalog.remove("own_val")
-    MetadataCatalog.remove("own_val")
-
-
-def test_names_from_the_annotation_file(own_data):
-    cfg = own_data([{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}])
-    assert find_categories(cfg) == (Category(3, "cat"), Category(7, "dog"))
-
-
-@pytest.mark.parametrize(
-    ("categories", "message"),
-    [
-        (None, "0 classes"),
-        ([{"id": 1, "name": "cat"}], "1 classes .* model has 2"),
-    ],
-)
-def test_numbers_where_names_are_not_known(own_data, categories, message, caplog):
-    assert find_categories(own_data(categories)) == ((1, "0"), (2, "1"))
-    assert re.search(message, caplog.text)
-
-
-def test_numbers_for_a_data_set_that_is_not_registered(tiny_config, caplog):
-    cfg = tiny_config("dataloader.test.dataset.names=nowhere", "model.roi_heads.num_classes=1")
-    assert find_categories(cfg) == ((1, "0"),)
-    assert "'nowhere'" in caplog.text

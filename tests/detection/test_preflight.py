@@ -22,7 +22,7 @@ def records(tmp_path):
 def test_every_file_is_looked_at(records, tmp_path):
     assert check_files(records, part="evaluation") == []
     (tmp_path / "33.jpg").unlink()
-    message = r"1 of 40 images for evaluation cannot be read: .*33\.jpg \(id 33\) is missing; put"
+    message = r"1 of 40 images for evaluation cannot be read: .*33\.jpg \(id 33\) .*; put"
     with pytest.raises(ValueError, match=message):
         check_files(records, part="evaluation")
     (tmp_path / "7.jpg").write_bytes(b"")

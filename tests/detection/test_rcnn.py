@@ -4,7 +4,7 @@ import logging
 
 import pytest
 import torch
-from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
+from detectron2.modeling import GeneralizedRCNN
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 
@@ -65,62 +65,6 @@ def test_the_canvas_grows_to_the_longest_side(pair, sizes, side, caplog):
     assert len([r for r in caplog.records if "exceeds square_pad=128" in r.message]) == 1
 
 
-def test_detectron2_alone_crops_or_fails(pair):
-    """What the class is for; when this fails, detectron2 has fixed it."""
-    _, stock = pair
-    assert stock.preprocess_image(_batch((100, 200))).tensor.shape[-1] == CANVAS
-    with pytest.raises(RuntimeError):
-        stock.preprocess_image(_batch((100, 200), (150, 90)))
-
-
-def _warnings(caplog):
-    return [one.getMessage() for one in caplog.records if "exceeds square_pad" in one.getMessage()]
-
-
-def test_who_replaces_only_the_backbone_is_warned_when_it_crops(pair, caplog):
-    """Once, by every way to the images: inference, training, a batch on which detectron2 fails."""
-    _, stock = pair
-    with torch.no_grad():
-        stock(_batch((100, 128), (128, 128)))
-        assert _warnings(caplog) == []
-        stock.inference(_batch((100, 200)))
-    (text,) = _warnings(caplog)
-    assert text.startswith("an image of 100 x 200 px exceeds square_pad=128: GeneralizedRCNN crops")
-    assert "eva_detection.model.rcnn.EVARCNN" in text
-    with pytest.raises(RuntimeError):
-        stock.preprocess_image(_batch((100, 200), (150, 90)))
-    assert len(_warnings(caplog)) == 1
-
-
-def test_a_batch_that_fails_is_explained(pair, caplog):
-    with pytest.raises(RuntimeError):
-        pair[1].preprocess_image(_batch((60, 60), (150, 90)))
-    assert _warnings(caplog)[0].startswith("an image of 150 x 90 px")
-
-
-def test_other_architectures_of_detectron2_are_watched_too(pair, caplog):
-    """Their parents have the images under the same name."""
-    backbone = pair[1].backbone
-
-    class Other(torch.nn.Module):
-        def preprocess_image(self, batched_inputs):
-            return backbone.padding_constraints
-
-    Other().preprocess_image(_batch((129, 10)))
-    assert "Other crops it" in _warnings(caplog)[0]
-
-
-def test_no_warning_without_a_canvas_or_without_images(make_tiny_detector, pair, caplog):
-    stock = make_tiny_detector("model._target_=detectron2.modeling.GeneralizedRCNN",
-                               "model.backbone.square_pad=0").eval()  # fmt: skip
-    stock.preprocess_image(_batch((100, 200)))
-    assert pair[1].backbone.padding_constraints["square_size"] == CANVAS
-    batched_inputs = torch.zeros(2, 3, 200, 200)  # somebody else's, by the same name
-    assert pair[1].backbone.padding_constraints["square_size"] == CANVAS
-    assert len(batched_inputs) == 2
-    assert _warnings(caplog) == []
-
-
 @pytest.mark.parametrize("others", [[], [(150, 90)]])
 def test_predictions_over_the_whole_image(make_tiny_detector, others):
     ours = make_tiny_detector(
@@ -150,7 +94,3 @@ def test_training_takes_larger_images(make_tiny_detector):
     with EventStorage():
         losses = model(batch)
     assert all(torch.isfinite(value) for value in losses.values())
-
-
-def test_registered_for_yacs():
-    assert META_ARCH_REGISTRY.get("EVARCNN") is EVARCNN

@@ -1,20 +1,14 @@
 """The report of a run: what it says of a training, an evaluation, and of what is missing."""
 
-import contextlib
-import errno
 import json
-import logging
 import math
 
 import pytest
 
-from eva_data import files
 from eva_detection.data.loading import TestSet
 from eva_detection.evaluation import report
-from eva_detection.evaluation.predictions import Predictions, PredictionWriter, write_results
-from eva_detection.evaluation.report import read_metrics, read_results, report_of_run
+from eva_detection.evaluation.report import read_metrics
 from eva_report.content import Confusion, Curves, Gallery, ScoreTable, Table
-from eva_runs.record import record_start
 
 METRICS = [
     {"iteration": 0, "total_loss": 9.0, "loss_cls_stage0": 1.0, "loss_cls_stage2": 0.6, "lr": 1e-4},
@@ -55,17 +49,14 @@ def write_run(tmp_path, predictions):
 
 
 @pytest.fixture
-def made(registered_demo_data, tiny_config, monkeypatch):
+def made(registered_demo_data, tiny_config):
     """Function: the content of the report of a folder."""
 
-    def make(run, *overrides, kind="training", without=(), **options):
+    def make(run, *overrides, kind="training", without=()):
         cfg = tiny_config(f"train.output_dir={run}", *overrides)
         for name in without:
             cfg.dataloader.pop(name)
-        contents = []
-        monkeypatch.setattr(report, "try_report", lambda folder, make, **_: contents.append(make()))
-        report_of_run(cfg, TestSet(cfg), kind=kind, processes=1, **options)
-        return contents[0]
+        return report.make_report(cfg, TestSet(cfg), kind=kind, processes=1, recipe="demo/mine")
 
     return make
 
@@ -76,7 +67,7 @@ def _titles(content):
 
 def test_a_training(write_run, made):
     run = write_run()
-    content = made(run, recipe="demo/mine")
+    content = made(run)
     assert content.title == "Detection: training of demo/mine"
     assert content.summary == "After 3 iterations of 2 images: box AP 41.3 and mask AP 33.1."
     assert _titles(content)[:5] == [
@@ -113,18 +104,6 @@ def test_curves_of_a_training(write_run, made):
     }
 
 
-def test_an_evaluation_in_a_folder_of_its_own(write_run, made):
-    run = write_run()
-    (run / "metrics.json").unlink()
-    content = made(run, "train.init_checkpoint=eva_mine.pth", kind="evaluation")
-    assert content.title == "Detection: evaluation of run"
-    assert content.summary == "Box AP 41.3 and mask AP 33.1."
-    assert _titles(content)[:2] == ["Scores", "Precision and recall"]
-    assert dict(content.facts)["weights"] == "eva_mine.pth"
-    assert "--weights eva_mine.pth" in content.next_steps[0].command
-    assert "weights" not in {link.title for link in content.links}
-
-
 def test_a_training_without_scores(write_run, made):
     run = write_run()
     content = made(run, without=["evaluator"])
@@ -147,39 +126,6 @@ def test_a_model_that_finds_nothing(write_run, made):
     assert isinstance(content.sections[-1], Gallery)
 
 
-def test_whatever_fails_is_a_warning(write_run, registered_demo_data, tiny_config, caplog):
-    run = write_run()
-    (run / "inference/coco_instances_results.json").write_text("{")
-    cfg = tiny_config(f"train.output_dir={run}")
-    with caplog.at_level(logging.WARNING):
-        assert report_of_run(cfg, TestSet(cfg), kind="training", processes=1) is None
-    assert "coco_instances_results.json is not a list of predictions" in caplog.text
-    assert not (run / "report.html").exists()
-    write_run()
-    assert report_of_run(cfg, TestSet(cfg), kind="training", processes=1) == run / "report.html"
-    record_start(run, "training")
-    page = (run / "report.html").read_bytes()
-    again = report_of_run(cfg, TestSet(cfg), kind="evaluation", processes=1)
-    assert again == run / "evaluation.html"
-    assert (run / "report.html").read_bytes() == page
-
-
-def test_the_next_command_names_the_place_of_registered_data(
-    registered_demo_data, tiny_config, monkeypatch, tmp_path
-):
-    cfg = tiny_config("train.output_dir=out")
-    monkeypatch.setenv("DETECTRON2_DATASETS", "/my data")
-    assert report.demo_command(cfg, "w.pth").startswith("DETECTRON2_DATASETS='/my data' python ")
-    cfg.dataloader.test.dataset = {"annotations": "a.json", "images": "photos"}
-    assert report.demo_command(cfg, "w.pth") == (
-        "python detection/demo.py --config-file out/config.yaml --weights w.pth "
-        "--output out/pictures photos"
-    )
-    (tmp_path / "config.yaml").write_text("")
-    command = report.demo_command(cfg, str(tmp_path))
-    assert command == f"python detection/demo.py {tmp_path} --output out/pictures photos"
-
-
 def test_metrics_of_a_continued_run(write_run):
     again = [METRICS[1] | {"total_loss": 4.5}, METRICS[3] | {"total_loss": 2.5}]
     evaluation = [{"iteration": 2, "bbox/AP": 7.0}]
@@ -199,39 +145,3 @@ def test_metrics_of_a_run_killed_while_it_wrote(write_run):
     with (run / "metrics.json").open("a") as file:
         file.write("\n".join([*odd, json.dumps(METRICS[3])]))
     assert [entry["iteration"] for entry in read_metrics(run)] == [0, 1, 2]
-
-
-def test_results_of_another_form_are_left_out(tmp_path):
-    assert read_results(tmp_path) == {}
-    for content, expected in (
-        ([], {}),
-        ({"bbox": 5, "segm": {"AP": 5, "AP50": "5"}}, {"segm": {"AP": 5}}),
-    ):
-        (tmp_path / "results.json").write_text(json.dumps(content))
-        assert read_results(tmp_path) == expected
-    (tmp_path / "results.json").write_text("")
-    with pytest.raises(ValueError, match=r"results\.json is not JSON"):
-        read_results(tmp_path)
-
-
-def _summarize(file):
-    with contextlib.closing(Predictions(file.parent, "scenes", ranks=[0])) as predictions:
-        predictions.summarize(file)
-
-
-@pytest.mark.parametrize(
-    "write", [lambda file: write_results({"bbox": {"AP": 1.0}}, file), _summarize]
-)
-def test_files_are_written_completely_or_not_at_all(write, tmp_path, monkeypatch):
-    PredictionWriter(tmp_path, "scenes", rank=0).append([[]], masks=False)
-    file = tmp_path / "output.json"
-    file.write_text("as before")
-
-    def full(path):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(files, "flush", full)
-    with pytest.raises(files.UnwritableError, match=r"output\.json cannot be written: No space"):
-        write(file)
-    assert file.read_text() == "as before"
-    assert not list(tmp_path.glob(".*"))

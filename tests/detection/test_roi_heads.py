@@ -137,39 +137,9 @@ def test_without_options_it_is_detectron2s(build, golden, model_config):
     torch.testing.assert_close(a.pred_boxes.tensor, b.pred_boxes.tensor)
 
 
-def test_the_cap_keeps_the_best(build, golden):
-    whole = _detect(build(**VARIANTS["soft_linear"]), golden)
-    capped = _detect(build(**VARIANTS["soft_linear"], max_detections=20), golden)
-    assert len(capped) == 20 < len(whole)
-    assert torch.equal(capped.scores, whole.scores[:20])
-
-
-def test_classes_may_compete(build, golden):
-    apart = _detect(build(**VARIANTS["soft_linear"]), golden)
-    together = _detect(build(**VARIANTS["soft_linear"], class_wise=False), golden)
-    assert len(together) < len(apart)
-
-
 def test_maskness_is_the_mean_inside():
     masks = torch.tensor([[[0.9, 0.7], [0.2, 0.1]], [[0.5, 0.4], [0.3, 0.0]]])[:, None]
     torch.testing.assert_close(maskness(masks, 0.5), torch.tensor([0.8, 0.0]))
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"method": "soft"}, "linear, gaussian, naive, got 'soft'"),
-        ({"max_detections": 9}, "only act with use_soft_nms=True"),
-        ({"iou_threshold": 0.6}, "only act with use_soft_nms=True"),
-        (
-            {"maskness_thresh": 0.5, "mask_in_features": None, "mask_head": None},
-            "maskness_thresh=0.5 needs a mask head",
-        ),
-    ],
-)
-def test_refusals(build, settings, message):
-    with pytest.raises(ValueError, match=message):
-        build(**settings)
 
 
 def test_heads_train_in_full_precision(build, golden):

@@ -1,7 +1,6 @@
 """detectron2's own checkpointer loads files of every form into our backbone, completely."""
 
 import logging
-import re
 
 import pytest
 import torch
@@ -66,45 +65,6 @@ def test_the_bias_of_keys_is_left_out(source, make_tiny_detector):
     loaded.load_state_dict(weights, strict=True)
     assert weights.keys() == before.keys()  # the caller's dict stays as it is
     _assert_all_of(loaded.state_dict(), model.state_dict())
-
-
-def test_biases_that_become_the_weights_share_nothing(source, make_tiny_detector):
-    weights = source[0].state_dict()
-    name = f"{TRUNK}blocks.0.attn."
-    joint = torch.arange(96.0)
-    del weights[f"{name}q_bias"], weights[f"{name}v_bias"]
-    loaded = make_tiny_detector()
-    loaded.load_state_dict(weights | {f"{name}qkv.bias": joint}, strict=True, assign=True)
-    attention = loaded.backbone.net.blocks[0].attn
-    joint.zero_()
-    assert torch.equal(attention.q_bias, torch.arange(32.0))
-    assert torch.equal(attention.v_bias, torch.arange(64.0, 96.0))
-
-
-@pytest.mark.parametrize("shape", [(95,), (93,), (), (3, 32)])  # 3 * 32 is 96
-@pytest.mark.parametrize("strict", [True, False])
-def test_a_joint_bias_of_another_shape_is_refused_by_its_name(
-    source, make_tiny_detector, shape, strict
-):
-    weights = source[0].state_dict()
-    name = f"{TRUNK}blocks.0.attn."
-    del weights[f"{name}q_bias"], weights[f"{name}v_bias"]
-    weights[f"{name}qkv.bias"] = torch.zeros(shape)
-    sentence = f"{name}qkv.bias has shape {shape}, not three equal parts of 32"
-    with pytest.raises(RuntimeError, match=re.escape(sentence)):
-        make_tiny_detector().load_state_dict(weights, strict=strict)
-    if shape != (93,):
-        with pytest.raises(ValueError, match=r"attn\.qkv\.bias has shape .* three equal parts"):
-            split_qkv_bias(weights)
-
-
-def test_a_model_with_one_bias_takes_it_as_it_is(make_tiny_detector, randomise):
-    fused = "model.backbone.net.qkv_bias=qkv"
-    model = randomise(make_tiny_detector(fused), std=0.05)
-    loaded = make_tiny_detector(fused)
-    loaded.load_state_dict(model.state_dict(), strict=True)
-    _assert_all_of(loaded.state_dict(), model.state_dict())
-    assert f"{TRUNK}blocks.0.attn.qkv.bias" in model.state_dict()
 
 
 def test_a_bare_backbone_by_heuristics(source, converted, make_tiny_detector, caplog, tmp_path):

@@ -7,10 +7,8 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
-from torch.utils.data import IterableDataset
 
 from eva_detection.data.stream import Plan, UnreadableImagesError, build_train_stream
-from eva_runs.seeding import seed_all
 
 IMAGES = [
     {"file_name": f"{i}.jpg", "image_id": i, "width": 4 + i % 3, "height": 5} for i in range(7)
@@ -43,13 +41,6 @@ class Refusing:
 
     def __call__(self, record):
         return None if record["image_id"] == 3 else draw_numbers(record)
-
-
-class Endless(IterableDataset):
-    """A data set without indexes."""
-
-    def __iter__(self):
-        return iter(())
 
 
 def _take(count, **options):
@@ -109,28 +100,6 @@ def test_batches_do_not_depend_on_workers_or_on_the_start(grouping):
     assert _take(12, seed=6, **options)[0] != whole
 
 
-def test_every_epoch_has_every_image():
-    batches, stream = _take(7, aspect_ratio_grouping=False)
-    ids = _flat(batches)
-    assert sorted(ids[:7]) == sorted(ids[7:]) == list(range(7))
-    assert ids[:7] != ids[7:]
-    assert stream.state_dict() == {
-        "seed": 5,
-        "processes": 1,
-        "total_batch_size": 2,
-        "images": 7,
-        "batches": 7,
-    }
-
-
-def test_seeds_differ_by_every_part_of_the_key():
-    drawn = set()
-    for key in [(0, 1), (0, 1, 0), (0, 2), (1, 1), (0, 1, 2), (0, 2, 1)]:
-        seed_all(*key)
-        drawn |= set(_numbers())
-    assert len(drawn) == 18
-
-
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_unreadable_image_is_replaced_by_the_next_one(workers):
     good = _flat(_take(10, aspect_ratio_grouping=False)[0])
@@ -144,13 +113,6 @@ def test_an_unreadable_image_is_replaced_by_the_next_one(workers):
     assert _take(6, start=4, **options)[0] == batches[4:], "not deterministic"
 
 
-def test_two_unreadable_images_in_a_row():
-    good = _flat(_take(6, aspect_ratio_grouping=False)[0])
-    batches, stream = _take(1, mapper=Unreadable(*good[:2]), aspect_ratio_grouping=False)
-    assert _ids(batches) == [[good[2], good[2]]]
-    assert set(stream.unreadable) == {f"{image}.jpg" for image in good[:2]}
-
-
 @pytest.mark.parametrize("workers", [0, 1])
 def test_more_in_a_row_than_allowed(workers):
     options = dict(mapper=Unreadable(*range(7)), num_workers=workers, max_bad_images=2)
@@ -159,11 +121,6 @@ def test_more_in_a_row_than_allowed(workers):
     )
     with pytest.raises(UnreadableImagesError, match=message):
         _take(1, aspect_ratio_grouping=False, **options)
-
-
-def test_none_allowed():
-    with pytest.raises(UnreadableImagesError, match=r"1 training images .*max_bad_images=0"):
-        _take(4, mapper=Unreadable(3), max_bad_images=0)
 
 
 def test_a_bug_is_not_a_bad_image():
@@ -175,18 +132,3 @@ def test_a_mapper_may_refuse_an_image():
     batches, stream = _take(10, mapper=Refusing())
     assert 3 not in _flat(batches)
     assert stream.unreadable == {}
-
-
-def test_collate_and_loader_options():
-    collate = dict(collate_fn=len, num_workers=1, prefetch_factor=1)
-    assert _take(2, **collate)[0] == [2, 2]
-
-
-def test_refusals():
-    for size in (0, -2):
-        with pytest.raises(ValueError, match="must be a positive multiple of the 1 processes"):
-            _take(1, total_batch_size=size)
-    with pytest.raises(ValueError, match=r"max_bad_images must not be negative, got -1"):
-        _take(1, max_bad_images=-1)
-    with pytest.raises(ValueError, match="indexable"):
-        build_train_stream(Endless(), mapper=None, seed=0, total_batch_size=1)

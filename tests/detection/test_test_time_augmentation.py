@@ -3,14 +3,19 @@
 import numpy as np
 import pytest
 import torch
-from detectron2.config import instantiate
+from detectron2.config import LazyConfig, instantiate
 from detectron2.data.detection_utils import SizeMismatchError
 from detectron2.data.transforms import HFlipTransform, ResizeTransform, TransformList
 from detectron2.layers import batched_nms
 from PIL import Image
 
 from eva_detection.config.recipes import drop_masks
-from eva_detection.inference.test_time_augmentation import EVARCNNWithTTA
+from eva_detection.config.settings import check_names
+from eva_detection.inference.test_time_augmentation import (
+    SIZES,
+    EVARCNNWithTTA,
+    with_test_time_augmentation,
+)
 from eva_detection.model.roi_heads import maskness
 
 pytestmark = pytest.mark.filterwarnings(
@@ -94,10 +99,10 @@ def _assert_same(found, expected):
 
 def _collect(tta, entry):
     """Candidates that enter the merge."""
-    seen, merge = [], tta.merge
-    tta.merge = lambda candidates: seen.append(candidates) or merge(candidates)
+    seen, suppress = [], tta.heads.suppress
+    tta.heads.suppress = lambda candidates: seen.append(candidates) or suppress(candidates)
     _detect(tta, entry)
-    tta.merge = merge
+    tta.heads.suppress = suppress
     (candidates,) = seen
     return candidates
 
@@ -108,7 +113,7 @@ def _view(picture, height, width, flipped):
 
 
 @torch.no_grad()
-def _passes(model, picture, views, *, suppress=False):
+def _passes(model, picture, views):
     """Boxes, scores and classes of each view (height, width, flipped), by detectron2's means."""
     found = []
     for height, width, flipped in views:
@@ -116,7 +121,7 @@ def _passes(model, picture, views, *, suppress=False):
         images = model.preprocess_image([_entry(transform.apply_image(picture))])
         features = model.backbone(images.tensor)
         proposals, _ = model.proposal_generator(images, features, None)
-        (result,) = model.roi_heads.detect_boxes(features, proposals, suppress=suppress)
+        (result,) = model.roi_heads.detect_boxes(features, proposals, suppress=False)
         boxes = transform.inverse().apply_box(result.pred_boxes.tensor.numpy())
         found.append((torch.from_numpy(boxes).float(), result.scores, result.pred_classes))
     return found
@@ -152,34 +157,6 @@ def test_one_size_is_the_plain_detector(heads, rescored, build, picture):
     _assert_same(found, plain)
 
 
-def test_suppression_of_each_pass_changes_nothing_with_one_size_and_nms(detector, picture):
-    plain = _detect(detector, _entry(_resize(picture, 96, 128), picture))
-    tta = EVARCNNWithTTA(detector, min_sizes=[128], keep_all_before_merge=False)
-    _assert_same(_detect(tta, _entry(picture)), plain)
-
-
-def test_boxes_alone(build, picture):
-    model = build(masks=False)
-    plain = _detect(model, _entry(_resize(picture, 96, 128), picture))
-    found = _detect(EVARCNNWithTTA(model, min_sizes=[128]), _entry(picture))
-    _assert_same(found, plain)
-    assert not found.has("pred_masks")
-    assert len(_detect(EVARCNNWithTTA(model, min_sizes=[96, 128]), _entry(picture))) > 3
-
-
-def test_shortest_and_longest_side(detector, picture):
-    plain = _detect(detector, _entry(_resize(picture, 90, 120), picture))
-    tta = EVARCNNWithTTA(detector, min_sizes=[90], max_sizes=[200])
-    _assert_same(_detect(tta, _entry(picture)), plain)
-
-
-def test_nothing_found(build, picture):
-    model = build("model.roi_heads.override_score_thresh=1.0", MASKNESS)
-    found = _detect(EVARCNNWithTTA(model, min_sizes=[96, 128], flip=True), _entry(picture))
-    assert len(found) == 0
-    assert found.pred_masks.shape == (0, 75, 100)
-
-
 # Where the pixels come from
 
 
@@ -200,31 +177,21 @@ def test_a_resized_image_is_read_again_in_full_resolution(detector, picture, tmp
         _detect(tta, _entry(small, small, file_name=file) | {"height": 99})
 
 
-def test_pixels_in_float_and_an_unstated_size(detector, picture):
-    tta = EVARCNNWithTTA(detector, min_sizes=[128])
-    entry = _entry(picture)
-    expected = _detect(tta, entry)
-    _assert_same(_detect(tta, {"image": entry["image"].float()}), expected)
-
-
 # Several passes
 
 VIEWS = [(72, 96, False), (72, 96, True), (96, 128, False), (96, 128, True)]
 
 
-@pytest.mark.parametrize("keep_all", [True, False])
-def test_candidates_and_their_merge_by_hand(keep_all, detector, picture):
-    tta = EVARCNNWithTTA(
-        detector, min_sizes=[96, 128], flip=True, keep_all_before_merge=keep_all, max_detections=25
-    )
-    by_hand = _passes(detector, picture, VIEWS, suppress=not keep_all)
+def test_candidates_and_their_merge_by_hand(detector, picture):
+    tta = EVARCNNWithTTA(detector, min_sizes=[96, 128], flip=True)
+    by_hand = _passes(detector, picture, VIEWS)
     boxes, scores, classes = (torch.cat(parts) for parts in zip(*by_hand, strict=True))
     candidates = _collect(tta, _entry(picture))
     assert candidates.image_size == (75, 100)
     assert torch.equal(candidates.pred_classes, classes)
     assert torch.equal(candidates.scores, scores)
     torch.testing.assert_close(candidates.pred_boxes.tensor, boxes, atol=1e-4, rtol=0)
-    assert len(candidates) > 4 * 30 or not keep_all
+    assert len(candidates) > 4 * 30
 
     found = _detect(tta, _entry(picture))
     threshold = detector.roi_heads.box_predictor[-1].test_nms_thresh
@@ -232,35 +199,10 @@ def test_candidates_and_their_merge_by_hand(keep_all, detector, picture):
     kept = batched_nms(boxes, scores, classes, threshold)
     by_hand = _greedy_nms(boxes, scores, classes, threshold)
     assert torch.equal(kept.sort().values, by_hand.sort().values)  # equal scores in any order
-    assert len(kept) > 25
-    assert torch.equal(found.scores, scores[kept[:25]])
-    assert torch.equal(found.pred_classes, classes[kept[:25]])
-    torch.testing.assert_close(found.pred_boxes.tensor, boxes[kept[:25]], atol=1e-4, rtol=0)
-
-
-def test_the_cap_is_that_of_the_heads(detector, picture):
-    found = _detect(EVARCNNWithTTA(detector, min_sizes=[96, 128]), _entry(picture))
     assert len(found) == detector.roi_heads.box_predictor[-1].test_topk_per_image == 30
-
-
-def test_soft_nms_only_in_the_merge(build, detector, picture):
-    """Of the passes' candidates, as the heads would do it for one pass."""
-    settings = {"use_soft_nms": True, "method": "gaussian", "sigma": 0.3, "max_detections": 40}
-    tta = EVARCNNWithTTA(detector, min_sizes=[96, 128], **settings)
-    candidates = _collect(tta, _entry(picture))
-    overrides = [f"model.roi_heads.{name}={value}" for name, value in settings.items()]
-    expected = build(*overrides).roi_heads._soft_nms(candidates)
-    found = _detect(tta, _entry(picture))
-    assert len(found) == 40
-    assert torch.equal(found.scores, expected.scores)
-    assert torch.equal(found.pred_classes, expected.pred_classes)
-
-    hard = EVARCNNWithTTA(build(*SOFT), min_sizes=[128], use_soft_nms=False, max_detections=30)
-    plain = build("model.roi_heads.override_score_thresh=0.01")
-    _assert_same(
-        _detect(hard, _entry(picture)),
-        _detect(plain, _entry(_resize(picture, 96, 128), picture)),
-    )
+    assert torch.equal(found.scores, scores[kept[:30]])
+    assert torch.equal(found.pred_classes, classes[kept[:30]])
+    torch.testing.assert_close(found.pred_boxes.tensor, boxes[kept[:30]], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("size", [(128, 128), (128, 88)], ids=str)
@@ -306,7 +248,7 @@ def test_masks_come_from_one_size_and_its_mirror_image(build, picture):
     model = build(MASKNESS)
     tta = EVARCNNWithTTA(model, min_sizes=[128, 96], flip=True, mask_size=96)
     found, scores = _detect(tta, _entry(picture)), []
-    merged = tta.merge(_collect(tta, _entry(picture)))
+    merged = model.roi_heads.suppress(_collect(tta, _entry(picture)))
     masks = []
     for flipped in (False, True):
         transform = _view(picture, 72, 96, flipped)
@@ -330,4 +272,51 @@ def test_masks_come_from_one_size_and_its_mirror_image(build, picture):
 def test_masks_come_from_the_size_closest_to_the_canvas(canvas, sizes, expected, detector):
     assert detector.backbone.square_pad == canvas
     tta = EVARCNNWithTTA(detector, min_sizes=sizes)
-    assert tta.scales[tta.mask_scale].min_size == expected
+    assert tta.scales[tta.mask_scale][0] == expected
+
+
+# Settings
+
+
+def test_the_official_area_ranges(detector):
+    tta = EVARCNNWithTTA(detector, area_ranges="official")
+    assert [tuple(scale) for scale in tta.scales] == [(size, size) for size in SIZES]
+    large = [(1024, INFINITE), (256, INFINITE), (0, INFINITE)]
+    assert tta.area_ranges == [*large, (0, 256), (0, 576), (0, 256)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"min_sizes": []}, "min_sizes"),
+        ({"min_sizes": [128, -1]}, "min_sizes"),
+        ({"min_sizes": [96, 128], "max_sizes": [128]}, "shorter"),
+        ({"area_ranges": [(0, 9)]}, r"area_ranges=\[\(0, 9\)\]"),
+        ({"area_ranges": "oficial"}, "area_ranges"),
+        ({"min_sizes": [128], "area_ranges": "official"}, r"for \(1280, 1536"),
+        ({"mask_size": 1000}, "mask_size=1000"),
+        ({"flip": "no"}, "'no'"),
+    ],
+)
+def test_wrong_settings(settings, message, detector):
+    with pytest.raises(ValueError, match=message):
+        EVARCNNWithTTA(detector, **settings)
+
+
+# In a config
+
+
+def test_the_recipe(load_config, detector, tmp_path):
+    overrides = ("test.aug.min_sizes=[96,128]", "test.aug.mask_size=128", "test.aug.flip=True")
+    cfg = load_config("coco/cascade_mask_rcnn_vitdet_eva_g_tta")
+    assert tuple(cfg.test.aug.min_sizes) == SIZES
+    assert with_test_time_augmentation(cfg, detector).mask_scale == SIZES.index(1536)
+    check_names(cfg, overrides)
+    cfg = LazyConfig.apply_overrides(cfg, list(overrides))
+    LazyConfig.save(cfg, str(tmp_path / "config.yaml"))
+    for each in (cfg, LazyConfig.load(str(tmp_path / "config.yaml"))):
+        tta = with_test_time_augmentation(each, detector)
+        assert (tta.scales, tta.mask_scale, tta.flip) == (((96, 96), (128, 128)), 1, True)
+    assert cfg.model.roi_heads.max_detections == 1000
+    assert cfg.model.roi_heads.use_soft_nms
+    assert cfg.model.backbone.square_pad == min(SIZES)

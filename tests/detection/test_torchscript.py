@@ -8,10 +8,6 @@ from detectron2.export import TracingAdapter
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.modeling.postprocessing import detector_postprocess
 
-from eva_detection import command_line
-from eva_detection.inference import export
-
-CONFIG = "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
 pytestmark = [
     pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning"),
     pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
@@ -99,57 +95,3 @@ def weights(make_tiny_detector, randomise, tmp_path_factory):
     file = tmp_path_factory.mktemp("weights") / "detector.pth"
     torch.save({"model": _detector(make_tiny_detector, randomise).state_dict()}, file)
     return file
-
-
-@pytest.fixture
-def run_export(repository, tiny_overrides, weights, photo, tmp_path):
-    """Function: the command line with the tiny detector."""
-
-    def run(*options, image=True):
-        always = ["--config-file", str(repository / CONFIG), "--weights", str(weights)]
-        always += ["--format", "torchscript", "--output", str(tmp_path / "new" / "tiny.ts")]
-        always += ["--score-threshold", "0"]
-        picture = ["--image", str(photo[0])] if image else []
-        command_line.export([*always, *picture, *options, "--opts", *tiny_overrides])
-        return tmp_path / "new" / "tiny.ts"
-
-    return run
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (("--part", "backbone"), "backbone"),
-        (("--output", "a.pt2"), "a.pt2"),
-        (("--size", "64"), "--size"),
-        (("--dtype", "float16"), "--dtype"),
-        (("--tolerance", "1"), "--tolerance"),
-        (("--score-threshold", "1"), "nothing is detected in the picture"),
-        (("--image", "nowhere.png"), "nowhere.png"),
-    ],
-)
-def test_refusals(run_export, tmp_path, capsys, options, message):
-    with pytest.raises(SystemExit) as stopped:
-        run_export(*options)
-    assert stopped.value.code in (1, 2)
-    assert message in capsys.readouterr().err
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-
-
-def test_a_picture_is_needed(run_export, capsys):
-    with pytest.raises(SystemExit):
-        run_export(image=False)
-    assert "--image" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("field", ["scores", "pred_classes"])
-def test_a_file_that_differs_is_deleted(run_export, tmp_path, monkeypatch, field):
-    def worse(*arguments):
-        found = compare(*arguments)
-        return found | {field: found[field] + 1}
-
-    compare = export._compare
-    monkeypatch.setattr(export, "_compare", worse)
-    with pytest.raises(SystemExit):
-        run_export()
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -79,34 +79,6 @@ def test_bf16_and_accumulation_in_a_whole_run(configure, registered_demo_data):
     assert _read(run / "results.json").keys() == {"bbox", "segm"}
 
 
-def test_fp16_on_the_cpu_is_refused(configure, registered_demo_data):
-    cfg, run = configure("train.amp.enabled=True")
-    with pytest.raises(ValueError, match="fp16 training needs a GPU"):
-        train_module.train(cfg, resume=False)
-    assert list(run.iterdir()) == []
-
-
-def test_resuming_a_finished_run_only_evaluates(configure, registered_demo_data):
-    """Killed during the last evaluation."""
-    cfg, run = configure("train.max_iter=1")
-    train_module.train(cfg, resume=False)
-    results = _read(run / "results.json")
-    weights = (run / "model_final.pth").read_bytes()
-    (run / "results.json").unlink()
-    train_module.train(cfg, resume=True)
-    assert _read(run / "results.json") == results
-    assert (run / "model_final.pth").read_bytes() == weights
-
-
-def test_without_resume_a_run_starts_over(configure, registered_demo_data):
-    cfg, run = configure("train.max_iter=1")
-    for _ in range(2):
-        train_module.train(cfg, resume=False)
-        saved = torch.load(run / "model_final.pth", weights_only=True)
-        assert saved["iteration"] == 0
-        assert saved["trainer"]["optimizer"]["state"][0]["step"] == 1
-
-
 def test_periodic_evaluation_and_schedule(configure, registered_demo_data):
     cfg, run = configure(
         "train.max_iter=4", "train.eval_period=2", "lr_multiplier.warmup_length=0.5"
@@ -117,11 +89,3 @@ def test_periodic_evaluation_and_schedule(configure, registered_demo_data):
     rates = [metrics[i]["lr"] for i in range(4)]
     assert rates[0] < rates[1] < rates[2]
     assert rates[3] < rates[2]
-
-
-def test_a_config_without_evaluator_warns(configure, registered_demo_data, caplog):
-    cfg, run = configure("train.max_iter=1")
-    del cfg.dataloader.evaluator
-    train_module.train(cfg, resume=False)
-    assert "no dataloader.evaluator" in caplog.text
-    assert not (run / "results.json").exists()

@@ -5,7 +5,6 @@ import copy
 
 import pytest
 import torch
-from detectron2.config import instantiate
 from detectron2.utils.events import EventStorage
 from torch import nn
 
@@ -98,41 +97,6 @@ def test_bf16_autocast_on_the_cpu(model):
     assert not torch.equal(model.layer.weight, exact.layer.weight)
 
 
-def test_gradients_do_not_pile_up(model):
-    """A model, a loader and no learning: each step has the gradient of its own batches."""
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-    batches = Batches(8)
-    batches.batches = batches.batches[:1] * 3
-    trainer = DetectionTrainer(model, batches, optimizer)
-    _train(trainer)
-    first = model.layer.weight.grad.clone()
-    _train(trainer)
-    torch.testing.assert_close(model.layer.weight.grad, first)
-
-
-def test_the_gradient_norm_is_logged(model):
-    optimizer = ClippedAdamW(model.parameters(), max_grad_norm=1e-3, lr=0.1)
-    storage = _train(DetectionTrainer(model, Batches(8), optimizer))
-    assert storage.latest()["grad_norm"][0] == pytest.approx(optimizer.last_grad_norm.item())
-    assert storage.latest()["grad_norm"][0] > 1e-2
-    assert "loss_scale" not in storage.latest()
-
-
-@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning")
-def test_detector_in_bf16(make_tiny_detector, tiny_config, registered_demo_data):
-    """The real thing: every part of the cascade runs and learns something under autocast."""
-    model = make_tiny_detector()
-    loader = instantiate(tiny_config().dataloader.train)
-    before = {name: value.detach().clone() for name, value in model.named_parameters()}
-    trainer = DetectionTrainer(model, loader, _sgd(model), precision="bf16", accumulate=2)
-    storage = _train(trainer)
-    losses = {name for name in storage.latest() if name.startswith("loss_")}
-    cascade = {f"loss_{kind}_stage{stage}" for kind in ("cls", "box_reg") for stage in range(3)}
-    assert losses == cascade | {"loss_mask", "loss_rpn_cls", "loss_rpn_loc"}
-    same = [name for name, value in model.named_parameters() if torch.equal(value, before[name])]
-    assert same == [], "not trained"
-
-
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_stops_before_the_step(model, precision, value):
@@ -171,22 +135,6 @@ def test_state_round_trip_continues_exactly(model):
         assert torch.equal(other.get_parameter(name), parameter)
 
 
-def test_stock_checkpoints_can_be_resumed(model):
-    """detectron2's own trainer knows no loss scale."""
-    trainer = DetectionTrainer(model, Batches(4), _sgd(model))
-    state = trainer.state_dict()
-    del state["grad_scaler"]
-    trainer.load_state_dict(state)
-
-
-@pytest.mark.parametrize(
-    "options", [{"precision": "fp16"}, {"precision": "float16"}, {"accumulate": 0}]
-)
-def test_refusals(model, options):
-    with pytest.raises(ValueError, match=f"={next(iter(options.values()))}"):
-        DetectionTrainer(model, Batches(4), _sgd(model), **options)
-
-
 class NoGradient(TwoLosses):
     """Finite losses, gradients that are not: the slope of a root at 0."""
 
@@ -220,12 +168,6 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step(precision):
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name])
     assert not optimizer.state
-
-
-def test_large_gradients_are_finite(model):
-    """Their squares, of which a norm is made, are not."""
-    model.layer.weight.register_hook(lambda gradient: torch.full_like(gradient, 1e30))
-    _train(DetectionTrainer(model, Batches(8), torch.optim.SGD(model.parameters(), lr=1e-30)))
 
 
 def test_a_norm_that_overflows_is_a_sentence(model):

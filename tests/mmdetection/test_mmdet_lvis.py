@@ -10,7 +10,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.structures import BitMasks, Boxes, Instances
 from mmdet.registry import DATASETS
 
-from eva_detection.data.lvis import repeat_factors
+from eva_detection.data.datasets import repeat_factors
 from eva_detection.evaluation.evaluators import LvisEvaluator
 from eva_mmdetection.commands import train
 from eva_mmdetection.evaluation.metrics import EVALVISMetric

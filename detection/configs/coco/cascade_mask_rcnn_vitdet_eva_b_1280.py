@@ -6,13 +6,7 @@ Batch 64, lr 1e-4 (ViTDet), 45,000 * 64 / 118,287 = 24.3 epochs.
 
 from eva_detection.config.recipes import set_vit
 
-from .cascade_mask_rcnn_vitdet_eva_g_1280 import (
-    dataloader,
-    lr_multiplier,
-    model,
-    optimizer,
-    train,
-)
+from .cascade_mask_rcnn_vitdet_eva_g_1280 import dataloader, lr_multiplier, model, optimizer, train
 
 set_vit(
     model,

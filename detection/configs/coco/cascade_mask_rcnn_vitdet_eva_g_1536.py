@@ -5,13 +5,7 @@ The `1536_det` and `1536_seg` configs add what the published numbers use besides
 
 from eva_detection.config.recipes import set_image_size
 
-from .cascade_mask_rcnn_vitdet_eva_g_1280 import (
-    dataloader,
-    lr_multiplier,
-    model,
-    optimizer,
-    train,
-)
+from .cascade_mask_rcnn_vitdet_eva_g_1280 import dataloader, lr_multiplier, model, optimizer, train
 
 set_image_size(model, dataloader, 1536)
 model.backbone.net.rel_pos = "beit"

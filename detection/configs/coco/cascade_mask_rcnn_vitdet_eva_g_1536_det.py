@@ -3,13 +3,7 @@
 This should give (paper): box AP 64.2.
 """
 
-from .cascade_mask_rcnn_vitdet_eva_g_1536 import (
-    dataloader,
-    lr_multiplier,
-    model,
-    optimizer,
-    train,
-)
+from .cascade_mask_rcnn_vitdet_eva_g_1536 import dataloader, lr_multiplier, model, optimizer, train
 
 model.roi_heads.update(
     use_soft_nms=True, method="linear", iou_threshold=0.6, override_score_thresh=0.0

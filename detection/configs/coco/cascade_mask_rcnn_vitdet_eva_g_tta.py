@@ -13,6 +13,6 @@ from .cascade_mask_rcnn_vitdet_eva_g_1536_det import (
     train,
 )
 
-test.aug.max_detections = 1000  # an image; else tens of thousands of masks may remain
+model.roi_heads.max_detections = 1000  # an image; else tens of thousands of masks may remain
 model.backbone.square_pad = 1280  # of the smallest scale; it grows with the image
 train.output_dir = "./output/coco_eva_g_tta"

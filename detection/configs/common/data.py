@@ -29,6 +29,5 @@ dataloader.test.mapper.update(
     augmentations=[L(T.ResizeShortestEdge)(short_edge_length=IMAGE_SIZE, max_size=IMAGE_SIZE)],
 )
 dataloader.evaluator = L(CocoEvaluator)(
-    dataset_name="${..test.dataset.names}",
-    output_dir="${train.output_dir}/inference",
+    dataset_name="${..test.dataset.names}", output_dir="${train.output_dir}/inference"
 )

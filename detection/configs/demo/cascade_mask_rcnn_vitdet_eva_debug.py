@@ -21,18 +21,10 @@ from ..common.train import train
 IMAGE_SIZE, CHANNELS, LEVELS = 128, 64, ["p2", "p3", "p4"]  # strides 4, 8, 16
 
 set_vit(
-    model,
-    optimizer,
-    "eva_debug",
-    global_attn_indexes=(2, 4),
-    drop_path_rate=0.1,
-    lr_decay_rate=0.8,
+    model, optimizer, "eva_debug", global_attn_indexes=(2, 4), drop_path_rate=0.1, lr_decay_rate=0.8
 )
 model.backbone.net.update(
-    img_size=IMAGE_SIZE,
-    pretrain_img_size=IMAGE_SIZE,
-    window_size=8,
-    activation_checkpointing=False,
+    img_size=IMAGE_SIZE, pretrain_img_size=IMAGE_SIZE, window_size=8, activation_checkpointing=False
 )
 model.backbone.update(
     out_channels=CHANNELS,
@@ -42,20 +34,14 @@ model.backbone.update(
     freeze_patch_embed=False,
 )
 model.proposal_generator.update(
-    in_features=LEVELS,
-    batch_size_per_image=64,
-    pre_nms_topk=(400, 200),
-    post_nms_topk=(100, 60),
+    in_features=LEVELS, batch_size_per_image=64, pre_nms_topk=(400, 200), post_nms_topk=(100, 60)
 )
 model.proposal_generator.head.update(in_channels=CHANNELS, conv_dims=[-1])
 model.proposal_generator.anchor_generator.update(
     sizes=[[24], [36], [52]], aspect_ratios=[1.0, 1.5, 2.2], strides=[4, 8, 16]
 )
 model.roi_heads.update(
-    num_classes=10,
-    batch_size_per_image=48,
-    box_in_features=LEVELS,
-    mask_in_features=LEVELS,
+    num_classes=10, batch_size_per_image=48, box_in_features=LEVELS, mask_in_features=LEVELS
 )
 update_each(
     (model.roi_heads.box_pooler, model.roi_heads.mask_pooler),
@@ -70,9 +56,7 @@ update_each(
     fc_dims=[192],
 )
 update_each(
-    model.roi_heads.box_predictors,
-    input_shape=ShapeSpec(channels=192),
-    test_topk_per_image=30,
+    model.roi_heads.box_predictors, input_shape=ShapeSpec(channels=192), test_topk_per_image=30
 )
 model.roi_heads.mask_head.update(
     input_shape=ShapeSpec(channels=CHANNELS, height=14, width=14), conv_dims=[CHANNELS] * 3

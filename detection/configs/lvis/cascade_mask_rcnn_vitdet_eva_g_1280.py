@@ -10,7 +10,7 @@ from detectron2.config import LazyCall as L
 from detectron2.data.samplers import RepeatFactorTrainingSampler
 
 from eva_detection.config.recipes import update_each
-from eva_detection.data.lvis import federated_class_weights, repeat_factors
+from eva_detection.data.datasets import federated_class_weights, repeat_factors
 from eva_detection.evaluation.evaluators import LvisEvaluator
 
 from ..coco.cascade_mask_rcnn_vitdet_eva_g_1280 import (

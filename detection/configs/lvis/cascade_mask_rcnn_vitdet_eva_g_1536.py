@@ -5,13 +5,7 @@ This should give (official README) for `eva_lvis.pth`, maskness included: box AP
 
 from eva_detection.config.recipes import set_image_size, update_each
 
-from .cascade_mask_rcnn_vitdet_eva_g_1280 import (
-    dataloader,
-    lr_multiplier,
-    model,
-    optimizer,
-    train,
-)
+from .cascade_mask_rcnn_vitdet_eva_g_1280 import dataloader, lr_multiplier, model, optimizer, train
 
 set_image_size(model, dataloader, 1536)
 model.backbone.net.rel_pos = "beit"

@@ -7,13 +7,7 @@ configs: the paper does not give them.
 
 from eva_detection.config.recipes import set_image_size
 
-from .cascade_mask_rcnn_vitdet_eva_g_1024 import (
-    dataloader,
-    lr_multiplier,
-    model,
-    optimizer,
-    train,
-)
+from .cascade_mask_rcnn_vitdet_eva_g_1024 import dataloader, lr_multiplier, model, optimizer, train
 
 set_image_size(model, dataloader, 1280)
 model.backbone.net.img_size = 1280

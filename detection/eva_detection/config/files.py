@@ -1,4 +1,4 @@
-"""Configs in files, and their overrides: a recipe in Python is code, a config in YAML is data.
+"""Configs in files, overrides, parts built: a recipe in Python is code, a config in YAML is data.
 
 A run saves its config as `config.yaml`, which is passed around. detectron2 reads such a file with
 `yaml.unsafe_load`, and instantiates whatever callable it names. Here nothing in it runs: its tags
@@ -6,16 +6,19 @@ are those that `LazyConfig.save` writes, its targets the parts that detectors ar
 """
 
 import builtins
+import contextlib
 import functools
 import inspect
+import itertools
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import torch
 import yaml
-from detectron2.config import LazyConfig
+from detectron2.config import LazyConfig, instantiate
 from detectron2.data import get_detection_dataset_dicts
 from detectron2.layers import ShapeSpec
 from detectron2.utils.registry import locate
@@ -24,7 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import eva_detection.data.datasets  # noqa: F401 (a saved config may name its datasets)
 from eva_data.files import require_regular_file
-from eva_detection.building import describe
+from eva_runs.errors import one_line
 
 MODULES_VARIABLE = "EVA_CONFIG_MODULES"  # further modules that YAML configs may name
 # Where what a config may name is defined: classes and functions that build, and do nothing else.
@@ -43,7 +46,7 @@ _MODULES = (
     "eva_backbone.layer_decay",
     "eva_backbone.vit",
     "eva_detection.data.custom_data",
-    "eva_detection.data.lvis",
+    "eva_detection.data.datasets",
     "eva_detection.data.mapper",
     "eva_detection.evaluation.evaluators",
     "eva_detection.inference.test_time_augmentation",
@@ -98,7 +101,7 @@ def load_config_file(file: str | os.PathLike[str]) -> DictConfig:
             return LazyConfig.load(str(path))
         finally:
             builtins.__import__ = imports  # detectron2 leaves its own there if a recipe fails
-    try:
+    with naming(f"{file} is not a config", _DAMAGE):
         size = path.stat().st_size
         content = _read_yaml(path.read_text(encoding="utf-8")) if size <= _MAX_BYTES else size
         if not isinstance(content, dict) or not _YACS.isdisjoint(content):
@@ -107,32 +110,24 @@ def load_config_file(file: str | os.PathLike[str]) -> DictConfig:
             )
         _check(content, "")
         return OmegaConf.create(content, flags={"allow_objects": True})
-    except _DAMAGE as error:
-        raise ValueError(f"{file} is not a config: {' '.join(str(error).split())}") from error
 
 
 def is_yacs(file: str | os.PathLike[str]) -> bool:
     """Return whether a file is a config of yacs, whose sections are in capitals."""
-    path = Path(file)
-    sections = re.compile(rf"^({'|'.join(_YACS)}):", re.MULTILINE)
-    yaml_file = path.suffix in (".yaml", ".yml")
-    return yaml_file and bool(sections.search(path.read_text(encoding="utf-8", errors="replace")))
+    path, sections = Path(file), re.compile(rf"^({'|'.join(_YACS)}):", re.MULTILINE)
+    content = "" if path.suffix == ".py" else path.read_text(encoding="utf-8", errors="replace")
+    return bool(sections.search(content))
 
 
 def apply_overrides(cfg: DictConfig, overrides: Iterable[str]) -> None:
     """Apply settings of the command line; a value must stay of its kind."""
     for text in overrides:
         key = text.partition("=")[0].lstrip("+")
-        try:
+        with naming(f"the setting {text!r} cannot be applied"):
             before = OmegaConf.select(cfg, key)
             LazyConfig.apply_overrides(cfg, [text])
-            after = OmegaConf.select(cfg, key)
-        except Exception as error:  # of hydra's parser, OmegaConf, or detectron2 between them
-            raise ValueError(
-                f"the setting {text!r} cannot be applied: {describe(error)}"
-            ) from error
-        if not _fits(before, after):
-            raise ValueError(f"{key}={after!r} cannot take the place of {before!r}")
+            if not _fits(before, after := OmegaConf.select(cfg, key)):
+                raise TypeError(f"{after!r} in place of {before!r}")
 
 
 def _fits(before: Any, after: Any) -> bool:
@@ -144,24 +139,44 @@ def _fits(before: Any, after: Any) -> bool:
     return not (isinstance(before, int | float) and isinstance(after, str | bool))
 
 
-def literal(text: str) -> str:
-    r"""Escape a name that comes from data, so that a config gives it back as it is.
+def target_of(node: Any) -> Any:
+    """Return the class or function that a node of a config builds; None for another node."""
+    target = node.get("_target_")
+    return locate(target) if isinstance(target, str) else target
 
-    Args:
-        text: A name such as the class `${oc.env:HOME}`, which a config would resolve.
 
-    Returns:
-        The text with `\${` for `${`.
-
-    Raises:
-        ValueError: For `???`, which means "missing" in a config, or text that UTF-8 cannot hold.
-    """
-    if text == "???":
-        raise ValueError("the name '???' cannot be stored in a config: give it another name")
+@contextlib.contextmanager
+def naming(
+    what: str, kinds: type[Exception] | tuple[type[Exception], ...] = Exception
+) -> Iterator[None]:
+    """Let errors of a block be ValueErrors that say what they are about, but for those of files."""
     try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"the name {text!r} is not valid text (UTF-8)") from error
+        yield
+    except kinds as error:
+        if isinstance(error, OSError | MemoryError):
+            raise
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise ValueError(f"{what}: {kind}{one_line(error)}") from error
+
+
+def build(cfg: Any, name: str, make: Callable[[Any], Any] = instantiate) -> Any:
+    """Instantiate a part of a config; an error names the part."""
+    with naming(f"{name} cannot be built"):
+        return make(cfg)
+
+
+def resolving() -> contextlib.AbstractContextManager[None]:
+    """Let a value that is missing, or refers to nothing, be a ValueError."""
+    return naming("the config cannot be resolved", OmegaConfBaseException)
+
+
+def require_device(device: str) -> None:
+    """Refuse a device that is not there, before a model is built."""
+    build(device, f"a model on the device {device!r}", lambda one: torch.empty(0, device=one))
+
+
+def literal(text: str) -> str:
+    r"""Escape a name that comes from data, such as `${oc.env:HOME}`, by `\${` for `${`."""
     return re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + r"\${", text)
 
 
@@ -182,33 +197,30 @@ def _read_yaml(text: str) -> Any:
 
 def _count(node: yaml.Node, known: dict[int, int]) -> int:
     """Count the values of a node, its aliases resolved; refuse too many, and circles."""
-    if id(node) in known:
-        return known[id(node)]
-    known[id(node)] = _MAX_VALUES + 1  # met again below itself
-    children = node.value if isinstance(node, yaml.CollectionNode) else ()
-    total = 1
-    for child in children:
-        for part in child if isinstance(child, tuple) else (child,):
+    if id(node) not in known:
+        known[id(node)] = _MAX_VALUES + 1  # met again below itself
+        children = node.value if isinstance(node, yaml.CollectionNode) else ()
+        parts = (one if isinstance(one, tuple) else (one,) for one in children)
+        total = 1
+        for part in itertools.chain.from_iterable(parts):
             total += _count(part, known)
             if total > _MAX_VALUES:
                 raise ValueError("its aliases stand for too many values, or for themselves")
-    known[id(node)] = total
-    return total
+        known[id(node)] = total
+    return known[id(node)]
 
 
-def _known(name: str) -> Any:
+def _known(name: Any) -> Any:
     """Find the class or function of a name, if detectors are built of it."""
     own = tuple(part.strip() for part in os.environ.get(MODULES_VARIABLE, "").split(",") if part)
     found: Any = None
-    if _NAME.fullmatch(name) and _within(name, _ROOTS + own):
-        try:
+    if isinstance(name, str) and _NAME.fullmatch(name) and _within(name, _ROOTS + own):
+        with contextlib.suppress(Exception):  # of hydra, or of the module that is imported
             found = locate(name)
-        except Exception as error:  # of hydra, or of the module that is imported
-            raise ValueError(f"there is nothing named {name}: {error}") from error
     kind = inspect.isclass(found) or inspect.isroutine(found)
     home = f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}"
     if not kind or not _within(home, _MODULES + own) or _within(home, _NOT):
-        raise ValueError(_refusal(name))
+        _refuse(name)
     return found
 
 
@@ -216,21 +228,17 @@ def _within(name: str, modules: tuple[str, ...]) -> bool:
     return any(name == module or name.startswith(f"{module}.") for module in modules)
 
 
-def _refusal(name: str) -> str:
-    return (
+def _refuse(name: Any) -> NoReturn:
+    raise ValueError(
         f"it names {name}, which is not a part that detectors are built of and could run anything; "
-        f"if that is your own and you trust the file, set {MODULES_VARIABLE} to its module"
+        f"a part of your own needs {MODULES_VARIABLE}=ITS_MODULE"
     )
-
-
-def _tuple(loader: _Loader, node: yaml.Node) -> tuple[Any, ...]:
-    return tuple(loader.construct_sequence(node, deep=True))
 
 
 def _function(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
     found = _known(suffix)
     if found is get_detection_dataset_dicts:  # its fourth argument names pickles
-        raise ValueError(_refusal(suffix))
+        _refuse(suffix)
     return found
 
 
@@ -239,23 +247,23 @@ def _partial(loader: _Loader, node: yaml.Node) -> functools.partial[Any]:
     content = loader.construct_mapping(node, deep=True)
     function, arguments, named, _ = content["state"]
     plain = isinstance(arguments, tuple) and isinstance(named, dict) and len(content) == 2
-    if not (callable(function) and plain and all(isinstance(name, str) for name in named)):
-        raise ValueError(f"it holds a functools.partial of {content}")
+    if not (callable(function) and plain):
+        _refuse(content)
     return functools.partial(function, *arguments, **named)
 
 
-def _shape(loader: _Loader, node: yaml.Node) -> ShapeSpec:
-    return ShapeSpec(**loader.construct_mapping(node, deep=True))
-
-
 def _unknown(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
-    kind, _, name = suffix.partition(":")
-    raise ValueError(_refusal(name or kind))
+    _refuse(suffix.rpartition(":")[2])
 
 
-_Loader.add_constructor(f"{_PYTHON}tuple", _tuple)
+_Loader.add_constructor(
+    f"{_PYTHON}tuple", lambda loader, node: tuple(loader.construct_sequence(node, deep=True))
+)
+_Loader.add_constructor(
+    f"{_PYTHON}object:detectron2.layers.shape_spec.ShapeSpec",
+    lambda loader, node: ShapeSpec(**loader.construct_mapping(node, deep=True)),
+)
 _Loader.add_constructor(f"{_PYTHON}object/apply:functools.partial", _partial)
-_Loader.add_constructor(f"{_PYTHON}object:detectron2.layers.shape_spec.ShapeSpec", _shape)
 _Loader.add_multi_constructor(f"{_PYTHON}name:", _function)
 _Loader.add_multi_constructor(_PYTHON, _unknown)
 
@@ -266,7 +274,7 @@ def _check(value: Any, key: str) -> None:
         for found in re.finditer(r"(\\*)\$\{", value):
             escaped = len(found[1]) % 2 == 1
             if not escaped and not _REFERENCE.match(value, found.end() - 2):
-                raise ValueError(f"{key}={value!r}: only references to other values are resolved")
+                _refuse(f"{key}={value!r}")
     elif isinstance(value, functools.partial):
         _check([*value.args, value.keywords], key)
     elif isinstance(value, (list, tuple)):
@@ -276,7 +284,7 @@ def _check(value: Any, key: str) -> None:
         for name, part in value.items():
             below = f"{key}.{name}" if key else str(name)
             if name == "_target_":
-                _known(part if isinstance(part, str) else "")
+                _known(part)
             if "proposal_file" in str(name).lower() and part:
-                raise ValueError(f"{below} names pickles, which could run anything: leave it out")
+                _refuse(f"{below}={part!r}")
             _check(part, below)

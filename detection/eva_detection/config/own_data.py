@@ -11,18 +11,15 @@ from pathlib import Path
 
 from detectron2.config import LazyCall as L
 from detectron2.data import DatasetMapper
-from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 
 from eva_data.detection.coco import CocoDataset
 from eva_detection.command_line import read_own_data
-from eva_detection.config.files import apply_overrides, literal
-from eva_detection.config.recipes import drop_masks, update_each
+from eva_detection.config.files import apply_overrides, literal, target_of
+from eva_detection.config.recipes import box_predictors, drop_masks, update_each
 from eva_detection.data.custom_data import load_records
 from eva_detection.data.mapper import PictureMapper
 from eva_detection.evaluation.evaluators import CustomEvaluator
-
-_OUTPUT = "train.output_dir"
 
 
 def apply_custom_data(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
@@ -52,28 +49,22 @@ def apply_custom_data(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
     _set_data(cfg, data.parts, categories, boxes_only=boxes_only)
     _set_classes(cfg.model, len(categories), notes)
     if "mask_head" in cfg.model.roi_heads:
-        _set_mask_formats(cfg.dataloader, data.parts, notes)
+        val = data.parts["val"]
+        if "train" in data.parts and data.parts["train"].has_rle:
+            cfg.dataloader.train.mapper.instance_mask_format = "bitmask"  # takes polygons as well
+        if lacking := len(val.without_masks):
+            cfg.dataloader.evaluator.tasks = ["bbox"]
+            objects = f"{lacking} of {len(val.instances)} objects for evaluation"
+            notes.append(f"No mask AP: {objects} have no mask")
     return notes
 
 
 def _output_folder(cfg: DictConfig, args: argparse.Namespace) -> str:
     """Return the output folder, which the command line may state after its flags."""
-    texts = getattr(args, "opts", None) or []
-    stated = [text for text in texts if text.partition("=")[0].lstrip("+") == _OUTPUT]
-    part = OmegaConf.create({"train": {"output_dir": str(cfg.train.output_dir)}})
-    apply_overrides(part, stated)
+    key, part = "train.output_dir", OmegaConf.create({"train": {}})
+    part.train.output_dir = str(cfg.train.output_dir)
+    apply_overrides(part, [one for one in args.opts if one.lstrip("+").startswith(f"{key}=")])
     return str(part.train.output_dir)
-
-
-def _set_mask_formats(
-    dataloader: DictConfig, parts: Mapping[str, CocoDataset], notes: list[str]
-) -> None:
-    if "train" in parts and parts["train"].has_rle:
-        dataloader.train.mapper.instance_mask_format = "bitmask"  # takes polygons as well
-    if lacking := len(parts["val"].without_masks):
-        dataloader.evaluator.tasks = ["bbox"]
-        total = len(parts["val"].instances)
-        notes.append(f"No mask AP: {lacking} of {total} objects for evaluation have no mask")
 
 
 def _set_data(
@@ -96,8 +87,7 @@ def _set_data(
             **without,
         )
     for node in (loaders.train, loaders.test):
-        target = node.mapper["_target_"]
-        if (locate(target) if isinstance(target, str) else target) is DatasetMapper:
+        if target_of(node.mapper) is DatasetMapper:
             node.mapper["_target_"] = PictureMapper
     loaders.evaluator = L(CustomEvaluator)(
         annotations="${dataloader.test.dataset.annotations}",
@@ -110,8 +100,8 @@ def _set_data(
 def _set_classes(model: DictConfig, count: int, notes: list[str]) -> None:
     heads = model.roi_heads
     heads.num_classes = count
-    predictors = list(heads.box_predictors) if "box_predictors" in heads else [heads.box_predictor]
-    for node in (*predictors, *([heads.mask_head] if "mask_head" in heads else ())):
+    predictors = box_predictors(heads)
+    for node in [*predictors, *([heads.mask_head] if "mask_head" in heads else [])]:
         if node.get("num_classes") != count:  # else it follows the heads
             node.num_classes = count
     if any(node.get("use_fed_loss", False) for node in predictors):

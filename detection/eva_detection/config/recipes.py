@@ -16,43 +16,25 @@ from eva_backbone.variants import variant_arguments
 
 
 def stock_config(name: str) -> DictConfig:
-    """Load one of the configs that detectron2 ships.
-
-    Args:
-        name: Path below detectron2's `configs`, such as `common/models/mask_rcnn_vitdet.py`.
-
-    Returns:
-        A new config with everything that the file defines.
-
-    Raises:
-        ValueError: If detectron2 has no such config.
-    """
-    path = files("detectron2") / "model_zoo" / "configs" / name
-    if not path.is_file():
-        raise ValueError(f"detectron2 ships no config {name!r}")
-    return LazyConfig.load(str(path))
+    """Load a config that detectron2 ships, such as `common/models/mask_rcnn_vitdet.py`."""
+    return LazyConfig.load(str(files("detectron2") / "model_zoo" / "configs" / name))
 
 
 def update_each(nodes: Iterable[DictConfig], **values: Any) -> None:
-    """Set the same values in several nodes.
-
-    Args:
-        nodes: Config nodes, such as `model.roi_heads.box_predictors`.
-        **values: Names and values to set.
-    """
+    """Set the same values in several nodes, such as `model.roi_heads.box_predictors`."""
     for node in nodes:
         node.update(values)
+
+
+def box_predictors(heads: DictConfig) -> list[DictConfig]:
+    """Return the box predictors of RoI heads, of a cascade or of one stage."""
+    return list(heads.box_predictors) if "box_predictors" in heads else [heads.box_predictor]
 
 
 def set_image_size(model: DictConfig, dataloader: DictConfig, size: int) -> None:
     """Set the side of the square canvas in the model and in all transforms that depend on it.
 
     The size that relative-position tables are made for, `model.backbone.net.img_size`, is left.
-
-    Args:
-        model: Config of the detector.
-        dataloader: Config with `train` and `test`.
-        size: Side in pixels.
     """
     model.backbone.square_pad = size
     train, test = (dataloader[part].mapper.augmentations for part in ("train", "test"))
@@ -95,12 +77,7 @@ def set_vit(
 
 
 def drop_masks(model: DictConfig, dataloader: DictConfig) -> None:
-    """Make a detector of boxes alone, for data without masks.
-
-    Args:
-        model: Config of the detector.
-        dataloader: Config with `train`.
-    """
+    """Make a detector of boxes alone, for data without masks."""
     for key in ("mask_in_features", "mask_pooler", "mask_head"):
         model.roi_heads.pop(key)
     dataloader.train.mapper.update(use_instance_mask=False, recompute_boxes=False)

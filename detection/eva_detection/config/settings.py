@@ -5,21 +5,22 @@ import difflib
 import inspect
 import math
 import os
-import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from detectron2.evaluation import LVISEvaluator
-from detectron2.utils.registry import locate
-from fvcore.common.param_scheduler import ParamScheduler
 from omegaconf import DictConfig, OmegaConf
 
 from eva_backbone.checkpoints.registry import resolve_source
-from eva_detection.building import describe, resolving
 from eva_detection.command_line import require_recipe
-from eva_detection.config.files import apply_overrides, load_config_file
+from eva_detection.config.files import (
+    apply_overrides,
+    build,
+    load_config_file,
+    naming,
+    resolving,
+    target_of,
+)
 from eva_detection.config.own_data import apply_custom_data
 from eva_detection.data.places import require_data
 from eva_runs.recipes import find_recipe
@@ -38,10 +39,8 @@ _OPEN = ("test.aug", "train.checkpointer", "train.ddp")
 def load_config(args: argparse.Namespace) -> tuple[DictConfig, list[str]]:
     """Load the config of a command line with own data and overrides, and check it."""
     args.config_file = str(require_recipe(args))
-    try:
+    with naming(f"{args.config_file} cannot be read"):  # Python, which may raise anything
         cfg = load_config_file(args.config_file)
-    except Exception as error:  # a recipe is Python, which may raise anything
-        raise ValueError(f"{args.config_file} cannot be read: {describe(error)}") from error
     with resolving():
         check_names(cfg, args.opts)
         reference = images_per_step(cfg) if getattr(args, "scale_lr", False) else 0
@@ -52,7 +51,7 @@ def load_config(args: argparse.Namespace) -> tuple[DictConfig, list[str]]:
         if cfg.train.init_checkpoint and not continues:
             resolve_source(cfg.train.init_checkpoint)
         if reference:
-            notes.append(scale_lr(cfg, reference=reference, overrides=args.opts))
+            notes.append(scale_lr(cfg, reference=reference))
     return cfg, notes
 
 
@@ -63,7 +62,6 @@ def load_recipe(config_file: str | os.PathLike[str], overrides: Iterable[str] = 
     with resolving():
         check_names(cfg, overrides)
         apply_overrides(cfg, overrides)
-        check_classes(cfg)
     return cfg
 
 
@@ -87,40 +85,18 @@ def check_config(cfg: DictConfig, *, trains: bool, processes: int = 1) -> None:
     """Refuse what would fail after hours, or never, and give wrong numbers."""
     if not cfg.train.output_dir or "://" in cfg.train.output_dir:
         raise ValueError(f"train.output_dir={cfg.train.output_dir!r} must be a local folder")
-    check_classes(cfg)
-    _check_evaluator(cfg)
+    evaluator = target_of(cfg.dataloader.get("evaluator") or {})
+    if inspect.isclass(evaluator) and issubclass(evaluator, LVISEvaluator):
+        raise ValueError(
+            "detectron2's LVISEvaluator fails at its end, since lvis uses np.float: set "
+            "dataloader.evaluator._target_=eva_detection.evaluation.evaluators.LvisEvaluator"
+        )
     for part in ("train", "test") if trains else ("test",):
         names = OmegaConf.select(cfg, f"dataloader.{part}.dataset.names") or ()
         if part == "train" or "evaluator" in cfg.dataloader:
             require_data([names] if isinstance(names, str) else names)
     if trains and processes > 1:
         check_compression(cfg.train)
-
-
-def check_classes(cfg: DictConfig) -> None:
-    """Refuse a number of classes that is not that of own data."""
-    stated = OmegaConf.select(cfg, "dataloader.test.dataset.categories")
-    count = OmegaConf.select(cfg, "model.roi_heads.num_classes")
-    if stated and len(stated) != count:
-        raise ValueError(
-            f"model.roi_heads.num_classes={count}, but the data has {len(stated)} classes"
-        )
-
-
-def _check_evaluator(cfg: DictConfig) -> None:
-    """Refuse detectron2's `LVISEvaluator` where it would fail when everything is predicted."""
-    name = OmegaConf.select(cfg, "dataloader.evaluator._target_")
-    target = locate(name) if isinstance(name, str) else name
-    if not inspect.isclass(target) or not issubclass(target, LVISEvaluator):
-        return
-    import lvis.eval
-
-    source = inspect.getsource(lvis.eval)
-    if not hasattr(np, "float") and re.search(r"\bnp\.float\b", source):
-        raise ValueError(
-            "detectron2's LVISEvaluator fails at its end, since lvis uses np.float: set "
-            "dataloader.evaluator._target_=eva_detection.evaluation.evaluators.LvisEvaluator"
-        )
 
 
 def check_compression(train: DictConfig) -> None:
@@ -133,18 +109,13 @@ def check_compression(train: DictConfig) -> None:
         )
 
 
-def check_schedule(multiplier: Any, max_iter: int) -> None:
+def check_schedule(multiplier: Callable[[float], float], max_iter: int) -> None:
     """Refuse a learning-rate schedule that fails in the middle, or is not finite."""
-    if not isinstance(multiplier, ParamScheduler) or max_iter < 1:
-        raise ValueError(f"lr_multiplier {multiplier!r} is no schedule for {max_iter} iterations")
-    for step in sorted({*range(0, max_iter, max(1, max_iter // 100)), max_iter - 1}):
-        try:
-            value = multiplier(step / max_iter)
-        except Exception as error:
-            text = f"lr_multiplier fails at iteration {step}: {describe(error)}"
-            raise ValueError(text) from error
-        if not math.isfinite(value) or value < 0:
-            raise ValueError(f"lr_multiplier is {value!r} at iteration {step}")
+    for step in {*range(0, max_iter, max(1, max_iter // 100)), max_iter - 1}:
+        name = f"lr_multiplier at iteration {step} of {max_iter}"
+        value = build(step / max_iter, name, multiplier)
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name} is {value!r}")
 
 
 def images_per_step(cfg: DictConfig) -> int:
@@ -153,10 +124,8 @@ def images_per_step(cfg: DictConfig) -> int:
     return int(images * cfg.train.get("accumulate", 1))
 
 
-def scale_lr(cfg: DictConfig, *, reference: int, overrides: Iterable[str]) -> str:
+def scale_lr(cfg: DictConfig, *, reference: int) -> str:
     """Apply the linear rule: the learning rate grows with the images of a step."""
-    if any(text.lstrip("+").startswith("optimizer.lr=") for text in overrides):
-        raise ValueError("--scale-lr scales the recipe's optimizer.lr: give one of the two")
     images, before = images_per_step(cfg), cfg.optimizer.lr
     cfg.optimizer.lr = before * images / reference
     return (

@@ -45,7 +45,7 @@ def load_records(
         One record for each image, in the order of the image ids.
 
     Raises:
-        ValueError: If the file is wrong, has other categories, or no image is left.
+        ValueError: If the file is wrong or has other categories.
     """
     dataset = dataset or read_coco(annotations, boxes_only=boxes_only)
     dataset.check_categories(categories, of="the config")
@@ -67,8 +67,6 @@ def load_records(
     found = list(records.values())
     if filter_empty:
         found = filter_images_with_only_crowd_annotations(found)
-    if not found:
-        raise ValueError(f"{annotations} has no image with objects")
     print_instances_class_histogram(found, [categories[key] for key in sorted(categories)])
     return found
 
@@ -81,14 +79,14 @@ def records_of(dataset: Any) -> Sequence[Mapping[str, Any]]:
 
 def describe_data(node: Any, records: Sequence[Mapping[str, Any]]) -> str:
     """Describe a dataset in one line: numbers of images, objects, classes, and its file."""
+    names = registered_names(node)
+    known = MetadataCatalog.get(names[0]).get("thing_classes", ()) if names else ()
+    classes = (node.get("categories") if isinstance(node, DictConfig) else None) or known
     objects = sum(len(one.get("annotations", ())) for one in records)
-    counts = [f"{len(records):,} images"]
-    if objects:
-        counts.append(f"{objects:,} objects")
-    if classes := len(class_names(node)):
-        counts.append(f"{classes:,} classes")
+    counts = {"images": len(records), "objects": objects, "classes": len(classes)}
     place = ", ".join(annotation_files(node))
-    return ", ".join(counts) + (f" ({place})" if place else "")
+    text = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+    return f"{text} ({place})" if place else text
 
 
 def registered_names(node: Any) -> list[str]:
@@ -97,28 +95,21 @@ def registered_names(node: Any) -> list[str]:
     return [names] if isinstance(names, str) else [str(name) for name in names or ()]
 
 
-def class_names(node: Any) -> list[str]:
-    """List the classes of the dataset of a node; none if they are not known."""
-    if isinstance(node, DictConfig) and node.get("categories"):
-        return list(node.categories.values())
-    names = registered_names(node)
-    return list(MetadataCatalog.get(names[0]).get("thing_classes", ())) if names else []
-
-
 def annotation_files(node: Any) -> list[str]:
     """List the annotation files of the dataset of a node."""
-    if isinstance(node, DictConfig) and node.get("annotations"):
-        return [str(node.annotations)]
-    found = [MetadataCatalog.get(name).get("json_file") for name in registered_names(node)]
-    return [str(file) for file in found if file]
+    return _places(node, "annotations", "json_file")
 
 
 def image_folder(node: Any) -> str | None:
     """Return the image folder of a node's dataset; None if it is not known."""
-    if isinstance(node, DictConfig) and node.get("images"):
-        return str(node.images)
-    roots = [MetadataCatalog.get(name).get("image_root") for name in registered_names(node)]
-    return str(roots[0]) if roots and roots[0] else None
+    return next(iter(_places(node, "images", "image_root")), None)
+
+
+def _places(node: Any, stated: str, registered: str) -> list[str]:
+    if isinstance(node, DictConfig) and node.get(stated):
+        return [str(node[stated])]
+    found = [MetadataCatalog.get(name).get(registered) for name in registered_names(node)]
+    return [str(one) for one in found if one]
 
 
 def check_files(records: Iterable[Mapping[str, Any]], *, part: str, allowed: int = 0) -> list[str]:
@@ -147,12 +138,10 @@ def _problem(name: str) -> str:
     try:
         status = os.stat(name)  # noqa: PTH116 (of millions: no object for each)
     except OSError as error:
-        return "is missing" if isinstance(error, FileNotFoundError) else f"({error.strerror})"
-    if stat.S_ISDIR(status.st_mode):
-        return "is a folder"
-    if not stat.S_ISREG(status.st_mode):
-        return _ENDLESS
-    return "" if status.st_size else "is empty"
+        return f"({error.strerror})"
+    if stat.S_ISREG(status.st_mode):
+        return "" if status.st_size else "is empty"
+    return "is a folder" if stat.S_ISDIR(status.st_mode) else _ENDLESS
 
 
 def check_labels(records: Iterable[Mapping[str, Any]], classes: int) -> None:

@@ -7,9 +7,9 @@ the evaluator at its first evaluation, on the main process, which keeps it.
 
 import functools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from detectron2.data import (
     DatasetFromList,
@@ -17,14 +17,13 @@ from detectron2.data import (
     build_detection_train_loader,
 )
 from detectron2.utils import comm
-from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf, flag_override
 from torch.utils.data import DataLoader
 
 from eva_data.detection.coco import load_json
 from eva_data.detection.spec import DetectionData
 from eva_data.progress import progress
-from eva_detection.building import build
+from eva_detection.config.files import build, target_of
 from eva_detection.data.custom_data import (
     annotation_files,
     check_files,
@@ -44,11 +43,8 @@ logger = logging.getLogger(__name__)
 class EvaluationLoader:
     """A test loader whose workers leave signals to the run and end with the evaluation.
 
-    detectron2's builds workers that SIGTERM kills, which ends the evaluation as an error.
-
-    Args:
-        loader: As a config builds it; one that is not torch's is used as it is.
-        bar: Show the progress of an evaluation.
+    detectron2's builds workers that SIGTERM kills, which ends the evaluation as an error. A loader
+    that is not torch's is used as it is.
     """
 
     def __init__(self, loader: Any, *, bar: bool = False) -> None:
@@ -97,8 +93,7 @@ class TestSet:
 
     def check(self) -> None:
         """Look at every image, once on each machine."""
-        node = self.cfg.dataloader.get("test")
-        if self.is_scored and _looks_at_files() and "dataset" in (node or ()):
+        if self.is_scored and _looks_at_files():
             _ = self.evaluator, self._dataset
 
     @functools.cached_property
@@ -108,22 +103,17 @@ class TestSet:
 
     @functools.cached_property
     def files(self) -> dict[Any, Path]:
-        """The file of each image id; none where the loader builds its dataset itself."""
-        if "dataset" not in (self.cfg.dataloader.get("test") or ()):
-            return {}
+        """The file of each image id."""
         packed = isinstance(self._dataset, DatasetFromList)
         records = self._dataset if packed else records_of(self._dataset)
         return {one["image_id"]: Path(one["file_name"]) for one in records}
 
     @functools.cached_property
-    def labels(self) -> Mapping[str, Any]:
+    def labels(self) -> Any:
         """The labels in COCO's format: those of the evaluator, or else of the first file."""
         if hasattr(self.evaluator, "labels"):
-            return cast("Mapping[str, Any]", self.evaluator.labels())
-        files = annotation_files(self.cfg.dataloader.test.dataset)
-        if not files:
-            raise ValueError("the evaluation data has no annotation file")
-        return cast("Mapping[str, Any]", load_json(Path(files[0])))
+            return self.evaluator.labels()
+        return load_json(Path(annotation_files(self.cfg.dataloader.test.dataset)[0]))
 
     @functools.cached_property
     def _dataset(self) -> Any:
@@ -136,7 +126,7 @@ class TestSet:
         if records:
             text = describe_data(node.dataset, records)
             logger.info("data     val: %s", text, extra=SHOWN)
-        if isinstance(dataset, list) and _target(node) is build_detection_test_loader:
+        if isinstance(dataset, list) and target_of(node) is build_detection_test_loader:
             return DatasetFromList(dataset, copy=False)
         return dataset
 
@@ -145,32 +135,30 @@ class TestSet:
         """The loader."""
         node = self.cfg.dataloader.test
         bar = comm.is_main_process() and bool(OmegaConf.select(self.cfg, "train.progress_bar"))
-        if "dataset" not in node:
-            return EvaluationLoader(build(node, "dataloader.test"), bar=bar)
         arguments = _build_arguments(node, "dataloader.test", self._dataset)
-        make = _target(node)
-        loader = build(arguments, "dataloader.test", lambda options: make(**options))
+        loader = build(arguments, "dataloader.test", lambda given: target_of(node)(**given))
         return EvaluationLoader(loader, bar=bar)
 
 
 def choose_seed(cfg: DictConfig, saved: Mapping[str, int]) -> int:
     """Choose the seed of a run, which its processes agree on; the same call on all."""
     configured = cfg.train.get("seed", -1)
-    seed = configured if configured is not None and configured >= 0 else comm.shared_random_seed()
-    if saved and configured is not None and 0 <= configured != saved["seed"]:
+    stated = configured is not None and configured >= 0
+    seed = saved.get("seed", configured if stated else comm.shared_random_seed())
+    if stated and configured != seed:
         logger.warning(
             "train.seed=%d has no effect: the run that continues began with seed %d",
             configured,
-            saved["seed"],
+            seed,
         )
-    return int(saved.get("seed", seed))
+    return int(seed)
 
 
 def read_training_set(test_set: TestSet, seed: int) -> Any:
     """Read the training set and check its files, which may fail on one machine alone."""
     cfg, node = test_set.cfg, test_set.cfg.dataloader.train
     seed_all(seed, SAMPLER)  # samplers without a seed of their own draw one when they are built
-    if _target(node) is not build_detection_train_loader:
+    if target_of(node) is not build_detection_train_loader:
         return None
     dataset = _build_dataset(node.dataset, "dataloader.train.dataset", test_set.own)
     records = records_of(dataset)
@@ -189,7 +177,7 @@ def read_training_set(test_set: TestSet, seed: int) -> Any:
 
 def _build_dataset(node: DictConfig, name: str, own: DetectionData) -> Any:
     """Build a dataset; own data that were read already are not read again."""
-    annotations = node.get("annotations") if _target(node) is load_records else None
+    annotations = node.get("annotations") if target_of(node) is load_records else None
     dataset = own.take(annotations) if annotations else None
     if dataset is None:
         return build(node, name)
@@ -202,7 +190,7 @@ def build_training_loader(
 ) -> Any:
     """Build the training loader, from the place in the data where a checkpoint ends."""
     node = cfg.dataloader.train
-    if _target(node) is not build_detection_train_loader:
+    if target_of(node) is not build_detection_train_loader:
         logger.warning(
             "dataloader.train is not detectron2's build_detection_train_loader: a continued run "
             "starts again in the data, and an image that cannot be read stops it"
@@ -216,11 +204,11 @@ def build_training_loader(
     arguments |= dict(seed=seed, start=start, max_bad_images=cfg.train.get("max_bad_images", 10))
     loader = build(arguments, "dataloader.train", lambda options: build_train_stream(**options))
     before = {name: value for name, value in saved.items() if name != "batches"}
-    if before and before != loader.order():
+    if before and before != loader.order:
         logger.warning(
             "The order of the data differs from the uninterrupted run: it had %s, this start %s",
             before,
-            loader.order(),
+            loader.order,
         )
     return loader
 
@@ -230,32 +218,13 @@ def _looks_at_files() -> bool:
     return comm.get_world_size() == 1 or comm.get_local_rank() == 0
 
 
-def _target(node: DictConfig) -> Any:
-    target = node.get("_target_")
-    return locate(target) if isinstance(target, str) else target
-
-
-class _Built(Sequence[Any]):
-    """Records in a config, which would make a config of a plain list of them."""
-
-    def __init__(self, records: Sequence[Any]) -> None:
-        self._records = records
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._records[index]
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._records)
-
-
 def _build_arguments(node: DictConfig, name: str, dataset: Any) -> dict[str, Any]:
-    """Build what a loader takes; what else refers to the data set gets the same records."""
+    """Build what a loader takes; what else refers to the dataset gets the same records."""
     stated = node.dataset
     with flag_override(node, "allow_objects", True):
-        node.dataset = _Built(dataset) if isinstance(dataset, (list, tuple)) else dataset
+        # a config would make a config of a plain list
+        plain = isinstance(dataset, list)
+        node.dataset = DatasetFromList(dataset, False, serialize=False) if plain else dataset
         try:
             others = [key for key in node if key not in ("_target_", "dataset")]
             arguments = {key: build(node[key], f"{name}.{key}") for key in others}

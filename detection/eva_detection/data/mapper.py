@@ -20,10 +20,6 @@ from eva_data.images import UnreadableImageError, read_image
 _MOST_PIXELS = 2**28  # 16,384 x 16,384: 800 MB as an image, and several times that in a model
 
 
-class TooLongError(UnreadableImageError):
-    """A resize would give too many pixels; the message does not name the image."""
-
-
 def read_pixels(name: str, *, format: str) -> NDArray[np.uint8]:
     """Read an image as detectron2's `read_image` does, but through the toolkit's decoder.
 
@@ -33,9 +29,6 @@ def read_pixels(name: str, *, format: str) -> NDArray[np.uint8]:
 
     Returns:
         (H, W, 3), upright by its EXIF orientation.
-
-    Raises:
-        UnreadableImageError: An OSError that names the file.
     """
     image = read_image(PathManager.get_local_path(name), upright=True, name=name)
     pixels: NDArray[np.uint8] = detection_utils.convert_PIL_to_numpy(image, format)
@@ -45,14 +38,8 @@ def read_pixels(name: str, *, format: str) -> NDArray[np.uint8]:
 def keep_sides(transform: Transform) -> Transform:
     """Let a resize keep at least one pixel in each direction, where its rounding gives none.
 
-    Args:
-        transform: Any transform; a resize is changed in place.
-
-    Returns:
-        The same transform.
-
     Raises:
-        TooLongError: If it gives more than 2^28 pixels.
+        UnreadableImageError: If it gives more than 2^28 pixels.
     """
     if isinstance(transform, TransformList):
         for one in transform.transforms:
@@ -60,7 +47,7 @@ def keep_sides(transform: Transform) -> Transform:
     elif isinstance(transform, T.ResizeTransform):
         transform.new_h, transform.new_w = max(1, transform.new_h), max(1, transform.new_w)
         if transform.new_h * transform.new_w > _MOST_PIXELS:
-            raise TooLongError(
+            raise UnreadableImageError(
                 f"an image of {transform.w} x {transform.h} px would be resized to "
                 f"{transform.new_w} x {transform.new_h} px: give the resize a max_size, or cut the "
                 "image"
@@ -77,15 +64,10 @@ class Augmentations(T.AugmentationList):
     """detectron2's list of augmentations, with `keep_sides` for each of them."""
 
     def __call__(self, aug_input: T.AugInput) -> TransformList:
-        """Augment in place; see detectron2's class.
-
-        Args:
-            aug_input: The image, with boxes and labels of pixels if it has them.
-        """
+        """Augment in place; see detectron2's class."""
         bounded = _Input(aug_input.image, boxes=aug_input.boxes, sem_seg=aug_input.sem_seg)
         transforms = super().__call__(bounded)
-        aug_input.image, aug_input.boxes = bounded.image, bounded.boxes
-        aug_input.sem_seg = bounded.sem_seg
+        vars(aug_input).update(vars(bounded))
         return transforms
 
 
@@ -95,10 +77,6 @@ class PictureMapper(DatasetMapper):
     Files that cannot be read raise `UnreadableImageError`, an OSError that names them. A side that
     a resize would round to nothing keeps a pixel. An image without objects has empty boxes, classes
     and masks, where detectron2's mapper fails.
-
-    Args:
-        *args: Arguments of detectron2's class.
-        **kwargs: Arguments of detectron2's class.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -107,14 +85,7 @@ class PictureMapper(DatasetMapper):
         self.augmentations = Augmentations(configured.augs)
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
-        """Load and augment an image.
-
-        Args:
-            dataset_dict: A record in detectron2's format.
-
-        Returns:
-            The record with `image`, (3, H, W) uint8, and in training `instances`.
-        """
+        """Load and augment an image: `image` (3, H, W) uint8, and in training `instances`."""
         sample = copy.deepcopy(dataset_dict)
         pixels = read_pixels(sample["file_name"], format=self.image_format)
         detection_utils.check_image_size(sample, pixels)
@@ -123,10 +94,7 @@ class PictureMapper(DatasetMapper):
             detection_utils.read_image(labels, "L").squeeze(2) if labels is not None else None
         )
         given = T.AugInput(pixels, sem_seg=semantic)
-        try:
-            transforms = self.augmentations(given)
-        except TooLongError as error:
-            raise UnreadableImageError(f"{sample['file_name']}: {error}") from None
+        transforms = self.augmentations(given)
         size = given.image.shape[:2]
         sample["image"] = torch.as_tensor(np.ascontiguousarray(given.image.transpose(2, 0, 1)))
         if given.sem_seg is not None:

@@ -20,32 +20,14 @@ DIGIT_SCENES = "digit_scenes"  # folder that `tools/make_demo_data.py` writes fo
 
 # name -> (images, annotations) below the root
 COCO_STYLE: dict[str, tuple[str, str]] = {
-    "digit_scenes_train": (
-        f"{DIGIT_SCENES}/coco/train",
-        f"{DIGIT_SCENES}/coco/annotations/instances_train.json",
-    ),
-    "digit_scenes_val": (
-        f"{DIGIT_SCENES}/coco/val",
-        f"{DIGIT_SCENES}/coco/annotations/instances_val.json",
-    ),
-    # Objects365 v1: 600k training images
-    "objects365_v1_train": (
-        "objects365_v1/train",
-        "objects365_v1/annotations/objects365_train.json",
-    ),
-    "objects365_v1_val": (
-        "objects365_v1/val",
-        "objects365_v1/annotations/objects365_val.json",
-    ),
-    # Objects365 v2: 1.7M training images; the paper trains on both splits
-    "objects365_v2_train": (
-        "objects365/train",
-        "objects365/annotations/zhiyuan_objv2_train.json",
-    ),
-    "objects365_v2_val": (
-        "objects365/val",
-        "objects365/annotations/zhiyuan_objv2_val.json",
-    ),
+    f"{name}_{part}": (f"{folder}/{part}", f"{folder}/annotations/{file}_{part}.json")
+    for name, folder, file in (
+        ("digit_scenes", f"{DIGIT_SCENES}/coco", "instances"),
+        ("objects365_v1", "objects365_v1", "objects365"),  # 600k training images
+        # 1.7M training images; the paper trains on both splits
+        ("objects365_v2", "objects365", "zhiyuan_objv2"),
+    )
+    for part in ("train", "val")
 }
 
 # The part of LVIS v1 val that lies in COCO val2017 (`eva detection coco-lvis-gap subset` writes the
@@ -82,11 +64,9 @@ def require_data(names: Iterable[str]) -> None:
 
 
 def _missing(name: str, root: Path, place: str) -> str:
-    value = os.environ.get(ROOT_VARIABLE)
-    stated = f"is not set, so it is {root.absolute()}" if value is None else f"is {value}"
     text = (
-        f"the data set {name} is not there: looked for {(root / place).absolute()} "
-        f"({ROOT_VARIABLE} {stated})"
+        f"the dataset {name} is not there: looked for {(root / place).absolute()} "
+        f"({ROOT_VARIABLE}={os.environ.get(ROOT_VARIABLE)})"
     )
     if place.startswith(f"{DIGIT_SCENES}/"):
         output = ("--output", str(root / DIGIT_SCENES))

@@ -7,7 +7,6 @@ image, and a run that continues skips what it has seen without loading it. No ra
 saved, and the number of workers changes nothing.
 """
 
-import logging
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -19,14 +18,12 @@ from detectron2.data.detection_utils import SizeMismatchError
 from detectron2.data.samplers import TrainingSampler
 from detectron2.utils import comm
 from PIL.Image import DecompressionBombError
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from eva_runs import data_order
 from eva_runs.errors import TooManyUnreadableError
 from eva_runs.interruption import leave_signals_to_the_run
 from eva_runs.seeding import seed_all
-
-logger = logging.getLogger(__name__)
 
 SAMPLE, STEP, SAMPLER = range(3)  # what a random number is for: first part of its key
 # The toolkit's mappers raise OSError; detectron2's, of stock and earlier configs, what Pillow and
@@ -46,8 +43,7 @@ class Plan(Sampler[list[Draw]]):
     Args:
         sampler: Endless indexes of this process.
         batch_size: Images of a batch of this process.
-        wide: Whether each image is wider than high, to make batches of one kind; None to take
-            images as they come.
+        wide: Whether each image is wider than high, to make batches of one kind; None for any.
         spares: Replacements named for each image: those that come next.
         start: Batches to skip.
     """
@@ -69,22 +65,19 @@ class Plan(Sampler[list[Draw]]):
 
     def _batches(self) -> Iterator[list[Draw]]:
         buckets: tuple[list[Draw], list[Draw]] = ([], [])
-        for draw in self._draws():
-            bucket = buckets[self.wide is not None and self.wide[draw[1][0]]]
-            bucket.append(draw)
-            if len(bucket) == self.batch_size:
-                yield bucket[:]
-                bucket.clear()
-
-    def _draws(self) -> Iterator[Draw]:
         window: deque[int] = deque()
         number, processes = comm.get_rank(), comm.get_world_size()
         for index in self.sampler:
             window.append(int(index))
-            if len(window) > self.spares:
-                yield number, tuple(window)
-                window.popleft()
-                number += processes
+            if len(window) <= self.spares:
+                continue
+            bucket = buckets[self.wide is not None and self.wide[window[0]]]
+            bucket.append((number, tuple(window)))
+            window.popleft()
+            number += processes
+            if len(bucket) == self.batch_size:
+                yield bucket[:]
+                bucket.clear()
 
 
 def _begin_worker(worker: int) -> None:
@@ -108,7 +101,7 @@ class _MappedDataset(Dataset[Any]):
             try:
                 sample = self.mapper(record)
             except READ_ERRORS as error:
-                name = record.get("file_name", f"image {index} of the data set")
+                name = record.get("file_name", f"image {index} of the dataset")
                 unreadable[str(name)] = f"{type(error).__name__}: {error}"
                 continue
             if sample is not None:  # a mapper may refuse an image, as in detectron2
@@ -128,15 +121,8 @@ def describe_unreadable(unreadable: dict[str, str], *, allowed: int) -> str:
 class TrainStream:
     """Endless batches of this process, one iterator at a time.
 
-    Args:
-        plan: The batches' images.
-        dataset: Gives (sample, unreadable files) for a draw.
-        num_workers: Processes that load.
-        collate: Makes a batch of a list of samples.
-        order: What the order of the data depends on, for `state_dict`.
-        **options: More options of torch's `DataLoader`.
-
     Attributes:
+        order: The seed and what else the order of the data depends on.
         unreadable: Error of each file that was replaced; the trainer reports and empties it.
         batches: Batches that this process has taken, over all starts of the run.
     """
@@ -160,7 +146,7 @@ class TrainStream:
             **options,
         )
         self._collate, self._spares = collate, plan.spares
-        self._order = order
+        self.order = order
         self.batches = plan.start
         self.unreadable: dict[str, str] = {}
 
@@ -180,13 +166,9 @@ class TrainStream:
         finally:  # workers ignore SIGTERM: they must not be left to the interpreter's exit
             data_order.end_workers(batches)
 
-    def order(self) -> dict[str, int]:
-        """Return the seed and what else the order of the data depends on."""
-        return dict(self._order)
-
     def state_dict(self) -> dict[str, int]:
         """Return the order and the place in it."""
-        return self._order | {"batches": self.batches}
+        return self.order | {"batches": self.batches}
 
 
 def build_train_stream(
@@ -206,7 +188,7 @@ def build_train_stream(
     """Build the stream from the arguments of detectron2's `build_detection_train_loader`.
 
     Args:
-        dataset: List of dicts in detectron2's format, or a map-style data set of them.
+        dataset: List of dicts in detectron2's format, or a map-style dataset of them.
         mapper: Loads and augments an image.
         seed: The run's seed.
         total_batch_size: Images of a batch over all processes.
@@ -218,47 +200,29 @@ def build_train_stream(
         max_bad_images: Images in a row that may be replaced.
         **options: More options of torch's `DataLoader`.
 
-    Returns:
-        The stream.
-
     Raises:
-        ValueError: If the batch cannot be divided among the processes, the data set cannot be
-            indexed, or the limit is negative.
+        ValueError: If the batch cannot be split among the processes, or the limit is negative.
     """
     processes = comm.get_world_size()
-    if total_batch_size < 1 or total_batch_size % processes:
+    if total_batch_size < 1 or total_batch_size % processes or max_bad_images < 0:
         raise ValueError(
-            f"dataloader.train.total_batch_size={total_batch_size} must be a positive multiple of "
-            f"the {processes} processes"
+            f"{total_batch_size=} must be a positive multiple of the {processes} processes, and "
+            f"train.{max_bad_images=} not negative"
         )
-    if max_bad_images < 0:
-        raise ValueError(f"train.max_bad_images must not be negative, got {max_bad_images}")
-    if isinstance(dataset, IterableDataset):
-        raise ValueError("dataloader.train.dataset must be indexable, got an IterableDataset")
     wide = None
     if aspect_ratio_grouping:
         sizes = (dataset[index] for index in range(len(dataset)))
         wide = [record["width"] > record["height"] for record in sizes]
     if isinstance(dataset, list):
         dataset = DatasetFromList(dataset, copy=False)
-    if sampler is None:
-        sampler = TrainingSampler(len(dataset), seed=seed)
+    sampler = TrainingSampler(len(dataset), seed=seed) if sampler is None else sampler
+    batch_size = total_batch_size // processes
+    order = dict(seed=seed, processes=processes, total_batch_size=total_batch_size)
     return TrainStream(
-        Plan(
-            sampler,
-            batch_size=total_batch_size // processes,
-            wide=wide,
-            spares=max_bad_images,
-            start=start,
-        ),
+        Plan(sampler, batch_size=batch_size, wide=wide, spares=max_bad_images, start=start),
         _MappedDataset(dataset, mapper, seed),
         num_workers=num_workers,
         collate=collate_fn,
-        order={
-            "seed": seed,
-            "processes": processes,
-            "total_batch_size": total_batch_size,
-            "images": len(dataset),
-        },
+        order=order | {"images": len(dataset)},
         **options,
     )

@@ -13,6 +13,7 @@ val that lies in COCO val2017, the dataset `lvis_v1_val_5k`, for a gap on the sa
 """
 
 import argparse
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -46,12 +47,11 @@ def read_scores(coco: Path, lvis: Path) -> dict[str, tuple[float, float]]:
 
 def _read_ap(file: Path) -> dict[str, float]:
     results = parse_json(file.read_bytes(), str(file))
-    scores = {
-        task: results[task].get("AP")
-        for task in TASKS
-        if isinstance(results, dict) and isinstance(results.get(task), dict)
-    }
-    return {task: float(ap) for task, ap in scores.items() if isinstance(ap, int | float)}
+    found = {}
+    for task in TASKS:
+        with contextlib.suppress(KeyError, TypeError):  # None where nothing was found
+            found[task] = float(results[task]["AP"])
+    return found
 
 
 def rows_of(models: Mapping[str, Scores]) -> list[dict[str, Any]]:
@@ -81,9 +81,7 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 def shared_images(lvis: Mapping[str, Any], coco: Mapping[str, Any]) -> dict[str, Any]:
     """Take the part of an LVIS set whose images a COCO set has; ids are the same in both."""
     ids = {image["id"] for image in coco["images"]}
-    images = [image for image in lvis["images"] if image["id"] in ids]
-    if not images or not all("neg_category_ids" in image for image in images):
-        raise ValueError("no image of LVIS's format is in both: give LVIS v1 val and COCO val2017")
+    images = [one for one in lvis["images"] if one["id"] in ids and "neg_category_ids" in one]
     kept = {image["id"] for image in images}
     annotations = [one for one in lvis["annotations"] if one["image_id"] in kept]
     return {**lvis, "images": images, "annotations": annotations}
@@ -102,10 +100,11 @@ def _table(args: argparse.Namespace) -> int:
 def _subset(args: argparse.Namespace) -> int:
     require_free([args.output], overwrite=False)
     lvis, coco = (parse_json(file.read_bytes(), str(file)) for file in (args.lvis, args.coco))
-    try:
+    subset: dict[str, Any] = {"images": []}
+    with contextlib.suppress(KeyError, TypeError):  # not a dataset
         subset = shared_images(lvis, coco)
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{args.lvis} or {args.coco} is not a dataset: {error!r}") from error
+    if not subset["images"]:
+        raise ValueError(f"{args.lvis} has no image of LVIS's format that is in {args.coco}, too")
     make_folder(args.output.parent)
     write_json(args.output, subset)
     say(
@@ -117,24 +116,24 @@ def _subset(args: argparse.Namespace) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
+    layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        description=__doc__, formatter_class=layout, allow_abbrev=False
     )
     commands = parser.add_subparsers(dest="command", required=True)
     table = commands.add_parser("table", help="print the gap of two evaluations")
-    table.add_argument("--coco", required=True, type=Path, help="results.json on COCO")
-    table.add_argument("--lvis", required=True, type=Path, help="results.json on LVIS")
+    subset = commands.add_parser("subset", help="write lvis_v1_val_5k.json")
+    for command, run, coco, lvis in (
+        (table, _table, "results.json on COCO", "results.json on LVIS"),
+        (subset, _subset, "instances_val2017.json", "lvis_v1_val.json"),
+    ):
+        command.add_argument("--coco", required=True, type=Path, help=coco)
+        command.add_argument("--lvis", required=True, type=Path, help=lvis)
+        command.set_defaults(run=run)
     table.add_argument("--name", default="this run", help="name of the row (default: %(default)s)")
     table.add_argument("--paper", action="store_true", help="with the paper's rows")
     table.add_argument("--json", type=Path, help="write the rows to this file, too")
-    table.set_defaults(run=_table)
-    subset = commands.add_parser("subset", help="write lvis_v1_val_5k.json")
-    subset.add_argument("--lvis", required=True, type=Path, help="lvis_v1_val.json")
-    subset.add_argument("--coco", required=True, type=Path, help="instances_val2017.json")
     subset.add_argument("--output", required=True, type=Path, help="must not exist")
-    subset.set_defaults(run=_subset)
     return parser.parse_args(arguments)
 
 

@@ -1,19 +1,15 @@
-"""COCO and LVIS scores through faster-coco-eval, with predictions on disk instead of in memory."""
+"""COCO and LVIS scores through faster-coco-eval."""
 
-import contextlib
 import itertools
+import json
 import logging
 import math
-import shutil
-import tempfile
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from detectron2.data import MetadataCatalog
 from detectron2.data.catalog import Metadata
-from detectron2.data.datasets.coco import convert_to_coco_json
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.utils import comm
@@ -31,40 +27,29 @@ from eva_data.detection.scoring import (
     judged,
     read_annotations,
 )
-from eva_detection.evaluation.predictions import (
-    Predictions,
-    PredictionWriter,
-    cap_per_class,
-    write_results,
-)
+from eva_data.files import replacing
 
 # below detectron2's logger, so that scores also show in detectron2's own training program
 logger = logging.getLogger(f"detectron2.{__name__}")
 
-FIXED = "-fixed"
-FIXED_DETECTIONS_PER_CLASS = 10_000  # arXiv 2102.01066
-TASKS = tuple(kind + end for kind in ("bbox", "segm", "boundary") for end in ("", FIXED))
+TASKS = ("bbox", "segm")
 
 
 class CocoEvaluator(DatasetEvaluator):
-    """Box, mask and boundary AP by COCO's rules, as detectron2's `COCOEvaluator`.
+    """Box and mask AP by COCO's rules, as detectron2's `COCOEvaluator`.
 
     Results have AP, AP50, AP75, APs, APm, APl, and AP-NAME for each class.
 
     Args:
-        dataset_name: Registered data set.
-        tasks: Any of `bbox`, `segm`, `boundary` (mask AP with the boundary IoU of arXiv
-            2103.16562) and the same with `-fixed` (the 10,000 highest scores of each class count,
-            however many in an image, arXiv 2102.01066). By default `bbox`, and `segm` if the
-            model predicts masks.
+        dataset_name: Registered dataset.
+        tasks: `bbox`, `segm` or both; by default `bbox`, and `segm` if the model predicts masks.
         distributed: Score the predictions of all processes together, on the main one.
-        output_dir: Folder for predictions and results; in a run on several machines all must
-            see it. By default nothing is kept.
-        max_dets_per_image: Limit on detections in an image; by default the one of the data
-            set's rules. It does not apply to `-fixed` tasks.
+        output_dir: Folder for the predictions. By default they are not written.
+        max_dets_per_image: Limit on detections in an image (COCO: of each class); by default the
+            one of the dataset's rules.
 
     Raises:
-        ValueError: If a task is unknown or the limit is below 1.
+        ValueError: If a task is unknown.
     """
 
     predictions_file = "coco_instances_results.json"
@@ -83,21 +68,14 @@ class CocoEvaluator(DatasetEvaluator):
         *,
         max_dets_per_image: int | None = None,
     ):
-        unknown = [task for task in tasks or () if task not in TASKS]
-        if unknown:
+        if unknown := set(tasks or ()) - set(TASKS):
             raise ValueError(f"unknown tasks {unknown}; there are {', '.join(TASKS)}")
-        if max_dets_per_image is not None and max_dets_per_image < 1:
-            raise ValueError(
-                f"max_dets_per_image is {max_dets_per_image}, must be at least 1; "
-                f"for no limit use tasks such as 'bbox{FIXED}'"
-            )
         self._name = dataset_name
         self._tasks = tuple(tasks) if tasks else None
         self._distributed = distributed
         self._output_dir = Path(output_dir) if output_dir else None
         self._max_dets = max_dets_per_image or self.default_max_dets
         self._metadata = MetadataCatalog.get(dataset_name)
-        self._remove_temporary: Callable[[], Any] = lambda: None
         self._kept_truth: COCO | None = None
 
     def _dataset_ids(self) -> dict[int, int] | None:
@@ -108,51 +86,33 @@ class CocoEvaluator(DatasetEvaluator):
     def _load_truth(self, file: str) -> COCO:
         return read_annotations(file)
 
-    def _capped(self, predictions: Predictions) -> Iterable[list[Detection]]:
-        """Choose the detections that count in tasks with a limit on each image."""
-        return predictions  # the limit is on each class, the scorer knows it
-
-    def _judged(self, images: Iterable[list[Detection]], truth: COCO) -> Iterator[Detection]:
-        """Choose the detections that the annotations say something about."""
-        return itertools.chain.from_iterable(images)
+    def _counted(self, images: Iterable[list[Detection]], truth: COCO) -> Iterable[Detection]:
+        """Choose the detections that count."""
+        return itertools.chain.from_iterable(images)  # the scorer knows the limit on each class
 
     def reset(self) -> None:
-        """Start an evaluation, with no predictions; the same call on all processes."""
-        self._remove_temporary()
-        self._folder = self._output_dir or self._make_temporary()
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._file_name = f"predictions_{self._name}"
-        self._writer = PredictionWriter(self._folder, self._file_name, rank=comm.get_rank())
+        """Start an evaluation, with no predictions."""
+        self._predictions: list[list[Detection]] = []  # of each image
+        self._masks = False
         self._ids = self._dataset_ids()
 
-    def _make_temporary(self) -> Path:
-        shared = self._distributed and comm.get_world_size() > 1
-        name = ""
-        if not shared or comm.is_main_process():
-            name = tempfile.mkdtemp(prefix="eva_evaluation_")
-            self._remove_temporary = weakref.finalize(self, shutil.rmtree, name, ignore_errors=True)
-        return Path(comm.all_gather(name)[0] if shared else name)
-
     def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
-        """Write a batch's predictions to disk.
+        """Keep a batch's predictions.
 
         Args:
             inputs: What the model got, with `image_id`.
             outputs: What the model returned, with `instances`.
 
         Raises:
-            ValueError: If a predicted class is not one of the data set.
+            ValueError: If a predicted class is not one of the dataset.
         """
-        batch: list[list[Detection]] = []
-        masks = False
         for image, output in zip(inputs, outputs, strict=True):
             instances = output["instances"].to("cpu")
-            masks = masks or instances.has("pred_masks")
+            self._masks = self._masks or instances.has("pred_masks")
             detections = instances_to_coco_json(instances, image["image_id"])
             for one in detections:
                 one["category_id"] = self._dataset_id(one["category_id"])
-            batch.append(detections)
-        self._writer.append(batch, masks=masks)
+            self._predictions.append(detections)
 
     def _dataset_id(self, label: int) -> int:
         if self._ids is None:
@@ -174,47 +134,36 @@ class CocoEvaluator(DatasetEvaluator):
             found at all); empty on other processes, for sets without annotations, and without
             predictions.
         """
-        predictions = self._collect()
-        if predictions is None:
-            return {}
-        with contextlib.closing(predictions):
-            results = self._evaluate(predictions)
-        if results and self._output_dir:
-            write_results(results, self._output_dir / "results.json")
-        self._remove_temporary()
-        return results
-
-    def _collect(self) -> Predictions | None:
-        if not self._distributed:
-            return Predictions(self._folder, self._file_name, ranks=[comm.get_rank()])
-        predictions = None
-        comm.synchronize()  # all have written
-        try:
-            if comm.is_main_process():
-                ranks = range(comm.get_world_size())
-                predictions = Predictions(self._folder, self._file_name, ranks=ranks)
-        finally:
-            comm.synchronize()  # the main one has opened everything: new files may be written
-        return predictions
-
-    def _evaluate(self, predictions: Predictions) -> dict[str, dict[str, float]]:
-        output = self._output_dir / self.predictions_file if self._output_dir else None
-        images, total, masks = predictions.summarize(output)
+        own = (self._predictions, self._masks)
+        parts = comm.gather(own) if self._distributed else [own]
+        self._predictions = []
+        images = [image for part, _ in parts for image in part]
         if not images:
-            logger.warning("%s: no image was processed", self._name)
+            if parts:  # none on other processes
+                logger.warning("%s: no image was processed", self._name)
             return {}
-        logger.info("%d detections in %d images of %s", total, images, self._name)
+        if self._output_dir:
+            self._output_dir.mkdir(parents=True, exist_ok=True)
+            with replacing(self._output_dir / self.predictions_file) as file, file.open("w") as out:
+                json.dump([*itertools.chain.from_iterable(images)], out)
+        return self._evaluate(images, masks=any(masks for _, masks in parts))
+
+    def _evaluate(
+        self, images: Sequence[list[Detection]], *, masks: bool
+    ) -> dict[str, dict[str, float]]:
+        total = sum(map(len, images))
+        logger.info("%d detections in %d images of %s", total, len(images), self._name)
         truth = self._truth()
         if not truth.anns:
             logger.info("%s has no annotations: nothing to score", self._name)
             return {}
         tasks = self._tasks or (("bbox", "segm") if masks else ("bbox",))
-        if not masks and any(not task.startswith("bbox") for task in tasks):
+        if not masks and set(tasks) != {"bbox"}:
             raise ValueError(f"tasks are {', '.join(tasks)}, but the model predicts no masks")
         if not total:
             logger.warning("%s: the model found nothing", self._name)
             return {task: dict.fromkeys(self.metrics, math.nan) for task in tasks}
-        return {task: self._score(task, predictions, truth) for task in tasks}
+        return {task: self._score(task, images, truth) for task in tasks}
 
     def labels(self) -> Mapping[str, Any]:
         """Return the annotations that it scores by, in COCO's format, which it keeps."""
@@ -223,31 +172,20 @@ class CocoEvaluator(DatasetEvaluator):
     def _truth(self) -> COCO:
         """Parse the annotations at the first evaluation, and keep them."""
         if self._kept_truth is None:
-            self._kept_truth = self._load_truth(self._annotation_file())
+            self._kept_truth = self._load_truth(self._annotations())
         return self._kept_truth
 
-    def _annotation_file(self) -> str:
-        file = self._metadata.get("json_file")
-        if file is None:  # registered as a function only
-            file = str(self._folder / f"{self._name}_coco_format.json")
-            convert_to_coco_json(self._name, file, allow_cached=False)
-        return PathManager.get_local_path(file)
+    def _annotations(self) -> str:
+        return PathManager.get_local_path(self._metadata.json_file)
 
-    def _score(self, task: str, predictions: Predictions, truth: COCO) -> dict[str, float]:
-        kind, limit = task.removesuffix(FIXED), self._max_dets
-        images = self._capped(predictions)
-        if task.endswith(FIXED):
-            limit = FIXED_DETECTIONS_PER_CLASS
-            images = cap_per_class(lambda: predictions, limit)
+    def _score(self, task: str, images: Iterable[list[Detection]], truth: COCO) -> dict[str, float]:
         # the area of an object is its box's if a mask comes with one
-        unused = "segmentation" if kind == "bbox" else "bbox"
-        detections = list(self._judged(images, truth))
-        for one in detections:
-            one.pop(unused, None)
-        found = truth.loadRes(detections)
+        unused = "segmentation" if task == "bbox" else "bbox"
+        counted = self._counted(images, truth)
+        found = truth.loadRes([{k: v for k, v in one.items() if k != unused} for one in counted])
         style = dict(lvis_style=self.lvis_style, print_function=logger.debug)
-        scorer = COCOeval_faster(truth, found, kind, **style)
-        scorer.params.maxDets = [limit]
+        scorer = COCOeval_faster(truth, found, task, **style)
+        scorer.params.maxDets = [self._max_dets]
         scorer.run()
         results = {name: _percent(scorer.stats_as_dict[key]) for name, key in self.metrics.items()}
         logger.info("Evaluation results for %s: \n%s", task, create_small_table(results))
@@ -258,11 +196,12 @@ class CocoEvaluator(DatasetEvaluator):
         names = self._metadata.get("thing_classes") or ()
         if len(names) <= 1:
             return {}
-        found = class_scores(scorer).values()
-        if len(names) != len(found):
-            raise ValueError(f"{self._name} has {len(names)} names, {len(found)} categories")
-        scores = dict(zip(names, map(_percent, found), strict=True))
-        logger.info("Per-category %s AP: \n%s", task, _class_table(scores))
+        scores = dict(zip(names, map(_percent, class_scores(scorer).values()), strict=True))
+        cells = list(itertools.chain(*scores.items()))
+        rows = [cells[i : i + 6] for i in range(0, len(cells), 6)]
+        headers = ["category", "AP"] * min(3, len(scores))
+        options = dict(tablefmt="pipe", floatfmt=".3f", headers=headers, numalign="left")
+        logger.info("Per-category %s AP: \n%s", task, tabulate(rows, **options))
         return {f"AP-{name}": score for name, score in scores.items()}
 
 
@@ -297,7 +236,7 @@ class CustomEvaluator(CocoEvaluator):
         )
 
     def _truth(self) -> COCO:
-        return self._load_truth(self._annotation_file())  # a new one, as scorers write into it
+        return self._load_truth(self._annotations())  # a new one, as scorers write into it
 
     def _load_truth(self, file: str) -> COCO:
         if self._dataset is None:
@@ -306,7 +245,7 @@ class CustomEvaluator(CocoEvaluator):
 
 
 class LvisEvaluator(CocoEvaluator):
-    """Box, mask and boundary AP by LVIS's rules, as detectron2's `LVISEvaluator`.
+    """Box and mask AP by LVIS's rules, as detectron2's `LVISEvaluator`.
 
     A detection counts only where the image says that its class is present or absent, a wrong one
     only where the class is annotated exhaustively, and of each image only the 300 highest scores.
@@ -326,11 +265,8 @@ class LvisEvaluator(CocoEvaluator):
     def _load_truth(self, file: str) -> COCO:
         return as_lvis(read_annotations(file), file, otherwise="CocoEvaluator")
 
-    def _capped(self, predictions: Predictions) -> Iterable[list[Detection]]:
-        return cap_per_image(predictions, self._max_dets)
-
-    def _judged(self, images: Iterable[list[Detection]], truth: COCO) -> Iterator[Detection]:
-        return judged(images, truth)
+    def _counted(self, images: Iterable[list[Detection]], truth: COCO) -> Iterable[Detection]:
+        return judged(cap_per_image(images, self._max_dets), truth)
 
     def _score_classes(self, task: str, scorer: COCOeval_faster) -> dict[str, float]:
         return {}
@@ -338,10 +274,3 @@ class LvisEvaluator(CocoEvaluator):
 
 def _percent(value: float) -> float:
     return float(value) * 100 if value >= 0 else math.nan
-
-
-def _class_table(scores: dict[str, float]) -> str:
-    cells = list(itertools.chain(*scores.items()))
-    rows = [cells[i : i + 6] for i in range(0, len(cells), 6)]
-    headers = ["category", "AP"] * min(3, len(scores))
-    return tabulate(rows, tablefmt="pipe", floatfmt=".3f", headers=headers, numalign="left")

@@ -18,7 +18,6 @@ from eva_detection.data.custom_data import annotation_files, image_folder, regis
 from eva_detection.data.loading import TestSet
 from eva_report.content import Curve, Curves, Link, Report, Section, Step
 from eva_report.detection import CONFUSION, PER_CLASS, data_fact, detection_sections, title_of
-from eva_report.page import report_name, try_report
 from eva_runs.commands import command_to_run
 from eva_runs.record import facts
 
@@ -31,26 +30,17 @@ _PREDICTIONS = ("coco_instances_results.json", "lvis_instances_results.json")
 _EARLIER_STAGES = ("_stage0", "_stage1")
 
 
-def report_of_run(
-    cfg: DictConfig, test_set: TestSet, *, kind: Kind, processes: int, recipe: str = ""
-) -> Path | None:
-    """Write the report of a run; whatever fails in it is a warning."""
-    folder = Path(cfg.train.output_dir)
-    return try_report(
-        folder,
-        lambda: make_report(cfg, test_set, kind=kind, processes=processes, recipe=recipe),
-        name=report_name(folder, kind),
-    )
-
-
 def make_report(
     cfg: DictConfig, test_set: TestSet, *, kind: Kind, processes: int, recipe: str
 ) -> Report:
-    """Make the report of a run from its output folder; see `report_of_run`."""
+    """Make the report of a run from its output folder."""
     folder = Path(cfg.train.output_dir)
     metrics = read_metrics(folder)
     results = read_results(folder) if test_set.is_scored else {}
-    predictions = _predictions(test_set, folder)
+    predictions = None
+    if test_set.is_scored:
+        place = Path(getattr(test_set.evaluator, "_output_dir", None) or folder / "inference")
+        predictions = next((one for n in _PREDICTIONS if (one := place / n).is_file()), None)
     sections: list[Section] = []
     if predictions is not None:
         sections += detection_sections(
@@ -60,8 +50,7 @@ def make_report(
             scores=results,
             folder=folder,
         )
-    place = 1 if sections else 0  # curves of the training follow the scores
-    sections[place:place] = curves(metrics)
+    sections[1:1] = curves(metrics)  # after the scores
     source = str(cfg.train.get("init_checkpoint") or "")
     weights = source if kind == "evaluation" else str(folder / FINAL)
     picture = next(iter(test_set.files.values()), None) if test_set.is_scored else None
@@ -78,14 +67,6 @@ def make_report(
         links=_links(folder, predictions, kind),
         next_steps=_next_steps(cfg, weights, picture=picture),
     )
-
-
-def _predictions(test_set: TestSet, folder: Path) -> Path | None:
-    """Find the file that the evaluator has written."""
-    if not test_set.is_scored:
-        return None
-    place = Path(getattr(test_set.evaluator, "_output_dir", None) or folder / "inference")
-    return next((place / name for name in _PREDICTIONS if (place / name).is_file()), None)
 
 
 def scored(results: Results) -> dict[str, str]:
@@ -117,14 +98,13 @@ def _summary(
 
 
 def _facts(cfg: DictConfig, test_set: TestSet, kind: str, *, scored: bool) -> list[tuple[str, str]]:
-    found = []
-    if kind == "training" and test_set.training:
-        found.append(("training data", test_set.training))
+    training = test_set.training if kind == "training" else ""
+    evaluation = ""
     if scored:
         files = ", ".join(annotation_files(OmegaConf.select(cfg, "dataloader.test.dataset")))
-        text = data_fact(test_set.labels) + (f" ({files})" if files else "")
-        found.append(("evaluation data", text))
-    return found
+        evaluation = data_fact(test_set.labels) + f" ({files})" * bool(files)
+    named = (("training data", training), ("evaluation data", evaluation))
+    return [(name, text) for name, text in named if text]
 
 
 def _links(folder: Path, predictions: Path | None, kind: str) -> list[Link]:
@@ -162,17 +142,17 @@ def demo_command(cfg: DictConfig, weights: str) -> str | None:
 def _next_steps(cfg: DictConfig, weights: str, *, picture: Path | None) -> list[Step]:
     """List what can be done with a detector; an export is traced with the picture."""
     folder = Path(cfg.train.output_dir)
-    steps = []
-    if demo := demo_command(cfg, weights):
-        steps.append(Step(text="Draw what it finds in pictures, folders or videos", command=demo))
     config: list[str | Path] = ["--config-file", folder / "config.yaml"]
-    words = [f"train.init_checkpoint={weights}", f"train.output_dir={folder}_evaluation"]
+    settings = [f"train.init_checkpoint={weights}", f"train.output_dir={folder}_evaluation"]
     program = ("detection train", "detection/train_net.py", "--eval-only")
-    command = _needing_data(cfg, command_to_run(*program, *config, *words))
-    steps.append(Step(text="Evaluate it again", command=command))
+    again = _needing_data(cfg, command_to_run(*program, *config, *settings))
+    steps = [Step(text="Evaluate it again", command=again)]
+    if demo := demo_command(cfg, weights):
+        text = "Draw what it finds in images, folders or videos"
+        steps.insert(0, Step(text=text, command=demo))
     if picture is not None:
-        words = ["--weights", weights, "--format", "torchscript", "--image", str(picture)]
         program = ("detection export", "detection/export.py", "--output")
+        words = ["--weights", weights, "--format", "torchscript", "--image", str(picture)]
         command = command_to_run(*program, folder / "model.ts", *config, *words)
         steps.append(Step(text="Export it, to run without this toolkit", command=command))
     return steps
@@ -209,32 +189,19 @@ def _curves(metrics: Sequence[dict[str, Any]], names: Mapping[str, str], **rest:
     found = []
     for name, shown in names.items():
         points = [
-            (float(_done(entry, metrics)), float(entry[name]))
-            for entry in metrics
-            if isinstance(entry.get(name), int | float)
+            # the last evaluation has the number of iterations that are done already
+            (float(one["iteration"] + (one is not metrics[-1] or "total_loss" in one)), one[name])
+            for one in metrics
+            if isinstance(one.get(name), int | float)
         ]
         found.append(Curve(name=shown, points=points))
     return Curves(x_label="iteration", curves=found, **rest)
 
 
-def _done(entry: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> int:
-    """Count the iterations before an entry; the last evaluation has their number already."""
-    last = entry is metrics[-1] and "total_loss" not in entry
-    return int(entry["iteration"]) + (0 if last else 1)
-
-
 def read_results(run: Path) -> dict[str, dict[str, float | None]]:
     """Read `results.json`: task -> metric -> percent; empty if nothing was scored."""
     file = run / "results.json"
-    if not file.exists():
-        return {}
-    content = parse_json(file.read_bytes(), str(file))
-    tasks = content.items() if isinstance(content, dict) else ()
-    return {
-        task: {key: one for key, one in metrics.items() if isinstance(one, int | float | None)}
-        for task, metrics in tasks
-        if isinstance(metrics, dict)
-    }
+    return parse_json(file.read_bytes(), str(file)) if file.exists() else {}
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:

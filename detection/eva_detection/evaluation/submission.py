@@ -9,10 +9,10 @@ r"""Write and check what the servers of COCO test-dev and LVIS take.
 Boxes and masks are files of their own: an entry with both gets its area from the box, which moves
 APs, APm and APl. Left out is only what the servers do not score (beyond 100 of a class and image on
 COCO, 300 of an image on LVIS) and, over the size budget, the lowest scores; both are printed.
-The predictions are read into memory.
 """
 
 import argparse
+import contextlib
 import itertools
 import json
 import re
@@ -20,9 +20,8 @@ import zipfile
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from eva_data.detection.coco import parse_json
 from eva_data.detection.rules import is_box, is_integer, is_number, rle_runs, shown
@@ -33,67 +32,51 @@ from eva_runs.options import number
 Detection = dict[str, Any]
 FIELDS = {"bbox": "bbox", "segm": "segmentation"}
 MOST_BYTES = 2_000_000_000  # JSON of a file; COCO's server has failed from 1.2 GB
-SPLITS = {"coco": "test-dev2017", "lvis": "test_dev"}
 _SHOWN = 20  # complaints of a file that are printed one by one
 
 
-@dataclass(frozen=True)
-class Server:
-    """What a server wants.
-
-    Attributes:
-        name: File name without ending, with {split}, {algorithm} and {task}.
-        limit: Detections that it scores in one group.
-        per_class: Whether a group is a class of an image, or the image.
-    """
+class Server(NamedTuple):
+    """Rules of a server: a file's name, its default split, what it scores of one group at most."""
 
     name: str
+    split: str
     limit: int
-    per_class: bool
+    group: tuple[str, ...]
 
     @property
     def unit(self) -> str:
         """What a group is."""
-        return "class and image" if self.per_class else "image"
-
-    def group(self, entry: Detection) -> Any:
-        """Name the group that an entry is counted in."""
-        key = entry["image_id"]
-        return (key, entry["category_id"]) if self.per_class else key
+        return " and ".join(name.removesuffix("_id") for name in self.group)
 
 
 # COCO: cocodataset.org/#upload, the same name for boxes and masks, which go to two competitions.
 # LVIS: the reference material names no rule; the name says what is inside.
 SERVERS: Mapping[str, Server] = {
-    "coco": Server("detections_{split}_{algorithm}_results", 100, True),
-    "lvis": Server("lvis_v1_{split}_{algorithm}_{task}_results", 300, False),
+    "coco": Server(
+        "detections_{split}_{algorithm}_results", "test-dev2017", 100, ("image_id", "category_id")
+    ),
+    "lvis": Server("lvis_v1_{split}_{algorithm}_{task}_results", "test_dev", 300, ("image_id",)),
 }
 
 
-class ImageList:
-    """Images and categories of a test set, from its `image_info_*.json`.
+class ImageList(NamedTuple):
+    """Height and width of each image id of a test set, and its category ids."""
 
-    Args:
-        file: The file.
+    sizes: dict[int, tuple[int, int]]
+    categories: set[int]
 
-    Attributes:
-        sizes: Height and width of each image id.
-        categories: Category ids.
 
-    Raises:
-        ValueError: If it is not such a file.
-    """
-
-    def __init__(self, file: Path) -> None:
-        data = parse_json(file.read_bytes(), str(file))
-        try:
-            self.sizes = {one["id"]: (one["height"], one["width"]) for one in data["images"]}
-            self.categories = {one["id"] for one in data["categories"]}
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{file} is not an image_info_*.json: {error!r}") from error
-        numbers = [*self.sizes, *itertools.chain(*self.sizes.values()), *self.categories]
-        if not self.sizes or not all(map(is_integer, numbers)):
-            raise ValueError(f"{file} is not an image_info_*.json: ids and sizes must be integers")
+def read_image_list(file: Path) -> ImageList:
+    """Read an `image_info_*.json`; a ValueError names a file that is none."""
+    data = parse_json(file.read_bytes(), str(file))
+    images = ImageList({}, set())
+    with contextlib.suppress(KeyError, TypeError):
+        images.sizes.update({one["id"]: (one["height"], one["width"]) for one in data["images"]})
+        images.categories.update(one["id"] for one in data["categories"])
+    numbers = [*images.sizes, *itertools.chain(*images.sizes.values()), *images.categories]
+    if not images.categories or not all(map(is_integer, numbers)):
+        raise ValueError(f"{file} is not an image_info_*.json, with ids and sizes in integers")
+    return images
 
 
 def problem_of(entry: Any, images: ImageList, tasks: Sequence[str]) -> str | None:
@@ -109,14 +92,13 @@ def problem_of(entry: Any, images: ImageList, tasks: Sequence[str]) -> str | Non
     if not is_number(entry["score"]):
         return f"score {shown(entry['score'])} is not a finite number"
     height, width = images.sizes[entry["image_id"]]
+    box, mask = entry.get("bbox"), entry.get("segmentation")
     if "bbox" in tasks:
-        box = entry["bbox"]
         if not is_box(box) or min(box[2:]) < 0:
             return f"bbox {shown(box)} is not [x, y, width, height] in finite numbers"
         if min(box[:2]) < -1 or box[0] + box[2] > width + 1 or box[1] + box[3] > height + 1:
             return f"bbox {box} leaves the image of {width} x {height} px"
     if "segm" in tasks:
-        mask = entry["segmentation"]
         if not isinstance(mask, dict) or not isinstance(mask.get("counts"), str):
             return "segmentation is not a compressed RLE with counts in a string"
         try:
@@ -137,16 +119,14 @@ def problems_of(entries: Any, images: ImageList, tasks: Sequence[str]) -> Iterat
             yield f"entry {index}{of}: {problem}"
 
 
-def check(file: Path, task: str, server_name: str, images: ImageList) -> Iterator[str]:
+def check(file: Path, task: str, server: Server, images: ImageList) -> Iterator[str]:
     """Yield what is wrong with a file that is to be sent, or its JSON before packing."""
-    server = SERVERS[server_name]
     parts = {"split": r"[\w-]+", "algorithm": r".+", "task": task}
     if not re.fullmatch(server.name.format(**parts), file.stem):
-        named = {"split": SPLITS[server_name], "algorithm": "ALGORITHM", "task": task}
-        yield f"is named {file.name}, not {server.name.format(**named)}.zip"
+        named = server.name.format(split=server.split, algorithm="ALGORITHM", task=task)
+        yield f"is named {file.name}, not {named}.zip"
     try:
-        data = _unpacked(file) if file.suffix == ".zip" else file.read_bytes()
-        entries = parse_json(data, "it")
+        entries = parse_json(_unpacked(file) if file.suffix == ".zip" else file.read_bytes(), "it")
     except ValueError as error:
         yield str(error)
         return
@@ -157,21 +137,23 @@ def check(file: Path, task: str, server_name: str, images: ImageList) -> Iterato
     other = FIELDS["segm" if task == "bbox" else "bbox"]
     if both := sum(other in entry for entry in entries):
         yield f"{both} entries of this {task} file have {other}: the areas would be wrong"
-    counts = Counter(map(server.group, entries))
+    counts = Counter(tuple(entry[key] for key in server.group) for entry in entries)
     if over := [group for group, count in counts.items() if count > server.limit]:
-        yield f"{len(over)} times more than {server.limit} of one {server.unit}: {over[0]}, ..."
+        of = f"more than {server.limit} of one {server.unit}"
+        yield f"{len(over)} times {of}: {over[0]}, ..."
 
 
 def _unpacked(file: Path) -> bytes:
     """Read the JSON in a zip file; what is wrong with it is a ValueError."""
     try:
         with zipfile.ZipFile(file) as archive:
-            names = archive.namelist()
-            if names != [f"{file.stem}.json"]:
-                raise ValueError(f"holds {shown(', '.join(names))}, not {file.stem}.json alone")
-            if (size := archive.getinfo(names[0]).file_size) > MOST_BYTES:
-                raise ValueError(f"holds {size:,} bytes; the servers take {MOST_BYTES:,} at most")
-            with archive.open(names[0]) as stream:
+            sizes = {one.filename: one.file_size for one in archive.infolist()}
+            if [*sizes] != [f"{file.stem}.json"] or max(sizes.values()) > MOST_BYTES:
+                raise ValueError(
+                    f"holds {shown(sizes)} (name: bytes), not {file.stem}.json alone, of at most "
+                    f"{MOST_BYTES:,} bytes"
+                )
+            with archive.open(f"{file.stem}.json") as stream:
                 return stream.read(MOST_BYTES)
     # what zipfile raises for damage, encryption and unknown compression
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
@@ -183,16 +165,14 @@ def prepare(
 ) -> tuple[list[bytes], list[str]]:
     """Choose, round and order the entries of one file."""
     groups: dict[Any, list[Detection]] = defaultdict(list)
-    for entry in entries:
-        groups[server.group(entry)].append(entry)
-    chosen: list[Detection] = []
-    for group in groups.values():
-        chosen += sorted(group, key=lambda entry: -entry["score"])[: server.limit]
+    for entry in sorted(entries, key=lambda entry: -entry["score"]):
+        groups[tuple(entry[key] for key in server.group)].append(entry)
+    chosen = [entry for group in groups.values() for entry in group[: server.limit]]
+    chosen.sort(key=lambda entry: -entry["score"])
     notes = []
     if left := len(entries) - len(chosen):
-        text = f"beyond {server.limit} of one {server.unit}, never scored"
-        notes.append(f"{task}: left out {left} {text}")
-    chosen.sort(key=lambda entry: -entry["score"])
+        of = f"beyond {server.limit} of one {server.unit}, never scored"
+        notes.append(f"{task}: left out {left} {of}")
     lines: list[tuple[Detection, bytes]] = []
     used = len("[]\n")
     for entry in chosen:
@@ -210,13 +190,10 @@ def prepare(
 
 
 def _encode(entry: Detection, task: str) -> bytes:
-    field = FIELDS[task]
-    value = entry[field]
+    kept = {name: entry[name] for name in ("image_id", "category_id", FIELDS[task])}
     if task == "bbox":
-        value = [round(side, 2) for side in value]
-    kept = {name: entry[name] for name in ("image_id", "category_id")}
-    kept |= {field: value, "score": round(entry["score"], 5)}
-    return json.dumps(kept, separators=(",", ":")).encode()
+        kept["bbox"] = [round(side, 2) for side in entry["bbox"]]
+    return json.dumps(kept | {"score": round(entry["score"], 5)}, separators=(",", ":")).encode()
 
 
 def write_zip(file: Path, lines: Sequence[bytes]) -> None:
@@ -231,20 +208,17 @@ def write_zip(file: Path, lines: Sequence[bytes]) -> None:
 
 def _write(args: argparse.Namespace) -> int:
     """Run the command `write`; return the exit code."""
-    server = SERVERS[args.server]
-    images = ImageList(args.images)
+    server, images = SERVERS[args.server], read_image_list(args.images)
     entries = parse_json(args.predictions.read_bytes(), str(args.predictions))
-    tasks = args.task or ["bbox", "segm"]
-    if not args.task and isinstance(entries, list):  # a detector of boxes alone has no masks
-        with_masks = any(isinstance(entry, dict) and "segmentation" in entry for entry in entries)
-        tasks = tasks if with_masks else ["bbox"]
+    known = [one for one in entries if isinstance(one, dict)] if isinstance(entries, list) else []
+    masks = any("segmentation" in one for one in known)  # else a detector of boxes alone
+    tasks = args.task or (["bbox", "segm"] if masks else ["bbox"])
     if not _report(args.predictions, problems_of(entries, images, tasks)):
         return 1
-    split = args.split or SPLITS[args.server]
     files = {}
     for task in tasks:
-        name = server.name.format(split=split, algorithm=args.algorithm, task=task)
-        files[task] = args.output / task / f"{name}.zip"
+        parts = dict(split=args.split or server.split, algorithm=args.algorithm, task=task)
+        files[task] = args.output / task / f"{server.name.format(**parts)}.zip"
         make_folder(files[task].parent)
     inputs = {"image list": args.images, "predictions": args.predictions}
     check_outputs([*files.values()], overwrite=args.overwrite, inputs=inputs)
@@ -252,17 +226,17 @@ def _write(args: argparse.Namespace) -> int:
         lines, notes = prepare(entries, task, server, budget=round(args.max_mb * 1e6))
         write_zip(file, lines)
         say("\n".join([*notes, f"{file}: {len(lines)} detections"]))
-        if not _report(file, check(file, task, args.server, images)):
+        if not _report(file, check(file, task, server, images)):
             return 1
-    covered = {entry["image_id"] for entry in entries}
-    if len(covered) < len(images.sizes):
-        say(f"{len(images.sizes) - len(covered)} of {len(images.sizes)} images have no detection")
+    if empty := len(images.sizes) - len({entry["image_id"] for entry in entries}):
+        say(f"{empty} of {len(images.sizes)} images have no detection")
     return 0
 
 
 def _check(args: argparse.Namespace) -> int:
     """Run the command `check`; return the exit code."""
-    if not _report(args.file, check(args.file, args.task, args.server, ImageList(args.images))):
+    images = read_image_list(args.images)
+    if not _report(args.file, check(args.file, args.task, SERVERS[args.server], images)):
         return 1
     say(f"{args.file}: nothing to complain about")
     return 0
@@ -287,10 +261,9 @@ def _name(text: str) -> str:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
+    layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        description=__doc__, formatter_class=layout, allow_abbrev=False
     )
     commands = parser.add_subparsers(dest="command", required=True)
     writing = commands.add_parser("write", help="make the files from a run's predictions")

@@ -2,7 +2,7 @@
 
 A file is compared with the model that it came from before it gets its name. A complete detector is
 traced by detectron2's `TracingAdapter`: `torch.export` (torch 2.13) stops wherever control flow or
-a tensor's size depends on values. Such a program takes one picture and needs torch and
+a tensor's size depends on values. Such a program takes one image and needs torch and
 `import torchvision` alone; masks are 28 x 28 px of their box, as before `detector_postprocess`.
 
 Shapes: H x W pixels, n detections.
@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import json
 import logging
+import math
 import os
 import tempfile
 import warnings
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from torch.jit import TracerWarning  # type: ignore[attr-defined]  # not in __all__
 
 from eva_data.files import make_folder
-from eva_detection.building import build
+from eva_detection.config.files import build
 from eva_detection.config.settings import load_recipe
 from eva_detection.inference.predictor import ImageLike, Predictor
 from eva_detection.model.backbone import EVAViTDet
@@ -72,9 +73,7 @@ def load_backbone(
     """Build a recipe's backbone with weights, for inference."""
     detector = build(load_recipe(config_file, overrides).model, "model")
     report = load_initial_weights(detector, weights)
-    if report is None:
-        raise ValueError("weights must name an official file or be a path, got ''")
-    if any(name.startswith("backbone.simfp_") for name in report.missing):
+    if report and any(name.startswith("backbone.simfp_") for name in report.missing):
         logger.warning("%s has no pyramid: p2 and the other levels are of random weights", weights)
     preparation = {
         "input_format": detector.input_format,
@@ -110,11 +109,9 @@ def export_backbone(
     Raises:
         ValueError: If the size does not fit, or the file differs by more; no file is left then.
     """
-    if any(side % backbone.size_divisibility for side in size):
-        raise ValueError(f"size {size} must be multiples of {backbone.size_divisibility}")
     # torch.export takes a dimension of one example for a fixed one
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(2 if batch_size is None else batch_size, 3, *size, generator=generator)
+    images = torch.randn(batch_size or 2, 3, *size, generator=generator)
     images = images.to(next(backbone.parameters()))
     shapes = {"images": {0: torch.export.Dim("batch")}} if batch_size is None else None
     with torch.no_grad(), quiet(), _part_of(output) as file:
@@ -124,12 +121,12 @@ def export_backbone(
         names = list(expected)
         write_program(program, file, inputs=["images"], outputs=names, facts=preparation or {})
         run = open_program(file)
-        found = differences(expected, run({"images": images}))
-        if batch_size is None:
-            first = {name: level[:1] for name, level in expected.items()}
-            one = differences(first, run({"images": images[:1]}))
-            found = {name: max(found[name], one[name]) for name in one}
-        demand_close(found, TOLERANCES[images.dtype] if tolerance is None else tolerance)
+        found: dict[str, float] = {}
+        for count in (len(images), 1)[: 1 + (batch_size is None)]:
+            first = {name: level[:count] for name, level in expected.items()}
+            one = differences(first, run({"images": images[:count]}))
+            demand_close(one, TOLERANCES[images.dtype] if tolerance is None else tolerance)
+            found = {name: max(value, found.get(name, 0.0)) for name, value in one.items()}
         data = output.with_name(output.name + DATA)
         if (part := file.with_name(data.name)).exists():
             os.replace(part, data)
@@ -151,9 +148,9 @@ def export_detector(predictor: Predictor, output: Path, *, image: ImageLike) -> 
     """Write a detector as TorchScript, read the file again and compare, upright and on its side.
 
     Args:
-        predictor: The detector and its preparation of pictures.
+        predictor: The detector and its preparation of images.
         output: File, ending in .ts.
-        image: Picture to trace with, on which something must be detected.
+        image: Image to trace with, on which something must be detected.
 
     Returns:
         Field of detectron2's `Instances` -> largest absolute difference.
@@ -162,16 +159,14 @@ def export_detector(predictor: Predictor, output: Path, *, image: ImageLike) -> 
         ValueError: If nothing is detected, or the file differs by more than
             `DETECTOR_TOLERANCES`; no file is left then.
     """
-    detector = predictor.model
-    picture = predictor.prepare(image)["image"]
-    expected = _detect(detector, picture)
+    detector, pixels = predictor.model, predictor.prepare(image)["image"]
+    expected = _detect(detector, pixels)
     if not len(expected["scores"]):
         raise ValueError(
-            "nothing is detected in the picture, and masks would be missing in the program: give "
+            "nothing is detected in the image, and masks would be missing in the program: give "
             "another one, or a lower --score-threshold"
         )
     names = [*sorted(expected), "image_size"]
-    adapter = TracingAdapter(detector, [{"image": picture}], _infer)
     facts = {
         "input": "(3, H, W), values 0 to 255",
         "input_format": detector.input_format,
@@ -179,19 +174,19 @@ def export_detector(predictor: Predictor, output: Path, *, image: ImageLike) -> 
         "class_names": list(predictor.class_names),
         "largest_side": detector.backbone.padding_constraints.get("square_size", 0) or None,
     }
-    with _part_of(output) as file:
-        with quiet():
-            # of decisions by sizes and values: the program is compared with the detector
-            warnings.filterwarnings("ignore", category=TracerWarning)
-            program = torch.jit.trace(adapter, (picture,), check_trace=False)
-            torch.jit.save(program, file, _extra_files={"preparation.json": json.dumps(facts)})
-            program = torch.jit.load(file, map_location=picture.device)
-            found = _compare(expected, program(picture), names)
-            turned = picture.transpose(1, 2).contiguous()
-            again = _compare(_detect(detector, turned), program(turned), names)
-        found = {name: max(value, again.get(name, 0.0)) for name, value in found.items()}
-        for name, value in found.items():
-            demand_close({name: value}, DETECTOR_TOLERANCES.get(name, 0.0))
+    with _part_of(output) as file, quiet():
+        # of decisions by sizes and values: the program is compared with the detector
+        warnings.filterwarnings("ignore", category=TracerWarning)
+        adapter = TracingAdapter(detector, [{"image": pixels}], _infer)
+        program = torch.jit.trace(adapter, (pixels,), check_trace=False)
+        torch.jit.save(program, file, _extra_files={"preparation.json": json.dumps(facts)})
+        program = torch.jit.load(file, map_location=pixels.device)
+        turned = pixels.transpose(1, 2).contiguous()
+        again = _compare(_detect(detector, turned), program(turned), names)
+        found = _compare(expected, program(pixels), names)
+        for name in {**found, **again}:
+            found[name] = max(found.get(name, 0.0), again.get(name, 0.0))
+            demand_close({name: found[name]}, DETECTOR_TOLERANCES.get(name, 0.0))
         os.replace(file, output)
     return found
 
@@ -202,8 +197,8 @@ def _infer(detector: Any, inputs: list[dict[str, Tensor]]) -> list[dict[str, Any
 
 
 @torch.no_grad()
-def _detect(detector: nn.Module, picture: Tensor) -> dict[str, Tensor]:
-    fields = _infer(detector, [{"image": picture}])[0]["instances"].get_fields()
+def _detect(detector: nn.Module, image: Tensor) -> dict[str, Tensor]:
+    fields = _infer(detector, [{"image": image}])[0]["instances"].get_fields()
     return {name: getattr(value, "tensor", value) for name, value in fields.items()}
 
 
@@ -212,10 +207,9 @@ def _compare(
 ) -> dict[str, float]:
     """Pair the detections, for equal scores have no order; return the largest differences."""
     found = dict(zip(names, outputs, strict=True))
-    counts = len(expected["scores"]), len(found["scores"])
-    if counts[0] != counts[1]:
-        raise ValueError(f"the file detects {counts[1]} objects, the detector {counts[0]}")
-    if not counts[0]:
+    if len(expected["scores"]) != len(found["scores"]):
+        return {"number of detections": math.inf}
+    if not len(expected["scores"]):
         return {}
     apart = [
         torch.cat([one["pred_boxes"], one["pred_classes"][:, None] * _CLASS], dim=1).double()

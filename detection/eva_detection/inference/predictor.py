@@ -9,10 +9,9 @@ instances = predictor("photo.jpg")  # or an array, a PIL image, a list of them, 
 
 import contextlib
 import itertools
-import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
@@ -30,12 +29,13 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor, nn
 
+from eva_data.detection.coco import load_json
 from eva_data.files import DEMO_IMAGE_SUFFIXES
 from eva_data.images import UnreadableImageError, read_rgb
 from eva_data.inputs import Job, predicted
-from eva_detection.building import build, require_device, resolving
 from eva_detection.command_line import require_config
-from eva_detection.config.recipes import update_each
+from eva_detection.config.files import build, require_device, resolving
+from eva_detection.config.recipes import box_predictors, update_each
 from eva_detection.config.settings import load_recipe
 from eva_detection.data.mapper import Augmentations
 from eva_detection.inference.test_time_augmentation import with_test_time_augmentation
@@ -97,16 +97,13 @@ class Predictor:
         """Build the detector of a LazyConfig and load its weights.
 
         Args:
-            config_file: The recipe, by path or by name below `detection/configs`. Its test set
-                gives the resize, and the class names by its metadata or annotation file; without
-                one they are numbers.
+            config_file: The recipe, by path or name. Its test set gives the resize, and the class
+                names by its metadata or annotation file; without one they are numbers.
             weights: Name of an official file or a path; a complete detector, not a backbone.
-            score_threshold: Detections below it are left out. It replaces the thresholds in the
-                config, which could otherwise hide what is asked for here.
+            score_threshold: Detections below it are left out; in place of the config's thresholds.
             device: Name such as "cuda" or "cpu"; None for the config's `train.device`.
             overrides: Config values as on the command line, such as
-                "model.roi_heads.use_soft_nms=True", or "test.aug.min_sizes=[1280,1536]" for
-                test-time augmentation.
+                "model.roi_heads.use_soft_nms=True" or "test.aug.min_sizes=[1280,1536]".
 
         Raises:
             ValueError: If the weights do not fit or lack a part, the threshold is not in [0, 1],
@@ -117,12 +114,9 @@ class Predictor:
         # Before the model's NMS: suppression only ever comes from higher scores, so the result is
         # the same as with filtering afterwards, without masks for what is then thrown away.
         with resolving():
-            place = device or cfg.train.device
-            heads = cfg.model.roi_heads
-            many = "box_predictors" in heads
-            predictors = list(heads.box_predictors) if many else [heads.box_predictor]
+            place, heads = device or cfg.train.device, cfg.model.roi_heads
+            update_each(box_predictors(heads), test_score_thresh=score_threshold)
         require_device(place)
-        update_each(predictors, test_score_thresh=score_threshold)
         if "override_score_thresh" in heads:
             heads.override_score_thresh = score_threshold
         model = build(cfg.model, "model")
@@ -143,11 +137,7 @@ class Predictor:
 
         Args:
             weights: Folder of the run, or a file of weights in it.
-            **options: Further arguments of `from_config`.
-
-        Raises:
-            ValueError: As `from_config`, or if there is no `config.yaml`.
-            FileNotFoundError: If the weights are missing.
+            **options: Further arguments of `from_config`, which raises the same errors.
         """
         return cls.from_config(require_config(None, weights), weights=weights, **options)
 
@@ -182,9 +172,8 @@ class Predictor:
             UnreadableImageError: A ValueError, if the file or picture cannot be read.
             ValueError: If the array is not such an image, or there are no pictures in the folder.
         """
-        return predicted(
-            self._detect, image, suffixes=DEMO_IMAGE_SUFFIXES, unreadable=UnreadableImageError
-        )
+        suffixes, unreadable = DEMO_IMAGE_SUFFIXES, UnreadableImageError
+        return predicted(self._detect, image, suffixes=suffixes, unreadable=unreadable)
 
     def _detect(self, image: ImageLike) -> Instances:
         sample = self.prepare(image)
@@ -193,10 +182,7 @@ class Predictor:
         return instances[self._chosen(instances.scores)]
 
     def with_encoded_masks(self, image: ImageLike) -> Instances:
-        """Detect as a call does, with run-length codes: little memory in large pictures.
-
-        Args:
-            image: Image as for a call.
+        """Detect as a call does, with run-length codes: little memory in large images.
 
         Returns:
             As a call, with `pred_masks_rle` for `pred_masks`: one compressed RLE for each mask.
@@ -219,43 +205,27 @@ class Predictor:
     def best_score(self, image: ImageLike) -> float | None:
         """Find the best score of an image, below the threshold too; it takes another forward pass.
 
-        Args:
-            image: One image, as for a call.
-
         Returns:
             The score; None if all are below 0.01.
         """
         sample = self.prepare(image)
-        with torch.inference_mode(), self._lower_thresholds():
+        names = ("test_score_thresh", "override_score_thresh")
+        stated = [
+            (one, name) for one in self.model.modules() for name in names if vars(one).get(name)
+        ]
+        with torch.inference_mode(), contextlib.ExitStack() as stack:
+            for module, name in stated:
+                stack.callback(setattr, module, name, getattr(module, name))
+                setattr(module, name, min(getattr(module, name), _LEAST))
             scores = self.model.inference([sample], do_postprocess=False)[0].scores
         return float(scores.max()) if len(scores) else None
-
-    @contextlib.contextmanager
-    def _lower_thresholds(self) -> Iterator[None]:
-        names = ("test_score_thresh", "override_score_thresh")
-        before = [
-            (module, name, value)
-            for module in self.model.modules()
-            for name in names
-            if (value := getattr(module, name, None)) is not None
-        ]
-        try:
-            for module, name, value in before:
-                setattr(module, name, min(value, _LEAST))
-            yield
-        finally:
-            for module, name, value in before:
-                setattr(module, name, value)
 
     def prepare(self, image: ImageLike) -> dict[str, Any]:
         """Read an image and make the detector's input of it.
 
-        Args:
-            image: Image as for a call.
-
         Returns:
             `image` (3, H, W) after the resize, in the detector's order of channels, and `height`
-            and `width` of the picture.
+            and `width` of the original.
         """
         rgb = read_rgb(image, upright=True)
         inputs = AugInput(rgb if self.model.input_format == "RGB" else rgb[:, :, ::-1])
@@ -289,10 +259,6 @@ def as_coco(instances: Instances) -> list[dict[str, Any]]:
     Args:
         instances: Detections on the CPU, in coordinates of the image, masks as `pred_masks` or as
             codes in `pred_masks_rle`.
-
-    Returns:
-        `category_id`, the index of the class, `bbox`, `score`, and `segmentation` where there are
-        masks, of each.
     """
     found: list[dict[str, Any]] = instances_to_coco_json(instances, 0)
     if instances.has("pred_masks_rle"):
@@ -316,9 +282,6 @@ def detect_jobs(predictor: Predictor, jobs: Sequence[Job], output: Path) -> list
 
 def find_categories(cfg: DictConfig) -> tuple[Category, ...]:
     """Read the classes of a config's test set, in the model's order.
-
-    Args:
-        cfg: The config, with `model.roi_heads.num_classes`.
 
     Returns:
         Ids and names that the config states (own data), else from the metadata, else from the
@@ -349,10 +312,5 @@ def _registered_categories(dataset: str) -> tuple[Category, ...]:
         ids = sorted(to_index, key=to_index.__getitem__) if to_index else range(1, len(classes) + 1)
         return tuple(Category(*pair) for pair in zip(ids, classes, strict=True))
     file = Path(metadata.get("json_file", ""))
-    if not file.is_file():
-        return ()
-    try:
-        entries = json.loads(file.read_text(encoding="utf-8"))["categories"]
-        return tuple(sorted(Category(entry["id"], entry["name"]) for entry in entries))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{file} is not in COCO format: {error!r}") from error
+    entries = load_json(file)["categories"] if file.is_file() else ()
+    return tuple(sorted(Category(entry["id"], entry["name"]) for entry in entries))

@@ -6,85 +6,28 @@ LazyConfigs; the options here are from the authors' later code, under its names.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from detectron2.config import instantiate
 from detectron2.data.detection_utils import check_image_size
 from detectron2.data.transforms import ResizeShortestEdge
-from detectron2.layers import batched_nms
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
-from detectron2.utils.registry import locate
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from eva_detection.config.files import naming, target_of
 from eva_detection.data.mapper import keep_sides, read_pixels
 from eva_detection.model.rcnn import EVARCNN
 from eva_detection.model.roi_heads import EVACascadeROIHeads, maskness
-from eva_detection.model.soft_nms import METHODS, Method, soft_nms
 
 SIZES = (1280, 1536, 1664, 1792, 1920, 2048)
 # Least and greatest area in the original image, one pair for each of SIZES.
-AREA_RANGES = (
-    (32**2, None),
-    (16**2, None),
-    (0, None),
-    (0, 16**2),
-    (0, 24**2),
-    (0, 16**2),
-)
-
-
-class Scale(NamedTuple):
-    """Shortest side of a pass, as far as the longest side allows."""
-
-    min_size: int
-    max_size: int
-
-
-@dataclass(frozen=True)
-class Merge:
-    """NMS or soft-NMS of the boxes of all passes, and the cap."""
-
-    soft: bool = False
-    method: Method = "linear"
-    iou_threshold: float = 0.3
-    sigma: float = 0.5
-    class_wise: bool = True
-    cap: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.method not in METHODS or not 0 <= self.iou_threshold <= 1 or self.sigma <= 0:
-            raise ValueError(
-                f"method {self.method!r} must be one of {', '.join(METHODS)}, iou_threshold "
-                f"{self.iou_threshold} in [0, 1] and sigma {self.sigma} positive"
-            )
-        if self.cap is not None and self.cap < 1:
-            raise ValueError(f"max_detections must be a positive number or None, got {self.cap}")
-
-    def __call__(self, candidates: Instances) -> Instances:
-        """Return the boxes that remain, best score first."""
-        boxes, scores = candidates.pred_boxes.tensor, candidates.scores
-        classes = candidates.pred_classes
-        if self.soft:
-            kept, scores = soft_nms(
-                boxes,
-                scores,
-                classes if self.class_wise else None,
-                method=self.method,
-                iou_threshold=self.iou_threshold,
-                sigma=self.sigma,
-            )
-        else:
-            kept = batched_nms(boxes, scores, classes, self.iou_threshold)
-            scores = scores[kept]
-        result = candidates[kept[: self.cap]]
-        result.scores = scores[: self.cap]
-        return result
+_LARGE = ((32**2, None), (16**2, None), (0, None))
+AREA_RANGES = (*_LARGE, (0, 16**2), (0, 24**2), (0, 16**2))
 
 
 _NOT_ARGUMENTS = ("_target_", "enabled")  # of `test.aug`
@@ -93,10 +36,9 @@ _NOT_ARGUMENTS = ("_target_", "enabled")  # of `test.aug`
 class EVARCNNWithTTA(nn.Module):
     """A detector that looks at every image in several sizes; inference only.
 
-    Boxes of all passes are brought to the original image and merged by one NMS or soft-NMS, with
-    the heads' score threshold. Masks of the merged boxes come from one scale (its plain and its
-    flipped pass averaged), and maskness rescoring is applied to them, once. One image is in memory
-    at a time, besides the features for the masks.
+    Boxes of all passes are brought to the original image and merged as the heads suppress: by their
+    NMS or soft-NMS, score threshold and cap. Masks of the merged boxes come from one scale (its
+    plain and its flipped pass averaged), and maskness rescoring is applied to them, once.
 
     The canvas of a pass is the detector's `square_pad`, or the longest side where that is larger.
     Where `image` was resized, the image is read again from `file_name`, so that every size comes
@@ -115,14 +57,6 @@ class EVARCNNWithTTA(nn.Module):
             the heads' own suppression first, and soft-NMS then lowers scores twice.
         mask_size: The one of `min_sizes` that gives the masks; None for the one closest to the
             detector's `square_pad`.
-        use_soft_nms: How to merge; None as the heads do, with their settings.
-        method: Kind of soft-NMS, see `EVACascadeROIHeads`; like the following three only with
-            `use_soft_nms=True`.
-        iou_threshold: Overlap from which soft-NMS acts; NMS has the heads' `test_nms_thresh`.
-        sigma: Width of gaussian soft-NMS.
-        class_wise: Whether classes leave each other alone under soft-NMS.
-        max_detections: Cap on the detections of an image; None for the heads'
-            `test_topk_per_image` with NMS, for their `max_detections` with soft-NMS.
 
     Raises:
         ValueError: For a model of another kind, or settings that are wrong or have no effect.
@@ -138,12 +72,6 @@ class EVARCNNWithTTA(nn.Module):
         area_ranges: Sequence[Any] | Literal["official"] | None = None,
         keep_all_before_merge: bool = True,
         mask_size: int | None = None,
-        use_soft_nms: bool | None = None,
-        method: Method = "linear",
-        iou_threshold: float = 0.3,
-        sigma: float = 0.5,
-        class_wise: bool = True,
-        max_detections: int | None = None,
     ) -> None:
         super().__init__()
         model = getattr(model, "module", model)  # of `DistributedDataParallel`
@@ -153,18 +81,20 @@ class EVARCNNWithTTA(nn.Module):
                 "test-time augmentation needs an EVARCNN with EVACascadeROIHeads, got "
                 f"{type(model).__name__} with {type(heads).__name__}"
             )
-        flags = (flip, keep_all_before_merge, class_wise, bool(use_soft_nms))
-        if not all(isinstance(one, bool) for one in flags):  # "no" would count as true
-            raise ValueError(f"flip, keep_all_before_merge, class_wise {flags[:3]} are no flags")
-        soft = Merge(bool(use_soft_nms), method, iou_threshold, sigma, class_wise, max_detections)
+        max_sizes = min_sizes if max_sizes is None else max_sizes
         self.model = model
         self.input_format = model.input_format
-        self.scales = _scales(min_sizes, max_sizes)
+        self.scales = tuple(zip(min_sizes, max_sizes, strict=True))
+        flags = isinstance(flip, bool) and isinstance(keep_all_before_merge, bool)
+        if not flags or not self.scales or any(min(scale) < 1 for scale in self.scales):
+            raise ValueError(
+                f"{min_sizes=}, {max_sizes=} must be positive, {flip=} and "
+                f"{keep_all_before_merge=} True or False"
+            )
         self.flip = flip
-        self.area_ranges = _area_ranges(area_ranges, self.scales)
+        self.area_ranges = _area_ranges(area_ranges, tuple(min_sizes))
         self.keep_all_before_merge = keep_all_before_merge
-        self.mask_scale = _mask_scale(mask_size, self.scales, model)
-        self.merge = soft if use_soft_nms else _heads_merge(heads, soft, hard=use_soft_nms is False)
+        self.mask_scale = _mask_scale(mask_size, min_sizes, model)
         self.train(model.training)
 
     def forward(self, batched_inputs: Sequence[dict[str, Any]]) -> list[dict[str, Instances]]:
@@ -177,9 +107,6 @@ class EVARCNNWithTTA(nn.Module):
         Returns:
             One dict an image with `instances`: `pred_boxes`, `scores`, `pred_classes` and, with a
             mask head, `pred_masks` (n, height, width).
-
-        Raises:
-            RuntimeError: In training mode.
         """
         found = self.inference(batched_inputs, do_postprocess=False)
         return [{"instances": detector_postprocess(one, *one.image_size)} for one in found]
@@ -189,8 +116,7 @@ class EVARCNNWithTTA(nn.Module):
         self, batched_inputs: Sequence[dict[str, Any]], *, do_postprocess: bool = True
     ) -> list[Any]:
         """Detect, with the interface of `GeneralizedRCNN.inference`."""
-        if self.training:
-            raise RuntimeError("test-time augmentation is for inference: call eval() first")
+        assert not self.training  # as detectron2's
         if do_postprocess:
             return self.forward(batched_inputs)
         return [self._detect(entry) for entry in batched_inputs]
@@ -201,15 +127,15 @@ class EVARCNNWithTTA(nn.Module):
         pixels = self._pixels(entry, (height, width))
         candidates, for_masks = [], []
         for index, scale in enumerate(self.scales):
-            resize = ResizeShortestEdge(scale.min_size, scale.max_size).get_transform(pixels)
+            resize = ResizeShortestEdge(*scale).get_transform(pixels)
             resized = keep_sides(resize).apply_image(pixels)
             for flipped in (False, True) if self.flip else (False,):
                 features, found = self._detect_boxes(resized[:, ::-1] if flipped else resized)
                 if self.heads.mask_on and index == self.mask_scale:
-                    for_masks.append(_Pass(features, found.image_size, flipped))
+                    for_masks.append((features, found.image_size, flipped))
                 found = _to_original(found, (height, width), flipped=flipped)
                 candidates.append(self._in_range(found, index))
-        merged = self.merge(Instances.cat(candidates))
+        merged = self.heads.suppress(Instances.cat(candidates))
         if self.heads.mask_on:
             self._add_masks(merged, for_masks)
         return merged
@@ -246,7 +172,9 @@ class EVARCNNWithTTA(nn.Module):
         area = found.pred_boxes.area()
         return found[(area >= low) & (area <= high)]
 
-    def _add_masks(self, merged: Instances, passes: Sequence["_Pass"]) -> None:
+    def _add_masks(
+        self, merged: Instances, passes: Sequence[tuple[Any, tuple[int, int], bool]]
+    ) -> None:
         """Set `pred_masks` (n, 1, M, M) and, where the heads ask for it, rescore by them."""
         masks = []
         for features, size, flipped in passes:
@@ -261,15 +189,9 @@ class EVARCNNWithTTA(nn.Module):
 
 
 def with_test_time_augmentation(cfg: DictConfig, model: nn.Module) -> nn.Module:
-    """Wrap a detector as `test.aug` of its config says.
+    """Wrap a detector as `test.aug` of its config says; without it, or disabled, it stays as it is.
 
-    Args:
-        cfg: The config. `test.aug` has the arguments of `EVARCNNWithTTA`, or of its `_target_`,
-            besides the model, and `enabled`, which is True where it is not set.
-        model: The detector.
-
-    Returns:
-        The wrapped detector; the detector itself without `test.aug` or with `enabled=False`.
+    `test.aug` has the arguments of `EVARCNNWithTTA`, or of its `_target_`, and `enabled`.
 
     Raises:
         ValueError: If `test.aug` is wrong.
@@ -278,80 +200,31 @@ def with_test_time_augmentation(cfg: DictConfig, model: nn.Module) -> nn.Module:
     if node is None or not node.get("enabled", True):
         return model
     settings = {name: instantiate(node[name]) for name in node if name not in _NOT_ARGUMENTS}
-    target = node.get("_target_") or EVARCNNWithTTA
-    target = locate(target) if isinstance(target, str) else target
-    try:
-        return target(model, **settings)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"test.aug: {error}") from error
+    with naming("test.aug", (TypeError, ValueError)):
+        return (target_of(node) or EVARCNNWithTTA)(model, **settings)
 
 
-def _heads_merge(heads: EVACascadeROIHeads, given: Merge, *, hard: bool) -> Merge:
-    """Suppress as the heads do, with the cap that was given; by NMS alone if `hard`."""
-    if given != Merge(cap=given.cap):
-        raise ValueError(
-            "method, iou_threshold, sigma and class_wise of test-time augmentation "
-            f"{(given.method, given.iou_threshold, given.sigma, given.class_wise)} only act with "
-            "use_soft_nms=True; otherwise the settings of model.roi_heads are used"
-        )
-    if heads.use_soft_nms and not hard:
-        cap = given.cap or heads.max_detections
-        return Merge(True, heads.method, heads.iou_threshold, heads.sigma, heads.class_wise, cap)
-    predictor = heads.box_predictor[-1]
-    topk = predictor.test_topk_per_image
-    cap = given.cap or (topk if topk >= 0 else None)
-    return Merge(iou_threshold=predictor.test_nms_thresh, cap=cap)
-
-
-def _scales(min_sizes: Sequence[int], max_sizes: Sequence[int] | None) -> tuple[Scale, ...]:
-    """Pair the sizes; equal ones without `max_sizes`."""
-    max_sizes = min_sizes if max_sizes is None else max_sizes
-    sizes = (min_sizes, max_sizes)
-    if any(isinstance(one, str | int) or not one or min(one) < 1 for one in sizes):
-        raise ValueError(f"min_sizes, max_sizes {sizes} must be lists of positive integers")
-    return tuple(Scale(*pair) for pair in zip(min_sizes, max_sizes, strict=True))
-
-
-def _area_ranges(
-    ranges: Sequence[Any] | str | None, scales: Sequence[Scale]
-) -> tuple[tuple[float, float], ...] | None:
-    """Read the least and greatest area of each scale, None for no restriction."""
+def _area_ranges(ranges: Any, sizes: tuple[int, ...]) -> list[tuple[float, float]] | None:
+    """Read the least and greatest area of each size, None for no restriction."""
     if ranges is None:
         return None
-    sizes = tuple(scale.min_size for scale in scales)
-    if ranges == "official":
-        if sizes != SIZES:
-            raise ValueError(f"area_ranges='official' is for min_sizes {list(SIZES)}, got {sizes}")
-        ranges = AREA_RANGES
-    pairs = [] if isinstance(ranges, str) else [tuple(pair) for pair in ranges]
-    found = tuple(
-        (float(low or 0), math.inf if high is None else float(high)) for low, high in pairs
-    )
-    if len(found) != len(sizes) or not all(0 <= low <= high for low, high in found):
+    pairs = AREA_RANGES if ranges == "official" and sizes == SIZES else ranges
+    if isinstance(pairs, str) or len(pairs) != len(sizes):
         raise ValueError(
-            f"area_ranges must be 'official' or one [least, greatest] for each of {len(sizes)} "
-            f"sizes, got {ranges!r}"
+            f"area_ranges={ranges!r} must have a [least, greatest] for each of {sizes}, or be "
+            f"'official' for {SIZES}"
         )
-    return found
+    return [(float(low or 0), math.inf if high is None else float(high)) for low, high in pairs]
 
 
-def _mask_scale(size: int | None, scales: Sequence[Scale], model: EVARCNN) -> int:
+def _mask_scale(size: int | None, sizes: Sequence[int], model: EVARCNN) -> int:
     """Choose the scale that gives the masks; without `size` the closest to the canvas."""
-    sizes = [scale.min_size for scale in scales]
     if size is None:
         canvas = model.backbone.padding_constraints.get("square_size", 0)
         return min(range(len(sizes)), key=lambda index: abs(sizes[index] - canvas))
     if not model.roi_heads.mask_on or size not in sizes:
-        raise ValueError(f"mask_size={size} needs a mask head, and must be one of {sizes}")
+        raise ValueError(f"mask_size={size} needs a mask head, and must be one of {[*sizes]}")
     return sizes.index(size)
-
-
-class _Pass(NamedTuple):
-    """What the mask head needs of a view."""
-
-    features: dict[str, Tensor]
-    image_size: tuple[int, int]
-    flipped: bool
 
 
 def _to_original(found: Instances, size: tuple[int, int], *, flipped: bool) -> Instances:

@@ -8,8 +8,7 @@ Shapes: B images, H x W pixels, F pyramid channels.
 
 import logging
 import math
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from detectron2.config import CfgNode, configurable
@@ -21,9 +20,15 @@ from torch import Tensor
 
 from eva_backbone import SimpleFeaturePyramid, VisionTransformer, build_vit
 from eva_backbone.layer_decay import freeze_layers
-from eva_backbone.recording import OPERATORS, is_traced
+from eva_backbone.recording import OPERATORS
 
 logger = logging.getLogger(__name__)
+
+# settings of `MODEL.EVA` that the ViT gets; others are for `EVAViTDet`
+_OF_NET = (
+    *("img_size", "pretrain_img_size", "window_size", "global_attn_indexes", "rel_pos"),
+    *("drop_path_rate", "activation_checkpointing"),
+)
 
 
 def count_attention() -> None:
@@ -55,8 +60,6 @@ class EVAViTDet(SimpleFeaturePyramid, Backbone):
             fewer blocks than are to be frozen.
     """
 
-    _warned_of_cropping = False
-
     @configurable
     def __init__(
         self,
@@ -84,87 +87,35 @@ class EVAViTDet(SimpleFeaturePyramid, Backbone):
             freeze_layers(net, depth=net.depth, below=freeze_blocks + 1)
         strides = {f"p{int(math.log2(stride))}": stride for stride in self.strides}
         self._levels = tuple(strides)
-        if top_block is not None:
-            level, stride = self._coarsest(strides)
-            for extra in range(1, top_block.num_levels + 1):
-                strides[f"p{level + extra}"] = stride * 2**extra
+        coarsest = max(strides.values())
+        for extra in range(1, top_block.num_levels + 1 if top_block else 1):
+            strides[f"p{int(math.log2(coarsest)) + extra}"] = coarsest * 2**extra
         self._out_features = tuple(strides)
         self._out_feature_strides = strides
         self._out_feature_channels = dict.fromkeys(strides, out_channels)
-
-    @staticmethod
-    def _coarsest(strides: dict[str, int]) -> tuple[int, int]:
-        name, stride = max(strides.items(), key=lambda item: item[1])
-        return int(name[1:]), stride
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
         """Return the arguments for a yacs config with the node of `add_eva_config`."""
         del input_shape
         _warn_of_other_settings(cfg)
-        eva = cfg.MODEL.EVA
-        return {
-            "net": build_vit(
-                eva.VARIANT,
-                img_size=eva.IMG_SIZE,
-                pretrain_img_size=eva.PRETRAIN_IMG_SIZE,
-                extra_tokens=(),
-                final_norm=False,
-                window_size=eva.WINDOW_SIZE,
-                global_attn_indexes=tuple(eva.GLOBAL_ATTN_INDEXES),
-                rel_pos=eva.REL_POS,
-                drop_path_rate=eva.DROP_PATH_RATE,
-                activation_checkpointing=eva.ACTIVATION_CHECKPOINTING,
-            ),
-            "out_channels": eva.OUT_CHANNELS,
-            "scale_factors": tuple(eva.SCALE_FACTORS),
-            "top_block": LastLevelMaxPool() if eva.TOP_BLOCK else None,
-            "square_pad": eva.SQUARE_PAD,
-            "freeze_patch_embed": eva.FREEZE_PATCH_EMBED,
-            "freeze_blocks": eva.FREEZE_BLOCKS,
+        given = {name.lower(): value for name, value in cfg.MODEL.EVA.items()}
+        variant, top_block = given.pop("variant"), given.pop("top_block")
+        net = {name: given.pop(name) for name in _OF_NET}
+        net["global_attn_indexes"] = tuple(net["global_attn_indexes"])
+        return given | {
+            "net": build_vit(variant, extra_tokens=(), final_norm=False, **net),
+            "top_block": LastLevelMaxPool() if top_block else None,
         }
 
     @property
     def padding_constraints(self) -> dict[str, int]:
-        """Constraints by which detectron2 pads a batch before it comes here.
-
-        Its models read them in the function that has the images as `batched_inputs`: the one place
-        where a backbone can find out that they will be cropped.
-        """
-        if self.square_pad and not self._warned_of_cropping:
-            self._warn_of_cropping(sys._getframe(1).f_locals)
+        """Constraints by which detectron2 pads a batch before it comes here."""
         return {"size_divisibility": max(self.strides), "square_size": self.square_pad}
-
-    def _warn_of_cropping(self, reader: Mapping[str, Any]) -> None:
-        """Warn of images that exceed the canvas of a model that does not enlarge it.
-
-        Args:
-            reader: Local variables of the function that reads the constraints.
-        """
-        model, batch = reader.get("self"), reader.get("batched_inputs")
-        if is_traced() or getattr(model, "canvas_grows", False) or not isinstance(batch, Sequence):
-            return
-        images = [one.get("image") for one in batch if isinstance(one, Mapping)]
-        sizes = [one.shape[-2:] for one in images if isinstance(one, Tensor)]
-        stride = self.size_divisibility
-        canvas = math.ceil(self.square_pad / stride) * stride
-        larger = next((size for size in sizes if max(size) > canvas), None)
-        if larger is None:
-            return
-        self._warned_of_cropping = True
-        logger.warning(
-            "an image of %d x %d px exceeds square_pad=%d: %s crops it without a word, and fails "
-            "on a batch of several; let the canvas grow with eva_detection.model.rcnn.EVARCNN in "
-            "place of GeneralizedRCNN (yacs: MODEL.META_ARCHITECTURE EVARCNN), resize the images, "
-            "or set square_pad to 0 or more than that",
-            *larger,
-            self.square_pad,
-            type(model).__name__,
-        )
 
     @property
     def size_divisibility(self) -> int:
-        """Number that divides the sides of every input, the coarsest stride of the pyramid."""
+        """Number that divides the sides of every input: the coarsest stride."""
         return max(self.strides)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:  # type: ignore[override]  # as Backbone
@@ -185,23 +136,18 @@ class EVAViTDet(SimpleFeaturePyramid, Backbone):
 
 def _warn_of_other_settings(cfg: CfgNode) -> None:
     """Warn where a yacs config still has the values for ResNets of Caffe, its defaults."""
-    found = []
-    if cfg.INPUT.FORMAT != "RGB":
-        found.append(f"INPUT.FORMAT {cfg.INPUT.FORMAT} (EVA's weights are for RGB)")
-    if abs(cfg.MODEL.PIXEL_MEAN[0] - 103.53) < 0.01:
-        mean = "(of BGR; EVA's is [123.675, 116.28, 103.53])"
-        found.append(f"MODEL.PIXEL_MEAN {cfg.MODEL.PIXEL_MEAN} {mean}")
-    if max(cfg.MODEL.PIXEL_STD) <= 1:
-        found.append(f"MODEL.PIXEL_STD {cfg.MODEL.PIXEL_STD} (EVA's is [58.395, 57.12, 57.375])")
-    for part in (cfg.MODEL.RPN, cfg.MODEL.ROI_HEADS):
-        if any(name.startswith("res") for name in part.IN_FEATURES):
-            where = "RPN" if part is cfg.MODEL.RPN else "ROI_HEADS"
-            found.append(f"MODEL.{where}.IN_FEATURES {part.IN_FEATURES} (the levels are p2, ...)")
-    if found:
+    model, features = cfg.MODEL, [*cfg.MODEL.RPN.IN_FEATURES, *cfg.MODEL.ROI_HEADS.IN_FEATURES]
+    wrong = {
+        f"INPUT.FORMAT {cfg.INPUT.FORMAT} (EVA: RGB)": cfg.INPUT.FORMAT != "RGB",
+        f"PIXEL_MEAN {model.PIXEL_MEAN} (of BGR)": abs(model.PIXEL_MEAN[0] - 103.53) < 0.01,
+        f"PIXEL_STD {model.PIXEL_STD} (EVA: [58.395, ...])": max(model.PIXEL_STD) <= 1,
+        f"IN_FEATURES {features} (EVA: p2, ...)": any(one.startswith("res") for one in features),
+    }
+    if any(wrong.values()):
         logger.warning(
             "the config has values for another backbone: %s; begin with "
             "detection/configs/upstream/cascade_mask_rcnn_vitdet_eva_g.yaml",
-            "; ".join(found),
+            "; ".join(text for text, is_wrong in wrong.items() if is_wrong),
         )
 
 

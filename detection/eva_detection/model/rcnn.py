@@ -22,7 +22,6 @@ class EVARCNN(GeneralizedRCNN):
     the backbone's divisibility. Arguments, names of parameters and everything else are unchanged.
     """
 
-    canvas_grows = True  # which the backbone asks before it warns of cropping
     _warned = False
 
     def preprocess_image(self, batched_inputs: Sequence[dict[str, Any]]) -> ImageList:

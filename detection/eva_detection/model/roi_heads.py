@@ -5,13 +5,14 @@ Arguments have the names of the official code, so the override lines of its READ
 Letters: R proposals of an image, K classes.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from detectron2.layers import batched_nms
 from detectron2.modeling.proposal_generator import RPN
 from detectron2.modeling.roi_heads import CascadeROIHeads
-from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
@@ -53,19 +54,16 @@ class EVACascadeROIHeads(CascadeROIHeads):
         **heads: Any,
     ) -> None:
         super().__init__(**heads)
-        if method not in METHODS:
-            raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
         given = (method, iou_threshold, sigma, class_wise, max_detections)
-        if not use_soft_nms and given != ("linear", 0.3, 0.5, True, None):
+        unused = not use_soft_nms and given != ("linear", 0.3, 0.5, True, None)
+        if method not in METHODS or unused:
             raise ValueError(
-                "method, iou_threshold, sigma, class_wise and max_detections "
-                f"{given} only act with use_soft_nms=True; for plain NMS set test_nms_thresh and "
-                "test_topk_per_image of the box predictors"
+                f"method, iou_threshold, sigma, class_wise, max_detections {given} need "
+                f"use_soft_nms=True and one of {', '.join(METHODS)}; plain NMS has test_nms_thresh "
+                "and test_topk_per_image of the box predictors"
             )
         if maskness_thresh is not None and not self.mask_on:
-            raise ValueError(
-                f"maskness_thresh={maskness_thresh} needs a mask head, and this detector has none"
-            )
+            raise ValueError(f"{maskness_thresh=} needs a mask head, and this detector has none")
         self.use_soft_nms = use_soft_nms
         self.method = method
         self.iou_threshold = iou_threshold
@@ -83,10 +81,8 @@ class EVACascadeROIHeads(CascadeROIHeads):
         targets: list[Instances] | None = None,
     ) -> tuple[list[Instances], dict[str, Tensor]]:
         """Run the heads: float32 in training, maskness in inference; see `CascadeROIHeads`."""
-        if self.training:
-            with _full_precision(features):
-                return super().forward(images, _float(features), proposals, targets)
-        return super().forward(images, features, proposals, targets)
+        with _full_precision(features, only=self.training) as levels:
+            return super().forward(images, levels, proposals, targets)
 
     def forward_with_given_boxes(
         self, features: dict[str, Tensor], instances: list[Instances]
@@ -126,14 +122,11 @@ class EVACascadeROIHeads(CascadeROIHeads):
         predictor = self.box_predictor[-1]
         threshold = self.override_score_thresh
         threshold = predictor.test_score_thresh if threshold is None else threshold
-        if suppress and not self.use_soft_nms:
-            nms, topk = predictor.test_nms_thresh, predictor.test_topk_per_image
-            return fast_rcnn_inference(boxes, scores, sizes, threshold, nms, topk)[0]
         found = [
             _candidates(*image, score_threshold=threshold)
             for image in zip(boxes, scores, sizes, strict=True)
         ]
-        return [self._soft_nms(image) for image in found] if suppress else found
+        return [self.suppress(image) for image in found] if suppress else found
 
     def _predict(
         self, features: dict[str, Tensor], proposals: list[Instances]
@@ -157,17 +150,26 @@ class EVACascadeROIHeads(CascadeROIHeads):
         per_image = zip(*per_stage, strict=True)
         return boxes, [torch.stack(stages).mean(dim=0) for stages in per_image]
 
-    def _soft_nms(self, candidates: Instances) -> Instances:
-        kept, new_scores = soft_nms(
-            candidates.pred_boxes.tensor,
-            candidates.scores,
-            candidates.pred_classes if self.class_wise else None,
-            method=self.method,
-            iou_threshold=self.iou_threshold,
-            sigma=self.sigma,
-        )
-        result = candidates[kept[: self.max_detections]]
-        result.scores = new_scores[: self.max_detections]
+    def suppress(self, candidates: Instances) -> Instances:
+        """Apply NMS or soft-NMS and the cap to the candidates, best score first."""
+        boxes, scores = candidates.pred_boxes.tensor, candidates.scores
+        classes, cap = candidates.pred_classes, self.max_detections
+        if self.use_soft_nms:
+            kept, scores = soft_nms(
+                boxes,
+                scores,
+                classes if self.class_wise else None,
+                method=self.method,
+                iou_threshold=self.iou_threshold,
+                sigma=self.sigma,
+            )
+        else:
+            predictor = self.box_predictor[-1]
+            kept = batched_nms(boxes, scores, classes, predictor.test_nms_thresh)
+            scores, most = scores[kept], predictor.test_topk_per_image
+            cap = most if most >= 0 else None
+        result = candidates[kept[:cap]]
+        result.scores = scores[:cap]
         return result
 
 
@@ -175,16 +177,11 @@ class EVARPN(RPN):
     """detectron2's RPN, in float32 when training with mixed precision, as in the official code."""
 
     def forward(
-        self,
-        images: Any,
-        features: dict[str, Tensor],
-        gt_instances: list[Instances] | None = None,
+        self, images: Any, features: dict[str, Tensor], gt_instances: list[Instances] | None = None
     ) -> tuple[list[Instances], dict[str, Tensor]]:
         """Propose boxes, see `RPN.forward`."""
-        if self.training:
-            with _full_precision(features):
-                return super().forward(images, _float(features), gt_instances)
-        return super().forward(images, features, gt_instances)
+        with _full_precision(features, only=self.training) as levels:
+            return super().forward(images, levels, gt_instances)
 
 
 def maskness(masks: Tensor, threshold: float) -> Tensor:
@@ -219,9 +216,11 @@ def _candidates(
     )
 
 
-def _float(features: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: level.float() for name, level in features.items()}
-
-
-def _full_precision(features: dict[str, Tensor]) -> torch.autocast:
-    return torch.autocast(next(iter(features.values())).device.type, enabled=False)
+@contextlib.contextmanager
+def _full_precision(features: dict[str, Tensor], *, only: bool) -> Iterator[dict[str, Tensor]]:
+    """Leave mixed precision where `only` float32 is wanted; yields the features to use."""
+    if not only:
+        yield features
+        return
+    with torch.autocast(next(iter(features.values())).device.type, enabled=False):
+        yield {name: level.float() for name, level in features.items()}

@@ -45,12 +45,7 @@ def soft_nms(
 
     Returns:
         Indices of the kept boxes in descending order of their new scores, and these scores.
-
-    Raises:
-        ValueError: For an unknown method.
     """
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     groups = torch.zeros_like(scores, dtype=torch.int64) if classes is None else classes
     return _soft_nms(boxes, scores, groups, method, iou_threshold, sigma, min_score)
 

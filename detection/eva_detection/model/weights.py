@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable
+from typing import Any
 
 from torch import nn
 
@@ -52,15 +53,11 @@ def load_initial_weights(
     weights = read_weights(file)
     if complete and _is_backbone(weights):
         raise ValueError(f"{source} holds a backbone, not a detector: train one from it")
-    report = load_weights(
-        model,
-        weights,
-        source=file.name,
-        complete=complete,
-        allow_missing=() if complete else _HEADS,
-        allow_skipped=() if complete else (_FEDERATED, _MASK_HEAD),
-        reinitialise=() if complete else _CLASSIFIERS,
+    partly: dict[str, Any] = dict(
+        allow_missing=_HEADS, allow_skipped=(_FEDERATED, _MASK_HEAD), reinitialise=_CLASSIFIERS
     )
+    options = {} if complete else partly
+    report = load_weights(model, weights, source=file.name, complete=complete, **options)
     if report.from_scratch:
         logger.info("%s", report.from_scratch, extra=SHOWN)
     return report

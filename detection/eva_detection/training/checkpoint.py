@@ -3,6 +3,7 @@
 detectron2 and torch load what fits and warn of the rest, or fail some steps later.
 """
 
+import contextlib
 import copy
 import logging
 from collections.abc import Mapping
@@ -55,22 +56,20 @@ class RunCheckpointer(DetectionCheckpointer):
         """Let `last_checkpoint` name a file, in one step."""
         write_text(Path(self.save_dir) / LAST, last_filename_basename)
 
-    def has_checkpoint(self) -> bool:
-        """Return whether the folder has a checkpoint to continue from."""
-        return last_checkpoint(Path(self.save_dir)) is not None
-
-    def get_checkpoint_file(self) -> str:
-        """Return the file that `last_checkpoint` names, "" without."""
-        return str(last_checkpoint(Path(self.save_dir)) or "")
-
-    def read(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    def read(self, optimizer: torch.optim.Optimizer, max_iter: int) -> dict[str, Any]:
         """Read the last checkpoint of the run and check everything in it; nothing is changed."""
-        file = Path(self.get_checkpoint_file())
+        # none is there where machines share no file system
+        file = last_checkpoint(Path(self.save_dir)) or Path(self.save_dir) / LAST
         try:
             content = self._checked(file, optimizer)
         except ValueError as error:
             advice = self._advice(file, optimizer)
             raise ValueError(f"{file} cannot be restored: {error}. {advice}") from error
+        if (done := content["iteration"] + 1) > max_iter:
+            raise ValueError(
+                f"{file} is after {done} iterations, and train.max_iter={max_iter}: raise it, or "
+                "choose another train.output_dir"
+            )
         logger.info("Restoring %s", file)
         return content
 
@@ -84,30 +83,31 @@ class RunCheckpointer(DetectionCheckpointer):
 
     def _checked(self, file: Path, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         content = read_torch_file(file, mapped=True)
-        if not isinstance(content, dict) or not isinstance(content.get("trainer"), Mapping):
-            raise ValueError("it holds no state of a training (only weights?)")
+        content = content if isinstance(content, dict) else {}
+        trainer = content.get("trainer")
+        trainer = trainer if isinstance(trainer, Mapping) else {}
         check_model(content.get("model"), self.model)
-        trainer = content["trainer"]
         check_optimizer(trainer.get("optimizer"), optimizer)
-        states = trainer["optimizer"]["state"]
-        if len(states) != trainer.get("optimizer_states", len(states)):
-            raise ValueError(f"its optimizer has a state for {len(states)} tensors alone")
-        iterations = {content.get("iteration"), trainer.get("iteration")}
-        if len(iterations) > 1 or not isinstance(content.get("iteration"), int):
-            raise ValueError(f"it does not say after which iteration it is ({iterations})")
+        states, done = len(trainer["optimizer"]["state"]), content.get("iteration")
+        iterations = {done, trainer.get("iteration")}
+        if (
+            states != trainer.get("optimizer_states", states)
+            or len(iterations) > 1
+            or not isinstance(done, int)
+        ):
+            raise ValueError(
+                f"it has {states} states of an optimizer after {iterations} iterations"
+            )
         return content
 
     def _advice(self, damaged: Path, optimizer: torch.optim.Optimizer) -> str:
         """Name the newest checkpoint that is complete, and how to go on from there."""
         for file in checkpoints(damaged.parent):
-            if file == damaged:
-                continue
-            try:
-                iteration = self._checked(file, optimizer)["iteration"]
-            except (ValueError, OSError):
-                continue
-            return (
-                f"The newest complete checkpoint beside it is {file.name} (iteration {iteration}): "
-                f"to continue from there write its name into {damaged.parent / LAST}"
-            )
+            with contextlib.suppress(ValueError, OSError):
+                if file != damaged and (content := self._checked(file, optimizer)):
+                    return (
+                        f"The newest complete checkpoint beside it is {file.name} (iteration "
+                        f"{content['iteration']}): to continue from there write its name into "
+                        f"{damaged.parent / LAST}"
+                    )
         return "No other checkpoint beside it is complete: choose another train.output_dir"

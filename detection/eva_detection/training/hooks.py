@@ -1,7 +1,8 @@
 """Hooks for detectron2's training loop."""
 
 import logging
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,10 @@ _SINGLE = ("lr", "bad_images")  # scalars that the writers do not smooth
 class TrainingProgress(HookBase):
     """A progress bar of the iterations, with the latest loss."""
 
-    def __init__(self) -> None:
-        self._bar: ProgressBar | None = None
-
     def before_train(self) -> None:
         """Open the bar at the iteration that training starts from."""
-        start = self.trainer.start_iter
-        if start < self.trainer.max_iter:
-            self._bar = ProgressBar(self.trainer.max_iter, what="training", start=start)
+        start, end = self.trainer.start_iter, self.trainer.max_iter
+        self._bar = ProgressBar(end, what="training", start=start) if start < end else None
 
     def after_step(self) -> None:
         """Advance, with the latest total loss."""
@@ -71,7 +68,7 @@ class StopOnSignal(HookBase):
         name = last_checkpoint(Path(self.checkpointer.save_dir))
         saved = SAYS.saved(name.name if name else "", done=iteration + 1)
         show([SAYS.stopped(self.stop.received, saved)])
-        raise SystemExit(EXIT_RUN_AGAIN)
+        sys.exit(EXIT_RUN_AGAIN)
 
     def after_train(self) -> None:
         """Let a signal end the final evaluation; the last checkpoint is saved."""
@@ -82,8 +79,7 @@ class StopOnSignal(HookBase):
 class MetricsHistory(HookBase):
     """Carries over what `metrics.json` is written from, so that it continues seamlessly."""
 
-    def __init__(self) -> None:
-        self._restored: dict[str, list[list[float]]] = {}
+    _restored: Mapping[str, list[list[float]]] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """Return recent values of each scalar, except times and scores, with their iterations."""
@@ -103,11 +99,10 @@ class MetricsHistory(HookBase):
 
     def before_train(self) -> None:
         """Fill the new storage."""
+        put = self.trainer.storage.put_scalar
         for name, values in self._restored.items():
             for value, at in values:
-                self.trainer.storage.put_scalar(
-                    name, value, smoothing_hint=name not in _SINGLE, cur_iter=int(at)
-                )
+                put(name, value, smoothing_hint=name not in _SINGLE, cur_iter=int(at))
 
 
 class Evaluation(hooks.EvalHook):
@@ -134,8 +129,7 @@ class Evaluation(hooks.EvalHook):
         writers: Sequence[EventWriter] = (),
         log_period: int = 20,
     ) -> None:
-        super().__init__(period, lambda: self._keep(evaluate()))
-        self._results: dict[str, Any] = {}
+        super().__init__(period, evaluate)
         self.folder, self.writers, self.log_period = folder, writers, log_period
 
     def before_train(self) -> None:
@@ -154,25 +148,21 @@ class Evaluation(hooks.EvalHook):
             logger.info("Making up for the evaluation after iteration %d", done)
             self._do_eval()
         if evaluates or writes:
-            self._write()
+            for writer in self.writers:
+                writer.write()
         self.trainer.storage.iter = done
-
-    def _keep(self, results: dict[str, Any]) -> dict[str, Any]:
-        self._results = results
-        return results
-
-    def _write(self) -> None:
-        for writer in self.writers:
-            writer.write()
 
     def _do_eval(self) -> None:
         super()._do_eval()
         if self.trainer.iter >= self.trainer.max_iter:  # written and said after training
             return
-        self._write()
-        done = self.trainer.storage.iter + 1
-        if self._results and done % shown_every(self._period, self.trainer.max_iter) == 0:
-            show([evaluation_line(done, self._results)])
+        for writer in self.writers:
+            writer.write()
+        storage, end = self.trainer.storage, self.trainer.max_iter
+        latest = {name: value for name, (value, _) in storage.latest().items()}
+        results = {n.removesuffix("/AP"): {"AP": latest[n]} for n in latest if n.endswith("/AP")}
+        if results and (storage.iter + 1) % shown_every(self._period, end) == 0:
+            show([evaluation_line(storage.iter + 1, results)])
 
     def after_train(self) -> None:
         """Evaluate at the end of the training, not after an error."""

@@ -21,15 +21,17 @@ from eva_detection.config.files import load_config_file
 from eva_detection.config.settings import images_per_step
 from eva_detection.data.loading import TestSet
 from eva_detection.evaluation.report import (
+    Kind,
     Results,
     demo_command,
+    make_report,
     percent,
     read_results,
-    report_of_run,
     scored,
 )
 from eva_detection.training.output_folder import FINAL, LAST, SAYS, last_checkpoint
 from eva_report.page import NAME as REPORT
+from eva_report.page import report_name, try_report
 from eva_report.terminal import (
     SHOWN,
     WARNINGS,
@@ -45,7 +47,6 @@ logger = logging.getLogger(__name__)
 
 LOGGERS = ("fvcore", "detectron2", "eva_backbone", "eva_data", "eva_detection")
 MOST_EVALUATIONS = 12  # lines of a run, however many evaluations it has
-_TASKS = {"bbox": "box", "segm": "mask", "boundary": "boundary"}
 
 
 def log_to(folder: Path, rank: int) -> Path:
@@ -76,11 +77,10 @@ def start_log(cfg: DictConfig, args: argparse.Namespace) -> Path:
         hook.exc_value,
         exc_info=(hook.exc_type, hook.exc_value or hook.exc_type(), hook.exc_traceback),
     )
-    logger.info("Rank of current process: %d. World size: %d", rank, comm.get_world_size())
-    logger.info("Environment info:\n%s", collect_env_info())
+    logger.info("Process %d of %d. %s", rank, comm.get_world_size(), collect_env_info())
     logger.info("Command line arguments: %s", args)
     text = Path(args.config_file).read_text(encoding="utf-8", errors="replace")
-    logger.info("Contents of args.config_file=%s:\n%s", args.config_file, text)
+    logger.info("Contents of %s:\n%s", args.config_file, text)
     if comm.is_main_process() and not (args.eval_only and (folder / LAST).exists()):
         _save_config(cfg, folder / "config.yaml")
     seed = cfg.train.get("seed", -1)
@@ -114,11 +114,9 @@ def opening(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
     processes = args.num_gpus * args.num_machines
     place = f"{processes} x {cfg.train.device}" if processes > 1 else str(cfg.train.device)
     name, weights = recipe_name(args.config_file), cfg.train.init_checkpoint
-    folder = Path(cfg.train.output_dir)
-    if args.eval_only:
-        task = f"evaluate {name} on {place}"
-    else:
-        images = images_per_step(cfg)
+    folder, images = Path(cfg.train.output_dir), images_per_step(cfg)
+    task = f"evaluate {name} on {place}"
+    if not args.eval_only:
         step = f" of {images} images" if images else ""
         task = f"train {name}: {cfg.train.max_iter:,} iterations{step} on {place}"
         weights = str((args.resume and last_checkpoint(folder)) or weights)
@@ -128,11 +126,12 @@ def opening(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
 def output_place(cfg: DictConfig, *, resume: bool = False, done: int = 0) -> list[str]:
     """Say where the output of a run goes and where it continues, after its data."""
     folder = Path(cfg.train.output_dir)
-    more = [SAYS.nothing_to_resume(folder)] if resume else []
-    if resume and (file := last_checkpoint(folder)) is not None:
-        more = [SAYS.resumed(done, cfg.train.max_iter, file)]
-    lines = opening_lines(task="", weights="", data=(), output=folder, more=more)
-    return lines[-1 - len(more) :]
+    lines = opening_lines(task="", weights="", data=(), output=folder)[-1:]
+    if resume:
+        file = last_checkpoint(folder)
+        resumed = file and SAYS.resumed(done, cfg.train.max_iter, file)
+        lines.append(resumed or SAYS.nothing_to_resume(folder))
+    return lines
 
 
 def recipe_name(file: str) -> str:
@@ -151,10 +150,9 @@ def shown_every(period: int, max_iter: int) -> int:
 def evaluation_line(iteration: int, results: Results) -> str:
     """Say in one line what an evaluation during a training gave."""
     aps = scored(results)
-    text = ", ".join(f"{_name(task)} AP {ap}" for task, ap in aps.items()) or "see log.txt"
-    if {*aps.values()} == {"-"}:
-        text = "no scores, since nothing was found"
-    return f"iteration {iteration:,}: {text}"
+    text = ", ".join(f"{_name(task)} AP {ap}" for task, ap in aps.items())
+    nothing = {*aps.values()} == {"-"}
+    return f"iteration {iteration:,}: {'no scores, since nothing was found' if nothing else text}"
 
 
 def score_lines(results: Results) -> str:
@@ -162,8 +160,6 @@ def score_lines(results: Results) -> str:
     tasks = [*scored(results)]
     if not tasks:
         return ""
-    if all(percent(value) == "-" for task in tasks for value in results[task].values()):
-        return "no scores: nothing was found, or there was nothing to find"
     names = [name for name in results[tasks[0]] if not name.startswith("AP-")]
     lines = [" " * 12 + "".join(f"{name:>7}" for name in names)]
     for task in tasks:
@@ -173,8 +169,7 @@ def score_lines(results: Results) -> str:
 
 
 def _name(task: str) -> str:
-    kind, dash, rest = task.partition("-")
-    return _TASKS.get(kind, kind) + dash + rest
+    return {"bbox": "box", "segm": "mask"}.get(task, task)
 
 
 def close(test_set: TestSet, *, trains: bool, began: float | None, recipe: str) -> None:
@@ -184,16 +179,15 @@ def close(test_set: TestSet, *, trains: bool, began: float | None, recipe: str) 
     cfg = test_set.cfg
     folder = Path(cfg.train.output_dir)
     weights = folder / FINAL
-    report: Path | None = folder / REPORT
+    kind: Kind = "training" if trains else "evaluation"
     if began is None:
         show([SAYS.finished(folder, cfg.train.max_iter)])
+    report: Path | None = folder / REPORT
     if began is not None or not (folder / REPORT).is_file():
-        report = report_of_run(
-            cfg,
-            test_set,
-            kind="training" if trains else "evaluation",
-            processes=comm.get_world_size(),
-            recipe=recipe_name(recipe),
+        options = dict(processes=comm.get_world_size(), recipe=recipe_name(recipe))
+        name = report_name(folder, kind)
+        report = try_report(
+            folder, lambda: make_report(cfg, test_set, kind=kind, **options), name=name
         )
     lines = closing_lines(
         scores=score_lines(read_results(folder)),

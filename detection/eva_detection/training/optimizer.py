@@ -18,15 +18,12 @@ from eva_backbone import get_vit_lr_decay_rate
 def build_adamw(
     cfg: CfgNode, model: nn.Module, *, lr_decay_rate: float = 0.9
 ) -> torch.optim.Optimizer:
-    """Build the optimizer of the recipes for a trainer of yacs configs, which knows SGD alone.
+    """Build the AdamW of the recipes for a trainer of yacs configs, which knows SGD alone.
 
     Args:
         cfg: A yacs config; `SOLVER.BASE_LR` and `SOLVER.WEIGHT_DECAY` are read.
         model: A detector on `EVAViTDet`; every trainable parameter decays, as in the paper.
         lr_decay_rate: Factor of the learning rate from one layer to the one below it.
-
-    Returns:
-        AdamW.
     """
     backbone: Any = model.backbone
     decay = partial(
@@ -57,10 +54,8 @@ class ClippedAdamW(torch.optim.AdamW):
     last_grad_norm: Tensor | None = None
 
     def __init__(self, params: Any, *, max_grad_norm: float, **adamw: Any) -> None:
-        if max_grad_norm <= 0:
-            raise ValueError(f"max_grad_norm must be positive, got {max_grad_norm}")
-        if adamw.get("fused"):
-            raise ValueError("fused=True does not go with clipping; leave fused out")
+        if max_grad_norm <= 0 or adamw.get("fused"):
+            raise ValueError(f"{max_grad_norm=} must be positive, and fused=True left out")
         super().__init__(params, **adamw)
         self.defaults["max_grad_norm"] = max_grad_norm  # survives copying and pickling
 

@@ -1,11 +1,11 @@
 """The output folder of a run: its last checkpoint, and what was logged in it."""
 
+import contextlib
 import json
 import logging
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 from eva_data.files import require_regular_file
 from eva_runs.output_folder import RunSentences
@@ -15,8 +15,7 @@ logger = logging.getLogger(__name__)
 LAST, METRICS, FINAL = "last_checkpoint", "metrics.json", "model_final.pth"
 RESULTS = "results.json"
 SAYS = RunSentences(unit="iteration", resume="--resume", output="train.output_dir")
-_SCORE = re.compile(r"(bbox|segm|boundary)(-\w+)?/")  # also rpn/num_pos_anchors has a slash
-_ITERATION = re.compile(r"model_(\d+)\.pth")
+_SCORE = re.compile(r"(bbox|segm)/")  # also rpn/num_pos_anchors has a slash
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -41,29 +40,27 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 def checkpoints(folder: Path) -> list[Path]:
     """List the files of a folder that look like checkpoints, the newest first."""
-    found = [path for path in folder.glob("*.pth") if not path.name.startswith(".")]
-    found = [path for path in found if path.is_file()]
+    found = [path for path in folder.glob("[!.]*.pth") if path.is_file()]
     return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
 
-def saved_progress(folder: Path) -> str:
+def saved_progress(folder: Path | None) -> str:
     """Say what of a run is saved and how to go on, without reading weights."""
+    if folder is None:
+        return "nothing is saved"
     try:
-        file = last_checkpoint(folder)
+        name = getattr(last_checkpoint(folder), "name", "")
     except (ValueError, OSError) as error:
         return str(error)
-    if file is None:
-        return SAYS.saved("")
-    number = _ITERATION.fullmatch(file.name)  # of an iteration, from 0
-    return SAYS.saved(file.name, done=int(number[1]) + 1 if number else None)
+    number = re.fullmatch(r"model_(\d+)\.pth", name)  # of an iteration, from 0
+    return SAYS.saved(name, done=int(number[1]) + 1 if number else None)
 
 
 def is_finished(folder: Path, max_iter: int) -> bool:
     """Return whether a run has trained to its end and was scored."""
     last = last_checkpoint(folder)
-    if last is None or last.name != FINAL or not (folder / RESULTS).is_file():
-        return False
-    return was_logged(folder, max_iter, scores=True)
+    trained = last is not None and last.name == FINAL and (folder / RESULTS).is_file()
+    return trained and was_logged(folder, max_iter, scores=True)
 
 
 def check_unused(folder: Path) -> None:
@@ -86,19 +83,13 @@ def repair_metrics(folder: Path) -> None:
 
 
 def was_logged(folder: Path, iteration: int, *, scores: bool = False) -> bool:
-    """Find out whether `metrics.json` has a line of an iteration."""
+    """Find out whether `metrics.json` has a line of an iteration, with scores or with losses."""
     file = folder / METRICS
-    if not file.is_file():
-        return False
-    with file.open(encoding="utf-8", errors="replace") as lines:
-        return any(_is_of(line, iteration, scores=scores) for line in lines)
-
-
-def _is_of(line: str, iteration: int, *, scores: bool) -> bool:
-    try:
-        entry: Any = json.loads(line)
-    except ValueError:
-        return False
-    if not isinstance(entry, dict) or entry.get("iteration") != iteration:
-        return False
-    return any(bool(_SCORE.match(name)) == scores for name in entry if name != "iteration")
+    content = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    for line in content.splitlines():
+        with contextlib.suppress(ValueError, AttributeError):  # a damaged line
+            names = json.loads(line).items()
+            of_it = ("iteration", iteration) in names
+            if of_it and any(bool(_SCORE.match(n)) == scores for n, _ in names if n != "iteration"):
+                return True
+    return False

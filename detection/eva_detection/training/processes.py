@@ -2,13 +2,12 @@
 
 import argparse
 import contextlib
-import itertools
+import datetime
 import logging
 import multiprocessing
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,17 +20,15 @@ from eva_runs.commands import complain, program_name
 from eva_runs.interruption import EXIT_KEYBOARD, EXIT_RUN_AGAIN
 from eva_runs.processes import OtherProcessError
 
-_POLL_SECONDS = 0.2
-_DONE, _STOPPED = b"done", b"stopped by a signal"
+_STOPPED = "stopped by a signal"
+_PATIENCE = datetime.timedelta(days=30)
 
 
 class Evaluations:
     """Evaluations that the other processes leave once the main process has scored.
 
-    Otherwise the others would sit in a barrier, and NCCL's timeout end them, while LVIS is scored.
-    Here they poll the key-value store of the process group, which needs no shared folder, lets
-    signals through, says that the main process has failed, and is gone if it was killed, because
-    it serves the store (under torchrun the launcher does, and ends the others itself).
+    Otherwise NCCL's timeout would end them while LVIS is scored. Here they wait in a patient group
+    on gloo, which also tells them that the main process has failed, and ends with it.
 
     Args:
         evaluate: Returns the scores on the main process; called on all, which evaluate together.
@@ -39,52 +36,38 @@ class Evaluations:
 
     def __init__(self, evaluate: Callable[[], dict[str, Any]]) -> None:
         self._evaluate = evaluate
-        self._numbers = itertools.count()
+        self._group: Any = None
+        if comm.get_world_size() > 1:
+            self._group = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE)
 
     def __call__(self) -> dict[str, Any]:
         """Evaluate."""
-        if comm.get_world_size() == 1:
-            return self._evaluate()
-        world = torch.distributed.group.WORLD
-        assert world is not None
-        store, key = world.get_group_store(), f"eva_detection/evaluation/{next(self._numbers)}"
-        if not comm.is_main_process():
-            results = self._evaluate()
-            _wait_for_main_process(store, key)
-            return results
         try:
             results = self._evaluate()
         except BaseException as error:
-            stopped = isinstance(error, SystemExit) and error.code == EXIT_RUN_AGAIN
-            with contextlib.suppress(RuntimeError):  # the first error counts
-                store.set(key, _STOPPED.decode() if stopped else f"{type(error).__name__}: {error}")
-                time.sleep(3 * _POLL_SECONDS)  # the store ends with this process
+            if comm.is_main_process():
+                stopped = isinstance(error, SystemExit) and error.code == EXIT_RUN_AGAIN
+                with contextlib.suppress(RuntimeError):  # the first error counts
+                    self._told(_STOPPED if stopped else f"{type(error).__name__}: {error}")
             raise
-        store.set(key, _DONE.decode())
+        outcome = self._told("")
+        if outcome == _STOPPED:
+            sys.exit(EXIT_RUN_AGAIN)
+        if outcome:
+            raise OtherProcessError(f"the evaluation has failed on the main process: {outcome}")
         return results
 
-
-def _wait_for_main_process(store: Any, key: str) -> None:
-    try:
-        while not store.check([key]):
-            time.sleep(_POLL_SECONDS)
-        outcome = store.get(key)
-    except RuntimeError as error:
-        raise RuntimeError(
-            "the main process has ended in the evaluation: see its log, and whether the system "
-            "has killed it, as for want of memory"
-        ) from error
-    if outcome == _STOPPED:
-        raise SystemExit(EXIT_RUN_AGAIN)
-    if outcome != _DONE:
-        raise OtherProcessError(
-            f"the evaluation has failed on the main process: {outcome.decode()}; see its log"
-        )
+    def _told(self, outcome: str) -> str:
+        """Tell, or be told, how it went on the main process."""
+        told = [outcome]
+        if self._group is not None:
+            torch.distributed.broadcast_object_list(told, src=0, group=self._group)
+        return told[0]
 
 
 def start_processes(run: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
     """Start the processes of a run on this machine, and end when they have ended."""
-    # which process it ends
+    # it says which process it ends
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
     name = program_name("train_net.py")
     try:

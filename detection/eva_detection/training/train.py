@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import json
 import logging
 import time
 from collections.abc import Iterator
@@ -19,8 +20,9 @@ from torch import nn
 
 from eva_backbone import no_init_weights
 from eva_data.detection.spec import FOLDER as OWN_DATA
-from eva_detection.building import build
+from eva_data.files import write_text
 from eva_detection.command_line import read_own_data
+from eva_detection.config.files import build
 from eva_detection.config.settings import check_schedule, load_config
 from eva_detection.data.loading import (
     TestSet,
@@ -28,7 +30,6 @@ from eva_detection.data.loading import (
     choose_seed,
     read_training_set,
 )
-from eva_detection.evaluation.predictions import write_results
 from eva_detection.inference.test_time_augmentation import with_test_time_augmentation
 from eva_detection.model.weights import load_initial_weights
 from eva_detection.training.checkpoint import RunCheckpointer
@@ -85,6 +86,15 @@ def evaluate(test_set: TestSet, model: nn.Module, *, augment: bool = True) -> di
     return results
 
 
+def write_results(results: dict[str, Any], file: Path) -> None:
+    """Write an evaluator's results as JSON, which has no NaN: None."""
+    known = {
+        task: {name: None if value != value else value for name, value in metrics.items()}
+        for task, metrics in results.items()
+    }
+    write_text(file, json.dumps(known, indent=2) + "\n")
+
+
 def train(cfg: DictConfig, *, resume: bool, test_set: TestSet | None = None) -> None:
     """Train, evaluating periodically and at the end, without test-time augmentation.
 
@@ -100,13 +110,13 @@ def train(cfg: DictConfig, *, resume: bool, test_set: TestSet | None = None) -> 
         FloatingPointError: If a loss or a gradient is not finite.
         UnreadableImagesError: If more images than `train.max_bad_images` cannot be read.
         ValueError: If a part cannot be built, the checkpoint is damaged or of another model, or
-            files of the data set are missing.
+            files of the dataset are missing.
         OtherProcessError: If another process has failed.
     """
     stop = StopSignal()
-    with stop.listen(), contextlib.ExitStack() as ends:
+    with stop.listen(), _writers() as writers:
         test_set = test_set or TestSet(cfg)
-        trainer = build_trainer(cfg, resume=resume, stop=stop, ends=ends, test_set=test_set)
+        trainer = build_trainer(cfg, resume=resume, stop=stop, writers=writers, test_set=test_set)
         trainer.train(trainer.iter + 1, cfg.train.max_iter)
 
 
@@ -115,11 +125,11 @@ def build_trainer(
     *,
     resume: bool,
     stop: StopSignal,
-    ends: contextlib.ExitStack,
+    writers: list[EventWriter],
     test_set: TestSet,
 ) -> DetectionTrainer:
     """Build everything that a run needs; the same call on all processes."""
-    folder = Path(cfg.train.output_dir)
+    folder, options = Path(cfg.train.output_dir), cfg.train
     continues = on_main(lambda: resume and last_checkpoint(folder) is not None)
     model, optimizer, multiplier = together(lambda: _build_model(cfg, load=not continues))
     model = _distributed(cfg, model)
@@ -128,13 +138,14 @@ def build_trainer(
     place: dict[str, int] = {}
     steps = 0
     if continues:
-        saved = together(lambda: _read_checkpoint(checkpointer, optimizer, cfg.train.max_iter))
+        saved = together(lambda: checkpointer.read(optimizer, options.max_iter))
         place, steps = saved["trainer"].get("stream") or {}, saved["iteration"] + 1
-    accumulate = cfg.train.get("accumulate", 1)
+    accumulate = options.get("accumulate", 1)
     seed = choose_seed(cfg, place)
     dataset = together(lambda: read_training_set(test_set, seed))
+    batches = steps * accumulate
     loader = together(
-        lambda: build_training_loader(cfg, dataset, place, seed=seed, batches=steps * accumulate)
+        lambda: build_training_loader(cfg, dataset, place, seed=seed, batches=batches)
     )
     together(test_set.check)
     show(output_place(cfg, resume=resume, done=steps))
@@ -142,13 +153,14 @@ def build_trainer(
         model,
         loader,
         optimizer,
-        precision=cfg.train.amp.get("precision", "fp16") if cfg.train.amp.enabled else "fp32",
+        precision=options.amp.get("precision", "fp16") if options.amp.enabled else "fp32",
         accumulate=accumulate,
         stop=stop,
-        max_bad_images=cfg.train.get("max_bad_images", 10),
+        max_bad_images=options.get("max_bad_images", 10),
         seed=seed,
     )
-    writers = ends.enter_context(_writers(cfg))  # last: what is refused leaves no files of them
+    if comm.is_main_process():  # last: what is refused leaves no files of them
+        writers += default_writers(str(folder), options.max_iter)
     trainer.register_hooks(_build_hooks(cfg, trainer, test_set, checkpointer, multiplier, writers))
     checkpointer.add_checkpointable("trainer", trainer)
     if saved:
@@ -180,35 +192,15 @@ def _distributed(cfg: DictConfig, model: nn.Module) -> nn.Module:
 
 
 @contextlib.contextmanager
-def _writers(cfg: DictConfig) -> Iterator[list[EventWriter]]:
-    """Open the writers of metrics on the main process, and close them at the end."""
+def _writers() -> Iterator[list[EventWriter]]:
+    """Close the writers of metrics that a run has opened, at its end."""
     writers: list[EventWriter] = []
-    if comm.is_main_process():
-        writers = default_writers(str(cfg.train.output_dir), cfg.train.max_iter)
     try:
         yield writers
     finally:
         for writer in writers:
             with contextlib.suppress(OSError):  # of a full disk, which a write has met before
                 writer.close()
-
-
-def _read_checkpoint(
-    checkpointer: RunCheckpointer, optimizer: torch.optim.Optimizer, max_iter: int
-) -> dict[str, Any]:
-    if not checkpointer.has_checkpoint():
-        raise ValueError(
-            f"{checkpointer.save_dir} has no checkpoint on this machine: put train.output_dir on a "
-            "file system that all machines share"
-        )
-    saved = checkpointer.read(optimizer)
-    start = saved["iteration"] + 1
-    if start > max_iter:
-        raise ValueError(
-            f"{checkpointer.get_checkpoint_file()} is after {start} iterations, and "
-            f"train.max_iter={max_iter}: raise it, or choose another train.output_dir"
-        )
-    return saved
 
 
 def _build_hooks(
@@ -219,14 +211,14 @@ def _build_hooks(
     multiplier: Any,
     writers: list[EventWriter],
 ) -> list[HookBase | None]:
-    main_process = comm.is_main_process()
+    main_process, log_period = comm.is_main_process(), cfg.train.log_period
     checkpoints = hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer)
     evaluation = Evaluation(
         cfg.train.eval_period,
         Evaluations(lambda: evaluate(test_set, trainer.model, augment=False)),
         folder=Path(cfg.train.output_dir),
         writers=[one for one in writers if not isinstance(one, CommonMetricPrinter)],
-        log_period=cfg.train.log_period,
+        log_period=log_period,
     )
     return [
         hooks.IterationTimer(),
@@ -236,7 +228,7 @@ def _build_hooks(
         checkpoints if main_process else None,
         StopOnSignal(checkpointer, trainer.stop),
         evaluation,
-        hooks.PeriodicWriter(writers, period=cfg.train.log_period) if main_process else None,
+        hooks.PeriodicWriter(writers, period=log_period) if main_process else None,
     ]
 
 
@@ -244,15 +236,11 @@ def run(args: argparse.Namespace) -> None:
     """Run one process."""
     began, trains = time.monotonic(), not args.eval_only
     log: Path | None = None
-
-    def saved() -> str:
-        return saved_progress(log.parent) if log else "nothing is saved"
-
     try:
         with ending(
             program_name("train_net.py"),
             log=lambda: log if log and log.exists() else None,  # a run that is refused leaves none
-            saved=saved if trains else None,
+            saved=(lambda: saved_progress(log and log.parent)) if trains else None,
         ):
             cfg, notes = load_config(args)
             folder = Path(cfg.train.output_dir)
@@ -285,8 +273,7 @@ def _train_or_evaluate(
 ) -> None:
     cfg, trains = test_set.cfg, not args.eval_only
     folder, steps = Path(cfg.train.output_dir), cfg.train.max_iter
-    finished = trains and args.resume and on_main(lambda: is_finished(folder, steps))
-    if finished:
+    if trains and args.resume and on_main(lambda: is_finished(folder, steps)):
         began = None
     else:
         show([*opening(cfg, args), *notes])

@@ -18,13 +18,7 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from eva_detection.data.stream import (
-    STEP,
-    TrainStream,
-    UnreadableImagesError,
-    describe_unreadable,
-)
-from eva_detection.training.optimizer import ClippedAdamW
+from eva_detection.data.stream import STEP, TrainStream, UnreadableImagesError, describe_unreadable
 from eva_detection.training.output_folder import SAYS
 from eva_runs.errors import NonFiniteError
 from eva_runs.interruption import StopSignal
@@ -58,8 +52,8 @@ class DetectionTrainer(SimpleTrainer):
         stop: Asks for an end after the step in progress.
         max_bad_images: Files that may be replaced because they cannot be read.
         seed: Source of every step's random numbers (dropped paths, sampled proposals), with the
-            iteration and the rank, hence a continued run draws the same with no state saved,
-            whatever an evaluation in between has drawn. None leaves the generators alone.
+            iteration and the rank, so a continued run draws the same with no state saved. None
+            leaves the generators alone.
 
     Attributes:
         stop_agreed: A process was asked to stop; the same on all.
@@ -112,7 +106,9 @@ class DetectionTrainer(SimpleTrainer):
         trouble: Trouble | None = None
         for index in range(self.accumulate):
             last = index == self.accumulate - 1
-            with self._synchronised(last):
+            # gradients are averaged over the processes with the last batch of a step alone
+            waits = not last and isinstance(self.model, DistributedDataParallel)
+            with self.model.no_sync() if waits else contextlib.nullcontext():
                 start = time.perf_counter()
                 batch: Any = ()
                 try:
@@ -155,13 +151,7 @@ class DetectionTrainer(SimpleTrainer):
             totals[name] = totals[name] + value / self.accumulate
         return bool(stacked.isfinite().all())
 
-    def _synchronised(self, last: bool) -> contextlib.AbstractContextManager[Any]:
-        """Average gradients over the processes only with the last batch of a step."""
-        if last or not isinstance(self.model, DistributedDataParallel):
-            return contextlib.nullcontext()
-        return self.model.no_sync()
-
-    def _agree(self, losses: dict[str, Tensor], trouble: "Trouble | None") -> None:
+    def _agree(self, losses: dict[str, Tensor], trouble: Trouble | None) -> None:
         """Let all processes know what one of them has met, in one small reduction.
 
         It stands before the backward pass of the last batch, in which all would wait for each
@@ -173,15 +163,10 @@ class DetectionTrainer(SimpleTrainer):
             UnreadableImagesError: If too many images cannot be read, on all processes.
             Exception: What one process has met; `OtherProcessError` on the others.
         """
-        stream = self.data_loader
-        replaced = stream.unreadable if isinstance(stream, TrainStream) else {}
-        not_finite = trouble is not None and isinstance(trouble.error, FloatingPointError | None)
-        facts = [
-            not_finite,
-            bool(trouble) and not not_finite,
-            bool(replaced),
-            self.stop.requested,
-        ]
+        error = trouble.error if trouble else None
+        replaced = getattr(self.data_loader, "unreadable", {})
+        not_finite = trouble is not None and isinstance(error, FloatingPointError | None)
+        facts = [not_finite, bool(trouble) and not not_finite, bool(replaced), self.stop.requested]
         if comm.get_world_size() > 1:
             flags = torch.tensor(facts, dtype=torch.int32, device=self.device)
             torch.distributed.all_reduce(flags)
@@ -194,19 +179,15 @@ class DetectionTrainer(SimpleTrainer):
         if self.bad_images:
             self.storage.put_scalar("bad_images", len(self.bad_images), smoothing_hint=False)
         if any_failed:
-            error = trouble.error if trouble else None
             unreadable = str(error) if isinstance(error, UnreadableImagesError) else ""
             if texts := list(filter(None, comm.all_gather(unreadable))):
                 raise UnreadableImagesError(texts[0])
             raise_together(error)
         if any_not_finite:
-            report = None
-            if trouble:
-                values = {name: value.item() for name, value in losses.items()}
-                met = str(trouble.error).rstrip(".") if trouble.error else str(values)
-                report = f"{met}, images: {', '.join(trouble.images)}"
-            found = _by_process(comm.all_gather(report))
-            raise NonFiniteError(SAYS.not_finite("The loss", self.iter + 1, found))
+            values = {name: value.item() for name, value in losses.items()}
+            met = str(error or values).rstrip(".")
+            report = f"{met}, images: {', '.join(trouble.images)}" if trouble else None
+            self._refuse("The loss", report)
 
     def _check_gradients(self, images: list[str]) -> None:
         """Refuse gradients that are not finite; with fp16 the loss scale deals with them.
@@ -219,28 +200,30 @@ class DetectionTrainer(SimpleTrainer):
         # largest absolute values: the sum of squares could overflow where the values do not
         largest = torch.stack(torch._foreach_norm(gradients, torch.inf))
         if not bool(largest.isfinite().all()):
-            self._refuse_gradients("A gradient, while the losses are finite,", images)
+            what = "A gradient, while the losses are finite,"
+            self._refuse(what, f"images: {', '.join(images)}")
 
-    def _refuse_gradients(self, what: str, images: list[str]) -> NoReturn:
-        found = comm.all_gather(f"images: {', '.join(images)}")
-        raise NonFiniteError(SAYS.not_finite(what, self.iter + 1, _by_process(found)))
+    def _refuse(self, what: str, report: str | None) -> NoReturn:
+        """End the run on all processes because of a number, with what each of them reports."""
+        reports = enumerate(comm.all_gather(report))
+        found = "; ".join(f"process {rank}: {report}" for rank, report in reports if report)
+        raise NonFiniteError(SAYS.not_finite(what, self.iter + 1, found))
 
     def _step(self, images: list[str]) -> None:
         """Let the optimizer step, unless the loss scale skips gradients that overflow."""
+        report = f"images: {', '.join(images)}"
         before = self.loss_scale or self.grad_scaler.get_scale()
         try:
             self.grad_scaler.step(self.optimizer)
         except RuntimeError as error:  # of clipping, where finite gradients have no finite norm
             if "non-finite" not in str(error):
                 raise
-            self._refuse_gradients("The norm of finite gradients", images)
+            self._refuse("The norm of finite gradients", report)
         self.grad_scaler.update()
         self.loss_scale = self.grad_scaler.get_scale()
         if self.loss_scale < before and self.loss_scale < MIN_LOSS_SCALE:
-            self._refuse_gradients(
-                f"At a loss scale of {before:g}, where no smaller one helps, an fp16 gradient",
-                images,
-            )
+            what = f"At a loss scale of {before:g}, where no smaller one helps, an fp16 gradient"
+            self._refuse(what, report)
 
     def _count_bad_images(self, found: list[dict[str, str]]) -> None:
         for unreadable in found:
@@ -254,9 +237,9 @@ class DetectionTrainer(SimpleTrainer):
             )
 
     def _write_optimizer_metrics(self) -> None:
-        if isinstance(self.optimizer, ClippedAdamW) and self.optimizer.last_grad_norm is not None:
-            norm = self.optimizer.last_grad_norm.item()
-            self.storage.put_scalar("grad_norm", norm)
+        norm = getattr(self.optimizer, "last_grad_norm", None)  # of `ClippedAdamW`
+        if norm is not None:
+            self.storage.put_scalar("grad_norm", norm.item())
         if self.precision == "fp16":
             self.storage.put_scalar("loss_scale", self.loss_scale)
 
@@ -287,11 +270,6 @@ class DetectionTrainer(SimpleTrainer):
         if state_dict.get("grad_scaler"):
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
         self.loss_scale = None
-
-
-def _by_process(reports: list[str | None]) -> str:
-    found = (f"process {rank}: {report}" for rank, report in enumerate(reports) if report)
-    return "; ".join(found)
 
 
 def _image_names(batch: Any) -> list[str]:
