@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 # Programs of two projects may have one name, so mypy sees those of each project by themselves.
 PROJECTS := $(patsubst %/configs,%,$(wildcard */configs))
 
-# Arguments: make quickstart TASK=video; make quickstart QUICKSTART_ARGS='--seed 1'; make test TEST_ARGS='tests/detection -x'
+# Arguments: make quickstart TASK=video; make quickstart QUICKSTART_ARGS='train.seed=1'; make test TEST_ARGS='tests/detection -x'
 TASK ?= detection
 QUICKSTART_ARGS ?=
 TEST_ARGS ?=

@@ -4,12 +4,11 @@ import argparse
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from eva_runs.commands import program, say
 from eva_runs.interruption import run_step
-
-_DETECTION = "detection"  # has a quick start of its own
 
 
 class Recipe(NamedTuple):
@@ -20,15 +19,23 @@ class Recipe(NamedTuple):
         data: Arguments of `eva data make-demo`.
         train: Arguments of `eva TASK train`.
         afterwards: A further command that shows what was trained; empty for none.
+        variables: Variables of the environment.
     """
 
     text: str
     data: str
     train: str
     afterwards: str = ""
+    variables: Mapping[str, str] = MappingProxyType({})
 
 
 RECIPES: Mapping[str, Recipe] = {
+    "detection": Recipe(
+        "find digits and their masks",
+        "--output output/datasets/digit_scenes",
+        "demo/cascade_mask_rcnn_vitdet_eva_debug --resume train.output_dir={output}",
+        variables={"DETECTRON2_DATASETS": "output/datasets"},
+    ),
     "mmdetection": Recipe(
         "find digits and their masks, with mmdetection",
         "--output output/datasets/digit_scenes",
@@ -68,8 +75,7 @@ RECIPES: Mapping[str, Recipe] = {
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    texts = {_DETECTION: "find digits and their masks"}
-    texts |= {name: recipe.text for name, recipe in RECIPES.items()}
+    texts = {name: recipe.text for name, recipe in RECIPES.items()}
     parser = argparse.ArgumentParser(
         prog="eva quickstart",
         allow_abbrev=False,
@@ -79,23 +85,22 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("task", nargs="?", default=_DETECTION, choices=texts, metavar="TASK",
+    add("task", nargs="?", default="detection", choices=texts, metavar="TASK",
         help="default: %(default)s")  # fmt: skip
-    add("--output", metavar="DIR", help="folder of the run (default: output/quickstart_TASK)")
+    add(
+        "--output",
+        metavar="DIR",
+        help="folder of the run (default: output/quickstart_TASK)",
+    )
     options, rest = parser.parse_known_args(arguments)
     options.rest = rest
     return options
 
 
 def _run(options: argparse.Namespace) -> int:
-    if options.task == _DETECTION:
-        from eva_detection.quickstart import main as detect
-
-        folder = ["--output", options.output] if options.output else []
-        detect([*folder, *options.rest])
-        return 0
     recipe = RECIPES[options.task]
-    output = options.output or f"output/quickstart_{options.task}"
+    ending = "" if options.task == "detection" else f"_{options.task}"
+    output = options.output or f"output/quickstart{ending}"
     steps = {
         "demo data": f"data make-demo {recipe.data}",
         "training": f"{options.task} train {recipe.train}",
@@ -106,7 +111,8 @@ def _run(options: argparse.Namespace) -> int:
         words += options.rest if title == "training" else []
         if words:
             say(f"\n== {number}. {title}\n$ eva {shlex.join(words)}")
-            if code := run_step([sys.executable, "-m", "eva_command", *words]):
+            command = [sys.executable, "-m", "eva_command", *words]
+            if code := run_step(command, environment=recipe.variables):
                 return code
     return 0
 

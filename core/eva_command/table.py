@@ -55,7 +55,9 @@ GROUPS: Mapping[str, Group] = {
             "coco-lvis-gap": Command(
                 "eva_detection.evaluation.coco_lvis_gap:main", "the gap of the paper's Table 8b"
             ),
-            "quickstart": Command("eva_detection.quickstart:main", "train and report, on a CPU"),
+            "quickstart": Command(
+                "eva_command.quickstart:main", "train and report, on a CPU", ("detection",)
+            ),
         },
         (
             "eva quickstart detection",

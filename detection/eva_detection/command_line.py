@@ -47,10 +47,8 @@ examples:
   %(prog)s custom/cascade_mask_rcnn_vitdet_eva_l_24gb --data coins/data.yaml --val-share 0.1
   %(prog)s --eval-only coco/cascade_mask_rcnn_vitdet_eva_g_1536_seg
 
-settings: train.init_checkpoint, train.output_dir, train.max_iter, train.seed, train.device,
-optimizer.lr, dataloader.train.total_batch_size, dataloader.train.num_workers, and all others of the
-recipe. SIGTERM and SIGUSR1 save a checkpoint and exit with 75; the same command with --resume
-continues."""
+settings: train.init_checkpoint, train.output_dir, train.max_iter, optimizer.lr, and all others of
+the recipe. SIGTERM and SIGUSR1 save a checkpoint and exit with 75; --resume continues."""
 
 
 def _parser(program: str, **texts: Any) -> argparse.ArgumentParser:
@@ -140,10 +138,6 @@ def check(args: argparse.Namespace) -> None:
     """Check that recipe, own data, weights and a free output folder are there.
 
     A run on own data without an output folder gets one, named by the data and the recipe.
-
-    Raises:
-        ValueError: If one of them cannot be used.
-        OSError: If one is missing.
     """
     recipe = require_recipe(args)
     given = {key.lstrip("+"): value for key, _, value in (one.partition("=") for one in args.opts)}
@@ -197,12 +191,7 @@ def config_of_run(weights: str | os.PathLike[str]) -> Path | None:
 def require_config(
     config_file: str | os.PathLike[str] | None, weights: str | os.PathLike[str]
 ) -> str | os.PathLike[str]:
-    """Return the config of a detector: the one that is given, or that of the run of its weights.
-
-    Raises:
-        ValueError: If there is none.
-        FileNotFoundError: If there are no such weights either.
-    """
+    """Return the config of a detector: the one that is given, or that of the run of its weights."""
     if found := config_file or config_of_run(weights):
         return found
     name = os.fspath(weights)
@@ -223,9 +212,8 @@ def train(arguments: Sequence[str] | None = None) -> None:
 
 _DEMO = """\
 INPUT is an image, a video, a folder of both, a pattern in quotes ("photos/*.jpg"), or the number
-of a camera, which is recorded until Ctrl-C. OUTPUT receives each image and video under its own
-name, and predictions.json in COCO's format, with a score each. Files that cannot be read are named
-and skipped, and the exit code is then 1.
+of a camera, which is recorded until Ctrl-C. OUTPUT receives images and videos by name, and
+predictions.json in COCO's format. Unreadable files are named and skipped, with exit code 1.
 
 examples:
   %(prog)s output/mine holiday/ --output output/images

@@ -125,16 +125,6 @@ def test_parity_with_stock_pyramid(randomise, size):
         )
 
 
-def test_freezing_the_patch_embedding_freezes_nothing_else():
-    backbone = _backbone(freeze_patch_embed=True)
-    backbone(torch.randn(1, 3, 96, 96))["p6"].sum().backward()
-    frozen = {name for name, p in backbone.named_parameters() if not p.requires_grad}
-    assert frozen == {"net.patch_embed.proj.weight", "net.patch_embed.proj.bias"}
-    assert backbone.net.patch_embed.proj.weight.grad is None
-    assert backbone.net.pos_embed.grad is not None
-    assert all(p.requires_grad for p in _backbone().parameters())
-
-
 def test_yacs_defaults_are_the_coco_recipe(load_config):
     """The same backbone from yacs and from the LazyConfig, down to every name and shape."""
     cfg = get_cfg()

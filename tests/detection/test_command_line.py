@@ -84,7 +84,6 @@ def test_an_evaluation_takes_weights(run):
         ((DEMO, "train.init_checkpoint=eva_debgu"), "eva_debug"),
         ((DEMO, "train.init_checkpoint=eva_coco_det.pth"), "eva_coco_det.pth"),
         ((DEMO, "train.init_checkpoint=run"), "run"),
-        (("--eval-only", DEMO, "train.init_checkpoint=eva_psz14to16.pt"), "backbone"),
         ((DEMO, "train.output_dir=used"), "model_0000004.pth"),
     ],
 )

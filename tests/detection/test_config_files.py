@@ -127,12 +127,6 @@ def test_names_of_classes_are_not_config_language(name, load, tmp_path):
         assert OmegaConf.to_container(one, resolve=True)["names"] == {3: name}
 
 
-@pytest.mark.parametrize("name", ["???", "\ud800"])
-def test_names_that_a_config_cannot_hold(name):
-    with pytest.raises(ValueError, match="name '"):
-        literal(name)
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog, detection_utils
 
@@ -28,22 +27,6 @@ def samples(mapper, registered_demo_data):
     np.random.seed(0)  # noqa: NPY002  (detectron2's augmentations draw from it)
     entries = DatasetCatalog.get("digit_scenes_train")
     return [(entry, mapper(entry)) for _ in range(ROUNDS) for entry in entries]
-
-
-def _bounds(mask):
-    rows, columns = torch.where(mask)
-    return torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
-
-
-def test_boxes_are_the_bounds_of_the_masks(samples):
-    instances = [sample["instances"] for _, sample in samples]
-    assert sum(map(len, instances)) > 100
-    for one in instances:
-        masks = one.gt_masks.tensor
-        assert masks.shape[1:] == one.image_size
-        for box, mask in zip(one.gt_boxes.tensor, masks, strict=True):
-            assert (box - _bounds(mask)).abs().max() <= 0.5
-            assert mask.sum() > 4
 
 
 def test_validation_is_not_augmented(load_config, registered_demo_data):

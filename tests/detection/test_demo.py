@@ -89,29 +89,26 @@ def test_it_says_what_it_found(tmp_path, write_video, capsys):
     ("words", "model", "inputs"),
     [
         (["RECIPE", "eva_coco_seg.pth", "a.jpg"], ("RECIPE", "eva_coco_seg.pth"), ["a.jpg"]),
-        (["RECIPE", "a.jpg", "--weights", "w.pth"], ("RECIPE", "w.pth"), ["a.jpg"]),
         (["w.pth", "a.jpg", "--config-file", "RECIPE"], ("RECIPE", "w.pth"), ["a.jpg"]),
         (["run", "a.jpg", "0"], (None, "run"), ["a.jpg", "0"]),
-        (["run/config.yaml", "run", "a.jpg"], ("run/config.yaml", "run"), ["a.jpg"]),
-        (["a.jpg", "b.jpg"], (None, None), ["a.jpg", "b.jpg"]),
-        (["RECIPE"], (None, None), ["RECIPE"]),
     ],
 )
-def test_a_recipe_and_weights_before_the_pictures(words, model, inputs, tmp_path, monkeypatch):
-    """As in the demo of mmdetection; a picture is neither."""
+def test_a_recipe_and_weights_before_the_images(words, model, inputs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recipe = "demo/cascade_mask_rcnn_vitdet_eva_debug"
-    _touch(tmp_path, "a.jpg", "b.jpg", "w.pth", "run/config.yaml")
-    words = [word.replace("RECIPE", recipe) for word in words]
+    _touch(tmp_path, "a.jpg", "w.pth", "run/config.yaml")
     taken = []
     monkeypatch.setattr(command_line, "run_demo", lambda *_, **more: more["prepare"]())
     monkeypatch.setattr(command_line, "_plan", taken.append)
-    if model[1] is None:
-        with pytest.raises(SystemExit):
-            command_line.demo([*words, "--output", "out"])
-        return
-    command_line.demo([*words, "--output", "out"])
+    command_line.demo([*(word.replace("RECIPE", recipe) for word in words), "--output", "out"])
     (args,) = taken
-    found = [str(one) if one is not None else None for one in (args.config_file, args.weights)]
-    assert found == [one and one.replace("RECIPE", recipe) for one in model]
-    assert [str(one) for one in args.inputs] == [one.replace("RECIPE", recipe) for one in inputs]
+    assert (args.weights, [*map(str, args.inputs)]) == (model[1], inputs)
+    assert str(args.config_file) == (model[0] or "None").replace("RECIPE", recipe)
+
+
+@pytest.mark.parametrize("words", [["no/run", "x"], ["a.jpg"]])
+def test_the_first_word_that_is_no_model_is_named(words, tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        command_line.demo([*words, "--output", str(tmp_path)])
+    assert end.value.code == 2
+    assert words[0] in capsys.readouterr().err

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from eva_detection.evaluation.report import read_metrics
 from eva_detection.training import train as train_module
+from eva_detection.training.output_folder import read_metrics
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning"),
@@ -109,23 +109,6 @@ def test_an_evaluation_that_was_cut_off_is_made_up_for(run_here, tmp_path, monke
 
 
 # Two processes; the second one meets a bug outside of a step. Its workers must end as well.
-BUG = """
-from detectron2.utils import comm
-from eva_detection.data.loading import TestSet
-from eva_detection import command_line
-from eva_detection.training import train
-
-real = TestSet.check
-
-def check(test_set):
-    if comm.get_rank() == 1:
-        raise KeyError("of process 1")
-    real(test_set)
-
-TestSet.check = check
-if __name__ == "__main__":
-    command_line.train()
-"""
 # A signal in an evaluation, to the complete group, as batch systems send it.
 SIGNAL = """
 import os, signal
@@ -173,19 +156,6 @@ def _left_of(process):
             return []
         time.sleep(0.1)
     return left.stdout.split()
-
-
-def test_an_error_of_another_process_is_in_its_log(start_script, tmp_path):
-    process = start_script(BUG, "--num-gpus", "2", "--dist-url", "auto", "train.max_iter=2")
-    assert process.wait(180) == 1
-    text = process.log.read_text()
-    assert "Traceback" not in text
-    log = tmp_path / "run" / "log.txt.rank1"
-    assert text.count("train_net.py: ") == 1
-    assert f"unexpected KeyError: 'of process 1' (traceback: {log})" in text
-    assert "KeyError: 'of process 1'" in log.read_text()
-    assert "process 1 failed: KeyError" in (tmp_path / "run" / "log.txt").read_text()
-    assert _left_of(process) == []
 
 
 def test_a_signal_in_an_evaluation_with_workers(start_script, tmp_path):

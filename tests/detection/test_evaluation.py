@@ -9,7 +9,6 @@ import numpy as np
 import pycocotools.mask as mask_util
 import pytest
 import torch
-from detectron2.config import instantiate
 from detectron2.data import MetadataCatalog
 from detectron2.structures import Boxes, BoxMode, Instances
 from lvis import LVIS, LVISEval, LVISResults
@@ -237,18 +236,6 @@ def test_nothing_found(register, tmp_path):
         assert json.loads((tmp_path / style.predictions_file).read_text()) == []
 
 
-def test_everything_found_is_outside_the_federated_classes(register):
-    """Nothing is left to score: zero, as in the official package."""
-    dataset = _truth(images=1, classes=6, federated=True, seed=1)
-    present = {annotation["category_id"] for annotation in dataset["annotations"]}
-    judged = present | set(dataset["images"][0]["neg_category_ids"])
-    label = next(i for i in range(6) if 2 * i + 1 not in judged)
-    register(dataset)
-    instances = _instances([[5.0, 5, 20, 20]], [0.9], [label])
-    results = _run(LvisEvaluator(NAME), [({"image_id": 10}, {"instances": instances})])
-    assert results["bbox"]["AP"] == results["segm"]["AP"] == 0
-
-
 def test_a_group_without_objects_is_nan(register, tmp_path):
     dataset = _truth(images=3, classes=4, federated=True, seed=2)
     for category in dataset["categories"]:
@@ -279,38 +266,6 @@ def test_a_test_set_is_only_written(register, tmp_path, style):
     assert _run(evaluator, pairs) == {}
     assert [path.name for path in (tmp_path / "out").iterdir()] == [style.predictions_file]
     assert len(json.loads((tmp_path / "out" / style.predictions_file).read_text())) > 5
-
-
-def test_ids_of_objects_do_not_matter(register):
-    """Other people's files count from 0, which pycocotools takes for an object never found."""
-    dataset = _truth(images=2, classes=3, federated=False, seed=0)
-    pairs = list(_predict(dataset, extra=5, seed=0))
-    register(dataset)
-    expected = _run(CocoEvaluator(NAME), pairs)
-    for annotation in dataset["annotations"]:
-        annotation["id"] -= 1
-    register(dataset)
-    assert _run(CocoEvaluator(NAME), pairs) == expected
-
-
-@pytest.mark.parametrize(
-    ("name", "style", "limit"),
-    [
-        ("coco/cascade_mask_rcnn_vitdet_eva_g_1280", CocoEvaluator, 100),
-        ("lvis/cascade_mask_rcnn_vitdet_eva_g_1280", LvisEvaluator, 300),
-        ("lvis/cascade_mask_rcnn_vitdet_eva_g_1536", LvisEvaluator, 1000),
-        ("objects365/cascade_mask_rcnn_vitdet_eva_g_1280", CocoEvaluator, 100),
-    ],
-)
-def test_recipes_have_these_evaluators(load_config, name, style, limit):
-    evaluator = instantiate(load_config(name).dataloader.evaluator)
-    assert type(evaluator) is style
-    assert evaluator._max_dets == limit
-    more = ("dataloader.evaluator.tasks=[segm,boundary]",)
-    more += ("dataloader.evaluator.max_dets_per_image=77",)
-    evaluator = instantiate(load_config(name, *more).dataloader.evaluator)
-    assert evaluator._tasks == ("segm", "boundary")
-    assert evaluator._max_dets == 77
 
 
 def test_wrong_settings(register):

@@ -50,20 +50,3 @@ def test_the_log_has_everything_without_colours(say_everything, rank):
     shown = ["of interest", "warning: to act on"]
     shown.append("warning: UserWarning: of a module (heads.py, line 7)")
     assert terminal.splitlines() == (shown if rank == 0 else [])
-
-
-NAN = float("nan")
-RESULTS = {
-    "bbox": {"AP": 41.24, "AP50": 60.0, "APl": NAN, "AP-cat": 30.0},
-    "segm": {"AP": 39.0, "AP50": None, "APl": 1.0, "AP-cat": 30.0},
-}
-
-
-def test_scores_are_a_table_without_single_classes():
-    lines = log.score_lines(RESULTS).splitlines()
-    assert [line.split() for line in lines] == [
-        ["AP", "AP50", "APl"],
-        ["box", "41.2", "60.0", "-"],
-        ["mask", "39.0", "-", "1.0"],
-    ]
-    assert len({len(line) for line in lines}) == 1

@@ -8,9 +8,8 @@ import pytest
 import torch
 from detectron2.data.samplers import RandomSubsetTrainingSampler
 
-from eva_detection.evaluation.report import read_metrics
 from eva_detection.training import train as train_module
-from eva_runs.interruption import EXIT_RUN_AGAIN
+from eva_detection.training.output_folder import read_metrics
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning"),
@@ -53,18 +52,6 @@ def _send_at(monkeypatch, iteration, number=signal.SIGTERM):
         run_step(trainer)
 
     monkeypatch.setattr(train_module.DetectionTrainer, "run_step", interrupted)
-
-
-def test_a_signal_does_not_save_twice(configure, registered_demo_data, monkeypatch):
-    cfg, run = configure("train.max_iter=9", "train.checkpointer.period=2")
-    _send_at(monkeypatch, 1)
-    with pytest.raises(SystemExit) as stopped:
-        train_module.train(cfg, resume=False)
-    assert stopped.value.code == EXIT_RUN_AGAIN
-    assert (run / "last_checkpoint").read_text() == "model_0000001.pth"
-    assert not (run / "model_stopped.pth").exists()
-    # a launcher sends it once more to whoever has not ended yet
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
 
 
 def test_a_signal_in_the_last_step_leaves_only_the_evaluation(

@@ -13,11 +13,9 @@ import torch
 from detectron2.config import instantiate
 from detectron2.layers import ShapeSpec
 
-from eva_backbone.resample import resample_patch_embed, resample_pos_embed
 from eva_detection.model.weights import load_initial_weights
 
 KEYS = Path(__file__).parents[1] / "golden" / "keys"
-TRUNK = "backbone.net."
 DEPTH = 4  # three windowed blocks and a global one, as in the real order
 CHANNELS, HIDDEN = 24, 40
 SMALLER = {
@@ -83,20 +81,6 @@ def _detector(keys):
     return state
 
 
-def _pretrained(patch_size, side):
-    """The tensors of a pre-trained backbone: no prefix, no relative positions, fp16."""
-    state = {
-        name.removeprefix(TRUNK): value.half()
-        for name, value in _detector("coco").items()
-        if name.startswith(TRUNK) and ".rel_pos_" not in name
-    }
-    state["patch_embed.proj.weight"] = torch.rand(32, 3, patch_size, patch_size).half()
-    state["pos_embed"] = torch.rand(1, 1 + side**2, 32).half()
-    shapes = {"cls_token": (1, 1, 32), "mask_token": (1, 1, 32), "lm_head.weight": (768, 32)}
-    shapes |= {"norm.weight": (32,), "norm.bias": (32,), "lm_head.bias": (768,)}
-    return state | {name: torch.rand(shape).half() for name, shape in shapes.items()}
-
-
 @pytest.fixture(params=["name", "path"])
 def save(request, tmp_path, monkeypatch, official):
     """Function: write an official file; returns what the user gives, its name or its path."""
@@ -150,49 +134,3 @@ def test_objects365_as_the_start(build, save, config):
     )
     count = before["roi_heads.box_predictor.0.cls_score.bias"].numel()
     assert f"(366,) does not fit ({count},), initialised from scratch" in str(report)
-
-
-@pytest.mark.parametrize(
-    ("file", "container", "patch_size", "side"),
-    [("eva_psz14to16.pt", "model", 16, 14), ("eva_psz14.pt", "module", 14, 16)],
-)
-def test_a_pretrained_backbone_as_the_start(build, save, file, container, patch_size, side):
-    """Patches of 14 are resampled to 16 on the way, which `eva_psz14to16.pt` has behind it."""
-    state = _pretrained(patch_size, side)
-    model = build(COCO)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    report = load_initial_weights(model, save(file, state, container))
-    unused = {"cls_token", "mask_token", "norm.weight", "norm.bias", "lm_head.weight"}
-    assert set(report.skipped) == unused | {"lm_head.bias"}
-    expected = dict(state)
-    if patch_size == 14:
-        weight, positions = state["patch_embed.proj.weight"], state["pos_embed"]
-        expected["patch_embed.proj.weight"] = resample_patch_embed(weight, 16)
-        expected["pos_embed"] = resample_pos_embed(positions, (14, 14))
-        assert report.resampled == {
-            f"{TRUNK}patch_embed.proj.weight": ((32, 3, 14, 14), (32, 3, 16, 16)),
-            f"{TRUNK}pos_embed": ((1, 257, 32), (1, 197, 32)),
-        }
-    else:
-        assert not report.resampled
-    loaded = {name for name in before if name.removeprefix(TRUNK) in expected}
-    assert len(loaded) == len(expected) - 6
-    assert set(report.loaded) == loaded
-    assert set(report.missing) == set(before) - loaded
-    for name, value in model.state_dict().items():
-        wanted = expected[name.removeprefix(TRUNK)].float() if name in loaded else before[name]
-        assert torch.equal(value, wanted), name
-    tables = [name for name in before if ".rel_pos_" in name]
-    assert len(tables) == 2 * DEPTH
-    assert not any(model.state_dict()[name].any() for name in tables)
-
-
-@pytest.mark.parametrize(("file", "keys"), [("eva_coco_seg.pth", "coco"), ("eva_lvis.pth", "lvis")])
-def test_a_detector_of_the_other_data_set_is_refused_for_evaluation(build, save, file, keys):
-    other = {"coco": "lvis/cascade_mask_rcnn_vitdet_eva_g_1536", "lvis": COCO}[keys]
-    model = build(other)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    problem = "does not fit the model" if keys == "coco" else "fed_loss_cls_weights"
-    with pytest.raises(ValueError, match=rf"(?s){re.escape(file)}.*{problem}"):
-        load_initial_weights(model, save(file, _detector(keys)), complete=True)
-    _assert_same(model.state_dict(), before)

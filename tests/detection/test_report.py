@@ -1,14 +1,13 @@
 """The report of a run: what it says of a training, an evaluation, and of what is missing."""
 
 import json
-import math
 
 import pytest
 
 from eva_detection.data.loading import TestSet
 from eva_detection.evaluation import report
-from eva_detection.evaluation.report import read_metrics
-from eva_report.content import Confusion, Curves, Gallery, ScoreTable, Table
+from eva_detection.training.output_folder import read_metrics
+from eva_report.content import Confusion, Curves, Gallery, Table
 
 METRICS = [
     {"iteration": 0, "total_loss": 9.0, "loss_cls_stage0": 1.0, "loss_cls_stage2": 0.6, "lr": 1e-4},
@@ -115,17 +114,6 @@ def test_a_training_without_scores(write_run, made):
     assert made(write_run(metrics=[])).summary.startswith("After 0 iterations")
 
 
-def test_a_model_that_finds_nothing(write_run, made):
-    nothing = {task: {"AP": None, "AP50": math.nan} for task in RESULTS}
-    content = made(write_run(results=nothing, found=[]))
-    assert content.summary.endswith(
-        "no scores, since nothing was found or there was nothing to find."
-    )
-    assert isinstance(content.sections[0], ScoreTable)
-    assert content.sections[0].rows[0].meaning.endswith("nothing was found")
-    assert isinstance(content.sections[-1], Gallery)
-
-
 def test_metrics_of_a_continued_run(write_run):
     again = [METRICS[1] | {"total_loss": 4.5}, METRICS[3] | {"total_loss": 2.5}]
     evaluation = [{"iteration": 2, "bbox/AP": 7.0}]
@@ -133,15 +121,3 @@ def test_metrics_of_a_continued_run(write_run):
     assert [entry["iteration"] for entry in metrics] == [0, 1, 2]
     assert [entry["total_loss"] for entry in metrics] == [9.0, 4.5, 2.5]
     assert metrics[2] == METRICS[3] | {"total_loss": 2.5, "bbox/AP": 7.0}
-
-
-def test_metrics_of_a_run_killed_while_it_wrote(write_run):
-    """Half a line, and the continued run's lines behind it; lines of something else."""
-    run = write_run(metrics=METRICS[:2])
-    before = (run / "metrics.json").read_text()
-    (run / "metrics.json").write_text(f'{before}{{"iteration": 2, "total_lo')
-    assert [entry["iteration"] for entry in read_metrics(run)] == [0, 1]
-    odd = ["", "[1]", "5", '{"loss": 1}', '{"iteration": "2"}']
-    with (run / "metrics.json").open("a") as file:
-        file.write("\n".join([*odd, json.dumps(METRICS[3])]))
-    assert [entry["iteration"] for entry in read_metrics(run)] == [0, 1, 2]

@@ -266,15 +266,6 @@ def test_masks_come_from_one_size_and_its_mirror_image(build, picture):
     assert not torch.allclose(found.scores, scores[0], atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("canvas", "sizes", "expected"), [(128, [64, 112, 160], 112), (128, [160, 112], 112)]
-)
-def test_masks_come_from_the_size_closest_to_the_canvas(canvas, sizes, expected, detector):
-    assert detector.backbone.square_pad == canvas
-    tta = EVARCNNWithTTA(detector, min_sizes=sizes)
-    assert tta.scales[tta.mask_scale][0] == expected
-
-
 # Settings
 
 

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from eva_detection.evaluation.report import read_metrics
 from eva_detection.training import train as train_module
+from eva_detection.training.output_folder import read_metrics
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning"),

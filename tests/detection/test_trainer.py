@@ -83,20 +83,6 @@ def test_a_step_is_that_of_plain_torch(model):
         assert storage.latest()[name][0] == pytest.approx(value.item())
 
 
-def test_bf16_autocast_on_the_cpu(model):
-    start = copy.deepcopy(model.state_dict())
-    trainer = DetectionTrainer(model, Batches(8), _sgd(model), precision="bf16")
-    _train(trainer)
-    assert model.dtypes == [torch.bfloat16]
-    assert model.layer.weight.dtype == model.layer.weight.grad.dtype == torch.float32
-    exact = TwoLosses()
-    exact.load_state_dict(start)
-    _train(DetectionTrainer(exact, Batches(8), _sgd(exact)))
-    assert exact.dtypes == [torch.float32]
-    torch.testing.assert_close(model.layer.weight, exact.layer.weight, atol=1e-2, rtol=0)
-    assert not torch.equal(model.layer.weight, exact.layer.weight)
-
-
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_stops_before_the_step(model, precision, value):
@@ -218,30 +204,3 @@ def test_overflows_at_the_lowest_scale_end_the_run():
     with pytest.raises(FloatingPointError, match=r"loss scale of 1, .* at iteration 3"):
         _train(_with_loss_scale(model, 4.0), steps=20)
     assert torch.equal(model.layer.weight, before["layer.weight"])
-
-
-def test_what_detectron2_meets_in_the_forward_pass_names_the_images(model, monkeypatch):
-    def diverged(batch):
-        raise FloatingPointError("Predicted boxes or scores contain Inf/NaN.")
-
-    monkeypatch.setattr(model, "forward", diverged)
-    trainer = DetectionTrainer(model, _named(Batches(8)), _sgd(model))
-    message = r"at iteration 1, .*Predicted boxes .* images: 0\.jpg \(id 0\)"
-    with pytest.raises(FloatingPointError, match=message):
-        _train(trainer)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_fp16_on_a_gpu(model):
-    model.cuda()
-    batches = Batches(8)
-    batches.batches = [batch.cuda() for batch in batches.batches]
-    optimizer = ClippedAdamW(model.parameters(), max_grad_norm=0.1, lr=0.01)
-    trainer = DetectionTrainer(model, batches, optimizer, precision="fp16")
-    storage = _train(trainer, steps=2)
-    assert model.dtypes[0] == torch.float16
-    assert storage.latest()["loss_scale"][0] == 65536
-    # the norm is that of the gradients without the scale
-    assert 1e-2 < storage.latest()["grad_norm"][0] < 10
-    assert trainer.state_dict()["grad_scaler"]["scale"] == 65536

@@ -8,7 +8,7 @@ import torch
 from detectron2.config import get_cfg, instantiate
 from detectron2.engine import DefaultPredictor, DefaultTrainer, default_setup
 from detectron2.evaluation import COCOEvaluator
-from detectron2.modeling import build_backbone, build_model
+from detectron2.modeling import build_model
 
 from eva_detection.model.backbone import add_eva_config
 from eva_detection.training.optimizer import build_adamw
@@ -113,28 +113,6 @@ def test_the_yacs_file_is_the_coco_recipe(yacs, load_config):
     assert _facts(ours) == _facts(lazy)
     assert list(recipe.pixel_mean) == cfg.MODEL.PIXEL_MEAN
     assert list(recipe.pixel_std) == cfg.MODEL.PIXEL_STD
-
-
-def test_a_config_for_another_backbone_is_named(yacs, caplog):
-    """`KeyError: 'res4'` came without a reason, and BGR pixels without a word."""
-    bare = get_cfg()
-    add_eva_config(bare)
-    bare.MODEL.BACKBONE.NAME = "EVAViTDet"
-    with torch.device("meta"):
-        build_backbone(bare)
-    (text,) = [one.getMessage() for one in caplog.records]
-    assert text.startswith("the config has values for another backbone: INPUT.FORMAT BGR (EVA: RGB")
-    for part in (
-        "PIXEL_MEAN [103.53, 116.28, 123.675] (of BGR",
-        "PIXEL_STD [1.0, 1.0, 1.0]",
-        "IN_FEATURES ['res4', 'res4']",
-    ):
-        assert part in text
-    assert text.endswith("upstream/cascade_mask_rcnn_vitdet_eva_g.yaml")
-    caplog.clear()
-    with torch.device("meta"):
-        build_backbone(yacs())
-    assert not caplog.records
 
 
 class Trainer(DefaultTrainer):

@@ -23,18 +23,7 @@ from eva_detection.evaluation.evaluators import CustomEvaluator
 
 
 def apply_custom_data(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
-    """Put the data of the command line into a config, if there is any.
-
-    Args:
-        cfg: The config, changed in place.
-        args: The command line with the flags for own data, or without them.
-
-    Returns:
-        What was changed, for the log.
-
-    Raises:
-        ValueError: If flags are missing or the files are wrong.
-    """
+    """Put the data of the command line into a config, if there is any; returns what was changed."""
     boxes_only = bool(getattr(args, "boxes_only", False))
     data = read_own_data(args)
     if not data.parts:

@@ -31,7 +31,7 @@ def load_records(
     boxes_only: bool = False,
     dataset: CocoDataset | None = None,
 ) -> list[dict[str, Any]]:
-    """Load a dataset in detectron2's format.
+    """Load a dataset in detectron2's format: one record for each image, in the order of their ids.
 
     Args:
         annotations: Annotation file in COCO format.
@@ -40,12 +40,6 @@ def load_records(
         filter_empty: Leave out images without objects, or with crowds alone.
         boxes_only: Leave masks alone, whatever they are.
         dataset: The content of the file, where it was read already.
-
-    Returns:
-        One record for each image, in the order of the image ids.
-
-    Raises:
-        ValueError: If the file is wrong or has other categories.
     """
     dataset = dataset or read_coco(annotations, boxes_only=boxes_only)
     dataset.check_categories(categories, of="the config")

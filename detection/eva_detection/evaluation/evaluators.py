@@ -83,9 +83,6 @@ class CocoEvaluator(DatasetEvaluator):
         ids = self._metadata.get("thing_dataset_id_to_contiguous_id")
         return {label: category for category, label in ids.items()} if ids else None
 
-    def _load_truth(self, file: str) -> COCO:
-        return read_annotations(file)
-
     def _counted(self, images: Iterable[list[Detection]], truth: COCO) -> Iterable[Detection]:
         """Choose the detections that count."""
         return itertools.chain.from_iterable(images)  # the scorer knows the limit on each class
@@ -97,15 +94,7 @@ class CocoEvaluator(DatasetEvaluator):
         self._ids = self._dataset_ids()
 
     def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
-        """Keep a batch's predictions.
-
-        Args:
-            inputs: What the model got, with `image_id`.
-            outputs: What the model returned, with `instances`.
-
-        Raises:
-            ValueError: If a predicted class is not one of the dataset.
-        """
+        """Keep a batch's predictions; a ValueError names a class that the dataset lacks."""
         for image, output in zip(inputs, outputs, strict=True):
             instances = output["instances"].to("cpu")
             self._masks = self._masks or instances.has("pred_masks")
@@ -172,10 +161,10 @@ class CocoEvaluator(DatasetEvaluator):
     def _truth(self) -> COCO:
         """Parse the annotations at the first evaluation, and keep them."""
         if self._kept_truth is None:
-            self._kept_truth = self._load_truth(self._annotations())
+            self._kept_truth = read_annotations(self._file())
         return self._kept_truth
 
-    def _annotations(self) -> str:
+    def _file(self) -> str:
         return PathManager.get_local_path(self._metadata.json_file)
 
     def _score(self, task: str, images: Iterable[list[Detection]], truth: COCO) -> dict[str, float]:
@@ -227,20 +216,16 @@ class CustomEvaluator(CocoEvaluator):
         self._boxes_only = boxes_only
         self._dataset: CocoDataset | None = None
         self._categories = {key: categories[key] for key in sorted(categories)}
+        ids = {key: index for index, key in enumerate(self._categories)}
         self._metadata = Metadata(
             json_file=annotations,
             thing_classes=list(self._categories.values()),
-            thing_dataset_id_to_contiguous_id={
-                key: index for index, key in enumerate(self._categories)
-            },
+            thing_dataset_id_to_contiguous_id=ids,
         )
 
-    def _truth(self) -> COCO:
-        return self._load_truth(self._annotations())  # a new one, as scorers write into it
-
-    def _load_truth(self, file: str) -> COCO:
+    def _truth(self) -> COCO:  # a new one, as scorers write into it
         if self._dataset is None:
-            self._dataset = read_coco(file, boxes_only=self._boxes_only)
+            self._dataset = read_coco(self._file(), boxes_only=self._boxes_only)
         return COCO(self._dataset.for_scoring(self._categories))
 
 
@@ -262,8 +247,8 @@ class LvisEvaluator(CocoEvaluator):
         ids = super()._dataset_ids()
         return ids or {label: label + 1 for label in range(len(self._metadata.thing_classes))}
 
-    def _load_truth(self, file: str) -> COCO:
-        return as_lvis(read_annotations(file), file, otherwise="CocoEvaluator")
+    def _truth(self) -> COCO:
+        return as_lvis(super()._truth(), self._file(), otherwise="CocoEvaluator")
 
     def _counted(self, images: Iterable[list[Detection]], truth: COCO) -> Iterable[Detection]:
         return judged(cap_per_image(images, self._max_dets), truth)

@@ -1,6 +1,5 @@
 """The report of a detection run: what `report.html` says of a training or an evaluation."""
 
-import json
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -11,11 +10,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from eva_backbone.checkpoints.run_folders import named_weights
 from eva_data.detection.coco import parse_json
-from eva_data.files import require_regular_file
 from eva_detection.command_line import config_of_run
 from eva_detection.config.settings import images_per_step
 from eva_detection.data.custom_data import annotation_files, image_folder, registered_names
 from eva_detection.data.loading import TestSet
+from eva_detection.training.output_folder import FINAL, read_metrics
 from eva_report.content import Curve, Curves, Link, Report, Section, Step
 from eva_report.detection import CONFUSION, PER_CLASS, data_fact, detection_sections, title_of
 from eva_runs.commands import command_to_run
@@ -24,7 +23,6 @@ from eva_runs.record import facts
 Results = Mapping[str, Mapping[str, float | None]]  # task -> metric -> percent
 Kind = Literal["training", "evaluation"]
 
-FINAL = "model_final.pth"
 _ROOT = "DETECTRON2_DATASETS"
 _PREDICTIONS = ("coco_instances_results.json", "lvis_instances_results.json")
 _EARLIER_STAGES = ("_stage0", "_stage1")
@@ -98,13 +96,13 @@ def _summary(
 
 
 def _facts(cfg: DictConfig, test_set: TestSet, kind: str, *, scored: bool) -> list[tuple[str, str]]:
-    training = test_set.training if kind == "training" else ""
-    evaluation = ""
+    found = []
+    if kind == "training" and test_set.training:
+        found.append(("training data", test_set.training))
     if scored:
-        files = ", ".join(annotation_files(OmegaConf.select(cfg, "dataloader.test.dataset")))
-        evaluation = data_fact(test_set.labels) + f" ({files})" * bool(files)
-    named = (("training data", training), ("evaluation data", evaluation))
-    return [(name, text) for name, text in named if text]
+        files = ", ".join(annotation_files(cfg.dataloader.test.dataset))
+        found.append(("evaluation data", f"{data_fact(test_set.labels)} ({files})"))
+    return found
 
 
 def _links(folder: Path, predictions: Path | None, kind: str) -> list[Link]:
@@ -202,22 +200,6 @@ def read_results(run: Path) -> dict[str, dict[str, float | None]]:
     """Read `results.json`: task -> metric -> percent; empty if nothing was scored."""
     file = run / "results.json"
     return parse_json(file.read_bytes(), str(file)) if file.exists() else {}
-
-
-def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """Read detectron2's `metrics.json` (one JSON object a line), in order of iterations."""
-    file = run / "metrics.json"
-    if not file.exists():
-        return []
-    require_regular_file(file)
-    by_iteration: dict[int, dict[str, Any]] = {}
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            entry = json.loads(line)
-            by_iteration.setdefault(int(entry["iteration"]), {}).update(entry)
-        except (ValueError, TypeError, KeyError):  # the run was killed in the middle of this line
-            continue
-    return [by_iteration[iteration] for iteration in sorted(by_iteration)]
 
 
 def trained_iterations(metrics: Sequence[dict[str, Any]]) -> int:

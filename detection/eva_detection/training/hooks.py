@@ -47,15 +47,10 @@ class StopOnSignal(HookBase):
 
     Stands after the periodic checkpoints and before the evaluation, which would outlast the time
     that a batch system grants.
-
-    Args:
-        checkpointer: Writes on the main process.
-        stop: The signals of this process; the trainer shares them with the others.
     """
 
     def __init__(self, checkpointer: RunCheckpointer, stop: StopSignal) -> None:
-        self.checkpointer = checkpointer
-        self.stop = stop
+        self.checkpointer, self.stop = checkpointer, stop
 
     def after_step(self) -> None:
         """Save (unless just done) and exit, on all processes together."""

@@ -1,11 +1,11 @@
 """The output folder of a run: its last checkpoint, and what was logged in it."""
 
-import contextlib
 import json
 import logging
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from eva_data.files import require_regular_file
 from eva_runs.output_folder import RunSentences
@@ -82,14 +82,24 @@ def repair_metrics(folder: Path) -> None:
         os.truncate(file, kept)
 
 
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """Read detectron2's `metrics.json` (one JSON object a line), in order of iterations."""
+    file = run / "metrics.json"
+    if not file.exists():
+        return []
+    require_regular_file(file)
+    by_iteration: dict[int, dict[str, Any]] = {}
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            entry = json.loads(line)
+            by_iteration.setdefault(int(entry["iteration"]), {}).update(entry)
+        except (ValueError, TypeError, KeyError):  # the run was killed in the middle of this line
+            continue
+    return [by_iteration[iteration] for iteration in sorted(by_iteration)]
+
+
 def was_logged(folder: Path, iteration: int, *, scores: bool = False) -> bool:
-    """Find out whether `metrics.json` has a line of an iteration, with scores or with losses."""
-    file = folder / METRICS
-    content = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
-    for line in content.splitlines():
-        with contextlib.suppress(ValueError, AttributeError):  # a damaged line
-            names = json.loads(line).items()
-            of_it = ("iteration", iteration) in names
-            if of_it and any(bool(_SCORE.match(n)) == scores for n, _ in names if n != "iteration"):
-                return True
-    return False
+    """Find out whether `metrics.json` has scores, or else losses, of an iteration."""
+    entries = (one for one in read_metrics(folder) if one["iteration"] == iteration)
+    names = next(entries, {}).keys() - {"iteration"}
+    return any(bool(_SCORE.match(name)) == scores for name in names)
