@@ -21,7 +21,8 @@ from torch import nn
 
 from eva_backbone import no_init_weights
 from eva_backbone.checkpoints.registry import find_official_file
-from eva_detection.config.files import build, is_yacs, load_config_file, require_device
+from eva_detection.building import build, require_device
+from eva_detection.config.files import is_yacs, load_config_file
 from eva_detection.model.backbone import add_eva_config
 from eva_detection.model.rcnn import EVARCNN as EVARCNN  # yacs configs name it
 from eva_detection.model.weights import load_initial_weights

@@ -1,4 +1,4 @@
-"""Configs in files, overrides, parts built: a recipe in Python is code, a config in YAML is data.
+"""Configs in files, and their overrides: a recipe in Python is code, a config in YAML is data.
 
 A run saves its config as `config.yaml`, which is passed around. detectron2 reads such a file with
 `yaml.unsafe_load`, and instantiates whatever callable it names. Here nothing in it runs: its tags
@@ -12,13 +12,12 @@ import inspect
 import itertools
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
 import yaml
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import LazyConfig
 from detectron2.data import get_detection_dataset_dicts
 from detectron2.layers import ShapeSpec
 from detectron2.utils.registry import locate
@@ -27,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import eva_detection.data.datasets  # noqa: F401 (a saved config may name its datasets)
 from eva_data.files import require_regular_file
-from eva_runs.errors import one_line
+from eva_detection.building import naming
 
 MODULES_VARIABLE = "EVA_CONFIG_MODULES"  # further modules that YAML configs may name
 # Where what a config may name is defined: classes and functions that build, and do nothing else.
@@ -137,42 +136,6 @@ def _fits(before: Any, after: Any) -> bool:
     if isinstance(before, bool | DictConfig):
         return isinstance(after, type(before))
     return not (isinstance(before, int | float) and isinstance(after, str | bool))
-
-
-def target_of(node: Any) -> Any:
-    """Return the class or function that a node of a config builds; None for another node."""
-    target = node.get("_target_")
-    return locate(target) if isinstance(target, str) else target
-
-
-@contextlib.contextmanager
-def naming(
-    what: str, kinds: type[Exception] | tuple[type[Exception], ...] = Exception
-) -> Iterator[None]:
-    """Let errors of a block be ValueErrors that say what they are about, but for those of files."""
-    try:
-        yield
-    except kinds as error:
-        if isinstance(error, OSError | MemoryError):
-            raise
-        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        raise ValueError(f"{what}: {kind}{one_line(error)}") from error
-
-
-def build(cfg: Any, name: str, make: Callable[[Any], Any] = instantiate) -> Any:
-    """Instantiate a part of a config; an error names the part."""
-    with naming(f"{name} cannot be built"):
-        return make(cfg)
-
-
-def resolving() -> contextlib.AbstractContextManager[None]:
-    """Let a value that is missing, or refers to nothing, be a ValueError."""
-    return naming("the config cannot be resolved", OmegaConfBaseException)
-
-
-def require_device(device: str) -> None:
-    """Refuse a device that is not there, before a model is built."""
-    build(device, f"a model on the device {device!r}", lambda one: torch.empty(0, device=one))
 
 
 def literal(text: str) -> str:

@@ -14,8 +14,9 @@ from detectron2.data import DatasetMapper
 from omegaconf import DictConfig, OmegaConf
 
 from eva_data.detection.coco import CocoDataset
+from eva_detection.building import target_of
 from eva_detection.command_line import read_own_data
-from eva_detection.config.files import apply_overrides, literal, target_of
+from eva_detection.config.files import apply_overrides, literal
 from eva_detection.config.recipes import box_predictors, drop_masks, update_each
 from eva_detection.data.custom_data import load_records
 from eva_detection.data.mapper import PictureMapper

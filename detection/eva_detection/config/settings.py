@@ -12,15 +12,9 @@ from detectron2.evaluation import LVISEvaluator
 from omegaconf import DictConfig, OmegaConf
 
 from eva_backbone.checkpoints.registry import resolve_source
+from eva_detection.building import build, naming, resolving, target_of
 from eva_detection.command_line import require_recipe
-from eva_detection.config.files import (
-    apply_overrides,
-    build,
-    load_config_file,
-    naming,
-    resolving,
-    target_of,
-)
+from eva_detection.config.files import apply_overrides, load_config_file
 from eva_detection.config.own_data import apply_custom_data
 from eva_detection.data.places import require_data
 from eva_runs.recipes import find_recipe

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from eva_data.detection.coco import load_json
 from eva_data.detection.spec import DetectionData
 from eva_data.progress import progress
-from eva_detection.config.files import build, target_of
+from eva_detection.building import build, target_of
 from eva_detection.data.custom_data import (
     annotation_files,
     check_files,

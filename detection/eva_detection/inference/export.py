@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.jit import TracerWarning  # type: ignore[attr-defined]  # not in __all__
 
 from eva_data.files import make_folder
-from eva_detection.config.files import build
+from eva_detection.building import build
 from eva_detection.config.settings import load_recipe
 from eva_detection.inference.predictor import ImageLike, Predictor
 from eva_detection.model.backbone import EVAViTDet

@@ -33,8 +33,8 @@ from eva_data.detection.coco import load_json
 from eva_data.files import DEMO_IMAGE_SUFFIXES
 from eva_data.images import UnreadableImageError, read_rgb
 from eva_data.inputs import Job, predicted
+from eva_detection.building import build, require_device, resolving
 from eva_detection.command_line import require_config
-from eva_detection.config.files import build, require_device, resolving
 from eva_detection.config.recipes import box_predictors, update_each
 from eva_detection.config.settings import load_recipe
 from eva_detection.data.mapper import Augmentations

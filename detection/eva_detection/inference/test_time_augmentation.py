@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from eva_detection.config.files import naming, target_of
+from eva_detection.building import naming, target_of
 from eva_detection.data.mapper import keep_sides, read_pixels
 from eva_detection.model.rcnn import EVARCNN
 from eva_detection.model.roi_heads import EVACascadeROIHeads, maskness

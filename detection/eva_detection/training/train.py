@@ -21,8 +21,8 @@ from torch import nn
 from eva_backbone import no_init_weights
 from eva_data.detection.spec import FOLDER as OWN_DATA
 from eva_data.files import write_text
+from eva_detection.building import build
 from eva_detection.command_line import read_own_data
-from eva_detection.config.files import build
 from eva_detection.config.settings import check_schedule, load_config
 from eva_detection.data.loading import (
     TestSet,
