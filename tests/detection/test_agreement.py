@@ -192,8 +192,7 @@ def test_data_that_one_lacks_leave_no_process_waiting(lines):
     assert found == {
         "0": "OtherProcessError process 1 failed: ValueError: dataloader.train.dataset cannot "
         "be built: no annotations on this machine",
-        "1": "ValueError dataloader.train.dataset cannot be built: no annotations on "
-        "this machine",
+        "1": "ValueError dataloader.train.dataset cannot be built: no annotations on this machine",
     }
 
 

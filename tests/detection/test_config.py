@@ -1,23 +1,17 @@
 """The config of a run: its names, its overrides, and what would be wrong only after hours."""
 
-from pathlib import Path
-
 import pytest
 from detectron2.config import LazyConfig
 from fvcore.common.param_scheduler import ConstantParamScheduler, ParamScheduler
 
-from eva_detection.command_line import parse
 from eva_detection.config.files import apply_overrides
 from eva_detection.config.settings import (
     check_config,
     check_names,
     check_schedule,
-    load_config,
-    load_recipe,
 )
 
 COCO = "coco/cascade_mask_rcnn_vitdet_eva_g_1280"
-DEMO = "demo/cascade_mask_rcnn_vitdet_eva_debug"
 
 
 @pytest.fixture
@@ -95,16 +89,3 @@ def test_a_schedule_is_tried_up_to_its_end():
     for schedule, steps in ((Failing(), 100), (ConstantParamScheduler(float("nan")), 7), (3, 7)):
         with pytest.raises(ValueError, match="lr_multiplier"):
             check_schedule(schedule, steps)
-
-
-@pytest.mark.parametrize("name", [f"{DEMO}.py", DEMO, DEMO.partition("/")[2]])
-def test_a_recipe_by_name(name, repository, tmp_path, monkeypatch, registered_demo_data):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(registered_demo_data))
-    args = parse([name, "train.max_iter=3"])
-    cfg, _ = load_config(args)
-    assert cfg.train.max_iter == 3
-    assert Path(args.config_file) == repository / f"detection/configs/{DEMO}.py"
-    assert load_recipe(name, ["train.max_iter=3"]).train.max_iter == 3
-    with pytest.raises(ValueError, match=f"{DEMO}"):
-        load_config(parse([f"{DEMO}x"]))

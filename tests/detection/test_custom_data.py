@@ -147,23 +147,6 @@ def test_evaluation_on_a_part_of_the_classes(write):
     assert np.isnan(scores["AP-cat"])
 
 
-def test_files_that_do_not_belong_together(write, apply, flags, tiny_config):
-    train = write([_annotation(segmentation=SQUARE)])
-    for categories, message in (
-        ([{"id": 3, "name": "Cat"}], r"has category 3 'Cat'; in .*train\.json it is 'cat'"),
-        ([*NAMED, {"id": 9, "name": "cow"}], r"category 9 'cow'; in .*train\.json it is missing"),
-    ):
-        val = write([_annotation()], name="val", categories=categories)
-        with pytest.raises(ValueError, match=message):
-            apply(train, val)
-    with pytest.raises(ValueError, match=r"--val-annotations, --val-images missing: name"):
-        apply_custom_data(tiny_config(), flags(train))
-    with pytest.raises(ValueError, match="--boxes-only and"):
-        apply_custom_data(tiny_config(), flags(None, None, "--boxes-only"))
-    with pytest.raises(ValueError, match="no objects to train on"):
-        apply(write([_annotation(iscrowd=1)], name="crowd"))
-
-
 @pytest.mark.parametrize("recipe", [COCO, LVIS, SMALL.format("g")])
 def test_classes_and_rules_of_every_recipe(recipe, write, apply, load_config):
     file = write([_annotation(segmentation=SQUARE)])

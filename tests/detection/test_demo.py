@@ -1,15 +1,9 @@
 """The demo: what it finds, writes, refuses and skips; complete runs as a program."""
 
 import pytest
-import torch
-from detectron2.structures import Boxes, Instances
-from PIL import Image
 
-from eva_data.inputs import Job
 from eva_detection import command_line
-from eva_detection.inference.predictor import Category, detect_jobs
 
-CATEGORIES = (Category(3, "cat"), Category(7, "dog"))
 pytestmark = [
     pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning"),
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning"),
@@ -23,63 +17,10 @@ def _touch(folder, *names):
     return folder
 
 
-def _instances(size=(40, 60), masks=True):
-    found = Instances(size)
-    found.pred_boxes = Boxes(torch.tensor([[5.0, 5.0, 25.0, 35.0], [30.0, 10.0, 50.0, 20.0]]))
-    found.scores = torch.tensor([0.9, 0.6])
-    found.pred_classes = torch.tensor([1, 0])
-    if masks:
-        found.pred_masks = torch.zeros(2, *size, dtype=torch.bool)
-        found.pred_masks[0, 10:30, 10:20] = True
-    return found
-
-
-def _jobs(folder, *names):
-    return [Job(folder / name, name, (folder / "out" / name,)) for name in names]
-
-
 # --- pictures and predictions ---
 
 
 # --- what it says ---
-
-
-class Finds:
-    """A detector that finds a dog and a cat, or nothing."""
-
-    categories, class_names, score_threshold = CATEGORIES, ("cat", "dog"), 0.5
-
-    def __init__(self, anything=True):
-        self.anything, self.asked = anything, 0
-
-    def with_encoded_masks(self, image):
-        found = _instances(image.shape[:2], masks=False)
-        return found if self.anything else found[found.scores > 1]
-
-    def best_score(self, image):
-        self.asked += 1
-        return 0.1 * self.asked
-
-
-def test_it_says_what_it_found(tmp_path, write_video, capsys):
-    Image.new("RGB", (60, 50)).save(tmp_path / "a.png")
-    write_video(tmp_path / "film.mp4", 3, range(3))
-    jobs = _jobs(tmp_path, "a.png", "film.mp4")
-    assert detect_jobs(Finds(), jobs, tmp_path / "out") == []
-    assert capsys.readouterr().out.splitlines() == [
-        "a.png: 1 cat, 1 dog",
-        "film.mp4: 3 frames: 3 cat, 3 dog",
-        "1 image and 1 video (3 frames): 8 objects: 4 cat, 4 dog",
-        f"output   {tmp_path / 'out'} (pictures, videos and predictions.json)",
-    ]
-    nothing = Finds(anything=False)
-    detect_jobs(nothing, jobs, tmp_path / "out")
-    assert capsys.readouterr().out == (
-        "1 image and 1 video (3 frames): nothing at 0.5; the best score is 0.40: "
-        "lower --score-threshold, with --overwrite\n"
-        f"output   {tmp_path / 'out'} (pictures, videos and predictions.json)\n"
-    )
-    assert nothing.asked == 4
 
 
 # --- the program ---

@@ -1,12 +1,10 @@
 """Runs that are killed, stopped, continued, or meet bad data: as programs where signals matter."""
 
 import logging
-import shutil
 import signal
 
 import pytest
 import torch
-from detectron2.data.samplers import RandomSubsetTrainingSampler
 
 from eva_detection.training import train as train_module
 from eva_detection.training.output_folder import read_metrics
@@ -71,37 +69,6 @@ def test_a_signal_in_the_last_step_leaves_only_the_evaluation(
     assert [entry["iteration"] for entry in read_metrics(run)] == [0, 1]
     train_module.train(cfg, resume=True)
     assert evaluated == [1]
-
-
-def test_samplers_and_seeds_come_from_the_checkpoint(configure, registered_demo_data, monkeypatch):
-    """A sampler that draws its two seeds when it is built, and a run without a seed."""
-    always = ("train.max_iter=6", "train.seed=-1")
-    sampler = dict(_target_=RandomSubsetTrainingSampler, size=16, subset_ratio=0.5)
-
-    def files(name, resume):
-        cfg, run = configure(*always, name=name)
-        cfg.dataloader.train.sampler = sampler
-        seen = []
-        real = train_module.DetectionTrainer._agree
-
-        def note(trainer, losses, suspects):
-            real(trainer, losses, suspects)
-            seen.append(losses["loss_cls_stage0"].item())
-
-        with monkeypatch.context() as patch:
-            patch.setattr(train_module.DetectionTrainer, "_agree", note)
-            try:
-                train_module.train(cfg, resume=resume)
-            except SystemExit:
-                shutil.copytree(run, run.with_name("copy"))
-        return seen
-
-    with monkeypatch.context() as patch:
-        _send_at(patch, 2)
-        assert len(files("first", resume=False)) == 3
-    rest = files("first", resume=True)
-    assert len(rest) == 3
-    assert files("copy", resume=True) == rest
 
 
 def test_changes_that_change_the_order_are_told(configure, registered_demo_data, caplog):

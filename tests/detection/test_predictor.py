@@ -118,31 +118,6 @@ def test_equals_detectron2_on_the_resized_image(build, picture):
     assert _same(predictor(picture), expected)
 
 
-@pytest.mark.parametrize(
-    "heads",
-    [
-        (),
-        ("model.roi_heads.use_soft_nms=True", "model.roi_heads.method=gaussian"),
-        ("model.roi_heads.maskness_thresh=0.5",),
-        ("model.roi_heads.use_soft_nms=True", "model.roi_heads.override_score_thresh=0.0"),
-    ],
-)
-def test_the_threshold_replaces_that_of_the_model(build, picture, heads):
-    """A high threshold gives the best of what a low one gives; a low one is not cut by the
-    config's 0.05."""
-    many = ("model.roi_heads.box_predictors.2.test_topk_per_image=5000",)
-    everything = build(*heads, *many, threshold=0.0)(picture)
-    assert everything.scores.min() < 0.04
-    median = everything.scores.median().item()
-    some = build(*heads, *many, threshold=median)(picture)
-    assert 0 < len(some) < len(everything)
-    assert some.scores.min() >= median
-    torch.testing.assert_close(some.scores, everything.scores[: len(some)], rtol=0, atol=0)
-    torch.testing.assert_close(
-        some.pred_boxes.tensor, everything.pred_boxes.tensor[: len(some)], rtol=0, atol=0
-    )
-
-
 def test_names_from_metadata_of_coco_and_lvis(load_config):
     coco = find_categories(load_config("coco/cascade_mask_rcnn_vitdet_eva_g_1280"))
     assert len(coco) == 80

@@ -3,9 +3,8 @@
 import os
 
 import pytest
-from torch.utils.data import DataLoader
 
-from eva_detection.data.custom_data import check_files, check_labels, records_of
+from eva_detection.data.custom_data import check_files, check_labels
 
 
 @pytest.fixture
@@ -39,12 +38,6 @@ def test_a_pipe_is_never_allowed(records, tmp_path):
     os.mkfifo(tmp_path / "5.jpg")
     with pytest.raises(ValueError, match=r"5\.jpg \(id 5\) is a pipe, socket or device"):
         check_files(records, part="training", allowed=10)
-
-
-def test_what_is_not_a_file_is_left_to_detectron2():
-    assert check_files([{"file_name": "s3://a/b.jpg"}, {"image": 3}], part="training") == []
-    assert records_of(DataLoader([1])) == ()
-    assert records_of([{"a": 1}]) == [{"a": 1}]
 
 
 def test_labels():

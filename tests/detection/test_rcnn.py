@@ -5,8 +5,6 @@ import logging
 import pytest
 import torch
 from detectron2.modeling import GeneralizedRCNN
-from detectron2.structures import BitMasks, Boxes, Instances
-from detectron2.utils.events import EventStorage
 
 from eva_detection.model.rcnn import EVARCNN
 
@@ -77,20 +75,3 @@ def test_predictions_over_the_whole_image(make_tiny_detector, others):
     boxes = found.pred_boxes.tensor
     assert (boxes[:, 0] > CANVAS + 30).any()
     assert found.pred_masks.shape[1:] == (100, 250)
-
-
-def test_training_takes_larger_images(make_tiny_detector):
-    model = make_tiny_detector().train()
-    batch = _batch((100, 200), (60, 60))
-    for entry in batch:
-        height, width = entry["image"].shape[-2:]
-        truth = Instances((height, width))
-        truth.gt_boxes = Boxes(torch.tensor([[width - 40.0, 10, width - 10, 40]]))
-        truth.gt_classes = torch.tensor([3])
-        mask = torch.zeros(1, height, width, dtype=torch.bool)
-        mask[:, 10:40, width - 40 : width - 10] = True
-        truth.gt_masks = BitMasks(mask)
-        entry["instances"] = truth
-    with EventStorage():
-        losses = model(batch)
-    assert all(torch.isfinite(value) for value in losses.values())

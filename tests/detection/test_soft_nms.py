@@ -70,18 +70,3 @@ def test_the_best_box_is_never_dropped():
     kept, new_scores = soft_nms(boxes, scores, torch.tensor([0, 1]))
     assert kept.tolist() == [1]
     assert new_scores.tolist() == scores[1:].tolist()
-
-
-def test_many_candidates():
-    """The published evaluation's worst case: 80 classes of 1000 boxes."""
-    boxes, scores, labels = _candidates(80_000, classes=80, seed=0)
-    kept, new_scores = soft_nms(boxes, scores, labels, method="linear", iou_threshold=0.6)
-    assert (new_scores.diff() <= 0).all()
-    one = labels == 3
-    expected = _brute_force(
-        boxes[one], scores[one], labels[one], method="linear", iou_threshold=0.6, sigma=0.5
-    )
-    of_class = labels[kept] == 3
-    torch.testing.assert_close(
-        new_scores[of_class], torch.tensor([score for _, score in expected if score >= MIN_SCORE])
-    )

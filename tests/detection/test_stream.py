@@ -36,13 +36,6 @@ class Unreadable:
         return draw_numbers(record)
 
 
-class Refusing:
-    """A mapper that returns nothing for an image."""
-
-    def __call__(self, record):
-        return None if record["image_id"] == 3 else draw_numbers(record)
-
-
 def _take(count, **options):
     arguments = dict(mapper=draw_numbers, seed=5, total_batch_size=2) | options
     stream = build_train_stream(IMAGES, **arguments)
@@ -126,9 +119,3 @@ def test_more_in_a_row_than_allowed(workers):
 def test_a_bug_is_not_a_bad_image():
     with pytest.raises(TypeError, match="a bug"):
         _take(4, mapper=Unreadable(3, error=TypeError("a bug")))
-
-
-def test_a_mapper_may_refuse_an_image():
-    batches, stream = _take(10, mapper=Refusing())
-    assert 3 not in _flat(batches)
-    assert stream.unreadable == {}
