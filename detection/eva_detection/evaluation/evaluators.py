@@ -27,7 +27,7 @@ from eva_data.detection.scoring import (
     judged,
     read_annotations,
 )
-from eva_data.files import replacing
+from eva_data.files import write_text
 
 # below detectron2's logger, so that scores also show in detectron2's own training program
 logger = logging.getLogger(f"detectron2.{__name__}")
@@ -133,8 +133,8 @@ class CocoEvaluator(DatasetEvaluator):
             return {}
         if self._output_dir:
             self._output_dir.mkdir(parents=True, exist_ok=True)
-            with replacing(self._output_dir / self.predictions_file) as file, file.open("w") as out:
-                json.dump([*itertools.chain.from_iterable(images)], out)
+            text = json.dumps([*itertools.chain.from_iterable(images)])
+            write_text(self._output_dir / self.predictions_file, text)
         return self._evaluate(images, masks=any(masks for _, masks in parts))
 
     def _evaluate(

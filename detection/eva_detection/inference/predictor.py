@@ -64,9 +64,6 @@ class Predictor:
         augmentations: What the test images go through, such as a resize.
         categories: Id and name of each class, in the model's order.
         score_threshold: Detections below it are left out.
-
-    Raises:
-        ValueError: If the threshold is not in [0, 1].
     """
 
     def __init__(
@@ -77,8 +74,6 @@ class Predictor:
         categories: Sequence[Category],
         score_threshold: float = 0.5,
     ) -> None:
-        if not 0 <= score_threshold <= 1:
-            raise ValueError(f"score_threshold must be in [0, 1], got {score_threshold}")
         self.model: Any = model.eval()
         self.categories = tuple(categories)
         self.score_threshold = score_threshold
@@ -106,8 +101,8 @@ class Predictor:
                 "model.roi_heads.use_soft_nms=True" or "test.aug.min_sizes=[1280,1536]".
 
         Raises:
-            ValueError: If the weights do not fit or lack a part, the threshold is not in [0, 1],
-                nothing reads an override, there is no such recipe, or the device cannot be used.
+            ValueError: If the weights do not fit or lack a part, nothing reads an override, there
+                is no such recipe, or the device cannot be used.
             FileNotFoundError: If the weights are missing.
         """
         cfg = load_recipe(config_file, overrides)
