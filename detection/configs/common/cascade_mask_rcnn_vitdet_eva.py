@@ -5,15 +5,11 @@ float32 under mixed precision. EVA-g by default.
 """
 
 from detectron2.config import LazyCall as L
-from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
-from detectron2.modeling.box_regression import Box2BoxTransform
-from detectron2.modeling.matcher import Matcher
-from detectron2.modeling.roi_heads import FastRCNNConvFCHead, FastRCNNOutputLayers
 
 from eva_backbone import VisionTransformer
 from eva_backbone.variants import variant_arguments
-from eva_detection.config.recipes import stock_config
+from eva_detection.config.recipes import stock_config, update_each
 from eva_detection.model.backbone import EVAViTDet
 from eva_detection.model.rcnn import EVARCNN
 from eva_detection.model.roi_heads import EVARPN, EVACascadeROIHeads
@@ -45,29 +41,11 @@ model.backbone = L(EVAViTDet)(
 
 model.proposal_generator._target_ = EVARPN
 del model.roi_heads.box_head, model.roi_heads.box_predictor, model.roi_heads.proposal_matcher
+_cascade = stock_config("common/models/cascade_rcnn.py").model.roi_heads
+update_each(_cascade.box_heads, conv_dims=[256, 256, 256, 256], fc_dims=[1024], conv_norm="LN")
 model.roi_heads.update(
     _target_=EVACascadeROIHeads,
-    box_heads=[
-        L(FastRCNNConvFCHead)(
-            input_shape=ShapeSpec(channels=256, height=7, width=7),
-            conv_dims=[256, 256, 256, 256],
-            fc_dims=[1024],
-            conv_norm="LN",
-        )
-        for _ in range(3)
-    ],
-    box_predictors=[
-        L(FastRCNNOutputLayers)(
-            input_shape=ShapeSpec(channels=1024),
-            test_score_thresh=0.05,
-            box2box_transform=L(Box2BoxTransform)(weights=(centre, centre, size, size)),
-            cls_agnostic_bbox_reg=True,
-            num_classes="${...num_classes}",
-        )
-        for centre, size in [(10, 5), (20, 10), (30, 15)]
-    ],
-    proposal_matchers=[
-        L(Matcher)(thresholds=[threshold], labels=[0, 1], allow_low_quality_matches=False)
-        for threshold in [0.5, 0.6, 0.7]
-    ],
+    box_heads=_cascade.box_heads,
+    box_predictors=_cascade.box_predictors,
+    proposal_matchers=_cascade.proposal_matchers,
 )
