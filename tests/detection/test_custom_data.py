@@ -26,23 +26,16 @@ NAMED = [{"id": key, "name": name} for key, name in reversed(CATEGORIES.items())
 SQUARE = [[20, 20, 60, 20, 60, 60, 20, 60]]
 
 
-def _rle(box, *, compressed=True):
+def _rle(box):
     x, y, width, height = box
     bits = np.zeros((96, 128), dtype=np.uint8, order="F")
     bits[y : y + height, x : x + width] = 1
     code = mask_api.encode(bits)
-    if compressed:
-        return {"size": [96, 128], "counts": code["counts"].decode()}
-    flat = bits.ravel(order="F")
-    ends = np.flatnonzero(np.diff(flat)) + 1
-    return {"size": [96, 128], "counts": np.diff([0, *ends, flat.size]).tolist()}
+    return {"size": [96, 128], "counts": code["counts"].decode()}
 
 
 def _annotation(image=1, category=3, box=(20, 20, 40, 40), **more):
     return {"image_id": image, "category_id": category, "bbox": list(box)} | more
-
-
-# the forms that own files have masks in; one image each
 
 
 @pytest.fixture

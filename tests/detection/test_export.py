@@ -44,7 +44,6 @@ def run_export(repository, tiny_overrides, weights, tmp_path):
     ("settings", "size", "batch_size"),
     [
         ((), (128, 128), 1),
-        ((), (64, 192), 2),
         ((), (64, 64), None),
         (("model.backbone.net.rel_pos=beit", "model.backbone.net.img_size=128"), (192, 192), 1),
     ],
@@ -94,7 +93,7 @@ def test_command_line(run_export, tiny_detector, tmp_path, caplog):
     ("options", "message"),
     [
         (("--output", "a.onnx"), "a.onnx"),
-        (("--size", "100"), "multiples of 16"),
+        (("--size", "100"), "100x100"),
         (("--batch-size", "0"), "--batch-size"),
         (("--weights", "nowhere.pth"), "nowhere.pth"),
         (("--tolerance", "nan"), "--tolerance"),

@@ -43,9 +43,7 @@ def test_two_processes_end_with_one_set_of_weights(
     run = tmp_path / "run"
     arguments = ("--num-gpus", "2", "--dist-url", "auto", "--config-file", str(repository / CONFIG))
     overrides = (*tiny_overrides, "train.max_iter=2", "train.accumulate=2")
-    text = finish(
-        start(str(script), *arguments, *overrides, f"train.output_dir={run}", ranks="spawn")
-    )
+    text = finish(start(str(script), *arguments, *overrides, f"train.output_dir={run}"))
     assert text.count(" on 2 x cpu\n") == text.count("data     train") == 1, "one process speaks"
     assert len(text.splitlines()) <= 12, text
     first, second = (torch.load(run / f"rank{rank}.pth", weights_only=True) for rank in (0, 1))
