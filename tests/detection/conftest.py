@@ -19,7 +19,6 @@ from eva_detection.data import datasets, places
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGS = REPOSITORY / "detection" / "configs"
-TRAIN_NET = str(REPOSITORY / "detection" / "train_net.py")
 
 # two blocks of width 32, from scratch, two images a step
 TINY = (
@@ -192,15 +191,12 @@ def run_here(own_logging, registered_demo_data, tiny_config, monkeypatch, capfd)
 
 @pytest.fixture
 def start(demo_data, starter, tmp_path):
-    """Function: start a Python program on the demo data; killed after the test, with children.
-
-    With `ranks="spawn"` the processes of a run import everything for themselves, as a user's do.
-    """
+    """Function: start a Python program on the demo data; killed after the test, with children."""
     started = []
 
-    def start_program(*command, ranks="fork"):
+    def start_program(*command):
         log = tmp_path / f"output-{len(started)}.txt"
-        environment = os.environ | {"DETECTRON2_DATASETS": str(demo_data), "RANKS": ranks}
+        environment = os.environ | {"DETECTRON2_DATASETS": str(demo_data), "RANKS": "fork"}
         with open(os.devnull) as nothing, log.open("wb") as file:
             process = starter.Started(
                 command, [nothing, file, file],
@@ -228,17 +224,3 @@ def finish():
         return text
 
     return wait
-
-
-@pytest.fixture
-def train_net(start):
-    """Function: start `detection/train_net.py` with the tiny demo config."""
-    config = str(CONFIGS / "demo" / "cascade_mask_rcnn_vitdet_eva_debug.py")
-
-    def start_training(output, *arguments):
-        overrides = (*TINY, f"train.output_dir={output}")
-        flags = tuple(text for text in arguments if text.startswith("-") or text.isdigit())
-        values = tuple(text for text in arguments if text not in flags)
-        return start(TRAIN_NET, "--config-file", config, *flags, *overrides, *values)
-
-    return start_training

@@ -56,21 +56,12 @@ def test_two_runs(write, tmp_path, capsys):
 
 
 def test_results_that_do_not_fit(write, tmp_path, capsys):
-    boxes, masks = (
-        write("boxes.json", {"bbox": {"AP": 1}}),
-        write("masks.json", {"segm": {"AP": 2}}),
-    )
-
-    def complaint(coco, lvis):
-        assert coco_lvis_gap.main(["table", "--coco", coco, "--lvis", lvis]) == 1
-        return capsys.readouterr().err
-
-    assert "boxes.json" in complaint(boxes, masks)
-    assert "list.json" in complaint(boxes, write("list.json", []))
-    assert "none.json" in complaint(write("none.json", {"bbox": {"AP": None}}), boxes)
+    boxes = write("boxes.json", {"bbox": {"AP": 1}})
     (tmp_path / "half.json").write_text('{"bbox": ')
-    assert "half.json is not JSON" in complaint(str(tmp_path / "half.json"), boxes)
-    assert "missing.json" in complaint(boxes, str(tmp_path / "missing.json"))
+    for other in (write("masks.json", {"segm": {"AP": 2}}), write("list.json", []), "half.json"):
+        other = str(tmp_path / other)
+        assert coco_lvis_gap.main(["table", "--coco", other, "--lvis", boxes]) == 1
+        assert other in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -1,14 +1,11 @@
 """What the demo recipe trains on: registration, and augmented ground truth that is right."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog, detection_utils
-
-from eva_detection.data import datasets
 
 DEMO = "demo/cascade_mask_rcnn_vitdet_eva_debug"
 ROUNDS = 6  # augmentations of each image
@@ -38,21 +35,6 @@ def test_validation_is_not_augmented(load_config, registered_demo_data):
         image = detection_utils.read_image(entry["file_name"], format="RGB")
         assert np.array_equal(sample["image"].permute(1, 2, 0).numpy(), image)
         assert sample["image_id"] == entry["image_id"]
-
-
-def test_the_root_is_detectron2s(monkeypatch, register_below):
-    monkeypatch.setenv("DETECTRON2_DATASETS", "/somewhere/else")
-    assert datasets.dataset_root() == Path("/somewhere/else")
-    register_below(datasets.dataset_root())
-    for name in ("digit_scenes_train", "digit_scenes_val", "objects365_v2_train"):
-        entry = MetadataCatalog.get(name)
-        assert entry.json_file.startswith("/somewhere/else/")
-        assert entry.image_root.startswith("/somewhere/else/")
-        assert entry.evaluator_type == "coco"
-    monkeypatch.setenv("DETECTRON2_DATASETS", "~/data")
-    assert datasets.dataset_root() == Path.home() / "data"
-    monkeypatch.delenv("DETECTRON2_DATASETS")
-    assert datasets.dataset_root() == Path("datasets")
 
 
 @pytest.mark.parametrize(

@@ -81,16 +81,15 @@ def _detector(keys):
     return state
 
 
-@pytest.fixture(params=["name", "path"])
-def save(request, tmp_path, monkeypatch, official):
-    """Function: write an official file; returns what the user gives, its name or its path."""
-    if request.param == "name":
-        monkeypatch.setenv("EVA_WEIGHTS", str(tmp_path))
+@pytest.fixture
+def save(tmp_path, monkeypatch, official):
+    """Function: write an official file, which is then found by its name."""
+    monkeypatch.setenv("EVA_WEIGHTS", str(tmp_path))
 
-    def write(name, state, container="model"):
-        torch.save({container: state}, tmp_path / name)
+    def write(name, state):
+        torch.save({"model": state}, tmp_path / name)
         official(tmp_path / name)
-        return name if request.param == "name" else str(tmp_path / name)
+        return name
 
     return write
 
