@@ -80,14 +80,9 @@ def load_config_file(file: str | os.PathLike[str]) -> DictConfig:
             environment variable `EVA_CONFIG_MODULES` names modules of your own that YAML may name,
             separated by commas.
 
-    Returns:
-        The config.
-
     Raises:
         ValueError: If it is not a local file, or YAML that is damaged, too large, or names what a
             detector is not built of.
-        OSError: If the file is missing or cannot be read.
-        SyntaxError: If a recipe is not valid Python.
     """
     path = Path(file)
     python = path.suffix == ".py"

@@ -72,11 +72,8 @@ class EvaluationLoader:
 class TestSet:
     """The test set of a run with its evaluator, built once for all evaluations.
 
-    Args:
-        cfg: The config; `dataloader.test` and `dataloader.evaluator` are used.
-        own: Own data of the run, which were read for the config.
-
     Attributes:
+        own: Own data of the run, which were read for the config.
         training: Description of the training data, once they are read; empty without any.
     """
 

@@ -86,26 +86,18 @@ class PictureMapper(DatasetMapper):
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """Load and augment an image: `image` (3, H, W) uint8, and in training `instances`."""
+        if self.proposal_topk is not None or "sem_seg_file_name" in dataset_dict:
+            return super().__call__(dataset_dict)
         sample = copy.deepcopy(dataset_dict)
         pixels = read_pixels(sample["file_name"], format=self.image_format)
         detection_utils.check_image_size(sample, pixels)
-        labels = sample.pop("sem_seg_file_name", None)
-        semantic = (
-            detection_utils.read_image(labels, "L").squeeze(2) if labels is not None else None
-        )
-        given = T.AugInput(pixels, sem_seg=semantic)
+        given = T.AugInput(pixels)
         transforms = self.augmentations(given)
-        size = given.image.shape[:2]
         sample["image"] = torch.as_tensor(np.ascontiguousarray(given.image.transpose(2, 0, 1)))
-        if given.sem_seg is not None:
-            sample["sem_seg"] = torch.as_tensor(given.sem_seg.astype("long"))
-        if self.proposal_topk is not None:
-            topk = {"proposal_topk": self.proposal_topk}
-            detection_utils.transform_proposals(sample, size, transforms, **topk)
         if not self.is_train:
             sample.pop("annotations", None)
         elif "annotations" in sample:
-            self._transform_annotations(sample, transforms, size)
+            self._transform_annotations(sample, transforms, given.image.shape[:2])
         return sample
 
     def _transform_annotations(

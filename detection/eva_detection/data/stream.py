@@ -187,21 +187,9 @@ def build_train_stream(
 ) -> TrainStream:
     """Build the stream from the arguments of detectron2's `build_detection_train_loader`.
 
-    Args:
-        dataset: List of dicts in detectron2's format, or a map-style dataset of them.
-        mapper: Loads and augments an image.
-        seed: The run's seed.
-        total_batch_size: Images of a batch over all processes.
-        sampler: Endless indexes of this process; by default shuffled epochs.
-        aspect_ratio_grouping: Make batches of either wide or high images.
-        num_workers: Processes that load.
-        collate_fn: Makes a batch of a list of samples; by default it stays a list.
-        start: Batches of this process to skip.
-        max_bad_images: Images in a row that may be replaced.
-        **options: More options of torch's `DataLoader`.
-
-    Raises:
-        ValueError: If the batch cannot be split among the processes, or the limit is negative.
+    The `seed` is that of the run, the first `start` batches of this process are skipped, and
+    `max_bad_images` in a row may be replaced. A ValueError names a batch that cannot be split among
+    the processes.
     """
     processes = comm.get_world_size()
     if total_batch_size < 1 or total_batch_size % processes or max_bad_images < 0:

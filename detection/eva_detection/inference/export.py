@@ -104,10 +104,7 @@ def export_backbone(
         tolerance: Largest absolute difference; None takes it from `TOLERANCES`.
 
     Returns:
-        Level -> largest absolute difference between the file and the backbone.
-
-    Raises:
-        ValueError: If the size does not fit, or the file differs by more; no file is left then.
+        Level -> largest absolute difference; a larger one is a ValueError, and leaves no file.
     """
     # torch.export takes a dimension of one example for a fixed one
     generator = torch.Generator().manual_seed(0)
@@ -147,17 +144,9 @@ def _part_of(output: Path) -> Iterator[Path]:
 def export_detector(predictor: Predictor, output: Path, *, image: ImageLike) -> dict[str, float]:
     """Write a detector as TorchScript, read the file again and compare, upright and on its side.
 
-    Args:
-        predictor: The detector and its preparation of images.
-        output: File, ending in .ts.
-        image: Image to trace with, on which something must be detected.
-
-    Returns:
-        Field of detectron2's `Instances` -> largest absolute difference.
-
-    Raises:
-        ValueError: If nothing is detected, or the file differs by more than
-            `DETECTOR_TOLERANCES`; no file is left then.
+    The image is traced with, and something must be detected on it. The result is the largest
+    difference of each field of detectron2's `Instances`; one above `DETECTOR_TOLERANCES` is a
+    ValueError, and leaves no file.
     """
     detector, pixels = predictor.model, predictor.prepare(image)["image"]
     expected = _detect(detector, pixels)

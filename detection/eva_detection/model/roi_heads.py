@@ -65,9 +65,8 @@ class EVACascadeROIHeads(CascadeROIHeads):
         if maskness_thresh is not None and not self.mask_on:
             raise ValueError(f"{maskness_thresh=} needs a mask head, and this detector has none")
         self.use_soft_nms = use_soft_nms
-        self.method = method
-        self.iou_threshold = iou_threshold
-        self.sigma = sigma
+        settings = dict(method=method, iou_threshold=iou_threshold, sigma=sigma)
+        self.soft_nms: dict[str, Any] = settings
         self.override_score_thresh = override_score_thresh
         self.maskness_thresh = maskness_thresh
         self.class_wise = class_wise
@@ -155,14 +154,8 @@ class EVACascadeROIHeads(CascadeROIHeads):
         boxes, scores = candidates.pred_boxes.tensor, candidates.scores
         classes, cap = candidates.pred_classes, self.max_detections
         if self.use_soft_nms:
-            kept, scores = soft_nms(
-                boxes,
-                scores,
-                classes if self.class_wise else None,
-                method=self.method,
-                iou_threshold=self.iou_threshold,
-                sigma=self.sigma,
-            )
+            groups = classes if self.class_wise else None
+            kept, scores = soft_nms(boxes, scores, groups, **self.soft_nms)
         else:
             predictor = self.box_predictor[-1]
             kept = batched_nms(boxes, scores, classes, predictor.test_nms_thresh)

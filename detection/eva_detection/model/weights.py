@@ -37,9 +37,6 @@ def load_initial_weights(
         source: Name of an official or bundled file, a path, a run's folder, or "" for none.
         complete: Refuse a file that lacks any part of the detector (for evaluation).
 
-    Returns:
-        The load report, or None without a source.
-
     Raises:
         ValueError: If the file does not fit, or holds a backbone where a detector is needed; the
             model is then unchanged.

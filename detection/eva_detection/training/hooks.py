@@ -103,16 +103,9 @@ class MetricsHistory(HookBase):
 class Evaluation(hooks.EvalHook):
     """detectron2's `EvalHook`, safe against interruptions.
 
-    Scores are written at once. A run that continues makes up for what was cut off: the evaluation
-    after the iteration of its checkpoint, and that iteration's line in `metrics.json`. After an
-    error in the last iteration nothing is evaluated, as after one in any other.
-
-    Args:
-        period: Iterations between evaluations; 0 for one at the end alone.
-        evaluate: Returns the scores; called on all processes.
-        folder: The run's output folder.
-        writers: Writers of metrics on the main process, without the log's.
-        log_period: Iterations between lines of `metrics.json`.
+    Scores go to the writers at once. A run that continues makes up for what was cut off: the
+    evaluation after the iteration of its checkpoint, and that iteration's line in `metrics.json`.
+    After an error in the last iteration nothing is evaluated, as after one in any other.
     """
 
     def __init__(

@@ -59,15 +59,10 @@ class ClippedAdamW(torch.optim.AdamW):
         super().__init__(params, **adamw)
         self.defaults["max_grad_norm"] = max_grad_norm  # survives copying and pickling
 
-    @property
-    def max_grad_norm(self) -> float:
-        """Largest L2 norm over all parameters."""
-        return float(self.defaults["max_grad_norm"])
-
     def step(self, closure: Any = None) -> Any:
         """Clip, then step."""
         parameters = [p for group in self.param_groups for p in group["params"]]
-        self.last_grad_norm = torch.nn.utils.clip_grad_norm_(
-            parameters, self.max_grad_norm, error_if_nonfinite=True
-        )
+        most = self.defaults["max_grad_norm"]
+        clip = torch.nn.utils.clip_grad_norm_
+        self.last_grad_norm = clip(parameters, most, error_if_nonfinite=True)
         return super().step(closure)

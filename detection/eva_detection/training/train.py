@@ -59,16 +59,10 @@ _TRACES = ("config.yaml", "log.txt", "log.txt.rank*", OWN_DATA)
 
 
 def evaluate(test_set: TestSet, model: nn.Module, *, augment: bool = True) -> dict[str, Any]:
-    """Score a model on the config's test set.
+    """Score a model, maybe wrapped for data parallelism, on the config's test set.
 
-    Args:
-        test_set: The test set; `test.aug` of its config is used.
-        model: The detector, maybe wrapped for data parallelism.
-        augment: Use test-time augmentation if the config has `test.aug`.
-
-    Returns:
-        The evaluator's results on the main process (also in `results.json` of the output
-        folder), an empty dict on others or without an evaluator.
+    `augment` uses test-time augmentation if the config has `test.aug`. The scores, also in
+    `results.json`, are those of the main process; others, or no evaluator, give none.
     """
     if not test_set.is_scored:
         logger.warning("the config has no dataloader.evaluator: nothing is evaluated")
@@ -98,12 +92,9 @@ def write_results(results: dict[str, Any], file: Path) -> None:
 def train(cfg: DictConfig, *, resume: bool, test_set: TestSet | None = None) -> None:
     """Train, evaluating periodically and at the end, without test-time augmentation.
 
-    Args:
-        cfg: The config, as for detectron2's `lazyconfig_train_net.py`; besides,
-            `train.amp.precision` ("fp16" or "bf16"), `train.accumulate` (batches of an optimizer
-            step), `train.max_bad_images` and `train.progress_bar` are read.
-        resume: Continue from the last checkpoint of the output folder if there is one.
-        test_set: The config's test set, where it is used for more than this training.
+    The config is one of detectron2's `lazyconfig_train_net.py`; besides, `train.amp.precision`
+    ("fp16" or "bf16"), `train.accumulate` (batches of an optimizer step), `train.max_bad_images`
+    and `train.progress_bar` are read. `resume` continues from the last checkpoint, if there is one.
 
     Raises:
         SystemExit: With `EXIT_RUN_AGAIN`, after SIGTERM or SIGUSR1 and a checkpoint.
