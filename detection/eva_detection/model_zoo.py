@@ -73,11 +73,9 @@ def published_file(config_path: str | os.PathLike[str]) -> str:
 def get_config(config_path: str | os.PathLike[str], trained: bool = False) -> DictConfig | CfgNode:
     """Load the config of a recipe: a LazyConfig, or a yacs config with `MODEL.EVA` for yacs' YAML.
 
-    Args:
-        config_path: Name of the recipe.
-        trained: Name the official detector of this recipe as the weights: in
-            `train.init_checkpoint` by its official name, in `MODEL.WEIGHTS` of a yacs config by its
-            address, which detectron2 downloads. Otherwise they are those that training starts from.
+    `trained` names the official detector of this recipe as the weights, otherwise they are those
+    that training starts from: in `train.init_checkpoint` by name, in `MODEL.WEIGHTS` of a yacs
+    config by the address, which detectron2 downloads.
 
     Raises:
         ValueError: If there is no such recipe, it is not a config, or no detector was published.

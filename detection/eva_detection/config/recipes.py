@@ -56,12 +56,12 @@ def set_vit(
     drop_path_rate: float,
     lr_decay_rate: float,
 ) -> None:
-    """Set another ViT of the family, and the decay of the learning rate over its layers.
+    """Set another ViT of the family, such as "eva_l_patch16", and the decay of the learning rate.
 
     Args:
         model: Config of the detector; the input sizes of its ViT stay.
         optimizer: Config of the optimizer.
-        variant: Name of the variant, such as "eva_l_patch16".
+        variant: Name of the variant.
         global_attn_indexes: Blocks with global attention.
         drop_path_rate: Rate of stochastic depth in the last block.
         lr_decay_rate: Factor of the learning rate from one layer to the one below it.

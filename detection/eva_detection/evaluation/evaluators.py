@@ -116,12 +116,10 @@ class CocoEvaluator(DatasetEvaluator):
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Score everything since `reset`.
 
-        Other processes only wait for each other to finish their predictions, not for the scores.
-
         Returns:
             Task -> metric -> percent, NaN where the set has no such objects (or nothing was
-            found at all); empty on other processes, for sets without annotations, and without
-            predictions.
+            found at all); empty on other processes, which do not wait for the scores, for sets
+            without annotations, and without predictions.
         """
         own = (self._predictions, self._masks)
         parts = comm.gather(own) if self._distributed else [own]

@@ -103,10 +103,6 @@ class EVARCNNWithTTA(nn.Module):
         Args:
             batched_inputs: One dict an image, with `image` (3, H, W) and, where the result is to
                 have another size, `height` and `width`; `file_name` as said above.
-
-        Returns:
-            One dict an image with `instances`: `pred_boxes`, `scores`, `pred_classes` and, with a
-            mask head, `pred_masks` (n, height, width).
         """
         found = self.inference(batched_inputs, do_postprocess=False)
         return [{"instances": detector_postprocess(one, *one.image_size)} for one in found]

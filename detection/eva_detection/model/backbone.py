@@ -119,10 +119,7 @@ class EVAViTDet(SimpleFeaturePyramid, Backbone):
         return max(self.strides)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:  # type: ignore[override]  # as Backbone
-        """Compute the pyramid.
-
-        Args:
-            images: (B, 3, H, W), normalised and padded.
+        """Compute the pyramid of (B, 3, H, W), normalised and padded.
 
         Returns:
             Level name (`p2` ... ) -> (B, F, H / stride, W / stride).
@@ -152,12 +149,10 @@ def _warn_of_other_settings(cfg: CfgNode) -> None:
 
 
 def add_eva_config(cfg: CfgNode) -> None:
-    """Add the node `MODEL.EVA` to a yacs config; then `MODEL.BACKBONE.NAME = "EVAViTDet"` works.
+    """Add the node `MODEL.EVA`, with the values of the COCO recipe, to a yacs config.
 
-    So does `MODEL.META_ARCHITECTURE = "EVARCNN"`, which enlarges the canvas where detectron2 crops.
-
-    Args:
-        cfg: A detectron2 config, changed in place; it gets the values of the COCO recipe.
+    Then `MODEL.BACKBONE.NAME = "EVAViTDet"` works, and `MODEL.META_ARCHITECTURE = "EVARCNN"`, which
+    enlarges the canvas where detectron2 crops.
     """
     import eva_detection.model.rcnn  # noqa: F401  # registers EVARCNN
 

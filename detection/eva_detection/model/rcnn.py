@@ -25,14 +25,7 @@ class EVARCNN(GeneralizedRCNN):
     _warned = False
 
     def preprocess_image(self, batched_inputs: Sequence[dict[str, Any]]) -> ImageList:
-        """Normalise, pad and batch the images.
-
-        Args:
-            batched_inputs: One dict an image, with `image` (3, H, W).
-
-        Returns:
-            The batch, on the model's device.
-        """
+        """Normalise, pad and batch the images, on the model's device."""
         constraints = dict(self.backbone.padding_constraints)
         canvas = constraints.get("square_size", 0)
         sides = [side for entry in batched_inputs for side in entry["image"].shape[-2:]]

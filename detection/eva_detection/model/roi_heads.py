@@ -108,13 +108,9 @@ class EVACascadeROIHeads(CascadeROIHeads):
     ) -> list[Instances]:
         """Detect the boxes of each image, without masks, in inference.
 
-        Args:
-            features: Level name -> (B, C, H, W).
-            proposals: The RPN's boxes of each image.
-            suppress: Apply NMS or soft-NMS and the cap; False returns all candidates.
-
         Returns:
-            For each image `pred_boxes`, `scores` and `pred_classes`, above the score threshold.
+            For each image `pred_boxes`, `scores` and `pred_classes`, above the score threshold; all
+            of them without `suppress`, else after NMS or soft-NMS and the cap.
         """
         boxes, scores = self._predict(features, proposals)
         sizes = [proposal.image_size for proposal in proposals]
@@ -130,11 +126,7 @@ class EVACascadeROIHeads(CascadeROIHeads):
     def _predict(
         self, features: dict[str, Tensor], proposals: list[Instances]
     ) -> tuple[Sequence[Tensor], list[Tensor]]:
-        """Run the cascade: boxes of its last stage and scores averaged over its stages.
-
-        Returns:
-            For each image (R, 4) boxes and (R, K + 1) probabilities.
-        """
+        """Run the cascade: boxes (R, 4) of its last stage, and scores (R, K + 1) as their mean."""
         levels = [features[name] for name in self.box_in_features]
         sizes = [proposal.image_size for proposal in proposals]
         boxes: Sequence[Tensor] = ()

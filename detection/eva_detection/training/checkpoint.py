@@ -34,11 +34,7 @@ class RunCheckpointer(DetectionCheckpointer):
     saved_iteration: int | None = None
 
     def save(self, name: str, **kwargs: Any) -> None:
-        """Write `name`.pth and let `last_checkpoint` point to it.
-
-        Args:
-            name: File name without ending.
-            **kwargs: More data to store, such as the iteration.
+        """Write `name`.pth with the model and `kwargs`, and let `last_checkpoint` point to it.
 
         Raises:
             UnwritableError: If the disk is full, for example; earlier files are as before.

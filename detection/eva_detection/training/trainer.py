@@ -47,19 +47,12 @@ class DetectionTrainer(SimpleTrainer):
         data_loader: Yields batches.
         optimizer: The optimizer.
         precision: "fp32", "fp16" (needs a GPU) or "bf16".
-        accumulate: Batches of one optimizer step; the effective batch is this many times the
-            loader's.
-        stop: Asks for an end after the step in progress.
+        accumulate: Batches of one optimizer step.
+        stop: Asks for an end after the step in progress; `stop_agreed` is the same on all.
         max_bad_images: Files that may be replaced because they cannot be read.
         seed: Source of every step's random numbers (dropped paths, sampled proposals), with the
             iteration and the rank, so a continued run draws the same with no state saved. None
             leaves the generators alone.
-
-    Attributes:
-        stop_agreed: A process was asked to stop; the same on all.
-
-    Raises:
-        ValueError: For fp16 without a GPU or an accumulation below 1.
     """
 
     iter: int
