@@ -34,6 +34,7 @@ from eva_detection.data.custom_data import (
 )
 from eva_detection.data.stream import SAMPLER, build_train_stream
 from eva_report.terminal import SHOWN
+from eva_runs.data_order import end_workers
 from eva_runs.interruption import leave_signals_to_the_run
 from eva_runs.seeding import seed_all
 
@@ -66,7 +67,7 @@ class EvaluationLoader:
     def close(self) -> None:
         """Shut the workers down; they ignore signals."""
         batches, self._batches = self._batches, None
-        getattr(batches, "_shutdown_workers", lambda: None)()
+        end_workers(batches)
 
 
 class TestSet:
