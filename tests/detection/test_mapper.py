@@ -12,7 +12,7 @@ from detectron2.data.detection_utils import SizeMismatchError
 from PIL import Image
 
 from eva_data.images import LIMIT
-from eva_detection.data.mapper import PictureMapper, read_pixels
+from eva_detection.data.mapper import ImageMapper, read_pixels
 from eva_detection.data.stream import READ_ERRORS
 
 COCO = "coco/cascade_mask_rcnn_vitdet_eva_g_1280"
@@ -50,7 +50,7 @@ def test_samples_are_those_of_detectron2(order, kind, tmp_path):
     record = {"file_name": str(file), "height": 128, "width": 96, "annotations": [box]}
     options = dict(is_train=True, augmentations=[], image_format=order, use_instance_mask=True)
     theirs = DatasetMapper(**options)(record)
-    ours = pickle.loads(pickle.dumps(PictureMapper(**options)))(record)  # as in a worker
+    ours = pickle.loads(pickle.dumps(ImageMapper(**options)))(record)  # as in a worker
     assert ours.keys() == theirs.keys()
     assert torch.equal(ours["image"], theirs["image"])
     assert torch.equal(ours["instances"].gt_boxes.tensor, theirs["instances"].gt_boxes.tensor)
@@ -68,7 +68,7 @@ def test_augmented_samples_are_those_of_detectron2(registered_demo_data):
     ]
     options = dict(is_train=True, augmentations=steps, image_format="RGB", recompute_boxes=True)
     options |= dict(use_instance_mask=True, instance_mask_format="bitmask")
-    mappers = PictureMapper(**options), DatasetMapper(**options)
+    mappers = ImageMapper(**options), DatasetMapper(**options)
     for number, record in enumerate(DatasetCatalog.get("digit_scenes_train")):
         samples = []
         for mapper in mappers:
@@ -83,7 +83,7 @@ def test_augmented_samples_are_those_of_detectron2(registered_demo_data):
 
 
 def test_what_cannot_be_used_is_named(deep, tmp_path, monkeypatch):
-    mapper = PictureMapper(is_train=False, augmentations=[], image_format="BGR")
+    mapper = ImageMapper(is_train=False, augmentations=[], image_format="BGR")
     with pytest.raises(SizeMismatchError, match=rf"for image {deep['file_name']}, got \(128, 96\)"):
         mapper(deep | {"height": 97})
     Image.fromarray(DEEP.astype(np.float32)).save(tmp_path / "a.tif")

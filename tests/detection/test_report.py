@@ -82,7 +82,7 @@ def test_a_training(write_run, made):
     assert "inference/coco_instances_results.json" in links
     assert (run / "per_class.csv").read_text().startswith("class,AP box,AP mask,objects")
     demo, evaluate, export = (step.command for step in content.next_steps)
-    assert f"detection/demo.py {run} --output {run}/pictures" in demo
+    assert f"detection/demo.py {run} --output {run}/images" in demo
     assert f"--eval-only --config-file {run}/config.yaml" in evaluate
     assert f"train.init_checkpoint={run}/model_final.pth" in evaluate
     assert "--format torchscript --image " in export

@@ -203,9 +203,9 @@ def _clip(file, *, given=lambda file: file):
 
 
 def _mapper(file):
-    from eva_detection.data.mapper import PictureMapper
+    from eva_detection.data.mapper import ImageMapper
 
-    mapper = PictureMapper(is_train=False, augmentations=[], image_format="BGR")
+    mapper = ImageMapper(is_train=False, augmentations=[], image_format="BGR")
     return lambda: _array(mapper({"file_name": str(file)})["image"].flip(0))
 
 

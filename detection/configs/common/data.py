@@ -4,7 +4,7 @@ import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 
 from eva_detection.config.recipes import stock_config
-from eva_detection.data.mapper import PictureMapper
+from eva_detection.data.mapper import ImageMapper
 from eva_detection.evaluation.evaluators import CocoEvaluator
 
 dataloader = stock_config("common/data/coco.py").dataloader
@@ -12,7 +12,7 @@ dataloader = stock_config("common/data/coco.py").dataloader
 IMAGE_SIZE = 1280
 
 dataloader.train.mapper.update(
-    _target_=PictureMapper,
+    _target_=ImageMapper,
     image_format="RGB",
     recompute_boxes=True,
     augmentations=[
@@ -25,7 +25,7 @@ dataloader.train.mapper.update(
 )
 dataloader.train.total_batch_size = 64
 dataloader.test.mapper.update(
-    _target_=PictureMapper,
+    _target_=ImageMapper,
     augmentations=[L(T.ResizeShortestEdge)(short_edge_length=IMAGE_SIZE, max_size=IMAGE_SIZE)],
 )
 dataloader.evaluator = L(CocoEvaluator)(

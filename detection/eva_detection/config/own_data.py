@@ -1,8 +1,7 @@
 """Any dataset in any recipe: `--data`, `--train-annotations` and the like.
 
-The config itself states files and classes afterwards, and nothing is registered by name. So every
-process of a run, a continued one, and every reader of the saved `config.yaml` (`demo.py`,
-`Predictor`, detectron2's own training program) have the same data and class names.
+The config itself states files and classes afterwards, and nothing is registered by name, so every
+process and every reader of the saved `config.yaml` has the same data and class names.
 """
 
 import argparse
@@ -19,7 +18,7 @@ from eva_detection.command_line import read_own_data
 from eva_detection.config.files import apply_overrides, literal
 from eva_detection.config.recipes import box_predictors, drop_masks, update_each
 from eva_detection.data.custom_data import load_records
-from eva_detection.data.mapper import PictureMapper
+from eva_detection.data.mapper import ImageMapper
 from eva_detection.evaluation.evaluators import CustomEvaluator
 
 
@@ -78,7 +77,7 @@ def _set_data(
         )
     for node in (loaders.train, loaders.test):
         if target_of(node.mapper) is DatasetMapper:
-            node.mapper["_target_"] = PictureMapper
+            node.mapper["_target_"] = ImageMapper
     loaders.evaluator = L(CustomEvaluator)(
         annotations="${dataloader.test.dataset.annotations}",
         categories=stated,

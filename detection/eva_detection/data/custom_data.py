@@ -122,20 +122,18 @@ def check_files(records: Iterable[Mapping[str, Any]], *, part: str, allowed: int
 
 
 def _problems(named: Sequence[tuple[str, Any]]) -> list[str]:
-    found = ((name, image, _problem(name)) for name, image in named)
+    found = ((name, image, _problem(name)) for name, image in named if "://" not in name)
     return [f"{name} (id {image}) {problem}" for name, image, problem in found if problem]
 
 
 def _problem(name: str) -> str:
-    if "://" in name:  # detectron2 can read other places than files
-        return ""
     try:
         status = os.stat(name)  # noqa: PTH116 (of millions: no object for each)
     except OSError as error:
         return f"({error.strerror})"
-    if stat.S_ISREG(status.st_mode):
-        return "" if status.st_size else "is empty"
-    return "is a folder" if stat.S_ISDIR(status.st_mode) else _ENDLESS
+    if not stat.S_ISREG(status.st_mode):
+        return "is a folder" if stat.S_ISDIR(status.st_mode) else _ENDLESS
+    return "" if status.st_size else "is empty"
 
 
 def check_labels(records: Iterable[Mapping[str, Any]], classes: int) -> None:

@@ -71,7 +71,7 @@ class Augmentations(T.AugmentationList):
         return transforms
 
 
-class PictureMapper(DatasetMapper):
+class ImageMapper(DatasetMapper):
     """detectron2's mapper, which decodes images as everything else in the toolkit does.
 
     Files that cannot be read raise `UnreadableImageError`, an OSError that names them. A side that

@@ -6,10 +6,9 @@ r"""The gap between COCO and LVIS, as the paper's Table 8b, and the images that 
         --coco datasets/coco/annotations/instances_val2017.json \
         --output datasets/lvis/lvis_v1_val_5k.json
 
-`table` takes the `results.json` of two evaluations of one architecture, fine-tuned on COCO and on
-LVIS, and prints Markdown: AP on each and their difference, of boxes and of masks. The paper takes
-each val set entirely (COCO 5,000 images, LVIS v1 19,809). `subset` writes the part of LVIS v1
-val that lies in COCO val2017, the dataset `lvis_v1_val_5k`, for a gap on the same images.
+`table` takes the `results.json` of an architecture fine-tuned on COCO and on LVIS, and prints AP
+and differences in Markdown; the paper takes each val set entirely. `subset` writes the part of LVIS
+v1 val that lies in COCO val2017, the dataset `lvis_v1_val_5k`, for a gap on the same images.
 """
 
 import argparse

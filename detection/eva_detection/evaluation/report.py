@@ -51,7 +51,7 @@ def make_report(
     sections[1:1] = curves(metrics)  # after the scores
     source = str(cfg.train.get("init_checkpoint") or "")
     weights = source if kind == "evaluation" else str(folder / FINAL)
-    picture = next(iter(test_set.files.values()), None) if test_set.is_scored else None
+    image = next(iter(test_set.files.values()), None) if test_set.is_scored else None
     seed, device = cfg.train.get("seed"), str(cfg.train.device)
     return Report(
         title=f"Detection: {kind} of {recipe or folder.name}",
@@ -63,7 +63,7 @@ def make_report(
         ],
         sections=sections,
         links=_links(folder, predictions, kind),
-        next_steps=_next_steps(cfg, weights, picture=picture),
+        next_steps=_next_steps(cfg, weights, image=image),
     )
 
 
@@ -123,9 +123,9 @@ def _links(folder: Path, predictions: Path | None, kind: str) -> list[Link]:
 
 
 def demo_command(cfg: DictConfig, weights: str) -> str | None:
-    """Write the command that draws what a detector finds in the pictures of its test set."""
-    pictures = image_folder(OmegaConf.select(cfg, "dataloader.test.dataset"))
-    if pictures is None:
+    """Write the command that draws what a detector finds in the images of its test set."""
+    images = image_folder(OmegaConf.select(cfg, "dataloader.test.dataset"))
+    if images is None:
         return None
     folder = Path(cfg.train.output_dir)
     words: list[str | Path] = ["--config-file", folder / "config.yaml", "--weights", weights]
@@ -133,12 +133,12 @@ def demo_command(cfg: DictConfig, weights: str) -> str | None:
         words = [folder]
     elif Path(weights).is_dir() and config_of_run(weights):
         words = [weights]
-    words += ["--output", folder / "pictures", pictures]
+    words += ["--output", folder / "images", images]
     return _needing_data(cfg, command_to_run("detection demo", "detection/demo.py", *words))
 
 
-def _next_steps(cfg: DictConfig, weights: str, *, picture: Path | None) -> list[Step]:
-    """List what can be done with a detector; an export is traced with the picture."""
+def _next_steps(cfg: DictConfig, weights: str, *, image: Path | None) -> list[Step]:
+    """List what can be done with a detector; an export is traced with the image."""
     folder = Path(cfg.train.output_dir)
     config: list[str | Path] = ["--config-file", folder / "config.yaml"]
     settings = [f"train.init_checkpoint={weights}", f"train.output_dir={folder}_evaluation"]
@@ -148,9 +148,9 @@ def _next_steps(cfg: DictConfig, weights: str, *, picture: Path | None) -> list[
     if demo := demo_command(cfg, weights):
         text = "Draw what it finds in images, folders or videos"
         steps.insert(0, Step(text=text, command=demo))
-    if picture is not None:
+    if image is not None:
         program = ("detection export", "detection/export.py", "--output")
-        words = ["--weights", weights, "--format", "torchscript", "--image", str(picture)]
+        words = ["--weights", weights, "--format", "torchscript", "--image", str(image)]
         command = command_to_run(*program, folder / "model.ts", *config, *words)
         steps.append(Step(text="Export it, to run without this toolkit", command=command))
     return steps

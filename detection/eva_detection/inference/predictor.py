@@ -164,8 +164,8 @@ class Predictor:
             over files that cannot be read, with a warning.
 
         Raises:
-            UnreadableImageError: A ValueError, if the file or picture cannot be read.
-            ValueError: If the array is not such an image, or there are no pictures in the folder.
+            UnreadableImageError: A ValueError, if the image cannot be read.
+            ValueError: If the array is not such an image, or there are no images in the folder.
         """
         suffixes, unreadable = DEMO_IMAGE_SUFFIXES, UnreadableImageError
         return predicted(self._detect, image, suffixes=suffixes, unreadable=unreadable)

@@ -50,7 +50,7 @@ def soft_nms(
     return _soft_nms(boxes, scores, groups, method, iou_threshold, sigma, min_score)
 
 
-# Scripted inside `torch.jit.trace`, which would hold the picks of one picture.
+# Scripted inside `torch.jit.trace`, which would hold the picks of one image.
 @torch.jit.script_if_tracing
 def _soft_nms(
     boxes: Tensor,
