@@ -107,7 +107,7 @@ def check_schedule(multiplier: Callable[[float], float], max_iter: int) -> None:
     """Refuse a learning-rate schedule that fails in the middle, or is not finite."""
     for step in {*range(0, max_iter, max(1, max_iter // 100)), max_iter - 1}:
         name = f"lr_multiplier at iteration {step} of {max_iter}"
-        value = build(step / max_iter, name, multiplier)
+        value = build(step, name, lambda step: multiplier(step / max_iter))
         if not 0 <= value < math.inf:
             raise ValueError(f"{name} is {value!r}")
 
