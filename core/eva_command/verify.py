@@ -2,19 +2,20 @@
 
 import argparse
 import functools
-import importlib
+import inspect
 import io
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from eva_data.checks.findings import Findings, write_json
 from eva_data.files import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
     find_files,
-    printable,
+    make_folder,
     write_text,
     writing,
 )
@@ -35,39 +36,9 @@ Check a dataset before training on it, and write a cleaned copy.
 Exit code: 0 without problems (notes are not problems), 1 with problems, also when a cleaned file
 was written, 2 if the command line or the file cannot be used.
 """
-_CAPTIONS = """\
-Check images with captions, and write an index of the pairs that can be read.
-
-    eva data verify captions "laion/{00000..41455}.tar" --write laion.safetensors
-    eva data verify captions pairs.csv --root photos/ --report findings.json
-
-LOCATION is what training takes: shards, a table, a JSON list, a folder or a manifest. Every caption
-is read and every image decoded. Damaged and missing shards, images without captions and what cannot
-be read are left out of the index, which training opens at once: give it as the location, or name it
-in the manifest.
-"""
-_FOLDERS = """\
-Check folders of images, as they are: of classes, of training and validation, or of nothing.
-
-Every image is decoded. Folders directly below are classes, unless the only ones are `train` and
-`val` (or `valid`, `test`), which are then compared. Copies are files of the same content.
-"""
-_IMAGES = """\
-Check the images of pre-training and write the index of a manifest.
-
-Every image is read and decoded as in training. Those that fail are left out of the index.
-"""
-_VIDEO = """\
-Check videos for action recognition, and write a clean list and an index of them.
-
-Every video is opened, its frames are counted, and the first, the middle and the last are decoded.
-Those that fail, further copies of one content, and those that --against holds too are left out of
-what is written.
-"""
-_MODULES = {"coco": "eva_data.detection.verify", "semantic": "eva_data.checks.label_maps"}
 _HELP = {
     "captions": "images with captions, and their index",
-    "coco": "an annotation file in COCO's or LVIS's format",
+    "coco": "boxes and masks of COCO, LVIS, YOLO or Pascal VOC, and a cleaned file",
     "folders": "folders of images, of classes or without",
     "images": "the images of pre-training, and their index",
     "semantic": "images and maps for semantic segmentation",
@@ -116,14 +87,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     subparsers = parser.add_subparsers(dest="command", required=True)
     for name, text in _HELP.items():
         command = subparsers.add_parser(name, help=text, formatter_class=shape, allow_abbrev=False)
-        if name != next(iter(arguments), None):
-            continue
-        if name in _MODULES:
-            check = importlib.import_module(_MODULES[name])
-            command.description = check.__doc__
-            check.add_arguments(command)
-        else:
-            _OPTIONS[name](command)
+        if name == next(iter(arguments), None):
+            add, run = _CHECKS[name]
+            command.description = inspect.getdoc(add)
+            command.set_defaults(run=run)
+            add(command)
     return parser.parse_args(arguments)
 
 
@@ -154,12 +122,8 @@ def guess(arguments: Sequence[str]) -> list[str]:
             start = stream.read(_START)
         kind = ["captions"] if b'"caption"' in start else ["coco", "--annotations"]
         return [*kind, str(path), *rest]
-    if suffix in _LISTS:
-        raise ValueError(
-            f"{path} may be a list of videos or of captions: write `video {path}` or "
-            f"`captions {path}`"
-        )
-    raise ValueError(f"nothing is known to check in {printable(str(path))}; see --help")
+    example = f" `video {path}` or `captions {path}`" if suffix in _LISTS else ""
+    raise ValueError(f"{path}: write the name of a check before it{example or '; see --help'}")
 
 
 def _check_of_folder(folder: Path) -> list[str]:
@@ -169,41 +133,158 @@ def _check_of_folder(folder: Path) -> list[str]:
 
     if find_exports(folder) or find_voc(folder) or find_yaml(folder):
         return ["coco", "--data", str(folder)]
-    if next(iter(find_files(folder, IMAGE_SUFFIXES)), None):
-        return ["folders", str(folder)]
-    if next(iter(find_files(folder, VIDEO_SUFFIXES)), None):
-        return ["video", str(folder)]
+    for check, suffixes in (("folders", IMAGE_SUFFIXES), ("video", VIDEO_SUFFIXES)):
+        if next(find_files(folder, suffixes), None):
+            return [check, str(folder)]
     raise ValueError(f"{folder} holds neither images nor videos, nor a description of them")
 
 
-def _add_least_side(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--least-side",
-        type=integer(1),
-        default=32,
-        metavar="PX",
-        help="below which an image is noted as small (default %(default)s)",
+def _finish(
+    args: argparse.Namespace, findings: Findings, about: Mapping[str, Any], what: str = ""
+) -> int:
+    """Print and report what was found; return the exit code."""
+    listed = findings.as_json()
+    if listed:
+        say(findings.table())
+    say(findings.summary())
+    if what and args.skip_decode:
+        say(f"the {what} were only listed: leave out --skip-decode to read them")
+    if args.report:
+        result = {"problems": findings.problems, "findings": listed}
+        write_json(args.report, {**about, **result})
+    return 1 if findings.problems else 0
+
+
+# Objects
+
+
+def _add_coco(parser: argparse.ArgumentParser) -> None:
+    """Check objects: every error that training would raise, and every image.
+
+    The entire file is held in memory, as COCO's own reader does: about 1.1 kB for a box, so 28 GB
+    for Objects365 v2. What training refuses is left out of what is written.
+    """
+    add = parser.add_argument
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--annotations", type=Path, metavar="JSON", help="file in COCO's format")
+    source.add_argument(
+        "--data",
+        type=Path,
+        metavar="PATH",
+        help="data.yaml of YOLO, folder of Pascal VOC, or folder of a COCO export, with its images",
+    )
+    add("--images", type=Path, metavar="DIR", help="image folder of --annotations")
+    add("--boxes-only", action="store_true", help="leave masks alone, of the cleaned file too")
+    add_check_options(
+        parser,
+        "images",
+        skip="read the headers of images only",
+        write=("JSON", "a COCO file without the problems; with --data a folder of such files"),
     )
 
 
-def _say_findings(findings: Any, args: argparse.Namespace, what: str) -> None:
-    say(findings.table() if findings.as_json() else "no problem")
-    if args.skip_decode:
-        say(f"the {what} were only listed: leave out --skip-decode to read them")
+def _run_coco(args: argparse.Namespace) -> int:
+    from eva_data.detection.verify import CheckedPart, check_file, check_parts
+
+    outputs = [args.write, args.report]
+    if args.data is not None and args.write:
+        make_folder(args.write)
+        outputs[0:1] = [args.write / f"{part}.json" for part in ("train", "val", "test")]
+    source = {"data to check": args.data or args.annotations}
+    check_outputs(outputs, overwrite=args.overwrite, inputs=source)
+    parts: Iterator[CheckedPart]
+    if args.data is not None:
+        parts = check_parts(args.data, boxes_only=args.boxes_only)
+    else:
+        parts = iter([check_file(args.annotations, args.images, boxes_only=args.boxes_only)])
+    reports, failed = dict[str, Any](), False
+    for part in parts:
+        if part.dataset.folder:
+            part.decode_images(workers=args.workers, decode=not args.skip_decode)
+        else:
+            say("image files were not looked at: give --images FOLDER")
+        say(f"{part.name} {part.dataset.describe()}".strip())
+        listed = part.findings.as_json()
+        if listed:
+            say(part.findings.table())
+        say(part.findings.summary())
+        reports[part.name] = {"problems": part.findings.problems, "findings": listed}
+        failed = failed or bool(part.findings.problems)
+        if args.write and not part.dataset.images:
+            complain(f"nothing was written: no image is left; is {part.dataset.folder} right?")
+        elif args.write:
+            file = args.write / f"{part.name}.json" if part.name else args.write
+            write_json(file, part.cleaned())
+            images = f", its images: {part.dataset.folder}" if part.name else ""
+            say(f"{file}: {len(part.dataset.objects):,} objects are left{images}")
+    if args.report:
+        write_json(args.report, reports[""] if args.data is None else reports)
+    return int(failed)
+
+
+# Label maps
+
+
+def _add_semantic(parser: argparse.ArgumentParser) -> None:
+    """Check images and label maps: what training would refuse, and pixels of each class."""
+    add = parser.add_argument
+    add("--layout", choices=("ade20k", "coco-stuff"), help="a public dataset below --root")
+    add("--root", type=Path, metavar="DIR", help="folder of the dataset of --layout")
+    add("--images", type=Path, metavar="DIR", help="own images")
+    add("--maps", type=Path, metavar="DIR", help="own label maps, of the same names")
+    add("--classes", type=Path, metavar="TOML", help="names and labels of own classes")
+    add_check_options(
+        parser,
+        "files",
+        skip="read headers of images only, and all of the maps",
+        report="findings and counts of all classes",
+    )
+
+
+def _run_semantic(args: argparse.Namespace) -> int:
+    from eva_data.checks.label_maps import KINDS, Split, check_split, open_layout
+    from eva_data.label_maps import read_class_file
+
+    check_outputs([args.report], overwrite=args.overwrite, inputs={"class file": args.classes})
+    public, own = (args.layout, args.root), (args.images, args.maps, args.classes)
+    if all(public) and not any(own):
+        classes, splits = open_layout(args.layout, args.root)
+    elif all(own) and not any(public):
+        classes, splits = read_class_file(args.classes), {"own": Split(args.images, args.maps)}
+    else:
+        raise ValueError("give --layout and --root, or --images, --maps and --classes")
+    findings, done = Findings(KINDS), {}
+    for name, split in splits.items():
+        done[name] = found = check_split(
+            split, classes, findings, workers=args.workers, decode=not args.skip_decode
+        )
+        say(f"{name}: {found['pairs']:,} pairs in {split.images} and {split.maps}")
+        total = sum(entry["pixels"] for entry in found["classes"]) or 1
+        for entry in found["classes"][:_SHOWN]:
+            share = f"{entry['pixels'] / total:7.2%} of the pixels"
+            say(f"  {entry['name']}: in {entry['images']:,} maps, {share}")
+    return _finish(args, findings, {"splits": done})
 
 
 # Manifests: images of pre-training, and images with captions
 
 
 def _add_captions(parser: argparse.ArgumentParser) -> None:
-    parser.description = _CAPTIONS
-    parser.set_defaults(run=_run_captions)
+    """Check images with captions, and write an index of the pairs that can be read.
+
+        eva data verify captions "laion/{00000..41455}.tar" --write laion.safetensors
+        eva data verify captions pairs.csv --root photos/ --report findings.json
+
+    LOCATION is what training takes: shards, a table, a JSON list, a folder or a manifest. Every
+    caption is read and every image decoded. Damaged and missing shards, images without captions
+    and what cannot be read are left out of the index, which training opens at once: give it as the
+    location, or name it in the manifest.
+    """
     add = parser.add_argument
     add("location", metavar="LOCATION", help="shards, table, list, folder or manifest of pairs")
     add("--root", metavar="DIR", help="folder of relative paths")
     add("--image-column", metavar="NAME", help="column or key with the images' paths")
     add("--caption-column", metavar="NAME", help="column or key with the captions")
-    _add_least_side(parser)
     add(
         "--most-words",
         type=integer(1),
@@ -211,29 +292,36 @@ def _add_captions(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="above which a caption is noted; 77 tokens are about 55 words (default %(default)s)",
     )
-    add_check_options(
-        parser,
-        "images",
-        skip="list the pairs without reading them",
-        write=("INDEX", "an index of the readable pairs, a .safetensors file"),
-    )
+    _add_manifest_options(parser, "pairs")
 
 
 def _add_images(parser: argparse.ArgumentParser) -> None:
-    parser.description = _IMAGES
-    parser.set_defaults(run=_run_images)
+    """Check the images of pre-training and write the index of a manifest.
+
+    Every image is read and decoded as in training. Those that fail are left out of the index.
+    """
     parser.add_argument(
         "location",
         metavar="MANIFEST",
         help="TOML file that lists folders and shards; or a folder, which is only checked",
     )
     parser.add_argument("--root", metavar="DIR", help="folder of relative paths")
-    _add_least_side(parser)
+    _add_manifest_options(parser, "images")
+
+
+def _add_manifest_options(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument(
+        "--least-side",
+        type=integer(1),
+        default=32,
+        metavar="PX",
+        help="below which an image is noted as small (default %(default)s)",
+    )
     add_check_options(
         parser,
         "images",
-        skip="list the images without reading them",
-        write=("INDEX", "an index of the readable images"),
+        skip=f"list the {what} without reading them",
+        write=("INDEX", f"an index of the readable {what}, a .safetensors file"),
     )
 
 
@@ -319,7 +407,6 @@ def _check_sources(
     Returns:
         The exit code: 0 without problems, 1 with some.
     """
-    from eva_data.checks.findings import Findings, write_json
     from eva_data.checks.sources import all_samples, find_copied_pairs, numbers_of, read_source
     from eva_data.manifests import write_index
 
@@ -348,10 +435,7 @@ def _check_sources(
             tables[entry.name] = select(source.table, keep)
         else:
             findings.add("source", entry.name, f"no sample of it can be read ({what})")
-    _say_findings(findings, args, what)
-    if args.report:
-        about = {"location": str(args.location), "problems": findings.problems}
-        write_json(args.report, about | {"sources": found, "findings": findings.as_json()})
+    code = _finish(args, findings, {"location": str(args.location), "sources": found}, what)
     if args.write and findings.count("source"):
         say(f"{args.write} was not written")
     elif args.write:
@@ -360,15 +444,18 @@ def _check_sources(
         noted = manifest.index and manifest.index.absolute() == args.write.absolute()
         if manifest.file.suffix == ".toml" and not noted:
             say(f'to use it, write in {manifest.file}: index = "{args.write.absolute()}"')
-    return 1 if findings.problems else 0
+    return code
 
 
 # Folders of images
 
 
 def _add_folders(parser: argparse.ArgumentParser) -> None:
-    parser.description = _FOLDERS
-    parser.set_defaults(run=_run_folders, against=None)
+    """Check folders of images, as they are: of classes, of training and validation, or of nothing.
+
+    Every image is decoded. Folders directly below are classes, unless the only ones are `train` and
+    `val` (or `valid`, `test`), which are then compared. Copies are files of the same content.
+    """
     add = parser.add_argument
     add("folder", type=Path, metavar="FOLDER", help="folder of images or of folders of classes")
     add("--against", type=Path, metavar="FOLDER", help="the other part, such as for validation")
@@ -376,7 +463,6 @@ def _add_folders(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_folders(args: argparse.Namespace) -> int:
-    from eva_data.checks.findings import Findings, write_json
     from eva_data.checks.folders import KINDS, check_parts, find_parts, list_part
 
     check_outputs([args.report], overwrite=args.overwrite, inputs={})
@@ -391,25 +477,22 @@ def _run_folders(args: argparse.Namespace) -> int:
             text += f" of {len(counts):,} classes: {', '.join(counts[:_SHOWN] + more)}"
         say(text)
     check_parts(parts, findings, workers=args.workers, decode=not args.skip_decode)
-    listed = findings.as_json()
-    if listed:
-        say(findings.table())
-    say(findings.summary())
-    if args.report:
-        about = {str(part.folder): part.classes or len(part.names) for part in parts}
-        content = {"folders": about, "problems": findings.problems, "findings": listed}
-        write_json(args.report, content)
-    return 1 if findings.problems else 0
+    about = {str(part.folder): part.classes or len(part.names) for part in parts}
+    return _finish(args, findings, {"folders": about})
 
 
 # Videos
 
 
 def _add_video(parser: argparse.ArgumentParser) -> None:
+    """Check videos for action recognition, and write a clean list and an index of them.
+
+    Every video is opened, its frames are counted, and the first, the middle and the last are
+    decoded. Those that fail, further copies of one content, and those that --against holds too are
+    left out of what is written.
+    """
     from eva_data.video.source import BACKENDS
 
-    parser.description = _VIDEO
-    parser.set_defaults(run=_run_video)
     add = parser.add_argument
     add("location", metavar="LOCATION", help="folder, list, shards or index of labelled videos")
     add("--root", type=Path, metavar="DIR", help="folder of relative paths, or of the ids' files")
@@ -443,7 +526,6 @@ def _add_video(parser: argparse.ArgumentParser) -> None:
 def _run_video(args: argparse.Namespace) -> int:
     import numpy as np
 
-    from eva_data.checks.findings import Findings
     from eva_data.checks.videos import KINDS, find_in_list, find_leaks, read_videos
     from eva_data.index import INDEX_SUFFIX, state_of
     from eva_data.labelled_videos.opening import open_videos, write_video_index
@@ -476,7 +558,7 @@ def _run_video(args: argparse.Namespace) -> int:
         whole = find_leaks(videos, facts, other, findings, keep, classes=args.classes)
         if facts and not whole:
             say(f"{other}: compared by YouTube ids only; its index would show equal contents too")
-    _report_videos(args, videos, findings, keep, facts)
+    code = _finish(args, findings, _about_videos(args.location, videos, keep, facts), "videos")
     if not keep.any():
         say("no video is left, and nothing else was written")
         return 1
@@ -490,7 +572,26 @@ def _run_video(args: argparse.Namespace) -> int:
         write_text(args.write_classes, "".join(f"{name}\n" for name in videos.classes))
     elif args.write and not all(map(str.isdecimal, videos.classes)):
         say(f"{args.write} has numbers for its classes: --write-classes TXT keeps their names")
-    return 1 if findings.problems else 0
+    return code
+
+
+def _about_videos(location: str, videos: Any, keep: Any, facts: dict[str, Any]) -> dict[str, Any]:
+    """Print and return the numbers of videos, of all and of those that are left."""
+    import numpy as np
+
+    counts = np.bincount(videos.labels, minlength=len(videos.classes)).tolist()
+    left = np.bincount(videos.labels[keep], minlength=len(videos.classes)).tolist()
+    say(
+        f"{len(videos):,} videos in {len(counts):,} classes, {min(counts):,} to {max(counts):,} in "
+        f"each, median {np.median(counts):g}; {int(keep.sum()):,} are left"
+    )
+    totals = {name: int(facts[name][keep].sum()) for name in ("frames", "bytes") if facts}
+    if totals:
+        say(f"they have {totals['frames']:,} frames in {totals['bytes']:,} bytes")
+    rows = zip(videos.classes, counts, left, strict=True)
+    classes = {name: {"videos": count, "left": kept} for name, count, kept in rows}
+    numbers = {"videos": len(videos), "left_by_cleaning": int(keep.sum()), **totals}
+    return {"location": location, **numbers, "classes": classes}
 
 
 def _write_list(file: Path, videos: Any, keep: Any) -> None:
@@ -513,37 +614,11 @@ def _write_list(file: Path, videos: Any, keep: Any) -> None:
     say(f"{file}: list of {len(lines):,} videos, with {'relative' if below else 'full'} paths")
 
 
-def _report_videos(
-    args: argparse.Namespace, videos: Any, findings: Any, keep: Any, facts: dict[str, Any]
-) -> None:
-    import numpy as np
-
-    from eva_data.checks.findings import write_json
-
-    counts = np.bincount(videos.labels, minlength=len(videos.classes))
-    left = np.bincount(videos.labels[keep], minlength=len(videos.classes))
-    say(
-        f"{len(videos):,} videos in {len(videos.classes):,} classes, {counts.min():,} to "
-        f"{counts.max():,} in each, median {np.median(counts):g}; {int(keep.sum()):,} are left"
-    )
-    totals = {name: int(facts[name][keep].sum()) for name in ("frames", "bytes") if facts}
-    if totals:
-        say(f"they have {totals['frames']:,} frames in {totals['bytes']:,} bytes")
-    _say_findings(findings, args, "videos")
-    if args.report:
-        about = {"location": args.location, "problems": findings.problems}
-        numbers = {"videos": len(videos), "left_by_cleaning": int(keep.sum()), **totals}
-        classes = {
-            name: {"videos": int(count), "left": int(kept)}
-            for name, count, kept in zip(videos.classes, counts, left, strict=True)
-        }
-        listed = findings.as_json()
-        write_json(args.report, about | numbers | {"classes": classes, "findings": listed})
-
-
-_OPTIONS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
-    "captions": _add_captions,
-    "folders": _add_folders,
-    "images": _add_images,
-    "video": _add_video,
+_CHECKS: Mapping[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[..., int]]] = {
+    "captions": (_add_captions, _run_captions),
+    "coco": (_add_coco, _run_coco),
+    "folders": (_add_folders, _run_folders),
+    "images": (_add_images, _run_images),
+    "semantic": (_add_semantic, _run_semantic),
+    "video": (_add_video, _run_video),
 }

@@ -6,11 +6,12 @@ import os
 import re
 import unicodedata
 from array import array
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from textwrap import shorten
 
-from eva_data.files import find_files
+from eva_data.files import find_files, read_lines
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +37,10 @@ class Spellings:
             key = _simplified(name)
             self._simple[key] = None if key in self._simple else label
 
-    def label(self, name: str) -> int | None:
-        """Find the label of a name, None if there is none."""
-        exact = self._labels.get(name)
-        return self._simple.get(_simplified(name)) if exact is None else exact
+    def label(self, name: str, *, exact: bool = False) -> int | None:
+        """Find the label of a name, or with `exact` of this spelling alone; None without."""
+        found = self._labels.get(name)
+        return self._simple.get(_simplified(name)) if found is None and not exact else found
 
 
 def _simplified(name: str) -> str:
@@ -47,15 +48,13 @@ def _simplified(name: str) -> str:
     return " ".join(re.sub(r"[\"'()]", "", composed.replace("_", " ")).split())
 
 
-def require_distinct(names: Iterable[str], where: object) -> None:
+def require_distinct(names: Sequence[str], where: object) -> None:
     """Refuse names of which one comes twice.
 
     Raises:
         ValueError: If one does; the message names it.
     """
-    seen: set[str] = set()
-    twice = [name for name in names if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
-    if twice:
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise ValueError(f"{where} has {listed(twice)} more than once")
 
 
@@ -69,42 +68,32 @@ def read_class_list(file: str | os.PathLike[str]) -> list[str]:
         ValueError: If there is no such file, no name in it, or one twice.
     """
     path = Path(file)
-    if not path.is_file():
-        raise ValueError(f"there is no class list {path}: a text file with a class in each line")
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except ValueError as error:
-        raise ValueError(f"the class list {path} is not text in UTF-8: {error}") from error
-    names = [line.strip() for line in text.splitlines() if line.strip()]
-    if names and names[0].replace(" ", "").lower() == "id,name":
+        names = read_lines(path, skip_blank=True)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"there is no class list, with a class in each line: {error}") from error
+    if names[0].replace(" ", "").lower() == "id,name":
         names = _names_by_id(names[1:], path)
-    if not names:
-        raise ValueError(f"the class list {path} is empty: write a class in each line")
     require_distinct(names, f"the class list {path}")
     return names
 
 
 def _names_by_id(lines: Sequence[str], path: Path) -> list[str]:
     rows = [[cell.strip() for cell in row] for row in csv.reader(lines, skipinitialspace=True)]
-    for row in rows:
-        if len(row) != 2 or not row[0].isdecimal() or not row[1]:
-            raise ValueError(f"the class list {path} has a row that is not `id,name`: {row}")
-    names = {int(number): name for number, name in rows}
-    if sorted(names) != list(range(len(rows))):
-        wrong = next((i for i in range(len(rows)) if i not in names), len(rows))
-        raise ValueError(f"the class list {path} has no id {wrong}, or one twice: ids count from 0")
-    return [names[label] for label in range(len(names))]
+    names = {row[0]: row[1] for row in rows if len(row) == 2 and row[1]}
+    missing = [label for label in range(len(rows) or 1) if str(label) not in names]
+    if missing:
+        raise ValueError(
+            f"the class list {path} has no row `id,name` of the id {missing[0]}: ids count from 0, "
+            "each once"
+        )
+    return [names[str(label)] for label in range(len(names))]
 
 
 def names_of_head(
     given: Sequence[str] | str | os.PathLike[str], num_classes: int, *, source: str
 ) -> tuple[str, ...]:
-    """Take the names of the classes of a head, which are as many as it has.
-
-    Args:
-        given: Names in the order of the labels, or a file of them, see `read_class_list`.
-        num_classes: Classes of the head.
-        source: Name of the weights, for messages.
+    """Take the names of the classes of a head, or of a file of them; they are as many as it has.
 
     Raises:
         ValueError: If there are more or fewer names, or the file cannot be read.
@@ -119,25 +108,20 @@ def names_of_head(
 
 
 def find_class_folders(folder: Path, *, warn: bool = True) -> list[str]:
-    """List the class folders of a folder, sorted.
-
-    Args:
-        folder: The folder.
-        warn: Whether to warn of links that are no class.
+    """List the class folders of a folder, sorted; warn of links that are no class.
 
     Raises:
         ValueError: If there is no such folder, or no folder in it.
     """
-    if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}: name a folder of class folders")
     above = {os.path.realpath(path) for path in (folder, *folder.absolute().parents)}
-    shown = (path for path in folder.iterdir() if not path.name.startswith("."))
-    found = sorted(path.name for path in shown if path.is_dir())  # not a link to itself
-    for name in [name for name in found if (folder / name).is_symlink()]:
-        if os.path.realpath(folder / name) in above:
-            found.remove(name)
-            if warn:
-                logger.warning("%s links to a folder above: it is not a class", folder / name)
+    found = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.name.startswith(".") or not path.is_dir():  # a link to itself is no folder
+            continue
+        if not path.is_symlink() or os.path.realpath(path) not in above:
+            found.append(path.name)
+        elif warn:
+            logger.warning("%s links to a folder above: it is not a class", path)
     if not found:
         raise ValueError(
             f"{folder} has no class folders: put what belongs to a class in a folder of its own, "
@@ -149,23 +133,13 @@ def find_class_folders(folder: Path, *, warn: bool = True) -> list[str]:
 def labels_of_folders(
     found: Sequence[str], classes: Sequence[str], folder: Path, *, exact: bool
 ) -> dict[str, int]:
-    """Give class folders their labels.
-
-    Args:
-        found: Names of the class folders.
-        classes: Names in the order of the labels.
-        folder: Where they are, for messages.
-        exact: Whether a folder has the name of its class and no other spelling of it.
-
-    Returns:
-        Name of a folder -> label.
+    """Return the label of each class folder; `exact` allows no other spelling of the class.
 
     Raises:
         ValueError: If a folder is not of a class, or a class is there twice.
     """
     spellings = Spellings(classes)
-    places = {name: label for label, name in enumerate(classes)}
-    labels = {name: places.get(name) if exact else spellings.label(name) for name in found}
+    labels = {name: spellings.label(name, exact=exact) for name in found}
     if unknown := [name for name, label in labels.items() if label is None]:
         raise ValueError(
             f"{folder} has {len(unknown)} folders that are not among the {len(classes)} classes: "
@@ -187,7 +161,7 @@ def files_of_classes(
         folder: Where the class folders are.
         labels: Name of a class folder -> label, in the order of the search.
         numbers: Gains the label of each file.
-        suffixes: Lower-case suffixes with their dot.
+        suffixes: Suffixes in lower case.
 
     Raises:
         ValueError: If there is no such file in any of them.

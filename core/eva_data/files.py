@@ -6,7 +6,8 @@ import io
 import os
 import shutil
 import stat
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -39,21 +40,12 @@ class UnwritableError(OSError):
 
 @contextlib.contextmanager
 def explained(path: Path, *, only: Collection[int] | None = None) -> Iterator[None]:
-    """Turn the system's error into a sentence that names the path.
-
-    Args:
-        path: File or folder to name.
-        only: Error numbers that are about it; others stay as they are. None for all.
-
-    Raises:
-        UnwritableError: In place of the system's error.
-    """
+    """Turn the system's errors, or those of the numbers `only`, into an `UnwritableError`."""
     try:
         yield
-    except UnwritableError:
-        raise
     except OSError as error:
-        if error.errno is None or (only is not None and error.errno not in only):
+        about_it = error.errno is not None and (only is None or error.errno in only)
+        if isinstance(error, UnwritableError) or not about_it:
             raise
         unwritable = UnwritableError(f"{path} cannot be written: {error.strerror}")
         unwritable.errno = error.errno
@@ -66,9 +58,6 @@ def replacing(file: Path) -> Iterator[Path]:
 
     The content is flushed to the disk first, so `file` is complete or as it was before, whatever
     ends the process. If the block raises, the temporary file is removed.
-
-    Args:
-        file: The file; its folder exists.
 
     Yields:
         A path in the same folder, with the same suffix (some writers choose a format by it).
@@ -93,17 +82,8 @@ def replacing(file: Path) -> Iterator[Path]:
 def writing(file: Path) -> Iterator[BinaryIO]:
     """Write to a temporary binary file that replaces `file` when the block ends.
 
-    It is made for writers such as `torch.save`, which replace the system's error ("No space left
-    on device") with one of their own ("unexpected pos"): here the system's error is raised.
-
-    Args:
-        file: The file; its folder exists.
-
-    Yields:
-        An open file, seekable.
-
-    Raises:
-        UnwritableError: If the disk is full or the folder read-only, for example.
+    Writers such as `torch.save` replace the system's error ("No space left on device") with one of
+    their own ("unexpected pos"): here an `UnwritableError` with the system's is raised.
     """
     with replacing(file) as temporary:
         with explained(file):
@@ -127,31 +107,25 @@ class _RememberingFile(io.BufferedWriter):
         super().__init__(io.FileIO(path, "w"))
         self.failure: OSError | None = None
 
-    def write(self, content: "ReadableBuffer", /) -> int:
+    @contextlib.contextmanager
+    def _remembering(self) -> Iterator[None]:
         try:
-            return super().write(content)
+            yield
         except OSError as error:
             self.failure = self.failure or error
             raise
 
+    def write(self, content: "ReadableBuffer", /) -> int:
+        with self._remembering():
+            return super().write(content)
+
     def flush(self) -> None:
-        try:
+        with self._remembering():
             super().flush()
-        except OSError as error:
-            self.failure = self.failure or error
-            raise
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write a text file in UTF-8, completely or not at all.
-
-    Args:
-        file: The file; its folder exists.
-        text: Its content.
-
-    Raises:
-        UnwritableError: If the disk is full or the folder read-only, for example.
-    """
+    """Write a text file in UTF-8, in a folder that exists, completely or not at all."""
     with writing(file) as stream:
         stream.write(text.encode())
 
@@ -159,31 +133,16 @@ def write_text(file: Path, text: str) -> None:
 def write_tensors(
     values: Mapping[str, Any], file: Path, metadata: dict[str, str] | None = None
 ) -> None:
-    """Write a `.safetensors` file completely or not at all.
-
-    Args:
-        values: Name -> torch tensor, or name -> numpy array, all of one kind.
-        file: The file; its folder exists.
-        metadata: Texts beside them.
-
-    Raises:
-        UnwritableError: If the disk is full, for example.
-    """
-    import numpy as np  # here, as every command imports this module before it does anything
+    """Write torch tensors, or numpy arrays, to a `.safetensors` file completely or not at all."""
+    import numpy as np  # here, as every command imports this module
     from safetensors import SafetensorError
 
-    save: Any
-    contiguous: dict[str, Any]
-    if all(isinstance(value, np.ndarray) for value in values.values()):
-        from safetensors.numpy import save_file as save_arrays
-
-        contiguous = {name: np.ascontiguousarray(value) for name, value in values.items()}
-        save = save_arrays
-    else:
-        from safetensors.torch import save_file as save_tensors  # loads torch
-
-        contiguous = {name: value.contiguous() for name, value in values.items()}
-        save = save_tensors
+    arrays = all(isinstance(value, np.ndarray) for value in values.values())
+    save: Any = import_module(f"safetensors.{'numpy' if arrays else 'torch'}").save_file
+    contiguous = {
+        name: np.ascontiguousarray(value) if arrays else value.contiguous()
+        for name, value in values.items()
+    }
     with replacing(file) as part:
         with explained(file):
             part.touch()
@@ -210,10 +169,7 @@ def flush(path: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder for output, if it is not there, and check that files can be made in it.
-
-    Args:
-        folder: The folder; those above it are made too.
+    """Make a folder and those above it, and check that files can be made in it.
 
     Raises:
         UnwritableError: If it is a file, or nothing can be written in it.
@@ -237,17 +193,10 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     """Write to a temporary folder that takes the place of `folder` when the block ends.
 
     If the block raises, the temporary folder is removed and `folder` stays as it was. What a killed
-    process has left is removed by the next call for the same folder.
-
-    Args:
-        folder: The folder; those above it are made. What is there is removed, see
-            `require_replaceable`.
+    process has left is removed by the next call for the same folder. See `require_replaceable`.
 
     Yields:
         An empty folder beside it.
-
-    Raises:
-        UnwritableError: If the disk is full or the folder above read-only, for example.
     """
     folder = folder.resolve()
     make_folder(folder.parent)
@@ -311,41 +260,33 @@ def remove_unfinished(folder: Path) -> None:
 def require_free(files: Iterable[Path], *, overwrite: bool) -> None:
     """Refuse output files that cannot be written, or that are there already.
 
-    Args:
-        files: Files to write; their folders need not exist.
-        overwrite: Replace earlier files.
-
     Raises:
-        ValueError: If a file is there or is a folder, or its folder is a file.
+        ValueError: If a file is there, or is a folder, or its folder is a file.
     """
     for file in files:
         _require_folders(file.parent)
-        if file.is_dir():
-            raise ValueError(f"{file} is a folder and would have to be a file")
-        if file.exists() and not overwrite:
-            raise ValueError(f"{file} is there already: give --overwrite or another name")
+        if file.is_dir() or (file.exists() and not overwrite):
+            problem = "is there already: give --overwrite or another name"
+            if file.is_dir():
+                problem = "is a folder and would have to be a file"
+            raise ValueError(f"{file} {problem}")
 
 
 def require_replaceable(folder: Path, names: Collection[str], *, overwrite: bool) -> None:
     """Refuse an output folder that holds what is to be kept.
 
-    Args:
-        folder: Folder that will be written; it need not be there.
-        names: Files that an earlier output may have.
-        overwrite: Replace an earlier output.
-
     Raises:
-        ValueError: If it is a file, lies in a file, holds anything else, or an earlier output that
-            may not be replaced.
+        ValueError: If it is a file, lies in a file, holds other than the `names` of an earlier
+            output, or one that may not be replaced.
     """
     _require_folders(folder)
     found = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-    if others := [name for name in found if name not in names]:
-        raise ValueError(
-            f"{folder} holds {others[0]}, which this program does not write: name another folder"
-        )
-    if found and not overwrite:
-        raise ValueError(f"{folder} is there already: give --overwrite or another name")
+    others = [name for name in found if name not in names]
+    if others or (found and not overwrite):
+        problem = "is there already: give --overwrite or another name"
+        if others:
+            problem = f"holds {others[0]}, which this program does not write: name another folder"
+        raise ValueError(f"{folder} {problem}")
 
 
 def _require_folders(folder: Path) -> None:
@@ -354,21 +295,17 @@ def _require_folders(folder: Path) -> None:
 
 
 def require_regular_file(path: Path) -> None:
-    """Refuse a path that is not a file, such as a named pipe, whose reader would wait.
-
-    Args:
-        path: The file, or a link to it.
+    """Refuse a path that is not a file or a link to one, such as a pipe, whose reader would wait.
 
     Raises:
-        FileNotFoundError: If there is nothing, or a link that leads nowhere.
-        OSError: If it is a folder, a pipe, a socket or a device.
+        OSError: If there is nothing, or a folder, a pipe, a socket or a device.
     """
     try:
         mode = path.stat().st_mode
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path} is not there") from error
-    except OSError as error:  # of links that lead to each other, for example
-        raise OSError(f"{path} cannot be read: {error.strerror}") from error
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        reason = "is not there" if missing else f"cannot be read: {error.strerror}"
+        raise type(error)(f"{path} {reason}") from error
     if not stat.S_ISREG(mode):
         raise OSError(f"{path} is {_KINDS.get(stat.S_IFMT(mode), 'a device')} and not a file")
 
@@ -384,10 +321,7 @@ def home_expanded(path: str | os.PathLike[str]) -> Path:
 
 
 def expand_home(word: str) -> str:
-    """Replace `~/` at the beginning of a word of a command line, whatever else it is.
-
-    A shell does so only where `~/` begins a word, not in `--output=~/run` and `key=~/run`.
-    """
+    """Replace `~/` at the beginning of a word of a command line, whatever else it is."""
     return str(home_expanded(word)) if word.startswith("~/") else word
 
 
@@ -397,14 +331,9 @@ def is_there(word: str) -> bool:
 
 
 def read_lines(file: str | os.PathLike[str], *, skip_blank: bool = False) -> list[str]:
-    """Read the lines of a text file, without the spaces around them and blank lines at its end.
+    """Read the lines of a text file, at least one, without the spaces around them.
 
-    Args:
-        file: A file in UTF-8.
-        skip_blank: Leave out blank lines anywhere; otherwise one between others is an error.
-
-    Returns:
-        The lines, at least one.
+    Blank lines at its end are left out, and others with `skip_blank`.
 
     Raises:
         OSError: If it is not there, or cannot be read.
@@ -417,13 +346,14 @@ def read_lines(file: str | os.PathLike[str], *, skip_blank: bool = False) -> lis
     except ValueError as error:
         raise ValueError(f"{path} is not text in UTF-8 ({error}): save it as UTF-8") from error
     lines = [line.strip() for line in text.rstrip().split("\n")]
-    if lines == [""]:
-        raise ValueError(f"{path} is empty: write one text in each line")
     if skip_blank:
-        return [line for line in lines if line]
+        lines = [line for line in lines if line] or [""]
     if "" in lines:
         number = lines.index("") + 1
-        raise ValueError(f"{path} has a blank line {number}, which is not a text: remove it")
+        problem = f"has a blank line {number}, which is not a text: remove it"
+        if len(lines) == 1:
+            problem = "is empty: write one text in each line"
+        raise ValueError(f"{path} {problem}")
     return lines
 
 
@@ -433,10 +363,7 @@ def find_files(folder: Path, suffixes: Collection[str]) -> Iterator[str]:
     The order is always the same: by name, a folder's own files before its subfolders. Names that
     start with a dot are left out. Links are followed, except those to a folder above themselves,
     also above `folder`; these are left out, and so is everything that is not a file or a folder.
-
-    Args:
-        folder: The folder.
-        suffixes: Lower-case suffixes with their dot, such as `.png`.
+    The suffixes are in lower case.
 
     Raises:
         OSError: If a folder cannot be listed.
@@ -463,19 +390,12 @@ def _find(
         )
     subfolders = []
     for entry in entries:
-        if _is(entry.is_dir):
+        linked = entry.is_symlink()  # perhaps to itself, of which `entry.is_dir` raises
+        if os.path.isdir(entry.path) if linked else entry.is_dir():  # noqa: PTH112
             subfolders.append(entry.name)
-        elif os.path.splitext(entry.name)[1].lower() in suffixes and _is(entry.is_file):  # noqa: PTH122
+        elif os.path.splitext(entry.name)[1].lower() not in suffixes:  # noqa: PTH122
+            continue
+        elif os.path.isfile(entry.path) if linked else entry.is_file():  # noqa: PTH113
             yield prefix + entry.name
     for name in subfolders:
         yield from _find(f"{folder}/{name}", f"{prefix}{name}/", (*above, here), suffixes)
-
-
-def _is(test: Callable[[], bool]) -> bool:
-    """Test an entry's type; ignore a self-referencing link."""
-    try:
-        return test()
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            return False
-        raise

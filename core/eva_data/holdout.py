@@ -48,17 +48,7 @@ def check_setting(share: float, val: str) -> None:
 def validation_fact(
     counted: str, *, share: float, val: str, of: str = "each class"
 ) -> tuple[str, str]:
-    """Describe the validation data of a training, for its opening lines and its report.
-
-    Args:
-        counted: Its counts, such as "361 images".
-        share: Fraction that is held out of the training data; 0 where `val` names the data.
-        val: The data, as they were named.
-        of: What the fraction is of, where samples have no classes.
-
-    Returns:
-        "val", and the counts with the place.
-    """
+    """Return "val" and the counts, such as "361 images", with their place or fraction."""
     return "val", f"{counted} ({f'about {share:g} of {of}' if share else val})"
 
 
@@ -86,15 +76,16 @@ def held_out(
     check_share(share, name=name)
     places = np.array([_fraction(one) for one in names], np.float64)
     chosen: Flags = places < share
-    if classes is not None:
-        members: dict[Hashable, list[int]] = defaultdict(list)
-        for index, label in enumerate(classes):
-            members[label].append(index)
-        for indices in members.values():
-            if len(indices) > 1:
-                _give_one(chosen, places, np.array(indices))
-            else:
-                chosen[indices] = False
+    members: dict[Hashable, list[int]] = defaultdict(list)
+    for index, label in enumerate(classes or ()):
+        members[label].append(index)
+    for indices in map(np.array, members.values()):
+        # the nearest to the other side of a class that would be on one side alone; the only one of
+        # a class is trained on
+        if not chosen[indices].any():
+            chosen[indices[places[indices].argmin()]] = len(indices) > 1
+        elif chosen[indices].all():
+            chosen[indices[places[indices].argmax()]] = False
     if not chosen.any() or chosen.all():
         side = "evaluate on" if not chosen.any() else "train on"
         least, most = np.ceil(places.min() * 100) / 100, np.floor(places.max() * 100) / 100
@@ -110,14 +101,6 @@ def stem(name: str) -> str:
     """Return the name of an image without its suffix, which decides where it is held out."""
     head, dot, tail = name.rpartition(".")
     return head if dot and "/" not in tail else name
-
-
-def _give_one(chosen: Flags, places: NDArray[np.float64], indices: NDArray[np.int64]) -> None:
-    """Make sure that a class has a sample on both sides: the nearest to the other one."""
-    if not chosen[indices].any():
-        chosen[indices[places[indices].argmin()]] = True
-    elif chosen[indices].all():
-        chosen[indices[places[indices].argmax()]] = False
 
 
 def _fraction(name: str) -> float:

@@ -38,16 +38,11 @@ def decode_image(content: bytes, name: str = "image") -> Tensor:
     torchvision decodes JPEG, PNG and WebP, which is faster and gives the same pixels; the one
     decoder does the rest.
 
-    Args:
-        content: Content of the file.
-        name: Its name in messages.
-
     Returns:
         (3, height, width) uint8, RGB.
 
     Raises:
-        UnreadableImageError: If neither torchvision nor Pillow can decode it, or it claims more
-            pixels than `EVA_MAX_IMAGE_PIXELS`.
+        UnreadableImageError: If it cannot be decoded, or claims too many pixels.
     """
     image_size(content, upright=False, name=name)  # before torchvision allocates what it claims
     if not content.startswith(_GIF):
@@ -89,12 +84,12 @@ class ImageSource(Dataset[Any]):
         """Read an encoded image.
 
         Raises:
-            UnreadableImageError: If it cannot be read.
+            OSError: If it cannot be read.
         """
 
     @abstractmethod
     def checksum(self) -> int:
-        """Compute a number that changes with the images' names or their order."""
+        """Compute a number that changes with the images' names or order, not with their place."""
 
     def decode(self, index: int) -> Tensor:
         """Decode an image to (3, height, width) uint8.
@@ -102,7 +97,15 @@ class ImageSource(Dataset[Any]):
         Raises:
             UnreadableImageError: If it cannot be read or decoded.
         """
-        return decode_image(self.read(index), self.sample_id(index))
+        name = self.sample_id(index)
+        try:
+            content = self.read(index)
+        except UnreadableImageError:
+            raise
+        except OSError as error:
+            reason = f"{name}: {error.strerror}" if error.strerror else str(error)
+            raise UnreadableImageError(reason) from error
+        return decode_image(content, name)
 
     def __getitem__(self, index: int) -> Any:
         image = self.decode(index)
@@ -115,7 +118,7 @@ class FolderImages(ImageSource):
     Args:
         folder: Searched with all its subfolders; links are followed.
         transform: See `ImageSource`.
-        table: Names of the images, if they are known; None searches for them.
+        table: Names of the images; None searches for them.
 
     Raises:
         ValueError: If there is no such folder, or no image in it.
@@ -125,15 +128,16 @@ class FolderImages(ImageSource):
         self, folder: Path, transform: TensorTransform | None = None, *, table: Table | None = None
     ) -> None:
         super().__init__(transform)
-        if not folder.is_dir():
-            raise ValueError(f"there is no folder {folder}")
         self.folder = folder
         if table is None:
-            table = Table(Names.collect(find_files(folder, IMAGE_SUFFIXES)).arrays())
+            files = find_files(folder, IMAGE_SUFFIXES) if folder.is_dir() else ()
+            table = Table(Names.collect(files).arrays())
         self.table = table
         self.names = Names(self.table)
-        if not len(self.names):
-            raise ValueError(f"{folder} holds no image: looked for {LISTED_IMAGE_SUFFIXES}")
+        if not folder.is_dir() or not len(self.names):
+            raise ValueError(
+                f"{folder} is not a folder of images: looked for {LISTED_IMAGE_SUFFIXES}"
+            )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -143,20 +147,14 @@ class FolderImages(ImageSource):
         return str(self.folder / self.names[index])
 
     def read(self, index: int) -> bytes:
-        """Read a file."""
+        """See `ImageSource`."""
         path = self.folder / self.names[index]
-        try:
-            require_regular_file(path)
-            check_encoded_size(path.stat().st_size, str(path))
-            return path.read_bytes()
-        except UnreadableImageError:
-            raise
-        except OSError as error:
-            reason = f"{path}: {error.strerror}" if error.strerror else str(error)
-            raise UnreadableImageError(reason) from error
+        require_regular_file(path)
+        check_encoded_size(path.stat().st_size, str(path))
+        return path.read_bytes()
 
     def checksum(self) -> int:
-        """See `ImageSource`; the folder's own path does not matter."""
+        """See `ImageSource`."""
         return self.names.checksum()
 
 
@@ -197,17 +195,12 @@ class ShardImages(ImageSource):
         return self._members.sample_id(index)
 
     def read(self, index: int) -> bytes:
-        """Read a member."""
-        try:
-            check_encoded_size(self._members.size(index), self.sample_id(index))
-            return self._members.read(index)
-        except UnreadableImageError:
-            raise
-        except OSError as error:
-            raise UnreadableImageError(str(error)) from error
+        """See `ImageSource`."""
+        check_encoded_size(self._members.size(index), self.sample_id(index))
+        return self._members.read(index)
 
     def checksum(self) -> int:
-        """See `ImageSource`; the shards' own paths do not matter."""
+        """See `ImageSource`."""
         return self._members.names.checksum()
 
 
@@ -216,10 +209,6 @@ class ManifestImages(ImageSource):
 
     With an index file, the folders are not searched: for millions of images that saves minutes to
     hours at every start, and memory in every worker.
-
-    Args:
-        manifest: The TOML file.
-        transform: Takes an image, (3, height, width) uint8; None returns it as it is.
 
     Raises:
         FileNotFoundError: If the manifest, or the index that it names, is not there.
@@ -255,16 +244,12 @@ class ManifestImages(ImageSource):
         return source.read(place)
 
     def checksum(self) -> int:
-        """See `ImageSource`; weights and limits count, the sources' paths do not."""
+        """See `ImageSource`; weights and limits count too."""
         return self._mixture.checksum()
 
 
 def open_images(location: str, transform: TensorTransform | None = None) -> ImageSource:
-    """Open images by whatever names them.
-
-    Args:
-        location: A manifest (`.toml`), a folder, or a pattern of tar shards.
-        transform: Takes an image, (3, height, width) uint8; None returns it as it is.
+    """Open the images of a manifest (`.toml`), a folder, or a pattern of tar shards.
 
     Raises:
         FileNotFoundError: If there is no such manifest.
@@ -279,24 +264,14 @@ def open_images(location: str, transform: TensorTransform | None = None) -> Imag
 
 
 def open_source(entry: SourceEntry, table: Table | None = None) -> FolderImages | ShardImages:
-    """Open a source of a manifest with all its images.
-
-    Args:
-        entry: The source.
-        table: Its part of the index; None searches for the images.
-    """
+    """Open a source of a manifest by its part of the index; without one, search for the images."""
     if entry.kind == "shards":
         return ShardImages(entry.location, table=table)
     return FolderImages(Path(entry.location), table=table)
 
 
 def select(table: Table, keep: NDArray[np.bool_]) -> Table:
-    """Take some of the images of a source, for an index.
-
-    Args:
-        table: Its images.
-        keep: Which are taken, (number of images,).
-    """
+    """Take those images of a source that `keep`, (number of images,), marks, for an index."""
     names = Names(table)
     places = {key: table[key][keep] for key in PLACES if key in table}
     chosen = Names.collect(names[index] for index in np.flatnonzero(keep).tolist())

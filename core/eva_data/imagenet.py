@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from eva_data.classes import listed
+from eva_data.files import read_lines
 from eva_data.labelled_images import ClassFolders, LabelledImages
 from eva_data.transforms import ImageTransform, evaluation_transform
 
@@ -116,15 +117,15 @@ def open_sets(
         The sets, ImageNet-ReaL behind the images of ImageNet-1K that it labels.
 
     Raises:
+        OSError: If a file of labels is missing.
         ValueError: If none is given, or one is not what its name says.
     """
     usual = evaluation_transform(image_size, crop_pct=crop_pct, mean=mean, std=std)
     other = usual
     if bilinear:
         other = evaluation_transform(image_size, interpolation="bilinear", mean=mean, std=std)
-    sets, names = [], None
-    if paths.real is not None and paths.imagenet is None:
-        raise ValueError("ImageNet-ReaL has labels for ImageNet-1K's images: give --imagenet too")
+    sets: list[TestSet] = []
+    names = None
     if paths.imagenet is not None:
         sets.append(_opened("ImageNet-1K", paths.imagenet, usual))
         images = sets[0].samples
@@ -146,9 +147,10 @@ def open_sets(
         folder, labels, _ = objectnet_labels(paths.objectnet)
         images = ClassFolders(folder, other, classes=_NUMBERS, labels=labels, upright=False)
         sets.append(TestSet(name="ObjectNet", samples=images))
-    if not sets:
+    if not sets or (paths.real is not None and paths.imagenet is None):
         raise ValueError(
-            "there is nothing to evaluate: give --data, or --imagenet and its variants"
+            "give --data, or --imagenet and its variants; ImageNet-ReaL has labels for "
+            "ImageNet-1K's images, and needs --imagenet"
         )
     return sets
 
@@ -166,40 +168,30 @@ def _opened(
     Labels are places among sorted folders: they mean the same only if the folders do.
     """
     samples = ClassFolders(folder, transform, upright=False)
-    found, number = samples.classes, CLASSES if columns is None else len(columns)
-    if len(found) != number:
+    found = samples.classes
+    places = range(CLASSES) if columns is None else columns
+    expected = found if names is None else [names[place] for place in places]
+    other = [name for name in found if name not in {*expected}]
+    if other or len(found) != len(places):
         raise ValueError(
-            f"{name} has {number} class folders, but there are {len(found)}: {listed(found, 4)}"
-        )
-    expected = found if names is None else [names[i] for i in columns or range(number)]
-    if other := [a for a, b in zip(found, expected, strict=True) if a != b]:
-        raise ValueError(
-            f"the class folders of {name} are not those of ImageNet-1K that belong to it: "
-            f"{listed(other, 4)}"
+            f"{name} has {len(places)} class folders, all of ImageNet-1K; {folder} has "
+            f"{len(found)}: {listed(other or found, 4)}"
         )
     return TestSet(name=name, samples=samples, columns=columns)
 
 
 def real_labels(samples: LabelledImages, file: Path) -> list[list[int]]:
-    """Read the labels of ImageNet-ReaL for ImageNet-1K's validation images.
+    """Read ImageNet-ReaL's labels of each validation image of ImageNet-1K, none if it has none.
 
     Entry i of the file belongs to `ILSVRC2012_val_{i + 1:08}.JPEG`, in whatever folder that is.
 
-    Args:
-        samples: The images.
-        file: `real.json`.
-
-    Returns:
-        The labels of each image, none for those that do not count.
-
     Raises:
+        OSError: If the file is missing.
         ValueError: If the file is not it, or an image has another name.
     """
     entries = _read_json(file)
-    if not isinstance(entries, list) or not all(
-        isinstance(entry, list) and all(isinstance(label, int) for label in entry)
-        for entry in entries
-    ):
+    lists = isinstance(entries, list) and all(isinstance(entry, list) for entry in entries)
+    if not lists or not all(isinstance(label, int) for entry in entries for label in entry):
         raise ValueError(f"{file} is not real.json of ImageNet-ReaL, a list of lists of labels")
     result: list[list[int]] = []
     for index in range(len(samples)):
@@ -218,25 +210,22 @@ def real_labels(samples: LabelledImages, file: Path) -> list[list[int]]:
 def objectnet_labels(folder: Path) -> tuple[Path, dict[str, int], dict[str, str]]:
     """Find the folders of ObjectNet whose objects are classes of ImageNet-1K.
 
-    Its own mapping files say so. If an object has several classes, only the first is correct
-    (officially: 113 folders).
-
-    Args:
-        folder: Folder with `images` and `mappings`; or the images' folder, with `mappings` beside
-            it.
+    Its own mapping files, beside or in the folder, say so. If an object has several classes, only
+    the first is correct (officially: 113 folders).
 
     Returns:
         The folder of the class folders; the label of each class folder; the name of its object.
 
     Raises:
-        ValueError: If a mapping file is missing or does not fit the others.
+        OSError: If a mapping file is missing.
+        ValueError: If it does not fit the others.
     """
     images = folder / "images" if (folder / "images").is_dir() else folder
     mappings = images.parent / "mappings"
     objects = _read_json(mappings / "folder_to_objectnet_label.json")
     classes = _read_json(mappings / "objectnet_to_imagenet_1k.json")
     line_of_label = _read_json(mappings / "pytorch_to_imagenet_2012_id.json")
-    lines = [line.strip() for line in _read(mappings / "imagenet_to_label_2012_v2").splitlines()]
+    lines = read_lines(mappings / "imagenet_to_label_2012_v2")
     try:
         label_of = {lines[int(line)]: int(label) for label, line in line_of_label.items()}
         labels = {
@@ -256,16 +245,6 @@ def open_objectnet(folder: Path, transform: ImageTransform) -> ClassFolders:
     """Open ObjectNet with its own names of the objects that are classes of ImageNet-1K too.
 
     These 113 compete with each other where a model takes any names, as in CLIP_benchmark.
-
-    Args:
-        folder: See `objectnet_labels`.
-        transform: See `ClassFolders`.
-
-    Returns:
-        The images; `classes` has the names in lower case, in the order of the folders.
-
-    Raises:
-        ValueError: If a mapping file is missing or does not fit the others.
     """
     images, labels, objects = objectnet_labels(folder)
     places = {name: place for place, name in enumerate(sorted(labels))}
@@ -273,15 +252,8 @@ def open_objectnet(folder: Path, transform: ImageTransform) -> ClassFolders:
     return ClassFolders(images, transform, classes=names, labels=places, upright=False)
 
 
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ValueError(f"{file} cannot be read ({error.strerror})") from error
-
-
 def _read_json(file: Path) -> Any:
     try:
-        return json.loads(_read(file))
+        return json.loads(file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{file} is not a JSON file ({error})") from error

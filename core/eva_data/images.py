@@ -72,10 +72,7 @@ def max_pixels() -> int:
 
 @contextlib.contextmanager
 def without_pillow_limit() -> Iterator[None]:
-    """Lift Pillow's limit, which cannot be raised for one image; ours applies.
-
-    It also serves libraries that open again what was read here.
-    """
+    """Lift Pillow's limit, which cannot be raised for one image; ours applies."""
     with _pillow_limit:
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
@@ -85,11 +82,7 @@ def without_pillow_limit() -> Iterator[None]:
 
 
 def check_encoded_size(size: int, name: str) -> None:
-    """Refuse a file that is too large to be an image, before it is read into memory.
-
-    Args:
-        size: Bytes of the file.
-        name: Its name in the message.
+    """Refuse a file of `size` bytes that is too large to be an image, before it is read.
 
     Raises:
         UnreadableImageError: If it is larger than an image of `max_pixels()` pixels with 16 bits
@@ -110,9 +103,6 @@ def read_image(source: Source, *, upright: bool, name: str | None = None) -> Ima
         upright: Turn it as its EXIF data say; see the text of this module.
         name: Its name in messages; by default the path.
 
-    Returns:
-        The decoded image, of mode RGB.
-
     Raises:
         UnreadableImageError: If it is missing, damaged, too large or of a kind that has no single
             meaning.
@@ -130,19 +120,11 @@ def read_image(source: Source, *, upright: bool, name: str | None = None) -> Ima
 def read_rgb(
     source: Source | NDArray[np.uint8], *, upright: bool, name: str | None = None
 ) -> NDArray[np.uint8]:
-    """Read an image as an array.
-
-    Args:
-        source: As for `read_image`; or an array (H, W, 3), which is returned as it is.
-        upright: Turn it as its EXIF data say; see the text of this module.
-        name: Its name in messages; by default the path.
-
-    Returns:
-        (H, W, 3) RGB.
+    """Read an image as an array (H, W, 3), as `read_image`; such an array is returned as it is.
 
     Raises:
         UnreadableImageError: As for `read_image`.
-        ValueError: If the array is not an image.
+        ValueError: If an array is not an image.
     """
     if not isinstance(source, np.ndarray):
         return np.array(read_image(source, upright=upright, name=name))
@@ -175,15 +157,7 @@ class ImageFacts(NamedTuple):
 
 
 def inspect_image(source: File, *, decode: bool, name: str | None = None) -> ImageFacts:
-    """Look at an image without converting it.
-
-    Args:
-        source: Path of a file, or the content of one.
-        decode: Also read all pixels.
-        name: Its name in messages; by default the path.
-
-    Returns:
-        Its size, orientation and depth.
+    """Look at an image without converting it; with `decode`, read all pixels.
 
     Raises:
         UnreadableImageError: If it cannot be read or claims too many pixels.
@@ -199,15 +173,7 @@ def inspect_image(source: File, *, decode: bool, name: str | None = None) -> Ima
 
 
 def image_size(source: File, *, upright: bool, name: str | None = None) -> tuple[int, int]:
-    """Read height and width from the header of an image.
-
-    Args:
-        source: Path of a file, or the content of one.
-        upright: Return the size of the turned image; see the text of this module.
-        name: Its name in messages; by default the path.
-
-    Returns:
-        Height and width in pixels.
+    """Read height and width in pixels, of the turned image if `upright`, from the header.
 
     Raises:
         UnreadableImageError: If the header cannot be read or claims too many pixels.
@@ -219,11 +185,7 @@ def image_size(source: File, *, upright: bool, name: str | None = None) -> tuple
 
 
 def save_image(image: Image.Image, file: Path) -> None:
-    """Write an image, completely or not at all, and the folders that lead to it.
-
-    Args:
-        image: The image.
-        file: A name that ends in .jpg, .jpeg or .png.
+    """Write a JPEG or PNG, completely or not at all, and the folders that lead to it.
 
     Raises:
         UnwritableError: If the disk is full or the folder read-only, for example.
@@ -238,16 +200,9 @@ def save_image(image: Image.Image, file: Path) -> None:
 
 @contextlib.contextmanager
 def open_image(source: File, name: str, *, decode: bool = False) -> Iterator[Image.Image]:
-    """Open an image by Pillow, if its size is allowed.
+    """Open an image of any mode by Pillow, if its size is allowed; with `decode`, decode it.
 
-    Args:
-        source: Path of a file, or the content of one.
-        name: Its name in messages.
-        decode: Decode it too. A caller who decodes it inside the context must expect what Pillow
-            raises for damaged files besides OSError.
-
-    Yields:
-        The image, of any mode.
+    Who decodes it inside the context must expect what Pillow raises besides OSError.
 
     Raises:
         UnreadableImageError: If it cannot be opened or decoded, claims too many pixels, or ends too
@@ -264,20 +219,13 @@ def open_image(source: File, name: str, *, decode: bool = False) -> Iterator[Ima
 
 
 def _open(source: File, name: str) -> Image.Image:
-    file: io.BytesIO | Path
-    if isinstance(source, bytes):
-        empty, file = not source, io.BytesIO(source)
-    else:
-        path = Path(source)
+    if not isinstance(source, bytes):
         try:
-            require_regular_file(path)
+            require_regular_file(Path(source))
         except OSError as error:
             raise UnreadableImageError(str(error)) from error
-        empty, file = not path.stat().st_size, path
-    if empty:
-        raise UnreadableImageError(f"{name} is empty")
     with without_pillow_limit():
-        return Image.open(file)
+        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
 
 
 def _name(source: File, name: str | None) -> str:
@@ -297,22 +245,19 @@ def _check_size(image: Image.Image, name: str) -> None:
 def _explained(
     name: str, only: tuple[type[Exception], ...] = (OSError, *_DAMAGE)
 ) -> Iterator[None]:
-    """Turn every damage into one sentence."""
+    """Turn every damage into an `UnreadableImageError`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of large images and damaged EXIF data
         try:
             yield
-        except UnreadableImageError:
-            raise
-        except UnidentifiedImageError as error:  # its message may name an object in memory
-            raise UnreadableImageError(
-                f"{name} cannot be decoded (no known image format)"
-            ) from error
         except only as error:
+            if isinstance(error, UnreadableImageError):
+                raise
             reason = getattr(error, "strerror", None) or str(error).strip().partition("\n")[0]
-            raise UnreadableImageError(
-                f"{name} cannot be read ({reason or type(error).__name__})"
-            ) from error
+            problem = f"cannot be read ({reason or type(error).__name__})"
+            if isinstance(error, UnidentifiedImageError):  # it may name an object in memory
+                problem = "cannot be decoded (no known image format)"
+            raise UnreadableImageError(f"{name} {problem}") from error
 
 
 def _orientation(image: Image.Image, *, decode: bool) -> int:

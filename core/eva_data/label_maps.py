@@ -18,6 +18,7 @@ import colorsys
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,10 +78,6 @@ class LabelTable:
     def __call__(self, values: LabelMap, path: Path | str) -> NDArray[np.uint8]:
         """Find class indices (H, W) of label values; `IGNORED` where a pixel has no class.
 
-        Args:
-            values: Label values as `read_label_map` returns them.
-            path: Path of the file, for the message.
-
         Raises:
             LabelMapError: A ValueError, if a value neither belongs to a class nor is ignored.
         """
@@ -102,7 +99,7 @@ Color = tuple[int, int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class ClassFile:
-    """Classes of a data set.
+    """Classes of a dataset.
 
     Attributes:
         names: Names in the order of the model.
@@ -122,87 +119,75 @@ class ClassFile:
 
 
 def read_class_file(path: Path) -> ClassFile:
-    """Read and check the file.
-
-    Args:
-        path: TOML file as described at the top of this module.
+    """Read and check the file that is described at the top of this module.
 
     Raises:
         FileNotFoundError: If the file does not exist.
         ValueError: If it is wrong; the message names the entry.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no class file {path}")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ValueError(f"{path} is not a TOML file: {error}") from error
-    _demand_known(content, ("ignore", "image_ending", "map_ending", "classes"), str(path))
-    entries = content.get("classes")
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise ValueError(f"{path} has no entries [[classes]] with a name each; {EXAMPLE}")
-    if not 2 <= len(entries) <= IGNORED:
-        raise ValueError(f"{path} has {len(entries)} [[classes]]; from 2 to {IGNORED} are possible")
-    ignore = content.get("ignore", [IGNORED])
-    if not isinstance(ignore, list) or not all(_is_label(value) for value in ignore):
-        raise ValueError(f"{path}: ignore = {ignore!r} must be a list of labels such as [0, 255]")
-    for key in ("image_ending", "map_ending"):
-        if not isinstance(content.get(key, ""), str):
-            raise ValueError(f"{path}: {key} = {content[key]!r} must be text such as '_labels'")
-    names, labels, colors = _read_classes(entries, path)
-    for name, label in zip(names, labels, strict=True):
-        if label in ignore and "ignore" in content:
-            raise ValueError(f"{path}: label {label} of {name!r} is also in ignore = {ignore}")
+    entries: Any = content.get("classes")
+    ignore: Any = content.get("ignore", [IGNORED])
+    named = isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)
+    if not named or not 2 <= len(entries) <= IGNORED:
+        raise ValueError(f"{path} needs from 2 to {IGNORED} [[classes]]; {EXAMPLE}")
+    _check(
+        content,
+        str(path),
+        classes=(True, ""),
+        ignore=(_are_labels(ignore), "a list of labels such as [0, 255]"),
+        image_ending=(isinstance(content.get("image_ending", ""), str), "text"),
+        map_ending=(isinstance(content.get("map_ending", ""), str), "text"),
+    )
+    with_label = sum("label" in entry for entry in entries)
+    if with_label not in (0, len(entries)):
+        raise ValueError(
+            f"{path}: {with_label} of {len(entries)} classes have a label: all or none"
+        )
+    names: list[str] = []
+    labels: list[int] = []
+    colors: list[Color] = []
+    taken = ignore if "ignore" in content else []
+    for position, entry in enumerate(entries):
+        name, label = entry.get("name"), entry.get("label", position)
+        color = entry.get("color", [*distinct_color(position)])
+        named = isinstance(name, str) and bool(name.strip()) and name not in names
+        free = _are_labels([label]) and label not in (*labels, *taken)
+        good_color = _are_labels(color) and len(color) == 3 and max(color) <= 255
+        _check(
+            entry,
+            f"{path}, class {position + 1}",
+            name=(named, "text such as 'road' that no earlier class has"),
+            label=(free, f"from 0 to {_LARGEST_LABEL}, of no earlier class and not in ignore"),
+            color=(good_color, "[red, green, blue], 0 to 255"),
+        )
+        names.append(name)
+        labels.append(label)
+        colors.append((color[0], color[1], color[2]))
     return ClassFile(
-        names=names,
-        labels=labels,
-        colors=colors,
+        names=tuple(names),
+        labels=tuple(labels),
+        colors=tuple(colors),
         ignore=tuple(value for value in ignore if value not in labels),
         image_ending=content.get("image_ending", ""),
         map_ending=content.get("map_ending", ""),
     )
 
 
-def _read_classes(
-    entries: Sequence[dict[str, Any]], path: Path
-) -> tuple[tuple[str, ...], tuple[int, ...], tuple[Color, ...]]:
-    names: list[str] = []
-    labels: list[int] = []
-    colors: list[Color] = []
-    with_label = sum("label" in entry for entry in entries)
-    if with_label not in (0, len(entries)):
-        raise ValueError(
-            f"{path}: {with_label} of {len(entries)} classes have a label: all or none"
-        )
-    for position, entry in enumerate(entries):
-        where = f"{path}, class {position + 1}"
-        _demand_known(entry, ("name", "label", "color"), where)
-        name, label = entry.get("name"), entry.get("label", position)
-        color = entry.get("color", distinct_color(position))
-        if not isinstance(name, str) or not name.strip():
-            raise ValueError(f"{where}: name = {name!r} must be text such as 'road'")
-        if not _is_label(label):
-            raise ValueError(f"{where}: label = {label!r} must be from 0 to {_LARGEST_LABEL}")
-        if name in names or label in labels:
-            value = f"name {name!r}" if name in names else f"label {label}"
-            raise ValueError(f"{where}: an earlier class has the {value} too")
-        parts = list(color) if isinstance(color, list | tuple) else []
-        if len(parts) != 3 or not all(_is_label(part) and part <= 255 for part in parts):
-            raise ValueError(f"{where}: color = {color!r} must be [red, green, blue], 0 to 255")
-        names.append(name)
-        labels.append(label)
-        colors.append((parts[0], parts[1], parts[2]))
-    return tuple(names), tuple(labels), tuple(colors)
+def _check(entry: Mapping[str, Any], where: str, **known: tuple[bool, str]) -> None:
+    """Refuse an unknown key, and the first whose value is not what it must be."""
+    for key in (*entry, *known):
+        good, needed = known.get(key, (False, f"left out: there are {', '.join(known)}"))
+        if not good:
+            raise ValueError(f"{where}: {key} = {entry.get(key)!r} must be {needed}")
 
 
-def _demand_known(entry: dict[str, Any], known: Sequence[str], where: str) -> None:
-    unknown = sorted(set(entry) - set(known))
-    if unknown:
-        raise ValueError(f"{where}: unknown {', '.join(unknown)}; there are {', '.join(known)}")
-
-
-def _is_label(value: Any) -> bool:
-    return type(value) is int and 0 <= value <= _LARGEST_LABEL
+def _are_labels(values: Any) -> bool:
+    labels = isinstance(values, list) and all(type(value) is int for value in values)
+    return labels and all(0 <= value <= _LARGEST_LABEL for value in values)
 
 
 def distinct_color(position: int) -> Color:
@@ -214,11 +199,7 @@ def distinct_color(position: int) -> Color:
 
 
 def described(meta: Mapping[str, Any]) -> tuple[list[str], list[Color], list[int]]:
-    """List a data set's classes: their names, colours, and labels in files.
-
-    Args:
-        meta: `metainfo` of a data set of mmsegmentation; palette and labels are optional.
-    """
+    """List names, colours, and labels in files of the classes in mmsegmentation's `metainfo`."""
     names = [str(name) for name in meta["classes"]]
     palette = meta.get("palette") or [distinct_color(index) for index in range(len(names))]
     colors = [(int(red), int(green), int(blue)) for red, green, blue in palette]
@@ -241,13 +222,7 @@ class Pair(NamedTuple):
 def find_pairs(
     images: Path, maps: Path, *, image_ending: str = "", map_ending: str = ""
 ) -> tuple[list[Pair], list[Path], list[Path]]:
-    """Pair the files of two folders by their names without ending and suffix.
-
-    Args:
-        images: Folder of images, searched through.
-        maps: Folder of label maps, with the same folders inside.
-        image_ending: End of the names of images, before the suffix.
-        map_ending: End of the names of label maps, before the suffix.
+    """Pair the files of two folders, searched through, by their names without ending and suffix.
 
     Returns:
         The pairs in order of their names, images without a map, and maps without an image.
@@ -256,19 +231,17 @@ def find_pairs(
         FileNotFoundError: If a folder does not exist.
         ValueError: If two files of a folder have the same name apart from the suffix.
     """
-    pictures = _by_name(images, IMAGE_SUFFIXES, image_ending)
+    named = _by_name(images, IMAGE_SUFFIXES, image_ending)
     labels = _by_name(maps, MAPS, map_ending)
-    pairs = [Pair(pictures[name], labels[name]) for name in sorted(set(pictures) & set(labels))]
+    pairs = [Pair(named[name], labels[name]) for name in sorted(named.keys() & labels)]
     return (
         pairs,
-        [pictures[name] for name in sorted(set(pictures) - set(labels))],
-        [labels[name] for name in sorted(set(labels) - set(pictures))],
+        [named[name] for name in sorted(named.keys() - labels)],
+        [labels[name] for name in sorted(labels.keys() - named)],
     )
 
 
 def _by_name(folder: Path, suffixes: Collection[str], ending: str) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}")
     found: dict[str, Path] = {}
     for file in find_files(folder, suffixes):
         path = folder / file
@@ -282,37 +255,18 @@ def _by_name(folder: Path, suffixes: Collection[str], ending: str) -> dict[str, 
 
 
 def hold_out(pairs: Sequence[Pair], images: Path, share: float) -> tuple[list[Pair], list[Pair]]:
-    """Divide pairs by the names of their images, see `eva_data.holdout`.
-
-    Args:
-        pairs: The pairs.
-        images: Folder of the images.
-        share: Share that is held out.
-
-    Returns:
-        Pairs to train on and pairs to evaluate on.
+    """Split pairs into those to train on and to evaluate on, see `eva_data.holdout`.
 
     Raises:
         ValueError: If one of them would be empty.
     """
     names = (pair.image.relative_to(images).with_suffix("").as_posix() for pair in pairs)
-    chosen = held_out(names, share).tolist()
-    sides: tuple[list[Pair], list[Pair]] = [], []
-    for pair, held in zip(pairs, chosen, strict=True):
-        sides[held].append(pair)
-    return sides
+    chosen = held_out(names, share)
+    return [*compress(pairs, ~chosen)], [*compress(pairs, chosen)]
 
 
 def check_pairs(images: Path, maps: Path, classes: ClassFile) -> list[Pair]:
     """Pair two folders and look at a sample of the files, spread evenly.
-
-    Args:
-        images: Folder of images.
-        maps: Folder of label maps.
-        classes: Classes of the maps.
-
-    Returns:
-        All pairs.
 
     Raises:
         FileNotFoundError: If a folder does not exist.
@@ -322,12 +276,11 @@ def check_pairs(images: Path, maps: Path, classes: ClassFile) -> list[Pair]:
         images, maps, image_ending=classes.image_ending, map_ending=classes.map_ending
     )
     if lonely or not pairs:
-        first = f", such as {lonely[0]}" if lonely else ""
-        example = f" ({unused[0].name} has no image)" if unused else ""
+        examples = ", ".join(str(one[0]) for one in (lonely, unused) if one)
         raise ValueError(
             f"{len(lonely)} of {len(lonely) + len(pairs)} images in {images} have no label map of "
-            f"the same name in {maps}{first}{example}; different ends of the names are stated as "
-            "image_ending and map_ending in the class file"
+            f"the same name in {maps}, such as {examples}; different ends of the names are stated "
+            "as image_ending and map_ending in the class file"
         )
     table = LabelTable(classes.labels, classes.ignore)
     for index in sorted({round(i * (len(pairs) - 1) / _SAMPLE) for i in range(_SAMPLE + 1)}):
@@ -336,14 +289,7 @@ def check_pairs(images: Path, maps: Path, classes: ClassFile) -> list[Pair]:
 
 
 def read_pair(pair: Pair, table: LabelTable) -> NDArray[np.uint8]:
-    """Read the classes of a label map, and look at its image.
-
-    Args:
-        pair: The two files.
-        table: Labels that are allowed.
-
-    Returns:
-        (H, W) indices of classes, as `LabelTable` gives them.
+    """Read the class indices, (H, W), of a label map, and look at its image.
 
     Raises:
         UnreadableImageError: If the header of the image cannot be read.

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset
 
@@ -59,15 +60,11 @@ class LabelledImages(Dataset[tuple[Any, int]]):
         """Read an image in RGB, and its label.
 
         Raises:
-            UnreadableImageError: If it cannot be read; an OSError that names it.
+            UnreadableImageError: If it cannot be read.
         """
 
     def image(self, index: int) -> Image.Image:
-        """Read an image in RGB, whatever its label.
-
-        Raises:
-            UnreadableImageError: If it cannot be read; an OSError that names it.
-        """
+        """Read an image in RGB, whatever its label."""
         return self.load(index)[0]
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
@@ -132,47 +129,28 @@ class ClassFolders(LabelledImages):
 
 
 class ChosenImages(LabelledImages):
-    """Some of the images of a dataset.
+    """Some of the images of a dataset, with its transform."""
 
-    Args:
-        samples: The dataset, whose transform is used.
-        indices: Indexes of the images.
-    """
-
-    def __init__(self, samples: LabelledImages, indices: Sequence[int]) -> None:
+    def __init__(self, samples: LabelledImages, indices: NDArray[np.int64]) -> None:
         super().__init__(samples.transform, samples.classes, upright=samples.upright)
-        self._samples, self._places = samples, np.asarray(indices, np.int64)
+        self._samples, self._places = samples, indices
 
     def __len__(self) -> int:
         return len(self._places)
 
-    def _place(self, index: int) -> int:
-        if not 0 <= index < len(self):
-            raise IndexError(f"index {index} of {len(self)} images")
-        return int(self._places[index])
-
     def sample_id(self, index: int) -> str:
         """See `LabelledImages`."""
-        return self._samples.sample_id(self._place(index))
+        return self._samples.sample_id(int(self._places[index]))
 
     def load(self, index: int) -> tuple[Image.Image, int]:
         """See `LabelledImages`."""
-        return self._samples.load(self._place(index))
+        return self._samples.load(int(self._places[index]))
 
 
 def hold_out_images(
     samples: LabelledImages, fraction: float, transform: ImageTransform, *, name: str
 ) -> tuple[ChosenImages, ChosenImages]:
-    """Split a folder of classes into images to train on and held-out ones.
-
-    Args:
-        samples: The images, with the transform of training.
-        fraction: Fraction of each class that is held out, see `eva_data.holdout`.
-        transform: Transform of those that are held out.
-        name: Name of the setting, for messages.
-
-    Returns:
-        The images to train on and those that are held out.
+    """Split a folder of classes into images to train on and held-out ones, of another transform.
 
     Raises:
         ValueError: If it is not a folder, or one side would be empty.
@@ -187,8 +165,8 @@ def hold_out_images(
     others = copy.copy(samples)
     others.transform = transform
     return (
-        ChosenImages(samples, np.flatnonzero(~chosen).tolist()),
-        ChosenImages(others, np.flatnonzero(chosen).tolist()),
+        ChosenImages(samples, np.flatnonzero(~chosen)),
+        ChosenImages(others, np.flatnonzero(chosen)),
     )
 
 

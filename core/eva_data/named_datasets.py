@@ -87,16 +87,21 @@ def open_torchvision(
     from torchvision import datasets
 
     name, root, split = (*description.split(":", 2), "", "")[:3]
-    kind: Any = getattr(datasets, name, None)
-    if name not in datasets.__all__ or not inspect.isclass(kind) or not root:
+    kind: Any = getattr(datasets, name, None) if name in datasets.__all__ and root else None
+    parameters = inspect.signature(kind).parameters if inspect.isclass(kind) else {}
+    arguments: dict[str, Any] = {}
+    if "split" in parameters:
+        arguments = {"split": split}
+    elif "train" in parameters:
+        arguments = {"train": split == "train"}
+    known = split in ("train", *_TEST) if "train" in arguments else bool(split) == bool(arguments)
+    if not parameters or not known:
         raise ValueError(
             f"torchvision:{description} must be torchvision:NAME:ROOT[:SPLIT], with a NAME of "
-            "torchvision.datasets"
+            "torchvision.datasets, and a SPLIT such as train or test where it has several"
         )
-    arguments = _split(description, inspect.signature(kind).parameters, split)
     try:
-        factory: Any = kind
-        samples = factory(root, **arguments)
+        samples = kind(root, **arguments)
     except (RuntimeError, OSError, ValueError, TypeError, ImportError) as error:
         given = "".join(f", {key}={value!r}" for key, value in arguments.items())
         raise ValueError(
@@ -106,20 +111,6 @@ def open_torchvision(
         ) from error
     classes = _classes(description, samples)
     return NamedImages(f"torchvision:{description}", samples, classes, transform, upright=upright)
-
-
-def _split(description: str, parameters: Any, split: str) -> dict[str, Any]:
-    has = "split" if "split" in parameters else "train" if "train" in parameters else None
-    if has == "split" and split:
-        return {"split": split}
-    if has == "train" and split in ("train", *_TEST):
-        return {"train": split == "train"}
-    if has is None and not split:
-        return {}
-    raise ValueError(
-        f"torchvision:{description} has the split {split!r}; this dataset "
-        f"{'has none' if has is None else 'needs one, such as :train or :test'}"
-    )
 
 
 def _classes(description: str, samples: Any) -> list[str]:
@@ -160,21 +151,18 @@ def open_hugging_face(
         ValueError: If `datasets` is not installed, or there is no such dataset of images with
             class labels.
     """
-    try:
-        import datasets  # type: ignore[import-not-found, unused-ignore]
-    except ImportError as error:
-        raise ValueError(
-            f"hf:{description} needs the package `datasets`: pip install datasets"
-        ) from error
     parts = _HUGGING_FACE.fullmatch(description)
     if parts is None:
         raise ValueError(f"hf:{description} must be hf:NAME:SPLIT or hf:NAME:CONFIG:SPLIT")
     name, config, split = parts.groups()
     try:
+        import datasets  # type: ignore[import-not-found, unused-ignore]
+
         samples = datasets.load_dataset(name, config, split=split)
     except Exception as error:  # the library's, huggingface_hub's and the network's
         raise ValueError(
-            f"hf:{description} cannot be opened ({type(error).__name__}: {error})"
+            f"hf:{description} cannot be opened by the package `datasets` "
+            f"({type(error).__name__}: {error})"
         ) from error
     kinds = {key: type(feature).__name__ for key, feature in samples.features.items()}
     images = [key for key, kind in kinds.items() if kind == "Image"]

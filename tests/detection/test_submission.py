@@ -153,7 +153,7 @@ SEGM = {key: value for key, value in _entry().items() if key != "bbox"}
         ("bbox", _entry(), "1 entries of this bbox file have segmentation"),
         ("segm", SEGM | {"segmentation": [[1, 2]]}, "is not a compressed RLE"),
         ("segm", SEGM | {"segmentation": _mask() | {"size": [40, 30]}}, "RLE of size [40, 30]"),
-        ("segm", SEGM | {"segmentation": {"size": [30, 40], "counts": "~"}}, "character '~'"),
+        ("segm", SEGM | {"segmentation": {"size": [30, 40], "counts": "~"}}, "with counts '~'"),
     ],
 )
 def test_complaints_about_an_entry(check, task, entry, complaint):

@@ -104,15 +104,6 @@ def test_what_is_to_be_kept_is_refused(tmp_path):
             require_replaceable(path, ["x"], overwrite=True)
 
 
-def test_a_folder_that_takes_no_files(tmp_path):
-    (tmp_path / "file").touch()
-    with (
-        pytest.raises(OSError, match="is a file and not a folder"),
-        replacing_folder(tmp_path / "file" / "a"),
-    ):
-        pass
-
-
 def test_a_full_disk_names_the_folder_that_was_asked_for(tmp_path, full_disk):
     with pytest.raises(UnwritableError, match=f"^{tmp_path}/a/big cannot be written: File too"):
         _filled(tmp_path / "a")

@@ -135,7 +135,6 @@ UNOPENED = {
     "huge": (_claim(65500, 65500), f"has 65500 x 65500 pixels, .*{LIMIT}=4290250000"),
     "PNG in name": (b"\x89PNG\r\n\x1a\n broken", r"cannot be (read|decoded) \(\w+"),
     "text": (b"not a picture", r"cannot be decoded \(no known image format\)"),
-    "empty": (b"", "is empty"),
     "pipe": (os.mkfifo, "is a named pipe and not a file"),
     "folder": (os.mkdir, "is a folder and not a file"),
     "gone": (None, "is not there"),

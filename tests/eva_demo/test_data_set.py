@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from eva_data.detection.coco import to_coco
+from eva_data.detection.spec import read_labels
 from eva_data.detection.voc import open_voc
 from eva_data.detection.yolo import open_yolo
 from eva_data.video.streams import VideoReader
@@ -81,11 +81,11 @@ def test_voc_and_yolo_are_read_as_in_training(made):
     for source in (open_voc(made / "voc"), open_yolo(made / "yolo/data.yaml")):
         assert {*source.parts} == {"train", "val"}
         for split, part in source.parts.items():
-            lists = to_coco(source, part, scored=False)
-            assert not lists.unreadable
+            dataset, lost = read_labels(source, part, scored=False)
+            assert not lost
             scenes = generated("voc", split)
             boxes = [instance.box for scene in scenes for instance in scene.instances]
-            found = np.array([one["bbox"] for one in lists.annotations])
+            found = np.array([one["bbox"] for one in dataset.objects])
             found[:, 2:] += found[:, :2]
             np.testing.assert_allclose(found, boxes, atol=1e-3)
 

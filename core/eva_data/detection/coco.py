@@ -1,64 +1,68 @@
 """Annotations in COCO format: reading, validation, writing.
 
-Own files rarely are as regular as COCO's: no areas, no crowd flags, empty polygons, polygons beside
-run-length encodings (RLE). Every format ends here, in `validate`, so that training, evaluation and
-`eva data verify` agree on what is an error.
+Own files rarely are as regular as COCO's: no areas, no crowd flags, polygons beside run-length
+encodings (RLE). Every format ends here, in `validate`, whose errors training raises and
+`eva data verify` collects.
 """
 
 import contextlib
-import functools
 import gc
-import itertools
 import json
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeGuard
 
 import numpy as np
 import pycocotools.mask as mask_api
 
-from eva_data.detection.rules import (
-    THIN,
-    Size,
-    category_name,
-    clip,
-    flag,
-    has_corners,
-    is_box,
-    is_id,
-    is_integer,
-    is_number,
-    is_side,
-    rle_runs,
-    shown,
-    suspected_unit,
-)
+from eva_data.detection.rules import Size, is_box, is_id, is_integer, is_number, rle_runs, shown
 from eva_data.files import make_folder, require_regular_file, write_text
-from eva_data.images import UnreadableImageError, image_size
-from eva_data.pools import ordered_map
 
-Report = Callable[[str], None]  # takes an error of one label or image; may raise it
+Array = np.ndarray[Any, Any]
+Entry = dict[str, Any]
 
 _MOST_PIXELS = 2**32 - 1  # what pycocotools can count
 _FARTHEST = 10**6  # px; pycocotools steps along the sides of polygons without looking
-_MOST_UNREADABLE = 10  # images; as many as a run may meet by default
-_FEW = 20_000  # images whose sizes one process reads in some seconds
+_SMALL = 4  # px; sides of images in which boxes below 1 px are not suspicious
+_ROUNDING = 1e-6  # px
+_NEEDED = {
+    "entry": "a JSON object",
+    "id": "an integer from 0 to 2^63 - 1 that no other has",  # the evaluation sorts 64-bit integers
+    "name": "text or a number that no other has",
+    "file_name": "the path of an image",
+    "size": "width and height in pixels",
+    "image_id": "the id of an image",
+    "category_id": "the id of a category",
+    "bbox": "[x, y, width, height] in pixels",
+    "iscrowd": "0 or 1",
+    "ignore": "0 or 1",
+    "segmentation": "polygons [x, y, x, y, ...] of finite numbers, or an RLE that fills its image",
+}
 
 
-class AnnotationError(ValueError):
-    """An error of one annotation; its text goes on after the annotation's name.
+class EntryError(ValueError):
+    """An entry of a dataset that cannot be used.
 
     Args:
-        kind: Name of the error in the findings of `eva data verify`.
+        kind: List and field, such as "annotations.bbox"; errors are counted by it.
+        place: File and entry.
         text: What is wrong, with the value.
     """
 
-    def __init__(self, kind: str, text: str) -> None:
-        super().__init__(text)
-        self.kind = kind
+    def __init__(self, kind: str, place: str, text: str) -> None:
+        super().__init__(f"{place}: {text}")
+        self.kind, self.place, self.text = kind, place, text
+
+
+Report = Callable[[EntryError], None]  # takes an error; where it returns, the entry is left out
+
+
+def refuse(error: EntryError) -> None:
+    """Raise an error at once, as training does."""
+    raise error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,31 +73,29 @@ class CocoDataset:
         path: Annotation file.
         folder: Image folder; empty where only the annotations were read.
         categories: Name of each category id, in the order of the ids.
-        images: Image id -> `id`, `file_name`, `width`, `height`.
+        images: Image id -> its entry, with `id`, `file_name`, `width` and `height`.
         objects: Annotated objects: `image_id`, `category_id`, `bbox` (x, y, width, height),
             `area`, `iscrowd` (0 or 1), and `segmentation` where it can be used: polygons or a
             compressed RLE.
         left_out: Number of objects left out because their box has no area in the image.
-        thin: Whether all boxes are less than 2 px wide and high.
         lvis: Whether the file states which classes are not annotated, as LVIS does.
     """
 
     path: Path
     folder: str = ""
     categories: Mapping[int, str]
-    images: Mapping[int, dict[str, Any]]
-    objects: list[dict[str, Any]]
+    images: Mapping[int, Entry]
+    objects: list[Entry]
     left_out: int = 0
-    thin: bool = False
     lvis: bool = False
 
     @property
-    def instances(self) -> list[dict[str, Any]]:
+    def instances(self) -> list[Entry]:
         """Objects that are not crowds."""
         return [one for one in self.objects if not one["iscrowd"]]
 
     @property
-    def without_masks(self) -> list[dict[str, Any]]:
+    def without_masks(self) -> list[Entry]:
         """Instances without a usable mask."""
         return [one for one in self.instances if "segmentation" not in one]
 
@@ -115,23 +117,23 @@ class CocoDataset:
         )
         if self.left_out:
             text += f"; {self.left_out} objects are left out: their box has no area in the image"
-        if self.thin:
-            text += f"; all boxes are below {THIN:g} px: are they in pixels of these images?"
         return text
 
     def reason_against_masks(self, *, training: bool) -> str | None:
         """Return why a detector on this dataset cannot have masks, or None.
 
         Raises:
-            ValueError: If only some of the objects to train on have a mask.
+            EntryError: If only some of the objects to train on have a mask.
         """
         lacking, total = self.without_masks, len(self.instances)
         if training and 0 < len(lacking) < total:
             first = self.images[lacking[0]["image_id"]]
-            raise ValueError(
-                f"{len(lacking)} of {total} objects of {self.path} have no usable mask (the first: "
-                f"bbox {lacking[0]['bbox']} in image {first['id']}, {first['file_name']}): "
-                "complete them, or train boxes alone with --boxes-only"
+            raise EntryError(
+                "annotations.segmentation",
+                str(self.path),
+                f"{len(lacking)} of {total} objects have no usable mask (the first: bbox "
+                f"{lacking[0]['bbox']} in image {first['id']}, {first['file_name']}): complete "
+                "them, or train boxes alone with --boxes-only",
             )
         return f"no object of {self.path} has a mask" if len(lacking) == total > 0 else None
 
@@ -149,31 +151,32 @@ class CocoDataset:
                     "ids and names"
                 )
 
-    def for_scoring(self, categories: Mapping[int, str]) -> dict[str, Any]:
-        """Return the content as COCO's scorers read it: all categories, object ids from 1."""
-        objects = []
-        for number, one in enumerate(self.objects, start=1):  # the scorer takes id 0 for none
-            x, y, width, height = one["bbox"]
-            corners = [x, y, x + width, y, x + width, y + height, x, y + height]
-            # of a crowd; others have one or no mask AP
-            objects.append({"segmentation": [corners]} | one | {"id": number})
+    def lists(self) -> dict[str, list[Entry]]:
+        """Return the content as the lists of COCO's format; object ids count from 1."""
         return {
             "images": [dict(entry) for entry in self.images.values()],
-            "annotations": objects,
-            "categories": [{"id": key, "name": name} for key, name in categories.items()],
+            "categories": [{"id": key, "name": name} for key, name in self.categories.items()],
+            "annotations": [{"id": n, **one} for n, one in enumerate(self.objects, start=1)],
         }
+
+    def for_scoring(self, categories: Mapping[int, str]) -> dict[str, list[Entry]]:
+        """Return the lists as COCO's scorers read them: all categories, and a mask for crowds."""
+        lists = self.lists()
+        lists["categories"] = [{"id": key, "name": name} for key, name in categories.items()]
+        for one in lists["annotations"]:
+            x, y, width, height = one["bbox"]
+            corners = [x, y, x + width, y, x + width, y + height, x, y + height]
+            one.setdefault("segmentation", [corners])
+        return lists
 
     def write(self, *, continues: bool) -> None:
         """Write the file, completely or not at all; one with the same content is left as it is.
 
-        Args:
-            continues: Whether a run goes on, whose data must be what they were.
-
         Raises:
-            ValueError: If a run goes on and the file has another content.
-            UnwritableError: If the disk is full or the folder read-only, for example.
+            ValueError: If a run `continues`, and the file has another content.
         """
-        text = self._as_json()
+        lines = {key: ",\n".join(map(json.dumps, one)) for key, one in self.lists().items()}
+        text = "{" + ",\n".join(f'"{key}": [{one}]' for key, one in lines.items()) + "}\n"
         if _holds(self.path, text):
             return
         if continues and self.path.exists():
@@ -188,15 +191,6 @@ class CocoDataset:
             if not _holds(self.path, text):
                 raise
 
-    def _as_json(self) -> str:
-        content = {
-            "images": self.images.values(),
-            "categories": ({"id": key, "name": name} for key, name in self.categories.items()),
-            "annotations": ({"id": n, **one} for n, one in enumerate(self.objects, start=1)),
-        }
-        lines = {key: ",\n".join(map(json.dumps, entries)) for key, entries in content.items()}
-        return "{" + ",\n".join(f'"{key}": [{text}]' for key, text in lines.items()) + "}\n"
-
 
 def _holds(path: Path, text: str) -> bool:
     with contextlib.suppress(OSError):
@@ -210,36 +204,37 @@ def read_coco(
     """Read and validate an annotation file.
 
     Args:
-        path: JSON file in COCO's format for instances. `annotations` may be missing, as in test
-            sets. `iscrowd` and `area` may be missing too; `ignore` means the same as `iscrowd`.
+        path: JSON file in COCO's format for instances. `annotations`, `iscrowd` and `area` may be
+            missing; `ignore` means the same as `iscrowd`.
         folder: Image folder, in which every image is looked for; None to look for none.
         boxes_only: Leave masks alone, whatever they are: no object has a `segmentation`.
 
     Raises:
-        ValueError: If the file is not there or not in COCO format, which names the first wrong
-            entry, or if images are missing.
+        OSError: If the file cannot be read.
+        ValueError: If it is not in COCO format, which names the first wrong entry, or if images
+            are missing.
     """
     path = Path(path)
     with _without_collector():
-        return _read(path, folder, boxes_only=boxes_only)
+        dataset = validate(path, load_lists(path), folder=folder or "", boxes_only=boxes_only)
+    if folder is not None:
+        check_images(dataset)
+    return dataset
 
 
-def _read(path: Path, folder: str | Path | None, *, boxes_only: bool) -> CocoDataset:
+def load_lists(path: Path) -> dict[str, Any]:
+    """Parse an annotation file; annotations may be missing, images and categories not."""
     data = load_json(path)
-    for key in ("images", "categories"):
+    for key in ("images", "categories", "annotations"):
         entries = data.get(key) if isinstance(data, dict) else None
-        if not isinstance(entries, list) or not entries:
+        if key == "annotations":
+            data[key] = entries = entries or []
+        if not isinstance(entries, list) or not (entries or key == "annotations"):
             raise ValueError(
                 f"{path} is not in COCO format: it needs lists 'images', 'categories' and "
-                f"'annotations', and has no {key}"
+                f"'annotations', and {key} is {shown(entries)}"
             )
-    annotations = data.get("annotations") or []
-    if not isinstance(annotations, list):
-        raise ValueError(f"{path}: 'annotations' must be a list, got {shown(annotations)}")
-    found = validate(path, data, annotations, folder=folder or "", boxes_only=boxes_only)
-    if folder is not None:
-        check_images(found)
-    return found
+    return data
 
 
 @contextlib.contextmanager
@@ -255,25 +250,13 @@ def _without_collector() -> Iterator[None]:
 
 
 def load_json(path: Path) -> Any:
-    """Parse a JSON file.
-
-    Raises:
-        ValueError: If it is not there, cannot be read or is not JSON.
-    """
-    try:
-        require_regular_file(path)
-        content = path.read_bytes()
-    except OSError as error:
-        raise ValueError(str(error)) from error
-    return parse_json(content, str(path))
+    """Parse a JSON file; its error names it."""
+    require_regular_file(path)
+    return parse_json(path.read_bytes(), str(path))
 
 
 def parse_json(content: bytes, name: str) -> Any:
-    """Parse JSON; `name` is that of the file.
-
-    Raises:
-        ValueError: If it is not JSON.
-    """
+    """Parse JSON of the file `name`; a ValueError names it."""
     try:
         with _without_collector():
             return json.loads(content)
@@ -283,197 +266,223 @@ def parse_json(content: bytes, name: str) -> Any:
 
 def validate(
     path: Path,
-    data: Mapping[str, Any],
-    annotations: Iterable[Any],
+    data: Mapping[str, Iterable[Any]],
     *,
-    folder: str | Path,
+    folder: str | Path = "",
     boxes_only: bool = False,
+    report: Report = refuse,
 ) -> CocoDataset:
-    """Validate COCO's lists and make them uniform.
+    """Validate the lists `images`, `categories` and `annotations`, and make them uniform.
 
     Args:
         path: Annotation file, which errors name.
-        data: The lists `images` and `categories`.
-        annotations: The annotations.
+        data: The lists.
         folder: Image folder.
         boxes_only: Leave masks alone.
-
-    Raises:
-        ValueError: With the first wrong entry: file, id and value.
+        report: Takes the error of an entry, which is left out; by default it is raised.
     """
-    categories = _categories(path, _by_id(path, "categories", data["categories"]))
-    images = _images(path, _by_id(path, "images", data["images"]))
-    objects, total = [], 0
-    for number, entry in enumerate(annotations):
-        total += 1
-        try:
-            one = uniform_object(entry, images, categories, boxes_only=boxes_only)
-        except ValueError as error:
-            name = f" (id {entry.get('id')})" if isinstance(entry, dict) else ""
-            raise ValueError(f"{path}: annotations[{number}]{name} {error}") from error
-        if one is not None:
-            objects.append(one)
+    categories = _categories(path, list(data["categories"]), report)
+    images = _images(path, list(data["images"]), report)
+    checked = _objects(path, data["annotations"], images, categories, boxes_only, report)
+    entries = list(checked)
+    objects = [one for one in entries if one is not None]
     sizes = [images[one["image_id"]] for one in objects]
     sides = np.array([(one["width"], one["height"]) for one in sizes], float).reshape(-1, 2)
     boxes = np.array([one["bbox"] for one in objects], float).reshape(-1, 4)
-    unit = suspected_unit(boxes, sides)
-    if unit == "fractions":
-        first = objects[int((sides.min(axis=1) > 2 * THIN).argmax())]
-        raise ValueError(
-            f"{path}: no number of any bbox is above 1 (the first: {shown(first['bbox'])} in image "
-            f"{first['image_id']}): they look like fractions of the image, as YOLO writes them; "
-            "convert them to pixels: [x, y, width, height], x and y of the upper left corner"
+    judged = boxes[sides.min(axis=1) > _SMALL]
+    if len(judged) and np.abs(judged).max() <= 1:
+        text = (
+            f"no number of any bbox is above 1 (such as {judged[0].tolist()}): they look like "
+            "fractions of the image, as YOLO writes them, and must be in pixels"
         )
-    kept = list(itertools.compress(objects, ~clip(boxes, sides)[2]))
+        report(EntryError("annotations.bbox", str(path), text))
+        objects = []
+    else:
+        outside = _outside(boxes, sides)
+        objects = [one for one, out in zip(objects, outside, strict=True) if not out]
     return CocoDataset(
         path=path,
         folder=str(folder),
         categories=categories,
         images=images,
-        objects=kept,
-        left_out=total - len(kept),
-        thin=unit == "thin",
-        lvis=any("neg_category_ids" in entry for entry in data["images"][:1]),
+        objects=objects,
+        left_out=len(entries) - len(objects),
+        lvis=any("neg_category_ids" in entry for entry in images.values()),
     )
 
 
-def _by_id(path: Path, key: str, entries: Sequence[Any]) -> dict[int, dict[str, Any]]:
-    found: dict[int, dict[str, Any]] = {}
+def _entry_error(path: Path, part: str, number: int, entry: Any, field: str) -> EntryError:
+    known = entry if isinstance(entry, dict) else {field: entry}
+    keys = ("width", "height") if field == "size" else (field,)
+    values = ", ".join(shown(known.get(key)) for key in keys)
+    name = f" (id {shown(known['id'])})" if "id" in known and field != "id" else ""
+    return EntryError(
+        f"{part}.{field}",
+        f"{path}: {part}[{number}]{name}",
+        f"{field} must be {_NEEDED[field]}, got {values}",
+    )
+
+
+def _usable(
+    path: Path, part: str, entries: Sequence[Any], wrong: Callable[[Entry], str], report: Report
+) -> Iterator[Entry]:
+    """Yield the entries without a wrong field, each of an id of its own."""
+    ids = Counter(one["id"] for one in entries if isinstance(one, dict) and is_id(one.get("id")))
     for number, entry in enumerate(entries):
-        if not isinstance(entry, dict) or not is_id(entry.get("id")):
-            raise ValueError(
-                f"{path}: {key}[{number}] needs an id, an integer from 0 to 2^63 - 1, got "
-                f"{shown(entry)}"
-            )
-        if entry["id"] in found:
-            raise ValueError(f"{path}: several of its {key} have the id {entry['id']}")
-        found[entry["id"]] = entry
-    return found
+        if not isinstance(entry, dict):
+            field = "entry"
+        elif not is_id(entry.get("id")) or ids[entry["id"]] > 1:
+            field = "id"
+        else:
+            field = wrong(entry)
+        if field:
+            report(_entry_error(path, part, number, entry, field))
+        else:
+            yield entry
 
 
-def _categories(path: Path, entries: Mapping[int, dict[str, Any]]) -> dict[int, str]:
-    found = {key: category_name(entries[key]) for key in sorted(entries)}
-    ids: dict[str, int] = {}
-    for key, name in found.items():
-        if not name or ids.setdefault(name, key) != key:
-            problem = f"the name {name!r}, as another has" if name else "no name"
-            raise ValueError(f"{path}: category {key} has {problem}; give it one of its own")
-    return found
+def _categories(path: Path, entries: Sequence[Any], report: Report) -> dict[int, str]:
+    names = Counter(_name(one) for one in entries if isinstance(one, dict))
+
+    def wrong(entry: Entry) -> str:
+        return "" if names[_name(entry)] == 1 and _name(entry) else "name"
+
+    found = _usable(path, "categories", entries, wrong, report)
+    return {one["id"]: _name(one) for one in sorted(found, key=lambda one: one["id"])}
 
 
-def _images(path: Path, entries: Mapping[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
-    found = {}
-    for key, entry in entries.items():
-        width, height = sides = entry.get("width"), entry.get("height")
-        if not (is_side(width) and is_side(height)) or width * height > _MOST_PIXELS:
-            raise ValueError(
-                f"{path}: image {key} needs width and height in pixels, got {shown(sides)}"
-            )
-        name = entry.get("file_name")
-        if not isinstance(name, str) or not name:
-            raise ValueError(f"{path}: image {key} has no file_name")
-        found[key] = {"id": key, "file_name": name, "width": int(width), "height": int(height)}
-    return found
+def _name(entry: Entry) -> str:
+    name = entry.get("name")
+    return str(name) if isinstance(name, str | int | float) else ""
 
 
-def uniform_object(
-    entry: Any,
-    images: Mapping[int, Mapping[str, Any]],
+def _images(path: Path, entries: Sequence[Any], report: Report) -> dict[int, Entry]:
+    def wrong(entry: Entry) -> str:
+        width, height = entry.get("width"), entry.get("height")
+        if not (_is_side(width) and _is_side(height) and width * height <= _MOST_PIXELS):
+            return "size"
+        return "" if _file_name(entry) else "file_name"
+
+    return {
+        one["id"]: one
+        | {"file_name": _file_name(one), "width": int(one["width"]), "height": int(one["height"])}
+        for one in _usable(path, "images", entries, wrong, report)
+    }
+
+
+def _is_side(value: Any) -> TypeGuard[float]:
+    return is_number(value) and 0 < value < 2**31 and value == int(value)  # also 128.0
+
+
+def _file_name(entry: Entry) -> str:
+    """Return the file of an image; LVIS v1 gives a URL alone, which is read as by detectron2."""
+    name = entry.get("file_name")
+    if name is None and isinstance(entry.get("coco_url"), str):
+        name = "/".join(entry["coco_url"].split("/")[-2:])
+    return name if isinstance(name, str) else ""
+
+
+def _objects(
+    path: Path,
+    annotations: Iterable[Any],
+    images: Mapping[int, Entry],
     categories: Mapping[int, str],
-    *,
-    boxes_only: bool = False,
-) -> dict[str, Any] | None:
-    """Validate an annotation and make it uniform.
+    boxes_only: bool,
+    report: Report,
+) -> Iterator[Entry | None]:
+    """Yield the objects, None for one whose box has no area."""
+    for number, entry in enumerate(annotations):
+        field, mask = _wrong_field(entry, images, categories), None
+        if not field and min(entry["bbox"][2:]) <= 0:
+            yield None
+            continue
+        if not field and not boxes_only:
+            try:
+                mask = _mask(entry.get("segmentation"), images[entry["image_id"]])
+            except ValueError:
+                field = "segmentation"
+        if field:
+            report(_entry_error(path, "annotations", number, entry, field))
+        else:
+            yield _uniform(entry, mask, images[entry["image_id"]])
 
-    Args:
-        entry: The annotation.
-        images: Image id -> entry with `width` and `height`.
-        categories: Known categories by their ids.
-        boxes_only: Leave its mask alone.
 
-    Returns:
-        An object of `CocoDataset.objects`; None if its box has no area.
+def _wrong_field(entry: Any, images: Mapping[int, Entry], categories: Mapping[int, str]) -> str:
+    if not isinstance(entry, dict):
+        return "entry"
+    if not is_integer(image := entry.get("image_id")) or image not in images:
+        return "image_id"
+    if not is_integer(category := entry.get("category_id")) or category not in categories:
+        return "category_id"
+    if not is_box(entry.get("bbox")):
+        return "bbox"
+    return next((key for key in ("iscrowd", "ignore") if _flag(entry.get(key)) is None), "")
+
+
+def _flag(value: Any) -> int | None:
+    """Read `iscrowd` or `ignore`: 0 or 1, null is 0; None for other values."""
+    if isinstance(value, str) or value not in (None, 0, 1):
+        return None
+    return int(value or 0)
+
+
+def _uniform(entry: Entry, mask: Any, image: Entry) -> Entry:
+    area, box = entry.get("area"), [float(value) for value in entry["bbox"]]
+    if not is_number(area) or area <= 0:
+        area = box[2] * box[3]
+        if mask is not None:
+            code = mask
+            if isinstance(mask, list):
+                code = mask_api.merge(mask_api.frPyObjects(mask, image["height"], image["width"]))
+            area = float(mask_api.area(code))
+    crowd = max(_flag(entry.get("iscrowd")) or 0, _flag(entry.get("ignore")) or 0)
+    one = {key: entry[key] for key in ("image_id", "category_id")} | {"bbox": box, "iscrowd": crowd}
+    return one | ({} if mask is None else {"segmentation": mask}) | {"area": area}
+
+
+def _mask(segmentation: Any, image: Entry) -> Any:
+    """Take polygons of at least three corners, or a compressed RLE; None if there is neither.
 
     Raises:
-        AnnotationError: With what is wrong.
+        ValueError: If they are damaged.
     """
-    if not isinstance(entry, dict):
-        raise AnnotationError("annotation_malformed", "is not a JSON object")
-    ids = {key: entry.get(key) for key in ("image_id", "category_id")}
-    for (key, value), known in zip(ids.items(), (images, categories), strict=True):
-        if not is_integer(value) or value not in known:
-            kind = key.replace("_id", "_unknown")
-            raise AnnotationError(kind, f"has {key} {shown(value)}, which is not one of the file's")
-    box = entry.get("bbox")
-    if not is_box(box):
-        text = f"needs bbox: [x, y, width, height] in pixels, got {shown(box)}"
-        raise AnnotationError("box_malformed", text)
-    if min(box[2:]) <= 0:
-        return None
-    crowd = 0
-    for key in ("iscrowd", "ignore"):
-        if (value := flag(entry.get(key))) is None:
-            text = f"has {key} {shown(entry[key])}; it must be 0 or 1, as a number"
-            raise AnnotationError("iscrowd", text)
-        crowd = max(crowd, value)
-    image = images[entry["image_id"]]
-    one: dict[str, Any] = {**ids, "bbox": [float(value) for value in box], "iscrowd": crowd}
-    mask = None if boxes_only else _mask(entry.get("segmentation"), image)
-    if mask is not None:
-        one["segmentation"] = mask
-    area = entry.get("area")
-    one["area"] = area if is_number(area) and area > 0 else _area(one, image)
-    return one
-
-
-def _mask(segmentation: Any, image: Mapping[str, Any]) -> Any:
-    """Take polygons of at least three corners, or a compressed RLE; None if there is neither."""
+    height, width = image["height"], image["width"]
     if isinstance(segmentation, list):
-        polygons = list(filter(has_corners, segmentation))
-        for one in polygons:
-            if not _are_near(one):
-                text = "needs polygons of finite numbers [x, y, x, y, ...] in pixels, got "
-                raise AnnotationError("polygon_malformed", f"{text}{shown(one)}")
+        polygons = [
+            one
+            for one in segmentation
+            if isinstance(one, list) and len(one) >= 6 and len(one) % 2 == 0
+        ]
+        if not all(map(_is_near, polygons)):
+            raise ValueError("polygons of other values than finite numbers")
         return polygons or None
     if not isinstance(segmentation, dict):
         return None
-    height, width = int(image["height"]), int(image["width"])
-    try:
-        rle_runs(segmentation, (height, width))
-    except ValueError as error:
-        raise AnnotationError("rle_broken", f"has an {error}") from error
-    size, counts = segmentation["size"], segmentation["counts"]
-    if not isinstance(counts, str):
-        code = mask_api.frPyObjects({"size": size, "counts": counts}, height, width)
-        counts = code["counts"].decode()
-    return {"size": size, "counts": counts}
+    rle_runs(segmentation, (height, width))
+    code = {key: segmentation[key] for key in ("size", "counts")}
+    if not isinstance(code["counts"], str):
+        code["counts"] = mask_api.frPyObjects(code, height, width)["counts"].decode()
+    return code
 
 
-def _are_near(values: list[Any]) -> bool:
+def _is_near(values: list[Any]) -> bool:
     """Return whether all are finite numbers, and none is so far that pycocotools never returns."""
     numbers = {*map(type, values)} <= {int, float}
     return numbers and all(abs(value) <= _FARTHEST for value in values)
 
 
-def _area(one: Mapping[str, Any], image: Mapping[str, Any]) -> float:
-    mask = one.get("segmentation")
-    if mask is None:
-        return float(one["bbox"][2] * one["bbox"][3])
-    if isinstance(mask, list):
-        height, width = int(image["height"]), int(image["width"])
-        mask = mask_api.merge(mask_api.frPyObjects(mask, height, width))
-    return float(mask_api.area(mask))
+def _outside(boxes: Array, sides: Array) -> Array:
+    """Return which boxes, (N, 4), have no area in their images, (N, 2) sides."""
+    with np.errstate(over="ignore"):
+        low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+    beyond = np.maximum(-low, high - sides).max(axis=1)
+    inside = np.minimum(high, sides) - low.clip(min=0)
+    return (inside.min(axis=1) <= _ROUNDING) & (beyond > 0)
 
 
 def check_images(dataset: CocoDataset) -> None:
-    """Look for every image; a folder is listed once, which is fast on a network too.
-
-    Raises:
-        ValueError: If the image folder or one of the images is not there.
-    """
+    """Look for every image; a folder is listed once, which is fast on a network too."""
     folder = Path(dataset.folder)
-    if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder} for the images of {dataset.path}")
     by_folder: dict[str, set[str]] = defaultdict(set)
     names = [os.path.split(entry["file_name"]) for entry in dataset.images.values()]
     for below, name in names:
@@ -483,12 +492,11 @@ def check_images(dataset: CocoDataset) -> None:
             wanted -= {entry.name for entry in listing if entry.is_file()}
     missing = [folder / below / name for below, name in names if name in by_folder[below]]
     if missing:
-        hint = f"looked for {missing[0]}"
-        if (folder / missing[0].name).is_file():
-            hint += f"; {folder / missing[0].name} is there: file_name is relative to the folder"
+        other = folder / missing[0].name
+        hint = f"; {other} is there: file_name is relative to the folder" * other.is_file()
         raise ValueError(
             f"{len(missing)} of {len(names)} images of {dataset.path} are not files in {folder} "
-            f"({hint})"
+            f"(looked for {missing[0]}{hint})"
         )
 
 
@@ -526,16 +534,7 @@ class LabelledImages:
     source: Path
     classes: Sequence[str]
     parts: Mapping[str, ImageList]
-    read: Callable[[Any, Size, bool, Report], Iterator[dict[str, Any]]]
-
-
-def refuse(text: str) -> None:
-    """Raise an error of a label at once, as training does.
-
-    Raises:
-        ValueError: With the text.
-    """
-    raise ValueError(text)
+    read: Callable[[Any, Size, bool, Report], Iterator[Entry]]
 
 
 def box_inside(left: float, top: float, right: float, bottom: float, size: Size) -> list[float]:
@@ -543,82 +542,3 @@ def box_inside(left: float, top: float, right: float, bottom: float, size: Size)
     x, right = (round(min(max(value, 0.0), float(size[1])), 3) for value in (left, right))
     y, bottom = (round(min(max(value, 0.0), float(size[0])), 3) for value in (top, bottom))
     return [x, y, round(right - x, 3), round(bottom - y, 3)]
-
-
-class CocoLists(NamedTuple):
-    """Images of a part and their objects as COCO's lists, ids from 1 in the order of the names.
-
-    Attributes:
-        images: Entries with `id`, `file_name`, `width` and `height`.
-        categories: Entries with `id` and `name`.
-        annotations: Entries of `LabelledImages.read` with `id` and `image_id`; labels are read as
-            they are asked for.
-        unreadable: Error of each image that was left out.
-    """
-
-    images: list[dict[str, Any]]
-    categories: list[dict[str, Any]]
-    annotations: Iterator[dict[str, Any]]
-    unreadable: list[str]
-
-
-def to_coco(
-    source: LabelledImages, part: ImageList, *, scored: bool, report: Report = refuse
-) -> CocoLists:
-    """List the images of a part and their objects.
-
-    Args:
-        source: The dataset.
-        part: One of its parts.
-        scored: Whether it is for evaluation.
-        report: Takes errors of labels and missing images; by default they are raised.
-
-    Raises:
-        ValueError: If images are missing, or more than ten cannot be read.
-    """
-    if part.missing:
-        report(
-            f"{len(part.missing)} of {len(part.names) + len(part.missing)} images of "
-            f"{source.source} are not there (the first: {part.missing[0]})"
-        )
-    workers = 1 if len(part.names) < _FEW else min(8, os.cpu_count() or 1)
-    work = functools.partial(_upright_size, str(part.folder))
-    sizes = list(ordered_map(work, part.names, workers=workers, what="image sizes", chunk=256))
-    images: list[dict[str, Any]] = []
-    for name, size in zip(part.names, sizes, strict=True):
-        if not isinstance(size, str):
-            entry = {"file_name": name, "height": size[0], "width": size[1]}
-            images.append({"id": len(images) + 1, **entry})
-    unreadable = [size for size in sizes if isinstance(size, str)]
-    if report is refuse and (len(unreadable) > _MOST_UNREADABLE or not images):
-        report(
-            f"{len(unreadable)} of {len(part.names)} images in {part.folder} cannot be read (the "
-            f"first: {unreadable[0]}); up to {_MOST_UNREADABLE} are left out"
-        )
-    categories = [{"id": n, "name": name} for n, name in enumerate(source.classes, start=1)]
-    annotations = _annotations(source, part, images, scored=scored, report=report)
-    return CocoLists(images, categories, annotations, unreadable)
-
-
-def _upright_size(folder: str, name: str) -> Size | str:
-    try:
-        return image_size(f"{folder}/{name}", upright=True)
-    except UnreadableImageError as error:
-        return str(error)
-
-
-def _annotations(
-    source: LabelledImages,
-    part: ImageList,
-    images: Sequence[Mapping[str, Any]],
-    *,
-    scored: bool,
-    report: Report,
-) -> Iterator[dict[str, Any]]:
-    number = itertools.count(1)
-    for image in images:
-        label = part.labels.get(image["file_name"])
-        if label is not None:
-            size = image["height"], image["width"]
-            for one in source.read(label, size, scored, report):
-                yield {"id": next(number), "image_id": image["id"], **one}

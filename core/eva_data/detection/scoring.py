@@ -13,11 +13,7 @@ Detection = dict[str, Any]  # COCO results format: image_id, category_id, bbox, 
 
 
 def read_annotations(file: str) -> COCO:
-    """Read a file and number its objects: the scorer, as pycocotools, takes id 0 for "none".
-
-    Args:
-        file: Annotations in COCO's or LVIS's format.
-    """
+    """Read a file and number its objects: the scorer, as pycocotools, takes id 0 for "none"."""
     dataset = json.loads(Path(file).read_text(encoding="utf-8"))
     for number, annotation in enumerate(dataset.get("annotations", ()), start=1):
         annotation["id"] = number
@@ -25,14 +21,7 @@ def read_annotations(file: str) -> COCO:
 
 
 def class_scores(scorer: COCOeval_faster) -> dict[Any, float]:
-    """Return the AP of each class.
-
-    Args:
-        scorer: A scorer that has run, by the rules of COCO or LVIS.
-
-    Returns:
-        Id of a class -> AP, 0 to 1; NaN without objects.
-    """
+    """Return the AP, 0 to 1, of each class id by a scorer that has run; NaN without objects."""
     precision = np.asarray(scorer.eval["precision"])  # (IoU, recall, class, area[, limit])
     of_all = precision[:, :, :, 0].reshape(*precision.shape[:3], -1)[..., -1]
     found = {}
@@ -46,11 +35,6 @@ def class_scores(scorer: COCOeval_faster) -> dict[Any, float]:
 def as_lvis(truth: COCO, file: str, *, otherwise: str) -> COCO:
     """Check annotations by LVIS's format, and take marks of crowds away, which LVIS does not have.
 
-    Args:
-        truth: The annotations, changed in place.
-        file: Name of their file, for the message.
-        otherwise: What scores other annotations, for the message.
-
     Raises:
         ValueError: If they lack what LVIS says of classes and images.
     """
@@ -63,15 +47,7 @@ def as_lvis(truth: COCO, file: str, *, otherwise: str) -> COCO:
 
 
 def cap_per_image(images: Iterable[list[Detection]], limit: int) -> Iterator[list[Detection]]:
-    """Keep the highest scores of each image over all classes, as LVIS does.
-
-    Args:
-        images: Detections of each image.
-        limit: Number to keep.
-
-    Returns:
-        Detections of each image; of equal scores the first ones.
-    """
+    """Keep the highest scores of each image over all classes, as LVIS does; of equal the first."""
     for image in images:
         if len(image) > limit:
             image = sorted(image, key=lambda one: one["score"], reverse=True)[:limit]
@@ -81,14 +57,8 @@ def cap_per_image(images: Iterable[list[Detection]], limit: int) -> Iterator[lis
 def judged(images: Iterable[list[Detection]], truth: COCO) -> Iterator[Detection]:
     """Choose the detections that annotations in LVIS's format say something about.
 
-    The scorer would do it too, with everything in memory.
-
-    Args:
-        images: Detections of each image.
-        truth: The annotations.
-
-    Returns:
-        Detections whose class is annotated in their image, as present or absent.
+    That is, those whose class is annotated in their image, as present or absent. The scorer would
+    do it too, with everything in memory.
     """
     known = {image: set(entry["neg_category_ids"]) for image, entry in truth.imgs.items()}
     for annotation in truth.anns.values():

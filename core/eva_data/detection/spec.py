@@ -7,33 +7,41 @@ What is not a COCO file on disk becomes one in the folder of the run.
 
 import argparse
 import dataclasses
+import functools
+import itertools
 import os
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from eva_data.detection.coco import (
     CocoDataset,
+    Entry,
     ImageList,
     LabelledImages,
     Report,
     read_coco,
     refuse,
-    to_coco,
     validate,
 )
+from eva_data.detection.rules import Size
 from eva_data.detection.voc import find_voc, open_voc
 from eva_data.detection.yolo import YAML, find_yaml, open_yolo
-from eva_data.holdout import check_share, held_out, stem
+from eva_data.holdout import Flags, held_out, stem
+from eva_data.images import UnreadableImageError, image_size
+from eva_data.pools import ordered_map
 
 PARTS = ("train", "val")
 FOLDER = "data"  # of a run, for the annotation files that are made for it
 _FLAGS = tuple(f"{part}_{what}" for part in PARTS for what in ("annotations", "images"))
 _SHOWN = 12  # names of classes in a message
+_MOST_UNREADABLE = 10  # images; as many as a run may meet by default
+_FEW = 20_000  # images whose sizes one process reads in some seconds
 _FORMATS = (
     "a data.yaml of YOLO or its folder, a folder of Pascal VOC (Annotations, JPEGImages), or a "
-    "folder of COCO files (train/_annotations.coco.json, or annotations/instances_train.json)"
+    "folder of COCO files (train/_annotations.coco.json, or annotations/instances_train.json); a "
+    "COCO file is named with --train-annotations or --val-annotations"
 )
 _ROBOFLOW = "_annotations.coco.json"
 _ROBOFLOW_FOLDERS = {"train": ("train",), "val": ("valid", "val", "validation"), "test": ("test",)}
@@ -62,21 +70,18 @@ class DatasetSpec:
     parts: tuple[str, ...] = PARTS
 
     def check_parts(self, there: Container[str], name: str) -> None:
-        """Refuse a source without the parts that are needed.
-
-        Raises:
-            ValueError: With the part.
-        """
-        if self.val_fraction is None:
-            for part in self.parts:
-                if part not in there:
-                    hint = "; --val-fraction 0.1 holds out some of the training images"
-                    raise ValueError(f"{name} has no data for {part}{hint * (part == 'val')}")
-        elif "train" not in there or "val" in there:
+        """Refuse a source without the parts that are needed."""
+        if self.val_fraction is not None:
+            wrong = "train" not in there or "val" in there
             problem = (
-                "has data for evaluation already" if "val" in there else "has no training data"
+                f"needs data for train and none for val with --val-fraction {self.val_fraction:g}"
             )
-            raise ValueError(f"{name} {problem}: leave out --val-fraction {self.val_fraction:g}")
+        else:
+            missing = next((part for part in self.parts if part not in there), "")
+            wrong = bool(missing)
+            problem = f"has no data for {missing}; --val-fraction 0.1 holds out training images"
+        if wrong:
+            raise ValueError(f"{name} {problem}")
 
 
 @dataclass(kw_only=True)
@@ -147,12 +152,7 @@ class DetectionData:
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, training: bool = True) -> None:
-    """Add the flags for own data.
-
-    Args:
-        parser: Parser of a program that trains or evaluates a detector.
-        training: Add the flags for training data too.
-    """
+    """Add the flags for own data; those for training data where a program is `training`."""
     about = "any dataset in the form of YOLO, Pascal VOC or COCO"
     if training:
         about += "; the training data define the classes"
@@ -181,35 +181,9 @@ def add_arguments(parser: argparse.ArgumentParser, *, training: bool = True) -> 
 
 
 def named_data(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the flags that name data, without those that are not given.
-
-    Raises:
-        ValueError: If flags exclude each other, or one has no effect.
-    """
+    """Return the flags that name data, without those that are not given."""
     found = {flag: getattr(args, flag, None) for flag in ("data", *_FLAGS)}
-    found = {flag: value for flag, value in found.items() if value}
-    fraction = getattr(args, "val_fraction", None)
-    if not found:
-        if getattr(args, "boxes_only", False) or fraction is not None:
-            raise ValueError("--boxes-only and --val-fraction go with --data, or with files")
-        return {}
-    if "data" in found and len(found) > 1:
-        others = ", ".join(_flag(name) for name in found if name != "data")
-        raise ValueError(
-            f"--data {' '.join(map(str, args.data))} names all data: leave out {others}"
-        )
-    if fraction is not None:
-        check_share(fraction, name="--val-fraction")
-        if both := [_flag(name) for name in found if name.startswith("val")]:
-            raise ValueError(
-                f"--val-fraction {fraction:g} takes images for evaluation from the training data: "
-                f"leave it out, or {', '.join(both)}"
-            )
-    return found
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+    return {flag: value for flag, value in found.items() if value}
 
 
 def first_path(args: argparse.Namespace) -> str | None:
@@ -226,60 +200,70 @@ def resolve_arguments(args: argparse.Namespace, parts: Sequence[str]) -> Detecti
         parts: Parts that the program needs.
 
     Raises:
-        ValueError: If flags are missing or the data are wrong.
+        ValueError: If flags are missing or exclude each other, or the data are wrong.
     """
-    named = named_data(args)
-    if not named:
+    named, fraction = named_data(args), getattr(args, "val_fraction", None)
+    boxes_only = bool(getattr(args, "boxes_only", False))
+    if not named and fraction is None and not boxes_only:
         return DetectionData()
     kept: DetectionData | None = getattr(args, "resolved", None)
     if kept is not None and {*kept.parts} == {*parts}:
         return kept
-    fraction, files = getattr(args, "val_fraction", None), {}
-    if "data" not in named:
-        needed = ("train",) if fraction is not None else parts
-        flags = [f"{part}_{what}" for part in needed for what in ("annotations", "images")]
-        if missing := [_flag(flag) for flag in flags if flag not in named]:
-            raise ValueError(
-                f"{', '.join(missing)} missing: name annotations and images for training and for "
-                "evaluation, or --val-fraction in place of the latter; or --data alone"
-            )
-        for part in needed:
-            file, folder = named[f"{part}_annotations"], named[f"{part}_images"]
-            files[part] = (Path(file).absolute(), Path(folder).absolute())
+    needed = ("train",) if fraction is not None else parts
+    flags = [f"{part}_{what}" for part in needed for what in ("annotations", "images")]
+    missing = [] if "data" in named else [flag for flag in flags if flag not in named]
+    excluded = "data" in named and len(named) > 1
+    if fraction is not None:
+        excluded = excluded or any(flag.startswith("val") for flag in named)
+    if missing or excluded:
+        given = [*named, *(["val_fraction"] if fraction is not None else [])]
+        raise ValueError(
+            "own data are named with --data alone, or with annotations and images of each part; "
+            "--val-fraction stands in place of data for evaluation, and --boxes-only beside data: "
+            f"given {_as_flags(given) or 'none'}, missing {_as_flags(missing) or 'none'}"
+        )
+    files = {}
+    for part in needed if "data" not in named else ():
+        file, folder = named[f"{part}_annotations"], named[f"{part}_images"]
+        files[part] = Path(file).absolute(), Path(folder).absolute()
     spec = DatasetSpec(
         sources=tuple(dict.fromkeys(Path(one).absolute() for one in named.get("data", ()))),
         files=files,
         val_fraction=fraction,
-        boxes_only=bool(getattr(args, "boxes_only", False)),
+        boxes_only=boxes_only,
         parts=tuple(parts),
     )
     args.resolved = resolve(spec)
     return args.resolved
 
 
+def _as_flags(names: Sequence[str]) -> str:
+    return ", ".join("--" + name.replace("_", "-") for name in names)
+
+
 def resolve(spec: DatasetSpec) -> DetectionData:
     """Read and validate the data of a spec.
 
     Raises:
-        ValueError: If something is missing or wrong: file, id and value are named.
+        OSError: If a file cannot be read.
+        ValueError: If something is wrong: file, id and value are named.
     """
-    if not spec.sources:
+    opened: dict[Path, LabelledImages | Files] = {path: open_source(path) for path in spec.sources}
+    if not opened:
         (name, _), *_ = spec.files.values()
-        found = _resolve_files(dict(spec.files), spec, str(name))
-    else:
-        opened = {path: open_source(path) for path in spec.sources}
-        found = _merge(opened, spec) if len(opened) > 1 else _resolve_one(*opened.popitem(), spec)
+        opened = {name: dict(spec.files)}
+    found = _merge(opened, spec) if len(opened) > 1 else _resolve_one(*opened.popitem(), spec)
     if "train" in found.parts and not found.parts["train"].instances:
         raise ValueError(f"{found.parts['train'].path} has no objects to train on, crowds aside")
     return found
 
 
 def open_source(path: Path, *, report: Report = refuse) -> LabelledImages | Files:
-    """Find the format of a dataset, and open it.
+    """Find the format of a dataset, a `data.yaml` or a folder, and open it.
 
     Args:
-        path: A `data.yaml`, or a folder.
-        report: Takes errors of VOC's annotations; by default they are raised.
+        path: The file or folder.
+        report: Takes errors of VOC's annotations, which are raised by default.
 
     Returns:
         Images of YOLO or VOC with their labels; or part -> file in COCO format and its images.
@@ -287,23 +271,15 @@ def open_source(path: Path, *, report: Report = refuse) -> LabelledImages | File
     Raises:
         ValueError: If it is in no such format, or something in it is wrong.
     """
-    try:
-        if path.is_dir():
-            if exports := find_exports(path):
-                return exports
-            if (voc := find_voc(path)) is not None:
-                return open_voc(voc, report=report)
-            if (description := find_yaml(path)) is not None:
-                return open_yolo(description)
-        elif path.is_file() and path.suffix.lower() in YAML:
-            return open_yolo(path)
-    except OSError as error:
-        raise ValueError(f"{error.filename or path} cannot be read: {error.strerror}") from error
-    if path.suffix.lower() == ".json" and path.is_file():
-        raise ValueError(
-            f"{path} is a file in COCO format, and not a folder: name it with --train-annotations "
-            "or --val-annotations, beside --train-images and --val-images"
-        )
+    if path.is_dir():
+        if exports := find_exports(path):
+            return exports
+        if (voc := find_voc(path)) is not None:
+            return open_voc(voc, report=report)
+        if (description := find_yaml(path)) is not None:
+            return open_yolo(description)
+    elif path.is_file() and path.suffix.lower() in YAML:
+        return open_yolo(path)
     hint = ""
     if (path / "images").is_dir() and (path / "labels").is_dir():
         hint = "; for YOLO, write a data.yaml into it with names, train and val"
@@ -333,37 +309,82 @@ def find_exports(folder: Path) -> Files:
     for part, stems in _COCO_STEMS.items():
         patterns = [f"instances_{one}*.json" for one in stems]
         files = [file for one in patterns for file in sorted((folder / "annotations").glob(one))]
-        if len(files) > 1:
-            names_ = ", ".join(file.name for file in files)
+        places = [
+            place
+            for file in files
+            for name in [file.stem.removeprefix("instances_")]
+            for place in (folder / name, folder / "images" / name, folder / "images")
+            if place.is_dir()
+        ]
+        if len(files) > 1 or (files and not places):
+            names_ = ", ".join(map(str, files))
             raise ValueError(
-                f"{folder / 'annotations'} holds {names_}: name one with --{part}-annotations and "
-                f"its images with --{part}-images"
+                f"{names_}: there is not one such file, with a folder of images of its name in "
+                f"{folder} or {folder / 'images'}; name one with --{part}-annotations, and its "
+                f"images with --{part}-images"
             )
         if files:
-            name = files[0].stem.removeprefix("instances_")
-            places = [folder / name, folder / "images" / name, folder / "images"]
-            there = next((place for place in places if place.is_dir()), None)
-            if there is None:
-                raise ValueError(
-                    f"the images of {files[0]} are not in {' or '.join(map(str, places))}: name "
-                    f"their folder with --{part}-images, and the file with --{part}-annotations"
-                )
-            found[part] = files[0], there
+            found[part] = files[0], places[0]
     return found
 
 
-def _resolve_one(path: Path, source: LabelledImages | Files, spec: DatasetSpec) -> DetectionData:
-    parts, notes = _parts_of(source, spec, str(path))
-    if isinstance(source, LabelledImages):
-        found = _resolve_labels(dataclasses.replace(source, parts=parts), spec)
-    else:
-        found = _resolve_files(parts, spec, str(path))
-    found.notes[:0] = notes
-    return found
+def read_labels(
+    source: LabelledImages,
+    images: ImageList,
+    *,
+    scored: bool,
+    boxes_only: bool = False,
+    report: Report = refuse,
+) -> tuple[CocoDataset, list[str]]:
+    """Read images and labels of a part of a dataset; ids count from 1 in the order of the names.
+
+    Args:
+        source: The dataset.
+        images: One of its parts.
+        scored: Whether it is for evaluation.
+        boxes_only: Leave masks alone.
+        report: Takes errors of labels, which are raised by default.
+
+    Returns:
+        The dataset, and each image that is not in it, with the reason.
+    """
+    workers = 1 if len(images.names) < _FEW else min(8, os.cpu_count() or 1)
+    work = functools.partial(_upright_size, str(images.folder))
+    sizes = list(ordered_map(work, images.names, workers=workers, what="image sizes", chunk=256))
+    sized = zip(images.names, sizes, strict=True)
+    found = [(name, size) for name, size in sized if not isinstance(size, str)]
+    lost = [f"{one} is not there" for one in images.missing]
+    lost += [size for size in sizes if isinstance(size, str)]
+
+    def annotations() -> Iterator[Entry]:
+        for number, (name, size) in enumerate(found, start=1):
+            if (label := images.labels.get(name)) is not None:
+                for one in source.read(label, size, scored, report):
+                    yield {"image_id": number, **one}
+
+    lists: dict[str, Iterable[Any]] = {
+        "images": [
+            {"id": number, "file_name": name, "height": size[0], "width": size[1]}
+            for number, (name, size) in enumerate(found, start=1)
+        ],
+        "categories": [{"id": n, "name": name} for n, name in enumerate(source.classes, start=1)],
+        "annotations": annotations(),
+    }
+    dataset = validate(
+        source.source, lists, folder=images.folder, boxes_only=boxes_only, report=report
+    )
+    return dataset, lost
+
+
+def _upright_size(folder: str, name: str) -> Size | str:
+    try:
+        return image_size(f"{folder}/{name}", upright=True)
+    except UnreadableImageError as error:
+        return str(error)
 
 
 def _parts_of(
-    source: LabelledImages | Files, spec: DatasetSpec, name: str
+    source: LabelledImages | Files, spec: DatasetSpec, name: Path
 ) -> tuple[dict[str, Any], list[str]]:
     """Return the parts of a source; without data for evaluation, those for tests stand in."""
     parts = dict(source.parts if isinstance(source, LabelledImages) else source)
@@ -373,93 +394,81 @@ def _parts_of(
     return parts | {"val": test}, [f"{name} has no val: its test images are evaluated on"]
 
 
-def _resolve_files(files: Files, spec: DatasetSpec, name: str) -> DetectionData:
-    spec.check_parts(files, name)
-    if spec.val_fraction is None:
-        read = {part: files[part] for part in spec.parts}
-        return DetectionData(
-            parts={
-                part: read_coco(
-                    file.absolute(), folder=folder.absolute(), boxes_only=spec.boxes_only
-                )
-                for part, (file, folder) in read.items()
-            }
-        )
-    file, folder = (path.absolute() for path in files["train"])
-    dataset = read_coco(file, folder=folder, boxes_only=spec.boxes_only)
-    images = list(dataset.images.values())
-    names = (_relative(one["file_name"], dataset.folder) for one in images)
-    sides, note = _split(names, spec.val_fraction)
-    parts = {}
-    for part in spec.parts:
-        ids = {one["id"] for one, is_in in zip(images, sides[part], strict=True) if is_in}
-        parts[part] = dataclasses.replace(
-            dataset,
-            images={key: entry for key, entry in dataset.images.items() if key in ids},
-            objects=[one for one in dataset.objects if one["image_id"] in ids],
-        )
-    notes = [note, *_classes_not_trained(parts)]
-    return DetectionData(parts=parts, notes=notes, generated=frozenset(parts))
+def _resolve_one(path: Path, source: LabelledImages | Files, spec: DatasetSpec) -> DetectionData:
+    parts, notes = _parts_of(source, spec, path)
+    spec.check_parts(parts, str(path))
+    if isinstance(source, LabelledImages):
+        found = _read_parts(source, parts, spec, notes)
+    elif spec.val_fraction is not None:
+        file, folder = parts["train"]
+        found = _split_file(file, folder, spec, notes)
+    else:
+        read = functools.partial(read_coco, boxes_only=spec.boxes_only)
+        files = {part: parts[part] for part in spec.parts}
+        found = {part: read(file, folder=folder) for part, (file, folder) in files.items()}
+        return DetectionData(parts=found, notes=notes)
+    if spec.val_fraction is not None:
+        notes += _classes_not_trained(found)
+    return DetectionData(parts=found, notes=notes, generated=frozenset(found))
 
 
-def _resolve_labels(source: LabelledImages, spec: DatasetSpec) -> DetectionData:
-    spec.check_parts(source.parts, str(source.source))
-    images, notes = dict(source.parts), []
+def _read_parts(
+    source: LabelledImages, images: dict[str, ImageList], spec: DatasetSpec, notes: list[str]
+) -> dict[str, CocoDataset]:
     if spec.val_fraction is not None:
         train = images["train"]
-        sides, note = _split(train.names, spec.val_fraction)
-        notes.append(note)
-        for part, side in sides.items():
-            names = [name for name, is_in in zip(train.names, side, strict=True) if is_in]
+        for part, side in _split(train.names, spec.val_fraction, notes).items():
+            names = list(itertools.compress(train.names, side))
             missing = train.missing if part == "train" else ()
             images[part] = dataclasses.replace(train, names=names, missing=missing)
-    parts = {}
+    found = {}
     for part in spec.parts:
-        parts[part], unreadable = _from_labels(source, images[part], part, spec)
-        if unreadable:
-            notes.append(f"left out of {part}: {len(unreadable)} images, such as {unreadable[0]}")
-    if spec.val_fraction is not None:
-        notes += _classes_not_trained(parts)
+        found[part], lost = read_labels(
+            source, images[part], scored=part == "val", boxes_only=spec.boxes_only
+        )
+        if images[part].missing or len(lost) > _MOST_UNREADABLE or not found[part].images:
+            raise ValueError(
+                f"{source.source}: {len(lost)} of {len(lost) + len(found[part].images)} images for "
+                f"{part} are missing or cannot be read, such as {lost[0]}; up to "
+                f"{_MOST_UNREADABLE} unreadable ones are left out"
+            )
+        if lost:
+            notes.append(f"left out of {part}: {len(lost)} images, such as {lost[0]}")
     notes.append(f"{source.source} is read as {source.format}")
-    return DetectionData(parts=parts, notes=notes, generated=frozenset(parts))
+    return found
 
 
-def _from_labels(
-    source: LabelledImages, images: ImageList, part: str, spec: DatasetSpec
-) -> tuple[CocoDataset, list[str]]:
-    lists = to_coco(source, images, scored=part == "val")
-    data = {"images": lists.images, "categories": lists.categories}
-    dataset = validate(
-        source.source,
-        data,
-        lists.annotations,
-        folder=images.folder,
-        boxes_only=spec.boxes_only,
-    )
-    return dataset, lists.unreadable
+def _split_file(
+    file: Path, folder: Path, spec: DatasetSpec, notes: list[str]
+) -> dict[str, CocoDataset]:
+    dataset = read_coco(file, folder=folder, boxes_only=spec.boxes_only)
+    names = [one["file_name"] for one in dataset.images.values()]
+    # a name must not depend on the place of the data, also where a file has paths
+    names = [os.path.relpath(one, folder) if os.path.isabs(one) else one for one in names]  # noqa: PTH117
+    sides = _split(names, spec.val_fraction or 0, notes)
+    found = {}
+    for part in spec.parts:
+        images = dict(itertools.compress(dataset.images.items(), sides[part]))
+        objects = [one for one in dataset.objects if one["image_id"] in images]
+        found[part] = dataclasses.replace(dataset, images=images, objects=objects)
+    return found
 
 
-def _split(names: Iterator[str] | Sequence[str], fraction: float) -> tuple[dict[str, Any], str]:
-    """Choose the images of both parts; return a flag for each image, and a note."""
+def _split(names: Sequence[str], fraction: float, notes: list[str]) -> dict[str, Flags]:
+    """Choose the images of both parts; return a flag for each image."""
     chosen = held_out(map(stem, names), fraction, name="--val-fraction")
-    note = (
+    notes.append(
         f"--val-fraction {fraction:g}: {int(chosen.sum())} of {len(chosen)} images are held out "
         f"for evaluation, {int((~chosen).sum())} are trained on; their names decide"
     )
-    return {"train": ~chosen, "val": chosen}, note
-
-
-def _relative(name: str, folder: str) -> str:
-    """Return a name that does not depend on the place of the data, also where a file has paths."""
-    return os.path.relpath(name, folder) if os.path.isabs(name) else name  # noqa: PTH117
+    return {"train": ~chosen, "val": chosen}
 
 
 def _classes_not_trained(parts: Mapping[str, CocoDataset]) -> Iterator[str]:
     """Name the classes all of whose objects were held out."""
     if not {"train", "val"} <= parts.keys():
         return
-    trained = {one["category_id"] for one in parts["train"].instances}
-    held = {one["category_id"] for one in parts["val"].instances}
+    trained, held = ({one["category_id"] for one in parts[part].instances} for part in PARTS)
     if lost := [parts["val"].categories[key] for key in sorted(held - trained)]:
         yield (
             f"no image that is trained on has {_listed(lost)}: name data for evaluation, or "
@@ -473,89 +482,63 @@ def _listed(names: Sequence[str]) -> str:
 
 def _merge(opened: Mapping[Path, LabelledImages | Files], spec: DatasetSpec) -> DetectionData:
     """Merge several sources, which have the same classes, or are all of VOC."""
-    parts = {path: _parts_of(source, spec, str(path))[0] for path, source in opened.items()}
-    if spec.val_fraction is None:
+    parts = {path: _parts_of(source, spec, path)[0] for path, source in opened.items()}
+    shared = spec.val_fraction is not None
+    if not shared:
         spec.check_parts(set().union(*parts.values()), " and ".join(map(str, opened)))
     found = {}
     for path, source in opened.items():
-        there = spec.parts
-        if spec.val_fraction is None:
-            there = tuple(part for part in spec.parts if part in parts[path])
+        there = tuple(part for part in spec.parts if shared or part in parts[path])
         if there:
             found[path] = _resolve_one(path, source, dataclasses.replace(spec, parts=there))
-    ids = _common_ids(opened, found)
-    categories = dict(sorted({pair for one in ids.values() for pair in one.values()}))
+    categories = _common_categories(opened.values(), found)
     known: dict[str, Path] = {}
     merged = {}
     for part in spec.parts:
-        if spec.val_fraction is None:
+        if not shared:
             known = {}  # where a fraction of each is held out, an image is in one of all parts
-        chosen = [(one.parts[part], ids[path]) for path, one in found.items() if part in one.parts]
-        merged[part] = _merge_part(chosen, known, categories)
+        datasets = [one.parts[part] for one in found.values() if part in one.parts]
+        merged[part] = _merge_part(datasets, known, categories)
     notes = [note for one in found.values() for note in one.notes]
     notes.append(f"{len(opened)} datasets are merged: {', '.join(map(str, opened))}")
     return DetectionData(parts=merged, notes=notes, generated=frozenset(merged))
 
 
-_Ids = Mapping[int, tuple[int, str]]  # category id of a dataset -> id and name after the merge
-
-
-def _common_ids(
-    opened: Mapping[Path, LabelledImages | Files], found: Mapping[Path, DetectionData]
-) -> dict[Path, _Ids]:
-    """Number the classes of all datasets as those of the first.
+def _common_categories(
+    opened: Collection[LabelledImages | Files], found: Mapping[Path, DetectionData]
+) -> Mapping[int, str]:
+    """Return the categories of the first dataset, whose names all have in the same order.
 
     The classes of VOC are those of which objects were found, and of no list: the names of all are
     then joined, sorted, and numbered from 1.
     """
-    labelled = {path: one for path, one in opened.items() if isinstance(one, LabelledImages)}
-    if len(labelled) == len(opened) and {one.format for one in labelled.values()} == {"Pascal VOC"}:
-        names = sorted({name for one in labelled.values() for name in one.classes})
-        new = {name: (number, name) for number, name in enumerate(names, start=1)}
-        return {
-            path: {key: new[name] for key, name in enumerate(one.classes, start=1)}
-            for path, one in labelled.items()
-        }
-    own: dict[Path, Mapping[int, str]] = {}
-    for path, one in found.items():
-        first, *others = one.parts.values()
-        own[path] = first.categories
-        for other in others:
-            other.check_categories(first.categories, of=str(first.path))
-    first_path, common = next(iter(own.items()))
-    for path, categories in own.items():
-        theirs, ours = [*categories.values()], [*common.values()]
+    voc = [one for one in opened if isinstance(one, LabelledImages) and one.format == "Pascal VOC"]
+    if len(voc) == len(opened):
+        return dict(enumerate(sorted({name for one in voc for name in one.classes}), start=1))
+    every = [(path, part.categories) for path, one in found.items() for part in one.parts.values()]
+    first_path, first = every[0]
+    for path, categories in every:
+        theirs, ours = [*categories.values()], [*first.values()]
         if theirs != ours:
             raise ValueError(
                 f"merged datasets need the same classes in the same order: {path} has "
                 f"{len(theirs)} ({_listed(theirs)}); {first_path} has {len(ours)} ({_listed(ours)})"
             )
-    return {path: dict(zip(one, common.items(), strict=True)) for path, one in own.items()}
+    return first
 
 
 def _merge_part(
-    datasets: Sequence[tuple[CocoDataset, _Ids]],
-    known: dict[str, Path],
-    categories: Mapping[int, str],
+    datasets: Sequence[CocoDataset], known: dict[str, Path], categories: Mapping[int, str]
 ) -> CocoDataset:
-    """Merge datasets, whose images may have equal names in different folders.
+    """Merge datasets in the image folder of the first; names elsewhere are absolute.
 
-    Args:
-        datasets: Each dataset and its classes.
-        known: Images that are in a dataset already -> its file; those of these are added.
-        categories: Name of each id after the merge.
-
-    Returns:
-        A dataset in the image folder of the first: names are relative to it, or absolute where
-        images are elsewhere.
-
-    Raises:
-        ValueError: If an image is in two of the datasets.
+    An image that is `known`, with the path of its dataset, from another one is an error.
     """
-    place = os.path.normpath(datasets[0][0].folder)
-    images: dict[int, dict[str, Any]] = {}
-    objects: list[dict[str, Any]] = []
-    for dataset, classes in datasets:
+    place = os.path.normpath(datasets[0].folder)
+    numbers = {name: key for key, name in categories.items()}
+    images: dict[int, Entry] = {}
+    objects: list[Entry] = []
+    for dataset in datasets:
         ids = {}
         for key, entry in dataset.images.items():
             name = os.path.normpath(Path(dataset.folder, entry["file_name"]))
@@ -568,16 +551,14 @@ def _merge_part(
             below = name.removeprefix(place.rstrip(os.sep) + os.sep)
             images[ids[key]] = {**entry, "id": ids[key], "file_name": below}
         for one in dataset.objects:
-            new = {"image_id": ids[one["image_id"]]}
-            objects.append({**one, **new, "category_id": classes[one["category_id"]][0]})
-    every = [dataset for dataset, _ in datasets]
+            category = numbers[dataset.categories[one["category_id"]]]
+            objects.append({**one, "image_id": ids[one["image_id"]], "category_id": category})
     return CocoDataset(
-        path=Path(" and ".join(str(one.path) for one in every)),
+        path=Path(" and ".join(str(one.path) for one in datasets)),
         folder=place,
         categories=categories,
         images=images,
         objects=objects,
-        left_out=sum(one.left_out for one in every),
-        thin=all(one.thin for one in every),
-        lvis=any(one.lvis for one in every),
+        left_out=sum(one.left_out for one in datasets),
+        lvis=any(one.lvis for one in datasets),
     )

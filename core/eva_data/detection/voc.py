@@ -8,22 +8,28 @@ others, as detectron2 does; in scoring they are crowds, which count neither way.
 
 import functools
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from eva_data.detection.coco import ImageList, LabelledImages, Report, box_inside, refuse
+from eva_data.detection.coco import (
+    EntryError,
+    ImageList,
+    LabelledImages,
+    Report,
+    box_inside,
+    refuse,
+)
 from eva_data.detection.rules import Size, shown
 from eva_data.files import IMAGE_SUFFIXES, LISTED_IMAGE_SUFFIXES, read_lines
 from eva_data.progress import progress
 
 _ANNOTATIONS, _IMAGES, _LISTS = "Annotations", "JPEGImages", "ImageSets/Main"
 _EDGES = ("xmin", "ymin", "xmax", "ymax")
-_WITH_SIGN = re.compile(r"(.*\S)\s+-?[01]")  # a line of the list of a class
 _SIDE_BY_SIDE = {"train": ("train",), "val": ("valid", "val")}
+_DIFFICULT = {"": False, "0": False, "false": False, "unspecified": False, "1": True, "true": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +54,7 @@ def find_voc(folder: Path) -> Path | None:
     years = [path.parent for one in below for path in sorted(one.glob(f"*/{_ANNOTATIONS}"))]
     if len(years) > 1:
         names = ", ".join(map(str, years))
-        raise ValueError(
-            f"{folder} holds several VOC datasets: name one of {names}, or several, each with "
-            "--data"
-        )
+        raise ValueError(f"{folder} holds several VOC datasets: name some of {names} with --data")
     return years[0] if years else None
 
 
@@ -66,13 +69,12 @@ def open_voc(folder: Path, *, report: Report = refuse) -> LabelledImages:
         The dataset; its classes are the names of all objects, sorted, as VOC has no list of them.
 
     Raises:
-        ValueError: If a list, an annotation file or an image is missing or wrong.
+        OSError: If a list or an annotation file is missing.
+        ValueError: If one of them is wrong, or nothing can be used.
     """
     folder = folder.absolute()
     if (folder / _ANNOTATIONS).is_dir():
         files, images = folder / _ANNOTATIONS, folder / _IMAGES
-        if not images.is_dir():
-            raise ValueError(f"{folder} has {_ANNOTATIONS}, and no folder {_IMAGES}")
         listed = _lists(folder)
         parts = {part: _part(stems, files, images, report) for part, stems in listed.items()}
     else:
@@ -81,7 +83,10 @@ def open_voc(folder: Path, *, report: Report = refuse) -> LabelledImages:
     annotations = [one for part in parts.values() for one in part.labels.values()]
     classes = sorted({name for one in annotations for name, _, _ in one.objects})
     if not classes:
-        raise ValueError(f"{folder}: none of its {len(annotations)} files has an object")
+        raise ValueError(
+            f"{folder}: none of its {len(annotations)} annotated images has an object; images are "
+            f"{LISTED_IMAGE_SUFFIXES}"
+        )
     ids = {name: number for number, name in enumerate(classes, start=1)}
     return LabelledImages(
         format="Pascal VOC",
@@ -106,35 +111,23 @@ def _stems(folder: Path) -> list[str]:
     return [name[:-4] for name in names if name.lower().endswith(".xml") and name[0] != "."]
 
 
-def _lists(folder: Path) -> dict[str, list[str]]:
-    """Read the lists: stems of the annotation files of each part."""
+def _lists(folder: Path) -> dict[str, Sequence[str]]:
+    """Read the lists: stems of the annotation files of each part; without lists, all for training.
+
+    `trainval` stands in for `train`, without what is evaluated on, and `test` for `val`.
+    """
     files = {name: folder / _LISTS / f"{name}.txt" for name in ("train", "val", "trainval", "test")}
-    read = {name: _read_list(file) for name, file in files.items() if file.is_file()}
-    if "train" in read:
-        return {part: read[part] for part in ("train", "val") if part in read}
-    val = read.get("val") or read.get("test")
-    if "trainval" in read:
-        held = set(val or ())
-        train = [stem for stem in read["trainval"] if stem not in held]
-        if not train:
-            raise ValueError(f"{files['trainval']}: all of its images are evaluated on too")
-        return {"train": train} | ({"val": val} if val else {})
-    if val:
-        return {"val": val}
-    stems = _stems(folder / _ANNOTATIONS)
-    if not stems:
-        raise ValueError(f"{folder / _ANNOTATIONS} holds no .xml file")
-    return {"train": stems}
-
-
-def _read_list(file: Path) -> list[str]:
-    """Read the stems of a list; the lists of classes have 1 or -1 behind each."""
-    stems = []
-    for line in read_lines(file, skip_blank=True):
-        signed = _WITH_SIGN.fullmatch(line)
-        name = signed[1] if signed else line
-        stems.append(name[: -len(Path(name).suffix)] if _is_image(name) else name)
-    return list(dict.fromkeys(stems))
+    read = {
+        name: list(dict.fromkeys(read_lines(file, skip_blank=True)))
+        for name, file in files.items()
+        if file.is_file()
+    }
+    if not read:
+        return {"train": _stems(folder / _ANNOTATIONS)}
+    val = read.get("val") or ([] if "train" in read else read.get("test", []))
+    held = {*val} if "train" not in read else set()
+    train = [stem for stem in read.get("train", read.get("trainval", [])) if stem not in held]
+    return {part: stems for part, stems in (("train", train), ("val", val)) if stems}
 
 
 def _is_image(name: str) -> bool:
@@ -149,43 +142,43 @@ def _part(stems: Sequence[str], files: Path, folder: Path, report: Report) -> Im
     missing = []
     for stem in progress(stems, total=len(stems), what="annotations"):
         path, capitals = files / f"{stem}.xml", files / f"{stem}.XML"
-        try:
-            one = _read_annotation(capitals if capitals.is_file() else path, report)
-        except ValueError as error:
-            report(str(error))
+        one = _read_annotation(capitals if capitals.is_file() else path, report)
+        if one is None:
             continue
         stated = Path(one.filename.replace("\\", "/")).name
         name = by_stem.get(stem) or (stated if stated in known else "")
         if not name:
             missing.append(f"{folder / (stated or f'{stem}.jpg')} ({one.file})")
         elif name in labels:
-            report(f"{labels[name].file} and {one.file} are both of {folder / name}: remove one")
+            text = f"{labels[name].file} is of {folder / name} too: remove one"
+            report(EntryError("labels.file", str(one.file), text))
         else:
             labels[name] = one
-    if not labels:
-        first = f"; the first: {missing[0]}" if missing else ""
-        raise ValueError(f"no image of {files} is in {folder} ({LISTED_IMAGE_SUFFIXES}{first})")
     return ImageList(folder=folder, names=sorted(labels), labels=labels, missing=missing)
 
 
-def _read_annotation(file: Path, report: Report) -> _Annotation:
+def _read_annotation(file: Path, report: Report) -> _Annotation | None:
     try:
         root = ElementTree.fromstring(file.read_bytes())
-    except OSError as error:
-        raise ValueError(f"{file} cannot be read: {error.strerror}") from error
-    except (ElementTree.ParseError, LookupError, ValueError) as error:  # also of the encoding
-        raise ValueError(f"{file} is not XML that can be read: {error}") from error
-    if root.tag != "annotation":
-        raise ValueError(f"{file} begins with <{shown(root.tag)[1:-1]}>, not with <annotation>")
+        if root.tag != "annotation":
+            raise ValueError(f"it begins with <{shown(root.tag)[1:-1]}>, not with <annotation>")
+        height, width = (int(_text(root, f"size/{key}") or 0) for key in ("height", "width"))
+    except (OSError, ElementTree.ParseError, LookupError, ValueError) as error:
+        report(EntryError("labels.file", str(file), f"it cannot be read ({error})"))
+        return None
     objects = []
     for number, one in enumerate(root.iterfind("object"), start=1):
-        try:
-            objects.append(_object(one))
-        except ValueError as error:
-            report(f"{file}: object {number} {error}")
-    size = root.find("size")
-    sides = [_side(file, size, key) for key in ("height", "width")] if size is not None else [0, 0]
-    known = (sides[0], sides[1]) if all(sides) else None  # some programs write zeros
+        found = _object(one)
+        if found is not None:
+            objects.append(found)
+            continue
+        given = " ".join(" ".join(one.itertext()).split())
+        text = (
+            "it must have a name, a bndbox of finite numbers with xmin <= xmax and ymin <= ymax, "
+            f"and difficult 0 or 1; got {shown(given, 200)}"
+        )
+        report(EntryError("labels.object", f"{file}: object {number}", text))
+    known = (height, width) if height and width else None  # some programs write zeros
     return _Annotation(file, _text(root, "filename"), known, tuple(objects))
 
 
@@ -193,39 +186,17 @@ def _text(element: ElementTree.Element, tag: str) -> str:
     return " ".join((element.findtext(tag) or "").split())
 
 
-def _side(file: Path, size: ElementTree.Element, key: str) -> int:
-    text = _text(size, key)
-    if not text.isdecimal() and text:
-        raise ValueError(f"{file}: the {key} of its size is {shown(text)}")
-    return int(text or 0)
-
-
-def _object(element: ElementTree.Element) -> tuple[str, list[float], bool]:
-    name = _text(element, "name")
-    if not name:
-        raise ValueError("has no name")
-    box = element.find("bndbox")
-    if box is None:
-        raise ValueError(f"({name!r}) has no bndbox")
-    edges = []
-    for key in _EDGES:
-        text = _text(box, key)
-        try:
-            edges.append(float(text))
-        except ValueError:
-            edges.append(float("nan"))
-        if not abs(edges[-1]) < 2**31:
-            raise ValueError(f"({name!r}) has {key} {shown(text)}, not a finite number")
-    for low, high in (0, 2), (1, 3):
-        if edges[high] < edges[low]:
-            raise ValueError(
-                f"({name!r}) has {_EDGES[low]} {edges[low]:g} and {_EDGES[high]} {edges[high]:g}: "
-                "the second must not be smaller"
-            )
-    difficult = _text(element, "difficult").lower()
-    if difficult not in ("", "0", "1", "true", "false", "unspecified"):
-        raise ValueError(f"({name!r}) has difficult {shown(difficult)}; it must be 0 or 1")
-    return name, edges, difficult in ("1", "true")
+def _object(element: ElementTree.Element) -> tuple[str, list[float], bool] | None:
+    name, difficult = _text(element, "name"), _text(element, "difficult").lower()
+    try:
+        edges = [float(_text(element, f"bndbox/{key}")) for key in _EDGES]
+    except ValueError:
+        return None
+    left, top, right, bottom = edges
+    finite = all(abs(edge) < 2**31 for edge in edges)
+    if not (name and finite and left <= right and top <= bottom and difficult in _DIFFICULT):
+        return None
+    return name, edges, _DIFFICULT[difficult]
 
 
 def _objects(
@@ -234,10 +205,11 @@ def _objects(
     if label.size not in (None, size):
         height, width = label.size or size
         turned = " (as it is stored, before its EXIF orientation)" * (label.size == size[::-1])
-        report(
-            f"{label.file}: its size is {width} x {height} px{turned}; its image has {size[1]} x "
-            f"{size[0]} px upright: boxes would be at the wrong place"
+        text = (
+            f"its size is {width} x {height} px{turned}; its image has {size[1]} x {size[0]} px "
+            "upright: boxes would be at the wrong place"
         )
+        report(EntryError("labels.size", str(label.file), text))
         return
     for name, (left, top, right, bottom), difficult in label.objects:
         one = {"category_id": ids[name], "bbox": box_inside(left - 1, top - 1, right, bottom, size)}

@@ -10,13 +10,13 @@ import functools
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from eva_data.detection.coco import ImageList, LabelledImages, Report, box_inside
+from eva_data.detection.coco import EntryError, ImageList, LabelledImages, Report, box_inside
 from eva_data.detection.rules import Size, shown
 from eva_data.files import (
     IMAGE_SUFFIXES,
@@ -50,30 +50,25 @@ def find_yaml(folder: Path) -> Path | None:
 def open_yolo(file: Path) -> LabelledImages:
     """Open the dataset that a `data.yaml` describes; its labels are read later.
 
-    Args:
-        file: The file.
-
     Raises:
+        OSError: If it cannot be read.
         ValueError: If it or its lists of images are wrong, or no image has labels.
     """
     settings = _read_yaml(file)
-    if "kpt_shape" in settings:
-        raise ValueError(f"{file} has kpt_shape: its labels are of keypoints, not of objects")
-    classes = _class_names(file, settings)
     named = {
         part: next((settings[key] for key in keys if settings.get(key)), None)
         for part, keys in _KEYS.items()
     }
-    if not named["train"] and not named["val"]:
-        raise ValueError(f"{file} has neither train nor val, which name folders of images")
-    places = _places(file, settings)
-    copy = _first_copy((named["train"], named["val"]), places)
-    if named["val"] or not all(_find(name, copy) for name in _listed(named["test"])):
+    if "kpt_shape" in settings or not (named["train"] or named["val"]):
+        raise ValueError(
+            f"{file} must name images of objects, as train or val, and not of keypoints (kpt_shape)"
+        )
+    classes = _class_names(file, settings)
+    root = _root(file, settings, [*_listed(named["train"]), *_listed(named["val"])])
+    if named["val"] or not all(_find(name, root) for name in _listed(named["test"])):
         named["test"] = None  # it stands in for val, and may be left out of a copy of a dataset
     parts = {
-        part: _part(file, part, _listed(value), copy, places)
-        for part, value in named.items()
-        if value
+        part: _part(file, part, _listed(value), root) for part, value in named.items() if value
     }
     if not any(part.labels for part in parts.values()):
         first = next(iter(parts.values()))
@@ -90,11 +85,9 @@ def open_yolo(file: Path) -> LabelledImages:
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     """Read YAML with every value as its text: `names: [yes, 1.0]` are "yes" and "1.0"."""
+    require_regular_file(file)
     try:
-        require_regular_file(file)
         content = yaml.load(file.read_text(encoding="utf-8-sig"), yaml.BaseLoader)
-    except OSError as error:
-        raise ValueError(str(error)) from error
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{file} is not YAML: {reason}") from error
@@ -103,96 +96,67 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     return content
 
 
-def _class_names(file: Path, settings: dict[str, Any]) -> list[str]:
-    names = settings.get("names")
-    if isinstance(names, dict):
-        by_key = {key.strip(): name for key, name in names.items()}
-        keys = [str(number) for number in range(len(names))]
-        if set(keys) != set(by_key):
-            raise ValueError(
-                f"{file}: names has the keys {shown(', '.join(names))}; they must be 0 to "
-                f"{len(names) - 1}"
-            )
-        names = [by_key[key] for key in keys]
-    if not isinstance(names, list) or not names:
-        raise ValueError(f"{file} needs names: a list of the names of the classes")
+def _class_names(file: Path, settings: Mapping[str, Any]) -> list[str]:
+    given = settings.get("names")
+    names = list(given) if isinstance(given, list) else []
+    if isinstance(given, dict):
+        by_key = {key.strip(): name for key, name in given.items()}
+        names = [by_key.get(str(number)) for number in range(len(given))]
     texts = [name.strip() if isinstance(name, str) else "" for name in names]
-    for number, name in enumerate(texts):
-        if not name or texts.index(name) != number:
-            problem = f"{name!r}, as class {texts.index(name)} has" if name else "not a text"
-            raise ValueError(f"{file}: the name of class {number} is {problem}")
-    count = settings.get("nc")
-    if count is not None and str(count).strip() != str(len(texts)):
-        raise ValueError(f"{file} has nc: {shown(count)} and {len(texts)} names: correct one")
+    count = str(settings.get("nc", len(texts))).strip()
+    if not texts or not all(texts) or len({*texts}) < len(texts) or count != str(len(texts)):
+        raise ValueError(
+            f"{file}: names must be the different names of the classes, a list or one for each of "
+            f"0, 1, 2, ..., as many as nc if that is given; got {shown(given, 200)} and nc {count}"
+        )
     return texts
-
-
-def _places(file: Path, settings: dict[str, Any]) -> list[Path]:
-    """List the folders that train and val may be relative to, the first choice first."""
-    above, path = file.parent.absolute(), settings.get("path")
-    if not path:
-        return [above]
-    if not isinstance(path, str):
-        raise ValueError(f"{file}: path is {shown(path)}; it must be a folder")
-    named, here = home_expanded(path), Path.cwd()
-    places = [above / named, here / named]
-    places += [one / _DATASETS / named for one in (here, here.parent)]
-    return list(dict.fromkeys([*places, above]))  # the last for a dataset that was moved
 
 
 def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value] if value else []
 
 
-def _first_copy(values: Sequence[Any], places: Sequence[Path]) -> Sequence[Path]:
-    """Keep the first place that has a part: two copies of a dataset may be split differently."""
-    names = [one for value in values for one in _listed(value) if isinstance(one, str)]
-    names = [one for one in names if not home_expanded(one.strip()).is_absolute()]
-    for place in places:
-        if any(_find(name, [place]) for name in names):
-            return [place]
-    return places
+def _root(file: Path, settings: Mapping[str, Any], names: Sequence[Any]) -> Path:
+    """Find the folder that train and val are relative to: the first that has one of them."""
+    above, path = file.parent.absolute(), settings.get("path")
+    if not path:
+        return above
+    named, here = home_expanded(str(path)), Path.cwd()
+    places = [above / named, here / named]
+    places += [one / _DATASETS / named for one in (here, here.parent)]
+    places.append(above)  # of a dataset that was moved
+    relative = [name for name in names if not home_expanded(str(name).strip()).is_absolute()]
+    return next((one for one in places if any(_find(name, one) for name in relative)), places[0])
 
 
-def _candidates(name: str, places: Sequence[Path]) -> list[Path]:
-    name = name.strip()
-    wanted = [home_expanded(name)]
+def _find(name: Any, root: Path) -> Path | None:
+    name = str(name).strip()
+    places = [root / home_expanded(name)]
     if name.startswith("../"):  # Roboflow means the folder of the file itself
-        wanted.append(Path(name[3:]))
-    return [place / one for place in places for one in wanted]
+        places.append(root / name[3:])
+    return next((Path(os.path.normpath(path)) for path in places if path.exists()), None)
 
 
-def _find(name: Any, places: Sequence[Path]) -> Path | None:
-    looked = _candidates(name, places) if isinstance(name, str) else []
-    return next((Path(os.path.normpath(path)) for path in looked if path.exists()), None)
-
-
-def _part(
-    file: Path, part: str, values: list[Any], copy: Sequence[Path], places: Sequence[Path]
-) -> ImageList:
+def _part(file: Path, part: str, values: Sequence[Any], root: Path) -> ImageList:
     """List the images that `train`, `val` or `test` names: folders, and lists in text files."""
     paths: list[str] = []
     missing: list[str] = []
     folders: list[str] = []
     for value in values:
-        if not isinstance(value, str):
-            raise ValueError(f"{file}: {part} is {shown(value)}; it must name a folder or a list")
-        place = _find(value, copy)
-        if place is None:
-            looked = dict.fromkeys(os.path.normpath(path) for path in _candidates(value, copy))
+        place = _find(value, root)
+        if place is None or not (place.is_dir() or place.suffix.lower() == ".txt"):
             raise ValueError(
-                f"{file}: {part} is {value.strip()!r}, and there is no {' or '.join(looked)}"
+                f"{file}: {part} is {shown(value)}; it must name folders of images, or lists of "
+                f"images (.txt), below {root}, where train or val was looked for"
             )
         if place.is_dir():
-            found = [f"{place}/{name}" for name in find_files(place, IMAGE_SUFFIXES)]
-            if not found:
-                raise ValueError(f"{file}: {part} is {place}, which holds no image ({_IMAGES})")
-            paths += found
+            paths += [f"{place}/{name}" for name in find_files(place, IMAGE_SUFFIXES)]
             folders.append(str(place))
         else:
-            _read_list(place, places, paths, missing)
+            _read_list(place, root, paths, missing)
     if not paths:
-        raise ValueError(f"{file}: no image of {part} is there; the first: {missing[0]}")
+        looked = ", ".join(missing[:1] or folders)
+        raise ValueError(f"{file}: {part} has no image ({LISTED_IMAGE_SUFFIXES}) in {looked}")
     paths = sorted(set(paths))
     # Names are relative to all folders, so that the name of an image, which decides whether it is
     # held out, does not depend on the others.
@@ -203,25 +167,13 @@ def _part(
     )
 
 
-_IMAGES = LISTED_IMAGE_SUFFIXES
-
-
-def _read_list(file: Path, places: Sequence[Path], paths: list[str], missing: list[str]) -> None:
+def _read_list(file: Path, root: Path, paths: list[str], missing: list[str]) -> None:
     """Add the images of a text file that names one in each line."""
-    if file.suffix.lower() != ".txt":
-        raise ValueError(f"{file} is neither a folder of images nor a list of them (.txt)")
-    try:
-        lines = read_lines(file, skip_blank=True)
-    except OSError as error:
-        raise ValueError(str(error)) from error
-    bases = [str(place) for place in (file.parent.absolute(), *places, Path.cwd())]
-    for number, line in enumerate(lines, start=1):
-        if os.path.splitext(line)[1].lower() not in IMAGE_SUFFIXES:  # noqa: PTH122
-            raise ValueError(
-                f"{file}, line {number}: {shown(line)} is not the name of an image ({_IMAGES})"
-            )
+    bases = [str(place) for place in (file.parent.absolute(), root, Path.cwd())]
+    for number, line in enumerate(read_lines(file, skip_blank=True), start=1):
         found = (os.path.normpath(os.path.join(base, line)) for base in bases)  # noqa: PTH118
-        path = next(filter(os.path.isfile, found), None)
+        is_image = os.path.splitext(line)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122
+        path = next(filter(os.path.isfile, found), None) if is_image else None
         if path is None:
             missing.append(f"{os.path.join(bases[0], line)} ({file}, line {number})")  # noqa: PTH118
         else:
@@ -267,36 +219,39 @@ def read_label_file(
     del scored
     try:
         require_regular_file(file)
-        text = file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        report(str(error))
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        report(EntryError("labels.file", str(file), f"it cannot be read ({error})"))
         return
-    except ValueError as error:
-        report(f"{file} is not text in UTF-8 ({error})")
-        return
-    for number, line in enumerate(text.splitlines(), start=1):
-        if words := line.split():
-            try:
-                yield _object(words, size, classes)
-            except ValueError as error:
-                report(f"{file}, line {number}: {error}")
-
-
-def _object(words: list[str], size: Size, classes: int) -> dict[str, Any]:
-    key, *values = map(_number, words)
-    if key != int(key) or not 0 <= key < classes:
-        raise ValueError(f"the class is {key:g}; it must be one of data.yaml, 0 to {classes - 1}")
-    if len(values) != 4 and (len(values) < 6 or len(values) % 2):
-        raise ValueError(
-            f"{len(values)} numbers follow the class; a box has 4 (x_center y_center width height),"
-            f" an outline has x and y of at least 3 corners: {shown(' '.join(words))}"
-        )
-    for value in values:
-        if not -_TOLERANCE <= value <= 1 + _TOLERANCE:
-            raise ValueError(
-                f"{value:g} is outside of 0 to 1: values are fractions of the image's width and "
-                "height, and not pixels"
+    for number, line in enumerate(lines, start=1):
+        if not (words := line.split()):
+            continue
+        values = _numbers(words, classes)
+        if values:
+            yield _object(values, size)
+        else:
+            text = (
+                f"a line must be a class of data.yaml, 0 to {classes - 1}, and of a box x_center "
+                "y_center width height, of an outline x and y of at least 3 corners, as fractions, "
+                f"0 to 1, of the image's width and height, not pixels; got {shown(line)}"
             )
+            report(EntryError("labels.line", f"{file}, line {number}", text))
+
+
+def _numbers(words: Sequence[str], classes: int) -> list[float]:
+    """Read a line; nothing if it is not right."""
+    try:
+        key, *values = (float(word) if "_" not in word else math.nan for word in words)
+    except ValueError:
+        return []
+    known = key.is_integer() and 0 <= key < classes
+    box_or_outline = len(values) == 4 or (len(values) >= 6 and len(values) % 2 == 0)
+    inside = all(-_TOLERANCE <= value <= 1 + _TOLERANCE for value in values)
+    return [key, *values] if known and box_or_outline and inside else []
+
+
+def _object(numbers: Sequence[float], size: Size) -> dict[str, Any]:
+    key, *values = numbers
     height, width = size
     one = {"category_id": int(key) + 1}
     if len(values) == 4:
@@ -308,13 +263,3 @@ def _object(words: list[str], size: Size, classes: int) -> dict[str, Any]:
     outline = [value for corner in zip(xs, ys, strict=True) for value in corner]
     box = box_inside(min(xs), min(ys), max(xs), max(ys), size)
     return one | {"bbox": box, "segmentation": [outline]}
-
-
-def _number(word: str) -> float:
-    try:
-        value = float(word)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value) or "_" in word:
-        raise ValueError(f"{shown(word)} is not a finite number")
-    return value

@@ -8,6 +8,7 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from eva_command.verify import main as run_check
+from eva_data.detection.spec import open_source, read_labels
 
 WIDTH, HEIGHT = 40, 20
 
@@ -80,29 +81,16 @@ def voc(tmp_path, save):
 
 @pytest.fixture
 def read():
-    """Function: a part of a set as lists of COCO."""
-    from eva_data.detection.coco import to_coco
-    from eva_data.detection.spec import open_source
+    """Function: a part of a set as a validated dataset."""
 
-    def read_part(path, part="train", *, scored=False, **options):
+    def read_part(path, part="train", *, scored=False):
         source = open_source(path)
-        lists = to_coco(source, source.parts[part], scored=scored, **options)
-        return lists._replace(annotations=list(lists.annotations))
+        return read_labels(source, source.parts[part], scored=scored)[0]
 
     return read_part
 
 
 POLYGON = [2, 3, 12, 3, 12, 11, 2, 11]
-
-
-@pytest.fixture(scope="session")
-def verify():
-    """Function: `eva data verify` with these arguments; returns the exit code."""
-
-    def run(arguments):
-        return run_check(arguments)
-
-    return run
 
 
 @pytest.fixture
@@ -122,14 +110,9 @@ def coco_set():
     ]
     masks = [[POLYGON], encoded, [list(POLYGON), [20, 20, 30, 20, 30, 28]]]
     for annotation, mask in zip(annotations, masks, strict=True):
-        annotation |= {"segmentation": mask, "iscrowd": 0, "digit_index": 7}
-    categories = [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]
-    return {
-        "info": {"x": [1]},
-        "images": images,
-        "annotations": annotations,
-        "categories": categories,
-    }
+        annotation |= {"segmentation": mask, "iscrowd": 0}
+    categories = [{"id": 1, "name": "a", "frequency": "r"}, {"id": 2, "name": "b"}]
+    return {"info": {}, "images": images, "annotations": annotations, "categories": categories}
 
 
 @pytest.fixture
@@ -142,15 +125,15 @@ def picture_folder(tmp_path):
 
 
 @pytest.fixture
-def check_coco(verify, picture_folder, tmp_path):
-    """Function: check a data set; returns the exit code and the report."""
+def check_coco(picture_folder, tmp_path):
+    """Function: check a data set; returns the exit code and count by list and field."""
 
-    def run(data, *more, name="instances.json"):
-        file, report = tmp_path / name, tmp_path / "report.json"
+    def run(data, *more):
+        file, report = tmp_path / "instances.json", tmp_path / "report.json"
         file.write_text(json.dumps(data))
-        arguments = ["coco", "--annotations", file, "--images", picture_folder, "--report", report]
-        arguments += ["--overwrite", "--workers", 1, *more]
-        code = verify([str(argument) for argument in arguments])
-        return code, json.loads(report.read_text())
+        words = ["coco", "--annotations", file, "--images", picture_folder, "--report", report]
+        code = run_check([str(word) for word in (*words, "--overwrite", "--workers", 1, *more)])
+        found = json.loads(report.read_text())["findings"]
+        return code, {one["kind"]: one["count"] for one in found}
 
     return run

@@ -132,7 +132,7 @@ def test_evaluation_takes_the_sets_that_have_data_for_it(tmp_path, read):
         read(first, yolo(tmp_path / "c", parts=["train"]))
 
 
-@pytest.mark.parametrize("names", ["[dog, cat]", "[cat]", "[cat, Dog]"])
+@pytest.mark.parametrize("names", ["[dog, cat]", "[cat]"])
 def test_other_classes_are_one_sentence(names, tmp_path, read):
     first = yolo(tmp_path / "a")
     second = yolo(tmp_path / "b", names=names, pictures=["a"])

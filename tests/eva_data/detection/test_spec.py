@@ -6,7 +6,12 @@ import json
 import pytest
 
 from eva_data.detection.coco import read_coco
-from eva_data.detection.spec import add_arguments, resolve_arguments
+from eva_data.detection.spec import (
+    add_arguments,
+    find_exports,
+    open_source,
+    resolve_arguments,
+)
 from eva_demo.data_set import Settings, make_demo_data
 
 
@@ -56,23 +61,16 @@ def test_outlines_cover_the_masks_of_the_coco_form(scenes, read):
     assert areas[1] == pytest.approx(areas[0], rel=0.1, abs=8)
 
 
-def test_without_masks_none_are_asked_for(scenes, read):
-    file = read("--data", scenes / "voc").parts["train"]
-    assert file.reason_against_masks(training=True).endswith("has a mask")
-
-
-@pytest.mark.parametrize("name", ["coco", "voc", "yolo"])
+@pytest.mark.parametrize("name", ["coco", "voc"])
 def test_files_are_written_completely_and_read_as_they_were(name, scenes, read, tmp_path):
     found = read("--data", scenes / name, "--boxes-only")
     found.place(tmp_path)
     found.write(continues=False)
-    files = found.parts
     if name == "coco":
-        assert files["train"].path == scenes / "coco/annotations/instances_train.json"
         assert not (tmp_path / "data").exists()
         return
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["train.json", "val.json"]
-    for file in files.values():
+    for file in found.parts.values():
         again = read_coco(file.path, boxes_only=True)
         assert (again.objects, again.images) == (file.objects, file.images)
         assert again.categories == file.categories
@@ -88,9 +86,7 @@ def test_a_run_that_goes_on_has_the_data_that_it_began_with(scenes, read, tmp_pa
 
     first = put("yolo", continues=False)
     assert put("yolo", continues=True) == first  # left as it is
-    with pytest.raises(
-        ValueError, match=r"not those that the run began with.*train\.json|val\.json"
-    ):
+    with pytest.raises(ValueError, match=r"train\.json|val\.json"):
         put("voc", continues=True)
     assert (tmp_path / "data/train.json").read_bytes() == first[0]
     assert put("voc", continues=False) != first
@@ -110,7 +106,7 @@ def test_a_share_is_held_out_by_the_names_of_pictures(form, scenes, read, tmp_pa
         f"names: {[str(digit) for digit in range(10)]}\ntrain: {scenes}/yolo/images/train\n"
     )
     if form == "voc":
-        with pytest.raises(ValueError, match=r"has data for evaluation already: leave out --val-f"):
+        with pytest.raises(ValueError, match=r"none for val with --val-fraction 0\.3"):
             read(*flags, "--val-share", "0.3")
         return
     found = read(*flags, "--val-share", "0.3", "--boxes-only")
@@ -163,30 +159,27 @@ def test_classes_that_are_held_out_with_all_their_objects_are_named(scenes, read
 
 
 @pytest.mark.parametrize(
-    ("flags", "message"),
+    ("flags", "values"),
     [
-        (["--boxes-only"], "--boxes-only and --val-fraction go with --data"),
-        (["--val-share", "0.1"], "go with --data"),
-        (["--data", "a", "--train-images", "b"], "--data a names all data: leave out --train-im"),
-        (["--data", "a", "--val-share", "1"], "between 0 and 1"),
-        (["--data", "a", "--val-share", "nan"], "between 0 and 1"),
-        (["--train-annotations", "a", "--val-images", "b", "--val-share", "0.1"], "leave it out, "),
-        (
-            ["--train-annotations", "a"],
-            "--train-images, --val-annotations, --val-images missing",
-        ),
-        (["--train-images", "a", "--val-share", "0.1"], "--train-annotations missing"),
+        (["--boxes-only"], "given none, missing --train-annotations"),
+        (["--val-share", "0.1"], "given --val-fraction, missing --train-annotations"),
+        (["--data", "a", "--train-images", "b"], "given --data, --train-images"),
+        (["--train-annotations", "a", "--val-images", "b", "--val-share", "0.1"], "--val-images"),
+        (["--train-annotations", "a"], "--train-images, --val-annotations, --val-images"),
         (["--data", "/nothing"], "/nothing is not there"),
     ],
 )
-def test_flags_that_do_not_belong_together(flags, message, read):
-    with pytest.raises(ValueError, match=message):
+def test_flags_that_do_not_belong_together(flags, values, read):
+    with pytest.raises(ValueError, match=values):
         read(*flags)
 
 
-def test_a_set_without_data_for_evaluation(scenes, read, tmp_path):
+@pytest.mark.parametrize("fraction", ["1", "nan"])
+def test_fractions_of_nothing(fraction, scenes, read, tmp_path):
     (tmp_path / "data.yaml").write_text(f"names: [a]\ntrain: {scenes}/yolo/images/train\n")
-    with pytest.raises(ValueError, match=r"no data for val; --val-fraction 0.1 holds"):
+    with pytest.raises(ValueError, match=f"between 0 and 1.*{fraction}"):
+        read("--data", tmp_path, "--val-share", fraction)
+    with pytest.raises(ValueError, match="no data for val"):
         read("--data", tmp_path)
 
 
@@ -204,8 +197,63 @@ def test_boxes_alone_leave_damaged_masks_unread(write_coco, read):
         for part in ("train", "val")
         for what, path in (("annotations", file), ("images", write_coco.pictures))
     ]
-    with pytest.raises(ValueError, match="has an RLE of size"):
+    with pytest.raises(ValueError, match=r"annotations\[0\].*\[1, 1\]"):
         read(*flags)
     found = read(*flags, "--boxes-only").parts["train"]
     assert len(found.objects) == 4
     assert not any("segmentation" in one for one in found.objects)
+
+
+NAME = "_annotations.coco.json"
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (
+            [f"train/{NAME}", f"valid/{NAME}", f"test/{NAME}"],
+            {"train": (f"train/{NAME}", "train"), "val": (f"valid/{NAME}", "valid"),
+             "test": (f"test/{NAME}", "test")},
+        ),
+        ([NAME], {"train": (NAME, "")}),
+        (
+            ["annotations/instances_train2017.json", "annotations/instances_val2017.json",
+             "annotations/captions_train2017.json", "train2017/1.jpg", "val2017/1.jpg"],
+            {"train": ("annotations/instances_train2017.json", "train2017"),
+             "val": ("annotations/instances_val2017.json", "val2017")},
+        ),
+        (
+            ["annotations/instances_default.json", "images/default/1.jpg"],
+            {"train": ("annotations/instances_default.json", "images/default")},
+        ),
+    ],
+)  # fmt: skip
+def test_usual_places_of_coco_files(files, expected, tmp_path):
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    assert find_exports(tmp_path) == {
+        part: (tmp_path / file, tmp_path / folder) for part, (file, folder) in expected.items()
+    }
+
+
+def test_what_is_not_clear_is_for_the_user(tmp_path, yolo, voc):
+    (tmp_path / "annotations").mkdir()
+    for year in (2014, 2017):
+        (tmp_path / f"annotations/instances_train{year}.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"instances_train2014\.json, .*--train-annotations"):
+        find_exports(tmp_path)
+    (tmp_path / "annotations/instances_train2014.json").unlink()
+    with pytest.raises(ValueError, match=r"instances_train2017\.json: .*images"):
+        find_exports(tmp_path)
+    root = yolo("0 0.5 0.5 0.5 0.5")
+    (root / "data.yaml").rename(root / "coins.yml")
+    assert open_source(root).format == "YOLO"
+    (root / "other.yaml").write_text("a: b")
+    with pytest.raises(ValueError, match=r"several YAML files \(coins\.yml, other\.yaml\)"):
+        open_source(root)
+    for name in ("coins.yml", "other.yaml"):
+        (root / name).unlink()
+    with pytest.raises(ValueError, match=r"is not a data\.yaml .*for YOLO, write a data\.yaml"):
+        open_source(root)
+    assert open_source(voc([{}])).format == "Pascal VOC"
