@@ -122,8 +122,12 @@ def guess(arguments: Sequence[str]) -> list[str]:
             start = stream.read(_START)
         kind = ["captions"] if b'"caption"' in start else ["coco", "--annotations"]
         return [*kind, str(path), *rest]
-    example = f" `video {path}` or `captions {path}`" if suffix in _LISTS else ""
-    raise ValueError(f"{path}: write the name of a check before it{example or '; see --help'}")
+    hint = "nothing is known to check in it; see --help"
+    if suffix in _LISTS:
+        hint = (
+            f"it may be a list of videos or of captions: write `video {path}` or `captions {path}`"
+        )
+    raise ValueError(f"{path}: {hint}")
 
 
 def _check_of_folder(folder: Path) -> list[str]:
