@@ -1,11 +1,9 @@
 """Folders that appear when they are complete."""
 
-import errno
 import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -46,28 +44,6 @@ def test_an_error_keeps_the_earlier_one(tmp_path):
         _interrupted(folder)
     assert _names(tmp_path) == ["a"]
     assert _names(folder) == ["kept"]
-
-
-def test_a_rename_that_fails_brings_the_earlier_one_back(tmp_path, monkeypatch):
-    folder, rename = tmp_path / "a", Path.rename
-    folder.mkdir()
-    (folder / "kept").touch()
-
-    def fail_once(path, target):
-        if path.name.startswith(".a.partial-"):
-            raise OSError(errno.EIO, "Input/output error")
-        return rename(path, target)
-
-    monkeypatch.setattr(Path, "rename", fail_once)
-    with pytest.raises(UnwritableError, match="a cannot be written: Input/output error"):
-        _written(folder)
-    assert _names(tmp_path) == ["a"]
-    assert _names(folder) == ["kept"]
-
-
-def _written(folder):
-    with replacing_folder(folder) as place:
-        (place / "new").touch()
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path):

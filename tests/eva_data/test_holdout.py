@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from eva_data.holdout import check_setting, held_out, validation_fact
+from eva_data.holdout import check_setting, held_out
 
 NAMES = [f"pictures/{number:04d}" for number in range(2000)]
 
@@ -77,12 +77,3 @@ def test_a_share_that_works_is_named():
     least, most = re.search(r"from (\S+) to (\S+),", str(refused.value)).groups()
     for share in (float(least), float(most)):
         assert 0 < held_out(["a", "b", "c"], share).sum() < 3
-
-
-def test_what_a_training_says_of_its_validation():
-    held = validation_fact("361 images", share=0.1, val="")
-    assert held == ("val", "361 images (about 0.1 of each class)")
-    named = validation_fact("361 images", share=0, val="digits/val")
-    assert named == ("val", "361 images (digits/val)")
-    pairs = validation_fact("9 pictures", share=0.2, val="", of="the pairs")
-    assert pairs == ("val", "9 pictures (about 0.2 of the pairs)")

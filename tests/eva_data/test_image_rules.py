@@ -80,19 +80,16 @@ def _good():
     palette = Image.fromarray(PIXELS).quantize(16)
     cmyk = _encoded(Image.fromarray(PIXELS).convert("CMYK"), "JPEG")
     rgba = Image.fromarray(np.dstack([PIXELS, ALPHA]))
-    la = Image.merge("LA", (Image.fromarray(GREY), Image.fromarray(ALPHA)))
     return {
         "JPEG, sideways": (jpeg, _by_pillow(jpeg), 1),
         "JPEG, damaged EXIF": (spoilt, _by_pillow(_encoded(PIXELS, "JPEG")), 0),
         "PNG, sideways": (_encoded(PIXELS, "PNG", exif=_exif(6)), PIXELS, 1),
-        "PNG, upside down": (_encoded(PIXELS, "PNG", exif=_exif(3)), PIXELS, 2),
         "TIFF, which Pillow turns": (
             _encoded(PIXELS, "TIFF", exif=_exif(6)),
             np.rot90(PIXELS, -1),
             0,
         ),
         "PNG of 16 bits": (_encoded(DEEP, "PNG"), _three((DEEP >> 8).astype(np.uint8)), 0),
-        "TIFF of 16 bits": (_encoded(DEEP, "TIFF"), _three((DEEP >> 8).astype(np.uint8)), 0),
         "PNG of 16 bits, sideways": (
             _encoded(DEEP, "PNG", exif=_exif(6)),
             _three((DEEP >> 8).astype(np.uint8)),
@@ -112,12 +109,9 @@ def _good():
             0,
         ),
         "transparency": (_encoded(rgba, "PNG"), PIXELS, 0),
-        "grey with transparency": (_encoded(la, "PNG"), _three(GREY), 0),
         "animated GIF": (_moving("GIF"), _by_pillow(_moving("GIF")), 0),
         "animated WebP": (_moving("WEBP", lossless=True), PIXELS, 0),
         "animated PNG": (_moving("PNG"), PIXELS, 0),
-        "animated PNG with a picture before": (_moving("PNG", default_image=True), PIXELS, 0),
-        "BMP": (_encoded(PIXELS, "BMP"), PIXELS, 0),
         "PPM": (_encoded(PIXELS, "PPM"), PIXELS, 0),
     }
 
@@ -379,7 +373,9 @@ def file(tmp_path):
 
 
 def _place(file, content):
-    file.unlink()
+    if file.is_dir():
+        file.rmdir()
+    file.unlink(missing_ok=True)
     if isinstance(content, bytes):
         file.write_bytes(content)
     elif content is not None:
@@ -388,7 +384,7 @@ def _place(file, content):
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # of pictures that the test opens
 @pytest.mark.filterwarnings("ignore:torch.meshgrid")
-def test_the_same_pixels(reader, file):
+def test_the_same_pixels_and_errors(reader, file, monkeypatch):
     read = reader.open(file)
     for name, (content, stored, turns) in GOOD.items():
         _place(file, content)
@@ -396,28 +392,17 @@ def test_the_same_pixels(reader, file):
         found = read()
         assert found.dtype == np.uint8
         np.testing.assert_array_equal(found, expected, err_msg=name)
-
-
-@pytest.mark.filterwarnings("ignore:torch.meshgrid")
-def test_the_same_error(reader, file, monkeypatch):
     if not reader.refuses:
-        pytest.skip("it leaves out what it cannot read")
-    read = reader.open(file)
+        return
     named = r"^(\S*picture\.png(\[0\])?|image) "
-    for content, reason in [
-        *REFUSED.values(),
-        *DAMAGED.values(),
-        *(UNOPENED.values() if reader.decodes_files else ()),
-    ]:
+    unopened = UNOPENED.values() if reader.decodes_files else ()
+    for content, reason in (*REFUSED.values(), *DAMAGED.values(), *unopened):
         if content is os.mkdir and reader.takes_folders:
             continue
-        if file.is_dir():
-            file.rmdir()
-            file.touch()
         _place(file, content)
         with pytest.raises(UnreadableImageError, match=named + reason):
             read()
-    file.write_bytes(_encoded(PIXELS, "PNG"))
+    _place(file, _encoded(PIXELS, "PNG"))
     monkeypatch.setenv(LIMIT, "863")
     with pytest.raises(UnreadableImageError, match=named + r"has 36 x 24 pixels, more than 863"):
         read()
@@ -452,9 +437,6 @@ def test_what_checkers_see_is_what_readers_get(file, decode):
         _place(file, content)
         assert inspect_image(file, decode=decode).bits == 32
     for content, reason in [*(DAMAGED.values() if decode else ()), *UNOPENED.values()]:
-        if file.is_dir():
-            file.rmdir()
-            file.touch()
         _place(file, content)
         with pytest.raises(UnreadableImageError, match=rf"picture\.png {reason}"):
             inspect_image(file, decode=decode)

@@ -92,7 +92,6 @@ def test_real_labels_follow_the_number_of_the_file(make_set, tmp_path):
     ("text", "message"),
     [
         ("{", r"real.json is not a JSON file"),
-        ('{"1": [0]}', r"not real.json of ImageNet-ReaL, a list of lists"),
         ("[1, 2]", r"not real.json of ImageNet-ReaL, a list of lists"),
         ('[["tench"], [null]]', r"not real.json of ImageNet-ReaL, a list of lists"),
         ("[[1]]", r"val_00000002.JPEG has no labels in real.json: .*_00000001.JPEG to 00000001"),
@@ -141,8 +140,6 @@ def test_objectnet_takes_the_first_class_of_mapped_folders(make_objectnet):
     [
         ({"classes": {"Chair": "throne; folding chair"}}, r"KeyError: 'throne'"),
         ({"line_of_label": {"0": 99}}, r"IndexError"),
-        ({"line_of_label": {"zero": 1}}, r"ValueError: .*'zero'"),
-        ({"objects": ["Chair"]}, r"AttributeError"),
         ({"classes": {"Chair": 5}}, r"AttributeError"),
     ],
 )
@@ -150,13 +147,6 @@ def test_mappings_that_do_not_fit(make_objectnet, changes, message):
     folder = make_objectnet(OBJECTS, **changes)
     with pytest.raises(ValueError, match=rf"mappings do not fit together \({message}"):
         objectnet_labels(folder)
-
-
-def test_a_mapping_that_is_not_there(make_objectnet):
-    folder = make_objectnet(OBJECTS)
-    (folder / "mappings" / "imagenet_to_label_2012_v2").unlink()
-    with pytest.raises(FileNotFoundError, match="imagenet_to_label_2012_v2"):
-        open_one(objectnet=folder)
 
 
 def test_objectnet_by_its_own_names(make_objectnet):
@@ -196,7 +186,7 @@ def test_folders_that_do_not_belong_to_imagenet(make_set, key):
 # Transforms
 
 
-@pytest.mark.parametrize(("crop_pct", "bilinear"), [(1.0, True), (0.68, True), (0.68, False)])
+@pytest.mark.parametrize(("crop_pct", "bilinear"), [(0.68, True), (0.68, False)])
 def test_the_transform_of_each_set(make_set, make_objectnet, crop_pct, bilinear):
     pixels = np.random.default_rng(0).integers(0, 256, (27, 40, 3), dtype=np.uint8)
     subsets = {"a": [IDS[i] for i in IMAGENET_A], "r": [IDS[i] for i in IMAGENET_R]}

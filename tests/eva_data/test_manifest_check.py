@@ -2,8 +2,6 @@
 
 import io
 import json
-import os
-import sys
 import tarfile
 from pathlib import Path
 
@@ -11,7 +9,7 @@ import pytest
 from PIL import Image
 from skimage import data as photographs
 
-from eva_command.verify import main, parse
+from eva_command.verify import parse
 from eva_data.image_sources import ManifestImages
 
 
@@ -131,18 +129,3 @@ def test_refusals(check, manifest, tmp_path):
             check(*options)
     with pytest.raises(SystemExit):
         check("--least-side", "0")
-
-
-def test_names_that_are_not_text_are_printed(tmp_path, monkeypatch):
-    folder = tmp_path / "images"
-    folder.mkdir()
-    (folder / os.fsdecode(b"\xff.png")).write_bytes(b"torn")
-    (tmp_path / "set.toml").write_text('[[source]]\nname = "a"\nfolder = "images"\n')
-    terminal = io.TextIOWrapper(io.BytesIO(), "utf-8")
-    monkeypatch.setattr(sys, "stdout", terminal)
-    arguments = ["images", str(tmp_path / "set.toml"), "--workers", "1"]
-    assert main(arguments) == 1
-    terminal.flush()
-    printed = terminal.buffer.getvalue()
-    assert b"udcff.png" in printed
-    assert b"image that cannot be read" in printed

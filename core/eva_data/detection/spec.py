@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import itertools
 import os
-from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,33 +55,28 @@ class DatasetSpec:
     """Detection data that a command line names.
 
     Attributes:
-        sources: Paths of `--data`, each in any format; several are merged.
-        files: Part -> annotation file in COCO format and image folder, in place of `sources`.
+        sources: Path of `--data`, in any format -> None; or of a file in COCO format -> parts.
+            Several are merged.
         val_fraction: Fraction of the training data that is held out for evaluation; None if data
             for evaluation are named.
         boxes_only: Leave masks alone.
         parts: Parts that are needed: "train", "val" or both.
     """
 
-    sources: tuple[Path, ...] = ()
-    files: Mapping[str, tuple[Path, Path]] = field(default_factory=dict)
+    sources: Mapping[Path, Files | None]
     val_fraction: float | None = None
     boxes_only: bool = False
     parts: tuple[str, ...] = PARTS
 
-    def check_parts(self, there: Container[str], name: str) -> None:
+    def check_parts(self, there: Collection[str], name: str) -> None:
         """Refuse a source without the parts that are needed."""
-        if self.val_fraction is not None:
-            wrong = "train" not in there or "val" in there
-            problem = (
-                f"needs data for train and none for val with --val-fraction {self.val_fraction:g}"
+        held_out = self.val_fraction is not None
+        needed = ("train",) if held_out else self.parts
+        if not {*needed} <= {*there} or (held_out and "val" in there):
+            raise ValueError(
+                f"{name} has data for {' and '.join(there) or 'nothing'}; needed are "
+                f"{' and '.join(needed)}. --val-fraction takes training images in place of val"
             )
-        else:
-            missing = next((part for part in self.parts if part not in there), "")
-            wrong = bool(missing)
-            problem = f"has no data for {missing}; --val-fraction 0.1 holds out training images"
-        if wrong:
-            raise ValueError(f"{name} {problem}")
 
 
 @dataclass(kw_only=True)
@@ -222,16 +217,15 @@ def resolve_arguments(args: argparse.Namespace, parts: Sequence[str]) -> Detecti
             "--val-fraction stands in place of data for evaluation, and --boxes-only beside data: "
             f"given {_as_flags(given) or 'none'}, missing {_as_flags(missing) or 'none'}"
         )
-    files = {}
-    for part in needed if "data" not in named else ():
-        file, folder = named[f"{part}_annotations"], named[f"{part}_images"]
-        files[part] = Path(file).absolute(), Path(folder).absolute()
+    sources: dict[Path, Files | None] = dict.fromkeys(
+        Path(one).absolute() for one in named.get("data", ())
+    )
+    if not sources:
+        paths = {flag: Path(path).absolute() for flag, path in named.items()}
+        files = {p: (paths[f"{p}_annotations"], paths[f"{p}_images"]) for p in needed}
+        sources = {files[needed[0]][0]: files}
     spec = DatasetSpec(
-        sources=tuple(dict.fromkeys(Path(one).absolute() for one in named.get("data", ()))),
-        files=files,
-        val_fraction=fraction,
-        boxes_only=boxes_only,
-        parts=tuple(parts),
+        sources=sources, val_fraction=fraction, boxes_only=boxes_only, parts=tuple(parts)
     )
     args.resolved = resolve(spec)
     return args.resolved
@@ -248,10 +242,7 @@ def resolve(spec: DatasetSpec) -> DetectionData:
         OSError: If a file cannot be read.
         ValueError: If something is wrong: file, id and value are named.
     """
-    opened: dict[Path, LabelledImages | Files] = {path: open_source(path) for path in spec.sources}
-    if not opened:
-        (name, _), *_ = spec.files.values()
-        opened = {name: dict(spec.files)}
+    opened = {path: files or open_source(path) for path, files in spec.sources.items()}
     found = _merge(opened, spec) if len(opened) > 1 else _resolve_one(*opened.popitem(), spec)
     if "train" in found.parts and not found.parts["train"].instances:
         raise ValueError(f"{found.parts['train'].path} has no objects to train on, crowds aside")

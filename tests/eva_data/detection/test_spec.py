@@ -53,14 +53,6 @@ def test_all_forms_of_a_set_are_the_same(scenes, read):
             assert [(i["id"], i["width"]) for i in other.parts[part].images.values()] == images
 
 
-def test_outlines_cover_the_masks_of_the_coco_form(scenes, read):
-    areas = [
-        [one["area"] for one in read("--data", scenes / name).parts["train"].objects]
-        for name in ("coco", "yolo")
-    ]
-    assert areas[1] == pytest.approx(areas[0], rel=0.1, abs=8)
-
-
 @pytest.mark.parametrize("name", ["coco", "voc"])
 def test_files_are_written_completely_and_read_as_they_were(name, scenes, read, tmp_path):
     found = read("--data", scenes / name, "--boxes-only")
@@ -106,7 +98,7 @@ def test_a_share_is_held_out_by_the_names_of_pictures(form, scenes, read, tmp_pa
         f"names: {[str(digit) for digit in range(10)]}\ntrain: {scenes}/yolo/images/train\n"
     )
     if form == "voc":
-        with pytest.raises(ValueError, match=r"none for val with --val-fraction 0\.3"):
+        with pytest.raises(ValueError, match="has data for train and val; "):
             read(*flags, "--val-share", "0.3")
         return
     found = read(*flags, "--val-share", "0.3", "--boxes-only")
@@ -179,7 +171,7 @@ def test_fractions_of_nothing(fraction, scenes, read, tmp_path):
     (tmp_path / "data.yaml").write_text(f"names: [a]\ntrain: {scenes}/yolo/images/train\n")
     with pytest.raises(ValueError, match=f"between 0 and 1.*{fraction}"):
         read("--data", tmp_path, "--val-share", fraction)
-    with pytest.raises(ValueError, match="no data for val"):
+    with pytest.raises(ValueError, match="has data for train; needed are train and val"):
         read("--data", tmp_path)
 
 

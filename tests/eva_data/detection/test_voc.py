@@ -79,7 +79,7 @@ def test_pictures_by_name_or_as_the_file_names_them(voc, read):
     assert names_of(read(root)) == ["0.PNG", "1.jpg"]
     (root / "JPEGImages/1.jpg").unlink()
     with pytest.raises(ValueError, match=r"1 of 2 images .*JPEGImages/1\.jpg \(.*b\.xml\)"):
-        resolve(DatasetSpec(sources=(root,), parts=("train",)))
+        resolve(DatasetSpec(sources={root: None}, parts=("train",)))
 
 
 def test_what_is_listed_and_not_there_and_two_files_of_one_picture(voc):
