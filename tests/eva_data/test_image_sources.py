@@ -101,15 +101,6 @@ def test_what_a_header_claims_is_looked_at_before_anything_is_decoded(picture, m
         decode_image(_encode(picture, "PNG"))
 
 
-def test_of_many_frames_one_is_decoded(picture, monkeypatch):
-    """torchvision would hold all of them."""
-    second = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    content = _encode(picture, "GIF", save_all=True, append_images=[second])
-    expected = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
-    monkeypatch.setattr("eva_data.image_sources.torchvision_decode", None)
-    np.testing.assert_array_equal(decode_image(content).permute(1, 2, 0).numpy(), expected)
-
-
 def test_pipes_and_huge_files_are_no_images(folders, monkeypatch):
     source = FolderImages(folders / "coffee")
     (folders / "coffee" / "0.JPEG").unlink()
@@ -245,11 +236,3 @@ def test_roots(merged, folders, monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="is not a folder of images"):
         open_source(Manifest.read(moved, root=str(tmp_path / "elsewhere")).sources[0])
     assert Manifest.read(moved, root=str(folders)).sources == Manifest.read(merged).sources
-
-
-def test_the_papers_manifest_is_one(tmp_path, monkeypatch, request):
-    monkeypatch.setenv("EVA_PRETRAIN_DATA", str(tmp_path))
-    file = request.config.rootpath / "pretrain" / "configs" / "merged30m.toml"
-    manifest = Manifest.read(file)
-    assert len(manifest.sources) == 6
-    assert all(entry.location.startswith(str(tmp_path)) for entry in manifest.sources)

@@ -1,11 +1,9 @@
 """Folders of classes: order, labels, what is left out, what is refused."""
 
-import logging
 import os
 
 import numpy as np
 import pytest
-import torch
 
 from eva_data.classes import read_class_list
 from eva_data.labelled_images import ClassFolders, open_labelled
@@ -86,16 +84,6 @@ def test_unknown_folders_are_refused(make):
         ClassFolders(folder, classes=["a", "b", "x", "a"], upright=False)
 
 
-def test_labels_for_some_folders(make, caplog):
-    folder = make("a/1.png", "b/1.png", "x/1.png")
-    samples = ClassFolders(
-        folder, classes=["k0", "k1", "k2"], labels={"x": 0, "a": 2, "gone": 1}, upright=False
-    )
-    assert samples.classes == ("k0", "k1", "k2")
-    assert content(samples) == [("a/1.png", 2), ("x/1.png", 0)]
-    assert not caplog.records
-
-
 def test_a_class_list(tmp_path):
     file = tmp_path / "classes.txt"
     file.write_bytes("\n zebra \r\nkatze mit hut\n\n猫\n".encode())
@@ -150,13 +138,3 @@ def test_pipes_and_loops_add_no_image(make, caplog):
     ids = [samples.sample_id(index).removeprefix(f"{folder}/") for index in range(len(samples))]
     assert ids == ["a/1.png", "b/1.png"]
     assert "loop links to a folder above: it is not a class" in caplog.text
-
-
-def test_loaders_share_the_names(make, caplog):
-    caplog.set_level(logging.ERROR)
-    samples = ClassFolders(make("a/1.png", "b/1.png", "b/2.png"), lambda image: torch.tensor(
-        image.getpixel((0, 0))[0]), upright=False)  # fmt: skip
-    batches = list(torch.utils.data.DataLoader(samples, batch_size=2, num_workers=1))
-    assert [[part.tolist() for part in batch] for batch in batches] == [
-        [[0, 1], [0, 1]], [[2], [1]]
-    ]  # fmt: skip

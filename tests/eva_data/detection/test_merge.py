@@ -132,15 +132,6 @@ def test_evaluation_takes_the_sets_that_have_data_for_it(tmp_path, read):
         read(first, yolo(tmp_path / "c", parts=["train"]))
 
 
-@pytest.mark.parametrize("names", ["[dog, cat]", "[cat]"])
-def test_other_classes_are_one_sentence(names, tmp_path, read):
-    first = yolo(tmp_path / "a")
-    second = yolo(tmp_path / "b", names=names, pictures=["a"])
-    with pytest.raises(ValueError, match=r"the same classes in the same order: .*b has . \(") as no:
-        read(first, second)
-    assert f"; {first} has 2 (cat, dog)" in str(no.value)
-
-
 def test_a_picture_of_two_sets_is_not_held_out_of_one(tmp_path, read):
     """Its names in both differ, and so may the sides that they decide."""
     root = yolo(tmp_path / "a", parts=["train"], pictures=[f"p{number}" for number in range(6)])
