@@ -158,7 +158,7 @@ def _class_folder(file, *, upright=False):
 
 
 def _named(file):
-    from eva_data.named_datasets import NamedImages
+    from eva_data.labelled_images import NamedImages
 
     class Rows:  # as a library does, which opens the file
         def __getitem__(self, index):
