@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from torch import nn
 from eva_runs.processes import together
 from eva_detection.data.loading import TestSet, choose_seed, read_training_set
-from eva_detection.data.stream import UnreadableImagesError
+from eva_runs.errors import TooManyUnreadableError
 from eva_detection.training.train import _distributed
 from eva_detection.training.trainer import DetectionTrainer
 
@@ -50,7 +50,7 @@ def nan_gradient(loss):
     return loss * 1.0
 
 def unreadable(loss):
-    raise UnreadableImagesError("3 training images cannot be read")
+    raise TooManyUnreadableError("3 training images cannot be read")
 
 def killed(loss):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -197,7 +197,7 @@ def test_data_that_one_lacks_leave_no_process_waiting(lines):
 
 
 def test_unreadable_images_are_said_by_both(lines):
-    said = "UnreadableImagesError 3 training images cannot be read"
+    said = "TooManyUnreadableError 3 training images cannot be read"
     assert _of(lines, "unreadable") == {"0": said, "1": said}
 
 

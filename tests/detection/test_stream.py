@@ -8,7 +8,7 @@ import pytest
 import torch
 from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 
-from eva_detection.data.stream import Plan, UnreadableImagesError, build_train_stream
+from eva_detection.data.stream import Plan, build_train_stream
 
 IMAGES = [
     {"file_name": f"{i}.jpg", "image_id": i, "width": 4 + i % 3, "height": 5} for i in range(7)
@@ -112,7 +112,7 @@ def test_more_in_a_row_than_allowed(workers):
     message = (
         r"(?s)3 training images .* train\.max_bad_images=2; .*\n  \d\.jpg: OSError: image file"
     )
-    with pytest.raises(UnreadableImagesError, match=message):
+    with pytest.raises(TooManyUnreadableError, match=message):
         _take(1, aspect_ratio_grouping=False, **options)
 
 

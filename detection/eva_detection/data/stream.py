@@ -33,10 +33,6 @@ READ_ERRORS = (*data_order.READ_ERRORS, SyntaxError, SizeMismatchError, Decompre
 Draw = tuple[int, tuple[int, ...]]  # number in the stream; the image and its replacements
 
 
-class UnreadableImagesError(TooManyUnreadableError):
-    """More images than allowed cannot be read."""
-
-
 class Plan(Sampler[list[Draw]]):
     """Which images make which batch of this process, without loading one.
 
@@ -110,7 +106,7 @@ class _MappedDataset(Dataset[Any]):
 
 
 def describe_unreadable(unreadable: dict[str, str], *, allowed: int) -> str:
-    """Format the message of an `UnreadableImagesError`."""
+    """Format the message of an `TooManyUnreadableError`."""
     lines = "".join(f"\n  {name}: {error}" for name, error in unreadable.items())
     return (
         f"{len(unreadable)} training images cannot be read, train.max_bad_images={allowed}; repair "
@@ -156,7 +152,7 @@ class TrainStream:
             for pairs in batches:
                 for sample, unreadable in pairs:
                     if sample is None:
-                        raise UnreadableImagesError(
+                        raise TooManyUnreadableError(
                             describe_unreadable(unreadable, allowed=self._spares)
                         )
                     self.unreadable |= unreadable

@@ -99,7 +99,7 @@ def train(cfg: DictConfig, *, resume: bool, test_set: TestSet | None = None) -> 
     Raises:
         SystemExit: With `EXIT_RUN_AGAIN`, after SIGTERM or SIGUSR1 and a checkpoint.
         FloatingPointError: If a loss or a gradient is not finite.
-        UnreadableImagesError: If more images than `train.max_bad_images` cannot be read.
+        TooManyUnreadableError: If more images than `train.max_bad_images` cannot be read.
         ValueError: If a part cannot be built, the checkpoint is damaged or of another model, or
             files of the dataset are missing.
         OtherProcessError: If another process has failed.

@@ -18,9 +18,9 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from eva_detection.data.stream import STEP, TrainStream, UnreadableImagesError, describe_unreadable
+from eva_detection.data.stream import STEP, TrainStream, describe_unreadable
 from eva_detection.training.output_folder import SAYS
-from eva_runs.errors import NonFiniteError
+from eva_runs.errors import NonFiniteError, TooManyUnreadableError
 from eva_runs.interruption import StopSignal
 from eva_runs.processes import raise_together
 from eva_runs.seeding import seed_all
@@ -153,7 +153,7 @@ class DetectionTrainer(SimpleTrainer):
         Raises:
             FloatingPointError: If a loss is not finite or detectron2 met such values, on all
                 processes.
-            UnreadableImagesError: If too many images cannot be read, on all processes.
+            TooManyUnreadableError: If too many images cannot be read, on all processes.
             Exception: What one process has met; `OtherProcessError` on the others.
         """
         error = trouble.error if trouble else None
@@ -172,9 +172,9 @@ class DetectionTrainer(SimpleTrainer):
         if self.bad_images:
             self.storage.put_scalar("bad_images", len(self.bad_images), smoothing_hint=False)
         if any_failed:
-            unreadable = str(error) if isinstance(error, UnreadableImagesError) else ""
+            unreadable = str(error) if isinstance(error, TooManyUnreadableError) else ""
             if texts := list(filter(None, comm.all_gather(unreadable))):
-                raise UnreadableImagesError(texts[0])
+                raise TooManyUnreadableError(texts[0])
             raise_together(error)
         if any_not_finite:
             values = {name: value.item() for name, value in losses.items()}
@@ -225,7 +225,7 @@ class DetectionTrainer(SimpleTrainer):
                     logger.warning("Replaced an image that cannot be read: %s: %s", name, error)
                     self.bad_images[name] = error
         if len(self.bad_images) > self.max_bad_images:
-            raise UnreadableImagesError(
+            raise TooManyUnreadableError(
                 describe_unreadable(self.bad_images, allowed=self.max_bad_images)
             )
 
