@@ -9,6 +9,7 @@ import torch
 from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 
 from eva_detection.data.stream import Plan, build_train_stream
+from eva_runs.errors import TooManyUnreadableError
 
 IMAGES = [
     {"file_name": f"{i}.jpg", "image_id": i, "width": 4 + i % 3, "height": 5} for i in range(7)

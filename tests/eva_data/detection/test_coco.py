@@ -182,7 +182,8 @@ def test_boxes_outside_the_image_are_left_out(write_coco):
 WRONG: list[Any] = [None, True, -1, 0, 1.5, HUGE, 2**70, 1e308, math.nan, math.inf, "", "7"]
 WRONG += ["\ud800", "\0", "pipe.png", "loop.png", "folder.png", [], [[]], {}, {"a": 1}]
 WRONG += [[None] * 4, [HUGE] * 4, ["1"] * 4, [1e308] * 4, [[1e308] * 6], [[1, 2]]]
-WRONG += [{"size": [30, 40], "counts": one} for one in ("o" * 999, [HUGE], [2**63, -1], None, {})]
+COUNTS: list[Any] = ["o" * 999, [HUGE], [2**63, -1], None, {}]
+WRONG += [{"size": [30, 40], "counts": counts} for counts in COUNTS]
 FILES = [b"", b"null", b"5", b"[]", b"\xff\xfe[", bytes(99), b"9" * 5000]
 
 
