@@ -372,7 +372,7 @@ class VideoTransformer(VisionTransformer):
             super().__init__(**vit)
         if self.window_size or self.rel_pos != "none":
             raise ValueError(
-                f"window_size={self.window_size} and rel_pos={self.rel_pos!r} belong to pictures; "
+                f"window_size={self.window_size} and rel_pos={self.rel_pos!r} belong to images; "
                 "leave them out for clips"
             )
         self.frames = frames

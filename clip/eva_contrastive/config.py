@@ -66,7 +66,7 @@ class ModelConfig(VitConfig):
         at_least(self, embed_dim=1)
         check_probabilities(self, "patch_dropout")
         if self.patch_dropout == 1:
-            raise ValueError("patch_dropout must be below 1: a picture needs a patch")
+            raise ValueError("patch_dropout must be below 1: an image needs a patch")
         if self.text not in TEXT_VARIANTS:
             raise ValueError(f"text must be one of {', '.join(TEXT_VARIANTS)}, got {self.text!r}")
 

@@ -51,13 +51,13 @@ _FOUND_TEXTS, _FOUND_PICTURES = 3, 2  # that are shown of each
 _TEXT = 120  # characters of a caption
 MEANINGS = {
     "loss": "Mean contrastive loss of the validation pairs; it depends on the batch size.",
-    "image_to_text_r1": "Percent of the pictures that find a caption of theirs in the first place "
+    "image_to_text_r1": "Percent of the images that find a caption of theirs in the first place "
     "among all captions.",
-    "text_to_image_r1": "Percent of the captions that find their picture in the first place among "
-    "all pictures.",
-    "top1": "Percent of the pictures whose class is the first by sentences about the classes alone "
+    "text_to_image_r1": "Percent of the captions that find their image in the first place among "
+    "all images.",
+    "top1": "Percent of the images whose class is the first by sentences about the classes alone "
     "(zero-shot).",
-    "top5": "Percent of the pictures whose class is among the first five (zero-shot).",
+    "top5": "Percent of the images whose class is among the first five (zero-shot).",
 }
 
 
@@ -66,15 +66,15 @@ def present_training(
 ) -> Presentation:
     """Describe a training from so many captioned images on the terminal and in its report."""
     model, data = config.model, config.data
-    described = [("train", f"{pairs:,} pictures with captions ({data.train})")]
+    described = [("train", f"{pairs:,} images with captions ({data.train})")]
     if validation is not None and validation.pairs is not None:
-        counted = f"{len(validation.pairs):,} pictures with captions"
+        counted = f"{len(validation.pairs):,} images with captions"
         described.append(
             validation_fact(counted, share=data.val_share, val=data.val, of="those in train")
         )
     if validation is not None and validation.classes is not None:
         classes = validation.classes
-        counts = f"{len(classes):,} pictures, {len(classes.classes):,} classes"
+        counts = f"{len(classes):,} images, {len(classes.classes):,} classes"
         described.append(("zero-shot", f"{counts} ({data.zero_shot})"))
     metric = config.run.best_metric
     results = validation.results if validation is not None else ()
@@ -127,10 +127,10 @@ def _next_steps(data: DataConfig, folder: Path) -> list[Step]:
 def search_step(weights: str | Path, folder: Path) -> Step:
     """Give the command that searches images by a sentence, with results in a folder."""
     command = command_to_run(
-        "clip demo", "clip/demo.py", "search", "PICTURES",
+        "clip demo", "clip/demo.py", "search", "IMAGES",
         "--weights", weights, "--output", folder / "search", "--text", "what you look for",
     )  # fmt: skip
-    return Step(text="Search a folder of pictures by a sentence.", command=command)
+    return Step(text="Search a folder of images by a sentence.", command=command)
 
 
 def describe(opened: Opened) -> list[tuple[str, str]]:
@@ -140,7 +140,7 @@ def describe(opened: Opened) -> list[tuple[str, str]]:
         for one in opened.benchmarks
     ]
     return sets + [
-        (name, f"{len(pairs):,} pictures with captions") for name, pairs in opened.pairs.items()
+        (name, f"{len(pairs):,} images with captions") for name, pairs in opened.pairs.items()
     ]
 
 
@@ -181,7 +181,7 @@ def evaluation_report(
     }
     said = [f"{name}: top1 {score.top1:.2f} %" for name, score in scores.items()]
     said += [
-        f"{name}: {one.image_to_text_r1:.2f} % of the pictures find their caption first"
+        f"{name}: {one.image_to_text_r1:.2f} % of the images find their caption first"
         for name, one in retrieval.items()
     ]
     return evaluation_page(
@@ -231,9 +231,9 @@ def retrieval_table(name: str, score: RetrievalScore) -> ScoreTable:
     ]
     return ScoreTable(
         title=f"Retrieval: {name}",
-        columns=["picture finds its captions", "caption finds its picture"],
+        columns=["image finds its captions", "caption finds its image"],
         rows=rows,
-        text=f"{score.images:,} pictures, {score.texts:,} captions. By chance, R@1 would be "
+        text=f"{score.images:,} images, {score.texts:,} captions. By chance, R@1 would be "
         f"{100 / score.images:.2g} %.",
     )
 
@@ -248,15 +248,15 @@ def retrieval_examples(
     of_set = f" ({name})" if name else ""
     return [
         Gallery(
-            title=f"Pictures that find their captions last{of_set}",
+            title=f"Images that find their captions last{of_set}",
             examples=[shown.of_picture(*one) for one in pictures],
             text="The place of its own caption among all, and the captions that were found before, "
             "with their cosines.",
         ),
         Gallery(
-            title=f"Captions that find their pictures last{of_set}",
+            title=f"Captions that find their images last{of_set}",
             examples=[shown.of_text(*one) for one in texts],
-            text="Its own picture, and beside it the pictures that were found, with their cosines.",
+            text="Its own image, and beside it the images that were found, with their cosines.",
         ),
     ]
 
@@ -306,7 +306,7 @@ class _Shown:
             self._picture(place, f"found, {score_text(float(cosines[place]))}")
             for place in _best(cosines, _FOUND_PICTURES)
         ]
-        text = f"{self._caption(index)}: own picture in place {rank + 1} of {len(cosines)}"
+        text = f"{self._caption(index)}: own image in place {rank + 1} of {len(cosines)}"
         return Example(caption=text, pictures=pictures)
 
     def _place(self, picture: int) -> int:

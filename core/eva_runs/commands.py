@@ -28,11 +28,7 @@ _ELSEWHERE = ("torchvision:", "hf:")  # what names a dataset, and not a path
 def say(text: str) -> None:
     """Write a line to the standard output; what its encoding does not have is escaped.
 
-    Args:
-        text: The line.
-
-    Raises:
-        SystemExit: With `EXIT_UNREAD`, if its reader has seen enough, as in `... | head`.
+    A reader that has seen enough, as in `... | head`, ends the program with `EXIT_UNREAD`.
     """
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     try:
@@ -55,22 +51,13 @@ def complain(text: str) -> None:
 
 
 def program_name(default: str) -> str:
-    """Return what a command is called: by the words of `eva`, or by its own program.
-
-    Args:
-        default: Path of its program in a checkout.
-    """
+    """Return what a command is called: by the words of `eva`, or its own program in a checkout."""
     called = sys.argv[0]
     return called if called.startswith("eva ") else default
 
 
 def folder_to_show(*data: str | os.PathLike[str] | None, otherwise: str) -> str:
-    """Name what a demo can be tried on, for a command to run next.
-
-    Args:
-        *data: Data as they were named, the best first: folders, lists, names of data sets, none.
-        otherwise: Word that stands for an input where none of them is a folder.
-    """
+    """Name the first folder of data, the best first, on which a demo can be tried; or a word."""
     return next((os.fspath(one) for one in data if one and Path(one).is_dir()), otherwise)
 
 
@@ -141,8 +128,7 @@ def program(
         interrupted: What Ctrl-C leaves behind.
 
     Returns:
-        The `main`: takes the arguments of the command line, or None for those of the process, and
-        returns the exit code.
+        The `main`: arguments of the command line, or None for those of the process, to exit code.
     """
 
     def main(arguments: Sequence[str] | None = None) -> int:

@@ -40,14 +40,11 @@ TASK_OF = {  # package of a project -> the extra that has all it needs
 
 
 def install_command(package: str, project: str = "") -> str | None:
-    """Return the command that installs a package which this toolkit imports.
+    """Return the command that installs a package which this toolkit imports; None for others.
 
     Args:
         package: Name under which it is imported.
         project: Package of the project that wants it: its extra is named, which has all it needs.
-
-    Returns:
-        The command, or None for a package that belongs to no extra.
     """
     if package == "detectron2":
         return DETECTRON2
@@ -58,14 +55,7 @@ def install_command(package: str, project: str = "") -> str | None:
 
 
 def sentence_of(error: ImportError) -> str | None:
-    """Say what is not installed, and how it is.
-
-    Args:
-        error: The failed import.
-
-    Returns:
-        The sentence, or None if the import failed for another reason.
-    """
+    """Say what is not installed, and how it is; None if an import failed for another reason."""
     if not isinstance(error, ModuleNotFoundError):
         return None
     command = install_command(error.name or "", _project_of(error))

@@ -19,16 +19,7 @@ from eva_data.files import home_expanded
 PARENT_FOLDERS = ("_base_", "common")  # files that recipes inherit from, no recipes themselves
 SUFFIXES = (".py", ".toml", ".yaml")
 WEIGHTS = (".pt", ".pth", ".safetensors")
-START_WEIGHTS = {  # task -> option of its training that takes the weights to begin with
-    "detection": "train.init_checkpoint=WEIGHTS",
-    "mmdetection": "--load-from WEIGHTS",
-    "segmentation": "--load-from WEIGHTS",
-    "classification": "model.init_checkpoint=WEIGHTS",
-    "pretrain": "student.init_checkpoint=WEIGHTS",
-    "video": "model.init_checkpoint=WEIGHTS",
-    "clip": "model.init_checkpoint=WEIGHTS",
-}
-TASKS = tuple(START_WEIGHTS)
+TASKS = ("detection", "mmdetection", "segmentation", "classification", "pretrain", "video", "clip")
 _unfinished: ContextVar[bool] = ContextVar("_unfinished", default=False)
 _PACKAGES = Path(__file__).resolve().parents[1]  # site-packages, or core/ of a checkout
 _SHOWN = 8  # names in a message
@@ -96,14 +87,11 @@ def find_recipe(task: str, name: str | os.PathLike[str]) -> Path:
 
     Raises:
         ValueError: If there is no such task, or several recipes have the name.
-        NoRecipeError: If there is no such recipe, with those that are close to it; or the name is
-            that of weights or a folder, with the option that takes them.
+        NoRecipeError: If there is no such recipe, with those that are close to it.
     """
     folder = recipe_folder(task)
     given = home_expanded(name)
-    if given.suffix in WEIGHTS:
-        raise NoRecipeError(_weights_in_its_place(task, os.fspath(name), given))
-    if given.is_file():
+    if given.is_file() and given.suffix not in WEIGHTS:
         return given
     text = given.as_posix().removeprefix(f"{task}/configs/")
     if not given.is_absolute() and ".." not in given.parts:
@@ -118,12 +106,14 @@ def find_recipe(task: str, name: str | os.PathLike[str]) -> Path:
     if same:
         names = ", ".join(map(_plain, same))
         raise ValueError(f"several recipes of {task} are called {text!r}; name one of {names}")
-    if os.fspath(name) and (given.is_dir() or _recipes_with(task, text)):
-        raise NoRecipeError(_weights_in_its_place(task, text, given))
-    close = _close(text, [_plain(one) for one in known])
+    if given.is_dir() or given.suffix in WEIGHTS:
+        hint = "that is a folder or weights"
+    elif close := _close(text, [_plain(one) for one in known]):
+        hint = f"close to it: {close}"
+    else:
+        hint = "and no such file"
     raise NoRecipeError(
-        f"there is no recipe {os.fspath(name)!r} of {task}, and no such file; "
-        f"{f'close to it: {close}; ' if close else ''}`eva recipes {task}` lists all"
+        f"there is no recipe {os.fspath(name)!r} of {task}; {hint}; `eva recipes {task}` lists all"
     )
 
 
@@ -140,27 +130,6 @@ def unfinished() -> Iterator[None]:
 def is_unfinished() -> bool:
     """Return whether a config is made whose values are not final, see `unfinished`."""
     return _unfinished.get()
-
-
-def _weights_in_its_place(task: str, name: str, place: Path) -> str:
-    """Write the sentence on weights, or the folder of a run, that were given for a recipe."""
-    what = "a folder" if place.is_dir() else "weights"
-    using = [_plain(one) for one in _recipes_with(task, place.name)]
-    using = (using or [_plain(one) for one in _names(task, (".py",))])[:2]
-    option = START_WEIGHTS[task].replace("WEIGHTS", name)
-    return (
-        f"{name} is {what} and not a recipe: name a recipe, such as {' or '.join(using)}, and "
-        f"begin with these weights by {option}; `eva recipes {task}` lists all"
-    )
-
-
-def _recipes_with(task: str, weights: str) -> list[str]:
-    """List the recipes that name weights, by a name with or without its suffix."""
-    endings = "|".join(map(re.escape, WEIGHTS))
-    stem = re.escape(re.sub(f"({endings})$", "", weights))
-    named = re.compile(rf"""["']{stem}({endings})["']""")
-    folder, names = recipe_folder(task), _names(task, (".py",))
-    return [one for one in names if named.search((folder / one).read_text(encoding="utf-8"))]
 
 
 def name_on_own_data(recipe: str | os.PathLike[str], data: str | os.PathLike[str]) -> str:

@@ -163,11 +163,9 @@ def _starts(folder: Path, kind: Kind) -> list[_Start]:
 def _last_heard(folder: Path, log: str, before: float) -> float | None:
     """Return when something was last written by an earlier process: the log, or any file."""
     times = {}
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            with contextlib.suppress(OSError):
-                if entry.is_file() and (changed := entry.stat().st_mtime) < before:
-                    times[entry.name] = changed
+    with contextlib.suppress(OSError):
+        times = {file.name: file.stat().st_mtime for file in folder.iterdir() if file.is_file()}
+    times = {name: changed for name, changed in times.items() if changed < before}
     return times.get(log, max(times.values(), default=None))
 
 
@@ -245,11 +243,10 @@ def hardware(device: str) -> str:
     Args:
         device: "cpu", "cuda" or "cuda:1".
     """
-    cores, memory = _usable_cores(), _usable_memory()
-    parts = [*_gpus(device), f"{_processor()}, {cores} core{'s' if cores != 1 else ''}"]
-    if memory:
-        parts.append(f"{memory / 2**30:.0f} GiB of memory")
-    return ", ".join(parts)
+    cores = len(os.sched_getaffinity(0))
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    processor = f"{_processor()}, {cores} core{'s' * (cores != 1)}"
+    return ", ".join([*_gpus(device), processor, f"{memory:.0f} GiB of memory"])
 
 
 def software() -> str:
@@ -259,63 +256,27 @@ def software() -> str:
     return f"Python {platform.python_version()}, torch {version}, {platform.system()}"
 
 
-def _usable_cores() -> int:
-    """Count the cores that this process may use, by its affinity and its control group."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except (AttributeError, OSError):  # not on every system
-        cores = os.cpu_count() or 1
-    quota, _, period = _first_line("/sys/fs/cgroup/cpu.max").partition(" ")
-    if quota.isdigit() and period.isdigit() and int(period):
-        cores = min(cores, max(1, round(int(quota) / int(period))))
-    return cores
-
-
-def _usable_memory() -> int:
-    """Count the bytes of memory of the machine, or of the control group; 0 if it is not known."""
-    memory = 0
-    with contextlib.suppress(AttributeError, OSError, ValueError):
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limit = _first_line("/sys/fs/cgroup/memory.max")
-    return min(memory, int(limit)) if limit.isdigit() and memory else memory
-
-
 def process_began(now: float) -> float:
-    """Return the time at which this process began; `now` where that cannot be known.
-
-    Args:
-        now: The time, in seconds as `time.time` has it.
-    """
-    try:
-        uptime = float(_first_line("/proc/uptime").split()[0])
-        fields = _first_line("/proc/self/stat").rpartition(")")[2].split()
+    """Return the time at which this process began; `now` where that cannot be known."""
+    with contextlib.suppress(AttributeError, IndexError, OSError, ValueError):
+        uptime = float(Path("/proc/uptime").read_text().split()[0])
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
         return now - (uptime - int(fields[19]) / os.sysconf("SC_CLK_TCK"))
-    except (AttributeError, IndexError, OSError, ValueError):
-        return now
+    return now
 
 
 def _gpus(device: str) -> list[str]:
     torch = sys.modules.get("torch")
     if torch is None or not device.startswith("cuda"):
         return []
-    with contextlib.suppress(Exception):  # a driver of another version, for example
-        _, _, number = device.partition(":")
-        numbers = [int(number)] if number else range(torch.cuda.device_count())
-        names = [torch.cuda.get_device_name(number) for number in numbers]
-        return [f"{names.count(name)} x {name}" for name in dict.fromkeys(names)]
-    return []
+    number = device.partition(":")[2]
+    numbers = [int(number)] if number else range(torch.cuda.device_count())
+    names = [torch.cuda.get_device_name(number) for number in numbers]
+    return [f"{names.count(name)} x {name}" for name in dict.fromkeys(names)]
 
 
 def _processor() -> str:
-    with contextlib.suppress(OSError), Path("/proc/cpuinfo").open(errors="replace") as lines:
-        for line in lines:
-            if line.startswith("model name"):
-                return " ".join(line.partition(":")[2].split())
+    with contextlib.suppress(OSError):
+        if found := re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.M):
+            return " ".join(found[1].split())
     return platform.processor() or platform.machine() or "processor of unknown kind"
-
-
-def _first_line(file: str) -> str:
-    try:
-        return Path(file).read_text().partition("\n")[0].strip()
-    except (OSError, ValueError):
-        return ""

@@ -56,9 +56,9 @@ def test_it_learns(config, device, metrics, loss):
     assert (best.text.logit_bias is not None) == (loss == "sigmoid")
     assert best.context_length == 32
     report = (run.output / "report.html").read_text()
-    for shown in ("logit scale", "Pictures that find their captions last", "own caption in place"):
+    for shown in ("logit scale", "Images that find their captions last", "own caption in place"):
         assert shown in report
-    assert "32 pictures, 4 classes" in report
+    assert "32 images, 4 classes" in report
     noted = json.loads((run.output / "config.json").read_text())
     assert noted["model"]["text"] == "debug"
     assert noted["data"]["mean"] == pytest.approx([0.481, 0.458, 0.408], abs=1e-3)
@@ -153,8 +153,8 @@ def test_a_share_of_the_pairs_is_evaluated(config, pairs, tmp_path):
     assert validation.results == ("loss", "image_to_text_r1", "text_to_image_r1")
     said = present_training(config, len(train), validation)
     assert said.data == [
-        ("train", f"{len(train)} pictures with captions ({data.train})"),
-        ("val", f"{len(held)} pictures with captions (about 0.25 of those in train)"),
+        ("train", f"{len(train)} images with captions ({data.train})"),
+        ("val", f"{len(held)} images with captions (about 0.25 of those in train)"),
     ]
     (step,) = said.next_steps(tmp_path)
     assert "search" in step.command

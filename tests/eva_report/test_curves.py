@@ -1,9 +1,12 @@
-"""Plots: axes with round numbers, thinning that keeps peaks, points that cannot be drawn."""
+"""Plots and confusions of a page: axes, thinning that keeps peaks, what cannot be drawn."""
 
+import numpy as np
 import pytest
 
-from eva_report.content import Curve, Curves
+from eva_report.confusion import confusion_view, top_mistakes
+from eva_report.content import Confusion, Curve, Curves
 from eva_report.curves import has_points, linear_axis, logarithmic_axis, plot_view, short, thinned
+from eva_report.page import number
 
 
 def curves(*points, logarithmic=False):
@@ -16,10 +19,8 @@ def curves(*points, logarithmic=False):
 @pytest.mark.parametrize(
     ("values", "ticks"),
     [
-        ([0, 10], [0, 2, 4, 6, 8, 10]),
         ([0.31, 0.92], [0.2, 0.4, 0.6, 0.8, 1.0]),
         ([3, 3], [1, 2, 3, 4, 5]),
-        ([0], [-1, -0.5, 0, 0.5, 1]),
         ([-5e-324, 5e-324], [-1, -0.5, 0, 0.5, 1]),
         ([-1e-9, 1e-9], [-1e-9, -5e-10, 0, 5e-10, 1e-9]),
     ],
@@ -29,10 +30,6 @@ def test_ticks_of_a_linear_axis(values, ticks):
     assert axis.ticks == pytest.approx(ticks)
     assert axis.low <= min(values)
     assert max(values) <= axis.high
-
-
-def test_there_is_no_half_a_step():
-    assert [text for _, text in plot_view(curves([(1, 2.0)])).x_ticks] == ["1"]
 
 
 @pytest.mark.parametrize(
@@ -53,6 +50,11 @@ def test_ticks_of_a_logarithmic_axis(values, ticks):
 def test_numbers():
     texts = [short(one) for one in (0, 1.0, 0.1 + 0.2, 12000, 1e-7, 123456789, -2.5, 0.00012346)]
     assert texts == ["0", "1", "0.3", "12,000", "1e-7", "1.23e8", "-2.5", "0.0001235"]
+    values = (1234567, np.int64(3), np.float32(0.5), -0.001, True, None, np.nan, float("inf"))
+    dash = "\N{EN DASH}"
+    assert [number(one, 1) for one in values] == [
+        *("1,234,567", "3", "0.5", "0.0", "yes", dash, dash, dash)
+    ]
 
 
 def test_thinning_keeps_ends_and_peaks():
@@ -74,11 +76,45 @@ def test_what_cannot_be_drawn_is_left_out():
     assert view.lines[0]["path"].count("L") == 1
     assert view.lines[1]["point"]
     assert not has_points(curves([(0, nan)]))
+    assert [text for _, text in plot_view(curves([(1, 2.0)])).x_ticks] == ["1"]  # no half a step
 
 
 def test_a_logarithmic_axis_only_where_all_is_positive():
     points = [(n, 10.0**-n) for n in range(4)]
     assert plot_view(curves(points, logarithmic=True)) != plot_view(curves(points))
-    for nothing in (0.0, 5e-324):
-        beside = [*points, (4, nothing)]
-        assert plot_view(curves(beside, logarithmic=True)) == plot_view(curves(beside))
+    beside = [*points, (4, 0.0)]
+    assert plot_view(curves(beside, logarithmic=True)) == plot_view(curves(beside))
+
+
+def confusion(counts):
+    names = [f"name-{n}" for n in range(len(counts))]
+    return Confusion(title="", classes=names, counts=np.array(counts), unit="images")
+
+
+def test_top_mistakes():
+    found = top_mistakes(np.array([[5, 1, 0], [12, 80, 8], [0, 1, 0]]), 3)
+    assert [one[:3] for one in found] == [(1, 0, 12), (1, 2, 8), (0, 1, 1)]
+    assert found[0].share == 0.12
+    many = np.zeros((300, 300), np.uint8)
+    many[7, 200], many[8, 3] = 9, 4
+    assert [one[:3] for one in top_mistakes(many, 5)] == [(7, 200, 9), (8, 3, 4)]
+
+
+def test_few_classes_have_all_counts_more_a_map_and_many_their_mistakes():
+    view = confusion_view(confusion([[4000, 2], [0, 9]]), 200)
+    assert [[(text, right) for _, text, right in row] for row in view.cells] == [
+        [("4,000", True), ("2", False)],
+        [("", False), ("9", True)],
+    ]
+    assert view.cells[0][0][0] == pytest.approx(4000 / 4002)
+    view = confusion_view(confusion([[400_000, 100_000], [0, 9]]), 200)
+    assert view.cells[0][0][1] == "80.0"
+    assert "percent" in view.unit
+    for size, has_map in ((60, True), (61, False)):
+        counts = np.eye(size, dtype=int) * 5
+        counts[3, 8] = 2
+        view = confusion_view(confusion(counts), 200)
+        assert (bool(view.map), view.cells) == (has_map, [])
+        assert view.mistakes[0][:3] == (3, 8, 2)
+    with pytest.raises(ValueError, match=r"\(1, 2\)"):
+        confusion_view(confusion([[1, 2]]), 200)

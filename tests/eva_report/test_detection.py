@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from eva_report.content import Confusion, Curves, Gallery, ScoreTable, Table
-from eva_report.detection import data_fact, detection_sections
+from eva_report.detection import detection_sections
 
 LEFT, RIGHT, TOP = [2, 3, 20, 20], [60, 30, 30, 40], [30, 2, 25, 20]
 
@@ -74,7 +74,6 @@ def test_scores_say_what_they_mean_and_why_one_is_missing(scene):
         ("APs", [51, 40]),
         ("APl", [None, None]),
     ]
-    assert "over IoUs from 0.50 to 0.95" in table.rows[0].meaning
     assert table.rows[2].meaning.endswith("px; there are no large objects in the data")
     assert table.text == "Percent, on 4 images, 4 objects of 2 classes."
 
@@ -91,19 +90,10 @@ def test_classes_with_the_lowest_ap_first(scene, tmp_path):
     ]
 
 
-def test_a_name_that_is_not_text_and_an_object_of_no_class(scene, tmp_path):
-    scene["truth"]["categories"][0]["name"] = "c\udce9t"
-    scene["truth"]["annotations"].append(_label("g", "unknown", TOP))
-    (table,) = _of(detection_sections(**scene, folder=tmp_path), Table)
-    assert sum(row[-4] for row in table.rows) == 4
-    assert "c\\udce9t" in (tmp_path / table.complete_in).read_text()
-
-
 def test_confusion_of_matches(scene, tmp_path):
     (section,) = _of(detection_sections(**scene, folder=tmp_path), Confusion)
     assert section.classes == ["cat", "dog", "background"]
     assert section.counts.tolist() == [[1, 1, 1], [0, 1, 0], [0, 1, 0]]
-    assert section.text.startswith("Matched as above.")  # the rule stands with the classes
     lines = (tmp_path / section.complete_in).read_text().splitlines()
     assert lines[:3] == ["label,prediction,objects", "cat,cat,1", "cat,dog,1"]
 
@@ -165,16 +155,10 @@ def test_a_file_of_predictions_is_read_object_by_object(scene, tmp_path, monkeyp
             detection_sections(**scene)
 
 
-def test_where_nothing_passes_the_threshold_a_lower_one_is_taken(scene):
-    for one in scene["predictions"]:
-        one["score"] /= 2
-    (section,) = _of(detection_sections(**scene), Confusion)
-    assert section.counts.tolist() == [[1, 0, 2], [0, 1, 0], [0, 0, 0]]
-    (classes,) = _of(detection_sections(**scene), Table)
-    assert "No prediction has a score of 0.5 (the best: 0.45), so those from 0.4" in classes.text
-
-
 def test_without_predictions_or_objects(scene):
+    low = [one | {"score": one["score"] / 2} for one in scene["predictions"]]
+    (section,) = _of(detection_sections(**scene | {"predictions": low}), Confusion)
+    assert section.counts.tolist() == [[1, 0, 2], [0, 1, 0], [0, 0, 0]]  # from a score of 0.4
     nothing = scene | {"predictions": [], "scores": {"bbox": {"AP": None}}}
     sections = detection_sections(**nothing)
     assert _of(sections, ScoreTable)[0].rows[0].meaning.endswith("; nothing was found")
@@ -219,11 +203,3 @@ def test_scores_of_lvis_and_recalls_are_explained(scene):
         "average recall of small objects, below 32 x 32 px, with up to 300 predictions an image"
     )
     assert meanings["mine"] == ""
-
-
-def test_the_fact_about_the_data(scene):
-    assert data_fact(scene["truth"]) == "4 images, 4 objects of 2 classes"
-    one = {"images": [{}], "annotations": [{}], "categories": [{}]}
-    assert data_fact(one) == "1 image, 1 object of 1 class"
-    test_set = {"images": [{}] * 1200, "categories": [{}]}
-    assert data_fact(test_set) == "1,200 images, 0 objects of 1 class"

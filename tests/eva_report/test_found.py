@@ -40,11 +40,6 @@ def test_nothing_at_all_names_the_option_that_helps():
     assert found.lines() == [
         "a.jpg: nothing at 0.5; the best score is 0.30: lower --score-threshold, with --overwrite"
     ]
-    found.add("b.jpg", [], best=Prediction("", 0.49))
-    assert found.lines() == [
-        "2 images: nothing at 0.5; the best score is 0.49: "
-        "lower --score-threshold, with --overwrite"
-    ]
     unknown = Found(0.25)
     unknown.add("a.jpg", [])
     assert unknown.lines() == ["a.jpg: nothing at 0.25"]
@@ -104,16 +99,3 @@ def test_shares_of_each_file_and_in_total():
         "film.mp4: brick 75 %, grass 25 %",
         "2 files: grass 50 %, brick 50 %",
     ]
-
-
-def test_small_shares_many_classes_and_many_files_are_summed_up():
-    found = FoundShares([f"class {number}" for number in range(300)])
-    found.add("a", np.array([0] * 1000 + [1]))
-    found.add("b", np.arange(12))
-    first, second, _ = found.lines()
-    assert first == "a: class 0 100 %, 1 more class"
-    assert second.endswith("class 9 8 %, 2 more classes")
-    for number in range(FILES_NAMED):
-        found.add(f"{number}.jpg", np.array([2]))
-    (line,) = found.lines()
-    assert line.startswith("22 files: class 0 97 %")

@@ -37,11 +37,6 @@ def test_names_that_the_output_cannot_show_are_escaped(encoding, shown, monkeypa
     assert stream.buffer.getvalue().decode(encoding) == shown
 
 
-def test_a_bug_is_a_traceback():
-    with pytest.raises(TypeError):
-        exit_code(lambda: _raise(TypeError("a bug")))
-
-
 def test_folders_that_take_no_file_are_refused_before_the_work(tmp_path, small_disk):
     message = f"{tmp_path} cannot be written: File too large"
     with small_disk(0), pytest.raises(UnwritableError, match=message):

@@ -47,13 +47,6 @@ def test_interrupt_has_its_own_code(capsys):
     assert ended(capsys, KeyboardInterrupt(), saved=lambda: "step 5 is saved")[0] == 130
 
 
-def test_missing_package_says_how_to_install_it(capsys):
-    code, said = ended(capsys, ModuleNotFoundError("No module", name="open_clip"))
-    assert code == 1
-    assert "open_clip" in said
-    assert "pip install" in said
-
-
 WORK = """
 import sys
 import torch.distributed

@@ -82,11 +82,6 @@ def test_a_program_ends_with_the_sentence(capsys):
             "eva detection train: detectron2 is not installed; this installs it: "
             "eva doctor --install detectron2\n",
         ),
-        (
-            ["mmengine", "mmseg", "mmcv", "mmdet"],
-            ["segmentation", "train", "demo/mask2former_eva_debug"],
-            "pip install 'eva-toolkit[segmentation]'\n",
-        ),
         (  # of the extra of segmentation all is there, and mmengine quotes only its own error
             ["faster_coco_eval"],
             ["mmdetection", "train", "demo/cascade_mask_rcnn_eva_debug", "--data-root", DATA],
@@ -105,12 +100,6 @@ def test_a_command_without_its_framework(gone, arguments, sentence, tmp_path):
     assert done.returncode == 1
     assert done.stderr.endswith(sentence)
     assert len(done.stderr.splitlines()) == 1
-
-
-def test_a_command_helps_without_its_framework():
-    for task in ("detection", "segmentation"):
-        done = without(["detectron2", "mmengine", "mmseg", "torch"], task, "train", "--help")
-        assert (done.returncode, done.stderr) == (0, "")
 
 
 def _needed(extra, settings):

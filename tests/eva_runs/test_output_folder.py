@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from eva_data.files import UnwritableError
-from eva_runs import output_folder as run_folder
 from eva_runs.output_folder import (
     FolderInUseError,
     RunSentences,
@@ -105,36 +104,6 @@ def test_a_folder_that_cannot_be_looked_at_is_a_sentence(tmp_path):
     refused = pytest.raises(UnwritableError, match="cannot be written: File name too long")
     with refused, clean, locked(folder):
         pytest.fail("it is not refused")
-
-
-def test_links_of_a_user_stay_and_those_of_a_run_go_without_what_they_name(tmp_path):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run/log.txt").symlink_to(tmp_path / "logs")  # which is not there yet
-    (tmp_path / "kept").mkdir()
-    clean = clean_if_refused(tmp_path / "run", ["log.txt", "data"], begun=lambda: False)
-    with contextlib.suppress(ValueError), clean:
-        (tmp_path / "run/log.txt").write_text("a line")
-        (tmp_path / "run/data").symlink_to(tmp_path / "kept")
-        raise ValueError
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["log.txt"]
-    assert (tmp_path / "kept").is_dir()
-
-
-def test_a_lock_that_was_removed_and_made_again_is_not_held(tmp_path, monkeypatch):
-    descriptors = []
-
-    def lock(folder):
-        descriptors.append(take(folder))
-        if len(descriptors) == 1:
-            (folder / ".lock").unlink()
-            (folder / ".lock").touch()
-        return descriptors[-1]
-
-    take = run_folder._lock
-    monkeypatch.setattr(run_folder, "_lock", lock)
-    with locked(tmp_path):
-        assert len(descriptors) == 2
-        assert os.fstat(descriptors[1]).st_ino == (tmp_path / ".lock").stat().st_ino
 
 
 def test_a_run_that_is_refused_for_another_one_touches_nothing(tmp_path):

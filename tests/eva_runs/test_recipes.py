@@ -16,11 +16,10 @@ from eva_runs.recipes import (
 )
 
 ROOT = Path(__file__).parents[2]
-WITH_RECIPES = [task for task in TASKS if (ROOT / task / "configs").is_dir()]
 DEBUG = "demo/cascade_mask_rcnn_vitdet_eva_debug"
 
 
-@pytest.mark.parametrize("task", WITH_RECIPES)
+@pytest.mark.parametrize("task", TASKS)
 def test_every_recipe_of_a_checkout_has_a_name_and_a_summary(task, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = list_recipes(task)
@@ -93,26 +92,18 @@ def test_an_installed_package_brings_its_recipes(tmp_path, monkeypatch):
         find_recipe("video", "one")
 
 
-@pytest.mark.parametrize(("recipe", "name"), [
-    (f"detection:{DEBUG}", "coins_eva_debug"),
-    ("mmdetection:custom/cascade_mask_rcnn_eva_g_24gb", "coins_eva_g_24gb"),
-    ("detection:upstream/mask_rcnn_vitdet_eva_g_1024", "coins_eva_g_1024"),
-])  # fmt: skip
-def test_a_run_on_own_data_is_named_by_both(recipe, name, tmp_path):
-    folder = tmp_path / "coins"
-    (folder / "annotations").mkdir(parents=True)
-    file = find_recipe(*recipe.split(":"))
-    for place in (folder, folder / "data.yaml", folder / "annotations/train.json"):
-        assert name_on_own_data(file, place) == name
-
-
 @pytest.mark.parametrize(
-    ("folder", "name"), [("coins (2)", "coins_2"), ("münzen", "münzen"), ("it's [x]", "it_s_x")]
+    ("recipe", "folder", "name"),
+    [
+        (f"detection:{DEBUG}", "coins (2)", "coins_2_eva_debug"),
+        ("mmdetection:custom/cascade_mask_rcnn_eva_g_24gb", "münzen", "münzen_eva_g_24gb"),
+        ("detection:upstream/mask_rcnn_vitdet_eva_g_1024", "it's [x]", "it_s_x_eva_g_1024"),
+    ],
 )
-def test_no_shell_and_no_config_reads_the_name_in_another_way(folder, name, tmp_path):
-    file = find_recipe("detection", DEBUG)
-    assert name_on_own_data(file, tmp_path / folder / "data.yaml") == f"{name}_eva_debug"
-
-
-def test_the_folder_of_a_users_own_config_is_its_own(tmp_path):
-    assert name_on_own_data(tmp_path / "mine.py", tmp_path / "coins") == ""
+def test_a_run_on_own_data_is_named_by_both(recipe, folder, name, tmp_path):
+    """No shell and no config reads the name in another way."""
+    data, file = tmp_path / folder, find_recipe(*recipe.split(":"))
+    (data / "annotations").mkdir(parents=True)
+    for place in (data, data / "data.yaml", data / "annotations/train.json"):
+        assert name_on_own_data(file, place) == name
+    assert name_on_own_data(tmp_path / "mine.py", data) == ""

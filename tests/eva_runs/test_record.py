@@ -105,18 +105,15 @@ def test_a_folder_that_takes_no_file(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "shown"),
     [
-        (["eva detection train", "a b", "x=1"], "eva detection train 'a b' x=1"),
-        (["eva doctor"], "eva doctor "),
+        (["eva detection train", "a b", "x=https://me:s3cret@a.org/x.pth"],
+         "eva detection train 'a b' x=https://a.org/x.pth"),
         (["detection/train_net.py", "--resume"], "python detection/train_net.py --resume"),
-        (["", "x"], "python x"),
-        (["eva doctor", "load_from=https://me:s3cret@a.org/x.pth"],
-         "eva doctor load_from=https://a.org/x.pth"),
     ],
 )  # fmt: skip
 def test_the_command_as_it_was_called(arguments, shown, monkeypatch):
     monkeypatch.setattr(sys, "argv", arguments)
     monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(__spec__=None))
-    assert called() == shown.strip()
+    assert called() == shown
 
 
 def test_the_command_of_a_module(monkeypatch):

@@ -117,7 +117,7 @@ def names_of(folders: Sequence[str]) -> list[str]:
     if other := [folder for folder in folders if folder not in known]:
         raise ValueError(
             f"{listed(other, 4)} is not a WordNet id of ImageNet-1K: rename the folders to what "
-            "their pictures show"
+            "their images show"
         )
     return [known[folder] for folder in folders]
 

@@ -225,7 +225,7 @@ def encode_pairs(
     images = encode_all(
         of_images, _Images(pairs, transform, skip=skip_unreadable),
         dim=model.embed_dim, device=device, batch_size=batch_size, workers=workers,
-        progress=progress and f"{progress}, pictures",
+        progress=progress and f"{progress}, images",
     )  # fmt: skip
     found = {place: why for part in distributed.gather(reasons) for place, why in part.items()}
     encoded = EncodedPairs(images=images, texts=texts, owners=torch.tensor(owners, device=device))
@@ -255,7 +255,7 @@ def _captions(
 def _without(encoded: EncodedPairs, reasons: dict[int, str]) -> EncodedPairs:
     """Leave pictures out, with their captions."""
     if len(reasons) == len(encoded.images):
-        raise ValueError(f"none of {len(reasons)} pictures can be read: {reasons[min(reasons)]}")
+        raise ValueError(f"none of {len(reasons)} images can be read: {reasons[min(reasons)]}")
     kept = torch.ones(len(encoded.images), dtype=torch.bool, device=encoded.images.device)
     kept[list(reasons)] = False
     places = kept.cumsum(0) - 1  # of the kept pictures among each other

@@ -21,7 +21,7 @@ _OUT, _FIRST = "left out", "left out but the first"
 KINDS = {
     "missing": Kind("video that is listed and not there", _OUT),
     "unreadable": Kind("video that cannot be read", _OUT),
-    "sound": Kind("file without pictures", _OUT),
+    "sound": Kind("file without images", _OUT),
     "died": Kind("video on which a process died", _OUT),
     "twice": Kind("video that is listed again", _FIRST),
     "relabelled": Kind("video that is listed again, with another label", _FIRST),
@@ -37,7 +37,7 @@ KINDS = {
     "empty": Kind("class without a video", "kept", note=True),
     "rare": Kind("class with less than a tenth of the median", "kept", note=True),
 }
-NO_PICTURES = "it has no pictures"  # what `open_video` says of a file of sound
+NO_PICTURES = "it has no images"  # what `open_video` says of a file of sound
 _SIDES = 64, 4096  # usual sides in pixels
 _ASPECT = 4  # most usual ratio of the sides
 _RARE = 10  # times fewer than the median

@@ -182,7 +182,7 @@ def _choose_stream(container: InputContainer) -> VideoStream:
         if not stream.disposition & Disposition.attached_pic
     ]
     if not moving:
-        raise OSError("it has no pictures")
+        raise OSError("it has no images")
     best = container.streams.best("video")
     chosen = next((stream for stream in moving if stream is best), moving[0])
     if chosen.codec_context is None:

@@ -219,7 +219,7 @@ def test_retrieval(write_picture, run, tmp_path, capsys, refused):
     assert score["image_to_text_r1"] == pytest.approx(100 * 11 / 12)
     assert score["text_to_image_r1"] >= 100 * 11 / 24 - 1e-6
     report = (tmp_path / "out" / "report.html").read_text()
-    assert "Captions that find their pictures last (pairs)" in report
+    assert "Captions that find their images last (pairs)" in report
     with (tmp_path / "out" / "retrieval.csv").open(newline="") as stream:
         rows = list(csv.reader(stream))
     assert rows[0][:4] == ["set", "images", "captions", "I->T R@1"]

@@ -109,5 +109,5 @@ def test_what_cannot_be_read(clip, make_pairs):
     torch.testing.assert_close(found.texts, entire.texts[places], atol=1e-6, rtol=0)
     assert found.owners.tolist() == [i for i in range(6) for _ in range(2)]
     bad.torn = range(9)
-    with pytest.raises(ValueError, match="none of 9 pictures can be read: pair 0 is torn"):
+    with pytest.raises(ValueError, match="none of 9 images can be read: pair 0 is torn"):
         encode_pairs(clip, bad, TRANSFORM, batch_size=4, workers=0, skip_unreadable=True)

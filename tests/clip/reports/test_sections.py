@@ -38,9 +38,9 @@ def test_what_is_found_last_comes_first():
         kept=[1, 2, 3],
     )
     pictures, captions = retrieval_examples(encoded, Pairs(), name="mine")
-    assert captions.title == "Captions that find their pictures last (mine)"
+    assert captions.title == "Captions that find their images last (mine)"
     first = captions.examples[0]
-    assert first.caption == '"another 2": own picture in place 3 of 3'
+    assert first.caption == '"another 2": own image in place 3 of 3'
     assert [one.title for one in first.pictures] == ["own, -0.80", "found, 0.00", "found, -0.60"]
     assert colours(first) == [2, 3, 1]
     assert len(captions.examples) == 6

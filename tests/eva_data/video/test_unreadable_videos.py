@@ -64,7 +64,7 @@ FILES = {
     "pipe.mp4": (os.mkfifo, "is a named pipe and not a file"),
     "device.mp4": (lambda path: path.symlink_to("/dev/zero"), "is a device and not a file"),
     "sound.mp4": (_sound, UNKNOWN),
-    "record.mp4": (_cover, "it has no pictures"),
+    "record.mp4": (_cover, "it has no images"),
     "picture.mp4": (_picture, UNKNOWN),
     "playlist.m3u8": (_playlist, "not a video"),
     "playlist.mp4": (_playlist, "not a video"),
@@ -112,7 +112,7 @@ def test_truncated_files(tmp_path, videos, write_moving, name, place, capfd):
     content = path.read_bytes()
     path.write_bytes(content[: int(place * len(content))])
     for reason in _reasons(path, str(path)):
-        assert "it is truncated" in reason or DAMAGED in reason or "no pictures" in reason
+        assert "it is truncated" in reason or DAMAGED in reason or "no images" in reason
         assert _is_one_sentence(reason, name)
     if place == 0.5:
         assert "it is truncated" in reason

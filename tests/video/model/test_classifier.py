@@ -134,7 +134,7 @@ def test_another_number_of_classes_begins_a_head(save_tiny):
 def test_files_of_other_models(save, make_vit, save_tiny):
     with pytest.raises(
         ValueError,
-        match=r"weights.pt holds a backbone of pictures, not a classifier of videos: train",
+        match=r"weights.pt holds a backbone of images, not a classifier of videos: train",
     ):
         load_video_classifier(save(make_vit().state_dict()))
     model, _ = save_tiny(num_classes=7)

@@ -165,7 +165,7 @@ def load_video_classifier(
     trunk = describe(weights, name=path.name, frames=stored)
     if not trunk.clips or "head.weight" not in trunk.names:
         kind = "classifier" if "head.weight" in trunk.names else "backbone"
-        of = "videos" if trunk.clips else "pictures"
+        of = "videos" if trunk.clips else "images"
         raise ValueError(
             f"{path.name} holds a {kind} of {of}, not a classifier of videos: train one from it "
             f"with video/train.py RECIPE --model.init-checkpoint {os.fspath(source)}"
