@@ -1,10 +1,11 @@
 """Demo of a detector: images and videos in, annotated ones and predictions in COCO format out."""
 
 import contextlib
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 import pycocotools.mask as mask_api
 from PIL import Image
@@ -19,65 +20,46 @@ from eva_runs.commands import say
 PREDICTIONS = "predictions.json"
 
 
-class PredictionsFile:
-    """A COCO file of images, categories and predictions.
+@contextlib.contextmanager
+def writing_predictions(file: Path, categories: Mapping[int, str]) -> Iterator[Callable[..., None]]:
+    """Write predictions to a COCO file, which appears under its name at the end.
 
     It holds what an annotation file holds, and a score for each object, so `pycocotools.COCO`
-    reads it. `writing_predictions` opens one.
-
-    Args:
-        stream: The open file.
-        ids: Id of each category.
-    """
-
-    def __init__(self, stream: TextIO, ids: Sequence[int]) -> None:
-        self._stream, self._ids = stream, ids
-        self._count = 0
-        self.images: list[dict[str, Any]] = []
-
-    def add(
-        self, detections: Iterable[Mapping[str, Any]], *, size: Sequence[int], **entry: Any
-    ) -> None:
-        """Write the predictions of one image.
-
-        Args:
-            detections: Each with `category_id`, the index of its class, `bbox` (x, y, width,
-                height), `score`, and `segmentation` as a compressed code where there is a mask.
-            size: Height and width of the image in px.
-            **entry: Further fields of the image's entry, such as `file_name`.
-        """
-        image_id = len(self.images) + 1
-        self.images.append({"id": image_id, **entry, "width": size[1], "height": size[0]})
-        for found in detections:
-            mask, box = found.get("segmentation"), found["bbox"]
-            area = float(mask_api.area(mask)) if mask else box[2] * box[3]
-            self._stream.write(",\n" if self._count else "\n")
-            self._count += 1
-            one = {"id": self._count, "image_id": image_id, **found}
-            one["category_id"] = self._ids[found["category_id"]]
-            json.dump({**one, "area": area, "iscrowd": 0}, self._stream)
-
-
-@contextlib.contextmanager
-def writing_predictions(file: Path, categories: Mapping[int, str]) -> Iterator[PredictionsFile]:
-    """Write predictions to a file that appears under its name at the end.
+    reads it.
 
     Args:
         file: The file to write.
         categories: Id -> name, in the model's order.
 
     Yields:
-        The file to add predictions to.
+        `add(detections, size=(height, width), **entry)`, which writes the predictions of an image:
+        each with `category_id`, the index of its class, `bbox` (x, y, width, height), `score`, and
+        `segmentation` as a compressed code where there is a mask; `entry` are further fields of
+        the image's entry, such as `file_name`.
 
     Raises:
         UnwritableError: If the disk is full or the folder read-only, for example.
     """
+    ids, count = list(categories), itertools.count(1)
+    images: list[dict[str, Any]] = []
+
+    def add(detections: Iterable[Mapping[str, Any]], *, size: Sequence[int], **entry: Any) -> None:
+        image_id = len(images) + 1
+        images.append({"id": image_id, **entry, "width": size[1], "height": size[0]})
+        for found in detections:
+            mask, box = found.get("segmentation"), found["bbox"]
+            area = float(mask_api.area(mask)) if mask else box[2] * box[3]
+            number = next(count)
+            one = {"id": number, "image_id": image_id, **found, "area": area, "iscrowd": 0}
+            one["category_id"] = ids[found["category_id"]]
+            stream.write(",\n" if number > 1 else "\n")
+            json.dump(one, stream)
+
     with replacing(file) as part, part.open("w", encoding="utf-8") as stream:
         stream.write('{"annotations": [')
-        predictions = PredictionsFile(stream, list(categories))
-        yield predictions
+        yield add
         entries = [{"id": key, "name": name} for key, name in categories.items()]
-        stream.write('\n],\n"images": ' + json.dumps(predictions.images))
+        stream.write('\n],\n"images": ' + json.dumps(images))
         stream.write(',\n"categories": ' + json.dumps(entries) + "}\n")
 
 
@@ -127,7 +109,7 @@ def detect_files(
     def _image(job: Job) -> str | None:
         rgb = read_rgb(job.source, upright=True)
         objects, best = detect(rgb)
-        predictions.add(objects, size=rgb.shape[:2], file_name=job.name)
+        add(objects, size=rgb.shape[:2], file_name=job.name)
         drawn = draw_objects(rgb, [as_drawn(one, names) for one in objects])
         save_image(Image.fromarray(drawn), job.targets[0])
         score = best() if not objects and found.wants_best else None
@@ -141,7 +123,7 @@ def detect_files(
 
         def draw(rgb: Pixels, index: int) -> Pixels:
             objects, best = detect(rgb)
-            predictions.add(objects, size=rgb.shape[:2], file_name=job.name, frame=index)
+            add(objects, size=rgb.shape[:2], file_name=job.name, frame=index)
             classes.extend(names[one["category_id"]] for one in objects)
             if not classes and index < BEST_ASKED and found.wants_best:
                 scores.extend(score for score in [best()] if score is not None)
@@ -154,7 +136,7 @@ def detect_files(
         return problem
 
     make_folder(output)
-    with writing_predictions(output / PREDICTIONS, categories) as predictions:
+    with writing_predictions(output / PREDICTIONS, categories) as add:
         problems = do_jobs(jobs, do, title="detecting")
     for line in [*found.lines(), f"output   {output} (images, videos and {PREDICTIONS})"]:
         say(line)

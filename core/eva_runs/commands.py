@@ -156,13 +156,12 @@ def check_outputs(
         UnwritableError: If a folder takes no file.
     """
     wanted = [path for path in outputs if path is not None]
-    if len({path.resolve() for path in wanted}) < len(wanted):
-        raise ValueError(f"{wanted[0]}: two outputs are the same file")
-    for path in wanted:
-        same = [what for what, source in inputs.items() if source and _same(path, source)]
-        if same or not path.parent.is_dir():
-            why = f"is the {same[0]}, which stays" if same else "is in a folder that is not there"
-            raise ValueError(f"{path} {why}: name another file")
+    for index, path in enumerate(wanted):
+        wrong = [f"is the {what}" for what, one in inputs.items() if one and _same(path, one)]
+        wrong += ["is another output too" for one in wanted[index + 1 :] if _same(path, one)]
+        wrong += [] if path.parent.is_dir() else ["is in a folder that is not there"]
+        if wrong:
+            raise ValueError(f"{path} {wrong[0]}: name another file")
     require_free(wanted, overwrite=overwrite)
     for folder in dict.fromkeys(path.parent for path in wanted):
         make_folder(folder)  # it is there; fails now, not after hours

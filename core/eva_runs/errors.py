@@ -10,6 +10,7 @@
 """
 
 import contextlib
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -64,10 +65,10 @@ def ending(
     except KeyboardInterrupt:
         if processes.is_main():
             complain(f"{program}: stopped by Ctrl-C{_saved(saved)}")
-        raise SystemExit(EXIT_KEYBOARD) from None
+        sys.exit(EXIT_KEYBOARD)
     except OtherProcessError:
         _record(log())
-        raise SystemExit(1) from None
+        sys.exit(1)
     except Exception as error:
         file = log()
         _record(file)
@@ -82,7 +83,7 @@ def ending(
             line += f" (traceback: {file})"
         if not isinstance(error, _AGREED) or processes.is_main():
             complain(printable(f"{program}: {line}"))
-        raise SystemExit(1) from None
+        sys.exit(1)
 
 
 def one_line(error: BaseException) -> str:

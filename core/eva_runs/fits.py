@@ -23,7 +23,7 @@ def check_model(saved: Any, model: nn.Module) -> None:
         ValueError: Naming what is missing, unknown, of another shape or not finite.
     """
     if not isinstance(saved, Mapping) or not all(isinstance(v, Tensor) for v in saved.values()):
-        raise ValueError("the checkpoint holds no weights")
+        _refuse(["holds no weights"], "model")
     expected = model.state_dict()
     wrong = [f"lacks {name}" for name in expected if name not in saved]
     wrong += [f"has {name}, which the model lacks" for name in saved if name not in expected]
@@ -52,16 +52,14 @@ def check_optimizer(saved: Any, optimizer: torch.optim.Optimizer) -> None:
         indexes = [index for group in groups for index in group["params"]]
         sizes, unknown = [len(group["params"]) for group in groups], states.keys() - {*indexes}
     except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"the checkpoint holds no state of an optimizer ({error!r})") from error
+        raise ValueError(f"the checkpoint holds no state of an optimizer: {error!r}") from error
     mine = optimizer.param_groups
     if sizes != [len(group["params"]) for group in mine]:
-        raise ValueError(
-            f"the optimizer of the checkpoint has {sum(sizes)} tensors in {len(sizes)} groups, "
-            f"that of this run {sum(len(g['params']) for g in mine)} in {len(mine)}"
-        )
+        own = f"{sum(len(group['params']) for group in mine)} in {len(mine)}"
+        _refuse([f"has {sum(sizes)} tensors in {len(sizes)} groups, this run {own}"], "optimizer")
     wrong = [f"has a state of parameter {index!r}, which is in no group" for index in unknown]
-    for number, (theirs, own) in enumerate(zip(groups, mine, strict=True)):
-        for key, value in own.items():
+    for number, (theirs, ours) in enumerate(zip(groups, mine, strict=True)):
+        for key, value in ours.items():
             if key not in theirs:
                 wrong.append(f"lacks {key} of group {number}")
             elif key != "params" and not _alike(theirs[key], value):

@@ -59,7 +59,7 @@ class StopSignal:
     def _note(self, number: int, _: FrameType | None) -> None:
         self.received = signal.Signals(number).name  # no logging: it may meet its own locks here
         if self._at_once:
-            raise SystemExit(EXIT_RUN_AGAIN)
+            self.exit_at_once()
 
 
 @contextlib.contextmanager

@@ -25,33 +25,29 @@ DATA = ".data"  # end of the file beside an ONNX file of more than 1.5 GiB, whic
 
 def integer(least: int | None = None, most: int | None = None) -> Callable[[str], int]:
     """Make the `type` of an option that is an integer within limits."""
-    return lambda text: _within(_number(int, text, "an integer"), least, most)
+    return lambda text: _parse(int, text, least, most)
 
 
 def number(least: float | None = None, most: float | None = None) -> Callable[[str], float]:
     """Make the `type` of an option that is a finite number within limits."""
-    return lambda text: _within(_number(float, text, "a finite number"), least, most)
+    return lambda text: _parse(float, text, least, most)
 
 
 def probability(text: str) -> float:
     """Parse a number in [0, 1]; for `type` of `argparse`."""
-    return _within(_number(float, text, "a finite number"), 0, 1)
+    return _parse(float, text, 0, 1)
 
 
-def _number(kind: type[N], text: str, name: str) -> N:
+def _parse(kind: type[N], text: str, least: float | None, most: float | None) -> N:
+    low, high = (-math.inf if least is None else least), (math.inf if most is None else most)
     with contextlib.suppress(ValueError, OverflowError):
         value = kind(text)
-        if math.isfinite(value):
+        if math.isfinite(value) and low <= value <= high:
             return value
-    raise argparse.ArgumentTypeError(f"must be {name}, got {text}")
-
-
-def _within(value: N, least: float | None, most: float | None) -> N:
-    if least is not None and value < least:
-        raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
-    if most is not None and value > most:
-        raise argparse.ArgumentTypeError(f"must be at most {most}, got {value}")
-    return value
+    what = "an integer" if kind is int else "a finite number"
+    limits = "" if least is None else f" from {least}"
+    limits += "" if most is None else f" to {most}"
+    raise argparse.ArgumentTypeError(f"must be {what}{limits}, got {text}")
 
 
 class _SetNoDownload(argparse.Action):
