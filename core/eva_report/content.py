@@ -25,42 +25,25 @@ class ScoreRow:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreTable:
-    """Scores side by side, and what each means.
-
-    Attributes:
-        title: Title of the section.
-        columns: Title of each column of numbers, such as "box" and "mask".
-        rows: Scores.
-        text: What all of them are: their unit, and what they were computed on.
-        digits: Digits after the point.
-    """
+    """Scores side by side, and what each means."""
 
     title: str
-    columns: Sequence[str]
+    columns: Sequence[str]  # titles of the numbers, such as "box" and "mask"
     rows: Sequence[ScoreRow]
-    text: str = ""
-    digits: int = 1
+    text: str = ""  # what all of them are: their unit, and what they were computed on
+    digits: int = 1  # after the point
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table of anything, such as scores of each class.
-
-    Attributes:
-        title: Title of the section.
-        heads: Title of each column.
-        rows: Cells; a page shows the first rows of a long table.
-        text: What it shows.
-        complete_in: Name of the file that has all rows, where a page may show some of them.
-        digits: Digits after the point of floats.
-    """
+    """A table of anything, such as scores of each class; a page shows the first rows."""
 
     title: str
-    heads: Sequence[str]
+    heads: Sequence[str]  # titles of the columns
     rows: Sequence[Sequence[Cell]]
     text: str = ""
-    complete_in: str = ""
-    digits: int = 1
+    complete_in: str = ""  # name of a file that has all rows
+    digits: int = 1  # of floats, after the point
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,44 +56,26 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class Curves:
-    """Curves in one plot.
-
-    Attributes:
-        title: Title of the section.
-        x_label: What x is, such as "iteration".
-        y_label: What y is.
-        curves: The curves; without points there is no plot, and the section is left out.
-        logarithmic: Use a logarithmic axis for y, where all values are positive.
-        text: What to look for.
-    """
+    """Curves in one plot; without points there is no plot, and the section is left out."""
 
     title: str
-    x_label: str
+    x_label: str  # what x is, such as "iteration"
     y_label: str
     curves: Sequence[Curve]
-    logarithmic: bool = False
-    text: str = ""
+    logarithmic: bool = False  # axis of y, where all values are positive
+    text: str = ""  # what to look for
 
 
 @dataclass(frozen=True, kw_only=True)
 class Confusion:
-    """What was taken for what.
-
-    Attributes:
-        title: Title of the section.
-        classes: Names; "background" may be the last.
-        counts: (K, K), samples of each label (row) that went to each prediction (column).
-        unit: Name of what is counted: "images", "objects", "pixels".
-        text: The rule by which they were counted.
-        complete_in: Name of a file with all of them.
-    """
+    """What was taken for what."""
 
     title: str
-    classes: Sequence[str]
-    counts: NDArray[np.integer]
-    unit: str
-    text: str = ""
-    complete_in: str = ""
+    classes: Sequence[str]  # names; "background" may be the last
+    counts: NDArray[np.integer]  # (K, K), of each label (row) that went to each prediction (column)
+    unit: str  # what is counted: "images", "objects", "pixels"
+    text: str = ""  # the rule by which they were counted
+    complete_in: str = ""  # name of a file with all of them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,18 +96,12 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True)
 class Gallery:
-    """Examples, such as the worst cases.
-
-    Attributes:
-        title: Title of the section.
-        examples: Examples in the order in which they are shown; none leave the section out.
-        text: How they were chosen.
-        legend: Name and color (red, green, blue) of what is painted on the images.
-    """
+    """Examples, such as the worst cases; none leave the section out."""
 
     title: str
-    examples: Sequence[Example]
-    text: str = ""
+    examples: Sequence[Example]  # in the order in which they are shown
+    text: str = ""  # how they were chosen
+    # name and color (red, green, blue) of what is painted on the images
     legend: Sequence[tuple[str, tuple[int, int, int]]] = ()
 
 
@@ -167,21 +126,15 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """A report.
+    """A report; sections, links and commands are shown in their order.
 
-    Attributes:
-        title: Title, such as "Detection: training of cascade_mask_rcnn_vitdet_eva_debug".
-        summary: A sentence or two: what was done, and the score that counts.
-        facts: Name -> value: those of `eva_runs.record.facts`, data with counts of
-            images, objects and classes, the weights that it began from.
-        sections: Scores, classes, curves, confusion, images, in the order of the page.
-        links: Weights, `results.json`, log.
-        next_steps: Commands.
+    Its facts are those of `eva_runs.record.facts`, the data with counts of images, objects and
+    classes, and the weights that the run began from.
     """
 
-    title: str
-    summary: str
-    facts: Sequence[tuple[str, str]]
+    title: str  # such as "Detection: training of cascade_mask_rcnn_vitdet_eva_debug"
+    summary: str  # a sentence or two: what was done, and the score that counts
+    facts: Sequence[tuple[str, str]]  # name and value
     sections: Sequence[Section] = ()
-    links: Sequence[Link] = ()
+    links: Sequence[Link] = ()  # weights, `results.json`, log
     next_steps: Sequence[Step] = ()

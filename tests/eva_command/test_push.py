@@ -155,19 +155,16 @@ def test_a_run_of_the_engine(engine_run, tmp_path, capsys):
     assert card.data.datasets is None
     (result,) = card.data.eval_results
     assert (result.metric_type, result.metric_value) == ("accuracy", 70.5)
-    assert main([str(engine_run), REPO, "--dry-run", str(tmp_path / "card")]) == 2
+    arguments = [str(engine_run), REPO, "--dry-run", str(tmp_path / "card")]
+    assert main(arguments) == 2
     assert "--overwrite" in capsys.readouterr().err
-    _dry(engine_run, tmp_path / "card", "--overwrite")
-
-
-def test_further_files(engine_run, tmp_path):
-    (tmp_path / "NOTES.md").write_text("mine")
-    files = _dry(engine_run, tmp_path / "best", "--best", "--include", str(tmp_path / "NOTES.md"))
+    notes = tmp_path / "NOTES.md"
+    notes.write_text("mine")
+    files = _dry(engine_run, tmp_path / "card", "--overwrite", "--best", "--include", str(notes))
     assert json.loads(files["results.json"].read_text())["step"] == 2
     assert files["NOTES.md"].read_text() == "mine"
-    for file in ("none.md", "README.md"):
-        with pytest.raises(SystemExit):
-            main([str(engine_run), REPO, "--include", str(tmp_path / file)])
+    with pytest.raises(SystemExit):
+        main([*arguments, "--include", str(tmp_path / "none.md")])
 
 
 def test_a_run_of_detectron2(detectron2_run, tmp_path):
@@ -187,20 +184,6 @@ def test_a_run_of_detectron2(detectron2_run, tmp_path):
     assert json.loads(files["results.json"].read_text())["scores"] == {"bbox/AP": 60.5}
     assert "eva doctor --install detectron2\n" in card.text
     assert "100 of 100 steps" in card.text
-
-
-def test_own_data_of_detectron2(detectron2_run, tmp_path):
-    settings = yaml.safe_dump(
-        {"dataloader": {
-            "test": {"dataset": {"annotations": "/home/jane/val.json",
-                                 "categories": {1: "cat", 7: "traffic light"}}},
-            "train": {"dataset": {"annotations": "jane/train.json"}},
-        }}
-    )  # fmt: skip
-    (detectron2_run / "config.yaml").write_text(settings)
-    card = _card(_dry(detectron2_run, tmp_path / "card"))
-    assert card.data.datasets is None
-    assert "classes: 2 (`cat`, `traffic light`)" in card.text
 
 
 def test_a_run_of_mmengine(mmengine_run, tmp_path):
@@ -242,22 +225,16 @@ def test_own_data_and_epochs_of_mmdetection(mmengine_run, tmp_path):
     assert main([str(mmengine_run), REPO, "--dry-run", str(tmp_path / "other")]) == 2
 
 
-@pytest.mark.parametrize(
-    ("damage", "value"),
-    [
-        (lambda run: (run / "checkpoints/step_00000004/COMPLETE").unlink(), "run"),
-        (lambda run: _flip(run / "checkpoints/step_00000004/model.safetensors"), "model.safe"),
-        (lambda run: (run / "config.json").write_text("{"), "config.json"),
-        (lambda run: (run / "config.json").write_text('{"num_codes": 3}'), "tokenizer"),
-    ],
-)
-def test_a_run_without_a_complete_checkpoint(engine_run, tmp_path, capsys, damage, value):
-    damage(engine_run)
-    assert main([str(engine_run), REPO, "--dry-run", str(tmp_path / "card")]) == 2
-    message = capsys.readouterr().err
-    assert value in message
-    assert message.count("\n") == 1
-    assert not (tmp_path / "card").exists()
+def test_a_run_without_a_complete_checkpoint(engine_run, tmp_path, capsys):
+    _flip(engine_run / "checkpoints/step_00000004/model.safetensors")
+    for content, value in ((None, "model.safe"), ("{", "config.json"), ('{"num_codes": 3}', "run")):
+        if content is not None:
+            (engine_run / "config.json").write_text(content)
+        assert main([str(engine_run), REPO, "--dry-run", str(tmp_path / "card")]) == 2
+        message = capsys.readouterr().err
+        assert value in message
+        assert message.count("\n") == 1
+        assert not (tmp_path / "card").exists()
 
 
 def _flip(file):
