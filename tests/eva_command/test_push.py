@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from eva_backbone.checkpoints.registry import bundled_path
 from eva_backbone.layer_decay import get_vit_lr_decay_rate
-from eva_command.push import clean, data_name, main
+from eva_command.publishing import clean, data_name
+from eva_command.push import main
 from eva_engine.checkpoints.files import mark_complete
 
 REPO = "someone/eva-mine"
