@@ -9,7 +9,6 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +26,7 @@ from eva_backbone.checkpoints.hub import (
 )
 from eva_backbone.checkpoints.reading import read_weights
 from eva_backbone.checkpoints.registry import BUNDLED_FILES, OFFICIAL_FILES
+from eva_command.doctor import installed_version
 from eva_command.push import FILES
 from eva_data.files import write_tensors, write_text
 from eva_openmmlab.run_folder import config_of_run
@@ -213,10 +213,13 @@ def _mmengine_run(folder: Path, *, best: bool) -> Run:
 
 def _read_python(file: Path) -> dict[str, Any]:
     """Read the settings of a config of mmengine; nothing in it runs."""
-    lines = ast.parse(file.read_text(encoding="utf-8"), str(file)).body
+    try:
+        module = ast.parse(file.read_text(encoding="utf-8"))
+    except SyntaxError as error:
+        raise ValueError(f"{file} is damaged: {error}") from error
     return {
         line.targets[0].id: _literal(line.value)
-        for line in lines
+        for line in module.body
         if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name)
     }
 
@@ -392,7 +395,6 @@ def compose(run: Run, options: argparse.Namespace, folder: Path) -> None:
 def _card(run: Run, repository: str, licence: str, parameters: int) -> str:
     official = [one for one in OFFICIAL_FILES if run.begun_from in (one.name, one.stem)]
     packages = (TOOLKIT, "torch", *_PACKAGES.get(run.task, ("timm", "deepspeed")))
-    installed = {one.name.lower() for one in metadata.distributions()}
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("eva_command", "."),
         undefined=jinja2.StrictUndefined,
@@ -406,7 +408,7 @@ def _card(run: Run, repository: str, licence: str, parameters: int) -> str:
         licence=licence,
         millions=parameters / 1e6,
         base=official[0].source if official else "",
-        versions=[f"{name} {metadata.version(name)}" for name in packages if name in installed],
+        versions=[f"{name} {found}" for name in packages if (found := installed_version(name))],
         detectron2=DETECTRON2,
         toolkit=TOOLKIT,
     )
