@@ -146,7 +146,7 @@ def test_another_number_of_classes(evaluate, digits, write_picture, tmp_path, cl
         ([], "give either --data, your own, or any of --imagenet, --real, --v2"),
         (["--data=d", "--v2=v"], "give either --data"),
         (["--v2=v", "--classes=c"], "--classes belongs to --data"),
-        (["--data=d", "--batch-size=0"], "argument --batch-size: must be at least 1, got 0"),
+        (["--data=d", "--batch-size=0"], "argument --batch-size: must be an integer from 1, got 0"),
     ],
 )
 def test_wrong_options(capsys, options, message):
