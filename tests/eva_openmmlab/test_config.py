@@ -1,9 +1,5 @@
 """Settings that are read, the config of a run, and plug-ins that print nothing."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 
 from eva_openmmlab.config import load_config
@@ -66,11 +62,3 @@ def test_only_the_config_that_a_record_names_is_of_a_run(tmp_path):
     assert config_of_run(tmp_path) == config_of_run(weights) == tmp_path / "mine.py"
     assert load_config(tmp_path / "mine.py").name == "{{ fileBasename }}"  # as it was saved
     assert not ran.exists()
-
-
-def test_plugins_print_nothing():
-    command = [sys.executable, "-c", "import eva_mmdetection.plugin, eva_segmentation.plugin"]
-    without = {name: value for name, value in os.environ.items() if name != "DS_ACCELERATOR"}
-    environment = without | {"CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    assert done.stdout == ""

@@ -109,18 +109,6 @@ def configured(name, load_config, root, *more):
     return own_data.apply(load_config(name), parser.parse_args(words))
 
 
-def changed(own, folder, change):
-    """A copy of the data with annotations that are changed in place."""
-    data = json.loads((own / "train.json").read_text())
-    change(data["annotations"])
-    folder.mkdir(exist_ok=True)
-    (folder / "train.json").write_text(json.dumps(data))
-    (folder / "val.json").write_text((own / "val.json").read_text())
-    for part in ("train", "val"):
-        (folder / part).symlink_to(own / part)
-    return folder
-
-
 def kinds_of(cfg, kind):
     loader = cfg.train_dataloader.dataset
     while "dataset" in loader:
@@ -136,15 +124,6 @@ def test_boxes_alone_leave_the_mask_head_out(load_config, own):
     assert not kinds_of(cfg, "LoadAnnotations").with_mask
     assert not kinds_of(cfg, "RandomCrop").recompute_bbox
     assert not kinds_of(cfg, "FilterAnnotations").by_mask
-
-
-def test_run_length_codes_are_read_as_pixels(load_config, own, tmp_path):
-    code = {"size": [64, 64], "counts": [10, 20, 64 * 64 - 30]}
-    other = changed(own, tmp_path, lambda found: found[0].update(segmentation=code))
-    recipe = "coco/cascade_mask_rcnn_eva_g_1280"
-    before, after = (configured(recipe, load_config, root) for root in (own, other))
-    assert not kinds_of(before, "LoadAnnotations").poly2mask
-    assert kinds_of(after, "LoadAnnotations").poly2mask
 
 
 def test_a_recipe_of_lvis_counts_all_classes_and_scores_by_cocos_rules(load_config, own):

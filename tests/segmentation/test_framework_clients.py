@@ -146,14 +146,6 @@ def get_flops():
     return run
 
 
-@pytest.mark.parametrize(
-    "name", ["ade20k/mask2former_eva_g_relpos_896_40k", "ade20k/upernet_eva_l_512_160k"]
-)
-def test_get_flops_counts_each_kind_of_model(name, get_flops, tmp_path):
-    _runnable(name).dump(tmp_path / "small.py")
-    assert get_flops(tmp_path / "small.py") > 1e6
-
-
 def test_attention_is_counted(get_flops, tmp_path, monkeypatch):
     file = tmp_path / "small.py"
     _small(Config.fromfile(RECIPES["demo/upernet_eva_debug"])).dump(file)

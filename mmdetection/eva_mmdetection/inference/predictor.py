@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pycocotools.mask as mask_api
 from mmengine.structures import InstanceData
-from numpy.typing import NDArray
 from torch import nn
 
 from eva_openmmlab.predictor import (
@@ -24,8 +23,7 @@ from eva_openmmlab.predictor import (
     named_predictor,
 )
 from eva_openmmlab.stand_in import import_datasets, install_stand_in
-from eva_report.detection_demo import Detections, as_drawn
-from eva_report.drawing import draw_objects
+from eva_report.detection_demo import Detections
 
 install_stand_in()  # before mmdetection's models
 import_datasets("mmdet.datasets")
@@ -79,8 +77,8 @@ class Predictor(ImagePredictor[InstanceData]):
             device: Such as "cuda" or "cpu"; None for the GPU if there is one.
 
         Raises:
-            ValueError: If the weights do not fit or lack a part, no step of the test pipeline reads
-                images, or there is no such recipe or device.
+            ValueError: If the weights do not fit or lack a part, or there is no such recipe or
+                device.
             FileNotFoundError: If the weights do not exist.
         """
         cfg, weights, place = named_predictor(config, weights, device, task="mmdetection")
@@ -113,10 +111,6 @@ class Predictor(ImagePredictor[InstanceData]):
         """Detect objects, whatever their score; the highest first."""
         found: InstanceData = self._sample(image).pred_instances.cpu()
         return found[found.scores.argsort(descending=True, stable=True)]
-
-    def draw(self, rgb: NDArray[np.uint8], found: InstanceData) -> NDArray[np.uint8]:
-        """Draw boxes, masks, names and scores on (H, W, 3) RGB; small images are enlarged."""
-        return draw_objects(rgb, [as_drawn(one, self.names) for one in as_coco(found)])
 
 
 def as_coco(found: InstanceData) -> list[dict[str, Any]]:
