@@ -1,28 +1,22 @@
 """Ratios inside the ViT: ways to attend with relative positions, and stochastic depth.
 
-Yields `(name, value)`; every pair of things is timed alternately in one process, and a ratio is the
-median of the rounds' ratios. `python benchmarks/backbone.py --help` lists the sizes.
+Yields `(name, value)`; every pair of things is timed alternately in one process.
 
 Letters: h heads, N tokens, D channels of a head.
 """
 
 import argparse
-import statistics
+import itertools
 from collections.abc import Iterator
 
 import torch
-from measuring import Call, Figure, in_turn, ratios, show
+from measuring import Figure, beside, show
 from torch import Tensor
 
 from eva_backbone import VisionTransformer, eva_s_patch16
 from eva_backbone.rel_pos import decomposed_attention
 
 CPU = torch.device("cpu")
-
-
-def ratio(slow: Call, fast: Call, *, rounds: int) -> float:
-    """How many times faster `fast` is than `slow`."""
-    return statistics.median(ratios(*in_turn((slow, fast), rounds=rounds, device=CPU)))
 
 
 def attention(side: int, *, heads: int = 16, dim: int = 88, rounds: int) -> Iterator[Figure]:
@@ -38,17 +32,13 @@ def attention(side: int, *, heads: int = 16, dim: int = 88, rounds: int) -> Iter
         scores = scores.unflatten(-1, (side, side)) + bias_h[..., None] + bias_w[..., None, :]
         return scores.flatten(-2).softmax(-1) @ v
 
-    def chunked() -> Tensor:
-        return decomposed_attention(q, k, v, rel_h, rel_w, chunked=True)
-
-    def appended() -> Tensor:
-        return decomposed_attention(q, k, v, rel_h, rel_w, chunked=False)
-
-    name = f"attention {side}x{side}"
+    calls = {
+        "chunks": lambda: decomposed_attention(q, k, v, rel_h, rel_w, chunked=True),
+        "dense": dense,
+        "appended": lambda: decomposed_attention(q, k, v, rel_h, rel_w, chunked=False),
+    }
     with torch.no_grad():
-        for peer, slow in (("dense", dense), ("appended", appended)):
-            yield f"{name}: chunks, times faster than {peer}", ratio(slow, chunked, rounds=rounds)
-        yield f"{name}: appended, times faster than dense", ratio(dense, appended, rounds=rounds)
+        yield from beside(f"attention {side}x{side}", calls, rounds=rounds, device=CPU)
 
 
 def stochastic_depth(rate: float, *, rounds: int) -> Iterator[Figure]:
@@ -65,17 +55,9 @@ def stochastic_depth(rate: float, *, rounds: int) -> Iterator[Figure]:
         vit(images).square().mean().backward()
 
     torch.manual_seed(0)
-    value = ratio(lambda: step(full), lambda: step(dropping), rounds=rounds)
-    name = f"stochastic depth 0..{rate}, {rate / 2:.2f} on average"
-    yield f"{name}: share of a training step's time saved", 1 - 1 / value
-
-
-def figures(args: argparse.Namespace) -> Iterator[Figure]:
-    """Yield every pair."""
-    for side in args.sides:
-        yield from attention(side, rounds=args.rounds)
-    for rate in args.rates:
-        yield from stochastic_depth(rate, rounds=args.rounds)
+    calls = {"dropping": lambda: step(dropping), "a step without it": lambda: step(full)}
+    name = f"stochastic depth 0..{rate}"
+    yield from beside(name, calls, rounds=rounds, device=CPU, memory=False)
 
 
 def main() -> None:
@@ -85,7 +67,9 @@ def main() -> None:
     parser.add_argument("--rates", type=float, nargs="+", default=[0.1, 0.4, 0.6])
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    show(figures(args), rounds=args.rounds)
+    figures = [attention(side, rounds=args.rounds) for side in args.sides]
+    figures += [stochastic_depth(rate, rounds=args.rounds) for rate in args.rates]
+    show(itertools.chain.from_iterable(figures), rounds=args.rounds)
 
 
 if __name__ == "__main__":

@@ -3,103 +3,103 @@
 The peer is open_clip's model through timm, with a loop as open_clip's own has it: automatic mixed
 precision, torch's AdamW, and with micro-batches all features first, then each micro-batch again.
 Ours is the step of `eva_contrastive` through DeepSpeed's engine. First the program makes sure that
-both have the same loss and gradients, plain and in micro-batches; then it times both in turn (one
-after the other on a GPU, whose memory does not hold both), with the copy of the batch and the
-optimizer.
+both have the same loss and gradients, plain and in micro-batches; then it times both in turn, with
+the copy of the batch and the optimizer.
 
-Prints a table with a row for the plain step, for checkpoints of activations, for half of the
-patches left out, and for the same batch in 2, 4 and 8 micro-batches with cached features. "Plain"
-in a column is our plain step. Peaks count weights, optimizer and activations. Without `--complete`
-there are the first blocks of the vision tower and one of the text tower with few words, for a CPU;
-our last block computes for the class token alone, which saves much of a tower of two blocks and 2 %
-of EVA-CLIP-g, hence the line of FLOPs.
+Yields `(name, value)` for the plain step, for checkpoints of activations, for half of the patches
+left out, and for the same batch in 2, 4 and 8 micro-batches with cached features. Peaks are those
+of a step beside weights and optimizer. The default sizes are the first blocks of both towers, for a
+CPU; our last block computes for the class token alone, which saves much of a tower of two blocks
+and 2 % of EVA-CLIP-g, hence the FLOPs.
 
     OMP_WAIT_POLICY=PASSIVE python benchmarks/clip_step.py
-    python benchmarks/clip_step.py --complete --batch 64 --precision bf16   # EVA-CLIP-g, on a GPU
+    python benchmarks/clip_step.py --size complete --batch 64 --precision bf16  # on a GPU
 
 Letters: B pairs, k micro-batches.
 """
 
 import argparse
-import gc
 import math
-import statistics
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from clip_models import (
     LENGTH,
-    OPTIMIZER,
-    PLAIN,
-    Case,
+    SIZES,
     Pairs,
-    Step,
     build_ours,
     build_peer,
     make_batch,
-    micro_batches,
     parser_of_towers,
-    peer_gradients,
-    peer_step,
     peer_weights,
-    sized,
 )
-from measuring import Row, Seconds, by_clock, ratios, show, show_table, timed, with_peak
+from measuring import Figure, beside, show
+from open_clip import ClipLoss
 from torch import Tensor, nn
 
 from eva_contrastive.config import ContrastiveConfig, DataConfig, ModelConfig, TowerConfig
 from eva_contrastive.model.eva_clip import EvaClip
 from eva_contrastive.step import ContrastiveStep, build_loss, parameter_groups
 from eva_engine import distributed
-from eva_engine.config import RunConfig
+from eva_engine.config import OptimizerConfig, RunConfig
+from eva_engine.distributed import DTYPES
 from eva_engine.steps.engine import TrainingEngine
-from eva_engine.steps.flops import image_input, peak_flops, training_flops
+from eva_engine.steps.flops import image_input, training_flops
 from eva_engine.steps.micro_batches import MicroBatches, forward_and_backward
 from eva_runs.data_order import Batch, to_device
 
 SEED, TOLERANCE = 0, 1e-4
+OPTIMIZER = OptimizerConfig(lr=1e-4, betas=(0.9, 0.98), eps=1e-6, clip_grad=5.0)
 PUBLISHED = {"A100": 69.9, "H100": 116.9}  # pairs/s of a GPU: NeMo, ViT-g/14
+BUILDERS: dict[str, Callable[..., Any]] = {"ours": build_ours, "open_clip": build_peer}
+CASES: dict[str, tuple[dict[str, Any], int]] = {  # arguments of the models, micro-batches
+    "plain": ({}, 1),
+    "checkpoints": ({"checkpoints": True}, 1),
+    "patch dropout 0.5": ({"patch_dropout": 0.5}, 1),
+    "2 micro-batches": ({}, 2),
+    "4 micro-batches": ({}, 4),
+    "8 micro-batches": ({}, 8),
+}
+
+Step = Callable[[Pairs], None]
 
 
-class Started(NamedTuple):
-    """A step of a batch, and its peaks in GiB: of all, and of the passes beside the weights."""
-
-    run: Callable[[], None]
-    peaks: tuple[float, float]
-
-
-class Measured(NamedTuple):
-    """Times of the rounds, and the peaks."""
-
-    times: list[Seconds]
-    peaks: tuple[float, float]
+def micro_batches(batch: Pairs, count: int) -> list[Pairs]:
+    """Divide a batch."""
+    images, tokens = batch
+    return list(zip(images.chunk(count), tokens.chunk(count), strict=True))
 
 
-Results = dict[str, Measured | None]
-
-
-def our_step(model: EvaClip, case: Case, args: argparse.Namespace, device: torch.device) -> Step:
+def our_step(model: EvaClip, count: int, args: argparse.Namespace, device: torch.device) -> Step:
     """The step of `eva_engine.loop` with that of contrastive training, through DeepSpeed."""
-    config = recipe(args, case)
-    engine = TrainingEngine(
-        model, groups=parameter_groups(config, model), optimizer=OPTIMIZER, run=config.run
+    run = RunConfig(
+        output=Path("unused"),
+        batch_size=args.batch // count,
+        accumulate=count,
+        precision=args.precision,
+        zero_stage=0 if args.precision == "fp32" else 1,
     )
+    tower = TowerConfig(lr=OPTIMIZER.lr)
+    config = ContrastiveConfig(
+        model=_model_config(args), data=DataConfig(train="unused"),
+        vision=tower, text=tower, optimizer=OPTIMIZER, run=run,
+    )  # fmt: skip
+    groups = parameter_groups(config, model)
+    engine = TrainingEngine(model, groups=groups, optimizer=OPTIMIZER, run=run)
     engine.engine.train()
     step_fn = ContrastiveStep(build_loss(config.loss))
 
-    def passes(batch: Pairs) -> float:
+    def step(batch: Pairs) -> None:
         engine.set_learning_rate(OPTIMIZER.lr)
-        data = as_loaded(micro_batches(batch, case.micro_batches), device)
-        return forward_and_backward(engine, step_fn, data)["loss"].item() / len(data)
-
-    def update() -> None:
+        forward_and_backward(engine, step_fn, as_loaded(micro_batches(batch, count), device))
         if not engine.gradients_are_finite():
             raise FloatingPointError("a gradient is not finite")
         engine.step()
 
-    return Step(passes, update)
+    return step
 
 
 def as_loaded(parts: Sequence[Pairs], device: torch.device) -> MicroBatches:
@@ -108,51 +108,100 @@ def as_loaded(parts: Sequence[Pairs], device: torch.device) -> MicroBatches:
     return MicroBatches(loaded, count=len(parts), device=device, seeds=(SEED, 0))
 
 
-def recipe(args: argparse.Namespace, case: Case) -> ContrastiveConfig:
-    """What the groups and the run are made from."""
-    run = RunConfig(
-        output=Path("unused"),
-        batch_size=args.batch // case.micro_batches,
-        accumulate=case.micro_batches,
-        precision=args.precision,
-        zero_stage=0 if args.precision == "fp32" else 1,
+def _model_config(args: argparse.Namespace) -> ModelConfig:
+    return ModelConfig(variant="eva_g_patch14", image_size=SIZES[args.size]["image_size"])
+
+
+def peer_step(model: Any, count: int, args: argparse.Namespace, device: torch.device) -> Step:
+    """Forward, backward, clip, AdamW, clamp."""
+    matrices, vectors = (
+        [p for name, p in model.named_parameters() if _is_matrix(name, p) == kind]
+        for kind in (True, False)
     )
-    tower = TowerConfig(lr=OPTIMIZER.lr)
-    return ContrastiveConfig(
-        model=ModelConfig(variant="eva_g_patch14", image_size=args.image_size),
-        data=DataConfig(train="unused"),
-        vision=tower, text=tower, optimizer=OPTIMIZER, run=run,
-    )  # fmt: skip
+    groups = [{"params": matrices, "weight_decay": OPTIMIZER.weight_decay},
+              {"params": vectors, "weight_decay": 0.0}]  # fmt: skip
+    optimizer = torch.optim.AdamW(groups, lr=OPTIMIZER.lr, betas=OPTIMIZER.betas, eps=OPTIMIZER.eps)
+    scaler = torch.amp.GradScaler(device.type, enabled=args.precision == "fp16")
+    model.train()
+
+    def step(batch: Pairs) -> None:
+        parts = [to_device(part, device) for part in micro_batches(batch, count)]
+        peer_gradients(model, parts, dtype=DTYPES[args.precision], scale=scaler.scale)
+        scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(model.parameters(), OPTIMIZER.clip_grad)
+        scaler.step(optimizer)
+        scaler.update()
+        with torch.no_grad():
+            model.logit_scale.clamp_(0, math.log(100))
+        optimizer.zero_grad()
+
+    return step
 
 
-STEPS: dict[str, tuple[Callable[..., Any], Callable[..., Step]]] = {
-    "ours": (build_ours, our_step),
-    "open_clip": (build_peer, peer_step),
-}
+def _is_matrix(name: str, parameter: nn.Parameter) -> bool:
+    return parameter.ndim > 1 and "bias" not in name
 
 
-def check(args: argparse.Namespace, device: torch.device) -> Iterator[tuple[str, float]]:
+def peer_gradients(
+    model: nn.Module,
+    parts: Sequence[Pairs],
+    *,
+    dtype: torch.dtype,
+    scale: Callable[[Tensor], Tensor] = lambda loss: loss,
+) -> float:
+    """Add up the peer's gradients; with several parts as its `--accum-freq` does.
+
+    Then the loss of the batch is computed for each part, whose features are computed again. The
+    gradient of the logit scale is that of the batch for every part, k times too much.
+    """
+    loss_of = ClipLoss()
+    device = parts[0][0].device.type
+    autocast = partial(torch.autocast, device, dtype, enabled=dtype != torch.float32)
+    names = ("image_features", "text_features")
+    kept: dict[str, list[Tensor]] = {name: [] for name in names}
+    for images, tokens in parts if len(parts) > 1 else ():
+        with torch.no_grad(), autocast():
+            found = model(images, tokens)
+        for name in names:
+            kept[name].append(found[name])
+    for place, (images, tokens) in enumerate(parts):
+        with autocast():
+            found = model(images, tokens)
+            features = {
+                name: torch.cat([*kept[name][:place], found[name], *kept[name][place + 1 :]])
+                for name in names
+            }
+            loss = loss_of(**features, logit_scale=found["logit_scale"])
+        scale(loss).backward()
+    return float(loss.item())
+
+
+def check(args: argparse.Namespace, device: torch.device) -> Iterator[Figure]:
     """Compare losses and gradients in float32, of the complete batch and of two micro-batches."""
     distributed.seed_all(SEED)
-    ours, peer = (build(args).to(device) for build, _ in STEPS.values())
+    ours, peer = (build(args.size).to(device) for build in BUILDERS.values())
     peer.load_state_dict(peer_weights(ours.state_dict()))
-    batch = to_device(make_batch(args, min(args.batch, 8)), device)
-    wanted = _gradients(ours, lambda: _our_gradients(ours, [batch]))
+    batch = to_device(make_batch(args.size, min(args.batch, 8)), device)
+    of_peer = partial(peer_gradients, peer, dtype=torch.float32)
+    wanted_loss, wanted = _gradients(ours, partial(_our_gradients, ours, [batch]))
+    scale = wanted.pop("logit_scale")
     for title, model, run in (
-        ("ours in 2 micro-batches", ours, lambda: _our_gradients(ours, micro_batches(batch, 2))),
-        ("open_clip", peer, lambda: peer_gradients(peer, [batch], dtype=torch.float32)),
-        ("open_clip in 2", peer,
-         lambda: peer_gradients(peer, micro_batches(batch, 2), dtype=torch.float32)),
-    ):  # fmt: skip
+        ("ours in 2 micro-batches", ours, partial(_our_gradients, ours, micro_batches(batch, 2))),
+        ("open_clip", peer, partial(of_peer, [batch])),
+        ("open_clip in 2", peer, partial(of_peer, micro_batches(batch, 2))),
+    ):
         loss, gradients = _gradients(model, run)
-        scales = [found.pop("logit_scale") for found in (dict(wanted[1]), gradients)]
-        apart = sum((gradients[name] - wanted[1][name]).square().sum().item() for name in gradients)
-        total = sum(gradient.square().sum().item() for gradient in wanted[1].values())
-        for name, value in (("loss", abs(loss - wanted[0])), ("gradients", (apart / total) ** 0.5)):
+        yield (
+            f"{title}: gradient of the logit scale in ours",
+            (gradients.pop("logit_scale") / scale).item(),
+        )
+        apart = sum((gradients[name] - wanted[name]).square().sum().item() for name in gradients)
+        total = sum(gradient.square().sum().item() for gradient in wanted.values())
+        differences = {"loss": abs(loss - wanted_loss), "gradients": (apart / total) ** 0.5}
+        for name, value in differences.items():
             yield f"{title}: difference of the {name} from our plain step", value
             if not value < TOLERANCE:
                 raise ValueError(f"{title}, {name}: {value:.3g}: the steps do not do the same")
-        yield f"{title}: gradient of the logit scale in ours", (scales[1] / scales[0]).item()
 
 
 def _our_gradients(model: EvaClip, parts: Sequence[Pairs]) -> float:
@@ -171,155 +220,43 @@ def _gradients(model: nn.Module, run: Callable[[], float]) -> tuple[float, dict[
     """Loss and gradients, under open_clip's names."""
     model.zero_grad(set_to_none=True)
     loss = run()
-    found = {
-        name: parameter.grad
-        for name, parameter in model.named_parameters()
-        if parameter.grad is not None
-    }
+    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     return loss, peer_weights(found) if "text.logit_scale" in found else found
 
 
-def start(who: str, case: Case, args: argparse.Namespace, device: torch.device) -> Started:
-    """Make a step, and measure its memory."""
-    distributed.seed_all(SEED)
-    batch = make_batch(args, args.batch)
-
-    def carry_out() -> Step:
-        build, make = STEPS[who]
-        step = make(build(args, case).to(device), case, args, device)
-        for _ in range(2):  # the first makes the optimizer's state
-            step(batch)
-        return step
-
-    step, total = with_peak(carry_out, device)
-    _, passes = with_peak(lambda: step.passes(batch), device)
-    step.update()
-    return Started(lambda: step(batch), (total, passes))
-
-
-def measure(steps: dict[str, Started], args: argparse.Namespace, device: torch.device) -> Results:
-    """Time steps in turn."""
-    times: dict[str, list[Seconds]] = {who: [] for who in steps}
-    for _ in range(args.rounds):
-        for who, step in steps.items():
-            gc.collect()
-            times[who].append(timed(step.run, device))
-    return {who: Measured(times[who], step.peaks) for who, step in steps.items()}
-
-
-def compare(args: argparse.Namespace, device: torch.device) -> Iterator[Row]:
-    """Yield the rows of the table.
-
-    On a CPU the steps of a row take turns, with our plain step among them. The memory of a GPU does
-    not hold two models of this size, but nothing else disturbs it: one is timed after the other.
-    """
-    cases = [PLAIN, Case("checkpoints", checkpoints=True)]
-    cases += [Case(f"patch dropout {rate}", patch_dropout=rate) for rate in args.patch_dropout]
-    cases += [Case(f"{k} micro-batches", micro_batches=k) for k in args.micro_batches]
-    kept: dict[str, Started] = {}
-    plain: Results = {}
-    for case in cases:
-        found: Results = dict(plain)
-        if device.type == "cpu":
-            steps = {who: start(who, case, args, device) for who in STEPS}
-            found |= measure(steps | kept, args, device)
-            kept = kept or {"plain": steps["ours"]}
-            del steps
-        else:
-            found |= {who: alone(who, case, args, device) for who in STEPS}
-        plain = plain or {"plain": found["ours"]}
-        found = plain | found
-        flops = {who: flops_of(who, case, args) for who in STEPS}
-        yield {"step": case.title} | columns(found, flops=flops, args=args, device=device)
-
-
-def alone(who: str, case: Case, args: argparse.Namespace, device: torch.device) -> Measured | None:
-    """Measure a step that has the memory to itself; None if that is not enough."""
-    try:
-        return measure({who: start(who, case, args, device)}, args, device)[who]
-    except torch.OutOfMemoryError:
-        return None
-    finally:
-        gc.collect()
-        torch.cuda.empty_cache()
-
-
-def columns(
-    found: Results,
-    *,
-    flops: dict[str, float],
-    args: argparse.Namespace,
-    device: torch.device,
-) -> Row:
-    """Columns of a case; `flops` are those of a pair."""
-    on_gpu = device.type == "cuda"
-    both = [found[who] for who in STEPS]
-    seconds = [by_clock(one.times) if one else math.nan for one in both]
-    peaks = [one.peaks if one else (math.nan, math.nan) for one in both]
-    cells = {
-        "s: ours; open_clip": _both(seconds),
-        "pairs/s": _both([args.batch / taken for taken in seconds]),
-        "peak GiB": _both([total for total, _ in peaks]),
-        "of the passes": _both([passes for _, passes in peaks]),
-        "GFLOP a pair": _both([flops[who] / 1e9 for who in STEPS]),
-    }
-    if on_gpu:
-        peak = peak_flops(device) / args.batch
-        shares = [flops[who] / taken / peak for who, taken in zip(STEPS, seconds, strict=True)]
-        cells["of peak FLOPs"] = _both(shares)
-    for name, other in (("open_clip", "open_clip"), ("our plain step", "plain")):
-        cells |= _beside(name, found[other], found["ours"], on_cpu=not on_gpu)
-    return cells
-
-
-def _beside(name: str, slow: Measured | None, fast: Measured | None, *, on_cpu: bool) -> Row:
-    """Columns that compare two steps."""
-    title = f"times as fast as {name}"
-    if slow is None or fast is None:
-        return dict.fromkeys((title, *([f"{title}, by CPU time"] * on_cpu)), "")
-    cells = {title: _of_rounds(ratios(slow.times, fast.times))}
-    if on_cpu:
-        cells[f"{title}, by CPU time"] = _of_rounds(ratios(slow.times, fast.times, cpu=True))
-    return cells
-
-
-def _both(values: Sequence[float]) -> str:
-    return "; ".join("out of memory" if math.isnan(value) else f"{value:.3g}" for value in values)
-
-
-def _of_rounds(found: Sequence[float]) -> str:
-    return f"{statistics.median(found):.3g} ({min(found):.3g} to {max(found):.3g})"
-
-
-def flops_of(who: str, case: Case, args: argparse.Namespace) -> float:
+def flops_of(who: str, args: argparse.Namespace, **options: Any) -> float:
     """Model FLOPs of a pair in training."""
-    inputs = [image_input(args.image_size), torch.zeros(1, LENGTH, dtype=torch.int64)]
-    config = recipe(args, case).model
-    return training_flops(lambda _: STEPS[who][0](args, case), config, inputs=inputs)
+    side = SIZES[args.size]["image_size"]
+    inputs = [image_input(side), torch.zeros(1, LENGTH, dtype=torch.int64)]
+    build = partial(BUILDERS[who], args.size, **options)
+    return training_flops(lambda _: build(), _model_config(args), inputs=inputs)
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    parser = parser_of_towers(__doc__, batch=8)
-    add = parser.add_argument
-    add("--micro-batches", type=int, nargs="*", default=[2, 4, 8], help="numbers that divide B")
-    add("--patch-dropout", type=float, nargs="*", default=[0.5], help="rates")
-    args = parser.parse_args(arguments)
-    if odd := [k for k in args.micro_batches if args.batch % k]:
-        parser.error(f"--batch {args.batch} cannot be divided into {odd[0]} micro-batches")
-    return args
+def figures(args: argparse.Namespace, device: torch.device) -> Iterator[Figure]:
+    """Yield all figures."""
+    yield from check(args, device)
+    batch = make_batch(args.size, args.batch)
+    for title, (options, count) in CASES.items():
+        if args.batch % count:
+            continue
+        calls = {}
+        for who, make in (("ours", our_step), ("open_clip", peer_step)):
+            yield f"{title}: {who}, GFLOP a pair", flops_of(who, args, **options) / 1e9
+            distributed.seed_all(SEED)
+            model = BUILDERS[who](args.size, **options).to(device)
+            calls[who] = partial(make(model, count, args, device), batch)
+        yield from beside(title, calls, rounds=args.rounds, device=device, items=args.batch)
+        del calls, model
+    if device.type == "cuda":
+        for name, rate in PUBLISHED.items():
+            yield f"published pairs/s of one {name} (NeMo, ViT-g/14)", rate
 
 
 def main() -> None:
     """Print all figures."""
-    args = parse()
-    device = distributed.start(args.device)
-    sized(args, device)
-    show(check(args, device), rounds=args.rounds)
-    show_table(compare(args, device))
-    if device.type == "cuda":
-        for name, rate in PUBLISHED.items():
-            print(f"published pairs/s of one {name} (NeMo, ViT-g/14): {rate}")
+    args = parser_of_towers(__doc__, batch=8).parse_args()
+    device = distributed.start("auto")
+    show(figures(args, device), rounds=args.rounds)
     distributed.stop()
 
 

@@ -1,30 +1,30 @@
-"""A zero-shot evaluation beside open_clip's way, with the same model sizes, weights and pictures.
+"""A zero-shot evaluation beside open_clip's way, with the same model sizes, weights and images.
 
 open_clip and CLIP_benchmark make the features of the classes in each evaluation, ten classes in a
 forward pass, and then count in a loop over batches. Ours keeps the features of the classes on the
-disk, and counts as `clip/evaluate_zero_shot.py` does. Pictures are JPEG files of 500 x 375 pixels,
+disk, and counts as `clip/evaluate_zero_shot.py` does. Images are JPEG files of 500 x 375 pixels,
 read by the same number of workers.
 
-Prints images/s of the pictures alone and of the complete evaluation, in which texts weigh the more
-the fewer pictures there are; and the ratios of rounds in turn. First both must predict the same.
+Yields `(name, value)` of the images alone and of the complete evaluation, in which texts weigh the
+more the fewer images there are. First both must predict the same.
 
     OMP_WAIT_POLICY=PASSIVE python benchmarks/clip_zero_shot.py
-    python benchmarks/clip_zero_shot.py --complete --images 2048 --batch 256 --workers 8   # a GPU
+    python benchmarks/clip_zero_shot.py --size complete --images 2048 --batch 256 --workers 8  # GPU
 
-Letters: B pictures, K classes, D values of a feature.
+Letters: B images, K classes, D values of a feature.
 """
 
 import argparse
-import statistics
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import open_clip
 import torch
-from clip_models import build_ours, build_peer, parser_of_towers, peer_weights, sized
-from measuring import Figure, by_clock, in_turn, ratios, show
+from clip_models import SIZES, build_ours, build_peer, parser_of_towers, peer_weights
+from measuring import Figure, beside, show
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -39,7 +39,7 @@ from eva_engine import distributed
 from eva_engine.distributed import DTYPES
 from eva_engine.evaluation.counting import OneLabel, count
 
-SEED, TOLERANCE = 0, 1e-3
+SEED, TOLERANCE, CLASSES = 0, 1e-3, 20
 
 
 class Ours:
@@ -47,14 +47,16 @@ class Ours:
 
     def __init__(self, model: EvaClip, folder: Path, args: argparse.Namespace) -> None:
         self.model, self.args = model, args
-        transform = evaluation_transform(args.image_size, mean=CLIP_MEAN, std=CLIP_STD)
-        self.samples = open_labelled(folder / "pictures", transform, upright=False)
+        transform = evaluation_transform(
+            SIZES[args.size]["image_size"], mean=CLIP_MEAN, std=CLIP_STD
+        )
+        self.samples = open_labelled(folder / "images", transform, upright=False)
 
     def texts(self) -> Tensor:
         """The features of the classes, (K, D)."""
         return class_features(self.model, self.samples.classes, TEMPLATES)
 
-    def pictures(self, texts: Tensor) -> tuple[int, int]:
+    def images(self, texts: Tensor) -> tuple[int, int]:
         """Count correct predictions, first and first five."""
         score = count(
             ZeroShotClassifier(self.model, texts), self.samples, {"": OneLabel()},
@@ -67,28 +69,24 @@ class Peer:
     """The evaluation of open_clip's training program."""
 
     def __init__(self, model: Any, folder: Path, args: argparse.Namespace) -> None:
-        import open_clip
-
         self.model, self.args = model, args
         transform = open_clip.image_transform(
-            args.image_size, is_train=False, mean=CLIP_MEAN, std=CLIP_STD
+            SIZES[args.size]["image_size"], is_train=False, mean=CLIP_MEAN, std=CLIP_STD
         )
-        self.samples = ImageFolder(str(folder / "pictures"), transform)
+        self.samples = ImageFolder(str(folder / "images"), transform)
         self.tokenizer = open_clip.SimpleTokenizer()
         parameter = next(model.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
 
     def texts(self) -> Tensor:
         """The features of the classes, (D, K)."""
-        import open_clip
-
         features: Tensor = open_clip.build_zero_shot_classifier(
             self.model, self.tokenizer, self.samples.classes, TEMPLATES, device=self.device
         )
         return features
 
     @torch.inference_mode()
-    def pictures(self, texts: Tensor) -> tuple[int, int]:
+    def images(self, texts: Tensor) -> tuple[int, int]:
         """Count correct predictions, first and first five."""
         loader: Any = DataLoader(self.samples, self.args.batch, num_workers=self.args.workers)
         first = five = 0.0
@@ -104,21 +102,21 @@ class Peer:
 TEMPLATES = [f"a {kind} photo of a {{}}." for kind in ("good", "bad", "large", "small", "dark")]
 
 
-def write_pictures(folder: Path, args: argparse.Namespace) -> None:
-    """Write coarse noise as pictures of K classes."""
+def write_images(folder: Path, args: argparse.Namespace) -> None:
+    """Write coarse noise as images of K classes."""
     random = np.random.default_rng(SEED)
     for number in range(args.images):
         coarse = random.integers(0, 256, (25, 33, 3), dtype=np.uint8)
-        place = folder / f"class {number % args.classes}"
+        place = folder / f"class {number % CLASSES}"
         place.mkdir(parents=True, exist_ok=True)
-        picture = Image.fromarray(coarse).resize((500, 375), Image.Resampling.BICUBIC)
-        picture.save(place / f"{number:06}.jpg", quality=90)
+        image = Image.fromarray(coarse).resize((500, 375), Image.Resampling.BICUBIC)
+        image.save(place / f"{number:06}.jpg", quality=90)
 
 
 def figures(args: argparse.Namespace, device: torch.device) -> Iterator[Figure]:
     """Yield all figures."""
     distributed.seed_all(SEED)
-    models = build_ours(args), build_peer(args)
+    models = build_ours(args.size), build_peer(args.size)
     head: Any = models[0].visual.head
     torch.nn.init.normal_(head.weight)  # else one class is the best everywhere
     models[1].load_state_dict(peer_weights(models[0].state_dict()))
@@ -126,47 +124,30 @@ def figures(args: argparse.Namespace, device: torch.device) -> Iterator[Figure]:
         model.eval().to(device, DTYPES[args.precision])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_pictures(folder / "pictures", args)
+        write_images(folder / "images", args)
         ours, peer = Ours(models[0], folder, args), Peer(models[1], folder, args)
         texts = ours.texts(), peer.texts()
         apart = float((texts[0] - texts[1].T).abs().max())
         yield "largest difference of the features of classes", apart
-        results = ours.pictures(texts[0]), peer.pictures(texts[1])
+        results = ours.images(texts[0]), peer.images(texts[1])
         yield "difference of the numbers of correct predictions", results[0][0] - results[1][0]
         if device.type == "cpu" and (apart > TOLERANCE or results[0] != results[1]):
             raise ValueError(f"the two evaluations do not find the same: {apart}, {results}")
-        parts = {
-            "pictures": (lambda: ours.pictures(texts[0]), lambda: peer.pictures(texts[1])),
-            "texts": (ours.texts, peer.texts),
-            "complete": (lambda: ours.pictures(ours.texts()), lambda: peer.pictures(peer.texts())),
-        }
-        for part, calls in parts.items():
-            yield from _beside(part, calls, args, device)
-
-
-def _beside(
-    part: str, calls: Any, args: argparse.Namespace, device: torch.device
-) -> Iterator[Figure]:
-    times = in_turn(calls, rounds=args.rounds, device=device)
-    for who, taken in zip(("ours", "open_clip"), times, strict=True):
-        yield f"{part}: {who}, seconds", by_clock(taken)
-        if part != "texts":
-            yield f"{part}: {who}, images/s", args.images / by_clock(taken)
-    found = ratios(times[1], times[0])
-    yield f"{part}: times as fast as open_clip", statistics.median(found)
-    yield f"{part}: the same, slowest round", min(found)
-    yield f"{part}: the same, fastest round", max(found)
-    if device.type == "cpu":
-        found = ratios(times[1], times[0], cpu=True)
-        yield f"{part}: times as fast as open_clip, by CPU time", statistics.median(found)
+        for part, mine, theirs in (
+            ("images", lambda: ours.images(texts[0]), lambda: peer.images(texts[1])),
+            ("texts", ours.texts, peer.texts),
+            ("complete", lambda: ours.images(ours.texts()), lambda: peer.images(peer.texts())),
+        ):
+            calls = {"ours": mine, "open_clip": theirs}
+            items = 0 if part == "texts" else args.images
+            options = {"rounds": args.rounds, "device": device, "memory": False}
+            yield from beside(part, calls, items=items, **options)
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = parser_of_towers(__doc__, batch=16)
-    parser.set_defaults(words=49408)  # of the tokenizer
     parser.add_argument("--images", type=int, default=64)
-    parser.add_argument("--classes", type=int, default=20, help="K, 5 at least")
     parser.add_argument("--workers", type=int, default=0)
     return parser.parse_args(arguments)
 
@@ -174,8 +155,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Print all figures."""
     args = parse()
-    device = distributed.start(args.device)
-    show(figures(sized(args, device), device), rounds=args.rounds)
+    device = distributed.start("auto")
+    show(figures(args, device), rounds=args.rounds)
     distributed.stop()
 
 

@@ -6,9 +6,8 @@ a plain loop. Both begin with the teacher's forward pass and end with the optimi
 program makes sure that both have the same loss and gradients; then it times them in turn.
 
 Yields `(name, value)`: the difference of loss and gradients, then for each drop path rate the
-seconds, samples per second and peak memory of both, and the ratio. On a CPU the ratio of the
-process's CPU time says whether other programs disturbed the clock. On a GPU it adds the share of
-the peak FLOPs and the paper's 24.6 images/s, which compare with `--depth 40 --batch 32`.
+seconds, samples per second and peak memory of both, and the ratio. On a GPU it adds the paper's
+24.6 images/s, which compare with `--depth 40 --batch 32`.
 
     OMP_WAIT_POLICY=PASSIVE python benchmarks/pretrain_step.py --drop-path 0.1 0.4
 
@@ -17,23 +16,24 @@ Letters: B images, N patches of an image, K masked patches of the batch, C chann
 
 import argparse
 import math
-import statistics
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import open_clip
 import torch
 import torch.nn.functional as F
-from measuring import Figure, Seconds, by_clock, parser_of_sizes, ratios, show, timed, with_peak
+from measuring import EVA_MLP, EVA_WIDTH, Figure, beside, parser_of_sizes, show
 from timm.models.eva import Eva
 from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
 
 from eva_engine import distributed
 from eva_engine.config import OptimizerConfig, RunConfig
+from eva_engine.distributed import DTYPES
 from eva_engine.steps.engine import TrainingEngine
-from eva_engine.steps.flops import forward_flops, image_input, peak_flops
+from eva_engine.steps.flops import forward_flops, image_input
 from eva_engine.steps.parameter_groups import layer_decay_groups
 from eva_pretrain.masked_image_modeling import (
     BlockMasking,
@@ -45,16 +45,13 @@ from eva_pretrain.masked_image_modeling import (
 from eva_pretrain.teachers import ClipTeacher
 from eva_runs.data_order import to_device
 
-PATCH, EVA_DEPTH, EVA_MASKED, SEED = 14, 40, 105 / 256, 0
+SIDE, PATCH, EVA_DEPTH, MASKED, SEED = 224, 14, 40, 105, 0
+TEACHER = "ViT-L-14"
 PAPER_RATE = 3150 / 128  # images/s of one A100-40GB
 TOLERANCE = 1e-4
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 OPTIMIZER = OptimizerConfig(lr=1e-4, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.05, clip_grad=3.0)
 
-NAMES = ("ours", "plain")
 Batch = dict[str, Any]
-Step = Callable[[Batch], float]
-Times = dict[str, list[Seconds]]  # in each round
 
 
 class PlainModel(Eva):
@@ -80,30 +77,27 @@ class PlainModel(Eva):
 def build(name: str, args: argparse.Namespace, rate: float, *, target_dim: int) -> nn.Module:
     """The toolkit's model ("ours") or its peer; their parameters have the same names."""
     sizes = {
-        "img_size": args.image_size,
+        "img_size": SIDE,
         "patch_size": PATCH,
         "embed_dim": args.width,
         "depth": args.depth,
         "num_heads": args.heads,
         "drop_path_rate": rate,
     }
+    mlp_dim = EVA_MLP * args.width // EVA_WIDTH
     if name == "ours":
-        return MaskedImageModeling(target_dim=target_dim, mlp_dim=args.mlp, **sizes)
-    ratio = (args.mlp + 0.5) / args.width  # timm rounds the product of width and ratio down
+        return MaskedImageModeling(target_dim=target_dim, mlp_dim=mlp_dim, **sizes)
+    ratio = (mlp_dim + 0.5) / args.width  # timm rounds the product of width and ratio down
     return PlainModel(target_dim=target_dim, mlp_ratio=ratio, **sizes)
 
 
 def build_teacher(args: argparse.Namespace, device: torch.device) -> ClipTeacher:
     """open_clip's vision tower with random weights, whose patches are as many as the student's."""
-    import open_clip
-
-    config = open_clip.get_model_config(args.teacher)
-    vision = (config or {}).get("vision_cfg", {})
-    if not isinstance(vision.get("layers"), int):  # a ResNet has a list
-        raise ValueError(f"--teacher {args.teacher} is not a ViT of open_clip's own, try ViT-L-14")
+    config = open_clip.get_model_config(TEACHER)
+    vision = config["vision_cfg"]
     # EVA-g's teacher has to do a tenth of the work of EVA-g; it keeps that share
-    layers = args.teacher_layers or max(1, round(vision["layers"] * args.depth / EVA_DEPTH))
-    vision |= {"layers": layers, "image_size": args.image_size // PATCH * vision["patch_size"]}
+    layers = max(1, round(vision["layers"] * args.depth / EVA_DEPTH))
+    vision |= {"layers": layers, "image_size": SIDE // PATCH * vision["patch_size"]}
     text = {"context_length": 1, "vocab_size": 2, "width": 8, "heads": 1, "layers": 1}
     clip = open_clip.CLIP(config["embed_dim"], vision_cfg=vision, text_cfg=text)
     return ClipTeacher(clip.visual).to(device, DTYPES[args.precision])
@@ -111,11 +105,9 @@ def build_teacher(args: argparse.Namespace, device: torch.device) -> ClipTeacher
 
 def make_batch(args: argparse.Namespace, teacher: ClipTeacher) -> Batch:
     """Noise for student and teacher, and masks of two fifths of the patches, as a run has them."""
-    side = args.image_size // PATCH
-    masked = round(EVA_MASKED * side**2)
-    least = min(16, max(1, masked // 4))  # EVA's 16 do not fit into the small grid of a trial
-    masking = BlockMasking(grid=(side, side), num_masked=masked, min_block=least)
-    images = torch.randn(args.batch, 3, args.image_size, args.image_size)
+    side = SIDE // PATCH
+    masking = BlockMasking(grid=(side, side), num_masked=MASKED, min_block=16)
+    images = torch.randn(args.batch, 3, SIDE, SIDE)
     teacher_images = torch.randn(args.batch, 3, *teacher.image_size)
     return collate(
         [
@@ -137,37 +129,34 @@ def plain_loss(model: nn.Module, teacher: ClipTeacher, batch: Batch, dtype: torc
 
 def our_step(
     model: nn.Module, teacher: ClipTeacher, args: argparse.Namespace, device: torch.device
-) -> Step:
+) -> Callable[[Batch], None]:
     """The step of `eva_engine.loop`, through DeepSpeed's engine."""
-    half = args.precision != "fp32"
     run = RunConfig(
         output=Path("unused"),
         batch_size=args.batch,
         precision=args.precision,
-        zero_stage=args.zero_stage if args.zero_stage is not None else 1 if half else 0,
+        zero_stage=0 if args.precision == "fp32" else 1,
     )
     groups = layer_decay_groups(model, depth=args.depth, weight_decay=OPTIMIZER.weight_decay)
     engine = TrainingEngine(model, groups=groups, optimizer=OPTIMIZER, run=run)
     engine.engine.train()
     step_fn = PretrainStep(teacher, MaskedFeatures())
 
-    def step(batch: Batch) -> float:
+    def step(batch: Batch) -> None:
         engine.set_learning_rate(OPTIMIZER.lr)
         engine.engine.set_gradient_accumulation_boundary(True)
         loss, _ = step_fn(engine.engine, to_device(batch, device))
         engine.backward(loss, last=True)
-        value = loss.item()
         if not engine.gradients_are_finite():
-            raise FloatingPointError(f"a gradient is not finite, the loss is {value}")
+            raise FloatingPointError(f"a gradient is not finite, the loss is {loss.item()}")
         engine.step()
-        return value
 
     return step
 
 
 def plain_step(
     model: nn.Module, teacher: ClipTeacher, args: argparse.Namespace, device: torch.device
-) -> Step:
+) -> Callable[[Batch], None]:
     """Forward, backward, clip, AdamW."""
     groups = param_groups_weight_decay(
         model,
@@ -178,7 +167,7 @@ def plain_step(
     scaler = torch.amp.GradScaler(device.type, enabled=args.precision == "fp16")
     model.train()
 
-    def step(batch: Batch) -> float:
+    def step(batch: Batch) -> None:
         loss = plain_loss(model, teacher, to_device(batch, device), DTYPES[args.precision])
         optimizer.zero_grad()
         scaler.scale(loss).backward()
@@ -186,7 +175,6 @@ def plain_step(
         nn.utils.clip_grad_norm_(model.parameters(), OPTIMIZER.clip_grad)
         scaler.step(optimizer)
         scaler.update()
-        return loss.item()
 
     return step
 
@@ -199,16 +187,13 @@ def check(
     other = plain_loss(theirs.eval(), teacher, batch, torch.float32)
     mine.backward()
     other.backward()
-    gradients, others = (
-        {name: parameter.grad for name, parameter in model.named_parameters()}
-        for model in (ours, theirs)
-    )
+    others = {name: parameter.grad for name, parameter in theirs.named_parameters()}
     apart = total = 0.0
-    for name, gradient in gradients.items():
+    for name, parameter in ours.named_parameters():
         expected = others[name]
-        assert gradient is not None
+        assert parameter.grad is not None
         assert expected is not None
-        apart += (gradient - expected).square().sum().item()
+        apart += (parameter.grad - expected).square().sum().item()
         total += expected.square().sum().item()
     for name, value in (
         ("difference of the losses", abs(mine.item() - other.item())),
@@ -224,69 +209,25 @@ def compare(args: argparse.Namespace, device: torch.device) -> Iterator[Figure]:
     distributed.seed_all(SEED)
     teacher = build_teacher(args, device)
     batch = make_batch(args, teacher)
-    ours, plain = (build(name, args, 0.0, target_dim=teacher.dim) for name in NAMES)
+    ours, plain = (build(name, args, 0.0, target_dim=teacher.dim) for name in ("ours", "plain"))
     weights = ours.state_dict()
     plain.load_state_dict(weights)
     yield from check(ours.to(device), plain.to(device), teacher, to_device(batch, device))
     del ours, plain
+    flops = forward_flops(
+        partial(build, "ours", args, 0.0, target_dim=teacher.dim), image_input(SIDE)
+    )
+    yield "model GFLOP of a sample in training", 3 * flops / 1e9
     for rate in args.drop_path:
-        yield from at_rate(rate, args, teacher, weights, batch, device)
-
-
-def at_rate(
-    rate: float,
-    args: argparse.Namespace,
-    teacher: ClipTeacher,
-    weights: dict[str, Tensor],
-    batch: Batch,
-    device: torch.device,
-) -> Iterator[Figure]:
-    """Time and memory of both steps at a drop path rate."""
-
-    def start(name: str) -> Step:
-        model = build(name, args, rate, target_dim=teacher.dim)
-        model.load_state_dict(weights)
-        make = our_step if name == "ours" else plain_step
-        step = make(model.to(device), teacher, args, device)
-        for _ in range(2):  # the first makes the optimizer's state
-            step(batch)
-        return step
-
-    steps, peaks = {}, {}
-    for name in NAMES:
-        distributed.seed_all(SEED, purpose="memory")
-        steps[name], peaks[name] = with_peak(partial(start, name), device)
-    times: Times = {name: [] for name in NAMES}
-    for number in range(args.rounds):
-        for name, step in steps.items():
-            distributed.seed_all(SEED, number, purpose=name)
-            times[name].append(timed(partial(step, batch), device))
-    yield from results(f"drop path {rate}", times, args, device, dim=teacher.dim)
-    for name, peak in peaks.items():
-        yield f"drop path {rate}: {name}, peak GiB with weights and optimizer", peak
-
-
-def results(
-    title: str, times: Times, args: argparse.Namespace, device: torch.device, *, dim: int
-) -> Iterator[Figure]:
-    """Figures of the rounds."""
-    model = partial(build, "ours", args, 0.0, target_dim=dim)
-    flops = 3 * forward_flops(model, image_input(args.image_size))
-    peak = peak_flops(device)
-    for name, rounds in times.items():
-        seconds = by_clock(rounds)
-        rate = args.batch / seconds
-        yield f"{title}: {name}, seconds", seconds
-        yield f"{title}: {name}, samples/s", rate
-        yield f"{title}: {name}, model TFLOP/s", rate * flops / 1e12
-        if math.isfinite(peak):
-            yield f"{title}: {name}, share of the peak FLOPs", rate * flops / peak
+        calls = {}
+        for name, make in (("ours", our_step), ("a plain step", plain_step)):
+            model = build(name, args, rate, target_dim=teacher.dim)
+            model.load_state_dict(weights)
+            calls[name] = partial(make(model.to(device), teacher, args, device), batch)
+        title = f"drop path {rate}"
+        yield from beside(title, calls, rounds=args.rounds, device=device, items=args.batch)
     if device.type == "cuda":
-        yield f"{title}: images/s of a GPU of the paper (A100)", PAPER_RATE
-    for cpu in (False, True) if device.type == "cpu" else (False,):
-        ratio = statistics.median(ratios(times["plain"], times["ours"], cpu=cpu))
-        what = ", by CPU time" if cpu else ""
-        yield f"{title}: times the samples/s of the plain step{what}", ratio
+        yield "images/s of a GPU of the paper (A100)", PAPER_RATE
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -294,12 +235,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = parser_of_sizes(__doc__, batch=4, rounds=5)
     on_gpu = torch.cuda.is_available()
     parser.add_argument("--drop-path", type=float, nargs="+", default=[0.1, 0.4], help="rates")
-    parser.add_argument("--image-size", type=int, default=224, help="side in pixels")
-    parser.add_argument("--mlp", type=int, default=6144, help="hidden width of the MLP")
-    parser.add_argument("--teacher", default="ViT-L-14", help="name of a ViT in open_clip")
-    parser.add_argument("--teacher-layers", type=int, help="blocks; default: depth/40 of them")
     parser.add_argument("--precision", choices=DTYPES, default="fp16" if on_gpu else "fp32")
-    parser.add_argument("--zero-stage", type=int, choices=(0, 1), help="default: 0 for fp32, or 1")
     return parser.parse_args(arguments)
 
 

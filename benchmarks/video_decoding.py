@@ -7,13 +7,12 @@ decoded of which all ("every frame") or only those of the clip ("every frame, co
 become RGB. First the program makes sure that all give the same frames.
 
 Yields `(name, value)`: the clips per second of each, and how many times as many they are as with
-every frame. By CPU time: whether other programs disturbed the clock.
+every frame.
 
     OMP_WAIT_POLICY=PASSIVE python benchmarks/video_decoding.py
 """
 
 import argparse
-import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +24,7 @@ import av
 import numpy as np
 import torch
 import torch.nn.functional as F
-from measuring import Figure, by_clock, in_turn, ratios, show
+from measuring import Figure, beside, show
 from numpy.typing import NDArray
 
 from eva_data.video.containers import explained, frames_of, open_container, to_rgb
@@ -33,6 +32,7 @@ from eva_data.video.source import BACKENDS, Backend, open_video
 
 LENGTH, HEIGHT, WIDTH, RATE = 300, 256, 340, 30
 PEER = "every frame"
+CPU = torch.device("cpu")
 Frames = NDArray[np.uint8]
 Read = Callable[[Path, Sequence[int]], Frames]
 
@@ -109,46 +109,31 @@ def compare(args: argparse.Namespace) -> Iterator[Figure]:
             for frames in args.frames:
                 # the centres of equal segments, as in an evaluation
                 indices = [int((part + 0.5) * LENGTH / frames) for part in range(frames)]
-                yield from at_size(f"GOP {gop}, {frames} frames", found, file, indices, args)
+                expected = found[PEER](file, indices)
+                for name, read in found.items():
+                    if not np.array_equal(read(file, indices), expected):
+                        raise ValueError(f"{name} gives other frames than {PEER!r}")
+                for name, read in found.items():
+                    if name != PEER:
+                        calls = {
+                            who: partial(several, way, file, indices, args.clips)
+                            for who, way in ((name, read), (PEER, found[PEER]))
+                        }
+                        title = f"GOP {gop}, {frames} frames"
+                        yield from beside(
+                            title, calls, rounds=args.rounds, device=CPU, items=args.clips,
+                            memory=False,
+                        )  # fmt: skip
 
 
-def at_size(
-    title: str,
-    found: dict[str, Read],
-    file: Path,
-    indices: Sequence[int],
-    args: argparse.Namespace,
-) -> Iterator[Figure]:
-    """Check that all ways give the same frames, and time them."""
-    expected = found[PEER](file, indices)
-    for name, read in found.items():
-        if not np.array_equal(read(file, indices), expected):
-            raise ValueError(f"{name} gives other frames than {PEER!r}")
-
-    def several(read: Read) -> None:
-        for _ in range(args.clips):
-            read(file, indices)
-
-    calls = [partial(several, read) for read in found.values()]
-    times = dict(
-        zip(found, in_turn(calls, rounds=args.rounds, device=torch.device("cpu")), strict=True)
-    )
-    for name, rounds in times.items():
-        yield f"{title}: {name}, clips/s", args.clips / by_clock(rounds)
-    for name, rounds in times.items():
-        if name == PEER:
-            continue
-        for cpu in (False, True):
-            each = ratios(times[PEER], rounds, cpu=cpu)
-            what = ", by CPU time" if cpu else ""
-            yield f"{title}: {name}, times the clips/s of {PEER}{what}", statistics.median(each)
-            if cpu:
-                yield f"{title}: {name}, that in the worst round", min(each)
-                yield f"{title}: {name}, that in the best round", max(each)
+def several(read: Read, file: Path, indices: Sequence[int], clips: int) -> None:
+    """Read a clip several times."""
+    for _ in range(clips):
+        read(file, indices)
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+def main() -> None:
+    """Print every figure."""
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
         description=__doc__,
@@ -158,12 +143,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--frames", type=int, nargs="+", default=[8, 16], help="frames of a clip")
     parser.add_argument("--clips", type=int, default=5, help="clips of a measurement")
     parser.add_argument("--rounds", type=int, default=7)
-    return parser.parse_args(arguments)
-
-
-def main() -> None:
-    """Print every figure."""
-    args = parse()
+    args = parser.parse_args()
     torch.set_num_threads(1)
     show(compare(args), rounds=args.rounds)
 

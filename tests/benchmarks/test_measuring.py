@@ -39,8 +39,9 @@ def test_the_peak_is_the_largest_sum_at_once(measuring):
     assert peak == pytest.approx(6 / 1024, rel=0.01)
 
 
-def test_figures_are_shown_as_they_come(measuring, capsys):
-    measuring.show(iter([("speed", 1.23456), ("memory", 2e-5)]), rounds=3)
-    first, *figures = capsys.readouterr().out.splitlines()
-    assert first.endswith(", 3 rounds")
-    assert figures == ["speed: 1.23", "memory: 2e-05"]
+def test_the_first_call_is_compared_with_the_others(measuring):
+    calls = {"ours": lambda: None, "other": lambda: torch.randn(300, 300)}
+    found = dict(measuring.beside("it", calls, rounds=2, device=CPU, items=3))
+    assert found["it: times as fast as other"] > 1
+    assert found["it: ours, samples/s"] * found["it: ours, seconds"] == pytest.approx(3)
+    assert found["it: share of the peak of other"] == 0
