@@ -17,6 +17,7 @@ Letters: B images, K classes, D values of a feature.
 import argparse
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,108 +41,82 @@ from eva_engine.distributed import DTYPES
 from eva_engine.evaluation.counting import OneLabel, count
 
 SEED, TOLERANCE, CLASSES = 0, 1e-3, 20
-
-
-class Ours:
-    """The toolkit's evaluation."""
-
-    def __init__(self, model: EvaClip, folder: Path, args: argparse.Namespace) -> None:
-        self.model, self.args = model, args
-        transform = evaluation_transform(
-            SIZES[args.size]["image_size"], mean=CLIP_MEAN, std=CLIP_STD
-        )
-        self.samples = open_labelled(folder / "images", transform, upright=False)
-
-    def texts(self) -> Tensor:
-        """The features of the classes, (K, D)."""
-        return class_features(self.model, self.samples.classes, TEMPLATES)
-
-    def images(self, texts: Tensor) -> tuple[int, int]:
-        """Count correct predictions, first and first five."""
-        score = count(
-            ZeroShotClassifier(self.model, texts), self.samples, {"": OneLabel()},
-            device=texts.device, batch_size=self.args.batch, workers=self.args.workers,
-        ).scores[""]  # fmt: skip
-        return score.right1, score.right5
-
-
-class Peer:
-    """The evaluation of open_clip's training program."""
-
-    def __init__(self, model: Any, folder: Path, args: argparse.Namespace) -> None:
-        self.model, self.args = model, args
-        transform = open_clip.image_transform(
-            SIZES[args.size]["image_size"], is_train=False, mean=CLIP_MEAN, std=CLIP_STD
-        )
-        self.samples = ImageFolder(str(folder / "images"), transform)
-        self.tokenizer = open_clip.SimpleTokenizer()
-        parameter = next(model.parameters())
-        self.device, self.dtype = parameter.device, parameter.dtype
-
-    def texts(self) -> Tensor:
-        """The features of the classes, (D, K)."""
-        features: Tensor = open_clip.build_zero_shot_classifier(
-            self.model, self.tokenizer, self.samples.classes, TEMPLATES, device=self.device
-        )
-        return features
-
-    @torch.inference_mode()
-    def images(self, texts: Tensor) -> tuple[int, int]:
-        """Count correct predictions, first and first five."""
-        loader: Any = DataLoader(self.samples, self.args.batch, num_workers=self.args.workers)
-        first = five = 0.0
-        for images, labels in loader:
-            features = self.model(image=images.to(self.device, self.dtype))["image_features"]
-            found = (100.0 * features @ texts).topk(5).indices
-            right = found == labels.to(self.device)[:, None]
-            first += float(right[:, :1].sum().cpu())
-            five += float(right.sum().cpu())
-        return int(first), int(five)
-
-
 TEMPLATES = [f"a {kind} photo of a {{}}." for kind in ("good", "bad", "large", "small", "dark")]
 
 
-def write_images(folder: Path, args: argparse.Namespace) -> None:
+def our_count(model: EvaClip, samples: Any, args: argparse.Namespace, texts: Tensor) -> list[int]:
+    """Count correct predictions, first and first five, by features of the classes (K, D)."""
+    score = count(
+        ZeroShotClassifier(model, texts), samples, {"": OneLabel()},
+        device=texts.device, batch_size=args.batch, workers=args.workers,
+    ).scores[""]  # fmt: skip
+    return [score.right1, score.right5]
+
+
+@torch.inference_mode()
+def peer_count(model: Any, samples: Any, args: argparse.Namespace, texts: Tensor) -> list[int]:
+    """The same as open_clip's training program does it, by features (D, K)."""
+    loader: Any = DataLoader(samples, args.batch, num_workers=args.workers)
+    total = torch.zeros(2)
+    for images, labels in loader:
+        features = model(image=images.to(texts.device, texts.dtype))["image_features"]
+        found = (100.0 * features @ texts).topk(5).indices
+        right = found == labels.to(texts.device)[:, None]
+        total += torch.stack([right[:, :1].sum(), right.sum()]).cpu()
+    return [int(value) for value in total]
+
+
+def write_images(folder: Path, number: int) -> None:
     """Write coarse noise as images of K classes."""
     random = np.random.default_rng(SEED)
-    for number in range(args.images):
+    for index in range(number):
         coarse = random.integers(0, 256, (25, 33, 3), dtype=np.uint8)
-        place = folder / f"class {number % CLASSES}"
+        place = folder / f"class {index % CLASSES}"
         place.mkdir(parents=True, exist_ok=True)
         image = Image.fromarray(coarse).resize((500, 375), Image.Resampling.BICUBIC)
-        image.save(place / f"{number:06}.jpg", quality=90)
+        image.save(place / f"{index:06}.jpg", quality=90)
 
 
 def figures(args: argparse.Namespace, device: torch.device) -> Iterator[Figure]:
     """Yield all figures."""
     distributed.seed_all(SEED)
-    models = build_ours(args.size), build_peer(args.size)
-    head: Any = models[0].visual.head
+    ours, peer = build_ours(args.size), build_peer(args.size)
+    head: Any = ours.visual.head
     torch.nn.init.normal_(head.weight)  # else one class is the best everywhere
-    models[1].load_state_dict(peer_weights(models[0].state_dict()))
-    for model in models:
+    peer.load_state_dict(peer_weights(ours.state_dict()))
+    for model in (ours, peer):
         model.eval().to(device, DTYPES[args.precision])
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_images(folder / "images", args)
-        ours, peer = Ours(models[0], folder, args), Peer(models[1], folder, args)
-        texts = ours.texts(), peer.texts()
+    side = SIZES[args.size]["image_size"]
+    with tempfile.TemporaryDirectory() as folder:
+        write_images(Path(folder), args.images)
+        our_transform = evaluation_transform(side, mean=CLIP_MEAN, std=CLIP_STD)
+        samples = open_labelled(folder, our_transform, upright=False)
+        transform = open_clip.image_transform(side, is_train=False, mean=CLIP_MEAN, std=CLIP_STD)
+        peer_samples = ImageFolder(folder, transform)
+        our_texts = partial(class_features, ours, samples.classes, TEMPLATES)
+        peer_texts = partial(
+            open_clip.build_zero_shot_classifier, peer, open_clip.SimpleTokenizer(),
+            peer_samples.classes, TEMPLATES, device=device,
+        )  # fmt: skip
+        texts = our_texts(), peer_texts()
+        our_images = partial(our_count, ours, samples, args)
+        peer_images = partial(peer_count, peer, peer_samples, args)
         apart = float((texts[0] - texts[1].T).abs().max())
         yield "largest difference of the features of classes", apart
-        results = ours.images(texts[0]), peer.images(texts[1])
+        results = our_images(texts[0]), peer_images(texts[1])
         yield "difference of the numbers of correct predictions", results[0][0] - results[1][0]
         if device.type == "cpu" and (apart > TOLERANCE or results[0] != results[1]):
             raise ValueError(f"the two evaluations do not find the same: {apart}, {results}")
         for part, mine, theirs in (
-            ("images", lambda: ours.images(texts[0]), lambda: peer.images(texts[1])),
-            ("texts", ours.texts, peer.texts),
-            ("complete", lambda: ours.images(ours.texts()), lambda: peer.images(peer.texts())),
+            ("images", partial(our_images, texts[0]), partial(peer_images, texts[1])),
+            ("texts", our_texts, peer_texts),
+            ("complete", lambda: our_images(our_texts()), lambda: peer_images(peer_texts())),
         ):
             calls = {"ours": mine, "open_clip": theirs}
             items = 0 if part == "texts" else args.images
-            options = {"rounds": args.rounds, "device": device, "memory": False}
-            yield from beside(part, calls, items=items, **options)
+            yield from beside(
+                part, calls, items=items, rounds=args.rounds, device=device, memory=False
+            )
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -4,7 +4,7 @@ Shapes: B batch (windows count as batch), N tokens, M of them that are read, C c
 D = C / h, H x W patches.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -39,10 +39,11 @@ class Attention(nn.Module):
 
     def __init__(self, dim: int, *, num_heads: int, qkv_bias: QkvBias) -> None:
         super().__init__()
-        if dim % num_heads:
-            raise ValueError(f"embed_dim {dim} is not divisible by num_heads {num_heads}")
-        if qkv_bias not in ("qv", "qkv"):
-            raise ValueError(f"qkv_bias must be 'qv' or 'qkv', got {qkv_bias!r}")
+        if dim % num_heads or qkv_bias not in get_args(QkvBias):
+            raise ValueError(
+                f"embed_dim {dim} must be divisible by num_heads {num_heads}, and qkv_bias "
+                f"{qkv_bias!r} one of {get_args(QkvBias)}"
+            )
         self.num_heads = num_heads
         self.qkv = Linear(dim, 3 * dim, bias=qkv_bias == "qkv")
         separate = qkv_bias == "qv"
@@ -60,11 +61,9 @@ class Attention(nn.Module):
         Args:
             x: (B, N, C).
             grid: (H, W) of the patches among the tokens; needed by relative positions.
-            read: (B, M) int64, the positions that are queries; None means all. Keys and values
-                are always those of all tokens. Without relative positions only.
-
-        Returns:
-            (B, N, C), or (B, M, C) with `read`.
+            read: (B, M) int64, the positions that are queries, for a result (B, M, C); None means
+                all. Keys and values are always those of all tokens. Without relative positions
+                only.
         """
         qkv = self.qkv(x)  # (B, N, 3 C), by calling it: it may be wrapped or another class
         if self.q_bias is not None and self.v_bias is not None:
@@ -127,11 +126,7 @@ class DecomposedRelPosAttention(Attention):
 class TableRelPosAttention(Attention):
     """Self-attention with BEiT's relative-position bias table (starts at zero).
 
-    Args:
-        dim: Width C of a token.
-        num_heads: Number h of heads.
-        qkv_bias: See `Attention`.
-        window: Side in patches that the table is made for; other grids are interpolated.
+    The table is made for `window` x `window` patches; other grids are interpolated.
     """
 
     def __init__(self, dim: int, *, num_heads: int, qkv_bias: QkvBias, window: int) -> None:
@@ -156,25 +151,17 @@ class TableRelPosAttention(Attention):
 
 
 def split_joint_bias(joint: Tensor, name: str, width: int | None = None) -> tuple[Tensor, Tensor]:
-    """Take the parts of queries and values out of a joint bias; that of the keys is left out.
+    """Take the parts of queries and values, (C,) each, out of a joint bias (3 C,).
 
-    Args:
-        joint: (3 C,).
-        name: Its name, for the message.
-        width: Width C that a model needs; None for any.
-
-    Returns:
-        (C,) each, with memory of their own: they may become the weights.
+    That of the keys is left out. The parts have memory of their own: they may become the weights.
 
     Raises:
-        ValueError: If it has another shape.
+        ValueError: If it has another shape, or another C than `width`.
     """
-    shape = tuple(joint.shape)
-    fits = joint.ndim == 1 and (shape[0] % 3 == 0 if width is None else shape[0] == 3 * width)
-    if not fits:
-        needed = "" if width is None else f" of {width}"
+    if joint.ndim != 1 or len(joint) % 3 or len(joint) != 3 * (width or len(joint) // 3):
         raise ValueError(
-            f"{name} has shape {shape}, not three equal parts{needed} for queries, keys and values"
+            f"{name} has shape {tuple(joint.shape)}, not three equal parts of "
+            f"{width or 'any size'} for queries, keys and values"
         )
     q_bias, _, v_bias = joint.chunk(3)
     return q_bias.clone(), v_bias.clone()
@@ -197,11 +184,9 @@ def _take_joint_bias(
 
 
 def _expect_grid(grid: tuple[int, int] | None, *, tokens: int, prefix: int) -> tuple[int, int]:
-    if grid is None:
-        raise ValueError("attention with relative positions needs the patch grid (rows, columns)")
-    if grid[0] * grid[1] + prefix != tokens:
+    if grid is None or grid[0] * grid[1] + prefix != tokens:
         raise ValueError(
-            f"a grid of {grid[0]}x{grid[1]} patches and {prefix} class token(s) does not make "
-            f"{tokens} tokens"
+            f"attention with relative positions needs the patch grid of its {tokens} tokens, of "
+            f"which {prefix} is a class token, got {grid}"
         )
     return grid

@@ -64,11 +64,8 @@ class Block(nn.Module):
         Args:
             x: (B, N, C).
             grid: (H, W) of the patches; needed by windows and relative positions.
-            read: (B, M) int64, the positions whose result somebody reads; None means all. What
-                only the others need (attention, projection, MLP) is not computed.
-
-        Returns:
-            (B, N, C), or (B, M, C) with `read`: the same values at those positions.
+            read: (B, M) int64, the positions whose result (B, M, C) somebody reads; None means all.
+                What only the others need (attention, projection, MLP) is not computed.
 
         Raises:
             ValueError: If `read` meets windows or relative positions.
@@ -97,10 +94,7 @@ class Block(nn.Module):
     def _attend(self, x: Tensor, grid: tuple[int, int] | None, read: Tensor | None) -> Tensor:
         if not self.window_size:
             return self.attn(x, grid, read)
-        if grid is None or x.shape[1] != grid[0] * grid[1]:
-            raise ValueError(
-                f"windowed attention needs the patch grid of its {x.shape[1]} tokens, got {grid}"
-            )
+        assert grid is not None, "windows need the patch grid"
         side = self.window_size
         x = x.unflatten(1, grid)  # (B, H, W, C)
         windows, padded = window_partition(x, side)  # (B * n, w, w, C)

@@ -12,13 +12,7 @@ from eva_backbone.layers import ChannelLayerNorm
 
 
 class NormedConv2d(nn.Conv2d):
-    """Convolution without bias followed by a channel LayerNorm named `norm`.
-
-    Args:
-        in_channels: Channels in.
-        out_channels: Channels out.
-        kernel_size: 1 or 3; the map keeps its size.
-    """
+    """Convolution (kernel 1 or 3) without bias, then a channel LayerNorm named `norm`."""
 
     def __init__(self, in_channels: int, out_channels: int, *, kernel_size: int) -> None:
         super().__init__(
@@ -58,11 +52,12 @@ class SimpleFeaturePyramid(nn.Module):
         super().__init__()
         self.strides = tuple(int(patch_size / scale) for scale in scale_factors)
         for stride, scale in zip(self.strides, scale_factors, strict=True):
-            if not math.log2(stride).is_integer() or stride * scale != patch_size:
+            whole = stride * scale == patch_size and math.log2(stride).is_integer()
+            if scale not in (4.0, 2.0, 1.0, 0.5) or not whole:
                 raise ValueError(
                     f"patch size {patch_size} at scale {scale} gives stride "
-                    f"{patch_size / scale:g}, which is not a power of two; resample the "
-                    "patch embedding (load_pretrained does) to 16"
+                    f"{patch_size / scale:g}: a scale must be 4, 2, 1 or 0.5, and a stride a power "
+                    "of two; resample the patch embedding (load_pretrained does) to 16"
                 )
             self.add_module(
                 f"simfp_{self._level(stride)}", _level(in_channels, out_channels, scale)
@@ -73,14 +68,7 @@ class SimpleFeaturePyramid(nn.Module):
         return int(math.log2(stride))
 
     def pyramid(self, feature_map: Tensor) -> list[Tensor]:
-        """Compute the levels.
-
-        Args:
-            feature_map: (B, C, H, W).
-
-        Returns:
-            One (B, F, H * scale, W * scale) for each scale factor.
-        """
+        """Compute one (B, F, H * scale, W * scale) of (B, C, H, W) for each scale factor."""
         levels = (self.get_submodule(f"simfp_{self._level(stride)}") for stride in self.strides)
         return [level(feature_map) for level in levels]
 
@@ -103,10 +91,8 @@ def _level(channels: int, out_channels: int, scale: float) -> nn.Sequential:
         channels //= 2
     elif scale == 1.0:
         layers = []
-    elif scale == 0.5:
-        layers = [nn.MaxPool2d(2)]
     else:
-        raise ValueError(f"scale factor must be 4, 2, 1 or 0.5, got {scale}")
+        layers = [nn.MaxPool2d(2)]
     layers += [
         NormedConv2d(channels, out_channels, kernel_size=1),
         NormedConv2d(out_channels, out_channels, kernel_size=3),

@@ -20,14 +20,11 @@ _deferred: ContextVar[bool] = ContextVar("init_weights_deferred", default=False)
 def no_init_weights() -> Iterator[None]:
     """Leave out the random initialisation of each `VisionTransformer` that is built inside.
 
-    EVA-g draws a billion random numbers, which a checkpoint then replaces. Only the ViT is
-    concerned: heads, pyramids, adapters and all buffers are what they always are. Loading a
-    checkpoint (`load_pretrained`, `load_weights`, `load_state_dict` of the ViT or of a model around
-    it) initialises the ViT's parameters that the file lacks as usual; `init_weights()` after the
-    context initialises all. Until one of them a forward pass raises `RuntimeError`, so that nobody
-    trains on what the memory happened to hold.
-
-    Heads draw other random numbers than without this context, as the ViT's come first.
+    EVA-g draws a billion random numbers, which a checkpoint then replaces. Loading one
+    (`load_pretrained`, or `load_state_dict` of the ViT or of a model around it) initialises the
+    parameters of the ViT that it lacks as usual; `init_weights()` after the context initialises
+    all. Until then a forward pass raises `RuntimeError`. Heads, pyramids, adapters and buffers are
+    what they always are, but draw other random numbers, as the ViT's come first.
     """
     token = _deferred.set(True)
     try:

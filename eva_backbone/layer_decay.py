@@ -22,46 +22,27 @@ _OTHER_TOWER = re.compile(r"(^|\.)text\.")
 _NO_WEIGHT_DECAY = ("pos_embed", "cls_token", "positional_embedding")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class LayerGroup:
-    """One layer group.
-
-    Attributes:
-        index: 0 for the embeddings, n + 1 for block n, depth + 1 for the rest.
-        label: Content of the group, for logs.
-    """
+    """A layer group: 0 the embeddings, n + 1 block n, depth + 1 the rest; label for logs."""
 
     index: int
     label: str
 
 
 def layer_groups(depth: int) -> tuple[LayerGroup, ...]:
-    """List the groups of a model, from input to output.
-
-    Args:
-        depth: Number of transformer blocks.
-
-    Returns:
-        depth + 2 groups, `groups[i].index == i`.
-    """
-    blocks = (LayerGroup(index=i + 1, label=f"blocks.{i}") for i in range(depth))
-    return (
-        LayerGroup(index=0, label="embeddings"),
-        *blocks,
-        LayerGroup(index=depth + 1, label="behind the blocks"),
-    )
+    """List the depth + 2 groups of a model of that many blocks, from input to output."""
+    labels = ("embeddings", *(f"blocks.{i}" for i in range(depth)), "behind the blocks")
+    return tuple(LayerGroup(index, label) for index, label in enumerate(labels))
 
 
 def layer_index(name: str, depth: int) -> int:
-    """Find the group that a parameter belongs to.
+    """Find the index into `layer_groups(depth)` that a parameter belongs to.
 
     Args:
         name: Parameter name, with or without prefixes such as `backbone.net.` or `visual.`. Behind
             `text.` it is one of a CLIP's other tower; without it, one of a text tower by itself.
         depth: Number of transformer blocks of the ViT, or of the text tower by itself.
-
-    Returns:
-        Index into `layer_groups(depth)`.
 
     Raises:
         ValueError: If the name has a block that a model of this depth cannot have.
@@ -86,9 +67,6 @@ def get_vit_lr_decay_rate(name: str, lr_decay_rate: float = 1.0, num_layers: int
         name: Parameter name in the complete model.
         lr_decay_rate: Factor between neighbouring layers, 0.9 for the detectors (Table 17).
         num_layers: Depth of the ViT.
-
-    Returns:
-        lr_decay_rate ** (num_layers + 1 - layer).
     """
     return lr_decay_rate ** (num_layers + 1 - layer_index(name, num_layers))
 

@@ -26,12 +26,7 @@ class Linear(nn.Linear):
 
 
 class PatchEmbed(nn.Module):
-    """Cut an image into patches and project each one (paper section 2.2, Table 3a).
-
-    Args:
-        patch_size: Side of a square patch in pixels.
-        embed_dim: Width C of a token.
-    """
+    """Cut an image into patches of `patch_size` pixels and project each one (section 2.2)."""
 
     def __init__(self, *, patch_size: int, embed_dim: int) -> None:
         super().__init__()
@@ -39,23 +34,13 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(3, embed_dim, kernel_size=patch_size, stride=patch_size)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Embed images.
-
-        Args:
-            images: (B, 3, H, W), normalised.
-
-        Returns:
-            Patch map (B, C, H/p, W/p).
+        """Embed normalised images (B, 3, H, W) into a patch map (B, C, H/p, W/p).
 
         Raises:
             ValueError: If the input is not a batch of RGB images, or the patch size does not divide
                 its sides.
         """
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(
-                f"expected images of shape (batch, 3, height, width), got {tuple(images.shape)}"
-            )
-        _check_sides(images, self.patch_size)
+        _check(images, "(batch, 3, height, width)", self.patch_size)
         return self.proj(images)
 
 
@@ -63,10 +48,6 @@ class FramePatchEmbed(PatchEmbed):
     """Cut each frame of a clip into patches and project each one (paper section 2.3.2).
 
     The weight has the official five dimensions, (C, 3, 1, p, p).
-
-    Args:
-        patch_size: Side of a square patch in pixels.
-        embed_dim: Width C of a token.
     """
 
     def __init__(self, *, patch_size: int, embed_dim: int) -> None:
@@ -74,24 +55,13 @@ class FramePatchEmbed(PatchEmbed):
         self.proj = _FrameConv(3, embed_dim, kernel_size=patch_size, stride=patch_size)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Embed clips.
-
-        Args:
-            clips: (B, T, 3, H, W), normalised.
-
-        Returns:
-            Patch map (B, C, T, H/p, W/p).
+        """Embed normalised clips (B, T, 3, H, W) into a patch map (B, C, T, H/p, W/p).
 
         Raises:
             ValueError: If the input is not a batch of RGB clips, or the patch size does not divide
                 its sides.
         """
-        if clips.ndim != 5 or clips.shape[2] != 3 or clips.shape[1] == 0:
-            raise ValueError(
-                "expected clips of shape (batch, frames, 3, height, width), got "
-                f"{tuple(clips.shape)}"
-            )
-        _check_sides(clips, self.patch_size)
+        _check(clips, "(batch, frames, 3, height, width)", self.patch_size)
         patches = self.proj(clips.flatten(0, 1))  # (B * T, C, H/p, W/p)
         return patches.unflatten(0, clips.shape[:2]).transpose(1, 2)
 
@@ -110,26 +80,20 @@ class _FrameConv(nn.Conv2d):
         return self._conv_forward(frames, self.weight.squeeze(2), self.bias)
 
 
-def _check_sides(images: Tensor, patch_size: int) -> None:
+def _check(images: Tensor, form: str, patch_size: int) -> None:
     height, width = images.shape[-2:]
-    if height == 0 or width == 0 or height % patch_size or width % patch_size:
+    fits = images.ndim == 1 + form.count(",") and images.shape[-3] == 3
+    empty = any(side == 0 for side in images.shape[1:])
+    if not fits or empty or height % patch_size or width % patch_size:
+        up = [max(1, -(-side // patch_size)) * patch_size for side in (height, width)]
         raise ValueError(
-            f"image size {height}x{width} is not divisible by the patch size {patch_size}; resize "
-            f"or pad to {_round_up(height, patch_size)}x{_round_up(width, patch_size)}"
+            f"expected images of shape {form}, with sides divisible by the patch size {patch_size},"
+            f" got {tuple(images.shape)}; resize or pad to {up[0]}x{up[1]}"
         )
 
 
-def _round_up(value: int, multiple: int) -> int:
-    return max(1, -(-value // multiple)) * multiple
-
-
 class Mlp(nn.Module):
-    """Two linear layers with an exact (erf) GELU between them.
-
-    Args:
-        dim: Width C of a token.
-        hidden_dim: Width of the hidden layer, 6144 for EVA-g.
-    """
+    """Two linear layers with an exact (erf) GELU between them."""
 
     def __init__(self, dim: int, *, hidden_dim: int) -> None:
         super().__init__()
@@ -142,11 +106,7 @@ class Mlp(nn.Module):
 
 
 class ChannelLayerNorm(nn.Module):
-    """LayerNorm over the channels of a map (B, C, H, W), as ViTDet's pyramid uses it.
-
-    Args:
-        num_channels: C.
-    """
+    """LayerNorm over the channels of a map (B, C, H, W), as ViTDet's pyramid uses it."""
 
     def __init__(self, num_channels: int) -> None:
         super().__init__()
@@ -161,15 +121,7 @@ class ChannelLayerNorm(nn.Module):
 
 
 def take_tokens(x: Tensor, positions: Tensor) -> Tensor:
-    """Pick tokens of each sample.
-
-    Args:
-        x: (B, N, C).
-        positions: (B, M) int64, positions in 0..N-1.
-
-    Returns:
-        (B, M, C).
-    """
+    """Pick the tokens at positions (B, M) int64 of (B, N, C): (B, M, C)."""
     first = torch.arange(x.shape[0], device=x.device)[:, None] * x.shape[1]  # (B, 1)
     rows = x.flatten(0, 1).index_select(0, (first + positions).flatten())  # (B * M, C)
     return rows.unflatten(0, positions.shape)
@@ -275,17 +227,7 @@ def window_partition(x: Tensor, window_size: int) -> tuple[Tensor, tuple[int, in
 def window_unpartition(
     windows: Tensor, window_size: int, padded: tuple[int, int], size: tuple[int, int]
 ) -> Tensor:
-    """Undo `window_partition`.
-
-    Args:
-        windows: (B * n, w, w, C).
-        window_size: Side w of a window in patches.
-        padded: Padded size (H', W') that `window_partition` returned.
-        size: Original size (H, W).
-
-    Returns:
-        (B, H, W, C).
-    """
+    """Undo `window_partition`, given the padded size that it returned: (B, H, W, C)."""
     rows, columns = padded[0] // window_size, padded[1] // window_size
     channels = windows.shape[-1]
     x = windows.view(-1, rows, columns, window_size, window_size, channels)

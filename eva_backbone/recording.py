@@ -36,16 +36,7 @@ def is_recorded() -> bool:
 
 
 def unrecorded(function: Callable[P, Tensor], *args: P.args, **kwargs: P.kwargs) -> Tensor:
-    """Compute what depends on no input, so that a traced program holds the value alone.
-
-    Args:
-        function: Computes it.
-        *args: Its arguments.
-        **kwargs: Its arguments.
-
-    Returns:
-        What the function returns.
-    """
+    """Compute what depends on no input, so that a traced program holds the value alone."""
     if not is_traced():
         return function(*args, **kwargs)
     with ThreadPoolExecutor(1) as another:  # a trace records one thread
@@ -55,13 +46,7 @@ def unrecorded(function: Callable[P, Tensor], *args: P.args, **kwargs: P.kwargs)
 def bind_to_grid(value: Tensor, made_for: tuple[int, int], grid: tuple[int, int]) -> Tensor:
     """Let a traced program fail for another patch grid than the one that a value was made for.
 
-    Args:
-        value: A tensor that the program uses.
-        made_for: Rows and columns, constants of the program.
-        grid: Rows and columns of the input.
-
-    Returns:
-        The value; outside of a trace, the very same tensor.
+    Outside of a trace, the value is returned as it is.
     """
     if not is_traced():
         return value

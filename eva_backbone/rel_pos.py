@@ -14,8 +14,6 @@ N = H * W tokens (plus the class token for BEiT's table), c queries of a chunk.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -45,51 +43,14 @@ _CACHED = {
     torch.float16: (torch.float32, torch.float32),
 }
 
-_chunk_limit: ContextVar[int | None] = ContextVar("attention_chunk", default=None)
-
-
-@contextmanager
-def attention_chunk(elements: int | None) -> Iterator[None]:
-    """Limit the scores that attention with relative positions holds at once, for less memory.
-
-    Results stay the same up to rounding. Holds on every device: on an accelerator, chunks then
-    take the place of the fused kernel. A graph that is exported or compiled ignores it.
-
-    Args:
-        elements: Scores of all heads; at least `SMALLEST_CHUNK` queries are taken. None for the
-            usual choice.
-
-    Raises:
-        ValueError: If the number is not positive.
-    """
-    if elements is not None and elements <= 0:
-        raise ValueError(f"attention_chunk needs a positive number of scores, got {elements}")
-    token = _chunk_limit.set(elements)
-    try:
-        yield
-    finally:
-        _chunk_limit.reset(token)
-
-
-def _limit() -> int | None:
-    return None if is_recorded() else _chunk_limit.get()
-
-
-def _within_limit(elements: int) -> int:
-    limit = _limit()
-    return elements if limit is None else min(elements, limit)
-
 
 def axis_embeddings(table: Tensor, size: int, interpolation: RelPosInterpolation) -> Tensor:
-    """Look up the embedding of every (query, key) pair along one axis.
+    """Look up the embedding of every (query, key) pair along one axis: (size, size, D).
 
     Args:
         table: (L, D) learned table; resampled when L != 2 * size - 1.
         size: Tokens along the axis.
         interpolation: See `eva_backbone.resample.resample_rel_pos`.
-
-    Returns:
-        (size, size, D), entry [i, j] for query i and key j.
     """
     table = resample_rel_pos(table, 2 * size - 1, interpolation)
     position = torch.arange(size, device=table.device)
@@ -99,7 +60,7 @@ def axis_embeddings(table: Tensor, size: int, interpolation: RelPosInterpolation
 def decomposed_attention(
     q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor, *, chunked: bool | None = None
 ) -> Tensor:
-    """Apply softmax attention over a map with decomposed relative positions.
+    """Apply softmax attention over a map with decomposed relative positions: (B, h, N, D).
 
     Args:
         q: (B, h, N, D) queries, not scaled; N = H * W, row-major.
@@ -109,14 +70,11 @@ def decomposed_attention(
         rel_w: (W, W, D).
         chunked: Force one of the two ways; None chooses by device, type and size. A graph that
             is exported or compiled gets the first way, whose size does not grow with the map.
-
-    Returns:
-        (B, h, N, D).
     """
     cached = q.device.type == "cpu" and not is_recorded()
     cached = cached and q.dtype in _CACHED
     if chunked is None:
-        chunked = cached or _limit() is not None
+        chunked = cached
     narrow, wide = _CACHED[q.dtype] if cached and chunked else (q.dtype, q.dtype)
     bias_h, bias_w = _position_scores(q.to(wide), rel_h.to(wide), rel_w.to(wide))
     if not chunked:
@@ -155,12 +113,9 @@ def chunked_attention(
         k: (B, h, N, D) keys.
         v: (B, h, N, D) values.
         chunk_bias: Function that gives the bias (B or 1, h, c, N) for a slice of the queries.
-
-    Returns:
-        (B, h, N, D).
     """
     batch, heads, tokens, _ = q.shape
-    step = max(SMALLEST_CHUNK, _within_limit(CHUNK_ELEMENTS) // max(1, batch * heads * tokens))
+    step = max(SMALLEST_CHUNK, CHUNK_ELEMENTS // max(1, batch * heads * tokens))
 
     def attend(rows: slice) -> Tensor:
         bias = chunk_bias(rows).to(q.dtype)
@@ -234,7 +189,7 @@ def _cached_chunks(q: Tensor) -> Iterator[tuple[tuple[slice, int], list[tuple[sl
     A chunk is several complete windows, or some rows of a large map.
     """
     batch, heads, tokens, _ = q.shape
-    elements = _within_limit(CACHE_ELEMENTS * torch.get_num_threads())
+    elements = CACHE_ELEMENTS * torch.get_num_threads()
     images = max(1, elements // tokens**2)
     rows = min(tokens, max(SMALLEST_CHUNK, elements // tokens))
     for head in range(heads):

@@ -5,6 +5,7 @@ files carry a full qkv bias). `eva_debug` is the small one that examples and tes
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:  # the table alone needs no torch
@@ -85,57 +86,17 @@ def variant_arguments(variant: str) -> dict[str, Any]:
 
 
 def check_variant(variant: str, *, image_size: int) -> None:
-    """Refuse an unknown variant, or an image that its patches do not fill.
-
-    Args:
-        variant: A key of `VARIANTS`.
-        image_size: Side of the images in pixels.
-
-    Raises:
-        ValueError: For either, naming what would do.
-    """
-    if variant not in VARIANTS:
-        raise ValueError(f"variant is {variant!r}; choose one of {', '.join(VARIANTS)}")
-    patch = VARIANTS[variant].patch_size
+    """Refuse an unknown variant, or an image side in pixels that its patches do not fill."""
+    patch = int(variant_arguments(variant)["patch_size"])
     if image_size < patch or image_size % patch:
         raise ValueError(f"patch {patch} of {variant} does not divide {image_size}")
 
 
-def eva_g_patch14(**overrides: Any) -> "VisionTransformer":
-    """Build EVA-g, 1.0B parameters, patch 14 (pre-training, classification, CLIP, video)."""
-    return build_vit("eva_g_patch14", **overrides)
-
-
-def eva_g_patch16(**overrides: Any) -> "VisionTransformer":
-    """Build EVA-g, 1.0B parameters, patch 16 (detection, segmentation)."""
-    return build_vit("eva_g_patch16", **overrides)
-
-
-def eva_l_patch14(**overrides: Any) -> "VisionTransformer":
-    """Build EVA-L, 0.3B parameters, patch 14."""
-    return build_vit("eva_l_patch14", **overrides)
-
-
-def eva_l_patch16(**overrides: Any) -> "VisionTransformer":
-    """Build EVA-L, 0.3B parameters, patch 16 (detection, segmentation)."""
-    return build_vit("eva_l_patch16", **overrides)
-
-
-def eva_b_patch16(**overrides: Any) -> "VisionTransformer":
-    """Build EVA-B, 86M parameters, patch 16 (the paper's pilot size, Table 2)."""
-    return build_vit("eva_b_patch16", **overrides)
-
-
-def eva_s_patch16(**overrides: Any) -> "VisionTransformer":
-    """Build EVA-S, 22M parameters, patch 16."""
-    return build_vit("eva_s_patch16", **overrides)
-
-
-def eva_ti_patch16(**overrides: Any) -> "VisionTransformer":
-    """Build EVA-Ti, 6M parameters, patch 16."""
-    return build_vit("eva_ti_patch16", **overrides)
-
-
-def eva_debug(**overrides: Any) -> "VisionTransformer":
-    """Build EVA-debug, 1M parameters, patch 8: trains in minutes on two CPU cores."""
-    return build_vit("eva_debug", **overrides)
+eva_g_patch14 = partial(build_vit, "eva_g_patch14")  # 1.0B: all but detection, segmentation
+eva_g_patch16 = partial(build_vit, "eva_g_patch16")  # 1.0B: detection, segmentation
+eva_l_patch14 = partial(build_vit, "eva_l_patch14")  # 0.3B
+eva_l_patch16 = partial(build_vit, "eva_l_patch16")  # 0.3B: detection, segmentation
+eva_b_patch16 = partial(build_vit, "eva_b_patch16")  # 86M, the paper's pilot size (Table 2)
+eva_s_patch16 = partial(build_vit, "eva_s_patch16")  # 22M
+eva_ti_patch16 = partial(build_vit, "eva_ti_patch16")  # 6M
+eva_debug = partial(build_vit, "eva_debug")  # 1M: trains in minutes on two CPU cores

@@ -81,10 +81,8 @@ class VisionTransformer(nn.Module):
     ) -> None:
         super().__init__()
         pretrain_img_size = img_size if pretrain_img_size is None else pretrain_img_size
-        if patch_size < 1:
-            raise ValueError(f"patch_size must be at least 1 pixel, got {patch_size}")
         for name, size in (("img_size", img_size), ("pretrain_img_size", pretrain_img_size)):
-            if size <= 0 or size % patch_size:
+            if patch_size < 1 or size <= 0 or size % patch_size:
                 raise ValueError(f"{name} {size} is not divisible by patch_size {patch_size}")
         _check_choices(extra_tokens, rel_pos, window_size, global_attn_indexes, depth)
         side = img_size // patch_size
@@ -214,13 +212,7 @@ class VisionTransformer(nn.Module):
         return self.norm(self.forward_tokens(tokens, grid))
 
     def forward_feature_map(self, images: Tensor) -> Tensor:
-        """Encode images into a map.
-
-        Args:
-            images: (B, 3, H, W), normalised.
-
-        Returns:
-            (B, C, H/p, W/p) without the class token.
+        """Encode normalised images (B, 3, H, W) into a map (B, C, H/p, W/p), without class token.
 
         Raises:
             ValueError: If the patch size does not divide the image.
@@ -239,9 +231,6 @@ class VisionTransformer(nn.Module):
 
         Returns:
             Tokens (B, [1 +] N, C) and the patch grid (H/p, W/p).
-
-        Raises:
-            ValueError: For an unfit image size or mask.
         """
         if self._init_deferred is not None:
             raise RuntimeError(
@@ -265,12 +254,12 @@ class VisionTransformer(nn.Module):
         return resample_pos_embed(self.pos_embed, grid)
 
     def _replace_masked(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        if self.mask_token is None:
-            raise ValueError("a mask was given, but the model was built without 'mask' token")
-        if mask.dtype != torch.bool or mask.shape != tokens.shape[:2]:
+        known = self.mask_token is not None
+        if self.mask_token is None or mask.dtype != torch.bool or mask.shape != tokens.shape[:2]:
             raise ValueError(
-                f"mask must be bool of shape {tuple(tokens.shape[:2])}, got {mask.dtype} "
-                f"{tuple(mask.shape)}"
+                f"mask must be bool of shape {tuple(tokens.shape[:2])}, for a model with 'mask' "
+                f"token, got {mask.dtype} {tuple(mask.shape)} and a model "
+                f"{'with' if known else 'without'} it"
             )
         return torch.where(mask[..., None], self.mask_token.to(tokens.dtype), tokens)
 
@@ -290,11 +279,8 @@ class VisionTransformer(nn.Module):
             grid: Patch grid; needed by windows and relative positions.
             start: First block to run.
             stop: Block to stop before; None runs to the last.
-            read: (B, M) int64, the positions of the result that somebody reads; None means all.
-                The last block that runs then computes no others.
-
-        Returns:
-            (B, N, C), or (B, M, C) with `read`.
+            read: (B, M) int64, the positions of the result (B, M, C) that somebody reads; None
+                means all. The last block that runs then computes no others.
 
         Raises:
             ValueError: If `read` meets windows or relative positions.
@@ -329,25 +315,27 @@ def _check_choices(
     global_attn_indexes: Sequence[int],
     depth: int,
 ) -> None:
-    if isinstance(extra_tokens, str) or not set(extra_tokens) <= {"cls", "mask"}:
-        raise ValueError(f"extra_tokens may hold 'cls' and 'mask', got {extra_tokens!r}")
-    if rel_pos not in get_args(RelPos):
-        raise ValueError(f"rel_pos must be one of {get_args(RelPos)}, got {rel_pos!r}")
-    has_cls = "cls" in extra_tokens
-    if rel_pos == "table" and (window_size or not has_cls):
-        raise ValueError("rel_pos='table' needs a class token and window_size=0")
-    if has_cls and (window_size or rel_pos in ("vitdet", "beit")):
+    known = not isinstance(extra_tokens, str) and set(extra_tokens) <= {"cls", "mask"}
+    if not known or rel_pos not in get_args(RelPos):
         raise ValueError(
-            "windows and decomposed relative positions work on patches alone; "
-            "set extra_tokens=() or window_size=0 and rel_pos='none'"
+            f"extra_tokens may hold 'cls' and 'mask', got {extra_tokens!r}; rel_pos must be one of "
+            f"{get_args(RelPos)}, got {rel_pos!r}"
         )
-    if global_attn_indexes and not window_size:
+    has_cls = "cls" in extra_tokens
+    on_patches = bool(window_size) or rel_pos in ("vitdet", "beit")
+    needs_cls = rel_pos == "table"
+    if (on_patches and (has_cls or needs_cls)) or (needs_cls and not has_cls):
         raise ValueError(
-            f"global_attn_indexes {tuple(global_attn_indexes)} has no effect with window_size=0"
+            f"rel_pos={rel_pos!r}, window_size={window_size}, extra_tokens={tuple(extra_tokens)}: "
+            "windows and decomposed relative positions work on patches alone, and rel_pos='table' "
+            "needs a class token and window_size=0"
         )
     outside = [index for index in global_attn_indexes if not 0 <= index < depth]
-    if outside:
-        raise ValueError(f"global_attn_indexes {outside} lie outside 0..{depth - 1}")
+    if outside or (global_attn_indexes and not window_size):
+        raise ValueError(
+            f"global_attn_indexes {tuple(global_attn_indexes)} have no effect with window_size="
+            f"{window_size} and depth={depth}: {outside or 'all'}"
+        )
 
 
 class VideoTransformer(VisionTransformer):
@@ -362,12 +350,10 @@ class VideoTransformer(VisionTransformer):
         **vit: Arguments of `VisionTransformer`, without windows and relative positions.
 
     Raises:
-        ValueError: If frames is below 1, or `vit` has windows or relative positions.
+        ValueError: If `vit` has windows or relative positions.
     """
 
     def __init__(self, *, frames: int, **vit: Any) -> None:
-        if frames < 1:
-            raise ValueError(f"frames must be at least 1, got {frames}")
         with no_init_weights():  # once all parameters are there
             super().__init__(**vit)
         if self.window_size or self.rel_pos != "none":

@@ -27,28 +27,17 @@ class Hub:
         refused: Repository -> (status, X-Error-Code).
         cuts: Numbers of bytes after which the next answers to GET break off.
         false: (repository, path) -> content that is sent in place of the true one.
-        paused: Set it to let answers to GET end: they stop after half of the content.
-        takes_files: Whether uploads of large files succeed.
-        ranges: Whether requests for a part of the content are answered with that part.
         requests: (method, path, Range) in their order.
         commits: (repository, {path: bytes}, description) of uploads.
         private: Repository -> whether it was made private.
+        takes_files: Whether uploads of large files succeed.
         states: (repository, commit) -> its files, of each commit that was asked about.
-        storage: URL of another server that content is redirected to, as the hub does for large
-            files; "" to send it from here.
-        authorizations: (path, Authorization) of each request for content.
     """
 
     def __init__(self, url):
-        self.url, self.storage = url, ""
-        self.states, self.authorizations = {}, []
+        self.url, self.token, self.takes_files = url, "hf_valid", True
         self.files, self.refused, self.false, self.private = {}, {}, {}, {}
-        self.cuts, self.requests, self.commits, self.lfs = [], [], [], {}
-        self.paused = threading.Event()
-        self.paused.set()
-        self.half_sent = threading.Event()
-        self.ranges = self.takes_files = True
-        self.token = "hf_valid"
+        self.cuts, self.requests, self.commits, self.lfs, self.states = [], [], [], {}, {}
 
     def files_of(self, repo):
         return {path: data for (one, path), data in self.files.items() if one == repo}
@@ -62,11 +51,8 @@ class Hub:
 
     def gets(self, path=""):
         """Ranges of the requests for content."""
-        return [
-            span
-            for method, asked, span in self.requests
-            if method == "GET" and "/resolve/" in asked and path in asked
-        ]
+        found = [one for one in self.requests if one[0] == "GET" and "/resolve/" in one[1]]
+        return [span for _, asked, span in found if path in asked]
 
     def put(self, repo, path, content):
         self.files[repo, path] = content
@@ -208,7 +194,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _resolve(self, *, content):
         hub, path = self.server.hub, unquote(urlsplit(self.path).path)
-        span = self.headers.get("Range") if hub.ranges else None
+        span = self.headers.get("Range")
         found = RESOLVE.fullmatch(path)
         if found is None:  # such as the library's own questions, once in a process
             return self._answer(404, {"error": path})
@@ -231,20 +217,7 @@ class Handler(BaseHTTPRequestHandler):
             more = {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit}
             return self._answer(404, {"error": "entry"}, more)
         digest = hashlib.sha256(files[file]).hexdigest()
-        hub.authorizations.append((path, self.headers.get("Authorization")))
-        if hub.storage:
-            return self._answer(
-                302,
-                {},
-                {
-                    "Location": f"{hub.storage}{path}?signed=1",
-                    "X-Repo-Commit": commit,
-                    "X-Linked-Etag": f'"{digest}"',
-                    "X-Linked-Size": len(files[file]),
-                },
-            )
-        data = files[file]
-        data = hub.false.get((repo, file), data)
+        data = hub.false.get((repo, file), files[file])
         start = int(re.fullmatch(r"bytes=(\d+)-", span)[1]) if span else 0
         self.send_response(206 if span else 200)
         self.send_header("X-Repo-Commit", commit)
@@ -262,33 +235,21 @@ class Handler(BaseHTTPRequestHandler):
         if hub.cuts:
             data = data[: hub.cuts.pop(0)]
             self.close_connection = True
-        half = len(data) // 2
         with contextlib.suppress(ConnectionError):
-            self.wfile.write(data[:half])
-            self.wfile.flush()
-            hub.half_sent.set()
-            hub.paused.wait(60)
-            self.wfile.write(data[half:])
-
-
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request, client_address):
-        """Be silent about clients that were killed."""
+            self.wfile.write(data)
 
 
 @contextlib.contextmanager
 def serving():
     """Serve an empty hub on a free port of the loopback address."""
-    server = Server(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
     server.hub = Hub(f"http://127.0.0.1:{server.server_port}")
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
         yield server.hub
     finally:
-        server.hub.paused.set()
         server.shutdown()
         server.server_close()
         thread.join()

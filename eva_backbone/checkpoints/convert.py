@@ -34,13 +34,7 @@ def trunk_prefix(names: Iterable[str], complaint: str) -> str:
 
     Args:
         names: Names of a file or a model.
-        complaint: Start of the error's message.
-
-    Returns:
-        The prefix, with its dot, or "".
-
-    Raises:
-        ValueError: If there is not exactly one ViT.
+        complaint: Start of the error's message, if there is not exactly one ViT.
     """
     found = [name for name in names if name == TRUNK_KEY or name.endswith("." + TRUNK_KEY)]
     if len(found) != 1:
@@ -69,19 +63,17 @@ def check_shapes(weights: Mapping[str, Tensor], prefix: str, *, name: str) -> No
             continue
         wanted = next((n for part, n in DIMENSIONS.items() if re.fullmatch(part, local)), (1,))
         shape = tuple(value.shape)
-        if value.ndim not in wanted or 0 in shape or (wanted == (3,) and shape[0] != 1):
-            dimensions = " or ".join(map(str, wanted))
-            first = ", the first of size 1" if wanted == (3,) else ""
+        fits = value.ndim in wanted and 0 not in shape and (wanted != (3,) or shape[0] == 1)
+        if local == TRUNK_KEY:
+            fits, rule = fits and shape[-2] == shape[-1], ", square"
+        elif local.endswith("qkv.bias"):
+            fits, rule = fits and shape[0] % 3 == 0, ", three equal parts"
+        else:
+            rule = ", the first of size 1" if wanted == (3,) else ""
+        if not fits:
             raise ValueError(
-                f"{name} is not an EVA ViT: {key} has shape {shape}, and a ViT's has {dimensions} "
-                f"dimension(s){first}, none empty"
-            )
-        if local == TRUNK_KEY and shape[-2] != shape[-1]:
-            raise ValueError(f"{name} is not an EVA ViT: {key} has shape {shape}, not square")
-        if local.endswith("qkv.bias") and shape[0] % 3:
-            raise ValueError(
-                f"{name} is not an EVA ViT: {key} has shape {shape}, not three equal parts for "
-                "queries, keys and values"
+                f"{name} is not an EVA ViT: {key} has shape {shape}, and a ViT's has "
+                f"{' or '.join(map(str, wanted))} dimension(s){rule}, none empty"
             )
 
 
@@ -93,9 +85,6 @@ def fuse_qkv_bias(
     Args:
         weights: Name -> tensor.
         wanted: Names of a model; only what it has is made. None makes everything.
-
-    Returns:
-        A new dict with the same tensors but for these.
     """
     fused = dict(weights)
     for name in weights:
@@ -113,11 +102,8 @@ def split_qkv_bias(
     """Turn qkv.bias into q_bias and v_bias, leaving the part of the keys out, which is exact.
 
     Args:
-        weights: See `fuse_qkv_bias`.
+        weights: Name -> tensor.
         wanted: See `fuse_qkv_bias`.
-
-    Returns:
-        A new dict with the same tensors but for these.
 
     Raises:
         ValueError: If a joint bias does not have three equal parts.
@@ -151,10 +137,6 @@ def to_detectron2_vitdet(
     """
     prefix = trunk_prefix(weights, "there are no EVA weights")
     check_shapes(weights, prefix, name="this")
-    if weights[prefix + TRUNK_KEY].ndim == 5:
-        raise ValueError(
-            "this is a model of clips, whose patches detectron2's ViT has no place for"
-        )
     converted: dict[str, Tensor] = {}
     left_out: dict[str, list[str]] = {}
     unknown = []
@@ -171,10 +153,10 @@ def to_detectron2_vitdet(
             left_out.setdefault(reason, []).append(name)
         else:
             unknown.append(name)
-    if unknown:
+    if unknown or weights[prefix + TRUNK_KEY].ndim == 5:
         raise ValueError(
-            f"detectron2's ViT has no place for {listed(unknown)}; convert a file without layer "
-            "scale and bias tables, such as those for detection"
+            f"detectron2's ViT has no place for {listed(unknown) or 'clips'}; convert a file "
+            "without layer scale, bias tables and frames, such as those for detection"
         )
     lines = [f"left out ({reason}): {listed(names, 3)}" for reason, names in left_out.items()]
     if prefix != DETECTRON2_PREFIX:
@@ -190,32 +172,22 @@ def to_detectron2_vitdet(
 
 def _resample_patches(weights: dict[str, Tensor], prefix: str, patch_size: int) -> list[str]:
     """Resample in place; returns a line where anything changes."""
-    if patch_size < 1:
-        raise ValueError(f"--patch-size must be at least 1 pixel, got {patch_size}")
     fixed = [name for name in weights if _REL_POS.search(name) or not name.startswith(prefix)]
-    if fixed := [name for name in fixed if not _HEAD.match(name)]:
-        raise ValueError(
-            "--patch-size is for pre-trained backbones, without tables of relative positions and "
-            f"without a detector; the file has {listed(fixed, 3)}"
-        )
-    kernel = weights[prefix + TRUNK_KEY]
-    if kernel.ndim != 4:
-        raise ValueError(f"the patch kernel has shape {tuple(kernel.shape)}: not one of images")
-    position = prefix + "pos_embed"
-    if position not in weights:
-        raise ValueError(f"--patch-size needs {position}, and the file has none")
-    old, count = kernel.shape[-1], weights[position].shape[1]
-    side = math.isqrt(max(0, count - 1))
-    if side < 1 or side**2 + 1 != count:
-        raise ValueError(
-            f"{position} has {count} positions, which are not a class token and a square grid "
-            f"(such as {max(1, side) ** 2 + 1})"
-        )
+    fixed = [name for name in fixed if not _HEAD.match(name)]
+    kernel, position = weights[prefix + TRUNK_KEY], prefix + "pos_embed"
+    count = weights[position].shape[1] if position in weights else 0
+    old, side = kernel.shape[-1], math.isqrt(max(0, count - 1))
     pixels = side * old
-    if pixels % patch_size:
+    if fixed or kernel.ndim != 4 or side < 1 or side**2 + 1 != count:
+        raise ValueError(
+            "--patch-size is for pre-trained backbones of images with square positions, without "
+            f"tables of relative positions and without a detector; the file has {count} positions, "
+            f"patches of shape {tuple(kernel.shape)} and {listed(fixed, 3) or 'no such tables'}"
+        )
+    if patch_size < 1 or pixels % patch_size:
         raise ValueError(
             f"{pixels} px, which the positions are made for, cannot be cut in patches of "
-            f"{patch_size}; choose a divisor"
+            f"--patch-size {patch_size}; choose a divisor"
         )
     if old == patch_size:
         return []
@@ -226,11 +198,7 @@ def _resample_patches(weights: dict[str, Tensor], prefix: str, patch_size: int) 
 
 
 def resampled(weights: Mapping[str, Tensor], *, patch_size: int | None = None) -> Converted:
-    """Check weights, and resample their patches; names and biases stay.
-
-    Args:
-        weights: Weights of any project here.
-        patch_size: See `to_official`.
+    """Check weights, and resample their patches to `patch_size`; names and biases stay.
 
     Returns:
         The weights, and a line for each kind of change.

@@ -25,26 +25,16 @@ _OFFICIAL_PATCHES = (14, 16)
 
 @dataclass(frozen=True, kw_only=True)
 class Clips:
-    """How positions of a file become those of a model of clips.
-
-    Attributes:
-        stored: Frames in the file; 1 for a model of pictures.
-        grid: Frames, rows and columns in the model.
-    """
+    """Frames in the file (1 for a model of images), and the model's frames, rows and columns."""
 
     stored: int
     grid: tuple[int, int, int]
-
-    def same_grid(self, positions: int) -> bool:
-        """Compare a number of stored positions, with the class token's, to the model's grid."""
-        frames, rows, columns = self.grid
-        return self.stored == frames and positions == 1 + frames * rows * columns
 
 
 def clips_of(
     model: nn.Module, weights: Mapping[str, Tensor], prefix: str, *, name: str, frames: int | None
 ) -> Clips | None:
-    """Describe clips of file and model; None for a model of pictures.
+    """Describe clips of file and model; None for a model of images.
 
     Args:
         model: The model that is loaded.
@@ -59,11 +49,11 @@ def clips_of(
     vit = next((m for m in model.modules() if isinstance(m, VideoTransformer)), None)
     if vit is None:
         return None
-    if f"{prefix}pos_embed" not in weights:
-        raise ValueError(f"{name} lacks {prefix}pos_embed: it is not a complete ViT")
-    kernel, positions = (weights[prefix + key] for key in (TRUNK_KEY, "pos_embed"))
+    kernel, positions = (weights.get(prefix + key) for key in (TRUNK_KEY, "pos_embed"))
+    count = 0 if positions is None else positions.shape[1] - 1
+    assert kernel is not None
     side = vit.img_size // vit.patch_size
-    stored = stored_frames(tuple(kernel.shape), positions.shape[1] - 1, name=name, frames=frames)
+    stored = stored_frames(tuple(kernel.shape), count, name=name, frames=frames)
     return Clips(stored=stored, grid=(vit.frames, side, side))
 
 
@@ -77,31 +67,23 @@ def stored_frames(kernel: Shape, positions: int, *, name: str, frames: int | Non
         frames: The number, if it is known; else 224 px are assumed, as in the official files.
 
     Returns:
-        1 for a file of a model of pictures.
+        1 for a file of a model of images.
 
     Raises:
-        ValueError: If the kernel spans several frames, or the number is neither known nor official.
+        ValueError: If the number is neither known nor official, or the positions are not that many
+            square frames.
     """
-    if len(kernel) < 5:
-        return 1
-    if kernel[2] != 1:
-        raise ValueError(
-            f"{name} has patches that span {kernel[2]} frames; EVA's span one (tubelet size 1)"
-        )
-    if frames is None:
-        patch = kernel[-1]
+    clips, patch = len(kernel) == 5, kernel[-1]
+    if clips and frames is None and patch in _OFFICIAL_PATCHES:
         per_frame = (_SIDE // patch) ** 2
-        if patch not in _OFFICIAL_PATCHES or positions % per_frame or not positions:
-            raise ValueError(
-                f"{name} has {positions} positions of clips, which do not show how many frames "
-                "they are: note it in the metadata of a .safetensors file, "
-                'config = {"model": {"frames": T}}'
-            )
-        frames = positions // per_frame
-    side = math.isqrt(positions // frames) if frames > 0 else 0
-    if not side or frames * side * side != positions:
+        frames = positions // per_frame if positions % per_frame == 0 else None
+    frames = frames if clips else 1
+    side = math.isqrt(positions // frames) if frames else 0
+    if not frames or not side or frames * side**2 != positions or (clips and kernel[2] != 1):
         raise ValueError(
-            f"{name} has {positions} positions of clips, which are not {frames} square frames"
+            f"{name} has {positions} positions of patches and a patch kernel {kernel}, which are "
+            f"not {frames or 'some number of'} square frames of EVA (tubelet size 1); the metadata "
+            'of a .safetensors file may note their number, config = {"model": {"frames": T}}'
         )
     return frames
 
@@ -120,15 +102,16 @@ def cast(value: Tensor, dtype: torch.dtype, which: str) -> Tensor:
     if value.dtype == dtype:
         return value
     names = f"{str(value.dtype).removeprefix('torch.')} -> {str(dtype).removeprefix('torch.')}"
-    if value.is_floating_point() != dtype.is_floating_point or value.is_complex():
-        raise ValueError(f"{which} as other numbers than the model ({names}); convert the file")
-    if dtype.is_floating_point and torch.finfo(dtype).max < torch.finfo(value.dtype).max:
-        largest = max(abs(bound.item()) for bound in value.aminmax()) if value.numel() else 0.0
-        if not largest <= torch.finfo(dtype).max:  # NaN, too, which resampling makes of infinity
-            raise ValueError(
-                f"{which} with values up to {largest:.3g}, which are too large for the model's "
-                f"type ({names}); build it in float32"
-            )
+    same_kind = value.is_floating_point() == dtype.is_floating_point and not value.is_complex()
+    largest, limit = 0.0, math.inf
+    floats = same_kind and dtype.is_floating_point and value.numel()
+    if floats and torch.finfo(dtype).max < torch.finfo(value.dtype).max:
+        largest, limit = max(abs(b.item()) for b in value.aminmax()), torch.finfo(dtype).max
+    if not same_kind or not largest <= limit:  # NaN, too, which resampling makes of infinity
+        raise ValueError(
+            f"{which} with values up to {largest:.3g} that the model's type cannot hold ({names}); "
+            "build the model in float32, or convert the file"
+        )
     return value.to(dtype)
 
 
@@ -145,7 +128,8 @@ def resample(local: str, value: Tensor, wanted: Shape, clips: Clips | None) -> T
         The tensor in another shape, itself if it fits, None for one that cannot be resampled.
     """
     if local == "pos_embed" and clips is not None and value.shape[2:] == wanted[2:]:
-        if clips.same_grid(value.shape[1]):
+        frames, rows, columns = clips.grid
+        if clips.stored == frames and value.shape[1] == 1 + frames * rows * columns:
             return value
         return resample_clip_pos_embed(value, clips.stored, clips.grid)
     if tuple(value.shape) == wanted:

@@ -2,7 +2,7 @@
 
 model = load_vit("eva_coco_det.pth")  # windows, relative positions and size are in the weights
 
-Shapes: C channels, N patches of a picture, T frames of a clip, p patch size.
+Shapes: C channels, N patches of an image, T frames of a clip, p patch size.
 """
 
 import logging
@@ -56,7 +56,7 @@ class Trunk:
 
     @property
     def pools_patches(self) -> bool:
-        """Whether the mean of the patches, not the class token, stands for the picture.
+        """Whether the mean of the patches, not the class token, stands for the image.
 
         So in fine-tuned classifiers (`fc_norm`), in masked-image models, whose class token predicts
         nothing, and where no norm follows the last block.
@@ -78,14 +78,14 @@ def load_vit(
     Sizes, windows, relative positions and the form of the bias are read off the weights, of which
     one copy is made, in `dtype`.
 
-    Without `frames` a video model becomes a model of pictures, which are clips of one frame at the
+    Without `frames` a video model becomes a model of images, which are clips of one frame at the
     mean of the frames' positions. The class token of a segmentor has no position, as in its
     training.
 
     Args:
         source: Name of an official or bundled file, or a path.
         frames: Frames of a clip, for a `VideoTransformer`: the positions of a video model are
-            resampled to them, those of a model of pictures are repeated. None for a model of
+            resampled to them, those of a model of images are repeated. None for a model of
             pictures.
         rel_pos: Interpolation of a detector's relative positions at other sizes than its tables',
             which no weights show: "beit" as in the published results at 1536 px, or "vitdet" as in
@@ -103,17 +103,8 @@ def load_vit(
         FileNotFoundError: If the source is neither a file nor a known name at hand.
     """
     path = resolve_source(source)
-    stored = noted_frames(path)
-    weights = read_weights(path)
-    return vit_from(
-        weights,
-        name=path.name,
-        frames=frames,
-        stored=stored,
-        rel_pos=rel_pos,
-        dtype=dtype,
-        **overrides,
-    )
+    options = {"frames": frames, "rel_pos": rel_pos, "dtype": dtype, **overrides}
+    return vit_from(read_weights(path), name=path.name, stored=noted_frames(path), **options)
 
 
 def vit_from(
@@ -126,7 +117,7 @@ def vit_from(
     dtype: torch.dtype = torch.float32,
     **overrides: Any,
 ) -> VisionTransformer:
-    """Build the ViT of weights that `read_weights` read; see `load_vit`.
+    """Build the ViT of weights that `read_weights` read; see `load_vit` for other arguments.
 
     Args:
         weights: Name -> tensor.
@@ -134,14 +125,8 @@ def vit_from(
         frames: See `load_vit`.
         stored: Frames that a video model was made for, where its shapes do not show them.
         rel_pos: See `load_vit`.
-        dtype: Type of the parameters.
+        dtype: See `load_vit`.
         **overrides: See `load_vit`.
-
-    Returns:
-        The ViT in evaluation mode.
-
-    Raises:
-        ValueError: If there is no ViT, or the weights do not determine what is needed.
     """
     trunk = describe(weights, name=name, frames=stored)
     arguments = trunk.arguments | overrides
@@ -156,20 +141,21 @@ def vit_from(
             chosen,
             next(other for other in _INTERPOLATIONS if other != chosen),
         )
-    if "num_heads" not in arguments:
+    needed = ["num_heads"] if "num_heads" not in arguments else []
+    if "cls_token" not in trunk.names and "window_size" not in arguments:  # a detector's
+        needed += ["window_size (0 for none)", "img_size", "global_attn_indexes"]
+    if needed:
         raise ValueError(
-            f"{name} holds a ViT of width {arguments['embed_dim']} and depth {arguments['depth']}, "
-            "which is not one of eva_backbone.VARIANTS, and weights do not show the number of "
-            "heads: pass num_heads"
-        )
-    if "cls_token" not in trunk.names and "window_size" not in arguments:
-        raise ValueError(
-            f"{name} holds a detector's ViT, whose relative positions (of one size, or none) do "
-            "not show its windows: pass window_size (0 for none), img_size and global_attn_indexes"
+            f"{name} holds a ViT of width {arguments['embed_dim']} and depth {arguments['depth']} "
+            f"that its weights do not determine; pass {', '.join(needed)}"
         )
     try:
         with torch.device("meta"):
-            model = _build(frames, arguments)
+            model = (
+                VisionTransformer(**arguments)
+                if frames is None
+                else VideoTransformer(frames=frames, **arguments)
+            )
     except ValueError as error:
         raise ValueError(f"{name} and what was passed make no ViT: {error}") from error
     model.to(dtype)
@@ -179,27 +165,13 @@ def vit_from(
     if "level_embed" in trunk.names:
         own[f"{prefix}pos_embed"] = torch.cat([0 * positions[:, :1], positions[:, 1:]], dim=1)
     elif frames is None and trunk.clips:
-        own |= _picture_of_clip(own, prefix, trunk.frames)
+        own |= _image_of_clip(own, prefix, trunk.frames)
     load_weights(model, own, source=name, complete=True, frames=stored)
     return model.eval()
 
 
-def _build(frames: int | None, arguments: dict[str, Any]) -> VisionTransformer:
-    if frames is None:
-        return VisionTransformer(**arguments)
-    return VideoTransformer(frames=frames, **arguments)
-
-
 def describe(weights: Mapping[str, Tensor], *, name: str, frames: int | None = None) -> Trunk:
-    """Read off the weights what ViT they belong to.
-
-    Args:
-        weights: Name -> tensor.
-        name: Name of the file, for messages.
-        frames: Frames that a video model was made for, where its shapes do not show them.
-
-    Returns:
-        Arguments and names.
+    """Read off the weights what ViT they belong to; arguments as for `vit_from`.
 
     Raises:
         ValueError: If there is no ViT, or its positions do not make a square.
@@ -213,26 +185,21 @@ def describe(weights: Mapping[str, Tensor], *, name: str, frames: int | None = N
     }
     foreign = [key for key in shapes if not _KNOWN.fullmatch(key)]
     foreign = [key for key in foreign if not any(re.match(known, key) for known in SKIPPABLE)]
-    if foreign:
-        raise ValueError(
-            f"{name} holds no EVA-01 ViT, which has no {listed(foreign, 3)}; this is another model"
-        )
     depth = len({key.split(".")[1] for key in shapes if key.startswith("blocks.")})
     needed = ("pos_embed", *(f"blocks.0.{part}.weight" for part in _NEEDED))
-    if lacking := [key for key in needed if key not in shapes]:
-        raise ValueError(f"{name} holds no complete EVA ViT: it lacks {', '.join(lacking)}")
-    given, taken = (shapes[f"blocks.0.mlp.{part}.weight"] for part in ("fc1", "fc2"))
-    if given[0] != taken[1]:
-        raise ValueError(
-            f"{name} holds no EVA-01 ViT: the first layer of its MLP gives {given[0]} values and "
-            f"the second takes {taken[1]}, as in the gated MLP of EVA-02"
+    lacking = [key for key in needed if key not in shapes]
+    hidden = [shapes.get(f"blocks.0.mlp.{part}.weight", (0, 0)) for part in ("fc1", "fc2")]
+    gated = hidden[0][0] != hidden[1][1]  # as in EVA-02
+    if foreign or lacking or gated:
+        fault = f"has {listed(foreign, 3)}" if foreign else f"lacks {', '.join(lacking)}"
+        fault = (
+            fault if foreign or lacking else f"has a gated MLP, fc1 {hidden[0]}, fc2 {hidden[1]}"
         )
+        raise ValueError(f"{name} holds no EVA-01 ViT: it {fault}; this is another model")
     kernel, positions = shapes[TRUNK_KEY], shapes["pos_embed"][1] - 1
     width, patch = kernel[0], kernel[-1]
     frames = stored_frames(kernel, positions, name=name, frames=frames)
     side = math.isqrt(positions // frames)
-    if frames * side * side != positions:
-        raise ValueError(f"{name} has {positions} positions of patches, which do not make a square")
     arguments: dict[str, Any] = {
         "img_size": side * patch,
         "patch_size": patch,
@@ -263,12 +230,12 @@ def _relative_positions(
     table = shapes.get("blocks.0.attn.relative_position_bias_table")
     if table is not None:  # ((2 side - 1) ** 2 + 3, heads)
         length = math.isqrt(max(0, table[0] - 3))
-        if length % 2 == 0 or length**2 + 3 != table[0]:
+        side = (length + 1) // 2
+        if (2 * side - 1) ** 2 + 3 != table[0]:
             raise ValueError(
                 f"{name} has bias tables of {table[0]} rows, which is not (2 S - 1) ** 2 + 3 for a "
                 "square map of side S"
             )
-        side = (length + 1) // 2
         return {"rel_pos": "table", "num_heads": table[1], "img_size": side * patch}
     rows = [shapes.get(f"blocks.{index}.attn.rel_pos_h") for index in range(depth)]
     sides = [(row[0] + 1) // 2 for row in rows if row is not None]  # tables of 2 side - 1 rows
@@ -276,11 +243,6 @@ def _relative_positions(
         return {}
     first, window = rows[0], min(sides)
     assert first is not None
-    if width % first[1]:
-        raise ValueError(
-            f"{name} has relative positions for heads of width {first[1]}, which do not belong to "
-            f"a ViT of width {width}"
-        )
     joint = "blocks.0.attn.qkv.bias" in shapes  # detectron2's form, and its interpolation
     common = {
         "rel_pos": "vitdet" if joint else "beit",  # "beit" in the published results
@@ -296,7 +258,7 @@ def _relative_positions(
     }
 
 
-def _picture_of_clip(weights: Mapping[str, Tensor], prefix: str, frames: int) -> dict[str, Tensor]:
+def _image_of_clip(weights: Mapping[str, Tensor], prefix: str, frames: int) -> dict[str, Tensor]:
     """Patch kernel and positions for clips of one frame: (C, 3, p, p) and (1, 1 + N, C)."""
     kernel = weights[prefix + TRUNK_KEY]  # (C, 3, 1, p, p)
     positions = weights[f"{prefix}pos_embed"]  # (1, 1 + T * N, C), frame after frame

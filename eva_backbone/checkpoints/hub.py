@@ -59,13 +59,7 @@ def is_address(text: str) -> bool:
 
 
 def parse_address(text: str) -> HubFile:
-    """Read an address.
-
-    Args:
-        text: As in `FORM`; see this module.
-
-    Returns:
-        The file that it names.
+    """Read an address of the form `FORM`; see this module.
 
     Raises:
         ValueError: If it is not of this form, or leads out of its repository.
@@ -136,9 +130,6 @@ def fetch(file: HubFile, folder: Path | None = None) -> Path:
         folder: Folder that receives it; None for the cache of `huggingface_hub`, which other
             programs share, and of which a copy is taken where the hub gives no answer.
 
-    Returns:
-        The file; the name is that on the hub.
-
     Raises:
         HubError: If it cannot be had.
     """
@@ -160,17 +151,11 @@ def fetch(file: HubFile, folder: Path | None = None) -> Path:
 
 @contextlib.contextmanager
 def explained(file: HubFile, reason: str = "") -> Iterator[None]:
-    """Turn errors of the library into one line.
+    """Turn errors of network, hub and disk into a HubError of one line.
 
     Args:
         file: The file that is asked for.
         reason: Why nothing may be downloaded.
-
-    Yields:
-        Nothing.
-
-    Raises:
-        HubError: In place of errors of network, hub and disk.
     """
     hub = library()
     errors = hub.errors
@@ -178,16 +163,12 @@ def explained(file: HubFile, reason: str = "") -> Iterator[None]:
     log_in = "log in with `hf auth login` or set HF_TOKEN"
     try:
         yield
-    except HubError:
-        raise
-    except errors.GatedRepoError as error:
-        raise HubError(
-            f"{file.repository} asks for consent: give it there, then {log_in}"
-        ) from error
-    except errors.LocalEntryNotFoundError as error:
-        raise HubError(reason or f"{hub.constants.ENDPOINT} cannot be reached") from error
-    except errors.RepositoryNotFoundError as error:
-        raise HubError(f"the hub has no {file.repository}, or it is private: {log_in}") from error
     except (transport, OSError) as error:
-        line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise HubError(f"{file.repository}: {line[:300]}") from error
+        text = str(error).strip().partition("\n")[0][:300] or type(error).__name__
+        if isinstance(error, errors.GatedRepoError):
+            text = f"it asks for consent: give it there, then {log_in}"
+        elif isinstance(error, errors.LocalEntryNotFoundError):
+            text = reason or f"{hub.constants.ENDPOINT} cannot be reached"
+        elif isinstance(error, errors.RepositoryNotFoundError):
+            text = f"the hub has no such repository, or it is private: {log_in}"
+        raise HubError(f"{file.repository}: {text}") from error

@@ -130,9 +130,9 @@ def load_weights(
     """Load tensors that `read_weights` read; see `load_pretrained`.
 
     Args:
-        model: See `load_pretrained`.
+        model: The model.
         weights: Name -> tensor.
-        source: Name of the file, for messages.
+        source: Name of the file.
         complete: See `load_pretrained`.
         allow_missing: See `load_pretrained`.
         allow_skipped: See `load_pretrained`.
@@ -140,9 +140,6 @@ def load_weights(
         rename: See `load_pretrained`.
         frames: Frames of the clips that the file's model was made for, where its shapes do not show
             them; those of the official video files do.
-
-    Returns:
-        The report; it is also logged.
 
     Raises:
         ValueError: If the weights do not fit; the model is then unchanged.
@@ -166,14 +163,13 @@ def load_weights(
     if assign:  # a copy: parameters must not lie in a file that may be written again
         copied = {id(value) for value in named.values()}
         state = {n: v.clone() if id(v) in copied else v for n, v in state.items()}
-    same_project = source_prefix == target_prefix
-    _explain_missing(target, state, target_prefix, report, tuple(allow_missing), same_project)
-    if complete and report.missing:
-        raise ValueError(f"{source} lacks {listed(list(report.missing))}, but complete=True")
-    if on_meta := [name for name in report.missing if target[name].is_meta]:
+    unexplained = _explain_missing(target, state, prefixes, report, tuple(allow_missing))
+    unusable = [n for n in report.missing if complete or target[n].is_meta]
+    if lacking := unexplained or unusable:
         raise ValueError(
-            f"{source} lacks {listed(on_meta)}, which the model only has on the meta device; "
-            "build the model on a real device"
+            f"{source} lacks {len(lacking)} of the model's names: {listed(lacking)}; build what "
+            "the file belongs to, pass names as allow_missing (not with complete=True), or build "
+            "the model on a real device"
         )
     report.loaded = list(state)
     _initialise_missing(model, report.missing)
@@ -255,17 +251,12 @@ def _fit(
             report.missing[name] = _OTHER_SHAPE
         else:
             unfit.append(f"{name} {tuple(value.shape)} -> {wanted}")
-    if unexpected:
+    if unexpected or unfit:
         raise ValueError(
-            f"{report.source} holds {len(unexpected)} names that the model does not have: "
-            f"{listed(unexpected)}; build the model that the file belongs to, or pass them as "
-            "allow_skipped"
-        )
-    if unfit:
-        raise ValueError(
-            f"{report.source} does not fit the model (shape in the file -> in the model): "
-            f"{listed(unfit)}; build the variant that the file belongs to, or pass names of heads "
-            "as reinitialise"
+            f"{report.source} does not fit the model. Names that the model does not have (may be "
+            f"passed as allow_skipped): {listed(unexpected) or 'none'}. Other shapes, in the file "
+            f"-> in the model (heads may be passed as reinitialise): {listed(unfit) or 'none'}. "
+            "Build the model that the file belongs to"
         )
     return state
 
@@ -273,31 +264,24 @@ def _fit(
 def _explain_missing(
     target: Mapping[str, Tensor],
     state: Mapping[str, Tensor],
-    prefix: str,
+    prefixes: tuple[str, str],
     report: LoadReport,
     allow_missing: tuple[str, ...],
-    same_project: bool,
-) -> None:
-    unexplained = []
-    for name in target:
-        if name in state or name in report.missing:
-            continue
+) -> list[str]:
+    """Note why the file may lack names of the model; return those without a reason."""
+    prefix, unexplained = prefixes[1], []
+    for name in (name for name in target if name not in state and name not in report.missing):
         if _matches(allow_missing, name):
             reason: str | None = "as asked"
-        elif not name.startswith(prefix):
-            reason = None if same_project else "outside the trunk, initialised"
-        else:
+        elif name.startswith(prefix):
             reason = _first_match(OPTIONAL, name.removeprefix(prefix))
+        else:
+            reason = None if prefixes[0] == prefix else "outside the trunk, initialised"
         if reason is None:
             unexplained.append(name)
         else:
             report.missing[name] = reason
-    if unexplained:
-        raise ValueError(
-            f"{report.source} lacks {len(unexplained)} of the model's names: "
-            f"{listed(unexplained)}; build the model that the file belongs to, or pass them as "
-            "allow_missing"
-        )
+    return unexplained
 
 
 def _initialise_missing(model: nn.Module, missing: Iterable[str]) -> None:

@@ -20,7 +20,7 @@ from eva_backbone.layers import LAYER_NORM_EPS
 from eva_backbone.variants import POOLINGS, Pooling
 from eva_backbone.vit import VisionTransformer
 
-FRAMES = 8  # of a clip, for weights of pictures
+FRAMES = 8  # of a clip, for weights of images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class PooledVit:
         pooling: "mean" of the patches, or the class token ("cls").
         fc_norm: Norm of the pooled features, which fine-tuned classifiers have.
         trunk: Facts about the file.
-        image_size: Side of the pictures or frames in pixels.
+        image_size: Side of the images or frames in pixels.
     """
 
     vit: VisionTransformer
@@ -43,19 +43,13 @@ class PooledVit:
 
 
 def require_pooling(vit: VisionTransformer, pooling: str) -> None:
-    """Refuse a pooling that there is not, or that a ViT cannot have.
-
-    Args:
-        vit: The ViT.
-        pooling: "mean" or "cls".
-
-    Raises:
-        ValueError: If it is neither of the two, or "cls" and the ViT has no class token.
-    """
-    if pooling not in POOLINGS:
-        raise ValueError(f"pooling must be 'mean' or 'cls', got {pooling!r}")
-    if pooling == "cls" and vit.cls_token is None:
-        raise ValueError("these weights have no class token; use pooling='mean'")
+    """Refuse a pooling that there is not, or that a ViT cannot have, by a ValueError."""
+    if pooling not in POOLINGS or (pooling == "cls" and vit.cls_token is None):
+        has = "no class token" if vit.cls_token is None else "a class token"
+        raise ValueError(
+            f"pooling must be 'mean' or 'cls', got {pooling!r}: these weights have {has}; "
+            "use pooling='mean'"
+        )
 
 
 def patch_tokens(vit: VisionTransformer, tokens: Tensor) -> Tensor:
@@ -66,16 +60,13 @@ def patch_tokens(vit: VisionTransformer, tokens: Tensor) -> Tensor:
 def pool_tokens(
     vit: VisionTransformer, tokens: Tensor, *, pooling: Pooling, fc_norm: nn.Module | None
 ) -> Tensor:
-    """Make one vector of all tokens of a sample.
+    """Make one vector (B, C) float32 of all tokens (B, [1 +] N, C), after the final norm.
 
     Args:
         vit: The ViT that they come from.
-        tokens: (B, [1 +] N, C), after its final norm.
+        tokens: The tokens.
         pooling: "mean" of the patches, or the class token ("cls").
         fc_norm: Norm of the vector, or None.
-
-    Returns:
-        (B, C) float32.
     """
     pooled = tokens[:, 0] if pooling == "cls" else patch_tokens(vit, tokens).mean(dim=1)
     return (pooled if fc_norm is None else fc_norm(pooled)).float()
@@ -95,16 +86,13 @@ def load_pooled(
 
     Args:
         source: Name of an official or bundled file, or a path; weights of any task.
-        clips: Build a `VideoTransformer`, not a model of pictures.
+        clips: Build a `VideoTransformer`, not a model of images.
         frames: Frames of a clip; by default those of a video model, 8 for other weights.
-        image_size: Side of pictures or frames in pixels; by default that of the weights.
+        image_size: Side of images or frames in pixels; by default that of the weights.
         pooling: "cls" or "mean"; by default the class token for EVA-CLIP, its linear probes and
             other weights with a final norm, and the mean of the patches for all others.
         dtype: Type of the parameters.
         **vit_arguments: Settings that the weights do not hold, see `eva_backbone.load_vit`.
-
-    Returns:
-        The ViT and its pooling.
 
     Raises:
         ValueError: If the file or an argument does not fit.
@@ -114,9 +102,6 @@ def load_pooled(
     weights, stored = read_weights(path), noted_frames(path)
     trunk = describe(weights, name=path.name, frames=stored)
     side = trunk.arguments["img_size"] if image_size is None else image_size
-    patch = trunk.arguments["patch_size"]
-    if side < patch or side % patch:
-        raise ValueError(f"patch size {patch} of {path.name} does not divide {side}")
     if image_size is not None and "pretrain_img_size" not in trunk.arguments:
         # a detector's tables stay, and are interpolated as in its tests
         vit_arguments = {"img_size": image_size, **vit_arguments}
@@ -137,14 +122,9 @@ def load_pooled(
 def _norm(
     weights: Mapping[str, Tensor], stem: str, width: int, dtype: torch.dtype, *, name: str
 ) -> nn.LayerNorm:
-    """Build a layer norm of a file's weights."""
+    """Build a layer norm of a file's weights; torch's error names what it lacks."""
     norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS, dtype=dtype)
-    state = {}
-    for part in ("weight", "bias"):
-        value = weights.get(f"{stem}.{part}")
-        if value is None or value.shape != (width,):
-            found = "none" if value is None else f"one of shape {tuple(value.shape)}"
-            raise ValueError(f"{name} has {found} for {stem}.{part}: expected ({width},)")
-        state[part] = cast(value, dtype, f"{name} holds {stem}.{part}")
-    norm.load_state_dict(state)
+    parts = {part: weights.get(f"{stem}.{part}") for part in ("weight", "bias")}
+    which = f"{name} holds {stem}"
+    norm.load_state_dict({n: cast(v, dtype, which) for n, v in parts.items() if v is not None})
     return norm

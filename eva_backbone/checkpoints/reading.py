@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
 from eva_backbone.checkpoints._key_maps import CONTAINERS, NOT_WEIGHTS, WEIGHTS
@@ -72,8 +74,7 @@ def read_torch_file(
         The content, with tensors on the CPU.
 
     Raises:
-        FileNotFoundError: If there is no file.
-        OSError: If it may not be read.
+        OSError: If there is no file, or it may not be read.
         ValueError: If it is not a regular file, damaged, too large for the memory, or holds
             anything but plain data.
     """
@@ -89,43 +90,24 @@ def read_torch_file(
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL (\S+)", str(error))
         raise _refusal(path.name, f"it names {named[1]}" if named else "") from error
-    except MemoryError as error:
-        raise ValueError(f"{path.name} does not fit in the memory") from error
-    except OSError:
-        raise
     except Exception as error:  # the unpickler of a damaged file raises anything
-        reason = str(error).partition("\n")[0][:200]
-        if not reason or "weights_only" in reason:  # torch's advice to read it unsafely
-            reason = type(error).__name__
-        raise _unreadable(path.name, reason) from error
+        raise _unreadable(path.name, error) from error
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Read a safetensors file.
-
-    Args:
-        path: Path of a regular file.
-
-    Returns:
-        Name -> tensor on the CPU.
+    """Read a safetensors file: name -> tensor on the CPU.
 
     Raises:
-        FileNotFoundError: If there is no file.
-        OSError: If it may not be read.
+        OSError: If there is no file, or it may not be read.
         ValueError: If it is not a regular file, or damaged.
     """
-    from safetensors.torch import load_file
-
     path = require_regular_file(path)
+    with path.open("rb"):
+        pass  # what may not be read, the library calls damaged
     try:
         return load_file(path)
-    except OSError:
-        raise
     except Exception as error:  # SafetensorError, and whatever an unknown type leads to
-        reason = str(error).partition("\n")[0][:200] or type(error).__name__
-        raise ValueError(
-            f"{path.name} is not a complete safetensors file ({reason}); download it again"
-        ) from error
+        raise _unreadable(path.name, error) from error
 
 
 class _Ignored:
@@ -169,11 +151,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if isinstance(content, Mapping) and isinstance(content.get(container), Mapping):
             content = content[container]
             break
-    if not isinstance(content, Mapping) or not content:
-        raise ValueError(f"{path.name} holds no weights but {type(content).__name__}")
-    named = {name: v for name, v in content.items() if isinstance(name, str)}
-    odd = [str(name) for name in content if not isinstance(named.get(name), Tensor)]
-    if odd:
+    entries = dict(content) if isinstance(content, Mapping) else {}
+    named = {n: v for n, v in entries.items() if isinstance(n, str) and isinstance(v, Tensor)}
+    if not named or len(named) < len(entries):
+        odd = [str(name) for name in entries if name not in named] or [type(content).__name__]
         raise ValueError(
             f"{path.name} holds no plain state dict: {listed(odd)} are not named tensors; "
             f"known containers are {', '.join(CONTAINERS)}"
@@ -185,16 +166,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def noted_frames(path: Path) -> int | None:
-    """Read how many frames a run of video training notes in its weights.
-
-    Args:
-        path: Weights of any origin.
-
-    Returns:
-        Frames of the clips that the model was made for; None where nothing says so.
-    """
-    from safetensors import SafetensorError, safe_open
-
+    """Read the number of frames that a video training notes in its weights; None without a note."""
     if path.suffix != ".safetensors":
         return None
     try:
@@ -217,35 +189,36 @@ def check_tensors(tensors: Mapping[str, Tensor], *, source: str) -> None:
             numbers, or in a form that is not plain memory.
     """
     for name, value in tensors.items():
-        kind = f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
-        if value.layout != torch.strided or value.is_quantized or value.is_meta:
-            form = "without values" if value.is_meta else "sparse or quantised"
-            raise ValueError(f"{source} is refused: {name} is {form} ({kind}), not plain numbers")
-        if value.nbytes > value.untyped_storage().nbytes():
+        if fault := _fault_of(name, value):
+            kind = f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
             raise ValueError(
-                f"{source} is refused: {name} claims {value.nbytes:,} bytes ({kind}), and "
-                f"{value.untyped_storage().nbytes():,} are stored"
-            )
-        if re.fullmatch(NOT_WEIGHTS, name):
-            continue
-        if value.dtype not in _FLOATS:
-            integer = value.dtype in _INTEGERS and not re.fullmatch(WEIGHTS, name)
-            if not integer:  # a counter or an index of somebody's head may be one
-                raise ValueError(
-                    f"{source} is refused: {name} is {kind}, and weights are floating-point "
-                    f"numbers of 16, 32 or 64 bits; {_AGAIN} or convert it"
-                )
-        elif value.numel() and not all(bound.isfinite() for bound in value.aminmax()):
-            raise ValueError(
-                f"{source} is refused: {name} {kind} has {int(value.isnan().sum()):,} NaN and "
-                f"{int(value.isinf().sum()):,} infinite values; it is damaged, or the training "
-                "that wrote it diverged: take an earlier checkpoint"
+                f"{source} is refused: {name} ({kind}) {fault}; {_AGAIN}, take an earlier "
+                "checkpoint or convert it to floating-point numbers"
             )
 
 
-def _unreadable(name: str, reason: str) -> ValueError:
+def _fault_of(name: str, value: Tensor) -> str:
+    if value.layout != torch.strided or value.is_quantized or value.is_meta:
+        return "is sparse, quantised or without values"
+    if value.nbytes > (stored := value.untyped_storage().nbytes()):
+        return f"claims {value.nbytes:,} bytes, and {stored:,} are stored"
+    if re.fullmatch(NOT_WEIGHTS, name):
+        return ""
+    if value.dtype not in _FLOATS:  # a counter or an index of somebody's head may be an integer
+        integer = value.dtype in _INTEGERS and not re.fullmatch(WEIGHTS, name)
+        return "" if integer else "is not of floating-point numbers of 16, 32 or 64 bits"
+    if value.numel() and not all(bound.isfinite() for bound in value.aminmax()):
+        nan, infinite = int(value.isnan().sum()), int(value.isinf().sum())
+        return f"has {nan:,} NaN and {infinite:,} infinite values"
+    return ""
+
+
+def _unreadable(name: str, reason: str | Exception) -> ValueError:
+    text = str(reason).partition("\n")[0][:200]
+    if not text or "weights_only" in text:  # torch's advice to read it unsafely
+        text = type(reason).__name__
     return ValueError(
-        f"{name} cannot be read, it is truncated or no checkpoint ({reason}); download it again"
+        f"{name} cannot be read, it is truncated or no checkpoint ({text}); download it again"
     )
 
 
@@ -262,9 +235,9 @@ def _check_content(file: Any, name: str) -> bool:
         raise _unreadable(name, "it is empty")
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         archive = content[:4] == b"PK\x03\x04"  # what torch looks at, too
-        for start, meaning in _LOOKS_LIKE.items():
-            if content[: len(start)] == start:
-                raise _unreadable(name, meaning)
+        meanings = (text for start, text in _LOOKS_LIKE.items() if content[: len(start)] == start)
+        if meaning := next(meanings, ""):
+            raise _unreadable(name, meaning)
         if archive:
             _check_archive(file, content, name)
         elif any(content.find(call) >= 0 for call in _MEMORY):  # sizes are claimed, not stored
@@ -278,55 +251,47 @@ def _check_archive(file: Any, content: mmap.mmap, name: str) -> None:
         with zipfile.ZipFile(file) as archive:
             records, comment = archive.infolist(), archive.comment
     except Exception as error:  # zipfile raises anything for a damaged table
-        raise _unreadable(name, str(error) or type(error).__name__) from error
+        raise _unreadable(name, error) from error
     end = content.size() - _END_RECORD - len(comment)
-    if end < 0 or content[end : end + 4] != b"PK\x05\x06":
-        raise _unreadable(name, "there is something behind its end")
     names = [record.filename for record in records]
-    if len(set(names)) < len(names):
-        raise _unreadable(name, "it has two records of one name")
     if any(record.partition("/")[2] == "constants.pkl" for record in names):
-        raise ValueError(
-            f"{name} is refused: it is a TorchScript archive, which holds code; save the state "
-            "dict of its module as safetensors"
-        )
-    for record in records:
-        if record.compress_type != zipfile.ZIP_STORED or record.file_size != record.compress_size:
-            raise ValueError(
-                f"{name} is refused: its record {record.filename} is compressed ("
-                f"{record.compress_size:,} bytes claim to be {record.file_size:,}), and torch.save "
-                f"compresses nothing; {_AGAIN}"
-            )
-    if sum(record.file_size for record in records) > content.size():
-        raise _unreadable(name, "its records claim more bytes than it has")
-    # torch.serialization.set_crc32_options(False) writes 0 everywhere
-    checksums = any(record.CRC for record in records)
-    for record in records:
-        if checksums or record.filename.endswith("data.pkl"):
-            _check_record(content, record, name, checksum=checksums)
+        raise _refusal(name, "it is a TorchScript archive")
+    if end < 0 or content[end : end + 4] != b"PK\x05\x06":
+        fault = "there is something behind its end"
+    elif len(set(names)) < len(names):
+        fault = "it has two records of one name"
+    elif any(
+        r.compress_type != zipfile.ZIP_STORED or r.file_size != r.compress_size for r in records
+    ):
+        fault = "a record is compressed, and torch.save compresses nothing"
+    elif sum(record.file_size for record in records) > content.size():
+        fault = "its records claim more bytes than it has"
+    else:
+        # torch.serialization.set_crc32_options(False) writes 0 everywhere
+        checksums = any(record.CRC for record in records)
+        read = (r for r in records if checksums or r.filename.endswith("data.pkl"))
+        faults = (_record_fault(content, record, name, checksum=checksums) for record in read)
+        fault = next(filter(None, faults), "")
+    if fault:
+        raise _unreadable(name, fault)
 
 
-def _check_record(
-    content: mmap.mmap, record: zipfile.ZipInfo, name: str, *, checksum: bool
-) -> None:
+def _record_fault(content: mmap.mmap, record: zipfile.ZipInfo, name: str, *, checksum: bool) -> str:
     header = record.header_offset
     if content[header : header + 4] != b"PK\x03\x04" or header + _LOCAL_HEADER > content.size():
-        raise _unreadable(name, f"its record {record.filename} is not where it should be")
+        return f"its record {record.filename} is not where it should be"
     lengths = struct.unpack("<HH", content[header + _LOCAL_HEADER - 4 : header + _LOCAL_HEADER])
     start = header + _LOCAL_HEADER + sum(lengths)
     if start + record.file_size > content.size():
-        raise _unreadable(name, f"its record {record.filename} is cut")
+        return f"its record {record.filename} is cut"
     with memoryview(content) as view, view[start : start + record.file_size] as stored:
         if checksum and zlib.crc32(stored) != record.CRC:
-            raise ValueError(
-                f"{name} is damaged: its record {record.filename} does not have its checksum "
-                f"(CRC-32 {record.CRC:08x}); {_AGAIN}, or take an earlier checkpoint of the run"
-            )
-    if record.filename.endswith("data.pkl"):
-        with memoryview(content) as view:
-            pickled = bytes(view[start : start + record.file_size])
-        if any(call in pickled for call in _MEMORY):
-            raise _refusal(name, "it names bytearray")
+            return f"its record {record.filename} is damaged: the CRC-32 is not {record.CRC:08x}"
+        if record.filename.endswith("data.pkl"):
+            pickled = bytes(stored)
+            if any(call in pickled for call in _MEMORY):
+                raise _refusal(name, "it names bytearray")
+    return ""
 
 
 def listed(names: Sequence[str], shown: int = 8) -> str:

@@ -15,9 +15,8 @@ from pathlib import Path
 
 from eva_backbone.checkpoints._official_files import BUNDLED_FILES as BUNDLED_FILES
 from eva_backbone.checkpoints._official_files import OFFICIAL_FILES as OFFICIAL_FILES
-from eva_backbone.checkpoints._official_files import REPOSITORY, TASKS, OfficialFile
+from eva_backbone.checkpoints._official_files import REPOSITORY, SHA256, TASKS, OfficialFile
 from eva_backbone.checkpoints._official_files import BundledFile as BundledFile
-from eva_backbone.checkpoints._official_hashes import SHA256
 from eva_backbone.checkpoints.hub import (
     DEFAULT_REVISION,
     FORM,
@@ -42,11 +41,13 @@ _SUFFIXES = "/".join(CHECKPOINT_SUFFIXES)
 _BY_NAME = {key: entry for entry in OFFICIAL_FILES for key in (entry.name, entry.stem)}
 
 
-def _closest(name: str) -> str:
+def _close_to(name: str) -> str:
+    """Make the sentence that names close matches, or ""."""
     known = [entry.stem for entry in OFFICIAL_FILES] + [entry.name for entry in BUNDLED_FILES]
     for suffix in CHECKPOINT_SUFFIXES:
         name = name.removesuffix(suffix)
-    return ", ".join(difflib.get_close_matches(name, known, n=3, cutoff=0.6))
+    found = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    return f" Close to it: {', '.join(found)}." if found else ""
 
 
 def find_official_file(name: str) -> OfficialFile:
@@ -57,10 +58,8 @@ def find_official_file(name: str) -> OfficialFile:
     """
     if name in _BY_NAME:
         return _BY_NAME[name]
-    closest = _closest(name)
-    hint = f"Close matches: {closest}. " if closest else ""
     raise ValueError(
-        f"{name!r} is not one of the {len(OFFICIAL_FILES)} official EVA-01 files. {hint}"
+        f"{name!r} is not one of the {len(OFFICIAL_FILES)} official EVA-01 files.{_close_to(name)} "
         "`eva weights list` and list_official_files() have them all; for a file of your own pass "
         "its path, e.g. './my_checkpoint.pt'."
     )
@@ -77,34 +76,18 @@ def names_backbone(name: str | os.PathLike[str]) -> bool:
     """Return whether a name is that of an official or bundled file of a ViT without task heads.
 
     Nothing is read: of paths and addresses it is not known.
-
-    Args:
-        name: Name or stem of a file, a path, or an address.
     """
     official = _BY_NAME.get(os.fspath(name))
     pretrained = official is not None and official.task == "pretrain"
     return pretrained or any(os.fspath(name) == entry.name for entry in BUNDLED_FILES)
 
 
-def bundled_path(name: str) -> Path:
-    """Return the path of a weight file that ships inside the package.
-
-    Raises:
-        ValueError: nothing of that name is bundled.
-        FileNotFoundError: the installed package lacks its data file.
-    """
+def bundled_path(name: str) -> Path | None:
+    """Return the path of a weight file that ships inside the package, by either name, or None."""
     for entry in BUNDLED_FILES:
         if name in (entry.name, Path(entry.file).name):
-            path = Path(str(resources.files("eva_backbone").joinpath(entry.file)))
-            if not path.is_file():
-                raise FileNotFoundError(
-                    f"the bundled file {entry.name!r} should be at {path} but is not; "
-                    "reinstall eva_backbone (its package data is missing)"
-                )
-            return path
-    raise ValueError(
-        f"{name!r} is not bundled; bundled are {', '.join(entry.name for entry in BUNDLED_FILES)}"
-    )
+            return require_regular_file(Path(str(resources.files("eva_backbone") / entry.file)))
+    return None
 
 
 def weights_directories() -> tuple[Path, ...]:
@@ -135,9 +118,6 @@ def resolve_source(source: str | os.PathLike[str]) -> Path:
     Args:
         source: Path of a file or of a run's folder, name, or `hf://ORG/REPOSITORY/FILE@REVISION`.
 
-    Returns:
-        The file.
-
     Raises:
         FileNotFoundError: a path without a file, a folder without weights of a run, or a file that
             is neither on this machine nor can be downloaded; the message says why, and how to get
@@ -156,19 +136,17 @@ def resolve_source(source: str | os.PathLike[str]) -> Path:
         return _verified(path)
     if path.exists() and not path.is_dir():
         return require_regular_file(path)  # which says what it is
-    if any(text in (entry.name, Path(entry.file).name) for entry in BUNDLED_FILES):
-        return bundled_path(text)
+    if bundled := bundled_path(text):
+        return bundled
     looks_like_a_path = path.name != text or path.suffix in CHECKPOINT_SUFFIXES or path.is_dir()
     if text in _BY_NAME or not looks_like_a_path:
         return _resolve_official(find_official_file(text))
     if path.is_dir():
         return weights_of_run(path)
-    closest = _closest(path.name)
-    hint = f" Close to it: {closest}." if closest else ""
     raise FileNotFoundError(
         f"there is no file {text!r} (looked for {path.absolute()}), and no official one has this "
-        f"name.{hint} Name the folder of a run, a {_SUFFIXES} file that exists, an official one "
-        f"(`eva weights list`, list_official_files()) or an address {FORM}."
+        f"name.{_close_to(path.name)} Name the folder of a run, a {_SUFFIXES} file that exists, an "
+        f"official one (`eva weights list`, list_official_files()) or an address {FORM}."
     )
 
 
@@ -181,15 +159,9 @@ def _resolve_official(entry: OfficialFile, revision: str = DEFAULT_REVISION) -> 
                 missed = f"{entry.name} is not in ${WEIGHTS_VARIABLE} ({directories[0]})"
                 logger.warning("%s; using %s", missed, path)
             return _verified(path)
-    try:
-        path = fetch(HubFile(entry.source, entry.name, revision), directories[0])
-    except HubError as error:
-        size = f", {entry.size_gb:g} GB" if entry.size_gb is not None else ""
-        raise FileNotFoundError(
-            f"the official file {entry.name} ({entry.source}{size}) is not in "
-            f"{', '.join(map(str, directories))} and was not downloaded: {error}. By hand: "
-            f"{download_command(entry)}"
-        ) from error
+    size = f" ({entry.size_gb:g} GB)" if entry.size_gb is not None else ""
+    where = f"{size} in {', '.join(map(str, directories))}"
+    path = _fetched(HubFile(entry.source, entry.name, revision), where, directories[0])
     try:
         return _verified(path)
     except ValueError:
@@ -197,18 +169,23 @@ def _resolve_official(entry: OfficialFile, revision: str = DEFAULT_REVISION) -> 
         raise
 
 
-def _resolve_address(file: HubFile) -> Path:
-    if file.repository == REPOSITORY and file.file in SHA256:
-        return _resolve_official(find_official_file(file.file), file.revision)
+def _fetched(file: HubFile, where: str = "", folder: Path | None = None) -> Path:
     try:
-        return _verified(fetch(file))
+        return fetch(file, folder)
     except HubError as error:
         command = f"hf download {file.repository} {shlex.quote(file.file)}"
         pinned = "" if file.revision == DEFAULT_REVISION else f" --revision {file.revision}"
+        into = "" if folder is None else f" --local-dir {shlex.quote(str(folder))}"
         raise FileNotFoundError(
-            f"{file} is not on this machine and was not downloaded: {error}. By hand: "
-            f"{command}{pinned}"
+            f"{file} is not on this machine{where} and was not downloaded: {error}. By hand: "
+            f"{command}{pinned}{into}"
         ) from error
+
+
+def _resolve_address(file: HubFile) -> Path:
+    if file.repository == REPOSITORY and file.file in SHA256:
+        return _resolve_official(find_official_file(file.file), file.revision)
+    return _verified(_fetched(file))
 
 
 def _verified(path: Path) -> Path:
@@ -217,20 +194,3 @@ def _verified(path: Path) -> Path:
         fetch = download_command(find_official_file(path.name))
         verify_once(path, SHA256[path.name], fetch=fetch)
     return path
-
-
-def markdown_table() -> str:
-    """Return the table of `docs/checkpoints.md`; a test keeps the two in step."""
-    lines = [
-        "| file | task | variant | px | GB | published result (paper/official README) | sha256 |",
-        "|---|---|---|---:|---:|---|---|",
-    ]
-    for entry in OFFICIAL_FILES:
-        pixels = "-" if entry.resolution is None else str(entry.resolution)
-        size = "-" if entry.size_gb is None else f"{entry.size_gb:g}"
-        sha256 = "-" if entry.sha256 is None else f"`{entry.sha256[:12]}`"
-        lines.append(
-            f"| `{entry.name}` | {entry.task} | `{entry.variant}` | {pixels} | {size} "
-            f"| {entry.result or '-'} | {sha256} |"
-        )
-    return "\n".join(lines)

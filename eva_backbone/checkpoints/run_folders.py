@@ -44,23 +44,18 @@ def weights_of_run(folder: Path, *, ema: bool | None = None) -> Path:
         found = best_of_engine(folder, ema=ema) or newest_of_engine(folder, ema=bool(ema))
     else:
         found = _of_framework(folder)
-        if found is not None and ema:
-            raise FileNotFoundError(f"{folder} has no moving average: its trainer keeps none")
+        found = None if ema else found  # these trainers keep no moving average
     if found is None:
         raise FileNotFoundError(
-            f"{str(folder)!r} is a folder without weights of a run: name the output folder of a "
-            "training, or one file of weights"
+            f"{str(folder)!r} is a folder without {'averaged ' if ema else ''}weights of a run: "
+            "name the output folder of a training, or one file of weights"
         )
     logger.info("of the run in %s: %s", folder, found.relative_to(folder))
     return found
 
 
 def named_weights(source: str) -> str:
-    """Name weights for people: a run's folder by the file that is taken of it.
-
-    Args:
-        source: Name, path or address; empty for none.
-    """
+    """Name weights for people: a run's folder by the file that is taken of it."""
     if not source:
         return "random"
     try:
@@ -91,9 +86,6 @@ def is_complete(folder: Path) -> bool:
 def listed_files(folder: Path) -> dict[str, str] | str:
     """Read what a checkpoint of `eva_engine` lists.
 
-    Args:
-        folder: Folder of the checkpoint.
-
     Returns:
         Name -> digest of all files if they are there with their sizes, or the damage.
     """
@@ -121,15 +113,7 @@ def listed_files(folder: Path) -> dict[str, str] | str:
 
 
 def best_of_engine(folder: Path, *, ema: bool | None = None) -> Path | None:
-    """Find the best weights that a run of `eva_engine` kept.
-
-    Args:
-        folder: Output folder.
-        ema: As for `weights_of_run`.
-
-    Returns:
-        The file; None if there is none that `best.json` names.
-    """
+    """Find the best weights of a run of `eva_engine`, `ema` as for `weights_of_run`, or None."""
     record = _table(folder / BEST / RECORD)
     names = (EMA_WEIGHTS, WEIGHTS) if ema is None else ((WEIGHTS, EMA_WEIGHTS)[ema],)
     kept = {
@@ -152,25 +136,13 @@ def best_of_engine(folder: Path, *, ema: bool | None = None) -> Path | None:
 
 
 def newest_of_engine(folder: Path, *, ema: bool) -> Path | None:
-    """Find the weights of the newest complete checkpoint of a run; None if it has none.
-
-    Args:
-        folder: Output folder.
-        ema: Take the moving average.
-
-    Raises:
-        FileNotFoundError: If the checkpoint has no such weights.
-    """
+    """Find the weights of the newest complete checkpoint of a run; None if it has none."""
     complete = complete_checkpoints(folder)
     return of_checkpoint(complete[-1], ema=ema) if complete else None
 
 
 def of_checkpoint(folder: Path, *, ema: bool) -> Path:
-    """Find the weights of a checkpoint.
-
-    Args:
-        folder: Folder of a complete checkpoint.
-        ema: Take the moving average.
+    """Find the weights of a complete checkpoint, or their moving average.
 
     Raises:
         FileNotFoundError: If it has no such weights.

@@ -23,16 +23,13 @@ from torch import Tensor
 from eva_backbone.checkpoints.reading import check_tensors, require_regular_file
 
 _DTYPES = {
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "FloatStorage": torch.float32,
-    "DoubleStorage": torch.float64,
-    "ByteStorage": torch.uint8,
-    "CharStorage": torch.int8,
-    "ShortStorage": torch.int16,
-    "IntStorage": torch.int32,
-    "LongStorage": torch.int64,
-    "BoolStorage": torch.bool,
+    f"{name}Storage": dtype
+    for name, dtype in (
+        *(("Half", torch.float16), ("BFloat16", torch.bfloat16), ("Float", torch.float32)),
+        *(("Double", torch.float64), ("Byte", torch.uint8), ("Char", torch.int8)),
+        *(("Short", torch.int16), ("Int", torch.int32), ("Long", torch.int64)),
+        ("Bool", torch.bool),
+    )
 }
 # What zipfile and torch raise for records that contradict each other.
 _DAMAGE = (
@@ -55,9 +52,6 @@ def is_torchscript(file: Path) -> bool:
 
 def read_torchscript(file: Path) -> dict[str, Tensor]:
     """Read the tensors of a TorchScript archive.
-
-    Args:
-        file: The archive.
 
     Returns:
         Name -> tensor on the CPU, as `torch.jit.load(file).state_dict()` gives them.
@@ -170,21 +164,18 @@ def _tensors(archive: zipfile.ZipFile, file: Path) -> dict[str, Tensor]:
     for name, view in _walk(top, "", 0, itertools.count()):
         if view.storage not in storages:
             content = bytearray(archive.read(f"{root}/data/{view.storage.record}"))
-            if len(content) % view.storage.dtype.itemsize:
-                raise ValueError(f"{file.name} is damaged (the size of {name}); download it again")
+            whole = len(content) // view.storage.dtype.itemsize
             storages[view.storage] = (
-                torch.frombuffer(content, dtype=view.storage.dtype)
-                if content
+                torch.frombuffer(content, dtype=view.storage.dtype, count=whole)
+                if whole
                 else torch.empty(0, dtype=view.storage.dtype)
             )
         memory = storages[view.storage]
-        last = view.offset + sum(
-            (size - 1) * stride for size, stride in zip(view.size, view.stride, strict=False)
-        )
+        pairs = zip(view.size, view.stride, strict=False)
+        last = view.offset + sum((size - 1) * stride for size, stride in pairs)
         empty = 0 in view.size
-        if len(view.size) != len(view.stride) or (
-            not empty and (last >= len(memory) or math.prod(view.size) > len(memory))
-        ):
+        fits = empty or (last < len(memory) and math.prod(view.size) <= len(memory))
+        if len(view.size) != len(view.stride) or not fits:
             raise ValueError(
                 f"{file.name} is damaged: {name} {view.size} is not in its record of "
                 f"{len(memory):,} numbers; download it again"

@@ -27,22 +27,16 @@ def require_regular_file(path: str | os.PathLike[str]) -> Path:
     Args:
         path: Path of the file; links are followed.
 
-    Returns:
-        The path.
-
     Raises:
         FileNotFoundError: If nothing is there.
         ValueError: If something else is there.
     """
     path = Path(path)
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        raise FileNotFoundError(f"there is no file {path}") from None
-    if stat.S_ISDIR(mode):
-        raise ValueError(f"{path} is a folder; name a weight file inside it")
-    if not stat.S_ISREG(mode):
-        raise ValueError(f"{path} is a pipe, socket or device; name a regular file")
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {path}")
+    if not path.is_file():
+        what = "a folder" if path.is_dir() else "a pipe, socket or device"
+        raise ValueError(f"{path} is {what}; name a regular file")
     return path
 
 
@@ -52,20 +46,14 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def verify_sha256(path: str | os.PathLike[str], expected: str) -> None:
-    """Check a file against its recorded SHA-256.
-
-    Raises:
-        ValueError: `expected` is not a SHA-256, or the file's differs; the message names both.
-    """
-    expected = expected.lower()
-    if len(expected) != 64 or not set(expected) <= set("0123456789abcdef"):
-        raise ValueError(f"expected must be 64 hexadecimal digits, got {expected!r}")
-    actual = sha256_of(path)
-    if actual != expected:
+def verify_sha256(
+    path: str | os.PathLike[str], expected: str, *, advice: str = "download it again"
+) -> None:
+    """Check a file against its recorded SHA-256; a ValueError names both, and the advice."""
+    if (actual := sha256_of(path)) != expected.lower():
         raise ValueError(
-            f"{os.fspath(path)} has SHA-256 {actual}, expected {expected}: the file is incomplete "
-            "or not the official one; download it again"
+            f"{os.fspath(path)} has SHA-256 {actual}, but the official file has {expected}: it is "
+            f"incomplete, damaged or another file; {advice}"
         )
 
 
@@ -88,13 +76,11 @@ def verify_once(path: Path, expected: str, *, fetch: str) -> None:
     if path.stat().st_size >= LARGE:
         size = path.stat().st_size / 1e9
         logger.info("verifying the SHA-256 of %s (%.2f GB), once", path, size)
-    actual = sha256_of(path)
-    if actual != expected:
-        raise ValueError(
-            f"{path} has SHA-256 {actual}, but the official {path.name} has {expected}: it is "
-            f"incomplete, damaged or another file. Download it again with: {fetch}. If it is a "
-            "file of your own, give it another name: only official names are verified"
-        )
+    advice = (
+        f"download it again with: {fetch}. If it is a file of your own, give it another name: only "
+        "official names are verified"
+    )
+    verify_sha256(path, expected, advice=advice)
     if record is not None and _state_of(path, expected) == state:  # unchanged meanwhile
         _remember(record, state)
 

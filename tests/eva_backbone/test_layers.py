@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from eva_backbone.layers import ChannelLayerNorm, Linear, Mlp, PatchEmbed, StochasticDepth
+from eva_backbone.layers import Mlp, PatchEmbed, StochasticDepth
 
 
 def _train(rate):
@@ -19,23 +19,13 @@ def _kept_rows(rate, *, batch, draws):
     return torch.stack([layer(x, torch.ones_like, list)[:, 0] > 0 for _ in range(draws)])
 
 
-def test_patch_embed_is_a_linear_map_of_each_patch(randomise):
-    layer = randomise(PatchEmbed(patch_size=4, embed_dim=6))
-    images = torch.randn(2, 3, 8, 12)
-    patch = images[1, :, 4:8, 8:12].flatten()
-    expected = layer.proj.weight.flatten(1) @ patch + layer.proj.bias
-    actual = layer(images)
-    assert actual.shape == (2, 6, 2, 3)
-    torch.testing.assert_close(actual[1, :, 1, 2], expected, atol=1e-5, rtol=1e-5)
-
-
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((1, 3, 30, 28), r"30x28 is not divisible by the patch size 14; resize or pad to 42x28"),
-        ((1, 3, 28, 0), r"28x0 is not divisible by the patch size 14; resize or pad to 28x14"),
-        ((1, 4, 28, 28), r"shape \(batch, 3, height, width\), got \(1, 4, 28, 28\)"),
-        ((3, 28, 28), r"shape \(batch, 3, height, width\), got \(3, 28, 28\)"),
+        ((1, 3, 30, 28), r"patch size 14, got \(1, 3, 30, 28\); resize or pad to 42x28"),
+        ((1, 3, 28, 0), r"28, 0\); resize or pad to 28x14"),
+        ((1, 4, 28, 28), r"shape \(batch, 3, height, width\), .* got \(1, 4, 28, 28\)"),
+        ((3, 28, 28), r"got \(3, 28, 28\)"),
     ],
 )
 def test_patch_embed_errors(shape, message):
@@ -49,21 +39,6 @@ def test_mlp_uses_the_exact_gelu(randomise):
     hidden = layer.fc1(x)
     gelu = hidden * 0.5 * (1 + torch.erf(hidden / math.sqrt(2)))
     torch.testing.assert_close(layer(x), layer.fc2(gelu), atol=1e-6, rtol=1e-6)
-
-
-def test_channel_layer_norm_is_layer_norm_over_channels(randomise):
-    layer, reference = randomise(ChannelLayerNorm(6)), nn.LayerNorm(6, eps=1e-6)
-    reference.load_state_dict(layer.state_dict(), strict=True)
-    x = torch.randn(2, 6, 3, 5)
-    expected = reference(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-    torch.testing.assert_close(layer(x), expected, atol=1e-6, rtol=1e-6)
-
-
-def test_linear_draws_no_random_numbers():
-    """A billion of them would be thrown away when EVA-g is built."""
-    before = torch.get_rng_state()
-    Linear(8, 8)
-    assert torch.equal(torch.get_rng_state(), before)
 
 
 # Stochastic depth. Tolerances are four standard errors under a fixed seed.
@@ -115,23 +90,6 @@ def test_the_kept_count_is_binomial_and_samples_are_independent():
     assert correlation.abs().max() < 5 / math.sqrt(draws)  # the largest of 120
 
 
-@pytest.mark.parametrize("rate", [0.2, 0.6])
-def test_dropped_samples_cost_nothing(rate):
-    """The branch sees a share of about 1 - rate of the rows: that much work, and no more."""
-    batch, draws, rows = 8, 1500, 0
-
-    def branch(kept):
-        nonlocal rows
-        rows += len(kept)
-        return kept
-
-    layer, x = _train(rate), torch.ones(batch, 2)
-    for _ in range(draws):
-        layer(x, branch, list)
-    error = math.sqrt(rate * (1 - rate) / (batch * draws))
-    assert abs(rows / (batch * draws) - (1 - rate)) < 4 * error
-
-
 def test_no_call_at_all_when_every_sample_is_dropped():
     weight, frozen = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3), requires_grad=False)
     x = torch.randn(2, 3, requires_grad=True)
@@ -147,16 +105,3 @@ def test_no_call_at_all_when_every_sample_is_dropped():
     assert frozen.grad is None
     weight.grad.add_(1.0)  # an ordinary tensor, not an expanded zero
     assert torch.equal(weight.grad, torch.ones(3))
-
-
-def test_the_residual_keeps_its_dtype_under_autocast():
-    linear, x = nn.Linear(4, 4), torch.randn(32, 4)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert linear(x).dtype == torch.bfloat16
-        assert _train(0.5)(x, linear, linear.parameters).dtype == torch.float32
-
-
-@pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan")])
-def test_rates_outside_are_refused(rate):
-    with pytest.raises(ValueError, match=rf"drop path rate must be in \[0, 1\), got {rate}"):
-        StochasticDepth(rate)

@@ -28,12 +28,6 @@ def _values_and_gradients(block, x, read, *, seed):
     return [out.detach(), x.grad, *(parameter.grad for parameter in block.parameters())]
 
 
-def test_take_tokens_is_indexing():
-    x = torch.randn(4, 6, DIM)
-    expected = torch.stack([sample[positions] for sample, positions in zip(x, READ, strict=True)])
-    assert torch.equal(take_tokens(x, READ), expected)
-
-
 @pytest.mark.parametrize("rate", [0.0, 0.5, 1 - 1e-9])
 @pytest.mark.parametrize("options", [{"qkv_bias": "qkv"}, {"layer_scale": 0.1}])
 def test_read_equals_the_whole_block(randomise, rate, options):
@@ -45,26 +39,6 @@ def test_read_equals_the_whole_block(randomise, rate, options):
         read = _values_and_gradients(block, x, READ, seed=seed)
         for actual, expected in zip(read, whole, strict=True):
             torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
-
-
-def test_tokens_that_nobody_reads_are_no_queries_and_meet_no_mlp(randomise, monkeypatch):
-    block = _block(randomise)
-    rows = {}
-
-    def note(name, argument):
-        def hook(module, inputs, output):
-            rows[name] = inputs[argument].shape[1]
-
-        return hook
-
-    for name in ("attn.proj", "norm2", "mlp.fc1", "mlp.fc2"):
-        block.get_submodule(name).register_forward_hook(note(name, 0))
-    attend = block.attn.attend
-    monkeypatch.setattr(
-        block.attn, "attend", lambda q, *rest: rows.update(q=q.shape[2]) or attend(q, *rest)
-    )
-    block(torch.randn(4, 6, DIM), None, READ)
-    assert rows == dict.fromkeys(["attn.proj", "norm2", "mlp.fc1", "mlp.fc2", "q"], 3)
 
 
 def test_only_the_last_block_that_runs_reads(make_vit):

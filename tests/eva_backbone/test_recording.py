@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from eva_backbone.recording import bind_to_grid, is_recorded, is_traced, unrecorded
+from eva_backbone.recording import is_recorded
 from eva_backbone.resample import _beit_matrix, _bias_matrix
 from eva_backbone.vit import VisionTransformer
 
@@ -79,25 +79,9 @@ def test_a_trace_holds_no_linear_system(make_vit):
     assert not operations & {"aten::linalg_solve", "aten::searchsorted", "aten::index_put_"}
 
 
-def test_outside_of_a_trace_nothing_changes():
-    value = torch.ones(3)
-    assert bind_to_grid(value, (2, 3), (9, 9)) is value
-    assert unrecorded(lambda: value) is value
-    assert not is_traced()
-    assert not is_recorded()
-
-
 def test_any_recorder_is_noticed():
     def seen(x):
         return x + 1 if is_recorded() else x
 
     assert torch.jit.trace(seen, torch.zeros(1))(torch.zeros(1)) == 1
     assert torch.compile(seen, backend="eager", fullgraph=True)(torch.zeros(1)) == 1
-
-
-@torch.no_grad()
-def test_a_batch_of_several(make_vit):
-    model = make_vit(**WINDOWS, img_size=40, patch_size=8, rel_pos="vitdet")
-    images = torch.randn(3, 3, 40, 48)
-    found = _traced(model, (40, 40))(images)
-    torch.testing.assert_close(found, model.forward_feature_map(images), **TOLERANCE)

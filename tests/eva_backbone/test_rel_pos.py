@@ -11,7 +11,6 @@ from eva_backbone import rel_pos
 from eva_backbone.attention import TableRelPosAttention
 from eva_backbone.rel_pos import (
     axis_embeddings,
-    chunked_attention,
     decomposed_attention,
     table_bias_index,
 )
@@ -85,30 +84,6 @@ def test_half_precision(monkeypatch, chunked, dtype, autocast, tolerance):
     assert max(errors) < tolerance
 
 
-@pytest.mark.parametrize("chunked", [False, True])
-def test_both_ways_in_half_precision(chunked):
-    inputs = [tensor.detach().bfloat16() for tensor in _inputs(7, 9)]
-    actual = decomposed_attention(*inputs, chunked=chunked)
-    assert actual.dtype == torch.bfloat16
-    expected = _dense(*(tensor.float() for tensor in inputs))
-    torch.testing.assert_close(actual.float(), expected, atol=3e-2, rtol=3e-2)
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("grid", [(4, 4), (33, 32)])
-def test_the_way_that_is_chosen_on_cpu(monkeypatch, grid, dtype):
-    calls = []
-    for name, function in (("chunks", "chunked_attention"), ("appended", "_appended_channels")):
-        monkeypatch.setattr(
-            rel_pos, function, lambda q, *_, name=name: calls.append(name) or torch.zeros_like(q)
-        )
-    monkeypatch.setattr(
-        rel_pos._CachedChunks, "apply", lambda q, *_: calls.append("cached") or torch.zeros_like(q)
-    )
-    decomposed_attention(*_inputs(*grid, batch=1, heads=1, dtype=dtype))
-    assert calls == ["cached"]
-
-
 def test_an_exported_graph_does_not_grow_with_the_map():
     class Attend(torch.nn.Module):
         def forward(self, *inputs):
@@ -123,24 +98,6 @@ def test_an_exported_graph_does_not_grow_with_the_map():
         )
         counts.append(len(exported.graph.nodes))
     assert counts[0] == counts[1]
-
-
-def test_chunks_are_recomputed_only_where_it_helps(monkeypatch):
-    """One chunk, or no gradient: nothing to gain from a checkpoint."""
-    calls = []
-    real = rel_pos.checkpoint
-    monkeypatch.setattr(rel_pos, "checkpoint", lambda *a, **k: calls.append(1) or real(*a, **k))
-    inputs = _inputs(7, 9)[:3]
-    bias = torch.randn(1, 3, 63, 63)
-    attend = partial(chunked_attention, *inputs, lambda rows: bias[:, :, rows])
-    attend()
-    assert not calls
-    monkeypatch.setattr(rel_pos, "CHUNK_ELEMENTS", 1)
-    with torch.no_grad():
-        attend()
-    assert not calls
-    attend()
-    assert len(calls) == 2  # 63 queries in chunks of 32
 
 
 # Memory
@@ -200,29 +157,6 @@ def test_no_map_of_beits_table_is_ever_held(monkeypatch):
     assert not [t for t in tensors if t.dtype == torch.int64 and t.shape[-1:] == (577,)]
 
 
-def test_the_memory_measurement_sees_a_dense_map():
-    elements, saved = _run(_dense, *_inputs(16, 20, batch=1, heads=4))
-    assert elements >= 4 * 320**2
-    assert saved >= 4 * 320**2 * 4
-
-
-@pytest.mark.parametrize("side", [80, 96])
-def test_chunks_of_the_real_detector(side):
-    """EVA-g at 1280 and 1536 px in training; shapes alone, on the meta device."""
-    with torch.device("meta"):
-        inputs = _inputs(side, side, batch=1, heads=16, dim=88)
-        with _LargestOutput() as largest:
-            decomposed_attention(*inputs, chunked=True).sum().backward()
-    assert 0 < largest.elements <= rel_pos.CHUNK_ELEMENTS
-    assert 16 * side**4 / 19 > rel_pos.CHUNK_ELEMENTS
-
-
-def test_kept_indexes_are_bounded():
-    """Those of 896 px are kept for speed, those of 1024 px and more are not."""
-    assert (56**2 + 1) ** 2 <= rel_pos.KEPT_INDEX < (64**2 + 1) ** 2
-    assert 2 * rel_pos.KEPT_INDEX * 8 <= 160e6
-
-
 # Lookups
 
 
@@ -260,10 +194,3 @@ def test_bias_index_against_beit(monkeypatch, grid, kept):
     ):
         rows = slice(start, stop)
         assert torch.equal(table_bias_index(grid, rows, torch.device("cpu")), expected[rows])
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_batch_of_nothing(dtype):
-    inputs = [tensor.detach() for tensor in _inputs(5, 5, batch=0, dtype=dtype)]
-    for chunked in (False, True):
-        assert decomposed_attention(*inputs, chunked=chunked).shape == (0, 3, 25, 8)

@@ -84,17 +84,6 @@ def test_every_layer_of_every_vit(kind, randomise):
         _check(model, lambda vit: vit.forward_feature_map(images), name)
 
 
-def test_every_layer_where_only_some_tokens_are_read(randomise):
-    images, read = torch.randn(2, 3, 56, 56), torch.tensor([[0, 5, 3], [2, 2, 1]])
-
-    def run(vit):
-        tokens, grid = vit.embed(images)
-        return vit.forward_tokens(tokens, grid, read=read)
-
-    for name in _layers(_vit("plain", randomise)):
-        _check(_vit("plain", randomise), run, name)
-
-
 def test_every_layer_of_the_pyramid(randomise):
     features = torch.randn(1, 16, 4, 4)
     names = _layers(SimpleFeaturePyramid(in_channels=16, out_channels=8))
@@ -125,26 +114,3 @@ def test_a_replaced_qkv_layer_without_a_weight(qkv_bias, read, randomise):
     expected = attention(x, None, read)
     attention.qkv = Packed(attention.qkv)
     torch.testing.assert_close(attention(x, None, read), expected, atol=0, rtol=0)
-
-
-def test_hooks_and_parametrisations_see_qkv(randomise):
-    attention = randomise(Attention(16, num_heads=2, qkv_bias="qv"))
-    seen = []
-    attention.qkv.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
-    nn.utils.parametrizations.weight_norm(attention.qkv)
-    attention(torch.randn(2, 5, 16)).sum().backward()
-    assert seen == [(2, 5, 48)]
-    assert attention.qkv.parametrizations.weight.original0.grad.any()
-
-
-@pytest.mark.parametrize("kind", MODELS)
-def test_peft(kind, randomise):
-    """The library that most people use for this, where it is installed."""
-    peft = pytest.importorskip("peft")
-    model = _vit(kind, randomise)
-    config = peft.LoraConfig(target_modules=["qkv", "proj", "fc1", "fc2"], r=2)
-    model = peft.get_peft_model(model, config)
-    model(torch.randn(1, 3, 56, 56)).square().mean().backward()
-    adapters = [p for name, p in model.named_parameters() if ".lora_B." in name]
-    assert len(adapters) == 4 * SIZES["depth"] + 1
-    assert all(p.grad.any() for p in adapters)

@@ -99,18 +99,3 @@ def test_pixels_follow_the_path(plain_clips):
         assert abs(grown - np.log(clip.path["size"][1] / clip.path["size"][0])) < 0.2
         turned = clip.path["angle"][1] - clip.path["angle"][0]
         assert (abs(turned) >= 60) == clip.motion.startswith("turn")
-
-
-def test_turning_left_is_counterclockwise(plain_clips):
-    """By the axis of the ink of a digit 1, from frame to frame."""
-    maker = plain_clips(1)
-    for index, motion in enumerate(MOTIONS):
-        clip, axes = maker.make(index), []
-        for frame in clip.frames:
-            rows, columns = np.nonzero(np.any(frame != 90, axis=-1))
-            vectors = np.linalg.eigh(np.cov(columns, -rows)).eigenvectors
-            axes.append(np.degrees(np.arctan2(*vectors[::-1, -1])))
-        steps = (np.diff(axes) + 90) % 180 - 90
-        first, last = clip.path["angle"]
-        np.testing.assert_allclose(steps.sum(), last - first, atol=8, err_msg=motion)
-        assert (last > first, last < first) == (motion == "turn_left", motion == "turn_right")

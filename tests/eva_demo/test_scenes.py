@@ -3,7 +3,6 @@
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
 
 from eva_demo import scenes as digit_scenes
 from eva_demo import sources
@@ -41,16 +40,6 @@ def test_splits_share_neither_digits_nor_photographs(scenes):
         for scene in scenes[split]:
             assert all(instance.digit_index in digits for instance in scene.instances)
             assert scene.background_class in sources.BACKGROUND_CLASSES
-
-
-def test_textures_are_cut_before_they_are_scaled():
-    """The two sides of a texture, stacked at native size, are the photograph itself."""
-    with Image.open(sources.package_folder("skimage") / "data" / "brick.png") as image:
-        whole = np.asarray(image.convert("RGB"))
-    right = sources.load_photo("brick.png", split="val", size=512 - int(512 * 0.65))
-    np.testing.assert_array_equal(right.zooms[0], whole[:, int(512 * 0.65) :])
-    left = sources.load_photo("brick.png", split="train", size=int(512 * 0.65))
-    np.testing.assert_array_equal(left.zooms[0], whole[:, : int(512 * 0.65)])
 
 
 def test_masks_boxes_and_hidden_part(scenes):

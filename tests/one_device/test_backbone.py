@@ -32,13 +32,6 @@ def test_the_pyramid(same_training, steps):
     same_training(steps.pyramid())
 
 
-@pytest.mark.parametrize("kind", ["windows, vitdet", "windows, beit", "table"])
-def test_attention_in_chunks(same_training, steps, kind):
-    """`attention_chunk` holds on every device."""
-    with rel_pos.attention_chunk(1):
-        same_training(steps.vit(kind))
-
-
 FORGOTTEN = {
     "windows, vitdet": ("axis_embeddings", lambda table, n, _: torch.zeros(n, n, table.shape[1])),
     "table": ("table_bias_index", lambda grid, rows, _: rel_pos.table_bias_index(grid, rows, CPU)),
