@@ -111,8 +111,12 @@ class RunLog:
         self.last_evaluation = _cut(self._file, start_step)
         with explained(self._file):
             self._lines = self._file.open("a", encoding="utf-8")
-        with explained(self._board_folder):
-            self._board = _board(self._board_folder, start_step) if run.tensorboard else None
+        self._board: Any = None
+        if run.tensorboard:
+            from torch.utils.tensorboard import SummaryWriter  # not for other runs
+
+            with explained(self._board_folder):
+                self._board = SummaryWriter(str(self._board_folder), purge_step=start_step)
         self._bar = ProgressBar(total_steps, what="training", unit="step", start=start_step)
         self._next_shown = 0
         self._since, self._last_step = time.perf_counter(), start_step
@@ -223,12 +227,6 @@ def _cut(file: Path, start_step: int) -> int:
     write_text(file, "".join(json.dumps(record) + "\n" for record in kept))
     evaluated = (one["step"] for one in kept if any(name.startswith("val_") for name in one))
     return max(evaluated, default=-1)
-
-
-def _board(folder: Path, start_step: int) -> Any:
-    from torch.utils.tensorboard import SummaryWriter  # only where the setting asks for it
-
-    return SummaryWriter(str(folder), purge_step=start_step)
 
 
 def _memory(device: torch.device) -> float:

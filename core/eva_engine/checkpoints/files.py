@@ -127,14 +127,9 @@ def read_config(file: Path) -> dict[str, Any] | None:
 class BestWeights:
     """Keeps the best weights, and the best moving average if there is one, in the folder `best`.
 
-    Each has an evaluation and a best step of its own. `best.json` has step and results of both; a
-    file that it does not name is not complete.
-
-    Args:
-        output: Folder of the run.
-        metric: Name of the result that decides; of `loss` the smallest is best, else the largest.
-        begins: Whether the run begins; what an earlier one left does not count then.
-        config: Config of the run, for `read_config`.
+    Each has an evaluation and a best step of its own; of the metric `loss` the smallest is best,
+    else the largest. `best.json` has step and results of both; a file that it does not name is not
+    complete. What an earlier run left does not count for one that begins.
     """
 
     def __init__(

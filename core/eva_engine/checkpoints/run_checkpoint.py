@@ -84,13 +84,7 @@ class SafeCheckpointEngine(TorchCheckpointEngine):  # type: ignore[misc]
 
 
 class RunCheckpoints:
-    """The checkpoints of one run.
-
-    Args:
-        output: Folder of the run, which all processes see.
-        keep: Complete checkpoints that are kept; older ones are removed after a save.
-        config: Config of the run, which the files of weights hold too, see `read_config`.
-    """
+    """The checkpoints in the output folder of a run, which all processes see; some are kept."""
 
     def __init__(self, output: Path, *, keep: int, config: Mapping[str, Any] | None = None) -> None:
         self.folder = output / CHECKPOINTS
@@ -246,7 +240,16 @@ def restore(folder: Path, engine: TrainingEngine, average: MovingAverage | None)
         ValueError: If the run has another number of processes, precision, ZeRO stage or model, or
             an average that the saved one lacks; if a file is damaged or holds code.
     """
-    _check_can_continue(read_run(folder), engine, folder)
+    saved = read_run(folder)
+    now: dict[str, Any] = {"zero_stage": engine.zero_stage, "precision": engine.precision}
+    if engine.zero_stage:  # each process keeps its part of the state
+        now["processes"] = distributed.world_size()
+    for name, value in now.items():
+        require(
+            saved[name] == value,
+            f"{folder} was saved with {name}={saved[name]} and cannot continue with {value}: go "
+            f"back to {saved[name]}, or begin a new run from {folder / WEIGHTS} in another output",
+        )
     average_file = folder / _average_file(engine)
     require(
         average is None or average_file.exists(),
@@ -263,19 +266,6 @@ def restore(folder: Path, engine: TrainingEngine, average: MovingAverage | None)
             f"{folder} has the state of another model, or is damaged: choose another output, or "
             f"take another checkpoint ({type(error).__name__}: {error})"
         ) from error
-
-
-def _check_can_continue(saved: dict[str, Any], engine: TrainingEngine, folder: Path) -> None:
-    """Refuse other settings of the state: each process keeps its part of it."""
-    now: dict[str, Any] = {"zero_stage": engine.zero_stage, "precision": engine.precision}
-    if engine.zero_stage:
-        now["processes"] = distributed.world_size()
-    for name, value in now.items():
-        require(
-            saved[name] == value,
-            f"{folder} was saved with {name}={saved[name]} and cannot continue with {value}: go "
-            f"back to {saved[name]}, or begin a new run from {folder / WEIGHTS} in another output",
-        )
 
 
 def _average_file(engine: TrainingEngine) -> str:

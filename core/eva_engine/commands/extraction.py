@@ -43,10 +43,7 @@ class Kind:
 
 
 def extraction_command(program: str, kinds: Sequence[Kind], *, about: str) -> Callable[..., None]:
-    """Make the `main` of a command that writes features of these kinds.
-
-    `about` has its purpose in the first line, then examples, for its help.
-    """
+    """Make the `main` of a command that writes features; `about` has its purpose, then examples."""
 
     def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         purpose, _, examples = about.partition("\n\n")

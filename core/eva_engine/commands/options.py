@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from eva_backbone.checkpoints.registry import CHECKPOINT_SUFFIXES, list_official_files
 from eva_backbone.checkpoints.run_folders import weights_of_run
@@ -23,7 +23,6 @@ if TYPE_CHECKING:  # the parsers alone need no torch
     import torch
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
-PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 WEIGHTS = "official name, file, or folder of a training"
 NEIGHBOURS = [10, 20]
 MAX_BAD_SAMPLES = 100  # as in a training
@@ -40,15 +39,9 @@ def command(
 ) -> Callable[..., None]:
     """Make the `main` of a command that runs a model on one or several processes.
 
-    It ends as `eva_runs.errors.ending` says.
-
-    Args:
-        program: Name in the messages.
-        parse: Parser of the arguments; None for those of the command line. The options are those of
-            `add_arguments`, and others.
-        work: Work of the command, given options and device.
-        check: Function that refuses paths that are not there, before torch is imported.
-        claims: Keep other runs out of the folder `--output` meanwhile, if there is one.
+    It ends as `eva_runs.errors.ending` says. `parse` gives the options of `add_arguments`, and
+    others; `check` refuses paths that are not there, before torch is imported; with `claims`, other
+    runs are kept out of the folder `--output`.
     """
 
     def main(arguments: Sequence[str] | None = None) -> None:
@@ -104,11 +97,8 @@ def add_weights(
 ) -> None:
     """Add `--weights`, `--no-download`, and the options of the images or frames that they see.
 
-    Args:
-        parser: Parser that receives them.
-        kinds: Weights that the command takes besides, or of what they must be, for the help.
-        alone: Whether weights may be a word of its own, too; `parse_with_weights` then parses.
-        first: Whether weights may be the first of the inputs, too; `take_weights` then takes them.
+    With `alone`, weights may be a word of its own, too, and `parse_with_weights` parses; with
+    `first`, the first of the inputs, which `take_weights` takes. `kinds` is for the help.
     """
     add = parser.add_argument
     text = f"{WEIGHTS}; {kinds}" if kinds else WEIGHTS
@@ -180,7 +170,12 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     """Add `--device` and `--precision`."""
     add = parser.add_argument
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    add("--precision", choices=PRECISIONS, default="auto", help="default: fp16 on a GPU, else fp32")
+    add(
+        "--precision",
+        choices=get_args(Precision),
+        default="auto",
+        help="default: fp16 on a GPU, else fp32",
+    )
 
 
 def add_max_bad_samples(parser: argparse.ArgumentParser, *, unit: str = "images") -> None:

@@ -213,13 +213,8 @@ def main(
 ) -> None:
     """Run a project's training from the command line.
 
-    Args:
-        kind: Class of its configs.
-        train: Function that trains, given config and device.
-        program: As for `parse`.
-        arguments: Arguments; None for those of the command line.
-        check: Function that refuses paths that are not there, before torch is imported.
-        adapt: As for `parse`.
+    `check` refuses paths that are not there, before torch is imported; `program` and `adapt` are
+    those of `parse`.
 
     Raises:
         SystemExit: As `eva_runs.errors.ending`, and 75 after a signal and a checkpoint.

@@ -60,20 +60,12 @@ def evaluation_loader(
     pin_memory: bool = False,
     progress: str | None = None,
 ) -> Iterator[Iterable[Any]]:
-    """Load the batches of an evaluation, each sample once and in order.
+    """Load the batches of an evaluation, each sample of this process's share once and in order.
 
     Its processes ignore the signals that stop a run, and end with the context. If a run is asked
     to stop on any process, the batches end, and so does the evaluation: on all processes, which
-    enter this context alike during a run.
-
-    Args:
-        samples: Map-style dataset; the share of this process.
-        workers: Processes that load.
-        batch_size: Samples of a batch.
-        batches: Indexes of each batch, instead of `batch_size`.
-        collate: Function that makes a batch of samples; None stacks tensors.
-        pin_memory: Whether copies to a GPU follow.
-        progress: Title of a progress bar in the first process; None shows none.
+    enter this context alike during a run. `batches` are the indexes of each, instead of
+    `batch_size`; `progress` is the title of a bar in the first process.
 
     Raises:
         EvaluationInterruptedError: At the end, inside `interruptible`.

@@ -127,19 +127,15 @@ def write_per_class(
 ) -> Path:
     """Write `per_class.csv`: accuracies of each class, and its most frequent confusion."""
     names = [printable(name) for name in classes]
-    rows: list[list[Cell]] = [
-        [name, one.samples, _percent(one.top1), _percent(one.top5),
-         names[one.taken_for] if one.times else "", one.times]
-        for name, one in zip(names, _per_class(counted), strict=True)
-    ]  # fmt: skip
+    rows: list[list[Cell]] = []
+    for name, one in zip(names, _per_class(counted), strict=True):
+        shares = ["" if share is None else f"{share:.3f}" for share in (one.top1, one.top5)]
+        mistake = names[one.taken_for] if one.times else ""
+        rows.append([name, one.samples, *shares, mistake, one.times])
     make_folder(folder)
     heads = ["class", unit, "top1", "top5", "most_often_taken_for", "times"]
     write_csv(folder / "per_class.csv", heads, rows)
     return folder / "per_class.csv"
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
 
 
 class _OfClass(NamedTuple):

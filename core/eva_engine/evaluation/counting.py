@@ -161,11 +161,7 @@ def collate_readable(
 
 
 class LeftOutSamples:
-    """Names each sample that a validation leaves out once, and ends the run if there are too many.
-
-    Args:
-        most: Number of samples that an evaluation may leave out, `run.max_bad_samples`.
-    """
+    """Names each sample that a validation leaves out once, and ends the run if there are many."""
 
     def __init__(self, most: int) -> None:
         self._most, self._mentioned = most, set[str]()

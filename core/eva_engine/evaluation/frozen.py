@@ -99,11 +99,7 @@ def labelled_features(
                 result[places.to(result.device)] = features.to(result.device, result.dtype)
             labels[places.to(device)] = found.to(device)
     if distributed.world_size() > 1:
-        for tensor in (*results, labels):
-            for part in tensor.split(_EXCHANGED):
-                sent = part.to(device)  # what the exchange of GPUs takes
-                torch.distributed.all_reduce(sent)
-                part.copy_(sent)
+        _exchange([*results, labels], device)
     for result in results:
         if not all(part.isfinite().all() for part in result.split(_EXCHANGED)):
             raise FloatingPointError("features are not finite: use --precision fp32 or bf16")
@@ -116,6 +112,15 @@ def labelled_features(
         complain_of_left_out(reasons, unit=f"samples of {title}")
     kept_places = torch.tensor([place for place in range(len(chosen)) if place not in left])
     return [one[kept_places.to(one.device)] for one in results], labels[kept_places.to(device)]
+
+
+def _exchange(tensors: Sequence[Tensor], device: torch.device) -> None:
+    """Add up what the processes have, which is zero where another one computes."""
+    for tensor in tensors:
+        for part in tensor.split(_EXCHANGED):
+            sent = part.to(device)  # what the exchange of GPUs takes
+            torch.distributed.all_reduce(sent)
+            part.copy_(sent)
 
 
 def nearest_neighbours(
