@@ -118,10 +118,8 @@ def read_config(file: Path) -> dict[str, Any] | None:
         with safe_open(file, framework="pt") as content:
             text = (content.metadata() or {}).get(_CONFIG) or "null"
         config: dict[str, Any] | None = json.loads(text)
-        require(
-            config is None or isinstance(config, dict),
-            f"it notes a config that is not a table: {text[:60]}",
-        )
+        is_table = config is None or isinstance(config, dict)
+        require(is_table, f"it notes a config that is not a table: {text[:60]}")
     except (SafetensorError, ValueError, RecursionError) as error:
         raise ValueError(f"{file} is damaged, or not a .safetensors file ({error})") from error
     return config

@@ -351,7 +351,6 @@ class _Sums:
         )
 
 
-# ---- examples ------------------------------------------------------------------------------------
 class Outcome(NamedTuple):
     """What became of a sample."""
 
