@@ -97,7 +97,7 @@ def test_a_run(config, device, monkeypatch):
     assert evaluations[1]["val_cosine"] == pytest.approx(-evaluations[1]["val_loss"])
     assert all(step["model_tflops"] > 0 for step in steps if "model_tflops" in step)
     page = (config.run.output / "report.html").read_text()
-    for shown in ("Agreement of student and teacher", "what the student sees", "convert_check"):
+    for shown in ("Agreement of student and teacher", "what the student sees", "--to official"):
         assert shown in page
     # no step searches the mask on its device
     assert seen == [{"images", "mask", "positions"}] * 3 * (4 + 4)
