@@ -8,7 +8,6 @@ DEBUG = {"variant": "eva_debug", "image_size": 32}
 
 
 @pytest.mark.parametrize(("kind", "values", "named"), [
-    (ModelConfig, {**DEBUG, "frames": 10**6}, "1000000"),
     (ModelConfig, {**DEBUG, "frozen_blocks": 6}, "6"),
     (ModelConfig, {**DEBUG, "class_mapping": "k400"}, "k400"),
     (ModelConfig, {**DEBUG, "init_checkpoint": "x", "class_mapping": "k722"}, "k722"),

@@ -32,7 +32,6 @@ from eva_report.demos import refuse, run_demo
 from eva_runs.commands import require_data
 from eva_runs.options import integer, number, probability
 from eva_video.config import (
-    MOST_FRAMES,
     PREDICTIONS,
     PROBE_EPOCHS,
     PROBE_RATES,
@@ -65,7 +64,7 @@ def _check_data(config: VideoConfig) -> None:
 
 def _add_frames(parser: argparse.ArgumentParser, default: str) -> None:
     add = parser.add_argument
-    add("--frames", type=integer(1, MOST_FRAMES), help=f"of a clip (default: {default})")
+    add("--frames", type=integer(1), help=f"of a clip (default: {default})")
     add("--backend", choices=BACKENDS, default=BACKENDS[0], help="decoder (default: %(default)s)")
 
 

@@ -20,7 +20,6 @@ JitterEach = Literal["clip", "frame"]  # what has one jitter, see `eva_video.dat
 PROBE_RATES = (3e-4, 1e-3, 3e-3)  # learning rates that the attentive probe tries
 PROBE_EPOCHS = 20  # at least, by default
 MAPPED = ("k400", "k600", "k700")  # whose classes a head of Kinetics-722 has
-MOST_FRAMES = 1024  # more is a typing error; attention costs their square
 PREDICTIONS = "predictions.json"  # of the demo
 LEAST_WINDOW = 0.05  # seconds; a shorter one is a typing error, and there would be millions
 
@@ -50,10 +49,10 @@ class ModelConfig(VitConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, frames=1, frozen_blocks=0)
-        if self.frames > MOST_FRAMES or self.frozen_blocks > self.depth:
+        if self.frozen_blocks > self.depth:
             raise ValueError(
-                f"frames must be at most {MOST_FRAMES}, and frozen_blocks {self.depth}, the blocks "
-                f"of {self.variant}, got {self.frames} and {self.frozen_blocks}"
+                f"frozen_blocks must be at most {self.depth}, the blocks of {self.variant}, got "
+                f"{self.frozen_blocks}"
             )
         mapped = self.class_mapping in ("", *MAPPED) or self.class_mapping.endswith(".npy")
         if not mapped or (self.class_mapping and not self.init_checkpoint):

@@ -6,7 +6,7 @@ classes.
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -111,15 +111,11 @@ def initialise(
     weights = read_weights(path)
     if head_rows is not None:
         rows = torch.as_tensor(head_rows, dtype=torch.int64)
-        if len(rows) != model.num_classes:
+        there = len(weights["head.weight"]) if weights.keys() >= {*_HEAD} else 0
+        if len(rows) != model.num_classes or rows.min() < 0 or rows.max() >= there:
             raise ValueError(
-                f"{len(rows)} rows of a head are to be picked for {model.num_classes} classes"
-            )
-        found = _classes_of_head(weights, "", name=path.name)
-        if rows.min() < 0 or rows.max() >= found:
-            raise ValueError(
-                f"rows {int(rows.min())} to {int(rows.max())} are to be picked from the head of "
-                f"{path.name}, which has {found}"
+                f"{len(rows)} rows, {int(rows.min())} to {int(rows.max())}, are to be picked for "
+                f"{model.num_classes} classes from the head of {path.name}, which has {there}"
             )
         weights = dict(weights) | {name: weights[name][rows] for name in _HEAD}
     report = load_weights(
@@ -182,25 +178,12 @@ def load_video_classifier(
     prefix = trunk_prefix(weights, path.name)
     with torch.device("meta"):
         model = VideoClassifier(
-            num_classes=_classes_of_head(weights, prefix, name=path.name),
+            num_classes=len(weights[f"{prefix}head.weight"]),
             frames=trunk.frames if frames is None else frames,
             **arguments,
         )
     load_weights(model, weights, source=path.name, complete=True, frames=stored)
     return model.eval()
-
-
-def _classes_of_head(weights: Mapping[str, Tensor], prefix: str, *, name: str) -> int:
-    """Count the classes of a head, and refuse one that is not complete."""
-    weight, bias = (weights.get(f"{prefix}{part}") for part in _HEAD)
-    if weight is None or bias is None:
-        raise ValueError(f"{name} has no head, or one without weight or bias")
-    if weight.ndim != 2 or bias.shape != weight.shape[:1] or not len(bias):
-        raise ValueError(
-            f"{name} has a head of weight {tuple(weight.shape)} and bias {tuple(bias.shape)}: "
-            "expected (classes, width) and (classes,)"
-        )
-    return len(bias)
 
 
 _MERGED = "k722"
