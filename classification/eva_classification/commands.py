@@ -158,7 +158,7 @@ evaluate = command(
 
 def _parse_frozen(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = new_parser(
-        "classification/evaluate_frozen.py",
+        "eva classification evaluate-frozen",
         "A quick check of pre-trained weights: the backbone is frozen, its features of "
         "labelled images are computed once, and nearest neighbours and a linear classifier are "
         "scored. The penalty of the linear classifier is chosen on a fifth of --train.",
@@ -177,7 +177,7 @@ def _check_frozen(options: argparse.Namespace) -> None:
 
 
 evaluate_frozen = command(
-    "classification/evaluate_frozen.py",
+    "eva classification evaluate-frozen",
     _parse_frozen,
     deferred("eva_classification.evaluation:evaluate_frozen"),
     check=_check_frozen,

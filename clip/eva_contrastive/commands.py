@@ -345,7 +345,7 @@ def _show(options: argparse.Namespace, jobs: Sequence[Job]) -> list[str]:
 
 
 _EXPORT = """
-    python clip/export.py --weights eva_clip_psz14.pt --format onnx --output eva_clip_onnx
+    eva clip export --weights eva_clip_psz14.pt --format onnx --output eva_clip_onnx
 
 OUTPUT receives image.onnx and text.onnx (or .pt2), clip.json and the tokenizer's vocabulary.
 """
@@ -354,7 +354,7 @@ _TOWERS = ("image", "text")
 
 def _parse_export(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = new_parser(
-        "clip/export.py",
+        "eva clip export",
         "Write the towers of an EVA-CLIP (normalised images or tokens in, features out) for "
         "programs without this toolkit. Each file is compared with its tower before it is kept.",
         epilog=_EXPORT,
@@ -384,7 +384,7 @@ def _parse_export(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def export(arguments: Sequence[str] | None = None) -> None:
-    """Write both towers for other programs: `clip/export.py`."""
+    """Write both towers for other programs: `eva clip export`."""
     options = _parse_export(arguments)
     log_to_terminal()
     try:
@@ -393,11 +393,11 @@ def export(arguments: Sequence[str] | None = None) -> None:
 
         export(options)
     except (OSError, ValueError) as error:
-        sys.exit(f"{program_name('clip/export.py')}: error: {error}")
+        sys.exit(f"{program_name('eva clip export')}: error: {error}")
 
 
 _INTERPOLATE = """
-    python clip/interpolate.py eva_clip_psz14.pt output/eva_clip_own_pairs \\
+    eva clip interpolate eva_clip_psz14.pt output/eva_clip_own_pairs \\
         --share 0.25 0.5 0.75 --output output/between
 
 START and END are files of a complete CLIP, names of official ones, or folders of runs, of which the
@@ -408,7 +408,7 @@ this toolkit's names, in float32, with the notes of END. Evaluate several, and k
 
 def _parse_interpolate(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = new_parser(
-        "clip/interpolate.py",
+        "eva clip interpolate",
         "Weights between those that a training began with and those that it ended with (WiSE-FT, "
         "https://arxiv.org/abs/2109.01903).",
         epilog=_INTERPOLATE,
@@ -439,7 +439,7 @@ def _interpolate(options: argparse.Namespace) -> int:
     return 0
 
 
-interpolate = program(_parse_interpolate, _interpolate, refused=1, name="clip/interpolate.py")
+interpolate = program(_parse_interpolate, _interpolate, refused=1, name="eva clip interpolate")
 
 
 def _add_unit_length(parser: argparse.ArgumentParser) -> None:

@@ -56,7 +56,7 @@ def interpolate(
 
 
 def write_mixtures(options: argparse.Namespace, sources: Mapping[str, Path]) -> None:
-    """Write a file for each share of `clip/interpolate.py`, with the notes of the end."""
+    """Write a file for each share of `eva clip interpolate`, with the notes of the end."""
     start, end = (read_clip_weights(sources[name]) for name in ("start", "end"))
     notes = read_config(sources["end"])
     for share, file in zip(options.share, options.files, strict=True):

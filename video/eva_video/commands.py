@@ -134,7 +134,7 @@ evaluate = command(
 
 _FROZEN = """
 How much do these weights know of my classes? Minutes, and nothing is trained but small classifiers:
-    python video/evaluate_frozen.py --weights eva_video_k722.pth --train mine/train --val mine/val
+    eva video evaluate-frozen --weights eva_video_k722.pth --train mine/train --val mine/val
 
 The attentive probe is one block: a learned query attends to all tokens of a clip, as in V-JEPA.
 Tokens wait in memory; where they are more than --probe-gb, the probe gets the mean of each frame.
@@ -143,7 +143,7 @@ Tokens wait in memory; where they are more than --probe-gb, the probe gets the m
 
 def _parse_frozen(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = new_parser(
-        "video/evaluate_frozen.py",
+        "eva video evaluate-frozen",
         "A quick check of weights on videos: the backbone is frozen, its features are computed "
         "once, and nearest neighbours, a linear classifier and an attentive probe are scored. The "
         "settings of each are chosen on a fifth of --train.",
@@ -181,7 +181,7 @@ def _check_frozen(options: argparse.Namespace) -> None:
 
 
 evaluate_frozen = command(
-    "video/evaluate_frozen.py",
+    "eva video evaluate-frozen",
     _parse_frozen,
     deferred("eva_video.evaluation.frozen:evaluate"),
     check=_check_frozen,

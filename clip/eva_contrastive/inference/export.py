@@ -38,7 +38,7 @@ FACTS, VOCABULARY = EXPORTED_FILES
 
 
 def export(options: argparse.Namespace) -> None:
-    """Write the towers of the weights that the options of `clip/export.py` name."""
+    """Write the towers of the weights that the options of `eva clip export` name."""
     noted = find_preparation(
         options.weights, image_size=options.image_size, mean=options.mean, std=options.std
     )

@@ -149,9 +149,9 @@ def _next_steps(cfg: DictConfig, weights: str, *, image: Path | None) -> list[St
         text = "Draw what it finds in images, folders or videos"
         steps.insert(0, Step(text=text, command=demo))
     if image is not None:
-        program = ("detection export", "detection/export.py", "--output")
-        words = ["--weights", weights, "--format", "torchscript", "--image", str(image)]
-        command = command_to_run(*program, folder / "model.ts", *config, *words)
+        words = ["--weights", weights, "--format", "torchscript", "--image", image]
+        words = ["--output", folder / "model.ts", *config, *words]
+        command = shlex.join(["eva", "detection", "export", *map(str, words)])
         steps.append(Step(text="Export it, to run without this toolkit", command=command))
     return steps
 

@@ -276,7 +276,7 @@ def choose_probe(
 
 
 def evaluate(options: argparse.Namespace, device: torch.device) -> None:
-    """Score frozen features of videos by the options of `video/evaluate_frozen.py`.
+    """Score frozen features of videos by the options of `eva video evaluate-frozen`.
 
     Raises:
         ValueError: If weights and data do not fit together.
