@@ -30,6 +30,8 @@ import_datasets("mmdet.datasets")
 from mmdet.datasets import CocoDataset  # noqa: E402
 from mmdet.registry import DATASETS  # noqa: E402
 
+import eva_mmdetection.model.weights  # noqa: E402, F401 (how detectors are loaded)
+
 # COCO numbers its 80 classes from 1 to 90, without these
 _NOT_IN_COCO = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 __all__ = ["Predictor"]

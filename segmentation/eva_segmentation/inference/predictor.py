@@ -16,6 +16,7 @@ from mmseg.registry import DATASETS
 from numpy.typing import NDArray
 from torch import nn
 
+import eva_segmentation.model.segmentor  # noqa: F401 (how segmentors are loaded)
 from eva_data.label_maps import Color, described
 from eva_openmmlab.predictor import (
     ImageLike,
