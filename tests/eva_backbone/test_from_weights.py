@@ -95,20 +95,6 @@ def test_other_tasks_of_the_official_release(variant, side, options, more, pools
         assert not trunk.dense
 
 
-@pytest.mark.parametrize("frames", [8, 16])
-def test_official_video_models(frames):
-    state = like("eva_g_patch14", img_size=224, final_norm=False)
-    state |= {
-        "patch_embed.proj.weight": meta(1408, 3, 1, 14, 14),
-        "pos_embed": meta(1, 1 + 256 * frames, 1408),
-        "fc_norm.weight": meta(1408),
-    }
-    trunk = describe(state, name="file.pt")
-    assert trunk.frames == frames
-    assert trunk.arguments["img_size"] == 224
-    assert trunk.pools_patches
-
-
 @pytest.mark.parametrize("name", ["detection_relpos", "detection_relpos_interp_beit"])
 def test_golden_detectors(save, name):
     tensors = load_file(GOLDEN / f"{name}.safetensors")

@@ -1,6 +1,5 @@
 """Files of the hub, from a server on this machine: addresses, downloads, and what goes wrong."""
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -79,18 +78,6 @@ def test_an_official_file_is_fetched_once_and_verified_once(released, monkeypatc
     assert len(released.gets()) == 1
 
 
-@pytest.mark.parametrize(
-    ("source", "size"),
-    [(f"hf://{REPO}", len(CONTENT)), (f"hf://{REPO}/runs/last/model.pt@v1", 500)],
-)
-def test_any_other_file_comes_into_the_shared_cache(released, source, size):
-    path = resolve_source(source)
-    assert path.is_relative_to(released.cache)
-    assert path.read_bytes() == CONTENT[:size]
-    assert resolve_source(Path(source)) == path
-    assert len(released.gets()) == 1
-
-
 @pytest.mark.parametrize("name", ["EVA_NO_DOWNLOAD", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
 def test_switched_off_by_the_environment(released, monkeypatch, name):
     path = resolve_source(f"hf://{REPO}")
@@ -101,11 +88,6 @@ def test_switched_off_by_the_environment(released, monkeypatch, name):
     assert name in message
     assert f"hf download {OFFICIAL} {NAME}" in message
     assert released.requests == []
-
-
-def test_without_the_library(released, monkeypatch):
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    assert "pip install" in refused()
 
 
 @pytest.mark.parametrize(

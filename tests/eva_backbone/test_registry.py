@@ -11,7 +11,6 @@ import pytest
 
 from eva_backbone.checkpoints import registry
 
-REPOSITORY = Path(__file__).parents[2]
 OFFICIAL = "eva_psz14.pt"
 
 

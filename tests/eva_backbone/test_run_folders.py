@@ -85,14 +85,6 @@ def test_the_best_weights_of_mmengine_alone_and_links_that_lead_nowhere(tmp_path
     assert resolve_source(tmp_path) == best
 
 
-@pytest.mark.parametrize("damage", ["{", "[]", "[" * 100_000, '{"model.safetensors": 3}', "\0"])
-def test_a_damaged_record_of_the_best_weights(tmp_path, damage):
-    newest = _checkpoint(tmp_path, 20)
-    _best(tmp_path, "top1", plain=1.0)
-    (tmp_path / "best/best.json").write_text(damage)
-    assert resolve_source(tmp_path) == newest / WEIGHTS
-
-
 def test_what_mmengine_packs_beside_the_weights_is_passed_over(tmp_path):
     logging = pytest.importorskip("mmengine.logging")
     buffer = logging.HistoryBuffer([1.0, 2.0], [1, 1])

@@ -108,12 +108,3 @@ def test_a_forged_record_does_not_travel_with_the_weights(small, hashed, tmp_pat
     (other.parent / forged.name).write_text(forged.read_text())
     with pytest.raises(ValueError, match="incomplete, damaged or another file"):
         registry.resolve_source(other)
-
-
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]", b"null", b"7" * 9999])
-def test_a_damaged_record_is_written_again(small, hashed, content):
-    registry.resolve_source("eva_psz14")
-    _record().write_bytes(content)
-    registry.resolve_source("eva_psz14")
-    registry.resolve_source("eva_psz14")
-    assert hashed == [small] * 2

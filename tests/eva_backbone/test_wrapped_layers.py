@@ -6,11 +6,9 @@ bypasses them without a word.
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from eva_backbone import SimpleFeaturePyramid, VisionTransformer
-from eva_backbone.attention import Attention
 
 SIZES = {"img_size": 56, "patch_size": 14, "embed_dim": 16, "depth": 2, "num_heads": 2}
 SIZES |= {"mlp_dim": 24}
@@ -92,25 +90,3 @@ def test_every_layer_of_the_pyramid(randomise):
         torch.manual_seed(0)
         pyramid = randomise(SimpleFeaturePyramid(in_channels=16, out_channels=8))
         _check(pyramid, lambda p: torch.cat([x.flatten() for x in p.pyramid(features)]), name)
-
-
-@pytest.mark.parametrize("qkv_bias", ["qv", "qkv"])
-@pytest.mark.parametrize("read", [None, torch.tensor([[1, 0], [4, 4]])])
-def test_a_replaced_qkv_layer_without_a_weight(qkv_bias, read, randomise):
-    """As int8 and fp8 layers are: another class, the weight in another form."""
-
-    class Packed(nn.Module):
-        def __init__(self, layer):
-            super().__init__()
-            self.half, self.offset = layer.weight.detach().half(), layer.bias
-
-        def forward(self, x):
-            return F.linear(x, self.half.float(), self.offset)
-
-    attention = randomise(Attention(16, num_heads=2, qkv_bias=qkv_bias))
-    x = torch.randn(2, 5, 16)
-    with torch.no_grad():
-        attention.qkv.weight.copy_(attention.qkv.weight.half())
-    expected = attention(x, None, read)
-    attention.qkv = Packed(attention.qkv)
-    torch.testing.assert_close(attention(x, None, read), expected, atol=0, rtol=0)
