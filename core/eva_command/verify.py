@@ -52,9 +52,6 @@ _SHOWN = 30  # classes with their counts
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a check; where a path stands in place of its name, the one that fits.
 
-    Args:
-        arguments: Arguments in place of those of the process.
-
     Returns:
         The exit code: that of the check, 2 if the arguments or a file cannot be used, 130 after
         Ctrl-C.
@@ -76,11 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse a command line that begins with the name of a check.
 
-    Args:
-        arguments: Its words.
-
-    Returns:
-        The options; `run` is a function of them that returns 0 without problems and 1 with some.
+    The option `run` is a function of all that returns 0 without problems and 1 with some.
     """
     shape = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=_ABOUT, formatter_class=shape, allow_abbrev=False)
@@ -96,17 +89,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def guess(arguments: Sequence[str]) -> list[str]:
-    """Put the name of a check in front of a path.
-
-    Args:
-        arguments: The command line, whose first word is not the name of a check.
-
-    Returns:
-        The command line with a check.
-
-    Raises:
-        ValueError: If several checks may be meant, or none is known.
-    """
+    """Put the name of a check in front of the path that a command line begins with."""
     path, rest = Path(arguments[0]), list(arguments[1:])
     if not path.exists():
         raise ValueError(f"{arguments[0]} is neither a check (see --help) nor a file or folder")
@@ -396,7 +379,7 @@ def _check_sources(
     select: Callable[..., Any],
     what: str,
 ) -> int:
-    """Check the sources of a manifest, and write what is asked for.
+    """Check the sources of a manifest, and write what is asked for; return the exit code.
 
     Args:
         args: Options of the command.
@@ -407,9 +390,6 @@ def _check_sources(
         look: Function that looks at a block of samples.
         select: Function that makes the index of the samples of a source that are kept.
         what: Name of the samples.
-
-    Returns:
-        The exit code: 0 without problems, 1 with some.
     """
     from eva_data.checks.sources import all_samples, find_copied_pairs, numbers_of, read_source
     from eva_data.manifests import write_index

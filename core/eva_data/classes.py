@@ -49,11 +49,7 @@ def _simplified(name: str) -> str:
 
 
 def require_distinct(names: Sequence[str], where: object) -> None:
-    """Refuse names of which one comes twice.
-
-    Raises:
-        ValueError: If one does; the message names it.
-    """
+    """Refuse names of which one comes twice; the ValueError names it."""
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise ValueError(f"{where} has {listed(twice)} more than once")
 
@@ -63,9 +59,6 @@ def read_class_list(file: str | os.PathLike[str]) -> list[str]:
 
     It has one name in each line (the heads of ImageNet-21K follow the sorted names of its 21,841
     folders), or is a table of CSV with the header `id,name`, in any order of the ids.
-
-    Raises:
-        ValueError: If there is no such file, no name in it, or one twice.
     """
     path = Path(file)
     try:
@@ -93,11 +86,7 @@ def _names_by_id(lines: Sequence[str], path: Path) -> list[str]:
 def names_of_head(
     given: Sequence[str] | str | os.PathLike[str], num_classes: int, *, source: str
 ) -> tuple[str, ...]:
-    """Take the names of the classes of a head, or of a file of them; they are as many as it has.
-
-    Raises:
-        ValueError: If there are more or fewer names, or the file cannot be read.
-    """
+    """Take the names of the classes of a head, or of a file of them; they are as many as it has."""
     names = read_class_list(given) if isinstance(given, str | os.PathLike) else given
     if len(names) != num_classes:
         raise ValueError(
@@ -108,11 +97,7 @@ def names_of_head(
 
 
 def find_class_folders(folder: Path, *, warn: bool = True) -> list[str]:
-    """List the class folders of a folder, sorted; warn of links that are no class.
-
-    Raises:
-        ValueError: If there is no such folder, or no folder in it.
-    """
+    """List the class folders of a folder, sorted; warn of links that are no class."""
     above = {os.path.realpath(path) for path in (folder, *folder.absolute().parents)}
     found = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -133,11 +118,7 @@ def find_class_folders(folder: Path, *, warn: bool = True) -> list[str]:
 def labels_of_folders(
     found: Sequence[str], classes: Sequence[str], folder: Path, *, exact: bool
 ) -> dict[str, int]:
-    """Return the label of each class folder; `exact` allows no other spelling of the class.
-
-    Raises:
-        ValueError: If a folder is not of a class, or a class is there twice.
-    """
+    """Return the label of each class folder; `exact` allows no other spelling of the class."""
     spellings = Spellings(classes)
     labels = {name: spellings.label(name, exact=exact) for name in found}
     if unknown := [name for name, label in labels.items() if label is None]:
@@ -157,14 +138,7 @@ def files_of_classes(
 ) -> Iterator[str]:
     """Yield the files in class folders and their subfolders, relative to the folder of all.
 
-    Args:
-        folder: Where the class folders are.
-        labels: Name of a class folder -> label, in the order of the search.
-        numbers: Gains the label of each file.
-        suffixes: Suffixes in lower case.
-
-    Raises:
-        ValueError: If there is no such file in any of them.
+    `numbers` gains the label of each file. One of the suffixes, in lower case, must be there.
     """
     kinds = ", ".join(sorted(suffix.removeprefix(".") for suffix in suffixes))
     for name, label in labels.items():

@@ -20,21 +20,13 @@ Flags = NDArray[np.bool_]
 
 
 def check_share(share: float, *, name: str = "--val-share") -> None:
-    """Refuse a fraction, given as the option `name`, that is not between 0 and 1.
-
-    Raises:
-        ValueError: With the value.
-    """
+    """Refuse a fraction, given as the option `name`, that is not between 0 and 1."""
     if not (math.isfinite(share) and 0 < share < 1):
         raise ValueError(f"{name} must be a number between 0 and 1, such as 0.1, got {share:g}")
 
 
 def check_setting(share: float, val: str) -> None:
-    """Refuse a setting `val_share` (0 for none) that is no fraction or stands beside `val`.
-
-    Raises:
-        ValueError: With both values.
-    """
+    """Refuse a setting `val_share` (0 for none) that is no fraction or stands beside `val`."""
     if share == 0:
         return
     check_share(share, name="val_share")

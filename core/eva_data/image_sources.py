@@ -92,11 +92,7 @@ class ImageSource(Dataset[Any]):
         """Compute a number that changes with the images' names or order, not with their place."""
 
     def decode(self, index: int) -> Tensor:
-        """Decode an image to (3, height, width) uint8.
-
-        Raises:
-            UnreadableImageError: If it cannot be read or decoded.
-        """
+        """Decode an image to (3, height, width) uint8."""
         name = self.sample_id(index)
         try:
             content = self.read(index)
@@ -113,16 +109,7 @@ class ImageSource(Dataset[Any]):
 
 
 class FolderImages(ImageSource):
-    """The images below a folder.
-
-    Args:
-        folder: Searched with all its subfolders; links are followed.
-        transform: See `ImageSource`.
-        table: Names of the images; None searches for them.
-
-    Raises:
-        ValueError: If there is no such folder, or no image in it.
-    """
+    """The images below a folder, searched with its subfolders where no table names them."""
 
     def __init__(
         self, folder: Path, transform: TensorTransform | None = None, *, table: Table | None = None
@@ -161,16 +148,8 @@ class FolderImages(ImageSource):
 class ShardImages(ImageSource):
     """The images in tar shards, in the order of the shards and of their members.
 
-    All members that are images count, whatever else (captions, labels) shares their key.
-
-    Args:
-        pattern: Pattern of the shards' paths, or several; see `expand_shards`.
-        transform: See `ImageSource`.
-        table: The index; None looks through the shards.
-
-    Raises:
-        ValueError: If a shard is not there, damaged, compressed or without images, or if the index
-            is of other shards.
+    All members that are images count, whatever else (captions, labels) shares their key. Without a
+    table, which is the index, the shards of the pattern (see `expand_shards`) are looked through.
     """
 
     def __init__(
@@ -249,12 +228,7 @@ class ManifestImages(ImageSource):
 
 
 def open_images(location: str, transform: TensorTransform | None = None) -> ImageSource:
-    """Open the images of a manifest (`.toml`), a folder, or a pattern of tar shards.
-
-    Raises:
-        FileNotFoundError: If there is no such manifest.
-        ValueError: If there is no such folder or shard, or no image in it.
-    """
+    """Open the images of a manifest (`.toml`), a folder, or a pattern of tar shards."""
     path = expand_path(location, "the images")
     if path.suffix == ".toml":
         return ManifestImages(path, transform)

@@ -58,8 +58,7 @@ class TestSet:
         name: Name in tables.
         samples: Images and labels; sets of the same images share them.
         columns: Classes that compete, in the order of the labels; None for all.
-        accepted: Correct classes of each image, none for an image that does not count; None if only
-            the label is correct.
+        accepted: Correct classes of each image, if not its label alone; none if it does not count.
     """
 
     __test__ = False  # not a test class of pytest
@@ -74,14 +73,8 @@ class TestSet:
 class ImageNetPaths:
     """Where the sets are; None leaves one out.
 
-    Attributes:
-        imagenet: ImageNet-1K val, a folder for each WordNet id.
-        real: `real.json` of ImageNet-ReaL; it labels `imagenet`.
-        v2: ImageNet-V2 matched frequency, folders 0 to 999.
-        a: ImageNet-A, 200 folders.
-        r: ImageNet-R, 200 folders.
-        sketch: ImageNet-Sketch, 1000 folders.
-        objectnet: ObjectNet with `images` and `mappings`.
+    `imagenet`, `a`, `r` and `sketch` have a folder for each WordNet id, `v2` (matched frequency)
+    folders 0 to 999; `real` is `real.json` and labels `imagenet`; see `objectnet_labels`.
     """
 
     imagenet: Path | None = None
@@ -107,8 +100,8 @@ def open_sets(
     Args:
         paths: Where they are.
         image_size: Side of the model's images.
-        mean: Subtracted from the pixels.
-        std: Divides them.
+        mean: Mean of the pixels, for each channel.
+        std: Their standard deviation.
         crop_pct: Share of the crop in the usual transform.
         bilinear: Resize ImageNet-V2 and ObjectNet bilinearly with a crop of all, as the official
             classification; otherwise they have the usual transform, as those of a CLIP.
@@ -184,10 +177,6 @@ def real_labels(samples: LabelledImages, file: Path) -> list[list[int]]:
     """Read ImageNet-ReaL's labels of each validation image of ImageNet-1K, none if it has none.
 
     Entry i of the file belongs to `ILSVRC2012_val_{i + 1:08}.JPEG`, in whatever folder that is.
-
-    Raises:
-        OSError: If the file is missing.
-        ValueError: If the file is not it, or an image has another name.
     """
     entries = _read_json(file)
     lists = isinstance(entries, list) and all(isinstance(entry, list) for entry in entries)
@@ -215,10 +204,6 @@ def objectnet_labels(folder: Path) -> tuple[Path, dict[str, int], dict[str, str]
 
     Returns:
         The folder of the class folders; the label of each class folder; the name of its object.
-
-    Raises:
-        OSError: If a mapping file is missing.
-        ValueError: If it does not fit the others.
     """
     images = folder / "images" if (folder / "images").is_dir() else folder
     mappings = images.parent / "mappings"

@@ -96,16 +96,11 @@ def check_encoded_size(size: int, name: str) -> None:
 
 
 def read_image(source: Source, *, upright: bool, name: str | None = None) -> Image.Image:
-    """Read an image as RGB.
-
-    Args:
-        source: Path of a file, the content of one, or an image that Pillow has opened.
-        upright: Turn it as its EXIF data say; see the text of this module.
-        name: Its name in messages; by default the path.
+    """Read an image as RGB; `upright` turns it as its EXIF data say.
 
     Raises:
-        UnreadableImageError: If it is missing, damaged, too large or of a kind that has no single
-            meaning.
+        UnreadableImageError: If it is missing, damaged, too large or of a kind without one meaning;
+            the message names the path, or `name`.
     """
     if isinstance(source, Image.Image):
         name = name or "image"
@@ -136,16 +131,10 @@ def read_rgb(
 
 
 class ImageFacts(NamedTuple):
-    """Result of inspecting an image.
+    """Result of inspecting an image, of the size as stored, before EXIF's orientation (1: none).
 
-    Attributes:
-        width: Pixels as stored, before EXIF's orientation.
-        height: Pixels as stored.
-        orientation: EXIF's orientation, 1 if there is none.
-        bits: Bits of a value; of 16 the upper 8 are used, 32 also stand for fractions and are
-            refused.
-        mode: Pillow's name for the kind of its values.
-        animated: Whether it has several frames.
+    Of 16 bits a value the upper 8 are used; 32 also stand for fractions and are refused. `mode` is
+    Pillow's.
     """
 
     width: int
@@ -157,11 +146,7 @@ class ImageFacts(NamedTuple):
 
 
 def inspect_image(source: File, *, decode: bool, name: str | None = None) -> ImageFacts:
-    """Look at an image without converting it; with `decode`, read all pixels.
-
-    Raises:
-        UnreadableImageError: If it cannot be read or claims too many pixels.
-    """
+    """Look at an image without converting it; with `decode`, read all pixels."""
     with open_image(source, _name(source, name), decode=decode) as image:
         return ImageFacts(
             *image.size,
@@ -173,11 +158,7 @@ def inspect_image(source: File, *, decode: bool, name: str | None = None) -> Ima
 
 
 def image_size(source: File, *, upright: bool, name: str | None = None) -> tuple[int, int]:
-    """Read height and width in pixels, of the turned image if `upright`, from the header.
-
-    Raises:
-        UnreadableImageError: If the header cannot be read or claims too many pixels.
-    """
+    """Read height and width in pixels, of the turned image if `upright`, from the header."""
     with open_image(source, _name(source, name)) as image:
         width, height = image.size
         turned = upright and _orientation(image, decode=False) in SIDEWAYS
@@ -203,10 +184,6 @@ def open_image(source: File, name: str, *, decode: bool = False) -> Iterator[Ima
     """Open an image of any mode by Pillow, if its size is allowed; with `decode`, decode it.
 
     Who decodes it inside the context must expect what Pillow raises besides OSError.
-
-    Raises:
-        UnreadableImageError: If it cannot be opened or decoded, claims too many pixels, or ends too
-            early inside the context.
     """
     with _explained(name):
         image = _open(source, name)

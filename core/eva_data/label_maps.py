@@ -63,12 +63,7 @@ def read_label_map(path: Path) -> LabelMap:
 
 
 class LabelTable:
-    """Turns label values into class indices.
-
-    Args:
-        labels: Value of each class.
-        ignore: Values without a class.
-    """
+    """Turns label values of classes, and those to ignore, into class indices."""
 
     def __init__(self, labels: Sequence[int], ignore: Sequence[int]) -> None:
         self._table = np.full(max(*labels, *ignore) + 2, -1, np.int16)  # the last: beyond all
@@ -99,16 +94,7 @@ Color = tuple[int, int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class ClassFile:
-    """Classes of a dataset.
-
-    Attributes:
-        names: Names in the order of the model.
-        labels: Value of each class in the label maps.
-        colors: RGB colour of each class.
-        ignore: Values in the label maps without a class.
-        image_ending: End of the names of images, before the suffix.
-        map_ending: End of the names of label maps, before the suffix.
-    """
+    """Classes of a dataset in the order of the model, as the top of this module describes them."""
 
     names: tuple[str, ...]
     labels: tuple[int, ...]
@@ -119,12 +105,7 @@ class ClassFile:
 
 
 def read_class_file(path: Path) -> ClassFile:
-    """Read and check the file that is described at the top of this module.
-
-    Raises:
-        FileNotFoundError: If the file does not exist.
-        ValueError: If it is wrong; the message names the entry.
-    """
+    """Read the file that is described at the top of this module; an error names the entry."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -228,7 +209,6 @@ def find_pairs(
         The pairs in order of their names, images without a map, and maps without an image.
 
     Raises:
-        FileNotFoundError: If a folder does not exist.
         ValueError: If two files of a folder have the same name apart from the suffix.
     """
     named = _by_name(images, IMAGE_SUFFIXES, image_ending)
@@ -255,23 +235,14 @@ def _by_name(folder: Path, suffixes: Collection[str], ending: str) -> dict[str, 
 
 
 def hold_out(pairs: Sequence[Pair], images: Path, share: float) -> tuple[list[Pair], list[Pair]]:
-    """Split pairs into those to train on and to evaluate on, see `eva_data.holdout`.
-
-    Raises:
-        ValueError: If one of them would be empty.
-    """
+    """Split pairs into those to train on and to evaluate on, see `eva_data.holdout`."""
     names = (pair.image.relative_to(images).with_suffix("").as_posix() for pair in pairs)
     chosen = held_out(names, share)
     return [*compress(pairs, ~chosen)], [*compress(pairs, chosen)]
 
 
 def check_pairs(images: Path, maps: Path, classes: ClassFile) -> list[Pair]:
-    """Pair two folders and look at a sample of the files, spread evenly.
-
-    Raises:
-        FileNotFoundError: If a folder does not exist.
-        ValueError: Naming the first thing that is wrong.
-    """
+    """Pair two folders and read a sample of the files, spread evenly; an error names the first."""
     pairs, lonely, unused = find_pairs(
         images, maps, image_ending=classes.image_ending, map_ending=classes.map_ending
     )
@@ -289,11 +260,11 @@ def check_pairs(images: Path, maps: Path, classes: ClassFile) -> list[Pair]:
 
 
 def read_pair(pair: Pair, table: LabelTable) -> NDArray[np.uint8]:
-    """Read the class indices, (H, W), of a label map, and look at its image.
+    """Read the class indices, (H, W), of a label map, and the size of its image.
 
     Raises:
-        UnreadableImageError: If the header of the image cannot be read.
-        LabelMapError: A ValueError, if the map cannot be read, has another size or unknown labels.
+        UnreadableImageError: If one of them cannot be read; of the map, its size or labels a
+            `LabelMapError`.
     """
     values = read_label_map(pair.label_map)
     size = image_size(pair.image, upright=True)

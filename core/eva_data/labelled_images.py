@@ -91,9 +91,6 @@ class ClassFolders(LabelledImages):
         labels: Label of each class folder, instead of its place in `classes`; other folders are
             left out.
         upright: See `LabelledImages`.
-
-    Raises:
-        ValueError: If there is no such folder, no class, no image, or an unknown class.
     """
 
     def __init__(
@@ -154,16 +151,7 @@ class ChosenImages(LabelledImages):
 
 
 class NamedImages(LabelledImages):
-    """The images of another library's dataset.
-
-    Args:
-        name: Name of the dataset, for messages.
-        samples: Sequence of samples, each with an image and a label.
-        classes: Names of the labels.
-        transform: See `LabelledImages`.
-        upright: See `LabelledImages`.
-        keys: Names of image and label in a sample.
-    """
+    """The images of another library's dataset; `keys` name image and label in its samples."""
 
     def __init__(
         self,
@@ -269,16 +257,7 @@ def open_labelled(
 def open_torchvision(
     description: str, transform: ImageTransform | None, *, upright: bool
 ) -> NamedImages:
-    """Open a dataset of `torchvision.datasets` that is on this machine.
-
-    Args:
-        description: `NAME:ROOT[:SPLIT]`; a dataset that has splits needs one.
-        transform: See `LabelledImages`.
-        upright: See `LabelledImages`.
-
-    Raises:
-        ValueError: If there is no such dataset, split or data; nothing is downloaded.
-    """
+    """Open `NAME:ROOT[:SPLIT]` of `torchvision.datasets`; nothing is downloaded."""
     from torchvision import datasets
 
     name, root, split = (*description.split(":", 2), "", "")[:3]
@@ -333,18 +312,10 @@ def _labels(samples: Any) -> list[int]:
 def open_hugging_face(
     description: str, transform: ImageTransform | None, *, upright: bool
 ) -> NamedImages:
-    """Open an image dataset of the Hugging Face hub, or a folder that `datasets` reads.
+    """Open `NAME[:CONFIG]:SPLIT` of the Hugging Face hub, or a folder that `datasets` reads.
 
-    The library `datasets` keeps its own cache and downloads what is not in it.
-
-    Args:
-        description: `NAME[:CONFIG]:SPLIT`; the split may be a slice such as `train[:10%]`.
-        transform: See `LabelledImages`.
-        upright: See `LabelledImages`.
-
-    Raises:
-        ValueError: If `datasets` is not installed, or there is no such dataset of images with
-            class labels.
+    The library `datasets` keeps its own cache and downloads what is not in it. The split may be a
+    slice such as `train[:10%]`.
     """
     parts = _HUGGING_FACE.fullmatch(description)
     if parts is None:

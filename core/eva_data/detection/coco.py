@@ -120,11 +120,7 @@ class CocoDataset:
         return text
 
     def reason_against_masks(self, *, training: bool) -> str | None:
-        """Return why a detector on this dataset cannot have masks, or None.
-
-        Raises:
-            EntryError: If only some of the objects to train on have a mask.
-        """
+        """Return why a detector cannot have masks, or None; some masks alone are an error."""
         lacking, total = self.without_masks, len(self.instances)
         if training and 0 < len(lacking) < total:
             first = self.images[lacking[0]["image_id"]]
@@ -138,11 +134,7 @@ class CocoDataset:
         return f"no object of {self.path} has a mask" if len(lacking) == total > 0 else None
 
     def check_categories(self, expected: Mapping[int, str], *, of: str) -> None:
-        """Compare the categories with those that a detector is trained for; some may be absent.
-
-        Raises:
-            ValueError: If an id is not among `expected`, or has another name there.
-        """
+        """Refuse an id that those of a detector do not have, or with another name."""
         for key, name in self.categories.items():
             if expected.get(key) != name:
                 there = f"it is {expected[key]!r}" if key in expected else "it is missing"
@@ -502,13 +494,10 @@ def check_images(dataset: CocoDataset) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageList:
-    """The images of a part of a dataset, and their labels.
+    """The images of a part of a dataset, sorted, by names relative to a folder.
 
-    Attributes:
-        folder: Folder that the names are relative to.
-        names: Names of the images, sorted.
-        labels: Image name -> its label file, or what was read of it; empty ones may be absent.
-        missing: Images that a list names and that are not there.
+    `labels` has a label file, or what was read of it, for each image that has objects; `missing`
+    are images that a list names and that are not there.
     """
 
     folder: Path

@@ -110,19 +110,11 @@ class DetectionData:
     def for_detector(
         self, saved: Mapping[int, str] | None, *, boxes_only: bool
     ) -> tuple[dict[int, str], str | None, list[str]]:
-        """Decide what a detector on these data is like.
-
-        Args:
-            saved: Categories that the config of a trained detector states; None or none without.
-            boxes_only: Whether it shall have no masks.
+        """Decide what a detector on these data, or one with `saved` categories, is like.
 
         Returns:
             Name of each category id, in the order of the classes; why it cannot have masks, or
             None; messages for the log.
-
-        Raises:
-            ValueError: If the data for evaluation have other categories, or only some of the
-                objects to train on have a mask.
         """
         train, val = self.parts.get("train"), self.parts["val"]
         categories, of = saved or val.categories, "the config"
@@ -188,14 +180,9 @@ def first_path(args: argparse.Namespace) -> str | None:
 
 
 def resolve_arguments(args: argparse.Namespace, parts: Sequence[str]) -> DetectionData:
-    """Resolve the data that the flags of `add_arguments` name; nothing without them.
+    """Resolve the parts that a program needs of the data that the flags name, if they do.
 
-    Args:
-        args: The command line; it keeps the data as `resolved`, so that they are read once.
-        parts: Parts that the program needs.
-
-    Raises:
-        ValueError: If flags are missing or exclude each other, or the data are wrong.
+    The command line keeps the data as `resolved`, so that they are read once.
     """
     named, fraction = named_data(args), getattr(args, "val_fraction", None)
     boxes_only = bool(getattr(args, "boxes_only", False))
@@ -283,9 +270,6 @@ def find_exports(folder: Path) -> Files:
 
     `train/_annotations.coco.json` with the images beside it and `valid/` (Roboflow), or
     `annotations/instances_train*.json` with `train*/` or `images/train*/` (COCO, CVAT).
-
-    Raises:
-        ValueError: If a file is there and its image folder is not, or two files may be meant.
     """
     found: Files = {}
     for part, names in _ROBOFLOW_FOLDERS.items():

@@ -43,11 +43,7 @@ class _Annotation:
 
 
 def find_voc(folder: Path) -> Path | None:
-    """Find a VOC dataset in a folder: the folder itself, or the only year of a `VOCdevkit`.
-
-    Raises:
-        ValueError: If there are several years.
-    """
+    """Find a VOC dataset in a folder: the folder itself, or the only year of a `VOCdevkit`."""
     if (folder / _ANNOTATIONS).is_dir() or _side_by_side(folder):
         return folder
     below = [folder, *([folder / "VOCdevkit"] if (folder / "VOCdevkit").is_dir() else [])]
@@ -67,10 +63,6 @@ def open_voc(folder: Path, *, report: Report = refuse) -> LabelledImages:
 
     Returns:
         The dataset; its classes are the names of all objects, sorted, as VOC has no list of them.
-
-    Raises:
-        OSError: If a list or an annotation file is missing.
-        ValueError: If one of them is wrong, or nothing can be used.
     """
     folder = folder.absolute()
     if (folder / _ANNOTATIONS).is_dir():

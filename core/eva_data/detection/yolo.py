@@ -34,11 +34,7 @@ _TOLERANCE = 0.01  # by which a value may leave 0 to 1
 
 
 def find_yaml(folder: Path) -> Path | None:
-    """Find the `data.yaml` of a folder, or its only YAML file.
-
-    Raises:
-        ValueError: If there are several.
-    """
+    """Find the `data.yaml` of a folder, or its only YAML file."""
     found = sorted(path for path in folder.iterdir() if path.suffix.lower() in YAML)
     found = [path for path in found if path.name.lower() in ("data.yaml", "data.yml")] or found
     if len(found) > 1:
@@ -48,12 +44,7 @@ def find_yaml(folder: Path) -> Path | None:
 
 
 def open_yolo(file: Path) -> LabelledImages:
-    """Open the dataset that a `data.yaml` describes; its labels are read later.
-
-    Raises:
-        OSError: If it cannot be read.
-        ValueError: If it or its lists of images are wrong, or no image has labels.
-    """
+    """Open the dataset that a `data.yaml` describes; its labels are read later."""
     settings = _read_yaml(file)
     named = {
         part: next((settings[key] for key in keys if settings.get(key)), None)
@@ -204,18 +195,7 @@ def _label_files(above: str, names: Sequence[str]) -> dict[str, Path]:
 def read_label_file(
     classes: int, file: Path, size: Size, scored: bool, report: Report
 ) -> Iterator[dict[str, Any]]:
-    """Read the objects of one label file.
-
-    Args:
-        classes: Number of classes.
-        file: The file.
-        size: Height and width of the upright image.
-        scored: Without effect.
-        report: Takes the error of a line, which is left out if it returns.
-
-    Yields:
-        `category_id` (class + 1), `bbox` and, of an outline, `segmentation`.
-    """
+    """Yield the objects of one label file, see `LabelledImages.read`; ids are class + 1."""
     del scored
     try:
         require_regular_file(file)
