@@ -29,7 +29,7 @@ LISTED_IMAGE_SUFFIXES = ", ".join(sorted(suffix.removeprefix(".") for suffix in 
 LISTED_VIDEO_SUFFIXES = ", ".join(sorted(suffix.removeprefix(".") for suffix in VIDEO_SUFFIXES))
 
 # Errors of the output in the middle of a write, and not of something that is read for it.
-OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+_OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 _UNFINISHED, _PARTIAL, _REPLACED = ".writing", "partial", "replaced"
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
 
@@ -67,7 +67,7 @@ def replacing(file: Path) -> Iterator[Path]:
     """
     temporary = file.with_name(f".{file.stem}{_UNFINISHED}-{os.getpid()}{file.suffix}")
     try:
-        with explained(file, only=OF_WRITING):
+        with explained(file, only=_OF_WRITING):
             yield temporary
         with explained(file):
             flush(temporary)
@@ -318,11 +318,6 @@ def printable(text: str) -> str:
 def home_expanded(path: str | os.PathLike[str]) -> Path:
     """Replace `~` at the beginning; that of a user who does not exist stays as it is written."""
     return Path(os.path.expanduser(path))  # noqa: PTH111 (which raises RuntimeError)
-
-
-def expand_home(word: str) -> str:
-    """Replace `~/` at the beginning of a word of a command line, whatever else it is."""
-    return str(home_expanded(word)) if word.startswith("~/") else word
 
 
 def is_there(word: str) -> bool:

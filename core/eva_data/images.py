@@ -70,17 +70,6 @@ def max_pixels() -> int:
     return int(text)
 
 
-@contextlib.contextmanager
-def without_pillow_limit() -> Iterator[None]:
-    """Lift Pillow's limit, which cannot be raised for one image; ours applies."""
-    with _pillow_limit:
-        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = before
-
-
 def check_encoded_size(size: int, name: str) -> None:
     """Refuse a file of `size` bytes that is too large to be an image, before it is read.
 
@@ -201,8 +190,12 @@ def _open(source: File, name: str) -> Image.Image:
             require_regular_file(Path(source))
         except OSError as error:
             raise UnreadableImageError(str(error)) from error
-    with without_pillow_limit():
-        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+    with _pillow_limit:  # which cannot be lifted for one image; ours applies
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
 
 
 def _name(source: File, name: str | None) -> str:

@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 import pycocotools.mask as mask_api
@@ -350,8 +350,9 @@ def _name(entry: Entry) -> str:
 
 def _images(path: Path, entries: Sequence[Any], report: Report) -> dict[int, Entry]:
     def wrong(entry: Entry) -> str:
-        width, height = entry.get("width"), entry.get("height")
-        if not (_is_side(width) and _is_side(height) and width * height <= _MOST_PIXELS):
+        width, height = sides = entry.get("width"), entry.get("height")
+        good = all(is_number(one) and 0 < one < 2**31 and one == int(one) for one in sides)  # 128.0
+        if not good or width * height > _MOST_PIXELS:
             return "size"
         return "" if _file_name(entry) else "file_name"
 
@@ -360,10 +361,6 @@ def _images(path: Path, entries: Sequence[Any], report: Report) -> dict[int, Ent
         | {"file_name": _file_name(one), "width": int(one["width"]), "height": int(one["height"])}
         for one in _usable(path, "images", entries, wrong, report)
     }
-
-
-def _is_side(value: Any) -> TypeGuard[float]:
-    return is_number(value) and 0 < value < 2**31 and value == int(value)  # also 128.0
 
 
 def _file_name(entry: Entry) -> str:
