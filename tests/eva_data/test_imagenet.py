@@ -69,13 +69,6 @@ def test_folders_of_v2_are_numbers(make_set):
     assert len(samples.classes) == 1000
 
 
-@pytest.mark.parametrize("name", ["1000", "007"])
-def test_other_folders_than_those_of_v2(make_set, name):
-    folder = make_set("v2", [], {"0/a.png": 0, f"{name}/a.png": 0})
-    with pytest.raises(ValueError, match=f"1 folders that are not among the 1000 classes: {name}"):
-        open_one(v2=folder)
-
-
 def test_real_labels_follow_the_number_of_the_file(make_set, tmp_path):
     pictures = {f"{folder}/ILSVRC2012_val_{number:08}.JPEG": number
                 for folder, number in (("z", 1), ("a", 5), ("m/sub", 2), ("a", 3))}  # fmt: skip
@@ -103,14 +96,6 @@ def test_another_file_than_that_of_real(make_set, tmp_path, text, message):
     )
     (tmp_path / "real.json").write_text(text)
     with pytest.raises(ValueError, match=message):
-        real_labels(samples, tmp_path / "real.json")
-
-
-@pytest.mark.parametrize("name", ["ILSVRC2012_val_00000000.JPEG", "val_00000001.JPEG"])
-def test_real_needs_the_published_names(make_set, tmp_path, name):
-    (tmp_path / "real.json").write_text("[[1], [2]]")
-    samples = ClassFolders(make_set("val", [], {f"a/{name}": 0}), upright=False)
-    with pytest.raises(ValueError, match=f"{name} has no labels in real.json: images must be"):
         real_labels(samples, tmp_path / "real.json")
 
 

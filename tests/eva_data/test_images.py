@@ -70,20 +70,6 @@ def test_a_bug_of_the_caller_is_not_a_damaged_picture(bug):
     assert not isinstance(caught.value, UnreadableImageError)
 
 
-def test_damage_that_the_caller_meets_is_one_sentence():
-    content = _content(Image.fromarray(_PIXELS), "PNG")[:-30]
-    with (
-        pytest.raises(UnreadableImageError, match=r"^cut\.png cannot be read"),
-        open_image(content, "cut.png") as picture,
-    ):
-        picture.load()
-    with (
-        pytest.raises(UnreadableImageError, match=r"^cut\.png cannot be read"),
-        open_image(content, "cut.png", decode=True),
-    ):
-        pytest.fail("it is damaged")
-
-
 def test_every_cut_of_a_file_is_one_error():
     for kind in ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF"):
         content = _content(Image.fromarray(_PIXELS), kind)

@@ -48,22 +48,6 @@ def test_the_extensions_of_torchvision_in_any_case(make):
     ]
 
 
-def test_a_class_without_images(make, caplog):
-    folder = make("a/1.png", "c/1.png")
-    (folder / "b").mkdir()
-    samples = ClassFolders(folder, upright=False)
-    assert samples.classes == ("a", "b", "c")
-    assert content(samples) == [("a/1.png", 0), ("c/1.png", 2)]
-    assert f"class folder {folder / 'b'} holds no file of" in caplog.text
-
-
-def test_an_index_out_of_range(make):
-    samples = ClassFolders(make("a/1.png"), upright=False)
-    for index in (1, -1):
-        with pytest.raises(IndexError, match=f"{index} among 1"):
-            samples[index]
-
-
 # Classes that are given
 
 

@@ -350,9 +350,9 @@ def _name(entry: Entry) -> str:
 
 def _images(path: Path, entries: Sequence[Any], report: Report) -> dict[int, Entry]:
     def wrong(entry: Entry) -> str:
-        width, height = sides = entry.get("width"), entry.get("height")
+        sides: list[Any] = [entry.get("width"), entry.get("height")]
         good = all(is_number(one) and 0 < one < 2**31 and one == int(one) for one in sides)  # 128.0
-        if not good or width * height > _MOST_PIXELS:
+        if not good or sides[0] * sides[1] > _MOST_PIXELS:
             return "size"
         return "" if _file_name(entry) else "file_name"
 

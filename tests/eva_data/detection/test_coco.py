@@ -54,11 +54,8 @@ def test_areas_are_those_of_masks(write_coco):
         ({}, {"categories": []}, "categories"),
         ({}, {"categories": 5}, "categories is 5"),
         ({}, {"images": [{"id": "1"}]}, r"images\[0\]: id .*'1'"),
-        ({}, {"images": [IMAGE | {"id": -1}]}, r"images\[0\]: id .* -1"),
         ({}, {"images": [IMAGE | {"id": 2**70}]}, f"images.*: id .* {2**70}"),
-        ({}, {"images": [IMAGE | {"id": True}]}, r"images.*: id .* True"),
         ({}, {"images": [IMAGE, IMAGE]}, r"images\[0\]: id .*no other .* 1$"),
-        ({}, {"images": [IMAGE | {"width": None}]}, r"\(id 1\): size .*None, 96"),
         ({}, {"images": [IMAGE | {"width": HUGE}]}, r"\(id 1\): size "),
         ({}, {"images": [IMAGE | {"width": 128.5}]}, r"\(id 1\): size .*128\.5"),
         ({}, {"images": [IMAGE | {"file_name": 7}]}, r"\(id 1\): file_name .* 7"),
@@ -66,7 +63,6 @@ def test_areas_are_those_of_masks(write_coco):
         ({}, {"categories": [*NAMED, {"id": 9, "name": "cat"}]}, r"\(id 3\): name .*'cat'"),
         ({"image_id": "1"}, {}, r"annotations\[0\] \(id 5\): image_id .*'1'"),
         ({"category_id": 0}, {}, "category_id .* 0"),
-        ({"bbox": [1, 2, 3]}, {}, r"bbox .* got \[1, 2, 3\]"),
         ({"bbox": [1, 2, math.nan, 3]}, {}, r"bbox .* got \[1, 2, nan, 3\]"),
         ({"bbox": [1, 2, HUGE, 3]}, {}, "bbox "),
         ({"iscrowd": "0"}, {}, r"\(id 5\): iscrowd must be 0 or 1, got '0'"),
@@ -76,7 +72,6 @@ def test_areas_are_those_of_masks(write_coco):
         ({"segmentation": [[9, 9, 30, 9, 30, 30], ["a"] * 6]}, {}, "segmentation .*'a'"),
         ({"segmentation": [[9, 9, 1e300, 9, 30, 30]]}, {}, "segmentation "),
         (_counts([-5, PIXELS + 5]), {}, "segmentation .*-5"),
-        (_counts("O0"), {}, "segmentation .*'O0'"),
     ],
 )
 def test_a_wrong_file_is_named(annotation, changes, message, write_coco):
@@ -108,16 +103,6 @@ def test_counts_that_are_not_counts(counts):
     assert rle_runs({"size": [1, 7], "counts": [3, 0, 4]}, (1, 7)) == [3, 0, 4]
     with pytest.raises(ValueError, match=r"^RLE of size"):
         rle_runs({"size": [1, 7], "counts": counts}, (1, 7))
-
-
-def test_good_masks_stay(write_coco):
-    pixels = np.random.default_rng(0).random((96, 128)) < 0.3
-    code = mask_api.encode(np.asfortranarray(pixels, dtype=np.uint8))
-    polygons = [[20, 20, 60.5, -3, 60, 60], [1, 2, 3, 4]]
-    masks = [{"size": [96, 128], "counts": code["counts"].decode()}, polygons]
-    file = read_coco(write_coco([_annotation(segmentation=mask) for mask in masks]))
-    assert [one["segmentation"] for one in file.objects] == [masks[0], polygons[:1]]
-    assert file.objects[0]["area"] == pixels.sum()
 
 
 @pytest.mark.parametrize("content", [b'{"images": [\xff', b"[1]", b"[" * 200_000])

@@ -50,12 +50,6 @@ def test_a_damaged_line_is_named(line, yolo, read):
         read(root)
 
 
-def test_values_beyond_by_rounding_are_cut(yolo, read):
-    (box,) = read(yolo("0 0.9 0.5 0.2002 1.0004")).objects
-    x, y, width, height = box["bbox"]
-    assert (x + width, y, height) == (40, 0, 20)
-
-
 def test_pictures_without_labels_and_suffixes_in_capitals(yolo, read, save):
     root = yolo(BOX, b=None, c="")
     (root / "labels/train/0.txt").rename(root / "labels/train/0.TXT")
@@ -169,13 +163,6 @@ def test_any_content_is_labels_or_an_error(tmp_path_factory, content):
         assert 1 <= one["category_id"] <= 3
         assert all(0 <= value <= 40 for value in one["bbox"])
     assert all(error.place.startswith(str(file)) for error in problems)
-
-
-def test_a_pipe_is_not_a_file_of_labels(tmp_path):
-    os.mkfifo(tmp_path / "1.txt")
-    problems: list[EntryError] = []
-    assert list(read_label_file(1, tmp_path / "1.txt", (9, 9), False, problems.append)) == []
-    assert [error.place for error in problems] == [str(tmp_path / "1.txt")]
 
 
 @pytest.mark.parametrize("root", ["datasets", "../datasets", "."])
