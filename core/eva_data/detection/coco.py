@@ -73,7 +73,7 @@ class CocoDataset:
         path: Annotation file.
         folder: Image folder; empty where only the annotations were read.
         categories: Name of each category id, in the order of the ids.
-        images: Image id -> its entry, with `id`, `file_name`, `width` and `height`.
+        images: Image id -> `id`, `file_name`, `width`, `height`.
         objects: Annotated objects: `image_id`, `category_id`, `bbox` (x, y, width, height),
             `area`, `iscrowd` (0 or 1), and `segmentation` where it can be used: polygons or a
             compressed RLE.
@@ -274,10 +274,10 @@ def validate(
         report: Takes the error of an entry, which is left out; by default it is raised.
     """
     categories = _categories(path, list(data["categories"]), report)
-    images = _images(path, list(data["images"]), report)
-    checked = _objects(path, data["annotations"], images, categories, boxes_only, report)
-    entries = list(checked)
-    objects = [one for one in entries if one is not None]
+    entries = list(data["images"])
+    images = _images(path, entries, report)
+    checked = [*_objects(path, data["annotations"], images, categories, boxes_only, report)]
+    objects = [one for one in checked if one is not None]
     sizes = [images[one["image_id"]] for one in objects]
     sides = np.array([(one["width"], one["height"]) for one in sizes], float).reshape(-1, 2)
     boxes = np.array([one["bbox"] for one in objects], float).reshape(-1, 4)
@@ -298,8 +298,8 @@ def validate(
         categories=categories,
         images=images,
         objects=objects,
-        left_out=len(entries) - len(objects),
-        lvis=any("neg_category_ids" in entry for entry in images.values()),
+        left_out=len(checked) - len(objects),
+        lvis=any("neg_category_ids" in entry for entry in entries[:1]),
     )
 
 
@@ -357,8 +357,12 @@ def _images(path: Path, entries: Sequence[Any], report: Report) -> dict[int, Ent
         return "" if _file_name(entry) else "file_name"
 
     return {
-        one["id"]: one
-        | {"file_name": _file_name(one), "width": int(one["width"]), "height": int(one["height"])}
+        one["id"]: {
+            "id": one["id"],
+            "file_name": _file_name(one),
+            "width": int(one["width"]),
+            "height": int(one["height"]),
+        }
         for one in _usable(path, "images", entries, wrong, report)
     }
 

@@ -80,13 +80,10 @@ class CheckedPart:
     def cleaned(self) -> dict[str, Any]:
         """Return what is left as the content of a COCO file, with the fields that LVIS adds."""
         content = {**self.data, **self.dataset.lists()}
-        if self.data:
-            known = self.dataset.categories
-            content["categories"] = [
-                one
-                for one in self.data["categories"]
-                if isinstance(one, dict) and is_id(one.get("id")) and one["id"] in known
-            ]
+        for key in ("images", "categories") if self.data else ():
+            entries = [one for one in self.data[key] if isinstance(one, dict)]
+            by_id = {one["id"]: one for one in entries if is_id(one.get("id"))}
+            content[key] = [by_id[one["id"]] | one for one in content[key]]
         return content
 
 
