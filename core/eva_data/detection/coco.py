@@ -299,7 +299,7 @@ def validate(
         images=images,
         objects=objects,
         left_out=len(checked) - len(objects),
-        lvis=any("neg_category_ids" in entry for entry in entries[:1]),
+        lvis=any(isinstance(one, dict) and "neg_category_ids" in one for one in entries[:1]),
     )
 
 
