@@ -247,7 +247,7 @@ def _run_semantic(args: argparse.Namespace) -> int:
         )
         say(f"{name}: {found['pairs']:,} pairs in {split.images} and {split.maps}")
         total = sum(entry["pixels"] for entry in found["classes"]) or 1
-        for entry in found["classes"][:_SHOWN]:
+        for entry in found["classes"] if len(found["classes"]) <= _SHOWN else ():
             share = f"{entry['pixels'] / total:7.2%} of the pixels"
             say(f"  {entry['name']}: in {entry['images']:,} maps, {share}")
     return _finish(args, findings, {"splits": done})

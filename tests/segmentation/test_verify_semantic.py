@@ -72,7 +72,7 @@ def test_every_kind_of_problem_is_found(check, ade):
         "image_broken": ["c.jpg"],
         "map_broken": ["d.png", "e.png", "f.png"],
     }
-    assert report["problems"] == 5
+    assert report["problems"] == 6
 
 
 def test_pictures_that_training_cannot_read_are_found(check, ade):
