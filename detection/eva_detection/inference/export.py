@@ -119,7 +119,7 @@ def export_backbone(
         write_program(program, file, inputs=["images"], outputs=names, facts=preparation or {})
         run = open_program(file)
         found: dict[str, float] = {}
-        for count in (len(images), 1)[: 1 + (batch_size is None)]:
+        for count in (len(images), 1) if batch_size is None else (batch_size,):
             first = {name: level[:count] for name, level in expected.items()}
             one = differences(first, run({"images": images[:count]}))
             demand_close(one, TOLERANCES[images.dtype] if tolerance is None else tolerance)
@@ -173,11 +173,10 @@ def export_detector(predictor: Predictor, output: Path, *, image: ImageLike) -> 
         turned = pixels.transpose(1, 2).contiguous()
         again = _compare(_detect(detector, turned), program(turned), names)
         found = _compare(expected, program(pixels), names)
-        for name in {**found, **again}:
-            found[name] = max(found.get(name, 0.0), again.get(name, 0.0))
-            demand_close({name: found[name]}, DETECTOR_TOLERANCES.get(name, 0.0))
+        for name, value in [*found.items(), *again.items()]:
+            demand_close({name: value}, DETECTOR_TOLERANCES.get(name, 0.0))
         os.replace(file, output)
-    return found
+    return {name: max(value, again.get(name, 0.0)) for name, value in found.items()}
 
 
 def _infer(detector: Any, inputs: list[dict[str, Tensor]]) -> list[dict[str, Any]]:
