@@ -16,7 +16,7 @@ from eva_detection.building import build, naming, resolving, target_of
 from eva_detection.command_line import require_recipe
 from eva_detection.config.files import apply_overrides, load_config_file
 from eva_detection.config.own_data import apply_custom_data
-from eva_detection.data.places import require_data
+from eva_detection.data.places import require_registered
 from eva_runs.recipes import find_recipe
 
 # Settings that a config may leave out, and nodes whose names the object that is built checks.
@@ -88,7 +88,7 @@ def check_config(cfg: DictConfig, *, trains: bool, processes: int = 1) -> None:
     for part in ("train", "test") if trains else ("test",):
         names = OmegaConf.select(cfg, f"dataloader.{part}.dataset.names") or ()
         if part == "train" or "evaluator" in cfg.dataloader:
-            require_data([names] if isinstance(names, str) else names)
+            require_registered([names] if isinstance(names, str) else names)
     if trains and processes > 1:
         check_compression(cfg.train)
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from eva_data.files import home_expanded
-from eva_runs.commands import command_to_run
+from eva_runs.commands import require_data
 
 ROOT_VARIABLE = "DETECTRON2_DATASETS"
 DIGIT_SCENES = "digit_scenes"  # folder that `tools/make_demo_data.py` writes for the demo configs
@@ -52,25 +52,12 @@ def dataset_root() -> Path:
     return home_expanded(os.environ.get(ROOT_VARIABLE, "datasets"))
 
 
-def require_data(names: Iterable[str]) -> None:
-    """Refuse registered data sets whose files are not there, before anything is built."""
-    root, places = dataset_root(), COCO_STYLE | LVIS_STYLE | BUILTIN
-    if "://" in os.environ.get(ROOT_VARIABLE, ""):  # detectron2 can read other places than files
+def require_registered(names: Iterable[str]) -> None:
+    """Refuse registered datasets whose files are not there, before anything is built."""
+    root, places = os.environ.get(ROOT_VARIABLE), COCO_STYLE | LVIS_STYLE | BUILTIN
+    if "://" in (root or ""):  # detectron2 can read other places than files
         return
+    forms = f"{ROOT_VARIABLE} (it is {root}), or data of your own with --data"
     for name in names:
         for place in reversed(places.get(name, ())):
-            if not (root / place).exists():
-                raise FileNotFoundError(_missing(name, root, place))
-
-
-def _missing(name: str, root: Path, place: str) -> str:
-    text = (
-        f"the dataset {name} is not there: looked for {(root / place).absolute()} "
-        f"({ROOT_VARIABLE}={os.environ.get(ROOT_VARIABLE)})"
-    )
-    if place.startswith(f"{DIGIT_SCENES}/"):
-        output = ("--output", str(root / DIGIT_SCENES))
-        command = command_to_run("data make-demo", "tools/make_demo_data.py", *output)
-        return f"{text}; this makes it: {command}"
-    first = place.partition("/")[0]
-    return f"{text}; set it to the folder that holds {first}, or name data of your own with --data"
+            require_data(str(dataset_root() / place), name=f"the dataset {name}", forms=forms)
