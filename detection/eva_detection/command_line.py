@@ -17,7 +17,13 @@ from typing import Any
 from eva_backbone.checkpoints.hub import refusal
 from eva_backbone.checkpoints.registry import BUNDLED_FILES, list_official_files, resolve_source
 from eva_data.detection import spec
-from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_there, require_free
+from eva_data.files import (
+    DEMO_IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    home_expanded,
+    is_there,
+    require_free,
+)
 from eva_data.inputs import Job, Plan, plan_jobs, written_name
 from eva_detection.training.output_folder import check_unused, last_checkpoint
 from eva_report.demos import refuse, run_demo
@@ -183,7 +189,7 @@ def _check_weights(source: str) -> None:
 
 def config_of_run(weights: str | os.PathLike[str]) -> Path | None:
     """Find the config that a training has left with its weights."""
-    place = Path(weights)
+    place = home_expanded(weights)
     file = (place if place.is_dir() else place.parent) / SAVED
     return file if place.exists() and file.is_file() else None
 
