@@ -247,7 +247,7 @@ def test_a_group_without_objects_is_nan(register, tmp_path):
     sections = detection_sections(
         truth=evaluator.labels(),
         predictions=tmp_path / evaluator.predictions_file,
-        images=tmp_path,
+        images={},
         scores=results,
     )
     meanings = {row.name: row.meaning for row in sections[0].rows}
