@@ -56,7 +56,7 @@ setup(
         "eva_data": ["*.csv"],
         "eva_report": ["*.j2"],
         "eva_command": ["*.j2"],
-        "eva_contrastive": ["evaluation/*.toml", "model/open_clip_configs/*.json"],
+        "eva_contrastive": ["evaluation/*.toml"],
         **{name: ["**/*.py", "**/*.toml", "**/*.yaml"] for name in RECIPES},
         **{name: ["*.py", "*.toml"] for name in THIRD_PARTY},
     },

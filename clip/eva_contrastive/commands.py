@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eva_backbone.checkpoints.registry import resolve_source
-from eva_backbone.checkpoints.run_folders import weights_of_run
 from eva_contrastive.config import (
     EXPORT_TOLERANCES,
     EXPORTED_FILES,
@@ -19,14 +18,12 @@ from eva_contrastive.config import (
     OF_CLASSES,
     VIDEO_FRAMES,
     ContrastiveConfig,
-    DataConfig,
 )
 from eva_contrastive.model.open_clip_files import open_clip_weights, weights_file
 from eva_data.files import (
     DEMO_IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
     UnwritableError,
-    home_expanded,
     make_folder,
     read_lines,
     require_replaceable,
@@ -47,7 +44,7 @@ from eva_engine.commands.options import (
 )
 from eva_engine.commands.training import given_values
 from eva_report.demos import log_to_terminal, refuse, run_demo
-from eva_runs.commands import check_outputs, demo_folder, program, program_name, require_data
+from eva_runs.commands import check_outputs, program, require_data
 from eva_runs.options import (
     DATA,
     ENDINGS,
@@ -100,7 +97,9 @@ def without_other_classes(
     """
     given, data, metric = given_values(flags), default.data, default.run.best_metric
     named = "data.zero_shot" in given
-    if given.get("data.zero_shot") or not (named or _are_others(given, data)):
+    own = given.get("data.train", data.train) != data.train
+    wanted = "data.templates" in given or given.get("run.best_metric") in OF_CLASSES
+    if given.get("data.zero_shot") or not (named or (own and data.zero_shot and not wanted)):
         return [*flags], ""
     more = [] if named else ["--data.zero-shot", ""]
     said = [] if named else [f"data.zero_shot={data.zero_shot} of the recipe is left out"]
@@ -115,18 +114,8 @@ def without_other_classes(
     return [*flags, *more], "; ".join(said)
 
 
-def _are_others(given: dict[str, str], data: DataConfig) -> bool:
-    """Test whether own pairs are named, and the recipe's classes are a demo's or are not there."""
-    train = given.get("data.train", data.train)
-    wanted = given.get("data.templates") or given.get("run.best_metric") in OF_CLASSES
-    if not data.zero_shot or train == data.train or wanted:
-        return False
-    demo = demo_folder(data.zero_shot)
-    inside = demo is not None and home_expanded(train).absolute().is_relative_to(demo.absolute())
-    return not home_expanded(data.zero_shot).exists() or (demo is not None and not inside)
-
-
 _FOLDERS = {
+    "imagenet": "ImageNet-1K val: a folder for each WordNet id",
     "v2": "ImageNet-V2 matched frequency, folders 0 to 999",
     "a": "ImageNet-A",
     "r": "ImageNet-R",
@@ -145,7 +134,7 @@ _CAPTIONS = {
     "coco": "dataset_coco.json#test of Karpathy, or another list; and its images",
     "pairs": "your own images with captions, as for training; and the images of a list",
 }
-_SETS = ("imagenet", *_FOLDERS, "cifar10", "cifar100", "data", *_VIDEOS, *_CAPTIONS)
+_SETS = (*_FOLDERS, "cifar10", "cifar100", "data", *_VIDEOS, *_CAPTIONS)
 _EVALUATE = """
 A part of the paper's Table 10b; the column EVA-CLIP-g is what eva_clip_psz14.pt should give:
     torchrun --nproc-per-node 8 clip/evaluate_zero_shot.py --weights eva_clip_psz14.pt \\
@@ -169,11 +158,7 @@ def _parse_evaluate(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add_weights(parser, kinds="or a folder of open_clip", alone=True)
     add = parser.add_argument
-    add("--text-heads", type=integer(1),
-        help="attention heads, if the size of the text tower is unusual")  # fmt: skip
     add("--crop-pct", type=float, help="share of the resized image (default: 1)")
-    add("--imagenet", metavar="DIR", help="ImageNet-1K val: a folder for each WordNet id, or "
-        "torchvision:ImageNet:ROOT:val")  # fmt: skip
     for name, text in _FOLDERS.items():
         add(f"--{name}", type=Path, metavar="DIR", help=text)
     for kind in (10, 100):
@@ -291,18 +276,15 @@ def _parse_demo(arguments: Sequence[str] | None) -> argparse.Namespace:
 def demo(arguments: Sequence[str] | None = None) -> None:
     """Rank captions, and search images and videos: `clip/demo.py`."""
     options = _parse_demo(arguments)
-    results = []
+    names = ["ranking.json"]
     if options.command == "search":
-        results = [options.output / name
-                   for name in ("results.json", "results.csv", "contact_sheet.jpg")]  # fmt: skip
-    elif options.output is not None:
-        results = [options.output / "ranking.json"]
+        names = ["results.json", "results.csv", "contact_sheet.jpg"]
     run_demo(
         options.parser,
         prepare=partial(_plan, options),
         work=lambda planned: _show(options, planned.jobs),
         overwrite=options.overwrite,
-        results=results,
+        results=[options.output / name for name in names if options.output is not None],
     )
 
 
@@ -310,11 +292,10 @@ def _plan(options: argparse.Namespace) -> Plan:
     if options.texts is not None:
         options.text = [*options.text, *read_lines(options.texts)]
     results = [options.output] if options.output is not None else []
-    like: list[Path] = []
+    like: list[Path] = getattr(options, "like", [])
     if options.command == "search":
         options.cache = options.cache or options.output
         results.append(options.cache)
-        like = options.like
     if not options.text and not like:
         raise ValueError("there is nothing to compare with: give --text or --texts, or for a "
                          "search --like")  # fmt: skip
@@ -364,36 +345,30 @@ def _parse_export(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--format", required=True, choices=ENDINGS, dest="form")
     add("--output", required=True, type=Path, help="folder")
     add("--towers", nargs="+", choices=_TOWERS, default=_TOWERS, help="(default: both)")
-    add("--batch-size", type=integer(1), help="fixed (default: any)")
     add("--normalize", action="store_true", help="features of unit length")
     add("--dtype", default="float32", choices=EXPORT_TOLERANCES)
-    add("--opset", type=integer(18, 25), help="of ONNX's operators (default: torch's choice)")
     add("--device", default="cpu", help="where a torch.export program will run (default: cpu)")
     add("--tolerance", type=number(0), help="largest difference, as a share of the largest value")
     add("--overwrite", action="store_true", help="replace an earlier folder")
     options = parser.parse_args(arguments)
     if options.form == "onnx" and (options.dtype == "bfloat16" or options.device != "cpu"):
         parser.error("onnxruntime runs here on a CPU, and has no operators in bfloat16 there")
-    names = [f"{tower}{end}" for tower in _TOWERS for end in (*ENDINGS.values(), f".onnx{DATA}")]
-    try:
-        require_form(options.form)
-        require_replaceable(options.output, [*names, *EXPORTED_FILES], overwrite=options.overwrite)
-    except ValueError as error:
-        refuse(parser, error)
     return options
 
 
-def export(arguments: Sequence[str] | None = None) -> None:
-    """Write both towers for other programs: `eva clip export`."""
-    options = _parse_export(arguments)
+def _export(options: argparse.Namespace) -> int:
+    names = [f"{tower}{end}" for tower in _TOWERS for end in (*ENDINGS.values(), f".onnx{DATA}")]
+    require_form(options.form)
+    require_replaceable(options.output, [*names, *EXPORTED_FILES], overwrite=options.overwrite)
+    weights_file(options.weights)
     log_to_terminal()
-    try:
-        weights_file(options.weights)
-        from eva_contrastive.inference.export import export
+    from eva_contrastive.inference.export import export
 
-        export(options)
-    except (OSError, ValueError) as error:
-        sys.exit(f"{program_name('eva clip export')}: error: {error}")
+    export(options)
+    return 0
+
+
+export = program(_parse_export, _export, name="eva clip export")
 
 
 _INTERPOLATE = """
@@ -413,23 +388,18 @@ def _parse_interpolate(arguments: Sequence[str] | None) -> argparse.Namespace:
         "https://arxiv.org/abs/2109.01903).",
         epilog=_INTERPOLATE,
     )
-    parser.add_argument("start", help="weights that the training began with")
-    parser.add_argument("end", help="weights that it ended with, or the folder of its run")
-    parser.add_argument("--ema", action="store_true", help="END: take the run's moving average")
-    parser.add_argument(
-        "--share", type=probability, nargs="+", default=[0.5], help="shares of END (default: 0.5)"
-    )
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="their folder")
-    parser.add_argument("--overwrite", action="store_true", help="replace earlier files")
+    add = parser.add_argument
+    add("start", help="weights that the training began with")
+    add("end", help="weights that it ended with, or the folder of its run")
+    add("--share", type=probability, nargs="+", default=[0.5], help="shares of END (default: 0.5)")
+    add("--output", required=True, type=Path, metavar="DIR", help="their folder")
+    add("--overwrite", action="store_true", help="replace earlier files")
     add_download_option(parser)
     return parser.parse_args(arguments)
 
 
 def _interpolate(options: argparse.Namespace) -> int:
-    if options.ema and not Path(options.end).is_dir():
-        raise ValueError(f"--ema is for the folder of a run, which {options.end} is not")
-    end = weights_of_run(Path(options.end), ema=True) if options.ema else None
-    sources = {"start": resolve_source(options.start), "end": end or resolve_source(options.end)}
+    sources = {name: resolve_source(getattr(options, name)) for name in ("start", "end")}
     make_folder(options.output)
     options.files = [options.output / f"share_{share:g}.safetensors" for share in options.share]
     check_outputs(options.files, overwrite=options.overwrite, inputs=sources)
@@ -443,12 +413,8 @@ interpolate = program(_parse_interpolate, _interpolate, refused=1, name="eva cli
 
 
 def _add_unit_length(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--unit-length",
-        action="store_true",
-        default=None,
-        help="scale embeddings to unit length, for cosines (default: as the towers give them)",
-    )
+    parser.add_argument("--unit-length", action="store_true", default=None,
+                        help="scale embeddings to unit length, for cosines")  # fmt: skip
 
 
 def _check_embeddings(options: argparse.Namespace) -> None:
@@ -462,10 +428,10 @@ def _prepare_embeddings(options: argparse.Namespace, device: "torch.device") -> 
     from eva_engine.extraction import Images, Texts
 
     names = ("image_size", "mean", "std", "batch_size", "precision")
+    given = {name: getattr(options, name) for name in names}
     clip = ClipFeatures.from_weights(
-        options.weights, texts=options.texts is not None, device=str(device),
-        **{name: getattr(options, name) for name in names},
-    )  # fmt: skip
+        options.weights, texts=options.texts is not None, device=str(device), **given
+    )
     # the file of a folder of open_clip, which the tool names and hashes too
     options.weights = str(open_clip_weights(Path(options.weights)) or options.weights)
     unit_length = bool(options.unit_length)
@@ -476,8 +442,8 @@ def _prepare_embeddings(options: argparse.Namespace, device: "torch.device") -> 
     else:
         samples = Images(options.images, clip.transform)
         compute = partial(clip.images, normalize=unit_length)
-        settings |= {"mean": clip.mean, "std": clip.std, "image_size": clip.image_size}
-        settings["upright"] = True
+        settings |= {"mean": clip.mean, "std": clip.std, "image_size": clip.image_size,
+                     "upright": True}  # fmt: skip
     return Extraction(compute, samples, (clip.embed_dim,), settings)
 
 

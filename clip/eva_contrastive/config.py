@@ -11,6 +11,7 @@ from eva_engine.config import (
     at_least,
     check_probabilities,
     one_of_its_choices,
+    require,
     require_evaluated,
 )
 
@@ -50,7 +51,7 @@ class ModelConfig(VitConfig):
     Attributes:
         text: A key of `TEXT_VARIANTS`.
         text_checkpoint: Weights that the text tower begins with, by name or path: OpenAI's CLIP (a
-            TorchScript archive), an open_clip or transformers file, or one of this toolkit; empty
+            TorchScript archive), an open_clip file, or one of this toolkit; empty
             for random ones, or for those of a complete CLIP in `init_checkpoint`.
         embed_dim: Values of a feature.
         patch_dropout: Share of the patches that a training step leaves out.
@@ -64,11 +65,12 @@ class ModelConfig(VitConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, embed_dim=1)
-        check_probabilities(self, "patch_dropout")
-        if self.patch_dropout == 1:
-            raise ValueError("patch_dropout must be below 1: an image needs a patch")
-        if self.text not in TEXT_VARIANTS:
-            raise ValueError(f"text must be one of {', '.join(TEXT_VARIANTS)}, got {self.text!r}")
+        require(
+            0 <= self.patch_dropout < 1,
+            f"patch_dropout must be in [0, 1), not {self.patch_dropout}",
+        )
+        known = ", ".join(TEXT_VARIANTS)
+        require(self.text in TEXT_VARIANTS, f"text must be one of {known}, got {self.text!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,21 +94,21 @@ class TowerConfig:
 
     def __post_init__(self) -> None:
         at_least(self, lr=0, weight_decay=0, frozen_blocks=0)
-        if not 0 < self.layer_decay <= 1:
-            raise ValueError(f"layer_decay must be in (0, 1], got {self.layer_decay}")
+        layers = self.layer_decay
+        require(0 < layers <= 1, f"layer_decay must be in (0, 1], got {layers}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(SplitConfig):
-    """Pairs of pictures and captions, see `eva_data.captions.opening`.
+    """Pairs of images and captions, see `eva_data.captions.opening`.
 
     Attributes:
         train: Shards, a table (CSV, TSV), a JSON list, a folder, a manifest or an index.
         val: The same for validation; empty has none, unless there is a `val_share`.
-        val_share: Share of the pictures in `train` that is not trained on but evaluated, each with
+        val_share: Share of the images in `train` that is not trained on but evaluated, each with
             all of its captions, chosen by their names and always the same; 0 for none.
         root: Folder that the paths of tables and lists begin in; empty for their own folder.
-        image_column: Column of a table, or key of a list, with the pictures' paths; empty finds it
+        image_column: Column of a table, or key of a list, with the images' paths; empty finds it
             by its name.
         caption_column: Column of a table, or key of a list or of a JSON member of shards, with the
             captions; empty finds it.
@@ -114,7 +116,7 @@ class DataConfig(SplitConfig):
             empty evaluates none.
         templates: Sentences for `zero_shot` with `{}` in place of the class; or a name of
             `eva_contrastive/evaluation/prompts.toml`, or a text file with one in each line.
-        crop_scale: Smallest and largest share of a picture that a training crop has.
+        crop_scale: Smallest and largest share of an image that a training crop has.
     """
 
     root: str = ""
@@ -127,16 +129,15 @@ class DataConfig(SplitConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         low, high = self.crop_scale
-        if not 0 < low <= high <= 1:
-            raise ValueError(f"crop_scale must be two shares in (0, 1], got {low}, {high}")
+        shares = 0 < low <= high <= 1
+        require(shares, f"crop_scale must be two rising numbers in (0, 1], got {low}, {high}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ContrastiveConfig:
     """A recipe of contrastive training.
 
-    With `run.accumulate` the features of all micro-batches of a step are compared with each other,
-    as if they were one batch: they are computed first, and again with gradients.
+    With `run.accumulate` the pairs of all micro-batches of a step are compared with each other.
 
     Attributes:
         model: Both towers.
@@ -167,24 +168,21 @@ class ContrastiveConfig:
         at_least(self, max_logit_scale=1)
         check_probabilities(self, "interpolation")
         require_evaluated(self.run.best_metric, self.data, "val", "val_share", "zero_shot")
-        if self.vision.locked and self.text.locked:
-            raise ValueError("vision.locked and text.locked leave nothing to train: unlock one")
+
+        vision, text, model = self.vision, self.text, self.model
+        zero = "optimizer.lr=0, of which the towers' rates are multiples: give a small one, as 1e-9"
+        require(self.optimizer.lr > 0, zero)
+        both = "vision.locked and text.locked leave nothing to train: unlock one"
+        require(not (vision.locked and text.locked), both)
         for name in ("weight_decay", "layer_decay"):
             value = getattr(self.optimizer, name)
-            if value != getattr(OptimizerConfig, name):
-                raise ValueError(
-                    f"optimizer.{name}={value} has no effect: set vision.{name} and text.{name}"
-                )
-        depths = {"vision": self.model.depth, "text": TEXT_VARIANTS[self.model.text].depth}
-        for name, depth in depths.items():
+            without = f"optimizer.{name}={value} has no effect: set vision.{name} and text.{name}"
+            require(value == getattr(OptimizerConfig, name), without)
+        for name, depth in (("vision", model.depth), ("text", TEXT_VARIANTS[model.text].depth)):
             frozen = getattr(self, name).frozen_blocks
-            if frozen > depth:
-                raise ValueError(
-                    f"{name}.frozen_blocks must be at most {depth}, the blocks of that tower, got "
-                    f"{frozen}"
-                )
-        if self.vision.locked and (self.model.drop_path_rate or self.model.patch_dropout):
-            raise ValueError(
-                "model.drop_path_rate and model.patch_dropout have no use for a tower that is "
-                "locked: set both to 0"
-            )
+            require(frozen <= depth, f"{name}.frozen_blocks={frozen}, but it has {depth} blocks")
+        require(
+            not (vision.locked and (model.drop_path_rate or model.patch_dropout)),
+            "model.drop_path_rate and model.patch_dropout have no use for a tower that is locked: "
+            "set both to 0",
+        )

@@ -7,14 +7,12 @@ a sample does not depend on the process, the worker or the step in which it is l
 Shapes: H x W pixels, L tokens.
 """
 
-from collections.abc import Sequence
-
 from open_clip import image_transform
 from torch import Tensor, randint
 from torch.utils.data import Dataset
 
 from eva_contrastive.config import DataConfig
-from eva_contrastive.model.eva_clip import CONTEXT_LENGTH, tokenize
+from eva_contrastive.model.eva_clip import tokenize
 from eva_data.captions.lists import UnreadableCaptionError
 from eva_data.captions.opening import open_captions
 from eva_data.captions.sources import CaptionedImages, hold_out
@@ -22,19 +20,10 @@ from eva_data.transforms import ImageTransform
 
 
 class Pairs(Dataset[tuple[Tensor, Tensor]]):
-    """A map-style dataset of images, each with one of its captions, drawn at random.
-
-    Args:
-        captions: The images and their captions.
-        transform: Transform of an image to a tensor.
-        context_length: L; a longer caption is cut.
-    """
+    """A map-style dataset of images, each with one of its captions, cut to L tokens."""
 
     def __init__(
-        self,
-        captions: CaptionedImages,
-        transform: ImageTransform,
-        context_length: int = CONTEXT_LENGTH,
+        self, captions: CaptionedImages, transform: ImageTransform, context_length: int
     ) -> None:
         self.captions, self.transform = captions, transform
         self.context_length = context_length
@@ -51,10 +40,7 @@ class Pairs(Dataset[tuple[Tensor, Tensor]]):
         return self.captions.checksum()
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Read a pair.
-
-        Returns:
-            The image (3, H, W), and the tokens of a caption (L,) int64.
+        """Read an image (3, H, W), and the tokens of a caption (L,) int64.
 
         Raises:
             OSError: If the image or its captions cannot be read, or a caption has no word.
@@ -69,26 +55,10 @@ class Pairs(Dataset[tuple[Tensor, Tensor]]):
         return self.transform(self.captions.image(index)), tokens
 
 
-def training_transform(
-    size: int,
-    *,
-    crop_scale: tuple[float, float] = (0.9, 1.0),
-    mean: Sequence[float],
-    std: Sequence[float],
-) -> ImageTransform:
-    """Make open_clip's transform of training images, a random crop (paper Table 10a).
-
-    Args:
-        size: Side of the result in pixels.
-        crop_scale: Smallest and largest share of the image that a crop has.
-        mean: Subtracted from the pixels in [0, 1], for each channel.
-        std: Divides them, for each channel.
-
-    Returns:
-        A function from a PIL image in RGB to (3, size, size) float32.
-    """
+def training_transform(size: int, data: DataConfig) -> ImageTransform:
+    """Make open_clip's random crop (paper Table 10a) of RGB images to (3, size, size) float32."""
     transform: ImageTransform = image_transform(
-        size, is_train=True, mean=tuple(mean), std=tuple(std), aug_cfg={"scale": crop_scale}
+        size, is_train=True, mean=data.mean, std=data.std, aug_cfg={"scale": data.crop_scale}
     )
     return transform
 

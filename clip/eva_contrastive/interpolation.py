@@ -33,20 +33,11 @@ def interpolate(
 ) -> dict[str, Tensor]:
     """Compute `(1 - share) * start + share * end` of each weight, in float32.
 
-    Args:
-        start: Name -> weights that a training began with.
-        end: Name -> weights of the same model that it ended with.
-        share: Share of the end, in [0, 1].
-
-    Returns:
-        Name -> weights, in the order of `end`.
-
     Raises:
         ValueError: If names or shapes differ, naming the first that does.
     """
-    shapes = [{name: tuple(value.shape) for name, value in one.items()} for one in (start, end)]
     for name in (*start, *end):
-        first, last = (one.get(name) for one in shapes)
+        first, last = (tuple(one[name].shape) if name in one else None for one in (start, end))
         if first != last:
             raise ValueError(
                 f"start and end are of different models: {name} has shape {first} in the start "
@@ -85,19 +76,15 @@ def check_start(config: ContrastiveConfig) -> None:
 
 def write_interpolated(
     config: ContrastiveConfig, first_weights: Callable[[], Mapping[str, Tensor]]
-) -> Path | None:
+) -> None:
     """Write `interpolated/model.safetensors` of a run that has reached its end.
 
     It is computed from files alone, so a run that was stopped in between writes the same one when
-    it is started again. Call it on the main process.
-
-    Args:
-        config: The recipe.
-        first_weights: Function that reads the weights that the run began with, under the names and
-            in the shapes of the model.
+    it is started again. `first_weights` reads those that the run began with, under the names and in
+    the shapes of the model. Call it on the main process.
     """
     if config.interpolation == 1:
-        return None
+        return
     newest = complete_checkpoints(config.run.output)[-1]
     end = newest / WEIGHTS
     file = config.run.output / FOLDER / WEIGHTS
@@ -106,4 +93,3 @@ def write_interpolated(
     save_weights(weights, file, read_config(end))
     share = f"{config.interpolation:g} of {newest.name}, the rest of the start"
     logger.info("between  %s (%s)", file, share, extra=SHOWN)
-    return file

@@ -16,15 +16,10 @@ from torch import Tensor
 
 from eva_contrastive.config import ContrastiveConfig, DataConfig
 from eva_contrastive.evaluation.benchmarks import OWN, Benchmark, Opened
-from eva_contrastive.evaluation.retrieval import (
-    RANKS,
-    CaptionedPictures,
-    EncodedPairs,
-    RetrievalScore,
-    ranks_of,
-)
+from eva_contrastive.evaluation.retrieval import RANKS, WAYS, EncodedPairs, Retrieval, ranks_of
 from eva_contrastive.evaluation.table import expected
 from eva_contrastive.evaluation.validation import ContrastiveValidation
+from eva_data.captions.sources import CaptionedImages
 from eva_data.files import printable
 from eva_data.holdout import validation_fact
 from eva_data.labelled_videos.middle_frames import middle_frame
@@ -45,9 +40,9 @@ from eva_report.drawing import score_text
 from eva_runs.commands import command_to_run
 
 MOST_CLASSES = 200  # of a set with a section of its own
-MOST_PICTURES = 10_000  # whose captions are compared for examples
+MOST_IMAGES = 10_000  # whose captions are compared for examples
 EXAMPLES = 8  # of a gallery
-_FOUND_TEXTS, _FOUND_PICTURES = 3, 2  # that are shown of each
+_FOUND_TEXTS, _FOUND_IMAGES = 3, 2  # that are shown of each
 _TEXT = 120  # characters of a caption
 MEANINGS = {
     "loss": "Mean contrastive loss of the validation pairs; it depends on the batch size.",
@@ -67,17 +62,17 @@ def present_training(
     """Describe a training from so many captioned images on the terminal and in its report."""
     model, data = config.model, config.data
     described = [("train", f"{pairs:,} images with captions ({data.train})")]
-    if validation is not None and validation.pairs is not None:
-        counted = f"{len(validation.pairs):,} images with captions"
-        described.append(
-            validation_fact(counted, share=data.val_share, val=data.val, of="those in train")
-        )
-    if validation is not None and validation.classes is not None:
-        classes = validation.classes
-        counts = f"{len(classes):,} images, {len(classes.classes):,} classes"
-        described.append(("zero-shot", f"{counts} ({data.zero_shot})"))
+    results: Sequence[str] = ()
+    if validation is not None:
+        results = validation.results
+        if validation.pairs is not None:
+            counted = f"{len(validation.pairs):,} images with captions"
+            fact = validation_fact(counted, share=data.val_share, val=data.val, of="those in train")
+            described.append(fact)
+        if (classes := validation.classes) is not None:
+            counts = f"{len(classes):,} images, {len(classes.classes):,} classes"
+            described.append(("zero-shot", f"{counts} ({data.zero_shot})"))
     metric = config.run.best_metric
-    results = validation.results if validation is not None else ()
     names = sorted(results, key=lambda name: (name != metric, name == "loss"))
     return Presentation(
         task="CLIP",
@@ -85,12 +80,12 @@ def present_training(
         weights=model.init_checkpoint,
         data=described,
         meanings={name: MEANINGS[name] for name in names},
-        sections=partial(validation_sections, validation),
+        sections=partial(_validation_sections, validation),
         next_steps=partial(_next_steps, data),
     )
 
 
-def validation_sections(validation: ContrastiveValidation | None) -> list[Section]:
+def _validation_sections(validation: ContrastiveValidation | None) -> list[Section]:
     """Make the sections on the best evaluation of a run; none before one."""
     if validation is None or validation.best.kept is None:
         return []
@@ -98,12 +93,8 @@ def validation_sections(validation: ContrastiveValidation | None) -> list[Sectio
     found: list[Section] = []
     if encoded is not None and validation.pairs is not None:
         found += retrieval_examples(encoded, validation.pairs)
-    samples = validation.classes
-    if counted is not None and samples is not None:
-        found += classification_sections(
-            counted, validation.names, examples=examples, name=samples.sample_id,
-            picture=partial(picture_of, samples),
-        )  # fmt: skip
+    if counted is not None and validation.classes is not None:
+        found += _classification(validation.classes, counted, validation.names, examples)
     return validation.best.named(found)
 
 
@@ -116,12 +107,14 @@ def _next_steps(data: DataConfig, folder: Path) -> list[Step]:
         for option, value in (("--image-column", data.image_column),
                               ("--caption-column", data.caption_column)):  # fmt: skip
             evaluated += [option, value] if value else []
+    if not evaluated:
+        return [search_step(folder, folder)]
     evaluate = command_to_run(
         "clip evaluate", "clip/evaluate_zero_shot.py",
         "--weights", folder, *evaluated, "--output", folder / "evaluation",
     )  # fmt: skip
     scored = Step(text="Score the best weights by class names or retrieval.", command=evaluate)
-    return [*([scored] if evaluated else []), search_step(folder, folder)]
+    return [scored, search_step(folder, folder)]
 
 
 def search_step(weights: str | Path, folder: Path) -> Step:
@@ -140,39 +133,59 @@ def describe(opened: Opened) -> list[tuple[str, str]]:
         for one in opened.benchmarks
     ]
     return sets + [
-        (name, f"{len(pairs):,} images with captions") for name, pairs in opened.pairs.items()
+        (name, f"{len(own):,} images with captions") for name, own in opened.pairs.items()
     ]
 
 
 def class_sections(one: Benchmark, counted: Counted, examples: Examples) -> list[Section]:
     """Make the sections of a set of classes, of its counts and its wrong and right samples."""
-    found = classification_sections(
-        counted, list(one.names), examples=examples, name=one.samples.sample_id, unit="samples",
-        picture=partial(picture_of, one.samples),
-        complete_in="per_class.csv" if one.name == OWN else "",
-    )  # fmt: skip
+    complete_in = "per_class.csv" if one.name == OWN else ""
+    found = _classification(
+        one.samples, counted, one.names, examples, unit="samples", complete_in=complete_in
+    )
     return [replace(section, title=f"{section.title} ({one.name})") for section in found]
+
+
+def _classification(
+    samples: LabelledSamples,
+    counted: Counted,
+    names: Sequence[str],
+    examples: Examples,
+    **more: str,
+) -> list[Section]:
+    return classification_sections(
+        counted, names, examples=examples, name=samples.sample_id,
+        picture=partial(_image_of, samples), **more,
+    )  # fmt: skip
+
+
+def _image_of(samples: LabelledSamples, index: int) -> Image.Image:
+    """Read the image of a sample of a set of classes, or the middle frame of its video."""
+    source: Any = samples
+    while hasattr(source, "samples"):  # classes under other names
+        source = source.samples
+    if hasattr(source, "videos"):
+        with source.videos.open(index) as video:
+            return middle_frame(video)
+    image: Image.Image = source.load(index)[0]
+    return image
 
 
 def evaluation_report(
     options: argparse.Namespace,
     scores: Mapping[str, Score],
-    retrieval: Mapping[str, RetrievalScore],
+    retrieval: Mapping[str, Retrieval],
     *,
     data: Sequence[tuple[str, str]],
     class_means: Mapping[str, float],
     sections: Sequence[Callable[[], list[Section]]],
     device: str,
 ) -> Report:
-    """Make the page of an evaluation.
-
-    Scores, retrieval and means over the classes are by set; `data` has names and descriptions,
-    `sections` functions that make those of single sets.
-    """
+    """Make the page of an evaluation of sets, of which `data` has names and descriptions."""
     tables: list[Section] = []
     if scores:
         tables.append(_accuracies(scores, dict(data), class_means))
-    tables += [retrieval_table(name, score) for name, score in retrieval.items()]
+    tables += [_retrieval_table(name, found) for name, found in retrieval.items()]
     settings = {
         "sentences of data": " | ".join(options.templates or ()),
         "class names": options.classes,
@@ -181,8 +194,8 @@ def evaluation_report(
     }
     said = [f"{name}: top1 {score.top1:.2f} %" for name, score in scores.items()]
     said += [
-        f"{name}: {one.image_to_text_r1:.2f} % of the images find their caption first"
-        for name, one in retrieval.items()
+        f"{name}: {found['image_to_text_r1']:.2f} % of the images find their caption first"
+        for name, found in retrieval.items()
     ]
     return evaluation_page(
         options.output, task="CLIP", weights=str(options.weights), data=data,
@@ -197,18 +210,24 @@ def evaluation_report(
 def _accuracies(
     scores: Mapping[str, Score], data: Mapping[str, str], class_means: Mapping[str, float]
 ) -> ScoreTable:
-    columns = ["top1", "top5", "class mean", "EVA-CLIP-g (paper)"]
-    rows = [
-        (name, [score.top1, score.top5, class_means.get(name), expected(name, score)])
+    values = {
+        name: {
+            "top1": score.top1,
+            "top5": score.top5,
+            "class mean": class_means.get(name),
+            "EVA-CLIP-g (paper)": expected(name, score),
+        }
         for name, score in scores.items()
-    ]
-    used = [k for k in range(len(columns)) if any(values[k] is not None for _, values in rows)]
+    }
+    columns = list(dict.fromkeys(
+        title for one in values.values() for title, value in one.items() if value is not None
+    ))  # fmt: skip
     return ScoreTable(
         title="Zero-shot accuracy",
-        columns=[columns[k] for k in used],
+        columns=columns,
         rows=[
-            ScoreRow(name=name, values=[values[k] for k in used], meaning=data.get(name, ""))
-            for name, values in rows
+            ScoreRow(name=name, values=[one[c] for c in columns], meaning=data.get(name, ""))
+            for name, one in values.items()
         ],
         text="Percent of the samples whose class is the first, or among the first five, by "
         "sentences about the classes alone. The mean over classes counts each class as much as "
@@ -217,56 +236,48 @@ def _accuracies(
     )
 
 
-def retrieval_table(name: str, score: RetrievalScore) -> ScoreTable:
-    """Make the table of a set's retrieval."""
-    entries = score.entries()
-    rows = [
-        ScoreRow(
-            name=f"R@{rank}",
-            values=[entries[f"image_to_text_r{rank}"], entries[f"text_to_image_r{rank}"]],
-            meaning="Percent that find what belongs to them "
-            + ("in the first place." if rank == 1 else f"among the first {rank}."),
-        )
-        for rank in RANKS
-    ]
+def _retrieval_table(name: str, found: Retrieval) -> ScoreTable:
+    rows = []
+    for rank in RANKS:
+        place = "in the first place" if rank == 1 else f"among the first {rank}"
+        meaning = f"Percent that find what belongs to them {place}."
+        values = [found[f"{way}_r{rank}"] for way in WAYS]
+        rows.append(ScoreRow(name=f"R@{rank}", values=values, meaning=meaning))
     return ScoreTable(
         title=f"Retrieval: {name}",
         columns=["image finds its captions", "caption finds its image"],
         rows=rows,
-        text=f"{score.images:,} images, {score.texts:,} captions. By chance, R@1 would be "
-        f"{100 / score.images:.2g} %.",
+        text=f"{found['images']:,} images, {found['texts']:,} captions. By chance, R@1 would be "
+        f"{100 / found['images']:.2g} %.",
     )
 
 
 def retrieval_examples(
-    encoded: EncodedPairs, pairs: CaptionedPictures, *, name: str = ""
+    encoded: EncodedPairs, pairs: CaptionedImages, *, name: str = ""
 ) -> list[Section]:
     """Show the images and the captions of a set that find their counterparts last, and finds."""
     shown = _Shown(encoded, pairs)
-    pictures = _last(shown.images, shown.texts, shown.own)
-    texts = _last(shown.texts, shown.images, shown.own.T)
     of_set = f" ({name})" if name else ""
     return [
         Gallery(
             title=f"Images that find their captions last{of_set}",
-            examples=[shown.of_picture(*one) for one in pictures],
+            examples=[shown.of_image(*one) for one in _last(shown.cosines, shown.own)],
             text="The place of its own caption among all, and the captions that were found before, "
             "with their cosines.",
         ),
         Gallery(
             title=f"Captions that find their images last{of_set}",
-            examples=[shown.of_text(*one) for one in texts],
+            examples=[shown.of_text(*one) for one in _last(shown.cosines.T, shown.own.T)],
             text="Its own image, and beside it the images that were found, with their cosines.",
         ),
     ]
 
 
-def _last(queries: Tensor, candidates: Tensor, belongs: Tensor) -> list[tuple[int, int, Tensor]]:
-    """Find queries by the place, from 0, of their counterparts, the last ones first."""
-    cosines = queries @ candidates.T
+def _last(cosines: Tensor, belongs: Tensor) -> list[tuple[int, int]]:
+    """Find queries and the places, from 0, of their counterparts, the last ones first."""
     ranks = ranks_of(cosines, belongs)
     order = torch.argsort(ranks, descending=True, stable=True)[:EXAMPLES].tolist()
-    return [(index, int(ranks[index]), cosines[index]) for index in order]
+    return [(index, int(ranks[index])) for index in order]
 
 
 def _best(cosines: Tensor, number: int) -> list[int]:
@@ -278,61 +289,43 @@ def _best(cosines: Tensor, number: int) -> list[int]:
 class _Shown:
     """Makes examples of pairs; of many, a part is compared that fits into memory."""
 
-    def __init__(self, encoded: EncodedPairs, pairs: CaptionedPictures) -> None:
-        most = min(len(encoded.images), MOST_PICTURES)
-        self._pairs, self._kept = pairs, encoded.kept
+    def __init__(self, encoded: EncodedPairs, pairs: CaptionedImages) -> None:
+        most = min(len(encoded.images), MOST_IMAGES)
+        self._pairs, self._kept = pairs, encoded.kept or range(most)
         owned = encoded.owners < most
-        self.images = encoded.images[:most].float().cpu()
-        self.texts, self._owners = encoded.texts[owned].float().cpu(), encoded.owners[owned].cpu()
+        self._owners = encoded.owners[owned].cpu()
+        images, texts = (one.float().cpu() for one in (encoded.images[:most], encoded.texts[owned]))
+        self.cosines = images @ texts.T  # (N, M)
         self.own = self._owners[None] == torch.arange(most)[:, None]  # (N, M)
 
-    def of_picture(self, index: int, rank: int, cosines: Tensor) -> Example:
+    def of_image(self, index: int, rank: int) -> Example:
         """Show an image, its captions, and those that it found."""
+        cosines = self.cosines[index]
         best = int(cosines.masked_fill(~self.own[index], -torch.inf).argmax())
-        found = "\n".join(
-            f"{self._caption(place)} {score_text(float(cosines[place]))}"
-            for place in _best(cosines, _FOUND_TEXTS)
+        own, *found = (
+            f"{self._caption(at)} {score_text(float(cosines[at]))}"
+            for at in (best, *_best(cosines, _FOUND_TEXTS))
         )
-        own = f"{self._caption(best)} {score_text(float(cosines[best]))}"
-        text = f"own caption in place {rank + 1} of {len(cosines)}:\n{own}\nfound:\n{found}"
-        title = printable(Path(self._pairs.sample_id(self._place(index))).name)
-        return Example(caption=text, pictures=[self._picture(index, title)])
+        text = f"own caption in place {rank + 1} of {len(cosines)}:\n{own}\nfound:\n"
+        title = printable(Path(self._pairs.sample_id(self._kept[index])).name)
+        return Example(caption=text + "\n".join(found), pictures=[self._image(index, title)])
 
-    def of_text(self, index: int, rank: int, cosines: Tensor) -> Example:
+    def of_text(self, index: int, rank: int) -> Example:
         """Show a caption, its image, and those that it found."""
-        owner = int(self._owners[index])
-        pictures = [self._picture(owner, f"own, {score_text(float(cosines[owner]))}")]
-        pictures += [
-            self._picture(place, f"found, {score_text(float(cosines[place]))}")
-            for place in _best(cosines, _FOUND_PICTURES)
+        cosines = self.cosines[:, index]
+        places = [("own", int(self._owners[index]))]
+        places += [("found", at) for at in _best(cosines, _FOUND_IMAGES)]
+        shown = [
+            self._image(at, f"{name}, {score_text(float(cosines[at]))}") for name, at in places
         ]
         text = f"{self._caption(index)}: own image in place {rank + 1} of {len(cosines)}"
-        return Example(caption=text, pictures=pictures)
+        return Example(caption=text, pictures=shown)
 
-    def _place(self, picture: int) -> int:
-        return picture if self._kept is None else self._kept[picture]
-
-    def _picture(self, picture: int, title: str) -> Picture:
-        return Picture(title=title, image=self._pairs.image(self._place(picture)))
+    def _image(self, image: int, title: str) -> Picture:
+        return Picture(title=title, image=self._pairs.image(self._kept[image]))
 
     def _caption(self, index: int) -> str:
         owner = self._owners[index]
         number = index - int(torch.searchsorted(self._owners, owner))
-        text = self._pairs.captions(self._place(int(owner)))[number]
+        text = self._pairs.captions(self._kept[int(owner)])[number]
         return printable(f'"{text if len(text) <= _TEXT else text[: _TEXT - 4] + " ..."}"')
-
-
-def picture_of(samples: LabelledSamples, index: int) -> Image.Image:
-    """Read the image of a sample of a set of classes, or the middle frame of its video.
-
-    Raises:
-        OSError: If it cannot be read.
-    """
-    source: Any = samples
-    while hasattr(source, "samples"):  # classes under other names
-        source = source.samples
-    if hasattr(source, "videos"):
-        with source.videos.open(index) as video:
-            return middle_frame(video)
-    picture: Image.Image = source.load(index)[0]
-    return picture

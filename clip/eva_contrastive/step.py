@@ -4,11 +4,10 @@ Shapes: B pairs of a micro-batch of this process, A micro-batches of a step, G p
 processes, L tokens, D values of a feature.
 """
 
-import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from open_clip.loss import ClipLoss, SigLipLoss, gather_features
@@ -38,7 +37,7 @@ def build_loss(kind: Loss) -> LossFn:
             arXiv:2303.15343).
 
     Returns:
-        Function that computes the loss, a mean over the pairs, of what the model gives.
+        Function from the model's output to the loss, a mean over the pairs.
     """
     rank, processes = distributed.rank(), distributed.world_size()
     if kind == "contrastive":
@@ -85,8 +84,7 @@ class ContrastiveStep:
     (GradCache, Gao et al., arXiv:2101.06983): `begin` computes the features of all micro-batches
     without gradients, then the loss, and its gradients with respect to the features. Later each
     micro-batch is computed again, now with gradients, which begin with those of its features. So
-    the memory is that of one micro-batch and of the features of all; and between the two passes
-    that of the loss, which grows with the logits: A * B pairs of this process by those of all.
+    the memory is that of one micro-batch, of the features of all, and of the loss.
 
     Args:
         loss: Function of `build_loss`.
@@ -111,11 +109,7 @@ class ContrastiveStep:
             self._shares.append(_Share(loss.detach(), metrics, gradients))
 
     def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Compute loss and metrics of a micro-batch.
-
-        Args:
-            model: An `EvaClip`, or what distributed training wrapped around it.
-            batch: Images (B, 3, H, W) and tokens (B, L) of the pairs.
+        """Compute loss and metrics of a micro-batch: images (B, 3, H, W) and tokens (B, L).
 
         Returns:
             The loss; and the factor of the cosines and the accuracies of both directions. Where
@@ -137,18 +131,11 @@ def _encode(model: nn.Module, batch: Batch) -> ClipOutput:
 
 
 def _together(outputs: Sequence[ClipOutput]) -> ClipOutput:
-    """Put features of micro-batches together, for gradients of their own."""
-    first = outputs[0]
-    return ClipOutput(
-        _leaf(torch.cat([one.image_features for one in outputs])),  # (A * B, D)
-        _leaf(torch.cat([one.text_features for one in outputs])),  # (A * B, D)
-        _leaf(first.logit_scale),
-        None if first.logit_bias is None else _leaf(first.logit_bias),
-    )
-
-
-def _leaf(value: Tensor) -> Tensor:
-    return value.detach().float().requires_grad_()
+    """Put features (A * B, D) of micro-batches together, for gradients of their own."""
+    images, texts, (scale, *_), (bias, *_) = zip(*outputs, strict=True)
+    parts: list[Any] = [torch.cat(images), torch.cat(texts), scale, bias]
+    leaves: list[Any] = [p if p is None else p.detach().float().requires_grad_() for p in parts]
+    return ClipOutput(*leaves)
 
 
 def _gradients(together: ClipOutput, *, sizes: Sequence[int]) -> list[ClipOutput]:
@@ -157,10 +144,8 @@ def _gradients(together: ClipOutput, *, sizes: Sequence[int]) -> list[ClipOutput
     The engine takes the mean over A micro-batches: each of them has its own features, and the
     factor and bias of the logits are the same in all.
     """
-    images, texts, scale, bias = (None if part is None else part.grad for part in together)
-    assert images is not None
-    assert texts is not None
-    assert scale is not None
+    grads: list[Any] = [None if part is None else part.grad for part in together]
+    images, texts, scale, bias = grads
     count = len(sizes)
     return [
         ClipOutput(count * of_images, count * of_texts, scale, bias)
@@ -198,7 +183,7 @@ def freeze(config: ContrastiveConfig, model: EvaClip) -> None:
 
 
 def parameter_groups(config: ContrastiveConfig, model: EvaClip) -> list[ParameterGroup]:
-    """Group the trained parameters by tower, layer, and whether weight decay applies.
+    """Group the trained parameters of both towers by layer and weight decay, and the logits'.
 
     The layers of a tower are those of `eva_backbone.layer_decay`. Vectors, biases, position
     embeddings and the class token have no weight decay.
@@ -206,40 +191,17 @@ def parameter_groups(config: ContrastiveConfig, model: EvaClip) -> list[Paramete
     Args:
         config: The recipe.
         model: Its model, with everything frozen that is to be.
-
-    Returns:
-        The groups of the vision tower, of the text tower, and of factor and bias of the logits.
-
-    Raises:
-        ValueError: If the learning rate of the logit scale is 0, of which the rates of the towers
-            are multiples.
     """
-    lr = config.optimizer.lr
-    if not lr:
-        raise ValueError(
-            "optimizer.lr=0 leaves nothing to schedule: the rates of the towers are multiples of "
-            "it; give a small one, such as 1e-9, to keep the logit scale"
-        )
     of_logits = _of_logits(model)
     apart = {id(parameter) for parameter in of_logits}
     groups = []
     for name, settings, tower in _towers(config, model):
-        for group in layer_decay_groups(
-            tower,
-            depth=tower.depth,
-            weight_decay=settings.weight_decay,
-            layer_decay=settings.layer_decay,
-            lr_scale=settings.lr / lr,
-        ):
-            params = [parameter for parameter in group.params if id(parameter) not in apart]
-            if params:
+        decays = {"weight_decay": settings.weight_decay, "layer_decay": settings.layer_decay}
+        scale = settings.lr / config.optimizer.lr
+        for group in layer_decay_groups(tower, depth=tower.depth, lr_scale=scale, **decays):
+            if params := [one for one in group.params if id(one) not in apart]:
                 groups.append(replace(group, name=f"{name}.{group.name}", params=params))
     return [*groups, ParameterGroup(name="logits", params=of_logits)]
-
-
-def limits(config: ContrastiveConfig) -> dict[str, tuple[float, float]]:
-    """Return the limits of the logit scale, for `eva_engine.loop.TrainingRun`."""
-    return {"text.logit_scale": (0.0, math.log(config.max_logit_scale))}
 
 
 def _towers(

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 from dataclasses import replace
 from functools import partial
 
@@ -17,7 +18,7 @@ from eva_contrastive.interpolation import check_start, write_interpolated
 from eva_contrastive.model.eva_clip import EvaClip, build_eva_clip
 from eva_contrastive.model.loading import initialise
 from eva_contrastive.reports import present_training
-from eva_contrastive.step import ContrastiveStep, build_loss, freeze, limits, parameter_groups
+from eva_contrastive.step import ContrastiveStep, build_loss, freeze, parameter_groups
 from eva_data.captions.sources import CaptionedImages
 from eva_data.labelled_images import open_labelled
 from eva_data.transforms import evaluation_transform
@@ -29,12 +30,8 @@ from eva_engine.steps.flops import image_input, training_flops
 logger = logging.getLogger(__name__)
 
 
-def build_model(config: ModelConfig, *, sigmoid: bool = False) -> EvaClip:
-    """Build the model of a recipe, with its first weights, on the CPU."""
-    return _build(config, sigmoid=sigmoid)[0]
-
-
-def _build(config: ModelConfig, *, sigmoid: bool) -> tuple[EvaClip, LoadReport | None]:
+def build_model(config: ModelConfig, *, sigmoid: bool = False) -> tuple[EvaClip, LoadReport | None]:
+    """Build the model of a recipe, with its first weights, on the CPU; see `initialise`."""
     with no_init_weights() if config.init_checkpoint else contextlib.nullcontext():
         model = build_eva_clip(
             config.variant,
@@ -52,16 +49,17 @@ def _build(config: ModelConfig, *, sigmoid: bool) -> tuple[EvaClip, LoadReport |
 
 def _check_locked(config: ContrastiveConfig, report: LoadReport | None) -> None:
     """Refuse a locked text tower that begins at random, and mention such a projection of images."""
-
-    def lacks(name: str) -> bool:
-        return report is None or name in report.missing
-
-    if config.text.locked and not config.model.text_checkpoint and lacks("text.text_projection"):
+    missing = {"text.text_projection", "visual.head.weight"} if report is None else report.missing
+    if (
+        config.text.locked
+        and not config.model.text_checkpoint
+        and "text.text_projection" in missing
+    ):
         raise ValueError(
             "text.locked would keep a text tower that begins at random: name its weights as "
             "model.text_checkpoint, or a complete CLIP as model.init_checkpoint"
         )
-    if config.vision.locked and lacks("visual.head.weight"):
+    if config.vision.locked and "visual.head.weight" in missing:
         logger.warning(
             "vision.locked keeps a projection of the images that begins at random, since no file "
             "gives it: vision.frozen_blocks=%d would train it and the final norm, and nothing else",
@@ -77,12 +75,9 @@ def build_validation(
     if pairs is None and not data.zero_shot:
         return None
     transform = evaluation_transform(size, mean=data.mean, std=data.std)
+    classes = open_labelled(data.zero_shot, transform, upright=False) if data.zero_shot else None
     return ContrastiveValidation(
-        config.run,
-        transform,
-        pairs=pairs,
-        classes=open_labelled(data.zero_shot, transform, upright=False) if data.zero_shot else None,
-        templates=data.templates,
+        config.run, transform, pairs=pairs, classes=classes, templates=data.templates
     )
 
 
@@ -90,7 +85,7 @@ def count_flops(config: ContrastiveConfig) -> float:
     """Count the model FLOPs of a pair in training, forward and backward."""
 
     def build(model: ModelConfig) -> EvaClip:
-        built = build_model(model, sigmoid=config.loss == "sigmoid")
+        built, _ = build_model(model, sigmoid=config.loss == "sigmoid")
         freeze(config, built)
         return built
 
@@ -110,15 +105,10 @@ def train(config: ContrastiveConfig, device: torch.device) -> None:
     captions, others = open_pairs(config.data)
     validation = build_validation(config, others)
     distributed.seed_all(config.run.seed)
-    model, report = _build(config.model, sigmoid=config.loss == "sigmoid")
+    model, report = build_model(config.model, sigmoid=config.loss == "sigmoid")
     _check_locked(config, report)
     freeze(config, model)
-    transform = training_transform(
-        config.model.image_size,
-        crop_scale=config.data.crop_scale,
-        mean=config.data.mean,
-        std=config.data.std,
-    )
+    transform = training_transform(config.model.image_size, config.data)
     TrainingRun(
         model=model,
         groups=parameter_groups(config, model),
@@ -131,7 +121,7 @@ def train(config: ContrastiveConfig, device: torch.device) -> None:
         evaluate=validation,
         results=validation.results if validation else (),
         flops_per_sample=count_flops(config),
-        limits=limits(config),
+        limits={"text.logit_scale": (0.0, math.log(config.max_logit_scale))},
         presentation=present_training(config, len(captions), validation),
     ).start()
     if distributed.rank() == 0:
@@ -139,4 +129,4 @@ def train(config: ContrastiveConfig, device: torch.device) -> None:
 
 
 def _first_weights(config: ContrastiveConfig) -> dict[str, Tensor]:
-    return build_model(config.model, sigmoid=config.loss == "sigmoid").state_dict()
+    return build_model(config.model, sigmoid=config.loss == "sigmoid")[0].state_dict()

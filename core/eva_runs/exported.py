@@ -33,7 +33,6 @@ def write_program(
     inputs: Sequence[str],
     outputs: Sequence[str],
     facts: Mapping[str, Any],
-    opset: int | None = None,
 ) -> None:
     """Write a program; the suffix of the file is its format.
 
@@ -43,7 +42,6 @@ def write_program(
         inputs: Names of its inputs.
         outputs: Names of its outputs, the keys of the dict.
         facts: What a caller must know to prepare the input; stored in the file, as JSON.
-        opset: Version of ONNX's operators; None for torch's choice.
     """
     if file.suffix == ENDINGS["torch-export"]:
         torch.export.save(program, file, extra_files={f"{_FACTS}.json": json.dumps(facts)})
@@ -54,7 +52,6 @@ def write_program(
         verbose=False,
         input_names=list(inputs),
         output_names=list(outputs),
-        opset_version=opset,
     )
     assert converted is not None
     converted.model.metadata_props[_FACTS] = json.dumps(facts)

@@ -12,6 +12,5 @@ from eva_pretrain.config import PretrainConfig
 
 parent = load_recipe(Path(__file__).with_name("eva_b_patch16_224_distill_800ep.py"), PretrainConfig)
 config = replace(
-    parent,
-    run=replace(parent.run, output=Path("output/eva_b_distill_300ep"), epochs=300),
+    parent, run=replace(parent.run, output=Path("output/eva_b_distill_300ep"), epochs=300)
 )

@@ -11,13 +11,7 @@ ADE20K 53.3 mIoU.
 from pathlib import Path
 
 from eva_engine.config import OptimizerConfig, RunConfig
-from eva_pretrain.config import (
-    DataConfig,
-    MaskConfig,
-    PretrainConfig,
-    StudentConfig,
-    TeacherConfig,
-)
+from eva_pretrain.config import DataConfig, MaskConfig, PretrainConfig, StudentConfig, TeacherConfig
 
 config = PretrainConfig(
     student=StudentConfig(variant="eva_b_patch16", image_size=224, drop_path_rate=0.1),

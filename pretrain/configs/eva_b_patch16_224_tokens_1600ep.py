@@ -12,6 +12,5 @@ from eva_pretrain.config import PretrainConfig
 
 parent = load_recipe(Path(__file__).with_name("eva_b_patch16_224_tokens_300ep.py"), PretrainConfig)
 config = replace(
-    parent,
-    run=replace(parent.run, output=Path("output/eva_b_tokens_1600ep"), epochs=1600),
+    parent, run=replace(parent.run, output=Path("output/eva_b_tokens_1600ep"), epochs=1600)
 )

@@ -14,13 +14,7 @@ This should give: a validation cosine above 0.74 (`val_cosine`); the best consta
 from pathlib import Path
 
 from eva_engine.config import OptimizerConfig, RunConfig
-from eva_pretrain.config import (
-    DataConfig,
-    MaskConfig,
-    PretrainConfig,
-    StudentConfig,
-    TeacherConfig,
-)
+from eva_pretrain.config import DataConfig, MaskConfig, PretrainConfig, StudentConfig, TeacherConfig
 
 SCENES = "output/datasets/digit_scenes/coco"
 

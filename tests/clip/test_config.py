@@ -42,7 +42,7 @@ def test_parts(part, change, named):
         ({"loss": "triplet"}, "triplet"),
         ({"interpolation": 1.5}, "interpolation"),
         ({"optimizer": OptimizerConfig(lr=1e-3, layer_decay=0.9)}, "vision.layer_decay"),
-        ({"vision": TowerConfig(lr=1e-3, frozen_blocks=6)}, "vision.frozen_blocks .* 5"),
+        ({"vision": TowerConfig(lr=1e-3, frozen_blocks=6)}, "vision.frozen_blocks=6.* 5 blocks"),
         ({"run": RunConfig(output=Path("x"), best_metric="top1")}, "data.zero_shot"),
         ({"model": replace(MODEL, patch_dropout=0.5), "vision": LOCKED}, "patch_dropout"),
         ({"vision": LOCKED, "text": LOCKED}, "vision.locked and text.locked"),

@@ -30,10 +30,7 @@ def test_killed_stopped_and_continued_with_other_workers(
     assert len({line["loss"] for line in metrics(complete) if "loss" in line}) == STEPS
 
 
-@pytest.mark.parametrize(  # gradients of both losses in two processes: steps/test_losses.py
-    "loss", ["contrastive", pytest.param("sigmoid", marks=pytest.mark.slow)]
-)
-def test_two_processes_that_accumulate_give_what_one_process_gives(launch, metrics, tmp_path, loss):
+def test_two_processes_that_accumulate_give_what_one_process_gives(launch, metrics, tmp_path):
     """At equal steps of 8 pairs, all of which are compared with each other."""
     lines, weights = {}, {}
     still = ("--model.drop-path-rate", 0, "--model.patch-dropout", 0)

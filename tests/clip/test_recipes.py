@@ -69,18 +69,3 @@ def test_the_pairs_of_eva_clip_g_plus(monkeypatch):
     laion, coyo = Manifest.read(CONFIGS.parents[1] / train, form=opening.PAIRS).sources
     assert (laion.limit, coyo.limit) == (1_600_000_000, 400_000_000)
     assert laion.location == "/data/laion2b/*.tar"
-
-
-def test_own_pairs(count):
-    """Low rates, locked layers and interpolation, and the arithmetic of its docstring."""
-    config = load("own_pairs")
-    assert config.model.init_checkpoint == "eva_clip_psz14.pt"
-    assert config.vision.lr == config.text.lr == config.optimizer.lr == 1e-6
-    assert config.interpolation == 0.5
-    assert config.run.batch_size * config.run.accumulate == 512
-    assert (config.vision.frozen_blocks, config.text.frozen_blocks) == (30, 9)
-
-
-def test_no_two_recipes_write_to_one_folder():
-    names = [path.stem for path in CONFIGS.glob("*.py")]
-    assert len({load(name).run.output for name in names}) == len(names) > 3

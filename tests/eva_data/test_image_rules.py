@@ -189,7 +189,7 @@ def _extraction(file):
 def _clip(file, *, given=lambda file: file):
     from eva_contrastive.inference.features import MediaReader
 
-    return lambda: np.asarray(MediaReader(np.asarray).picture(given(file)))
+    return lambda: np.asarray(MediaReader(np.asarray).image(given(file)))
 
 
 def _mapper(file):

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from eva_pretrain import masked_image_modeling
 from eva_pretrain.masked_image_modeling import BlockMasking, collate, masked_positions
 from eva_pretrain.validation import alternating_mask
 
@@ -38,30 +37,6 @@ def test_the_distribution_of_the_official_sampler():
     symmetric = 4 * 0.5 * (2 / 3000) ** 0.5  # of two rates
     assert np.abs(rate - rate.T).max() < symmetric
     assert np.abs(rate - rate[::-1]).max() < symmetric
-
-
-def test_masks_are_made_of_blocks():
-    """Rectangles of 16 patches or more: far fewer borders than as many patches at random."""
-    masks = _draw(200)
-    borders = (masks[:, 1:] != masks[:, :-1]).mean()
-    share = 105 / 256
-    assert borders < 0.25 * 2 * share * (1 - share)
-
-
-def test_other_grids_and_numbers(monkeypatch):
-    monkeypatch.setattr(masked_image_modeling, "ASPECT", (0.5, 2.0))
-    masks = _draw(300, grid=(6, 10), num_masked=24, min_block=4)
-    counts = masks.sum((1, 2))
-    assert masks.shape[1:] == (6, 10)
-    assert counts.max() == 24
-    assert counts.mean() > 23
-    assert masks.any(0).all()
-
-
-def test_fewer_patches_than_a_block():
-    counts = _draw(100, num_masked=10).sum((1, 2))
-    assert counts.max() == 10
-    assert counts.mean() > 8
 
 
 def test_impossible_numbers():

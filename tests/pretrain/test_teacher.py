@@ -239,15 +239,3 @@ def test_weights_of_another_model(make_clip, tmp_path, archive):
     broken.write_bytes(archive[0].read_bytes().replace(b"constants.pkl", b"constants.pkx"))
     with pytest.raises(ValueError, match=r"broken.pt"):
         ClipTeacher.from_open_clip("tiny", str(broken))
-
-
-def test_check_finds_another_computation(make_clip, monkeypatch):
-    """As if a release of open_clip moved the final norm."""
-    teacher = ClipTeacher(make_clip("tiny").visual)
-    teacher.check()
-    monkeypatch.setattr(teacher.visual, "ln_post", nn.LayerNorm(32).eval())
-    teacher.check()
-    monkeypatch.setattr(teacher._tower, "norm_before_pool", False)
-    monkeypatch.setattr(teacher._tower, "project", lambda tokens: tokens @ teacher.visual.proj)
-    with pytest.raises(RuntimeError, match="tensors differ by"):
-        teacher.check()

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,6 @@ from eva_backbone.checkpoints.loading import load_pretrained
 from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
 from eva_engine.commands.training import load_recipe
 from eva_engine.config import OptimizerConfig, RunConfig
-from eva_engine.steps.flops import forward_flops, image_input
 from eva_pretrain import training
 from eva_pretrain.config import (
     DataConfig,
@@ -158,18 +156,6 @@ def test_settings_that_do_not_fit(config, device, change, message):
         training.train(replace(config, **change), device)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"objective": "masked_tokens"}, "needs tokenizer=FOLDER"),
-        ({"tokenizer": "somewhere"}, "no effect on objective=masked_features"),
-    ],
-)
-def test_settings_that_contradict_each_other(config, change, message):
-    with pytest.raises(ValueError, match=message):
-        replace(config, **change)
-
-
 # Recipes
 
 RECIPES = sorted(path.name for path in CONFIGS.glob("*.py"))
@@ -198,27 +184,3 @@ def test_the_recipe_of_the_paper():
     assert 29_664_000 // 4096 * config.run.epochs == 1_086_300
     assert (config.optimizer.lr, config.optimizer.betas) == (1e-3, (0.9, 0.98))
     assert config.mask.num_masked == 105
-
-
-def test_model_flops_of_the_paper_s_student():
-    """2 x (multiplications of the matrix products), by hand."""
-    student = StudentConfig(variant="eva_g_patch14")
-    build = partial(training.build_student, student, target_dim=768, masked=True)
-    flops = forward_flops(build, image_input(224))
-    tokens, width, mlp = 257, 1408, 6144
-    block = tokens * (4 * width**2 + 2 * width * mlp) + 2 * tokens**2 * width
-    rest = 256 * (3 * 14 * 14 * width + width * 768)
-    assert flops == pytest.approx(2 * (40 * block + rest), rel=1e-6)
-
-
-def test_nothing_is_drawn_for_weights_that_a_file_has(monkeypatch):
-    drawn, draw = [], torch.nn.init.trunc_normal_
-
-    def count(tensor, *arguments, **options):
-        drawn.append(tensor.shape)
-        return draw(tensor, *arguments, **options)
-
-    monkeypatch.setattr(torch.nn.init, "trunc_normal_", count)
-    settings = StudentConfig(variant="eva_debug", image_size=64, init_checkpoint="eva_debug")
-    training.build_student(settings, target_dim=24, masked=True)
-    assert set(drawn) == {(24, 128), (1, 1, 128)}  # the head and the mask token

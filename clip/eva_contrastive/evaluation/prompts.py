@@ -7,7 +7,6 @@ Kinetics' classes are those of `eva_data.kinetics`.
 import functools
 import re
 import tomllib
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,11 +35,9 @@ def template_sets() -> tuple[str, ...]:
 
 
 def named_templates(name: str) -> tuple[str, ...]:
-    """Give a set of sentences with `{}` in place of the class.
+    """Give a set of sentences with `{}` in place of the class, one of `template_sets`.
 
-    Args:
-        name: One of `template_sets`: `imagenet` (80), `cifar` (18), `ucf101` (48), `kinetics` (28)
-            or `simple` (1).
+    There are `imagenet` (80), `cifar` (18), `ucf101` (48), `kinetics` (28) and `simple` (1).
     """
     if name == _IMAGENET:
         return tuple(template(PLACE) for template in OPENAI_IMAGENET_TEMPLATES)
@@ -50,8 +47,7 @@ def named_templates(name: str) -> tuple[str, ...]:
 def named_classes(name: str) -> tuple[str, ...]:
     """Give the names of a dataset's classes, in the order of its labels.
 
-    Args:
-        name: `imagenet`, `cifar10`, `cifar100`, `ucf101`, `k400`, `k600` or `k700`.
+    There are `imagenet`, `cifar10`, `cifar100`, `ucf101`, `k400`, `k600` and `k700`.
     """
     if name == _IMAGENET:
         return tuple(IMAGENET_CLASSNAMES)
@@ -67,30 +63,22 @@ def find_templates(given: Sequence[str]) -> tuple[str, ...]:
         given: Sentences with `{}` in place of the class, or `{c}`, as CLIP_benchmark writes it; or
             one entry, which is one of `template_sets` or a text file with a sentence in each line.
 
-    Returns:
-        The sentences.
-
     Raises:
         OSError: If a file cannot be read.
         ValueError: If there is none, or one has no place for the class.
     """
-    given = tuple(template.replace("{c}", PLACE) for template in given)
-    if len(given) == 1 and PLACE not in given[0]:
-        if given[0] in template_sets():
-            return named_templates(given[0])
-        file = home_expanded(given[0])
-        if not file.is_file():
-            raise ValueError(
-                f"templates {given[0]!r} is not a sentence with {PLACE}, not a text file of them "
-                f"and not one of {', '.join(template_sets())}"
-            )
-        lines = read_lines(file, skip_blank=True)
-        given = tuple(line.replace("{c}", PLACE) for line in lines)
-    if wrong := [template for template in given if PLACE not in template]:
-        raise ValueError(f"the template {wrong[0]!r} has no {PLACE} in place of the class")
-    if not given:
-        raise ValueError("templates must have at least one sentence, such as 'a photo of a {}.'")
-    return given
+    found = tuple(given)
+    if len(found) == 1 and found[0] in template_sets():
+        return named_templates(found[0])
+    if len(found) == 1 and home_expanded(found[0]).is_file():
+        found = tuple(read_lines(home_expanded(found[0]), skip_blank=True))
+    found = tuple(template.replace("{c}", PLACE) for template in found)
+    if wrong := [template for template in found or ("",) if PLACE not in template]:
+        raise ValueError(
+            f"templates {wrong[0]!r} is not a sentence with {PLACE} in place of the class, not a "
+            f"text file of them and not one of {', '.join(template_sets())}"
+        )
+    return found
 
 
 def sentences(name: str, templates: Sequence[str]) -> list[str]:
@@ -111,9 +99,8 @@ def names_of(folders: Sequence[str]) -> list[str]:
     """
     if not all(_WORDNET.fullmatch(folder) for folder in folders):
         return [readable(folder) for folder in folders]
-    known = dict(
-        zip(ImageNetInfo("imagenet-1k").label_names(), named_classes(_IMAGENET), strict=True)
-    )
+    ids = ImageNetInfo("imagenet-1k").label_names()
+    known = dict(zip(ids, named_classes(_IMAGENET), strict=True))
     if other := [folder for folder in folders if folder not in known]:
         raise ValueError(
             f"{listed(other, 4)} is not a WordNet id of ImageNet-1K: rename the folders to what "
@@ -126,11 +113,10 @@ def own_classes(folders: Sequence[str], file: str | Path | None) -> tuple[list[s
     """Name the classes of the user's own data.
 
     Args:
-        folders: Names of the class folders, or of another data set's labels, in their order.
-        file: Text file with a name in each line, or None for the folders' names. If it has the
-            folders' names, in any spelling and order, further lines are classes without images,
-            which compete too; if it has none of them, its lines name the folders in their sorted
-            order, numbers by their value.
+        folders: Names of the class folders, or of another dataset's labels, in their order.
+        file: Text file with a name in each line, or None for the folders' names. If it has these,
+            in any spelling and order, further lines are classes without images, which compete too;
+            if it has none of them, its lines name the folders in their order, numbers by value.
 
     Returns:
         Names that compete, and the place of each folder among them.
@@ -139,23 +125,23 @@ def own_classes(folders: Sequence[str], file: str | Path | None) -> tuple[list[s
         ValueError: If the file has some of the folders' names and lacks others, has other names
             than there are folders, or cannot be read.
     """
+    places = list(range(len(folders)))
     if file is None:
-        return names_of(folders), list(range(len(folders)))
+        return names_of(folders), places
     names = read_class_list(file)
     found = _places(folders, names)
     lacking = [folder for folder, place in zip(folders, found, strict=True) if place is None]
-    if not lacking:
-        return [readable(name) for name in names], [place for place in found if place is not None]
-    if len(lacking) < len(folders) or len(names) != len(folders):
+    if lacking and (len(lacking) < len(folders) or len(names) != len(folders)):
         raise ValueError(
             f"the class list {file} has {len(names)} names, and lacks {len(lacking)} of the "
             f"{len(folders)} classes: {listed(lacking)}; write the names of all folders, or a name "
             "for each in their order"
         )
-    places = list(range(len(folders)))
-    if all(folder.isdecimal() for folder in folders):  # `10` sorts before `2`, its name does not
+    if not lacking:
+        places = [place for place in found if place is not None]
+    elif all(folder.isdecimal() for folder in folders):  # `10` sorts before `2`, its name does not
         by_value = sorted(places, key=lambda label: int(folders[label]))
-        places = sorted(places, key=lambda label: by_value[label])
+        places = [by_value.index(label) for label in places]
     return [readable(name) for name in names], places
 
 
@@ -163,11 +149,9 @@ def _places(folders: Sequence[str], names: Sequence[str]) -> list[int | None]:
     """Find folders among names, in other letters (`Cat`, `cat`) too where that is unambiguous."""
     spellings = Spellings(names)
     folded = [readable(name).casefold() for name in names]
-    place_of = {name: place for place, name in enumerate(folded)}
-    once = {name for name, count in Counter(folded).items() if count == 1}
     found = [spellings.label(folder) for folder in folders]
     for number, folder in enumerate(folders):
         name = readable(folder).casefold()
-        if found[number] is None and name in once and place_of[name] not in found:
-            found[number] = place_of[name]
+        if found[number] is None and folded.count(name) == 1 and folded.index(name) not in found:
+            found[number] = folded.index(name)
     return found

@@ -11,12 +11,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eva_contrastive.evaluation.retrieval import RANKS, RetrievalScore
+from eva_contrastive.evaluation.retrieval import RANKS, Retrieval
 from eva_data.files import write_text
 from eva_engine.evaluation.classification_report import average_and_gap, table
 from eva_engine.evaluation.counting import Score
 
 MEAN, PAPER = "(1+5)/2", "EVA-CLIP-g"
+Scores = Mapping[str, Score]
+Retrievals = Mapping[str, Retrieval]
 Row = Sequence[str]
 
 
@@ -47,7 +49,7 @@ MEANS = frozenset(name for name in SETS if name.startswith("Kinetics"))  # of to
 
 
 class PublishedRetrieval(NamedTuple):
-    """Published recalls of a set, and its pictures."""
+    """Published recalls of a set, and its images."""
 
     image_to_text: tuple[float, float, float]
     text_to_image: tuple[float, float, float]
@@ -58,11 +60,6 @@ RETRIEVAL: Mapping[str, PublishedRetrieval] = {
     "Flickr30k": PublishedRetrieval((88.3, 98.3, 99.3), (72.64, 91.6, 95.12), 1_000),
     "COCO": PublishedRetrieval((61.76, 83.28, 89.96), (44.07, 68.5, 77.33), 5_000),
 }
-
-
-def main_score(name: str, score: Score) -> float:
-    """Give what Table 10b has of a set: the mean of top-1 and top-5 of Kinetics, else top-1."""
-    return score.mean_top1_top5 if name in MEANS else score.top1
 
 
 def expected(name: str, score: Score) -> float | None:
@@ -76,91 +73,81 @@ def expected(name: str, score: Score) -> float | None:
     return (found.top1 + found.top5) / 2
 
 
-def expected_retrieval(name: str, score: RetrievalScore) -> PublishedRetrieval | None:
+def expected_retrieval(name: str, found: Retrieval) -> PublishedRetrieval | None:
     """Give what EVA-CLIP-g has of a set; None for other sets, and for parts of a set."""
-    found = RETRIEVAL.get(name)
-    return found if found is not None and found.images == score.images else None
+    paper = RETRIEVAL.get(name)
+    return paper if paper is not None and paper.images == found["images"] else None
 
 
-def summary(scores: Mapping[str, Score]) -> dict[str, float | None]:
-    """Compute the average of the twelve sets and the gap of robustness; None where sets lack.
+def summary(scores: Scores) -> dict[str, float | None]:
+    """Compute the `average` of the twelve sets and the `gap` of robustness; None where sets lack.
 
     The gap is that of ImageNet-1K's top-1 to the mean of it and its five variants, as in the
     paper. Kinetics counts with the mean of top-1 and top-5.
-
-    Returns:
-        `average` and `gap`.
     """
-    values = {name: main_score(name, score) for name, score in scores.items()}
+    values = {
+        name: score.mean_top1_top5 if name in MEANS else score.top1
+        for name, score in scores.items()
+    }
     complete, shifts = average_and_gap(values, tuple(SETS)), average_and_gap(values, SHIFTS)
     return {"average": complete and complete[0], "gap": shifts and shifts[1]}
 
 
-def text_table(
-    scores: Mapping[str, Score],
-    retrieval: Mapping[str, RetrievalScore],
-    *,
-    class_means: Mapping[str, float],
-) -> str:
+def _totals(scores: Scores) -> list[tuple[str, float]]:
+    found, titles = summary(scores), {"average": "average of 12", "gap": "robustness gap"}
+    return [(titles[key], value) for key, value in found.items() if value is not None]
+
+
+def text_table(scores: Scores, retrieval: Retrievals, *, class_means: Mapping[str, float]) -> str:
     """Format the results of each set for the terminal; `class_means` are those of accuracies."""
     parts = []
     if scores:
-        extra = {name: _extra(name, score) for name, score in scores.items()}
-        for name, mean in class_means.items():
-            extra[name]["class mean"] = mean
+        extra: dict[str, dict[str, float]] = {}
+        for name, score in scores.items():
+            known = {
+                MEAN: score.mean_top1_top5 if name in MEANS else None,
+                PAPER: expected(name, score),
+                "class mean": class_means.get(name),
+            }
+            extra[name] = {title: value for title, value in known.items() if value is not None}
         parts.append(table(scores, unit="samples", extra=extra))
-        found = summary(scores)
-        for key, title in (("average", "average of 12"), ("gap", "robustness gap")):
-            if (value := found[key]) is not None:
-                parts.append(f"{title:16} {'':8} {value:8.3f}")
+        parts += [f"{title:16} {'':8} {value:8.3f}" for title, value in _totals(scores)]
     if retrieval:
-        heads, *rows = _retrieval_rows(retrieval)
-        widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-        for row in (heads, *rows):
+        rows = _retrieval_rows(retrieval)
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
             cells = [f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True)]
             parts.append(" ".join([f"{row[0]:16}", *cells]))
     return "\n".join(parts)
 
 
-def _extra(name: str, score: Score) -> dict[str, float]:
-    found = {MEAN: score.mean_top1_top5} if name in MEANS else {}
-    paper = expected(name, score)
-    return found if paper is None else found | {PAPER: paper}
-
-
-def _rows(scores: Mapping[str, Score]) -> list[Row]:
+def _rows(scores: Scores) -> list[Row]:
     """Make head and rows of the classification, with the average and the gap."""
     rows: list[Row] = [("set", "samples", "top-1", "top-5", MEAN, PAPER)]
     for name, score in scores.items():
-        mean = f"{score.mean_top1_top5:.2f}" if name in MEANS else ""
-        paper = expected(name, score)
-        rows.append(
-            (name, str(score.samples), f"{score.top1:.2f}", f"{score.top5:.2f}", mean,
-             "" if paper is None else f"{paper:.2f}")
-        )  # fmt: skip
-    found = summary(scores)
-    for key, title in (("average", "average of 12"), ("gap", "robustness gap")):
-        if (value := found[key]) is not None:
-            rows.append((title, "", f"{value:.2f}", "", "", ""))
-    return rows
+        mean = score.mean_top1_top5 if name in MEANS else None
+        numbers = (score.top1, score.top5, mean, expected(name, score))
+        rows.append((name, str(score.samples), *map(_cell, numbers)))
+    return rows + [(title, "", _cell(value), "", "", "") for title, value in _totals(scores)]
 
 
-def _retrieval_rows(retrieval: Mapping[str, RetrievalScore]) -> list[Row]:
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _retrieval_rows(retrieval: Retrievals) -> list[Row]:
     recalls = [f"{way} R@{rank}" for way in ("I->T", "T->I") for rank in RANKS]
     rows: list[Row] = [("set", "images", "captions", *recalls)]
-    for name, score in retrieval.items():
-        found = list(score.entries().values())
-        rows.append((name, *map(str, found[:2]), *(f"{value:.2f}" for value in found[2:])))
-        paper = expected_retrieval(name, score)
-        if paper is not None:
-            values = (*paper.image_to_text, *paper.text_to_image)
-            rows.append((f"  {PAPER}", "", "", *(f"{value:.2f}" for value in values)))
+    for name, found in retrieval.items():
+        images, texts, *shares = found.values()
+        rows.append((name, f"{images}", f"{texts}", *map(_cell, shares)))
+        if paper := expected_retrieval(name, found):
+            published = map(_cell, (*paper.image_to_text, *paper.text_to_image))
+            rows.append((f"  {PAPER}", "", "", *published))
     return rows
 
 
-def write_tables(
-    folder: Path, scores: Mapping[str, Score], retrieval: Mapping[str, RetrievalScore]
-) -> None:
+def write_tables(folder: Path, scores: Scores, retrieval: Retrievals) -> None:
     """Write the results as `table.md`, `table.csv` and `retrieval.csv` into a folder."""
     tables = {"table": _rows(scores) if scores else [],
               "retrieval": _retrieval_rows(retrieval) if retrieval else []}  # fmt: skip
@@ -179,16 +166,16 @@ def _markdown(rows: Sequence[Row]) -> str:
 
 
 def entries_of(
-    scores: Mapping[str, Score], retrieval: Mapping[str, RetrievalScore]
-) -> tuple[dict[str, Any], dict[str, Any]]:
+    scores: Scores, retrieval: Retrievals
+) -> tuple[dict[str, dict[str, float]], dict[str, Any]]:
     """Make further entries of the sets, and all of the retrieval, for `results.json`."""
-    sets: dict[str, Any] = {}
+    sets = {}
     for name, score in scores.items():
         paper = expected(name, score)
-        sets[name] = {"mean_top1_top5": score.mean_top1_top5}
-        sets[name] |= {} if paper is None else {"published": paper}
+        published = {} if paper is None else {"published": paper}
+        sets[name] = {"mean_top1_top5": score.mean_top1_top5, **published}
     pairs: dict[str, Any] = {}
-    for name, shares in retrieval.items():
-        found = expected_retrieval(name, shares)
-        pairs[name] = shares.entries() | ({} if found is None else {"published": found._asdict()})
+    for name, found in retrieval.items():
+        known = expected_retrieval(name, found)
+        pairs[name] = {**found, **({"published": known._asdict()} if known else {})}
     return sets, pairs

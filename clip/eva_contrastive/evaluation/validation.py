@@ -12,13 +12,10 @@ from torch import Tensor, nn
 
 from eva_contrastive.config import OF_CLASSES, OF_PAIRS
 from eva_contrastive.evaluation.prompts import find_templates, names_of
-from eva_contrastive.evaluation.retrieval import (
-    CaptionedPictures,
-    EncodedPairs,
-    encode_pairs,
-    retrieval_scores,
-)
+from eva_contrastive.evaluation.retrieval import EncodedPairs, encode_pairs, retrieval_scores
 from eva_contrastive.evaluation.zero_shot import ZeroShotClassifier, class_features
+from eva_contrastive.model.eva_clip import EvaClip
+from eva_data.captions.sources import CaptionedImages
 from eva_data.transforms import ImageTransform
 from eva_engine.config import RunConfig
 from eva_engine.evaluation.classification_report import MOST_CONFUSION, BestEvaluation
@@ -40,21 +37,17 @@ class ContrastiveValidation:
     them.
 
     Args:
-        run: Batch size, workers and `max_bad_samples`. `loss` depends on the batch size, as that of
-            the training.
+        run: Batch size, on which `loss` depends, workers and `max_bad_samples`.
         transform: Transform of an image of `pairs` to the model's input.
-        pairs: Images with captions; None evaluates none. `loss` takes the first of an image's
-            captions, the retrieval all of them.
-        classes: Images with labels; None evaluates none. Their folders' names are the
-            classes, see `prompts.names_of`.
+        pairs: Images with captions; `loss` takes the first of an image's, the retrieval all.
+        classes: Images with labels, whose folders' names are the classes, see `prompts.names_of`.
         templates: Sentences for them, see `prompts.find_templates`.
 
     Attributes:
         results: Names of the results.
         names: Names of the classes.
-        best: Features of the pairs, counts of the classes, and wrong and right images, see
-            `Outcomes.gathered`, of the best evaluation by `run.best_metric`, or else by the first
-            result that is not the loss.
+        best: Features of the pairs, counts of the classes, and wrong and right images of the best
+            evaluation by `run.best_metric`, or else by the first result that is not the loss.
     """
 
     def __init__(
@@ -62,7 +55,7 @@ class ContrastiveValidation:
         run: RunConfig,
         transform: ImageTransform,
         *,
-        pairs: CaptionedPictures | None = None,
+        pairs: CaptionedImages | None = None,
         classes: LabelledSamples | None = None,
         templates: Sequence[str] = ("a photo of a {}.",),
     ) -> None:
@@ -78,13 +71,10 @@ class ContrastiveValidation:
         self.best = BestEvaluation[tuple[EncodedPairs | None, Counted | None, Examples]](metric)
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
-        """Compute the results; called on all processes.
+        """Compute `results`, accuracies and shares in percent; called on all processes.
 
         Args:
             model: `EvaClip` in evaluation mode, or DeepSpeed's engine around it.
-
-        Returns:
-            Name -> value, of `results`; accuracies and shares in percent.
 
         Raises:
             TooManyUnreadableError: If more images than allowed cannot be read.
@@ -101,8 +91,8 @@ class ContrastiveValidation:
                 skip_unreadable=True,
             )  # fmt: skip
             self._left_out.mention(encoded.left_out, of=len(self.pairs))
-            shares = retrieval_scores(encoded.images, encoded.texts, encoded.owners).entries()
-            shares["loss"] = contrastive_loss(clip, encoded, batch_size=batch_size)
+            shares = retrieval_scores(encoded.images, encoded.texts, encoded.owners)
+            shares["loss"] = _contrastive_loss(clip, encoded, batch_size=batch_size)
             found |= {name: shares[name] for name in OF_PAIRS}
         if self.classes is not None:
             weights = class_features(clip, self.names, self._templates)
@@ -122,17 +112,18 @@ class ContrastiveValidation:
 
 
 @torch.inference_mode()
-def contrastive_loss(model: Any, encoded: EncodedPairs, *, batch_size: int) -> float:
+def _contrastive_loss(model: EvaClip, encoded: EncodedPairs, *, batch_size: int) -> float:
     """Compute the mean loss of images and first captions, by open_clip's function.
 
     The batches follow the order of the images, and do not depend on the number of processes. The
-    loss is the sigmoid one if the `EvaClip` has the bias of that.
+    loss is the sigmoid one if the model has the bias of that.
     """
     bias = model.text.logit_bias
     measure = ClipLoss() if bias is None else SigLipLoss()
     more = {} if bias is None else {"logit_bias": bias.float()}
     scale = model.text.logit_scale.float().exp()
-    texts = encoded.texts[first_captions(encoded.owners, len(encoded.images))]
+    every = torch.arange(len(encoded.images), device=encoded.owners.device)
+    texts = encoded.texts[torch.searchsorted(encoded.owners, every)]  # the first of each image
     total = 0.0
     for images, words in zip(
         encoded.images.split(batch_size), texts.split(batch_size), strict=True
@@ -140,8 +131,3 @@ def contrastive_loss(model: Any, encoded: EncodedPairs, *, batch_size: int) -> f
         loss: Tensor = measure(images, words, logit_scale=scale, **more)
         total += loss.item() * len(images)
     return total / len(encoded.images)
-
-
-def first_captions(owners: Tensor, count: int) -> Tensor:
-    """Find the first caption of each image, (N,), where captions follow the order of images."""
-    return torch.searchsorted(owners, torch.arange(count, device=owners.device))

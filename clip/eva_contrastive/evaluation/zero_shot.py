@@ -1,11 +1,13 @@
-"""Zero-shot classification: features of sentences about classes, and logits of images by them.
+"""Features of images and texts, split over processes, and zero-shot classification by them.
 
 CLIP (https://arxiv.org/abs/2103.00020), section 3.1.4.
 
-Shapes: B images, K classes, T sentences about each, L tokens, D values of a feature.
+Shapes: N samples, B of them in a batch, K classes, T sentences about each, L tokens, D values of a
+feature.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,29 +15,84 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from eva_contrastive.evaluation.encoding import (
-    ClipModel,
-    encode_all,
-    image_features,
-    place_of,
-    text_features,
-)
 from eva_contrastive.evaluation.prompts import sentences
-from eva_contrastive.model.eva_clip import tokenize
+from eva_contrastive.model.eva_clip import EvaClip, tokenize
+from eva_engine import distributed
+from eva_engine.data.loading import evaluation_loader
 
 SCALE = 100.0  # of the cosines: the largest factor of a trained CLIP
 TEXTS = 512  # of a forward pass
+_EXCHANGED = 4096  # samples whose features are sent at once
+
+
+def image_features(model: EvaClip, images: Tensor) -> Tensor:
+    """Encode images (B, 3, H, W), on the model's device, as unit features (B, D), float32."""
+    weight = next(model.parameters())
+    return F.normalize(model.encode_image(images.to(weight)).float(), dim=-1)
+
+
+def text_features(model: EvaClip, tokens: Tensor) -> Tensor:
+    """Encode tokens (B, L) as unit features (B, D), float32."""
+    device = next(model.parameters()).device
+    return F.normalize(model.encode_text(tokens.to(device)).float(), dim=-1)
+
+
+class Mapped(Dataset[Any]):
+    """What a function makes of each item, computed in the processes of a loader."""
+
+    def __init__(self, function: Callable[[Any], Any], items: Sequence[Any]) -> None:
+        self._function, self._items = function, items
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._function(self._items[index])
+
+
+def encode_all(
+    model: EvaClip,
+    compute: Callable[[Any], Tensor],
+    samples: Mapped,
+    *,
+    batch_size: int,
+    workers: int = 0,
+    progress: str | None = None,
+) -> Tensor:
+    """Compute the features of all samples; called on all processes, which all get all of them.
+
+    The batches, of which `compute` makes features (B, D), are the same whatever the number of
+    processes, and so are the features.
+
+    Returns:
+        (N, D), float32 on the model's device.
+
+    Raises:
+        FloatingPointError: If a feature is not finite.
+        OSError: If a sample cannot be read.
+    """
+    count, device = len(samples), next(model.parameters()).device
+    batches = list(torch.arange(count).split(batch_size))
+    own = [batches[place].tolist() for place in distributed.own_share(len(batches))]
+    features = torch.zeros(count, model.embed_dim, device=device)
+    with evaluation_loader(
+        samples, workers=workers, batches=own, pin_memory=device.type == "cuda", progress=progress
+    ) as loaded:
+        for inputs, places in zip(loaded, own, strict=False):  # a stop ends `loaded` early
+            with torch.inference_mode():
+                features[places[0] : places[-1] + 1] = compute(inputs)
+    for part in features.split(_EXCHANGED):
+        if distributed.world_size() > 1:
+            torch.distributed.all_reduce(part)  # the others have zeros there
+        if not part.isfinite().all():
+            raise FloatingPointError("features are not finite: use fp32 or bf16")
+    return features
 
 
 class ZeroShotClassifier(nn.Module):
-    """A model with logits of classes, for `eva_engine.evaluation.counting.count`.
+    """A model, and its `class_features` (K, D), as logits of classes."""
 
-    Args:
-        model: Model of two towers in evaluation mode, see `encoding.ClipModel`.
-        weights: (K, D) of unit length, see `class_features`.
-    """
-
-    def __init__(self, model: Any, weights: Tensor) -> None:
+    def __init__(self, model: EvaClip, weights: Tensor) -> None:
         super().__init__()
         self.model = model
         self.weights: Tensor
@@ -48,21 +105,13 @@ class ZeroShotClassifier(nn.Module):
         return logits
 
 
-class _Prompts(Dataset[Tensor]):
-    """The sentences about each class as tokens (T, L)."""
-
-    def __init__(self, classes: Sequence[str], templates: Sequence[str], length: int) -> None:
-        self._classes, self._templates, self._length = classes, templates, length
-
-    def __len__(self) -> int:
-        return len(self._classes)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return tokenize(sentences(self._classes[index], self._templates), self._length)
+def _prompts(templates: Sequence[str], context_length: int, name: str) -> Tensor:
+    """Turn the sentences about a class into tokens (T, L)."""
+    return tokenize(sentences(name, templates), context_length)
 
 
 def class_features(
-    model: ClipModel,
+    model: EvaClip,
     classes: Sequence[str],
     templates: Sequence[str],
     *,
@@ -76,13 +125,10 @@ def class_features(
         classes: Names of the classes.
         templates: Sentences with `{}` in place of the name.
         texts_per_forward: Sentences of a forward pass.
-        progress: Title of a progress bar; None shows none.
+        progress: Title of a progress bar.
 
     Returns:
         (K, D) of unit length, float32, on the model's device.
-
-    Raises:
-        FloatingPointError: If a feature is not finite.
     """
 
     def mean_of_sentences(tokens: Tensor) -> Tensor:
@@ -91,10 +137,9 @@ def class_features(
         return F.normalize(each.unflatten(0, tokens.shape[:2]).mean(dim=1), dim=-1)
 
     return encode_all(
+        model,
         mean_of_sentences,
-        _Prompts(classes, templates, model.context_length),
-        dim=model.embed_dim,
-        device=place_of(model)[0],
+        Mapped(partial(_prompts, templates, model.context_length), classes),
         batch_size=max(1, texts_per_forward // len(templates)),
         progress=progress,
     )

@@ -49,35 +49,22 @@ _DIGITS = 6  # of a score; times are in milliseconds
 
 
 class Ranked(NamedTuple):
-    """A caption of an image or video.
-
-    Attributes:
-        text: The caption.
-        probability: Its share among all captions; or, of a model that was trained with the sigmoid
-            loss, its probability.
-        cosine: Cosine of the features of caption and image; of a video, of the mean of its frames.
-        time: Time in seconds of the frame that it fits best; None for an image.
-    """
+    """A caption of an image or video, whose feature is the mean of its frames'."""
 
     text: str
-    probability: float
+    probability: float  # see `ClipFeatures.probabilities`
     cosine: float
-    time: float | None
+    time: float | None  # of the best frame of a video, in seconds
 
 
 def rank(clip: ClipFeatures, file: Path, texts: Sequence[str], features: Tensor) -> list[Ranked]:
-    """Rank captions, of which there are features (K, D), for an image or a video.
-
-    Raises:
-        OSError: If the file cannot be read.
-        FloatingPointError: If the number format is too small for the model.
-    """
-    found = clip.frames(file)
-    mean = F.normalize(found.features.mean(dim=0, keepdim=True), dim=-1)  # (1, D)
+    """Rank captions with features (K, D) for an image or a video, which is read."""
+    frames = clip.frames(file)
+    mean = F.normalize(frames.values.mean(dim=0, keepdim=True), dim=-1)  # (1, D)
     cosines = (mean @ features.T)[0].tolist()
     probabilities = clip.probabilities(mean, features)[0].tolist()
-    best = (found.features @ features.T).argmax(dim=0).tolist()  # (K,), of the frames
-    times = [found.times[frame] if is_video(file) else None for frame in best]
+    best = (frames.values @ features.T).argmax(dim=0).tolist()  # (K,), of the frames
+    times = [frames.times[frame] if is_video(file) else None for frame in best]
     ranked = map(Ranked, texts, probabilities, cosines, times)
     return sorted(ranked, key=lambda one: -one.cosine)
 
@@ -98,7 +85,7 @@ def _settings(options: argparse.Namespace, clip: ClipFeatures) -> dict[str, Any]
 
 
 def rank_files(clip: ClipFeatures, options: argparse.Namespace, jobs: Sequence[Job]) -> list[str]:
-    """Rank the captions for each file; returns a sentence for each that cannot be read."""
+    """Rank the captions for each file; returns the reason for each that cannot be read."""
     features = clip.texts(options.text)
     if options.output is not None:
         make_folder(options.output)  # fails now, not after hours
@@ -114,60 +101,58 @@ def rank_files(clip: ClipFeatures, options: argparse.Namespace, jobs: Sequence[J
         return None
 
     sentences = do_jobs(jobs, do, title="ranking")
-    for line in ranking_lines([job.name for job, _ in found], [ranked for _, ranked in found]):
-        say(line)
+    for line in _ranking_lines(found):
+        say(printable(line))
     if options.output is not None:
-        files = [
-            {"file": str(job.source), "captions": [_entry(one._asdict()) for one in ranked]}
+        files: list[Any] = [
+            {"file": str(job.source), "captions": [_entry(one) for one in ranked]}
             for job, ranked in found
         ]
-        files += _unreadable(problems)
-        _write_json(options.output / RANKING, _settings(options, clip), {"files": files})
+        content = {"files": files + _unreadable(problems)}
+        _write_json(options.output / RANKING, _settings(options, clip), content)
         say(f"output   {options.output / RANKING}")
     return sentences
 
 
-def ranking_lines(names: Sequence[str], ranked: Sequence[Sequence[Ranked]]) -> list[str]:
+def _ranking_lines(found: Sequence[tuple[Job, Sequence[Ranked]]]) -> list[str]:
     """Name the captions that fit files best: a line for each file of a few, and one for all."""
     lines = []
-    if len(names) <= FILES_NAMED:
-        lines = [
-            f"{name}: {', '.join(map(_caption, captions[:_CAPTIONS]))}"
-            for name, captions in zip(names, ranked, strict=True)
+    for job, ranked in found if len(found) <= FILES_NAMED else ():
+        captions = [
+            f'"{_short(one.text)}" {score_text(one.probability)}{_at(one.time, " at ")}'
+            for one in ranked[:_CAPTIONS]
         ]
-    if len(names) > 1:
-        first = Counter(captions[0].text for captions in ranked)
+        lines.append(f"{job.name}: {', '.join(captions)}")
+    if len(found) > 1:
+        first = Counter(ranked[0].text for _, ranked in found)
         shown = [f'{count:,} "{_short(text)}"' for text, count in first.most_common(_TOTAL_NAMED)]
-        lines.append(f"{len(names):,} files: {', '.join(shown)}")
-    return [printable(line) for line in lines]
+        lines.append(f"{len(found):,} files: {', '.join(shown)}")
+    return lines
 
 
 def search_files(clip: ClipFeatures, options: argparse.Namespace, jobs: Sequence[Job]) -> list[str]:
-    """Search files by sentences and images; returns a sentence for each that cannot be read."""
+    """Search files by sentences and images; returns the reason for each that cannot be read."""
     queries = make_queries(clip, texts=options.text, like=options.like, together=options.together)
     settings, output = _settings(options, clip), options.output
     make_folder(output)
     known = settings | {"weights": sha256_of(weights_file(options.weights))}
+    files = [job.source for job in jobs]
     with locked(options.cache):
         library = Library(options.cache, known, width=clip.embed_dim)
-        library.load()
-        changes = update(
-            library, clip, [job.source for job in jobs], workers=options.workers,
-            folders=[folder for folder in options.inputs if folder.is_dir()],
-        )  # fmt: skip
-    hits = search(library, [job.source for job in jobs], queries, top=options.top)
-    found = list(zip(queries, hits, strict=True))
+        folders = [folder for folder in options.inputs if folder.is_dir()]
+        changes = update(library, clip, files, workers=options.workers, folders=folders)
+    found = list(zip(queries, search(library, files, queries, top=options.top), strict=True))
     names = {absolute(job.source): job.name for job in jobs}
-    for query, of_query in found:
-        say(hits_table(query, of_query, names=names))
-    say(library_line(changes))
-    write_hits(output, found, changes.problems, settings)
-    write_sheet(output / RESULTS[2], found, backend=options.backend)
+    for query, hits in found:
+        say(printable(_hits_table(query, hits, names=names)))
+    say(_library_line(changes))
+    _write_hits(output, found, changes.problems, settings)
+    _write_sheet(output / RESULTS[2], found, backend=options.backend)
     say(f"output   {output} ({', '.join(reversed(RESULTS))})")
     return list(changes.problems.values())
 
 
-def hits_table(query: Query, hits: Sequence[Hit], *, names: Mapping[str, str]) -> str:
+def _hits_table(query: Query, hits: Sequence[Hit], *, names: Mapping[str, str]) -> str:
     """Format a query and its first hits: score, file by its short name, time."""
     lines = [
         f"  {score_text(hit.score)}  {names.get(hit.file, hit.file)}{_at(hit.time)}"
@@ -175,17 +160,17 @@ def hits_table(query: Query, hits: Sequence[Hit], *, names: Mapping[str, str]) -
     ]
     if (more := len(hits) - _HITS) > 0:
         lines.append(f"  and {more:,} more")
-    return printable("\n".join([_short(query.title), *(lines or ["  nothing was found"])]))
+    return "\n".join([_short(query.title), *(lines or ["  nothing was found"])])
 
 
-def library_line(changes: Changes) -> str:
+def _library_line(changes: Changes) -> str:
     """Count the files that were searched, and those whose features were known before."""
     line = f"{changes.known + changes.computed:,} files searched: {changes.computed:,} computed"
     line += f", {changes.known:,} known from before" if changes.known else ""
     return line + (f", {changes.gone:,} forgotten that are gone" if changes.gone else "")
 
 
-def write_hits(
+def _write_hits(
     folder: Path,
     found: Sequence[tuple[Query, Sequence[Hit]]],
     problems: Mapping[str, str],
@@ -193,7 +178,7 @@ def write_hits(
 ) -> None:
     """Write hits as JSON, with the files that cannot be read, and as CSV."""
     queries = [
-        {"texts": query.texts, "like": query.like, "hits": [_entry(hit._asdict()) for hit in hits]}
+        {"texts": query.texts, "like": query.like, "hits": [_entry(hit) for hit in hits]}
         for query, hits in found
     ]
     content = {"queries": queries, "unreadable": _unreadable(problems)}
@@ -209,8 +194,8 @@ def write_hits(
     write_text(folder / RESULTS[1], stream.getvalue())
 
 
-def write_sheet(
-    file: Path, found: Sequence[tuple[Query, Sequence[Hit]]], *, backend: Backend = "pyav"
+def _write_sheet(
+    file: Path, found: Sequence[tuple[Query, Sequence[Hit]]], *, backend: Backend
 ) -> None:
     """Write a contact sheet of the best hits; videos are shown by their best frame."""
     each = max(1, MOST_TILES // max(1, len(found)))
@@ -222,21 +207,16 @@ def write_sheet(
 
 
 def _tile(hit: Hit, backend: Backend) -> Tile:
-    heading = score_text(hit.score) + _at(hit.time)
-    picture = None
+    heading, image = score_text(hit.score) + _at(hit.time), None
     try:
         if hit.frame is None:
-            picture = read_image(hit.file, upright=True)
+            image = read_image(hit.file, upright=True)
         else:
             with open_video(hit.file, backend=backend) as video:
-                picture = Image.fromarray(video.frames([hit.frame])[0])
+                image = Image.fromarray(video.frames([hit.frame])[0])
     except (OSError, IndexError):  # it changed since it was indexed
         heading += "  (cannot be read)"
-    return Tile(picture, heading, "/".join(Path(hit.file).parts[-2:]))  # names of folders count
-
-
-def _caption(one: Ranked) -> str:
-    return f'"{_short(one.text)}" {score_text(one.probability)}{_at(one.time, " at ")}'
+    return Tile(image, heading, "/".join(Path(hit.file).parts[-2:]))  # names of folders count
 
 
 def _short(text: str) -> str:
@@ -251,11 +231,11 @@ def _unreadable(problems: Mapping[str, str]) -> list[dict[str, Any]]:
     return [{"file": name, "error": why} for name, why in problems.items()]
 
 
-def _entry(values: Mapping[str, Any]) -> dict[str, Any]:
+def _entry(one: Ranked | Hit) -> dict[str, Any]:
     """Leave out what an image does not have, and round numbers."""
     return {
         name: round(value, 3 if name == "time" else _DIGITS) if isinstance(value, float) else value
-        for name, value in values.items()
+        for name, value in one._asdict().items()
         if value is not None
     }
 

@@ -44,16 +44,12 @@ def export(options: argparse.Namespace) -> None:
     )
     dtype = getattr(torch, options.dtype)
     model = load_eva_clip(options.weights, image_size=noted.image_size, dtype=dtype)
+    names = ("form", "towers", "normalize", "tolerance")
     found = export_towers(
         model.to(choose_device(options.device)).requires_grad_(False),
         options.output,
-        form=options.form,
-        towers=options.towers,
-        batch_size=options.batch_size,
-        normalize=options.normalize,
-        opset=options.opset,
         pixels={"mean": list(noted.mean or CLIP_MEAN), "std": list(noted.std or CLIP_STD)},
-        tolerance=options.tolerance,
+        **{name: getattr(options, name) for name in names},
     )
     if options.form == "onnx" and options.dtype == "float16" and "text" in found:
         logger.warning(
@@ -72,9 +68,7 @@ def export_towers(
     *,
     form: str,
     towers: Sequence[str] = tuple(INPUTS),
-    batch_size: int | None = None,
     normalize: bool = False,
-    opset: int | None = None,
     pixels: Mapping[str, Any] | None = None,
     tolerance: float | None = None,
 ) -> dict[str, float]:
@@ -85,9 +79,7 @@ def export_towers(
         folder: Folder; it appears, or replaces an earlier one, when it is complete.
         form: "torch-export" or "onnx".
         towers: Any of "image" and "text".
-        batch_size: Images or texts of a batch, fixed in the file; None for any number.
         normalize: Scale the features to unit length.
-        opset: Version of ONNX's operators; None for torch's choice.
         pixels: Facts on the images' pixels, for `clip.json`.
         tolerance: Largest difference, as a share of the largest value; None for the type's.
 
@@ -101,25 +93,19 @@ def export_towers(
     entries: dict[str, dict[str, Any]] = {}
     dtype = str(model.visual.pos_embed.dtype).removeprefix("torch.")
     facts = _facts(model, pixels or {}, normalize=normalize, dtype=dtype)
+    shapes = ({0: torch.export.Dim("batch")},)
     with torch.no_grad(), quiet(), replacing_folder(folder) as place:
         for tower in towers:
             file = place / f"{tower}{ENDINGS[form]}"
-            inputs = _inputs(model, tower, 2 if batch_size is None else batch_size)
             names = {"file": file.name, "input": INPUTS[tower], "output": FEATURES}
-            entries[tower] = names | {"batch": batch_size or "any"}
+            entries[tower] = names | {"batch": "any"}
             module = _Tower(model, tower, normalize=normalize)
-            # torch.export takes a dimension of one example for a fixed one
-            shapes = ({0: torch.export.Dim("batch")},) if batch_size is None else None
+            inputs = (_inputs(model, tower, 2),)  # of one, torch would take the number for fixed
             write_program(
-                torch.export.export(module, (inputs,), dynamic_shapes=shapes),
-                file,
-                inputs=[INPUTS[tower]],
-                outputs=[FEATURES],
-                facts=facts | entries[tower],
-                opset=opset,
-            )
-            sizes = (1, 2, 5) if batch_size is None else (batch_size,)
-            found[tower] = _differ(module, open_program(file), sizes)
+                torch.export.export(module, inputs, dynamic_shapes=shapes),
+                file, inputs=[INPUTS[tower]], outputs=[FEATURES], facts=facts | entries[tower],
+            )  # fmt: skip
+            found[tower] = _differ(module, open_program(file))
             least = EXPORT_TOLERANCES[dtype] if tolerance is None else tolerance
             demand_close({tower: found[tower]}, least)
         write_text(place / FACTS, json.dumps({"towers": entries} | facts, indent=2) + "\n")
@@ -153,10 +139,10 @@ def _inputs(model: EvaClip, tower: str, batch_size: int) -> Tensor:
     return tokens.to(position.device)
 
 
-def _differ(module: _Tower, run: Callable[..., dict[str, Tensor]], sizes: Sequence[int]) -> float:
+def _differ(module: _Tower, run: Callable[..., dict[str, Tensor]]) -> float:
     """Compare for several sizes of a batch; return the largest share of the largest value."""
     shares = []
-    for size in sizes:
+    for size in (1, 2, 5):
         inputs = _inputs(module.model, module.name, size)
         expected = module(inputs)
         found = differences(expected, run({INPUTS[module.name]: inputs}))[FEATURES]
@@ -171,7 +157,7 @@ def _facts(
     start, end = tokenize("", 3)[0, :2].tolist()
     bias = model.text.logit_bias
     return {
-        "pictures": {
+        "images": {
             "size": model.image_size,
             "resize": "shorter side, bicubic",
             "crop": "centre",

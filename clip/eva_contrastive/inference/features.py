@@ -38,31 +38,17 @@ from eva_engine.distributed import choose_device, choose_dtype
 logger = logging.getLogger(__name__)
 
 Media = str | os.PathLike[str]
-Picture = Media | Image.Image | NDArray[np.uint8]
+ImageSource = Media | Image.Image | NDArray[np.uint8]
 _AT_ONCE = 8  # decoded frames in memory
 _NAMED = 10  # texts that are too long
 
 
-class Seen(NamedTuple):
-    """Input of the vision tower from a file.
+class Frames(NamedTuple):
+    """What belongs to the frames of a video that are spread over it; an image is one frame."""
 
-    Attributes:
-        pixels: (F, 3, S, S), normalised; of an image, F is 1.
-        frames: Indexes of the frames; 0 for an image.
-        times: Their times in seconds from the first frame's.
-    """
-
-    pixels: Tensor
-    frames: tuple[int, ...]
-    times: tuple[float, ...]
-
-
-class FrameFeatures(NamedTuple):
-    """Features (F, D) of unit length, with indexes and times of the frames as in `Seen`."""
-
-    features: Tensor
-    frames: tuple[int, ...]
-    times: tuple[float, ...]
+    values: Tensor  # normalised pixels (F, 3, S, S), or features (F, D) of unit length
+    indexes: tuple[int, ...]
+    times: tuple[float, ...]  # in seconds from the first frame's
 
 
 def is_video(file: Media) -> bool:
@@ -76,20 +62,14 @@ def spread(length: int, count: int) -> list[int]:
 
 
 class MediaReader:
-    """Reads images and videos as input; it can be sent to the processes of a loader.
-
-    Args:
-        transform: Transform of a PIL image in RGB.
-        frames: Frames of a video.
-        backend: Decoder of the videos.
-    """
+    """Reads images and videos as input; it can be sent to the processes of a loader."""
 
     def __init__(
         self, transform: ImageTransform, *, frames: int = VIDEO_FRAMES, backend: Backend = "pyav"
     ) -> None:
         self.transform, self.frames, self.backend = transform, frames, backend
 
-    def picture(self, source: Picture) -> Tensor:
+    def image(self, source: ImageSource) -> Tensor:
         """Read an image (3, S, S), upright by its EXIF data.
 
         Raises:
@@ -99,14 +79,14 @@ class MediaReader:
             source = Image.fromarray(read_rgb(source, upright=True))
         return self.transform(read_image(source, upright=True))
 
-    def __call__(self, source: Media) -> Seen:
-        """Read an image, or by its suffix a video, of which frames are spread.
+    def __call__(self, source: Media) -> Frames:
+        """Read the pixels of an image, or by its suffix of a video.
 
         Raises:
             OSError: An `UnreadableImageError` or `UnreadableVideoError`.
         """
         if not is_video(source):
-            return Seen(self.picture(source)[None], (0,), (0.0,))
+            return Frames(self.image(source)[None], (0,), (0.0,))
         with open_video(source, backend=self.backend) as video:
             require_usual_shape(video, video.name)
             indexes = spread(len(video), self.frames)
@@ -115,19 +95,24 @@ class MediaReader:
                 for start in range(0, len(indexes), _AT_ONCE)
                 for frame in video.frames(indexes[start : start + _AT_ONCE])
             ]
-            return Seen(torch.stack(pixels), tuple(indexes), tuple(video.times(indexes)))
+            return Frames(torch.stack(pixels), tuple(indexes), tuple(video.times(indexes)))
 
 
 class ClipFeatures:
-    """EVA-CLIP with its preprocessing; `from_weights` builds one.
+    """EVA-CLIP with its preprocessing; `from_weights` builds one, and describes the arguments.
 
     Args:
         model: The model, on its device; or its vision tower, for images and videos alone.
-        mean: Mean of the pixels, which is subtracted.
-        std: Standard deviation of the pixels, by which they are divided.
+        mean: Mean of the pixels.
+        std: Standard deviation of the pixels.
         frames: Frames of a video.
-        batch_size: Images, frames or texts that go through a tower at once.
+        batch_size: Images, frames or texts of a forward pass.
         backend: Decoder of the videos.
+
+    Attributes:
+        image_size: S.
+        embed_dim: D.
+        dtype: Number format of the weights.
 
     Raises:
         ValueError: If the tower has no projection.
@@ -148,6 +133,8 @@ class ClipFeatures:
         self.text: TextTower | None = model.text if isinstance(model, EvaClip) else None
         if not self.visual.output_dim:
             raise ValueError("these weights have no projection to CLIP's features")
+        self.image_size, self.embed_dim = self.visual.img_size, self.visual.output_dim
+        self.dtype = self.visual.patch_embed.proj.weight.dtype
         self.mean, self.std, self.batch_size = tuple(mean), tuple(std), batch_size
         self.transform = evaluation_transform(self.image_size, mean=self.mean, std=self.std)
         self.read = MediaReader(self.transform, frames=frames, backend=backend)
@@ -186,9 +173,6 @@ class ClipFeatures:
             **vision_arguments: Settings that the weights do not hold, such as `num_heads` of an
                 unusual size.
 
-        Returns:
-            The model, on its device.
-
         Raises:
             ValueError: If the file or an argument does not fit.
             FileNotFoundError: If the source is neither a file nor a known name at hand.
@@ -196,45 +180,19 @@ class ClipFeatures:
         require_backend(backend)
         place = choose_device(device)
         load: Callable[..., EvaClip | VisionTower] = load_eva_clip if texts else load_vision_tower
-        found = find_preparation(source, image_size=image_size, mean=mean, std=std)
+        side, *pixels = find_preparation(source, image_size=image_size, mean=mean, std=std)
         dtype = choose_dtype(precision, place)
-        model = load(source, image_size=found.image_size, dtype=dtype, **vision_arguments)
-        return cls(
-            model.to(place),
-            mean=found.mean or CLIP_MEAN,
-            std=found.std or CLIP_STD,
-            frames=frames,
-            batch_size=batch_size,
-            backend=backend,
-        )
-
-    @property
-    def image_size(self) -> int:
-        """Side of the images in pixels, S."""
-        return self.visual.img_size
-
-    @property
-    def embed_dim(self) -> int:
-        """Values of a feature, D."""
-        return self.visual.output_dim
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Number format of the weights."""
-        return self.visual.patch_embed.proj.weight.dtype
-
-    @property
-    def logit_scale(self) -> Tensor:
-        """Factor of the cosines, (1,) float32, by which the model was trained to compare."""
-        return self._text_tower().logit_scale.float().exp()
+        model = load(source, image_size=side, dtype=dtype, **vision_arguments).to(place)
+        mean, std = pixels[0] or CLIP_MEAN, pixels[1] or CLIP_STD
+        return cls(model, mean=mean, std=std, frames=frames, batch_size=batch_size, backend=backend)
 
     def images(
-        self, pictures: Tensor | Picture | Iterable[Picture], *, normalize: bool = True
+        self, images: Tensor | ImageSource | Iterable[ImageSource], *, normalize: bool = True
     ) -> Tensor:
         """Compute one feature for each image.
 
         Args:
-            pictures: Paths, PIL images or arrays (H, W, 3) in RGB, one or several; a folder, or a
+            images: Paths, PIL images or arrays (H, W, 3) in RGB, one or several; a folder, or a
                 pattern such as `photos/*.jpg`, whose images come in the order of their names, see
                 `eva_data.inputs.files_at`. They are turned upright by their EXIF data, resized and
                 cut to a square. Or normalised images (B, 3, S, S).
@@ -244,33 +202,23 @@ class ClipFeatures:
             (B, D) float32, on the model's device.
 
         Raises:
-            ValueError: If there is no image.
             UnreadableImageError: An OSError, if an image cannot be read.
             FloatingPointError: If the number format is too small for the model.
         """
-        if isinstance(pictures, Tensor):
-            return self._encode(self._seen, pictures, normalize=normalize)
-        if isinstance(pictures, str | os.PathLike):
-            pictures = _files(pictures, DEMO_IMAGE_SUFFIXES)
-        elif isinstance(pictures, Image.Image | np.ndarray):
-            pictures = [pictures]
-        read = map(self.read.picture, pictures)
+        if isinstance(images, Tensor):
+            return self._encode(self.visual, images.to(self.dtype), normalize=normalize)
+        if isinstance(images, str | os.PathLike):
+            images = _files(images, DEMO_IMAGE_SUFFIXES)
+        elif isinstance(images, Image.Image | np.ndarray):
+            images = [images]
+        read = map(self.read.image, images)
         parts = []
         while batch := list(itertools.islice(read, self.batch_size)):
-            parts.append(self._encode(self._seen, torch.stack(batch), normalize=normalize))
-        if not parts:
-            raise ValueError("there is no image")
+            parts.append(self.images(torch.stack(batch), normalize=normalize))
         return torch.cat(parts)
 
     def texts(self, texts: str | Sequence[str], *, normalize: bool = True) -> Tensor:
-        """Compute one feature for each text.
-
-        Args:
-            texts: Texts, one or several; of a long one the beginning is read, with a warning.
-            normalize: Scale the features to unit length.
-
-        Returns:
-            (B, D) float32, on the model's device.
+        """Compute a feature (B, D) float32 of each text; of a long one the beginning is read.
 
         Raises:
             ValueError: If the vision tower alone was loaded.
@@ -294,14 +242,11 @@ class ClipFeatures:
         return self._encode(self._text_tower(), tokens, normalize=normalize)
 
     def videos(self, videos: Media | Iterable[Media], *, normalize: bool = True) -> Tensor:
-        """Compute one feature for each video: the mean of those of its frames, of unit length.
+        """Compute a feature (B, D) float32 of each video: the mean of its frames' unit features.
 
         Args:
             videos: Paths, one or several; a folder, or a pattern such as `videos/*.mp4`.
             normalize: Scale the means to unit length too.
-
-        Returns:
-            (B, D) float32, on the model's device.
 
         Raises:
             UnreadableVideoError: An OSError, if a video cannot be read.
@@ -309,42 +254,32 @@ class ClipFeatures:
         """
         if isinstance(videos, str | os.PathLike):
             videos = _files(videos, VIDEO_SUFFIXES)
-        features = torch.stack([self.frames(video).features.mean(dim=0) for video in videos])
+        features = torch.stack([self.frames(video).values.mean(dim=0) for video in videos])
         return F.normalize(features, dim=-1) if normalize else features
 
-    def frames(self, video: Media) -> FrameFeatures:
+    def frames(self, video: Media) -> Frames:
         """Compute the features of frames that are spread over a video; an image is one frame.
 
         Raises:
             OSError: If the file cannot be read.
             FloatingPointError: If the number format is too small for the model.
         """
-        seen = self.read(video)
-        return FrameFeatures(self.images(seen.pixels), seen.frames, seen.times)
+        read = self.read(video)
+        return read._replace(values=self.images(read.values))
 
     def probabilities(self, images: Tensor, texts: Tensor) -> Tensor:
-        """Compute the probability of each text.
+        """Compute probabilities (B, K) of texts (K, D) for images or videos (B, D), of unit length.
 
-        Args:
-            images: (B, D) of unit length, of images or videos.
-            texts: (K, D) of unit length.
-
-        Returns:
-            (B, K): shares of the texts, which add up to 1; or, of a model that was trained with the
-            sigmoid loss, the probability of each.
+        They add up to 1; or, of a model that was trained with the sigmoid loss, are each text's.
         """
-        logits = self.logit_scale * images @ texts.T
-        bias = self._text_tower().logit_bias
+        tower = self._text_tower()
+        logits, bias = tower.logit_scale.float().exp() * images @ texts.T, tower.logit_bias
         return logits.softmax(dim=-1) if bias is None else (logits + bias.float()).sigmoid()
 
     def _text_tower(self) -> TextTower:
         if self.text is None:
             raise ValueError("the text tower was not loaded: load the weights with texts=True")
         return self.text
-
-    def _seen(self, images: Tensor) -> Tensor:
-        features: Tensor = self.visual(images.to(self.dtype))
-        return features
 
     def _encode(
         self, tower: Callable[[Tensor], Tensor], given: Tensor, *, normalize: bool

@@ -13,11 +13,14 @@ feature.
 """
 
 import hashlib
+import itertools
 import json
 import logging
 import os
 import time
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,9 +30,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from eva_contrastive.inference.features import ClipFeatures, Media, MediaReader, Seen, is_video
+from eva_contrastive.evaluation.zero_shot import Mapped
+from eva_contrastive.inference.features import ClipFeatures, Frames, Media, MediaReader, is_video
 from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES, require_regular_file, write_tensors
 from eva_data.index import Names
 from eva_data.inputs import files_at, is_several
@@ -42,52 +45,24 @@ KIND = "eva_contrastive library 1"
 _PARTS = ("features", "frames", "times", "rows", "sizes", "changes")
 _SECONDS = 30.0  # between two saves
 _SHARE = 20  # and at least this many times as long as a save takes
-_ROWS = 16384  # that are compared at once
+_ROWS = 16384  # that are compared at once, and those of one more file
+
+State = tuple[int, int]  # size of a file in bytes, and its time of change in nanoseconds
 
 
-class State(NamedTuple):
-    """Size in bytes and time of change in nanoseconds of a file."""
-
-    size: int
-    change: int
-
-    @classmethod
-    def of(cls, file: Path) -> "State":
-        """Look at a file; raises an OSError if it is not there."""
-        found = file.stat()
-        return cls(found.st_size, found.st_mtime_ns)
+def state_of(file: str | Path) -> State:
+    """Look at a file; raises an OSError if it is not there."""
+    found = Path(file).stat()
+    return found.st_size, found.st_mtime_ns
 
 
 class Entry(NamedTuple):
-    """Features of an image or video.
+    """Features of unit length of an image or video, with indexes and times of the frames."""
 
-    Attributes:
-        state: The file when it was read.
-        features: (R, D) float16, of unit length.
-        frames: (R,) int32, indexes of the frames.
-        times: (R,) float64, seconds from the first frame's; 0 for an image.
-    """
-
-    state: State
-    features: NDArray[np.float16]
-    frames: NDArray[np.int32]
-    times: NDArray[np.float64]
-
-
-class Changes(NamedTuple):
-    """Result of an update.
-
-    Attributes:
-        known: Files that had their features.
-        computed: Files that are new or changed.
-        gone: Files that are no longer there.
-        problems: A sentence for each file that cannot be read, by its path.
-    """
-
-    known: int
-    computed: int
-    gone: int
-    problems: dict[str, str]
+    state: State  # of the file when it was read
+    features: NDArray[np.float16]  # (R, D)
+    frames: NDArray[np.int32]  # (R,)
+    times: NDArray[np.float64]  # (R,), seconds from the first frame's
 
 
 class Library:
@@ -105,15 +80,11 @@ class Library:
         self.file = None if folder is None else folder / name
         self.entries: dict[str, Entry] = {}
         self._changed, self._saved, self._pause = False, time.monotonic(), _SECONDS
-
-    def load(self) -> None:
-        """Read what was kept; a damaged or foreign file is not used, with a warning."""
-        if self.file is None or not self.file.exists():
-            return
-        try:
-            self.entries = self._read(self.file)
-        except (OSError, ValueError, TypeError, LookupError, SafetensorError) as error:
-            logger.warning("%s cannot be used and is computed again (%s)", self.file, error)
+        if self.file is not None and self.file.exists():
+            try:
+                self.entries = self._read(self.file)
+            except (OSError, ValueError, TypeError, LookupError, SafetensorError) as error:
+                logger.warning("%s cannot be used and is computed again (%s)", self.file, error)
 
     def add(self, path: str, entry: Entry) -> None:
         """Keep the features of a file, in memory until `save`, which happens now and then."""
@@ -125,8 +96,7 @@ class Library:
     def drop(self, paths: Collection[str]) -> None:
         """Forget files."""
         for path in paths:
-            if self.entries.pop(path, None) is not None:
-                self._changed = True
+            self._changed |= self.entries.pop(path, None) is not None
 
     def save(self) -> None:
         """Write the library, completely or not at all, if it has changed.
@@ -137,20 +107,19 @@ class Library:
         if not self._changed or self.file is None:
             return
         begin = time.monotonic()
-        notes = {"kind": KIND, "settings": self._settings}
-        write_tensors(self._arrays(), self.file, notes)
+        write_tensors(self._arrays(), self.file, {"kind": KIND, "settings": self._settings})
         self._changed, self._saved = False, time.monotonic()
         self._pause = max(_SECONDS, _SHARE * (self._saved - begin))
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
         entries = list(self.entries.values())
         states = np.array([entry.state for entry in entries], np.int64).reshape(-1, 2)
-        none = np.empty((0, self.width), np.float16)
+        none = Entry((0, 0), np.empty((0, self.width), np.float16), np.empty(0, np.int32),
+                     np.empty(0))  # fmt: skip
+        _, *columns = zip(none, *entries, strict=True)
         return {
             **Names.collect(self.entries).arrays(),
-            "features": np.concatenate([none, *(entry.features for entry in entries)]),
-            "frames": np.concatenate([np.empty(0, np.int32), *(e.frames for e in entries)]),
-            "times": np.concatenate([np.empty(0), *(entry.times for entry in entries)]),
+            **dict(zip(("features", "frames", "times"), map(np.concatenate, columns), strict=True)),
             "rows": np.array([len(entry.features) for entry in entries], np.int64),
             "sizes": states[:, 0],
             "changes": states[:, 1],
@@ -164,27 +133,31 @@ class Library:
                 raise ValueError("it is of another kind, or was written with other settings")
             arrays = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
         names = list(Names(arrays))
-        features, frames, times, rows, sizes, changes = (arrays[name] for name in _PARTS)
-        ends = np.cumsum(rows)
-        count = int(ends[-1]) if len(ends) else 0
-        shapes = [part.shape for part in (features, frames, times, rows, sizes, changes)]
+        features, frames, times, rows, sizes, changes = parts = [arrays[name] for name in _PARTS]
+        count = int(rows.sum())
+        shapes = [part.shape for part in parts]
         wanted = [(count, self.width), (count,), (count,), *3 * [(len(names),)]]
-        if shapes != wanted or (len(rows) and rows.min() < 1):
-            raise ValueError(f"its arrays have shapes {shapes}, expected {wanted}")
-        if features.dtype != np.float16 or not np.isfinite(features).all():
-            raise ValueError(f"its features are {features.dtype}, or not finite")
-        parts = zip(*(np.split(values, ends[:-1]) for values in (features, frames, times)),
-                    strict=True)  # fmt: skip
+        whole = shapes == wanted and (rows > 0).all() and features.dtype == np.float16
+        if not whole or not np.isfinite(features).all():
+            raise ValueError(f"its arrays have shapes {shapes}, expected {wanted}, or odd values")
         states = zip(sizes.tolist(), changes.tolist(), strict=True)
-        return {
-            name: Entry(State(*state), *part)
-            for name, state, part in zip(names, states, parts, strict=False)
-        }
+        ends = np.cumsum(rows)[:-1]
+        columns = (np.split(values, ends) for values in (features, frames, times))
+        return dict(zip(names, map(Entry, states, *columns), strict=False))
 
 
 def absolute(file: Media) -> str:
     """Give the path by which a library knows a file; links in it stay."""
     return os.path.abspath(file)  # noqa: PTH100 (which `absolute` leaves as it is: a/../b)
+
+
+class Changes(NamedTuple):
+    """Numbers of files in an update, and the reason for each file that cannot be read."""
+
+    known: int
+    computed: int  # new or changed
+    gone: int
+    problems: dict[str, str]
 
 
 def update(
@@ -197,14 +170,8 @@ def update(
 ) -> Changes:
     """Compute the features of files that the library lacks, and save it.
 
-    It is saved now and then, so that an interrupted update continues.
-
-    Args:
-        library: The library.
-        clip: The model.
-        files: Images and videos.
-        folders: Folders of which `files` has everything that is there.
-        workers: Processes that load.
+    It is saved now and then, so that an interrupted update continues. Files below `folders` that
+    are not among `files` are forgotten.
 
     Raises:
         UnwritableError: If the library cannot be written.
@@ -215,7 +182,7 @@ def update(
     paths = dict.fromkeys(absolute(file) for file in files)
     for path in paths:
         try:
-            state = State.of(Path(path))
+            state = state_of(path)
         except OSError as error:
             problems[path] = f"{path} cannot be read ({error.strerror})"
             continue
@@ -226,7 +193,8 @@ def update(
     gone = [path for path in library.entries if path.startswith(starts) and path not in paths]
     library.drop(gone)
     try:
-        problems |= _compute(library, clip, todo, workers=workers)
+        if todo:
+            problems |= _compute(library, clip, todo, workers=workers)
         library.drop(problems)  # its features are not those of what is there now
     finally:
         library.save()
@@ -237,55 +205,37 @@ def _compute(
     library: Library, clip: ClipFeatures, todo: dict[str, State], *, workers: int
 ) -> dict[str, str]:
     problems: dict[str, str] = {}
-    if not todo:
-        return problems
     some_video = any(is_video(path) for path in todo)
     at_once = max(1, clip.batch_size // (clip.read.frames if some_video else 1))
     with (
         ProgressBar(len(todo), what="reading", unit="file") as bar,
         evaluation_loader(
-            _Files(list(todo), clip.read),
+            Mapped(partial(_read, clip.read), list(todo)),
             workers=min(workers, len(todo)), batch_size=at_once, collate=list,
         ) as batches,
     ):  # fmt: skip
         for batch in batches:
-            good = [(path, seen) for path, seen, _ in batch if seen is not None]
-            for path, entry in _entries(clip, todo, good):
-                library.add(path, entry)
-            problems |= {path: why for path, _, why in batch if why}
+            read = [(path, frames) for path, frames in batch if isinstance(frames, Frames)]
+            if read:
+                values = torch.cat([frames.values for _, frames in read])  # (R, 3, S, S)
+                features = clip.images(values).cpu().half().numpy()
+                ends = np.cumsum([len(frames.indexes) for _, frames in read])[:-1]
+                for (path, (_, indexes, times)), rows in zip(
+                    read, np.split(features, ends), strict=True
+                ):
+                    entry = Entry(todo[path], rows, np.array(indexes, np.int32), np.array(times))
+                    library.add(path, entry)
+            problems |= {path: why for path, why in batch if isinstance(why, str)}
             bar.update(len(batch))
     return problems
 
 
-def _entries(
-    clip: ClipFeatures, todo: dict[str, State], seen: Sequence[tuple[str, Seen]]
-) -> list[tuple[str, Entry]]:
-    """Compute all frames of several files at once."""
-    if not seen:
-        return []
-    features = clip.images(torch.cat([one.pixels for _, one in seen])).cpu().half().numpy()
-    ends = np.cumsum([len(one.frames) for _, one in seen])
-    return [
-        (path, Entry(todo[path], rows, np.array(one.frames, np.int32), np.array(one.times)))
-        for (path, one), rows in zip(seen, np.split(features, ends[:-1]), strict=True)
-    ]
-
-
-class _Files(Dataset[tuple[str, Seen | None, str]]):
-    """Path and input of each file, or None and why it cannot be read."""
-
-    def __init__(self, paths: Sequence[str], read: MediaReader) -> None:
-        self.paths, self.read = paths, read
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[str, Seen | None, str]:
-        path = self.paths[index]
-        try:
-            return path, self.read(path), ""
-        except OSError as error:
-            return path, None, str(error)
+def _read(read: MediaReader, path: str) -> tuple[str, Frames | str]:
+    """Read the pixels of a file, or say why it cannot be read."""
+    try:
+        return path, read(path)
+    except OSError as error:
+        return path, str(error)
 
 
 class Query(NamedTuple):
@@ -302,31 +252,18 @@ class Query(NamedTuple):
 
 
 class Hit(NamedTuple):
-    """A file that was found.
-
-    Attributes:
-        file: Path of the file.
-        score: Cosine of query and image, or of query and best frame.
-        frame: Index of a video's best frame; None for an image.
-        time: Its time in seconds; None for an image.
-    """
+    """A file that was found, with the cosine of the query and the image or best frame."""
 
     file: str
     score: float
-    frame: int | None
-    time: float | None
+    frame: int | None  # index of a video's best frame
+    time: float | None  # of that frame, in seconds
 
 
 def make_queries(
     clip: ClipFeatures, *, texts: Sequence[str], like: Sequence[Path], together: bool = False
 ) -> list[Query]:
-    """Compute the features of queries.
-
-    Args:
-        clip: The model.
-        texts: Sentences.
-        like: Images or videos.
-        together: Make one query of all, the mean of their features.
+    """Make a query of each sentence, image and video, or one of the mean of their features.
 
     Raises:
         OSError: If an image or video cannot be read.
@@ -344,28 +281,22 @@ def make_queries(
 def search(
     library: Library, files: Sequence[Media], queries: Sequence[Query], *, top: int
 ) -> list[list[Hit]]:
-    """Find the files with the largest scores, for each query.
+    """Find the files with the largest scores among those that the library has, for each query.
 
-    Args:
-        library: The library.
-        files: Files to search; those that it lacks are passed over.
-        queries: The queries.
-        top: Hits of a query.
-
-    Returns:
-        For each query its hits in falling order; files of equal scores in their order.
+    Hits are in falling order of their scores, files of equal scores in their own.
     """
     paths = [path for path in dict.fromkeys(map(absolute, files)) if path in library.entries]
     if not paths:
         return [[] for _ in queries]
-    rows = np.array([len(library.entries[path].features) for path in paths])
+    entries = [library.entries[path] for path in paths]
+    rows = np.array([len(entry.features) for entry in entries])
     starts = np.cumsum(rows) - rows  # (N,), first row of each file
     wanted = torch.stack([query.features for query in queries]).float().cpu().numpy()  # (Q, D)
-    scores = _scores(library, paths, wanted)  # (Q, R)
+    scores = _scores(entries, starts, wanted)  # (Q, R)
     best = np.maximum.reduceat(scores, starts, axis=1)  # (Q, N)
     return [
         [
-            _hit(library, paths[file], row[starts[file] : starts[file] + rows[file]])
+            _hit(paths[file], entries[file], row[starts[file] : starts[file] + rows[file]])
             for file in np.argsort(-of_files, kind="stable")[:top].tolist()
         ]
         for row, of_files in zip(scores, best, strict=True)
@@ -373,25 +304,20 @@ def search(
 
 
 def _scores(
-    library: Library, paths: Sequence[str], wanted: NDArray[np.float32]
+    entries: Sequence[Entry], starts: NDArray[np.int64], wanted: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Compute the cosines (Q, R), a part of the rows at a time."""
-    parts: list[NDArray[np.float32]] = []
-    waiting: list[NDArray[np.float16]] = []
-    held = 0
-    for number, path in enumerate(paths, 1):
-        waiting.append(library.entries[path].features)
-        held += len(waiting[-1])
-        if number == len(paths) or held >= _ROWS:
-            parts.append(wanted @ np.concatenate(waiting).astype(np.float32).T)
-            waiting, held = [], 0
+    parts = []
+    for _, some in itertools.groupby(zip(entries, starts // _ROWS, strict=True), itemgetter(1)):
+        features = np.concatenate([entry.features for entry, _ in some])
+        parts.append(wanted @ features.astype(np.float32).T)
     return np.concatenate(parts, axis=1)
 
 
-def _hit(library: Library, path: str, scores: NDArray[np.float32]) -> Hit:
+def _hit(path: str, entry: Entry, scores: NDArray[np.float32]) -> Hit:
     place = int(scores.argmax())
     # kept in half precision, features are not quite of unit length
-    score, entry = min(1.0, max(-1.0, float(scores[place]))), library.entries[path]
+    score = min(1.0, max(-1.0, float(scores[place])))
     if not is_video(path):
         return Hit(path, score, None, None)
     return Hit(path, score, int(entry.frames[place]), float(entry.times[place]))
@@ -426,11 +352,10 @@ def find(
     """
     if not text and like is None:
         raise ValueError("there is nothing to look for: give a text or an image")
-    given = [files] if isinstance(files, str | os.PathLike) else files
     wanted = [] if like is None else [Path(like)]
     queries = make_queries(clip, texts=[text] if text else [], like=wanted, together=True)
     listed: list[Path] = []
-    for one in map(Path, given):
+    for one in map(Path, [files] if isinstance(files, str | os.PathLike) else files):
         listed += files_at(one, DEMO_IMAGE_SUFFIXES | VIDEO_SUFFIXES) if is_several(one) else [one]
     library = Library(None, {}, width=clip.embed_dim)
     for why in update(library, clip, listed).problems.values():

@@ -34,16 +34,13 @@ class VisionTower(VisionTransformer):
         output_dim: D; 0 gives the class token itself, as files of the bare tower have it.
         patch_dropout: Share of the patches that a training step leaves out, drawn for each image
             (FLIP); their positions stay those of the image.
-        **vit: Arguments of `VisionTransformer`.
-
-    Raises:
-        ValueError: If there is no class token or final norm.
+        **vit: Arguments of `VisionTransformer`, with a class token and a final norm.
     """
 
     def __init__(self, *, output_dim: int, patch_dropout: float = 0.0, **vit: Any) -> None:
         super().__init__(**vit)
-        if self.cls_token is None or not isinstance(self.norm, nn.LayerNorm):
-            raise ValueError("a CLIP's vision tower needs a class token and a final norm")
+        assert self.cls_token is not None
+        assert isinstance(self.norm, nn.LayerNorm)
         self.output_dim, self.patch_dropout = output_dim, patch_dropout
         self.head = nn.Linear(self.embed_dim, output_dim) if output_dim else nn.Identity()
         if isinstance(self.head, nn.Linear):
@@ -105,51 +102,33 @@ class TextTower(TextTransformer):
         scale = SIGMOID_SCALE if sigmoid else CLASSIC_SCALE
         self.logit_scale = nn.Parameter(torch.full((1,), math.log(scale)))
         self.logit_bias = nn.Parameter(torch.full((1,), SIGMOID_BIAS)) if sigmoid else None
-
-    @property
-    def depth(self) -> int:
-        """Number of blocks."""
-        return len(self.transformer.resblocks)
+        self.depth = depth
 
 
 class ClipOutput(NamedTuple):
-    """Result of a forward pass.
+    """Result of a forward pass."""
 
-    Attributes:
-        image_features: (B, D) of unit length.
-        text_features: (B, D) of unit length.
-        logit_scale: (1,), the factor of their cosines.
-        logit_bias: (1,), what is added then, or None.
-    """
-
-    image_features: Tensor
-    text_features: Tensor
-    logit_scale: Tensor
-    logit_bias: Tensor | None
+    image_features: Tensor  # (B, D) of unit length
+    text_features: Tensor  # (B, D) of unit length
+    logit_scale: Tensor  # (1,), the factor of their cosines
+    logit_bias: Tensor | None  # (1,), what is added then
 
 
 class EvaClip(nn.Module):
-    """Both towers, under the official parameter names `visual.*` and `text.*`."""
+    """Both towers, under the official parameter names `visual.*` and `text.*`.
+
+    Attributes:
+        image_size: H and W.
+        context_length: L.
+        embed_dim: D.
+    """
 
     def __init__(self, visual: VisionTower, text: TextTower) -> None:
         super().__init__()
         self.visual, self.text = visual, text
-
-    @property
-    def image_size(self) -> int:
-        """Side of the images in pixels."""
-        return self.visual.img_size
-
-    @property
-    def context_length(self) -> int:
-        """Tokens of a text, L."""
-        length: int = self.text.context_length
-        return length
-
-    @property
-    def embed_dim(self) -> int:
-        """Values of a feature, D."""
-        return self.visual.output_dim
+        self.image_size: int = visual.img_size
+        self.context_length: int = text.context_length
+        self.embed_dim: int = visual.output_dim
 
     def encode_image(self, images: Tensor, normalize: bool = False) -> Tensor:
         """Encode images (B, 3, H, W), normalised by CLIP's statistics, as (B, D)."""
@@ -207,8 +186,7 @@ def tokenize(texts: str | Sequence[str], context_length: int = CONTEXT_LENGTH) -
     """Turn texts into tokens (B, L) int64; a longer text is cut, and keeps its end token."""
     tokenizer = _without_rare_words()
     several = [texts] if isinstance(texts, str) else texts
-    beginnings = [_beginning(text, context_length) for text in several]
-    tokens: Tensor = tokenizer(beginnings, context_length)
+    tokens: Tensor = tokenizer([_beginning(one, context_length) for one in several], context_length)
     return tokens
 
 

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from eva_backbone.checkpoints.convert import trunk_prefix
-from eva_backbone.checkpoints.fitting import cast
 from eva_backbone.checkpoints.from_weights import describe
 from eva_backbone.checkpoints.loading import LoadReport, load_weights, read_weights
 from eva_backbone.checkpoints.reading import listed
@@ -36,25 +35,9 @@ _BLOCK = re.compile(r"text\.transformer\.resblocks\.(\d+)\.")
 _WORDS, _POSITIONS = "text.token_embedding.weight", "text.positional_embedding"
 _PROJECTION = "text.text_projection"
 _TEXT = re.compile(
-    r"(token_embedding\.weight|positional_embedding|text_projection|ln_final\.(weight|bias)"
-    r"|transformer\.resblocks\.\d+\..+)"
+    r"(?:text\.)?(token_embedding\.weight|positional_embedding|text_projection"
+    r"|ln_final\.(?:weight|bias)|transformer\.resblocks\.\d+\..+)"
 )
-_NEW = ("text_projection", "logit_scale", "logit_bias")  # another space of features, another start
-_TRANSFORMERS = {
-    "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
-    "text_model.embeddings.position_embedding.weight": "positional_embedding",
-    "text_model.final_layer_norm.weight": "ln_final.weight",
-    "text_model.final_layer_norm.bias": "ln_final.bias",
-}
-_LAYER = re.compile(r"text_model\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)")
-_IN_LAYER = {
-    "layer_norm1": "ln_1",
-    "layer_norm2": "ln_2",
-    "mlp.fc1": "mlp.c_fc",
-    "mlp.fc2": "mlp.c_proj",
-    "self_attn.out_proj": "attn.out_proj",
-}
-_QKV = ("q_proj", "k_proj", "v_proj")
 
 
 def load_eva_clip(
@@ -85,14 +68,8 @@ def load_eva_clip(
         FileNotFoundError: If the source is neither a file nor a known name at hand.
     """
     path = weights_file(source)
-    return clip_from(
-        read_clip_weights(path),
-        name=path.name,
-        image_size=image_size,
-        text_heads=text_heads,
-        dtype=dtype,
-        **vision_overrides,
-    )
+    shape: dict[str, Any] = {"image_size": image_size, "text_heads": text_heads, "dtype": dtype}
+    return clip_from(read_clip_weights(path), name=path.name, **shape, **vision_overrides)
 
 
 def clip_from(
@@ -105,7 +82,7 @@ def clip_from(
     **vision_overrides: Any,
 ) -> EvaClip:
     """Build the model of weights, `name` in messages, from `clip_weights`; see `load_eva_clip`."""
-    needed = (_WORDS, _POSITIONS, _PROJECTION, "text.logit_scale", "visual.head.weight")
+    needed = (_WORDS, _POSITIONS, _PROJECTION, _LOGITS[0], "visual.head.weight")
     if lacking := [part for part in needed if part not in weights]:
         raise ValueError(
             f"{name} is not a complete EVA-CLIP, as it lacks {listed(lacking)}: train one from it "
@@ -130,18 +107,11 @@ def load_vision_tower(
 ) -> VisionTower:
     """Build the vision tower of a file, and load it; a text tower is left out.
 
-    Args:
-        source: As for `load_eva_clip`; also `eva_clip_psz14_vision_enc.pt`.
-        image_size: Side of the images in pixels; by default that of the weights.
-        dtype: Type of the parameters.
-        **overrides: Arguments of `VisionTower` that the weights do not determine.
+    Arguments and errors are those of `load_eva_clip`; the source may be
+    `eva_clip_psz14_vision_enc.pt`, too.
 
     Returns:
         The tower, in evaluation mode; without projection where the file has none.
-
-    Raises:
-        ValueError: If the file holds no such tower.
-        FileNotFoundError: If the source is neither a file nor a known name at hand.
     """
     path = weights_file(source)
     weights = read_clip_weights(path)
@@ -155,18 +125,19 @@ def load_vision_tower(
 
 
 def initialise(model: EvaClip, vision: str, text: str) -> LoadReport | None:
-    """Load the weights that a training begins with.
+    """Load the weights that a training begins with, and log a report.
 
     Args:
         model: The model.
         vision: Weights of the vision tower, or of a complete CLIP; empty for none.
-        text: Weights of the text tower, see `initialise_text`; empty for none.
+        text: Weights of the text tower, also in place of a CLIP's, see `initialise_text`; empty for
+            none.
 
     Returns:
-        The report of the vision tower, which is also logged.
+        The report of `vision`.
 
     Raises:
-        ValueError: If a file does not fit, or both have a text tower.
+        ValueError: If a file does not fit.
         FileNotFoundError: If a source is neither a file nor a known name at hand.
     """
     report = None
@@ -174,11 +145,6 @@ def initialise(model: EvaClip, vision: str, text: str) -> LoadReport | None:
         path = resolve_source(vision)
         weights = read_clip_weights(path)
         complete = _WORDS in weights
-        if complete and text:
-            raise ValueError(
-                f"{path.name} has a text tower, and text_checkpoint={text} another: leave one out, "
-                "or give a vision tower alone"
-            )
         # A head of other classes, or masked-image models' lack of one: it begins from scratch.
         report = load_weights(
             model,
@@ -201,15 +167,9 @@ def read_clip_weights(path: Path) -> dict[str, Tensor]:
 def clip_weights(weights: Mapping[str, Tensor], *, name: str) -> dict[str, Tensor]:
     """Give the names and shapes of this toolkit to a CLIP or a vision tower of any program.
 
-    Args:
-        weights: Name -> tensor.
-        name: Name of the file, for messages.
-
-    Returns:
-        Name -> tensor; factor and bias of the logits of shape (1,).
-
     Raises:
-        ValueError: If factor or bias is not one number, or the vision tower is not an EVA ViT.
+        ValueError: If factor or bias of the logits is not one number, or the vision tower is not an
+            EVA ViT; `name` is the file's.
     """
     named = to_official(weights)
     for part in _LOGITS:
@@ -231,9 +191,6 @@ def _vision_tower(
             f"{source} holds no vision tower of CLIP, which takes images and has a class token "
             "and a final norm"
         )
-    if "num_heads" not in arguments:
-        shape = f"width {arguments['embed_dim']} and depth {arguments['depth']}"
-        raise ValueError(f"{source} holds a ViT of unknown {shape}: pass num_heads")
     if image_size is not None:
         arguments["img_size"] = image_size
     head = weights.get(f"{trunk_prefix(weights, source)}head.weight")
@@ -249,107 +206,57 @@ def _text_tower(weights: Mapping[str, Tensor], source: str, *, heads: int | None
             f"{source} has a text tower of {depth} blocks and shapes {shapes}: expected matrices"
         )
     (vocab, width), (length, _), (_, output_dim) = shapes
-    if heads is None:
-        known = [v for v in TEXT_VARIANTS.values() if (v.width, v.depth) == (width, depth)]
-        heads = known[0].num_heads if known else max(1, width // _HEAD_WIDTH)
+    known = [v.num_heads for v in TEXT_VARIANTS.values() if (v.width, v.depth) == (width, depth)]
     return TextTower(
         output_dim=output_dim,
         context_length=length,
         vocab_size=vocab,
         width=width,
         depth=depth,
-        num_heads=heads,
-        sigmoid="text.logit_bias" in weights,
+        num_heads=heads or [*known, max(1, width // _HEAD_WIDTH)][0],
+        sigmoid=_LOGITS[1] in weights,
     )
 
 
 def initialise_text(tower: TextTower, source: str) -> None:
-    """Load the weights that a text tower begins with.
+    """Load the weights that a text tower begins with, of OpenAI's, open_clip's or EVA's CLIP.
 
     A projection of another size, and the factor of the logits, begin as they are built: the
     features of the other tower are new (official). A file for longer texts gives its first
     positions.
 
-    Args:
-        tower: The tower.
-        source: Name or path of OpenAI's TorchScript archive, or of a file of open_clip,
-            transformers or EVA-CLIP.
-
     Raises:
-        ValueError: If the file has no text tower, or one of another size; the tower is unchanged.
+        ValueError: If the file has no text tower, or one of another size.
         FileNotFoundError: If the source is neither a file nor a known name at hand.
     """
     path = resolve_source(source)
-    weights = read_text_weights(path)
-    wanted = {n: value for n, value in tower.state_dict().items() if not n.startswith("logit_")}
-    positions = "positional_embedding"
-    weights[positions] = weights[positions][: len(wanted[positions])]
-    if weights["text_projection"].shape != wanted["text_projection"].shape:
+    weights = _read_text_weights(path)
+    target = tower.state_dict()
+    positions, projection = (name.removeprefix("text.") for name in (_POSITIONS, _PROJECTION))
+    weights[positions] = weights[positions][: len(target[positions])]
+    if weights[projection].shape != target[projection].shape:
         logger.info("%s: the projection of the texts begins from scratch", path.name)
-        del weights["text_projection"]
-    taken = {
-        name: cast(weights[name], wanted[name].dtype, f"{path.name} holds {name}")
-        for name in wanted
-        if name in weights and weights[name].shape == wanted[name].shape
-    }
-    unfit = [
-        f"{name} {tuple(weights[name].shape) if name in weights else 'missing'}"
-        f" -> {tuple(wanted[name].shape)}"
-        for name in wanted
-        if name not in taken and not (name in _NEW and name not in weights)
-    ]
-    unfit += [f"{name} -> nothing" for name in weights if name not in wanted]
-    if unfit:
+        weights[projection] = target[projection]
+    logits = {name: value for name, value in target.items() if name.startswith("logit_")}
+    try:
+        tower.load_state_dict(weights | logits)
+    except RuntimeError as error:
         raise ValueError(
-            f"the text tower of {path.name} does not fit (in the file -> in the model): "
-            f"{listed(unfit)}; choose the size that it has as model.text"
-        )
-    tower.load_state_dict(taken, strict=False)
-    logger.info("%s: loaded %d tensors into the text tower", path.name, len(taken))
+            f"the text tower of {path.name} does not fit: choose the size that it has as "
+            f"model.text ({error!s:.500})"
+        ) from error
+    logger.info("%s: loaded %d tensors into the text tower", path.name, len(weights))
 
 
-def read_text_weights(file: Path) -> dict[str, Tensor]:
-    """Read the text tower of a file of CLIP.
-
-    Returns:
-        Name in open_clip -> tensor, `text_projection` (C, D) among them.
-
-    Raises:
-        ValueError: If the file has no text tower, or cannot be read.
-    """
+def _read_text_weights(file: Path) -> dict[str, Tensor]:
+    """Read the text tower of a file of CLIP under open_clip's names."""
     weights = read_torchscript(file) if is_torchscript(file) else read_weights(file)
-    if "text_model.final_layer_norm.weight" in weights:
-        weights = _from_transformers(weights, file.name)
-    prefix = "text." if "text.token_embedding.weight" in weights else ""
-    named = {name.removeprefix(prefix): v for name, v in weights.items() if name.startswith(prefix)}
-    found = {name: value for name, value in named.items() if _TEXT.fullmatch(name)}
-    needed = {"token_embedding.weight", "positional_embedding", "text_projection"}
+    found = {named[1]: value for name, value in weights.items() if (named := _TEXT.fullmatch(name))}
+    needed = {name.removeprefix("text.") for name in (_WORDS, _POSITIONS, _PROJECTION)}
     if not needed <= found.keys() or any(value.ndim == 0 for value in found.values()):
         raise ValueError(
             f"{file.name} holds no text tower of CLIP: expected token_embedding.weight, "
-            "positional_embedding, transformer.resblocks.* and text_projection, or transformers' "
-            f"text_model.*; it has {listed(list(weights), 3)}"
+            "positional_embedding, transformer.resblocks.* and text_projection; it has "
+            f"{listed(list(weights), 3)}"
         )
     return found
-
-
-def _from_transformers(weights: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Rename the text tower of a `CLIPModel`; queries, keys and values become one matrix."""
-    renamed = {ours: weights[theirs] for theirs, ours in _TRANSFORMERS.items() if theirs in weights}
-    if "text_projection.weight" in weights:
-        renamed["text_projection"] = weights["text_projection.weight"].T
-    parts: dict[str, dict[str, Tensor]] = {}
-    for name, value in weights.items():
-        if layer := _LAYER.fullmatch(name):
-            block, module, kind = layer.groups()
-            stem = f"transformer.resblocks.{block}."
-            part = module.rpartition(".")[2]
-            if part in _QKV:
-                parts.setdefault(f"{stem}attn.in_proj_{kind}", {})[part] = value
-            else:
-                renamed[f"{stem}{_IN_LAYER.get(module, module)}.{kind}"] = value
-    for name, three in parts.items():
-        if len(three) < len(_QKV) or len({value.shape for value in three.values()}) > 1:
-            raise ValueError(f"{source} lacks a part of {name}, or its parts differ in shape")
-        renamed[name] = torch.cat([three[part] for part in _QKV])
-    return renamed

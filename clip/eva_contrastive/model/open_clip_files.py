@@ -60,13 +60,7 @@ def weights_file(source: str | os.PathLike[str]) -> Path:
 
 
 class Preparation(NamedTuple):
-    """How images become input; None for what neither a folder nor a file of weights says.
-
-    Attributes:
-        image_size: Side in pixels.
-        mean: Subtracted from the pixels in [0, 1], for each channel.
-        std: Divides them, for each channel.
-    """
+    """How images become input; None for what neither a folder nor a file of weights says."""
 
     image_size: int | None
     mean: Sequence[float] | None
@@ -80,16 +74,7 @@ def find_preparation(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Preparation:
-    """Complete what is asked for by what lies with the weights.
-
-    Args:
-        source: As for `eva_contrastive.model.loading.load_eva_clip`.
-        image_size: Side of the images; None looks for it.
-        mean: Mean of the pixels; None looks for it.
-        std: Standard deviation of the pixels; None looks for it.
-
-    Returns:
-        What is asked for, or else what a folder of open_clip says, or the notes of a training.
+    """Complete what is asked for by what a folder of open_clip says, or the notes of a training.
 
     Raises:
         ValueError: If something is not of its kind, or the weights are damaged.

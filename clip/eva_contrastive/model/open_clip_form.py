@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import open_clip
 import torch
 from torch import Tensor
 
@@ -23,6 +24,8 @@ from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_contrastive.model.eva_clip import EvaClip, tokenize
 from eva_contrastive.model.open_clip_files import CARD, CONFIG, WEIGHTS
 from eva_data.files import write_text
+from eva_engine.checkpoints.files import read_config, save_weights
+from eva_engine.evaluation.own_data import notes_of_training
 
 _TRUNK = "visual.trunk."
 _LOGITS = ("logit_scale", "logit_bias")
@@ -74,15 +77,14 @@ tokenizer = open_clip.get_tokenizer(folder)
 
 
 def to_official(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give the official names to a CLIP of any program.
+    """Give the official names, `visual.*` and `text.*`, to a CLIP of any program.
 
     Args:
         weights: Name -> tensor: of `EVA01-g-14` or another open_clip model with an EVA ViT, of this
             toolkit, official, or a vision tower alone.
 
     Returns:
-        A new dict: `visual.*` and `text.*`; factor and bias of the logits, which are `text.*` too,
-        without dimensions. What is in the official form stays as it is.
+        A new dict; factor and bias of the logits are `text.*` too, without dimensions.
 
     Raises:
         ValueError: If open_clip's own ViT has a part that EVA's has not.
@@ -92,12 +94,10 @@ def to_official(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         named = _from_vit(named)
     official = {}
     for name, value in named.items():
-        key = f"text.{name}" if name in _LOGITS else name
-        if key.startswith(_TRUNK):
-            key = f"visual.{key.removeprefix(_TRUNK)}"
-        if key.removeprefix("text.") in _LOGITS and value.numel() == 1:
-            value = value.reshape(())
-        official[key] = value
+        is_logit = name.removeprefix("text.") in _LOGITS
+        key = f"text.{name.removeprefix('text.')}" if is_logit else name
+        key = f"visual.{key.removeprefix(_TRUNK)}" if key.startswith(_TRUNK) else key
+        official[key] = value.reshape(()) if is_logit and value.numel() == 1 else value
     return official
 
 
@@ -112,11 +112,7 @@ def to_trunk(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def to_vit(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Turn a CLIP into one with open_clip's own ViT.
 
-    Args:
-        weights: Name -> tensor, in the official form.
-
-    Returns:
-        A new dict; what is not the same tensor under another name is float32.
+    What is not the same tensor under another name is float32.
 
     Raises:
         ValueError: If the bias of the projection cannot be moved: there are more values of a
@@ -129,7 +125,7 @@ def to_vit(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     norm_bias = _absorb(
         projection, named.pop("visual.head.bias"), into=named.pop("visual.norm.bias")
     )
-    converted = {
+    outside = {
         _PIXELS: named.pop("visual.patch_embed.proj.weight"),
         "visual.class_embedding": named.pop("visual.cls_token").flatten(),
         "visual.positional_embedding": torch.cat([positions[:1], positions[1:] + bias]),
@@ -137,10 +133,7 @@ def to_vit(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         "visual.ln_post.bias": norm_bias,
         "visual.proj": projection,
     }
-    blocks = {
-        _in_block(name, _IN_BLOCK, "transformer.resblocks"): value for name, value in named.items()
-    }
-    return converted | blocks
+    return outside | {_in_block(n, _IN_BLOCK, "transformer.resblocks"): v for n, v in named.items()}
 
 
 def _from_vit(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -220,16 +213,13 @@ def write_folder(weights: Mapping[str, Tensor], folder: Path, source: Path) -> l
         Lines of a report.
 
     Raises:
-        ValueError: If this is not a complete CLIP, open_clip has no model of that form, or its
-            features differ.
+        ValueError: If this is no complete CLIP, open_clip has no such model, or features differ.
     """
-    from eva_contrastive.model.loading import clip_from, clip_weights
-    from eva_engine.checkpoints.files import read_config, save_weights
-    from eva_engine.evaluation.own_data import notes_of_training
+    from eva_contrastive.model.loading import clip_from, clip_weights  # which imports this module
 
     named = clip_weights(weights, name=source.name)
     model = clip_from(named, name=source.name)
-    trunk = _trunk_of(model)
+    trunk, values = _trunk_of(model), model.embed_dim
     noted = notes_of_training(source, mean=None, std=None)
     preparation = {
         "mean": list(noted["mean"] or CLIP_MEAN), "std": list(noted["std"] or CLIP_STD),
@@ -238,7 +228,6 @@ def write_folder(weights: Mapping[str, Tensor], folder: Path, source: Path) -> l
     config = {"model_cfg": _model_config(model, trunk), "preprocess_cfg": preparation}
     sizes = model.image_size, model.context_length
     expected = _features(model, *sizes)
-    values = model.embed_dim
     del model  # two models of a billion parameters need not be in memory at once
     write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
     # with the run's notes, so that the file serves our programs as the run's does
@@ -265,14 +254,16 @@ def _trunk_of(model: EvaClip) -> str | None:
 
 def _model_config(model: EvaClip, trunk: str | None) -> dict[str, Any]:
     visual: Any = model.visual
-    text = model.text
-    vision: dict[str, Any] = {"image_size": visual.img_size}
+    text, block = model.text, visual.blocks[0]
     if trunk:
-        vision |= {"timm_model_name": trunk, "timm_model_pretrained": False}
-        vision |= {"timm_pool": "token", "timm_proj": None}
+        vision: dict[str, Any] = {
+            "timm_model_name": trunk,
+            "timm_model_pretrained": False,
+            "timm_pool": "token",
+            "timm_proj": None,
+        }
     else:
-        block = visual.blocks[0]
-        vision |= {
+        vision = {
             "patch_size": visual.patch_size,
             "layers": visual.depth,
             "width": visual.embed_dim,
@@ -281,12 +272,11 @@ def _model_config(model: EvaClip, trunk: str | None) -> dict[str, Any]:
             "mlp_ratio": (block.mlp.fc1.out_features + 0.5) / visual.embed_dim,
             "no_ln_pre": True,
             "norm_kwargs": {"eps": visual.norm.eps},
+            "ls_init_value": None if block.gamma_1 is None else 1.0,
         }
-        if block.gamma_1 is not None:
-            vision["ls_init_value"] = 1.0
-    config = {
+    return {
         "embed_dim": model.embed_dim,
-        "vision_cfg": vision,
+        "vision_cfg": {"image_size": visual.img_size, **vision},
         "text_cfg": {
             "context_length": text.context_length,
             "vocab_size": text.vocab_size,
@@ -295,10 +285,8 @@ def _model_config(model: EvaClip, trunk: str | None) -> dict[str, Any]:
             "layers": text.depth,
         },
         "custom_text": True,
+        **({} if text.logit_bias is None else {"init_logit_bias": text.logit_bias.item()}),
     }
-    if text.logit_bias is not None:
-        config["init_logit_bias"] = text.logit_bias.item()
-    return config
 
 
 def _features(model: Any, image_size: int, context_length: int) -> tuple[Tensor, Tensor]:
@@ -310,16 +298,13 @@ def _features(model: Any, image_size: int, context_length: int) -> tuple[Tensor,
 
 def _compare(folder: Path, sizes: tuple[int, int], expected: tuple[Tensor, Tensor]) -> float:
     """Build the folder's model by open_clip; return the largest difference of its features."""
-    import open_clip
-
     peer = open_clip.create_model(f"local-dir:{folder}").eval()
-    worst = 0.0
-    for found, ours in zip(_features(peer, *sizes), expected, strict=True):
-        difference = (found - ours).abs().max().item()
-        if not difference <= _TOLERANCE * ours.abs().max().item():  # also for NaN
-            raise ValueError(
-                f"open_clip's features differ from ours by {difference:.2g}, of at most "
-                f"{ours.abs().max().item():.2g}; nothing was written"
-            )
-        worst = max(worst, difference)
-    return worst
+    pairs = list(zip(_features(peer, *sizes), expected, strict=True))
+    differences = [(found - ours).abs().max().item() for found, ours in pairs]
+    shares = [d / ours.abs().max().item() for d, (_, ours) in zip(differences, pairs, strict=True)]
+    if not all(share <= _TOLERANCE for share in shares):  # also for NaN
+        raise ValueError(
+            f"open_clip's features differ from ours by {max(shares):.2g} of the largest value; "
+            "nothing was written"
+        )
+    return max(differences)

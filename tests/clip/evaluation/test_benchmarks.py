@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from torchvision import datasets
 
-from eva_contrastive.evaluation.benchmarks import Renamed, open_cifar
+from eva_contrastive.evaluation.benchmarks import open_cifar
 from eva_contrastive.evaluation.prompts import named_classes
 
 FINE = ["apple", "aquarium_fish", "baby"]  # as torchvision's `meta` writes them
@@ -37,16 +37,3 @@ def test_cifar_of_torchvision(cifar100, form):
 def test_another_set_in_the_place_of_cifar(cifar100, make_set):
     with pytest.raises(ValueError, match=r"is not CIFAR-10: apple"):
         open_cifar(f"torchvision:CIFAR100:{cifar100}:test", 10, None)
-
-
-def test_places_of_classes():
-    class Samples(list):
-        classes = ("b", "a")
-
-        def sample_id(self, index):
-            return f"picture {index}"
-
-    samples = Renamed(Samples([("x", 0), ("y", 1)]), ("a", "b", "c"), [1, 0])
-    assert [samples[index] for index in range(len(samples))] == [("x", 1), ("y", 0)]
-    assert samples.classes == ("a", "b", "c")
-    assert samples.sample_id(1) == "picture 1"

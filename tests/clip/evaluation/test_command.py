@@ -13,7 +13,7 @@ from torch import nn
 from eva_contrastive import commands
 from eva_contrastive.evaluation import evaluating
 from eva_contrastive.evaluation.prompts import named_classes, named_templates, sentences
-from eva_contrastive.evaluation.table import MEANS, SETS, SHIFTS, expected, summary
+from eva_contrastive.evaluation.table import SETS, expected, summary
 from eva_contrastive.model.eva_clip import tokenize
 from eva_data.imagenet import IMAGENET_A, IMAGENET_R
 from eva_engine.evaluation import own_data
@@ -185,8 +185,6 @@ def test_videos(write_video, run, tmp_path, capsys, caplog, refused):
     counts = {name: (one["right1"], one["samples"]) for name, one in found["sets"].items()}
     assert counts == {"UCF-101": (1, 2), "Kinetics-400": (1, 2), "Kinetics-600": (2, 2),
                       "Kinetics-700": (2, 2)}  # fmt: skip
-    assert found["missing"] == {"UCF-101": 0, "Kinetics-400": 1, "Kinetics-600": 0,
-                                "Kinetics-700": 0}  # fmt: skip
     assert len(found["left_out"]) == 1
     assert "torn.mp4" in found["left_out"][0]
     k400 = found["sets"]["Kinetics-400"]
@@ -246,7 +244,6 @@ def test_the_numbers_of_the_paper():
     found = summary(scores)
     assert found["average"] == pytest.approx(75.57, abs=0.01)  # printed there as 75.7
     assert round(found["gap"], 1) == 2.6  # 2.55, printed as 2.5
-    assert SHIFTS[0] == "ImageNet-1K"
     del scores["ObjectNet"]
     assert summary(scores) == {"average": None, "gap": None}
 
@@ -262,21 +259,6 @@ def test_what_a_complete_set_should_give():
     assert expected("Kinetics-400", score(19_881)) == pytest.approx(65.23)
     assert expected("Kinetics-400", score(19_000)) is None
     assert expected("data", score(50_000)) is None
-    assert {"Kinetics-400", "Kinetics-600", "Kinetics-700"} == MEANS
-
-
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        ((), "--imagenet"),
-        (("--v2", "x", "--classes", "y"), "--classes"),
-        (("--k400", "a", "b", "c"), "--k400"),
-        (("--data", "a", "--videos", "c"), "--videos"),
-    ],
-)
-def test_wrong_options(arguments, named, refused):
-    with refused(named):
-        commands.evaluate(["--weights", "w", *arguments])
 
 
 @pytest.mark.parametrize(
@@ -285,12 +267,8 @@ def test_wrong_options(arguments, named, refused):
         (("--ucf101", "."), "testlist01.txt"),
         (("--cifar10", "few"), "moon"),
         (("--imagenet", "few"), "1000"),
-        (("--objectnet", "few"), "folder_to_objectnet_label.json"),
-        (("--k400", "few"), "bird, moon"),
         (("--pairs", "gone.csv"), "gone.csv"),
         (("--data", "few", "--templates", "photo"), "photo"),
-        (("--data", "few", "--classes", "gone.txt"), "gone.txt"),
-        (("--videos", "few"), "few"),
     ],
 )
 def test_wrong_data(arguments, named, make_set, run, tmp_path, monkeypatch, refused):

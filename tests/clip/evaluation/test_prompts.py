@@ -9,40 +9,27 @@ from eva_contrastive.evaluation.prompts import (
     named_templates,
     names_of,
     own_classes,
-    readable,
     sentences,
-    template_sets,
 )
 
 COUNTS = {"imagenet": 80, "simple": 1, "cifar": 18, "ucf101": 48, "kinetics": 28}
-CLASSES = {
-    "imagenet": 1000,
-    "cifar10": 10,
-    "cifar100": 100,
-    "ucf101": 101,
-    "k400": 400,
-    "k600": 600,
-    "k700": 700,
-}
+CLASSES = {"imagenet": 1000, "cifar10": 10, "cifar100": 100, "ucf101": 101, "k400": 400,
+           "k600": 600, "k700": 700}  # fmt: skip
 # classInd.txt of UCF-101, a few lines of it: number and name of the folder
 UCF = {1: "ApplyEyeMakeup", 6: "BandMarching", 37: "HandstandPushups", 101: "YoYo"}
 
 
-@pytest.mark.parametrize("name", COUNTS)
-def test_sentences(name):
-    found = named_templates(name)
-    assert len({*found}) == len(found) == COUNTS[name]
-    assert all(text.count("{}") == 1 and text == text.strip() for text in found)
-    assert set(template_sets()) == COUNTS.keys()
-
-
-@pytest.mark.parametrize("name", CLASSES)
-def test_names(name):
-    found = named_classes(name)
-    assert len(found) == CLASSES[name]
-    twice = {"missile", "sunglasses"} if name == "imagenet" else set()
-    assert {text for text in found if found.count(text) > 1} == twice
-    assert all(text and text == text.strip() and "_" not in text for text in found)
+def test_sentences_and_names():
+    for name, count in COUNTS.items():
+        found = named_templates(name)
+        assert len({*found}) == len(found) == count
+        assert all(text.count("{}") == 1 and text == text.strip() for text in found)
+    for name, count in CLASSES.items():
+        found = named_classes(name)
+        assert len(found) == count
+        twice = {"missile", "sunglasses"} if name == "imagenet" else set()
+        assert {text for text in found if found.count(text) > 1} == twice
+        assert all(text and text == text.strip() and "_" not in text for text in found)
 
 
 def test_the_order_is_that_of_the_labels():
@@ -70,26 +57,14 @@ def test_sentences_that_are_given(tmp_path):
     file.write_text("a photo of a {c}.\n{}\n")  # as CLIP_benchmark writes them
     assert find_templates([str(file)]) == ("a photo of a {}.", "{}")
     assert sentences("a {odd} name", ("{}, {}!",)) == ["a {odd} name, a {odd} name!"]
-    with pytest.raises(ValueError, match=r"'no place' has no {} in place of the class"):
-        find_templates(["a {}", "no place"])
-    with pytest.raises(ValueError, match=r"templates 'kinetic' is not a sentence with {}, not a"):
-        find_templates(["kinetic"])
-    with pytest.raises(ValueError, match="at least one sentence"):
-        find_templates([])
+    for wrong in (["a {}", "no place"], ["kinetic"], []):
+        with pytest.raises(ValueError, match=repr(wrong[-1] if wrong else "")):
+            find_templates(wrong)
     file.write_text("a {}\u2028b\n{}\n", encoding="utf-8")  # a space to those who edit it
     assert find_templates([str(file)]) == ("a {}\u2028b", "{}")
-    file.write_text("\n \n")
-    with pytest.raises(ValueError, match=r"mine.txt is empty: write one text in each line"):
-        find_templates([str(file)])
     file.write_bytes(b"\xff{}")
     with pytest.raises(ValueError, match=r"mine.txt is not text in UTF-8"):
         find_templates([str(file)])
-
-
-def test_names_of_folders():
-    assert readable("traffic_light") == "traffic light"
-    assert readable("_") == "_"
-    assert own_classes(["b_c", "a"], None) == (["b c", "a"], [0, 1])
 
 
 def test_a_list_of_names(tmp_path):

@@ -15,7 +15,7 @@ def evaluate(launch, weights, folders, captions, tmp_path):
 
     def run(ranks, *more, output="out"):
         codes, texts = launch(
-            "evaluate", "--weights", weights, "--data", folders, "--pairs", table,
+            "--weights", weights, "--data", folders, "--pairs", table,
             "--skip-unreadable", "--batch-size", 2, "--workers", 0, "--device", "cpu",
             "--templates", "cifar", "--output", tmp_path / output / "results", *more, ranks=ranks,
         )  # fmt: skip
@@ -50,17 +50,3 @@ def test_the_command(evaluate, tmp_path):
     for name in ("per_class.csv", "table.md", "retrieval.csv"):
         texts = [(tmp_path / n / "results" / name).read_text() for n in ("one", "two")]
         assert texts[0] == texts[1]
-
-
-def test_a_validation(launch, weights, captions, folders, tmp_path):
-    found = {}
-    for ranks in (1, 2):
-        codes, texts = launch("validate", weights, captions, folders, tmp_path, ranks=ranks)
-        assert codes == [0] * ranks, texts
-        each = [json.loads(text.strip().splitlines()[-1]) for text in texts]
-        assert all(one == each[0] for one in each)  # the same on each process
-        found[ranks] = each[0]
-    assert found[1] == found[2]
-    single, half = found[1]
-    assert single["loss"] == pytest.approx(half["loss"], rel=0.05)
-    assert single["loss"] != half["loss"]

@@ -9,11 +9,7 @@ from timm.models import is_model, register_model
 from timm.models.eva import Eva
 
 from eva_contrastive.model.eva_clip import tokenize
-from eva_contrastive.model.timm_tower import build_tower
 
-VISION = {
-    "img_size": 28, "patch_size": 14, "embed_dim": 32, "depth": 2, "num_heads": 2, "mlp_dim": 48
-}  # fmt: skip
 _TEXT = {"context_length": 16, "vocab_size": 49408, "width": 24, "heads": 2, "layers": 2}
 _CONFIGS = {
     "trunk": {"timm_model_name": "small_eva_giant", "timm_pool": "token", "timm_proj": None},
@@ -26,7 +22,6 @@ _CONFIGS = {
         "no_ln_pre": True,
         "norm_kwargs": {"eps": 1e-6},
     },
-    "ours": {"timm_model_name": "small_eva_toolkit", "timm_pool": "token", "timm_proj": None},
 }
 
 
@@ -37,19 +32,13 @@ def small_eva_giant(pretrained=False, pretrained_cfg=None, pretrained_cfg_overla
     return Eva(**sizes | {"mlp_ratio": 48 / 32} | kwargs)
 
 
-def small_eva_toolkit(pretrained=False, **kwargs):
-    """Our tower of that size."""
-    return build_tower("eva_debug", pretrained, **VISION, **kwargs)
-
-
-for entry in (small_eva_giant, small_eva_toolkit):
-    if not is_model(entry.__name__):
-        register_model(entry)
+if not is_model("small_eva_giant"):
+    register_model(small_eva_giant)
 
 
 @pytest.fixture
 def make_peer(tmp_path):
-    """Function: open_clip's model of that size; "trunk" (timm), "vit" (its own) or "ours"."""
+    """Function: open_clip's model of that size; "trunk" (timm) or "vit" (its own)."""
 
     def make(kind, *, sigmoid=False, **vision):
         config = {

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from open_clip.loss import ClipLoss
 
 from eva_backbone.checkpoints.loading import load_weights
 from eva_contrastive.model.open_clip_form import to_official, to_trunk, to_vit
@@ -19,9 +20,23 @@ def test_open_clip_loads_ours_strictly_with_equal_features(
     assert_same_features(ours, theirs)
 
 
+def test_a_training_step_of_open_clip_gives_our_gradients(make_clip, make_peer, pairs):
+    ours, theirs = make_clip(), make_peer("trunk")
+    theirs.load_state_dict(to_trunk(ours.state_dict()), strict=True)
+    gradients = []
+    for each in (ours, theirs):
+        image_features, text_features, scale = each.train()(*pairs)[:3]
+        ClipLoss()(image_features, text_features, scale.squeeze()).backward()
+        gradients.append({name: value.grad for name, value in each.named_parameters()})
+    own = to_trunk(gradients[0])
+    assert own.keys() == gradients[1].keys()
+    for name, expected in own.items():
+        assert expected.abs().max() > 0, name
+        torch.testing.assert_close(gradients[1][name], expected, atol=1e-6, rtol=1e-4)
+
+
 @pytest.mark.parametrize("kind", FORMS)
-@pytest.mark.parametrize("sigmoid", [False, True])
-@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize(("sigmoid", "prefix"), [(False, ""), (True, "module.")])
 def test_ours_loads_open_clips_strictly_with_equal_features(
     kind, sigmoid, prefix, make_clip, make_peer, assert_same_features, randomise
 ):
@@ -32,18 +47,6 @@ def test_ours_loads_open_clips_strictly_with_equal_features(
     own = {n: v.reshape(1) if n.startswith("text.logit_") else v for n, v in weights.items()}
     load_weights(ours, own, source="open_clip", complete=True)
     assert_same_features(ours, theirs)
-
-
-def test_a_trunk_is_the_same_tensors_under_other_names(make_clip, make_peer):
-    """Nothing is computed: round trips change no bit."""
-    ours = make_clip(sigmoid=True).state_dict()
-    there = to_trunk(ours)
-    assert there.keys() == make_peer("trunk", sigmoid=True).state_dict().keys()
-    back = to_official(there)
-    assert back.keys() == ours.keys()
-    for name, value in back.items():
-        assert torch.equal(value, ours[name].reshape(value.shape)), name
-    assert to_official(back) == back
 
 
 @pytest.mark.parametrize("vision", [{"qkv_bias": "qkv"}, {"layer_scale": 0.5}])
@@ -73,11 +76,6 @@ def test_files_of_the_older_class_of_open_clip(make_clip, make_peer, assert_same
     assert_same_features(back, ours)
 
 
-def test_a_vision_tower_alone_keeps_its_names(make_vit):
-    weights = make_vit().state_dict()
-    assert to_official(weights) == weights
-
-
 def test_another_clip_is_refused_by_what_it_has(make_clip):
     stored = to_vit(make_clip().state_dict())
     with pytest.raises(ValueError, match=r"not an EVA ViT: it has visual.ln_pre.weight; load a"):
@@ -93,13 +91,3 @@ def test_a_bias_that_cannot_be_moved_is_refused(make_clip):
         to_vit(wide)
     wide["visual.head.bias"].zero_()
     assert to_vit(wide)["visual.proj"].shape == (32, 40)
-
-
-def test_half_precision_loses_nothing_where_biases_move(make_clip, make_peer, pairs):
-    half = {name: value.half() for name, value in make_clip().state_dict().items()}
-    ours, theirs = make_clip(), make_peer("vit")
-    load_weights(ours, half, source="half", complete=True)
-    theirs.load_state_dict(to_vit(half), strict=True)
-    with torch.no_grad():
-        found, expected = (model.encode_image(pairs[0]) for model in (theirs, ours))
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)

@@ -42,12 +42,10 @@ def test_it_is_done(folder):
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        ("{", "open_clip_config.json"),
         ("[]", "open_clip_config.json"),
         (config(mean=[1, 2]), "open_clip_config.json"),
         (config([224, 112]), "open_clip_config.json"),
         (config(std=[1, 0, 1]), "std"),
-        (config(std=[1, float("nan"), 1]), "std"),
     ],
 )
 def test_what_it_cannot_say(content, named, folder):

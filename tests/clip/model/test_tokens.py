@@ -7,7 +7,6 @@ import pytest
 import torch
 from open_clip.tokenizer import SimpleTokenizer
 
-from eva_contrastive.model import eva_clip
 from eva_contrastive.model.eva_clip import count_tokens, tokenize
 
 LETTERS = "".join(random.Random(0).choices(string.ascii_lowercase, k=1_000_000))
@@ -20,8 +19,7 @@ def peer():
 
 @pytest.mark.parametrize("text", [
     "a dog", "", " \n\t ", "a &amp; b", "\u72d7\u5728\u8349\u5730\u4e0a" * 2000,
-    "internationalwomensday " * 2000, "= - = " * 9000, "7" * 20_000, f"{' ' * 50_000} a dog",
-    "&lt;b&gt; bold " * 3000,
+    "= - = " * 9000, f"{' ' * 50_000} a dog", "&lt;b&gt; bold " * 3000,
 ])  # fmt: skip
 def test_the_tokens_of_open_clip(peer, text):
     for length in (77, 16, 2):
@@ -35,13 +33,3 @@ def test_a_word_of_a_million_letters():
     assert torch.equal(found[1, :3], tokenize("a dog")[0, :3])
     assert torch.equal(found[0, :60], tokenize(LETTERS[:2000])[0, :60])
     assert count_tokens(LETTERS) > 77
-
-
-def test_words_are_not_kept_for_ever(monkeypatch):
-    monkeypatch.setattr(eva_clip, "_KEPT_WORDS", 50)
-    tokenizer = eva_clip._tokenizer()
-    wanted = tokenize("a dog and a cat")
-    for number in range(40):
-        tokenize(" ".join(LETTERS[9 * number + 90 * k :][:9] for k in range(10)))
-        assert len(tokenizer.cache) <= 50 + 2 + 10
-    assert torch.equal(tokenize("a dog and a cat"), wanted)

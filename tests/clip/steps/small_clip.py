@@ -13,7 +13,6 @@ from eva_contrastive.model.eva_clip import EvaClip, TextTower, VisionTower
 from eva_contrastive.step import ContrastiveStep, build_loss
 from eva_engine import distributed
 from eva_engine.config import OptimizerConfig, RunConfig
-from eva_engine.loop import TrainingRun
 from eva_engine.steps.engine import TrainingEngine
 from eva_engine.steps.micro_batches import MicroBatches, forward_and_backward
 from eva_engine.steps.parameter_groups import ParameterGroup
@@ -110,23 +109,6 @@ def write_steps(folder, *, kinds):
         (place / f"measured{rank}.json").write_text(json.dumps(measured))
         if rank == 0:
             save_file(gradients(model), place / "gradients.safetensors")
-
-
-def train(folder, **run):
-    """A training run of a few steps, whose logit scale falls to its limit."""
-    torch.manual_seed(0)
-    model = make_clip()
-    TrainingRun(
-        model=model,
-        samples=Pairs(32),
-        step_fn=ContrastiveStep(build_loss("contrastive")),
-        run=RunConfig(output=folder, workers=0, tensorboard=False, **run),
-        optimizer=OptimizerConfig(lr=3e-2, eps=1e-2),  # gradients of rounding errors do not count
-        config={},
-        groups=[ParameterGroup(name="all", params=list(model.parameters()))],
-        device=torch.device("cpu"),
-        limits={"text.logit_scale": (2.65, 3.0)},
-    ).start()
 
 
 class Recorder(nn.Module):

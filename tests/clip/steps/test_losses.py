@@ -38,12 +38,6 @@ def test_by_definition(kind):
     torch.testing.assert_close(build_loss(kind)(out).double(), by_definition(kind, out))
 
 
-def test_a_bias_does_not_change_the_contrastive_loss():
-    out = output()
-    loss = build_loss("contrastive")
-    torch.testing.assert_close(loss(out), loss(out._replace(logit_bias=None)))
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_compared_in_float32(kind, dtype):

@@ -8,7 +8,7 @@ from open_clip.loss import ClipLoss
 
 from eva_contrastive.model.eva_clip import ClipOutput
 from eva_contrastive.step import ContrastiveStep, build_loss
-from eva_engine.steps.micro_batches import StepWithBeginning, forward_and_backward
+from eva_engine.steps.micro_batches import forward_and_backward
 
 RANDOM = {"drop_path_rate": 0.5, "patch_dropout": 0.5}
 KINDS = ["contrastive", "sigmoid"]
@@ -19,10 +19,6 @@ def assert_same_gradients(found, expected, *, atol=2e-6, rtol=1e-4):
     assert expected
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, atol=atol, rtol=rtol, msg=name)
-
-
-def test_it_is_a_step_with_a_beginning():
-    assert isinstance(ContrastiveStep(build_loss("contrastive")), StepWithBeginning)
 
 
 def test_one_micro_batch_is_plain_open_clip(small_clip, device, tmp_path):
@@ -78,71 +74,6 @@ def test_gradients_with_random_depth_and_patches(small_clip, device, tmp_path, k
     loss.backward()
     assert measured["loss"] == pytest.approx(loss.item())
     assert_same_gradients(small_clip.gradients(model), small_clip.gradients(other))
-
-
-class Graph:
-    """Counts the bytes that graphs keep for their backward passes, each storage once."""
-
-    def __init__(self):
-        self.kept, self.most = {}, 0
-
-    def pack(self, tensor):
-        memory = tensor.untyped_storage()
-        key = memory.data_ptr()
-        self.kept[key] = (self.kept.get(key, (0, 0))[0] + 1, memory.nbytes())
-        self.most = max(self.most, sum(size for _, size in self.kept.values()))
-        return Held(self, tensor, key)
-
-    def release(self, key):
-        count, size = self.kept.pop(key)
-        if count > 1:
-            self.kept[key] = (count - 1, size)
-
-
-class Held:
-    """A tensor that a graph keeps."""
-
-    def __init__(self, graph, tensor, key):
-        self.graph, self.tensor, self.key = graph, tensor, key
-
-    def __del__(self):
-        self.graph.release(self.key)
-
-
-def most_kept(small_clip, folder, *, accumulate, pairs):
-    engine = small_clip.make_engine(small_clip.make_clip(), folder, accumulate=accumulate)
-    graph = Graph()
-    batches = small_clip.micro_batches(small_clip.Pairs(pairs), accumulate=accumulate)
-    with torch.autograd.graph.saved_tensors_hooks(graph.pack, lambda held: held.tensor):
-        small_clip.run_step(engine, "contrastive", batches)
-    assert not graph.kept
-    return graph.most
-
-
-def test_graphs_of_one_micro_batch_at_a_time(small_clip, device, tmp_path):
-    one = most_kept(small_clip, tmp_path, accumulate=1, pairs=8)
-    eight = most_kept(small_clip, tmp_path, accumulate=8, pairs=64)
-    all_at_once = most_kept(small_clip, tmp_path, accumulate=1, pairs=64)
-    assert eight < 1.1 * one
-    assert all_at_once > 3 * one
-
-
-@pytest.mark.parametrize("locked", ["visual", "text"])
-def test_a_locked_tower(small_clip, device, tmp_path, locked):
-    """The gradients of the other are as before, and it has none."""
-    found = []
-    for accumulate in (1, 4):
-        model = small_clip.make_clip()
-        getattr(model, locked).requires_grad_(False)
-        model.text.logit_scale.requires_grad_(True)
-        engine = small_clip.make_engine(model, tmp_path, accumulate=accumulate)
-        batches = small_clip.micro_batches(small_clip.Pairs(), accumulate=accumulate)
-        small_clip.run_step(engine, "contrastive", batches)
-        found.append(small_clip.gradients(model))
-    assert_same_gradients(*found)
-    trained = {name for name in found[0] if not name.startswith("text.logit")}
-    assert trained
-    assert not any(name.startswith(locked) for name in trained)
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("bf16", 0.05), ("fp16", 0.01)])
