@@ -348,6 +348,7 @@ def shard_cases(work: Path, marker: Path) -> Iterator[Case]:
 
 
 def _read_pairs(make: Callable[[Path], object], folder: Path) -> None:
+    from eva_contrastive.config import DataConfig
     from eva_contrastive.data import Pairs, training_transform
     from eva_contrastive.model.eva_clip import tokenize
     from eva_data.captions.opening import open_captions
@@ -364,7 +365,8 @@ def _read_pairs(make: Callable[[Path], object], folder: Path) -> None:
         captions = open_captions(str(folder / "{00000..00001}.tar"))
     except (ValueError, OSError) as error:
         sys.exit(str(error))
-    pairs = Pairs(captions, training_transform(32, mean=(0, 0, 0), std=(1, 1, 1)))
+    pixels = DataConfig(train="x", mean=(0, 0, 0), std=(1, 1, 1))
+    pairs = Pairs(captions, training_transform(32, pixels), 77)
     pairs.checksum()
     good = 0
     for index in range(len(pairs)):
