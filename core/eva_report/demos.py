@@ -126,12 +126,7 @@ class FoundShares:
         self._files: dict[str, Counter[int]] = {}
 
     def add(self, name: str, classes: NDArray[np.integer[Any]]) -> None:
-        """Count an image, or a further frame of a video.
-
-        Args:
-            name: Name of the file.
-            classes: (H, W) indexes.
-        """
+        """Count (H, W) indexes of classes in an image, or in a further frame of a video."""
         indexes, pixels = np.unique(classes, return_counts=True)
         counts = dict(zip(indexes.tolist(), pixels.tolist(), strict=True))
         self._files.setdefault(name, Counter()).update(counts)
@@ -266,15 +261,7 @@ def do_jobs(jobs: Sequence[Job], do: Callable[[Job], str | None], *, title: str)
 
 
 def refuse(parser: argparse.ArgumentParser, error: Exception | str) -> NoReturn:
-    """End a program with one sentence on a value that was given, without the lines on its usage.
-
-    Args:
-        parser: Parser of the program, for its name.
-        error: The sentence, such as that a file is not there.
-
-    Raises:
-        SystemExit: With code 2.
-    """
+    """End a program with code 2 and one sentence on a value, without the lines on its usage."""
     parser.exit(EXIT_WRONG_ARGUMENTS, printable(f"{parser.prog}: error: {error}\n"))
 
 

@@ -144,12 +144,7 @@ def detect_files(
 
 
 def as_drawn(one: Mapping[str, Any], names: Sequence[str]) -> DrawnObject:
-    """Make an object to draw of one in COCO's format.
-
-    Args:
-        one: The object, with the index of its class as `category_id`.
-        names: Name of each class.
-    """
+    """Make an object to draw of one in COCO's format, whose `category_id` is its class's index."""
     x, y, width, height = one["bbox"]
     label = one["category_id"]
     box = (x, y, x + width, y + height)

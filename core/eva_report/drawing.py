@@ -50,12 +50,9 @@ class DrawnObject(NamedTuple):
 
 
 def class_color(index: int) -> Color:
-    """Return the color (red, green, blue) of a class, the same in every image.
+    """Return the color (red, green, blue) of a class by its number, the same in every image.
 
     The first ten differ at a glance; some hundred have a color of their own.
-
-    Args:
-        index: Number of the class, from 0.
     """
     if 0 <= index < len(_HUES):
         return _HUES[index]
@@ -246,14 +243,13 @@ def with_legend(
 ) -> Pixels:
     """Add a column with color, name and share of each class in the image, the largest first.
 
+    The image gets wider, and higher where the column needs it.
+
     Args:
         image: (H', W', 3), perhaps enlarged.
         classes: (H, W) indexes; those without a name count as pixels and have no line.
         names: Name of each class.
         colors: Color of each class.
-
-    Returns:
-        A wider image, and a higher one where the column needs it.
     """
     height, width = image.shape[:2]
     shares = np.bincount(classes.ravel(), minlength=len(names))[: len(names)] / classes.size
@@ -280,12 +276,9 @@ def with_legend(
 def label_image(
     classes: NDArray[np.integer[Any]], labels: Sequence[int], colors: Sequence[Color]
 ) -> Image.Image:
-    """Make a label map with the values of the dataset, colored by a palette where they allow it.
+    """Make a label map of (H, W) indexes with the dataset's value, and color, of each class.
 
-    Args:
-        classes: (H, W) indexes.
-        labels: Value of each class.
-        colors: Color of each class.
+    Values above 255 have no palette.
     """
     values = np.asarray(labels, np.uint16)[classes]
     if max(labels) > _LARGEST_IN_PALETTE:

@@ -73,13 +73,9 @@ def _strip(
 
 
 def frame_strip(frames: Sequence[NDArray[Any]] | NDArray[Any]) -> Image.Image:
-    """Put frames side by side.
+    """Put (H, W, 3) frames of one size side by side; small ones are enlarged.
 
-    Args:
-        frames: (H, W, 3) RGB, at least one, all of one size; small ones are enlarged.
-
-    Returns:
-        The strip, `HEIGHT` pixels high or a little more, and less where it would be too wide.
+    The strip is `HEIGHT` pixels high or a little more, and less where it would be too wide.
     """
     height, width = frames[0].shape[:2]
     gap = _GAP // 2

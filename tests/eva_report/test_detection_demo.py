@@ -47,12 +47,3 @@ def test_pictures_and_videos_are_drawn_written_and_summed_up(tmp_path, write_vid
         assert drawn.size == (512, 256)  # small pictures are enlarged
         assert np.asarray(drawn).min() < 200
     assert (output / "d.mp4").stat().st_size
-
-
-def test_the_best_score_is_said_where_nothing_was_found(tmp_path, capsys):
-    Image.new("RGB", (32, 16), "black").save(tmp_path / "b.png")
-    assert run([tmp_path / "b.png"], tmp_path / "out") == []
-    line = capsys.readouterr().out.splitlines()[0]
-    said, advice = line.split("25: ")
-    assert said == "b.png: nothing at 0.5; the best score is 0."
-    assert advice == "lower --score-threshold, with --overwrite"

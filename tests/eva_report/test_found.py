@@ -4,7 +4,6 @@ import numpy as np
 
 from eva_report.demos import (
     BEST_ASKED,
-    FILES_NAMED,
     Found,
     FoundShares,
     Prediction,
@@ -43,15 +42,6 @@ def test_nothing_at_all_names_the_option_that_helps():
     unknown = Found(0.25)
     unknown.add("a.jpg", [])
     assert unknown.lines() == ["a.jpg: nothing at 0.25"]
-
-
-def test_many_files_and_classes_are_summed_up():
-    found = Found(0.5)
-    for number in range(FILES_NAMED + 1):
-        found.add(f"{number}.jpg", [f"class {number % 12:02}"])
-    (line,) = found.lines()
-    assert line.startswith("21 images: 21 objects: 2 class 00, 2 class 01")
-    assert line.endswith("1 class 09, 2 of 2 more classes")
 
 
 def test_the_best_score_is_asked_for_while_nothing_is_found_and_not_for_ever():

@@ -208,16 +208,6 @@ def test_pictures_become_smaller_and_then_fewer(tmp_path):
         assert "Worst cases" in checked.words  # each gallery has its share
 
 
-def test_pictures_are_as_they_are_where_there_is_room(tmp_path):
-    modes = [Image.new(mode, (60, 30)) for mode in ("RGB", "L", "P", "1", "RGBA", "I;16", "CMYK")]
-    modes += [Image.new("RGB", (3000, 10)), Image.new("RGB", (1, 9000)), Image.new("LA", (1, 1))]
-    examples = [Example(caption="", pictures=[Picture(title="", image=one)]) for one in modes]
-    text = rendered(report(Gallery(title="Modes", examples=examples)), tmp_path)
-    sizes = [(int(one["width"]), int(one["height"])) for one in Checker(text).all("img")]
-    assert sizes == [*[(60, 30)] * 7, (1280, 4), (1, 1280), (1, 1)]
-    assert "smaller" not in Checker(text).words
-
-
 def test_empty_parts_are_left_out(tmp_path):
     nowhere = [(0, float("nan"))]
     empty = [

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from eva_data.files import UnwritableError
 from eva_runs.output_folder import (
     FolderInUseError,
     RunSentences,
@@ -96,14 +95,6 @@ def test_a_run_that_has_begun_and_a_bug_leave_their_log(tmp_path):
     start(tmp_path / "bug", KeyError())
     assert (tmp_path / "begun/log.txt").exists()
     assert (tmp_path / "bug/log.txt").exists()
-
-
-def test_a_folder_that_cannot_be_looked_at_is_a_sentence(tmp_path):
-    folder = tmp_path / ("long" * 100)
-    clean = clean_if_refused(folder, ["log.txt"], begun=lambda: False)
-    refused = pytest.raises(UnwritableError, match="cannot be written: File name too long")
-    with refused, clean, locked(folder):
-        pytest.fail("it is not refused")
 
 
 def test_a_run_that_is_refused_for_another_one_touches_nothing(tmp_path):
