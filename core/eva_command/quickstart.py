@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-from eva_runs.commands import program, say
+from eva_runs.commands import program, program_name, say
 from eva_runs.interruption import run_step
 
 
@@ -77,7 +77,7 @@ RECIPES: Mapping[str, Recipe] = {
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     texts = {name: recipe.text for name, recipe in RECIPES.items()}
     parser = argparse.ArgumentParser(
-        prog="eva quickstart",
+        prog=program_name("eva quickstart"),
         allow_abbrev=False,
         description="Make demo data, train on a CPU in a few minutes, score and report. The same "
         "command continues a run that was stopped. Further arguments are those of the training.",
