@@ -22,7 +22,7 @@ from eva_contrastive.evaluation.validation import ContrastiveValidation
 from eva_data.captions.sources import CaptionedImages
 from eva_data.files import printable
 from eva_data.holdout import validation_fact
-from eva_data.labelled_videos.middle_frames import middle_frame
+from eva_data.labelled_videos.sources import middle_frame
 from eva_engine.evaluation.classification_report import classification_sections
 from eva_engine.evaluation.counting import Counted, Examples, LabelledSamples, Score
 from eva_engine.report import Presentation, evaluation_page

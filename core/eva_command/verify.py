@@ -272,13 +272,6 @@ def _add_captions(parser: argparse.ArgumentParser) -> None:
     add("--root", metavar="DIR", help="folder of relative paths")
     add("--image-column", metavar="NAME", help="column or key with the images' paths")
     add("--caption-column", metavar="NAME", help="column or key with the captions")
-    add(
-        "--most-words",
-        type=integer(1),
-        default=55,
-        metavar="N",
-        help="above which a caption is noted; 77 tokens are about 55 words (default %(default)s)",
-    )
     _add_manifest_options(parser, "pairs")
 
 
@@ -297,13 +290,6 @@ def _add_images(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_manifest_options(parser: argparse.ArgumentParser, what: str) -> None:
-    parser.add_argument(
-        "--least-side",
-        type=integer(1),
-        default=32,
-        metavar="PX",
-        help="below which an image is noted as small (default %(default)s)",
-    )
     add_check_options(
         parser,
         "images",
@@ -313,7 +299,7 @@ def _add_manifest_options(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def _run_images(args: argparse.Namespace) -> int:
-    from eva_data.checks.sources import IMAGE_KINDS, look_at_images
+    from eva_data.checks.sources import IMAGE_KINDS
     from eva_data.image_sources import open_source, select
     from eva_data.manifests import Manifest
 
@@ -330,7 +316,6 @@ def _run_images(args: argparse.Namespace) -> int:
         IMAGE_KINDS,
         open_source,
         open_source,
-        functools.partial(look_at_images, least_side=args.least_side),
         select,
         "images",
     )
@@ -339,7 +324,7 @@ def _run_images(args: argparse.Namespace) -> int:
 def _run_captions(args: argparse.Namespace) -> int:
     from eva_data.captions.opening import PAIRS, entry_of, open_source
     from eva_data.captions.sources import select
-    from eva_data.checks.sources import PAIR_KINDS, look_at_pairs
+    from eva_data.checks.sources import PAIR_KINDS
     from eva_data.index import INDEX_SUFFIX
     from eva_data.manifests import Manifest, expand_path
 
@@ -363,7 +348,6 @@ def _run_captions(args: argparse.Namespace) -> int:
         PAIR_KINDS,
         functools.partial(open_source, workers=args.workers, keep_going=True),
         open_source,
-        functools.partial(look_at_pairs, least_side=args.least_side, most_words=args.most_words),
         select,
         "pairs",
     )
@@ -375,7 +359,6 @@ def _check_sources(
     kinds: Any,
     search: Callable[..., Any],
     reopen: Callable[..., Any],
-    look: Callable[..., Any],
     select: Callable[..., Any],
     what: str,
 ) -> int:
@@ -387,11 +370,12 @@ def _check_sources(
         kinds: Kinds of findings.
         search: Function that opens a source.
         reopen: Function that opens a source by its table.
-        look: Function that looks at a block of samples.
         select: Function that makes the index of the samples of a source that are kept.
         what: Name of the samples.
     """
-    from eva_data.checks.sources import all_samples, find_copied_pairs, numbers_of, read_source
+    import numpy as np
+
+    from eva_data.checks.sources import read_source
     from eva_data.manifests import write_index
 
     inputs = {"list": manifest.file if manifest.file.is_file() else None}
@@ -404,15 +388,11 @@ def _check_sources(
             findings.add("source", entry.name, str(error))
             continue
         if what == "pairs":
-            for kind, count in source.left_out.counts.items():
-                findings.add_many(kind, count, source.left_out.names[kind])
-        facts: dict[str, Any] = {}
-        keep = all_samples(source)
+            findings.merge(source.left_out)
+        keep: Any = np.ones(len(source), bool)
         if not args.skip_decode:
-            keep, facts = read_source(entry, source, reopen, look, findings, workers=args.workers)
-        if "captions" in facts:
-            find_copied_pairs(source, facts, findings, keep)
-        numbers = {what: len(source), "left": int(keep.sum())} | numbers_of(facts, keep)
+            keep = read_source(entry, source, reopen, findings, workers=args.workers)
+        numbers = {what: len(source), "left": int(keep.sum())}
         found[entry.name] = numbers
         say(f"{entry.name}: {', '.join(f'{value:,} {name}' for name, value in numbers.items())}")
         if keep.any():
@@ -539,9 +519,7 @@ def _run_video(args: argparse.Namespace) -> int:
         least, workers = args.least_frames, args.workers
         facts = read_videos(videos, findings, keep, least_frames=least, workers=workers)
     for other in args.against:
-        whole = find_leaks(videos, facts, other, findings, keep, classes=args.classes)
-        if facts and not whole:
-            say(f"{other}: compared by YouTube ids only; its index would show equal contents too")
+        find_leaks(videos, facts, other, findings, keep, classes=args.classes)
     code = _finish(args, findings, _about_videos(args.location, videos, keep, facts), "videos")
     if not keep.any():
         say("no video is left, and nothing else was written")

@@ -199,8 +199,7 @@ class ManifestImages(ImageSource):
     ) -> None:
         super().__init__(transform)
         self.manifest = Manifest.read(manifest)
-        entries, index = self.manifest.sources, self.manifest.index
-        tables = [None] * len(entries) if index is None else read_index(self.manifest, index)
+        entries, tables = self.manifest.sources, read_index(self.manifest)
         self.sources = [open_source(*pair) for pair in zip(entries, tables, strict=True)]
         self._mixture = Mixture(self.sources, entries)
         self.counts = self._mixture.counts

@@ -19,8 +19,6 @@ from eva_data.files import VIDEO_SUFFIXES, find_files
 logger = logging.getLogger(__name__)
 
 CAMERAS = "/dev/video"  # and the number
-_ANY_DEPTH = "**"
-_WRITTEN = (".jpg", ".jpeg", ".png", ".mp4")
 
 Result = TypeVar("Result")
 
@@ -51,12 +49,7 @@ class Job(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What is to be done.
-
-    Attributes:
-        jobs: Jobs in the order of the inputs.
-        problems: A sentence for each input that is not there or is empty.
-    """
+    """Jobs in the order of the inputs, and a sentence for each input that is not there or empty."""
 
     jobs: list[Job]
     problems: list[str]
@@ -128,7 +121,7 @@ def _found(
     """Yield files of an input, and their names below the output."""
     number = str(path).removeprefix(CAMERAS)
     if path.is_dir():
-        yield from ((path / name, name) for name in _names_below(path, suffixes, results))
+        yield from _below(path, find_files(path, suffixes), results)
     elif cameras and number.isdecimal() and not path.is_file():
         device = Path(f"{CAMERAS}{number}")
         if not device.exists():
@@ -139,45 +132,34 @@ def _found(
     elif _is_pattern(path):
         count = next(number for number, part in enumerate(path.parts) if _is_pattern(Path(part)))
         fixed, pattern = Path(*path.parts[:count]), path.parts[count:]
-        places = [result.resolve() for result in results]
-        for file in sorted(_matching(fixed, pattern, suffixes), key=str):
-            inside = any(file.resolve().is_relative_to(place) for place in places)
-            if file.suffix.lower() in suffixes and file.is_file() and not inside:
-                yield file, file.relative_to(fixed)
+        if "**" in pattern and fixed.is_dir():  # without links that lead to a folder above
+            names = (n for n in find_files(fixed, suffixes) if _matches(n.split("/"), pattern))
+        else:
+            found = map(Path, glob.glob(str(path)))  # noqa: PTH207
+            taken = (one for one in found if one.suffix.lower() in suffixes and one.is_file())
+            names = (str(one.relative_to(fixed)) for one in taken)
+        yield from _below(fixed, names, results)
 
 
-def _names_below(folder: Path, suffixes: Collection[str], results: Sequence[Path]) -> list[Path]:
+def _below(
+    folder: Path, names: Iterable[str], results: Sequence[Path]
+) -> Iterator[tuple[Path, Path]]:
+    """Yield the files of a folder but those in folders of results below it, sorted."""
     here = folder.resolve()
-    places = [result.resolve() for result in results]
-    inside = [place for place in places if place != here and place.is_relative_to(here)]
-    return [
-        name
-        for name in sorted(Path(file) for file in find_files(folder, suffixes))
-        if not any((folder / name).resolve().is_relative_to(place) for place in inside)
-    ]
-
-
-def _matching(folder: Path, pattern: Sequence[str], suffixes: Collection[str]) -> Iterator[Path]:
-    """Yield what matches; links that lead to a folder above are not followed by `**`."""
-    depth = pattern.index(_ANY_DEPTH) if _ANY_DEPTH in pattern else len(pattern)
-    for found in map(Path, glob.glob(str(folder.joinpath(*pattern[:depth])))):  # noqa: PTH207
-        if depth == len(pattern):
-            yield found
-        elif found.is_dir():
-            names = find_files(found, suffixes)
-            yield from (found / one for one in names if _matches(one.split("/"), pattern[depth:]))
+    places = [place for result in results if (place := result.resolve()) != here]
+    places = [place for place in places if place.is_relative_to(here)]
+    for name in sorted(map(Path, names)):
+        if not any((folder / name).resolve().is_relative_to(place) for place in places):
+            yield folder / name, name
 
 
 def _matches(names: Sequence[str], pattern: Sequence[str]) -> bool:
     if not pattern:
         return not names
-    if pattern[0] == _ANY_DEPTH:
+    if pattern[0] == "**":
         return any(_matches(names[start:], pattern[1:]) for start in range(len(names) + 1))
-    return (
-        bool(names)
-        and fnmatch.fnmatchcase(names[0], pattern[0])
-        and _matches(names[1:], pattern[1:])
-    )
+    fits = bool(names) and fnmatch.fnmatchcase(names[0], pattern[0])
+    return fits and _matches(names[1:], pattern[1:])
 
 
 def _is_pattern(path: Path) -> bool:
@@ -185,15 +167,7 @@ def _is_pattern(path: Path) -> bool:
 
 
 def files_at(path: Path, suffixes: Collection[str]) -> list[Path]:
-    """List the files of a folder or a pattern, in order of their names.
-
-    Args:
-        path: Folder, which is searched through, or pattern such as `photos/*.jpg`.
-        suffixes: Suffixes of the files that are taken.
-
-    Raises:
-        ValueError: If there are none.
-    """
+    """List the files of a folder or a pattern such as `photos/*.jpg`, sorted; none is an error."""
     found = [file for file, _ in _found(path, suffixes, (), cameras=False)]
     if not found:
         raise ValueError(f"{path} holds no files that end in {', '.join(sorted(suffixes))}")
@@ -206,16 +180,9 @@ def is_several(path: Path) -> bool:
 
 
 def written_name(name: Path) -> Path:
-    """Name the image or video that is made of a file: it keeps its name or gains a suffix.
-
-    Args:
-        name: Name of the file.
-
-    Returns:
-        The name with `.mp4` added to other videos, and `.png` to all but JPEG and PNG.
-    """
+    """Name what is made of a file: `.mp4` is added to other videos, `.png` to other images."""
     suffix = name.suffix.lower()
-    if suffix in _WRITTEN:
+    if suffix in (".jpg", ".jpeg", ".png", ".mp4"):
         return name
     return name.with_name(name.name + (".mp4" if suffix in VIDEO_SUFFIXES else ".png"))
 
@@ -245,17 +212,12 @@ def predicted(
         ValueError: If an image cannot be read, a folder or pattern has none, or the source is
             nothing of the kind: an address, a number, None.
     """
-    for one in source if isinstance(source, list | tuple) else (source,):
-        if (
-            one is None
-            or isinstance(one, int | float | dict)
-            or (isinstance(one, str) and "://" in one)
-        ):
-            raise ValueError(
-                f"{one!r} is not a path of a file here, an array or a PIL image, nor a list of "
-                "these, a folder or a pattern"
-            )
-    if isinstance(source, list | tuple):
+    is_list = isinstance(source, list | tuple)
+    for one in source if is_list else (source,):
+        is_address = isinstance(one, str) and "://" in one
+        if one is None or is_address or isinstance(one, int | float | dict):
+            raise ValueError(f"{one!r} is no path of a file here, no array and no PIL image")
+    if is_list:
         return [predict(one) for one in source]
     if isinstance(source, str | os.PathLike) and is_several(path := Path(source)):
         return _each(predict, files_at(path, suffixes), unreadable)
@@ -267,8 +229,6 @@ def _each(
 ) -> Iterator[tuple[Path, Result]]:
     for file in files:
         try:
-            result = predict(file)
+            yield file, predict(file)
         except unreadable as error:
             logger.warning("%s", error)
-            continue
-        yield file, result

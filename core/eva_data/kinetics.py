@@ -34,36 +34,19 @@ ALIASES: Mapping[str, Mapping[str, str]] = {
 
 @functools.cache
 def kinetics_classes(name: str) -> tuple[str, ...]:
-    """Name the classes of a dataset, in the order of its labels.
-
-    Args:
-        name: `k400`, `k600`, `k700` or `k722`.
-
-    Raises:
-        ValueError: If it is another name.
-    """
+    """Name the classes of `k400`, `k600`, `k700` or `k722`, in the order of its labels."""
     if name == "k722":
         return tuple(row["name"] for row in _rows())
-    merged = kinetics_classes("k722")
-    own = {here: there for there, here in ALIASES.get(name, {}).items()}
-    return tuple(own.get(merged[index], merged[index]) for index in mapping("k722", name))
+    merged, labels = kinetics_classes("k722"), mapping("k722", name)
+    own = {here: there for there, here in ALIASES[name].items()}
+    return tuple(own.get(merged[label], merged[label]) for label in labels)
 
 
 def mapping(merged: str, name: str) -> NDArray[np.int64]:
-    """Map the labels of a dataset to those of Kinetics-722, which merges it.
+    """Map the labels of `k400`, `k600` or `k700` to those of `k722`, which merges them.
 
     These are the official `k722_to_k400_mapping.npy` and so on: the rows of a head for the merged
-    dataset that belong to the classes of the other. They increase.
-
-    Args:
-        merged: `k722`.
-        name: `k400`, `k600` or `k700`.
-
-    Returns:
-        The label in `merged` of each class of `name`, (number of classes,).
-
-    Raises:
-        ValueError: If one of them is another name.
+    dataset that belong to the classes of the other, (number of classes,). They increase.
     """
     if merged != "k722" or name not in SOURCES:
         raise ValueError(
@@ -74,52 +57,26 @@ def mapping(merged: str, name: str) -> NDArray[np.int64]:
 
 
 def official_classes(num_classes: int) -> tuple[str, ...] | None:
-    """Name the classes of official weights, which carry none, by the rows of their head.
-
-    Args:
-        num_classes: Rows of the head.
-
-    Returns:
-        The names for 400, 600, 700 and 722 rows; None for other numbers.
-    """
+    """Name the classes of official weights by the rows of their head; None for other numbers."""
     name = f"k{num_classes}"
-    return kinetics_classes(name) if name in (*SOURCES, "k722") else None
+    return kinetics_classes(name) if name in TITLES else None
 
 
 def find_classes(names: Sequence[str], name: str) -> NDArray[np.int64]:
-    """Find classes of a dataset by their names, as people write them on folders.
+    """Find the labels in Kinetics-722 of classes of a dataset, (number of names,).
 
-    Only letters and digits count, in either case: `passing_American_football_(not_in_game)`.
-
-    Args:
-        names: Names of classes.
-        name: `k400`, `k600` or `k700`.
-
-    Returns:
-        The label in Kinetics-722 of each, (number of names,).
-
-    Raises:
-        ValueError: If one is not a class of the dataset; it names the classes that are close.
+    Only letters and digits of names count, in either case, as people write them on folders:
+    `passing_American_football_(not_in_game)`. One that is no class is an error with close ones.
     """
     labels = _labels_by_key(name)
     if strange := [text for text in names if _key(text) not in labels]:
-        explained = "; ".join(_explain(text, name) for text in strange[:5])
-        more = f"; and {len(strange) - 5} more" if len(strange) > 5 else ""
+        keys = {_key(own): own for own in kinetics_classes(name)}
+        close = [keys[key] for key in difflib.get_close_matches(_key(strange[0]), keys, n=2)]
         raise ValueError(
             f"{len(strange)} of {len(names)} classes are not among those of {TITLES[name]}: "
-            f"{explained}{more}"
+            f"{', '.join(strange[:5])}; close to the first: {', '.join(close) or 'none'}"
         )
     return np.array([labels[_key(text)] for text in names], dtype=np.int64)
-
-
-def _explain(text: str, name: str) -> str:
-    """Say what a name that is not a class of a dataset may be."""
-    for other in SOURCES:
-        if _key(text) in _labels_by_key(other):
-            return f"{text!r} (a class of {TITLES[other]})"
-    lower = {own.lower(): own for own in kinetics_classes(name)}
-    near = difflib.get_close_matches(text.replace("_", " ").lower(), lower, n=2)
-    return f"{text!r} (close: {', '.join(lower[own] for own in near)})" if near else repr(text)
 
 
 @functools.cache
@@ -136,5 +93,4 @@ def _key(text: str) -> str:
 
 @functools.cache
 def _rows() -> tuple[dict[str, str], ...]:
-    text = TABLE.read_text(encoding="utf-8")
-    return tuple(csv.DictReader(text.splitlines()))
+    return tuple(csv.DictReader(TABLE.read_text(encoding="utf-8").splitlines()))

@@ -35,7 +35,6 @@ from eva_data.index import IMAGE_KIND, Table, damaged
 
 logger = logging.getLogger(__name__)
 
-_MANIFEST_KEYS = ("root", "index", "source")
 _LARGEST_WEIGHT = 1000  # the order of an epoch lies in memory
 
 
@@ -43,11 +42,8 @@ _LARGEST_WEIGHT = 1000  # the order of an epoch lies in memory
 class Form:
     """What the manifests of one kind of data may say.
 
-    Attributes:
-        kinds: Kinds of sources; the key that holds the place of one.
-        options: Further keys of a source, which hold text.
-        check: Check of `eva data verify` that writes the index.
-        index: Kind of the index file.
+    Kinds of sources, the key of each holding its place; further keys, which hold text; the check of
+    `eva data verify` that writes the index, and the kind of that.
     """
 
     kinds: tuple[str, ...]
@@ -61,16 +57,7 @@ IMAGES = Form(kinds=("folder", "shards"), check="images", index=IMAGE_KIND)
 
 @dataclass(frozen=True, kw_only=True)
 class SourceEntry:
-    """A source as the manifest states it.
-
-    Attributes:
-        name: The source's name.
-        kind: What it is, such as "folder" or "shards".
-        location: The folder, or the pattern of the shards; full paths.
-        weight: Times that a sample comes in an epoch.
-        limit: Most samples in an epoch.
-        options: What else the manifest says of it; `root` is a full path.
-    """
+    """A source as the manifest states it; places are full paths."""
 
     name: str
     kind: str
@@ -87,14 +74,7 @@ class SourceEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """A manifest's content.
-
-    Attributes:
-        file: The manifest.
-        sources: The sources in its order.
-        index: The index file, if it names one.
-        form: What it may say.
-    """
+    """A manifest's content: its sources in order, and the index file, if it names one."""
 
     file: Path
     sources: tuple[SourceEntry, ...]
@@ -117,38 +97,31 @@ class Manifest:
             ValueError: If it is not a manifest; the message names the entry.
         """
         path = Path(file)
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no manifest {path}")
         try:
             content = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not a TOML file: {error}") from error
-        _refuse_unknown(content, _MANIFEST_KEYS, str(path))
+        _refuse_unknown(content, ("root", "index", "source"), str(path))
         folder = path.parent / expand_path(root or content.get("root", "."), str(path))
         entries = content.get("source")
         if not isinstance(entries, list) or not all(isinstance(one, dict) for one in entries):
-            raise ValueError(f"{path} has no source: write one as [[source]]")
+            entries = []
         sources = tuple(_source(entry, folder, f"{path}, {entry}", form) for entry in entries)
-        names = [source.name for source in sources]
-        if not names or len(set(names)) < len(names):
-            raise ValueError(f"{path} has no source, or one twice: {', '.join(names)}")
+        names = {source.name for source in sources}
+        if not names or len(names) < len(sources):
+            raise ValueError(f"{path} has no [[source]], or one twice: {', '.join(sorted(names))}")
         index = content.get("index")
-        return cls(
-            file=path,
-            sources=sources,
-            index=None if index is None else path.parent / expand_path(index, str(path)),
-            form=form,
-        )
+        place = None if index is None else path.parent / expand_path(index, str(path))
+        return cls(file=path, sources=sources, index=place, form=form)
 
 
 def _source(entry: dict[str, Any], root: Path, where: str, form: Form) -> SourceEntry:
     _refuse_unknown(entry, ("name", *form.kinds, "weight", "limit", *form.options), where)
     kinds = [kind for kind in form.kinds if kind in entry]
-    if len(kinds) != 1:
-        raise ValueError(f"{where}: give either {' or '.join(form.kinds)}")
     name, weight, limit = entry.get("name"), entry.get("weight", 1.0), entry.get("limit")
     options = {key: entry[key] for key in form.options if key in entry}
     checks = {
+        " or ".join(form.kinds): len(kinds) == 1,
         "name": isinstance(name, str) and re.fullmatch(r"[\w.-]+", name),
         "weight": type(weight) in (int, float) and 0 < weight <= _LARGEST_WEIGHT,
         "limit": limit is None or (type(limit) is int and limit >= 1),
@@ -156,17 +129,16 @@ def _source(entry: dict[str, Any], root: Path, where: str, form: Form) -> Source
     }
     if wrong := [key for key, is_right in checks.items() if not is_right]:
         raise ValueError(
-            f"{where}: {wrong[0]} is {entry.get(wrong[0])!r}; a name is of letters, digits, '_', "
-            f"'-' and '.', a weight above 0 and at most {_LARGEST_WEIGHT}, a limit an integer from "
-            "1, anything else text"
+            f"{where}: {wrong[0]} is {entry.get(wrong[0])!r}; a source has one place, a name of "
+            f"letters, digits, '_', '-' and '.', a weight above 0 and at most {_LARGEST_WEIGHT}, "
+            "a limit from 1"
         )
     if "root" in options:
         options["root"] = str(root / expand_path(options["root"], where))
-    location = str(root / expand_path(entry[kinds[0]], where))
     return SourceEntry(
         name=str(name),
         kind=kinds[0],
-        location=location,
+        location=str(root / expand_path(entry[kinds[0]], where)),
         weight=float(weight),
         limit=limit,
         options=options,
@@ -174,28 +146,16 @@ def _source(entry: dict[str, Any], root: Path, where: str, form: Form) -> Source
 
 
 def _refuse_unknown(entry: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
-    for key in entry:
-        if key not in known:
-            close = difflib.get_close_matches(key, known, n=1) or known
-            raise ValueError(f"{where}: unknown key {key!r}; is it {' or '.join(close)}?")
+    if unknown := [key for key in entry if key not in known]:
+        close = difflib.get_close_matches(unknown[0], known, n=1) or known
+        raise ValueError(f"{where}: unknown key {unknown[0]!r}; is it {' or '.join(close)}?")
 
 
 def expand_path(text: Any, where: str) -> Path:
-    """Put in the variables of the environment and the home folder.
-
-    Args:
-        text: A path.
-        where: Place that has it, for messages.
-
-    Raises:
-        ValueError: If it is not a path, or a variable is not set.
-    """
-    if not isinstance(text, str) or not text:
-        raise ValueError(f"{where}: {text!r} is not a path")
-    expanded = os.path.expandvars(text)
-    if unset := re.search(r"\$\{?\w+", expanded):
-        raise ValueError(f"{where}: {unset.group()} of {text!r} is not set; export it")
-    return home_expanded(expanded)
+    """Put the environment's variables and the home folder into a path; `where` is its place."""
+    if not isinstance(text, str) or not text or re.search(r"\$\{?\w+", os.path.expandvars(text)):
+        raise ValueError(f"{where}: {text!r} is not a path, or has a variable that is not set")
+    return home_expanded(os.path.expandvars(text))
 
 
 class Samples(Protocol):
@@ -213,33 +173,21 @@ Source = TypeVar("Source", bound=Samples)
 class Mixture(Generic[Source]):
     """Which sample of which source stands at each place of an epoch.
 
-    Args:
-        sources: The sources.
-        entries: What the manifest says of each.
-
-    Attributes:
-        counts: Samples of each source in an epoch, by its name.
+    `counts` has the samples of each source in an epoch, by its name.
     """
 
     def __init__(self, sources: Sequence[Source], entries: Sequence[SourceEntry]) -> None:
         self.sources = sources
-        self.counts = {
-            entry.name: entry.samples_of(len(source))
-            for entry, source in zip(entries, sources, strict=True)
-        }
+        pairs = zip(entries, sources, strict=True)
+        self.counts = {entry.name: entry.samples_of(len(source)) for entry, source in pairs}
         self._ends = list(accumulate(self.counts.values()))
-        for name, count in self.counts.items():
-            logger.info("%s: %s samples in an epoch", name, f"{count:,}")
+        logger.info("samples in an epoch: %s", self.counts)
 
     def __len__(self) -> int:
         return self._ends[-1]
 
     def locate(self, index: int) -> tuple[Source, int]:
-        """Find the source of a sample, and its index there.
-
-        Raises:
-            IndexError: If there is no such sample.
-        """
+        """Find the source of a sample, and its index there."""
         if not 0 <= index < len(self):
             raise IndexError(f"no sample {index} among {len(self)}")
         number = bisect_right(self._ends, index)
@@ -256,13 +204,7 @@ class Mixture(Generic[Source]):
 
 
 def write_index(file: Path, tables: Mapping[str, Table], manifest: Manifest) -> None:
-    """Write the index file of a manifest.
-
-    Args:
-        file: Is replaced when the new one is complete.
-        tables: Samples of each source: arrays `names.*`, and those of `index_members` for shards.
-        manifest: The manifest.
-    """
+    """Write the index file of a manifest, from a table of each source, complete or not at all."""
     arrays = {f"{name}/{key}": table[key] for name, table in tables.items() for key in table}
     about = []
     for entry in manifest.sources:
@@ -271,20 +213,11 @@ def write_index(file: Path, tables: Mapping[str, Table], manifest: Manifest) -> 
     Table(arrays, about, kind=manifest.form.index).save(file)
 
 
-def read_index(manifest: Manifest, file: Path) -> list[Table]:
-    """Read the index file of a manifest.
-
-    Args:
-        manifest: The manifest.
-        file: Its index.
-
-    Returns:
-        A table for each source.
-
-    Raises:
-        FileNotFoundError: If there is none.
-        ValueError: If it is of other sources.
-    """
+def read_index(manifest: Manifest) -> list[Table] | list[None]:
+    """Read the index that a manifest names: a table for each source, None if it names none."""
+    file = manifest.index
+    if file is None:
+        return [None] * len(manifest.sources)
     command = f"eva data verify {manifest.form.check} {manifest.file} --write {file}"
     if not file.is_file():
         raise FileNotFoundError(f"there is no index file {file}; write it with: {command}")

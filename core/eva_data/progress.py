@@ -57,12 +57,7 @@ class ProgressBar:
             )
 
     def update(self, steps: int = 1, **note: str) -> None:
-        """Count steps.
-
-        Args:
-            steps: Steps that are done.
-            **note: Names and values to show, such as `loss="0.71"`.
-        """
+        """Count steps, with names and values to show, such as `loss="0.71"`."""
         self.done += steps
         if note:
             self._note = ", ".join(f"{name} {value}" for name, value in note.items())
@@ -116,18 +111,7 @@ def progress(
     unit: str = "it",
     leave: bool | None = None,
 ) -> Iterator[Item]:
-    """Show progress while items are iterated.
-
-    Args:
-        items: The items.
-        total: Number of items; None where it is not known.
-        what: Their name beside the bar.
-        unit: Name of an item.
-        leave: As for `ProgressBar`.
-
-    Yields:
-        The same items.
-    """
+    """Yield items, and show progress meanwhile; see `ProgressBar`."""
     with ProgressBar(total, what=what, unit=unit, leave=leave) as bar:
         for item in items:
             yield item
@@ -136,11 +120,7 @@ def progress(
 
 @contextlib.contextmanager
 def above_bars(stream: TextIO) -> Iterator[None]:
-    """Take the bars off a terminal while something is written to it, and draw them again below.
-
-    Args:
-        stream: Standard output or standard error.
-    """
+    """Take the bars off a terminal while something is written to it, and draw them again below."""
     tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)
     if tqdm is None or not is_terminal(stream):
         yield

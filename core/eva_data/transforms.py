@@ -2,10 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms import (
+    CenterCrop,
+    Compose,
+    InterpolationMode,
+    Normalize,
+    Resize,
+    ToTensor,
+)
 
 Interpolation = Literal["bicubic", "bilinear"]
 ImageTransform = Callable[[Image.Image], Tensor]  # from an image in RGB
@@ -42,24 +50,11 @@ def evaluation_transform(
     Raises:
         ValueError: For values out of range.
     """
-    from torchvision.transforms import (
-        CenterCrop,
-        Compose,
-        InterpolationMode,
-        Normalize,
-        Resize,
-        ToTensor,
-    )
-
-    if size < 1:
-        raise ValueError(f"size must be at least 1, got {size}")
-    if not 0 < crop_pct <= 1:
-        raise ValueError(f"crop_pct must be in (0, 1], got {crop_pct}")
-    for name, values in (("mean", mean), ("std", std)):
-        if len(values) != 3 or (name == "std" and min(values) <= 0):
-            raise ValueError(f"{name} must be three numbers, std above 0, got {tuple(values)}")
-    if interpolation not in get_args(Interpolation):
-        raise ValueError(f"interpolation must be bicubic or bilinear, got {interpolation!r}")
+    if size < 1 or not 0 < crop_pct <= 1 or min(std) <= 0:
+        raise ValueError(
+            f"a side from 1, a crop_pct in (0, 1] and std above 0 are needed, got {size}, "
+            f"{crop_pct} and {tuple(std)}"
+        )
     side = int(size / crop_pct)
     transform: ImageTransform = Compose(
         [

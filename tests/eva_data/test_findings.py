@@ -2,18 +2,7 @@
 
 import json
 
-import pytest
-
 from eva_data.checks import findings
-
-
-def test_no_half_written_file(tmp_path):
-    old = tmp_path / "out.json"
-    old.write_text("old")
-    with pytest.raises(TypeError):
-        findings.write_json(old, {"a": [1], "b": [object()]})
-    assert old.read_text() == "old"
-    assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
 
 
 def test_long_lists_are_written_completely(tmp_path, monkeypatch):

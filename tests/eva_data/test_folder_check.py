@@ -70,23 +70,6 @@ def test_classes_and_copies_within_and_across(save, findings, capsys):
     assert findings("folders", root / "set/train", "--against", root / "set/val") == (found, 1)
 
 
-def test_what_is_refused(save, capsys, tmp_path):
-    root = save(photos__a=1)
-    (root / "empty").mkdir()
-    (root / "list.csv").write_text("a,b")
-    for words, message in {
-        ("images", "photos", "--write", "x.safetensors"): "belongs to a manifest",
-        ("folders", "empty"): "holds no image",
-        ("folders", "photos", "--against", "nothing"): "there is no folder",
-        ("empty",): "holds neither images nor videos",
-        ("nothing",): "is neither a check (see --help) nor a file or folder",
-        ("list.csv",): "may be a list of videos or of captions: write `video ",
-    }.items():
-        given = [str(root / word) if word[0] not in "-fi" else word for word in words]
-        assert verify(given) == 2
-        assert message in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [

@@ -205,7 +205,7 @@ def test_index_of_other_sources_is_refused(merged, folders):
     with pytest.raises(ValueError, match=r"is the index of .*rocket.* has .*moon"):
         ManifestImages(merged)
     index.write_bytes(index.read_bytes()[:-5])
-    with pytest.raises(ValueError, match="is not an index file, or is damaged"):
+    with pytest.raises(ValueError, match=r"set\.safetensors is not an index"):
         ManifestImages(merged)
 
 
@@ -213,11 +213,11 @@ def test_index_of_other_sources_is_refused(merged, folders):
     ("text", "message"),
     [
         ('[[source]]\nname = "a"\nfolder = "x"\nwieght = 1', "unknown key 'wieght'; is it weight"),
-        ("", "has no source: write one as"),
-        ('[[source]]\nname = "a"\nfolder = "x"\nshards = "y"', "give either folder or shards"),
+        ("", r"has no \[\[source\]\]"),
+        ('[[source]]\nname = "a"\nfolder = "x"\nshards = "y"', "folder or shards"),
         ('[[source]]\nname = "a"\nfolder = "x"\nweight = 0', "weight is 0"),
-        ('[[source]]\nname = "a"\nfolder = "$EVA_UNSET_X/a"', r"\$EVA_UNSET_X of '.*' is not set"),
-        ('[[source]]\nname="a"\nfolder="x"\n[[source]]\nname="a"\nfolder="y"', "one twice: a, a"),
+        ('[[source]]\nname = "a"\nfolder = "$EVA_UNSET_X/a"', "EVA_UNSET_X"),
+        ('[[source]]\nname="a"\nfolder="x"\n[[source]]\nname="a"\nfolder="y"', "one twice: a"),
         ("[[source]", "is not a TOML file"),
         ('[[source]]\nname = "a"\nfolder = "nowhere"', "nowhere is not a folder of images"),
     ],

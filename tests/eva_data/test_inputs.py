@@ -2,15 +2,11 @@
 
 import argparse
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from eva_data.files import UnwritableError
-from eva_data.images import save_image
 from eva_data.inputs import Job, Plan, files_at, plan_jobs, written_name
 from eva_report.demos import do_jobs, run_demo
 
@@ -142,23 +138,6 @@ def test_names_of_what_is_written(name, written):
     assert written_name(Path(name)) == Path(written)
 
 
-def test_a_picture_appears_when_it_is_complete(tmp_path):
-    save_image(Image.new("RGB", (4, 3)), tmp_path / "a/b/c.png")
-    with Image.open(tmp_path / "a/b/c.png") as picture:
-        assert picture.size == (4, 3)
-    with pytest.raises(OSError, match="cannot write mode F as PNG"):
-        save_image(Image.new("F", (4, 3)), tmp_path / "a/d.png")
-    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
-
-
-def test_a_picture_that_is_too_long_for_a_jpeg_is_a_sentence(tmp_path):
-    picture = Image.new("RGB", (1, 65_501))
-    with pytest.raises(ValueError, match=r"a\.jpg would be larger than JPEG's 65,500 pixels: give"):
-        save_image(picture, tmp_path / "a.jpg")
-    assert not list(tmp_path.iterdir())
-    save_image(picture, tmp_path / "a.png")
-
-
 def test_problems_of_jobs_are_for_the_end_and_the_others_are_done(capsys):
     jobs = [Job(Path(name), name, ()) for name in "abc"]
     done = []
@@ -214,37 +193,3 @@ def test_ends_of_a_program(run, capsys):
     assert run(lambda: Plan([job], []), lambda _: _raise(KeyboardInterrupt)) == 130
     full = UnwritableError("a cannot be written: No space left on device")
     assert run(lambda: Plan([job], []), lambda _: _raise(full)) == f"demo.py: {full}"
-
-
-def test_earlier_results_are_kept(run, tmp_path, capsys):
-    earlier, new = tmp_path / "a.png", tmp_path / "b.json"
-    earlier.touch()
-    for target, results in (((earlier,), [new]), ((new,), [earlier])):
-        plan = Plan([Job(Path("a"), "a", target)], [])
-        end = run(lambda: plan, lambda _: _raise(AssertionError), results=results)  # noqa: B023
-        assert end == 2
-        assert f"{earlier} is there already: give --overwrite or an" in capsys.readouterr().err
-        assert run(lambda: plan, overwrite=True, results=results) == 0  # noqa: B023
-
-
-def test_without_jobs_no_work_is_done(run):
-    end = run(lambda: Plan([], ["there is no b"]), lambda _: _raise(AssertionError))
-    assert end == "demo.py: there is no b"
-    end = run(
-        lambda: Plan([], ["there is no b", "there is no c"]), lambda _: _raise(AssertionError)
-    )
-    assert end == "not everything could be read:\n  there is no b\n  there is no c"
-
-
-def test_a_bug_is_not_hidden(run):
-    with pytest.raises(ValueError, match="a bug"):
-        run(lambda: Plan([Job(Path("a"), "a", ())], []), lambda _: _raise(ValueError("a bug")))
-
-
-def test_mistakes_are_answered_before_anything_heavy_is_loaded():
-    script = (
-        "import sys, eva_data.inputs\n"
-        "sys.exit(' '.join({'numpy', 'PIL', 'torch', 'av', 'tqdm'} & set(sys.modules)) or 0)"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr

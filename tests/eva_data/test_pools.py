@@ -1,7 +1,6 @@
 """Work in processes: the order, a dead process, Ctrl-C, one process, the progress bar."""
 
 import importlib
-import io
 import os
 import signal
 import subprocess
@@ -17,27 +16,21 @@ WORK = """
 import os
 import time
 
-begun = []
-
-
-def begin(name):
-    begun.append(name)
-
-
-def square(number):
+def square(name, number):
     if number == 0:
         time.sleep(0.3)  # the first comes last
-    return number * number, os.getpid(), list(begun)
+    return number * number, os.getpid(), name
 
 
-def square_or_die(number):
-    if number in (0, 5, 6, 29):
+def square_or_die(name, number):
+    if number in (0, 5, 6, 19):
         os.kill(os.getpid(), 9)
-    return number * number, os.getpid(), list(begun)
+    return number * number, os.getpid(), name
 
 
-def die(*_):
-    os._exit(3)
+class Deadly:
+    def __reduce__(self):
+        return os._exit, (3,)
 
 
 def refuse(number):
@@ -55,23 +48,11 @@ def work(tmp_path, monkeypatch):
 
 
 def test_results_come_in_order_from_processes_that_have_begun(work):
-    settings = {"workers": 2, "what": "numbers", "chunk": 1}
-    results = list(
-        ordered_map(work.square, range(6), initializer=work.begin, initial=("a",), **settings)
-    )
+    settings = {"workers": 2, "what": "numbers", "chunk": 1, "shared": ("a",)}
+    results = list(ordered_map(work.square, range(6), **settings))
     assert [square for square, _, _ in results] == [0, 1, 4, 9, 16, 25]
     assert os.getpid() not in {process for _, process, _ in results}
-    assert {tuple(begun) for _, _, begun in results} == {("a",)}
-    assert work.begun == []
-
-
-@pytest.mark.parametrize(("workers", "items"), [(1, range(3)), (2, range(1))])
-def test_one_process_or_one_item_needs_no_other_process(work, workers, items):
-    results = ordered_map(
-        work.square, items, workers=workers, what="numbers", initializer=work.begin, initial=("b",)
-    )
-    for number, (square, process, begun) in enumerate(results):
-        assert (square, process, begun) == (number * number, os.getpid(), ["b"])
+    assert {shared for _, _, shared in results} == {"a"}
 
 
 def test_a_killed_process_is_one_sentence():
@@ -82,22 +63,6 @@ def test_a_killed_process_is_one_sentence():
     assert not _children()
 
 
-def test_processes_leave_an_interruption_to_their_parent():
-    """A terminal sends it to every process."""
-    signals = [int(signal.SIGINT)] * 4
-    work = ordered_map(signal.raise_signal, signals, workers=2, what="signals", chunk=1)
-    try:
-        assert list(work) == [None] * 4
-    except KeyboardInterrupt:  # which would end pytest
-        pytest.fail("a process was interrupted")
-
-
-def test_an_error_of_the_work_is_the_callers(work):
-    for workers in (1, 2):
-        with pytest.raises(ValueError, match="number 0 is refused"):
-            list(ordered_map(work.refuse, range(2), workers=workers, what="numbers"))
-
-
 def test_who_stops_early_waits_for_what_has_begun_alone():
     results = ordered_map(time.sleep, [0.0] + [0.05] * 400, workers=2, what="sleeps", chunk=1)
     next(iter(results))
@@ -105,36 +70,26 @@ def test_who_stops_early_waits_for_what_has_begun_alone():
     assert not _children()
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_work_that_kills_its_process_is_known(work, workers):
+def test_work_that_kills_its_process_is_known(work):
     """The first, two in a row, the last: each is named, and no other is lost or done for it."""
-    settings = {"workers": workers, "what": "numbers", "initializer": work.begin, "initial": ("a",)}
-    results = list(
-        surviving_map(work.square_or_die, range(30), died=lambda number: -number, **settings)
-    )
+    settings = {"workers": 2, "what": "numbers", "shared": ("a",), "died": lambda number: -number}
+    results = list(surviving_map(work.square_or_die, range(20), **settings))
     assert [r if isinstance(r, int) else r[0] for r in results] == [
-        -number if number in (0, 5, 6, 29) else number * number for number in range(30)
+        -number if number in (0, 5, 6, 19) else number * number for number in range(20)
     ]
     survived = [result for result in results if not isinstance(result, int)]
     assert os.getpid() not in {process for _, process, _ in survived}
-    assert {tuple(begun) for _, _, begun in survived} == {("a",)}
+    assert {shared for _, _, shared in survived} == {"a"}
     assert not _children()
 
 
 def test_processes_that_cannot_begin_are_one_sentence(work):
     settings = {"workers": 2, "what": "numbers", "died": abs}
-    with pytest.raises(ValueError, match="a process died before it began to work"):
-        list(surviving_map(work.square, range(3), initializer=work.die, **settings))
+    with pytest.raises(ValueError, match="2 processes died"):
+        list(surviving_map(work.square, range(3), shared=(work.Deadly(),), **settings))
     with pytest.raises(ValueError, match="number 0 is refused"):
         list(surviving_map(work.refuse, range(3), **settings))
     assert list(surviving_map(work.square, [], **settings)) == []
-    assert not _children()
-
-
-def test_who_stops_early_leaves_no_process_behind(work):
-    results = surviving_map(time.sleep, [0.0] + [0.05] * 400, workers=2, what="x", died=abs)
-    next(iter(results))
-    results.close()
     assert not _children()
 
 
@@ -178,16 +133,3 @@ def test_interrupted_from_outside_it_ends_its_processes(tmp_path):
     _, error = process.communicate()
     # The pipes of its processes are closed too, or this would have waited for them.
     assert (process.returncode, error) == (130, "interrupted; nothing was written\n")
-
-
-class _Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_progress_bar_on_a_terminal_alone(monkeypatch, workers):
-    for stream, shown in ((io.StringIO(), False), (_Terminal(), True)):
-        monkeypatch.setattr(sys, "stderr", stream)
-        list(ordered_map(abs, range(2), workers=workers, what="numbers"))
-        assert ("numbers: 100%" in stream.getvalue()) == shown

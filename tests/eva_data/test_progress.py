@@ -5,7 +5,6 @@ import sys
 
 import pytest
 
-from eva_data import progress as module
 from eva_data.progress import ProgressBar, is_terminal, progress
 from eva_runs.commands import say
 
@@ -55,21 +54,6 @@ def test_off_a_terminal_there_is_a_line_a_minute(stderr_to):
     ]
 
 
-def test_the_last_line_says_how_long_it_took(stderr_to):
-    file = stderr_to(io.StringIO())
-    clock = Clock()
-    with ProgressBar(2, what="evaluating", unit="batch", clock=clock) as bar:
-        clock.seconds += 61
-        bar.update()
-        clock.seconds += 29
-        bar.update()
-    bar.close()
-    assert file.getvalue().splitlines() == [
-        "evaluating: 1/2 batch, 0:01:01 left",
-        "evaluating: 2/2 batch, 0:01:30 passed",
-    ]
-
-
 def test_short_work_says_nothing(stderr_to):
     file = stderr_to(io.StringIO())
     clock = Clock()
@@ -79,15 +63,6 @@ def test_short_work_says_nothing(stderr_to):
             bar.update()
     assert list(progress(iter("abc"), total=3, what="letters")) == ["a", "b", "c"]
     assert file.getvalue() == ""
-
-
-def test_a_total_that_is_not_known(stderr_to):
-    file = stderr_to(io.StringIO())
-    clock = Clock()
-    with ProgressBar(None, what="camera", unit="frame", clock=clock) as bar:
-        clock.seconds += 90
-        bar.update(1200)
-    assert file.getvalue() == "camera: 1,200 frame, 0:01:30 passed\n"
 
 
 def test_on_a_terminal_there_is_a_bar_and_lines_go_above_it(stderr_to):
@@ -119,22 +94,3 @@ def test_a_closed_terminal_ends_nothing(closed, stderr_to):
             bar.update()
     ProgressBar.write("a message")
     assert not is_terminal(stream)
-
-
-def test_a_terminal_that_goes_away(stderr_to):
-    terminal = stderr_to(Terminal())
-    with ProgressBar(10, what="training") as bar:
-        bar.update()
-        terminal.close()
-        bar.update(9, loss="1")
-        ProgressBar.write("a message")
-    assert bar.done == 10
-
-
-def test_no_bar_is_loaded_where_there_is_no_terminal(stderr_to, monkeypatch):
-    file = stderr_to(io.StringIO())
-    monkeypatch.setitem(sys.modules, "tqdm", None)  # an import would fail
-    assert list(progress([1], total=1, what="")) == [1]
-    ProgressBar.write("x")
-    assert file.getvalue() == "x\n"
-    assert module.LINE_SECONDS == 60

@@ -92,7 +92,7 @@ def test_shards_are_read_by_webdataset_and_by_us(root):
         pairs = open_captions(root / f"{split}/*.tar")
         entries = contents[split]
         assert len(pairs) == len(entries) == count
-        assert not pairs.left_out.counts
+        assert not pairs.left_out.problems
         generator = CaptionGenerator(split, size=48, seed=3)
         for index in (0, count - 1):
             image, about = generator.digit(index)

@@ -23,8 +23,8 @@ from eva_data.classes import Spellings, listed
 from eva_data.imagenet import ImageNetPaths, open_objectnet, open_sets
 from eva_data.kinetics import TITLES
 from eva_data.labelled_images import open_labelled
-from eva_data.labelled_videos.middle_frames import MiddleFrames
 from eva_data.labelled_videos.opening import open_ucf101, open_videos
+from eva_data.labelled_videos.sources import MiddleFrames
 from eva_data.transforms import ImageTransform, evaluation_transform
 from eva_engine.evaluation.counting import LabelledSamples
 

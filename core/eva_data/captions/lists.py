@@ -6,53 +6,45 @@ image,caption                                several lines of one image are seve
 {"images": [{"id": 7, "file_name": "a.jpg"}, ...],
 "annotations": [{"image_id": 7, "caption": "A dog."}, ...]}      COCO's own
 [{"image": "a.jpg", "caption": "A dog."}, ...]                    a caption or a list of them
-{"file_name": "a.jpg", "text": "A dog."}                          an object in each line (jsonl)
 """
 
 import json
-import logging
 import os
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eva_data.checks.findings import Findings, Kind
 from eva_data.files import DEMO_IMAGE_SUFFIXES
 from eva_data.index import CAPTION_KIND, Names, Table
-from eva_data.tables import JSON_SUFFIXES, LONGEST, find_columns, read_json_list, rows_of_table
-
-logger = logging.getLogger(__name__)
+from eva_data.tables import LONGEST, find_columns, rows_of_table
 
 IMAGE_COLUMNS = (
     *("filepath", "image", "image_path", "path", "file_name", "filename", "file", "file_path"),
-    *("img", "image_name", "img_path", "image_file", "picture"),
+    *("img", "image_name", "img_path", "picture"),
 )
-CAPTION_COLUMNS = (
-    *("title", "caption", "text", "captions", "comment", "sentence", "description", "raw"),
-)
+CAPTION_COLUMNS = ("title", "caption", "text", "captions", "comment", "sentence", "description")
 BESIDE = ("caption", "captions", "text", "title", "txt")  # keys of JSON beside an image
 CAPTIONS, FIRST = "captions", "captions.first"  # texts, and where those of each image begin
-LEFT_OUT: Mapping[str, str] = {
-    "missing": "missing shard",
-    "damaged": "damaged or compressed shard",
-    "uncaptioned": "image without a caption",
-    "unpictured": "caption without an image",
-    "dotted": "image with several dots in its name, whose key ends at the first",
-    "empty": "empty caption",
-    "long": f"caption of more than {LONGEST:,} bytes",
-    "encoding": "caption that is not text in UTF-8",
-    "duplicate": "key with several images or captions in one shard",
-    "malformed": "entry that is not of the form of its list",
+LEFT_OUT = {
+    name: Kind(text, "left out")
+    for name, text in {
+        "missing": "missing shard",
+        "damaged": "damaged or compressed shard",
+        "uncaptioned": "image without a caption",
+        "unpictured": "caption without an image",
+        "dotted": "image with several dots in its name, whose key ends at the first",
+        "empty": "empty caption",
+        "long": f"caption of more than {LONGEST:,} bytes",
+        "encoding": "caption that is not text in UTF-8",
+        "duplicate": "key with several images or captions in one shard",
+        "malformed": "entry that is not of the form of its list",
+    }.items()
 }
-_KEPT = 1000  # names of a kind
-_SHOWN = 3
-_FORMS = (
-    'expected [{"image": "a.jpg", "caption": "A dog."}, ...], or "images" with "sentences" '
-    '(Karpathy), or "images" and "annotations" (COCO)'
-)
 Pairs = Iterator[tuple[str, str]]  # path of the image, and a caption
 
 
@@ -60,50 +52,15 @@ class UnreadableCaptionError(OSError):
     """A caption that is not there, is empty or is not text; the message names its place."""
 
 
-class LeftOut:
-    """What makes no pair: counted by kind, and the first of each named."""
-
-    def __init__(self) -> None:
-        self.counts: dict[str, int] = {}
-        self.names: dict[str, list[str]] = {}
-
-    def add(self, kind: str, *names: str, count: int = 1) -> None:
-        """Count one, or several of a kind.
-
-        Args:
-            kind: A key of `LEFT_OUT`.
-            *names: Places, and what is wrong with each where that differs.
-            count: How many.
-        """
-        self.counts[kind] = self.counts.get(kind, 0) + count
-        kept = self.names.setdefault(kind, [])
-        kept += names[: _KEPT - len(kept)]
-
-    def merge(self, other: "LeftOut") -> None:
-        """Add what another has counted."""
-        for kind, count in other.counts.items():
-            self.add(kind, *other.names[kind], count=count)
-
-    def warn(self, where: object) -> None:
-        """Log a line for each kind, about the data `where`."""
-        for kind, count in self.counts.items():
-            first = ", ".join(self.names[kind][:_SHOWN]) + (", ..." if count > _SHOWN else "")
-            logger.warning("%s: %s x %s, left out: %s", where, f"{count:,}", LEFT_OUT[kind], first)
-
-
 def problem_of(caption: str) -> str | None:
-    """Find out what is wrong with a caption: a key of `LEFT_OUT`, or None.
-
-    Args:
-        caption: Text without space around it.
-    """
+    """Find out what is wrong with a caption without space around it: a key of `LEFT_OUT`."""
     if not caption:
         return "empty"
-    if "\0" in caption:  # of a hole in a file
-        return "encoding"
     try:
         size = len(caption.encode())
     except UnicodeEncodeError:  # half a pair of surrogates, which JSON can spell, or a stray byte
+        return "encoding"
+    if "\0" in caption:  # of a hole in a file
         return "encoding"
     return "long" if size > LONGEST else None
 
@@ -111,138 +68,144 @@ def problem_of(caption: str) -> str | None:
 def parse_captions(
     content: bytes, where: str, *, is_json: bool = False, key: str | None = None
 ) -> tuple[str, ...]:
-    """Read the captions that are stored beside an image.
+    """Read the captions that are stored beside an image: UTF-8, also with a mark, or JSON.
 
-    Args:
-        content: Text in UTF-8, also with a byte order mark; or an object of JSON.
-        where: Its place.
-        is_json: Whether it is JSON.
-        key: Key of the captions in it; None takes the first of `BESIDE` that it has.
-
-    Returns:
-        One caption at least.
-
-    Raises:
-        UnreadableCaptionError: If it is not such text or JSON, or has no caption.
+    `key` is that of the captions in JSON; None takes the first of `BESIDE` that it has. An
+    `UnreadableCaptionError` begins with `where`.
     """
     try:
-        text = content.decode("utf-8-sig")
-        fields = json.loads(text) if is_json else None
-    except (ValueError, RecursionError) as error:
-        kind = "JSON" if is_json else "UTF-8"
-        raise UnreadableCaptionError(f"{where}: the caption is not {kind} ({error})") from error
-    if is_json:
-        if not isinstance(fields, dict):
-            raise UnreadableCaptionError(f"{where} is not an object of JSON with a caption")
-        key = key or next((name for name in BESIDE if fields.get(name) is not None), BESIDE[0])
-        if fields.get(key) is None:
-            has = ", ".join([*fields][:10])[:200]
-            raise UnreadableCaptionError(f"{where} has no {key!r} with a caption: it has {has}")
-        texts = texts_of(fields[key], f"{where}, {key!r},")
-    else:
-        texts = [text.strip()]
+        value: Any = content.decode("utf-8-sig")
+        if is_json:
+            fields = json.loads(value)
+            value = _first_of(fields, (key,) if key else BESIDE)
+        texts = _texts_of(value)
+    except (ValueError, RecursionError, AttributeError) as error:
+        raise UnreadableCaptionError(f"{where}: no caption can be read ({error})") from error
     for text in texts:
         if problem := problem_of(text):
-            raise UnreadableCaptionError(f"{where}: {LEFT_OUT[problem]}")
+            raise UnreadableCaptionError(f"{where}: {LEFT_OUT[problem].text}")
     return tuple(texts)
 
 
-def texts_of(value: Any, where: str) -> list[str]:
-    """Take the captions of a value of JSON: a text, or a list of texts.
+def _first_of(fields: dict[str, Any], names: Iterable[str]) -> Any:
+    return next((fields[name] for name in names if fields.get(name) is not None), None)
 
-    Returns:
-        One text at least, without space around it.
 
-    Raises:
-        UnreadableCaptionError: If it is something else; the message begins with `where`.
-    """
+def _texts_of(value: Any) -> list[str]:
+    """Take the captions, one at least, of a value of JSON: a text, or a list of texts."""
     texts = value if isinstance(value, list) else [value]
     if not texts or not all(isinstance(text, str) for text in texts):
-        raise UnreadableCaptionError(
-            f"{where} is {type(value).__name__} {str(value)[:50]!r} and not a text, or a list of "
-            "texts"
-        )
+        raise ValueError(f"{str(value)[:50]!r} is not a text, or a list of texts")
     return [text.strip() for text in texts]
 
 
-def _accepted(path: str, caption: str, where: str, left_out: LeftOut) -> Pairs:
-    """Yield a pair of a list, if it is one."""
-    caption = caption.strip()
-    if not path:
-        left_out.add("unpictured", where)
-    elif problem := problem_of(caption):
-        left_out.add(problem, f"{where}, {path}")
-    else:
-        yield path, caption
-
-
 def pairs_of_list(
-    file: Path, left_out: LeftOut, *, split: str | None, image: str | None, caption: str | None
+    file: Path, left_out: Findings, *, split: str | None, image: str | None, caption: str | None
 ) -> Pairs:
-    """Read the pairs of a list.
+    """Read the pairs of a table with a header, or of JSON.
 
     Args:
-        file: A table with a header, or JSON.
+        file: The list.
         left_out: Filled with the entries that are not pairs.
         split: Split of a JSON list that has several, or several joined by `+`.
         image: Column or key of the paths; None takes the first of `IMAGE_COLUMNS`.
         caption: Column or key of the captions; None takes the first of `CAPTION_COLUMNS`.
-
-    Raises:
-        ValueError: If it is not such a list, has no such columns, or several splits and none is
-            named.
     """
-    if file.suffix.lower() in JSON_SUFFIXES:
-        return _pairs_of_json(file, left_out, split, image, caption)
-    return _pairs_of_table(file, left_out, image, caption)
-
-
-def _pairs_of_table(file: Path, left_out: LeftOut, image: str | None, caption: str | None) -> Pairs:
-    roles = {
-        "path of the image (image_column)": (image.lower(),) if image else IMAGE_COLUMNS,
-        "caption (caption_column)": (caption.lower(),) if caption else CAPTION_COLUMNS,
-    }
-    columns = find_columns(file, roles)
-    path, text = (columns.require(role, known) for role, known in roles.items())
-    if path == text:
-        raise ValueError(f"{file} has one column for both, {columns.names[path]}: name another")
-
-    def is_row(cells: Sequence[str]) -> bool:
-        return Path(cells[path].strip().strip('"')).suffix.lower() in DEMO_IMAGE_SUFFIXES
-
-    def pairs() -> Pairs:
-        for number, cells in rows_of_table(columns, is_row=is_row, text=text):
-            where = f"{file}, line {number}"
-            if cells is None:
-                left_out.add("malformed", where)
+    names = (image,) if image else IMAGE_COLUMNS, (caption,) if caption else CAPTION_COLUMNS
+    if file.suffix.lower() == ".json":
+        found = _entries_of_json(file, left_out, split, image, *names)
+    else:
+        found = _rows(file, left_out, *names)
+    for where, path, texts in found:
+        if not path:
+            left_out.add("unpictured", where)
+        for text in map(str.strip, texts if path else ()):
+            if problem := problem_of(text):
+                left_out.add(problem, f"{where}, {path}")
             else:
-                yield from _accepted(cells[path].strip(), cells[text], where, left_out)
-
-    return pairs()
+                yield path, text
 
 
-def _pairs_of_json(
-    file: Path, left_out: LeftOut, split: str | None, image: str | None, caption: str | None
-) -> Pairs:
-    content, entries = read_json_list(file), []
-    if isinstance(content, dict) and isinstance(content.get("images"), list):
-        entries = content["images"]
-        if isinstance(content.get("annotations"), list):
-            entries = _merged(entries, content["annotations"], file, left_out)
-    elif isinstance(content, list):
-        entries = content
-    if not entries:
-        raise ValueError(f"{file} is not a list of images with captions: {_FORMS}")
+Found = Iterator[tuple[str, str, list[str]]]  # place in the list, path of the image, captions
+
+
+def _rows(
+    file: Path, left_out: Findings, image: tuple[str, ...], caption: tuple[str, ...]
+) -> Found:
+    roles = {"image": [name.lower() for name in image], "text": [name.lower() for name in caption]}
+    columns = find_columns(file, roles)
+    path, text = (columns.places.get(role) for role in roles)
+    if path is None or text is None or path == text:
+        shown = ", ".join(columns.names)[:200].encode("utf-8", "backslashreplace").decode()
+        raise ValueError(
+            f"{file} has the columns {shown}: image_column must be one of {', '.join(image)}, and "
+            f"caption_column another of {', '.join(caption)}"
+        )
+
+    def is_row(cells: list[str]) -> bool:
+        is_path = len(cells) == len(columns.names) and '"' not in "".join(cells)
+        return is_path and Path(cells[path].strip()).suffix.lower() in DEMO_IMAGE_SUFFIXES
+
+    for number, cells in rows_of_table(columns, is_row=is_row):
+        where = f"{file}, line {number}"
+        if cells is None:
+            left_out.add("malformed", where)
+        else:
+            yield where, cells[path], [cells[text]]
+
+
+def _entries_of_json(
+    file: Path,
+    left_out: Findings,
+    split: str | None,
+    key: str | None,
+    image: tuple[str, ...],
+    caption: tuple[str, ...],
+) -> Found:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is not JSON: {error}") from error
+    entries = content.get("images") if isinstance(content, dict) else content
+    if not isinstance(entries, list) or not entries:
+        raise ValueError(
+            f'{file} is no list of images with captions: expected [{{"image": "a.jpg", "caption": '
+            '"A dog."}, ...], or "images" with "sentences" (Karpathy), or "annotations" (COCO)'
+        )
+    if isinstance(content, dict) and isinstance(content.get("annotations"), list):
+        entries = _merged(entries, content["annotations"], file, left_out)
     wanted = _splits(file, entries, split)
     for number, entry in enumerate(entries, 1):
         where = f"{file}, entry {number}"
         if not isinstance(entry, dict):
             left_out.add("malformed", where)
         elif wanted is None or entry.get("split") in wanted:
-            yield from _pairs_of_entry(entry, where, left_out, image, caption)
+            try:
+                path = _path(entry, image, key)
+                value = entry.get("sentences") if caption == CAPTION_COLUMNS else None
+                if isinstance(value, list):
+                    value = [one.get("raw") if isinstance(one, dict) else one for one in value]
+                value = _first_of(entry, caption) if value is None else value
+                if value is None or value == []:
+                    left_out.add("uncaptioned", f"{where}, {path}")
+                else:
+                    yield where, path, _texts_of(value)
+            except ValueError as error:  # half a pair of surrogates, which no disk has, is one too
+                left_out.add("malformed", f"{where}: {error}")
 
 
-def _merged(images: list[Any], annotations: list[Any], file: Path, left_out: LeftOut) -> list[Any]:
+def _path(entry: dict[str, Any], image: tuple[str, ...], key: str | None) -> str:
+    folder, name = entry.get("filepath"), entry.get("filename")
+    path = next((entry[one] for one in image if isinstance(entry.get(one), str)), "")
+    if key is None and isinstance(folder, str) and isinstance(name, str):  # Karpathy's, of COCO
+        path = f"{folder}/{name}"
+    os.fsencode(path)
+    if not path:
+        raise ValueError("it has no path of an image")
+    return path
+
+
+def _merged(images: list[Any], annotations: list[Any], file: Path, left_out: Findings) -> list[Any]:
     """Give COCO's images their captions."""
     captions: dict[Any, list[Any]] = {}
     for number, entry in enumerate(annotations, 1):
@@ -251,14 +214,12 @@ def _merged(images: list[Any], annotations: list[Any], file: Path, left_out: Lef
         else:
             left_out.add("malformed", f"{file}, annotation {number}")
     merged = []
-    for number, entry in enumerate(images, 1):
+    for entry in images:
         key = entry.get("id") if isinstance(entry, dict) else None
-        if isinstance(key, int | str):
-            merged.append({**entry, "caption": captions.pop(key, [])})
-        else:
-            left_out.add("malformed", f"{file}, image {number}")
+        known = isinstance(key, int | str)
+        merged.append({**entry, "caption": captions.pop(key, [])} if known else None)
     for key, texts in captions.items():
-        left_out.add("unpictured", f"{file}, image_id {key!r}"[:300], count=len(texts))
+        left_out.add_many("unpictured", len(texts), [f"{file}, image_id {key!r}"[:300]])
     return merged
 
 
@@ -267,64 +228,19 @@ def _splits(file: Path, entries: list[Any], split: str | None) -> set[str] | Non
     there = {one for one in found if isinstance(one, str)}
     wanted = None if split is None else {*split.split("+")}
     if (wanted is None and len(there) > 1) or (wanted and not wanted <= there):
-        asked = "none is named" if wanted is None else f"{split} is asked for"
         raise ValueError(
-            f"{file} holds the splits {', '.join(sorted(there)[:10]) or 'none'}, and {asked}: name "
-            f"one behind the path, as {file.name}#{min(there, default='test')}, or several as "
-            "#train+restval"
+            f"{file} holds the splits {', '.join(sorted(there)[:10]) or 'none'}, and {split} is "
+            f"asked for: name one behind the path, as {file.name}#{min(there, default='test')}, or "
+            "several as #train+restval"
         )
     return wanted
 
 
-def _pairs_of_entry(
-    entry: dict[str, Any], where: str, left_out: LeftOut, image: str | None, caption: str | None
-) -> Pairs:
-    path = _path(entry, image)
-    if not path:
-        left_out.add("malformed", f"{where} has no path of an image")
-        return
-    value = entry.get("sentences") if caption is None else None
-    if isinstance(value, list):
-        value = [one.get("raw") if isinstance(one, dict) else one for one in value]
-    else:
-        names = CAPTION_COLUMNS if caption is None else (caption,)
-        value = next((entry[name] for name in names if entry.get(name) is not None), None)
-    if value is None or value == []:
-        left_out.add("uncaptioned", f"{where}, {path}")
-        return
-    try:
-        texts = texts_of(value, where)
-    except UnreadableCaptionError as error:
-        left_out.add("malformed", str(error))
-        return
-    for text in texts:
-        yield from _accepted(path, text, where, left_out)
-
-
-def _path(entry: dict[str, Any], image: str | None) -> str:
-    folder, name = entry.get("filepath"), entry.get("filename")
-    if image is None and isinstance(folder, str) and isinstance(name, str):  # Karpathy's, of COCO
-        path = f"{folder}/{name}"
-    else:
-        names = IMAGE_COLUMNS if image is None else (image,)
-        path = next((entry[name] for name in names if isinstance(entry.get(name), str)), "")
-    try:
-        os.fsencode(path)
-    except UnicodeEncodeError:  # half a pair of surrogates, which JSON can spell and no disk has
-        return ""
-    return path
-
-
 def table_of_pairs(pairs: Iterable[tuple[str, str]], about: Any = None) -> Table:
-    """Gather the captions of each image.
+    """Gather the captions of each image from pairs of a path and a caption.
 
-    Args:
-        pairs: Path of the image, and a caption.
-        about: Description of the table, such as the state of the list.
-
-    Returns:
-        Arrays `names.*`, the images in the order in which they come first; `captions.*`, their
-        captions in the order of the list; and `captions.first`, (number of images + 1,).
+    The arrays are `names.*`, the images in the order in which they come first; `captions.*`, their
+    captions in the order of the list; and `captions.first`, (number of images + 1,).
     """
     numbers: dict[str, int] = {}
     owners = array("q")

@@ -27,7 +27,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from eva_data.captions.lists import LeftOut, pairs_of_list, table_of_pairs
+from eva_data.captions.lists import LEFT_OUT, pairs_of_list, table_of_pairs
 from eva_data.captions.sources import (
     CaptionedImages,
     FolderCaptions,
@@ -38,6 +38,7 @@ from eva_data.captions.sources import (
     index_folder,
     index_shards,
 )
+from eva_data.checks.findings import Findings
 from eva_data.files import home_expanded
 from eva_data.index import (
     CAPTION_KIND,
@@ -48,7 +49,6 @@ from eva_data.index import (
     state_of,
 )
 from eva_data.manifests import Form, Manifest, SourceEntry, expand_path, read_index
-from eva_data.tables import JSON_SUFFIXES
 from eva_data.tar import expand_shards, is_shard_pattern
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,6 @@ FORMS = (
     "images with captions, a folder of images with .txt files, a manifest (.toml), or an index "
     "of `eva data verify captions`"
 )
-_MANY = 200  # shards that are worth an index
 _TRIED = 20  # pairs of which one can be read
 
 
@@ -106,7 +105,7 @@ def open_captions(
     if path.suffix == ".toml":
         manifest = Manifest.read(path, root=options.get("root"), form=PAIRS)
         entries, index = manifest.sources, manifest.index
-        tables = [None] * len(entries) if index is None else read_index(manifest, index)
+        tables = read_index(manifest)
     elif path.suffix == INDEX_SUFFIX:
         index = path
         entries, tables = _read_index(path, options.get("root"))
@@ -125,13 +124,8 @@ def open_captions(
     return MixedCaptions(opened, entries) if is_manifest else opened[0]
 
 
-def without_effect(location: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Name the options of `open_captions` that change nothing for what a location names.
-
-    Args:
-        location: See `open_captions`; nothing is opened.
-    """
-    path = home_expanded(location)
+def without_effect(path: Path) -> tuple[str, ...]:
+    """Name the options of `open_captions` that change nothing for what a location names."""
     if path.suffix in (".toml", INDEX_SUFFIX):  # which have them
         return ("image_column", "caption_column")
     useless = {"folder": PAIRS.options, "shards": ("root", "image_column")}
@@ -143,77 +137,56 @@ def _kind_of(path: Path) -> str:
 
 
 def entry_of(path: Path, options: Mapping[str, str]) -> SourceEntry:
-    """Make a source of a path alone.
-
-    Args:
-        path: Pattern, file or folder.
-        options: See `PAIRS`.
-    """
+    """Make a source of the path of a pattern, file or folder, with options of `PAIRS`."""
     return SourceEntry(name="pairs", kind=_kind_of(path), location=str(path), options=options)
 
 
 def open_source(
     entry: SourceEntry, table: Table | None = None, *, workers: int = 1, keep_going: bool = False
 ) -> SourceCaptions:
-    """Open a source with all its pairs.
+    """Open a source with all its pairs; a ValueError if there is none.
 
     Args:
         entry: The source.
         table: Its part of an index; None looks for the pairs.
         workers: Processes that look through shards.
         keep_going: Count missing and damaged shards, and go on.
-
-    Raises:
-        ValueError: If there is none.
     """
-    left_out = LeftOut()
+    left_out = Findings(LEFT_OUT)
     opened: SourceCaptions
     if entry.kind == "shards":
         opened = _open_shards(entry, table, left_out, workers, keep_going=keep_going)
     elif entry.kind == "folder":
         folder = Path(entry.location)
-        if not folder.is_dir():
-            raise ValueError(f"there is no folder {folder}")
         table = index_folder(folder, left_out) if table is None else table
         opened = FolderCaptions(folder, table, left_out)
     else:
         opened = _open_list(entry, table, left_out)
     if not len(opened):
-        seen = "; ".join(
-            f"{count:,} x {kind}, such as {left_out.names[kind][0]}"
-            for kind, count in left_out.counts.items()
-        )
+        seen = "; ".join(left_out.lines())
         raise ValueError(f"{entry.location} holds no pair of an image and a caption ({seen})")
     return opened
 
 
 def _open_shards(
-    entry: SourceEntry, table: Table | None, left_out: LeftOut, workers: int, *, keep_going: bool
+    entry: SourceEntry, table: Table | None, left_out: Findings, workers: int, *, keep_going: bool
 ) -> ShardCaptions:
     key, missing = entry.options.get("caption_column"), list[str]()
     # an index is of those that were there
     lenient = keep_going or table is not None
     shards = expand_shards(entry.location, missing=missing if lenient else None)
     if table is None:
-        for name in missing:
-            left_out.add("missing", name)
-        if len(shards) >= _MANY and not keep_going:
-            logger.warning(
-                "%s: the headers of %s shards are read at every start; `eva data verify captions` "
-                "writes an index", entry.location, f"{len(shards):,}",
-            )  # fmt: skip
+        left_out.add_many("missing", len(missing), missing)
         table = index_shards(shards, left_out, key=key, workers=workers, keep_going=keep_going)
     return ShardCaptions(shards, table, left_out, key=key)
 
 
-def _open_list(entry: SourceEntry, table: Table | None, left_out: LeftOut) -> ListedCaptions:
+def _open_list(entry: SourceEntry, table: Table | None, left_out: Findings) -> ListedCaptions:
     file, split = file_and_split(Path(entry.location))
     root = home_expanded(entry.options.get("root", file.parent))
-    if not root.is_dir():
-        raise ValueError(f"root must be the folder of the images, and there is none at {root}")
     if table is None:
-        if not file.is_file():
-            raise ValueError(f"there is no {file}: name {FORMS}")
+        if not file.is_file() or not root.is_dir():
+            raise ValueError(f"there is no {file}, or no folder {root} of its images: name {FORMS}")
         image, caption = (entry.options.get(key) for key in ("image_column", "caption_column"))
         state = state_of(file, split)  # before it is read
         pairs = pairs_of_list(file, left_out, split=split, image=image, caption=caption)
@@ -224,7 +197,7 @@ def _open_list(entry: SourceEntry, table: Table | None, left_out: LeftOut) -> Li
 def file_and_split(path: Path) -> tuple[Path, str | None]:
     """Split the name of a list into its file and the split behind `#`, if it has one."""
     name, mark, split = path.name.rpartition("#")
-    if mark and split and Path(name).suffix.lower() in JSON_SUFFIXES and not path.is_file():
+    if mark and split and name.lower().endswith(".json") and not path.is_file():
         return path.with_name(name), split
     return path, None
 
@@ -249,11 +222,7 @@ def _moved(entry: SourceEntry, root: str | None) -> SourceEntry:
 
 
 def _require_readable(pairs: CaptionedImages, location: str) -> None:
-    """Try some pairs, so that a wrong root or column is an error at once.
-
-    Raises:
-        ValueError: If none can be read.
-    """
+    """Try some pairs, so that a wrong root or column is an error at once."""
     count = min(_TRIED, len(pairs))
     problem: OSError | None = None
     for number in range(count):
@@ -261,10 +230,9 @@ def _require_readable(pairs: CaptionedImages, location: str) -> None:
         try:
             pairs.captions(index)
             pairs.image(index)
+            return
         except OSError as error:
             problem = problem or error
-        else:
-            return
     raise ValueError(
         f"none of {count} pairs of {location} can be read: {problem}; is the folder of the "
         "images (root) right, and the column?"

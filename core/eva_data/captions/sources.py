@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +16,12 @@ from PIL import Image
 from eva_data.captions.lists import (
     CAPTIONS,
     FIRST,
-    LeftOut,
+    LEFT_OUT,
     UnreadableCaptionError,
     parse_captions,
     problem_of,
 )
+from eva_data.checks.findings import Findings
 from eva_data.files import (
     IMAGE_SUFFIXES,
     LISTED_IMAGE_SUFFIXES,
@@ -46,13 +47,10 @@ class CaptionedImages(ABC):
     makes no pair is left out, counted and named. Images and the captions in files of their own
     are read when they are asked for: what is wrong with one of them is an OSError then, which the
     engine answers with another pair.
-
-    Args:
-        left_out: What makes no pair.
     """
 
-    def __init__(self, left_out: LeftOut | None = None) -> None:
-        self.left_out = LeftOut() if left_out is None else left_out
+    def __init__(self, left_out: Findings | None = None) -> None:
+        self.left_out = Findings(LEFT_OUT) if left_out is None else left_out
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -61,13 +59,13 @@ class CaptionedImages(ABC):
     def sample_id(self, index: int) -> str:
         """Name the place of an image, for messages."""
 
+    def name(self, index: int) -> str:
+        """Name an image without the place of its dataset, as a list would."""
+        return self.sample_id(index)
+
     @abstractmethod
     def source(self, index: int) -> Path | bytes:
-        """Find an image: the path of its file, or its content.
-
-        Raises:
-            OSError: If it cannot be read.
-        """
+        """Find an image: the path of its file, or its content; an OSError if it cannot be read."""
 
     @abstractmethod
     def captions(self, index: int) -> tuple[str, ...]:
@@ -84,15 +82,8 @@ class CaptionedImages(ABC):
         Where the data lie does not matter. The content of files and members is not read.
         """
 
-    def name(self, index: int) -> str:
-        """Name an image without the place of its dataset, as a list would."""
-        return self.sample_id(index)
-
     def image(self, index: int) -> Image.Image:
-        """Read an image, as it is stored: EXIF's orientation is not applied.
-
-        Returns:
-            The image, RGB.
+        """Read an image as RGB, as it is stored: EXIF's orientation is not applied.
 
         Raises:
             UnreadableImageError: If it cannot be read or decoded; an OSError that names it.
@@ -103,21 +94,15 @@ class CaptionedImages(ABC):
         except UnreadableImageError:
             raise
         except (OSError, ValueError) as error:  # a ValueError of a path with a zero byte
-            text = f"{error}" if name in str(error) else f"{name}: {error}"
-            raise UnreadableImageError(text) from error
+            raise UnreadableImageError(f"{name}: {error}") from error
 
 
 class SourceCaptions(CaptionedImages):
-    """The pairs of one source, whose images a table names.
+    """The pairs of one source, whose images, below `root` if they are files, a table names."""
 
-    Args:
-        table: Arrays `names.*`, and those of the kind of source.
-        left_out: What makes no pair.
-    """
-
-    def __init__(self, table: Table, left_out: LeftOut | None = None) -> None:
+    def __init__(self, root: Path, table: Table, left_out: Findings | None = None) -> None:
         super().__init__(left_out)
-        self.table, self.names = table, Names(table)
+        self.root, self.table, self.names = root, table, Names(table)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -126,46 +111,38 @@ class SourceCaptions(CaptionedImages):
         """See `CaptionedImages`; a path below the folder, or a member of a shard."""
         return self.names[index]
 
+    def sample_id(self, index: int) -> str:
+        """Name an image by its path."""
+        return str(self.source(index))
+
+    def source(self, index: int) -> Path | bytes:
+        """Name a file."""
+        return self.root / self.names[index]
+
     def checksum(self) -> int:
         """See `CaptionedImages`."""
         return self.names.checksum()
 
 
 class ListedCaptions(SourceCaptions):
-    """Images in files whose captions a list has.
+    """Images in files whose captions a list has; see `table_of_pairs`.
 
     Images and captions are kept as bytes and ends, without an object for each: a list of 12 million
     takes 1.3 GB, which forked workers share, and twice as much more while it is read. With an index
     file all processes of a machine share it, and the list is not read again.
-
-    Args:
-        root: Folder of relative paths.
-        table: See `table_of_pairs`.
-        left_out: What makes no pair.
-
-    Raises:
-        ValueError: If the table is damaged.
     """
 
-    def __init__(self, root: Path, table: Table, left_out: LeftOut | None = None) -> None:
-        super().__init__(table, left_out)
-        self.root, self._texts = root, Names(table, CAPTIONS)
+    def __init__(self, root: Path, table: Table, left_out: Findings | None = None) -> None:
+        super().__init__(root, table, left_out)
+        self._texts = Names(table, CAPTIONS)
         table.require_equal_lengths(FIRST, length=len(self.names) + 1)
         table.require_equal_lengths(f"{CAPTIONS}.ends", length=int(table[FIRST][-1]))
-
-    def sample_id(self, index: int) -> str:
-        """Name an image by its path."""
-        return str(self.source(index))
 
     def name(self, index: int) -> str:
         """Name an image by its path below the root; one outside of it by the complete path."""
         path = os.path.normpath(self.names[index])
         below = os.path.join(os.path.abspath(self.root), "")  # noqa: PTH100, PTH118 (of millions)
         return path.removeprefix(below)
-
-    def source(self, index: int) -> Path:
-        """Name a file."""
-        return self.root / self.names[index]
 
     def captions(self, index: int) -> tuple[str, ...]:
         """See `CaptionedImages`."""
@@ -182,29 +159,11 @@ class ListedCaptions(SourceCaptions):
 
 
 class FolderCaptions(SourceCaptions):
-    """Images with a text file of the same name beside each, which is read with its image.
-
-    Args:
-        folder: The folder, searched with all its subfolders.
-        table: The images, if they are known; see `index_folder`.
-        left_out: What makes no pair.
-    """
-
-    def __init__(self, folder: Path, table: Table, left_out: LeftOut | None = None) -> None:
-        super().__init__(table, left_out)
-        self.folder = folder
-
-    def sample_id(self, index: int) -> str:
-        """Name an image by its path."""
-        return str(self.source(index))
-
-    def source(self, index: int) -> Path:
-        """Name a file."""
-        return self.folder / self.names[index]
+    """Images with a text file of the same name beside each, which is read with its image."""
 
     def captions(self, index: int) -> tuple[str, ...]:
         """See `CaptionedImages`."""
-        file = self.source(index).with_suffix(_TEXT)
+        file = (self.root / self.names[index]).with_suffix(_TEXT)
         try:
             require_regular_file(file)
             with file.open("rb") as stream:
@@ -214,29 +173,19 @@ class FolderCaptions(SourceCaptions):
         return parse_captions(content, str(file))
 
 
-def index_folder(folder: Path, left_out: LeftOut) -> Table:
-    """Search a folder for images with text files.
+def index_folder(folder: Path, left_out: Findings) -> Table:
+    """Search a folder and its subfolders for images with text files: arrays `names.*`, sorted.
 
-    Args:
-        folder: The folder.
-        left_out: Filled with images and texts that are alone.
-
-    Returns:
-        Arrays `names.*`, sorted as `find_files` does.
-
-    Raises:
-        ValueError: If it holds no image.
+    `left_out` gains images and texts that are alone.
     """
-    images, texts = list[str](), set[str]()
-    for name in find_files(folder, IMAGE_SUFFIXES | {_TEXT}):
-        if name.endswith(_TEXT):
-            texts.add(name)
-        elif not name.lower().endswith(_TEXT):
-            images.append(name)
+    names = list(find_files(folder, IMAGE_SUFFIXES | {_TEXT}))
+    texts = {name for name in names if name.endswith(_TEXT)}
+    images = [name for name in names if not name.lower().endswith(_TEXT)]
     if not images:
-        shards = " (it holds tar files: name them, such as {00000..00999}.tar)"
-        more = shards if any(folder.glob("*.tar")) else ""
-        raise ValueError(f"{folder} holds no image: looked for {LISTED_IMAGE_SUFFIXES}{more}")
+        raise ValueError(
+            f"{folder} holds no image ({LISTED_IMAGE_SUFFIXES}); shards are named, such as "
+            "{00000..00999}.tar"
+        )
     beside = {name: f"{name.rpartition('.')[0]}{_TEXT}" for name in images}
     for name, text in beside.items():
         if text not in texts:
@@ -257,26 +206,17 @@ class ShardCaptions(SourceCaptions):
     Only headers are read to index a shard: 54 bytes a pair are kept, so 22 GB for 400 million,
     mapped from an index file that all processes share. The captions stay in the shards: one is
     read, with its image, at its place.
-
-    Args:
-        shards: The tar files.
-        table: Their index, see `index_shards`.
-        key: Key of the captions in JSON; None finds it.
-        left_out: What makes no pair.
-
-    Raises:
-        ValueError: If the index is of other shards, or damaged.
     """
 
     def __init__(
         self,
         shards: Sequence[Path],
         table: Table,
-        left_out: LeftOut | None = None,
+        left_out: Findings | None = None,
         *,
         key: str | None = None,
     ) -> None:
-        super().__init__(table, left_out)
+        super().__init__(Path(), table, left_out)
         self.members, self._key = TarIndex(shards, table), key
         table.require_equal_lengths(*TEXTS, length=len(self.members))
 
@@ -291,40 +231,22 @@ class ShardCaptions(SourceCaptions):
 
     def captions(self, index: int) -> tuple[str, ...]:
         """See `CaptionedImages`."""
-        where = self.sample_id(index)
+        where = f"the text beside {self.sample_id(index)}"
         offset, size, is_json = (int(self.table[name][index]) for name in TEXTS)
-        if not 0 <= size <= LONGEST:
-            raise UnreadableCaptionError(f"{where}: the index is damaged")
         try:
-            content = self.members.read_beside(index, offset, size)
+            content = self.members.read_beside(index, offset, min(size, LONGEST + 1))
         except OSError as error:
             raise UnreadableCaptionError(f"the caption of {error}") from error
-        return parse_captions(
-            content, f"the text beside {where}", is_json=bool(is_json), key=self._key
-        )
+        return parse_captions(content, where, is_json=bool(is_json), key=self._key)
 
     def checksum(self) -> int:
         """See `CaptionedImages`."""
         return zlib.crc32(self.table[TEXTS[1]].data, self.names.checksum())
 
 
-class ShardPairs(NamedTuple):
-    """The pairs of one shard.
-
-    Attributes:
-        images: The images.
-        texts: Their captions.
-        left_out: What makes no pair.
-    """
-
-    images: list[Member]
-    texts: list[Member]
-    left_out: LeftOut
-
-
 def index_shards(
     shards: Sequence[Path],
-    left_out: LeftOut,
+    left_out: Findings,
     *,
     key: str | None = None,
     workers: int = 1,
@@ -341,19 +263,16 @@ def index_shards(
         keep_going: Leave out a damaged shard.
 
     Returns:
-        Arrays of `index_members`, and `text.offset`, `text.size` and `text.json` (1 for JSON).
-
-    Raises:
-        ValueError: If a shard is damaged or compressed, unless `keep_going`.
+        Arrays of `table_of_members`, and `text.offset`, `text.size` and `text.json` (1 for JSON).
     """
     offsets, sizes, kinds = array("q"), array("i"), array("B")
 
     def images() -> Iterator[tuple[int, Member]]:
         work = functools.partial(pairs_of_shard, key=key, keep_going=keep_going)
         found = ordered_map(work, shards, workers=workers, what="shards", chunk=1)
-        for number, pairs in enumerate(found):
-            left_out.merge(pairs.left_out)
-            for image, text in zip(pairs.images, pairs.texts, strict=True):
+        for number, (pairs, others) in enumerate(found):
+            left_out.merge(others)
+            for image, text in pairs:
                 offsets.append(text.offset)
                 sizes.append(text.size)
                 kinds.append(text.suffix == ".json")
@@ -364,22 +283,15 @@ def index_shards(
     return Table({**table, **texts}, table.about, kind=CAPTION_KIND)
 
 
-def pairs_of_shard(shard: Path, *, key: str | None, keep_going: bool = False) -> ShardPairs:
-    """Find the pairs of a shard, in the order of its images.
-
-    Args:
-        shard: The tar file.
-        key: See `index_shards`.
-        keep_going: See `index_shards`.
-
-    Raises:
-        ValueError: See `index_shards`.
-    """
+def pairs_of_shard(
+    shard: Path, *, key: str | None, keep_going: bool = False
+) -> tuple[list[tuple[Member, Member]], Findings]:
+    """Find the pairs of a shard, in the order of its images, and the rest; see `index_shards`."""
     wanted = (".json",) if key else (".txt", ".json")
     images: dict[str, list[Member]] = {}
     texts: dict[str, list[Member]] = {}
     dotted: dict[str, str] = {}  # a mask beside an image (`key.seg.png`), or an image that is lost
-    found = ShardPairs([], [], LeftOut())
+    pairs, left_out = list[tuple[Member, Member]](), Findings(LEFT_OUT)
     try:
         for member in find_members(shard, None):
             if member.suffix in IMAGE_SUFFIXES:
@@ -391,20 +303,19 @@ def pairs_of_shard(shard: Path, *, key: str | None, keep_going: bool = False) ->
     except ValueError as error:
         if not keep_going:
             raise
-        found.left_out.add("damaged", str(error))
-        return found
+        left_out.add("damaged", str(error))
+        return pairs, left_out
     for name, members in images.items():
         beside = sorted(texts.pop(name, []), key=lambda text: wanted.index(text.suffix))
         if problem := _problem(members, beside):
-            found.left_out.add(problem, f"{shard}:{members[0].name}")
+            left_out.add(problem, f"{shard}:{members[0].name}")
         else:
-            found.images.append(members[0])
-            found.texts.append(beside[0])
+            pairs.append((members[0], beside[0]))
     for name in sorted(dotted.keys() - images.keys()):
-        found.left_out.add("dotted", f"{shard}:{dotted[name]}")
+        left_out.add("dotted", f"{shard}:{dotted[name]}")
     for members in texts.values():
-        found.left_out.add("unpictured", f"{shard}:{members[0].name}")
-    return found
+        left_out.add("unpictured", f"{shard}:{members[0].name}")
+    return pairs, left_out
 
 
 def _problem(images: Sequence[Member], texts: Sequence[Member]) -> str | None:
@@ -442,12 +353,7 @@ class _View(CaptionedImages):
 
 
 class MixedCaptions(_View):
-    """The pairs of several sources, as a manifest mixes them.
-
-    Args:
-        sources: The sources.
-        entries: What the manifest says of each.
-    """
+    """The pairs of several sources, as the entries of a manifest mix them."""
 
     def __init__(self, sources: Sequence[CaptionedImages], entries: Sequence[SourceEntry]) -> None:
         super().__init__()
@@ -468,14 +374,7 @@ class MixedCaptions(_View):
 
 
 class ChosenCaptions(_View):
-    """Some of the images of a source, each with all of its captions.
-
-    What makes no pair is counted by the source.
-
-    Args:
-        pairs: The source.
-        indices: Indexes of the images.
-    """
+    """Some of the images of a source, each with all of its captions."""
 
     def __init__(self, pairs: CaptionedImages, indices: Sequence[int]) -> None:
         super().__init__()
@@ -485,8 +384,6 @@ class ChosenCaptions(_View):
         return len(self._places)
 
     def _locate(self, index: int) -> tuple[CaptionedImages, int]:
-        if not 0 <= index < len(self):
-            raise IndexError(f"no pair {index} among {len(self)}")
         return self._pairs, int(self._places[index])
 
     def checksum(self) -> int:
@@ -500,18 +397,11 @@ def hold_out(
     """Split the images of a source by their names without suffix, of shards by their keys.
 
     An image stays with all of its captions, and one that a manifest names several times is on one
-    side, that of its first name; among those that are held out it comes once.
-
-    Args:
-        pairs: The source.
-        fraction: Fraction of the images that is held out, see `eva_data.holdout`.
-        name: Name of the setting, for messages.
+    side, that of its first name; among those that are held out it comes once. See
+    `eva_data.holdout`; `name` is that of the setting.
 
     Returns:
         The images to train on and those that are held out.
-
-    Raises:
-        ValueError: If it is not a fraction, or one side would be empty.
     """
     names = (stem(pairs.name(index)) for index in range(len(pairs)))
     if isinstance(pairs, MixedCaptions):  # whose sources may name an image below other folders
@@ -531,15 +421,7 @@ def _place(pairs: CaptionedImages, index: int) -> str:
 
 
 def select(table: Table, keep: NDArray[np.bool_]) -> Table:
-    """Take some of the pairs of a source, for an index.
-
-    Args:
-        table: Its pairs.
-        keep: Which are taken, (number of pairs,).
-
-    Returns:
-        A table of the same arrays.
-    """
+    """Take some of the pairs of a source, (number of pairs,), for an index."""
     names = Names(table)
     arrays = dict(Names.collect(names[int(index)] for index in np.flatnonzero(keep)).arrays())
     if FIRST in table:

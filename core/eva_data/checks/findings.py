@@ -2,12 +2,15 @@
 
 import itertools
 import json
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from eva_data.files import replacing
+
+logger = logging.getLogger(__name__)
 
 SHOWN = 5  # ids of a kind in the table
 KEPT = 1000  # ids of a kind in the report
@@ -35,6 +38,10 @@ class _Found:
     ids: list[Any] = field(default_factory=list)
     detail: str = ""
 
+    def shown(self) -> str:
+        more = ", ..." if self.count > len(self.ids[:SHOWN]) else ""
+        return ", ".join(map(str, self.ids[:SHOWN])) + more
+
 
 class Findings:
     """Findings counted by kind, in the order of the kinds.
@@ -48,13 +55,7 @@ class Findings:
         self._found: dict[str, _Found] = {}
 
     def add(self, name: str, key: Any, detail: str = "") -> None:
-        """Count one finding.
-
-        Args:
-            name: Name of the kind.
-            key: Id of what has the problem.
-            detail: Text shown for the first of its kind.
-        """
+        """Count one finding of a kind: an id, and a text that is shown for the first."""
         self.add_many(name, 1, [key], detail)
 
     def add_many(self, name: str, count: int, keys: Iterable[Any], detail: str = "") -> None:
@@ -72,6 +73,11 @@ class Findings:
         found.count += int(count)
         found.ids += itertools.islice(keys, KEPT - len(found.ids))
 
+    def merge(self, other: "Findings") -> None:
+        """Add what another has counted."""
+        for name, found in other._found.items():
+            self.add_many(name, found.count, found.ids, found.detail)
+
     def count(self, name: str) -> int:
         """Count the findings of a kind."""
         return self._found[name].count if name in self._found else 0
@@ -82,14 +88,20 @@ class Findings:
         return sum(found.count for name, found in self._found.items() if not self.kinds[name].note)
 
     def summary(self, where: str = "") -> str:
-        """Say in a line how many problems there are.
-
-        Args:
-            where: End of the line if there are some.
-        """
+        """Say in a line how many problems there are, and `where` if there are some."""
         if not self.problems:
             return "no problem"
         return f"{self.problems:,} {'problem' if self.problems == 1 else 'problems'}{where}"
+
+    def lines(self) -> list[str]:
+        """Say of each kind how often it was found and where first."""
+        found = self._in_order()
+        return [f"{one.count:,} x {kind.text}: {one.shown()}" for _, kind, one in found]
+
+    def warn(self, where: object) -> None:
+        """Log a line for each kind, about the data `where`."""
+        for line in self.lines():
+            logger.warning("%s: left out %s", where, line)
 
     def as_json(self) -> list[dict[str, Any]]:
         """Make the findings' part of a report: each kind with up to 1000 ids."""
@@ -113,29 +125,20 @@ class Findings:
 
     def table(self) -> str:
         """Make a table: a line for each kind, and below it the first case."""
-        rows = [("problem", "count", "cleaning", "first ids")]
-        details = [""]
+        rows = [("problem", "count", "cleaning", "first ids", "")]
         for _, kind, found in self._in_order():
-            shown = ", ".join(map(str, found.ids[:SHOWN]))
-            more = ", ..." if found.count > len(found.ids[:SHOWN]) else ""
             text = f"note: {kind.text}" if kind.note else kind.text
-            rows.append((text, f"{found.count:,}", kind.cleaning, shown + more))
-            details.append(f"\n    {found.ids[0]}: {found.detail}" if found.detail else "")
-        widths = [max(len(row[column]) for row in rows) for column in range(3)]
+            detail = f"\n    {found.ids[0]}: {found.detail}" if found.detail else ""
+            rows.append((text, f"{found.count:,}", kind.cleaning, found.shown(), detail))
+        wide, narrow, middle = (max(len(row[column]) for row in rows) for column in range(3))
         return "\n".join(
-            f"{text:<{widths[0]}}  {count:>{widths[1]}}  {cleaning:<{widths[2]}}  {ids}".rstrip()
-            + detail
-            for (text, count, cleaning, ids), detail in zip(rows, details, strict=True)
+            f"{text:<{wide}}  {count:>{narrow}}  {cleaning:<{middle}}  {ids}".rstrip() + detail
+            for text, count, cleaning, ids, detail in rows
         )
 
 
 def write_json(file: Path, data: Mapping[str, Any]) -> None:
-    """Write an object of JSON, completely or not at all.
-
-    Args:
-        file: The file; its folder exists.
-        data: The object; a long list in it is written in parts.
-    """
+    """Write an object of JSON, completely or not at all; a long list in it is written in parts."""
     with replacing(file) as part, part.open("w", encoding="utf-8") as stream:
         for number, (name, value) in enumerate(data.items()):
             stream.write(f"{',' if number else '{'}\n{json.dumps(name)}: ")

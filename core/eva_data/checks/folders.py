@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -57,13 +57,7 @@ class ImageFile(NamedTuple):
 
 
 def inspect(folder: Path, name: str, *, decode: bool = True) -> ImageFile:
-    """Look at one file, also by its name without its first folders.
-
-    Args:
-        folder: Folder of the images.
-        name: Name of the file, below the folder.
-        decode: Read all pixels, not just the header.
-    """
+    """Look at one file, also by its name without its first folders."""
     found: str | None = name
     try:
         parts = Path(name).parts
@@ -80,29 +74,13 @@ def inspect(folder: Path, name: str, *, decode: bool = True) -> ImageFile:
 def inspect_all(
     folder: Path, names: Sequence[str], *, workers: int = 1, decode: bool = True
 ) -> Iterator[ImageFile]:
-    """Yield `inspect` of all names, in order, with a progress bar on a terminal.
-
-    Args:
-        folder: Folder of the images.
-        names: Names of the files.
-        workers: Number of processes.
-        decode: Read all pixels, not just the headers.
-
-    Raises:
-        ValueError: If a process dies.
-    """
+    """Yield `inspect` of all names, in order, with a progress bar on a terminal."""
     work = functools.partial(inspect, folder, decode=decode)
     yield from ordered_map(work, names, workers=workers, what="images")
 
 
 class Part(NamedTuple):
-    """A folder of images.
-
-    Attributes:
-        folder: The folder.
-        names: The images, below it.
-        classes: Images of each class; none where the folder has no classes.
-    """
+    """A folder of images, and how many each of its classes has, if it has classes."""
 
     folder: Path
     names: list[str]
@@ -114,106 +92,59 @@ class Part(NamedTuple):
 
 
 def find_parts(folder: Path) -> list[Path]:
-    """Find the folders of training and of what it is evaluated on, if there is nothing else.
-
-    Raises:
-        ValueError: If there is no such folder.
-    """
-    if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}")
+    """Find the folders of training and of what it is evaluated on, if there is nothing else."""
     names = {path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != "."}
     split = "train" in names and len(names) > 1 and names <= {*_PARTS}
     return [folder / name for name in _PARTS if name in names] if split else []
 
 
 def list_part(folder: Path, findings: Findings) -> Part:
-    """List the images of a folder; folders directly below are classes.
-
-    Args:
-        folder: The folder.
-        findings: Gains classes without an image, and images beside classes.
-
-    Raises:
-        ValueError: If there is no such folder, or no image in it.
-    """
-    if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}")
+    """List the images of a folder; folders directly below are classes."""
     names = list(find_files(folder, IMAGE_SUFFIXES))
     if not names:
         raise ValueError(f"{folder} holds no image ({LISTED_IMAGE_SUFFIXES})")
-    below = [name for name in names if "/" in name]
-    if not below:
+    counts = Counter(name.partition("/")[0] for name in names if "/" in name)
+    if not counts:
         return Part(folder, names, {})
-    counts = Counter(name.partition("/")[0] for name in below)
     shown = (entry.name for entry in folder.iterdir() if entry.is_dir())
     classes = {name: counts[name] for name in sorted(shown) if not name.startswith(".")}
-    stray = [name for name in names if "/" not in name]
-    findings.add_many("stray", len(stray), (f"{folder}/{name}" for name in stray))
-    for name, count in classes.items():
-        if not count:
-            findings.add("class_empty", str(folder / name))
-    return Part(folder, below, classes)
+    stray = [f"{folder}/{name}" for name in names if "/" not in name]
+    empty = [f"{folder}/{name}" for name, count in classes.items() if not count]
+    findings.add_many("stray", len(stray), stray)
+    findings.add_many("class_empty", len(empty), empty)
+    return Part(folder, [name for name in names if "/" in name], classes)
 
 
 def check_parts(parts: Sequence[Part], findings: Findings, *, workers: int, decode: bool) -> None:
-    """Decode the images of folders, find copies, and compare classes.
-
-    Args:
-        parts: The folders, that of training first.
-        findings: Gains the findings.
-        workers: Number of processes.
-        decode: Read all pixels, not just the headers.
-    """
+    """Read the images of folders, find copies, and compare classes with those of the first."""
+    seen: dict[bytes, tuple[Part, str]] = {}
     for part in parts:
-        found = inspect_all(part.folder, part.names, workers=workers, decode=decode)
-        for name, one in zip(part.names, found, strict=True):
+        work = functools.partial(_inspect_and_digest, part.folder, decode)
+        found = ordered_map(work, part.names, workers=workers, what="images")
+        for name, (one, content) in zip(part.names, found, strict=True):
             path = f"{part.folder}/{name}"
             if one.problem or one.missing:
                 findings.add("unreadable", path, one.problem or "it is not there")
-            elif one.bits == 32:
+                continue
+            if one.bits == 32:
                 findings.add("depth", path, f"mode {one.mode}")
-    _find_copies(parts, findings, workers=workers)
-    first, *others = parts
-    for part in others:
-        if first.classes and part.classes:
-            for kind, names in (
-                ("class_unknown", {*part.classes} - {*first.classes}),
-                ("class_unseen", {*first.classes} - {*part.classes}),
-            ):
+            before, first = seen.setdefault(content, (part, name)) if content else (part, name)
+            if (before, first) != (part, name):
+                same = before.class_of(first) == part.class_of(name)
+                kind = "leak" if before is not part else "copy" if same else "two_classes"
+                findings.add(kind, path, f"as {before.folder}/{first}")
+    for part in parts[1:]:
+        if parts[0].classes and part.classes:
+            known, own = {*parts[0].classes}, {*part.classes}
+            for kind, names in (("class_unknown", own - known), ("class_unseen", known - own)):
                 places = [f"{part.folder}/{name}" for name in sorted(names)]
                 findings.add_many(kind, len(places), places)
 
 
-def _find_copies(parts: Sequence[Part], findings: Findings, *, workers: int) -> None:
-    """Compare the contents of those files that have the size of another."""
-    sizes: dict[int, list[tuple[int, str]]] = defaultdict(list)
-    for number, part in enumerate(parts):
-        for name in part.names:
-            path = part.folder / name
-            if path.is_file():
-                sizes[path.stat().st_size].append((number, name))
-    alike = sorted(one for size, same in sizes.items() if size and len(same) > 1 for one in same)
-    paths = [f"{parts[number].folder}/{name}" for number, name in alike]
-    seen: dict[bytes, tuple[int, str]] = {}
-    contents = ordered_map(_digest, paths, workers=workers, what="copies")
-    for (number, name), content in zip(alike, contents, strict=True):
-        if content is None:
-            continue
-        first = seen.setdefault(content, (number, name))
-        if first == (number, name):
-            continue
-        before, part = parts[first[0]], parts[number]
-        kind = "copy"
-        if before is not part:
-            kind = "leak"
-        elif before.class_of(first[1]) != part.class_of(name):
-            kind = "two_classes"
-        findings.add(kind, f"{part.folder}/{name}", f"as {before.folder}/{first[1]}")
-
-
-def _digest(path: str) -> bytes | None:
-    try:
-        with open(path, "rb") as stream:
-            return hashlib.file_digest(stream, "sha256").digest()
-    except OSError:
-        return None  # which was named before
+def _inspect_and_digest(folder: Path, decode: bool, name: str) -> tuple[ImageFile, bytes]:
+    """Look at a file, and digest its content if it is decoded."""
+    found = inspect(folder, name, decode=decode)
+    if not decode or found.problem or found.missing:
+        return found, b""
+    with (folder / name).open("rb") as stream:
+        return found, hashlib.file_digest(stream, "sha256").digest()

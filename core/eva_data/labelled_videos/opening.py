@@ -11,7 +11,7 @@ import os
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,39 +24,21 @@ from eva_data.classes import (
     listed,
     read_class_list,
 )
-from eva_data.files import (
-    LISTED_VIDEO_SUFFIXES,
-    VIDEO_SUFFIXES,
-    find_files,
-    home_expanded,
-)
-from eva_data.index import (
-    INDEX_SUFFIX,
-    VIDEO_KIND,
-    Names,
-    Table,
-    damaged,
-    require_unchanged,
-)
+from eva_data.files import VIDEO_SUFFIXES, home_expanded
+from eva_data.index import INDEX_SUFFIX, VIDEO_KIND, Names, Table, damaged, require_unchanged
 from eva_data.labelled_videos.lists import (
     COLUMNS,
-    UCF101_SPLITS,
     Clips,
     Labels,
     Shelves,
-    clip_name,
     columns_of,
     is_video,
-    labels_of,
     place_entries,
     read_path_list,
     read_table,
     read_ucf101,
-    ucf101_list,
-    warn_of,
 )
 from eva_data.labelled_videos.sources import LabelledVideos, VideoFiles, VideoShards
-from eva_data.tables import JSON_SUFFIXES
 from eva_data.tar import (
     PLACES,
     Member,
@@ -75,10 +57,8 @@ FORMS = (
     "space, a comma or ::) or `folder frames label`, a csv with the columns label and youtube_id "
     "or path, tar shards such as {0000..0009}.tar, or an index of `eva data verify video`"
 )
-SHA256 = 32  # bytes
 _SPLITS = frozenset({"train", "training", "val", "valid", "validate", "validation", "test"})
-_LABELS = (".cls", ".json", ".txt")  # members with a label, in the order in which they count
-_FIELDS = ("cls", *COLUMNS["label"])
+_FIELDS = ("cls", *COLUMNS["label"])  # of JSON
 _LONGEST = 1_000_000  # bytes of a label
 
 
@@ -88,6 +68,7 @@ def open_videos(
     classes: Sequence[str] | str | os.PathLike[str] | None = None,
     root: str | os.PathLike[str] | None = None,
     backend: Backend = "pyav",
+    may_lack: bool = False,
 ) -> LabelledVideos:
     """Open labelled videos in any form in which they lie on disks.
 
@@ -99,6 +80,7 @@ def open_videos(
         root: Folder of a list's relative paths or ids, by default the list's own; or where the
             videos of an index have been moved to.
         backend: Decoder, see `open_video`.
+        may_lack: Whether all videos of a list may be missing.
 
     Returns:
         The videos, in the order of the list, or sorted by class and path.
@@ -110,8 +92,6 @@ def open_videos(
     require_backend(backend)  # at once, and not with the first video
     if isinstance(classes, str | os.PathLike):
         classes = read_class_list(classes)
-    if classes is not None and not len(classes):
-        raise ValueError("classes is empty: name the classes in the order of the labels, or None")
     path = home_expanded(location)
     if root is not None and (path.is_dir() or is_shard_pattern(path)):
         logger.warning("root=%s has no effect on %s: it is for lists and indexes", root, path)
@@ -119,25 +99,25 @@ def open_videos(
         return _open_class_folders(path, classes, backend)
     if is_shard_pattern(path):
         return open_video_shards(expand_shards(str(path)), classes=classes, backend=backend)
-    if not path.is_file():
-        raise ValueError(f"there is no {path}: name {FORMS}")
-    if is_video(path) or path.suffix in JSON_SUFFIXES:
-        raise ValueError(f"{path} is no list of videos that is known: name {FORMS}")
     below = path.parent if root is None else home_expanded(root)
+    if path.suffix == INDEX_SUFFIX:
+        moved = None if root is None else below
+        return _open_index(path, classes, moved, backend, may_lack=may_lack)
     if not below.is_dir():
         raise ValueError(f"root must be a folder, and there is none at {below}")
-    if path.suffix == INDEX_SUFFIX:
-        return _open_index(path, classes, None if root is None else below, backend)
+    if not path.is_file() or is_video(path) or path.suffix == ".json":
+        raise ValueError(f"{path} is no list of videos: name {FORMS}")
     columns = columns_of(path)
-    finder: Shelves | Clips = Shelves(below)
     if columns is None:
         labels = Labels(classes)
         entries = read_path_list(path, below, labels)
     else:
         labels, entries = read_table(columns, classes)
-        if "path" not in columns.places:
-            finder = Clips(below)
-    return place_entries(entries, labels, finder, file=path, root=below, backend=backend)
+    of_ids = columns is not None and "path" not in columns.places
+    finder = Clips(below) if of_ids else Shelves(below)
+    return place_entries(
+        entries, labels, finder, file=path, root=below, backend=backend, may_lack=may_lack
+    )
 
 
 def _open_class_folders(
@@ -173,61 +153,13 @@ def open_ucf101(
         split: Number of the test list, if `location` is a folder.
         root: Folder of the class folders, if `location` is a list and they are not beside it.
         backend: See `open_video`.
-
-    Returns:
-        The videos that are there, in the order of the list.
-
-    Raises:
-        ValueError: If there is no such folder or list, a folder is not of a class, or none of the
-            videos is there.
     """
     require_backend(backend)
-    if split not in UCF101_SPLITS:
-        raise ValueError(f"split must be 1, 2 or 3, got {split}")
-    if not location.exists():
-        raise ValueError(f"there is no {location}: name the folder of UCF-101 or a list of it")
-    folder = location if location.is_dir() else location.parent
-    file = ucf101_list(location, split) if location.is_dir() else location
-    root = folder if root is None else root
-    root = root / "UCF-101" if (root / "UCF-101").is_dir() else root
     labels = Labels(classes)
-    entries = read_ucf101(file, classes, labels)
+    file, entries = read_ucf101(location, split, classes, labels)
+    root = root or (location if location.is_dir() else location.parent)
+    root = root / "UCF-101" if (root / "UCF-101").is_dir() else root
     return place_entries(entries, labels, Shelves(root), file=file, root=root, backend=backend)
-
-
-def video_names(
-    location: str | os.PathLike[str], *, classes: str | os.PathLike[str] | None = None
-) -> Iterator[str]:
-    """Name the videos of a list, a folder, shards or an index, whose files need not be there.
-
-    Args:
-        location: See `open_videos`.
-        classes: See `open_videos`; for lists whose labels are names.
-
-    Yields:
-        Paths, or ids with times where the list has them.
-
-    Raises:
-        ValueError: If it is in no known form.
-    """
-    path = home_expanded(location)
-    names = None if classes is None else read_class_list(classes)
-    if path.is_dir():
-        yield from find_files(path, VIDEO_SUFFIXES)
-    elif is_shard_pattern(path):
-        for shard in expand_shards(str(path)):
-            yield from (member.name for member in find_members(shard, VIDEO_SUFFIXES))
-    elif not path.is_file():
-        raise ValueError(f"there is no {path}: name {FORMS}")
-    elif path.suffix == INDEX_SUFFIX:
-        yield from Names(Table.open(path, kind=VIDEO_KIND))
-    elif (columns := columns_of(path)) is not None:
-        yield from map(clip_name, read_table(columns, names)[1])
-    else:
-        yield from map(clip_name, read_path_list(path, path.parent, Labels(names)))
-
-
-# Shards
 
 
 def open_video_shards(
@@ -236,108 +168,71 @@ def open_video_shards(
     """Look through tar shards for videos with labels, as webdataset and video2dataset write them.
 
     A sample is `KEY.mp4` with `KEY.cls` (a number or the name of a class), or with `KEY.json` that
-    has a field for it. Where classes are given, a caption (`KEY.txt`, or a field of the JSON) may
-    name one.
-
-    Args:
-        shards: The tar files.
-        classes: Names in the order of the labels; None sorts those in the shards, or takes their
-            numbers.
-        backend: See `open_video`.
-
-    Raises:
-        ValueError: If a shard is damaged or compressed, there is no video with a label in any, or a
-            label is not of a class; the message names the member.
+    has a field for it.
     """
-    search = _Search(captions=classes is not None)
-    found = ((number, m) for number, shard in enumerate(shards) for m in search.through(shard))
-    table = table_of_members(shards, found, kind=VIDEO_KIND)
-    if search.unlabelled:
-        logger.warning(
-            "%s videos have no label and are left out, such as %s",
-            f"{len(search.unlabelled):,}", search.unlabelled[0],
-        )  # fmt: skip
-    if not search.codes:
+    codes, texts, unlabelled = array("i"), dict[str, int](), list[str]()
+    first: dict[str, str] = {}  # where each text came first
+
+    def found() -> Iterator[tuple[int, Member]]:
+        for number, shard in enumerate(shards):
+            for video, text in _labelled(shard):
+                if not text:
+                    unlabelled.append(f"{shard}:{video.name}")
+                    continue
+                first.setdefault(text, f"{shard}:{video.name}")
+                codes.append(texts.setdefault(text, len(texts)))
+                yield number, video
+
+    table = table_of_members(shards, found(), kind=VIDEO_KIND)
+    if not codes:
         raise ValueError(
             f"no video with a label in {shards[0]} (and {len(shards) - 1} more shards): looked for "
-            f"KEY.mp4 ({LISTED_VIDEO_SUFFIXES}) with KEY.cls, or KEY.json that has a label"
+            "KEY.mp4 with KEY.cls, or KEY.json that has a label"
         )
-    labels = labels_of(search.first) if classes is None else Labels(classes)
-    label_of = [labels.require(text, search.first[text]) for text in search.texts]
-    values = np.array(label_of, np.int32)[np.array(search.codes, np.int32)]
+    if unlabelled:
+        logger.warning(
+            "videos without a label of their own are left out: %s", listed(unlabelled, 5)
+        )
+    labels = Labels.among(first) if classes is None else Labels(classes)
+    numbers = np.array([labels.require(text, first[text]) for text in texts], np.int32)
     return VideoShards(
         TarIndex(shards, table),
-        values,
+        numbers[np.array(codes, np.int32)],
         labels.classes(),
         backend=backend,
-        unlisted=search.unlabelled,
+        unlisted=unlabelled,
     )
 
 
-class _Search:
-    """Videos of shards and what their labels say.
-
-    Args:
-        captions: Whether a caption may be a label.
-    """
-
-    def __init__(self, *, captions: bool) -> None:
-        self._captions = captions
-        self.codes = array("i")  # of the texts, one for each video
-        self.texts: dict[str, int] = {}
-        self.first: dict[str, str] = {}  # where each text came first
-        self.unlabelled = list[str]()
-
-    def through(self, shard: Path) -> Iterator[Member]:
-        """Yield the videos of a shard that have a label, whose codes are noted."""
-        videos: dict[str, Member] = {}
-        again = list[str]()
-        labels: dict[str, tuple[int, str]] = {}  # key -> rank of its source, text
-        with shard.open("rb") as stream:
-            for member in find_members(shard, VIDEO_SUFFIXES | {*_LABELS}):
-                if member.suffix in VIDEO_SUFFIXES:
-                    if videos.setdefault(member.key, member) is not member:
-                        again.append(member.name)
-                    continue
-                rank = _LABELS.index(member.suffix)
-                text = self._label(stream, member, f"{shard}:{member.name}")
-                if text and rank < labels.get(member.key, (len(_LABELS), ""))[0]:
-                    labels[member.key] = rank, text
-        warn_of(again, "%s has %s videos under keys of others, which are left out: %s", shard)
-        for key, member in videos.items():
-            where = f"{shard}:{member.name}"
-            if key not in labels:
-                self.unlabelled.append(where)
+def _labelled(shard: Path) -> Iterator[tuple[Member, str]]:
+    """Yield the videos of a shard with their labels; nothing for a second video of a key."""
+    videos, again = dict[str, Member](), list[Member]()
+    labels: dict[str, str] = {}
+    with shard.open("rb") as stream:
+        for member in find_members(shard, VIDEO_SUFFIXES | {".cls", ".json"}):
+            if member.suffix in VIDEO_SUFFIXES:
+                if videos.setdefault(member.key, member) is not member:
+                    again.append(member)
                 continue
-            text = labels[key][1]
-            self.first.setdefault(text, where)
-            self.codes.append(self.texts.setdefault(text, len(self.texts)))
-            yield member
-
-    def _label(self, stream: BinaryIO, member: Member, where: str) -> str:
-        if member.suffix == ".txt" and not self._captions:
-            return ""
-        stream.seek(member.offset)
-        content = stream.read(min(member.size, _LONGEST))
-        try:
-            text = content.decode("utf-8-sig").strip()
-            fields = json.loads(text) if member.suffix == ".json" else {"cls": text}
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{where} is not {member.suffix[1:]}: {error}") from error
-        if not isinstance(fields, dict):
-            raise ValueError(f"{where} is not an object of JSON with a label")
-        names = (*_FIELDS, "caption") if self._captions else _FIELDS
-        return next((text for name in names if (text := _label_text(fields.get(name)))), "")
+            stream.seek(member.offset)
+            text = _label_of(member, stream.read(min(member.size, _LONGEST)), shard)
+            if member.suffix == ".cls" or member.key not in labels:
+                labels[member.key] = text
+    yield from ((video, labels.get(key, "")) for key, video in videos.items())
+    yield from ((video, "") for video in again)
 
 
-def _label_text(value: Any) -> str:
-    """Write a value of JSON as it would stand in a list; an only element stands for itself."""
-    if isinstance(value, list) and len(value) == 1:  # "label": [3]
-        value = value[0]
-    return "" if value is None else str(value).strip()
-
-
-# The index of a check: all that it has found out, in one file that is mapped
+def _label_of(member: Member, content: bytes, shard: Path) -> str:
+    try:
+        text = content.decode("utf-8-sig").strip()
+        fields = json.loads(text) if member.suffix == ".json" else {"cls": text}
+        values = [fields.get(name) for name in _FIELDS]
+    except (ValueError, RecursionError, AttributeError) as error:
+        kind = member.suffix[1:]
+        raise ValueError(f"{shard}:{member.name} is no {kind} with a label: {error}") from error
+    value = next((one for one in values if one is not None), "")
+    only = value[0] if isinstance(value, list) and len(value) == 1 else value  # "label": [3]
+    return str(only).strip()
 
 
 def write_video_index(
@@ -349,14 +244,13 @@ def write_video_index(
     listed_in: Path | None = None,
     state: dict[str, Any] | None = None,
 ) -> None:
-    """Write an index of some of the videos.
+    """Write an index of some of the videos, completely or not at all.
 
     Args:
-        file: Is replaced when the new one is complete; it ends in `.safetensors`.
+        file: The index; it ends in `.safetensors`.
         videos: The videos.
         kept: Indexes of those that the index is to list.
-        facts: What is known of all videos, by name: `frames`, `bytes`, `width`, `height`, (number
-            of videos,), and `sha256`, (number of videos, 32) uint8.
+        facts: Arrays about all videos by name, see `eva_data.checks.videos.read_videos`.
         listed_in: List of the videos; None for a folder, shards or an index.
         state: What `state_of` gave of the list before it was read.
     """
@@ -365,51 +259,54 @@ def write_video_index(
     arrays["label"] = videos.labels[places]
     about: dict[str, Any] = {"classes": list(videos.classes), "shards": None}
     if isinstance(videos, VideoShards):
-        table, names = videos.members.table, videos.members.names
+        table = videos.members.table
         arrays |= {name: table[name][places] for name in PLACES}
         about["shards"] = table.about
         about["paths"] = [os.fspath(shard.absolute()) for shard in videos.members.shards]
     else:
-        names = videos.names
         about["root"] = os.fspath(videos.root.absolute())
         if videos.images is not None:
             arrays["pictures"] = videos.images[places]
     if listed_in is not None:
         about["list"] = [os.fspath(listed_in.absolute()), state]
-    arrays |= Names.collect(names[int(place)] for place in places).arrays()
+    arrays |= Names.collect(videos.name(int(place)) for place in places).arrays()
     Table(arrays, about, kind=VIDEO_KIND).save(file)
 
 
 def _open_index(
-    file: Path, classes: Sequence[str] | None, root: Path | None, backend: Backend
+    file: Path,
+    classes: Sequence[str] | None,
+    root: Path | None,
+    backend: Backend,
+    *,
+    may_lack: bool,
 ) -> LabelledVideos:
     table = Table.open(file, kind=VIDEO_KIND)
-    about = table.about if isinstance(table.about, dict) else {}
-    known, names, shards = about.get("classes"), Names(table), about.get("shards")
-    place = about.get("root" if shards is None else "paths")
-    if not isinstance(known, list) or not known or not place:
-        raise damaged(file, "it lacks classes or place")
-    noted = about.get("list")
-    if isinstance(noted, list) and len(noted) == 2 and isinstance(noted[0], str):
-        require_unchanged(Path(noted[0]), noted[1], index=file)  # it would keep earlier labels
-    counted = [one for one in ("label", "pictures") if one == "label" or one in table]
-    table.require_equal_lengths(*counted, length=len(names))
-    labels = np.array(table["label"])
-    if not len(labels) or not 0 <= labels.min() <= labels.max() < len(known):
-        raise damaged(file, f"labels of {len(known)} classes")
+    names = Names(table)
+    try:
+        about = dict(table.about)
+        known, shards = list(about["classes"]), about["shards"]
+        paths = [Path(path) for path in ([about["root"]] if shards is None else about["paths"])]
+        noted, state = about.get("list") or (None, None)
+        labels = np.array(table["label"])
+        if not 0 <= labels.min() <= labels.max() < len(known):
+            raise IndexError(f"labels of {len(known)} classes")
+    except (TypeError, ValueError, LookupError) as error:
+        raise damaged(file, repr(error)) from error
+    if noted is not None:
+        require_unchanged(Path(noted), state, index=file)  # it would keep earlier labels
+    images = np.array(table["pictures"]) if "pictures" in table else None
+    table.require_equal_lengths("label", *["pictures"] * ("pictures" in table), length=len(names))
     if classes is not None:
         labels, known = _relabelled(labels, known, classes, file), list(classes)
-    paths = [Path(place)] if shards is None else [Path(path) for path in place]
     if root is not None:
         paths = [root] if shards is None else [root / path.name for path in paths]
-    for path in paths:
-        if not (path.is_dir() if shards is None else path.is_file()):
-            raise ValueError(
-                f"{file} is an index of videos in {path}, which is not there: name their folder as "
-                "root"
-            )
+    if (gone := [path for path in paths if not path.exists()]) and not may_lack:
+        raise ValueError(
+            f"{file} is an index of videos in {gone[0]}, which is not there: name their folder as "
+            "root"
+        )
     if shards is None:
-        images = np.array(table["pictures"]) if "pictures" in table else None
         return VideoFiles(paths[0], names, labels, known, backend=backend, images=images)
     table.about = shards
     return VideoShards(TarIndex(paths, table), labels, known, backend=backend)
@@ -418,10 +315,10 @@ def _open_index(
 def _relabelled(
     labels: NDArray[np.int32], known: Sequence[str], classes: Sequence[str], file: Path
 ) -> NDArray[np.int32]:
+    """Number the labels by other classes."""
     spellings = Spellings(classes)
     found = [spellings.label(name) for name in known]
-    used = np.unique(labels).tolist()
-    if lacking := [known[label] for label in used if found[label] is None]:
+    if lacking := [known[label] for label in np.unique(labels).tolist() if found[label] is None]:
         raise ValueError(
             f"{file} has {len(lacking)} classes that are not among the {len(classes)} given: "
             f"{listed(lacking)}"

@@ -1,13 +1,15 @@
-"""Videos with labels as samples: in files, in shards, and some of them."""
+"""Videos with labels as samples: in files, in shards, some of them, and their middle frames."""
 
 import hashlib
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from eva_data.files import require_regular_file
 from eva_data.index import Names
@@ -18,7 +20,11 @@ from eva_data.video.source import (
     UnreadableVideoError,
     VideoSource,
     open_video,
+    require_usual_shape,
 )
+
+if TYPE_CHECKING:
+    from eva_data.transforms import ImageTransform  # loads torch
 
 
 class LabelledVideos(ABC):
@@ -46,6 +52,10 @@ class LabelledVideos(ABC):
     def __len__(self) -> int:
         return len(self.labels)
 
+    def name(self, index: int) -> str:
+        """Name a video without the place of its dataset, as a list would."""
+        return self.sample_id(index)
+
     @abstractmethod
     def sample_id(self, index: int) -> str:
         """Name the place of a video, for messages."""
@@ -58,10 +68,6 @@ class LabelledVideos(ABC):
             UnreadableVideoError: If it cannot be read; an OSError that names it.
         """
 
-    def name(self, index: int) -> str:
-        """Name a video without the place of its dataset, as a list would."""
-        return self.sample_id(index)
-
     def checksum(self) -> int:
         """Compute a number that changes with the videos, their order, labels or classes.
 
@@ -73,58 +79,30 @@ class LabelledVideos(ABC):
         return value
 
     def subset(self, indices: Sequence[int]) -> "LabelledVideos":
-        """Take some of the videos, with the same classes.
-
-        Args:
-            indices: Indexes of the videos, in the order that they are to have.
-
-        Raises:
-            IndexError: If there is no such video.
-        """
+        """Take some of the videos by their indexes, in that order, with the same classes."""
         return _Subset(self, indices)
 
 
 class _Subset(LabelledVideos):
-    """Some of the videos of a list."""
-
     def __init__(self, videos: LabelledVideos, indices: Sequence[int]) -> None:
-        self._places = np.asarray(indices, np.int64).reshape(-1)
-        outside = (self._places < 0) | (self._places >= len(videos))
-        if outside.any():
-            raise IndexError(f"no video {self._places[outside][0]} among {len(videos)}")
+        self._videos, self._places = videos, np.asarray(indices, np.int64)
         super().__init__(videos.classes, videos.labels[self._places])
-        self._videos = videos
-
-    def _place(self, index: int) -> int:
-        if not 0 <= index < len(self):
-            raise IndexError(f"no video {index} among {len(self)}")
-        return int(self._places[index])
 
     def sample_id(self, index: int) -> str:
-        return self._videos.sample_id(self._place(index))
+        return self._videos.sample_id(int(self._places[index]))
 
     def name(self, index: int) -> str:
-        return self._videos.name(self._place(index))
+        return self._videos.name(int(self._places[index]))
 
     def open(self, index: int) -> VideoSource:
-        return self._videos.open(self._place(index))
+        return self._videos.open(int(self._places[index]))
 
 
 class VideoFiles(LabelledVideos):
-    """Videos in files, each opened when it is asked for.
+    """Videos in files below a root, each opened when it is asked for.
 
-    Names and labels are arrays, which the processes of a loader share.
-
-    Args:
-        root: Folder of relative names.
-        names: Paths of the files.
-        labels: Label of each, (number of videos,).
-        classes: Names of the labels.
-        backend: See `open_video`.
-        images: Number of images of each, where some are folders of images: 0 if it is not known,
-            and -1 for files of videos.
-        missing: See `LabelledVideos`.
-        unlisted: See `LabelledVideos`.
+    `images` has the number of images of each, where some are folders of images: 0 if it is not
+    known, and -1 for files of videos.
     """
 
     def __init__(
@@ -136,10 +114,9 @@ class VideoFiles(LabelledVideos):
         *,
         backend: Backend,
         images: NDArray[np.int32] | None = None,
-        missing: Iterable[str] = (),
-        unlisted: Iterable[str] = (),
+        **left_out: Iterable[str],
     ) -> None:
-        super().__init__(classes, labels, missing=missing, unlisted=unlisted)
+        super().__init__(classes, labels, **left_out)
         self.root, self.names, self._backend, self.images = root, names, backend, images
 
     def name(self, index: int) -> str:
@@ -158,11 +135,7 @@ class VideoFiles(LabelledVideos):
         return open_video(path, backend=self._backend)
 
     def digest(self, index: int) -> tuple[int, bytes]:
-        """Read a video's content: its bytes, and their SHA-256.
-
-        Raises:
-            OSError: If it cannot be read.
-        """
+        """Read a video's content: its bytes, and their SHA-256; an OSError if it cannot be read."""
         path = Path(self.sample_id(index))
         files = [path]
         if self.images is not None and self.images[index] >= 0:
@@ -177,15 +150,7 @@ class VideoFiles(LabelledVideos):
 
 
 class VideoShards(LabelledVideos):
-    """Videos in tar shards, each read at its place when it is asked for.
-
-    Args:
-        members: The videos.
-        labels: Label of each, (number of videos,).
-        classes: Names of the labels.
-        backend: See `open_video`.
-        unlisted: Videos without a label.
-    """
+    """Videos in tar shards, each read at its place when it is asked for."""
 
     def __init__(
         self,
@@ -208,25 +173,42 @@ class VideoShards(LabelledVideos):
         return self.members.sample_id(index)
 
     def read(self, index: int) -> bytes:
-        """Read an encoded video.
-
-        Raises:
-            UnreadableVideoError: If it cannot be read.
-        """
+        """Read an encoded video; an UnreadableVideoError if it cannot be read."""
         try:
             return self.members.read(index)
         except OSError as error:
             raise UnreadableVideoError(f"cannot read {error}") from error
 
     def digest(self, index: int) -> tuple[int, bytes]:
-        """Read a video's content: its bytes, and their SHA-256.
-
-        Raises:
-            OSError: If it cannot be read.
-        """
+        """Read a video's content: its bytes, and their SHA-256."""
         content = self.read(index)
         return len(content), hashlib.sha256(content).digest()
 
     def open(self, index: int) -> VideoSource:
         """See `LabelledVideos`."""
         return open_video(self.read(index), name=self.sample_id(index), backend=self._backend)
+
+
+def middle_frame(video: VideoSource) -> Image.Image:
+    """Decode the frame in the middle of a video; of an even number the later one of two."""
+    return Image.fromarray(video.frames([len(video) // 2])[0])
+
+
+class MiddleFrames:
+    """A map-style dataset of the middle frames of videos: (transformed image, label)."""
+
+    def __init__(self, videos: LabelledVideos, transform: "ImageTransform") -> None:
+        self.videos, self.transform, self.classes = videos, transform, videos.classes
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def sample_id(self, index: int) -> str:
+        """Name a video, for messages."""
+        return self.videos.sample_id(index)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        with self.videos.open(index) as video:
+            require_usual_shape(video, self.sample_id(index))
+            image = middle_frame(video)
+        return self.transform(image), int(self.videos.labels[index])

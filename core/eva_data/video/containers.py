@@ -37,7 +37,7 @@ _KINDS = (
     "3g2,3gp,amv,asf,av1,avi,dv,flic,flv,gif,h263,h264,hevc,ivf,m4a,m4v,matroska,mj2,mjpeg,mov,"
     "mp4,mpeg,mpegts,mpegvideo,mxf,nsv,nut,obu,ogg,rm,roq,smk,swf,vc1,webm,wtv,yuv4mpegpipe"
 )
-_INDEXED = {"mov", "matroska", "avi", "flv"}
+_INDEXED = {"mov", "matroska", "avi", "flv"}  # whose packets have a length
 _SEGMENT = bytes.fromhex("18538067")
 _HEAD = 4096  # bytes
 # Containers that give each packet the time at which it is shown.
@@ -56,36 +56,25 @@ else:
 
 
 class OpenVideo(NamedTuple):
-    """An open file and the stream of its pictures.
-
-    Attributes:
-        container: The file; closing it frees the decoder.
-        stream: Its best stream of moving pictures, which one thread decodes.
-        size: Bytes of the file.
-        head: Its first bytes.
-    """
+    """An open file, its best stream of moving pictures, its bytes and the first of them."""
 
     container: InputContainer
     stream: VideoStream
     size: int
     head: bytes
 
-    def close(self) -> None:
-        """Close the file and free the decoder."""
-        self.container.close()
-
     @property
-    def indexed(self) -> bool:
-        """Whether the container says how long each packet is."""
-        return not _INDEXED.isdisjoint(self.container.format.name.split(","))
+    def kinds(self) -> set[str]:
+        """Names of the container's format."""
+        return set(self.container.format.name.split(","))
 
     def claimed_size(self) -> int:
         """Bytes that the file should have by what it says of itself, as far as it was read."""
-        if "matroska" in self.container.format.name:
+        if "matroska" in self.kinds:
             return _end_of_segment(self.head)
         if self.head.startswith(b"RIFF"):
             return 8 + int.from_bytes(self.head[4:8], "little")
-        if "mov" in self.container.format.name:
+        if "mov" in self.kinds:
             return max((entry.pos + entry.size for entry in self.stream.index_entries), default=0)
         return 0
 
@@ -101,53 +90,28 @@ def _end_of_segment(head: bytes) -> int:
     return 0 if size == open_end else len(before) + len(found) + length + size
 
 
-def name_of(content: Content, name: str | None) -> str:
-    """Name a video in messages: by its given name, its path, or its kind."""
-    if name is not None:
-        return name
-    return "the given bytes" if isinstance(content, bytes) else os.fspath(content)
-
-
 @contextlib.contextmanager
 def explained(name: str, *, after: Callable[[], str] = str) -> Iterator[None]:
-    """Turn what PyAV raises into a sentence that names the video.
+    """Turn what PyAV or the system raises into an `UnreadableVideoError` that names the video.
 
-    Args:
-        name: The video.
-        after: Says how far it could be read.
-
-    Raises:
-        UnreadableVideoError: In place of the library's or the system's error.
+    `after` says how far it could be read.
     """
     try:
         yield
     except UnreadableVideoError:
         raise
     except (av.FFmpegError, OSError) as error:
-        raise UnreadableVideoError(
-            f"cannot read {name} as a video{after()}: {_reason(error)}"
-        ) from error
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, av.InvalidDataError | av.EOFError):
-        return "it is damaged or not a video"
-    if isinstance(error, av.FFmpegError) and error.strerror:
-        return error.strerror
-    return str(error)
+        reason = (error.strerror if isinstance(error, av.FFmpegError) else None) or str(error)
+        if isinstance(error, av.InvalidDataError | av.EOFError):
+            reason = "it is damaged or not a video"
+        raise UnreadableVideoError(f"cannot read {name} as a video{after()}: {reason}") from error
 
 
 def open_container(content: Content) -> OpenVideo:
-    """Open a file and choose the stream of its pictures.
+    """Open a file, by its path or content, and choose the stream of its pictures.
 
-    A picture that is attached to the file, such as the cover of a record, is not a video.
-
-    Args:
-        content: Path of a file, or its content.
-
-    Raises:
-        av.FFmpegError: If it is damaged or not a video.
-        OSError: If it is missing, empty, not a file, or has no pictures.
+    A picture that is attached to the file, such as the cover of a record, is not a video. What is
+    wrong is an FFmpegError or OSError.
     """
     source: str | io.BytesIO
     if isinstance(content, bytes):
@@ -158,35 +122,26 @@ def open_container(content: Content) -> OpenVideo:
         source, size = f"file:{os.fspath(content)}", path.stat().st_size
         with path.open("rb") as file:
             head = file.read(_HEAD)
-    if not size:
-        raise OSError("it is empty")
-    options = {
-        "format_whitelist": _KINDS,
-        "protocol_whitelist": "none" if isinstance(content, bytes) else "file",
-    }
-    try:
-        container = av.open(source, metadata_errors="replace", container_options=options)
-    except av.ArgumentError as error:
-        raise OSError("it is not a video of a known kind") from error
-    try:
-        return OpenVideo(container, _choose_stream(container), size, head)
-    except BaseException:
-        container.close()
-        raise
+    protocols = "none" if isinstance(content, bytes) else "file"
+    options = {"format_whitelist": _KINDS, "protocol_whitelist": protocols}
+    with contextlib.ExitStack() as stack:
+        try:
+            container = av.open(source, metadata_errors="replace", container_options=options)
+        except av.ArgumentError as error:
+            raise OSError("it is not a video of a known kind") from error
+        stack.callback(container.close)
+        video = OpenVideo(container, _choose_stream(container), size, head)
+        stack.pop_all()  # it stays open
+    return video
 
 
 def _choose_stream(container: InputContainer) -> VideoStream:
-    moving = [
-        stream
-        for stream in container.streams.video
-        if not stream.disposition & Disposition.attached_pic
-    ]
-    if not moving:
-        raise OSError("it has no images")
+    attached = Disposition.attached_pic
+    moving = [stream for stream in container.streams.video if not stream.disposition & attached]
     best = container.streams.best("video")
-    chosen = next((stream for stream in moving if stream is best), moving[0])
-    if chosen.codec_context is None:
-        raise OSError("there is no decoder for it")
+    chosen = next((stream for stream in moving if stream is best), moving[0] if moving else None)
+    if chosen is None or chosen.codec_context is None:
+        raise OSError("it has no images" if chosen is None else "there is no decoder for it")
     for stream in container.streams:
         if stream is not chosen:
             stream.discard = Discard.all  # sound is not even read
@@ -197,11 +152,7 @@ def _choose_stream(container: InputContainer) -> VideoStream:
 
 
 def check_size(width: int, height: int) -> None:
-    """Refuse frames of more pixels than `eva_data.images.max_pixels` permits.
-
-    Raises:
-        OSError: If they are larger.
-    """
+    """Refuse, by an OSError, frames of more pixels than `eva_data.images.max_pixels` permits."""
     if width * height > max_pixels():
         raise OSError(
             f"its frames have {width} x {height} pixels, more than {max_pixels():,}; if it is "
@@ -210,15 +161,10 @@ def check_size(width: int, height: int) -> None:
 
 
 def to_rgb(frame: VideoFrame, stored_size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Convert a decoded frame.
+    """Convert a decoded frame to RGB, upright, (H, W, 3).
 
-    Args:
-        frame: The frame.
-        stored_size: Height and width before it is turned; frames of a video that changes its size
-            are scaled to it.
-
-    Returns:
-        (H, W, 3), RGB, upright.
+    Frames of a video that changes its size are scaled to `stored_size`, height and width before
+    they are turned.
     """
     height, width = stored_size
     rgb = _without_place_of_colours(frame).to_ndarray(
@@ -228,7 +174,12 @@ def to_rgb(frame: VideoFrame, stored_size: tuple[int, int]) -> NDArray[np.uint8]
         interpolation=Interpolation.BICUBIC,  # as in FFmpeg's own program and torchcodec
         threads=1,
     )
-    return upright(cast("NDArray[np.uint8]", rgb), frame.rotation)
+    return np.ascontiguousarray(np.rot90(cast("NDArray[np.uint8]", rgb), turns_of(frame)))
+
+
+def turns_of(frame: VideoFrame) -> int:
+    """Count the turns by 90 degrees counterclockwise to stand upright (phones film sideways)."""
+    return round(frame.rotation / 90) % 4
 
 
 def _without_place_of_colours(frame: VideoFrame) -> VideoFrame:
@@ -249,21 +200,6 @@ def _without_place_of_colours(frame: VideoFrame) -> VideoFrame:
     graph.link_nodes(source, place, graph.add("buffersink")).configure()
     graph.vpush(frame)
     return graph.vpull()
-
-
-def upright(rgb: NDArray[np.uint8], rotation: float) -> NDArray[np.uint8]:
-    """Turn a frame as its display matrix says (phones film sideways).
-
-    Args:
-        rgb: (H, W, 3).
-        rotation: Degrees counterclockwise, a multiple of 90.
-    """
-    return np.ascontiguousarray(np.rot90(rgb, quarter_turns(rotation)))
-
-
-def quarter_turns(rotation: float) -> int:
-    """Count the turns by 90 degrees, 0 to 3, counterclockwise."""
-    return round(rotation / 90) % 4
 
 
 class Place(NamedTuple):
@@ -310,16 +246,14 @@ class FrameTable(NamedTuple):
 def packets_of(video: OpenVideo) -> Iterator[VideoPacket]:
     """Read the packets that are left, from the first keyframe among them, and a last empty one.
 
-    What is before a keyframe, in a recording that was cut, cannot be decoded.
-
-    Raises:
-        OSError: If the file is encrypted, or ends before the place where it says that it does.
+    What is before a keyframe, in a recording that was cut, cannot be decoded. An OSError tells of
+    a file that is encrypted, or ends before the place where it says that it does.
     """
     started = False
     for packet in _demuxed(video):
         if not started and packet.has_sidedata("encryption_info"):
             raise OSError("it is encrypted")
-        if packet.is_corrupt and video.indexed:
+        if packet.is_corrupt and not _INDEXED.isdisjoint(video.kinds):
             break
         started = started or packet.is_keyframe or is_last(packet)
         if started:
@@ -340,11 +274,7 @@ def frames_of(video: OpenVideo) -> Iterator[VideoFrame]:
     """Decode a file from its beginning.
 
     Frames that are damaged because the recording was cut, at its beginning or its end, are left
-    out.
-
-    Raises:
-        av.FFmpegError: If a packet cannot be decoded.
-        OSError: If the file is truncated, or a frame is damaged or too large.
+    out; an OSError or FFmpegError says what is damaged in between.
     """
     begun = damaged = False
     for packet in packets_of(video):
@@ -372,17 +302,10 @@ def time_of(packet: VideoPacket) -> int | None:
 
 
 def scan(video: OpenVideo) -> tuple[FrameTable, VideoFrame] | None:
-    """Read all packets, and decode only until there is a frame.
-
-    Args:
-        video: The file, at its beginning; afterwards it is at its end.
+    """Read all packets of a file at its beginning, and decode only until there is a frame.
 
     Returns:
         The table and the first frame, or None if the packets do not say which frames there are.
-
-    Raises:
-        av.FFmpegError: If the first frame cannot be decoded.
-        OSError: If the file is truncated, encrypted or has no frame.
     """
     kind = video.stream.codec_context.codec.canonical_name
     if not _has_one_frame_in_a_packet(video, kind):
@@ -400,7 +323,7 @@ def scan(video: OpenVideo) -> tuple[FrameTable, VideoFrame] | None:
         dts = pts if packet.dts is None else packet.dts
         places.append(Place(len(places), pts, dts, packet.is_keyframe, not packet.is_discard))
     if first is None:
-        raise OSError("it has no frames")
+        return None
     check_size(first.width, first.height)
     keys = [place for place in places if place.key]
     by_time: dict[int | None, Place] = {place.pts: place for place in places}
@@ -415,11 +338,11 @@ def scan(video: OpenVideo) -> tuple[FrameTable, VideoFrame] | None:
 
 
 def _has_one_frame_in_a_packet(video: OpenVideo, kind: str) -> bool:
-    codec, containers = video.stream.codec_context, video.container.format.name.split(",")
+    codec = video.stream.codec_context
     if kind not in _CODECS or codec.field_order not in _ONE_PICTURE:
         return False
     # AVI has an order and no times: that is enough if frames are shown in the order of storage
-    return not _TIMED.isdisjoint(containers) or ("avi" in containers and not codec.has_b_frames)
+    return not _TIMED.isdisjoint(video.kinds) or ("avi" in video.kinds and not codec.has_b_frames)
 
 
 def _shows_nothing(packet: VideoPacket, kind: str) -> bool:
@@ -429,18 +352,7 @@ def _shows_nothing(packet: VideoPacket, kind: str) -> bool:
 
 
 def count(video: OpenVideo) -> tuple[FrameTable, VideoFrame]:
-    """Decode all frames.
-
-    Args:
-        video: The file, at its beginning; afterwards it is at its end.
-
-    Returns:
-        A table without packets, and the first frame.
-
-    Raises:
-        av.FFmpegError: If a packet cannot be decoded.
-        OSError: If the file is truncated, damaged or has no frame.
-    """
+    """Decode all frames of a file at its beginning: a table without packets, the first frame."""
     frames = frames_of(video)
     first = next(frames)
     times = [first.pts, *(frame.pts for frame in frames)]

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eva_data.files import IMAGE_SUFFIXES
-from eva_data.images import UnreadableImageError, image_size, read_rgb
+from eva_data.images import image_size, read_rgb
 from eva_data.video.source import UnreadableVideoError, VideoSource
 
-RAW_RATE = Fraction(25)  # images do not say it
+_RATE = Fraction(25)  # which images do not say
 _NAME = re.compile(r"(.*?)(\d+)(\.\w+)")
 _FLOW = re.compile(r"flow|(^|_)[xyuv]_$")
 
@@ -53,61 +53,40 @@ class ArrayVideo(VideoSource):
 
     def frames(self, indices: Sequence[int]) -> NDArray[np.uint8]:
         """Return frames, see `VideoSource`."""
-        if wrong := [index for index in indices if not 0 <= index < len(self)]:
-            raise IndexError(f"{self.name} has no frame {wrong[0]}: it has {len(self)}")
-        return self._frames[list(indices)]
+        return self._frames[[self.checked(index) for index in indices]]
 
     def times(self, indices: Sequence[int]) -> list[float]:
         """Return the times of frames, see `VideoSource`."""
-        return [index / float(self.rate) for index in indices]
-
-    def close(self) -> None:
-        """Do nothing: there is nothing to close."""
+        return [self.checked(index) / float(self.rate) for index in indices]
 
 
 class RawFrames(VideoSource):
-    """A folder of numbered images as a video.
+    """A folder of numbered images as a video of 25 frames a second.
 
-    Args:
-        folder: The folder.
-        count: Number of frames, if a list says it; None takes all.
-        rate: Frames a second, which images do not say.
-
-    Raises:
-        UnreadableVideoError: If the folder is not there, has no numbered image, or lacks one.
+    `count` is the number of frames, if a list says it; None takes all. An `UnreadableVideoError`
+    says what the folder lacks.
     """
 
-    def __init__(
-        self,
-        folder: str | os.PathLike[str],
-        *,
-        count: int | None = None,
-        rate: Fraction = RAW_RATE,
-    ) -> None:
+    def __init__(self, folder: str | os.PathLike[str], *, count: int | None = None) -> None:
         self._folder = Path(folder)
-        self.name, self.rate, self.rotation = str(folder), rate, 0
+        self.name, self.rate, self.rotation = str(folder), _RATE, 0
         self._files = self._list(count)
         with self._explained():
             self.size = image_size(self._folder / self._files[0], upright=False)
 
     def _list(self, count: int | None) -> list[str]:
-        try:
-            names = os.listdir(self._folder)  # noqa: PTH208 (thousands of names)
-        except OSError as error:
-            raise UnreadableVideoError(f"{self.name} cannot be read: {error.strerror}") from error
         series: dict[tuple[str, str], dict[int, str]] = {}
-        for name in names:
-            parts = _NAME.fullmatch(name)
-            if parts and parts[3].lower() in IMAGE_SUFFIXES and not name.startswith("."):
-                series.setdefault((parts[1], parts[3]), {})[int(parts[2])] = name
+        with self._explained():
+            for name in os.listdir(self._folder):  # noqa: PTH208 (thousands of names)
+                parts = _NAME.fullmatch(name)
+                if parts and parts[3].lower() in IMAGE_SUFFIXES and not name.startswith("."):
+                    series.setdefault((parts[1], parts[3]), {})[int(parts[2])] = name
         images = sorted(kind for kind in series if not _FLOW.search(kind[0]))
-        if not images:
-            raise UnreadableVideoError(f"{self.name} holds no numbered image, as img_00001.jpg")
-        if len(images) > 1:
+        if len(images) != 1:
+            shown = " and ".join(f"{prefix}*{suffix}" for prefix, suffix in images[:2])
             raise UnreadableVideoError(
-                f"{self.name} holds several series of images, such as "
-                f"{' and '.join(f'{prefix}*{suffix}' for prefix, suffix in images[:2])}: one "
-                "video has one"
+                f"{self.name} must hold one series of numbered images, as img_00001.jpg; it has "
+                f"{shown or 'none'}"
             )
         files = series[images[0]]
         start = 0 if 0 in files else 1
@@ -128,38 +107,20 @@ class RawFrames(VideoSource):
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except UnreadableImageError as error:
-            raise UnreadableVideoError(str(error)) from error
-
-    def _read(self, index: int) -> NDArray[np.uint8]:
-        with self._explained():
-            return read_rgb(self._folder / self._files[index], upright=False)
+        except OSError as error:
+            raise UnreadableVideoError(f"{self.name} cannot be read: {error}") from error
 
     def frames(self, indices: Sequence[int]) -> NDArray[np.uint8]:
         """See `VideoSource`; each image is read once."""
         read: dict[int, NDArray[np.uint8]] = {}
-        for index in indices:
-            self._check(index)
-            if index not in read:
-                read[index] = self._read(index)
-                if (size := read[index].shape[:2]) != self.size:
-                    raise UnreadableVideoError(
-                        f"{self.name}: {self._files[index]} has {size[1]} x {size[0]} px, and the "
-                        f"first frame {self.size[1]} x {self.size[0]}"
-                    )
-        if not read:
-            return np.empty((0, *self.size, 3), np.uint8)
-        return np.stack([read[index] for index in indices])
+        for index in dict.fromkeys(map(self.checked, indices)):
+            with self._explained():
+                rgb = read[index] = read_rgb(self._folder / self._files[index], upright=False)
+                if rgb.shape[:2] != self.size:
+                    raise OSError(f"{self._files[index]} is {rgb.shape[:2]} and not {self.size} px")
+        frames = [read[index] for index in indices]
+        return np.stack(frames) if frames else np.empty((0, *self.size, 3), np.uint8)
 
     def times(self, indices: Sequence[int]) -> list[float]:
         """See `VideoSource`; by the rate."""
-        for index in indices:
-            self._check(index)
-        return [float(index / self.rate) for index in indices]
-
-    def _check(self, index: int) -> None:
-        if not 0 <= index < len(self):
-            raise IndexError(f"{self.name} has no frame {index} among {len(self)}")
-
-    def close(self) -> None:
-        """See `VideoSource`; no file stays open."""
+        return [float(self.checked(index) / self.rate) for index in indices]

@@ -3,6 +3,7 @@
 import collections
 import itertools
 import math
+import os
 from collections.abc import Iterator, Sequence
 
 import av
@@ -18,36 +19,29 @@ from eva_data.video.containers import (
     count,
     explained,
     frames_of,
-    name_of,
     open_container,
     packets_of,
-    quarter_turns,
     rate_of,
     scan,
     time_of,
     to_rgb,
+    turns_of,
 )
 from eva_data.video.source import VideoSource
 
 
 class PyavSource(VideoSource):
-    """A video that one thread decodes.
+    """A video that one thread decodes, see `open_video`.
 
     All packets are read once when it is opened. For a frame the decoder begins at the keyframe
     before it, or goes on where it is if that decodes no more.
-
-    Args:
-        content: Path of a file, or its content.
-        name: Name in messages; by default the path.
-
-    Raises:
-        UnreadableVideoError: If it cannot be read, has no picture or no frame.
     """
 
     _video: OpenVideo | None = None
 
     def __init__(self, content: Content, *, name: str | None = None) -> None:
-        self.name = name_of(content, name)
+        known = "the given bytes" if isinstance(content, bytes) else os.fspath(content)
+        self.name = known if name is None else name
         self._content = content
         self._closed = False
         try:
@@ -65,9 +59,8 @@ class PyavSource(VideoSource):
         self.rate = rate_of(video)
         self._tick = first.time_base or 1 / self.rate
         self._stored_size = first.height, first.width
-        turns = quarter_turns(first.rotation)
-        self.rotation = 90 * turns
-        self.size = self._stored_size[::-1] if turns % 2 else self._stored_size
+        self.rotation = 90 * turns_of(first)
+        self.size = self._stored_size[::-1] if self.rotation % 180 else self._stored_size
 
     def __len__(self) -> int:
         return len(self._table.times)
@@ -75,11 +68,11 @@ class PyavSource(VideoSource):
     def times(self, indices: Sequence[int]) -> list[float]:
         """Give the times of frames, in seconds from the first frame's."""
         times = self._table.times
-        return [float((times[self._checked(i)] - times[0]) * self._tick) for i in indices]
+        return [float((times[self.checked(i)] - times[0]) * self._tick) for i in indices]
 
     def frames(self, indices: Sequence[int]) -> NDArray[np.uint8]:
         """Decode frames; see `VideoSource.frames`."""
-        order = np.array([self._checked(index) for index in indices], dtype=np.int64)
+        order = np.array([self.checked(index) for index in indices], dtype=np.int64)
         if self._closed:
             raise ValueError(f"{self.name} is closed")
         result = np.empty((len(order), *self.size, 3), dtype=np.uint8)
@@ -115,7 +108,7 @@ class PyavSource(VideoSource):
     def _free(self) -> None:
         """Close the file until a frame is asked for."""
         if self._video is not None:
-            self._video.close()
+            self._video.container.close()
         self._video = None
         self._packets: Iterator[VideoPacket] = iter(())
         self._decoded: Iterator[VideoFrame] = iter(())
@@ -124,11 +117,6 @@ class PyavSource(VideoSource):
 
     def _opened(self) -> OpenVideo:
         return self._video or self._restart()
-
-    def _checked(self, index: int) -> int:
-        if not 0 <= index < len(self):
-            raise IndexError(f"{self.name} has no frame {index}: it has {len(self)}, from 0")
-        return index
 
     def _decode(self, index: int) -> VideoFrame:
         try:

@@ -10,7 +10,6 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from fractions import Fraction
-from types import TracebackType
 from typing import Literal, Self, get_args
 
 import numpy as np
@@ -64,34 +63,26 @@ class VideoSource(ABC):
     def times(self, indices: Sequence[int]) -> list[float]:
         """Give the times of frames, in seconds from the first frame's."""
 
-    @abstractmethod
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027
         """Close the file and free the decoder; what is closed may be closed again."""
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
+
+    def checked(self, index: int) -> int:
+        """Return an index, if there is such a frame; else raise an IndexError."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.name} has no frame {index}: it has {len(self)}, from 0")
+        return index
 
 
 def require_usual_shape(video: VideoSource, name: str) -> None:
-    """Refuse frames that are strips: enlarged to a model's size they would fill the memory.
-
-    Args:
-        video: The video.
-        name: Name of the video, for the message.
-
-    Raises:
-        UnreadableVideoError: If one side is more than `LONGEST` times as long as the other.
-    """
+    """Refuse frames that are strips: enlarged to a model's size they would fill the memory."""
+    height, width = video.size
     if max(video.size) > LONGEST * min(video.size):
-        height, width = video.size
         raise UnreadableVideoError(
             f"{name} has frames of {height} x {width} pixels: one side is more than "
             f"{LONGEST} times as long as the other, leave it out"
@@ -99,14 +90,7 @@ def require_usual_shape(video: VideoSource, name: str) -> None:
 
 
 def require_backend(backend: Backend) -> None:
-    """Refuse a backend that cannot be used here, before there is a video to open.
-
-    Args:
-        backend: As for `open_video`.
-
-    Raises:
-        ValueError: If there is no such backend, or it is not installed.
-    """
+    """Refuse a backend that is not known or not installed, before there is a video to open."""
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     if backend == "torchcodec":
@@ -132,12 +116,11 @@ def open_video(
         UnreadableVideoError: If it cannot be read, has no picture or no frame.
         ValueError: If there is no such backend, or it is not installed.
     """
-    if backend == "pyav":
-        from eva_data.video.pyav_source import PyavSource
-
-        return PyavSource(content, name=name)
+    require_backend(backend)
     if backend == "torchcodec":
         from eva_data.video.torchcodec_source import TorchcodecSource
 
         return TorchcodecSource(content, name=name)
-    raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    from eva_data.video.pyav_source import PyavSource
+
+    return PyavSource(content, name=name)

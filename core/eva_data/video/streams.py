@@ -6,8 +6,7 @@ import signal
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -48,9 +47,6 @@ class VideoReader:
 
     A file that cannot be read, or only in part, ends the iteration and leaves its reason in
     `error`: earlier frames are valid.
-
-    Args:
-        file: The video.
     """
 
     def __init__(self, file: Path) -> None:
@@ -69,7 +65,7 @@ class VideoReader:
         size = None
         with explained(str(self.file), after=lambda: f" after {done} frames"):
             video = open_container(self.file)
-            with contextlib.closing(video):
+            with contextlib.closing(video.container):
                 self.count = video.stream.frames or None
                 rate = rate_of(video)
                 for frame in frames_of(video):
@@ -80,14 +76,10 @@ class VideoReader:
 
 
 class CameraReader(VideoReader):
-    """Iterates over the frames of a camera (Linux), as `VideoReader` over those of a file.
+    """Iterates over the frames of a camera such as `/dev/video0` (Linux).
 
     Ctrl-C ends the iteration after the frame at work, so that what was recorded is kept; a second
-    one ends the program.
-
-    Args:
-        file: Device of the camera, such as `/dev/video0`.
-        kind: FFmpeg's name of what reads it.
+    one ends the program. `kind` is FFmpeg's name of what reads it.
     """
 
     def __init__(self, file: Path, *, kind: str = "v4l2") -> None:
@@ -111,8 +103,7 @@ class CameraReader(VideoReader):
         finally:
             signal.signal(signal.SIGINT, before)
 
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
+    def _stop(self, *_: object) -> None:
         if self._stopped:
             raise KeyboardInterrupt
         self._stopped = True
@@ -141,11 +132,7 @@ class VideoWriter:
         return self
 
     def add(self, rgb: NDArray[np.uint8], like: Frame) -> None:
-        """Append a frame.
-
-        Args:
-            rgb: (H, W, 3), of the same size each time.
-            like: The source's frame, for the time.
+        """Append a frame, (H, W, 3), of the same size each time, at the time of the source's frame.
 
         Raises:
             UnwritableError: If the disk is full, for example, or the frame is too large for H.264.
@@ -168,24 +155,15 @@ class VideoWriter:
                 self._stream.codec_context.thread_count = 1
                 self._stream.codec_context.options = {"mbtree": "0"}
         frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
-        frame.pts, frame.time_base = self._following(like.pts), like.time_base
-        with self._explained(rgb):
-            self._container.mux(self._stream.encode(frame))
-
-    def _following(self, pts: int | None) -> int | None:
+        pts = like.pts
         if pts is not None and self._latest is not None:
             pts = max(pts, self._latest + 1)
-        self._latest = pts
-        return pts
-
-    @contextlib.contextmanager
-    def _explained(self, rgb: NDArray[np.uint8]) -> Iterator[None]:
+        frame.pts, frame.time_base, self._latest = pts, like.time_base, pts
         try:
-            yield
+            self._container.mux(self._stream.encode(frame))
         except av.FFmpegError as error:
             if isinstance(error, OSError):  # of the disk, which `replacing` explains
                 raise
-            height, width = rgb.shape[:2]
             raise UnwritableError(
                 f"{self._file} cannot be written as H.264 with frames of {width} x {height} "
                 f"pixels: {error.strerror}"
@@ -195,10 +173,5 @@ class VideoWriter:
         if kind is None and self._container is not None:
             self._container.mux(self._stream.encode())
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)

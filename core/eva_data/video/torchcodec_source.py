@@ -20,22 +20,12 @@ from eva_data.video.pyav_source import PyavSource
 if TYPE_CHECKING:
     from torchcodec.decoders import VideoDecoder
 
-_INSTEAD = "; the backend pyav needs neither"
-
 
 class TorchcodecSource(PyavSource):
-    """A video that torchcodec decodes, with one thread.
+    """A video that torchcodec decodes, with one thread, see `open_video`.
 
     PyAV decodes what torchcodec does not: files whose packets do not say which frames there are,
     and frames that torchcodec refuses or skips.
-
-    Args:
-        content: Path of a file, or its content.
-        name: Name in messages; by default the path.
-
-    Raises:
-        UnreadableVideoError: If it cannot be read, has no picture or no frame.
-        ValueError: If torchcodec or FFmpeg is not installed.
     """
 
     def __init__(self, content: Content, *, name: str | None = None) -> None:
@@ -60,12 +50,11 @@ class TorchcodecSource(PyavSource):
         super().close()
 
     def _rgb(self, indices: list[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        if self._decoder is None:
-            yield from super()._rgb(indices)
-            return
-        try:
-            batch = self._decoder.get_frames_at(indices)
-        except (RuntimeError, ValueError):
+        batch = None
+        if self._decoder is not None:
+            with contextlib.suppress(RuntimeError, ValueError):
+                batch = self._decoder.get_frames_at(indices)
+        if batch is None:
             yield from super()._rgb(indices)
             return
         for index, rgb, time in zip(indices, batch.data, batch.pts_seconds.tolist(), strict=True):
@@ -78,35 +67,21 @@ class TorchcodecSource(PyavSource):
         """Describe the frames for torchcodec, which then does not read all packets again."""
         times = self._table.times
         keys = {place.pts for place in self._table.keys}
-        return json.dumps(
-            {
-                "frames": [
-                    {"pts": time, "duration": after - time, "key_frame": int(time in keys)}
-                    for time, after in itertools.pairwise([*times, times[-1] + 1])
-                ]
-            }
-        )
+        frames = [
+            {"pts": time, "duration": after - time, "key_frame": int(time in keys)}
+            for time, after in itertools.pairwise([*times, times[-1] + 1])
+        ]
+        return json.dumps({"frames": frames})
 
 
 def load_decoder() -> "type[VideoDecoder]":
-    """Load torchcodec's decoder.
-
-    Raises:
-        ValueError: If torchcodec or FFmpeg is not installed.
-    """
+    """Load torchcodec's decoder; a ValueError if torchcodec or FFmpeg is not installed."""
     try:
         from torchcodec.decoders import VideoDecoder
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "torchcodec":
-            raise
+    except (ImportError, RuntimeError, OSError) as error:
         raise ValueError(
-            "the backend torchcodec needs a package that is not installed: "
-            "pip install 'torchcodec>=0.12,<0.14', and FFmpeg" + _INSTEAD
-        ) from error
-    except (RuntimeError, OSError) as error:
-        raise ValueError(
-            "torchcodec is installed and cannot be loaded: install FFmpeg's shared libraries, "
-            "version 4 to 8 (apt install ffmpeg, or conda install ffmpeg), and the torchcodec "
-            "that belongs to this torch" + _INSTEAD
+            f"the backend torchcodec cannot be loaded ({str(error).splitlines()[0]}): it needs "
+            "pip install 'torchcodec>=0.12,<0.14' and FFmpeg's shared libraries, version 4 to 8 "
+            "(apt install ffmpeg, or conda install ffmpeg); the backend pyav needs neither"
         ) from error
     return VideoDecoder

@@ -55,3 +55,9 @@ def listed():
         ]
 
     return read
+
+
+@pytest.fixture
+def left_out():
+    """Function: what makes no pair, by kind."""
+    return lambda pairs: {one["kind"]: one["ids"] for one in pairs.left_out.as_json()}

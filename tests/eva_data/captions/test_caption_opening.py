@@ -41,7 +41,7 @@ def mixed(tmp_path, folder, write_shard, png):
     return file
 
 
-def test_folder(folder, listed, caplog):
+def test_folder(folder, left_out):
     (folder / "empty.png").write_bytes((folder / "0.png").read_bytes())
     (folder / "empty.txt").touch()
     (folder / "alone.txt").write_text("x")
@@ -53,7 +53,7 @@ def test_folder(folder, listed, caplog):
         str(folder / name) for name in ("6.png", "empty.png", "sub/a.b.PNG")
     ]
     assert (pairs.captions(6), pairs.captions(8)) == (("text 6",), ("dots",))
-    assert pairs.left_out.names == {
+    assert left_out(pairs) == {
         "uncaptioned": [str(folder / f"{n}.png") for n in (7, 8, 9)],
         "unpictured": [str(folder / "alone.txt")],
     }
@@ -61,7 +61,7 @@ def test_folder(folder, listed, caplog):
         pairs.captions(7)
     for change, message in (
         (lambda file: file.write_bytes(b"a" * (LONGEST + 1)), "more than 1,000,000 bytes"),
-        (lambda file: file.write_bytes(b"\xff"), "is not UTF-8"),
+        (lambda file: file.write_bytes(b"\xff"), r"0\.txt.*utf-8"),
         (lambda file: file.unlink(), "is not there"),
         (os.mkfifo, "is a named pipe and not a file"),
     ):
@@ -112,7 +112,7 @@ def test_an_index_gives_the_same_without_a_look_at_the_shards(mixed, tmp_path, l
     with pytest.raises(ValueError, match=r"data verify captions"):
         open_captions(mixed)
     (tmp_path / "s-1.tar").write_bytes(b"\0" * 1024)
-    with pytest.raises(ValueError, match=r"s-1\.tar is the first that is new, gone or of another"):
+    with pytest.raises(ValueError, match=r"s-1\.tar.* is new, gone or of another"):
         open_captions(file)
 
 
@@ -139,25 +139,6 @@ def test_an_index_of_data_that_were_moved(tmp_path, folder, write_shard, png, li
         moved.image(0)
 
 
-def test_columns_that_an_index_has_already(mixed, tmp_path, caplog):
-    index(mixed, tmp_path / "i.safetensors")
-    open_captions(tmp_path / "i.safetensors", caption_column="y")
-    assert "caption_column=y has no effect on" in caplog.text
-
-
-def test_an_index_of_another_column(tmp_path, folder):
-    (tmp_path / "t.csv").write_text("image,title,other\n0.png,x,y\n")
-    text = '[[source]]\nname = "t"\ntable = "t.csv"\nroot = "pictures"\ncaption_column = "{}"\n'
-    manifest = tmp_path / "one.toml"
-    manifest.write_text(text.format("title"))
-    index(manifest, tmp_path / "i.safetensors")
-    manifest.write_text('index = "i.safetensors"\n' + text.format("title"))
-    assert open_captions(manifest).captions(0) == ("x",)
-    manifest.write_text('index = "i.safetensors"\n' + text.format("other"))
-    with pytest.raises(ValueError, match=r"'title'}.* has .*'other'"):
-        open_captions(manifest)
-
-
 def test_selected_pairs(mixed, tmp_path, listed):
     for entry in Manifest.read(mixed, form=PAIRS).sources:
         source = open_source(entry)
@@ -168,46 +149,21 @@ def test_selected_pairs(mixed, tmp_path, listed):
         assert every.checksum() == source.checksum()
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (("shards =", "table ="), r"there is no .*s-{0\.\.1}\.tar: name tar"),
-        (("weight = 2.0", "wait = 2.0"), "unknown key 'wait'; is it weight"),
-        (("weight = 2.0", "weight = 0"), "weight is 0"),
-        (("caption_column = ", "image_column = 3\nx = "), "unknown key 'x'"),
-        (('caption_column = "b"', "caption_column = 3"), "caption_column is 3"),
-        (("[[source]]", "[[sources]]"), "unknown key 'sources'; is it source"),
-        (('folder = "pictures"\n', ""), "give either shards or table or folder"),
-        (('name = "folder"', 'name = "table"'), "one twice"),
-        (('folder = "pictures"', 'folder = "$EVA_NOT_SET/x"'), "is not set; export it"),
-    ],
-)
-def test_wrong_manifests(mixed, change, message):
-    mixed.write_text(mixed.read_text().replace(*change))
-    with pytest.raises(ValueError, match=message):
-        open_captions(mixed)
-
-
 def test_refusals_and_settings_without_effect(tmp_path, folder, write_shard, png, caplog, mixed):
-    for location, message in (
-        (tmp_path / "no.csv", r"there is no .*no\.csv: name tar shards such as"),
-        (tmp_path / "no-{0..3}.tar", "there is no shard"),
+    (tmp_path / "tars").mkdir()
+    for location, value in (
+        (tmp_path / "no.csv", r"no\.csv"),
+        (tmp_path / "no-{0..3}.tar", "no-0.tar"),
         ("$EVA_NOT_SET/a.csv", "EVA_NOT_SET"),
         ("", "is not a path"),
+        (tmp_path / "tars", "tars holds no image"),
     ):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match=value):
             open_captions(location)
     for name in ("no.toml", "no.safetensors"):
         with pytest.raises(FileNotFoundError, match=name):
             open_captions(tmp_path / name)
-    (tmp_path / "tars").mkdir()
-    with pytest.raises(ValueError, match=r"tars holds no image: looked for .*webp$"):
-        open_captions(tmp_path / "tars")
     write_shard(tmp_path / "tars" / "0.tar", [("0.png", png()), ("0.txt", b"x")])
-    with pytest.raises(
-        ValueError, match=r"it holds tar files: name them, such as {00000\.\.00999}"
-    ):
-        open_captions(tmp_path / "tars")
     with caplog.at_level(logging.WARNING):
         open_captions(tmp_path / "tars/0.tar", root=tmp_path, image_column="x")
         open_captions(folder, caption_column="y")
@@ -217,16 +173,3 @@ def test_refusals_and_settings_without_effect(tmp_path, folder, write_shard, png
     Table({"a": np.zeros(1, np.uint8)}, [["x"]], kind=CAPTION_KIND).save(tmp_path / "i.safetensors")
     with pytest.raises(ValueError, match=r"is damaged .*: write it again"):
         open_captions(tmp_path / "i.safetensors")
-    Table({}, None).save(tmp_path / "i.safetensors")
-    with pytest.raises(ValueError, match="its kind is 'eva_pretrain"):
-        open_captions(tmp_path / "i.safetensors")
-
-
-def test_many_shards_without_an_index_are_mentioned(
-    tmp_path, write_shard, png, monkeypatch, caplog
-):
-    monkeypatch.setattr("eva_data.captions.opening._MANY", 2)
-    for shard in range(2):
-        write_shard(tmp_path / f"{shard}.tar", [("0.png", png()), ("0.txt", b"x")])
-    open_captions(tmp_path / "*.tar")
-    assert "the headers of 2 shards are read at every start" in caplog.text

@@ -69,10 +69,8 @@ def test_files_that_are_no_index_of_videos(index, tmp_path):
     table = Table.open(index, kind=VIDEO_KIND)
     other = tmp_path / "other.safetensors"
     Table(dict(table), table.about).save(other)
-    with pytest.raises(ValueError, match=rf"its kind is '{IMAGE_KIND}'"):
+    with pytest.raises(ValueError, match=rf"other\.safetensors .*'{IMAGE_KIND}'"):
         open_videos(other)
-    with pytest.raises(ValueError, match="is not an 'eva_pretrain image index 1'"):
-        Table.open(index)
     for changes in (
         {"label": None}, {"label": np.array([0, 2], np.int32)}, {"label": np.array([0], np.int32)},
         {"label": np.array([0, -1], np.int32)}, {"names.ends": None},
@@ -82,9 +80,9 @@ def test_files_that_are_no_index_of_videos(index, tmp_path):
         Table(arrays, table.about, kind=VIDEO_KIND).save(other)
         with pytest.raises(ValueError, match=r"write it again"):
             open_videos(other)
-    for about in (None, {}, {"classes": 3}, {"classes": ["a", "b"]}, {"classes": [], "root": "."}):
+    for about in (None, {"classes": 3}, {"classes": ["a", "b"]}, {"classes": [], "root": "."}):
         Table(dict(table), about, kind=VIDEO_KIND).save(other)
-        with pytest.raises(ValueError, match=r"write it again|which is not there"):
+        with pytest.raises(ValueError, match=r"write it again"):
             open_videos(other)
 
 

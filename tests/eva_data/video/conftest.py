@@ -1,8 +1,6 @@
 """Small videos of many kinds, made once for all tests of reading them."""
 
-import os
 from fractions import Fraction
-from pathlib import Path
 
 import av
 import numpy as np
@@ -160,10 +158,3 @@ def read_all():
 def pytest_generate_tests(metafunc):
     if "video_name" in metafunc.fixturenames:
         metafunc.parametrize("video_name", MATRIX)
-
-
-@pytest.fixture
-def resident_bytes():
-    """Function: memory of this process."""
-    page = os.sysconf("SC_PAGESIZE")
-    return lambda: int(Path("/proc/self/statm").read_text().split()[1]) * page

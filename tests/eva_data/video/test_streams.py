@@ -6,14 +6,7 @@ import numpy as np
 import pytest
 
 from eva_data.files import UnwritableError
-from eva_data.video.containers import upright
 from eva_data.video.streams import Frame, VideoReader, VideoWriter
-
-
-def _fail_within(writer, *something):
-    with writer:
-        writer.add(*something)
-        raise KeyError
 
 
 def _add_within(writer, *something):
@@ -58,39 +51,6 @@ def test_damaged_videos_get_a_sentence(tmp_path, name, write_video):
     assert reasons > 3
 
 
-def test_videos_of_huge_frames_are_refused(tmp_path, monkeypatch, write_video):
-    write_video(tmp_path / "a.mp4", 2, range(2))
-    monkeypatch.setenv("EVA_MAX_IMAGE_PIXELS", "3071")
-    reader = VideoReader(tmp_path / "a.mp4")
-    assert not list(reader)
-    assert "its frames have 64 x 48 pixels, more than 3,071; if it is meant, set" in reader.error
-
-
-def test_only_one_frame_is_held(tmp_path, write_video):
-    """The reader is a generator: it decodes no further than it is asked for."""
-    write_video(tmp_path / "a.mp4", 5, range(5))
-    frames = iter(VideoReader(tmp_path / "a.mp4"))
-    assert isinstance(next(frames), Frame)
-    frames.close()
-
-
-def test_video_that_ends_early(tmp_path, write_video):
-    write_video(tmp_path / "a.mkv", 6, range(6), size=(256, 256))
-    data = (tmp_path / "a.mkv").read_bytes()
-    for name, content in {"none.mp4": b"", "text.mp4": b"no video" * 100}.items():
-        (tmp_path / name).write_bytes(content)
-        reader = VideoReader(tmp_path / name)
-        assert list(reader) == []
-        assert f"{name} as a video" in reader.error
-    missing = VideoReader(tmp_path / "missing.mp4")
-    assert list(missing) == []
-    assert "missing.mp4 as a video after 0 frames" in missing.error
-    (tmp_path / "cut.mkv").write_bytes(data[: len(data) // 4])
-    with VideoWriter(tmp_path / "out.mp4") as writer:
-        for frame in VideoReader(tmp_path / "cut.mkv"):
-            writer.add(frame.rgb, frame)
-
-
 def test_frames_whose_times_do_not_grow_follow_each_other(tmp_path):
     """Repaired recordings have frames at one time, or at an earlier one; no file may hold these."""
     rate, given = Fraction(10), [0, 100, 100, 50, 102, 500]
@@ -111,15 +71,6 @@ def test_frames_that_the_encoder_refuses_get_a_sentence(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_writer_leaves_nothing_after_an_error_or_without_frames(tmp_path):
-    frame = Frame(np.zeros((32, 32, 3), np.uint8), 0, Fraction(1, 10), Fraction(10))
-    with pytest.raises(KeyError):
-        _fail_within(VideoWriter(tmp_path / "a.mp4"), frame.rgb, frame)
-    with VideoWriter(tmp_path / "b.mp4"):
-        pass
-    assert not list(tmp_path.iterdir())
-
-
 def test_reproducible_files_have_the_same_bytes_each_time(tmp_path):
     """Without the option about a quarter of such clips differ when they are written again."""
     rate, clips = Fraction(25), np.random.default_rng(0).integers(0, 256, (6, 1, 8, 8, 3), np.uint8)
@@ -137,9 +88,3 @@ def test_reproducible_files_have_the_same_bytes_each_time(tmp_path):
     assert b" threads=1 " in content
     assert b" lookahead_threads=1 " in content
     assert b" mbtree=0 " in content or b"mbtree=" not in content
-
-
-@pytest.mark.parametrize(("rotation", "turns"), [(0, 0), (90, 1), (-90, 3), (180, 2), (-180, 2)])
-def test_upright(rotation, turns):
-    rgb = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
-    assert np.array_equal(upright(rgb, rotation), np.rot90(rgb, turns))

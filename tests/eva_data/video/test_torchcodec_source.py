@@ -114,22 +114,7 @@ def test_frames_that_torchcodec_refuses_come_from_pyav(comparison):
         assert found["pyav"]
 
 
-def test_both_refuse_the_same(comparison):
-    assert comparison["error"] == "cannot read a text as a video: it is damaged or not a video"
-
-
 def test_torchcodec_is_not_installed(videos, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchcodec", None)
-    with pytest.raises(ValueError, match=r"not installed: pip install 'torchcodec>=0\.12,<0\.14'"):
-        open_video(videos / "h264.mp4", backend="torchcodec")
-
-
-def test_ffmpeg_is_not_installed(videos, monkeypatch, tmp_path):
-    (tmp_path / "torchcodec").mkdir()
-    text = "raise RuntimeError('Could not load libtorchcodec. Likely causes:\\n many')"
-    (tmp_path / "torchcodec/__init__.py").write_text(text)
-    monkeypatch.syspath_prepend(tmp_path)
-    for name in [name for name in sys.modules if name.partition(".")[0] == "torchcodec"]:
-        monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(ValueError, match="install FFmpeg's shared libraries, version 4 to 8"):
+    with pytest.raises(ValueError, match=r"pip install 'torchcodec>=0\.12,<0\.14'"):
         open_video(videos / "h264.mp4", backend="torchcodec")
