@@ -76,7 +76,7 @@ def every(file: Path, indices: Sequence[int], *, convert_all: bool) -> Frames:
                 rgb = to_rgb(frame, (HEIGHT, WIDTH))
                 if number in wanted:
                     kept[number] = rgb
-        video.close()
+        video.container.close()
     return np.stack([kept[index] for index in indices])
 
 
