@@ -24,13 +24,10 @@ Result = TypeVar("Result")
 
 
 class Job(NamedTuple):
-    """A file to read, and the files that are written of it.
+    """A file to read, or the device of a camera, and the files that are written of it.
 
-    Attributes:
-        source: The file, or the device of a camera.
-        name: Its path below the folder or the pattern that was given, with slashes, or its own
-            name; the path as it was given, where another one without targets has that name.
-        targets: Files to write.
+    `name` is its path below the folder or the pattern that was given, with slashes, or its own
+    name; the path as it was given, where another one without targets has that name.
     """
 
     source: Path
@@ -75,9 +72,6 @@ def plan_jobs(
             `inputs`.
         kinds: Name of what is looked for, in the sentence on an empty folder.
         cameras: Whether a number is a camera, where there is no such file.
-
-    Returns:
-        The jobs, and what is wrong with single inputs.
 
     Raises:
         ValueError: If two inputs would be written to one file, an input would be overwritten, or
@@ -201,16 +195,11 @@ def predicted(
         source: One of these; a list or tuple of them; a folder, or a pattern such as
             `photos/*.jpg`.
         suffixes: Suffixes of the files that are taken from folders and by patterns.
-        unreadable: Error of a file that is passed over.
+        unreadable: Error of a file of these that is passed over, with a warning.
 
     Returns:
         One result for one image; a list for a list, in its order; for a folder or a pattern an
-        iterator over pairs of file and result, one in memory at a time. It passes over files that
-        cannot be read, with a warning.
-
-    Raises:
-        ValueError: If an image cannot be read, a folder or pattern has none, or the source is
-            nothing of the kind: an address, a number, None.
+        iterator over pairs of file and result, one in memory at a time.
     """
     is_list = isinstance(source, list | tuple)
     for one in source if is_list else (source,):

@@ -85,12 +85,7 @@ class Manifest:
     def read(
         cls, file: str | os.PathLike[str], *, root: str | None = None, form: Form = IMAGES
     ) -> "Manifest":
-        """Read a manifest.
-
-        Args:
-            file: The TOML file.
-            root: Folder of relative paths, instead of the manifest's `root`.
-            form: What it may say.
+        """Read a manifest of a form; `root` takes the place of its own.
 
         Raises:
             FileNotFoundError: If there is no such file.

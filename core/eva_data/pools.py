@@ -29,7 +29,7 @@ def ordered_map(
     """Yield `work(*shared, item)` of all items, in their order, with a progress bar on a terminal.
 
     Where the caller stops early or is interrupted, what has not begun is cancelled and the
-    processes end. They ignore Ctrl-C, which is the caller's.
+    processes end. They ignore Ctrl-C, which is the caller's. One that dies is a ValueError.
 
     Args:
         work: A function of a module, or a `partial` of one.
@@ -38,9 +38,6 @@ def ordered_map(
         what: Name of the items beside the progress bar.
         chunk: Items that a process is given at once.
         shared: Values that each process is given once.
-
-    Raises:
-        ValueError: If a process dies.
     """
     if workers == 1 or len(items) < 2:
         alone = functools.partial(work, *shared)

@@ -37,18 +37,8 @@ def evaluation_transform(
     ImageNet-V2 and ObjectNet, which the official code resizes "bilinear". Only the middle is
     resized of a strip that would have more than 100 million pixels then.
 
-    Args:
-        size: Side of the result in pixels.
-        crop_pct: Share of the resized image's side that the crop has.
-        interpolation: Kernel of the resize.
-        mean: Subtracted from the pixels, for each channel.
-        std: Divides them, for each channel.
-
     Returns:
-        A function from a PIL image in RGB to (3, size, size) float32.
-
-    Raises:
-        ValueError: For values out of range.
+        A function from a PIL image in RGB to (3, size, size) float32, normalised by mean and std.
     """
     if size < 1 or not 0 < crop_pct <= 1 or min(std) <= 0:
         raise ValueError(

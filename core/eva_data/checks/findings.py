@@ -19,12 +19,9 @@ WRITTEN_AT_ONCE = 20_000  # entries of a list
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of finding.
+    """A kind of finding: its text for the table, and what cleaning does about it.
 
-    Attributes:
-        text: Description of the problem, for the table.
-        cleaning: What cleaning does about it.
-        note: Whether it is only worth knowing and not a problem.
+    A note is only worth knowing and not a problem.
     """
 
     text: str
@@ -59,13 +56,9 @@ class Findings:
         self.add_many(name, 1, [key], detail)
 
     def add_many(self, name: str, count: int, keys: Iterable[Any], detail: str = "") -> None:
-        """Count findings of one kind; nothing if `count` is 0.
+        """Count findings of one kind by the ids of the first of them, or of all; 0 is nothing.
 
-        Args:
-            name: Name of the kind.
-            count: Number of findings.
-            keys: Ids of the first of them, or of all.
-            detail: Text on the first, shown if it is the first of its kind.
+        The detail is shown if the first is the first of its kind.
         """
         if not count:
             return

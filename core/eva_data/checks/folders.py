@@ -29,15 +29,9 @@ _PARTS = ("train", "val", "valid", "validation", "test")
 class ImageFile(NamedTuple):
     """Result of inspecting an image file.
 
-    Attributes:
-        name: Place below the folder; differs from the name asked for if only leading folders of
-            that name were wrong.
-        size: Width and height as stored, before EXIF's orientation; None if it is unusable.
-        orientation: EXIF's orientation, 1 if there is none.
-        bits: Bits of a value; 16 are scaled to 8, 32 (and fractions) cannot be used.
-        mode: Pillow's name for the kind of its values.
-        missing: Whether there is no such file.
-        problem: Why it cannot be decoded; empty if it can.
+    `name` differs from that asked for if only leading folders of it were wrong. `size` is width and
+    height as stored, before EXIF's orientation. Of the bits of a value 16 are scaled to 8, 32 (and
+    fractions) cannot be used; `mode` is Pillow's name for its kind.
     """
 
     name: str

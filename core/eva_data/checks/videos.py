@@ -77,16 +77,9 @@ def read_videos(
 ) -> dict[str, NDArray[Any]]:
     """Read the videos that are kept so far, and find copies.
 
-    Args:
-        videos: The videos.
-        findings: Gains the findings.
-        keep: Loses what cannot be read, and all but the first of each content.
-        least_frames: Frames below which a video is noted as short.
-        workers: Number of processes.
-
-    Returns:
-        `frames`, `bytes`, `height`, `width` and `rotation` of each video, (number of videos,), and
-        `sha256`, (number of videos, 32).
+    `keep` loses what cannot be read, and all but the first of each content. The arrays of the
+    result are `frames`, `bytes`, `height`, `width` and `rotation`, (number of videos,), and
+    `sha256`, (number of videos, 32).
     """
     facts = {name: np.zeros(len(videos), np.int64) for name in _FACTS}
     digests = np.zeros((len(videos), _SHA256), np.uint8)

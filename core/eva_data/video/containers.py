@@ -203,14 +203,9 @@ def _without_place_of_colours(frame: VideoFrame) -> VideoFrame:
 
 
 class Place(NamedTuple):
-    """A packet of the file.
+    """A packet of the file, the time at which its frame is shown and at which it is decoded.
 
-    Attributes:
-        number: How many are before it in the file.
-        pts: Time at which its frame is shown, in ticks.
-        dts: Time at which it is decoded.
-        key: A decoder can begin with it.
-        shown: Its frame belongs to the video; others are only decoded for their successors.
+    A decoder can begin with a key; what is not shown is only decoded for its successors.
     """
 
     number: int
@@ -221,13 +216,10 @@ class Place(NamedTuple):
 
 
 class FrameTable(NamedTuple):
-    """The frames of a file in order of display.
+    """The frames of a file in order of display: their times in ticks, all packets, keyframes.
 
-    Attributes:
-        times: Their times in ticks, increasing.
-        places: Places of all packets by their time, also of those that are decoded and not shown;
-            empty if the packets do not say which frames there are.
-        keys: Keyframes in order.
+    `places` has the packets by their time, also those that are decoded and not shown; it is empty
+    if the packets do not say which frames there are.
     """
 
     times: list[int]

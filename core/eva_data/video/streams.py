@@ -27,14 +27,7 @@ _CAMERA_RATE = 25  # frames a second, where the camera does not say
 
 
 class Frame(NamedTuple):
-    """A frame of a video.
-
-    Attributes:
-        rgb: (H, W, 3), upright.
-        pts: Its time in units of `time_base`, None if the file does not say.
-        time_base: Unit of time in seconds.
-        rate: Frames a second of the video, on average.
-    """
+    """A frame, (H, W, 3) and upright, its time in units of `time_base` seconds, frames a second."""
 
     rgb: NDArray[np.uint8]
     pts: int | None
