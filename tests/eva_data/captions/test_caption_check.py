@@ -82,18 +82,6 @@ def test_a_manifest(check, pictures, tmp_path, capsys):
     assert "t: 3 pairs, 3 left" in output
 
 
-def test_sources_that_cannot_be_used(check, pictures, tmp_path, capsys):
-    (tmp_path / "t.tsv").write_text("image\tcaption\nno.png\tb\n")
-    index = tmp_path / "i.safetensors"
-    assert check(tmp_path / "t.tsv", "--write", index) == 1
-    assert "pairs: no sample of it can be read" in capsys.readouterr().out
-    assert check(pictures, "--write", index) == 1
-    output = capsys.readouterr().out
-    assert "holds no pair of an image and a caption (10 x" in output
-    assert "i.safetensors was not written" in output
-    assert not index.exists()
-
-
 def _edited(file, before, after):
     """Replace a text by one of the same length, in the same second."""
     facts = file.stat()

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import tarfile
 
 import av
 import numpy as np
@@ -171,32 +170,6 @@ def test_leaks_into_another_list(report_of, check, sample, tmp_path, form):
     assert report["left_by_cleaning"] == len(LEFT) - len(leaks)
     code, found, _ = report_of(sample, "--against", other, "--skip-decode")
     assert (code, found) == (1, {"leak": leaks[:2]})
-
-
-def test_shards_and_their_index(report_of, sample, tmp_path):
-    with tarfile.open(tmp_path / "s-0.tar", "w") as tar:
-        for number, name in enumerate((LEFT[0], "run/cut.mp4", LEFT[0], LEFT[5], LEFT[1])):
-            tar.add(sample / name, f"{number}.mp4")
-            if number < 4:
-                (tmp_path / "cls").write_text("walk" if number == 3 else "run")
-                tar.add(tmp_path / "cls", f"{number}.cls")
-    index = tmp_path / "s.safetensors"
-    code, found, _ = report_of(tmp_path / "s-*.tar", "--index", index)
-    assert (code, found) == (1, {
-        "unreadable": ["1.mp4"], "copy": ["2.mp4"], "unlisted": [f"{tmp_path}/s-0.tar:4.mp4"]
-    })  # fmt: skip
-    videos = open_videos(index)
-    assert [videos.name(k) for k in range(len(videos))] == ["0.mp4", "3.mp4"]
-    assert (videos.classes, videos.labels.tolist()) == (("run", "walk"), [0, 1])
-    with videos.open(1) as video:
-        assert len(video) == 9
-    (tmp_path / "moved").mkdir()
-    (tmp_path / "s-0.tar").rename(tmp_path / "moved" / "s-0.tar")
-    with pytest.raises(ValueError, match=r"is an index of videos in .*s-0.tar, which is not there"):
-        open_videos(index)
-    assert len(open_videos(index, root=tmp_path / "moved")) == 2
-    with pytest.raises(ValueError, match=r"shards have no paths for --write: give --index"):
-        report_of(tmp_path / "moved" / "s-0.tar", "--write", tmp_path / "list.txt")
 
 
 def test_names_that_are_not_text(report_of, check, sample, tmp_path):

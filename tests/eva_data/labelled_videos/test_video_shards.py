@@ -8,7 +8,6 @@ import tarfile
 import pytest
 
 from eva_data.labelled_videos.opening import open_videos
-from eva_data.video.source import UnreadableVideoError
 
 
 @pytest.fixture(scope="module")
@@ -102,23 +101,3 @@ def test_labels(encoded, write_tar, content, caplog):
 def test_shards_that_cannot_be_used(write_tar, members, message):
     with pytest.raises(ValueError, match=message):
         open_videos(write_tar("a.tar", members))
-
-
-def test_damaged_shards_and_members(encoded, write_tar, tmp_path):
-    shard = write_tar("a.tar", {"a.mp4": encoded[0], "a.cls": b"0", "b.mp4": b"", "b.cls": b"1"})
-    videos = open_videos(shard)
-    with pytest.raises(UnreadableVideoError, match=r"a\.tar:b\.mp4"):
-        videos.open(1)
-    with pytest.raises(IndexError):
-        videos.open(2)
-    content = shard.read_bytes()
-    shard.write_bytes(content[:600])
-    with pytest.raises(UnreadableVideoError, match=r"a\.tar:a\.mp4: the shard ends before"):
-        videos.open(0)
-    with pytest.raises(ValueError, match=r"a\.tar is not a tar file, or is damaged"):
-        open_videos(shard)
-    shard.unlink()
-    with pytest.raises(UnreadableVideoError, match=r"a\.mp4: .*a\.tar is not there"):
-        videos.open(0)
-    with pytest.raises(ValueError, match="there is no shard"):
-        open_videos(tmp_path / "a-{00..01}.tar")
