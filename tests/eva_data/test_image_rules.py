@@ -183,7 +183,7 @@ def _extraction(file):
     from eva_engine.extraction import Images
 
     pictures = Images([str(file.parent)], np.asarray)
-    return lambda: np.asarray(pictures.load(0))
+    return lambda: pictures[0][0]
 
 
 def _clip(file, *, given=lambda file: file):
