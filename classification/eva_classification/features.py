@@ -16,12 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from eva_backbone.checkpoints.pooled import (
-    load_pooled,
-    patch_tokens,
-    pool_tokens,
-    require_pooling,
-)
+from eva_backbone.checkpoints.pooled import PooledVit, load_pooled
 from eva_backbone.variants import (
     CLIP_MEAN,
     CLIP_STD,
@@ -40,7 +35,7 @@ ImageLike = str | os.PathLike[str] | Image.Image
 Grid = tuple[int, ...]
 
 
-class FeatureExtractor(nn.Module):
+class FeatureExtractor(PooledVit):
     """A frozen ViT with the preprocessing of its training; `from_weights` builds one.
 
     Args:
@@ -65,13 +60,9 @@ class FeatureExtractor(nn.Module):
         std: Sequence[float],
         fc_norm: nn.Module | None = None,
     ) -> None:
-        super().__init__()
-        require_pooling(vit, pooling)
-        self.vit, self.pooling, self.fc_norm = vit, pooling, fc_norm
-        self.image_size, self.mean, self.std = image_size, tuple(mean), tuple(std)
+        super().__init__(vit, pooling=pooling, image_size=image_size, fc_norm=fc_norm)
+        self.mean, self.std = tuple(mean), tuple(std)
         self.transform: ImageTransform = evaluation_transform(image_size, mean=mean, std=std)
-        self.requires_grad_(False)
-        self.eval()
 
     @classmethod
     def from_weights(
@@ -112,14 +103,14 @@ class FeatureExtractor(nn.Module):
             FileNotFoundError: If the source is neither a file nor a known name at hand.
         """
         place = choose_device(device)
-        pooled = load_pooled(
+        pooled, trunk = load_pooled(
             source,
             image_size=image_size,
             pooling=pooling,
             dtype=choose_dtype(precision, place),
             **vit_arguments,
         )
-        usual = (IMAGENET_MEAN, IMAGENET_STD) if pooled.trunk.dense else (CLIP_MEAN, CLIP_STD)
+        usual = (IMAGENET_MEAN, IMAGENET_STD) if trunk.dense else (CLIP_MEAN, CLIP_STD)
         noted = notes_of_training(source, mean=mean, std=std)
         extractor = cls(
             pooled.vit,
@@ -166,8 +157,7 @@ class FeatureExtractor(nn.Module):
             UnreadableImageError: An OSError, if an image cannot be read.
         """
         with torch.no_grad():
-            tokens, _ = self._encode(images)
-            return pool_tokens(self.vit, tokens, pooling=self.pooling, fc_norm=self.fc_norm)
+            return self.pool(self._encode(images)[0])
 
     def patches(self, images: Tensor | ImageLike | Iterable[ImageLike]) -> Tensor:
         """Compute a map of features for each image, after the ViT's final norm where it has one.
@@ -184,14 +174,10 @@ class FeatureExtractor(nn.Module):
         """
         with torch.no_grad():
             tokens, grid = self._encode(images)
-            return patch_tokens(self.vit, tokens).transpose(1, 2).unflatten(2, grid).float()
+            return self.patch_tokens(tokens).transpose(1, 2).unflatten(2, grid).float()
 
     def _encode(self, images: Tensor | ImageLike | Iterable[ImageLike]) -> tuple[Tensor, Grid]:
-        """Compute tokens (B, [1 +] N, C) after the final norm, and their grid (h, w)."""
-        kernel = self.vit.patch_embed.proj.weight
-        inputs = images if isinstance(images, Tensor) else self._read(images)
-        tokens, grid = self.vit.embed(inputs.to(kernel.device, kernel.dtype))
-        return self.vit.norm(self.vit.forward_tokens(tokens, grid)), grid
+        return self.encode(images if isinstance(images, Tensor) else self._read(images))
 
     def _read(self, images: ImageLike | Iterable[ImageLike]) -> Tensor:
         if isinstance(images, str | os.PathLike | Image.Image):

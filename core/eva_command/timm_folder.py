@@ -20,7 +20,7 @@ from torch import Tensor
 from eva_backbone.checkpoints._key_maps import TRUNK_KEY
 from eva_backbone.checkpoints.convert import trunk_prefix
 from eva_backbone.checkpoints.from_weights import Trunk, describe, vit_from
-from eva_backbone.checkpoints.pooled import pool_tokens
+from eva_backbone.checkpoints.pooled import PooledVit
 from eva_backbone.checkpoints.reading import listed
 from eva_backbone.layers import LAYER_NORM_EPS
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD, Pooling
@@ -164,9 +164,8 @@ def _outputs(weights: Mapping[str, Tensor], model: TimmModel, name: str) -> Tens
         value = weights.get(prefix + key)
         return None if value is None else value.float()
 
-    pooled = pool_tokens(
-        vit, vit.forward_features(_images(model.image_size)), pooling=model.pooling, fc_norm=None
-    )
+    pooling = PooledVit(vit, pooling=model.pooling, image_size=model.image_size)
+    pooled = pooling.pool(vit.forward_features(_images(model.image_size)))
     if (scale := part("fc_norm.weight")) is not None:
         pooled = F.layer_norm(pooled, scale.shape, scale, part("fc_norm.bias"), LAYER_NORM_EPS)
     matrix, bias = part("head.weight"), part("head.bias")

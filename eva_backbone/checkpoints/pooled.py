@@ -5,7 +5,6 @@ Shapes: B samples, N patches, C channels.
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,53 +22,57 @@ from eva_backbone.vit import VisionTransformer
 FRAMES = 8  # of a clip, for weights of images
 
 
-@dataclass(frozen=True, kw_only=True)
-class PooledVit:
-    """A ViT and its pooling.
-
-    Attributes:
-        vit: The ViT, in evaluation mode.
-        pooling: "mean" of the patches, or the class token ("cls").
-        fc_norm: Norm of the pooled features, which fine-tuned classifiers have.
-        trunk: Facts about the file.
-        image_size: Side of the images or frames in pixels.
-    """
-
-    vit: VisionTransformer
-    pooling: Pooling
-    fc_norm: nn.Module | None
-    trunk: Trunk
-    image_size: int
-
-
-def require_pooling(vit: VisionTransformer, pooling: str) -> None:
-    """Refuse a pooling that there is not, or that a ViT cannot have, by a ValueError."""
-    if pooling not in POOLINGS or (pooling == "cls" and vit.cls_token is None):
-        has = "no class token" if vit.cls_token is None else "a class token"
-        raise ValueError(
-            f"pooling must be 'mean' or 'cls', got {pooling!r}: these weights have {has}; "
-            "use pooling='mean'"
-        )
-
-
-def patch_tokens(vit: VisionTransformer, tokens: Tensor) -> Tensor:
-    """Leave the class token out of (B, [1 +] N, C), where the ViT has one: (B, N, C)."""
-    return tokens if vit.cls_token is None else tokens[:, 1:]
-
-
-def pool_tokens(
-    vit: VisionTransformer, tokens: Tensor, *, pooling: Pooling, fc_norm: nn.Module | None
-) -> Tensor:
-    """Make one vector (B, C) float32 of all tokens (B, [1 +] N, C), after the final norm.
+class PooledVit(nn.Module):
+    """A frozen ViT and what makes one vector of its tokens.
 
     Args:
-        vit: The ViT that they come from.
-        tokens: The tokens.
+        vit: The ViT.
         pooling: "mean" of the patches, or the class token ("cls").
-        fc_norm: Norm of the vector, or None.
+        image_size: Side of the images or frames in pixels.
+        fc_norm: Norm of the pooled features, which fine-tuned classifiers have.
+
+    Raises:
+        ValueError: If `pooling` is neither of the two, or "cls" and the ViT has no class token.
     """
-    pooled = tokens[:, 0] if pooling == "cls" else patch_tokens(vit, tokens).mean(dim=1)
-    return (pooled if fc_norm is None else fc_norm(pooled)).float()
+
+    def __init__(
+        self,
+        vit: VisionTransformer,
+        *,
+        pooling: Pooling,
+        image_size: int,
+        fc_norm: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        if pooling not in POOLINGS or (pooling == "cls" and vit.cls_token is None):
+            has = "no class token" if vit.cls_token is None else "a class token"
+            raise ValueError(
+                f"pooling must be 'mean' or 'cls', got {pooling!r}: these weights have {has}; "
+                "use pooling='mean'"
+            )
+        self.vit, self.fc_norm = vit, fc_norm
+        self.pooling, self.image_size = pooling, image_size
+        self.requires_grad_(False)
+        self.eval()
+
+    def encode(self, inputs: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """Compute tokens (B, [1 +] N, C) after the final norm, and the grid of their patches.
+
+        Args:
+            inputs: (B, 3, H, W), or clips (B, T, 3, H, W); normalised, anywhere, in any format.
+        """
+        kernel = self.vit.patch_embed.proj.weight
+        tokens, grid = self.vit.embed(inputs.to(kernel.device, kernel.dtype))
+        return self.vit.norm(self.vit.forward_tokens(tokens, grid)), grid
+
+    def patch_tokens(self, tokens: Tensor) -> Tensor:
+        """Leave the class token out of (B, [1 +] N, C), where the ViT has one: (B, N, C)."""
+        return tokens if self.vit.cls_token is None else tokens[:, 1:]
+
+    def pool(self, tokens: Tensor) -> Tensor:
+        """Make one vector (B, C) float32 of all tokens (B, [1 +] N, C)."""
+        pooled = tokens[:, 0] if self.pooling == "cls" else self.patch_tokens(tokens).mean(dim=1)
+        return (pooled if self.fc_norm is None else self.fc_norm(pooled)).float()
 
 
 def load_pooled(
@@ -81,8 +84,8 @@ def load_pooled(
     pooling: Pooling | None = None,
     dtype: torch.dtype = torch.float32,
     **vit_arguments: Any,
-) -> PooledVit:
-    """Build the ViT of a file and what pools its tokens.
+) -> tuple[PooledVit, Trunk]:
+    """Build the ViT of a file and what pools its tokens; give facts about the file, too.
 
     Args:
         source: Name of an official or bundled file, or a path; weights of any task.
@@ -116,7 +119,7 @@ def load_pooled(
     if pooling == "mean" and "fc_norm.weight" in trunk.names:
         prefix = trunk_prefix(weights, path.name)
         fc_norm = _norm(weights, f"{prefix}fc_norm", vit.embed_dim, dtype, name=path.name)
-    return PooledVit(vit=vit, pooling=pooling, fc_norm=fc_norm, trunk=trunk, image_size=side)
+    return PooledVit(vit, pooling=pooling, image_size=side, fc_norm=fc_norm), trunk
 
 
 def _norm(

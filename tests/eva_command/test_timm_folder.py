@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from eva_backbone import variants
-from eva_backbone.checkpoints.pooled import load_pooled, pool_tokens
+from eva_backbone.checkpoints.pooled import load_pooled
 from eva_classification.models import build_classifier, build_linear_probe, load_classifier
 from eva_command.convert import main
 from eva_contrastive.model.eva_clip import build_eva_clip
@@ -66,10 +66,8 @@ def test_pretrained(variant, convert, randomise):
     tokens = model.norm(model.forward_tokens(*model.embed(images)))
     peer = _same(folder, tokens[:, 1:].mean(1), images)
     torch.testing.assert_close(peer.forward_features(images), tokens, **TOLERANCE)
-    pooled = load_pooled(folder.parent / "mine.pth")
-    own = pool_tokens(
-        pooled.vit, pooled.vit.forward_features(images), pooling=pooled.pooling, fc_norm=None
-    )
+    pooled, _ = load_pooled(folder.parent / "mine.pth")
+    own = pooled.pool(pooled.vit.forward_features(images))
     torch.testing.assert_close(own, peer(images), **TOLERANCE)
     new = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=7, img_size=48)
     assert new(torch.randn(1, 3, 48, 48)).shape == (1, 7)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eva_backbone.checkpoints.pooled import load_pooled, patch_tokens, pool_tokens, require_pooling
+from eva_backbone.checkpoints.pooled import PooledVit, load_pooled
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, Pooling
 from eva_backbone.vit import VideoTransformer
 from eva_data.video.source import Backend, open_video, require_usual_shape
@@ -26,7 +26,7 @@ from eva_video.data.transforms import CropsTransform, Normalise
 Video = str | os.PathLike[str]
 
 
-class ClipFeatureExtractor(nn.Module):
+class ClipFeatureExtractor(PooledVit):
     """A frozen ViT over clips with the preprocessing of its training; `from_weights` builds one.
 
     Of a video it sees one clip, of the central square of each frame.
@@ -45,6 +45,8 @@ class ClipFeatureExtractor(nn.Module):
         ValueError: If `pooling` is neither of the two, or "cls" and the ViT has no class token.
     """
 
+    vit: VideoTransformer
+
     def __init__(
         self,
         vit: VideoTransformer,
@@ -57,16 +59,12 @@ class ClipFeatureExtractor(nn.Module):
         sampling: Sampling | None = None,
         backend: Backend = "pyav",
     ) -> None:
-        super().__init__()
-        require_pooling(vit, pooling)
-        self.vit, self.pooling, self.fc_norm = vit, pooling, fc_norm
-        self.image_size, self.mean, self.std = image_size, tuple(mean), tuple(std)
+        super().__init__(vit, pooling=pooling, image_size=image_size, fc_norm=fc_norm)
+        self.mean, self.std = tuple(mean), tuple(std)
         self.backend: Backend = backend
         self.sampling = sampling or Sampling(frames=vit.frames)
         normalise = Normalise(mean=self.mean, std=self.std)
         self.transform = CropsTransform(image_size, crops=1, normalise=normalise)
-        self.requires_grad_(False)
-        self.eval()
 
     @classmethod
     def from_weights(
@@ -110,12 +108,12 @@ class ClipFeatureExtractor(nn.Module):
             FileNotFoundError: If the source is neither a file nor a known name at hand.
         """
         place = choose_device(device)
-        pooled = load_pooled(
+        pooled, trunk = load_pooled(
             source, clips=True, frames=frames, image_size=image_size, pooling=pooling,
             dtype=choose_dtype(precision, place), **vit_arguments,
         )  # fmt: skip
         assert isinstance(pooled.vit, VideoTransformer)
-        imagenet = pooled.trunk.clips or pooled.trunk.dense
+        imagenet = trunk.clips or trunk.dense
         usual = (IMAGENET_MEAN, IMAGENET_STD) if imagenet else (CLIP_MEAN, CLIP_STD)
         sampling, normalise = preprocessing_of(
             source, frames=pooled.vit.frames, mean=mean, std=std, usual=usual
@@ -141,13 +139,13 @@ class ClipFeatureExtractor(nn.Module):
             UnreadableVideoError: An OSError, if a video cannot be read.
         """
         with torch.no_grad():
-            return self._pooled(self._encode(videos)[0])
+            return self.pool(self._encode(videos)[0])
 
     def pooled_and_tokens(self, videos: Tensor | Video | Iterable[Video]) -> tuple[Tensor, Tensor]:
         """Compute the results of a call and of `tokens` with one pass through the model."""
         with torch.no_grad():
             tokens, grid = self._encode(videos)
-            return self._pooled(tokens), patch_tokens(self.vit, tokens).unflatten(1, grid).float()
+            return self.pool(tokens), self.patch_tokens(tokens).unflatten(1, grid).float()
 
     def frames(self, videos: Tensor | Video | Iterable[Video]) -> Tensor:
         """Compute (B, T, C) float32, a vector for each frame, as a call does for each clip.
@@ -156,7 +154,7 @@ class ClipFeatureExtractor(nn.Module):
         """
         with torch.no_grad():
             tokens, grid = self._encode(videos)
-            means = patch_tokens(self.vit, tokens).unflatten(1, grid).mean(dim=(2, 3))
+            means = self.patch_tokens(tokens).unflatten(1, grid).mean(dim=(2, 3))
             return (means if self.fc_norm is None else self.fc_norm(means)).float()
 
     def tokens(self, videos: Tensor | Video | Iterable[Video]) -> Tensor:
@@ -178,21 +176,14 @@ class ClipFeatureExtractor(nn.Module):
         clip: Tensor = self.transform(frames)[0]
         return clip
 
-    def _pooled(self, tokens: Tensor) -> Tensor:
-        """Compute one vector for each clip, (B, C), of all tokens."""
-        return pool_tokens(self.vit, tokens, pooling=self.pooling, fc_norm=self.fc_norm)
-
     def _encode(self, videos: Tensor | Video | Iterable[Video]) -> tuple[Tensor, tuple[int, ...]]:
-        """Compute tokens (B, 1 + N, C) after the final norm, and their grid (T, h, w)."""
-        kernel = self.vit.patch_embed.proj.weight
         clips = videos if isinstance(videos, Tensor) else self._read_all(videos)
         if not clips.is_floating_point():
             raise ValueError(
                 f"clips must be normalised floating-point numbers, got {clips.dtype}; `transform` "
                 "makes them of frames"
             )
-        tokens, grid = self.vit.embed(clips.to(kernel.device, kernel.dtype))
-        return self.vit.norm(self.vit.forward_tokens(tokens, grid)), grid
+        return self.encode(clips)
 
     def _read_all(self, videos: Video | Iterable[Video]) -> Tensor:
         if isinstance(videos, str | os.PathLike):
