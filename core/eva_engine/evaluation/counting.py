@@ -27,7 +27,6 @@ MAX_CONFUSION = 2000  # classes; more would fill the memory with zeros
 MOST = 12  # examples of each kind
 
 
-# ---- rules ---------------------------------------------------------------------------------------
 class Judged(NamedTuple):
     """Judgement of a batch by a rule, each (B,)."""
 
@@ -112,7 +111,6 @@ class MultiView(nn.Module):
         return each.logsumexp(dim=1) - math.log(size[1]), each
 
 
-# ---- samples -------------------------------------------------------------------------------------
 class LabelledSamples(Protocol):
     """A map-style dataset of inputs and labels, such as those of `eva_data.labelled_images`."""
 
@@ -188,7 +186,6 @@ def require_few(left_out: Sequence[str], *, of: str, total: int, most: int) -> N
         )
 
 
-# ---- counts --------------------------------------------------------------------------------------
 @dataclass(frozen=True, kw_only=True)
 class Score:
     """Result of one rule."""
