@@ -55,7 +55,7 @@ def test_the_command(official_clip, end, tmp_path, capsys):
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (["start.pt", "{end}"], "start.pt"),
-    (["eva_clip_psz14", "{end}", "--share", "0.5", "0.5"], "two outputs are the same file"),
+    (["eva_clip_psz14", "{end}", "--share", "0.5", "0.5"], "share_0.5.safetensors"),
     (["eva_clip_psz14", "{broken}"], "broken.safetensors cannot be read"),
     (["eva_clip_psz14", "{other}"],
      "different models: visual.head.weight has shape (16, 44) in the start and (8, 44) in the end"),
