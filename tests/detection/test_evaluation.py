@@ -15,6 +15,7 @@ from lvis import LVIS, LVISEval, LVISResults
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from eva_detection.evaluation import evaluators as evaluation
 from eva_detection.evaluation.evaluators import CocoEvaluator, LvisEvaluator
 from eva_report.detection import detection_sections
 
@@ -221,6 +222,122 @@ def test_equals_the_lvis_package(register, tmp_path, monkeypatch, seed, limit):
             expected = 100 * official.get_results()[name]
             assert results[task][name] == pytest.approx(expected, abs=1e-6), (task, name)
             assert 0 < expected < 100
+
+
+def _erode(mask, times):
+    for _ in range(times):
+        padded = np.pad(mask, 1)
+        shifts = [padded[i : i + SIZE[0], j : j + SIZE[1]] for i in range(3) for j in range(3)]
+        mask = np.logical_and.reduce(shifts)
+    return mask
+
+
+def _mask_iou(a, b):
+    a, b = (mask_util.decode(one["segmentation"]).astype(bool) for one in (a, b))
+    return (a & b).sum() / (a | b).sum()
+
+
+def _boundary_iou(a, b):
+    """Boundary IoU, arXiv 2103.16562, and no more than the mask IoU."""
+    distance = max(1, round(0.02 * math.hypot(*SIZE)))
+    masks = [mask_util.decode(one["segmentation"]).astype(bool) for one in (a, b)]
+    (a_edge, b_edge) = (mask & ~_erode(mask, distance) for mask in masks)
+    return min(_mask_iou(a, b), (a_edge & b_edge).sum() / (a_edge | b_edge).sum())
+
+
+def _box_iou(a, b):
+    (ax, ay, aw, ah), (bx, by, bw, bh) = a["bbox"], b["bbox"]
+    width = max(0, min(ax + aw, bx + bw) - max(ax, bx))
+    height = max(0, min(ay + ah, by + bh) - max(ay, by))
+    return width * height / (aw * ah + bw * bh - width * height)
+
+
+def _average_precision(dataset, found, iou, limit):
+    """AP by its definition, one object at a time, for data without crowds.
+
+    Of each class the `limit` best in the entire set count; LVIS's rules where images have them.
+    """
+    images = {entry["id"]: entry for entry in dataset["images"]}
+    federated = "neg_category_ids" in dataset["images"][0]
+    scores = []
+    for category in (entry["id"] for entry in dataset["categories"]):
+        truth = defaultdict(list)
+        for annotation in dataset["annotations"]:
+            if annotation["category_id"] == category:
+                truth[annotation["image_id"]].append(annotation)
+        if not truth:
+            continue
+        of_class = sorted(
+            (one for one in found if one["category_id"] == category),
+            key=lambda one: one["score"],
+            reverse=True,
+        )[:limit]
+        # equal scores: images in the order of their ids
+        of_class.sort(key=lambda one: (-one["score"], one["image_id"]))
+        overlaps = [[iou(one, other) for other in truth[one["image_id"]]] for one in of_class]
+        number = sum(map(len, truth.values()))
+        for threshold in np.linspace(0.5, 0.95, 10):
+            taken, hits = set(), []
+            for one, overlap in zip(of_class, overlaps, strict=True):
+                free = [
+                    (value, other["id"])
+                    for value, other in zip(overlap, truth[one["image_id"]], strict=True)
+                    if value >= threshold and other["id"] not in taken
+                ]
+                image = images[one["image_id"]]
+                if free:
+                    taken.add(max(free)[1])
+                    hits.append(True)
+                elif not federated or (
+                    category not in image["not_exhaustive_category_ids"]
+                    and (truth[image["id"]] or category in image["neg_category_ids"])
+                ):
+                    hits.append(False)
+            right = np.cumsum(hits)
+            precision = right / np.arange(1, len(hits) + 1)
+            recall = right / number
+            scores += [
+                max(precision[recall >= level], default=0.0) for level in np.linspace(0, 1, 101)
+            ]
+    return 100 * float(np.mean(scores))
+
+
+def _plain(dataset):
+    for annotation in dataset["annotations"]:
+        annotation["iscrowd"] = 0
+    return dataset
+
+
+@pytest.mark.parametrize("federated", [False, True])
+def test_boundary_ap(register, tmp_path, federated):
+    dataset = _plain(_truth(images=4, classes=3, federated=federated, seed=5))
+    register(dataset)
+    style = LvisEvaluator if federated else CocoEvaluator
+    # together with other tasks, which share the annotations
+    evaluator = style(NAME, ["segm", "boundary", "bbox"], output_dir=str(tmp_path / "out"))
+    results = _run(evaluator, _predict(dataset, extra=5, seed=5))
+    found = json.loads((tmp_path / "out" / style.predictions_file).read_text())
+    for task, iou in (("boundary", _boundary_iou), ("segm", _mask_iou)):
+        expected = _average_precision(dataset, found, iou, 1000)
+        assert results[task]["AP"] == pytest.approx(expected, abs=1e-6), task
+    assert 1 < results["boundary"]["AP"] < results["segm"]["AP"] - 1
+
+
+@pytest.mark.parametrize("federated", [False, True])
+@pytest.mark.parametrize("limit", [3, 15, 10_000])
+def test_fixed_ap(register, tmp_path, monkeypatch, federated, limit):
+    monkeypatch.setattr(evaluation, "FIXED_DETECTIONS_PER_CLASS", limit)
+    dataset = _plain(_truth(images=5, classes=4, federated=federated, seed=6))
+    register(dataset)
+    style = LvisEvaluator if federated else CocoEvaluator
+    tasks = ["bbox", "bbox-fixed", "boundary-fixed"]
+    evaluator = style(NAME, tasks, output_dir=str(tmp_path / "out"), max_dets_per_image=5)
+    results = _run(evaluator, _predict(dataset, extra=80, seed=6))
+    found = json.loads((tmp_path / "out" / style.predictions_file).read_text())
+    for task, iou in (("bbox-fixed", _box_iou), ("boundary-fixed", _boundary_iou)):
+        expected = _average_precision(dataset, found, iou, limit)
+        assert results[task]["AP"] == pytest.approx(expected, abs=1e-6), task
+    assert results["bbox"]["AP"] != results["bbox-fixed"]["AP"]
 
 
 def test_nothing_found(register, tmp_path):

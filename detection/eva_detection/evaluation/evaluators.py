@@ -22,6 +22,7 @@ from eva_data.detection.coco import CocoDataset, read_coco
 from eva_data.detection.scoring import (
     Detection,
     as_lvis,
+    cap_per_class,
     cap_per_image,
     class_scores,
     judged,
@@ -32,21 +33,26 @@ from eva_data.files import write_text
 # below detectron2's logger, so that scores also show in detectron2's own training program
 logger = logging.getLogger(f"detectron2.{__name__}")
 
-TASKS = ("bbox", "segm")
+FIXED = "-fixed"
+FIXED_DETECTIONS_PER_CLASS = 10_000  # arXiv 2102.01066
+TASKS = tuple(kind + end for kind in ("bbox", "segm", "boundary") for end in ("", FIXED))
 
 
 class CocoEvaluator(DatasetEvaluator):
-    """Box and mask AP by COCO's rules, as detectron2's `COCOEvaluator`.
+    """Box, mask and boundary AP by COCO's rules, as detectron2's `COCOEvaluator`.
 
     Results have AP, AP50, AP75, APs, APm, APl, and AP-NAME for each class.
 
     Args:
         dataset_name: Registered dataset.
-        tasks: `bbox`, `segm` or both; by default `bbox`, and `segm` if the model predicts masks.
+        tasks: Any of `bbox`, `segm`, `boundary` (mask AP with the boundary IoU of arXiv
+            2103.16562) and the same with `-fixed` (the 10,000 highest scores of each class count,
+            however many in an image, arXiv 2102.01066; AP^boundary of the paper's Table 8a is
+            `boundary-fixed`). By default `bbox`, and `segm` if the model predicts masks.
         distributed: Score the predictions of all processes together, on the main one.
         output_dir: Folder for the predictions. By default they are not written.
         max_dets_per_image: Limit on detections in an image (COCO: of each class); by default the
-            one of the dataset's rules.
+            one of the dataset's rules. It does not apply to `-fixed` tasks.
 
     Raises:
         ValueError: If a task is unknown.
@@ -83,7 +89,9 @@ class CocoEvaluator(DatasetEvaluator):
         ids = self._metadata.get("thing_dataset_id_to_contiguous_id")
         return {label: category for category, label in ids.items()} if ids else None
 
-    def _counted(self, images: Iterable[list[Detection]], truth: COCO) -> Iterable[Detection]:
+    def _counted(
+        self, images: Iterable[list[Detection]], truth: COCO, *, fixed: bool
+    ) -> Iterable[Detection]:
         """Choose the detections that count."""
         return itertools.chain.from_iterable(images)  # the scorer knows the limit on each class
 
@@ -145,7 +153,7 @@ class CocoEvaluator(DatasetEvaluator):
             logger.info("%s has no annotations: nothing to score", self._name)
             return {}
         tasks = self._tasks or (("bbox", "segm") if masks else ("bbox",))
-        if not masks and set(tasks) != {"bbox"}:
+        if not masks and {task.removesuffix(FIXED) for task in tasks} != {"bbox"}:
             raise ValueError(f"tasks are {', '.join(tasks)}, but the model predicts no masks")
         if not total:
             logger.warning("%s: the model found nothing", self._name)
@@ -166,13 +174,17 @@ class CocoEvaluator(DatasetEvaluator):
         return PathManager.get_local_path(self._metadata.json_file)
 
     def _score(self, task: str, images: Iterable[list[Detection]], truth: COCO) -> dict[str, float]:
+        kind, limit, fixed = task.removesuffix(FIXED), self._max_dets, task.endswith(FIXED)
+        if fixed:
+            limit = FIXED_DETECTIONS_PER_CLASS
+            images = cap_per_class(images, limit)
         # the area of an object is its box's if a mask comes with one
-        unused = "segmentation" if task == "bbox" else "bbox"
-        counted = self._counted(images, truth)
+        unused = "segmentation" if kind == "bbox" else "bbox"
+        counted = self._counted(images, truth, fixed=fixed)
         found = truth.loadRes([{k: v for k, v in one.items() if k != unused} for one in counted])
         style = dict(lvis_style=self.lvis_style, print_function=logger.debug)
-        scorer = COCOeval_faster(truth, found, task, **style)
-        scorer.params.maxDets = [self._max_dets]
+        scorer = COCOeval_faster(truth, found, kind, **style)
+        scorer.params.maxDets = [limit]
         scorer.run()
         results = {name: _percent(scorer.stats_as_dict[key]) for name, key in self.metrics.items()}
         logger.info("Evaluation results for %s: \n%s", task, create_small_table(results))
@@ -228,7 +240,7 @@ class CustomEvaluator(CocoEvaluator):
 
 
 class LvisEvaluator(CocoEvaluator):
-    """Box and mask AP by LVIS's rules, as detectron2's `LVISEvaluator`.
+    """Box, mask and boundary AP by LVIS's rules, as detectron2's `LVISEvaluator`.
 
     A detection counts only where the image says that its class is present or absent, a wrong one
     only where the class is annotated exhaustively, and of each image only the 300 highest scores.
@@ -248,8 +260,10 @@ class LvisEvaluator(CocoEvaluator):
     def _truth(self) -> COCO:
         return as_lvis(super()._truth(), self._file(), otherwise="CocoEvaluator")
 
-    def _counted(self, images: Iterable[list[Detection]], truth: COCO) -> Iterable[Detection]:
-        return judged(cap_per_image(images, self._max_dets), truth)
+    def _counted(
+        self, images: Iterable[list[Detection]], truth: COCO, *, fixed: bool
+    ) -> Iterable[Detection]:
+        return judged(images if fixed else cap_per_image(images, self._max_dets), truth)
 
     def _score_classes(self, task: str, scorer: COCOeval_faster) -> dict[str, float]:
         return {}
