@@ -223,20 +223,7 @@ VIT_FEATURES = Kind(
 
 # ---- demo ----------------------------------------------------------------------------------------
 def plan(inputs: Sequence[Path], output: Path, *, annotate: bool = True) -> Plan:
-    """List what is to be done.
-
-    Args:
-        inputs: Files, folders, patterns and numbers of cameras, see `plan_jobs`.
-        output: Folder for the results; what lies below it is not an input.
-        annotate: Whether annotated images and videos are written.
-
-    Returns:
-        The jobs in order, and a complaint for each input that is not there or is empty.
-
-    Raises:
-        ValueError: If two inputs would be written to one file, an input would be overwritten, or
-            there is no such camera.
-    """
+    """List what is to be done, with annotated images and videos or without, see `plan_jobs`."""
     return plan_jobs(
         inputs,
         suffixes=DEMO_IMAGE_SUFFIXES | VIDEO_SUFFIXES,

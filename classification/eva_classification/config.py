@@ -1,6 +1,5 @@
 """Settings of classification: what a recipe defines and the command line overrides."""
 
-import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,9 +11,8 @@ from eva_engine.config import (
     at_least,
     check_probabilities,
     one_of_its_choices,
+    require,
 )
-
-_POLICY = re.compile(r"(rand|augmix|original|originalr|v0|v0r|3a)(-|$)")  # timm's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,15 +36,15 @@ class ModelConfig(VitConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         training = ("drop_path_rate", "activation_checkpointing", "freeze_patch_embed")
-        if self.linear_probe and any(getattr(self, name) for name in training):
-            raise ValueError(
-                f"{', '.join(training)} have no use in a linear probe, whose features are "
-                "frozen: leave them out"
-            )
-        if self.trunk_precision != "fp32" and not self.linear_probe:
-            raise ValueError(
-                f"trunk_precision={self.trunk_precision} is for linear probes; set run.precision"
-            )
+        require(
+            not self.linear_probe or not any(getattr(self, name) for name in training),
+            f"{', '.join(training)} have no use in a linear probe, whose features are frozen: "
+            "leave them out",
+        )
+        require(
+            self.linear_probe or self.trunk_precision == "fp32",
+            f"trunk_precision={self.trunk_precision} is for linear probes; set run.precision",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,20 +71,17 @@ class AugmentConfig(MixingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         one_of_its_choices(self)
-        if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise ValueError(f"scale must be two rising numbers in (0, 1], got {self.scale}")
+        low, high = self.scale
+        require(
+            0 < low <= high <= 1, f"scale must be two rising numbers in (0, 1], got {low, high}"
+        )
         at_least(self, color_jitter=0)
-        if self.auto_augment and not _POLICY.match(self.auto_augment):
-            raise ValueError(
-                f"auto_augment={self.auto_augment!r} is not one of timm's policies (rand-..., "
-                "augmix-..., original, originalr, v0, v0r, 3a); '' stands for none"
-            )
         check_probabilities(self, "flip", "random_erase")
-        if self.color_jitter and self.auto_augment:
-            raise ValueError(
-                f"color_jitter={self.color_jitter} has no effect beside auto_augment="
-                f"{self.auto_augment!r}: timm leaves it out; set one of them to nothing"
-            )
+        require(
+            not self.color_jitter or not self.auto_augment,
+            f"color_jitter={self.color_jitter} has no effect beside auto_augment="
+            f"{self.auto_augment!r}: timm leaves it out; set one of them to nothing",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,11 +98,6 @@ class DataConfig(SplitConfig):
     classes: str = ""
     crop_pct: float = 1.0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.crop_pct <= 1:
-            raise ValueError(f"crop_pct must be in (0, 1], got {self.crop_pct}")
-
 
 @dataclass(frozen=True, kw_only=True)
 class ClassificationConfig(ClassifierConfig):
@@ -119,8 +109,8 @@ class ClassificationConfig(ClassifierConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.model.linear_probe and self.optimizer.layer_decay != 1.0:
-            raise ValueError(
-                f"layer_decay={self.optimizer.layer_decay} has no use in a linear probe, which "
-                "trains one layer: leave it out"
-            )
+        require(
+            not self.model.linear_probe or self.optimizer.layer_decay == 1.0,
+            f"layer_decay={self.optimizer.layer_decay} has no use in a linear probe, which trains "
+            "one layer: leave it out",
+        )

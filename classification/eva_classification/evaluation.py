@@ -70,11 +70,7 @@ class Evaluated(NamedTuple):
 
 
 def evaluate(options: argparse.Namespace, device: torch.device) -> None:
-    """Score a classifier on ImageNet's sets or on own data.
-
-    Args:
-        options: Options of `eva_classification.commands.evaluate`.
-        device: Device of this process.
+    """Score a classifier on ImageNet's sets or on own data by `classification/evaluate.py`.
 
     Raises:
         ValueError: If weights and data do not fit together.
@@ -208,11 +204,7 @@ def average_entries(scores: Mapping[str, Score]) -> dict[str, Any]:
 
 # ---- frozen features -----------------------------------------------------------------------------
 def evaluate_frozen(options: argparse.Namespace, device: torch.device) -> None:
-    """Score frozen features of a backbone by cheap classifiers.
-
-    Args:
-        options: Options of `eva_classification.commands.evaluate_frozen`.
-        device: Device of this process.
+    """Score frozen features by the options of `eva classification evaluate-frozen`.
 
     Raises:
         ValueError: If weights and data do not fit together.

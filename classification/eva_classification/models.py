@@ -38,7 +38,7 @@ class ImageClassifier(VisionTransformer):
         **vit: Arguments of `VisionTransformer`.
 
     Raises:
-        ValueError: If num_classes is below 1, or pooling is neither of the two.
+        ValueError: If pooling is neither of the two.
     """
 
     def __init__(
@@ -49,8 +49,6 @@ class ImageClassifier(VisionTransformer):
         freeze_patch_embed: bool = False,
         **vit: Any,
     ) -> None:
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
         if pooling not in ("mean", "cls"):
             raise ValueError(f"pooling must be 'mean' or 'cls', got {pooling!r}")
         super().__init__(final_norm=pooling == "cls", **vit)
@@ -64,14 +62,7 @@ class ImageClassifier(VisionTransformer):
             self.patch_embed.requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Classify images.
-
-        Args:
-            images: (B, 3, H, W), normalised; any size that the patch size divides.
-
-        Returns:
-            Logits (B, K).
-        """
+        """Compute logits (B, K) of normalised images (B, 3, H, W), which patches divide."""
         logits: Tensor = self.head(self.pool(images))
         return logits
 
@@ -95,9 +86,6 @@ class LinearProbe(ImageClassifier):
         trunk_dtype: Number format of the frozen features, by autocast; None leaves them as the
             weights are.
         **vit: Arguments of `VisionTransformer`.
-
-    Raises:
-        ValueError: If num_classes is below 1, or pooling is neither of the two.
     """
 
     def __init__(
@@ -129,13 +117,7 @@ class LinearProbe(ImageClassifier):
 
 
 def build_classifier(variant: str, *, num_classes: int, **overrides: Any) -> ImageClassifier:
-    """Build a classifier of a ViT size.
-
-    Args:
-        variant: A key of `eva_backbone.VARIANTS`.
-        num_classes: K.
-        **overrides: Arguments of `ImageClassifier` that replace or join the variant's.
-    """
+    """Build a classifier of a key of `eva_backbone.VARIANTS`, with arguments of the classifier."""
     return ImageClassifier(num_classes=num_classes, **(variant_arguments(variant) | overrides))
 
 
@@ -173,15 +155,7 @@ def load_classifier(
     probe = "head.1.weight" in trunk.names
     if not probe and "head.weight" not in trunk.names:
         raise ValueError(f"{path.name} holds no classifier (no head.weight)")
-    arguments = trunk.arguments | (variant_arguments(variant) if variant else {})
-    if "num_heads" not in arguments:
-        raise ValueError(
-            f"{path.name} has {arguments['depth']} blocks of width {arguments['embed_dim']}: that "
-            "is not a known variant; pass variant"
-        )
-    for given_by_pooling in ("final_norm", "extra_tokens"):
-        arguments.pop(given_by_pooling, None)
-    arguments["img_size"] = image_size or trunk.arguments["img_size"]
+    arguments = trunk.of_classifier(path.name, variant=variant, image_size=image_size)
     prefix = trunk_prefix(weights, path.name)
     classes = len(weights[f"{prefix}head.1.weight" if probe else f"{prefix}head.weight"])
     pooling: Pooling = "mean" if "fc_norm.weight" in trunk.names else "cls"

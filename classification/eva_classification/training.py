@@ -37,12 +37,7 @@ HEADS = ("head", "fc_norm", "norm")  # a pre-trained file lacks them, or has ano
 
 
 def build_model(config: ModelConfig, *, num_classes: int) -> ImageClassifier:
-    """Build the classifier of a recipe, with its first weights.
-
-    Args:
-        config: The classifier.
-        num_classes: K.
-    """
+    """Build the classifier of a recipe, with its first weights."""
     arguments: dict[str, Any] = {
         "num_classes": num_classes,
         "pooling": config.pooling,
@@ -86,11 +81,7 @@ def build_model(config: ModelConfig, *, num_classes: int) -> ImageClassifier:
 
 
 def train(config: ClassificationConfig, device: torch.device) -> None:
-    """Fine-tune or probe.
-
-    Args:
-        config: The recipe.
-        device: Device of this process, from `eva_engine.distributed.start`.
+    """Fine-tune or probe on a device, from `eva_engine.distributed.start`.
 
     Raises:
         ValueError: If settings or data do not fit together.

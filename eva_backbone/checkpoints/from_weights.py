@@ -22,7 +22,7 @@ from eva_backbone.checkpoints.fitting import stored_frames
 from eva_backbone.checkpoints.loading import load_weights
 from eva_backbone.checkpoints.reading import listed, noted_frames, read_weights
 from eva_backbone.checkpoints.registry import resolve_source
-from eva_backbone.variants import VARIANTS
+from eva_backbone.variants import VARIANTS, variant_arguments
 from eva_backbone.vit import RelPos, VideoTransformer, VisionTransformer
 
 logger = logging.getLogger(__name__)
@@ -63,6 +63,25 @@ class Trunk:
         """
         masked = "mask_token" in self.names or "lm_head.weight" in self.names
         return masked or "fc_norm.weight" in self.names or "norm.weight" not in self.names
+
+    def of_classifier(
+        self, name: str, *, variant: str | None, image_size: int | None
+    ) -> dict[str, Any]:
+        """Give the arguments of a classifier, which sets final norm and extra tokens itself.
+
+        Raises:
+            ValueError: If the sizes of the file of this name are not a variant's.
+        """
+        arguments = self.arguments | (variant_arguments(variant) if variant else {})
+        if "num_heads" not in arguments:
+            raise ValueError(
+                f"{name} has {arguments['depth']} blocks of width {arguments['embed_dim']}: that "
+                "is not a known variant; pass variant"
+            )
+        size = image_size or self.arguments["img_size"]
+        own = ("final_norm", "extra_tokens")
+        kept = {key: value for key, value in arguments.items() if key not in own}
+        return kept | {"img_size": size}
 
 
 def load_vit(

@@ -105,19 +105,10 @@ class Run:
     ("kind", "values", "message"),
     [
         (AugmentConfig, {"color_jitter": 0.4}, "no effect beside auto_augment"),
-        (AugmentConfig, {"mixup_switch": 0.3, "cutmix": 1.0}, "mixup_switch=0.3 has no effect"),
         (AugmentConfig, {"scale": (0.5, 0.2)}, "two rising numbers"),
-        (AugmentConfig, {"label_smoothing": 2.0}, r"label_smoothing must be in \[0, 1\], got 2"),
-        (ModelConfig, {"variant": "vit"}, "variant is 'vit'"),
-        (ModelConfig, {"variant": "eva_debug", "image_size": 30}, "does not divide 30"),
         (
             ModelConfig,
             {"variant": "eva_debug", "linear_probe": True, "drop_path_rate": 0.1},
-            "have no use in a linear probe",
-        ),
-        (
-            ModelConfig,
-            {"variant": "eva_debug", "linear_probe": True, "freeze_patch_embed": True},
             "have no use in a linear probe",
         ),
         (

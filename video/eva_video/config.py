@@ -13,6 +13,7 @@ from eva_engine.config import (
     at_least,
     check_probabilities,
     one_of_its_choices,
+    require,
 )
 
 Kind = Literal["tsn", "dense"]  # of sampling, see `eva_video.data.sampling`
@@ -49,22 +50,18 @@ class ModelConfig(VitConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, frames=1, frozen_blocks=0)
-        if self.frozen_blocks > self.depth:
-            raise ValueError(
-                f"frozen_blocks must be at most {self.depth}, the blocks of {self.variant}, got "
-                f"{self.frozen_blocks}"
-            )
+        most = 0 if self.full_position_lr else self.depth
+        require(
+            self.frozen_blocks <= most,
+            f"frozen_blocks={self.frozen_blocks} must be at most {self.depth}, the blocks of "
+            f"{self.variant}, and 0 with full_position_lr, since it freezes the positions too",
+        )
         mapped = self.class_mapping in ("", *MAPPED) or self.class_mapping.endswith(".npy")
-        if not mapped or (self.class_mapping and not self.init_checkpoint):
-            raise ValueError(
-                f"class_mapping must be one of {', '.join(MAPPED)} or a .npy file, for the head of "
-                f"an init_checkpoint, got {self.class_mapping!r}"
-            )
-        if self.full_position_lr and self.frozen_blocks:
-            raise ValueError(
-                f"full_position_lr has no effect with frozen_blocks={self.frozen_blocks}, which "
-                "freezes the positions too: leave one of them out"
-            )
+        require(
+            mapped and bool(self.init_checkpoint or not self.class_mapping),
+            f"class_mapping must be one of {', '.join(MAPPED)} or a .npy file, for the head of an "
+            f"init_checkpoint, got {self.class_mapping!r}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,11 +95,10 @@ class DataConfig(SplitConfig):
         super().__post_init__()
         one_of_its_choices(self)
         at_least(self, frame_interval=1)
-        if self.frame_interval != 1 and self.sampling != "dense":
-            raise ValueError(
-                f"frame_interval={self.frame_interval} has no effect on sampling={self.sampling}, "
-                "which spreads the frames over the video; set sampling=dense"
-            )
+        require(
+            self.frame_interval == 1 or self.sampling == "dense",
+            f"frame_interval={self.frame_interval} needs sampling=dense, got {self.sampling}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,8 +127,8 @@ class AugmentConfig(MixingConfig):
         one_of_its_choices(self)
         check_probabilities(self, "flip", "color_jitter", "gray")
         falling = all(high > low for high, low in zip(self.scales, self.scales[1:], strict=False))
-        if not self.scales or not falling or not 0 < self.scales[-1] <= self.scales[0] <= 1:
-            raise ValueError(f"scales must be falling numbers in (0, 1], got {self.scales}")
+        fits = self.scales and falling and 0 < self.scales[-1] <= self.scales[0] <= 1
+        require(bool(fits), f"scales must be falling numbers in (0, 1], got {self.scales}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,8 +149,8 @@ def check_windows(seconds: float | None, stride: float | None) -> None:
     given = [value for value in (seconds, stride) if value is not None]
     short = any(not LEAST_WINDOW <= value < float("inf") for value in given)
     gaps = stride is not None and (seconds is None or stride > seconds)
-    if short or gaps:
-        raise ValueError(
-            f"windows must be at least {LEAST_WINDOW} seconds long and their stride no longer than "
-            f"they are, got {seconds} and {stride}"
-        )
+    require(
+        not short and not gaps,
+        f"windows must be at least {LEAST_WINDOW} seconds long and their stride no longer than "
+        f"they are, got {seconds} and {stride}",
+    )

@@ -58,17 +58,11 @@ PUBLISHED: Mapping[str, int] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Videos:
-    """A list of videos, as far as merging needs it.
+    """A list of N videos, as far as merging needs it."""
 
-    Attributes:
-        ids: YouTube's ids, (number of videos,), 11 bytes each.
-        labels: Labels in Kinetics-722, (number of videos,).
-        paths: Complete paths of the videos; none where only ids are merged.
-    """
-
-    ids: NDArray[np.bytes_]
-    labels: NDArray[np.int64]
-    paths: Sequence[str] = ()
+    ids: NDArray[np.bytes_]  # YouTube's, (N,), 11 bytes each
+    labels: NDArray[np.int64]  # in Kinetics-722, (N,)
+    paths: Sequence[str] = ()  # complete; none where only ids are merged
 
     @classmethod
     def concatenated(cls, parts: Iterable["Videos"]) -> "Videos":
@@ -83,31 +77,17 @@ class Videos:
 
 @dataclass(frozen=True, kw_only=True)
 class Merged:
-    """A list that will be written, and what is known of it.
+    """A list that will be written, and what is known of it."""
 
-    Attributes:
-        videos: What was read.
-        kept: Positions of the videos that stay, increasing.
-        repeated: Videos that go because an earlier one has their id.
-        leaked: Validation list -> further videos that go because they are in it.
-        relabelled: Videos that stay, of which a later clip has another label.
-    """
-
-    videos: Videos
-    kept: NDArray[np.int64]
-    repeated: int
-    leaked: Mapping[str, int]
-    relabelled: int
+    videos: Videos  # what was read
+    kept: NDArray[np.int64]  # positions of those that stay, increasing
+    repeated: int  # those that go because an earlier one has their id
+    leaked: Mapping[str, int]  # validation list -> further ones that go because they are in it
+    relabelled: int  # those that stay, of which a later clip has another label
 
 
 def keep(videos: Videos, *, validation: Mapping[str, Videos]) -> Merged:
-    """Leave out repeated videos, and those that leak from validation lists.
-
-    Args:
-        videos: The list.
-        validation: Validation lists by name, which are gone through one after another; none for a
-            list of validation itself.
-    """
+    """Leave out repeated videos, then those that leak from one validation list after another."""
     _, first, group = np.unique(videos.ids, return_index=True, return_inverse=True)
     contradicted = np.zeros(len(first), dtype=bool)
     contradicted[group[videos.labels != videos.labels[first[group]]]] = True
@@ -131,17 +111,13 @@ def keep(videos: Videos, *, validation: Mapping[str, Videos]) -> Merged:
 def merge(
     train: Mapping[str, Videos], val: Mapping[str, Videos], *, keep_k400_leaks: bool
 ) -> dict[str, Merged]:
-    """Make the lists of each dataset, and of Kinetics-722.
+    """Make the lists of each dataset, and of Kinetics-722, by names such as `k600_val`.
 
     Args:
-        train: Training list of each dataset, in the order in which the first of equal videos is
-            sought.
+        train: Training list of each dataset; of equal videos the first one stays.
         val: Validation list of each.
         keep_k400_leaks: Keep in the training list of Kinetics-400 the videos of its validation
             list, as the official lists do; Kinetics-722 never has them.
-
-    Returns:
-        The lists by name, such as `k600_val` or `k722_train`.
     """
     lists = {}
     for name in train:
@@ -154,18 +130,11 @@ def merge(
 
 
 def read_list(location: str, name: str, *, root: str | None, skip_nameless: bool) -> Videos:
-    """Read the videos of a dataset, wherever their classes are written.
-
-    Args:
-        location: What `open_videos` takes, with files: a folder of class folders, a list with
-            names of classes or with the official labels.
-        name: `k400`, `k600` or `k700`.
-        root: Folder of the videos of a list; None for that of the list.
-        skip_nameless: Leave out files whose name does not begin with YouTube's id.
+    """Read the videos of a dataset: class folders, or a list with classes or official labels.
 
     Raises:
         ValueError: If a class is not one of the dataset, the videos are not in files, or a file
-            has another name.
+            has a name without YouTube's id, unless such are skipped.
     """
     files = open_videos(location, root=root)
     if not isinstance(files, VideoFiles):
@@ -209,16 +178,10 @@ def write_lists(
     """Write all files, of which none takes its place before all are complete.
 
     The statistics come last, and earlier ones go first: where they are, the rest belongs to them.
-
-    Args:
-        output: Folder; it is made if it is not there.
-        lists: Lists by name.
-        statistics: Content of the file of statistics.
-        root: Folder that the paths shall begin in; None for complete paths.
+    Paths begin in `root`; they are complete without one.
 
     Raises:
         FolderInUseError: A ValueError, if another process writes there.
-        UnwritableError: If the disk is full or the folder read-only, for example.
         ValueError: If a path is not below the root, or cannot stand in a line.
     """
     with locked(output), contextlib.ExitStack() as stack:
@@ -248,10 +211,12 @@ def _write_list(file: Path, merged: Merged, dataset: str, root: Path | None) -> 
         for index in merged.kept.tolist():
             path = merged.videos.paths[index]
             written = path.removeprefix(above)
-            if above and written == path:
-                raise ValueError(f"{path} is not in the folder {root} of --root")
-            if written != written.strip() or len(written.splitlines()) != 1:
-                raise ValueError(f"{written!r} cannot stand in a list: rename it")
+            beside = above and written == path
+            if beside or written != written.strip() or len(written.splitlines()) != 1:
+                raise ValueError(
+                    f"{written!r} cannot stand in a list: "
+                    + (f"it is not in the folder {root} of --root" if beside else "rename it")
+                )
             stream.write(os.fsencode(f"{written} {labels[merged.videos.labels[index]]}\n"))
 
 

@@ -22,7 +22,7 @@ from eva_data.labelled_videos.opening import open_videos
 from eva_data.labelled_videos.sources import LabelledVideos
 from eva_engine import distributed
 from eva_engine.checkpoints.files import read_config
-from eva_engine.config import as_plain
+from eva_engine.config import as_plain, require
 from eva_engine.data.mixed_targets import ClassificationStep, MixedTargets
 from eva_engine.evaluation.classification_report import Validation
 from eva_engine.loop import TrainingRun
@@ -62,15 +62,10 @@ def build_model(
 
 
 def read_class_mapping(mapping: str, classes: Sequence[str]) -> list[int]:
-    """Find the rows of another data set's head that are the classes of the data.
+    """Find the row of another data set's head for each class of the data.
 
-    Args:
-        mapping: `k400`, `k600` or `k700` for a head of Kinetics-722, in which classes are found by
-            their names, or by their labels where all names are numbers; or a .npy file.
-        classes: Names of the classes.
-
-    Returns:
-        A row for each.
+    `k400`, `k600` and `k700` are for a head of Kinetics-722, in which classes are found by their
+    names, or by their labels where all names are numbers; else the mapping is a .npy file.
 
     Raises:
         ValueError: If the file or the names are not such.
@@ -95,10 +90,11 @@ def _read_rows(file: Path, count: int) -> list[int]:
     try:
         require_regular_file(file)  # a pipe might never end
         rows = np.load(file, allow_pickle=False)
+        require(
+            rows.shape == (count,) and rows.dtype.kind in "iu", f"it is no row of {count} integers"
+        )
     except Exception as error:  # numpy raises anything for a damaged header
-        raise ValueError(f"class_mapping {file} cannot be read: {error}") from error
-    if rows.shape != (count,) or rows.dtype.kind not in "iu":
-        raise ValueError(f"class_mapping {file} is not a row of integers for {count} classes")
+        raise ValueError(f"class_mapping {file} cannot be used: {error}") from error
     return rows.tolist()
 
 
@@ -120,15 +116,8 @@ def _head_rows(config: ModelConfig, classes: Sequence[str]) -> list[int] | None:
 
 def training_clips(config: VideoConfig, videos: LabelledVideos) -> TrainingClips:
     """Make the training data of a recipe: a random clip of each video."""
-    augment = config.augment
     transform = TrainingTransform(
-        config.model.image_size,
-        normalise=normalisation(config.data),
-        scales=augment.scales,
-        flip=augment.flip,
-        color_jitter=augment.color_jitter,
-        jitter_each=augment.jitter_each,
-        gray=augment.gray,
+        config.model.image_size, normalise=normalisation(config.data), augment=config.augment
     )
     return TrainingClips(videos, sampling=sampling(config), transform=transform)
 

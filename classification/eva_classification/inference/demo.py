@@ -12,10 +12,11 @@ from PIL import Image
 from torch import Tensor
 
 from eva_classification.commands import JSON, TABLE
-from eva_classification.inference.predictor import Predictor, require_finite
+from eva_classification.inference.predictor import Predictor
 from eva_data.files import make_folder, printable, replacing, write_text
 from eva_data.images import read_rgb, save_image
 from eva_data.inputs import Job
+from eva_engine.evaluation.own_data import require_finite
 from eva_report.demos import Found, Prediction, do_jobs, draw_video
 from eva_report.sheets import CLASSES_SHOWN, annotate
 from eva_runs.commands import say
@@ -26,18 +27,10 @@ Pixels = NDArray[np.uint8]
 
 
 def classify(predictor: Predictor, jobs: Sequence[Job], args: argparse.Namespace) -> list[str]:
-    """Do the jobs, with a progress bar.
-
-    Args:
-        predictor: The classifier.
-        jobs: Jobs of `eva_classification.commands.plan`.
-        args: Options of `eva_classification.commands.demo`.
+    """Do the jobs of `classification/demo.py`, with a progress bar.
 
     Returns:
         A complaint for each file that could not be read, or not to its end.
-
-    Raises:
-        UnwritableError: If the disk is full or the folder read-only, for example.
     """
     make_folder(args.output)
     work = _Work(predictor, args)
@@ -61,12 +54,7 @@ class _Waiting(NamedTuple):
 
 
 class _Work:
-    """Takes jobs; `finish` does those that wait.
-
-    Attributes:
-        problems: A complaint for each image that was read and not classified.
-        found: The first classes of all files.
-    """
+    """Takes jobs; `finish` does those that wait."""
 
     def __init__(self, predictor: Predictor, args: argparse.Namespace) -> None:
         self._predictor, self._args = predictor, args
@@ -74,7 +62,7 @@ class _Work:
         self._waiting: list[_Waiting] = []
         self._entries: list[dict[str, Any]] = []
         self.found = Found(args.score_threshold, objects=False)
-        self.problems: list[str] = []
+        self.problems: list[str] = []  # images that were read and not classified
 
     def __call__(self, job: Job) -> str | None:
         """Do a job, or let it wait; returns a complaint if it cannot be read."""

@@ -30,9 +30,14 @@ from eva_data.inputs import predicted
 from eva_data.transforms import ImageTransform, evaluation_transform
 from eva_engine.commands.options import Precision
 from eva_engine.distributed import choose_device, choose_dtype
-from eva_engine.evaluation.own_data import PUBLISHED, notes_of_training
+from eva_engine.evaluation.own_data import (
+    PUBLISHED,
+    NamedClasses,
+    notes_of_training,
+    require_finite,
+)
 from eva_report.content import Step
-from eva_report.demos import Prediction, first_classes
+from eva_report.demos import Prediction
 from eva_runs.commands import command_to_run, folder_to_show
 
 logger = logging.getLogger(__name__)
@@ -42,20 +47,8 @@ IMAGENET = {1000: "imagenet-1k", 21841: "imagenet-22k"}  # number of classes -> 
 ImageLike = NDArray[np.uint8] | Image.Image | str | os.PathLike[str]
 
 
-class Predictor:
-    """A classifier of images with its preprocessing; `from_weights` builds one.
-
-    Args:
-        model: The classifier, on its device.
-        class_names: Names of the classes.
-        crop_pct: Share of the resized image's side that is seen.
-        mean: Mean of the pixels, which is subtracted.
-        std: Standard deviation of the pixels, by which they are divided.
-        batch_size: Images that go through the model at once.
-
-    Raises:
-        ValueError: If there is not a name for each class.
-    """
+class Predictor(NamedClasses):
+    """A classifier of images, on its device, with its preprocessing; see `from_weights`."""
 
     def __init__(
         self,
@@ -67,10 +60,8 @@ class Predictor:
         std: Sequence[float] = CLIP_STD,
         batch_size: int = 8,
     ) -> None:
-        if len(class_names) != model.num_classes:
-            raise ValueError(f"there are {len(class_names)} names for {model.num_classes} classes")
+        super().__init__(class_names, num_classes=model.num_classes)
         self.model = model.eval()
-        self.class_names = tuple(class_names)
         self.batch_size, self.crop_pct = batch_size, crop_pct
         self._transform: ImageTransform = evaluation_transform(
             model.img_size, crop_pct=crop_pct, mean=mean, std=std
@@ -161,24 +152,8 @@ class Predictor:
             predict, image, suffixes=DEMO_IMAGE_SUFFIXES, unreadable=UnreadableImageError
         )
 
-    def top(self, probabilities: NDArray[np.float32], number: int) -> list[Prediction]:
-        """Name the classes with the largest of probabilities (K,), in falling order."""
-        return first_classes(probabilities, self.class_names, number)
-
     def probabilities(self, images: Sequence[ImageLike]) -> NDArray[np.float32]:
-        """Compute the probability of each class.
-
-        Args:
-            images: Arrays, PIL images and paths, as for a call.
-
-        Returns:
-            (B, K).
-
-        Raises:
-            UnreadableImageError: A ValueError, if a file or image cannot be read.
-            FloatingPointError: If the number format is too small for the model.
-            ValueError: If an array is not such an image.
-        """
+        """Compute the probability of each class, (B, K); images and errors are those of a call."""
         rows: list[NDArray[np.float32]] = [np.zeros((0, len(self.class_names)), np.float32)]
         for start in range(0, len(images), self.batch_size):
             batch = images[start : start + self.batch_size]
@@ -188,46 +163,16 @@ class Predictor:
         return np.concatenate(rows)
 
     def prepare(self, image: ImageLike) -> Tensor:
-        """Turn an image upright by its EXIF data, resize and cut it as an evaluation does.
-
-        Args:
-            image: (H, W, 3) RGB in uint8, a PIL image, or the path of an image file.
-
-        Returns:
-            (3, S, S), normalised.
-
-        Raises:
-            UnreadableImageError: A ValueError, if the file or image cannot be read.
-            ValueError: If the array is not such an image.
-        """
+        """Turn an image upright by its EXIF data, cut it as an evaluation does: (3, S, S)."""
         return self._transform(Image.fromarray(read_rgb(image, upright=True)))
 
     def judge(self, prepared: Sequence[Tensor]) -> NDArray[np.float32]:
-        """Compute the probabilities of images in one pass, finite or not.
-
-        Args:
-            prepared: What `prepare` returns for each picture; at least one.
-
-        Returns:
-            (B, K).
-        """
+        """Compute probabilities (B, K), finite or not, of what `prepare` returns for images."""
         weight = next(self.model.parameters())
         with torch.inference_mode():
             logits = self.model(torch.stack([*prepared]).to(weight.device, weight.dtype))
         found: NDArray[np.float32] = logits.float().softmax(1).cpu().numpy()
         return found
-
-
-def require_finite(probabilities: NDArray[np.float32], name: str) -> None:
-    """Refuse probabilities (K,) of a named image that are not finite.
-
-    Raises:
-        FloatingPointError: If one of them is not.
-    """
-    if not np.isfinite(probabilities).all():
-        raise FloatingPointError(
-            f"predictions for {name} are not finite: use --precision fp32 or bf16"
-        )
 
 
 def class_names(
@@ -236,12 +181,7 @@ def class_names(
     given: Sequence[str] | str | os.PathLike[str] | None = None,
     source: str = "the weights",
 ) -> tuple[str, ...]:
-    """Name the classes of a head.
-
-    Args:
-        num_classes: Rows of the head.
-        given: Names, or a file of them; such as those that the weights note of their training.
-        source: Name of the weights, for messages.
+    """Name the classes of a head: as `given`, names or a file of them, or by their number.
 
     Returns:
         The names; without `given` those of ImageNet-1K or ImageNet-21K for 1,000 and 21,841 rows,
@@ -287,14 +227,7 @@ def imagenet_names(num_classes: int) -> tuple[str, ...]:
 def demo_step(
     weights: str | Path, output: Path, flags: Sequence[str] = (), *, data: Sequence[str | None] = ()
 ) -> Step:
-    """Write the command that names what images show, for the end of a run.
-
-    Args:
-        weights: Weights, as a user names them.
-        output: Folder for its results.
-        flags: Options of the weights, and their values.
-        data: Data of the run, the best to be shown first.
-    """
+    """Write the command that names what images show; of `data`, the best to be shown is first."""
     command = command_to_run(
         "classification demo", "classification/demo.py",
         "--weights", str(weights), *flags, "--output", output,

@@ -8,9 +8,11 @@ Shapes: B samples, K classes.
 
 import argparse
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from eva_backbone.checkpoints.registry import resolve_source
@@ -28,6 +30,7 @@ from eva_engine.evaluation.counting import (
     count,
     require_few,
 )
+from eva_report.demos import Prediction, first_classes
 from eva_runs.commands import say
 
 PUBLISHED: Mapping[str, Any] = {"crop_pct": 1.0, "mean": CLIP_MEAN, "std": CLIP_STD}
@@ -77,6 +80,35 @@ def fill_from_training(
     found = notes_of_training(options.weights, class_names=options.classes, **given)
     for name, value in found.items():
         setattr(options, name, usual.get(name) if value is None else value)
+
+
+class NamedClasses:
+    """What predictors know of their classes.
+
+    Raises:
+        ValueError: If there is not a name for each class.
+    """
+
+    def __init__(self, class_names: Sequence[str], *, num_classes: int) -> None:
+        if len(class_names) != num_classes:
+            raise ValueError(f"there are {len(class_names)} names for {num_classes} classes")
+        self.class_names = tuple(class_names)
+
+    def top(self, probabilities: NDArray[np.float32], number: int) -> list[Prediction]:
+        """Name the classes with the largest of probabilities (K,), in falling order."""
+        return first_classes(probabilities, self.class_names, number)
+
+
+def require_finite(probabilities: NDArray[np.float32], name: str) -> None:
+    """Refuse probabilities of a named image or video that are not finite.
+
+    Raises:
+        FloatingPointError: If one of them is not.
+    """
+    if not np.isfinite(probabilities).all():
+        raise FloatingPointError(
+            f"predictions for {name} are not finite: use --precision fp32 or bf16"
+        )
 
 
 def given_flags(options: argparse.Namespace, *names: str) -> list[str]:

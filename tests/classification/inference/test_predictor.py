@@ -96,7 +96,7 @@ def test_names_of_imagenet():
 
 
 def test_mistakes(predictor, weights, tmp_path):
-    with pytest.raises(ValueError, match=r"crop_pct must be in \(0, 1\], got 2"):
+    with pytest.raises(ValueError, match=r"crop_pct in \(0, 1\] and .* got 32, 2"):
         Predictor.from_weights(weights, device="cpu", crop_pct=2)
     with pytest.raises(ValueError, match="there are 1 names for 3 classes"):
         Predictor(predictor.model, class_names=["a"])

@@ -10,6 +10,7 @@ from PIL import Image
 from eva_data.labelled_videos.opening import open_videos
 from eva_data.labelled_videos.sources import LabelledVideos
 from eva_runs.data_order import SeededSamples
+from eva_video.config import AugmentConfig
 from eva_video.data.clips import CentreClips, Sampling, TrainingClips, Views
 from eva_video.data.transforms import Normalise, TrainingTransform
 
@@ -60,7 +61,8 @@ def numbers(clip):
 
 
 def training_clips(videos, **changes):
-    transform = TrainingTransform(16, normalise=Normalise(), color_jitter=0.0, gray=0.0, **changes)
+    augment = AugmentConfig(color_jitter=0.0, gray=0.0, **changes)
+    transform = TrainingTransform(16, normalise=Normalise(), augment=augment)
     return TrainingClips(videos, sampling=SPARSE, transform=transform)
 
 

@@ -8,6 +8,7 @@ from torchvision.transforms import ColorJitter
 from torchvision.transforms.functional import to_pil_image
 
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
+from eva_video.config import AugmentConfig
 from eva_video.data import transforms
 from eva_video.data.transforms import (
     CropsTransform,
@@ -21,7 +22,8 @@ PLAIN = {"flip": 0.0, "color_jitter": 0.0, "gray": 0.0}
 
 
 def training(size, **changes):
-    return TrainingTransform(size, normalise=Normalise(), **PLAIN | changes)
+    augment = AugmentConfig(**PLAIN | changes)
+    return TrainingTransform(size, normalise=Normalise(), augment=augment)
 
 
 def pixels_of(clip):

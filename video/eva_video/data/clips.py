@@ -15,7 +15,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -52,13 +52,9 @@ class Sampling:
     interval: int = 1
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind) or self.frames < 1 or self.interval < 1:
-            raise ValueError(f"there is no such sampling: {self}")
-        if self.interval != 1 and self.kind != "dense":
-            raise ValueError(
-                f"interval {self.interval} has no effect on {self.kind}, which spreads the frames "
-                "over the video"
-            )
+        known = self.kind in get_args(Kind) and self.frames > 0 and self.interval > 0
+        if not known or (self.interval != 1 and self.kind != "dense"):
+            raise ValueError(f"there is no such sampling, or an interval that is not dense: {self}")
 
     @property
     def span(self) -> int:
@@ -121,13 +117,6 @@ def _randint(high: int, count: int, generator: torch.Generator | None) -> Indexe
 Statistics = Sequence[float]
 
 
-class Preprocessing(NamedTuple):
-    """How frames are chosen and their pixels normalised."""
-
-    sampling: Sampling
-    normalise: Normalise
-
-
 def preprocessing_of(
     weights: str | os.PathLike[str],
     *,
@@ -135,24 +124,17 @@ def preprocessing_of(
     mean: Statistics | None = None,
     std: Statistics | None = None,
     usual: tuple[Statistics, Statistics] = (IMAGENET_MEAN, IMAGENET_STD),
-) -> Preprocessing:
+) -> tuple[Sampling, Normalise]:
     """Find the preprocessing that weights were trained with, as their file notes it.
 
-    Args:
-        weights: Official name or file.
-        frames: Frames of a clip.
-        mean: Mean of the pixels, in place of the noted one.
-        std: Standard deviation of the pixels, in place of the noted one.
-        usual: Mean and deviation for weights that note none.
-
-    Returns:
-        The preprocessing; without a note, frames are chosen as in the paper.
+    Given statistics of the pixels replace the noted ones; `usual` ones are for weights that note
+    none. Without a note, frames are chosen as in the paper.
 
     Raises:
         ValueError: If a note is not of its kind, or the file is damaged.
     """
     noted = notes_of_training(weights, mean=mean, std=std, sampling=None, frame_interval=None)
-    return Preprocessing(
+    return (
         Sampling(
             frames=frames, kind=noted["sampling"] or "tsn", interval=noted["frame_interval"] or 1
         ),
@@ -164,18 +146,12 @@ Draws = Literal["fixed", "random"]
 
 
 class Clips(Dataset[tuple[Tensor, int]], ABC):
-    """A map-style data set of what is made of each video, and its label.
+    """A map-style data set of what `transform` makes of frames of each video, and its label."""
 
-    Args:
-        videos: The videos.
-        transform: What makes clips of frames.
-
-    Attributes:
-        classes: Names of the labels.
-    """
-
-    def __init__(self, videos: LabelledVideos, transform: ClipTransform) -> None:
-        self.videos, self.transform = videos, transform
+    def __init__(
+        self, videos: LabelledVideos, *, sampling: Sampling, transform: ClipTransform
+    ) -> None:
+        self.videos, self.sampling, self.transform = videos, sampling, transform
         self.classes = videos.classes
 
     def __len__(self) -> int:
@@ -211,12 +187,6 @@ class Clips(Dataset[tuple[Tensor, int]], ABC):
 class TrainingClips(Clips):
     """A random clip (T, 3, S, S) of each video, from torch's global generator."""
 
-    def __init__(
-        self, videos: LabelledVideos, *, sampling: Sampling, transform: ClipTransform
-    ) -> None:
-        super().__init__(videos, transform)
-        self.sampling = sampling
-
     def choose(self, index: int, length: int) -> Indexes:
         """See `Clips`."""
         return self.sampling.draw(length)
@@ -233,8 +203,8 @@ class CentreClips(Clips):
         image_size: int,
         normalise: Normalise | None = None,
     ) -> None:
-        super().__init__(videos, CentreTransform(image_size, normalise=normalise or Normalise()))
-        self.sampling = sampling
+        transform = CentreTransform(image_size, normalise=normalise or Normalise())
+        super().__init__(videos, sampling=sampling, transform=transform)
 
     def choose(self, index: int, length: int) -> Indexes:
         """See `Clips`."""
@@ -277,9 +247,9 @@ class Views(Clips):
         seed: int = 0,
         normalise: Normalise | None = None,
     ) -> None:
-        normalise = normalise or Normalise()
-        super().__init__(videos, CropsTransform(image_size, crops=crops, normalise=normalise))
-        self.sampling, self.clips, self.draws, self.seed = sampling, clips, draws, seed
+        transform = CropsTransform(image_size, crops=crops, normalise=normalise or Normalise())
+        super().__init__(videos, sampling=sampling, transform=transform)
+        self.clips, self.draws, self.seed = clips, draws, seed
 
     def choose(self, index: int, length: int) -> Indexes:
         """See `Clips`; clip by clip."""
@@ -293,28 +263,3 @@ class Views(Clips):
         """Read a video, see `Clips`."""
         views, label = super().__getitem__(index)  # (crops, clips * T, 3, S, S)
         return views.reshape(-1, self.sampling.frames, *views.shape[2:]), label
-
-
-def open_views(
-    videos: LabelledVideos,
-    *,
-    sampling: Sampling,
-    image_size: int,
-    clips: int,
-    crops: int,
-    draws: Draws,
-    seed: int,
-    normalise: Normalise,
-) -> Views | SingleView:
-    """Make the views of an evaluation; each video is decoded once for all of its views.
-
-    One clip and one crop without random draws is the official validation: frames from the centres
-    of the segments, resized to 256 / 224 of the crop. All others are the official test: the shorter
-    side becomes S. Arguments are those of `Views`.
-    """
-    if clips == crops == 1 and draws == "fixed":
-        return SingleView(videos, sampling=sampling, image_size=image_size, normalise=normalise)
-    return Views(
-        videos, sampling=sampling, image_size=image_size, clips=clips, crops=crops, draws=draws,
-        seed=seed, normalise=normalise,
-    )  # fmt: skip

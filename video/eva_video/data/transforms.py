@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
-from eva_video.config import JitterEach
+from eva_video.config import AugmentConfig, JitterEach
 
 Frames = NDArray[np.uint8]  # (T, H, W, 3)
 ClipTransform = Callable[[Frames], Tensor]  # to (T, 3, S, S) float32, or (V, T, 3, S, S)
@@ -51,33 +51,10 @@ class Normalise:
 
 
 class TrainingTransform:
-    """Multi-scale crop, flip, colour jitter, grey.
+    """Multi-scale crop to side S, flip, colour jitter, grey, as `AugmentConfig` describes them."""
 
-    Args:
-        size: S.
-        normalise: What makes numbers of pixels.
-        scales: Sides of the crop as shares of the frame's shorter side; width and height are the
-            same or neighbours in this list.
-        flip: Probability of a horizontal flip.
-        color_jitter: Probability of a change of brightness, contrast, saturation and hue.
-        jitter_each: What the change is drawn for: each `clip`, or each `frame` of a changed clip.
-        gray: Probability of a clip without colours.
-    """
-
-    def __init__(
-        self,
-        size: int,
-        *,
-        normalise: Normalise,
-        scales: Sequence[float] = (1.0, 0.875, 0.75, 0.66),
-        flip: float = 0.5,
-        color_jitter: float = 0.8,
-        jitter_each: JitterEach = "clip",
-        gray: float = 0.2,
-    ) -> None:
-        self.size, self.normalise, self.scales = size, normalise, tuple(scales)
-        self.flip, self.color_jitter, self.gray = flip, color_jitter, gray
-        self.jitter_each = jitter_each
+    def __init__(self, size: int, *, normalise: Normalise, augment: AugmentConfig) -> None:
+        self.size, self.normalise, self.augment = size, normalise, augment
 
     def __call__(self, frames: Frames) -> Tensor:
         """Make a clip (T, 3, S, S) of frames (T, H, W, 3)."""
@@ -86,17 +63,17 @@ class TrainingTransform:
         pixels = resize_short_side(as_pixels(frames), int(self.size * SHORT_SIDE))
         top, left, height, width = self.draw_crop(pixels.shape[-2], pixels.shape[-1])
         pixels = resize(pixels[..., top : top + height, left : left + width], self.size, self.size)
-        if _chance(self.flip):
+        if _chance(self.augment.flip):
             pixels = pixels.flip(-1)
-        if _chance(self.color_jitter):
-            pixels = jitter(pixels, each=self.jitter_each)
-        if _chance(self.gray):
+        if _chance(self.augment.color_jitter):
+            pixels = jitter(pixels, each=self.augment.jitter_each)
+        if _chance(self.augment.gray):
             pixels = rgb_to_grayscale(pixels, num_output_channels=3)
         return self.normalise(pixels)
 
     def draw_crop(self, height: int, width: int) -> tuple[int, int, int, int]:
         """Draw top, left, height and width of a crop, in a corner or in the middle."""
-        sizes = crop_sizes(min(height, width), self.scales, size=self.size)
+        sizes = crop_sizes(min(height, width), self.augment.scales, size=self.size)
         crop_height, crop_width = sizes[_choose(len(sizes))]
         # in quarters of the room beside the crop, rounded down: a corner can miss the far edges
         # by up to three pixels
@@ -136,14 +113,9 @@ class CropsTransform:
 
 
 def jitter(pixels: Tensor, *, each: JitterEach) -> Tensor:
-    """Change brightness, contrast, saturation and hue, in random order, by random factors.
+    """Change brightness, contrast, saturation and hue of (T, 3, H, W) uint8 in random order.
 
-    Args:
-        pixels: (T, 3, H, W) uint8.
-        each: What the change is drawn for: `clip` or `frame`.
-
-    Returns:
-        The same shape.
+    Factors are drawn for each `clip` or `frame`.
     """
     from torchvision.transforms import ColorJitter
     from torchvision.transforms.v2 import functional
@@ -180,10 +152,7 @@ def crop_sizes(base: int, scales: Sequence[float], *, size: int) -> list[tuple[i
 
 
 def crop_places(height: int, width: int, size: int, *, crops: int) -> list[tuple[int, int]]:
-    """Find top and left of the squares of a test.
-
-    They are at both ends of the longer side and in the middle, or of one crop there alone.
-    """
+    """Find top and left of squares: both ends of the longer side and the middle, or this alone."""
     down, right = (height - size) // 2, (width - size) // 2
     if crops == 1:
         return [(down, right)]

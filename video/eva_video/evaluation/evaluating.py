@@ -40,7 +40,7 @@ from eva_report.content import Section, Step
 from eva_runs.commands import command_to_run, folder_to_show
 from eva_runs.errors import one_line
 from eva_runs.processes import on_main
-from eva_video.data.clips import Sampling, SingleView, Views, open_views
+from eva_video.data.clips import Sampling, SingleView, Views
 from eva_video.data.transforms import Normalise
 from eva_video.model.classifier import class_names, load_video_classifier, subset_of
 from eva_video.presentation import counted_videos, strips_of
@@ -87,18 +87,7 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     videos = open_videos(
         options.data, classes=names or None, root=options.root, backend=options.backend
     )
-    samples = open_views(
-        videos,
-        sampling=Sampling(
-            frames=model.frames, kind=options.sampling, interval=options.frame_interval
-        ),
-        image_size=model.img_size,
-        clips=options.clips,
-        crops=options.crops,
-        draws=options.draws,
-        seed=options.seed,
-        normalise=Normalise(mean=options.mean, std=options.std),
-    )
+    samples = _open_views(videos, options, frames=model.frames, image_size=model.img_size)
     announce(
         f"evaluate a classifier of {len(samples.classes):,} classes: {model.frames} frames of "
         f"{model.img_size} px, {options.clips} clips x {options.crops} crops on {device.type}",
@@ -133,6 +122,25 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     evaluated = _Evaluated(counted, videos, outcomes.gathered(), began, flags)
     if distributed.rank() == 0:
         _report(options, evaluated, device, frames=model.frames, image_size=model.img_size)
+
+
+def _open_views(
+    videos: LabelledVideos, options: argparse.Namespace, *, frames: int, image_size: int
+) -> Views | SingleView:
+    """Make the views of the videos, of which each is decoded once.
+
+    One clip and one crop without random draws is the official validation: frames from the centres
+    of the segments, resized to 256 / 224 of the crop. All others are the official test: the shorter
+    side becomes S.
+    """
+    sampling = Sampling(frames=frames, kind=options.sampling, interval=options.frame_interval)
+    normalise = Normalise(mean=options.mean, std=options.std)
+    if options.clips == options.crops == 1 and options.draws == "fixed":
+        return SingleView(videos, sampling=sampling, image_size=image_size, normalise=normalise)
+    return Views(
+        videos, sampling=sampling, image_size=image_size, clips=options.clips, crops=options.crops,
+        draws=options.draws, seed=options.seed, normalise=normalise,
+    )  # fmt: skip
 
 
 def _report(

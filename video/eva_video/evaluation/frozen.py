@@ -84,14 +84,7 @@ class AttentiveProbe(nn.Module):
         nn.init.normal_(self.head.weight, std=0.02)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Classify.
-
-        Args:
-            tokens: (N, T, P, C).
-
-        Returns:
-            Logits (N, K).
-        """
+        """Compute logits (N, K) of tokens (N, T, P, C)."""
         context = (self.norm1(tokens) + self.frame_positions).flatten(1, 2)  # (N, T * P, C)
         query = self.query.expand(len(tokens), -1, -1)  # (N, 1, C)
         key, value = self.to_key_value(context).chunk(2, dim=2)
@@ -147,10 +140,7 @@ def fit_probe(
         learning_rates: Largest learning rates to try.
         epochs: Passes over the data; None for at least `PROBE_EPOCHS` and as many as give `STEPS`.
         device: Device of the training; None for that of the tokens.
-        seed: Seed of the initialisation, the order and the part held out.
-
-    Returns:
-        The probe.
+        seed: Of initialisation, order and the part held out.
 
     Raises:
         ValueError: If there is too little data to hold any out.
@@ -247,18 +237,7 @@ _KEPT = torch.float16  # tokens wait in this number format
 def choose_probe(
     options: argparse.Namespace, *, videos: int, frames: int, tokens: int, channels: int
 ) -> ProbeOn:
-    """Choose the input of the attentive probe: all tokens, the mean of each frame, or nothing.
-
-    Args:
-        options: `probe` and `probe_gb`.
-        videos: Number of videos of which something is kept.
-        frames: T.
-        tokens: P.
-        channels: C.
-
-    Raises:
-        ValueError: If it does not fit into the memory that was given.
-    """
+    """Choose the probe's input, tokens (N, T, P, C), frames (N, T, 1, C) or none, by its size."""
     if options.probe == "none":
         return "none"
     means = videos * frames * channels * _KEPT.itemsize / 1e9

@@ -37,8 +37,8 @@ from eva_data.video.source import (
 from eva_engine.commands.options import Precision
 from eva_engine.distributed import choose_device, choose_dtype
 from eva_engine.evaluation.counting import MultiView
-from eva_engine.evaluation.own_data import notes_of_training
-from eva_report.demos import Prediction, first_classes
+from eva_engine.evaluation.own_data import NamedClasses, notes_of_training, require_finite
+from eva_report.demos import Prediction
 from eva_video.config import check_windows
 from eva_video.data.clips import Sampling, preprocessing_of
 from eva_video.data.transforms import CropsTransform, Normalise
@@ -81,16 +81,7 @@ def duration_of(video: VideoSource) -> float:
 def windows_of(
     video: VideoSource, *, seconds: float | None, stride: float | None = None
 ) -> Iterator[Window]:
-    """Slide a window over a video; the last one ends with the video.
-
-    Args:
-        video: The video.
-        seconds: Length of a window; None, and any that is longer than the video, takes all of it.
-        stride: Distance of the windows; None for half a window.
-
-    Raises:
-        ValueError: If the lengths are too short, or the windows leave gaps.
-    """
+    """Slide a window over a video, see `VideoPredictor.windows`; the last ends with the video."""
     check_windows(seconds, stride)
     total = duration_of(video)
     if seconds is None or seconds >= total - _TINY:
@@ -157,23 +148,8 @@ def segments(pieces: Iterable[Judged], *, least: float = 0.0) -> Iterator[Segmen
 Video = str | os.PathLike[str] | bytes | VideoSource | NDArray[np.uint8]
 
 
-class VideoPredictor:
-    """A classifier of videos with its preprocessing; `from_weights` builds one.
-
-    Args:
-        model: The classifier, on its device.
-        class_names: Names of the classes.
-        sampling: What chooses the frames.
-        mean: Mean of the pixels, which is subtracted.
-        std: Standard deviation of the pixels, by which they are divided.
-        clips: Views in time of each window.
-        crops: Views in space: 3 along the longer side, or 1 in the middle.
-        batch_size: Windows that go through the model at once.
-        backend: Decoder.
-
-    Raises:
-        ValueError: If there is not a name for each class.
-    """
+class VideoPredictor(NamedClasses):
+    """A classifier of videos, on its device, with its preprocessing; see `from_weights`."""
 
     def __init__(
         self,
@@ -188,10 +164,8 @@ class VideoPredictor:
         batch_size: int = 4,
         backend: Backend = "pyav",
     ) -> None:
-        if len(class_names) != model.num_classes:
-            raise ValueError(f"there are {len(class_names)} names for {model.num_classes} classes")
+        super().__init__(class_names, num_classes=model.num_classes)
         self.model = model.eval()
-        self.class_names = tuple(class_names)
         self.sampling = sampling or Sampling(frames=model.frames)
         self.clips, self.crops, self.batch_size, self.backend = clips, crops, batch_size, backend
         self._judge = MultiView(self.model)
@@ -228,7 +202,7 @@ class VideoPredictor:
             mean: Mean of the pixels; by default that of the training.
             std: Standard deviation of the pixels; by default that of the training.
             clips: Views in time of each window.
-            crops: Views in space, 1 or 3.
+            crops: Views in space: 3 along the longer side, or 1 in the middle.
             batch_size: Windows that go through the model at once.
             device: "cuda", "cpu" or "auto".
             precision: Number format; "auto" is fp16 on a GPU and fp32 elsewhere.
@@ -286,10 +260,6 @@ class VideoPredictor:
 
         return predicted(predict, video, suffixes=VIDEO_SUFFIXES, unreadable=UnreadableVideoError)
 
-    def top(self, probabilities: NDArray[np.float32], number: int) -> list[Prediction]:
-        """Name the classes with the largest of probabilities (K,), in falling order."""
-        return first_classes(probabilities, self.class_names, number)
-
     def windows(
         self, video: Video, *, seconds: float | None = None, stride: float | None = None
     ) -> Iterator[Judged]:
@@ -297,7 +267,7 @@ class VideoPredictor:
 
         Args:
             video: Path, content or open video, or an array (T, H, W, 3) of frames.
-            seconds: Length of a window; None takes the entire video as one.
+            seconds: Length of a window; None, or any that is longer, takes the entire video.
             stride: Distance of the windows; None for half a window.
 
         Yields:
@@ -318,10 +288,7 @@ class VideoPredictor:
             while batch := list(itertools.islice(windows, self.batch_size)):
                 views = torch.stack([self._views(video, window) for window in batch])
                 probabilities = self._probabilities(views)
-                if not np.isfinite(probabilities).all():
-                    raise FloatingPointError(
-                        f"predictions for {video.name} are not finite: use --precision fp32 or bf16"
-                    )
+                require_finite(probabilities, video.name)
                 for window, row in zip(batch, probabilities, strict=True):
                     yield Judged(window.start, window.end, row)
 

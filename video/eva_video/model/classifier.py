@@ -49,14 +49,7 @@ class VideoClassifier(VideoTransformer):
         init_head(self.head)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Classify clips.
-
-        Args:
-            clips: (B, T, 3, H, W), normalised.
-
-        Returns:
-            Logits (B, K).
-        """
+        """Compute logits (B, K) of normalised clips (B, T, 3, H, W)."""
         logits: Tensor = self.head(self.pool(clips))
         return logits
 
@@ -166,15 +159,7 @@ def load_video_classifier(
             f"{path.name} holds a {kind} of {of}, not a classifier of videos: train one from it "
             f"with video/train.py RECIPE --model.init-checkpoint {os.fspath(source)}"
         )
-    arguments = trunk.arguments | (variant_arguments(variant) if variant else {})
-    if "num_heads" not in arguments:
-        raise ValueError(
-            f"{path.name} has {arguments['depth']} blocks of width {arguments['embed_dim']}: that "
-            "is not a known variant; pass variant"
-        )
-    for fixed in ("final_norm", "extra_tokens"):
-        arguments.pop(fixed, None)
-    arguments["img_size"] = trunk.arguments["img_size"] if image_size is None else image_size
+    arguments = trunk.of_classifier(path.name, variant=variant, image_size=image_size)
     prefix = trunk_prefix(weights, path.name)
     with torch.device("meta"):
         model = VideoClassifier(
@@ -186,25 +171,16 @@ def load_video_classifier(
     return model.eval()
 
 
-_MERGED = "k722"
-
-
 def class_names(
     num_classes: int,
     *,
     given: Sequence[str] | str | os.PathLike[str] | None = None,
     source: str = "the weights",
 ) -> tuple[str, ...] | None:
-    """Name the classes of a head.
-
-    Args:
-        num_classes: Rows of the head.
-        given: Names, or a file of them; such as those that the weights note of their training.
-        source: Name of the weights, for messages.
+    """Name the classes of a head: as `given`, names or a file of them, or by their number.
 
     Returns:
-        The names; without `given` those of Kinetics-400, 600, 700 or 722 by the number of rows, or
-        None for other numbers.
+        Without `given` the names of Kinetics-400, 600, 700 or 722, or None for other numbers.
     """
     if given is None:
         return official_classes(num_classes)
@@ -217,9 +193,9 @@ def subset_of(num_classes: int, subset: str) -> tuple[tuple[str, ...], list[int]
     Raises:
         ValueError: If the head is not for Kinetics-722.
     """
-    if num_classes != len(kinetics_classes(_MERGED)):
+    if num_classes != len(kinetics_classes("k722")):
         raise ValueError(
-            f"--subset {subset} picks classes out of {TITLES[_MERGED]}, and the weights have "
+            f"--subset {subset} picks classes out of {TITLES['k722']}, and the weights have "
             f"{num_classes} classes: leave it out"
         )
-    return kinetics_classes(subset), mapping(_MERGED, subset).tolist()
+    return kinetics_classes(subset), mapping("k722", subset).tolist()
