@@ -11,12 +11,12 @@ import torch
 import torch.distributed as dist
 
 from eva_engine.config import require
+from eva_runs.data_order import seed_for
 from eva_runs.processes import barrier as barrier
 from eva_runs.processes import gather as gather
 from eva_runs.processes import raise_together as raise_together
 from eva_runs.processes import rank as rank
 from eva_runs.processes import world_size as world_size
-from eva_runs.seeding import seed_for
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _TIMEOUT = timedelta(minutes=30)  # for what the main process does alone, as DeepSpeed has it

@@ -20,9 +20,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from eva_openmmlab.run_folder import EVALUATED, SAYS
 from eva_report.terminal import SHOWN
-from eva_runs.data_order import end_workers
+from eva_runs.data_order import end_workers, seed_all
 from eva_runs.interruption import leave_signals_to_the_run
-from eva_runs.seeding import seed_all
 
 SAMPLE, STEP = range(2)  # what a random number is for: first part of its key
 Draw = tuple[int, int]  # number in the stream; index of the sample

@@ -1,12 +1,14 @@
 """Learning rates of the official runs: over the layers of the ViT, and over the iterations."""
 
+import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
 from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
-from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, PARAM_SCHEDULERS
 from torch import nn
 
 from eva_backbone.layer_decay import layer_groups, layer_index
@@ -115,3 +117,100 @@ class IterationLR(LRSchedulerMixin, _ParamScheduler):
 
     def _get_value(self) -> list[float]:
         return [base * self.factor(self.last_step) for base in self.base_values]
+
+
+@PARAM_SCHEDULERS.register_module()
+class WarmupPolyLR(IterationLR):
+    """mmcv 1's `poly` policy: polynomial decay to zero, multiplied by a linear warm-up.
+
+    At iteration t of N with W iterations of warm-up (t counts from 0, so the last iteration still
+    learns at 1 / N of the peak):
+
+        lr = peak * (1 - t / N) ** power * (1 - (1 - t / W) * (1 - warmup_ratio) for t < W)
+
+    mmengine's `LinearLR` and `PolyLR` give the same where they overlap and end one iteration after
+    W and N; here `train_cfg.max_iters` alone decides N.
+
+    Args:
+        optimizer: Optimizer or its wrapper.
+        warmup_iters: W.
+        power: Exponent of the decay.
+        warmup_ratio: Factor at iteration 0.
+        **base: As for `IterationLR`.
+    """
+
+    settings = ("warmup_iters", "power", "warmup_ratio")
+
+    def __init__(
+        self,
+        optimizer: Any,
+        *,
+        warmup_iters: int,
+        power: float = 1.0,
+        warmup_ratio: float = 1e-6,
+        **base: Any,
+    ) -> None:
+        self.warmup_iters, self.power, self.warmup_ratio = warmup_iters, power, warmup_ratio
+        super().__init__(optimizer, **base)
+
+    def factor(self, iteration: int) -> float:
+        """Return the share of the peak learning rate, 0 to 1, after some steps."""
+        value: float = (1 - iteration / self.iters) ** self.power
+        if iteration < self.warmup_iters:
+            value *= 1 - (1 - iteration / self.warmup_iters) * (1 - self.warmup_ratio)
+        return value
+
+
+@PARAM_SCHEDULERS.register_module()
+class EVAWarmupLR(IterationLR):
+    """A linear warm-up, then steps of a tenth or a cosine; all places are shares of the run.
+
+    `train_cfg.max_iters` alone decides the length: it changes and everything follows. Values are
+    those of detectron2's `WarmupParamScheduler` with `MultiStepParamScheduler` or
+    `CosineParamScheduler`.
+
+    Args:
+        optimizer: Optimizer or its wrapper.
+        warmup: Share of the run until the full rate.
+        steps: Shares of the run after which the rate is a tenth of the one before.
+        cosine_to: Share of the peak at which a cosine ends; None for steps.
+        warmup_factor: Share of the peak at iteration 0.
+        **base: As for `IterationLR`.
+
+    Raises:
+        ValueError: For places outside of the run, or steps beside a cosine.
+    """
+
+    settings = ("warmup", "warmup_factor", "steps", "cosine_to")
+
+    def __init__(
+        self,
+        optimizer: Any,
+        *,
+        warmup: float,
+        steps: Sequence[float] = (),
+        cosine_to: float | None = None,
+        warmup_factor: float = 0.001,
+        **base: Any,
+    ) -> None:
+        if not all(0 <= place < 1 for place in (warmup, *steps)) or (steps and cosine_to):
+            raise ValueError(
+                f"warmup={warmup} and steps={list(steps)} must be shares of the run from 0 to 1, "
+                f"and steps do not go with cosine_to={cosine_to}"
+            )
+        self.warmup, self.warmup_factor = warmup, warmup_factor
+        self.steps, self.cosine_to = tuple(steps), cosine_to
+        super().__init__(optimizer, **base)
+
+    def factor(self, iteration: int) -> float:
+        """Return the share of the peak learning rate, 0 to 1, after some steps."""
+        place = iteration / self.iters
+        if place >= self.warmup:
+            return self._shape(place)
+        part = place / self.warmup
+        return self._shape(self.warmup) * part + self._shape(0.0) * self.warmup_factor * (1 - part)
+
+    def _shape(self, place: float) -> float:
+        if self.cosine_to is None:
+            return float(0.1 ** sum(place >= step for step in self.steps))
+        return self.cosine_to + 0.5 * (1 - self.cosine_to) * (1 + math.cos(math.pi * place))

@@ -1,16 +1,18 @@
 """Order of the data of a training: a function of seed and step, so that it continues anywhere.
 
 A sample's augmentation is seeded by epoch and index: it does not depend on the process, worker or
-batch that the sample falls into.
+batch that the sample falls into, and no random state has to be saved.
 """
 
 import logging
+import random
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
@@ -18,7 +20,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from eva_runs import processes
 from eva_runs.errors import TooManyUnreadableError
 from eva_runs.interruption import leave_signals_to_the_run
-from eva_runs.seeding import seed_for
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,34 @@ _ATTEMPTS = 20  # replacements in a row for one sample
 READ_ERRORS = (OSError, EOFError, struct.error, zlib.error)
 Item = tuple[int, int]  # epoch, index
 T = TypeVar("T")
+
+
+def seed_all(seed: int, *key: int) -> None:
+    """Seed the generators of torch (all devices), numpy and Python from a seed and a key.
+
+    Args:
+        seed: The run's seed.
+        *key: Purpose and place of the numbers, such as an iteration and a rank.
+    """
+    words = np.random.SeedSequence([seed, len(key), *key]).generate_state(4)
+    np.random.seed(words[:2])  # noqa: NPY002  # augmentations of the frameworks use this generator
+    random.seed(int(words[2]))
+    torch.manual_seed(int(words[3]))
+
+
+def seed_for(*numbers: int, purpose: str = "") -> None:
+    """Seed the generators of torch (all devices), numpy and Python for one use of them.
+
+    Args:
+        *numbers: Such as seed, step and rank.
+        purpose: Use of the random numbers; for another one, or other numbers, they are unrelated.
+    """
+    # numpy takes (1, 2) and (1, 2, 0) for the same, hence their count
+    entropy = (zlib.crc32(purpose.encode()), len(numbers), *numbers)
+    first, second = np.random.SeedSequence(entropy).generate_state(2, np.uint64).tolist()
+    random.seed(first)
+    np.random.seed(second % 2**32)  # noqa: NPY002  # as above
+    torch.manual_seed(first % 2**63)
 
 
 class Samples(Protocol):

@@ -12,27 +12,26 @@ import_datasets("mmseg.datasets")
 from mmseg.datasets.transforms import Resize  # noqa: E402
 from mmseg.registry import TRANSFORMS  # noqa: E402
 
-from eva_openmmlab import plugin as shared  # noqa: E402
-from eva_openmmlab.images import KeepSides  # noqa: E402
-from eva_segmentation import schedule  # noqa: E402
+from eva_openmmlab import config, hooks, images, loop, optimizer  # noqa: E402
 from eva_segmentation.data import loading  # noqa: E402
 from eva_segmentation.evaluation import metric  # noqa: E402
-from eva_segmentation.model import backbone, head, segmentor, weights  # noqa: E402
+from eva_segmentation.model import backbone, head, segmentor  # noqa: E402
 
 
 @TRANSFORMS.register_module(name="Resize", force=True)  # also for what `RandomResize` builds
-class ResizeKeepingSides(KeepSides, Resize):
+class ResizeKeepingSides(images.KeepSides, Resize):
     """mmsegmentation's `Resize`, also of images that are very long."""
 
 
 __all__ = [
-    "ResizeKeepingSides",
     "backbone",
+    "config",
     "head",
+    "hooks",
+    "images",
     "loading",
+    "loop",
     "metric",
-    "schedule",
+    "optimizer",
     "segmentor",
-    "shared",
-    "weights",
 ]

@@ -44,7 +44,7 @@ FUNCTIONS = [
     ("eva_detection.model.weights", "load_initial_weights", (nn.Linear(1, 1),), "", {}),
     ("eva_detection.inference.predictor", "Predictor.from_config", (DETECTOR,), "weights", {}),
     ("eva_detection.inference.export", "load_backbone", (DETECTOR,), "", {}),
-    ("eva_segmentation.model.weights", "load_segmentor", (nn.Linear(1, 1),), "", {}),
+    ("eva_segmentation.model.segmentor", "load_segmentor", (nn.Linear(1, 1),), "", {}),
     ("eva_segmentation.inference.predictor", "Predictor.from_config", (SEGMENTOR,), "weights", {}),
     ("eva_mmdetection.model.weights", "load_detector", (nn.Linear(1, 1),), "", {}),
     ("eva_mmdetection.model.weights", "load_from_local_or_detectron2", (), "", {}),

@@ -2,4 +2,4 @@
 
 import importlib
 
-importlib.import_module("eva_openmmlab.plugin")
+importlib.import_module("eva_mmdetection.plugin")

@@ -5,17 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.runner import load_checkpoint
 
-importlib.import_module("eva_openmmlab.plugin")  # before anything of mmdetection
-
-from mmdet.registry import MODELS  # noqa: E402
-
-from eva_mmdetection.model.cascade import classes, extractor  # noqa: E402
-from eva_mmdetection.model.detectron2_names import to_detectron2  # noqa: E402
-from eva_mmdetection.model.weights import load_detector  # noqa: E402
-from eva_openmmlab.weights import load_start  # noqa: E402
+from eva_mmdetection.model.cascade import classes, extractor
+from eva_mmdetection.model.detectron2_names import to_detectron2
+from eva_mmdetection.model.weights import load_detector
+from eva_openmmlab.weights import load_start
 
 for module in ("federated_loss", "heads"):
     importlib.import_module(f"eva_mmdetection.model.{module}")

@@ -6,14 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmdet.registry import MODELS
 from mmengine.config import Config
 
-importlib.import_module("eva_openmmlab.plugin")  # before anything of mmdetection
-
-from mmdet.registry import MODELS  # noqa: E402
-
-from eva_mmdetection.model.cascade import classes  # noqa: E402
-from eva_mmdetection.model.detectron2_names import (  # noqa: E402
+from eva_mmdetection.model.cascade import classes
+from eva_mmdetection.model.detectron2_names import (
     mmdet_name,
     official_names,
     to_detectron2,

@@ -11,9 +11,8 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
-from eva_mmdetection.schedule import EVAWarmupLR
 from eva_openmmlab import config as configuration
-from eva_openmmlab.optimizer import EVALayerDecayConstructor
+from eva_openmmlab.optimizer import EVALayerDecayConstructor, EVAWarmupLR
 from eva_runs.recipes import list_recipes
 
 ROOT = Path(__file__).parents[2]

@@ -6,16 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
 from mmengine.config import Config
 from mmengine.structures import InstanceData
 
-importlib.import_module("eva_openmmlab.plugin")  # before anything of mmdetection
-
-from mmdet.registry import MODELS  # noqa: E402
-from mmdet.structures import DetDataSample  # noqa: E402
-from mmdet.structures.mask import BitmapMasks  # noqa: E402
-
-from eva_mmdetection.model.cascade import classes, extractor  # noqa: E402
+from eva_mmdetection.model.cascade import classes, extractor
 
 importlib.import_module("eva_mmdetection.model.federated_loss")
 

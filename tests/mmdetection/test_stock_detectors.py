@@ -1,19 +1,15 @@
 """mmdetection's own detectors on the stand-in for mmcv's operators, with EVA as their backbone."""
 
-import importlib
 from pathlib import Path
 
+import mmdet
 import pytest
 import torch
+from mmdet.registry import MODELS
+from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
 
-importlib.import_module("eva_openmmlab.plugin")  # before anything of mmdetection
-
-import mmdet  # noqa: E402
-from mmdet.registry import MODELS  # noqa: E402
-from mmdet.testing import demo_mm_inputs  # noqa: E402
-
-from eva_openmmlab.backbone import EVAViT  # noqa: E402
+from eva_openmmlab.backbone import EVAViT
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning"),

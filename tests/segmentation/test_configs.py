@@ -8,7 +8,8 @@ import torch
 from mmseg.registry import DATASETS, MODELS, TRANSFORMS
 
 from eva_backbone.variants import VARIANTS
-from eva_segmentation.model.weights import load_segmentor, modern_name
+from eva_segmentation.model.head import modern_name
+from eva_segmentation.model.segmentor import load_segmentor
 
 CONFIGS = Path(__file__).parents[2] / "segmentation" / "configs"
 NAMES = sorted(

@@ -6,7 +6,7 @@ from mmengine.optim import LinearLR, OptimWrapper, PolyLR
 from mmseg.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
-from eva_segmentation.schedule import WarmupPolyLR
+from eva_openmmlab.optimizer import WarmupPolyLR
 
 ADE, COCO = "ade20k/mask2former_eva_g_896_20k", "coco_stuff164k/mask2former_eva_g_896_60k"
 ADE_REL, COCO_REL = (

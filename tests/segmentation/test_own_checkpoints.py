@@ -8,7 +8,7 @@ from mmengine.logging.history_buffer import HistoryBuffer
 from mmseg.apis import init_model
 from mmseg.registry import MODELS
 
-from eva_segmentation.model.weights import load_segmentor
+from eva_segmentation.model.segmentor import load_segmentor
 
 
 @pytest.fixture

@@ -34,9 +34,8 @@ from eva_detection.data.custom_data import (
 )
 from eva_detection.data.stream import SAMPLER, build_train_stream
 from eva_report.terminal import SHOWN
-from eva_runs.data_order import end_workers
+from eva_runs.data_order import end_workers, seed_all
 from eva_runs.interruption import leave_signals_to_the_run
-from eva_runs.seeding import seed_all
 
 logger = logging.getLogger(__name__)
 

@@ -21,9 +21,9 @@ from PIL.Image import DecompressionBombError
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from eva_runs import data_order
+from eva_runs.data_order import seed_all
 from eva_runs.errors import TooManyUnreadableError
 from eva_runs.interruption import leave_signals_to_the_run
-from eva_runs.seeding import seed_all
 
 SAMPLE, STEP, SAMPLER = range(3)  # what a random number is for: first part of its key
 # The toolkit's mappers raise OSError; detectron2's, of stock and earlier configs, what Pillow and

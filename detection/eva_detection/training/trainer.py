@@ -20,10 +20,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from eva_detection.data.stream import STEP, TrainStream, describe_unreadable
 from eva_detection.training.output_folder import SAYS
+from eva_runs.data_order import seed_all
 from eva_runs.errors import NonFiniteError, TooManyUnreadableError
 from eva_runs.interruption import StopSignal
 from eva_runs.processes import raise_together
-from eva_runs.seeding import seed_all
 
 logger = logging.getLogger(__name__)
 

@@ -5,6 +5,7 @@ Shapes: B images, Q queries, K classes, h x w the mask's resolution (a quarter o
 
 import copy
 import inspect
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,8 +22,15 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from eva_segmentation.model.deformable_attention import MultiScaleDeformableAttention, Sampling
-from eva_segmentation.model.weights import modern_name
 
+# The official files have the names of mmsegmentation 0.x, which numbers attention modules, and the
+# decoder's cross attention comes first. Taking 0 for self attention would load without any error.
+_RULES = (
+    (r"(pixel_decoder\.encoder\.layers\.\d+)\.attentions\.0\.", r"\1.self_attn."),
+    (r"(transformer_decoder\.layers\.\d+)\.attentions\.0\.", r"\1.cross_attn."),
+    (r"(transformer_decoder\.layers\.\d+)\.attentions\.1\.", r"\1.self_attn."),
+    (r"((?:pixel_decoder\.encoder|transformer_decoder)\.layers\.\d+)\.ffns\.0\.", r"\1.ffn."),
+)
 _NO_OBJECT_WEIGHT = 0.1  # class weight of "no object" in the classification loss
 _KNOWN = set(inspect.signature(DetectionMask2FormerHead.__init__).parameters) - {"self", "kwargs"}
 
@@ -212,3 +220,12 @@ def _translate_names(
         modern = modern_name(name, prefix)
         if modern != name:
             state_dict[modern] = state_dict.pop(name)
+
+
+def modern_name(name: str, prefix: str = "decode_head.") -> str:
+    """Translate a name behind `prefix` to mmsegmentation 1.x; other and modern ones stay."""
+    if not name.startswith(prefix):
+        return name
+    for old, new in _RULES:
+        name = re.sub(f"^{re.escape(prefix)}{old}", prefix + new, name)
+    return name

@@ -4,6 +4,7 @@ Shapes: B images, K classes, H x W the size that is looked at.
 """
 
 import logging
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from typing import Any
@@ -21,17 +22,39 @@ from mmseg.registry import MODELS  # noqa: E402
 from mmseg.structures import SegDataSample  # noqa: E402
 from mmseg.utils import dataset_aliases, get_classes, get_palette  # noqa: E402
 
+from eva_backbone import LoadReport  # noqa: E402
+from eva_backbone.checkpoints.loading import load_weights, read_weights  # noqa: E402
+from eva_backbone.checkpoints.registry import resolve_source  # noqa: E402
 from eva_data.label_maps import distinct_color  # noqa: E402
 from eva_openmmlab.backbone import EVAViT  # noqa: E402
 from eva_openmmlab.weights import load_start  # noqa: E402
-from eva_segmentation.model.weights import load_segmentor  # noqa: E402
+from eva_segmentation.model.head import modern_name  # noqa: E402
 
 MODELS.register_module(module=EVAViT)  # so that "mmseg.EVAViT" names it too
-load_start.register(BaseSegmentor, load_segmentor)
 logger = logging.getLogger(__name__)
 
 _SLICE = 2**24  # probabilities that are computed at once
 _DIMENSIONS = 3  # of one image
+_ADAPTER = r"backbone\.(spm\.|interactions\.|up\.|norm[1-4]\.|level_embed$)"
+_HEAD = r"(decode_head|auxiliary_head)\."
+_CLASSIFIER = r"(decode_head|auxiliary_head)\.(\d+\.)?(cls_embed|conv_seg)\."
+
+
+@load_start.register(BaseSegmentor)
+def load_segmentor(
+    model: nn.Module, source: str | os.PathLike[str], *, complete: bool = False
+) -> LoadReport:
+    """Load a backbone or a complete segmentor; see `eva_openmmlab.weights.load_start`."""
+    path = resolve_source(source)
+    return load_weights(
+        model,
+        read_weights(path),
+        source=path.name,
+        complete=complete,
+        allow_missing=() if complete else (_ADAPTER, _HEAD),
+        reinitialise=() if complete else (_CLASSIFIER,),
+        rename=modern_name,
+    )
 
 
 def windows(size: int, *, window: int, stride: int) -> list[slice]:
