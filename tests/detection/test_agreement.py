@@ -1,9 +1,6 @@
 """Two processes: what one meets, both end with; gradients that are sent arrive."""
 
 import pytest
-from omegaconf import OmegaConf
-
-from eva_detection.config.settings import check_compression
 
 # Two processes of gloo, in each of the scenarios; the second one has the trouble.
 PROGRAM = """
@@ -207,22 +204,3 @@ def test_a_process_that_is_killed_ends_the_other(lines):
 
 def test_small_gradients_arrive(lines):
     assert {"gradient 0 2.000e-08", "gradient 1 2.000e-08"} < set(lines)
-
-
-def _train_section(*, enabled, precision, compression):
-    return OmegaConf.create(
-        {
-            "amp": {"enabled": enabled, "precision": precision},
-            "ddp": {"fp16_compression": compression},
-        }
-    )
-
-
-@pytest.mark.parametrize(("enabled", "precision"), [(True, "bf16"), (False, "fp16")])
-def test_fp16_without_a_loss_scale_is_refused(enabled, precision):
-    section = _train_section(enabled=enabled, precision=precision, compression=True)
-    with pytest.raises(ValueError, match=r"fp16_compression=True"):
-        check_compression(section)
-    section.ddp.fp16_compression = False
-    check_compression(section)
-    check_compression(_train_section(enabled=True, precision="fp16", compression=True))

@@ -4,12 +4,10 @@ import copy
 
 import pytest
 import torch
-from detectron2.engine import SimpleTrainer
 from torch import nn
 
 from eva_backbone import build_vit
 from eva_detection.model.weights import load_initial_weights
-from eva_detection.training.checkpoint import RunCheckpointer
 
 WIDTH = {"depth": 2, "embed_dim": 32, "num_heads": 2, "mlp_dim": 64}
 TRUNK = "backbone.net."
@@ -74,65 +72,3 @@ def test_another_class_count_is_refused_for_evaluation(save_detector, make_tiny_
     with pytest.raises(ValueError, match=message):
         load_initial_weights(model, str(file), complete=True)
     _assert_same(model, before)
-
-
-class BrokenDiskError(OSError):
-    """The disk is full, or the process was killed."""
-
-
-@pytest.fixture
-def half_written(monkeypatch):
-    """From now on `torch.save` stops in the middle of the file."""
-    real = torch.save
-
-    def write_half(content, file, **options):
-        real(content, file, **options)
-        file.truncate(file.tell() // 2)
-        raise BrokenDiskError
-
-    return lambda: monkeypatch.setattr(torch, "save", write_half)
-
-
-def _checkpointer(folder):
-    torch.manual_seed(3)
-    model = nn.Linear(8, 8)
-    optimizer = torch.optim.AdamW(model.parameters())
-    model(torch.ones(1, 8)).sum().backward()
-    optimizer.step()
-    trainer = SimpleTrainer(model, [], optimizer)
-    trainer.iter = 4
-    return RunCheckpointer(model, str(folder), trainer=trainer), model, trainer
-
-
-def test_saved_and_resumed(tmp_path):
-    checkpointer, model, trainer = _checkpointer(tmp_path)
-    checkpointer.save("model_0000004", iteration=4)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "last_checkpoint",
-        "model_0000004.pth",
-    ]
-    other, fresh, other_trainer = _checkpointer(tmp_path)
-    nn.init.zeros_(fresh.weight)
-    other_trainer.optimizer.state.clear()
-    rest = other.read(other_trainer.optimizer, 9)
-    other.restore(rest)
-    _assert_same(fresh, model.state_dict())
-    assert other_trainer.iter == 4
-    assert rest["iteration"] == 4
-    mine, theirs = (t.optimizer.state_dict()["state"] for t in (other_trainer, trainer))
-    assert torch.equal(mine[0]["exp_avg"], theirs[0]["exp_avg"])
-
-
-def test_interrupted_save_keeps_the_checkpoint_before(tmp_path, half_written):
-    checkpointer, model, _ = _checkpointer(tmp_path)
-    checkpointer.save("model_0000004", iteration=4)
-    expected = _state(model)
-    nn.init.zeros_(model.weight)
-    half_written()
-    with pytest.raises(BrokenDiskError):
-        checkpointer.save("model_0000009", iteration=9)
-    assert not (tmp_path / "model_0000009.pth").exists()
-    assert (tmp_path / "last_checkpoint").read_text() == "model_0000004.pth"
-    other, fresh, trainer = _checkpointer(tmp_path)
-    other.restore(other.read(trainer.optimizer, 9))
-    _assert_same(fresh, expected)

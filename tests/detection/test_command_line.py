@@ -70,32 +70,6 @@ def test_an_evaluation_takes_weights(run):
     assert read(DEMO, "a b/c.pth")[1] == ["train.init_checkpoint='a b/c.pth'"]
 
 
-@pytest.mark.parametrize(
-    ("words", "named"),
-    [
-        ((), "recipe"),
-        (("demo/cascade_mask_rcnn_vitdet_eva_debgu",), DEMO),
-        ((DEMO, "--data", "nowhere"), "nowhere"),
-        ((DEMO, "--val-images", "x"), "--train-annotations"),
-        ((DEMO, "train.init_checkpoint=no/file.pth"), "no/file.pth"),
-        ((DEMO, "train.init_checkpoint=eva_debgu"), "eva_debug"),
-        ((DEMO, "train.init_checkpoint=eva_coco_det.pth"), "eva_coco_det.pth"),
-        ((DEMO, "train.init_checkpoint=run"), "run"),
-        ((DEMO, "train.output_dir=used"), "model_0000004.pth"),
-    ],
-)
-def test_what_is_not_there(look, run, tmp_path, words, named):
-    (run / "model_final.pth").unlink()
-    (tmp_path / "used").mkdir()
-    (tmp_path / "used" / "last_checkpoint").write_text("model_0000004.pth")
-    (tmp_path / "used" / "model_0000004.pth").touch()
-    with pytest.raises((ValueError, OSError)) as error:
-        look(*words)
-    assert named in str(error.value)
-    look(DEMO, "train.output_dir=used", "--resume", "train.init_checkpoint=no/file.pth")
-    look(DEMO, "train.output_dir=new", "train.init_checkpoint=eva_debug")
-
-
 @pytest.mark.parametrize("given", [None, "train.output_dir=mine"])
 def test_a_run_on_own_data_has_a_folder_of_its_own(look, monkeypatch, given):
     monkeypatch.setattr(command_line, "read_own_data", lambda args: None)

@@ -4,10 +4,8 @@ import pytest
 from detectron2.config import LazyConfig
 from fvcore.common.param_scheduler import ConstantParamScheduler, ParamScheduler
 
-from eva_detection.config.files import apply_overrides
 from eva_detection.config.settings import (
     check_config,
-    check_names,
     check_schedule,
 )
 
@@ -17,34 +15,6 @@ COCO = "coco/cascade_mask_rcnn_vitdet_eva_g_1280"
 @pytest.fixture
 def cfg(load_config):
     return load_config(COCO)
-
-
-@pytest.mark.parametrize(
-    ("override", "meant"),
-    [
-        ("train.acumulate=8", "accumulate"),
-        ("modle.backbone.square_pad=1536", "model"),
-        ("test.agu.flip=True", "aug"),
-    ],
-)
-def test_settings_that_nothing_reads(cfg, override, meant):
-    with pytest.raises(ValueError, match=f"{override[1:9]}.*{meant}"):
-        check_names(cfg, [override])
-
-
-@pytest.mark.parametrize(
-    "override",
-    [
-        "train.max_iter=abc",
-        "train.max_iter=${foo}",
-        "train.max_iter=[",
-        "train.amp.enabled=maybe",
-        "optimizer=SGD",
-    ],
-)
-def test_values_of_another_kind(cfg, override):
-    with pytest.raises(ValueError, match=override.partition("=")[0]):
-        apply_overrides(cfg, [override])
 
 
 @pytest.mark.parametrize(

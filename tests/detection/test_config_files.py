@@ -1,8 +1,5 @@
 """Configs in files: what a run saves comes back, and nothing in YAML runs."""
 
-import builtins
-import os
-
 import pytest
 from detectron2.config import LazyConfig
 from omegaconf import OmegaConf
@@ -13,23 +10,14 @@ from eva_detection.config.settings import load_recipe
 # Each would make the file PROOF, when read or instantiated.
 COMMANDS = {
     "a constructor": "!!python/object/apply:os.system ['touch PROOF']",
-    "a constructor of another kind": "!!python/object/new:os.system ['touch PROOF']",
     "a function's partial": (
         "!!python/object/apply:functools.partial {args: [&f !!python/name:os.system ''], "
         "state: !!python/tuple [*f, !!python/tuple ['touch PROOF'], {}, null]}"
     ),
     "a target": "{_target_: os.system, command: touch PROOF}",
-    "a target through a known module": (
-        "{_target_: detectron2.engine.defaults.os.system, command: touch PROOF}"
-    ),
     "a target that returns one": (
         "{_target_: {_target_: detectron2.utils.registry.locate, name: os.system}, "
         "command: touch PROOF}"
-    ),
-    "a target inside a partial": (
-        "!!python/object/apply:functools.partial {args: [&f !!python/name:eva_detection.data."
-        "datasets.repeat_factors ''], state: !!python/tuple [*f, !!python/tuple [], "
-        "{x: {_target_: os.system, command: touch PROOF}}, null]}"
     ),
     "a target that a resolver makes": (
         """'${oc.create:{_target_: os.system, command: "touch PROOF"}}'"""
@@ -44,17 +32,7 @@ COMMANDS = {
         "{_target_: detectron2.data.build_detection_test_loader, dataset_name: [x], "
         "cfg: {MODEL: {LOAD_PROPOSALS: true}, DATASETS: {PROPOSAL_FILES_TEST: [PROOF]}}}"
     ),
-    "proposals, by position": (
-        "!!python/object/apply:functools.partial {args: [&f !!python/name:"
-        "detectron2.data.build.get_detection_dataset_dicts ''], state: !!python/tuple [*f, "
-        "!!python/tuple [[x], true, 0, [PROOF]], {}, null]}"
-    ),
-    "the reader of proposals": (
-        "{_target_: detectron2.data.build.load_proposals_into_dataset, dataset_dicts: [], "
-        "proposal_file: PROOF}"
-    ),
     "a dunder": "{_target_: eva_detection.training.optimizer.ClippedAdamW.__init__}",
-    "a method of another package": "{_target_: torch.nn.Module.register_forward_hook.__globals__}",
     "a module": "!!python/module:os",
 }
 
@@ -85,9 +63,7 @@ def test_modules_are_not_imported_to_look(tmp_path, monkeypatch):
     "name",
     [
         "coco/cascade_mask_rcnn_vitdet_eva_g_1280",
-        "coco/cascade_mask_rcnn_vitdet_eva_g_tta",
         "lvis/cascade_mask_rcnn_vitdet_eva_g_1536",
-        "custom/cascade_mask_rcnn_vitdet_eva_l_24gb",
         "upstream/mask_rcnn_vitdet_eva_g_1024",
         "demo/cascade_mask_rcnn_vitdet_eva_debug",
     ],
@@ -117,9 +93,7 @@ def test_names_of_classes_are_not_config_language(name, load, tmp_path):
     ("text", "message"),
     [
         ("", "not a LazyConfig"),
-        ("[1, 2]", "not a LazyConfig"),
         ("a: [", "while parsing"),
-        ("a: !!foo 3", "constructor"),
         ("a: &a [*a]", "stand for too many values, or for themselves"),
         ("a: " + "[" * 3000 + "]" * 3000, "config.yaml is not a config"),
         ("a: " + "x" * 5_000_000, "5,000,0.. bytes"),
@@ -128,8 +102,6 @@ def test_names_of_classes_are_not_config_language(name, load, tmp_path):
             + "".join(f"a{i}: &a{i} [{','.join(10 * [f'*a{i - 1}'])}]\n" for i in range(1, 9)),
             "stand for too many values",
         ),
-        ("model: {_target_: detectron2.modeling.Foo}", "names detectron2.modeling.Foo"),
-        ("train: {seed: '${oc.env:SEED}'}", "train.seed"),
     ],
 )
 def test_yaml_that_is_not_a_config(text, message, tmp_path):
@@ -137,19 +109,3 @@ def test_yaml_that_is_not_a_config(text, message, tmp_path):
     file.write_text(text)
     with pytest.raises(ValueError, match=message):
         load_config_file(file)
-
-
-def test_a_pipe_is_not_waited_for(tmp_path):
-    os.mkfifo(tmp_path / "config.yaml")
-    with pytest.raises(OSError, match="is a named pipe"):
-        load_config_file(tmp_path / "config.yaml")
-
-
-def test_a_recipe_that_fails_leaves_imports_as_they_were(tmp_path):
-    """detectron2 replaces `__import__` while it reads a recipe, and forgets it after an error."""
-    recipe = tmp_path / "recipe.py"
-    recipe.write_text("raise KeyError('of the recipe')\n")
-    before = builtins.__import__
-    with pytest.raises(KeyError, match="of the recipe"):
-        load_config_file(recipe)
-    assert builtins.__import__ is before

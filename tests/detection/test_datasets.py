@@ -8,22 +8,8 @@ from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog, detection_utils
 
 DEMO = "demo/cascade_mask_rcnn_vitdet_eva_debug"
-ROUNDS = 6  # augmentations of each image
 
 pytestmark = pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning")
-
-
-@pytest.fixture
-def mapper(load_config):
-    return instantiate(load_config(DEMO).dataloader.train.mapper)
-
-
-@pytest.fixture
-def samples(mapper, registered_demo_data):
-    """(entry, what the mapper made of it) of every training image, a few times."""
-    np.random.seed(0)  # noqa: NPY002  (detectron2's augmentations draw from it)
-    entries = DatasetCatalog.get("digit_scenes_train")
-    return [(entry, mapper(entry)) for _ in range(ROUNDS) for entry in entries]
 
 
 def test_validation_is_not_augmented(load_config, registered_demo_data):

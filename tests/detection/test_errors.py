@@ -18,19 +18,6 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("earlier", [None, "notes.txt"])
-def test_a_refused_run_leaves_nothing(run_here, tmp_path, earlier):
-    if earlier:
-        (tmp_path / "run").mkdir()
-        (tmp_path / "run" / earlier).touch()
-    before = {*tmp_path.rglob("*")}
-    amp = ("train.amp.enabled=True", "train.amp.precision=fp16")
-    sentence = run_here(tmp_path / "run", *amp)
-    assert "fp16 training needs a GPU" in sentence
-    assert "log" not in sentence
-    assert {*tmp_path.rglob("*")} == before
-
-
 @pytest.fixture
 def full_disk(monkeypatch):
     """Function: from now on there is no space for checkpoints."""

@@ -385,23 +385,6 @@ def test_a_test_set_is_only_written(register, tmp_path, style):
     assert len(json.loads((tmp_path / "out" / style.predictions_file).read_text())) > 5
 
 
-def test_wrong_settings(register):
-    dataset = _truth(images=3, classes=2, federated=False, seed=0)
-    for category in dataset["categories"]:
-        del category["frequency"]
-    register(dataset)
-    with pytest.raises(ValueError, match="keypoints"):
-        CocoEvaluator(NAME, ["bbox", "keypoints"])
-    one = {"instances": _instances([[5.0, 5, 20, 20]], [0.9], [2])}
-    with pytest.raises(ValueError, match=r"predicts class 2, scenes_of_rectangles has 2 classes"):
-        _run(CocoEvaluator(NAME), [({"image_id": 10}, one)])
-    one["instances"].pred_classes -= 1
-    with pytest.raises(ValueError, match=r"not in LVIS format \(no frequency\): use CocoEval"):
-        _run(LvisEvaluator(NAME), [({"image_id": 10}, one)])
-    with pytest.raises(AssertionError, match="do not correspond"):
-        _run(CocoEvaluator(NAME), [({"image_id": 99}, one)])
-
-
 # two processes; process 0 scores only once process 1 has returned and begun the next evaluation
 TWO_PROCESSES = """
 import json, sys, time

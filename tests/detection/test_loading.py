@@ -1,19 +1,15 @@
 """The data of a run is built once, annotations are parsed once; an evaluation's workers end."""
 
 import json
-import os
-import signal
 from collections import Counter
 
 import pytest
 from detectron2.data import DatasetCatalog
-from torch.utils.data import DataLoader, Dataset
 
 from eva_data.detection import coco
 from eva_detection.command_line import parse
 from eva_detection.config.own_data import apply_custom_data
 from eva_detection.data.loading import (
-    EvaluationLoader,
     TestSet,
 )
 from eva_detection.evaluation import evaluators
@@ -71,26 +67,3 @@ def test_a_second_evaluation_is_the_first_again(tiny_config, make_tiny_detector,
     first, second = (train_module.evaluate(test_set, model) for _ in range(2))
     assert json.dumps(first) == json.dumps(second)
     assert read == {"digit_scenes_val": 1, "truth": 1}
-
-
-class Handlers(Dataset):
-    """What a worker does with the signals that end a run."""
-
-    def __len__(self):
-        return 4
-
-    def __getitem__(self, index):
-        numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-        return [signal.getsignal(number) == signal.SIG_IGN for number in numbers], os.getpid()
-
-
-def test_workers_leave_signals_to_the_run_and_end():
-    loader = EvaluationLoader(DataLoader(Handlers(), num_workers=1, collate_fn=list))
-    assert len(loader) == 4
-    batches = iter(loader)
-    ((ignored, worker),) = next(batches)
-    assert ignored == [True, True, True]
-    loader.close()  # with batches still to come
-    with pytest.raises(ProcessLookupError):
-        os.kill(worker, 0)
-    loader.close()

@@ -8,12 +8,9 @@ import pytest
 import torch
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, DatasetMapper
-from detectron2.data.detection_utils import SizeMismatchError
 from PIL import Image
 
-from eva_data.images import LIMIT
 from eva_detection.data.mapper import ImageMapper, read_pixels
-from eva_detection.data.stream import READ_ERRORS
 
 COCO = "coco/cascade_mask_rcnn_vitdet_eva_g_1280"
 DEEP = np.linspace(0, 65535, 96 * 128).reshape(96, 128).astype(np.uint16)
@@ -80,15 +77,3 @@ def test_augmented_samples_are_those_of_detectron2(registered_demo_data):
         assert torch.equal(first.gt_boxes.tensor, second.gt_boxes.tensor)
         assert torch.equal(first.gt_classes, second.gt_classes)
         assert torch.equal(first.gt_masks.tensor, second.gt_masks.tensor)
-
-
-def test_what_cannot_be_used_is_named(deep, tmp_path, monkeypatch):
-    mapper = ImageMapper(is_train=False, augmentations=[], image_format="BGR")
-    with pytest.raises(SizeMismatchError, match=rf"for image {deep['file_name']}, got \(128, 96\)"):
-        mapper(deep | {"height": 97})
-    Image.fromarray(DEEP.astype(np.float32)).save(tmp_path / "a.tif")
-    with pytest.raises(READ_ERRORS, match=rf"{tmp_path}/a\.tif holds fractions a pixel"):
-        mapper(deep | {"file_name": str(tmp_path / "a.tif")})
-    monkeypatch.setenv(LIMIT, "1000")
-    with pytest.raises(READ_ERRORS, match="has 128 x 96 pixels, more than 1,000"):
-        mapper(deep)

@@ -99,14 +99,6 @@ def test_array_pil_image_and_path_give_the_same(build, picture, tmp_path):
     assert _same(found, one)
 
 
-def test_the_best_score_below_the_threshold(build, picture):
-    best = float(build()(picture).scores[0])
-    predictor = build(threshold=0.999)
-    assert len(predictor(picture)) == 0
-    assert predictor.best_score(picture) == pytest.approx(best)
-    assert len(predictor(picture)) == 0  # the threshold is what it was
-
-
 def test_equals_detectron2_on_the_resized_image(build, picture):
     """The picture of 60 x 90 px is enlarged to 85 x 128, as the config's test set is."""
     predictor = build()

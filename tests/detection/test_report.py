@@ -7,7 +7,7 @@ import pytest
 from eva_detection.data.loading import TestSet
 from eva_detection.evaluation import report
 from eva_detection.training.output_folder import read_metrics
-from eva_report.content import Confusion, Curves, Gallery, Table
+from eva_report.content import Curves
 
 METRICS = [
     {"iteration": 0, "total_loss": 9.0, "loss_cls_stage0": 1.0, "loss_cls_stage2": 0.6, "lr": 1e-4},
@@ -60,35 +60,6 @@ def made(registered_demo_data, tiny_config):
     return make
 
 
-def _titles(content):
-    return [section.title for section in content.sections]
-
-
-def test_a_training(write_run, made):
-    run = write_run()
-    content = made(run)
-    assert content.title == "Detection: training of demo/mine"
-    assert content.summary == "After 3 iterations of 2 images: box AP 41.3 and mask AP 33.1."
-    assert _titles(content)[:5] == [
-        *("Scores", "Losses", "Learning rate", "AP over the training", "Precision and recall"),
-    ]
-    assert [type(one) for one in content.sections[5:]] == [Table, Confusion, Gallery]
-    facts = dict(content.facts)
-    assert facts["evaluation data"].startswith("6 images, ")
-    assert facts["evaluation data"].endswith("instances_val.json)")
-    assert facts["began from"] == "random"
-    links = {str(link.path) for link in content.links}
-    assert {"model_final.pth", "results.json", "log.txt", "config.yaml", "per_class.csv"} <= links
-    assert "inference/coco_instances_results.json" in links
-    assert (run / "per_class.csv").read_text().startswith("class,AP box,AP mask,objects")
-    demo, evaluate, export = (step.command for step in content.next_steps)
-    assert f"detection/demo.py {run} --output {run}/images" in demo
-    assert f"--eval-only --config-file {run}/config.yaml" in evaluate
-    assert f"train.init_checkpoint={run}/model_final.pth" in evaluate
-    assert "--format torchscript --image " in export
-    assert str(content.next_steps).count("DETECTRON2_DATASETS=") in (0, 2)
-
-
 def test_curves_of_a_training(write_run, made):
     losses, rate, scores = (
         section for section in made(write_run()).sections[1:4] if isinstance(section, Curves)
@@ -101,17 +72,6 @@ def test_curves_of_a_training(write_run, made):
         "box": [(2, 2.5), (3, 12.345)],
         "mask": [(2, 2.0)],
     }
-
-
-def test_a_training_without_scores(write_run, made):
-    run = write_run()
-    content = made(run, without=["evaluator"])
-    assert content.summary.endswith("nothing was scored: the config has no dataloader.evaluator.")
-    assert _titles(content) == ["Losses", "Learning rate", "AP over the training"]
-    assert "evaluation data" not in dict(content.facts)
-    (run / "inference/coco_instances_results.json").unlink()
-    assert "Scores" not in _titles(made(run))
-    assert made(write_run(metrics=[])).summary.startswith("After 0 iterations")
 
 
 def test_metrics_of_a_continued_run(write_run):

@@ -256,24 +256,6 @@ def test_the_official_area_ranges(detector):
     assert tta.area_ranges == [*large, (0, 256), (0, 576), (0, 256)]
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"min_sizes": []}, "min_sizes"),
-        ({"min_sizes": [128, -1]}, "min_sizes"),
-        ({"min_sizes": [96, 128], "max_sizes": [128]}, "shorter"),
-        ({"area_ranges": [(0, 9)]}, r"area_ranges=\[\(0, 9\)\]"),
-        ({"area_ranges": "oficial"}, "area_ranges"),
-        ({"min_sizes": [128], "area_ranges": "official"}, r"for \(1280, 1536"),
-        ({"mask_size": 1000}, "mask_size=1000"),
-        ({"flip": "no"}, "'no'"),
-    ],
-)
-def test_wrong_settings(settings, message, detector):
-    with pytest.raises(ValueError, match=message):
-        EVARCNNWithTTA(detector, **settings)
-
-
 # In a config
 
 

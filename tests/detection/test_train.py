@@ -65,18 +65,6 @@ def configure(tiny_config, tmp_path):
     return lambda *more: (tiny_config(output, *more), folder)
 
 
-def test_bf16_and_accumulation_in_a_whole_run(configure, registered_demo_data):
-    cfg, run = configure(
-        "train.max_iter=2",
-        "train.accumulate=2",
-        "train.amp.enabled=True",
-        "train.amp.precision=bf16",
-    )
-    train_module.train(cfg, resume=False)
-    assert [entry["iteration"] for entry in read_metrics(run)] == [0, 1, 2]
-    assert _read(run / "results.json").keys() == {"bbox", "segm"}
-
-
 def test_periodic_evaluation_and_schedule(configure, registered_demo_data):
     cfg, run = configure(
         "train.max_iter=4", "train.eval_period=2", "lr_multiplier.warmup_length=0.5"

@@ -195,6 +195,3 @@ def test_a_meta_model_becomes_real(make_vit, save):
         for parameter in model.parameters():
             parameter.add_(1.0)  # the file may be mapped into memory: it must not change
     assert path.read_bytes() == before
-
-
-# Report

@@ -4,9 +4,15 @@ import math
 
 import pytest
 import torch
+from detectron2.modeling.backbone import utils as detectron2_windows
 from torch import nn
 
-from eva_backbone.layers import Mlp, PatchEmbed, StochasticDepth
+from eva_backbone.layers import (
+    Mlp,
+    StochasticDepth,
+    window_partition,
+    window_unpartition,
+)
 
 
 def _train(rate):
@@ -19,26 +25,22 @@ def _kept_rows(rate, *, batch, draws):
     return torch.stack([layer(x, torch.ones_like, list)[:, 0] > 0 for _ in range(draws)])
 
 
-@pytest.mark.parametrize(
-    ("shape", "message"),
-    [
-        ((1, 3, 30, 28), r"patch size 14, got \(1, 3, 30, 28\); resize or pad to 42x28"),
-        ((1, 3, 28, 0), r"28, 0\); resize or pad to 28x14"),
-        ((1, 4, 28, 28), r"shape \(batch, 3, height, width\), .* got \(1, 4, 28, 28\)"),
-        ((3, 28, 28), r"got \(3, 28, 28\)"),
-    ],
-)
-def test_patch_embed_errors(shape, message):
-    with pytest.raises(ValueError, match=message):
-        PatchEmbed(patch_size=14, embed_dim=4)(torch.zeros(shape))
-
-
 def test_mlp_uses_the_exact_gelu(randomise):
     layer = randomise(Mlp(6, hidden_dim=9))
     x = torch.randn(4, 6)
     hidden = layer.fc1(x)
     gelu = hidden * 0.5 * (1 + torch.erf(hidden / math.sqrt(2)))
     torch.testing.assert_close(layer(x), layer.fc2(gelu), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 9), (1, 5), (4, 3)])
+def test_windows_are_those_of_detectron2(size):
+    x = torch.randn(2, *size, 3)
+    windows, padded = window_partition(x, 4)
+    expected, expected_padded = detectron2_windows.window_partition(x, 4)
+    assert torch.equal(windows, expected)
+    assert padded == expected_padded
+    assert torch.equal(window_unpartition(windows, 4, padded, size), x)
 
 
 # Stochastic depth. Tolerances are four standard errors under a fixed seed.

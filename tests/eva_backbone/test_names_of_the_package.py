@@ -12,9 +12,13 @@ import sys, eva_backbone, eva_backbone.variants
 assert not {"torch", "numpy"} & {*sys.modules}
 assert set(eva_backbone.__all__) <= set(dir(eva_backbone))
 assert eva_backbone.VARIANTS["eva_debug"].depth == 5
+from eva_backbone.checkpoints.registry import resolve_source
+resolve_source("eva_debug")
 assert "torch" not in sys.modules
 from eva_backbone import *
 assert VisionTransformer is eva_backbone.vit.VisionTransformer
+others = {"timm", "detectron2", "mmengine", "mmcv", "deepspeed", "torchvision", "scipy", "pandas"}
+assert not others & {*sys.modules}
 """
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from eva_backbone.attention import Attention, TableRelPosAttention
+from eva_backbone.attention import Attention
 from eva_backbone.block import Block
 from eva_backbone.layers import take_tokens
 
@@ -50,13 +50,3 @@ def test_only_the_last_block_that_runs_reads(make_vit):
     middle = take_tokens(model.forward_tokens(tokens, grid, stop=2), READ)
     actual = model.forward_tokens(tokens, grid, stop=2, read=READ)
     torch.testing.assert_close(actual, middle, atol=1e-5, rtol=1e-5)
-
-
-def test_windows_and_relative_positions_refuse(randomise, make_vit):
-    table = TableRelPosAttention(DIM, num_heads=2, qkv_bias="qv", window=2)
-    for block, message in (
-        (_block(randomise, window_size=2), "got window_size 2 and Attention"),
-        (_block(randomise, attention=table), "got window_size 0 and TableRelPosAttention"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            block(torch.randn(4, 6, DIM), (2, 3), READ)

@@ -152,26 +152,6 @@ def test_torchscript_is_refused_without_running_it(tmp_path):
         read_torch_file(path)
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-@pytest.mark.parametrize(
-    ("content", "meaning"),
-    [
-        (b"", "it is empty"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer"),
-        (b"<!DOCTYPE html><html>Not found</html>", "a web page"),
-        (b'{"error": "not found"}', "JSON text"),
-        (b"\x1f\x8b\x08\0\0", "compressed with gzip"),
-    ],
-)
-def test_what_is_often_found_instead(tmp_path, content, meaning, suffix):
-    path = tmp_path / f"weights{suffix}"
-    path.write_bytes(content)
-    read = read_torch_file if suffix == ".pt" else read_safetensors
-    expected = meaning if suffix == ".pt" else "cannot be read"
-    with pytest.raises(ValueError, match=expected):
-        read(path)
-
-
 def test_only_regular_files(tmp_path):
     """A pipe would make its reader wait for ever."""
     os.mkfifo(tmp_path / "pipe.pt")

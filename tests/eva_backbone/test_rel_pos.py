@@ -10,7 +10,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from eva_backbone import rel_pos
 from eva_backbone.attention import TableRelPosAttention
 from eva_backbone.rel_pos import (
-    axis_embeddings,
     decomposed_attention,
     table_bias_index,
 )
@@ -158,14 +157,6 @@ def test_no_map_of_beits_table_is_ever_held(monkeypatch):
 
 
 # Lookups
-
-
-def test_axis_embeddings_are_indexed_by_query_minus_key():
-    table = torch.arange(-4.0, 5.0)[:, None]  # row = offset
-    looked_up = axis_embeddings(table, 5, "vitdet")
-    assert looked_up.shape == (5, 5, 1)
-    for query in range(5):
-        assert looked_up[query, :, 0].tolist() == [query - key for key in range(5)]
 
 
 @pytest.mark.parametrize("grid", [(4, 4), (3, 5)])

@@ -76,15 +76,6 @@ def test_a_run_of_mmengine(tmp_path):
         weights_of_run(tmp_path, ema=True)
 
 
-def test_the_best_weights_of_mmengine_alone_and_links_that_lead_nowhere(tmp_path):
-    for name in ("best_mIoU_iter_9.pth", "iter_9.pth"):
-        (tmp_path / name).symlink_to(tmp_path / name)
-    with pytest.raises(FileNotFoundError, match="is a folder without weights of a run"):
-        resolve_source(tmp_path)
-    best = _put(tmp_path / "best_mIoU_iter_8.pth")
-    assert resolve_source(tmp_path) == best
-
-
 def test_what_mmengine_packs_beside_the_weights_is_passed_over(tmp_path):
     logging = pytest.importorskip("mmengine.logging")
     buffer = logging.HistoryBuffer([1.0, 2.0], [1, 1])
