@@ -1,3 +1,5 @@
+"""Files and folders that appear when they are complete, and what is no file."""
+
 import os
 import re
 import signal
@@ -5,30 +7,26 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from eva_data.files import (
     UnwritableError,
     find_files,
     make_folder,
-    read_lines,
+    remove_leftovers,
     replacing,
+    replacing_folder,
     require_free,
     require_regular_file,
+    require_replaceable,
+    write_tensors,
     write_text,
     writing,
 )
-
-
-def test_a_file_appears_when_it_is_complete(tmp_path):
-    file = tmp_path / "scores.json"
-    with writing(file) as stream:
-        stream.write(b"half")
-        stream.flush()
-        assert not file.exists()
-    assert file.read_bytes() == b"half"
-    assert [path.name for path in tmp_path.iterdir()] == ["scores.json"]
+from eva_data.index import Table
 
 
 def test_an_error_leaves_the_file_as_it_was_and_nothing_beside_it(tmp_path):
@@ -38,19 +36,6 @@ def test_an_error_leaves_the_file_as_it_was_and_nothing_beside_it(tmp_path):
         temporary.write_text("after\udfff", encoding="utf-8")
     assert file.read_text() == "before"
     assert [path.name for path in tmp_path.iterdir()] == ["scores.json"]
-
-
-def test_a_killed_process_leaves_the_file_as_it_was(tmp_path):
-    file = tmp_path / "scores.json"
-    write_text(file, "before")
-    program = (
-        "import os, signal, pathlib; from eva_data.files import writing\n"
-        f"with writing(pathlib.Path({str(file)!r})) as stream:\n"
-        "    stream.write(b'after'); stream.flush(); os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    ended = subprocess.run([sys.executable, "-c", program], check=False)
-    assert ended.returncode == -signal.SIGKILL
-    assert file.read_text() == "before"
 
 
 def test_a_full_disk_is_named_also_where_the_writer_says_something_else(tmp_path, full_disk):
@@ -118,10 +103,98 @@ def test_links_in_a_loop_give_each_file_once(tmp_path):
     assert found == ["a.PNG", "linked.png", "z.png", "b/x.jpg", "b/c/y.jpg"]
 
 
-@pytest.mark.parametrize("content", [
-    b"a cat\n\xc3\xa9t\xc3\xa9",
-    b"\xef\xbb\xbfa cat \r\n \xc3\xa9t\xc3\xa9\r\n\r\n\n",
-])  # fmt: skip
-def test_lines_of_a_file_from_any_editor(tmp_path, content):
-    (tmp_path / "lines.txt").write_bytes(content)
-    assert read_lines(tmp_path / "lines.txt") == ["a cat", "\u00e9t\u00e9"]
+def _names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_it_appears_complete_and_replaces_an_earlier_one(tmp_path):
+    folder = tmp_path / "new" / "a[b]"
+    for text in ("one", "two"):
+        with replacing_folder(folder) as place:
+            (place / text).write_text(text)
+            assert not folder.exists() or _names(folder) == ["one"]
+        assert _names(folder) == [text]
+    assert _names(folder.parent) == ["a[b]"]
+
+
+def _interrupted(folder):
+    with replacing_folder(folder) as place:
+        (place / "half").touch()
+        raise KeyboardInterrupt
+
+
+def test_an_error_keeps_the_earlier_one(tmp_path):
+    folder = tmp_path / "a"
+    folder.mkdir()
+    (folder / "kept").touch()
+    with pytest.raises(KeyboardInterrupt):
+        _interrupted(folder)
+    assert _names(tmp_path) == ["a"]
+    assert _names(folder) == ["kept"]
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    script = (
+        "import os, signal\nfrom pathlib import Path\n"
+        "from eva_data.files import replacing_folder\n"
+        f"with replacing_folder(Path({str(tmp_path / 'a')!r})) as place:\n"
+        "    (place / 'half').touch(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -signal.SIGKILL
+    (left,) = _names(tmp_path)
+    assert left.startswith(".a.partial-")
+    alive = tmp_path / f".a.partial-{os.getppid()}"
+    alive.mkdir()
+    (tmp_path / ".ab.partial-1").mkdir()  # of another folder
+    remove_leftovers(tmp_path / "a")
+    assert _names(tmp_path) == sorted([alive.name, ".ab.partial-1"])
+
+
+def test_what_is_to_be_kept_is_refused(tmp_path):
+    folder = tmp_path / "a"
+    require_replaceable(folder, ["x"], overwrite=False)
+    folder.mkdir()
+    require_replaceable(folder, ["x"], overwrite=False)
+    (folder / "x").touch()
+    with pytest.raises(ValueError, match="is there already: give --overwrite or another name"):
+        require_replaceable(folder, ["x"], overwrite=False)
+    require_replaceable(folder, ["x"], overwrite=True)
+    (folder / "y").touch()
+    with pytest.raises(ValueError, match="holds y, which this program does not write"):
+        require_replaceable(folder, ["x"], overwrite=True)
+    for path in (folder / "x", folder / "x" / "deeper"):
+        with pytest.raises(ValueError, match="x is a file and would have to be a folder"):
+            require_replaceable(path, ["x"], overwrite=True)
+
+
+WRITERS = {
+    "tensors": lambda file: write_tensors({"a": torch.zeros(1_000_000)}, file),
+    "arrays": lambda file: write_tensors({"a": np.zeros(1_000_000, np.float32)}, file),
+    "index": lambda file: Table({"a": np.zeros(1_000_000, np.int64)}).save(file),
+}
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_a_full_disk_is_one_sentence_and_leaves_what_was_there(write, tmp_path, full_disk):
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(b"before")
+    message = re.escape(f"{file} cannot be written: File too large")
+    with pytest.raises(UnwritableError, match=f"^{message}$"):
+        write(file)
+    assert file.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_whoever_may_read_a_text_file_may_read_it(write, tmp_path):
+    (tmp_path / "text").touch()
+    write(tmp_path / "model.safetensors")
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 1
+
+
+def test_views_are_written_as_they_look(tmp_path):
+    weights = {"turned": torch.arange(6.0).view(2, 3).T, "part": torch.arange(9)[::2]}
+    write_tensors(weights, tmp_path / "a.safetensors", {"note": "text"})
+    for name, value in load_file(tmp_path / "a.safetensors").items():
+        assert torch.equal(value, weights[name])

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eva_command.verify import guess
 from eva_command.verify import main as verify
 
 
@@ -68,18 +67,3 @@ def test_classes_and_copies_within_and_across(save, findings, capsys):
     assert code == 1
     assert f"{at}/train: 4 images of 3 classes: cat 2, dog 2, empty 0" in capsys.readouterr().out
     assert findings("folders", root / "set/train", "--against", root / "set/val") == (found, 1)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "expected"),
-    [
-        ("a.json", '{"images": [], "annotations": []}', ["coco", "--annotations"]),
-        ("a.json", '[{"image": "a.jpg", "caption": "b"}]', ["captions"]),
-        ("a.toml", "", ["images"]),
-        ("data.yml", "", ["coco", "--data"]),
-    ],
-)
-def test_the_check_that_fits_a_file(name, content, expected, tmp_path):
-    file = tmp_path / name
-    file.write_text(content)
-    assert guess([str(file), "--overwrite"]) == [*expected, str(file), "--overwrite"]

@@ -61,10 +61,3 @@ def test_what_is_not_a_share(share):
 def test_a_share_that_leaves_nothing(share, side):
     with pytest.raises(ValueError, match=rf"of 3 samples leaves none to {side}"):
         held_out(["a", "b", "c"], share)
-
-
-def test_a_share_stands_alone():
-    check_setting(0, "val")
-    check_setting(0.1, "")
-    with pytest.raises(ValueError, match=r"val_share=0.1 .* and val=folder/val is set too"):
-        check_setting(0.1, "folder/val")

@@ -81,30 +81,6 @@ def test_real_labels_follow_the_number_of_the_file(make_set, tmp_path):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("{", r"real.json is not a JSON file"),
-        ("[1, 2]", r"not real.json of ImageNet-ReaL, a list of lists"),
-        ('[["tench"], [null]]', r"not real.json of ImageNet-ReaL, a list of lists"),
-        ("[[1]]", r"val_00000002.JPEG has no labels in real.json: .*_00000001.JPEG to 00000001"),
-    ],
-)
-def test_another_file_than_that_of_real(make_set, tmp_path, text, message):
-    samples = ClassFolders(
-        make_set("val", [], {"a/ILSVRC2012_val_00000002.JPEG": 0}), upright=False
-    )
-    (tmp_path / "real.json").write_text(text)
-    with pytest.raises(ValueError, match=message):
-        real_labels(samples, tmp_path / "real.json")
-
-
-def test_nothing_to_open_and_labels_without_images(tmp_path):
-    for paths in (ImageNetPaths(), ImageNetPaths(real=tmp_path / "real.json")):
-        with pytest.raises(ValueError, match="--imagenet"):
-            open_sets(paths, image_size=8, **STATISTICS)
-
-
 def test_objectnet_takes_the_first_class_of_mapped_folders(make_objectnet):
     folder = make_objectnet(OBJECTS)
     expected = {"chair_d": 559, "clock_a": 409, "plate": 923}  # nobody knows lettuce
@@ -120,20 +96,6 @@ def test_objectnet_takes_the_first_class_of_mapped_folders(make_objectnet):
         )
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"classes": {"Chair": "throne; folding chair"}}, r"KeyError: 'throne'"),
-        ({"line_of_label": {"0": 99}}, r"IndexError"),
-        ({"classes": {"Chair": 5}}, r"AttributeError"),
-    ],
-)
-def test_mappings_that_do_not_fit(make_objectnet, changes, message):
-    folder = make_objectnet(OBJECTS, **changes)
-    with pytest.raises(ValueError, match=rf"mappings do not fit together \({message}"):
-        objectnet_labels(folder)
-
-
 def test_objectnet_by_its_own_names(make_objectnet):
     folder = make_objectnet(OBJECTS)
     samples = open_objectnet(folder / "images", lambda picture: picture)
@@ -143,16 +105,6 @@ def test_objectnet_by_its_own_names(make_objectnet):
 
 
 # Folders
-
-
-@pytest.mark.parametrize(
-    ("key", "name", "number"),
-    [("imagenet", "ImageNet-1K", 1000), ("a", "ImageNet-A", 200)],
-)
-def test_a_wrong_number_of_folders(make_set, key, name, number):
-    folder = make_set("set", IDS[: number - 1], {f"{IDS[0]}/a.png": 0})
-    with pytest.raises(ValueError, match=f"{name} has {number} class folders, .* has {number - 1}"):
-        open_one(**{key: folder})
 
 
 @pytest.mark.parametrize("key", ["a", "sketch"])

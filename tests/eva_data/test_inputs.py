@@ -1,14 +1,11 @@
 """Plans of demo programs, what they refuse before any work, and how they end."""
 
-import argparse
 import os
 from pathlib import Path
 
 import pytest
 
-from eva_data.files import UnwritableError
-from eva_data.inputs import Job, Plan, files_at, plan_jobs, written_name
-from eva_report.demos import do_jobs, run_demo
+from eva_data.inputs import files_at, plan_jobs
 
 SUFFIXES = {".jpg", ".png", ".mov"}
 
@@ -53,16 +50,6 @@ def test_results_are_left_out_only_inside_a_folder_that_is_searched(folder, plan
     assert len(plan(folder / "sub", results=[folder]).jobs) == 2
 
 
-def test_what_is_not_there_or_empty_is_a_problem_and_not_an_error(plan, tmp_path):
-    (tmp_path / "empty").mkdir()
-    jobs, problems = plan(tmp_path / "none.jpg", tmp_path / "empty", kinds="pictures")
-    assert not jobs
-    assert problems == [
-        f"there is no {tmp_path / 'none.jpg'}",
-        f"{tmp_path / 'empty'} holds no pictures",
-    ]
-
-
 def test_two_results_of_one_name_are_refused(folder, plan, tmp_path):
     (tmp_path / "a.png").write_bytes(b"")
     with pytest.raises(ValueError, match=r"a\.png and .*a\.png would both become .*out/a\.png"):
@@ -72,19 +59,6 @@ def test_two_results_of_one_name_are_refused(folder, plan, tmp_path):
             *(folder / "a.png", folder / "b.JPG"),
             targets=lambda name: [tmp_path / name, tmp_path / "labels/a.png"],
         )
-
-
-def test_two_files_of_one_name_without_results_are_called_by_their_paths(folder, plan, tmp_path):
-    (tmp_path / "a.png").write_bytes(b"")
-    jobs, _ = plan(folder / "a.png", tmp_path / "a.png", folder / "b.JPG", targets=lambda name: [])
-    assert [job.name for job in jobs] == [f"{folder}/a.png", f"{tmp_path}/a.png", "b.JPG"]
-
-
-def test_a_file_that_is_given_twice_is_done_once(folder, plan, tmp_path):
-    (tmp_path / "link").symlink_to(folder)
-    jobs, problems = plan(folder, folder / "a.png", tmp_path / "link" / "b.JPG", folder / "sub")
-    assert not problems
-    assert [job.name for job in jobs] == ["a.png", "b.JPG", "out/old.png", "sub/c.png", "sub/e.mov"]
 
 
 def test_patterns_are_searched(folder, plan, tmp_path):
@@ -127,69 +101,4 @@ def test_an_input_is_never_written_over(folder, plan):
         plan(folder / "a.png", output=folder / "link")
 
 
-@pytest.mark.parametrize(
-    ("name", "written"),
-    [
-        ("a.jpg", "a.jpg"), ("a.PNG", "a.PNG"), ("s/a.jpeg", "s/a.jpeg"), ("a.webp", "a.webp.png"),
-        ("a", "a.png"), ("a.MP4", "a.MP4"), ("s/a.mov", "s/a.mov.mp4"),
-    ],
-)  # fmt: skip
-def test_names_of_what_is_written(name, written):
-    assert written_name(Path(name)) == Path(written)
-
-
-def test_problems_of_jobs_are_for_the_end_and_the_others_are_done(capsys):
-    jobs = [Job(Path(name), name, ()) for name in "abc"]
-    done = []
-
-    def do(job):
-        done.append(job.name)
-        return "b is damaged" if job.name == "b" else None
-
-    assert do_jobs(jobs, do, title="test") == ["b is damaged"]
-    assert done == ["a", "b", "c"]
-    assert capsys.readouterr().err == ""
-
-    def interrupted(job):
-        return "a is damaged" if job.name == "a" else _raise(KeyboardInterrupt)
-
-    with pytest.raises(KeyboardInterrupt):
-        do_jobs(jobs, interrupted, title="test")
-    assert capsys.readouterr().err == "a is damaged\n"
-
-
 # --- how a program ends ---
-
-
-@pytest.fixture
-def run():
-    """Function: run a program; its exit code, or the text that it ends with."""
-
-    def start(prepare, work=lambda plan: [], **options):
-        options = {"overwrite": False} | options
-        try:
-            run_demo(argparse.ArgumentParser("demo.py"), prepare=prepare, work=work, **options)
-        except SystemExit as end:
-            return end.code
-        return 0
-
-    return start
-
-
-def _raise(error):
-    raise error
-
-
-def test_ends_of_a_program(run, capsys):
-    job = Job(Path("a"), "a", ())
-    assert run(lambda: Plan([job], [])) == 0
-    assert run(lambda: _raise(ValueError("two results"))) == 2
-    assert capsys.readouterr().err == "demo.py: error: two results\n"  # no lines on the usage
-    closed = PermissionError(13, "Permission denied", "in/closed")
-    assert run(lambda: _raise(closed)) == 2
-    assert "demo.py: error: [Errno 13] Permission denied: 'in/closed'" in capsys.readouterr().err
-    expected = "not everything could be read:\n  there is no b\n  a is damaged"
-    assert run(lambda: Plan([job], ["there is no b"]), lambda plan: ["a is damaged"]) == expected
-    assert run(lambda: Plan([job], []), lambda _: _raise(KeyboardInterrupt)) == 130
-    full = UnwritableError("a cannot be written: No space left on device")
-    assert run(lambda: Plan([job], []), lambda _: _raise(full)) == f"demo.py: {full}"

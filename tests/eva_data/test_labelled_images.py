@@ -1,12 +1,9 @@
 """Folders of classes: order, labels, what is left out, what is refused."""
 
-import os
-
-import numpy as np
 import pytest
 
 from eva_data.classes import read_class_list
-from eva_data.labelled_images import ClassFolders, open_labelled
+from eva_data.labelled_images import ClassFolders
 
 
 @pytest.fixture
@@ -38,14 +35,6 @@ def test_labels_are_the_places_of_the_sorted_folders(make):
     ]  # fmt: skip
     image, label = samples[4]  # without a transform the picture itself
     assert (image.mode, image.getpixel((0, 0)), label) == ("RGB", (2, 2, 2), 3)
-
-
-def test_the_extensions_of_torchvision_in_any_case(make):
-    names = [f"a/{k}.{end}" for k, end in enumerate(
-        ("JPG", "jpeg", "PnG", "ppm", "bmp", "pgm", "tif", "TIFF", "webp"))]  # fmt: skip
-    assert content(ClassFolders(make(*names, "a/x.gif", "a/x.png.txt"), upright=False)) == [
-        (n, 0) for n in names
-    ]
 
 
 # Classes that are given
@@ -87,38 +76,4 @@ def test_a_class_list(tmp_path):
         read_class_list(file)
 
 
-def test_open_labelled_takes_folders_of_any_name(make, monkeypatch):
-    folder = make("a/1.png", folder="hf:imagenet")  # a colon makes no name of a data set
-    assert open_labelled(str(folder), np.asarray, upright=False)[0][0].shape == (9, 10, 3)
-    monkeypatch.chdir(make("b/1.png", folder="here"))
-    assert open_labelled(".", None, upright=False).classes == ("b",)
-    assert open_labelled(folder, None, classes=["z", "a"], upright=False)[0][1] == 1
-
-
 # Errors
-
-
-def test_no_folder_and_no_class_folders(make, tmp_path):
-    (tmp_path / "file").write_text("")
-    for folder in (tmp_path / "none", tmp_path / "file", make("1.png", "2.png")):
-        with pytest.raises(ValueError, match=f"{folder} has no class folders: .* such as "):
-            open_labelled(folder, None, upright=False)
-
-
-def test_no_image(make):
-    with pytest.raises(ValueError, match="class folders without a file of bmp, jpeg"):
-        ClassFolders(make("a/1.txt"), upright=False)
-
-
-def test_pipes_and_loops_add_no_image(make, caplog):
-    folder = make("a/1.png", "b/1.png")
-    os.mkfifo(folder / "a" / "pipe.png")
-    (folder / "a" / "loop").symlink_to(folder)
-    (folder / "loop").symlink_to(folder)
-    (folder / "itself").symlink_to("itself")
-    (folder / "b" / "up").symlink_to("..")
-    samples = ClassFolders(folder, upright=False)
-    assert samples.classes == ("a", "b")
-    ids = [samples.sample_id(index).removeprefix(f"{folder}/") for index in range(len(samples))]
-    assert ids == ["a/1.png", "b/1.png"]
-    assert "loop links to a folder above: it is not a class" in caplog.text

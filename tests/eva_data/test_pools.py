@@ -83,16 +83,6 @@ def test_work_that_kills_its_process_is_known(work):
     assert not _children()
 
 
-def test_processes_that_cannot_begin_are_one_sentence(work):
-    settings = {"workers": 2, "what": "numbers", "died": abs}
-    with pytest.raises(ValueError, match="2 processes died"):
-        list(surviving_map(work.square, range(3), shared=(work.Deadly(),), **settings))
-    with pytest.raises(ValueError, match="number 0 is refused"):
-        list(surviving_map(work.refuse, range(3), **settings))
-    assert list(surviving_map(work.square, [], **settings)) == []
-    assert not _children()
-
-
 def _children():
     """Processes that this one has started and that have not ended."""
     listing = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from eva_data.progress import ProgressBar, is_terminal, progress
+from eva_data.progress import ProgressBar, is_terminal
 from eva_runs.commands import say
 
 
@@ -52,17 +52,6 @@ def test_off_a_terminal_there_is_a_line_a_minute(stderr_to):
         "training: 460/1,000 it, loss 0.71, 0:04:30 left",
         "training: 550/1,000 it, loss 0.71, 0:03:45 left",  # where it stopped
     ]
-
-
-def test_short_work_says_nothing(stderr_to):
-    file = stderr_to(io.StringIO())
-    clock = Clock()
-    with ProgressBar(100, what="training", clock=clock) as bar:
-        for _ in range(100):
-            clock.seconds += 0.59
-            bar.update()
-    assert list(progress(iter("abc"), total=3, what="letters")) == ["a", "b", "c"]
-    assert file.getvalue() == ""
 
 
 def test_on_a_terminal_there_is_a_bar_and_lines_go_above_it(stderr_to):

@@ -60,28 +60,6 @@ def test_shards_with_everything(check, shards, tmp_path, capsys):
     assert [pairs.image(n).getpixel((0, 0))[0] for n in range(3)] == [1, 4, 5]
 
 
-def test_a_manifest(check, pictures, tmp_path, capsys):
-    (pictures / "0.txt").write_text("x")
-    (tmp_path / "t.tsv").write_text("image\tcaption\n1.png\ta\nno.png\tb\n2.png\tc\n")
-    manifest = tmp_path / "m.toml"
-    manifest.write_text(
-        '[[source]]\nname = "f"\nfolder = "pictures"\n'
-        '[[source]]\nname = "t"\ntable = "t.tsv"\nroot = "pictures"\nlimit = 1\n'
-    )
-    index = tmp_path / "i.safetensors"
-    assert check(manifest, "--write", index) == 1
-    output = capsys.readouterr().out
-    assert f'to use it, write in {manifest}: index = "{index}"' in output
-    assert "no.png: is not there" in output.replace(f"{pictures}/", "")
-    manifest.write_text(f'index = "{index}"\n' + manifest.read_text())
-    assert len(open_captions(manifest)) == 2
-    assert check(manifest, "--write", index, "--overwrite", "--skip-decode") == 1
-    output = capsys.readouterr().out
-    assert "the pairs were only listed" in output
-    assert "to use it" not in output
-    assert "t: 3 pairs, 3 left" in output
-
-
 def _edited(file, before, after):
     """Replace a text by one of the same length, in the same second."""
     facts = file.stat()
@@ -114,20 +92,3 @@ def test_the_index_of_a_list_that_was_edited(check, pictures, tmp_path, capsys, 
     assert open_captions(location).captions(1) == ("two",)
     table.unlink()
     assert open_captions(location).captions(1) == ("two",)
-
-
-def test_the_index_of_another_split(check, pictures, tmp_path):
-    entries = [
-        {"image": f"{number}.png", "caption": f"{number}", "split": split}
-        for number, split in enumerate(("train", "val"))
-    ]
-    (tmp_path / "pairs.json").write_text(json.dumps(entries))
-    manifest = tmp_path / "all.toml"
-    text = '[[source]]\nname = "a"\ntable = "pairs.json#train"\nroot = "pictures"\n'
-    manifest.write_text(text)
-    assert check(manifest, "--write", tmp_path / "i.safetensors") == 0
-    manifest.write_text('index = "i.safetensors"\n' + text)
-    assert open_captions(manifest).captions(0) == ("0",)
-    manifest.write_text('index = "i.safetensors"\n' + text.replace("#train", "#val"))
-    with pytest.raises(ValueError, match=r"pairs\.json .*\(val\)"):
-        open_captions(manifest)

@@ -1,16 +1,12 @@
 """Folders, manifests and indexes of pairs, and refusals."""
 
-import logging
 import os
 import pickle
 
-import numpy as np
 import pytest
 
 from eva_data.captions.lists import UnreadableCaptionError
 from eva_data.captions.opening import PAIRS, open_captions, open_source
-from eva_data.captions.sources import select
-from eva_data.index import CAPTION_KIND, Table
 from eva_data.manifests import Manifest, write_index
 from eva_data.tables import LONGEST
 
@@ -114,62 +110,3 @@ def test_an_index_gives_the_same_without_a_look_at_the_shards(mixed, tmp_path, l
     (tmp_path / "s-1.tar").write_bytes(b"\0" * 1024)
     with pytest.raises(ValueError, match=r"s-1\.tar.* is new, gone or of another"):
         open_captions(file)
-
-
-def test_an_index_of_data_that_were_moved(tmp_path, folder, write_shard, png, listed):
-    members = [m for n in range(2) for m in ((f"{n}.png", png(n)), (f"{n}.txt", b"in shard"))]
-    write_shard(tmp_path / "s-0.tar", members)
-    (tmp_path / "t.csv").write_text("image,caption\n8.png,x\n")
-    other = tmp_path / "other"
-    other.mkdir()
-    for name, entry, moves in (
-        ("shards", 'shards = "s-*.tar"', ["s-0.tar"]),
-        ("table", 'table = "t.csv"\nroot = "pictures"', ["pictures/8.png"]),
-        ("folder", 'folder = "pictures"', [f"pictures/{n}.{e}" for n in range(7)
-                                           for e in ("png", "txt")]),
-    ):  # fmt: skip
-        manifest = tmp_path / "one.toml"
-        manifest.write_text(f'[[source]]\nname = "{name}"\n{entry}\n')
-        index(manifest, tmp_path / "i.safetensors")
-        expected = listed(open_captions(manifest))
-        for move in moves:
-            (tmp_path / move).rename(other / move.rpartition("/")[2])
-        moved = open_captions(tmp_path / "i.safetensors", root=other)
-        assert listed(moved) == expected
-        moved.image(0)
-
-
-def test_selected_pairs(mixed, tmp_path, listed):
-    for entry in Manifest.read(mixed, form=PAIRS).sources:
-        source = open_source(entry)
-        keep = np.arange(len(source)) % 2 == 1
-        some = open_source(entry, select(source.table, keep))
-        assert listed(some) == listed(source)[1::2]
-        every = open_source(entry, select(source.table, keep | True))
-        assert every.checksum() == source.checksum()
-
-
-def test_refusals_and_settings_without_effect(tmp_path, folder, write_shard, png, caplog, mixed):
-    (tmp_path / "tars").mkdir()
-    for location, value in (
-        (tmp_path / "no.csv", r"no\.csv"),
-        (tmp_path / "no-{0..3}.tar", "no-0.tar"),
-        ("$EVA_NOT_SET/a.csv", "EVA_NOT_SET"),
-        ("", "is not a path"),
-        (tmp_path / "tars", "tars holds no image"),
-    ):
-        with pytest.raises(ValueError, match=value):
-            open_captions(location)
-    for name in ("no.toml", "no.safetensors"):
-        with pytest.raises(FileNotFoundError, match=name):
-            open_captions(tmp_path / name)
-    write_shard(tmp_path / "tars" / "0.tar", [("0.png", png()), ("0.txt", b"x")])
-    with caplog.at_level(logging.WARNING):
-        open_captions(tmp_path / "tars/0.tar", root=tmp_path, image_column="x")
-        open_captions(folder, caption_column="y")
-        open_captions(mixed, image_column="z")
-    for text in ("root=", "image_column=x", "caption_column=y", "image_column=z has no effect on"):
-        assert text in caplog.text
-    Table({"a": np.zeros(1, np.uint8)}, [["x"]], kind=CAPTION_KIND).save(tmp_path / "i.safetensors")
-    with pytest.raises(ValueError, match=r"is damaged .*: write it again"):
-        open_captions(tmp_path / "i.safetensors")

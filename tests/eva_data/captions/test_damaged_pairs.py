@@ -13,17 +13,7 @@ from eva_data.manifests import Manifest, write_index
 
 ROUNDS = 80
 INSERTED = (
-    b'"',
-    b"\n",
-    b"\r",
-    b",",
-    b"\\ud800",
-    b"NaN",
-    b"[" * 2000,
-    b"{",
-    b"null",
-    b"\xff",
-    b"\0",
+    *(b'"', b"\n", b"\r", b",", b"\\ud800", b"NaN", b"[" * 2000, b"{", b"null", b"\xff", b"\0"),
 )
 
 

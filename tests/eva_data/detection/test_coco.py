@@ -52,25 +52,17 @@ def test_areas_are_those_of_masks(write_coco):
     ("annotation", "changes", "message"),
     [
         ({}, {"categories": []}, "categories"),
-        ({}, {"categories": 5}, "categories is 5"),
-        ({}, {"images": [{"id": "1"}]}, r"images\[0\]: id .*'1'"),
         ({}, {"images": [IMAGE | {"id": 2**70}]}, f"images.*: id .* {2**70}"),
         ({}, {"images": [IMAGE, IMAGE]}, r"images\[0\]: id .*no other .* 1$"),
         ({}, {"images": [IMAGE | {"width": HUGE}]}, r"\(id 1\): size "),
-        ({}, {"images": [IMAGE | {"width": 128.5}]}, r"\(id 1\): size .*128\.5"),
         ({}, {"images": [IMAGE | {"file_name": 7}]}, r"\(id 1\): file_name .* 7"),
         ({}, {"categories": [{"id": 3}]}, r"\(id 3\): name .*None"),
         ({}, {"categories": [*NAMED, {"id": 9, "name": "cat"}]}, r"\(id 3\): name .*'cat'"),
         ({"image_id": "1"}, {}, r"annotations\[0\] \(id 5\): image_id .*'1'"),
-        ({"category_id": 0}, {}, "category_id .* 0"),
         ({"bbox": [1, 2, math.nan, 3]}, {}, r"bbox .* got \[1, 2, nan, 3\]"),
-        ({"bbox": [1, 2, HUGE, 3]}, {}, "bbox "),
         ({"iscrowd": "0"}, {}, r"\(id 5\): iscrowd must be 0 or 1, got '0'"),
-        ({"ignore": [0]}, {}, r"\(id 5\): ignore must be 0 or 1, got \[0\]"),
-        ({"segmentation": {"size": [128, 96], "counts": "x"}}, {}, r"segmentation .*\[128, 96\]"),
         ({"segmentation": [[math.nan] * 6]}, {}, r"segmentation .*\[nan, nan, "),
         ({"segmentation": [[9, 9, 30, 9, 30, 30], ["a"] * 6]}, {}, "segmentation .*'a'"),
-        ({"segmentation": [[9, 9, 1e300, 9, 30, 30]]}, {}, "segmentation "),
         (_counts([-5, PIXELS + 5]), {}, "segmentation .*-5"),
     ],
 )
@@ -95,73 +87,12 @@ def test_run_lengths_equal_pycocotools(seed):
             rle_runs({"size": [1, width], "counts": counts}, (1, width))
 
 
-@pytest.mark.parametrize(
-    "counts",
-    [None, 5, [7.0], ["7"], [True], [], [3, -1, 5], [3, 5], [HUGE], "~~", "o", "5", "o" * 99],
-)
-def test_counts_that_are_not_counts(counts):
-    assert rle_runs({"size": [1, 7], "counts": [3, 0, 4]}, (1, 7)) == [3, 0, 4]
-    with pytest.raises(ValueError, match=r"^RLE of size"):
-        rle_runs({"size": [1, 7], "counts": counts}, (1, 7))
-
-
-@pytest.mark.parametrize("content", [b'{"images": [\xff', b"[1]", b"[" * 200_000])
-def test_files_that_are_none(tmp_path, content):
-    for name, error in (("none.json", FileNotFoundError), ("pipe.json", OSError)):
-        with contextlib.suppress(FileExistsError):
-            os.mkfifo(tmp_path / "pipe.json")
-        with pytest.raises(error, match=name):
-            read_coco(tmp_path / name)
-    (tmp_path / "a.json").write_bytes(content)
-    with pytest.raises(ValueError, match=r"a\.json is not "):
-        read_coco(tmp_path / "a.json")
-
-
-def test_missing_images_are_told_early(write_coco, tmp_path):
-    file = read_coco(write_coco([_annotation()], count=40))
-    read_coco(file.path, folder=write_coco.pictures)
-    with pytest.raises(ValueError, match=r"40 of 40 images of .* \(looked for .*1\.png\)"):
-        read_coco(file.path, folder=tmp_path)
-    data = json.loads(file.path.read_text())
-    for entry in data["images"]:
-        entry["file_name"] = f"pictures/{entry['file_name']}"
-    (tmp_path / "below.json").write_text(json.dumps(data))
-    read_coco(tmp_path / "below.json", folder=tmp_path)
-    with pytest.raises(ValueError, match=r"1\.png is there: file_name is relative"):
-        read_coco(tmp_path / "below.json", folder=write_coco.pictures)
-    (write_coco.pictures / "18.png").unlink()
-    os.mkfifo(write_coco.pictures / "18.png")
-    with pytest.raises(ValueError, match=r"1 of 40 images .* are not files .*18\.png"):
-        read_coco(file.path, folder=write_coco.pictures)
-
-
-def test_what_is_read_in_every_spelling(write_coco):
-    flags = [{}, {"iscrowd": None}, {"iscrowd": 0}, {"iscrowd": False}, {"iscrowd": 0.0}]
-    flags += [{"iscrowd": 1}, {"iscrowd": True}, {"ignore": 1}]
-    file = read_coco(write_coco([_annotation(**flag) for flag in flags]))
-    assert [one["iscrowd"] for one in file.objects] == [0] * 5 + [1] * 3
-    image = IMAGE | {"id": 2**63 - 1, "width": 128.0, "height": 96.0}
-    named = [{"id": 3, "name": 7}, {"id": 4, "name": 0}]
-    path = write_coco([_annotation(image_id=2**63 - 1)], images=[image], categories=named)
-    file = read_coco(path)
-    assert file.categories == {3: "7", 4: "0"}
-    assert json.dumps(file.images[2**63 - 1]["width"]) == "128"
-
-
 def test_boxes_as_yolo_writes_them_are_refused(write_coco):
     boxes = [[0.5, 0.5, 0.25, 1], [0.1, 0.2, 0.05, 0.06]]
     with pytest.raises(ValueError, match=r"such as \[0\.5, .*YOLO writes"):
         read_coco(write_coco([_annotation(bbox=box) for box in boxes]))
     tiny = [IMAGE | {"width": 3, "height": 3}]
     assert read_coco(write_coco([_annotation(bbox=[0, 0, 1, 1])], images=tiny)).objects
-
-
-def test_boxes_outside_the_image_are_left_out(write_coco):
-    """They cannot be found; training leaves them out, too."""
-    boxes = [[128, 2, 10, 10], [2, -20, 10, 20], [-9, -9, 9.5, 9.5], [120, 90, 90, 90]]
-    file = read_coco(write_coco([_annotation(bbox=box) for box in boxes]))
-    assert [one["bbox"] for one in file.objects] == boxes[2:]
-    assert file.left_out == 2
 
 
 WRONG: list[Any] = [None, True, -1, 0, 1.5, HUGE, 2**70, 1e308, math.nan, math.inf, "", "7"]

@@ -57,45 +57,8 @@ def export(root, categories, *, part="train"):
     return root
 
 
-def voc(root, *objects, lists):
-    for name in ("Annotations", "ImageSets/Main"):
-        (root / name).mkdir(parents=True)
-    for number, name in enumerate(objects):
-        save(root / "JPEGImages" / f"{number}.jpg")
-        edges = "<xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax>"
-        (root / f"Annotations/{number}.xml").write_text(
-            f"<annotation><object><name>{name}</name><bndbox>{edges}</bndbox></object></annotation>"
-        )
-    for name, stems in lists.items():
-        (root / f"ImageSets/Main/{name}.txt").write_text(stems)
-    return root
-
-
 def names_of(file):
     return [one["file_name"] for one in file.images.values()]
-
-
-def test_years_of_voc_are_trained_on_together(tmp_path, read):
-    """Their classes are the names of all of them, and equal names are other pictures."""
-    first = voc(tmp_path / "VOC2007", "dog", "cat", lists={"trainval": "0\n", "test": "1\n"})
-    second = voc(tmp_path / "VOC2012", "bird", "dog", lists={"train": "0\n1\n"})
-    found = read(first, second)
-    assert found.parts["train"].categories == {1: "bird", 2: "cat", 3: "dog"}
-    elsewhere = f"{second}/JPEGImages"
-    assert names_of(found.parts["train"]) == ["0.jpg", f"{elsewhere}/0.jpg", f"{elsewhere}/1.jpg"]
-    assert [one["category_id"] for one in found.parts["train"].objects] == [3, 1, 3]
-    assert [one["image_id"] for one in found.parts["train"].objects] == [1, 2, 3]
-    assert names_of(found.parts["val"]) == ["1.jpg"]
-    assert [one.folder for one in found.parts.values()] == [f"{first}/JPEGImages"] * 2
-    assert f"2 datasets are merged: {first}, {second}" in found.notes
-    assert found.parts["val"].categories == found.parts["train"].categories
-    evaluated = read(first, second, parts=("val",)).parts["val"]  # of which the second has none
-    assert evaluated.categories == found.parts["train"].categories
-    assert [one["category_id"] for one in evaluated.objects] == [2]
-    found = read(first, second)
-    found.place(tmp_path / "run")
-    found.write(continues=False)
-    assert len(json.loads(found.parts["train"].path.read_text())["images"]) == 3
 
 
 def test_sets_of_several_forms_whose_ids_begin_elsewhere(tmp_path, read):
@@ -122,16 +85,6 @@ def test_a_share_of_each_is_held_out_and_a_set_named_twice_is_one(tmp_path, read
     assert {*val} == {*alone, *(f"{second}/images/train/{one}" for one in alone)}
 
 
-def test_evaluation_takes_the_sets_that_have_data_for_it(tmp_path, read):
-    first, second = yolo(tmp_path / "a", parts=["train"]), yolo(tmp_path / "b")
-    found = read(first, second, parts=("val",))
-    assert {part: one.folder for part, one in found.parts.items()} == {
-        "val": f"{second}/images/val"
-    }
-    with pytest.raises(ValueError, match=r"a and .*c has data for train; needed"):
-        read(first, yolo(tmp_path / "c", parts=["train"]))
-
-
 def test_a_picture_of_two_sets_is_not_held_out_of_one(tmp_path, read):
     """Its names in both differ, and so may the sides that they decide."""
     root = yolo(tmp_path / "a", parts=["train"], pictures=[f"p{number}" for number in range(6)])
@@ -154,11 +107,3 @@ def test_without_val_the_test_pictures_are_evaluated_on(tmp_path, read):
         found = read(one)
         assert found.parts["val"].folder.endswith("/test")
         assert f"{one} has no val: its test images are evaluated on" in " ".join(found.notes)
-    many = yolo(tmp_path / "x", parts=["train", "test"], pictures=[f"p{n}" for n in range(20)])
-    shared = read(many, more=["--val-share", "0.3"])
-    assert shared.parts["val"].folder.endswith("/train")
-    for file in (many / "images/test").iterdir():
-        file.unlink()
-    (many / "images/test").rmdir()
-    with pytest.raises(ValueError, match="has data for train; needed"):
-        read(many)

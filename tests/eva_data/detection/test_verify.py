@@ -4,17 +4,12 @@ import copy
 import json
 import math
 import os
-import random
 
 import numpy as np
 import pytest
 from PIL import Image
-from pycocotools.coco import COCO
 
 from eva_command.verify import main
-from eva_data.detection.coco import read_coco
-
-POLYGON = [2, 3, 12, 3, 12, 11, 2, 11]
 
 
 def _image(place, **fields):
@@ -103,41 +98,6 @@ def test_what_training_accepts_is_no_problem(check_coco, tmp_path, capsys, coco_
     assert "no problem" in printed
 
 
-DAMAGES = [
-    lambda r, a: a.update(bbox=[r.uniform(-30, 50), r.uniform(-30, 40), r.uniform(-3, 60), 9]),
-    lambda r, a: a.update(bbox=r.choice([[], [1, 2, 3, None], [0, 0, math.inf, 1], "box"])),
-    lambda r, a: a.update(id=r.choice([0, -3, 5, 5, "x", None])),
-    lambda r, a: a.update(area=r.choice([None, -1, 1e9, math.nan])),
-    lambda r, a: a.update(image_id=r.choice([1, 2, 77, None])),
-    lambda r, a: a.update(category_id=r.choice([1, 2, 77, []])),
-    lambda r, a: a.update(segmentation=[[r.uniform(-50, 90) for _ in range(8)], POLYGON]),
-    lambda r, a: a.update(segmentation=r.choice([[], None, {}, [[1, 2]], {"counts": [0, 3]}])),
-    lambda r, a: a.update(iscrowd=r.choice([None, 2, "0", True])),
-]
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_whatever_is_wrong_the_cleaned_file_is_clean(check_coco, tmp_path, seed, coco_set):
-    r = random.Random(seed)
-    images = coco_set["images"]
-    images += [images[2] | {"id": 5, "file_name": "v5/1.png"}, {"id": 6}, images[0] | {"id": 8}]
-    originals = copy.deepcopy(coco_set["annotations"])
-    for _ in range(60):
-        annotation = copy.deepcopy(r.choice(originals))
-        annotation["image_id"] = r.choice([1, 2, 3, 5, 8, 6])
-        for damage in r.sample(DAMAGES, k=r.randrange(3)):
-            damage(r, annotation)
-        coco_set["annotations"].append(annotation)
-    cleaned = tmp_path / "cleaned.json"
-    code, found = check_coco(coco_set, "--write", cleaned)
-    assert code == 1
-    assert len(found) > 4
-    content = json.loads(cleaned.read_text())
-    assert check_coco(content) == (0, {})
-    assert len(content["annotations"]) == len(COCO(str(cleaned)).anns) > 2
-    assert len(read_coco(cleaned).objects) == len(content["annotations"])
-
-
 def test_boxes_alone_and_headers_alone(check_coco, picture_folder, coco_set):
     coco_set["annotations"][0]["segmentation"] = 7
     assert check_coco(coco_set, "--boxes-only") == (0, {})
@@ -157,28 +117,6 @@ def test_the_images_of_lvis_have_a_url_alone(check_coco, picture_folder, coco_se
     assert check_coco(coco_set) == (0, {})
 
 
-def test_nothing_left_is_not_written(check_coco, picture_folder, tmp_path, capsys, coco_set):
-    for file in picture_folder.iterdir():
-        file.unlink()
-    cleaned = tmp_path / "cleaned.json"
-    assert check_coco(coco_set, "--write", cleaned) == (1, {"images.file": 3})
-    assert str(picture_folder) in capsys.readouterr().err
-    assert not cleaned.exists()
-
-
-@pytest.mark.parametrize("words", [["--write", "link.json"], ["--report", "old.json"]])
-def test_no_file_is_overwritten(tmp_path, monkeypatch, capsys, words, coco_set):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "instances.json").write_text(json.dumps(coco_set))
-    (tmp_path / "old.json").write_text("old")
-    os.link("instances.json", "link.json")
-    before = sorted((path.name, path.read_bytes()) for path in tmp_path.iterdir())
-    more = ["--overwrite"] if words[1] == "link.json" else []
-    assert main(["coco", "--annotations", "instances.json", *words, *more]) == 2
-    assert words[1] in capsys.readouterr().err
-    assert sorted((path.name, path.read_bytes()) for path in tmp_path.iterdir()) == before
-
-
 def test_every_damaged_label_of_yolo_is_named(yolo, tmp_path):
     box = "0 0.5 0.5 0.5 0.5\n"
     root = yolo(f"0 0.5 0.5\n{box}7 0.5 0.5 0.1 0.1\n", box, box, "x")
@@ -194,13 +132,3 @@ def test_every_damaged_label_of_yolo_is_named(yolo, tmp_path):
     content = json.loads((folder / "train.json").read_text())
     assert [one["bbox"] for one in content["annotations"]] == [[10, 5, 20, 10]] * 2
     assert main(["coco", *words, "--workers", "1"]) == 2  # the files are there
-
-
-def test_an_export_of_coco_and_damaged_voc(tmp_path, picture_folder, coco_set, voc):
-    root = tmp_path / "export"
-    root.mkdir()
-    picture_folder.rename(root / "train")
-    (root / "train/_annotations.coco.json").write_text(json.dumps(coco_set))
-    assert main([str(root), "--workers", "1"]) == 0
-    assert main([str(voc([{}])), "--workers", "1"]) == 0
-    assert main([str(voc([{}], "<a/>")), "--workers", "1"]) == 1

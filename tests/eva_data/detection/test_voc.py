@@ -2,7 +2,7 @@
 
 import pytest
 
-from eva_data.detection.spec import DatasetSpec, open_source, resolve
+from eva_data.detection.spec import open_source
 
 CUT = "<annotation>\n<object>\n<name>cat</name>\n"
 
@@ -71,28 +71,6 @@ def test_a_size_that_is_not_the_picture_s(voc, read, save):
     assert len(read(voc([{}], size=(0, 0))).objects) == 1  # some programs write zeros
 
 
-def test_pictures_by_name_or_as_the_file_names_them(voc, read):
-    root = voc([{}], [{}])
-    (root / "JPEGImages/0.jpg").rename(root / "JPEGImages/0.PNG")
-    (root / "Annotations/1.xml").rename(root / "Annotations/b.xml")
-    assert names_of(read(root)) == ["0.PNG", "1.jpg"]
-    (root / "JPEGImages/1.jpg").unlink()
-    with pytest.raises(ValueError, match=r"1 of 2 images .*JPEGImages/1\.jpg \(.*b\.xml\)"):
-        resolve(DatasetSpec(sources={root: None}, parts=("train",)))
-
-
-def test_what_is_listed_and_not_there_and_two_files_of_one_picture(voc):
-    with pytest.raises(ValueError, match=r"7\.xml"):
-        open_source(voc([{}], lists={"train": "0\n7\n"}))
-    root = voc([{}], [{}], lists={"train": "0\n1\n"})
-    for name in ("0", "1"):
-        (root / f"JPEGImages/{name}.jpg").rename(root / f"JPEGImages/0{name}.png")
-        file = root / f"Annotations/{name}.xml"
-        file.write_text(file.read_text().replace(f"{name}.jpg", "00.png"))
-    with pytest.raises(ValueError, match=r"1\.xml: .*0\.xml is of .*00\.png"):
-        open_source(root)
-
-
 def test_a_devkit_and_side_by_side(voc, tmp_path, read):
     root = voc([{}])
     kit = tmp_path / "kit"
@@ -102,10 +80,3 @@ def test_a_devkit_and_side_by_side(voc, tmp_path, read):
     (kit / "VOCdevkit/VOC2012/Annotations").mkdir(parents=True)
     with pytest.raises(ValueError, match=r"several VOC datasets: .*VOC2012"):
         open_source(kit)
-    export = tmp_path / "export"
-    for part in ("train", "valid"):
-        (export / part).mkdir(parents=True)
-        for name in ("Annotations/0.xml", "JPEGImages/0.jpg"):
-            file = kit / "VOCdevkit/VOC2007" / name
-            (export / part / file.name).write_bytes(file.read_bytes())
-    assert {*open_source(export).parts} == {"train", "val"}

@@ -1,7 +1,5 @@
 """Lists of lines `path label`: separators, labels, suffixes, what is refused by line."""
 
-import os
-
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -10,18 +8,6 @@ from eva_data.labelled_videos.lists import Labels, list_line, read_path_list
 from eva_data.labelled_videos.opening import open_videos
 
 NAMES = ("a.mp4", "b  c.mp4", "d, e 1.mp4", "f::g.mp4", "sub 2/h.webm")
-
-
-@pytest.mark.parametrize(
-    ("separator", "end"), [(" ", "\n"), ("\t", "\r\n"), (", ", "\n\n"), ("::", "\n")]
-)
-def test_the_separator_is_found_out(make_files, write_list, content, separator, end):
-    make_files(*NAMES)
-    lines = [f"{name}{separator}{label}" for label, name in enumerate(NAMES)]
-    for order in (lines, lines[::-1]):
-        found = content(open_videos(write_list(*order, end=end)))
-        assert sorted(found, key=lambda pair: pair[1]) == [(n, k) for k, n in enumerate(NAMES)]
-    assert found[0] == (NAMES[-1], 4)
 
 
 MANY = settings(
@@ -117,29 +103,3 @@ def test_missing_videos_are_counted_and_named(make_files, write_list, content, c
         assert line in caplog.text
     with pytest.raises(ValueError, match=r"none of the 2 videos of .* is in .*: looked for no/"):
         open_videos(write_list("no/b.mp4 1", "c.mp4 1"))
-
-
-def test_roots(make_files, write_list, content, tmp_path, monkeypatch, caplog):
-    folder = make_files("a/x.mp4", folder="videos")
-    file = write_list("a/x.mp4 0")
-    assert open_videos(file, root=folder).sample_id(0) == str(folder / "a/x.mp4")
-    full = write_list(f"{folder}/a/x.mp4 0", name="full.txt")
-    assert open_videos(full).sample_id(0) == str(folder / "a/x.mp4")
-    with pytest.raises(ValueError, match=r"root must be a folder, and there is none at .*none"):
-        open_videos(file, root=tmp_path / "none")
-    assert len(open_videos(folder, root=folder)) == 1
-    assert f"root={folder} has no effect on {folder}" in caplog.text
-    monkeypatch.chdir(tmp_path)
-    assert open_videos("data/list.txt", root="videos").sample_id(0) == "videos/a/x.mp4"
-
-
-def test_each_folder_is_listed_once_and_no_file_looked_up(make_files, write_list, monkeypatch):
-    make_files(*(f"{k % 3}/{k}.mp4" for k in range(60)))
-    file = write_list(*(f"{k % 3}/{k}.mp4 0" for k in range(60)))
-    listings, scandir, looked_up, stat = [], os.scandir, [], os.stat
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "scandir", lambda path: listings.append(path) or scandir(path))
-        patch.setattr(os, "stat", lambda path, **more: looked_up.append(path) or stat(path, **more))
-        assert len(open_videos(file)) == 60
-    assert len(listings) <= 4
-    assert not [path for path in looked_up if str(path).endswith(".mp4")]

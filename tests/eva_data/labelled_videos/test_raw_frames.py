@@ -84,13 +84,3 @@ def test_lists_of_mmaction2(make_frames, write_list, content, separator):
         assert (len(video), video.frames([5])[0, 0, 0, 0]) == (6, 6)
     with pytest.raises(UnreadableVideoError, match=r"walk/b lacks 2 of 5 frames"):
         videos.open(2)
-
-
-def test_folders_without_their_number_of_frames(make_frames, write_list, make_files, content):
-    make_frames("data/a", range(1, 4))
-    make_frames("data/a 3", range(1, 4))
-    make_files("b.mp4")
-    videos = open_videos(write_list("a 1", "b.mp4 0"))
-    assert content(videos) == [("a", 1), ("b.mp4", 0)]
-    assert len(videos.open(0)) == 3
-    assert content(open_videos(write_list("a 3 0"))) == [("a 3", 0)]  # its name, not a number

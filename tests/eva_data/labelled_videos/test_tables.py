@@ -33,41 +33,6 @@ def test_ids_are_found_by_any_of_the_usual_names(make_files, write_list, content
     assert (len(videos.missing), len(videos.unlisted)) == (0, 0)
 
 
-def test_times_come_before_the_id_alone(make_files, write_list, content):
-    make_files("a/aaaaaaaaaaa.mp4", "b/aaaaaaaaaaa_000007_000017.mp4", "bbbbbbbbbbb_1_2.mp4")
-    make_files("bbbbbbbbbbb_3_4.mp4")
-    videos = open_videos(write_list(HEADER, ROWS[3]))
-    assert content(videos) == [("b/aaaaaaaaaaa_000007_000017.mp4", 0)]
-    assert "a/aaaaaaaaaaa.mp4" in list(videos.unlisted)
-    videos = open_videos(write_list("youtube_id,label", "aaaaaaaaaaa,x", "bbbbbbbbbbb,x"))
-    assert content(videos) == [("a/aaaaaaaaaaa.mp4", 0)]
-    assert list(videos.missing) == ["bbbbbbbbbbb"]  # two files may be meant
-
-
-def test_ids_without_a_file_are_counted_and_named(make_files, write_list, content, caplog):
-    make_files("aaaaaaaaaaa_000007_000017.mp4", "-3B32lodo2M_000001_000011.mp4", "other.mp4")
-    videos = open_videos(write_list(HEADER, *ROWS))
-    assert content(videos) == [("aaaaaaaaaaa_000007_000017.mp4", 0)]
-    assert list(videos.missing) == [
-        "ab_12_34567_000010_000020", "-3B32lodo2M_000059_000069", "0123456789__000000_000010"
-    ]  # fmt: skip
-    assert list(videos.unlisted) == ["-3B32lodo2M_000001_000011.mp4", "other.mp4"]
-    assert "3 of 4 videos" in caplog.text
-    assert "ab_12_34567_000010_000020 (line 2), -3B32lodo2M_000059" in caplog.text
-
-
-@pytest.mark.parametrize(("header", "row"), [
-    ("Video_ID;Class", "aaaaaaaaaaa;abseiling"),
-    ("action\tytid\tstart\tend", "abseiling\taaaaaaaaaaa\t7.0\t17.0"),
-    (HEADER + ",is_cc", "abseiling,aaaaaaaaaaa,7,17,train,0"),
-])  # fmt: skip
-def test_headers_seen_in_the_wild(make_files, write_list, content, header, row):
-    make_files("aaaaaaaaaaa_000007_000017.mp4")
-    file = write_list(header, row)
-    assert content(open_videos(file)) == [("aaaaaaaaaaa_000007_000017.mp4", 0)]
-    assert open_videos(file, classes=["x", "abseiling"]).labels.tolist() == [1]
-
-
 @pytest.mark.parametrize(("lines", "message"), [
     (["path,label", "a.mp4,0", "a, b.mp4,3"], "line 3 lacks .* 2 cells"),
     (["path,label", "a.mp4,0", "a.mp4,nan"], r"line 3 has the label 'nan'"),

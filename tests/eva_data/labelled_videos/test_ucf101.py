@@ -42,16 +42,6 @@ def test_places_of_a_list(make, below, place):
         open_ucf101(folder, CLASSES, split=1)
 
 
-def test_a_list_itself(make):
-    folder = make("videos", "lists/mine.txt", [f"{PATHS[0]} 101", "Yo Yo/v_YoYo_gone.avi"])
-    videos = open_ucf101(folder / "lists/mine.txt", CLASSES, root=folder / "videos")
-    assert videos.labels.tolist() == [2]  # the folder says it, not the number
-    assert [*videos.missing] == ["Yo Yo/v_YoYo_gone.avi"]
-    (folder / "lists/mine.txt").write_text("Juggling/v_Juggling_g01_c01.avi\n")
-    with pytest.raises(ValueError, match=r"mine.txt, line 1 has the label 'Juggling"):
-        open_ucf101(folder / "lists/mine.txt", CLASSES, root=folder / "videos")
-
-
 @pytest.mark.parametrize(("frames", "middle"), [(1, 0), (5, 2), (6, 3)])
 def test_the_frame_in_the_middle(make, write_video, frames, middle):
     folder = make("ucf", "ucf/testlist01.txt") / "ucf"

@@ -170,16 +170,3 @@ def test_leaks_into_another_list(report_of, check, sample, tmp_path, form):
     assert report["left_by_cleaning"] == len(LEFT) - len(leaks)
     code, found, _ = report_of(sample, "--against", other, "--skip-decode")
     assert (code, found) == (1, {"leak": leaks[:2]})
-
-
-def test_names_that_are_not_text(report_of, check, sample, tmp_path):
-    folder = tmp_path / "data" / os.fsdecode(b"\xe9")
-    folder.mkdir(parents=True)
-    shutil.copy(sample / LEFT[0], folder / os.fsdecode(b'"\xff".mp4'))
-    shutil.copy(sample / LEFT[1], folder / "a\nb.mp4")
-    clean = tmp_path / "data" / "clean.txt"
-    assert check(tmp_path / "data", "--write", clean) == 0
-    videos = open_videos(clean)
-    assert [videos.name(k) for k in range(len(videos))] == [os.fsdecode(b'\xe9/"\xff".mp4')]
-    with videos.open(0) as video:
-        assert len(video) == 9

@@ -31,14 +31,6 @@ def test_kept_videos_in_their_order(index, content, tmp_path):
     assert videos.checksum() == parts.checksum()
 
 
-def test_other_classes(index, content):
-    videos = open_videos(index, classes=["walk_far", "swim", "run"])
-    assert content(videos) == [("walk far/3.mp4", 0), ("run/1.mp4", 2)]
-    assert videos.classes == ("walk_far", "swim", "run")
-    with pytest.raises(ValueError, match=r"has 1 classes that are not among the 2 given: walk far"):
-        open_videos(index, classes=["run", "swim"])
-
-
 def test_the_index_of_a_list_that_was_edited(make_files, content, tmp_path):
     """It would keep the earlier labels."""
     make_files("run/1.mp4", "walk far/3.mp4")
@@ -54,15 +46,6 @@ def test_the_index_of_a_list_that_was_edited(make_files, content, tmp_path):
         open_videos(index)
     file.unlink()
     assert len(open_videos(index)) == 2
-
-
-def test_moved_videos(index, content, tmp_path):
-    (tmp_path / "data").rename(tmp_path / "elsewhere")
-    with pytest.raises(ValueError, match=r"videos in .*data, which is not there: name"):
-        open_videos(index)
-    assert open_videos(index, root=tmp_path / "elsewhere").sample_id(1) == str(
-        tmp_path / "elsewhere/run/1.mp4"
-    )
 
 
 def test_files_that_are_no_index_of_videos(index, tmp_path):

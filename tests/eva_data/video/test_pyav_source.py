@@ -79,15 +79,6 @@ def test_only_what_a_frame_needs_is_decoded(videos, decoded):
         assert len(decoded) <= 1 + 1 + 3
 
 
-def test_no_packet_is_decoded_twice_for_frames_in_order(videos, decoded):
-    for name in ("h264.mp4", "h264-long.mkv", "h264-intra.mp4", "h264.ts", "hevc-open.mkv"):
-        with open_video(videos / name) as video:
-            decoded.clear()
-            for index in range(36):
-                video.frames([index])
-            assert len(decoded) <= 37
-
-
 class _BadlyIndexed:
     """A container whose seeks end where they should not, or fail."""
 

@@ -15,8 +15,6 @@ from pathlib import Path
 import av
 import pytest
 
-from eva_data.video.source import open_video
-
 _COMPARE = """
 import json, random, sys
 from pathlib import Path
@@ -112,9 +110,3 @@ def test_frames_that_torchcodec_refuses_come_from_pyav(comparison):
     for found in comparison["changes.webm"]:
         assert found["largest"] == 0
         assert found["pyav"]
-
-
-def test_torchcodec_is_not_installed(videos, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchcodec", None)
-    with pytest.raises(ValueError, match=r"pip install 'torchcodec>=0\.12,<0\.14'"):
-        open_video(videos / "h264.mp4", backend="torchcodec")
