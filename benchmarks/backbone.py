@@ -5,12 +5,11 @@ Yields `(name, value)`; every pair of things is timed alternately in one process
 Letters: h heads, N tokens, D channels of a head.
 """
 
-import argparse
 import itertools
 from collections.abc import Iterator
 
 import torch
-from measuring import Figure, beside, show
+from measuring import Figure, beside, new_parser, show
 from torch import Tensor
 
 from eva_backbone import VisionTransformer, eva_s_patch16
@@ -43,12 +42,8 @@ def attention(side: int, *, heads: int = 16, dim: int = 88, rounds: int) -> Iter
 
 def stochastic_depth(rate: float, *, rounds: int) -> Iterator[Figure]:
     """A training step with drop path rising linearly to `rate`, against one without."""
-
-    def model(drop: float) -> VisionTransformer:
-        return eva_s_patch16(depth=6, drop_path_rate=drop).train()
-
     images = torch.randn(20, 3, 224, 224)
-    full, dropping = model(0.0), model(rate)
+    full, dropping = (eva_s_patch16(depth=6, drop_path_rate=r).train() for r in (0.0, rate))
 
     def step(vit: VisionTransformer) -> None:
         vit.zero_grad()
@@ -62,10 +57,9 @@ def stochastic_depth(rate: float, *, rounds: int) -> Iterator[Figure]:
 
 def main() -> None:
     """Print every pair."""
-    parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__)
+    parser = new_parser(__doc__, rounds=5)
     parser.add_argument("--sides", type=int, nargs="+", default=[64, 80], help="map sides")
     parser.add_argument("--rates", type=float, nargs="+", default=[0.1, 0.4, 0.6])
-    parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     figures = [attention(side, rounds=args.rounds) for side in args.sides]
     figures += [stochastic_depth(rate, rounds=args.rounds) for rate in args.rates]

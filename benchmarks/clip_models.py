@@ -6,29 +6,25 @@ Letters: B pairs.
 """
 
 import argparse
-import json
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import open_clip
 import timm
 import torch
-from measuring import here
+from measuring import add_precision, new_parser
 from timm.models import eva as timm_eva
 from torch import Tensor, nn
 
 from eva_contrastive.model.eva_clip import EvaClip, TextTower, VisionTower
 
-STOCK, PATCH, LENGTH = "EVA01-g-14", 14, 77
+STOCK, PATCH, LENGTH, WORDS = "EVA01-g-14", 14, 77, 49408
 _COMPLETE = {"width": 1408, "depth": 40, "heads": 16, "mlp": 6144, "image_size": 224,
-             "embed_dim": 1024, "text_width": 768, "text_depth": 12, "text_heads": 12,
-             "words": 49408}  # fmt: skip
+             "embed_dim": 1024, "text_width": 768, "text_depth": 12, "text_heads": 12}  # fmt: skip
 SIZES = {  # EVA-CLIP-g, its first blocks for a CPU, and sizes for a trial
     "complete": _COMPLETE,
     "slice": _COMPLETE | {"depth": 2, "text_depth": 1},
     "trial": {"width": 32, "depth": 2, "heads": 2, "mlp": 48, "image_size": 56, "embed_dim": 16,
-              "text_width": 16, "text_depth": 1, "text_heads": 2, "words": 49408},
+              "text_width": 16, "text_depth": 1, "text_heads": 2},
 }  # fmt: skip
 _PEER_SIZES: dict[str, Any] = {}  # where the peer is not the stock model
 
@@ -37,18 +33,9 @@ Pairs = tuple[Tensor, Tensor]
 
 def parser_of_towers(description: str | None, *, batch: int) -> argparse.ArgumentParser:
     """Make a command line with the sizes of both towers."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False,
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    on_gpu = here().type == "cuda"
+    parser = new_parser(description, rounds=3, batch=batch)
     parser.add_argument("--size", choices=SIZES, default="slice", help="complete is EVA-CLIP-g")
-    parser.add_argument("--batch", type=int, default=batch)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument(
-        "--precision", choices=("fp32", "fp16", "bf16"), default="fp16" if on_gpu else "fp32"
-    )
+    add_precision(parser)
     return parser
 
 
@@ -61,7 +48,7 @@ def build_ours(size: str, *, checkpoints: bool = False, patch_dropout: float = 0
         mlp_dim=of.mlp, activation_checkpointing=checkpoints,
     )  # fmt: skip
     text = TextTower(
-        output_dim=of.embed_dim, context_length=LENGTH, vocab_size=of.words,
+        output_dim=of.embed_dim, context_length=LENGTH, vocab_size=WORDS,
         width=of.text_width, depth=of.text_depth, num_heads=of.text_heads,
     )  # fmt: skip
     text.set_grad_checkpointing(checkpoints)
@@ -77,31 +64,20 @@ def eva_slice(**options: Any) -> nn.Module:
 
 def build_peer(size: str, *, checkpoints: bool = False, patch_dropout: float = 0.0) -> nn.Module:
     """open_clip's stock model, or one like it with other sizes."""
-    name = STOCK if size == "complete" else _add_peer(argparse.Namespace(**SIZES[size]))
-    options = {"force_patch_dropout": patch_dropout or None, "device": torch.get_default_device()}
-    model: Any = open_clip.create_model(name, output_dict=True, **options)
+    of = argparse.Namespace(**SIZES[size])
+    config = open_clip.get_model_config(STOCK)
+    vision, text = config["vision_cfg"], config["text_cfg"]
+    vision["patch_dropout"] = patch_dropout
+    if size != "complete":
+        _PEER_SIZES.update(
+            img_size=of.image_size, embed_dim=of.width, depth=of.depth, num_heads=of.heads,
+            mlp_ratio=(of.mlp + 0.5) / of.width,  # timm rounds the product down
+        )  # fmt: skip
+        vision |= {"timm_model_name": "eva_slice", "image_size": of.image_size}
+        text |= {"width": of.text_width, "heads": of.text_heads, "layers": of.text_depth}
+    model: Any = open_clip.CustomTextCLIP(of.embed_dim, vision, text, output_dict=True)
     model.set_grad_checkpointing(checkpoints)
     return model
-
-
-def _add_peer(of: argparse.Namespace) -> str:
-    """Add a model of other sizes to those that open_clip knows; gives its name."""
-    _PEER_SIZES.update(
-        img_size=of.image_size, embed_dim=of.width, depth=of.depth, num_heads=of.heads,
-        mlp_ratio=(of.mlp + 0.5) / of.width,  # timm rounds the product down
-    )  # fmt: skip
-    config = open_clip.get_model_config(STOCK)
-    config["embed_dim"] = of.embed_dim
-    config["vision_cfg"] |= {"timm_model_name": "eva_slice", "image_size": of.image_size}
-    config["text_cfg"] |= {
-        "vocab_size": of.words, "width": of.text_width, "heads": of.text_heads,
-        "layers": of.text_depth,
-    }  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "EVA01-g-14-slice.json"
-        file.write_text(json.dumps(config), encoding="utf-8")
-        open_clip.add_model_config(file)
-    return file.stem
 
 
 def peer_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -116,10 +92,10 @@ def peer_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def make_batch(size: str, pairs: int) -> Pairs:
     """Noise, and texts of 8 to 60 random words."""
-    side, words = (SIZES[size][name] for name in ("image_size", "words"))
+    side = SIZES[size]["image_size"]
     images = torch.randn(pairs, 3, side, side)
-    tokens = torch.randint(1, words - 1, (pairs, LENGTH))
+    tokens = torch.randint(1, WORDS - 1, (pairs, LENGTH))
     ends = torch.randint(8, 60, (pairs, 1))
     place = torch.arange(LENGTH)
-    tokens = torch.where(place == ends, words - 1, tokens)  # its largest number ends a text
+    tokens = torch.where(place == ends, WORDS - 1, tokens)  # its largest number ends a text
     return images, torch.where(place > ends, 0, tokens)

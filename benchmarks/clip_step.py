@@ -39,6 +39,16 @@ from clip_models import (
 from measuring import Figure, beside, show
 from open_clip import ClipLoss
 from torch import Tensor, nn
+from training_steps import (
+    SEED,
+    Gradients,
+    Step,
+    as_loaded,
+    engine_step,
+    gradients_of,
+    plain_step,
+    require_equal,
+)
 
 from eva_contrastive.config import ContrastiveConfig, DataConfig, ModelConfig, TowerConfig
 from eva_contrastive.model.eva_clip import EvaClip
@@ -46,12 +56,9 @@ from eva_contrastive.step import ContrastiveStep, build_loss, parameter_groups
 from eva_engine import distributed
 from eva_engine.config import OptimizerConfig, RunConfig
 from eva_engine.distributed import DTYPES
-from eva_engine.steps.engine import TrainingEngine
 from eva_engine.steps.flops import image_input, training_flops
-from eva_engine.steps.micro_batches import MicroBatches, forward_and_backward
-from eva_runs.data_order import Batch, to_device
+from eva_runs.data_order import to_device
 
-SEED, TOLERANCE = 0, 1e-4
 OPTIMIZER = OptimizerConfig(lr=1e-4, betas=(0.9, 0.98), eps=1e-6, clip_grad=5.0)
 PUBLISHED = {"A100": 69.9, "H100": 116.9}  # pairs/s of a GPU: NeMo, ViT-g/14
 BUILDERS: dict[str, Callable[..., Any]] = {"ours": build_ours, "open_clip": build_peer}
@@ -64,8 +71,6 @@ CASES: dict[str, tuple[dict[str, Any], int]] = {  # arguments of the models, mic
     "8 micro-batches": ({}, 8),
 }
 
-Step = Callable[[Pairs], None]
-
 
 def micro_batches(batch: Pairs, count: int) -> list[Pairs]:
     """Divide a batch."""
@@ -74,38 +79,14 @@ def micro_batches(batch: Pairs, count: int) -> list[Pairs]:
 
 
 def our_step(model: EvaClip, count: int, args: argparse.Namespace, device: torch.device) -> Step:
-    """The step of `eva_engine.loop` with that of contrastive training, through DeepSpeed."""
-    run = RunConfig(
-        output=Path("unused"),
-        batch_size=args.batch // count,
-        accumulate=count,
-        precision=args.precision,
-        zero_stage=0 if args.precision == "fp32" else 1,
-    )
+    """That of contrastive training."""
     tower = TowerConfig(lr=OPTIMIZER.lr)
     config = ContrastiveConfig(
         model=_model_config(args), data=DataConfig(train="unused"),
-        vision=tower, text=tower, optimizer=OPTIMIZER, run=run,
+        vision=tower, text=tower, optimizer=OPTIMIZER, run=RunConfig(output=Path("unused")),
     )  # fmt: skip
-    groups = parameter_groups(config, model)
-    engine = TrainingEngine(model, groups=groups, optimizer=OPTIMIZER, run=run)
-    engine.engine.train()
-    step_fn = ContrastiveStep(build_loss(config.loss))
-
-    def step(batch: Pairs) -> None:
-        engine.set_learning_rate(OPTIMIZER.lr)
-        forward_and_backward(engine, step_fn, as_loaded(micro_batches(batch, count), device))
-        if not engine.gradients_are_finite():
-            raise FloatingPointError("a gradient is not finite")
-        engine.step()
-
-    return step
-
-
-def as_loaded(parts: Sequence[Pairs], device: torch.device) -> MicroBatches:
-    """Micro-batches as the loop has them from the loader."""
-    loaded = iter([Batch(data=part, items=[], unreadable={}) for part in parts])
-    return MicroBatches(loaded, count=len(parts), device=device, seeds=(SEED, 0))
+    groups, step_fn = parameter_groups(config, model), ContrastiveStep(build_loss(config.loss))
+    return engine_step(model, groups, step_fn, OPTIMIZER, args, device=device, count=count)
 
 
 def _model_config(args: argparse.Namespace) -> ModelConfig:
@@ -113,33 +94,25 @@ def _model_config(args: argparse.Namespace) -> ModelConfig:
 
 
 def peer_step(model: Any, count: int, args: argparse.Namespace, device: torch.device) -> Step:
-    """Forward, backward, clip, AdamW, clamp."""
-    matrices, vectors = (
-        [p for name, p in model.named_parameters() if _is_matrix(name, p) == kind]
-        for kind in (True, False)
-    )
-    groups = [{"params": matrices, "weight_decay": OPTIMIZER.weight_decay},
-              {"params": vectors, "weight_decay": 0.0}]  # fmt: skip
-    optimizer = torch.optim.AdamW(groups, lr=OPTIMIZER.lr, betas=OPTIMIZER.betas, eps=OPTIMIZER.eps)
-    scaler = torch.amp.GradScaler(device.type, enabled=args.precision == "fp16")
-    model.train()
+    """That of open_clip's program, which clamps the factor of the logits."""
+    del count
+    parameters = dict(model.named_parameters())
+    matrices = {name for name, p in parameters.items() if p.ndim > 1 and "bias" not in name}
+    groups = [{"params": [p for name, p in parameters.items() if (name in matrices) == decays],
+               "weight_decay": OPTIMIZER.weight_decay if decays else 0.0}
+              for decays in (True, False)]  # fmt: skip
 
-    def step(batch: Pairs) -> None:
-        parts = [to_device(part, device) for part in micro_batches(batch, count)]
-        peer_gradients(model, parts, dtype=DTYPES[args.precision], scale=scaler.scale)
-        scaler.unscale_(optimizer)
-        nn.utils.clip_grad_norm_(model.parameters(), OPTIMIZER.clip_grad)
-        scaler.step(optimizer)
-        scaler.update()
+    def backward(parts: Sequence[Pairs], scale: Callable[[Tensor], Tensor]) -> float:
+        return peer_gradients(model, parts, dtype=DTYPES[args.precision], scale=scale)
+
+    advance = plain_step(model, groups, backward, OPTIMIZER, args, device=device)
+
+    def step(parts: Sequence[Pairs]) -> None:
+        advance(parts)
         with torch.no_grad():
             model.logit_scale.clamp_(0, math.log(100))
-        optimizer.zero_grad()
 
     return step
-
-
-def _is_matrix(name: str, parameter: nn.Parameter) -> bool:
-    return parameter.ndim > 1 and "bias" not in name
 
 
 def peer_gradients(
@@ -183,25 +156,17 @@ def check(args: argparse.Namespace, device: torch.device) -> Iterator[Figure]:
     peer.load_state_dict(peer_weights(ours.state_dict()))
     batch = to_device(make_batch(args.size, min(args.batch, 8)), device)
     of_peer = partial(peer_gradients, peer, dtype=torch.float32)
-    wanted_loss, wanted = _gradients(ours, partial(_our_gradients, ours, [batch]))
-    scale = wanted.pop("logit_scale")
+    wanted = _gradients(ours, partial(_our_gradients, ours, [batch]))
+    scale = wanted[1].pop("logit_scale")
     for title, model, run in (
         ("ours in 2 micro-batches", ours, partial(_our_gradients, ours, micro_batches(batch, 2))),
         ("open_clip", peer, partial(of_peer, [batch])),
         ("open_clip in 2", peer, partial(of_peer, micro_batches(batch, 2))),
     ):
-        loss, gradients = _gradients(model, run)
-        yield (
-            f"{title}: gradient of the logit scale in ours",
-            (gradients.pop("logit_scale") / scale).item(),
-        )
-        apart = sum((gradients[name] - wanted[name]).square().sum().item() for name in gradients)
-        total = sum(gradient.square().sum().item() for gradient in wanted.values())
-        differences = {"loss": abs(loss - wanted_loss), "gradients": (apart / total) ** 0.5}
-        for name, value in differences.items():
-            yield f"{title}: difference of the {name} from our plain step", value
-            if not value < TOLERANCE:
-                raise ValueError(f"{title}, {name}: {value:.3g}: the steps do not do the same")
+        found = _gradients(model, run)
+        share = found[1].pop("logit_scale") / scale
+        yield f"{title}: gradient of the logit scale in ours", share.item()
+        yield from require_equal(title, found, wanted)
 
 
 def _our_gradients(model: EvaClip, parts: Sequence[Pairs]) -> float:
@@ -216,11 +181,9 @@ def _our_gradients(model: EvaClip, parts: Sequence[Pairs]) -> float:
     return total
 
 
-def _gradients(model: nn.Module, run: Callable[[], float]) -> tuple[float, dict[str, Tensor]]:
+def _gradients(model: nn.Module, run: Callable[[], float]) -> Gradients:
     """Loss and gradients, under open_clip's names."""
-    model.zero_grad(set_to_none=True)
-    loss = run()
-    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    loss, found = gradients_of(model, run)
     return loss, peer_weights(found) if "text.logit_scale" in found else found
 
 
@@ -244,9 +207,10 @@ def figures(args: argparse.Namespace, device: torch.device) -> Iterator[Figure]:
             yield f"{title}: {who}, GFLOP a pair", flops_of(who, args, **options) / 1e9
             distributed.seed_all(SEED)
             model = BUILDERS[who](args.size, **options).to(device)
-            calls[who] = partial(make(model, count, args, device), batch)
+            step = make(model, count, args, device)
+            calls[who] = partial(step, micro_batches(batch, count))
         yield from beside(title, calls, rounds=args.rounds, device=device, items=args.batch)
-        del calls, model
+        del calls, model, step
     if device.type == "cuda":
         for name, rate in PUBLISHED.items():
             yield f"published pairs/s of one {name} (NeMo, ViT-g/14)", rate

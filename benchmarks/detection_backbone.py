@@ -12,10 +12,11 @@ import itertools
 import warnings
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import torch
 from detectron2.modeling import ViT
-from measuring import Figure, beside, here, parser_of_sizes, passes, show
+from measuring import Figure, both_passes, here, parser_of_sizes, show
 from torch import Tensor, nn
 
 from eva_backbone import VisionTransformer
@@ -26,34 +27,25 @@ LARGEST_PEER = 1024  # pixels; beyond, the peer's maps do not fit into the memor
 
 def build(size: int, *, width: int, depth: int, heads: int) -> tuple[nn.Module, nn.Module]:
     """Our ViT and detectron2's with the same weights; every fourth block is global."""
+    sizes: dict[str, Any] = {
+        "img_size": size,
+        "embed_dim": width,
+        "depth": depth,
+        "num_heads": heads,
+    }
     global_blocks = range(3, depth, 4)
     ours = VisionTransformer(
-        img_size=size,
-        pretrain_img_size=224,
-        patch_size=PATCH,
-        embed_dim=width,
-        depth=depth,
-        num_heads=heads,
-        mlp_dim=4 * width,
-        qkv_bias="qkv",
-        extra_tokens=(),
-        final_norm=False,
-        window_size=WINDOW,
-        global_attn_indexes=global_blocks,
-        rel_pos="vitdet",
-    )
+        **sizes, pretrain_img_size=224, patch_size=PATCH, mlp_dim=4 * width, qkv_bias="qkv",
+        extra_tokens=(), final_norm=False, window_size=WINDOW,
+        global_attn_indexes=global_blocks, rel_pos="vitdet",
+    )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = ViT(
-            img_size=size,
-            embed_dim=width,
-            depth=depth,
-            num_heads=heads,
-            norm_layer=partial(nn.LayerNorm, eps=1e-6),
-            window_size=WINDOW,
+            **sizes, norm_layer=partial(nn.LayerNorm, eps=1e-6), window_size=WINDOW,
             window_block_indexes=[i for i in range(depth) if i not in global_blocks],
             use_rel_pos=True,
-        )
+        )  # fmt: skip
     for parameter in ours.parameters():
         if parameter.ndim == 2 and not parameter.any():
             nn.init.normal_(parameter, std=0.02)  # relative positions that matter
@@ -85,13 +77,12 @@ def compare(size: int, args: argparse.Namespace) -> Iterator[Figure]:
         for (name, model), wanted in zip(models.items(), exact, strict=True):
             error = feature_map(model.to(dtype), images).float() - wanted
             yield f"{size} px: relative error of {name}", (error.norm() / wanted.norm()).item()
-    for backward in (False, True):
-        calls = {
-            name: passes(model, partial(feature_map, model, images), backward=backward)
-            for name, model in models.items()
-        }
-        title = f"{size} px, {'forward and backward' if backward else 'forward'}"
-        yield from beside(title, calls, rounds=args.rounds, device=device, items=args.batch)
+    forwards = {
+        name: (model, partial(feature_map, model, images)) for name, model in models.items()
+    }
+    yield from both_passes(
+        f"{size} px", forwards, rounds=args.rounds, device=device, items=args.batch
+    )
 
 
 def main() -> None:

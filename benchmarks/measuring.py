@@ -5,7 +5,8 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ T = TypeVar("T")
 Call = Callable[[], object]
 Seconds = tuple[float, float]  # by the clock, and of CPU time of this process
 Figure = tuple[str, float]
+Forwards = Mapping[str, tuple[nn.Module, Callable[[], Any]]]  # name -> model, forward pass
 
 EVA_WIDTH, EVA_MLP = 1408, 6144
 
@@ -108,19 +110,25 @@ def with_peak(call: Callable[[], T], device: torch.device) -> tuple[T, float]:
     return result, peak / 2**30
 
 
-def passes(
-    model: nn.Module, forward: Callable[[], Tensor], *, backward: bool
-) -> Callable[[], None]:
-    """Make a call of the forward pass, or of both with a loss that depends on all outputs."""
+def both_passes(title: str, forwards: Forwards, **options: Any) -> Iterator[Figure]:
+    """Compare forward passes, and those with the backward pass of a loss of all outputs.
 
-    def call() -> None:
+    Args:
+        title: Start of the figures' names.
+        forwards: Name -> the model, and its forward pass.
+        **options: Of `beside`.
+    """
+
+    def call(model: nn.Module, forward: Callable[[], Tensor], *, backward: bool) -> None:
         with torch.set_grad_enabled(backward):
             out = forward()
         if backward:
             out.float().square().mean().backward()
             model.zero_grad(set_to_none=True)
 
-    return call
+    for way, backward in {"forward": False, "forward and backward": True}.items():
+        calls = {name: partial(call, *of, backward=backward) for name, of in forwards.items()}
+        yield from beside(f"{title}, {way}", calls, **options)
 
 
 def here() -> torch.device:
@@ -128,21 +136,33 @@ def here() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def parser_of_sizes(
-    description: str | None, *, depth: int = 4, batch: int = 1, rounds: int = 3
-) -> argparse.ArgumentParser:
-    """Make a command line with the sizes of a ViT of EVA-g's width, a batch and rounds."""
+def new_parser(description: str | None, *, rounds: int, batch: int = 0) -> argparse.ArgumentParser:
+    """Make a command line with a number of rounds, and a size of the batch if it has one."""
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--width", type=int, default=EVA_WIDTH)
-    parser.add_argument("--depth", type=int, default=depth)
-    parser.add_argument("--heads", type=int, default=16)
-    parser.add_argument("--batch", type=int, default=batch)
     parser.add_argument("--rounds", type=int, default=rounds)
+    if batch:
+        parser.add_argument("--batch", type=int, default=batch)
     return parser
+
+
+def parser_of_sizes(
+    description: str | None, *, depth: int = 4, batch: int = 1, rounds: int = 3
+) -> argparse.ArgumentParser:
+    """Make a command line with the sizes of a ViT of EVA-g's width, a batch and rounds."""
+    parser = new_parser(description, rounds=rounds, batch=batch)
+    for name, default in (("width", EVA_WIDTH), ("depth", depth), ("heads", 16)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    return parser
+
+
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    """Add the number format of a program that trains or evaluates."""
+    default = "fp16" if here().type == "cuda" else "fp32"
+    parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default=default)
 
 
 def show(figures: Iterable[Figure], *, rounds: int) -> None:

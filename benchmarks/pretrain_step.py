@@ -15,24 +15,22 @@ Letters: B images, N patches of an image, K masked patches of the batch, C chann
 """
 
 import argparse
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
 import torch.nn.functional as F
-from measuring import EVA_MLP, EVA_WIDTH, Figure, beside, parser_of_sizes, show
+from measuring import EVA_MLP, EVA_WIDTH, Figure, add_precision, beside, parser_of_sizes, show
 from timm.models.eva import Eva
 from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
+from training_steps import SEED, Step, engine_step, gradients_of, plain_step, require_equal
 
 from eva_engine import distributed
-from eva_engine.config import OptimizerConfig, RunConfig
+from eva_engine.config import OptimizerConfig
 from eva_engine.distributed import DTYPES
-from eva_engine.steps.engine import TrainingEngine
 from eva_engine.steps.flops import forward_flops, image_input
 from eva_engine.steps.parameter_groups import layer_decay_groups
 from eva_pretrain.masked_image_modeling import (
@@ -45,10 +43,9 @@ from eva_pretrain.masked_image_modeling import (
 from eva_pretrain.teachers import ClipTeacher
 from eva_runs.data_order import to_device
 
-SIDE, PATCH, EVA_DEPTH, MASKED, SEED = 224, 14, 40, 105, 0
+SIDE, PATCH, EVA_DEPTH, MASKED = 224, 14, 40, 105
 TEACHER = "ViT-L-14"
 PAPER_RATE = 3150 / 128  # images/s of one A100-40GB
-TOLERANCE = 1e-4
 OPTIMIZER = OptimizerConfig(lr=1e-4, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.05, clip_grad=3.0)
 
 Batch = dict[str, Any]
@@ -76,14 +73,8 @@ class PlainModel(Eva):
 
 def build(name: str, args: argparse.Namespace, rate: float, *, target_dim: int) -> nn.Module:
     """The toolkit's model ("ours") or its peer; their parameters have the same names."""
-    sizes = {
-        "img_size": SIDE,
-        "patch_size": PATCH,
-        "embed_dim": args.width,
-        "depth": args.depth,
-        "num_heads": args.heads,
-        "drop_path_rate": rate,
-    }
+    sizes = {"img_size": SIDE, "patch_size": PATCH, "embed_dim": args.width,
+             "depth": args.depth, "num_heads": args.heads, "drop_path_rate": rate}  # fmt: skip
     mlp_dim = EVA_MLP * args.width // EVA_WIDTH
     if name == "ours":
         return MaskedImageModeling(target_dim=target_dim, mlp_dim=mlp_dim, **sizes)
@@ -109,99 +100,55 @@ def make_batch(args: argparse.Namespace, teacher: ClipTeacher) -> Batch:
     masking = BlockMasking(grid=(side, side), num_masked=MASKED, min_block=16)
     images = torch.randn(args.batch, 3, SIDE, SIDE)
     teacher_images = torch.randn(args.batch, 3, *teacher.image_size)
-    return collate(
-        [
-            {"images": image, "teacher_images": other, "mask": torch.from_numpy(masking())}
-            for image, other in zip(images, teacher_images, strict=True)
-        ]
-    )
+    pairs = zip(images, teacher_images, strict=True)
+    return collate([{"images": image, "teacher_images": other, "mask": torch.from_numpy(masking())}
+                    for image, other in pairs])  # fmt: skip
 
 
-def plain_loss(model: nn.Module, teacher: ClipTeacher, batch: Batch, dtype: torch.dtype) -> Tensor:
-    """The plain step's loss of a batch on the model's device."""
+def plain_passes(
+    model: nn.Module,
+    teacher: ClipTeacher,
+    parts: Sequence[Batch],
+    scale: Callable[[Tensor], Tensor] = lambda loss: loss,
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> float:
+    """The passes of the plain step for one batch; its loss."""
+    (batch,) = parts
     mask = batch["mask"].flatten(1)
     features = teacher(batch["teacher_images"])
     half = dtype != torch.float32
     with torch.autocast(batch["images"].device.type, dtype if half else None, enabled=half):
         predictions = model(batch["images"], mask)
-    return -F.cosine_similarity(predictions.float(), features[mask].float(), dim=-1).mean()
+    loss = -F.cosine_similarity(predictions.float(), features[mask].float(), dim=-1).mean()
+    scale(loss).backward()
+    return float(loss.item())
+
+
+def our_passes(model: nn.Module, teacher: ClipTeacher, parts: Sequence[Batch]) -> float:
+    """Ours for one batch; its loss."""
+    loss, _ = PretrainStep(teacher, MaskedFeatures())(model, parts[0])
+    loss.backward()
+    return float(loss.item())
 
 
 def our_step(
     model: nn.Module, teacher: ClipTeacher, args: argparse.Namespace, device: torch.device
-) -> Callable[[Batch], None]:
-    """The step of `eva_engine.loop`, through DeepSpeed's engine."""
-    run = RunConfig(
-        output=Path("unused"),
-        batch_size=args.batch,
-        precision=args.precision,
-        zero_stage=0 if args.precision == "fp32" else 1,
-    )
+) -> Step:
+    """That of pre-training."""
     groups = layer_decay_groups(model, depth=args.depth, weight_decay=OPTIMIZER.weight_decay)
-    engine = TrainingEngine(model, groups=groups, optimizer=OPTIMIZER, run=run)
-    engine.engine.train()
     step_fn = PretrainStep(teacher, MaskedFeatures())
-
-    def step(batch: Batch) -> None:
-        engine.set_learning_rate(OPTIMIZER.lr)
-        engine.engine.set_gradient_accumulation_boundary(True)
-        loss, _ = step_fn(engine.engine, to_device(batch, device))
-        engine.backward(loss, last=True)
-        if not engine.gradients_are_finite():
-            raise FloatingPointError(f"a gradient is not finite, the loss is {loss.item()}")
-        engine.step()
-
-    return step
+    return engine_step(model, groups, step_fn, OPTIMIZER, args, device=device)
 
 
-def plain_step(
+def their_step(
     model: nn.Module, teacher: ClipTeacher, args: argparse.Namespace, device: torch.device
-) -> Callable[[Batch], None]:
-    """Forward, backward, clip, AdamW."""
-    groups = param_groups_weight_decay(
-        model,
-        weight_decay=OPTIMIZER.weight_decay,
-        no_weight_decay_list=("pos_embed", "cls_token", "mask_token"),
-    )
-    optimizer = torch.optim.AdamW(groups, lr=OPTIMIZER.lr, betas=OPTIMIZER.betas, eps=OPTIMIZER.eps)
-    scaler = torch.amp.GradScaler(device.type, enabled=args.precision == "fp16")
-    model.train()
-
-    def step(batch: Batch) -> None:
-        loss = plain_loss(model, teacher, to_device(batch, device), DTYPES[args.precision])
-        optimizer.zero_grad()
-        scaler.scale(loss).backward()
-        scaler.unscale_(optimizer)
-        nn.utils.clip_grad_norm_(model.parameters(), OPTIMIZER.clip_grad)
-        scaler.step(optimizer)
-        scaler.update()
-
-    return step
-
-
-def check(
-    ours: nn.Module, theirs: nn.Module, teacher: ClipTeacher, batch: Batch
-) -> Iterator[Figure]:
-    """Compare loss and gradients without drop path, in float32."""
-    mine, _ = PretrainStep(teacher, MaskedFeatures())(ours.eval(), batch)
-    other = plain_loss(theirs.eval(), teacher, batch, torch.float32)
-    mine.backward()
-    other.backward()
-    others = {name: parameter.grad for name, parameter in theirs.named_parameters()}
-    apart = total = 0.0
-    for name, parameter in ours.named_parameters():
-        expected = others[name]
-        assert parameter.grad is not None
-        assert expected is not None
-        apart += (parameter.grad - expected).square().sum().item()
-        total += expected.square().sum().item()
-    for name, value in (
-        ("difference of the losses", abs(mine.item() - other.item())),
-        ("relative difference of the gradients", math.sqrt(apart / total)),
-    ):
-        yield name, value
-        if not value < TOLERANCE:
-            raise ValueError(f"{name} is {value:.3g}: the two steps do not do the same")
+) -> Step:
+    """That of a plain loop."""
+    single = ("pos_embed", "cls_token", "mask_token")
+    groups = param_groups_weight_decay(model, OPTIMIZER.weight_decay, no_weight_decay_list=single)
+    backward = partial(plain_passes, model, teacher, dtype=DTYPES[args.precision])
+    return plain_step(model, groups, backward, OPTIMIZER, args, device=device)
 
 
 def compare(args: argparse.Namespace, device: torch.device) -> Iterator[Figure]:
@@ -212,18 +159,22 @@ def compare(args: argparse.Namespace, device: torch.device) -> Iterator[Figure]:
     ours, plain = (build(name, args, 0.0, target_dim=teacher.dim) for name in ("ours", "plain"))
     weights = ours.state_dict()
     plain.load_state_dict(weights)
-    yield from check(ours.to(device), plain.to(device), teacher, to_device(batch, device))
-    del ours, plain
-    flops = forward_flops(
-        partial(build, "ours", args, 0.0, target_dim=teacher.dim), image_input(SIDE)
+    there = to_device(batch, device)
+    wanted, found = (
+        gradients_of(model.to(device).eval(), partial(passes, model, teacher, [there]))
+        for model, passes in ((ours, our_passes), (plain, plain_passes))
     )
+    yield from require_equal("a plain step", found, wanted)
+    del ours, plain, wanted, found
+    make_ours = partial(build, "ours", args, 0.0, target_dim=teacher.dim)
+    flops = forward_flops(make_ours, image_input(SIDE))
     yield "model GFLOP of a sample in training", 3 * flops / 1e9
     for rate in args.drop_path:
         calls = {}
-        for name, make in (("ours", our_step), ("a plain step", plain_step)):
+        for name, make in (("ours", our_step), ("a plain step", their_step)):
             model = build(name, args, rate, target_dim=teacher.dim)
             model.load_state_dict(weights)
-            calls[name] = partial(make(model.to(device), teacher, args, device), batch)
+            calls[name] = partial(make(model.to(device), teacher, args, device), [batch])
         title = f"drop path {rate}"
         yield from beside(title, calls, rounds=args.rounds, device=device, items=args.batch)
     if device.type == "cuda":
@@ -233,9 +184,8 @@ def compare(args: argparse.Namespace, device: torch.device) -> Iterator[Figure]:
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = parser_of_sizes(__doc__, batch=4, rounds=5)
-    on_gpu = torch.cuda.is_available()
     parser.add_argument("--drop-path", type=float, nargs="+", default=[0.1, 0.4], help="rates")
-    parser.add_argument("--precision", choices=DTYPES, default="fp16" if on_gpu else "fp32")
+    add_precision(parser)
     return parser.parse_args(arguments)
 
 

@@ -15,19 +15,17 @@ import copy
 import itertools
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TypeVar
+from typing import Any
 from unittest.mock import patch
 
 import torch
-from measuring import EVA_MLP, EVA_WIDTH, Figure, beside, here, parser_of_sizes, passes, show
+from measuring import EVA_MLP, EVA_WIDTH, Figure, Forwards, both_passes, here, parser_of_sizes, show
 from torch import Tensor, nn
 
 from eva_backbone.attention import Attention
 from eva_segmentation.model import deformable_attention
 from eva_segmentation.model.backbone import EVAViTAdapter
 from eva_segmentation.model.deformable_attention import Grid
-
-T = TypeVar("T")
 
 
 class DenseAttention(Attention):
@@ -39,23 +37,10 @@ class DenseAttention(Attention):
         return (q * q.shape[-1] ** -0.5 @ k.mT).softmax(-1) @ v
 
 
-def make_naive(model: nn.Module) -> nn.Module:
-    """A copy with the attention of textbooks."""
-    naive = copy.deepcopy(model)
-    for module in naive.modules():
-        if type(module) is Attention:
-            module.__class__ = DenseAttention
-    return naive
-
-
-def as_mmcv(call: Callable[[], T]) -> Callable[[], T]:
+def as_mmcv(call: Callable[[], Any]) -> Callable[[], Any]:
     """Let a call use mmcv's Python function."""
-
-    def changed() -> T:
-        name, function = "bag_attention", deformable_attention.level_attention
-        with patch.object(deformable_attention, name, function):
-            return call()
-
+    function = deformable_attention.level_attention
+    changed: Callable[[], Any] = patch.object(deformable_attention, "bag_attention", function)(call)
     return changed
 
 
@@ -93,43 +78,41 @@ def compare_deformable(args: argparse.Namespace, device: torch.device) -> Iterat
         ("extractor", Deformable((middle,), spatial, heads=args.heads, dim=dim)),
         ("pixel decoder", Deformable(levels, spatial, heads=32, dim=32)),
     ):
-        for backward in (False, True):
-            call = passes(model.to(device), model, backward=backward)
-            calls = {"ours": call, "mmcv's Python function": as_mmcv(call)}
-            title = f"{name}, {'forward and backward' if backward else 'forward'}"
-            yield from beside(title, calls, rounds=args.rounds, device=device)
+        model.to(device)
+        forwards: Forwards = {
+            "ours": (model, model),
+            "mmcv's Python function": (model, as_mmcv(model)),
+        }
+        yield from both_passes(name, forwards, rounds=args.rounds, device=device)
 
 
 def compare_backbone(args: argparse.Namespace, device: torch.device) -> Iterator[Figure]:
     """The complete backbone; batch norms use their statistics, so that both give the same."""
     torch.manual_seed(0)
     ours = EVAViTAdapter(
-        img_size=args.size,
-        embed_dim=args.width,
-        depth=args.depth,
-        num_heads=args.heads,
-        mlp_dim=EVA_MLP * args.width // EVA_WIDTH,
-        deform_num_heads=args.heads,
-    )
+        img_size=args.size, embed_dim=args.width, depth=args.depth, num_heads=args.heads,
+        mlp_dim=EVA_MLP * args.width // EVA_WIDTH, deform_num_heads=args.heads,
+    )  # fmt: skip
     for name, parameter in ours.named_parameters():
         if name.endswith(("gamma", "attention_weights.weight")):
             nn.init.normal_(parameter, std=0.1)  # start at zero, which would hide a difference
     ours = ours.eval().to(device)
-    naive = make_naive(ours)
+    naive = copy.deepcopy(ours)
+    for module in naive.modules():
+        if type(module) is Attention:
+            module.__class__ = DenseAttention
     images = torch.randn(args.batch, 3, args.size, args.size, device=device)
     with torch.no_grad():
         mine, theirs = ours(images), as_mmcv(lambda: naive(images))()
     error = max(float((a - b).abs().max() / b.std()) for a, b in zip(mine, theirs, strict=True))
     del mine, theirs
     yield "largest difference of the outputs, in standard deviations", error
-    for backward in (False, True):
-        call, peer = (
-            passes(model, partial(total, model, images), backward=backward)
-            for model in (ours, naive)
-        )
-        calls = {"ours": call, "naive": as_mmcv(peer)}
-        title = f"{args.size} px, {'forward and backward' if backward else 'forward'}"
-        yield from beside(title, calls, rounds=args.rounds, device=device, items=args.batch)
+    forwards: Forwards = {
+        "ours": (ours, partial(total, ours, images)),
+        "naive": (naive, as_mmcv(partial(total, naive, images))),
+    }
+    title = f"{args.size} px"
+    yield from both_passes(title, forwards, rounds=args.rounds, device=device, items=args.batch)
 
 
 def total(model: nn.Module, images: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ opening, decoding and classifying one view.
 """
 
 import argparse
+import itertools
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -19,7 +20,7 @@ from pathlib import Path
 from types import MethodType
 
 import torch
-from measuring import EVA_MLP, EVA_WIDTH, Figure, beside, here, parser_of_sizes, passes, show
+from measuring import EVA_MLP, EVA_WIDTH, Figure, beside, both_passes, here, parser_of_sizes, show
 from timm.models.eva import Eva
 from torch import Tensor, nn
 from video_decoding import write
@@ -55,9 +56,7 @@ def build(args: argparse.Namespace, frames: int) -> dict[str, VideoClassifier]:
     peer = Eva(
         img_size=SIDE, patch_size=14, mlp_ratio=mlp_dim / args.width, use_rot_pos_emb=False, **sizes
     )
-    found = peer.blocks.load_state_dict(ours.blocks.state_dict(), strict=False)
-    assert not found.unexpected_keys
-    assert not found.missing_keys
+    peer.blocks.load_state_dict(ours.blocks.state_dict())
     blocks = peer.blocks.to(args.device, args.dtype)
     timm.blocks = nn.ModuleList(_Ungridded(block) for block in blocks)
     return models
@@ -91,13 +90,8 @@ def compare(frames: int, args: argparse.Namespace) -> Iterator[Figure]:
     difference = max(float((other - exact).abs().max()) for other in others)
     name = f"{frames} frames: largest difference of logits, in their deviation"
     yield name, difference / float(exact.std())
-    for backward in (False, True):
-        calls = {
-            name: passes(model, partial(model, clips), backward=backward)
-            for name, model in models.items()
-        }
-        title = f"{frames} frames, {'forward and backward' if backward else 'forward'}"
-        yield from beside(title, calls, rounds=args.rounds, device=args.device)
+    forwards = {name: (model, partial(model, clips)) for name, model in models.items()}
+    yield from both_passes(f"{frames} frames", forwards, rounds=args.rounds, device=args.device)
 
 
 def evaluation(args: argparse.Namespace) -> Iterator[Figure]:
@@ -130,24 +124,14 @@ def evaluation(args: argparse.Namespace) -> Iterator[Figure]:
 
         difference = (once() - twelve_times()).abs().max()
         yield "12 views: largest difference of probabilities", float(difference)
-        for title, calls in (
-            ("12 views", {"ours": once, "12 decodes and forwards": twelve_times}),
-            (
-                "12 views, reading alone",
-                {
-                    "ours": lambda: read(*every),
-                    "12 decodes": lambda: torch.cat([read(*view) for view in single]),
-                },
-            ),
-        ):
-            yield from beside(title, calls, rounds=args.rounds, device=args.device, memory=False)
-
-
-def figures(args: argparse.Namespace) -> Iterator[Figure]:
-    """Yield all figures."""
-    for frames in args.frames:
-        yield from compare(frames, args)
-    yield from evaluation(args)
+        ways = {"ours": once, "12 decodes and forwards": twelve_times}
+        reading = {
+            "ours": lambda: read(*every),
+            "12 decodes": lambda: torch.cat([read(*view) for view in single]),
+        }
+        options = {"rounds": args.rounds, "device": args.device, "memory": False}
+        yield from beside("12 views", ways, **options)
+        yield from beside("12 views, reading alone", reading, **options)
 
 
 def main() -> None:
@@ -157,7 +141,8 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     args = parser.parse_args()
     args.device, args.dtype = here(), getattr(torch, args.dtype)
-    show(figures(args), rounds=args.rounds)
+    parts = [*(compare(frames, args) for frames in args.frames), evaluation(args)]
+    show(itertools.chain.from_iterable(parts), rounds=args.rounds)
 
 
 if __name__ == "__main__":

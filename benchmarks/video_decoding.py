@@ -12,7 +12,6 @@ every frame.
     OMP_WAIT_POLICY=PASSIVE python benchmarks/video_decoding.py
 """
 
-import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -24,13 +23,14 @@ import av
 import numpy as np
 import torch
 import torch.nn.functional as F
-from measuring import Figure, beside, show
+from measuring import Figure, beside, new_parser, show
 from numpy.typing import NDArray
 
 from eva_data.video.containers import explained, frames_of, open_container, to_rgb
 from eva_data.video.source import BACKENDS, Backend, open_video
 
 LENGTH, HEIGHT, WIDTH, RATE = 300, 256, 340, 30
+CLIPS = 5  # of a measurement
 PEER = "every frame"
 CPU = torch.device("cpu")
 Frames = NDArray[np.uint8]
@@ -80,72 +80,62 @@ def every(file: Path, indices: Sequence[int], *, convert_all: bool) -> Frames:
     return np.stack([kept[index] for index in indices])
 
 
-def ways() -> dict[str, Read]:
+def ways(file: Path) -> dict[str, Read]:
     """The ways that can be taken here, by name."""
     found: dict[str, Read] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "video.mp4"
-        write(file, gop=12)
-        for backend in BACKENDS:
-            try:
-                chosen(backend, file, [0])
-            except ValueError as error:
-                print(f"without {backend}: {error}", file=sys.stderr)
-            else:
-                found[backend] = partial(chosen, backend)
+    for backend in BACKENDS:
+        try:
+            chosen(backend, file, [0])
+        except ValueError as error:
+            print(f"without {backend}: {error}", file=sys.stderr)
+        else:
+            found[backend] = partial(chosen, backend)
     found[f"{PEER}, converts the clip's"] = partial(every, convert_all=False)
     found[PEER] = partial(every, convert_all=True)
     return found
 
 
-def compare(args: argparse.Namespace) -> Iterator[Figure]:
+def compare(file: Path, gop: int, frames: int, rounds: int) -> Iterator[Figure]:
+    """Yield the figures of a video and a number of frames in a clip."""
+    # the centres of equal segments, as in an evaluation
+    indices = [int((part + 0.5) * LENGTH / frames) for part in range(frames)]
+    found = ways(file)
+    peer = found.pop(PEER)
+    expected = peer(file, indices)
+    for name, read in found.items():
+        if not np.array_equal(read(file, indices), expected):
+            raise ValueError(f"{name} gives other frames than {PEER!r}")
+    for name, read in found.items():
+        calls = {who: partial(several, way, file, indices)
+                 for who, way in ((name, read), (PEER, peer))}  # fmt: skip
+        yield from beside(
+            f"GOP {gop}, {frames} frames", calls, rounds=rounds, device=CPU, items=CLIPS,
+            memory=False,
+        )  # fmt: skip
+
+
+def several(read: Read, file: Path, indices: Sequence[int]) -> None:
+    """Read a clip several times."""
+    for _ in range(CLIPS):
+        read(file, indices)
+
+
+def figures(rounds: int) -> Iterator[Figure]:
     """Yield all figures."""
-    found = ways()
     with tempfile.TemporaryDirectory() as folder:
-        for gop in args.gop:
+        for gop in (12, 250):
             file = Path(folder) / f"{gop}.mp4"
             write(file, gop=gop)
             yield f"GOP {gop}: kB of the video", file.stat().st_size / 1000
-            for frames in args.frames:
-                # the centres of equal segments, as in an evaluation
-                indices = [int((part + 0.5) * LENGTH / frames) for part in range(frames)]
-                expected = found[PEER](file, indices)
-                for name, read in found.items():
-                    if not np.array_equal(read(file, indices), expected):
-                        raise ValueError(f"{name} gives other frames than {PEER!r}")
-                for name, read in found.items():
-                    if name != PEER:
-                        calls = {
-                            who: partial(several, way, file, indices, args.clips)
-                            for who, way in ((name, read), (PEER, found[PEER]))
-                        }
-                        title = f"GOP {gop}, {frames} frames"
-                        yield from beside(
-                            title, calls, rounds=args.rounds, device=CPU, items=args.clips,
-                            memory=False,
-                        )  # fmt: skip
-
-
-def several(read: Read, file: Path, indices: Sequence[int], clips: int) -> None:
-    """Read a clip several times."""
-    for _ in range(clips):
-        read(file, indices)
+            for frames in (8, 16):
+                yield from compare(file, gop, frames, rounds)
 
 
 def main() -> None:
     """Print every figure."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False,
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--gop", type=int, nargs="+", default=[12, 250], help="keyframe intervals")
-    parser.add_argument("--frames", type=int, nargs="+", default=[8, 16], help="frames of a clip")
-    parser.add_argument("--clips", type=int, default=5, help="clips of a measurement")
-    parser.add_argument("--rounds", type=int, default=7)
-    args = parser.parse_args()
+    args = new_parser(__doc__, rounds=7).parse_args()
     torch.set_num_threads(1)
-    show(compare(args), rounds=args.rounds)
+    show(figures(args.rounds), rounds=args.rounds)
 
 
 if __name__ == "__main__":
