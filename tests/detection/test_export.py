@@ -5,7 +5,6 @@ import torch
 
 from eva_detection.inference import export
 
-CONFIG = "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
 
 

@@ -12,7 +12,6 @@ from eva_detection import model_zoo
 from eva_runs.recipes import list_data_files, list_recipes, recipe_folder
 
 COCO = "coco/cascade_mask_rcnn_vitdet_eva_g_1536_det.py"
-DEMO = "demo/cascade_mask_rcnn_vitdet_eva_debug.py"
 YACS = "upstream/cascade_mask_rcnn_vitdet_eva_g.yaml"
 
 

@@ -1,7 +1,5 @@
 """Training and evaluation end to end: as programs, killed and continued, in two processes."""
 
-import json
-
 import pytest
 import torch
 
@@ -29,10 +27,6 @@ train.evaluate = evaluate
 if __name__ == "__main__":
     command_line.train()
 """
-
-
-def _read(path):
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def test_two_processes_end_with_one_set_of_weights(

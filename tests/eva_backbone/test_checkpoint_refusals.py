@@ -94,7 +94,6 @@ def test_a_pickle_with_code_is_refused_and_not_run(
     [
         ({}, "holds no plain state dict: dict"),
         ([torch.zeros(2)], "holds no plain state dict: list"),
-        (),
         (
             _resnet_state(),
             "holds no EVA weights: expected one name ending in patch_embed.proj.weight, found 0 "

@@ -7,12 +7,11 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import ModelCard
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from eva_backbone.checkpoints.registry import bundled_path
 from eva_backbone.layer_decay import get_vit_lr_decay_rate
-from eva_command.publishing import clean, data_name
+from eva_command.publishing import clean
 from eva_command.push import main
 from eva_engine.checkpoints.files import mark_complete
 
@@ -141,33 +140,6 @@ def _card(files):
     return card
 
 
-def test_a_run_of_the_engine(engine_run, tmp_path, capsys):
-    files = _dry(engine_run, tmp_path / "card")
-    with safe_open(files["model.safetensors"], framework="pt") as content:
-        noted = json.loads(content.metadata()["config"])
-    assert noted == json.loads(files["recipe.json"].read_text())
-    assert noted["data"] == {"train": None, "val": None, "sampling": "tsn", "mean": [0.5]}
-    assert noted["model"] == CONFIG["model"]
-    assert noted["class_names"] == CONFIG["class_names"]
-    results = json.loads(files["results.json"].read_text())
-    assert results == {"step": 4, "steps": 6, "scores": {"top1": 70.5, "loss": 0.9}}
-    card = _card(files)
-    assert card.data.base_model == "BAAI/EVA"
-    assert card.data.datasets is None
-    (result,) = card.data.eval_results
-    assert (result.metric_type, result.metric_value) == ("accuracy", 70.5)
-    arguments = [str(engine_run), REPO, "--dry-run", str(tmp_path / "card")]
-    assert main(arguments) == 2
-    assert "--overwrite" in capsys.readouterr().err
-    notes = tmp_path / "NOTES.md"
-    notes.write_text("mine")
-    files = _dry(engine_run, tmp_path / "card", "--overwrite", "--best", "--include", str(notes))
-    assert json.loads(files["results.json"].read_text())["step"] == 2
-    assert files["NOTES.md"].read_text() == "mine"
-    with pytest.raises(SystemExit):
-        main([*arguments, "--include", str(tmp_path / "none.md")])
-
-
 def test_a_run_of_detectron2(detectron2_run, tmp_path):
     files = _dry(detectron2_run, tmp_path / "card")
     assert sorted(files) == ["README.md", "config.yaml", "model.safetensors", "results.json"]
@@ -226,33 +198,6 @@ def test_own_data_and_epochs_of_mmdetection(mmengine_run, tmp_path):
     assert main([str(mmengine_run), REPO, "--dry-run", str(tmp_path / "other")]) == 2
 
 
-def test_a_run_without_a_complete_checkpoint(engine_run, tmp_path, capsys):
-    _flip(engine_run / "checkpoints/step_00000004/model.safetensors")
-    for content, value in ((None, "model.safe"), ("{", "config.json"), ('{"num_codes": 3}', "run")):
-        if content is not None:
-            (engine_run / "config.json").write_text(content)
-        assert main([str(engine_run), REPO, "--dry-run", str(tmp_path / "card")]) == 2
-        message = capsys.readouterr().err
-        assert value in message
-        assert message.count("\n") == 1
-        assert not (tmp_path / "card").exists()
-
-
-def _flip(file):
-    data = bytearray(file.read_bytes())
-    data[-1] ^= 1
-    file.write_bytes(data)
-
-
-def test_no_run_and_no_name(detectron2_run, tmp_path, capsys):
-    for folder, *options in ((tmp_path,), (detectron2_run, "--best"), (detectron2_run, "--ema")):
-        assert main([str(folder), REPO, "--dry-run", str(tmp_path / "card"), *options]) == 2
-        assert str(folder) in capsys.readouterr().err
-    for name in ("mine", "a/b/c.pt", "a/b@v1", "../b", "a b/c"):
-        with pytest.raises(SystemExit):
-            main([str(tmp_path), name])
-
-
 def test_a_push_of_another_kind_leaves_nothing_of_the_earlier_one(
     hub, engine_run, detectron2_run, monkeypatch
 ):
@@ -307,10 +252,3 @@ def test_refused_uploads_are_one_line(hub, engine_run, monkeypatch, capsys, prep
 )  # fmt: skip
 def test_of_settings_only_known_names_are_kept(settings, published):
     assert clean(settings) == published
-
-
-def test_data_has_a_name_only_where_it_is_certain():
-    assert data_name("coco_2017_val") == "coco_2017_val"
-    assert data_name("torchvision:CIFAR10:/home/jane/data:train") == "CIFAR10"
-    for place in ("torchvision:ImageFolder:/home/x", "hf:smith/photos", "/imagenet/train", "coco"):
-        assert data_name(place) == ""

@@ -48,17 +48,3 @@ def test_a_step_that_fails_is_the_last(steps):
     codes["train"] = 75
     assert quickstart.main(["clip"]) == 75
     assert [words[1] for words in ran] == ["make-demo", "train"]
-
-
-def test_detection_is_the_first(steps):
-    ran, _ = steps
-    assert quickstart.main([]) == 0
-    assert ran[1][:2] == ["detection", "train"]
-    assert ran[1][-1] == "train.output_dir=output/quickstart"
-
-
-def test_a_mistake_in_the_task_lists_them(capsys):
-    with pytest.raises(SystemExit) as end:
-        quickstart.main(["segmentaton"])
-    assert end.value.code == 2
-    assert "segmentation" in capsys.readouterr().err

@@ -2,26 +2,13 @@
 
 from pathlib import Path
 
-import pytest
-
-from eva_command.recipes import config, recipes, with_parents
+from eva_command.recipes import config, with_parents
 from eva_engine.commands.training import load_recipe
 from eva_pretrain.config import PretrainConfig
 from eva_runs.recipes import TASKS, find_recipe, list_recipes
 
 ROOT = Path(__file__).parents[2]
 OF_ALL = [(task, recipe.name) for task in TASKS for recipe in list_recipes(task)]
-
-
-def test_all_recipes_are_listed(capsys):
-    assert recipes([]) == 0
-    out = capsys.readouterr().out
-    for task, name in OF_ALL:
-        assert f"{task}: " in out
-        assert f"  {name}" in out
-    assert "29.6 million images" in out  # a manifest in TOML
-    assert recipes(["clip"]) == 0
-    assert "own_videos" not in capsys.readouterr().out
 
 
 def test_a_copy_has_all_that_the_recipe_inherits_from(tmp_path, capsys):
@@ -48,15 +35,6 @@ def test_a_copy_is_loaded_alone(tmp_path):
     assert Path(own.data.train).is_file()
 
 
-def test_without_a_folder_it_is_shown(capsys):
-    assert config(["own_videos"]) == 0
-    out = capsys.readouterr().out
-    path = find_recipe("video", "own_videos")
-    assert out == f"# {path}\n{path.read_text()}"
-    assert config(["segmentation/demo/upernet_eva_debug"]) == 0
-    assert "# inherits from " in capsys.readouterr().out
-
-
 def test_a_file_of_ones_own_is_copied_with_its_parents(tmp_path, capsys):
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "parent.yaml").write_text("A: 1\n")
@@ -69,17 +47,3 @@ def test_a_file_of_ones_own_is_copied_with_its_parents(tmp_path, capsys):
     (tmp_path / "base" / "parent.yaml").unlink()
     assert config([str(own), "--task", "detection", "--copy", str(tmp_path / "b")]) == 2
     assert "parent.yaml" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["own_video"], "own_video"),
-        (["cascade_mask_rcnn_vitdet_eva_g_1280"], "recipes of detection are called"),
-        (["x" * 40], "there is no recipe"),
-        (["own_videos", "--task", "clip"], "own_videos"),
-    ],
-)
-def test_a_wrong_name_is_a_sentence(arguments, sentence, capsys):
-    assert config(arguments) == 2
-    assert sentence in capsys.readouterr().err

@@ -7,7 +7,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from eva_backbone import variants
 from eva_backbone.checkpoints.pooled import load_pooled
@@ -203,22 +203,3 @@ def test_what_timm_does_not_compute_is_refused(make_vit, convert):
     file = GOLDEN / "video_4frames.safetensors"
     state = {n[6:]: t for n, t in load_file(file).items() if n.startswith("state.")}
     assert "a model of clips" in convert(state, code=1)[0]
-
-
-def test_other_folders(convert, tmp_path):
-    folder = tmp_path / "other"
-    folder.mkdir()
-    (folder / "config.json").write_text('{"architecture": "eva02_tiny_patch14_224"}')
-    assert (
-        "no weights such as model.safetensors"
-        in convert(folder, to="official", output="x.pt", code=1)[0]
-    )
-    with torch.device("cpu"):
-        peer = timm.create_model("eva02_tiny_patch14_224", depth=1, embed_dim=48, num_heads=2)
-    save_file(peer.state_dict(), folder / "model.safetensors")
-    error, _ = convert(folder, to="official", output="x.pt", code=1)
-    assert "holds no EVA-01 ViT" in error
-    for other in ('{"architectures": ["ViTModel"]}', "{"):  # of transformers; damaged
-        (folder / "config.json").write_text(other)
-        error, _ = convert(folder, to="official", output="x.pt", code=1)
-        assert "is a folder without weights of a run" in error

@@ -1,12 +1,9 @@
 """The command line that a recipe gets."""
 
-import logging
-
 import pytest
 
 from eva_engine.commands import training as command_line
 from eva_engine.commands.options import add_weights, new_parser, parse_with_weights
-from eva_report.terminal import SHOWN
 
 RECIPE = """
 from program import Config
@@ -63,40 +60,6 @@ def test_values_before_or_after_the_recipe_and_as_pairs(parsed, recipe, order):
     assert (config.run.tensorboard, config.run.seed) == (False, 3)
 
 
-def test_help_of_a_recipe_explains_every_value(run, recipe, program, capsys):
-    with pytest.raises(SystemExit) as end:
-        run(recipe, "--help")
-    assert end.value.code == 0
-    shown = capsys.readouterr().out
-    config = program.Config(run=program.RunConfig(output="x"))
-    for part in ("run", "optimizer"):
-        for name in vars(getattr(config, part)):
-            assert f"{part}.{name.replace('_', '-')}" in shown
-    assert "(default: 5)" in " ".join(shown.replace("│", " ").split())
-
-
-@pytest.mark.parametrize(("option", "value"), [
-    (("run.epoch=3",), "--run.epochs"), (("--run.precision", "fp8"), "fp8"),
-    (("--run.output", "--run.resume"), "run.output"),
-])  # fmt: skip
-def test_a_wrong_option_or_value_is_an_error(ends, recipe, option, value):
-    code, said = ends(recipe, *option)
-    assert code == 2
-    assert value in said
-
-
-@pytest.mark.parametrize(("text", "value"), [
-    (None, "none.py"), ("x = 1", "none.py"),
-    ("from eva_engine.config import *\nOptimizerConfig(lr=-1)", "lr"),
-])  # fmt: skip
-def test_a_wrong_recipe(ends, tmp_path, text, value):
-    if text:
-        (tmp_path / "none.py").write_text(text)
-    code, said = ends(str(tmp_path / "none.py"))
-    assert code == 2
-    assert value in said
-
-
 @pytest.mark.parametrize("error", [
     ValueError("value and fix"), FloatingPointError("value and fix"), KeyError("value and fix"),
 ])  # fmt: skip
@@ -111,38 +74,6 @@ def test_an_error_is_one_line_and_a_traceback_in_the_log(ends, recipe, tmp_path,
     assert ("nothing is saved" in said) == isinstance(error, FloatingPointError)
     assert "Traceback" not in said
     assert "Traceback" in (tmp_path / "run/log.txt").read_text()
-
-
-@pytest.mark.parametrize("earlier", [None, "run/notes.txt"])
-def test_a_refused_run_leaves_nothing(ends, recipe, tmp_path, earlier):
-    def train(config, device):
-        logging.getLogger("eva_engine").warning("about the data")
-        (tmp_path / "run/checkpoints").mkdir()
-        raise ValueError("value and fix")
-
-    if earlier:
-        (tmp_path / "run").mkdir()
-        (tmp_path / earlier).touch()
-    before, handlers = {*tmp_path.rglob("*")}, logging.getLogger().handlers[:]
-    assert ends(recipe, train=train)[0] == 1
-    assert {*tmp_path.rglob("*")} == before
-    assert logging.getLogger().handlers == handlers
-
-
-def test_a_log_on_a_full_disk_is_mentioned_once(run, recipe, tmp_path, capsys):
-    """Python's own handler would print a traceback for each line."""
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run/log.txt").symlink_to("/dev/full")
-
-    def train(config, device):
-        for number in range(3):
-            logging.getLogger("project").info("step %d", number, extra=SHOWN)
-
-    run(recipe, train=train)
-    output = capsys.readouterr().err
-    assert output.count("log.txt cannot be written: No space left on device") == 1
-    assert "step 2" in output
-    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize(("words", "weights"), [

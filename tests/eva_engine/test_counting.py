@@ -3,15 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from eva_engine.config import RunConfig
-from eva_engine.evaluation.classification_report import Validation
 from eva_engine.evaluation.counting import AnyLabel, OneLabel, count
 
 CPU = torch.device("cpu")
-FALLING = [5.0, 4.0, 3.0, 2.0, 1.0, 0.0]
-RISING = FALLING[::-1]
 
 
 @pytest.fixture
@@ -21,25 +16,10 @@ def case():
     return chance.normal(size=(11, 7)).round(2) * 2, chance.integers(0, 7, 11).tolist()
 
 
-def judge(rule, logits, labels, indexes=None):
-    indexes = range(len(labels)) if indexes is None else indexes
-    return rule(torch.tensor(logits), torch.tensor(labels), torch.tensor(list(indexes)))
-
-
 def places(logits, labels):
     """How many classes each row puts before its label."""
     logits = np.asarray(logits)
     return (logits > logits[np.arange(len(labels)), labels][:, None]).sum(1)
-
-
-def test_the_loss_is_that_of_the_softmax(cross_entropy):
-    logits, labels = [FALLING, FALLING, RISING], [0, 4, 1]
-    judged = judge(OneLabel(), logits, labels)
-    assert judged.top1.tolist() == [True, False, False]
-    assert judged.top5.tolist() == [True, True, True]
-    # log(1 + e^-1 + ... + e^-5) = 0.456193; the label lies 0, 4 and 4 below the greatest
-    np.testing.assert_allclose(judged.loss, [0.456193, 4.456193, 4.456193], atol=1e-5)
-    np.testing.assert_allclose(judged.loss, cross_entropy(logits, labels), rtol=1e-6)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 12])
@@ -89,34 +69,3 @@ def test_logits_that_are_not_finite_name_the_image(prescribe, numbered):
     with pytest.raises(FloatingPointError, match=r"logits of picture-5 are not finite: use fp32"):
         count(prescribe(logits), numbered([0] * 6, classes=3), {"": OneLabel()}, device=CPU,
               batch_size=4)  # fmt: skip
-
-
-def test_no_image_counts(prescribe, numbered):
-    with pytest.raises(ValueError, match="no sample counts in ReaL"):
-        count(prescribe([FALLING] * 2), numbered([0, 1], classes=6),
-              {"1K": OneLabel(), "ReaL": AnyLabel([[], []])}, device=CPU)  # fmt: skip
-
-
-def test_what_a_validation_keeps_for_a_report(prescribe, numbered, tmp_path):
-    """The wrong ones with the most confidence, the most confident right one of each class."""
-    run = RunConfig(output=tmp_path, epochs=1, batch_size=2, workers=0)
-    logits = [[0.0, 4.0], [0.0, 1.0], [0.0, 2.0], [3.0, 0.0], [0.0, 5.0]]
-    validation = Validation(numbered([1, 0, 0, 0, 1], classes=2), run, CPU)
-    assert validation.sections(lambda index: Image.new("RGB", (4, 4))) == []
-    validation(prescribe(logits))
-    validation(prescribe([[4.0, 0.0]] * 5))  # worse, as a moving average may be at the end
-    wrong, right = validation.best.kept[1]
-    assert [(one.sample, one.prediction) for one in wrong] == [(2, 1), (1, 1)]
-    assert [(one.sample, one.label) for one in right] == [(4, 1), (3, 0)]
-    assert wrong[0].confidence == pytest.approx(1 / (1 + np.exp(-2)))
-    classes, confusion, worst, best = validation.sections(
-        lambda index: Image.new("RGB", (index + 1, 4))
-    )
-    assert [row[1:3] for row in classes.rows] == [[3, pytest.approx(100 / 3)], [2, 100]]
-    assert classes.rows[0][4] == "class 1 (2 times)"
-    assert "best evaluation by top1 since the last start: loss 0.7027, top1 60," in classes.text
-    assert "top1 60," in worst.text
-    assert confusion.counts.tolist() == [[1, 2], [0, 2]]
-    assert worst.examples[0].caption.startswith("truth class 0, predicted class 1 (0.88)")
-    assert worst.examples[0].pictures[0].image.width == 3
-    assert len(best.examples) == 2

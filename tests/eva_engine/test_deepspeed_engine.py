@@ -12,7 +12,6 @@ from eva_engine.config import OptimizerConfig, RunConfig
 from eva_engine.steps.engine import MovingAverage, TrainingEngine
 from eva_engine.steps.parameter_groups import ParameterGroup
 
-KINDS = [("fp32", 0), ("fp32", 1), ("bf16", 1)]
 LARS = {"name": "lars", "betas": (0.9, 0.999), "eps": 1e-8}
 ADAMW = {"lr": 1e-2, "betas": (0.9, 0.98), "eps": 1e-6, "weight_decay": 0.05}
 

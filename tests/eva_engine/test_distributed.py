@@ -28,26 +28,9 @@ def test_random_numbers_belong_to_all_their_seeds():
         assert len(set(column)) == len(seeds)
 
 
-def test_variables_of_the_launcher_are_all_needed(monkeypatch):
-    for name in RUN_VARIABLES:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("RANK", "3")
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    with pytest.raises(ValueError, match="LOCAL_RANK, MASTER_ADDR, MASTER_PORT"):
-        distributed.start("cpu")
-
-
 def test_a_gpu_that_is_not_there():
     with pytest.raises(ValueError, match="device cuda"):
         distributed.start("cuda")
-
-
-def test_alone(device):
-    assert device == torch.device("cpu")
-    assert (distributed.rank(), distributed.world_size()) == (0, 1)
-    assert os.environ["WORLD_SIZE"] == "1"
-    assert distributed.gather({"a": 1}) == [{"a": 1}]
-    assert distributed.sum_over_ranks([1.5, 2.0], device) == [1.5, 2.0]
 
 
 TWICE = """

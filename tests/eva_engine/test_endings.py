@@ -18,17 +18,6 @@ def test_an_error_in_a_worker_ends_a_run(launch, tmp_path):
     assert "SampleError: sample file-5.jpg (epoch 0, index 5) met a bug: KeyError" in log
 
 
-def test_an_error_on_one_rank_ends_both_with_workers(launch, tmp_path):
-    ended = launch(tmp_path / "run", ranks=2, run__batch_size=4, fail_at=4, on_rank=1, **WORKERS)
-    assert ended.codes == [1, 1], ended.texts
-    text = (tmp_path / "run/log_rank1.txt").read_text()
-    assert "RuntimeError: an accident in the step function" in text
-    assert "in step_fn" in text
-    # the other one has lost it, which is not its own bug
-    assert "process 0 lost the connection to another one" in ended.texts[0]
-    assert "Traceback" not in ended.texts[0]
-
-
 def test_an_error_in_the_evaluation_and_in_the_save(launch, tmp_path):
     """With both loaders open; the save fails for want of space on every rank at once."""
     ended = launch(tmp_path / "run", ranks=2, run__batch_size=4, evaluation_workers=1,

@@ -227,16 +227,6 @@ def test_the_seed_stays_and_another_batch_is_mentioned(start, metrics, tmp_path,
     assert "had step_batch=8, now 4: the order of the data changes" in caplog.text
 
 
-@pytest.mark.parametrize(("settings", "rest", "message"), [
-    ({"batch_size": 65}, {}, "64 samples do not fill a step of 65 x 1 x 1"),
-    ({}, {"optimizer": OptimizerConfig(lr=1.0, warmup_epochs=4)}, "warm-up of 32 steps exceeds"),
-])  # fmt: skip
-def test_refused_before_anything_is_written(start, tmp_path, settings, rest, message):
-    with pytest.raises(ValueError, match=message):
-        start(rest=rest, **settings)
-    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"]
-
-
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # dynamo in their hook
 def test_compiled(start, metrics, tmp_path, monkeypatch):
     """With dynamo's graph, but without code that a compiler has to make; resumed too."""

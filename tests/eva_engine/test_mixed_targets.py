@@ -82,16 +82,6 @@ def test_clips_in_a_random_order_of_the_batch(kind, size):
     assert (tuple(range(size)) in orders) == (size < 6)  # a sample can meet itself
 
 
-@pytest.mark.parametrize(("values", "message"), [
-    ({"mixup": -1.0}, "mixup must be at least 0, got -1"),
-    ({"mixup_switch": 0.3, "cutmix": 1.0}, "mixup_switch=0.3 has no effect"),
-    ({"pairing": "permute"}, "pairing=permute has no effect without mixup and cutmix"),
-])  # fmt: skip
-def test_settings_that_no_batch_could_have(values, message):
-    with pytest.raises(ValueError, match=message):
-        MixingConfig(**values)
-
-
 def test_a_batch_without_a_partner_for_each_sample():
     with pytest.raises(ValueError, match=r"batch_size .* even, got 3"):
         MixingConfig(cutmix=1.0).check_batch_size(3)

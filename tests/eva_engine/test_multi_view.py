@@ -53,21 +53,6 @@ def probabilities(model, views):
     return np.stack(found)
 
 
-def test_the_mean_of_the_probabilities():
-    model = Linear().eval()
-    views = torch.stack([Noise()[index][0] for index in range(4)])
-    mean, each = MultiView(model)(views)
-    assert model.seen == [20]
-    for row, one, own in zip(mean, each, views, strict=True):
-        expected = probabilities(model, own)
-        np.testing.assert_allclose(one.exp().detach(), expected, atol=1e-6)
-        np.testing.assert_allclose(row.exp().detach(), expected.mean(0), atol=1e-6)
-        torch.testing.assert_close(row.softmax(0), row.exp(), atol=1e-6, rtol=0)  # as logits
-    # not the mean of the logits
-    logits = model(views.flatten(0, 1)).unflatten(0, (4, 5)).mean(1)
-    assert not torch.allclose(mean.softmax(1), logits.softmax(1), atol=1e-2)
-
-
 def test_a_score_of_views_is_that_of_a_plain_loop():
     model, samples, batches = Linear().eval(), Noise(), []
     counted = count(MultiView(model, views_per_forward=4), samples, {"": OneLabel()}, device=CPU,

@@ -1,7 +1,6 @@
 """Checkpoints of a run: complete or not there, and no code in them runs."""
 
 import errno
-import hashlib
 import json
 import logging
 import os
@@ -13,7 +12,7 @@ import torch
 
 from eva_data import files
 from eva_data.files import UnwritableError
-from eva_engine.checkpoints.files import damage_of, mark_complete, read_run
+from eva_engine.checkpoints.files import damage_of, mark_complete
 from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
 from eva_runs.data_order import SampleError
 
@@ -50,25 +49,10 @@ def contents(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_what_is_in_one(checkpoints):
-    folder = checkpoints.complete()[-1]
-    listed = json.loads((folder / "COMPLETE").read_text())["files"]
-    assert {"model.safetensors", "model_ema.safetensors", "run.json", STATE} <= listed.keys()
-    for name, (size, digest) in listed.items():
-        content = (folder / name).read_bytes()
-        assert (len(content), hashlib.sha256(content).hexdigest()) == (size, digest)
-    assert read_run(folder) == {
-        "step": 8, "seed": 0, "processes": 1, "precision": "fp32", "zero_stage": 1,
-        "step_batch": 8, "samples_of_data": 64, "bad_samples": [], "skipped_in_a_row": 0,
-    }  # fmt: skip
-
-
 @pytest.mark.parametrize("spoil", [
     truncate,
     flip_a_bit,
-    lambda folder: (folder / "run.json").write_text("{}"),
     lambda folder: (folder / "COMPLETE").write_text('{"run.json"'),
-    lambda folder: shutil.rmtree(folder / "deepspeed"),
 ])  # fmt: skip
 def test_a_damaged_one_is_passed_over_and_kept(
     checkpoints, start, metrics, tmp_path, spoil, caplog
@@ -85,19 +69,6 @@ def test_a_damaged_one_is_passed_over_and_kept(
     assert [
         (path.relative_to(kept), content) for path, content in contents(kept).items()
     ] == damaged
-
-
-@pytest.mark.parametrize(("spoil", "resume"), [
-    (flip_a_bit, True), (truncate, False), (shutil.rmtree, True), (shutil.rmtree, False),
-])  # fmt: skip
-def test_nothing_changes_if_all_are_damaged(checkpoints, start, tmp_path, spoil, resume):
-    for folder in checkpoints.folder.glob("step_*"):
-        spoil(folder)
-    before = contents(tmp_path / "run")
-    message = "no checkpoint in .* can be read, and nothing was changed|none of its checkpoints"
-    with pytest.raises(ValueError, match=message):
-        start(epochs=1, checkpoint_every=2, keep_checkpoints=9, ema_decay=0.9, resume=resume)
-    assert contents(tmp_path / "run") == before
 
 
 def test_a_run_without_a_checkpoint_begins_again_only_with_resume(start, metrics, tmp_path, caplog):

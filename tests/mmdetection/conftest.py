@@ -156,12 +156,6 @@ def launch(mmengine_runs):
 
 
 @pytest.fixture(scope="session")
-def fails(mmengine_runs):
-    """Function: run a program that refuses or fails; returns its last line."""
-    return partial(mmengine_runs.fails, "mmdet")
-
-
-@pytest.fixture(scope="session")
 def tiny_run(tiny, launch):
     """Work folder of three iterations of `tiny.py`; the seed was named on the command line."""
     seed = ("--cfg-options", "randomness.seed=3")

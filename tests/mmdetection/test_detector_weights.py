@@ -7,12 +7,10 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
-from mmengine.runner import load_checkpoint
 
 from eva_mmdetection.model.cascade import classes, extractor
 from eva_mmdetection.model.detectron2_names import to_detectron2
 from eva_mmdetection.model.weights import load_detector
-from eva_openmmlab.weights import load_start
 
 for module in ("federated_loss", "heads"):
     importlib.import_module(f"eva_mmdetection.model.{module}")
@@ -72,16 +70,6 @@ def test_an_official_file_is_loaded_completely(official_file):
     assert str(report) == f"loaded {len(model.state_dict())} tensors from eva_coco_seg.pth"
 
 
-def test_own_checkpoints_stay_as_they_are(tmp_path):
-    expected, model = _build(seed=1), _build()
-    meta = {"dataset_meta": {"classes": ("a", "b", "c")}}
-    torch.save({"state_dict": expected.state_dict(), "meta": meta}, tmp_path / "epoch_1.pth")
-    content = load_checkpoint(model, str(tmp_path / "epoch_1.pth"), strict=True)
-    assert content["meta"] == meta
-    assert not _same(model, expected)
-    assert load_start(_build(), tmp_path / "epoch_1.pth", complete=True).source == "epoch_1.pth"
-
-
 def test_other_classes_and_new_masks_start_from_scratch(tmp_path):
     source = _build(5, masks=False, seed=1)
     torch.save({"model": to_detectron2(source.state_dict())[0]}, tmp_path / "o365.pth")
@@ -91,12 +79,3 @@ def test_other_classes_and_new_masks_start_from_scratch(tmp_path):
     assert set(report.missing) == scratch
     with pytest.raises(ValueError, match="does not fit the model"):
         load_detector(_build(), tmp_path / "o365.pth", complete=True)
-
-
-def test_a_backbone_starts_a_detector_and_is_not_evaluated(tmp_path):
-    net = {n: v for n, v in _build(seed=1).state_dict().items() if n.startswith("backbone.net.")}
-    torch.save({"model": net}, tmp_path / "backbone.pth")
-    report = load_detector(_build(), tmp_path / "backbone.pth")
-    assert set(report.loaded) == set(net)
-    with pytest.raises(ValueError, match=r"backbone\.pth"):
-        load_detector(_build(), tmp_path / "backbone.pth", complete=True)

@@ -78,17 +78,3 @@ def test_the_program_converts_there_and_back(tmp_path, capsys):
     assert result.keys() == official.keys()
     assert all(torch.equal(result[name], value) for name, value in official.items())
     assert official_names({"visual.proj": official}) == {"visual.proj": official}
-
-
-@pytest.mark.parametrize(
-    ("weights", "size", "message"),
-    [
-        ({"backbone.net.pos_embed": 1}, None, "weights of a backbone and not of a detector"),
-        ({"roi_heads.keypoint.weight": 1}, None, "no place for roi_heads.keypoint.weight"),
-        ({"pos_embed": 1}, None, "no place for pos_embed"),
-        ({"roi_heads.mask_head.deconv.bias": 1}, 16, "keep their size, got --patch-size 16"),
-    ],
-)
-def test_refusals(weights, size, message):
-    with pytest.raises(ValueError, match=message):
-        to_mmdet(weights, patch_size=size)

@@ -48,8 +48,3 @@ def test_rare_classes_are_drawn_less_often_and_present_ones_always():
     assert total.sum() == pytest.approx(7)  # the background is one of the eight, as in detectron2
     assert total[39] == 1
     assert total[:10].mean() > 4 * total[10:39].mean()
-
-
-def test_more_classes_than_there_are():
-    loss = EVAFederatedLoss(num_classes=4, image_counts=[1, 0, 2, 3])
-    assert loss.counted_classes(torch.tensor([4])).tolist() == [1, 0, 1, 1]

@@ -7,11 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
-from mmengine.config import Config
 from mmengine.dataset import Compose
 from PIL import Image
 
-from eva_mmdetection.commands import train
 from eva_mmdetection.data import own_data, pipelines
 from eva_mmdetection.evaluation.metrics import CocoFileMetric
 from eva_mmdetection.inference import predictor
@@ -53,26 +51,6 @@ def flags(root, *parts):
     for part in parts:
         yield from (f"--{part}-annotations", root / f"{part}.json")
         yield from (f"--{part}-images", root / part)
-
-
-@pytest.fixture(scope="module")
-def run(own, tiny, launch):
-    """Work folder; its `tiny.py` is all that the other programs need."""
-    launch(train, tiny / "tiny.py", "--work-dir", own / "run", *flags(own, "train", "val"))
-    return own / "run"
-
-
-def test_the_saved_config_states_data_and_classes(run, own):
-    cfg = Config.fromfile(run / "tiny.py")
-    assert {head.num_classes for head in cfg.model.roi_head.bbox_head} == {3}
-    assert cfg.model.roi_head.mask_head.num_classes == 3
-    assert cfg.model.rpn_head.get("num_classes") is None
-    for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
-        metainfo = cfg[name].dataset.metainfo
-        assert metainfo.classes == NAMES
-        assert metainfo.category_ids == [4, 30, 99]
-    assert cfg.val_evaluator.ann_file == str(own / "val.json")
-    assert cfg.val_evaluator.metric == ["bbox", "segm"]
 
 
 @pytest.mark.parametrize("bitmaps", [False, True])

@@ -5,7 +5,6 @@ import torch
 from mmdet.apis import init_detector
 from safetensors.torch import save_file
 
-from eva_mmdetection.commands import train
 from eva_mmdetection.model.detectron2_names import to_detectron2
 
 pytestmark = pytest.mark.filterwarnings(
@@ -26,20 +25,3 @@ def test_mmdetections_functions_take_converted_files(form, suffix, tiny_run, tmp
     model = init_detector(str(tiny_run / "tiny.py"), str(file), device="cpu")
     found = model.state_dict()
     assert all(torch.equal(found[name], value) for name, value in weights.items())
-
-
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        (["CONFIG", "--load-from", "eva_o356.pth"], "eva_o365"),
-        (["CONFIG", "--train-images", "x"], "--train-annotations"),
-        (["CONFIG", "--boxes-only"], "--boxes-only"),
-    ],
-)
-def test_a_mistake_is_one_line_that_names_it(arguments, named, tiny, fails, tmp_path):
-    places = {"CONFIG": tiny / "tiny.py"}
-    words = [places.get(word, word) for word in arguments]
-    line = fails(train, *words, "--work-dir", tmp_path / "run")
-    assert line.startswith("train.py: ")
-    assert named in line
-    assert not (tmp_path / "run").exists()

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from eva_pretrain.masked_image_modeling import BlockMasking, collate, masked_positions
-from eva_pretrain.validation import alternating_mask
 
 
 def _draw(count, **options):
@@ -45,14 +44,6 @@ def test_impossible_numbers():
     masking = BlockMasking(grid=(4, 4), num_masked=16)  # no rectangle is large enough
     with pytest.raises(ValueError, match=r"mask\.min_block"):
         collate([{"mask": torch.from_numpy(masking())}])
-
-
-def test_alternating_mask():
-    mask = alternating_mask((16, 16))
-    assert mask.shape == (16, 16)
-    assert mask.sum() == 128
-    assert mask.flatten()[:5].tolist() == [True, False, True, False, True]
-    assert alternating_mask((3, 3)).tolist() == [[1, 0, 1], [0, 1, 0], [1, 0, 1]]
 
 
 def test_positions_pick_what_the_mask_picks():

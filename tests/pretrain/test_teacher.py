@@ -14,7 +14,6 @@ from open_clip.transformer import QuickGELU
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_pretrain.teachers import ClipTeacher
 
 pytestmark = pytest.mark.usefixtures("tiny_models")
@@ -208,27 +207,6 @@ def test_a_folder_brings_its_weights(quick_file):
     file.unlink()
     with pytest.raises(RuntimeError, match="could not be loaded"):
         ClipTeacher.from_open_clip(f"local-dir:{file.parent}")
-
-
-def test_statistics_of_the_images(make_clip):
-    visual = make_clip("tiny").visual
-    assert (ClipTeacher(visual).mean, ClipTeacher(visual).std) == (CLIP_MEAN, CLIP_STD)
-    half = (0.5, 0.5, 0.5)
-    visual.image_mean = visual.image_std = half  # as open_clip notes those of a tag
-    assert (ClipTeacher(visual).mean, ClipTeacher(visual).std) == (half, half)
-
-
-@pytest.mark.parametrize(("name", "weights", "error", "message"), [
-    ("VIT-L14", None, RuntimeError, "VIT-L14"),
-    ("tiny", "nowhere/clip.pt", FileNotFoundError, "nowhere/clip.pt"),
-    ("local-dir:x", "openai", ValueError, "brings its weights with it: leave out 'openai'"),
-    ("tiny-attention-pool", None, ValueError, "VisionTransformer is not a plain ViT"),
-    ("tiny-resnet", None, ValueError, "ModifiedResNet is not a plain ViT"),
-    ("tiny-eva-max", None, ValueError, "Eva is not a plain ViT"),
-])  # fmt: skip
-def test_no_teacher(name, weights, error, message):
-    with pytest.raises(error, match=message):
-        ClipTeacher.from_open_clip(name, weights)
 
 
 def test_weights_of_another_model(make_clip, tmp_path, archive):

@@ -1,16 +1,12 @@
 """The two transforms, on a photograph: one crop, mirrored, normalised, with a mask."""
 
-import random
-
 import numpy as np
 import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
 from eva_pretrain import transforms
-from eva_pretrain.masked_image_modeling import BlockMasking
 from eva_pretrain.transforms import PretrainTransform, ValidationTransform, Views
-from eva_pretrain.validation import alternating_mask
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
@@ -65,20 +61,6 @@ def test_crop_scale_bounds_the_area(photograph, monkeypatch):
     full = PretrainTransform(_pixels(32), scale=(0.2, 0.2))
     row = full(ramp)["images"][0, 0]
     assert row[-1] - row[0] < 0.6
-
-
-def test_masks(photograph):
-    image = torch.from_numpy(photograph).permute(2, 0, 1)
-    masking = BlockMasking(grid=(8, 8), num_masked=26, min_block=4)
-    transform = PretrainTransform(_views(56), mask=masking)
-    random.seed(0)
-    first, second = transform(image)["mask"], transform(image)["mask"]
-    assert first.dtype == torch.bool
-    assert first.shape == (8, 8)
-    assert not torch.equal(first, second)
-    fixed = alternating_mask((8, 8))
-    sample = ValidationTransform(_views(56), mask=lambda: fixed)(image)
-    assert sample["mask"].sum() == 32
 
 
 def test_validation_takes_the_middle(photograph):

@@ -128,23 +128,3 @@ def test_freezing(backbone):
 def test_sizes_that_32_does_not_divide_are_refused(backbone, height, width):
     with pytest.raises(ValueError, match=rf"{height}x{width} .* 32"):
         MODELS.build(backbone)(torch.zeros(1, 3, height, width))
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"patch_size": 14, "img_size": 56}, "patch_size 16, got 14"),
-        ({"depth": 5}, "interaction_indexes"),
-        ({"interaction_indexes": [[0, 0], [1, 1], [1, 2], [3, 3]]}, r"\[1, 2\]"),
-        ({"freeze_blocks": 5}, "freeze_blocks"),
-        ({"init_cfg": {"type": "Xavier", "layer": "Linear"}}, "Xavier"),
-        (
-            {"pretrained": "a.pt", "init_cfg": {"type": "Pretrained", "checkpoint": "b.pt"}},
-            r"a\.pt.*b\.pt",
-        ),
-        ({"out_indices": (4,)}, r"\(4,\)"),
-    ],
-)
-def test_what_does_not_fit_is_refused(changes, message):
-    with pytest.raises(ValueError, match=message):
-        MODELS.build(ADAPTER | changes)

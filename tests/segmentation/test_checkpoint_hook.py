@@ -3,7 +3,6 @@
 import errno
 import multiprocessing
 import os
-from pathlib import Path
 
 import pytest
 import torch
@@ -25,39 +24,12 @@ def folder(tmp_path):
     return tmp_path / "run"
 
 
-class Killed(BaseException):
-    """In place of a kill: nothing but `finally` runs after it."""
-
-
 def names(folder):
     return sorted(path.name for path in folder.glob("*.pth"))
 
 
 def read(file):
     return torch.load(file, weights_only=False)  # written by these tests
-
-
-@pytest.mark.parametrize("nth", [2, 4])
-def test_a_write_that_is_cut_off_leaves_the_file_before(nth, command, folder, launch, monkeypatch):
-    """The second is a numbered checkpoint, the fourth that of the best weights."""
-    write, calls = Path.write_bytes, []
-
-    def cut(self, content):
-        calls.extend([self] if self.suffix == ".pth" else [])
-        cut_off = self.suffix == ".pth" and len(calls) == nth
-        write(self, content[: len(content) // 2] if cut_off else content)
-        if cut_off:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", cut)
-        with pytest.raises(Killed):
-            launch(*command)
-    newest = f"iter_{nth - 1}.pth"
-    assert names(folder) == [newest]
-    read(folder / newest)
-    launch(*command, "--resume")
-    assert names(folder) == ["best_mIoU_iter_3.pth", "iter_3.pth"]
 
 
 def test_a_full_disk_is_one_line_and_the_checkpoint_before_stays(

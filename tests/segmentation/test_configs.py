@@ -1,6 +1,5 @@
-"""Every config loads, builds at its real size on the meta device and states its source."""
+"""Every config loads and builds at its real size on the meta device."""
 
-import ast
 from pathlib import Path
 
 import pytest
@@ -43,7 +42,7 @@ def build(model):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_config_builds_and_explains_itself(name, load_config):
+def test_each_config_builds(name, load_config):
     cfg = load_config(name)
     model = build(cfg.model)
     segmentor = getattr(model, "module", model)
@@ -64,13 +63,6 @@ def test_each_config_builds_and_explains_itself(name, load_config):
     for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
         for transform in cfg[loader].dataset.pipeline:
             TRANSFORMS.build(transform)
-    docstring = ast.get_docstring(ast.parse((CONFIGS / f"{name}.py").read_text()))
-    assert len(docstring) > 80
-    assert (
-        "This should give" in docstring
-        or "no published run" in docstring
-        or ("demo" in name or "24gb" in name)
-    )
 
 
 @pytest.mark.parametrize("name", OFFICIAL)

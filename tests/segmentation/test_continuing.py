@@ -63,10 +63,6 @@ def send(number):
     return lambda: os.kill(os.getpid(), number)
 
 
-def workers(count):
-    return ("--cfg-options", f"train_dataloader.num_workers={count}")
-
-
 def logged(folder):
     """Iteration -> what was logged of it, without times; a later start counts."""
     found = {}
@@ -92,19 +88,6 @@ def assert_same_run(folder, expected):
         for name, value in state.items():
             assert torch.equal(ours["optimizer"]["state"][number][name], value)
     assert ours["param_schedulers"] == theirs["param_schedulers"]
-
-
-def test_a_signal_saves_at_the_step_and_other_workers_continue(
-    config, without_break, launch, at_call, tmp_path
-):
-    with at_call("loss", 3, send(signal.SIGUSR1)), pytest.raises(SystemExit) as stop:
-        launch(train, config, "--work-dir", tmp_path, *workers(2))
-    assert stop.value.code == 75
-    assert (tmp_path / "last_checkpoint").read_text().endswith("iter_3.pth")
-    assert ("mIoU", 3) not in logged(tmp_path)  # the evaluation was not begun
-    launch(train, config, "--work-dir", tmp_path, "--resume", *workers(0))
-    assert_same_run(tmp_path, without_break)
-    assert not multiprocessing.active_children()
 
 
 def killed(without_break, folder, iteration):

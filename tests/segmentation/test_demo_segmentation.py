@@ -53,19 +53,6 @@ def stripes(monkeypatch):
     )
 
 
-@pytest.fixture
-def refused(capsys):
-    """Function: what the program says to a wrong command line, without its usage."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as stop:
-            demo.main([*map(str, arguments)])
-        assert stop.value.code == 2
-        return capsys.readouterr().err.rpartition("demo.py: error: ")[2]
-
-    return run
-
-
 @pytest.mark.filterwarnings("ignore:torch.meshgrid")
 def test_predictor_of_a_config(configs, weights, images):
     config = configs / "demo" / "mask2former_eva_debug.py"
@@ -100,21 +87,6 @@ def test_predictor_at_several_scales(configs, weights, images):
     assert seen[0]["inputs"][0][:, 0, 0].tolist() == [90, 9, 200]
 
 
-def test_a_folder_is_segmented_and_what_was_found_is_said(stripes, images, tmp_path, capsys):
-    stripes(images, images / "*.jpg", "--output", tmp_path / "out")
-    files = (tmp_path / "out").rglob("*.*")
-    assert sorted(file.relative_to(tmp_path / "out").as_posix() for file in files) == [
-        "labels/a.png",
-        "labels/sub/b.png",
-        "overlays/a.jpg",
-        "overlays/sub/b.webp.png",
-    ]
-    with Image.open(tmp_path / "out/labels/sub/b.png") as stored:
-        assert stored.size == (20, 50)
-        assert np.asarray(stored)[:, 0].tolist() == list(range(1, 51))
-    assert "a.jpg: class 0 3 %, class 1 3 %" in capsys.readouterr().out
-
-
 def test_the_file_for_the_server_is_complete_or_not_written(stripes, images, tmp_path):
     archive = tmp_path / "test.zip"
     archive.write_bytes(b"earlier")
@@ -130,23 +102,3 @@ def test_the_file_for_the_server_is_complete_or_not_written(stripes, images, tmp
         with file.open("b.png") as stream, Image.open(stream) as stored:
             assert (stored.mode, stored.size) == ("L", (20, 50))
             assert np.asarray(stored)[:, 3].tolist() == list(range(1, 51))
-
-
-def test_what_is_no_config_device_or_folder_is_named(tiny_run, images, tmp_path, refused):
-    config, weights = tiny_run / "run" / "tiny.py", tiny_run / "run" / "iter_3.pth"
-    image, output = images / "a.jpg", ("--output", tmp_path / "out")
-    (tmp_path / "bare.json").write_text('{"optimizer": {"lr": 1}}')
-    refusals = {
-        (config, weights, image, *output, "--device", "bla"): "'bla'",
-        (image, weights, image, *output): "a.jpg",
-        (tmp_path / "bare.json", weights, image, *output): "bare.json",
-        (config, "none.pth", image, *output): "none.pth",
-    }
-    for arguments, message in refusals.items():
-        assert message in refused(*arguments)
-    assert not (tmp_path / "out").exists()
-
-
-def test_help_imports_nothing_heavy(help_of):
-    heavy = ("torch", "mmseg", "mmcv", "cv2")
-    assert "overlays/" in help_of("eva_segmentation.inference.demo", *heavy)

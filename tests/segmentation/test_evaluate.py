@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from mmengine.config import Config
 from PIL import Image
 
 from eva_report.drawing import label_image
@@ -18,15 +17,6 @@ def maps(tiny_run, launch):
     launch(evaluate, run / "tiny.py", run / "iter_3.pth", "--out", tiny_run / "maps")
     assert (run / "tiny.py").read_bytes() == before
     return tiny_run / "maps"
-
-
-def test_the_saved_config_of_a_run_stays_as_it_is(tiny_run, fails, maps):
-    run = tiny_run / "run"
-    saved = (run / "tiny.py").read_bytes()
-    assert Config.fromfile(run / "test" / "tiny.py").load_from == str(run / "iter_3.pth")
-    line = fails(evaluate, run / "tiny.py", run / "iter_3.pth", "--work-dir", run)
-    assert "tiny.py" in line
-    assert (run / "tiny.py").read_bytes() == saved
 
 
 def test_maps_are_those_of_the_weights_that_were_named(tiny_run, maps):

@@ -144,10 +144,3 @@ def test_the_schedule_is_mmcv_1s_closed_form_and_mmengines_overlapping_pair(powe
             total,
         )
         torch.testing.assert_close(ours, pair, rtol=1e-10, atol=0)
-
-
-@pytest.mark.parametrize("wrong", [{"by_epoch": True}, {"by_epoch": False, "begin": 5}, {}])
-def test_a_schedule_of_epochs_or_with_a_late_start_is_refused(wrong):
-    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
-    with pytest.raises(ValueError, match="counts iterations from 0"):
-        WarmupPolyLR(optimizer, warmup_iters=2, end=10, **wrong)

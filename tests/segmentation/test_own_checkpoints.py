@@ -1,4 +1,4 @@
-"""Checkpoints of mmengine hold its logged numbers, which name methods by `getattr`."""
+"""Checkpoints of mmengine: logged numbers, code, and names of classes that do not fit."""
 
 import os
 
@@ -7,8 +7,9 @@ import torch
 from mmengine.logging.history_buffer import HistoryBuffer
 from mmseg.apis import init_model
 from mmseg.registry import MODELS
+from mmseg.utils import get_classes, get_palette
 
-from eva_segmentation.model.segmentor import load_segmentor
+from eva_segmentation.model.segmentor import NamedClasses, load_segmentor
 
 
 @pytest.fixture
@@ -50,3 +51,15 @@ def test_init_model_of_mmsegmentation_runs_no_code(load_config, tmp_path):
     with pytest.raises(ValueError, match=r"bad\.pth is refused"):
         init_model(cfg, str(tmp_path / "bad.pth"), device="cpu")
     assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.parametrize(("count", "data_set"), [(150, "ade"), (171, "cocostuff")])
+def test_official_files_get_the_names_of_their_data_set(count, data_set):
+    model = NamedClasses()
+    model.num_classes = count
+    model.dataset_meta = {
+        "classes": get_classes("cityscapes"),
+        "palette": get_palette("cityscapes"),
+    }
+    assert model.dataset_meta["classes"] == get_classes(data_set)
+    assert model.dataset_meta["palette"] == get_palette(data_set)

