@@ -38,15 +38,6 @@ def test_own_pairs_do_without_the_digits(adapted):
     assert config.run.best_metric == ""
 
 
-@pytest.mark.parametrize("form", [("--data.zero-shot", ""), ("data.zero_shot=",)])
-def test_no_classes_choose_by_the_pairs(adapted, form):
-    config, said = adapted(*form)
-    assert config.data.zero_shot == ""
-    assert config.run.best_metric == "image_to_text_r1"  # of the recipe's own pairs
-    assert said.startswith("the best weights are chosen by image_to_text_r1")
-    assert adapted(*form, "run.best_metric=loss")[1] == ""
-
-
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

@@ -79,18 +79,6 @@ def test_a_locked_tower_and_frozen_blocks_stay(config, device):
     assert {"text.logit_scale", "text.transformer.resblocks.1.ln_1.weight"} <= moved
 
 
-def test_a_locked_tower_that_begins_at_random(config, device, caplog):
-    """Of texts it is refused; of pictures the projection is mentioned, where no file has it."""
-    text = replace(config, text=TowerConfig(lr=1e-3, locked=True))
-    with pytest.raises(ValueError, match=r"text\.locked would keep a text tower that begins at"):
-        training.train(text, device)
-    assert not config.run.output.exists()
-    vision = TowerConfig(lr=1e-3, locked=True)
-    training.train(replace(config, vision=vision, run=replace(config.run, epochs=1)), device)
-    assert "projection of the images that begins at random" in caplog.text
-    assert "vision.frozen_blocks=5 would train it" in caplog.text
-
-
 def test_weights_between_start_and_end_are_written(config, device, tmp_path):
     """From a complete CLIP, at the end; a run that begins otherwise is refused before it starts."""
     start = training.build_model(config.model)[0].state_dict()

@@ -5,8 +5,7 @@ import pytest
 
 from eva_report.confusion import confusion_view, top_mistakes
 from eva_report.content import Confusion, Curve, Curves
-from eva_report.curves import has_points, linear_axis, logarithmic_axis, plot_view, short, thinned
-from eva_report.page import number
+from eva_report.curves import has_points, linear_axis, plot_view, thinned
 
 
 def curves(*points, logarithmic=False):
@@ -30,31 +29,6 @@ def test_ticks_of_a_linear_axis(values, ticks):
     assert axis.ticks == pytest.approx(ticks)
     assert axis.low <= min(values)
     assert max(values) <= axis.high
-
-
-@pytest.mark.parametrize(
-    ("values", "ticks"),
-    [
-        ([0.11, 4], [0.1, 0.2, 0.5, 1, 2, 5]),
-        ([1e-6, 9.9], [1e-6, 1e-4, 1e-2, 1]),
-        ([2], [2, 5]),
-    ],
-)
-def test_ticks_of_a_logarithmic_axis(values, ticks):
-    axis = logarithmic_axis(values)
-    assert axis.ticks == pytest.approx(ticks)
-    assert axis.place(axis.low) == 0
-    assert axis.place(axis.high) == pytest.approx(1)
-
-
-def test_numbers():
-    texts = [short(one) for one in (0, 1.0, 0.1 + 0.2, 12000, 1e-7, 123456789, -2.5, 0.00012346)]
-    assert texts == ["0", "1", "0.3", "12,000", "1e-7", "1.23e8", "-2.5", "0.0001235"]
-    values = (1234567, np.int64(3), np.float32(0.5), -0.001, True, None, np.nan, float("inf"))
-    dash = "\N{EN DASH}"
-    assert [number(one, 1) for one in values] == [
-        *("1,234,567", "3", "0.5", "0.0", "yes", dash, dash, dash)
-    ]
 
 
 def test_thinning_keeps_ends_and_peaks():

@@ -172,34 +172,3 @@ def test_without_predictions_or_objects(scene):
     assert _of(sections, ScoreTable)[0].rows[2].meaning.endswith("no objects in the data")
     assert _of(sections, Confusion)[0].counts.tolist() == [[0, 0, 0], [0, 0, 0], [1, 3, 0]]
     assert detection_sections(**scene | {"predictions": [], "scores": {}}) == []
-
-
-def test_one_class_and_many(scene):
-    scene["scores"] = {"bbox": {"AP": 30.5}}
-    scene["truth"]["categories"] = [{"id": "c", "name": "cat"}]
-    scene["truth"]["annotations"] = [
-        one for one in scene["truth"]["annotations"] if one["category_id"] == "c"
-    ]
-    (table,) = _of(detection_sections(**scene), Table)
-    assert table.rows == [["cat", 30.5, 3, 1, 2, 0]]
-    many = [{"id": f"c{number}", "name": f"class {number}"} for number in range(1202)]
-    scene["truth"]["categories"] += many
-    scene["scores"] = {"bbox": {"AP-cat": 7.0, "AP-class 3": 5.0}}
-    sections = detection_sections(**scene)
-    assert _of(sections, Confusion)[0].counts.shape == (1204, 1204)
-    assert _of(sections, Table)[0].rows[0] == ["cat", 7.0, 3, 1, 2, 0]
-    assert len(_of(sections, Table)[0].rows) == 1203
-
-
-def test_scores_of_lvis_and_recalls_are_explained(scene):
-    scene["truth"]["categories"][0]["frequency"] = "c"
-    scene["scores"] = {"bbox-fixed": {"APr": None, "APc": 5.0, "AR_s@300": 7.0, "mine": 1.0}}
-    (table,) = _of(detection_sections(**scene), ScoreTable)
-    assert table.columns == ["box, fixed"]
-    meanings = {row.name: row.meaning for row in table.rows}
-    assert meanings["APr"].endswith("; there are no objects of rare classes in the data")
-    assert meanings["APc"] == "AP of common classes, in 11 to 100 training images"
-    assert meanings["AR_s@300"] == (
-        "average recall of small objects, below 32 x 32 px, with up to 300 predictions an image"
-    )
-    assert meanings["mine"] == ""

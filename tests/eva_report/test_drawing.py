@@ -1,7 +1,6 @@
 """Annotated images: objects, label maps, colors, sizes, and what no image breaks."""
 
 import tracemalloc
-from itertools import combinations
 
 import numpy as np
 import pytest
@@ -12,11 +11,8 @@ from eva_report.drawing import (
     DrawnObject,
     class_color,
     draw_objects,
-    enlargement,
     label_image,
     overlay,
-    score_text,
-    text_color,
     with_legend,
 )
 
@@ -129,18 +125,3 @@ def test_label_images_can_be_read_back(tmp_path):
             np.testing.assert_array_equal(np.asarray(stored), np.array(labels)[classes])
             if mode == "P":
                 assert stored.convert("RGB").getpixel((0, 0)) == COLORS[0]
-
-
-def test_colors_of_many_classes_differ_and_letters_have_contrast():
-    colors = [class_color(index) for index in range(91)]
-    assert all(max(color) - min(color) > 50 for color in colors)
-    distances = [np.abs(np.subtract(*pair)).sum() for pair in combinations(colors, 2)]
-    assert min(distances) > 10
-    assert text_color((255, 255, 0)) == (0, 0, 0)
-    assert text_color((40, 40, 150)) == (255, 255, 255)
-
-
-def test_scores_and_sizes():
-    assert [score_text(one) for one in (0.866, 1.0, -0.001)] == ["0.87", "1.00", "0.00"]
-    sizes = ((1, 1), (60, 300), (511, 2), (512, 2), (9, 4000))
-    assert [enlargement(*size) for size in sizes] == [512, 2, 2, 1, 1]

@@ -93,22 +93,6 @@ SCORES = ScoreTable(
 )
 
 
-def test_the_parts_come_in_their_order(tmp_path):
-    (tmp_path / "model.pth").write_text("")
-    steps = [Step(text="Detect:", command="eva detection demo 'a b'")]
-    links = [Link(title="weights", path=Path("model.pth"))]
-    file = write_report(tmp_path, report(SCORES, links=links, next_steps=steps))
-    assert file == tmp_path / NAME
-    text = file.read_text()
-    order = ["<h1>Detection", "AP 41.2.", "41.2</b>", "<dt>seed", "Scores</h2>", "model.pth"]
-    places = [text.index(one) for one in [*order, "eva detection demo"]]
-    assert places == sorted(places)
-    words = Checker(text).words
-    assert "eva detection demo 'a b'" in words
-    assert "mean over IoU" in words
-    assert words.count("\N{EN DASH}") == 2  # of a score that is None, and of one that is NaN
-
-
 def test_text_of_every_part_is_escaped(tmp_path):
     (tmp_path / "file").write_text("")
     row = ScoreRow(name=EVIL, values=[1.0], meaning=EVIL)
@@ -206,22 +190,6 @@ def test_pictures_become_smaller_and_then_fewer(tmp_path):
         assert f"below {limit / 1e6:g} MB" in checked.words
         assert ("of 3 are shown" in checked.words) == (shown < 4)
         assert "Worst cases" in checked.words  # each gallery has its share
-
-
-def test_empty_parts_are_left_out(tmp_path):
-    nowhere = [(0, float("nan"))]
-    empty = [
-        Gallery(title="Empty", examples=[]),
-        Curves(title="Empty", x_label="", y_label="", curves=[Curve(name="", points=nowhere)]),
-        Table(title="Empty", heads=["a"], rows=[]),
-        ScoreTable(title="Empty", columns=[], rows=[]),
-        Confusion(title="Empty", classes=[], counts=np.zeros((0, 0), int), unit="images"),
-    ]
-    text = rendered(report(*empty, gallery(1, picture), summary="", facts=[("a", "")]), tmp_path)
-    checked = Checker(text)
-    assert "Empty" not in checked.words
-    assert len(checked.all("img")) == 2
-    assert not checked.all("dt")
 
 
 def test_the_page_is_written_completely_or_not_at_all(tmp_path, monkeypatch, caplog):

@@ -6,7 +6,6 @@ from PIL import Image
 
 from eva_data.video.frames import ArrayVideo
 from eva_report.demos import Prediction
-from eva_report.drawing import clock, font, shortened
 from eva_report.sheets import (
     COLUMNS,
     HEIGHT,
@@ -43,19 +42,6 @@ def test_images_are_kept_and_the_classes_stand_below(size, scale):
     assert len(drawn) - len(annotate(rgb, [JUMP])) > 15  # without a heading there is no line for it
 
 
-@pytest.mark.parametrize("size", [(1, 1), (3000, 10), (10, 3000), (24, 32)])
-def test_an_image_of_any_shape_has_room_for_names(size):
-    drawn = annotate(np.full((*size, 3), 200, np.uint8), [JUMP], rows=1)
-    assert drawn.shape[1] == max(320, size[1])
-    assert (drawn[-30:] > 220).all(axis=2).any(axis=1).sum() >= 9  # rows with letters
-
-
-def test_letters_of_other_languages():
-    """A letter that the font lacks would be drawn as a box, the same for each."""
-    rgb = np.zeros((40, 320, 3), np.uint8)
-    assert len({annotate(rgb, [(one, 0.0)], rows=1).tobytes() for one in "ößжλé"}) == 5
-
-
 def test_frames_are_spread_over_the_video_and_fit():
     frames = np.zeros((9, 32, 40, 3), np.uint8) + np.arange(9, dtype=np.uint8)[:, None, None, None]
     strip = np.asarray(strip_of(ArrayVideo(frames)))
@@ -87,36 +73,3 @@ def test_an_image_keeps_its_proportions(size):
     rows, columns = np.flatnonzero(green.any(axis=1)), np.flatnonzero(green.any(axis=0))
     assert (len(rows), len(columns)) == (SIDE // 2, SIDE)
     assert rows[0] == 44 + 8 + SIDE // 4
-
-
-def test_words_stand_above_and_below_and_not_in_neighbours():
-    tiles = [
-        tile((0, 0, 0), heading="W" * 400, name="\udcff\n"),
-        tile((0, 0, 0)),
-        Tile(None, "", ""),
-    ]
-    sheet = np.asarray(draw_contact_sheet([SheetSection("W" * 999, tiles)]))
-    rows, columns = np.nonzero(sheet.min(axis=2) >= 250)
-    assert rows.min() < 44
-    assert not ((rows >= 44) & (rows < 44 + SIDE)).any()
-    assert columns[rows > 44].max() < 8 + SIDE
-    assert (sheet[52 : 52 + SIDE, 504 : 504 + SIDE] == (58, 58, 58)).all()  # it was not read
-    both = draw_contact_sheet([SheetSection("W" * 999, tiles), SheetSection("b", [])])
-    assert both.height == len(sheet) + 44
-    assert np.array_equal(np.asarray(both)[: len(sheet)], sheet)
-
-
-def test_a_text_is_cut_where_it_is_too_wide():
-    letters, text = font(14), "a rather long name of a file"
-    assert shortened(f" {text}\n", letters, 1000) == text
-    cut = shortened(text, letters, 100)
-    assert cut.endswith("...")
-    assert text.startswith(cut[:-3])
-    assert letters.getlength(cut) <= 100
-    assert shortened(text, letters, 0) == "..."
-
-
-def test_times():
-    assert [clock(one) for one in (0, 59.96, 75.24, 3 * 3600 + 62)] == [
-        *("0:00.0", "1:00.0", "1:15.2", "3:01:02.0")
-    ]

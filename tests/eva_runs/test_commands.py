@@ -1,12 +1,11 @@
 """How a command ends, and which files it may write."""
 
-import io
 import os
 
 import pytest
 
 from eva_data.files import UnwritableError
-from eva_runs.commands import check_outputs, exit_code, program, require_data, say
+from eva_runs.commands import check_outputs, exit_code
 
 
 def _raise(error):
@@ -24,17 +23,6 @@ def _raise(error):
 def test_what_the_user_can_fix_is_a_sentence(capsys, error, code, message):
     assert exit_code(lambda: _raise(error)) == code
     assert capsys.readouterr() == ("", message)
-
-
-@pytest.mark.parametrize(
-    ("encoding", "shown"), [("utf-8", "caf\\udce9 猫\n"), ("ascii", "caf\\udce9 \\u732b\n")]
-)
-def test_names_that_the_output_cannot_show_are_escaped(encoding, shown, monkeypatch):
-    stream = io.TextIOWrapper(io.BytesIO(), encoding)
-    monkeypatch.setattr("sys.stdout", stream)
-    say(os.fsdecode(b"caf\xe9") + " 猫")
-    stream.flush()
-    assert stream.buffer.getvalue().decode(encoding) == shown
 
 
 def test_folders_that_take_no_file_are_refused_before_the_work(tmp_path, small_disk):
@@ -59,31 +47,3 @@ def test_outputs_that_would_replace_something(tmp_path):
     for file in (source, tmp_path / "link.json"):
         with pytest.raises(ValueError, match="manifest"):
             check_outputs([file], overwrite=True, inputs=inputs)
-
-
-def test_an_error_is_that_of_the_command_as_it_was_called(monkeypatch, capsys):
-    run = program(
-        lambda arguments: arguments, lambda options: _raise(ValueError("no")), name="x.py"
-    )
-    assert run([]) == 2
-    monkeypatch.setattr("sys.argv", ["eva do it"])
-    assert run([]) == 2
-    assert capsys.readouterr().err == "x.py: no\neva do it: no\n"
-
-
-def test_what_is_there_or_cannot_be_looked_for(tmp_path):
-    (tmp_path / "list.json").touch()
-    (tmp_path / "a{b.tar").touch()
-    for location in ("", "/list.json", "/list.json#train", "/{0..9}.tar", "/*.tar", "/a{b.tar"):
-        require_data(f"{tmp_path}{location}", name="data.train")
-    require_data("hf:name:train", name="data.train")
-
-
-def test_demo_data_names_its_command(monkeypatch):
-    monkeypatch.setattr("sys.argv", ["video/train.py"])
-    with pytest.raises(ValueError, match=r"data.train: there is no a/digit_motion/video") as found:
-        require_data("a/digit_motion/video", name="data.train")
-    assert str(found.value).endswith(
-        "this makes it: python tools/make_demo_data.py --output a/digit_motion --formats video "
-        "--train 4000 --val 400"
-    )

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from eva_runs.errors import NonFiniteError, ending
+from eva_runs.errors import ending
 from eva_runs.processes import OtherProcessError
 
 
@@ -31,20 +31,6 @@ def test_traceback_reaches_the_log(capsys, tmp_path):
     assert "Traceback" not in said
     assert str(file) in said
     assert "Traceback" in file.read_text()
-
-
-def test_unexpected_error_without_a_log_is_raised():
-    with pytest.raises(KeyError), ending("train"):
-        raise KeyError("bug")
-
-
-def test_non_finite_number_says_what_is_saved(capsys):
-    code, said = ended(capsys, NonFiniteError("loss at step 7"), saved=lambda: "step 5 is saved")
-    assert (code, "step 5 is saved" in said) == (1, True)
-
-
-def test_interrupt_has_its_own_code(capsys):
-    assert ended(capsys, KeyboardInterrupt(), saved=lambda: "step 5 is saved")[0] == 130
 
 
 WORK = """

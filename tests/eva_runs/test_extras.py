@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from eva_runs.commands import program
-from eva_runs.extras import TASK_OF, explained, install_command, sentence_of
+from eva_runs.extras import TASK_OF, explained, install_command
 
 ROOT = Path(__file__).parents[2]
 IF_WANTED = {"onnx", "onnxruntime", "onnxscript", "wandb", "huggingface_hub"}  # extras of their own
@@ -37,28 +37,6 @@ def without(gone, *arguments):
     script = PROGRAM.format(gone=set(gone), arguments=list(map(str, arguments)))
     command = [sys.executable, "-c", script]
     return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-@pytest.mark.parametrize(
-    ("package", "project", "command"),
-    [
-        ("detectron2", "eva_detection", "eva doctor --install detectron2"),
-        ("deepspeed", "eva_video", "pip install 'eva-toolkit[video]'"),
-        ("timm", "", "pip install 'eva-toolkit[engine]'"),
-        ("huggingface_hub", "eva_video", "pip install 'eva-toolkit[hub]'"),
-        ("torch", "eva_video", "pip install 'eva-toolkit'"),
-        ("somebody_elses", "", None),
-    ],
-)
-def test_every_package_has_a_command(package, project, command):
-    assert install_command(package, project) == command
-
-
-def test_other_failures_of_an_import_keep_their_traceback():
-    assert sentence_of(ImportError("cannot import name 'x'", name="timm")) is None
-    assert sentence_of(ModuleNotFoundError("No module named 'own'", name="own")) is None
-    inside = ModuleNotFoundError("No module named 'mmcv._ext'", name="mmcv._ext")
-    assert sentence_of(inside) is None
 
 
 def _main(arguments=None):

@@ -33,13 +33,6 @@ def test_a_signal_is_noted_and_then_without_effect(number):
     assert signal.getsignal(number) is signal.SIG_IGN
 
 
-def test_handlers_come_back_where_nothing_arrived():
-    before = signal.getsignal(signal.SIGTERM)
-    with StopSignal().listen():
-        assert signal.getsignal(signal.SIGTERM) is not before
-    assert signal.getsignal(signal.SIGTERM) is before
-
-
 def test_with_nothing_to_save_a_signal_ends_the_process_at_once():
     stop = StopSignal()
     with stop.listen():
@@ -55,11 +48,6 @@ def test_workers_leave_all_three_signals_to_the_run():
     leave_signals_to_the_run(0)
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         os.kill(os.getpid(), number)  # would end this process
-
-
-def test_a_step_that_a_signal_has_ended():
-    program = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
-    assert run_step([sys.executable, "-c", program]) == 128 + signal.SIGKILL
 
 
 def test_a_signal_reaches_the_step(tmp_path):

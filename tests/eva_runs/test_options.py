@@ -10,24 +10,6 @@ from eva_runs.options import add_download_option, integer, number, probability
 
 
 @pytest.mark.parametrize(
-    ("kind", "text", "value"),
-    [
-        (integer(1), "1", 1),
-        (integer(0, 512), "512", 512),
-        (integer(), "-3", -3),
-        (number(0), "0.5", 0.5),
-        (number(most=10), "-1e3", -1000.0),
-        (probability, "0", 0.0),
-        (probability, "1", 1.0),
-    ],
-)
-def test_a_value_within_the_limits(kind, text, value):
-    parsed = kind(text)
-    assert parsed == value
-    assert type(parsed) is type(value)
-
-
-@pytest.mark.parametrize(
     ("kind", "text"),
     [
         (integer(1), "0"),

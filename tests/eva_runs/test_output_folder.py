@@ -3,18 +3,14 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from eva_runs.output_folder import (
     FolderInUseError,
-    RunSentences,
-    claimed,
     clean_if_refused,
     locked,
 )
-from eva_runs.record import STARTS
 
 _HOLDER = """
 import pathlib, sys, time
@@ -106,34 +102,3 @@ def test_a_run_that_is_refused_for_another_one_touches_nothing(tmp_path):
         assert (tmp_path / "run/.lock").exists()
     finally:
         _end(process)
-
-
-def test_refused_training_leaves_nothing(tmp_path):
-    folder = tmp_path / "run"
-
-    def refuse():
-        raise ValueError("another run")
-
-    with (
-        pytest.raises(ValueError, match="another run"),
-        claimed(folder, "training", traces=["log.txt"], begun="metrics.json", check=refuse),
-    ):
-        pytest.fail("it was not refused")
-    assert not folder.exists()
-
-
-def test_claimed_folder_records_its_start(tmp_path):
-    with claimed(tmp_path, "evaluation", traces=[], begun="results.json"):
-        assert (tmp_path / STARTS).exists()
-
-
-def test_what_is_said_of_a_run():
-    says = RunSentences(unit="iteration", resume="--resume", output="--work-dir")
-    saved = says.saved("iter_9.pth", done=9)
-    assert saved.startswith("iteration 9 is saved (iter_9.pth), and the same command with --resume")
-    assert "begins at iteration 1" in says.saved("")
-    assert says.stopped("SIGTERM", saved) == f"stopped by SIGTERM: {saved}"
-    used = says.used(Path("output/run"), checkpoint="iter_9.pth")
-    assert all(part in used for part in ("output/run", "iter_9.pth", "--resume", "--work-dir"))
-    said = says.not_finite("The loss", 1500, "these images: a.jpg")
-    assert all(part in said for part in ("The loss", "iteration 1,500", "a.jpg"))

@@ -9,7 +9,6 @@ from eva_runs import recipes
 from eva_runs.recipes import (
     TASKS,
     find_recipe,
-    list_data_files,
     list_recipes,
     name_on_own_data,
     recipe_folder,
@@ -33,25 +32,12 @@ def test_every_recipe_of_a_checkout_has_a_name_and_a_summary(task, tmp_path, mon
         assert find_recipe(task, f"{task}/configs/{recipe.name}.py") == recipe.path
 
 
-def test_data_beside_recipes_keeps_its_suffix():
-    (manifest,) = [one for one in list_data_files("pretrain") if one.name == "merged30m.toml"]
-    assert "29.6 million images" in manifest.summary
-    assert find_recipe("pretrain", "merged30m") == manifest.path
-    assert find_recipe("pretrain", "merged30m.toml") == manifest.path
-
-
 def test_a_file_that_exists_is_taken_as_it_is_given(tmp_path, monkeypatch):
     own = tmp_path / "own.py"
     own.write_text("config = None\n")
     assert find_recipe("video", own) == own
     monkeypatch.chdir(tmp_path)
     assert find_recipe("video", "own.py") == Path("own.py")
-
-
-def test_several_recipes_of_one_name_are_all_named():
-    with pytest.raises(ValueError, match="coco/cascade_mask_rcnn_vitdet_eva_g_1280") as caught:
-        find_recipe("detection", "cascade_mask_rcnn_vitdet_eva_g_1280")
-    assert "lvis/cascade_mask_rcnn_vitdet_eva_g_1280" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -64,14 +50,6 @@ def test_several_recipes_of_one_name_are_all_named():
 def test_a_misspelt_name_is_corrected(task, name, close):
     with pytest.raises(ValueError, match=f"(?=.*{re.escape(close)}).*`eva recipes {task}`"):
         find_recipe(task, name)
-
-
-def test_what_is_nothing_is_named():
-    for name in ("", "nothing/like/this", "../README.md"):
-        with pytest.raises(ValueError, match="no recipe"):
-            find_recipe("clip", name)
-    with pytest.raises(ValueError, match="detections"):
-        list_recipes("detections")
 
 
 def test_an_installed_package_brings_its_recipes(tmp_path, monkeypatch):

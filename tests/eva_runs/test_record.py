@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -54,16 +53,6 @@ def test_a_start_that_was_refused_does_not_count(tmp_path, now):
     assert duration(tmp_path, "training") == "30 s"
     record_start(tmp_path, "training", continues=True)
     assert duration(tmp_path, "training").endswith("2 starts")
-
-
-def test_of_evaluations_the_last_counts_and_kinds_are_kept_apart(tmp_path, now):
-    record_start(tmp_path, "training")
-    now[0] += 10
-    for _ in range(2):
-        record_start(tmp_path, "evaluation")
-        now[0] += 40
-    assert duration(tmp_path, "evaluation") == "40 s"
-    assert dict(facts(tmp_path, "evaluation", seed=None, device="cpu"))["seed"] == "none"
 
 
 def test_what_this_process_wrote_is_not_taken_for_the_one_before(tmp_path, now):
@@ -116,13 +105,6 @@ def test_the_command_as_it_was_called(arguments, shown, monkeypatch):
     assert called() == shown
 
 
-def test_the_command_of_a_module(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["/somewhere/train.py", "x"])
-    spec = SimpleNamespace(name="eva_pretrain.__main__")
-    monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(__spec__=spec))
-    assert called() == "python -m eva_pretrain x"
-
-
 def test_the_commit_of_a_checkout(tmp_path):
     def git(*arguments):
         identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
@@ -138,16 +120,6 @@ def test_the_commit_of_a_checkout(tmp_path):
     assert record.commit(tmp_path) == f"commit {digest}"
     (tmp_path / "file").write_text("b")
     assert record.commit(tmp_path) == f"commit {digest}, modified"
-
-
-def test_hardware_names_gpus_only_where_they_compute(monkeypatch):
-    cuda = SimpleNamespace(device_count=lambda: 2, get_device_name=lambda _: "A GPU")
-    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda, __version__="2.0"))
-    assert record.hardware("cuda").startswith("2 x A GPU, ")
-    assert record.hardware("cuda:1").startswith("1 x A GPU, ")
-    assert "GPU" not in record.hardware("cpu")
-    assert "torch 2.0" in record.software()
-    assert 0 < time.time() - record.process_began(time.time()) < 1e6
 
 
 def test_a_pipe_in_place_of_the_starts_is_not_waited_for(tmp_path):

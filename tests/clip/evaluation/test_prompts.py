@@ -84,21 +84,6 @@ def test_a_list_of_names(tmp_path):
         own_classes(folders, file)
 
 
-def test_names_of_numbered_folders(tmp_path):
-    file = tmp_path / "names.txt"
-    file.write_text("tench\ngoldfish\nshark\nray\n")
-    assert own_classes(["0", "1", "10", "2"], file)[1] == [0, 1, 3, 2]
-    file.write_text("a\nb\nc\nd\ne\n")
-    assert own_classes(["0", "10", "11", "2", "3"], file)[1] == [0, 3, 4, 1, 2]
-    file.write_text("a\nb\nA\n")  # a line that is ambiguous but for its case
-    assert own_classes(["a", "A", "b"], file)[1] == [0, 2, 1]
-    file.write_text("CAT\ncAt\n")
-    assert own_classes(["Cat", "dog"], file)[1] == [0, 1]
-    file.write_text("cat\ndog\n")
-    with pytest.raises(ValueError, match="Cat"):
-        own_classes(["Cat", "cat", "dog"], file)
-
-
 def test_folders_of_imagenet_are_called_by_their_names():
     """Their WordNet ids would be in the sentences otherwise, which no caption has."""
     folders = ["n01440764", "n01443537", "n15075141"]

@@ -1,7 +1,5 @@
 """Logits of classes beside the closed form, and the validation of a run."""
 
-import shutil
-
 import open_clip
 import pytest
 import torch
@@ -16,7 +14,6 @@ from eva_data.labelled_images import open_labelled
 from eva_data.transforms import evaluation_transform
 from eva_engine.config import RunConfig
 from eva_engine.evaluation.counting import OneLabel, count
-from eva_runs.errors import TooManyUnreadableError
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
 TRANSFORM = evaluation_transform(32, mean=MEAN, std=STD)
@@ -79,20 +76,3 @@ def test_validation(clip, pairs, folders, tmp_path):
     )
     assert found["top1"] == counted.scores["a"].top1
     assert found["top5"] == 100
-
-
-def test_pictures_that_cannot_be_read(clip, make_pairs, folders, tmp_path, caplog):
-    pairs = make_pairs([[f"thing {i}"] for i in range(9)], torn=(2,))
-    shutil.copytree(folders, tmp_path / "classes")
-    (tmp_path / "classes" / "light" / "1.png").write_bytes(b"torn")
-    samples = open_labelled(tmp_path / "classes", TRANSFORM, upright=False)
-    run = run_config(tmp_path, max_bad_samples=1)
-    validation = ContrastiveValidation(run, pairs=pairs, transform=TRANSFORM, classes=samples)
-    for _ in range(2):
-        assert tuple(validation(clip)) == validation.results
-    said = [text for text in caplog.messages if "left a sample out of the validation" in text]
-    assert len(said) == 2  # each once
-    assert "pair 2 is torn" in said[0]
-    pairs.torn = (2, 3)
-    with pytest.raises(TooManyUnreadableError, match="2 of 9 validation samples could not be read"):
-        validation(clip)

@@ -76,24 +76,3 @@ def test_probabilities(weights, clip, tmp_path):
     other = ClipFeatures.from_weights(tmp_path / "sigmoid.safetensors", device="cpu")
     expected = (images @ texts.T / 0.07 - 2).sigmoid()
     torch.testing.assert_close(other.probabilities(images, texts), expected)
-
-
-def test_the_vision_tower_alone(weights, clip, media, tmp_path):
-    """As `eva_clip_psz14_vision_enc.pt` has it; texts are then refused, with the fix."""
-    state = {
-        name.removeprefix("visual."): value
-        for name, value in load_eva_clip(weights).state_dict().items()
-        if name.startswith("visual.")
-    }
-    write_tensors(state, tmp_path / "vision.safetensors")
-    vision = ClipFeatures.from_weights(tmp_path / "vision.safetensors", texts=False, device="cpu")
-    picture = media / "rocket.png"
-    torch.testing.assert_close(vision.images(picture), clip.images(picture))
-    with pytest.raises(ValueError, match="text tower was not loaded: load the weights with texts="):
-        vision.texts("a cat")
-    with pytest.raises(ValueError, match="not a complete EVA-CLIP"):
-        ClipFeatures.from_weights(tmp_path / "vision.safetensors", device="cpu")
-    bare = {name: value for name, value in state.items() if not name.startswith("head.")}
-    write_tensors(bare, tmp_path / "bare.safetensors")
-    with pytest.raises(ValueError, match="these weights have no projection"):
-        ClipFeatures.from_weights(tmp_path / "bare.safetensors", texts=False, device="cpu")

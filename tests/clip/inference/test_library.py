@@ -95,21 +95,6 @@ def test_only_what_is_new_or_changed_is_computed(search_again, computed, media, 
                                   library.entries[str(media / "new.png")].features)  # fmt: skip
 
 
-def test_a_file_that_cannot_be_read_is_named_and_not_kept(search_again, open_library, media):
-    search_again()
-    (media / "rocket.png").write_bytes(b"torn")  # it was there before
-    (media / "torn.mp4").write_bytes(b"torn")
-    (media / "empty.jpg").touch()
-    _, changes = search_again()
-    assert sorted(changes.problems) == [
-        str(media / name) for name in ("empty.jpg", "rocket.png", "torn.mp4")
-    ]
-    assert "rocket.png cannot be decoded" in changes.problems[str(media / "rocket.png")]
-    assert str(media / "rocket.png") not in open_library().entries
-    _, again = search_again()
-    assert again.problems == changes.problems
-
-
 def test_an_interrupted_search_continues(search_again, computed, open_library, clip, monkeypatch):
     entries = clip.images.__func__
 

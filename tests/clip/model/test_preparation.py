@@ -37,27 +37,3 @@ def test_it_is_done(folder):
     assert find_preparation(folder(config(size=None))) == (None, None, None)
     assert find_preparation(folder('{"preprocess_cfg": {"size": [42, 42]}}')).image_size == 42
     assert find_preparation(folder("{}")) == (None, None, None)
-
-
-@pytest.mark.parametrize(
-    ("content", "named"),
-    [
-        ("[]", "open_clip_config.json"),
-        (config(mean=[1, 2]), "open_clip_config.json"),
-        (config([224, 112]), "open_clip_config.json"),
-        (config(std=[1, 0, 1]), "std"),
-    ],
-)
-def test_what_it_cannot_say(content, named, folder):
-    with pytest.raises(ValueError, match=named):
-        find_preparation(folder(content))
-
-
-def test_what_is_not_done_is_mentioned(folder, caplog):
-    place = folder(config(interpolation="bilinear", resize_mode="squash", mode="RGB"))
-    find_preparation(place)
-    assert "has interpolation=bilinear in preprocess_cfg, and images are prepared with bic" in (
-        caplog.text
-    )
-    assert "resize_mode=squash" in caplog.text
-    assert len(caplog.records) == 2

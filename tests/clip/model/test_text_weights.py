@@ -80,22 +80,3 @@ def test_another_projection_and_shorter_texts(peer, save, caplog):
     assert torch.equal(tower.positional_embedding, peer.positional_embedding[:12])
     assert torch.equal(tower.token_embedding.weight, peer.token_embedding.weight)
     assert "the projection of the texts begins from scratch" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        ({"depth": 3}, r"transformer\.resblocks\.2"),
-        ({"vocab_size": 50}, r"token_embedding\.weight"),
-        ({"context_length": 20}, r"positional_embedding"),
-    ],
-)
-def test_another_size_is_refused(peer, save, change, named):
-    tower = TextTower(**{"output_dim": 16, "context_length": 16} | SIZES | change)
-    with pytest.raises(ValueError, match=rf"(?s)text.pt does not fit.*{named}"):
-        initialise_text(tower, save(peer.state_dict()))
-
-
-def test_a_file_without_a_text_tower(tower, save):
-    with pytest.raises(ValueError, match=r"text.pt holds no text tower"):
-        initialise_text(tower, save({"visual.proj": torch.zeros(2)}))

@@ -1,13 +1,11 @@
 """Learning rates and decays of two towers against the official rule, and what is frozen."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
 from eva_contrastive.config import ContrastiveConfig, DataConfig, ModelConfig, TowerConfig
 from eva_contrastive.model.eva_clip import build_eva_clip
-from eva_contrastive.step import freeze, parameter_groups
+from eva_contrastive.step import parameter_groups
 from eva_engine.config import OptimizerConfig, RunConfig
 from eva_engine.steps.parameter_groups import optimizer_groups
 
@@ -33,13 +31,7 @@ def giant():
         return build_eva_clip(sigmoid=True)
 
 
-@pytest.fixture
-def small():
-    return build_eva_clip("eva_debug", "debug", embed_dim=16, img_size=32, sigmoid=True)
-
-
 EMBEDDINGS = {"cls_token", "pos_embed", "patch_embed", "positional_embedding", "token_embedding"}
-SMALL = {"sizes": ("eva_debug", "debug")}
 
 
 def official(name, ndim):
@@ -74,31 +66,3 @@ def test_the_official_rule(giant):
     expected = {name: official(name, p.ndim) for name, p in giant.named_parameters()}
     for name, (lr, decay) in expected.items():
         assert found[name] == (pytest.approx(lr, rel=1e-9), decay), name
-
-
-@pytest.mark.parametrize(("vision", "text", "frozen", "trained"), [
-    ({"locked": True}, {}, ["visual.head.bias", "visual.norm.weight"], ["text.ln_final.bias"]),
-    ({}, {"locked": True}, ["text.text_projection", "text.ln_final.weight"], ["visual.cls_token"]),
-    ({"frozen_blocks": 3}, {"frozen_blocks": 1},
-     ["visual.pos_embed", "visual.patch_embed.proj.bias", "visual.blocks.2.norm1.weight",
-      "text.positional_embedding", "text.token_embedding.weight",
-      "text.transformer.resblocks.0.ln_1.weight"],
-     ["visual.blocks.3.norm1.weight", "text.transformer.resblocks.1.ln_1.weight"]),
-    ({}, {}, [], ["visual.cls_token", "text.token_embedding.weight"]),
-])  # fmt: skip
-def test_what_is_frozen(small, vision, text, frozen, trained):
-    usual = {"weight_decay": 0.05, "layer_decay": 1.0}  # others have no effect on some of these
-    towers = {"vision": replace(VISION, **usual, **vision), "text": replace(TEXT, **usual, **text)}
-    config = make_config(**SMALL, **towers)
-    freeze(config, small)
-    trains = {name: parameter.requires_grad for name, parameter in small.named_parameters()}
-    assert not any(trains[name] for name in frozen)
-    assert all(trains[name] for name in trained)
-    assert trains["text.logit_scale"]
-    assert trains["text.logit_bias"]
-    groups = parameter_groups(config, small)
-    held = sum(len(group["params"]) for group in optimizer_groups(small, groups, lr=5e-4))
-    assert held == sum(trains.values())
-    for tower, settings in (("visual", vision), ("text", text)):
-        of_tower = [train for name, train in trains.items() if name.startswith(f"{tower}.")]
-        assert all(of_tower) is not bool(settings)

@@ -51,27 +51,3 @@ def test_the_command(official_clip, end, tmp_path, capsys):
         assert first.state_dict()[name].equal(of_start)
         assert last.state_dict()[name].equal(of_end)
     assert read_config(folder / "share_0.25.safetensors") == NOTES
-
-
-@pytest.mark.parametrize(("arguments", "message"), [
-    (["start.pt", "{end}"], "start.pt"),
-    (["eva_clip_psz14", "{end}", "--share", "0.5", "0.5"], "share_0.5.safetensors"),
-    (["eva_clip_psz14", "{broken}"], "broken.safetensors cannot be read"),
-    (["eva_clip_psz14", "{other}"],
-     "different models: visual.head.weight has shape (16, 44) in the start and (8, 44) in the end"),
-])  # fmt: skip
-def test_the_command_refuses(official_clip, end, tmp_path, capsys, arguments, message):
-    (tmp_path / "broken.safetensors").write_bytes(end[1].read_bytes()[:-1])
-    other = build_eva_clip(embed_dim=8).state_dict()
-    save_weights(other, tmp_path / "other.safetensors")
-    files = {name: tmp_path / f"{name}.safetensors" for name in ("end", "broken", "other")}
-    output = tmp_path / "between"
-    given = [argument.format(**files) for argument in arguments]
-    assert main([*given, "--output", str(output)]) == 1
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
-    assert not output.exists() or not list(output.iterdir())
-
-
-# At the end of a run
