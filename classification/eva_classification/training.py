@@ -2,12 +2,12 @@
 
 import contextlib
 import logging
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from eva_backbone.checkpoints.loading import load_pretrained
 from eva_backbone.initialisation import no_init_weights
@@ -15,19 +15,16 @@ from eva_classification.augmentation import training_transform
 from eva_classification.config import ClassificationConfig, ModelConfig
 from eva_classification.inference.predictor import demo_step
 from eva_classification.models import ImageClassifier, build_classifier, build_linear_probe
-from eva_data.holdout import validation_fact
 from eva_data.labelled_images import LabelledImages, hold_out_images, open_labelled
 from eva_data.transforms import evaluation_transform
 from eva_engine import distributed
-from eva_engine.config import as_plain
-from eva_engine.data.mixed_targets import ClassificationStep, MixedTargets
+from eva_engine.classifier_training import present_classifier, train_classifier
 from eva_engine.distributed import DTYPES
-from eva_engine.evaluation.classification_report import Validation, meanings
-from eva_engine.loop import TrainingRun
+from eva_engine.evaluation.classification_report import Validation
 from eva_engine.report import Presentation
 from eva_engine.steps.flops import training_flops
 from eva_engine.steps.parameter_groups import layer_decay_groups
-from eva_report.content import Section, Step
+from eva_report.content import Step
 from eva_report.terminal import SHOWN
 from eva_runs.commands import command_to_run
 
@@ -87,14 +84,15 @@ def train(config: ClassificationConfig, device: torch.device) -> None:
         ValueError: If settings or data do not fit together.
     """
     samples, others = _open_data(config)
-    classes = list(samples.classes)
     validation = None
     if others is not None:
         validation = Validation(others, config.run, device, skip_unreadable=True)
     distributed.seed_all(config.run.seed)
-    build = partial(build_model, num_classes=len(classes))
+    build = partial(build_model, num_classes=len(samples.classes))
     model = build(config.model)
-    TrainingRun(
+    train_classifier(
+        config,
+        device,
         model=model,
         groups=layer_decay_groups(
             model,
@@ -103,18 +101,11 @@ def train(config: ClassificationConfig, device: torch.device) -> None:
             layer_decay=config.optimizer.layer_decay,
         ),
         samples=samples,
-        step_fn=ClassificationStep(MixedTargets(config.augment, num_classes=len(classes))),
-        run=config.run,
-        optimizer=config.optimizer,
-        config=as_plain(config) | {"class_names": classes},
-        device=device,
-        evaluate=validation,
-        results=Validation.results,
-        flops_per_sample=training_flops(
-            build, config.model, backward=not config.model.linear_probe
-        ),
+        classes=samples.classes,
+        validation=validation,
+        flops=training_flops(build, config.model, backward=not config.model.linear_probe),
         presentation=_presentation(config, samples, others, validation),
-    ).start()
+    )
 
 
 def _open_data(
@@ -142,26 +133,22 @@ def _presentation(
     others: LabelledImages | None,
     validation: Validation | None,
 ) -> Presentation:
-    model, data = config.model, config.data
-    classes = f"{len(samples.classes):,} classes"
-    described = [("train", f"{len(samples):,} images, {classes} ({data.train})")]
-    if others is not None:
-        counted = f"{len(others):,} images"
-        described.append(validation_fact(counted, share=data.val_share, val=data.val))
+    model = config.model
 
-    def sections() -> Sequence[Section]:
-        if validation is None or others is None:
-            return ()
-        return validation.sections(lambda index: others.load(index)[0])
+    def picture(index: int) -> Image.Image:
+        assert others is not None
+        return others.load(index)[0]
 
-    return Presentation(
+    return present_classifier(
+        config,
+        validation,
         task="Classification",
         what=f"{'linear probe of ' * model.linear_probe}{model.variant} at {model.image_size} px",
-        weights=model.init_checkpoint,
-        data=described,
-        meanings=meanings(),
-        sections=sections,
-        next_steps=partial(_next_steps, data.val, data.train),
+        unit="images",
+        train=f"{len(samples):,} images, {len(samples.classes):,} classes",
+        val="" if others is None else f"{len(others):,} images",
+        picture=picture,
+        next_steps=_next_steps,
     )
 
 

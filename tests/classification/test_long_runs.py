@@ -1,29 +1,10 @@
-"""Runs that are stopped and continued, and what other programs make of their weights."""
+"""What timm makes of our weights."""
 
 import pytest
 import timm
 import torch
 
-from eva_classification.config import AugmentConfig, ClassificationConfig, DataConfig, ModelConfig
 from eva_classification.models import build_classifier
-from eva_engine.config import OptimizerConfig, RunConfig
-
-
-@pytest.fixture
-def config(digits, tmp_path):
-    """All that is random, on 11 real digits: 2 steps an epoch."""
-    return ClassificationConfig(
-        model=ModelConfig(
-            variant="eva_debug", image_size=32, drop_path_rate=0.3, init_checkpoint="eva_debug"
-        ),
-        data=DataConfig(train=str(digits), val=str(digits)),
-        augment=AugmentConfig(mixup=0.8, cutmix=1.0, random_erase=0.3),
-        optimizer=OptimizerConfig(lr=1e-3, warmup_epochs=1, layer_decay=0.8),
-        run=RunConfig(
-            output=tmp_path / "whole", epochs=3, batch_size=4, workers=0, tensorboard=False,
-            ema_decay=0.9, checkpoint_every=1, keep_checkpoints=9, log_every=1,
-        ),
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])

@@ -91,13 +91,6 @@ def test_a_probe_of_the_bundled_backbone_beats_that_of_a_random_one(config, devi
     assert scores["eva_debug"]["val_top1"] > scores[""]["val_top1"]
 
 
-class Run:
-    """In place of a run."""
-
-    def start(self):
-        """Do nothing."""
-
-
 # Settings
 
 

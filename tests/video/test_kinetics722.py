@@ -138,20 +138,11 @@ def test_the_lists_open_with_their_classes(data):
         assert videos.classes == kinetics_classes(name)
         assert len(videos) == len(expected()[f"{name}_train.txt"])
         assert len(videos.missing) == 0
-        assert (data / "out" / f"k722_to_{SOURCES[0]}_mapping.npy").exists()
-
-
-def test_mappings_and_the_table_of_classes(data):
-    assert run() == 0
     for name in SOURCES:
         rows_of_head = np.load(data / "out" / f"k722_to_{name}_mapping.npy")
         assert rows_of_head.tolist() == mapping("k722", name).tolist()
     table = (data / "out" / "classes.csv").read_text().splitlines()
     assert [len(table), table[0][:19]] == [723, "name,k400,k600,k700"]
-
-
-def lines(file):
-    return file.read_text().splitlines()
 
 
 def test_deepminds_lists_beside_flat_folders(data, caplog):

@@ -29,13 +29,6 @@ OURS = {  # in the same form; no settings were published
     "eva_g_k400_16f_24gb": ("k400", 16, 1e-6, 1e-6, 0, 1, 0.95, 0.2, 0.0, 0.0, 4, 64, 1, 916),
 }
 RECIPES = OFFICIAL | OURS
-PARAMETERS = {  # of the official files
-    "eva_g_k722_8f": 1_014_686_546,
-    "eva_g_k400_16f": 1_017_116_432,
-    "eva_g_k600_16f": 1_017_398_232,
-    "eva_g_k700_16f": 1_017_539_132,
-}
-PAPER = {"k400_16f": "89.7", "k600_16f": "89.8", "k700_16f": "82.9", "k400_8f_direct": "88.4"}
 # Epoch, step of 2458 and learning rate in the log of Kinetics-722.
 LOGGED = [
     (0, 0, 0.0), (0, 1200, 0.781e-6), (4, 1200, 7.181e-6), (5, 0, 8.0e-6), (5, 2450, 7.984e-6),
@@ -79,10 +72,6 @@ def test_the_numbers(name):
     assert model.frozen_blocks == (20 if "24gb" in name else 0)
 
 
-def test_no_two_recipes_write_to_one_folder():
-    assert len({load(name).run.output for name in RECIPES}) == len(RECIPES)
-
-
 def test_the_schedule_is_that_of_the_log():
     config = load("eva_g_k722_8f")
     optimizer, steps = config.optimizer, 2458
@@ -124,11 +113,6 @@ def build(name):
             drop_path_rate=config.model.drop_path_rate,
             activation_checkpointing=config.model.activation_checkpointing,
         )
-
-
-@pytest.mark.parametrize("name", PARAMETERS)
-def test_parameters_are_those_of_the_official_files(name):
-    assert sum(p.numel() for p in build(name).parameters()) == PARAMETERS[name]
 
 
 def test_layer_decay_is_that_of_the_log():

@@ -1,16 +1,15 @@
 """What a training of videos says of itself on the terminal and in its report."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
 
-from eva_data.holdout import validation_fact
 from eva_data.labelled_videos.sources import LabelledVideos
-from eva_engine.evaluation.classification_report import Validation, meanings
+from eva_engine.classifier_training import present_classifier
+from eva_engine.evaluation.classification_report import Validation
 from eva_engine.report import Presentation
-from eva_report.content import Section, Step
+from eva_report.content import Step
 from eva_report.sheets import strip_of
 from eva_runs.commands import command_to_run, folder_to_show
 from eva_video.config import VideoConfig
@@ -23,34 +22,22 @@ def present_training(
     validation: Validation | None,
 ) -> Presentation:
     """Describe a training and its validation, if any, on the terminal and in its report."""
-    model, data = config.model, config.data
-    described = [("train", f"{counted_videos(videos)} ({data.train})")]
-    if others is not None:
-        counted = counted_videos(others)
-        described.append(validation_fact(counted, share=data.val_share, val=data.val))
-
-    def sections() -> Sequence[Section]:
-        if validation is None or others is None:
-            return ()
-        return validation.sections(strips_of(others), unit="videos")
-
-    return Presentation(
+    model = config.model
+    return present_classifier(
+        config,
+        validation,
         task="Video recognition",
         what=f"{model.variant}, {model.frames} frames of {model.image_size} px",
-        weights=model.init_checkpoint,
-        data=described,
-        meanings=meanings("videos"),
-        sections=sections,
-        next_steps=partial(_next_steps, data.val, data.train),
+        unit="videos",
+        train=counted_videos(videos),
+        val="" if others is None else counted_videos(others),
+        picture=strips_of(videos if others is None else others),
+        next_steps=_next_steps,
     )
 
 
 def strips_of(videos: LabelledVideos) -> Callable[[int], Image.Image]:
-    """Make the function that shows a video, by its index, as a strip of frames.
-
-    Args:
-        videos: The videos.
-    """
+    """Make the function that shows a video, by its index, as a strip of frames."""
 
     def strip(index: int) -> Image.Image:
         with videos.open(index) as video:

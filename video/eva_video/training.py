@@ -22,10 +22,9 @@ from eva_data.labelled_videos.opening import open_videos
 from eva_data.labelled_videos.sources import LabelledVideos
 from eva_engine import distributed
 from eva_engine.checkpoints.files import read_config
-from eva_engine.config import as_plain, require
-from eva_engine.data.mixed_targets import ClassificationStep, MixedTargets
+from eva_engine.classifier_training import train_classifier
+from eva_engine.config import require
 from eva_engine.evaluation.classification_report import Validation
-from eva_engine.loop import TrainingRun
 from eva_engine.steps.flops import image_input, training_flops
 from eva_engine.steps.parameter_groups import ParameterGroup, layer_decay_groups
 from eva_video.config import MAPPED, DataConfig, ModelConfig, VideoConfig
@@ -197,21 +196,18 @@ def train(config: VideoConfig, device: torch.device) -> None:
     head_rows = _head_rows(config.model, classes)
     distributed.seed_all(config.run.seed)
     model = build_model(config.model, num_classes=len(classes), head_rows=head_rows)
-    TrainingRun(
+    train_classifier(
+        config,
+        device,
         model=model,
         groups=parameter_groups(config, model),
         samples=training_clips(config, videos),
-        step_fn=ClassificationStep(MixedTargets(config.augment, num_classes=len(classes))),
-        run=config.run,
-        optimizer=config.optimizer,
-        config=as_plain(config) | {"class_names": classes},
-        device=device,
-        evaluate=validation,
-        results=Validation.results,
-        flops_per_sample=training_flops(
+        classes=classes,
+        validation=validation,
+        flops=training_flops(
             partial(build_model, num_classes=len(classes)),
             replace(config.model, class_mapping=""),
             inputs=[image_input(config.model.image_size, frames=config.model.frames)],
         ),
         presentation=present_training(config, videos, others, validation),
-    ).start()
+    )

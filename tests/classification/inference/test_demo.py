@@ -194,8 +194,6 @@ def test_predictions_that_are_not_finite(start, classifier, digits, tmp_path):
     ("more", "message"),
     [
         (["--classes", "none"], "--classes: there is no none; name a text file of classes"),
-        (["--classes", "TWO"], "there are 2 names of classes, and "),
-        (["--weights", "nothing.pt"], "there is no file 'nothing.pt'"),
         (["--output", "DIGITS"], "0/0.png is an input: choose another --output"),
         (["DIGITS/four/0.png"], "would both become"),
         (["7"], "there is no camera 7 on this machine"),

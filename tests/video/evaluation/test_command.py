@@ -16,9 +16,7 @@ from eva_engine.checkpoints.files import save_weights
 from eva_video.commands import evaluate as main
 from eva_video.data.clips import CentreClips, Sampling
 from eva_video.data.transforms import CropsTransform, Normalise
-from eva_video.model.classifier import (
-    build_video_classifier,
-)
+from eva_video.model.classifier import build_video_classifier
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.3, 0.2, 0.25)
 
@@ -196,6 +194,3 @@ def test_damaged_files_can_be_left_out(evaluate, damaged, capsys):
     assert [line["video"] for line in wrong] == [
         str(damaged / "jump" / "3.mp4"), str(damaged / "swim" / "0.mp4")
     ]  # fmt: skip
-
-
-# Options

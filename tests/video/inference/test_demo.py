@@ -159,6 +159,3 @@ def test_the_drawing_waits_for_no_more_windows_than_it_shows(start, film, monkey
     assert len(written) == 45
     for begin, frames in seen[2:]:
         assert frames >= (begin - 0.5) * 10
-
-
-# --- what is refused ---
