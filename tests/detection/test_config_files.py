@@ -15,9 +15,17 @@ COMMANDS = {
         "state: !!python/tuple [*f, !!python/tuple ['touch PROOF'], {}, null]}"
     ),
     "a target": "{_target_: os.system, command: touch PROOF}",
+    "a target through a known module": (
+        "{_target_: detectron2.engine.defaults.os.system, command: touch PROOF}"
+    ),
     "a target that returns one": (
         "{_target_: {_target_: detectron2.utils.registry.locate, name: os.system}, "
         "command: touch PROOF}"
+    ),
+    "a target inside a partial": (
+        "!!python/object/apply:functools.partial {args: [&f !!python/name:eva_detection.data."
+        "datasets.repeat_factors ''], state: !!python/tuple [*f, !!python/tuple [], "
+        "{x: {_target_: os.system, command: touch PROOF}}, null]}"
     ),
     "a target that a resolver makes": (
         """'${oc.create:{_target_: os.system, command: "touch PROOF"}}'"""
@@ -31,6 +39,11 @@ COMMANDS = {
     "proposals, through detectron2's old config": (
         "{_target_: detectron2.data.build_detection_test_loader, dataset_name: [x], "
         "cfg: {MODEL: {LOAD_PROPOSALS: true}, DATASETS: {PROPOSAL_FILES_TEST: [PROOF]}}}"
+    ),
+    "proposals, by position": (
+        "!!python/object/apply:functools.partial {args: [&f !!python/name:"
+        "detectron2.data.build.get_detection_dataset_dicts ''], state: !!python/tuple [*f, "
+        "!!python/tuple [[x], true, 0, [PROOF]], {}, null]}"
     ),
     "a dunder": "{_target_: eva_detection.training.optimizer.ClippedAdamW.__init__}",
     "a module": "!!python/module:os",
