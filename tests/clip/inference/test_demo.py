@@ -1,4 +1,4 @@
-"""The demo as a person uses it: captions ranked, folders searched, and mistakes answered."""
+"""The demo as a person uses it: a folder searched by sentences and images."""
 
 import csv
 import json

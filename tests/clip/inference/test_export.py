@@ -1,4 +1,4 @@
-"""Export of both towers: the files equal the model, and what is refused leaves nothing behind."""
+"""Export of both towers: the files equal the model, and one that differs is deleted."""
 
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Features of pictures, texts and videos: what the towers give, of what people bring."""
 
-import logging
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +7,6 @@ from PIL import Image
 
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_contrastive.inference.features import ClipFeatures
-from eva_contrastive.model.eva_clip import tokenize
 from eva_contrastive.model.loading import load_eva_clip
 from eva_data.files import write_tensors
 from eva_data.transforms import evaluation_transform
@@ -38,16 +35,6 @@ def test_pictures_as_the_tower_gives_them(clip, model, photographs, media):
     torch.testing.assert_close(clip.images(seen, normalize=False), expected)
     assert raw.dtype == torch.float32
     assert not raw.requires_grad
-
-
-def test_a_long_text_is_read_as_far_as_it_goes_and_that_is_said(clip, model, caplog):
-    text = " ".join(["rocket"] * 40)
-    with caplog.at_level(logging.WARNING):
-        features = clip.texts([text, "a cat"], normalize=False)
-    (said,) = caplog.messages
-    assert "has 42 tokens: the first 32 are read" in said
-    expected = model.encode_text(tokenize([text, "a cat"], 32)).detach()
-    torch.testing.assert_close(features, expected)
 
 
 def test_a_video_is_the_mean_of_frames_that_are_spread_over_it(clip, model, film):

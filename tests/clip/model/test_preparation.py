@@ -1,4 +1,4 @@
-"""What a folder of open_clip says of its pictures is done, and what it cannot say is refused."""
+"""What a folder of open_clip says of its images is done."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Learning rates and decays of two towers against the official rule, and what is frozen."""
+"""Learning rates and decays of two towers against the official rule."""
 
 import pytest
 import torch

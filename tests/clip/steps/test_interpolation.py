@@ -1,4 +1,4 @@
-"""Weights between two files: arithmetic, notes, refusals, and those of a run at its end."""
+"""Weights between two files: arithmetic, notes, and the command."""
 
 import pytest
 import torch
