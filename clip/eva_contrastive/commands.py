@@ -297,8 +297,8 @@ def _plan(options: argparse.Namespace) -> Plan:
         options.cache = options.cache or options.output
         results.append(options.cache)
     if not options.text and not like:
-        raise ValueError("there is nothing to compare with: give --text or --texts, or for a "
-                         "search --like")  # fmt: skip
+        refuse(options.parser, "nothing to compare with: give --text, --texts, or for a search "
+               "--like")  # fmt: skip
     for file in like:
         file.stat()
     return plan_jobs(

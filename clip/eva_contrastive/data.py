@@ -18,6 +18,8 @@ from eva_data.captions.opening import open_captions
 from eva_data.captions.sources import CaptionedImages, hold_out
 from eva_data.transforms import ImageTransform
 
+_OF_TABLES = ("root", "image_column", "caption_column")
+
 
 class Pairs(Dataset[tuple[Tensor, Tensor]]):
     """A map-style dataset of images, each with one of its captions, cut to L tokens."""
@@ -77,9 +79,5 @@ def open_pairs(data: DataConfig) -> tuple[CaptionedImages, CaptionedImages | Non
 
 
 def _open(data: DataConfig, location: str) -> CaptionedImages:
-    return open_captions(
-        location,
-        root=data.root or None,
-        image_column=data.image_column or None,
-        caption_column=data.caption_column or None,
-    )
+    options = {name: getattr(data, name) or None for name in _OF_TABLES}
+    return open_captions(location, **options)

@@ -56,12 +56,7 @@ def write_mixtures(options: argparse.Namespace, sources: Mapping[str, Path]) -> 
 
 
 def check_start(config: ContrastiveConfig) -> None:
-    """Refuse an interpolation of a recipe that begins with anything but a complete CLIP.
-
-    Raises:
-        ValueError: If `interpolation` is below 1, and `init_checkpoint` not such a model.
-        FileNotFoundError: If `init_checkpoint` is neither a file nor a known name at hand.
-    """
+    """Refuse an interpolation of a recipe that begins with anything but a complete CLIP."""
     if config.interpolation == 1:
         return
     start = config.model.init_checkpoint
@@ -80,8 +75,7 @@ def write_interpolated(
     """Write `interpolated/model.safetensors` of a run that has reached its end.
 
     It is computed from files alone, so a run that was stopped in between writes the same one when
-    it is started again. `first_weights` reads those that the run began with, under the names and in
-    the shapes of the model. Call it on the main process.
+    it is started again. `first_weights` reads those that the run began with.
     """
     if config.interpolation == 1:
         return

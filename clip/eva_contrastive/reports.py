@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from eva_contrastive.config import ContrastiveConfig, DataConfig
-from eva_contrastive.evaluation.benchmarks import OWN, Benchmark, Opened
+from eva_contrastive.evaluation.benchmarks import Opened
 from eva_contrastive.evaluation.retrieval import RANKS, WAYS, EncodedPairs, Retrieval, ranks_of
 from eva_contrastive.evaluation.table import expected
 from eva_contrastive.evaluation.validation import ContrastiveValidation
@@ -94,7 +94,7 @@ def _validation_sections(validation: ContrastiveValidation | None) -> list[Secti
     if encoded is not None and validation.pairs is not None:
         found += retrieval_examples(encoded, validation.pairs)
     if counted is not None and validation.classes is not None:
-        found += _classification(validation.classes, counted, validation.names, examples)
+        found += class_sections(validation.classes, counted, validation.names, examples)
     return validation.best.named(found)
 
 
@@ -137,26 +137,21 @@ def describe(opened: Opened) -> list[tuple[str, str]]:
     ]
 
 
-def class_sections(one: Benchmark, counted: Counted, examples: Examples) -> list[Section]:
-    """Make the sections of a set of classes, of its counts and its wrong and right samples."""
-    complete_in = "per_class.csv" if one.name == OWN else ""
-    found = _classification(
-        one.samples, counted, one.names, examples, unit="samples", complete_in=complete_in
-    )
-    return [replace(section, title=f"{section.title} ({one.name})") for section in found]
-
-
-def _classification(
+def class_sections(
     samples: LabelledSamples,
     counted: Counted,
     names: Sequence[str],
     examples: Examples,
+    *,
+    of: str = "",
     **more: str,
 ) -> list[Section]:
-    return classification_sections(
+    """Make the sections of a set of classes, of its counts and its wrong and right samples."""
+    found = classification_sections(
         counted, names, examples=examples, name=samples.sample_id,
         picture=partial(_image_of, samples), **more,
     )  # fmt: skip
+    return [replace(section, title=f"{section.title}{of}") for section in found]
 
 
 def _image_of(samples: LabelledSamples, index: int) -> Image.Image:
@@ -237,12 +232,11 @@ def _accuracies(
 
 
 def _retrieval_table(name: str, found: Retrieval) -> ScoreTable:
-    rows = []
-    for rank in RANKS:
-        place = "in the first place" if rank == 1 else f"among the first {rank}"
-        meaning = f"Percent that find what belongs to them {place}."
-        values = [found[f"{way}_r{rank}"] for way in WAYS]
-        rows.append(ScoreRow(name=f"R@{rank}", values=values, meaning=meaning))
+    rows = [
+        ScoreRow(name=f"R@{rank}", values=[found[f"{way}_r{rank}"] for way in WAYS],
+                 meaning=f"Percent that find what belongs to them among the first {rank}.")
+        for rank in RANKS
+    ]  # fmt: skip
     return ScoreTable(
         title=f"Retrieval: {name}",
         columns=["image finds its captions", "caption finds its image"],
@@ -276,13 +270,12 @@ def retrieval_examples(
 def _last(cosines: Tensor, belongs: Tensor) -> list[tuple[int, int]]:
     """Find queries and the places, from 0, of their counterparts, the last ones first."""
     ranks = ranks_of(cosines, belongs)
-    order = torch.argsort(ranks, descending=True, stable=True)[:EXAMPLES].tolist()
-    return [(index, int(ranks[index])) for index in order]
+    return [(index, int(ranks[index])) for index in _order(ranks)[:EXAMPLES]]
 
 
-def _best(cosines: Tensor, number: int) -> list[int]:
-    """Find the candidates of the largest cosines; of equal ones the first."""
-    order: list[int] = cosines.argsort(descending=True, stable=True)[:number].tolist()
+def _order(values: Tensor) -> list[int]:
+    """Sort indexes by falling values, those of equal ones by their own."""
+    order: list[int] = values.argsort(descending=True, stable=True).tolist()
     return order
 
 
@@ -304,7 +297,7 @@ class _Shown:
         best = int(cosines.masked_fill(~self.own[index], -torch.inf).argmax())
         own, *found = (
             f"{self._caption(at)} {score_text(float(cosines[at]))}"
-            for at in (best, *_best(cosines, _FOUND_TEXTS))
+            for at in (best, *_order(cosines)[:_FOUND_TEXTS])
         )
         text = f"own caption in place {rank + 1} of {len(cosines)}:\n{own}\nfound:\n"
         title = printable(Path(self._pairs.sample_id(self._kept[index])).name)
@@ -314,7 +307,7 @@ class _Shown:
         """Show a caption, its image, and those that it found."""
         cosines = self.cosines[:, index]
         places = [("own", int(self._owners[index]))]
-        places += [("found", at) for at in _best(cosines, _FOUND_IMAGES)]
+        places += [("found", at) for at in _order(cosines)[:_FOUND_IMAGES]]
         shown = [
             self._image(at, f"{name}, {score_text(float(cosines[at]))}") for name, at in places
         ]

@@ -34,15 +34,11 @@ def build_model(config: ModelConfig, *, sigmoid: bool = False) -> tuple[EvaClip,
     """Build the model of a recipe, with its first weights, on the CPU; see `initialise`."""
     with no_init_weights() if config.init_checkpoint else contextlib.nullcontext():
         model = build_eva_clip(
-            config.variant,
-            config.text,
-            embed_dim=config.embed_dim,
-            sigmoid=sigmoid,
-            img_size=config.image_size,
-            drop_path_rate=config.drop_path_rate,
+            config.variant, config.text, embed_dim=config.embed_dim, sigmoid=sigmoid,
+            img_size=config.image_size, drop_path_rate=config.drop_path_rate,
             patch_dropout=config.patch_dropout,
             activation_checkpointing=config.activation_checkpointing,
-        )
+        )  # fmt: skip
     model.text.set_grad_checkpointing(config.activation_checkpointing)
     return model, initialise(model, config.init_checkpoint, config.text_checkpoint)
 
@@ -50,11 +46,8 @@ def build_model(config: ModelConfig, *, sigmoid: bool = False) -> tuple[EvaClip,
 def _check_locked(config: ContrastiveConfig, report: LoadReport | None) -> None:
     """Refuse a locked text tower that begins at random, and mention such a projection of images."""
     missing = {"text.text_projection", "visual.head.weight"} if report is None else report.missing
-    if (
-        config.text.locked
-        and not config.model.text_checkpoint
-        and "text.text_projection" in missing
-    ):
+    begins_at_random = "text.text_projection" in missing and not config.model.text_checkpoint
+    if config.text.locked and begins_at_random:
         raise ValueError(
             "text.locked would keep a text tower that begins at random: name its weights as "
             "model.text_checkpoint, or a complete CLIP as model.init_checkpoint"

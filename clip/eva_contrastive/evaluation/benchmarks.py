@@ -97,8 +97,7 @@ def _imagenet(
 ) -> list[Benchmark]:
     """Open ImageNet-1K, V2, A, R, Sketch and ObjectNet, those that are given.
 
-    Names and sentences are OpenAI's. The 113 objects of ObjectNet have its own names. All images
-    have the same transform, as in CLIP_benchmark.
+    All images have the same transform, as in CLIP_benchmark.
     """
     found: list[Benchmark] = []
     names, templates = named_classes("imagenet"), named_templates("imagenet")

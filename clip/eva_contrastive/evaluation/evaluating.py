@@ -110,7 +110,10 @@ class _Evaluation:
         (self._scores[one.name],) = counted.scores.values()
         if counted.confusion is not None:
             self._class_means[one.name] = counted.mean_per_class
-            self._sections.append(partial(class_sections, one, counted, examples))
+            self._sections.append(partial(
+                class_sections, one.samples, counted, one.names, examples, of=f" ({one.name})",
+                unit="samples", complete_in="per_class.csv" if one.name == OWN else "",
+            ))  # fmt: skip
         self._left_out += counted.left_out
         self._keep()
 
@@ -135,18 +138,13 @@ class _Evaluation:
             sets[name]["mean_per_class"] = value
         names = [*(one.name for one in self._opened.benchmarks), *self._opened.pairs]
         done = {*self._scores, *self._retrieval}
+        more = {
+            **summary(self._scores), "retrieval": retrieval, "left_out": list(self._left_out),
+            "not_evaluated": [name for name in names if name not in done],
+        }  # fmt: skip
+        settings = settings_of(self._options, image_size=self._model.image_size)
         write_results(
-            self._options.output,
-            settings_of(self._options, image_size=self._model.image_size),
-            self._scores,
-            unit="samples",
-            extra=sets,
-            more={
-                **summary(self._scores),
-                "retrieval": retrieval,
-                "left_out": list(self._left_out),
-                "not_evaluated": [name for name in names if name not in done],
-            },
+            self._options.output, settings, self._scores, unit="samples", extra=sets, more=more
         )
 
     def report(self, data: list[tuple[str, str]], began: float) -> None:

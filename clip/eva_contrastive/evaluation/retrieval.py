@@ -119,12 +119,8 @@ def encode_pairs(
 ) -> EncodedPairs:
     """Compute the features of images and captions; called on all processes, which get them all.
 
-    The model is in evaluation mode, on its device. With `skip_unreadable` images are left out that,
-    or whose captions, cannot be read.
-
-    Raises:
-        OSError: If an image or a caption cannot be read, unless such images are left out.
-        ValueError: If no image can be read.
+    With `skip_unreadable` images are left out that, or whose captions, cannot be read; a ValueError
+    if none is left.
     """
     captions, owners, reasons = _captions(pairs, skip=skip_unreadable)
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from eva_contrastive.evaluation.prompts import sentences
-from eva_contrastive.model.eva_clip import EvaClip, tokenize
+from eva_contrastive.model.eva_clip import EvaClip, require_finite, tokenize
 from eva_engine import distributed
 from eva_engine.data.loading import evaluation_loader
 
@@ -84,9 +84,7 @@ def encode_all(
     for part in features.split(_EXCHANGED):
         if distributed.world_size() > 1:
             torch.distributed.all_reduce(part)  # the others have zeros there
-        if not part.isfinite().all():
-            raise FloatingPointError("features are not finite: use fp32 or bf16")
-    return features
+    return require_finite(features)
 
 
 class ZeroShotClassifier(nn.Module):

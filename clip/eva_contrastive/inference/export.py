@@ -44,13 +44,12 @@ def export(options: argparse.Namespace) -> None:
     )
     dtype = getattr(torch, options.dtype)
     model = load_eva_clip(options.weights, image_size=noted.image_size, dtype=dtype)
-    names = ("form", "towers", "normalize", "tolerance")
     found = export_towers(
-        model.to(choose_device(options.device)).requires_grad_(False),
-        options.output,
+        model.to(choose_device(options.device)).requires_grad_(False), options.output,
+        form=options.form, towers=options.towers, normalize=options.normalize,
         pixels={"mean": list(noted.mean or CLIP_MEAN), "std": list(noted.std or CLIP_STD)},
-        **{name: getattr(options, name) for name in names},
-    )
+        tolerance=options.tolerance,
+    )  # fmt: skip
     if options.form == "onnx" and options.dtype == "float16" and "text" in found:
         logger.warning(
             "onnxruntime 1.32 crashes on a CPU with a text tower in float16: pass it session "
@@ -157,25 +156,15 @@ def _facts(
     start, end = tokenize("", 3)[0, :2].tolist()
     bias = model.text.logit_bias
     return {
-        "images": {
-            "size": model.image_size,
-            "resize": "shorter side, bicubic",
-            "crop": "centre",
-            "channels": "RGB, in [0, 1]",
-            **pixels,
-        },
+        "images": {"size": model.image_size, "resize": "shorter side, bicubic", "crop": "centre",
+                   "channels": "RGB, in [0, 1]", **pixels},
         "texts": {
-            "tokenizer": "byte-pair encoding of OpenAI's CLIP",
-            "vocabulary": VOCABULARY,
+            "tokenizer": "byte-pair encoding of OpenAI's CLIP", "vocabulary": VOCABULARY,
             "clean": "ftfy, HTML entities, white space, lower case",
             "context_length": model.context_length,
-            "start_token": start,
-            "end_token": end,
-            "padding": 0,
+            "start_token": start, "end_token": end, "padding": 0,
         },
         "features": {"values": model.embed_dim, "dtype": dtype, "unit_length": normalize},
-        "logits": {
-            "scale": model.text.logit_scale.exp().item(),
-            "bias": None if bias is None else bias.item(),
-        },
-    }
+        "logits": {"scale": model.text.logit_scale.exp().item(),
+                   "bias": None if bias is None else bias.item()},
+    }  # fmt: skip

@@ -24,7 +24,14 @@ from torch import Tensor
 
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_contrastive.config import VIDEO_FRAMES
-from eva_contrastive.model.eva_clip import EvaClip, TextTower, VisionTower, count_tokens, tokenize
+from eva_contrastive.model.eva_clip import (
+    EvaClip,
+    TextTower,
+    VisionTower,
+    count_tokens,
+    require_finite,
+    tokenize,
+)
 from eva_contrastive.model.loading import load_eva_clip, load_vision_tower
 from eva_contrastive.model.open_clip_files import find_preparation
 from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES
@@ -222,7 +229,6 @@ class ClipFeatures:
 
         Raises:
             ValueError: If the vision tower alone was loaded.
-            FloatingPointError: If the number format is too small for the model.
         """
         given = [texts] if isinstance(texts, str) else texts
         tokens = torch.stack([self.tokens(one) for one in given])
@@ -258,12 +264,7 @@ class ClipFeatures:
         return F.normalize(features, dim=-1) if normalize else features
 
     def frames(self, video: Media) -> Frames:
-        """Compute the features of frames that are spread over a video; an image is one frame.
-
-        Raises:
-            OSError: If the file cannot be read.
-            FloatingPointError: If the number format is too small for the model.
-        """
+        """Compute the features of frames that are spread over a video; an image is one frame."""
         read = self.read(video)
         return read._replace(values=self.images(read.values))
 
@@ -288,11 +289,7 @@ class ClipFeatures:
         device = self.visual.patch_embed.proj.weight.device
         with torch.no_grad():
             parts = [tower(part.to(device)).float() for part in given.split(self.batch_size)]
-        features = torch.cat(parts)
-        if not features.isfinite().all():
-            raise FloatingPointError(
-                f"features are not finite in {self.dtype}: use --precision fp32 or bf16"
-            )
+        features = require_finite(torch.cat(parts))
         return F.normalize(features, dim=-1) if normalize else features
 
 

@@ -51,7 +51,7 @@ State = tuple[int, int]  # size of a file in bytes, and its time of change in na
 
 
 def state_of(file: str | Path) -> State:
-    """Look at a file; raises an OSError if it is not there."""
+    """Look at a file."""
     found = Path(file).stat()
     return found.st_size, found.st_mtime_ns
 
@@ -99,11 +99,7 @@ class Library:
             self._changed |= self.entries.pop(path, None) is not None
 
     def save(self) -> None:
-        """Write the library, completely or not at all, if it has changed.
-
-        Raises:
-            UnwritableError: If the disk is full, for example.
-        """
+        """Write the library, completely or not at all, if it has changed."""
         if not self._changed or self.file is None:
             return
         begin = time.monotonic()
@@ -128,18 +124,22 @@ class Library:
     def _read(self, file: Path) -> dict[str, Entry]:
         require_regular_file(file)
         with safe_open(file, "np") as content:
-            notes = content.metadata() or {}
-            if (notes.get("kind"), notes.get("settings")) != (KIND, self._settings):
-                raise ValueError("it is of another kind, or was written with other settings")
+            notes = content.metadata()
             arrays = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
         names = list(Names(arrays))
         features, frames, times, rows, sizes, changes = parts = [arrays[name] for name in _PARTS]
         count = int(rows.sum())
         shapes = [part.shape for part in parts]
         wanted = [(count, self.width), (count,), (count,), *3 * [(len(names),)]]
-        whole = shapes == wanted and (rows > 0).all() and features.dtype == np.float16
-        if not whole or not np.isfinite(features).all():
-            raise ValueError(f"its arrays have shapes {shapes}, expected {wanted}, or odd values")
+        whole = (
+            notes == {"kind": KIND, "settings": self._settings}
+            and shapes == wanted
+            and (rows > 0).all()
+            and features.dtype == np.float16
+            and np.isfinite(features).all()
+        )
+        if not whole:
+            raise ValueError(f"not a library of these settings with arrays of shapes {wanted}")
         states = zip(sizes.tolist(), changes.tolist(), strict=True)
         ends = np.cumsum(rows)[:-1]
         columns = (np.split(values, ends) for values in (features, frames, times))
@@ -168,14 +168,9 @@ def update(
     folders: Sequence[Path] = (),
     workers: int = 0,
 ) -> Changes:
-    """Compute the features of files that the library lacks, and save it.
+    """Compute the features of files that the library lacks, and save it now and then.
 
-    It is saved now and then, so that an interrupted update continues. Files below `folders` that
-    are not among `files` are forgotten.
-
-    Raises:
-        UnwritableError: If the library cannot be written.
-        FloatingPointError: If the number format is too small for the model.
+    An interrupted update continues. Files below `folders` that are not among `files` are forgotten.
     """
     todo: dict[str, State] = {}
     problems: dict[str, str] = {}
@@ -185,9 +180,9 @@ def update(
             state = state_of(path)
         except OSError as error:
             problems[path] = f"{path} cannot be read ({error.strerror})"
-            continue
-        if path not in library.entries or library.entries[path].state != state:
-            todo[path] = state
+        else:
+            if path not in library.entries or library.entries[path].state != state:
+                todo[path] = state
     known = len(paths) - len(todo) - len(problems)
     starts = tuple(os.path.join(absolute(folder), "") for folder in folders)  # noqa: PTH118
     gone = [path for path in library.entries if path.startswith(starts) and path not in paths]
@@ -263,11 +258,7 @@ class Hit(NamedTuple):
 def make_queries(
     clip: ClipFeatures, *, texts: Sequence[str], like: Sequence[Path], together: bool = False
 ) -> list[Query]:
-    """Make a query of each sentence, image and video, or one of the mean of their features.
-
-    Raises:
-        OSError: If an image or video cannot be read.
-    """
+    """Make a query of each sentence, image and video, or one of the mean of their features."""
     queries = [Query((text,), (), clip.texts(text)[0]) for text in texts]
     for file in like:
         features = clip.videos(file) if is_video(file) else clip.images(file)

@@ -92,17 +92,20 @@ class TextTower(TextTransformer):
         sigmoid: bool = False,
     ) -> None:
         super().__init__(
-            context_length=context_length,
-            vocab_size=vocab_size,
-            width=width,
-            heads=num_heads,
-            layers=depth,
-            output_dim=output_dim,
-        )
+            context_length=context_length, vocab_size=vocab_size, width=width, heads=num_heads,
+            layers=depth, output_dim=output_dim,
+        )  # fmt: skip
         scale = SIGMOID_SCALE if sigmoid else CLASSIC_SCALE
         self.logit_scale = nn.Parameter(torch.full((1,), math.log(scale)))
         self.logit_bias = nn.Parameter(torch.full((1,), SIGMOID_BIAS)) if sigmoid else None
         self.depth = depth
+
+
+def require_finite(features: Tensor) -> Tensor:
+    """Give the features back; a FloatingPointError if one is not finite."""
+    if not features.isfinite().all():
+        raise FloatingPointError("features are not finite: use --precision fp32 or bf16")
+    return features
 
 
 class ClipOutput(NamedTuple):
@@ -177,11 +180,6 @@ def build_eva_clip(
     return EvaClip(visual, TextTower(output_dim=embed_dim, sigmoid=sigmoid, **shape))
 
 
-@cache
-def _tokenizer() -> Any:
-    return SimpleTokenizer()
-
-
 def tokenize(texts: str | Sequence[str], context_length: int = CONTEXT_LENGTH) -> Tensor:
     """Turn texts into tokens (B, L) int64; a longer text is cut, and keeps its end token."""
     tokenizer = _without_rare_words()
@@ -201,9 +199,12 @@ def _beginning(text: str, length: int) -> str:
     return text if len(text) <= longest else " ".join(text.split())[:longest]
 
 
+_tokenizer = cache(SimpleTokenizer)
+
+
 def _without_rare_words() -> Any:
     """Keep the tokenizer's memory of words from growing through all captions of a dataset."""
-    tokenizer = _tokenizer()
+    tokenizer: Any = _tokenizer()
     if len(tokenizer.cache) > _KEPT_WORDS:
         special = map(tokenizer.decoder.get, tokenizer.all_special_ids)
         tokenizer.cache = {token: token for token in special}

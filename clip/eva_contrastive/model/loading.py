@@ -34,6 +34,10 @@ _LOGITS = ("text.logit_scale", "text.logit_bias")
 _BLOCK = re.compile(r"text\.transformer\.resblocks\.(\d+)\.")
 _WORDS, _POSITIONS = "text.token_embedding.weight", "text.positional_embedding"
 _PROJECTION = "text.text_projection"
+_NEEDED = {  # of a complete CLIP, with the number of dimensions
+    _WORDS: 2, _POSITIONS: 2, _PROJECTION: 2, "text.transformer.resblocks.0.ln_1.weight": 1,
+    _LOGITS[0]: 1, "visual.head.weight": 2,
+}  # fmt: skip
 _TEXT = re.compile(
     r"(?:text\.)?(token_embedding\.weight|positional_embedding|text_projection"
     r"|ln_final\.(?:weight|bias)|transformer\.resblocks\.\d+\..+)"
@@ -82,16 +86,19 @@ def clip_from(
     **vision_overrides: Any,
 ) -> EvaClip:
     """Build the model of weights, `name` in messages, from `clip_weights`; see `load_eva_clip`."""
-    needed = (_WORDS, _POSITIONS, _PROJECTION, _LOGITS[0], "visual.head.weight")
-    if lacking := [part for part in needed if part not in weights]:
+    lacking = [
+        part for part, dims in _NEEDED.items()
+        if part not in weights or weights[part].ndim != dims or 0 in weights[part].shape
+    ]  # fmt: skip
+    if lacking:
         raise ValueError(
-            f"{name} is not a complete EVA-CLIP, as it lacks {listed(lacking)}: train one from it "
-            "with clip/train.py RECIPE --model.init-checkpoint; images alone are for "
-            "load_vision_tower"
+            f"{name} is not a complete EVA-CLIP, as it lacks {listed(lacking)} or has them in "
+            "another shape: train one from it with clip/train.py RECIPE --model.init-checkpoint; "
+            "images alone are for load_vision_tower"
         )
     with torch.device("meta"):
         visual = _vision_tower(weights, name, image_size=image_size, **vision_overrides)
-        text = _text_tower(weights, name, heads=text_heads)
+        text = _text_tower(weights, heads=text_heads)
         model = EvaClip(visual, text).to(dtype)
     load_weights(model, weights, source=name, complete=True)
     text.attn_mask = text.build_causal_mask().to(dtype)  # no file holds it
@@ -108,10 +115,7 @@ def load_vision_tower(
     """Build the vision tower of a file, and load it; a text tower is left out.
 
     Arguments and errors are those of `load_eva_clip`; the source may be
-    `eva_clip_psz14_vision_enc.pt`, too.
-
-    Returns:
-        The tower, in evaluation mode; without projection where the file has none.
+    `eva_clip_psz14_vision_enc.pt`, too, which gives a tower without projection.
     """
     path = weights_file(source)
     weights = read_clip_weights(path)
@@ -130,15 +134,10 @@ def initialise(model: EvaClip, vision: str, text: str) -> LoadReport | None:
     Args:
         model: The model.
         vision: Weights of the vision tower, or of a complete CLIP; empty for none.
-        text: Weights of the text tower, also in place of a CLIP's, see `initialise_text`; empty for
-            none.
+        text: Weights of the text tower, also in place of a CLIP's; empty for none.
 
     Returns:
         The report of `vision`.
-
-    Raises:
-        ValueError: If a file does not fit.
-        FileNotFoundError: If a source is neither a file nor a known name at hand.
     """
     report = None
     if vision:
@@ -147,13 +146,10 @@ def initialise(model: EvaClip, vision: str, text: str) -> LoadReport | None:
         complete = _WORDS in weights
         # A head of other classes, or masked-image models' lack of one: it begins from scratch.
         report = load_weights(
-            model,
-            weights,
-            source=path.name,
+            model, weights, source=path.name, allow_skipped=_LOGITS,
             allow_missing=("visual.head", "text.logit_bias") if complete else (),
             reinitialise=() if complete else ("visual.head",),
-            allow_skipped=_LOGITS,
-        )
+        )  # fmt: skip
     if text:
         initialise_text(model.text, text)
     return report
@@ -161,24 +157,13 @@ def initialise(model: EvaClip, vision: str, text: str) -> LoadReport | None:
 
 def read_clip_weights(path: Path) -> dict[str, Tensor]:
     """Read a file of a CLIP or a vision tower under this toolkit's names, see `clip_weights`."""
-    return clip_weights(read_weights(path), name=path.name)
+    return clip_weights(read_weights(path))
 
 
-def clip_weights(weights: Mapping[str, Tensor], *, name: str) -> dict[str, Tensor]:
-    """Give the names and shapes of this toolkit to a CLIP or a vision tower of any program.
-
-    Raises:
-        ValueError: If factor or bias of the logits is not one number, or the vision tower is not an
-            EVA ViT; `name` is the file's.
-    """
+def clip_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give the names and shapes of this toolkit to a CLIP or a vision tower of any program."""
     named = to_official(weights)
-    for part in _LOGITS:
-        if part in named:
-            if named[part].numel() != 1:
-                shape = tuple(named[part].shape)
-                raise ValueError(f"{name} holds {part} of shape {shape}: expected one number")
-            named[part] = named[part].reshape(1)
-    return named
+    return named | {part: named[part].reshape(-1) for part in _LOGITS if part in named}
 
 
 def _vision_tower(
@@ -197,25 +182,18 @@ def _vision_tower(
     return VisionTower(output_dim=0 if head is None else len(head), **arguments)
 
 
-def _text_tower(weights: Mapping[str, Tensor], source: str, *, heads: int | None) -> TextTower:
+def _text_tower(weights: Mapping[str, Tensor], *, heads: int | None) -> TextTower:
     """Read the sizes off the weights."""
-    shapes = [tuple(weights[name].shape) for name in (_WORDS, _POSITIONS, _PROJECTION)]
+    (vocab, width), (length, _), (_, output_dim) = (
+        weights[name].shape for name in (_WORDS, _POSITIONS, _PROJECTION)
+    )
     depth = len({found[1] for name in weights if (found := _BLOCK.match(name))})
-    if not depth or any(len(shape) != 2 or 0 in shape for shape in shapes):
-        raise ValueError(
-            f"{source} has a text tower of {depth} blocks and shapes {shapes}: expected matrices"
-        )
-    (vocab, width), (length, _), (_, output_dim) = shapes
     known = [v.num_heads for v in TEXT_VARIANTS.values() if (v.width, v.depth) == (width, depth)]
     return TextTower(
-        output_dim=output_dim,
-        context_length=length,
-        vocab_size=vocab,
-        width=width,
-        depth=depth,
+        output_dim=output_dim, context_length=length, vocab_size=vocab, width=width, depth=depth,
         num_heads=heads or [*known, max(1, width // _HEAD_WIDTH)][0],
         sigmoid=_LOGITS[1] in weights,
-    )
+    )  # fmt: skip
 
 
 def initialise_text(tower: TextTower, source: str) -> None:
@@ -224,10 +202,6 @@ def initialise_text(tower: TextTower, source: str) -> None:
     A projection of another size, and the factor of the logits, begin as they are built: the
     features of the other tower are new (official). A file for longer texts gives its first
     positions.
-
-    Raises:
-        ValueError: If the file has no text tower, or one of another size.
-        FileNotFoundError: If the source is neither a file nor a known name at hand.
     """
     path = resolve_source(source)
     weights = _read_text_weights(path)

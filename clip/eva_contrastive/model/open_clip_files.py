@@ -50,12 +50,7 @@ def open_clip_weights(folder: Path) -> Path | None:
 
 
 def weights_file(source: str | os.PathLike[str]) -> Path:
-    """Find the file of weights that a name, a path or a folder of open_clip stands for.
-
-    Raises:
-        FileNotFoundError: If there is none.
-        ValueError: If a file has an official name and other content.
-    """
+    """Find the file of weights that a name, a path or a folder of open_clip stands for."""
     return open_clip_weights(Path(source)) or resolve_source(source)
 
 
@@ -74,12 +69,7 @@ def find_preparation(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Preparation:
-    """Complete what is asked for by what a folder of open_clip says, or the notes of a training.
-
-    Raises:
-        ValueError: If something is not of its kind, or the weights are damaged.
-        FileNotFoundError: If there are none.
-    """
+    """Complete what is asked for by what a folder of open_clip says, or the notes of a training."""
     from eva_engine.evaluation.own_data import notes_of_training  # loads torch
 
     config = Path(source) / CONFIG

@@ -217,7 +217,7 @@ def write_folder(weights: Mapping[str, Tensor], folder: Path, source: Path) -> l
     """
     from eva_contrastive.model.loading import clip_from, clip_weights  # which imports this module
 
-    named = clip_weights(weights, name=source.name)
+    named = clip_weights(weights)
     model = clip_from(named, name=source.name)
     trunk, values = _trunk_of(model), model.embed_dim
     noted = notes_of_training(source, mean=None, std=None)
@@ -256,12 +256,8 @@ def _model_config(model: EvaClip, trunk: str | None) -> dict[str, Any]:
     visual: Any = model.visual
     text, block = model.text, visual.blocks[0]
     if trunk:
-        vision: dict[str, Any] = {
-            "timm_model_name": trunk,
-            "timm_model_pretrained": False,
-            "timm_pool": "token",
-            "timm_proj": None,
-        }
+        vision: dict[str, Any] = {"timm_model_name": trunk, "timm_model_pretrained": False,
+                                  "timm_pool": "token", "timm_proj": None}  # fmt: skip
     else:
         vision = {
             "patch_size": visual.patch_size,
@@ -299,9 +295,9 @@ def _features(model: Any, image_size: int, context_length: int) -> tuple[Tensor,
 def _compare(folder: Path, sizes: tuple[int, int], expected: tuple[Tensor, Tensor]) -> float:
     """Build the folder's model by open_clip; return the largest difference of its features."""
     peer = open_clip.create_model(f"local-dir:{folder}").eval()
-    pairs = list(zip(_features(peer, *sizes), expected, strict=True))
-    differences = [(found - ours).abs().max().item() for found, ours in pairs]
-    shares = [d / ours.abs().max().item() for d, (_, ours) in zip(differences, pairs, strict=True)]
+    found = _features(peer, *sizes)
+    differences = [(a - b).abs().max().item() for a, b in zip(found, expected, strict=True)]
+    shares = [d / b.abs().max().item() for d, b in zip(differences, expected, strict=True)]
     if not all(share <= _TOLERANCE for share in shares):  # also for NaN
         raise ValueError(
             f"open_clip's features differ from ours by {max(shares):.2g} of the largest value; "
