@@ -56,7 +56,6 @@ def stochastic_depth(rate: float, *, rounds: int) -> Iterator[Figure]:
 
 
 def main() -> None:
-    """Print every pair."""
     parser = new_parser(__doc__, rounds=5)
     parser.add_argument("--sides", type=int, nargs="+", default=[64, 80], help="map sides")
     parser.add_argument("--rates", type=float, nargs="+", default=[0.1, 0.4, 0.6])

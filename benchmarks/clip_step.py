@@ -79,7 +79,6 @@ def micro_batches(batch: Pairs, count: int) -> list[Pairs]:
 
 
 def our_step(model: EvaClip, count: int, args: argparse.Namespace, device: torch.device) -> Step:
-    """That of contrastive training."""
     tower = TowerConfig(lr=OPTIMIZER.lr)
     config = ContrastiveConfig(
         model=_model_config(args), data=DataConfig(train="unused"),
@@ -196,7 +195,6 @@ def flops_of(who: str, args: argparse.Namespace, **options: Any) -> float:
 
 
 def figures(args: argparse.Namespace, device: torch.device) -> Iterator[Figure]:
-    """Yield all figures."""
     yield from check(args, device)
     batch = make_batch(args.size, args.batch)
     for title, (options, count) in CASES.items():
@@ -217,7 +215,6 @@ def figures(args: argparse.Namespace, device: torch.device) -> Iterator[Figure]:
 
 
 def main() -> None:
-    """Print all figures."""
     args = parser_of_towers(__doc__, batch=8).parse_args()
     device = distributed.start("auto")
     show(figures(args, device), rounds=args.rounds)

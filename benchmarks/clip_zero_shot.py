@@ -78,7 +78,6 @@ def write_images(folder: Path, number: int) -> None:
 
 
 def figures(args: argparse.Namespace, device: torch.device) -> Iterator[Figure]:
-    """Yield all figures."""
     distributed.seed_all(SEED)
     ours, peer = build_ours(args.size), build_peer(args.size)
     head: Any = ours.visual.head
@@ -120,7 +119,6 @@ def figures(args: argparse.Namespace, device: torch.device) -> Iterator[Figure]:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
     parser = parser_of_towers(__doc__, batch=16)
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--workers", type=int, default=0)
@@ -128,7 +126,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> None:
-    """Print all figures."""
     args = parse()
     device = distributed.start("auto")
     show(figures(args, device), rounds=args.rounds)

@@ -62,7 +62,6 @@ def feature_map(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def compare(size: int, args: argparse.Namespace) -> Iterator[Figure]:
-    """Yield all figures of one resolution."""
     device, dtype = here(), getattr(torch, args.dtype)
     torch.manual_seed(0)
     ours, theirs = build(size, width=args.width, depth=args.depth, heads=args.heads)
@@ -86,7 +85,6 @@ def compare(size: int, args: argparse.Namespace) -> Iterator[Figure]:
 
 
 def main() -> None:
-    """Print every pair."""
     parser = parser_of_sizes(__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1024], help="image sides")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")

@@ -135,7 +135,6 @@ def our_passes(model: nn.Module, teacher: ClipTeacher, parts: Sequence[Batch]) -
 def our_step(
     model: nn.Module, teacher: ClipTeacher, args: argparse.Namespace, device: torch.device
 ) -> Step:
-    """That of pre-training."""
     groups = layer_decay_groups(model, depth=args.depth, weight_decay=OPTIMIZER.weight_decay)
     step_fn = PretrainStep(teacher, MaskedFeatures())
     return engine_step(model, groups, step_fn, OPTIMIZER, args, device=device)
@@ -152,7 +151,6 @@ def their_step(
 
 
 def compare(args: argparse.Namespace, device: torch.device) -> Iterator[Figure]:
-    """Yield all figures."""
     distributed.seed_all(SEED)
     teacher = build_teacher(args, device)
     batch = make_batch(args, teacher)
@@ -182,7 +180,6 @@ def compare(args: argparse.Namespace, device: torch.device) -> Iterator[Figure]:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
     parser = parser_of_sizes(__doc__, batch=4, rounds=5)
     parser.add_argument("--drop-path", type=float, nargs="+", default=[0.1, 0.4], help="rates")
     add_precision(parser)
@@ -190,7 +187,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> None:
-    """Print every pair."""
     args = parse()
     device = distributed.start()
     show(compare(args, device), rounds=args.rounds)

@@ -121,7 +121,6 @@ def total(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def main() -> None:
-    """Print every pair."""
     parser = parser_of_sizes(__doc__)
     parser.add_argument("--size", type=int, default=896, help="image side")
     args, device = parser.parse_args(), here()

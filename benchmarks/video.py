@@ -135,7 +135,6 @@ def evaluation(args: argparse.Namespace) -> Iterator[Figure]:
 
 
 def main() -> None:
-    """Print all figures."""
     parser = parser_of_sizes(__doc__, depth=2)
     parser.add_argument("--frames", type=int, nargs="+", default=[8, 16])
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")

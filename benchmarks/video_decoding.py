@@ -121,7 +121,6 @@ def several(read: Read, file: Path, indices: Sequence[int]) -> None:
 
 
 def figures(rounds: int) -> Iterator[Figure]:
-    """Yield all figures."""
     with tempfile.TemporaryDirectory() as folder:
         for gop in (12, 250):
             file = Path(folder) / f"{gop}.mp4"
@@ -132,7 +131,6 @@ def figures(rounds: int) -> Iterator[Figure]:
 
 
 def main() -> None:
-    """Print every figure."""
     args = new_parser(__doc__, rounds=7).parse_args()
     torch.set_num_threads(1)
     show(figures(args.rounds), rounds=args.rounds)
