@@ -94,3 +94,15 @@ def test_other_content_is_refused_and_removed(released):
     assert not (released.weights / NAME).exists()
     released.false.clear()
     assert resolve_source(NAME).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("name", ["EVA_NO_DOWNLOAD", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
+def test_switched_off_by_the_environment(released, monkeypatch, name):
+    path = resolve_source(f"hf://{REPO}")
+    released.requests.clear()
+    monkeypatch.setenv(name, "1")
+    assert resolve_source(f"hf://{REPO}") == path  # of the cache
+    message = refused()
+    assert name in message
+    assert f"hf download {OFFICIAL} {NAME}" in message
+    assert released.requests == []

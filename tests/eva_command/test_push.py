@@ -252,3 +252,21 @@ def test_refused_uploads_are_one_line(hub, engine_run, monkeypatch, capsys, prep
 )  # fmt: skip
 def test_of_settings_only_known_names_are_kept(settings, published):
     assert clean(settings) == published
+
+
+def test_a_run_without_a_complete_checkpoint(engine_run, tmp_path, capsys):
+    _flip(engine_run / "checkpoints/step_00000004/model.safetensors")
+    for content, value in ((None, "model.safe"), ("{", "config.json"), ('{"num_codes": 3}', "run")):
+        if content is not None:
+            (engine_run / "config.json").write_text(content)
+        assert main([str(engine_run), REPO, "--dry-run", str(tmp_path / "card")]) == 2
+        message = capsys.readouterr().err
+        assert value in message
+        assert message.count("\n") == 1
+        assert not (tmp_path / "card").exists()
+
+
+def _flip(file):
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)

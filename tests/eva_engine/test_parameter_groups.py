@@ -9,6 +9,7 @@ from eva_engine.config import OptimizerConfig, RunConfig
 from eva_engine.steps.engine import TrainingEngine
 from eva_engine.steps.parameter_groups import (
     ParameterGroup,
+    check_that_settings_are_used,
     layer_decay_groups,
     optimizer_groups,
 )
@@ -101,3 +102,13 @@ def test_groups_that_do_not_fit_the_model_are_refused(spoil, named):
     model = Towers()
     with pytest.raises(ValueError, match=f"not so for (one of )?{named}$"):
         optimizer_groups(model, spoil(model, of_towers(model)), lr=1.0)
+
+
+def test_settings_that_no_group_has_are_refused():
+    groups = of_towers(Towers())
+    check_that_settings_are_used(groups, OptimizerConfig(lr=1.0, weight_decay=0.2, layer_decay=0.5))
+    with pytest.raises(ValueError, match=r"optimizer\.weight_decay=0\.3"):
+        check_that_settings_are_used(groups, OptimizerConfig(lr=1.0, weight_decay=0.3))
+    flat = [ParameterGroup(name="all", params=[])]
+    with pytest.raises(ValueError, match=r"optimizer\.layer_decay=0\.8"):
+        check_that_settings_are_used(flat, OptimizerConfig(lr=1.0, layer_decay=0.8))
