@@ -34,7 +34,8 @@ class _Map(nn.Module):
 
 def _traced(model, size):
     with torch.no_grad():
-        return torch.jit.trace(_Map(model), torch.randn(1, 3, *size))
+        dtype = model.patch_embed.proj.weight.dtype
+        return torch.jit.trace(_Map(model), torch.randn(1, 3, *size, dtype=dtype))
 
 
 @pytest.mark.parametrize(
@@ -53,15 +54,16 @@ def _traced(model, size):
 @torch.no_grad()
 def test_every_form_of_attention(settings, any_size, size, make_vit, tmp_path):
     sides = {"img_size": 40, "patch_size": 8, "pretrain_img_size": 32}
-    model = make_vit(**sides | settings)
+    # in double precision: in single, other kernels of a program may round otherwise
+    model = make_vit(**sides | settings).double()
     assert isinstance(model, VisionTransformer)
     torch.jit.save(_traced(model, size), tmp_path / "vit.ts")
     program = torch.jit.load(tmp_path / "vit.ts")
-    images = torch.randn(1, 3, *size)
+    images = torch.randn(1, 3, *size, dtype=torch.float64)
     torch.testing.assert_close(program(images), model.forward_feature_map(images), **TOLERANCE)
     others = [(size[1] + 8, size[0]), (48, 24), (24, 48), (72, 80), (size[1], size[0])]
     for other in [other for other in others if other != size]:
-        images = torch.randn(1, 3, *other)
+        images = torch.randn(1, 3, *other, dtype=torch.float64)
         if any_size:
             expected = model.forward_feature_map(images)
             torch.testing.assert_close(program(images), expected, **TOLERANCE)
