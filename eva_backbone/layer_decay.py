@@ -141,3 +141,17 @@ def freeze_layers(model: nn.Module, *, depth: int, below: int) -> list[str]:
             parameter.requires_grad_(False)
             frozen.append(name)
     return frozen
+
+
+def freeze_vit(net: Any, *, patch_embed: bool, blocks: int) -> None:
+    """Freeze the patch embedding of a ViT, or its first `blocks` with all embeddings.
+
+    Raises:
+        ValueError: If the ViT has fewer blocks.
+    """
+    if not 0 <= blocks <= net.depth:
+        raise ValueError(f"freeze_blocks must be in 0..{net.depth}, got {blocks}")
+    if patch_embed:
+        net.patch_embed.requires_grad_(False)
+    if blocks:
+        freeze_layers(net, depth=net.depth, below=blocks + 1)

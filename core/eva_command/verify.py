@@ -20,7 +20,7 @@ from eva_data.files import (
     writing,
 )
 from eva_runs.commands import check_outputs, complain, exit_code, say
-from eva_runs.options import add_check_options, integer
+from eva_runs.options import add_check_options
 
 _ABOUT = """\
 Check a dataset before training on it, and write a cleaned copy.
@@ -36,14 +36,6 @@ Check a dataset before training on it, and write a cleaned copy.
 Exit code: 0 without problems (notes are not problems), 1 with problems, also when a cleaned file
 was written, 2 if the command line or the file cannot be used.
 """
-_HELP = {
-    "captions": "images with captions, and their index",
-    "coco": "boxes and masks of COCO, LVIS, YOLO or Pascal VOC, and a cleaned file",
-    "folders": "folders of images, of classes or without",
-    "images": "the images of pre-training, and their index",
-    "semantic": "images and maps for semantic segmentation",
-    "video": "videos for action recognition, and their clean list",
-}
 _LISTS = (".csv", ".tsv", ".txt", ".tar", ".parquet", ".safetensors", ".jsonl")
 _START = 2**16  # bytes of a JSON file that are looked at
 _SHOWN = 30  # classes with their counts
@@ -57,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Ctrl-C.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if given and given[0] not in _HELP and not given[0].startswith("-"):
+    if given and given[0] not in _CHECKS and not given[0].startswith("-"):
         try:
             given = guess(given)
         except (ValueError, OSError) as error:
@@ -78,10 +70,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     shape = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=_ABOUT, formatter_class=shape, allow_abbrev=False)
     subparsers = parser.add_subparsers(dest="command", required=True)
-    for name, text in _HELP.items():
+    for name, (text, add, run) in _CHECKS.items():
         command = subparsers.add_parser(name, help=text, formatter_class=shape, allow_abbrev=False)
         if name == next(iter(arguments), None):
-            add, run = _CHECKS[name]
             command.description = inspect.getdoc(add)
             command.set_defaults(run=run)
             add(command)
@@ -105,12 +96,11 @@ def guess(arguments: Sequence[str]) -> list[str]:
             start = stream.read(_START)
         kind = ["captions"] if b'"caption"' in start else ["coco", "--annotations"]
         return [*kind, str(path), *rest]
-    hint = "nothing is known to check in it; see --help"
     if suffix in _LISTS:
-        hint = (
-            f"it may be a list of videos or of captions: write `video {path}` or `captions {path}`"
+        raise ValueError(
+            f"{path} may list videos or captions: write `video` or `captions` before it"
         )
-    raise ValueError(f"{path}: {hint}")
+    raise ValueError(f"{path}: nothing is known to check in it; see --help")
 
 
 def _check_of_folder(folder: Path) -> list[str]:
@@ -130,16 +120,21 @@ def _finish(
     args: argparse.Namespace, findings: Findings, about: Mapping[str, Any], what: str = ""
 ) -> int:
     """Print and report what was found; return the exit code."""
+    result = _shown(findings)
+    if what and args.skip_decode:
+        say(f"the {what} were only listed: leave out --skip-decode to read them")
+    if args.report:
+        write_json(args.report, {**about, **result})
+    return 1 if findings.problems else 0
+
+
+def _shown(findings: Findings) -> dict[str, Any]:
+    """Print what was found, and return its part of a report."""
     listed = findings.as_json()
     if listed:
         say(findings.table())
     say(findings.summary())
-    if what and args.skip_decode:
-        say(f"the {what} were only listed: leave out --skip-decode to read them")
-    if args.report:
-        result = {"problems": findings.problems, "findings": listed}
-        write_json(args.report, {**about, **result})
-    return 1 if findings.problems else 0
+    return {"problems": findings.problems, "findings": listed}
 
 
 # Objects
@@ -191,11 +186,7 @@ def _run_coco(args: argparse.Namespace) -> int:
         else:
             say("image files were not looked at: give --images FOLDER")
         say(f"{part.name} {part.dataset.describe()}".strip())
-        listed = part.findings.as_json()
-        if listed:
-            say(part.findings.table())
-        say(part.findings.summary())
-        reports[part.name] = {"problems": part.findings.problems, "findings": listed}
+        reports[part.name] = _shown(part.findings)
         failed = failed or bool(part.findings.problems)
         if args.write and not part.dataset.images:
             complain(f"nothing was written: no image is left; is {part.dataset.folder} right?")
@@ -310,15 +301,9 @@ def _run_images(args: argparse.Namespace) -> int:
             )
         args.folder, args.against = Path(args.location), None
         return _run_folders(args)
-    return _check_sources(
-        args,
-        Manifest.read(args.location, root=args.root),
-        IMAGE_KINDS,
-        open_source,
-        open_source,
-        select,
-        "images",
-    )
+    manifest = Manifest.read(args.location, root=args.root)
+    opening = (open_source, open_source, select)
+    return _check_sources(args, manifest, Findings(IMAGE_KINDS), opening, "images")
 
 
 def _run_captions(args: argparse.Namespace) -> int:
@@ -342,36 +327,21 @@ def _run_captions(args: argparse.Namespace) -> int:
         if "root" in options:
             options["root"] = str(Path(options["root"]).absolute())
         manifest = Manifest(file=path, sources=(entry_of(path, options),), index=None, form=PAIRS)
-    return _check_sources(
-        args,
-        manifest,
-        PAIR_KINDS,
-        functools.partial(open_source, workers=args.workers, keep_going=True),
-        open_source,
-        select,
-        "pairs",
-    )
+    first = functools.partial(open_source, workers=args.workers, keep_going=True)
+    opening = (first, open_source, select)
+    return _check_sources(args, manifest, Findings(PAIR_KINDS), opening, "pairs")
 
 
 def _check_sources(
     args: argparse.Namespace,
     manifest: Any,
-    kinds: Any,
-    search: Callable[..., Any],
-    reopen: Callable[..., Any],
-    select: Callable[..., Any],
+    findings: Findings,
+    opening: tuple[Callable[..., Any], ...],
     what: str,
 ) -> int:
     """Check the sources of a manifest, and write what is asked for; return the exit code.
 
-    Args:
-        args: Options of the command.
-        manifest: The manifest.
-        kinds: Kinds of findings.
-        search: Function that opens a source.
-        reopen: Function that opens a source by its table.
-        select: Function that makes the index of the samples of a source that are kept.
-        what: Name of the samples.
+    `opening` opens a source, opens it by its table, and makes the table of the samples to keep.
     """
     import numpy as np
 
@@ -380,7 +350,8 @@ def _check_sources(
 
     inputs = {"list": manifest.file if manifest.file.is_file() else None}
     check_outputs((args.write, args.report), overwrite=args.overwrite, inputs=inputs)
-    findings, tables, found = Findings(kinds), dict[str, Any](), dict[str, dict[str, Any]]()
+    search, reopen, select = opening
+    tables, found = dict[str, Any](), dict[str, dict[str, Any]]()
     for entry in manifest.sources:
         try:
             source = search(entry)
@@ -463,13 +434,6 @@ def _add_video(parser: argparse.ArgumentParser) -> None:
     add("--classes", type=Path, metavar="FILE", help="names of the classes, one in each line")
     add("--backend", choices=BACKENDS, default="pyav", help="decoder (default %(default)s)")
     add(
-        "--least-frames",
-        type=integer(1),
-        default=8,
-        metavar="N",
-        help="below which a video is noted as short (default %(default)s)",
-    )
-    add(
         "--against",
         action="append",
         default=[],
@@ -516,8 +480,7 @@ def _run_video(args: argparse.Namespace) -> int:
     find_in_list(videos, findings, keep)
     facts: dict[str, Any] = {}
     if not args.skip_decode:
-        least, workers = args.least_frames, args.workers
-        facts = read_videos(videos, findings, keep, least_frames=least, workers=workers)
+        facts = read_videos(videos, findings, keep, workers=args.workers)
     for other in args.against:
         find_leaks(videos, facts, other, findings, keep, classes=args.classes)
     code = _finish(args, findings, _about_videos(args.location, videos, keep, facts), "videos")
@@ -576,11 +539,11 @@ def _write_list(file: Path, videos: Any, keep: Any) -> None:
     say(f"{file}: list of {len(lines):,} videos, with {'relative' if below else 'full'} paths")
 
 
-_CHECKS: Mapping[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[..., int]]] = {
-    "captions": (_add_captions, _run_captions),
-    "coco": (_add_coco, _run_coco),
-    "folders": (_add_folders, _run_folders),
-    "images": (_add_images, _run_images),
-    "semantic": (_add_semantic, _run_semantic),
-    "video": (_add_video, _run_video),
+_CHECKS: Mapping[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[..., int]]] = {
+    "captions": ("images with captions, and their index", _add_captions, _run_captions),
+    "coco": ("objects of COCO, LVIS, YOLO or Pascal VOC, and a clean file", _add_coco, _run_coco),
+    "folders": ("folders of images, of classes or without", _add_folders, _run_folders),
+    "images": ("the images of pre-training, and their index", _add_images, _run_images),
+    "semantic": ("images and maps for semantic segmentation", _add_semantic, _run_semantic),
+    "video": ("videos for action recognition, and their clean list", _add_video, _run_video),
 }

@@ -3,8 +3,8 @@
 Shapes: B images, H x W pixels, F channels of the pyramid.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, TypedDict, Unpack
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
 
 from mmengine.analysis.complexity_analysis import _DEFAULT_SUPPORTED_FLOP_OPS
 from mmengine.model import BaseModule
@@ -12,26 +12,10 @@ from mmengine.registry import MODELS
 from torch import Tensor
 
 from eva_backbone import SimpleFeaturePyramid, VisionTransformer, load_pretrained
-from eva_backbone.layer_decay import freeze_layers
+from eva_backbone.layer_decay import freeze_vit
 from eva_backbone.recording import OPERATORS
 
 PYRAMID = (4.0, 2.0, 1.0, 0.5)
-
-
-class ViTArguments(TypedDict, total=False):
-    """Arguments of `eva_backbone.VisionTransformer` that both backbones pass on."""
-
-    img_size: int
-    patch_size: int
-    embed_dim: int
-    depth: int
-    num_heads: int
-    mlp_dim: int
-    qkv_bias: Literal["qv", "qkv"]
-    pretrain_img_size: int | None
-    layer_scale: float | None
-    drop_path_rate: float
-    activation_checkpointing: bool
 
 
 @MODELS.register_module()
@@ -58,7 +42,6 @@ class EVAViT(SimpleFeaturePyramid, BaseModule):
         freeze_patch_embed: Keep the patch embedding as it is loaded.
         freeze_blocks: First blocks of the ViT to keep as they are loaded, with all embeddings.
         pretrained: Weights to start from: a file, or the name of an official or bundled one.
-        init_cfg: mmengine's way to say so: `dict(type="Pretrained", checkpoint=...)`.
         **vit: Arguments of the ViT; `patch_size` 16 unless given. It has a class token unless
             windows or decomposed relative positions exclude one.
 
@@ -79,8 +62,7 @@ class EVAViT(SimpleFeaturePyramid, BaseModule):
         freeze_patch_embed: bool = False,
         freeze_blocks: int = 0,
         pretrained: str | None = None,
-        init_cfg: Mapping[str, Any] | None = None,
-        **vit: Unpack[ViTArguments],
+        **vit: Any,
     ) -> None:
         vit.setdefault("patch_size", 16)
         patches_only = window_size or rel_pos in ("vitdet", "beit")
@@ -107,14 +89,14 @@ class EVAViT(SimpleFeaturePyramid, BaseModule):
         self.net = net
         self.out_indices = None if out_indices is None else chosen(out_indices, net.depth, "blocks")
         self.extra_levels = extra_levels
-        self.init_cfg = pretrained_config(pretrained, init_cfg)
-        self.is_init = self.init_cfg is None
-        freeze(net, freeze_patch_embed, freeze_blocks)
+        self.pretrained = pretrained
+        self.is_init = pretrained is None
+        freeze_vit(net, patch_embed=freeze_patch_embed, blocks=freeze_blocks)
 
     def init_weights(self) -> None:
         """Load what `pretrained` names; everything else is initialised by the constructor."""
-        if self.init_cfg is not None:
-            load_pretrained(self, self.init_cfg["checkpoint"])
+        if self.pretrained is not None:
+            load_pretrained(self, self.pretrained)
             self.is_init = True
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]  # as mmseg
@@ -177,43 +159,6 @@ def check_sides(images: Tensor, stride: int) -> None:
             f"image size {height}x{width} is not divisible by {stride}; use a crop size that is, "
             "or ResizeToMultiple in the test pipeline"
         )
-
-
-def pretrained_config(
-    pretrained: str | None, init_cfg: Mapping[str, Any] | None
-) -> dict[str, Any] | None:
-    """Return what names the weights in mmengine's form, or None.
-
-    Args:
-        pretrained: A file, or the name of an official or bundled one.
-        init_cfg: `dict(type="Pretrained", checkpoint=...)`.
-
-    Raises:
-        ValueError: If both are given or `init_cfg` asks for something else.
-    """
-    named = None if pretrained is None else {"type": "Pretrained", "checkpoint": pretrained}
-    if init_cfg is None:
-        return named
-    if named or set(init_cfg) != {"type", "checkpoint"} or init_cfg["type"] != "Pretrained":
-        raise ValueError(
-            f"pretrained={pretrained!r} and init_cfg={dict(init_cfg)}: name the weights once, by "
-            "pretrained or dict(type='Pretrained', checkpoint=...)"
-        )
-    return dict(init_cfg)
-
-
-def freeze(net: VisionTransformer, patch_embed: bool, blocks: int) -> None:
-    """Freeze the patch embedding of a ViT, or its first `blocks` with all embeddings.
-
-    Raises:
-        ValueError: If the ViT has fewer blocks.
-    """
-    if not 0 <= blocks <= net.depth:
-        raise ValueError(f"freeze_blocks must be in 0..{net.depth}, got {blocks}")
-    if patch_embed:
-        net.patch_embed.requires_grad_(False)
-    if blocks:
-        freeze_layers(net, depth=net.depth, below=blocks + 1)
 
 
 def masked_scores_flops(inputs: Sequence[Any], outputs: Sequence[Any]) -> Any:

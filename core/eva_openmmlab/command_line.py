@@ -27,14 +27,10 @@ _SETTING = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*=")
 def train(
     arguments: Sequence[str] | None, own_data: ModuleType, *, task: str, what: str, examples: str
 ) -> None:
-    """Train as a command line describes.
+    """Train `what` ("a segmentor") as a command line describes; None for that of the process.
 
-    Args:
-        arguments: Command line; None for the one of the process.
-        own_data: The project's module for own data, with `add_arguments`, `check` and `apply`.
-        task: Task of the recipes, one of `eva_runs.recipes.TASKS`.
-        what: What is trained: "a segmentor".
-        examples: Commands, for the end of the help.
+    `own_data` is the project's module for own data, with `add_arguments`, `check` and `apply`; the
+    help ends with the `examples`.
     """
     parser = RunParser(task, "train.py", usage="CONFIG", about=f"Train {what}.", epilog=examples)
     add = parser.add_argument
@@ -78,13 +74,7 @@ def evaluate(
 class RunParser(argparse.ArgumentParser):
     """A command line with a config, settings KEY=VALUE anywhere, and flags.
 
-    Args:
-        task: Task of the recipes.
-        program: Name of the program in a checkout, below the folder of the task.
-        usage: Words besides flags and settings.
-        about: What the program does.
-        epilog: End of the help.
-        scored: Whether weights are scored, which bring the config of their run along.
+    `usage` has the words besides those; weights that are `scored` bring the config of their run.
     """
 
     def __init__(
@@ -139,15 +129,10 @@ class RunParser(argparse.ArgumentParser):
     def read(
         self, arguments: Sequence[str] | None, *, check: Callable[[argparse.Namespace], object]
     ) -> argparse.Namespace:
-        """Read the command line and look for the files that it names.
+        """Read the command line and look for the files that it names; `check` is for own data.
 
-        Args:
-            arguments: Command line; None for the one of the process.
-            check: Further check, of own data.
-
-        Returns:
-            The arguments; `config` is a file, `of_run` says whether of a run, and `settings` are
-            name -> text.
+        `config` of the result is a file, `of_run` says whether of a run, and `settings` are
+        name -> text.
         """
         args = self.parse_intermixed_args(arguments)
         loose = [*args.words, *args.cfg_options]
@@ -171,11 +156,7 @@ class RunParser(argparse.ArgumentParser):
 
 
 def run_config(weights: str) -> Path:
-    """Return the config of the run that weights are of.
-
-    Raises:
-        ValueError: If they are of no run.
-    """
+    """Return the config of the run that weights are of; ValueError if they are of none."""
     config = config_of_run(home_expanded(weights))
     if config is None:
         raise ValueError(f"{weights} has no config of a run: name its config or recipe before it")
@@ -183,10 +164,6 @@ def run_config(weights: str) -> Path:
 
 
 def require_empty(folder: Path) -> None:
-    """Refuse a folder of results that is there already.
-
-    Raises:
-        ValueError: If it has anything in it.
-    """
+    """Refuse a folder of results that has anything in it, by a ValueError."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"--out {folder} is there already and not empty; name another folder")

@@ -69,8 +69,7 @@ def load_config(
     Args:
         path: File in Python, YAML or JSON.
         settings: Dotted name -> text, as a command line has it.
-        plugins: Import what its `custom_imports` names, and with it a framework; without,
-            `import_plugins` does it later.
+        plugins: Import what its `custom_imports` names now; else `import_plugins` does it later.
 
     Raises:
         FileNotFoundError: If the file does not exist.

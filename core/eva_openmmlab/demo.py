@@ -21,13 +21,7 @@ P = TypeVar("P")
 
 
 def demo_parser(description: str, epilog: str, *, task: str) -> argparse.ArgumentParser:
-    """Make the parser of a demo.
-
-    Args:
-        description: What it does.
-        epilog: What it writes, with examples.
-        task: Task of the recipes, such as "segmentation".
-    """
+    """Make the parser of a demo of a task; the `epilog` says what it writes, with examples."""
     parser = argparse.ArgumentParser(
         prog=program_name("demo.py"),
         usage="%(prog)s [CONFIG] WEIGHTS INPUT ... --output DIR [flags]",
@@ -69,10 +63,10 @@ def main(
         parser: From `demo_parser`.
         arguments: Command line; None for the one of the process.
         task: Task of the recipes.
-        plan: Function that plans what becomes of the inputs.
-        load: Function that builds the predictor of the arguments, with `config` and `weights`.
-        work: Function that does the jobs, and returns an error for each that could not be done.
-        results: Function that names the files to write besides those of the jobs.
+        plan: Plans what becomes of the inputs.
+        load: Builds the predictor of the arguments, with `config` and `weights`.
+        work: Does the jobs, and returns an error for each that could not be done.
+        results: Names the files to write besides those of the jobs.
     """
     args = parser.parse_intermixed_args(arguments)
 
@@ -99,15 +93,9 @@ def main(
 def named_model(
     words: Sequence[str], *, task: str, named: str | None = None
 ) -> tuple[Path, str, list[Path]]:
-    """Find out which words name a model, and which the inputs.
+    """Find config, weights (folder of a run, file or official name) and inputs in words.
 
-    Args:
-        words: Words of the command line besides flags.
-        task: Task of the recipes.
-        named: Weights behind `--weights`; the words are then `[CONFIG] INPUT ...`.
-
-    Returns:
-        The config, the weights (the folder of a run, a file, an official name) and the inputs.
+    With weights `named` by `--weights` the words are `[CONFIG] INPUT ...`.
 
     Raises:
         ValueError: If a recipe, the weights or the inputs are missing.

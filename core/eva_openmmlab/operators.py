@@ -40,20 +40,11 @@ def softnms(
     method: int,
     offset: int,
 ) -> Tensor:
-    """Lower the scores of boxes by their overlap with better ones (arXiv 1704.04503).
+    """Lower the scores (n,) of boxes (n, 4) by their overlap with better ones (arXiv 1704.04503).
 
-    Args:
-        boxes: (n, 4), on the CPU, where mmcv moves them.
-        scores: (n,).
-        dets: (n, 5), the first rows become boxes and new scores, best first.
-        iou_threshold: Overlap from which methods 0 and 1 act.
-        sigma: Width of method 2.
-        min_score: Boxes below it go.
-        method: 0 removes, 1 lowers linearly, 2 by a Gaussian.
-        offset: As for `nms`.
-
-    Returns:
-        Indices of the kept boxes, in the order of `dets`.
+    Both are on the CPU, where mmcv moves them. The first rows of `dets` (n, 5) become boxes and new
+    scores, best first; the result is the indices of these boxes. `method` is 0 (remove), 1 (lower
+    linearly; both from `iou_threshold` on) or 2 (by a Gaussian of width `sigma`).
     """
     columns = np.empty((6, len(boxes)), np.float32)  # x0, y0, x1, y1, area, score
     columns[:4] = boxes.detach().numpy().T
@@ -130,18 +121,8 @@ def roi_align_forward(
 ) -> None:
     """Write the mean of each bin of each region into `output` (Mask R-CNN, arXiv 1703.06870).
 
-    Args:
-        features: (B, C, H, W).
-        rois: (R, 5) image, x0, y0, x1, y1.
-        output: (R, C, P, Q), written.
-        argmax_y: Unused, like `argmax_x`: of the maximum, which mmcv alone has.
-        argmax_x: See `argmax_y`.
-        aligned_height: P.
-        aligned_width: Q.
-        spatial_scale: Pixels of the map for a pixel of the boxes.
-        sampling_ratio: Points along a side of a bin; 0 for one at each pixel.
-        pool_mode: Must be 1, the mean.
-        aligned: Whether boxes are moved by half a pixel, as they should be.
+    `features` are (B, C, H, W), `rois` (R, 5) image, x0, y0, x1, y1, `output` (R, C, P, Q); both
+    `argmax` belong to the maximum, which mmcv alone has.
     """
     if pool_mode != AVERAGE:
         raise RuntimeError(

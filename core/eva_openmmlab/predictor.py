@@ -1,6 +1,7 @@
 """Models of mmsegmentation and mmdetection for one image at a time."""
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -32,7 +33,7 @@ READERS = (
 )
 
 
-class ImagePredictor(Generic[Prediction]):
+class ImagePredictor(ABC, Generic[Prediction]):
     """A model with its preprocessing.
 
     Args:
@@ -64,9 +65,9 @@ class ImagePredictor(Generic[Prediction]):
             self.predict, image, suffixes=DEMO_IMAGE_SUFFIXES, unreadable=UnreadableImageError
         )
 
+    @abstractmethod
     def predict(self, image: ImageLike) -> Prediction:
         """Predict for one image."""
-        raise NotImplementedError
 
     def _sample(self, image: ImageLike) -> Any:
         """Run the model on an image; its sample."""
@@ -106,8 +107,7 @@ def named_predictor(
         The config with its plugins, the weights and the device.
 
     Raises:
-        ValueError: If there is no such recipe, run or device, no weights are named, or the config
-            has no model and `test_dataloader`.
+        ValueError: If there is no such recipe, run or device, or no weights are named.
     """
     place = home_expanded(config)
     path: Path | None
@@ -122,10 +122,7 @@ def named_predictor(
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:  # torch's own text says why
         raise ValueError(f"device {device!r}: {error}") from error
-    cfg = load_config(path)
-    if not cfg.get("model") or not cfg.get("test_dataloader"):
-        raise ValueError(f"{path} has no model and test_dataloader")
-    return cfg, weights, chosen
+    return load_config(path), weights, chosen
 
 
 def build_model(cfg: Config, weights: Source, device: torch.device) -> nn.Module:

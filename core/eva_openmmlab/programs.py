@@ -43,11 +43,9 @@ def run(
 
     Args:
         args: The command line, as `RunParser` reads it.
-        own_data: Function that puts own data of the command line into a config and returns a new
-            one, or the same if there are none.
+        own_data: Puts own data into a config and returns a new one; the same if there are none.
         task: Task of the recipes.
-        change: Function that applies the project's own flags of an evaluation to the config; None
-            for a training.
+        change: Applies the project's own flags of an evaluation to the config; None trains.
     """
     began, trains = time.monotonic(), change is None
     kind: Kind = "training" if trains else "evaluation"

@@ -94,11 +94,8 @@ class RunReport:
     ) -> list[Section]:
         """Plot losses, learning rate and scores; nothing for an evaluation.
 
-        Args:
-            without: Pattern of the losses that are not shown, such as those of single layers.
-            scores: Axis of the scores.
-            shown: Name in the log -> name of the curve, of the scores.
-            factor: Factor of the scores, such as 100 for percent.
+        Losses that match the pattern `without` are not shown, such as those of single layers; of
+        the `scores`, an axis, those are, times a factor, whose name in the log -> curve is given.
         """
         if not self.entries:
             return []
@@ -136,14 +133,7 @@ class RunReport:
         data: Sequence[tuple[str, str]],
         sections: Iterable[Section],
     ) -> Report:
-        """Put the report together.
-
-        Args:
-            title: What was trained or scored.
-            scored: The scores that count, in a few words.
-            data: Name and description of each dataset.
-            sections: What the page shows.
-        """
+        """Put the report together; `scored` says the scores that count in a few words."""
         summary = f"{scored} for {self.runner._load_from}."
         if self._trains:
             summary = f"{scored} after {self.runner.iter:,} iterations."
@@ -171,10 +161,9 @@ class RunReport:
         )
 
     def write(self) -> Path | None:
-        """Write `results.json` and the page; a failure is a warning.
+        """Write `results.json` and the page, and return it; None, and a warning, if that fails.
 
-        Returns:
-            The page, or None if it could not be made. That of a training that was over stays.
+        The page of a training that was over stays.
         """
         page = self.folder / NAME
         if self._over and page.is_file():  # what it shows was of an earlier start
@@ -279,12 +268,10 @@ def _here(path: Path) -> Path:
 
 
 def read_scalars(folder: Path) -> list[Entry]:
-    """Read `*/vis_data/scalars.json` of a run (one JSON object a line), in order of iterations.
+    """Read `*/vis_data/scalars.json` of a run, entries with their `step` in order of iterations.
 
-    A run that was stopped and continued has logged some iterations twice; the later start counts.
-
-    Returns:
-        Entries with their `step`; losses and scores of one iteration are two.
+    Losses and scores of one iteration are two. A run that was stopped and continued has logged
+    some iterations twice; the later start counts.
     """
     found: dict[tuple[int, bool], Entry] = {}
     for file in sorted(folder.glob("*/vis_data/scalars.json")):  # named by their time

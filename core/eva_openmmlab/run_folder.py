@@ -53,11 +53,7 @@ def has_run(folder: Path) -> bool:
 
 
 def require_unused(folder: Path) -> None:
-    """Refuse a work folder that has a run.
-
-    Raises:
-        ValueError: If it has one.
-    """
+    """Refuse a work folder that has a run, by a ValueError."""
     if has_run(folder):
         newest = next(iter(checkpoints(folder)), None)
         raise ValueError(SAYS.used(folder, checkpoint=newest.name if newest else ""))
@@ -77,13 +73,9 @@ def write_record(folder: Path, config: str) -> None:
 
 
 def config_of_run(place: Path) -> Path | None:
-    """Find the config that the record of a run names, and no other.
+    """Find the config that the record of a run names, and no other; None without a run.
 
-    Args:
-        place: Work folder of the run, or a file in it.
-
-    Returns:
-        The config, or None without a run.
+    `place` is the work folder of the run, or a file in it.
     """
     folder = place if place.is_dir() else place.parent
     try:

@@ -75,11 +75,8 @@ def load_from_http_safely(filename: str, map_location: Any = None, model_dir: An
 def load_from_local_safely(filename: str, map_location: Any = None) -> Any:
     """Read a checkpoint for mmengine to the CPU, whose own loader unpickles anything.
 
-    `init_model`, `init_detector` and the frameworks' own `tools/test.py` come here.
-
-    Args:
-        filename: The file, name of an official one, or `hf://ORG/REPOSITORY/FILE@REVISION`.
-        map_location: Not used.
+    `init_model`, `init_detector` and the frameworks' own `tools/test.py` come here, with a file,
+    the name of an official one, or `hf://ORG/REPOSITORY/FILE@REVISION`.
 
     Raises:
         ValueError: If the file is damaged or holds code.

@@ -24,12 +24,13 @@ KINDS = {
     "leak": Kind("video that --against holds too", _OUT),
     "two_classes": Kind("YouTube id that two classes have", "kept"),
     "same_id": Kind("YouTube id that comes again in its class", "kept", note=True),
-    "short": Kind("video of fewer frames than --least-frames", "kept", note=True),
+    "short": Kind("video of fewer than 8 frames", "kept", note=True),
     "rotated": Kind("video that is stored turned", "kept", note=True),
     "unlisted": Kind("video that is there and not listed, or has no label", "kept", note=True),
     "empty": Kind("class without a video", "kept", note=True),
 }
 _SHA256 = 32  # bytes
+_SHORT = 8  # frames, below which a video is noted
 _FACTS = ("frames", "bytes", "height", "width", "rotation")
 Videos = VideoFiles | VideoShards
 Mask = NDArray[np.bool_]
@@ -73,7 +74,7 @@ def _read(videos: Videos, index: int) -> VideoFacts:
 
 
 def read_videos(
-    videos: Videos, findings: Findings, keep: Mask, *, least_frames: int, workers: int
+    videos: Videos, findings: Findings, keep: Mask, *, workers: int
 ) -> dict[str, NDArray[Any]]:
     """Read the videos that are kept so far, and find copies.
 
@@ -94,7 +95,7 @@ def read_videos(
         for fact, number in zip(_FACTS, found.numbers, strict=True):
             facts[fact][index] = number
         digests[index] = np.frombuffer(found.sha256, np.uint8)
-        if facts["frames"][index] < least_frames:
+        if facts["frames"][index] < _SHORT:
             findings.add("short", name, f"{facts['frames'][index]} frames")
         if facts["rotation"][index]:
             findings.add("rotated", name, f"by {facts['rotation'][index]} degrees")

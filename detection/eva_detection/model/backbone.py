@@ -19,7 +19,7 @@ from fvcore.nn.flop_count import _DEFAULT_SUPPORTED_OPS
 from torch import Tensor
 
 from eva_backbone import SimpleFeaturePyramid, VisionTransformer, build_vit
-from eva_backbone.layer_decay import freeze_layers
+from eva_backbone.layer_decay import freeze_vit
 from eva_backbone.recording import OPERATORS
 
 logger = logging.getLogger(__name__)
@@ -79,12 +79,7 @@ class EVAViTDet(SimpleFeaturePyramid, Backbone):
         self.net = net
         self.top_block = top_block
         self.square_pad = square_pad
-        if freeze_patch_embed:
-            net.patch_embed.requires_grad_(False)
-        if not 0 <= freeze_blocks <= net.depth:
-            raise ValueError(f"freeze_blocks must be in 0..{net.depth}, got {freeze_blocks}")
-        if freeze_blocks:
-            freeze_layers(net, depth=net.depth, below=freeze_blocks + 1)
+        freeze_vit(net, patch_embed=freeze_patch_embed, blocks=freeze_blocks)
         strides = {f"p{int(math.log2(stride))}": stride for stride in self.strides}
         self._levels = tuple(strides)
         coarsest = max(strides.values())

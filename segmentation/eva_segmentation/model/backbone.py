@@ -7,7 +7,7 @@ Shapes: B images, H x W pixels, C channels of the ViT.
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, Unpack
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,8 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from eva_backbone import VisionTransformer, load_pretrained
-from eva_openmmlab.backbone import ViTArguments, check_sides, chosen, freeze, pretrained_config
+from eva_backbone.layer_decay import freeze_vit
+from eva_openmmlab.backbone import check_sides, chosen
 from eva_segmentation.model.deformable_attention import MultiScaleDeformableAttention
 from eva_segmentation.model.vit_adapter import (
     Extractor,
@@ -58,7 +59,6 @@ class EVAViTAdapter(VisionTransformer, BaseModule):
         freeze_patch_embed: Keep the patch embedding as it is loaded.
         freeze_blocks: First blocks of the ViT to keep as they are loaded, with all embeddings.
         pretrained: Weights to start from: a file, or the name of an official or bundled one.
-        init_cfg: mmengine's way to say so: `dict(type="Pretrained", checkpoint=...)`.
         **vit: Arguments of the ViT; `img_size` 896 and `patch_size` 16 unless given.
             `activation_checkpointing` recomputes blocks, injectors and extractors.
 
@@ -81,8 +81,7 @@ class EVAViTAdapter(VisionTransformer, BaseModule):
         freeze_patch_embed: bool = False,
         freeze_blocks: int = 0,
         pretrained: str | None = None,
-        init_cfg: Mapping[str, Any] | None = None,
-        **vit: Unpack[ViTArguments],
+        **vit: Any,
     ) -> None:
         vit.setdefault("img_size", 896)
         if vit.setdefault("patch_size", 16) != 16:
@@ -127,19 +126,19 @@ class EVAViTAdapter(VisionTransformer, BaseModule):
         for level in range(1, 5):
             self.add_module(f"norm{level}", norm_layer(dim))
         self._init_adapter()
-        self.init_cfg = pretrained_config(pretrained, init_cfg)
-        self.is_init = self.init_cfg is None  # mmengine has nothing left to do
-        freeze(self, freeze_patch_embed, freeze_blocks)
+        self.pretrained = pretrained
+        self.is_init = pretrained is None  # mmengine has nothing left to do
+        freeze_vit(self, patch_embed=freeze_patch_embed, blocks=freeze_blocks)
         self.out_indices = chosen(out_indices, STAGES, "maps")
         self._freeze_unread()
         self.register_load_state_dict_pre_hook(_drop_index)
 
     def init_weights(self, *, std: float = 0.02, bound: float = 2.0) -> None:
         """Load what `pretrained` names; without it, as in the constructor, initialise the ViT."""
-        if self.init_cfg is None:
+        if self.pretrained is None:
             super().init_weights(std=std, bound=bound)
         else:
-            load_pretrained(self, self.init_cfg["checkpoint"], allow_missing=ADAPTER)
+            load_pretrained(self, self.pretrained, allow_missing=ADAPTER)
             self.is_init = True
 
     @torch.no_grad()
