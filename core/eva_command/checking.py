@@ -18,10 +18,6 @@ from eva_data.checks import label_maps
 from eva_data.checks.findings import Findings, write_json
 from eva_data.checks.sources import IMAGE_KINDS, PAIR_KINDS, read_source
 from eva_data.checks.videos import KINDS, find_in_list, find_leaks, read_videos
-from eva_data.detection.spec import find_exports
-from eva_data.detection.verify import CheckedPart, check_file, check_parts
-from eva_data.detection.voc import find_voc
-from eva_data.detection.yolo import find_yaml
 from eva_data.files import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
@@ -44,6 +40,10 @@ _SHOWN = 30  # classes with their counts
 
 def check_of_folder(folder: Path) -> list[str]:
     """Begin the command line of the check that fits a folder."""
+    from eva_data.detection.spec import find_exports
+    from eva_data.detection.voc import find_voc
+    from eva_data.detection.yolo import find_yaml
+
     if find_exports(folder) or find_voc(folder) or find_yaml(folder):
         return ["coco", "--data", str(folder)]
     for check, suffixes in (("folders", IMAGE_SUFFIXES), ("video", VIDEO_SUFFIXES)):
@@ -74,17 +74,19 @@ def _shown(findings: Findings) -> dict[str, Any]:
 
 
 def _run_coco(args: argparse.Namespace) -> int:
+    from eva_data.detection import verify  # needs pycocotools, as only detectors do
+
     outputs = [args.write, args.report]
     if args.data is not None and args.write:
         make_folder(args.write)
         outputs[0:1] = [args.write / f"{part}.json" for part in ("train", "val", "test")]
     source = {"data to check": args.data or args.annotations}
     check_outputs(outputs, overwrite=args.overwrite, inputs=source)
-    parts: Iterator[CheckedPart]
+    parts: Iterator[verify.CheckedPart]
     if args.data is not None:
-        parts = check_parts(args.data, boxes_only=args.boxes_only)
+        parts = verify.check_parts(args.data, boxes_only=args.boxes_only)
     else:
-        parts = iter([check_file(args.annotations, args.images, boxes_only=args.boxes_only)])
+        parts = iter([verify.check_file(args.annotations, args.images, boxes_only=args.boxes_only)])
     reports, failed = dict[str, Any](), False
     for part in parts:
         if part.dataset.folder:
