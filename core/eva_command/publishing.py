@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import contextlib
 import json
 import math
 import pprint
@@ -29,7 +30,7 @@ from eva_backbone.checkpoints.registry import BUNDLED_FILES, OFFICIAL_FILES
 from eva_command.doctor import installed_version
 from eva_command.push import FILES
 from eva_data.files import write_tensors, write_text
-from eva_openmmlab.run_folder import config_of_run
+from eva_openmmlab.run_folder import config_of_run, read_scalars
 from eva_runs.extras import DETECTRON2, TOOLKIT
 from eva_runs.record import without_secrets
 
@@ -104,6 +105,7 @@ def read_run_folder(folder: Path, *, best: bool, ema: bool) -> Run:
 
 def _engine_run(folder: Path, *, best: bool, ema: bool) -> Run:
     from eva_engine.checkpoints.files import damage_of, read_run  # not installed with a detector
+    from eva_engine.run_log import lines_of
 
     config = _table(folder / run_folders.CONFIG)
     complete = run_folders.complete_checkpoints(folder)
@@ -113,7 +115,7 @@ def _engine_run(folder: Path, *, best: bool, ema: bool) -> Run:
     if "num_codes" in config:
         raise ValueError(f"{folder} is the run of a tokenizer: only a ViT is published")
     record = read_run(complete[-1])
-    log = [*_lines(folder / "metrics.jsonl")]
+    log = lines_of(folder / "metrics.jsonl")
     file = run_folders.of_checkpoint(complete[-1], ema=ema and not best)
     step, scores = record["step"], _engine_scores(log, record["step"] - 1, ema=ema)
     if best:
@@ -155,9 +157,9 @@ def _detectron2_run(folder: Path, weights: Path) -> Run:
     settings = _read_yaml(folder / "config.yaml")
     published = clean(settings)
     train = _section(settings, "train")
-    log = [*_lines(folder / "metrics.json")]
     steps = train.get("max_iter")
     step = run_folders.step_of_detectron2(weights) or steps or 0
+    log = _lines(folder / "metrics.json")
     scores = [_finite(line) for line in log if line.get("iteration") == step]
     names = {use: _section(settings, "dataloader", part, "dataset").get("names")
              for use, part in (("train", "train"), ("val", "test"))}  # fmt: skip
@@ -188,8 +190,7 @@ def _mmengine_run(folder: Path, *, best: bool) -> Run:
     published = clean(settings)
     number = re.search(r"_(\d+)\.pth$", weights.name)
     step, unit = int(number[1]) if number else 0, "epoch" if "epoch_" in weights.name else "step"
-    log = [line for file in sorted(folder.glob("*/vis_data/scalars.json")) for line in _lines(file)]
-    evaluations = [line for line in log if line.get("step") == step and "loss" not in line]
+    scores = [one for one in read_scalars(folder) if one["step"] == step and "loss" not in one]
     sets = {use: _section(settings, f"{use}_dataloader", "dataset") for use in ("train", "val")}
     classes = _section(published, "val_dataloader", "dataset", "metainfo").get("classes")
     texts = (f"{name} = {pprint.pformat(value, width=100, sort_dicts=False)}\n"
@@ -203,7 +204,7 @@ def _mmengine_run(folder: Path, *, best: bool) -> Run:
         steps=_section(settings, "train_cfg").get("max_epochs" if unit == "epoch" else "max_iters"),
         unit=unit,
         # pycocotools says -1 where there is nothing to score
-        scores={name: value for line in evaluations[-1:] for name, value in _finite(line).items()
+        scores={name: value for line in scores[-1:] for name, value in _finite(line).items()
                 if value >= 0 and not re.fullmatch("step|iter|epoch|memory|(data_)?time", name)},
         data={use: _mmengine_data(part) for use, part in sets.items() if part},
         classes=[*filter(None, classes or ())],
@@ -213,10 +214,8 @@ def _mmengine_run(folder: Path, *, best: bool) -> Run:
 
 def _read_python(file: Path) -> dict[str, Any]:
     """Read the settings of a config of mmengine; nothing in it runs."""
-    try:
+    with _reading(file):
         module = ast.parse(file.read_text(encoding="utf-8"))
-    except SyntaxError as error:
-        raise ValueError(f"{file} is damaged: {error}") from error
     return {
         line.targets[0].id: _literal(line.value)
         for line in module.body
@@ -259,10 +258,8 @@ def _read_yaml(file: Path) -> dict[str, Any]:
 
     reader: Any = type("Reader", (yaml.SafeLoader,), {})
     reader.add_multi_constructor(_PYTHON, tagged)
-    try:
+    with _reading(file):
         settings = yaml.load(file.read_text(encoding="utf-8"), reader)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{file} is damaged: {error}") from error
     return settings if isinstance(settings, dict) else {}
 
 
@@ -350,23 +347,25 @@ def _section(settings: Any, *names: str) -> dict[Any, Any]:
     return settings if isinstance(settings, dict) else {}
 
 
-def _table(file: Path) -> dict[str, Any]:
+@contextlib.contextmanager
+def _reading(file: Path) -> Iterator[None]:
     try:
+        yield
+    except (SyntaxError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{file} is damaged: {error}") from error
+
+
+def _table(file: Path) -> dict[str, Any]:
+    with _reading(file):
         return {**json.loads(file.read_text(encoding="utf-8"))}
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{file} is damaged, or no table of settings ({error})") from error
 
 
 def _lines(file: Path) -> Iterator[dict[str, Any]]:
     """Read a log of JSON lines; lines that are cut off are left out."""
-    lines = (
-        file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
-    )
-    for line in lines:
-        try:
+    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    for line in text.splitlines():
+        with contextlib.suppress(TypeError, ValueError):
             yield {**json.loads(line)}
-        except (TypeError, ValueError):
-            continue
 
 
 def _finite(values: Mapping[str, Any]) -> dict[str, float]:

@@ -17,7 +17,7 @@ from mmengine.runner import BaseLoop
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_data.files import write_text
 from eva_openmmlab.config import parts_of
-from eva_openmmlab.run_folder import config_of_run
+from eva_openmmlab.run_folder import STEP, Entry, config_of_run, read_scalars
 from eva_openmmlab.terminal import LOG, score_lines
 from eva_report.content import Curve, Curves, Link, Report, Section, Step
 from eva_report.page import NAME, report_name, try_report
@@ -27,8 +27,6 @@ from eva_runs.record import Kind, facts
 
 RESULTS = "results.json"
 Results = Mapping[str, Mapping[str, float | None]]  # task -> metric -> percent
-Entry = Mapping[str, Any]  # of a log
-STEP = "step"
 _NO_SCORES = ("time", "data_time", STEP)
 
 
@@ -265,23 +263,6 @@ def _here(path: Path) -> Path:
     """Write a path from the current folder, if it is below it."""
     here, path = Path.cwd(), path.absolute()
     return path.relative_to(here) if path.is_relative_to(here) else path
-
-
-def read_scalars(folder: Path) -> list[Entry]:
-    """Read `*/vis_data/scalars.json` of a run, entries with their `step` in order of iterations.
-
-    Losses and scores of one iteration are two. A run that was stopped and continued has logged
-    some iterations twice; the later start counts.
-    """
-    found: dict[tuple[int, bool], Entry] = {}
-    for file in sorted(folder.glob("*/vis_data/scalars.json")):  # named by their time
-        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                entry = json.loads(line)
-            except ValueError:  # the run was killed in the middle of this line
-                continue
-            found[entry[STEP], "loss" in entry] = entry
-    return [found[place] for place in sorted(found)]
 
 
 def curve(entries: Iterable[Entry], key: str, name: str = "", *, factor: float = 1.0) -> Curve:

@@ -3,9 +3,12 @@
 Nothing heavy is imported: programs look here before they begin.
 """
 
+import contextlib
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from eva_data.files import write_text
 from eva_runs.output_folder import RunSentences
@@ -14,6 +17,8 @@ SAYS = RunSentences(unit="iteration", resume="--resume", output="--work-dir")
 LATEST = "last_checkpoint"  # mmengine's
 RECORD = "run.json"
 EVALUATED = "last_evaluation"
+STEP = "step"
+Entry = Mapping[str, Any]  # of a log
 _NUMBER = re.compile(r"iter_(\d+)\.pth")
 
 
@@ -85,3 +90,19 @@ def config_of_run(place: Path) -> Path | None:
     if not isinstance(name, str) or Path(name).name != name:
         return None
     return folder / name if (folder / name).is_file() else None
+
+
+def read_scalars(folder: Path) -> list[Entry]:
+    """Read `*/vis_data/scalars.json` of a run, entries with their `step` in order of iterations.
+
+    Losses and scores of one iteration are two. A run that was stopped and continued has logged
+    some iterations twice; the later start counts.
+    """
+    found: dict[tuple[int, bool], Entry] = {}
+    for file in sorted(folder.glob("*/vis_data/scalars.json")):  # named by their time
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+            # the run may have been killed in the middle of a line
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                entry = json.loads(line)
+                found[entry[STEP], "loss" in entry] = entry
+    return [found[place] for place in sorted(found)]
