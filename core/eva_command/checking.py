@@ -151,8 +151,6 @@ def _run_captions(args: argparse.Namespace) -> int:
     options = {key: getattr(args, key) for key in PAIRS.options if getattr(args, key)}
     if path.suffix == INDEX_SUFFIX:
         raise ValueError(f"{path} is an index: name the data that it was written of")
-    if args.write and args.write.suffix != INDEX_SUFFIX:
-        raise ValueError(f"--write must end in {INDEX_SUFFIX}, got {args.write}")
     if path.suffix == ".toml":
         if others := options.keys() - {"root"}:
             raise ValueError(f"{min(others)} belongs below a source of {path}")
@@ -167,6 +165,11 @@ def _run_captions(args: argparse.Namespace) -> int:
     return _check_sources(args, manifest, Findings(PAIR_KINDS), opening, "pairs")
 
 
+def _require_index_name(file: Path | None) -> None:
+    if file and file.suffix != INDEX_SUFFIX:
+        raise ValueError(f"the index {file} must end in {INDEX_SUFFIX}")
+
+
 def _check_sources(
     args: argparse.Namespace,
     manifest: Any,
@@ -178,6 +181,7 @@ def _check_sources(
 
     `opening` opens a source, opens it by its table, and makes the table of the samples to keep.
     """
+    _require_index_name(args.write)
     inputs = {"list": manifest.file if manifest.file.is_file() else None}
     check_outputs((args.write, args.report), overwrite=args.overwrite, inputs=inputs)
     search, reopen, select = opening
@@ -238,8 +242,7 @@ def _run_video(args: argparse.Namespace) -> int:
     inputs |= {f"list {other}": Path(other) for other in args.against if Path(other).is_file()}
     outputs = (args.write, args.index, args.write_classes, args.report)
     check_outputs(outputs, overwrite=args.overwrite, inputs=inputs)
-    if args.index and args.index.suffix != INDEX_SUFFIX:
-        raise ValueError(f"--index must end in {INDEX_SUFFIX}, got {args.index}")
+    _require_index_name(args.index)
     no_list = location.suffix == INDEX_SUFFIX or is_shard_pattern(location)
     listed_in = location if location.is_file() and not no_list else None
     state = None if listed_in is None else state_of(listed_in)  # before it is read

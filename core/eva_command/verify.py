@@ -92,11 +92,8 @@ def guess(arguments: Sequence[str]) -> list[str]:
             start = stream.read(_START)
         kind = ["captions"] if b'"caption"' in start else ["coco", "--annotations"]
         return [*kind, str(path), *rest]
-    if suffix in _LISTS:
-        raise ValueError(
-            f"{path} may list videos or captions: write `video` or `captions` before it"
-        )
-    raise ValueError(f"{path}: nothing is known to check in it; see --help")
+    hint = f"`video {path}` or `captions {path}`" if suffix in _LISTS else "one of the checks"
+    raise ValueError(f"{path} does not say what is in it: write {hint}, see --help")
 
 
 def _add_coco(parser: argparse.ArgumentParser) -> None:
