@@ -151,6 +151,7 @@ def _run_captions(args: argparse.Namespace) -> int:
     options = {key: getattr(args, key) for key in PAIRS.options if getattr(args, key)}
     if path.suffix == INDEX_SUFFIX:
         raise ValueError(f"{path} is an index: name the data that it was written of")
+    _require_index_name(args.write)
     if path.suffix == ".toml":
         if others := options.keys() - {"root"}:
             raise ValueError(f"{min(others)} belongs below a source of {path}")
@@ -181,7 +182,6 @@ def _check_sources(
 
     `opening` opens a source, opens it by its table, and makes the table of the samples to keep.
     """
-    _require_index_name(args.write)
     inputs = {"list": manifest.file if manifest.file.is_file() else None}
     check_outputs((args.write, args.report), overwrite=args.overwrite, inputs=inputs)
     search, reopen, select = opening
