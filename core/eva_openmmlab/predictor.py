@@ -95,16 +95,7 @@ def _without_reading(pipeline: Sequence[Any]) -> list[Any]:
 def named_predictor(
     config: Source, weights: Source | None, device: str | None, *, task: str
 ) -> tuple[Config, Source, torch.device]:
-    """Read what a caller names for a predictor.
-
-    Args:
-        config: Name of a recipe, a config file, or the folder of a run.
-        weights: Weights; None for those of the run that `config` names.
-        device: Such as "cuda", "cuda:1" or "cpu"; None for the GPU if there is one.
-        task: Task of the recipes.
-
-    Returns:
-        The config with its plugins, the weights and the device.
+    """Read what a caller of `from_config` names: the config with its plugins, weights and device.
 
     Raises:
         ValueError: If there is no such recipe, run or device, or no weights are named.
