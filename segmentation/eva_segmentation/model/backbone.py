@@ -66,6 +66,8 @@ class EVAViTAdapter(VisionTransformer, BaseModule):
         ValueError: For sizes, interactions or outputs that do not fit together.
     """
 
+    pretrained: str | None = None  # while the constructor initialises the ViT
+
     def __init__(
         self,
         *,
