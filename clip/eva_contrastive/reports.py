@@ -234,7 +234,8 @@ def _accuracies(
 def _retrieval_table(name: str, found: Retrieval) -> ScoreTable:
     rows = [
         ScoreRow(name=f"R@{rank}", values=[found[f"{way}_r{rank}"] for way in WAYS],
-                 meaning=f"Percent that find what belongs to them among the first {rank}.")
+                 meaning="Percent that find what belongs to them "
+                 + ("first." if int(rank) == 1 else f"among the first {rank}."))
         for rank in RANKS
     ]  # fmt: skip
     return ScoreTable(
