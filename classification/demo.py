@@ -1,4 +1,4 @@
-"""Name what pictures show: `python classification/demo.py --help`."""
+"""Name what images show: `python classification/demo.py --help`."""
 
 from eva_classification.commands import demo
 from eva_runs.extras import explained

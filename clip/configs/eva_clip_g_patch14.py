@@ -42,6 +42,6 @@ config = ContrastiveConfig(
         precision="fp16",
         seed=4096,
         checkpoint_every=1000,
-        max_bad_samples=400_000,  # pictures of the web: one of a thousand may be damaged
+        max_bad_samples=400_000,  # images of the web: one of a thousand may be damaged
     ),
 )

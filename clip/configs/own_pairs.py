@@ -5,7 +5,7 @@ after one epoch, from 58 % before. Here the rate is 1e-6 in the last layer and f
 layer to layer, the lower three quarters of both towers are frozen, the factor of the logits hardly
 moves, and `interpolated/model.safetensors` is half of the starting and half of the trained weights
 (WiSE-FT, arXiv:2109.01903), which usually has most of the gain and little of the loss.
-`--data.val-share 0.1` holds out a tenth of the pictures with their captions, on which R@1 is
+`--data.val-share 0.1` holds out a tenth of the images with their captions, on which R@1 is
 reported after each epoch. Name a folder of classes that must not be forgotten as
 `--data.zero-shot`: its accuracy is reported too.
 

@@ -3,7 +3,7 @@
 Shapes: B images, H x W pixels, F channels of the pyramid.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from mmengine.analysis.complexity_analysis import _DEFAULT_SUPPORTED_FLOP_OPS
@@ -42,6 +42,7 @@ class EVAViT(SimpleFeaturePyramid, BaseModule):
         freeze_patch_embed: Keep the patch embedding as it is loaded.
         freeze_blocks: First blocks of the ViT to keep as they are loaded, with all embeddings.
         pretrained: Weights to start from: a file, or the name of an official or bundled one.
+        init_cfg: mmengine's way to say so: `dict(type="Pretrained", checkpoint=...)`.
         **vit: Arguments of the ViT; `patch_size` 16 unless given. It has a class token unless
             windows or decomposed relative positions exclude one.
 
@@ -62,6 +63,7 @@ class EVAViT(SimpleFeaturePyramid, BaseModule):
         freeze_patch_embed: bool = False,
         freeze_blocks: int = 0,
         pretrained: str | None = None,
+        init_cfg: Mapping[str, Any] | None = None,
         **vit: Any,
     ) -> None:
         vit.setdefault("patch_size", 16)
@@ -89,8 +91,8 @@ class EVAViT(SimpleFeaturePyramid, BaseModule):
         self.net = net
         self.out_indices = None if out_indices is None else chosen(out_indices, net.depth, "blocks")
         self.extra_levels = extra_levels
-        self.pretrained = pretrained
-        self.is_init = pretrained is None
+        self.pretrained = named_weights(pretrained, init_cfg)
+        self.is_init = self.pretrained is None
         freeze_vit(net, patch_embed=freeze_patch_embed, blocks=freeze_blocks)
 
     def init_weights(self) -> None:
@@ -159,6 +161,11 @@ def check_sides(images: Tensor, stride: int) -> None:
             f"image size {height}x{width} is not divisible by {stride}; use a crop size that is, "
             "or ResizeToMultiple in the test pipeline"
         )
+
+
+def named_weights(pretrained: str | None, init_cfg: Mapping[str, Any] | None) -> str | None:
+    """Return the weights that `pretrained` or mmengine's `init_cfg` names."""
+    return pretrained if init_cfg is None else str(init_cfg["checkpoint"])
 
 
 def masked_scores_flops(inputs: Sequence[Any], outputs: Sequence[Any]) -> Any:

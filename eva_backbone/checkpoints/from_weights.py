@@ -105,7 +105,7 @@ def load_vit(
         source: Name of an official or bundled file, or a path.
         frames: Frames of a clip, for a `VideoTransformer`: the positions of a video model are
             resampled to them, those of a model of images are repeated. None for a model of
-            pictures.
+            images.
         rel_pos: Interpolation of a detector's relative positions at other sizes than its tables',
             which no weights show: "beit" as in the published results at 1536 px, or "vitdet" as in
             detectron2 and in training. None takes "vitdet" where the qkv bias is joint, as in

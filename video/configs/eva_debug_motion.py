@@ -1,4 +1,4 @@
-"""Debug twin: the bundled backbone of pictures learns eight motions of real handwritten digits.
+"""Debug twin: the bundled backbone of images learns eight motions of real handwritten digits.
 
     python tools/make_demo_data.py --output output/datasets/digit_motion --formats video \
         --train 4000 --val 400

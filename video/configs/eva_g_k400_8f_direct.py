@@ -5,7 +5,7 @@
 
 128 processes x 2 clips = 256 a step; 234,584 videos / 256 = 916 steps an epoch, 36,640 in all. The
 paper (section 2.3.2) gives 88.4 top-1 for EVA on Kinetics-400 without Kinetics-722, and neither
-settings nor frames. These are Table 15's: the only ones for weights of pictures and a new head;
+settings nor frames. These are Table 15's: the only ones for weights of images and a new head;
 the learning rate of Table 16 is for a head that is trained. `--model.frames 16` costs twice as
 much. No result was published for these settings.
 """

@@ -1,1 +1,1 @@
-"""Predictions for people: pictures, folders of them, videos and cameras."""
+"""Predictions for people: images, folders of them, videos and cameras."""

@@ -1,1 +1,1 @@
-"""Scores of a model: counting over processes, rules of what is correct, tables and pictures."""
+"""Scores of a model: counting over processes, rules of what is correct, tables and images."""

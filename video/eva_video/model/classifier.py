@@ -82,7 +82,7 @@ def initialise(
 ) -> LoadReport:
     """Load the weights that a training begins with.
 
-    From a model of pictures, each frame gets the patch kernel and the positions of a picture; the
+    From a model of images, each frame gets the patch kernel and the positions of an image; the
     final norm of masked-image models is left out, `fc_norm` begins as 1 and 0 (official). From a
     model of clips, positions are resampled trilinearly to other frames and sizes. A head for
     another number of classes is left out.

@@ -83,7 +83,7 @@ class ClipFeatureExtractor(PooledVit):
     ) -> "ClipFeatureExtractor":
         """Build the ViT of a file with the preprocessing that belongs to it.
 
-        Weights of pictures see each frame with the positions of a picture. Video models, detectors
+        Weights of images see each frame with the positions of an image. Video models, detectors
         and segmentors saw ImageNet's mean and deviation, the other official models CLIP's; runs of
         this toolkit note theirs in the file, and the rule that chose their frames.
 
