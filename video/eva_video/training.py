@@ -22,16 +22,18 @@ from eva_data.labelled_videos.opening import open_videos
 from eva_data.labelled_videos.sources import LabelledVideos
 from eva_engine import distributed
 from eva_engine.checkpoints.files import read_config
-from eva_engine.classifier_training import train_classifier
+from eva_engine.classifier_training import present_classifier, train_classifier
 from eva_engine.config import require
 from eva_engine.evaluation.classification_report import Validation
+from eva_engine.report import Presentation
 from eva_engine.steps.flops import image_input, training_flops
 from eva_engine.steps.parameter_groups import ParameterGroup, layer_decay_groups
+from eva_report.content import Step
+from eva_runs.commands import command_to_run, folder_to_show
 from eva_video.config import MAPPED, DataConfig, ModelConfig, VideoConfig
-from eva_video.data.clips import CentreClips, Sampling, TrainingClips
+from eva_video.data.clips import CentreClips, Sampling, TrainingClips, counted_videos, strips_of
 from eva_video.data.transforms import Normalise, TrainingTransform
 from eva_video.model.classifier import VideoClassifier, build_video_classifier, initialise
-from eva_video.presentation import present_training
 
 logger = logging.getLogger(__name__)
 
@@ -211,3 +213,39 @@ def train(config: VideoConfig, device: torch.device) -> None:
         ),
         presentation=present_training(config, videos, others, validation),
     )
+
+
+def present_training(
+    config: VideoConfig,
+    videos: LabelledVideos,
+    others: LabelledVideos | None,
+    validation: Validation | None,
+) -> Presentation:
+    """Describe a training and its validation, if any, on the terminal and in its report."""
+    model = config.model
+    return present_classifier(
+        config,
+        validation,
+        task="Video recognition",
+        what=f"{model.variant}, {model.frames} frames of {model.image_size} px",
+        unit="videos",
+        train=counted_videos(videos),
+        val="" if others is None else counted_videos(others),
+        picture=strips_of(videos if others is None else others),
+        next_steps=_next_steps,
+    )
+
+
+def _next_steps(val: str, train: str, folder: Path) -> list[Step]:
+    evaluate = command_to_run(
+        "video evaluate", "video/evaluate.py",
+        "--weights", folder, "--data", val, "--output", folder / "evaluation",
+    )  # fmt: skip
+    demo = command_to_run(
+        "video demo", "video/demo.py",
+        "--weights", folder, "--output", folder / "demo",
+        folder_to_show(val, train, otherwise="VIDEO_OR_FOLDER"),
+    )  # fmt: skip
+    scored = Step(text="Score the best weights with 12 views of each video.", command=evaluate)
+    named = Step(text="Name what happens in videos.", command=demo)
+    return [scored, named] if val else [named]  # not on what it was trained on

@@ -13,13 +13,14 @@ Shapes: V views, T frames, S the side of a clip.
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -27,6 +28,7 @@ from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
 from eva_data.labelled_videos.sources import LabelledVideos
 from eva_data.video.source import require_usual_shape
 from eva_engine.evaluation.own_data import notes_of_training
+from eva_report.sheets import strip_of
 from eva_video.config import Kind
 from eva_video.data.transforms import CentreTransform, ClipTransform, CropsTransform, Normalise
 
@@ -263,3 +265,19 @@ class Views(Clips):
         """Read a video, see `Clips`."""
         views, label = super().__getitem__(index)  # (crops, clips * T, 3, S, S)
         return views.reshape(-1, self.sampling.frames, *views.shape[2:]), label
+
+
+def strips_of(videos: LabelledVideos) -> Callable[[int], Image.Image]:
+    """Make the function that shows a video, by its index, as a strip of frames."""
+
+    def strip(index: int) -> Image.Image:
+        with videos.open(index) as video:
+            return strip_of(video)
+
+    return strip
+
+
+def counted_videos(videos: LabelledVideos) -> str:
+    """Say how many videos of how many classes there are, and how many are missing."""
+    missing = f", {len(videos.missing):,} more are listed and not there" if videos.missing else ""
+    return f"{len(videos):,} videos, {len(videos.classes):,} classes{missing}"

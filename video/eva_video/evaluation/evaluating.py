@@ -40,10 +40,9 @@ from eva_report.content import Section, Step
 from eva_runs.commands import command_to_run, folder_to_show
 from eva_runs.errors import one_line
 from eva_runs.processes import on_main
-from eva_video.data.clips import Sampling, SingleView, Views
+from eva_video.data.clips import Sampling, SingleView, Views, counted_videos, strips_of
 from eva_video.data.transforms import Normalise
 from eva_video.model.classifier import class_names, load_video_classifier, subset_of
-from eva_video.presentation import counted_videos, strips_of
 
 LINES = "videos.jsonl"
 _DIGITS = 7  # of a probability

@@ -38,10 +38,9 @@ from eva_engine.evaluation.frozen import (
 from eva_engine.report import announce
 from eva_report.content import Section
 from eva_video.config import PROBE_EPOCHS, PROBE_RATES
-from eva_video.data.clips import Views
+from eva_video.data.clips import Views, counted_videos, strips_of
 from eva_video.data.transforms import Normalise
 from eva_video.model.features import ClipFeatureExtractor
-from eva_video.presentation import counted_videos, strips_of
 
 STEPS = 300  # at least, by default
 BATCH_SIZE = 32
