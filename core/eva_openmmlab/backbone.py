@@ -164,8 +164,19 @@ def check_sides(images: Tensor, stride: int) -> None:
 
 
 def named_weights(pretrained: str | None, init_cfg: Mapping[str, Any] | None) -> str | None:
-    """Return the weights that `pretrained` or mmengine's `init_cfg` names."""
-    return pretrained if init_cfg is None else str(init_cfg["checkpoint"])
+    """Return the weights that `pretrained` or mmengine's `init_cfg` names.
+
+    Raises:
+        ValueError: If both are given, or `init_cfg` asks for something else.
+    """
+    if init_cfg is None:
+        return pretrained
+    if pretrained or set(init_cfg) != {"type", "checkpoint"} or init_cfg["type"] != "Pretrained":
+        raise ValueError(
+            f"pretrained={pretrained!r} and init_cfg={dict(init_cfg)}: name the weights once, by "
+            "pretrained or dict(type='Pretrained', checkpoint=...)"
+        )
+    return str(init_cfg["checkpoint"])
 
 
 def masked_scores_flops(inputs: Sequence[Any], outputs: Sequence[Any]) -> Any:
