@@ -135,7 +135,7 @@ def our_passes(model: nn.Module, teacher: ClipTeacher, parts: Sequence[Batch]) -
 def our_step(
     model: nn.Module, teacher: ClipTeacher, args: argparse.Namespace, device: torch.device
 ) -> Step:
-    groups = layer_decay_groups(model, depth=args.depth, weight_decay=OPTIMIZER.weight_decay)
+    groups = layer_decay_groups(model, OPTIMIZER, depth=args.depth)
     step_fn = PretrainStep(teacher, MaskedFeatures())
     return engine_step(model, groups, step_fn, OPTIMIZER, args, device=device)
 

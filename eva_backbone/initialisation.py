@@ -17,7 +17,7 @@ _deferred: ContextVar[bool] = ContextVar("init_weights_deferred", default=False)
 
 
 @contextmanager
-def no_init_weights() -> Iterator[None]:
+def no_init_weights(when: bool = True) -> Iterator[None]:
     """Leave out the random initialisation of each `VisionTransformer` that is built inside.
 
     EVA-g draws a billion random numbers, which a checkpoint then replaces. Loading one
@@ -25,8 +25,11 @@ def no_init_weights() -> Iterator[None]:
     parameters of the ViT that it lacks as usual; `init_weights()` after the context initialises
     all. Until then a forward pass raises `RuntimeError`. Heads, pyramids, adapters and buffers are
     what they always are, but draw other random numbers, as the ViT's come first.
+
+    Args:
+        when: Whether it does so, such as whether there is a checkpoint.
     """
-    token = _deferred.set(True)
+    token = _deferred.set(when or _deferred.get())
     try:
         yield
     finally:

@@ -64,7 +64,7 @@ class CropOnce(RandomResizedCrop):
         """Draw top, left, height and width of a crop.
 
         Args:
-            img: Picture to crop.
+            img: Image to crop.
             scale: Smallest and largest share of its area.
             ratio: Smallest and largest width by height.
         """

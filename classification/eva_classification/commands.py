@@ -249,7 +249,12 @@ def demo(arguments: Sequence[str] | None = None) -> None:
     add("--top", type=one, default=5, help="classes that are written (default: %(default)s)")
     add("--score-threshold", type=probability, default=0.0,
         help="least probability of what is shown and counts (default: %(default)s)")  # fmt: skip
-    add("--no-pictures", action="store_true", help="write no annotated images and videos")
+    add(
+        "--no-images",
+        "--no-pictures",
+        action="store_true",
+        help="write no annotated images and videos",
+    )
     add("--batch-size", type=one, default=8, help="images at once (default: %(default)s)")
     add_device(parser)
     add("--overwrite", action="store_true", help="replace earlier results")
@@ -277,7 +282,7 @@ def demo(arguments: Sequence[str] | None = None) -> None:
 
 
 def _prepare_demo(args: argparse.Namespace) -> Plan:
-    planned = plan(args.inputs, args.output, annotate=not args.no_pictures)
+    planned = plan(args.inputs, args.output, annotate=not args.no_images)
     if args.classes:
         require_data(args.classes, name="--classes", forms=_CLASSES)
         read_class_list(args.classes)

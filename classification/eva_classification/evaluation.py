@@ -178,7 +178,7 @@ def _announce(
 def _sections(samples: Any, counted: Counted, examples: Any) -> Sequence[Section]:
     return classification_sections(
         counted, samples.classes, examples=examples, name=samples.sample_id,
-        picture=lambda index: samples.load(index)[0], complete_in="per_class.csv",
+        image=lambda index: samples.load(index)[0], complete_in="per_class.csv",
     )  # fmt: skip
 
 
@@ -253,6 +253,6 @@ def evaluate_frozen(options: argparse.Namespace, device: torch.device) -> None:
     complete = len(truth) == len(score)  # else the places of samples are not those of images
     sections = classification_sections(
         counted, score.classes, examples=examples, name=score.sample_id,
-        picture=(lambda index: score.load(index)[0]) if complete else None,
+        image=(lambda index: score.load(index)[0]) if complete else None,
     )  # fmt: skip
     report_frozen(options, title, settings | chosen, scores, began=began, sections=sections)

@@ -1,6 +1,5 @@
 """Fine-tuning and linear probing: the parts put together (paper section A.1)."""
 
-import contextlib
 import logging
 from functools import partial
 from pathlib import Path
@@ -40,7 +39,7 @@ def build_model(config: ModelConfig, *, num_classes: int) -> ImageClassifier:
         "pooling": config.pooling,
         "img_size": config.image_size,
     }
-    with no_init_weights() if config.init_checkpoint else contextlib.nullcontext():
+    with no_init_weights(bool(config.init_checkpoint)):
         if config.linear_probe:
             precision = config.trunk_precision
             arguments["trunk_dtype"] = None if precision == "fp32" else DTYPES[precision]
@@ -94,12 +93,7 @@ def train(config: ClassificationConfig, device: torch.device) -> None:
         config,
         device,
         model=model,
-        groups=layer_decay_groups(
-            model,
-            depth=config.model.depth,
-            weight_decay=config.optimizer.weight_decay,
-            layer_decay=config.optimizer.layer_decay,
-        ),
+        groups=layer_decay_groups(model, config.optimizer, depth=config.model.depth),
         samples=samples,
         classes=samples.classes,
         validation=validation,
@@ -135,7 +129,7 @@ def _presentation(
 ) -> Presentation:
     model = config.model
 
-    def picture(index: int) -> Image.Image:
+    def image(index: int) -> Image.Image:
         assert others is not None
         return others.load(index)[0]
 
@@ -147,7 +141,7 @@ def _presentation(
         unit="images",
         train=f"{len(samples):,} images, {len(samples.classes):,} classes",
         val="" if others is None else f"{len(others):,} images",
-        picture=picture,
+        image=image,
         next_steps=_next_steps,
     )
 

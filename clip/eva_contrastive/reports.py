@@ -29,12 +29,12 @@ from eva_engine.report import Presentation, evaluation_page
 from eva_report.content import (
     Example,
     Gallery,
-    Picture,
     Report,
     ScoreRow,
     ScoreTable,
     Section,
     Step,
+    TitledImage,
 )
 from eva_report.drawing import score_text
 from eva_runs.commands import command_to_run
@@ -149,7 +149,7 @@ def class_sections(
     """Make the sections of a set of classes, of its counts and its wrong and right samples."""
     found = classification_sections(
         counted, names, examples=examples, name=samples.sample_id,
-        picture=partial(_image_of, samples), **more,
+        image=partial(_image_of, samples), **more,
     )  # fmt: skip
     return [replace(section, title=f"{section.title}{of}") for section in found]
 
@@ -302,7 +302,7 @@ class _Shown:
         )
         text = f"own caption in place {rank + 1} of {len(cosines)}:\n{own}\nfound:\n"
         title = printable(Path(self._pairs.sample_id(self._kept[index])).name)
-        return Example(caption=text + "\n".join(found), pictures=[self._image(index, title)])
+        return Example(caption=text + "\n".join(found), images=[self._image(index, title)])
 
     def of_text(self, index: int, rank: int) -> Example:
         """Show a caption, its image, and those that it found."""
@@ -313,10 +313,10 @@ class _Shown:
             self._image(at, f"{name}, {score_text(float(cosines[at]))}") for name, at in places
         ]
         text = f"{self._caption(index)}: own image in place {rank + 1} of {len(cosines)}"
-        return Example(caption=text, pictures=shown)
+        return Example(caption=text, images=shown)
 
-    def _image(self, image: int, title: str) -> Picture:
-        return Picture(title=title, image=self._pairs.image(self._kept[image]))
+    def _image(self, image: int, title: str) -> TitledImage:
+        return TitledImage(title=title, image=self._pairs.image(self._kept[image]))
 
     def _caption(self, index: int) -> str:
         owner = self._owners[index]

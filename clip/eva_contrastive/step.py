@@ -196,9 +196,8 @@ def parameter_groups(config: ContrastiveConfig, model: EvaClip) -> list[Paramete
     apart = {id(parameter) for parameter in of_logits}
     groups = []
     for name, settings, tower in _towers(config, model):
-        decays = {"weight_decay": settings.weight_decay, "layer_decay": settings.layer_decay}
         scale = settings.lr / config.optimizer.lr
-        for group in layer_decay_groups(tower, depth=tower.depth, lr_scale=scale, **decays):
+        for group in layer_decay_groups(tower, settings, depth=tower.depth, lr_scale=scale):
             if params := [one for one in group.params if id(one) not in apart]:
                 groups.append(replace(group, name=f"{name}.{group.name}", params=params))
     return [*groups, ParameterGroup(name="logits", params=of_logits)]

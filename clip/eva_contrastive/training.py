@@ -1,6 +1,5 @@
 """Contrastive training: the parts put together (paper section 2.3.5)."""
 
-import contextlib
 import logging
 import math
 from dataclasses import replace
@@ -23,7 +22,6 @@ from eva_data.captions.sources import CaptionedImages
 from eva_data.labelled_images import open_labelled
 from eva_data.transforms import evaluation_transform
 from eva_engine import distributed
-from eva_engine.config import as_plain
 from eva_engine.loop import TrainingRun
 from eva_engine.steps.flops import image_input, training_flops
 
@@ -32,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 def build_model(config: ModelConfig, *, sigmoid: bool = False) -> tuple[EvaClip, LoadReport | None]:
     """Build the model of a recipe, with its first weights, on the CPU; see `initialise`."""
-    with no_init_weights() if config.init_checkpoint else contextlib.nullcontext():
+    with no_init_weights(bool(config.init_checkpoint)):
         model = build_eva_clip(
             config.variant, config.text, embed_dim=config.embed_dim, sigmoid=sigmoid,
             img_size=config.image_size, drop_path_rate=config.drop_path_rate,
@@ -107,9 +105,7 @@ def train(config: ContrastiveConfig, device: torch.device) -> None:
         groups=parameter_groups(config, model),
         samples=Pairs(captions, transform, model.context_length),
         step_fn=ContrastiveStep(build_loss(config.loss)),
-        run=config.run,
-        optimizer=config.optimizer,
-        config=as_plain(config),
+        config=config,
         device=device,
         evaluate=validation,
         results=validation.results if validation else (),

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import nn
 
 from eva_data.holdout import validation_fact
-from eva_engine.config import ClassifierConfig, as_plain
+from eva_engine.config import ClassifierConfig
 from eva_engine.data.mixed_targets import ClassificationStep, MixedTargets
 from eva_engine.evaluation.classification_report import Validation, meanings
 from eva_engine.loop import TrainingRun
@@ -37,9 +37,8 @@ def train_classifier(
         groups=groups,
         samples=samples,
         step_fn=ClassificationStep(MixedTargets(config.augment, num_classes=len(classes))),
-        run=config.run,
-        optimizer=config.optimizer,
-        config=as_plain(config) | {"class_names": list(classes)},
+        config=config,
+        notes={"class_names": list(classes)},
         device=device,
         evaluate=validation,
         results=Validation.results,
@@ -57,12 +56,12 @@ def present_classifier(
     unit: str,
     train: str,
     val: str,
-    picture: Callable[[int], Image.Image],
+    image: Callable[[int], Image.Image],
     next_steps: Callable[[str, str, Path], Sequence[Step]],
 ) -> Presentation:
     """Describe a training and its validation, if any, on the terminal and in its report.
 
-    `train` and `val` count the samples, `picture` shows one of validation by its index, and
+    `train` and `val` count the samples, `image` shows one of validation by its index, and
     `next_steps` is given the places of the data, validation first, and the run's folder.
     """
     data = config.data
@@ -71,7 +70,7 @@ def present_classifier(
         described.append(validation_fact(val, share=data.val_share, val=data.val))
 
     def sections() -> Sequence[Section]:
-        return () if validation is None else validation.sections(picture, unit=unit)
+        return () if validation is None else validation.sections(image, unit=unit)
 
     return Presentation(
         task=task,

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
 
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD, VARIANTS, check_variant
 from eva_data.holdout import check_setting
@@ -277,6 +277,16 @@ class ClassifierConfig:
     def __post_init__(self) -> None:
         self.augment.check_batch_size(self.run.batch_size)
         require_evaluated(self.run.best_metric, self.data, "val", "val_share")
+
+
+class Recipe(Protocol):
+    """A project's config: what a run is told besides model and data."""
+
+    @property
+    def run(self) -> RunConfig: ...  # noqa: D102
+
+    @property
+    def optimizer(self) -> OptimizerConfig: ...  # noqa: D102
 
 
 def require(holds: bool, otherwise: str) -> None:

@@ -14,7 +14,7 @@ from torch import nn
 from eva_engine import distributed
 from eva_engine.checkpoints import run_checkpoint
 from eva_engine.checkpoints.files import EMA_WEIGHTS, WEIGHTS, BestWeights, read_run
-from eva_engine.config import SAYS, OptimizerConfig, RunConfig, require, what_is_saved
+from eva_engine.config import SAYS, Recipe, as_plain, require, what_is_saved
 from eva_engine.data.loading import EvaluationInterruptedError, interruptible, running
 from eva_engine.report import Presentation, Presenter
 from eva_engine.run_log import RunLog
@@ -64,9 +64,8 @@ class TrainingRun:
             device, given the model as DeepSpeed's engine. The loss is a mean over the samples; the
             names of the metrics are always the same. One that needs all micro-batches of a step at
             once is a `StepWithBeginning`, see `eva_engine.steps.micro_batches`.
-        run: Settings of the run.
-        optimizer: Optimizer and schedule; its weight decay and layer decay are those of `groups`.
-        config: The resolved recipe for the record, as plain values.
+        config: The resolved recipe; weight decay and layer decay of its optimizer are those of
+            `groups`.
         groups: Parameter groups of the model, see `eva_engine.steps.parameter_groups`.
         device: Device of this process, from `distributed.start`.
         evaluate: Function that computes results; called on all processes, with the model in
@@ -77,14 +76,13 @@ class TrainingRun:
         presentation: What the project says of the run on the terminal and in `report.html`.
         limits: Name of a parameter -> smallest and largest value of its weights. A step that takes
             them beyond sets them to it; of a frozen parameter there is no step.
+        notes: Further entries for the record of the recipe, such as the names of the classes.
     """
 
     model: nn.Module
     samples: Samples
     step_fn: StepFn
-    run: RunConfig
-    optimizer: OptimizerConfig
-    config: dict[str, Any]
+    config: Recipe
     groups: Sequence[ParameterGroup]
     device: torch.device
     evaluate: EvaluateFn | None = None
@@ -93,6 +91,11 @@ class TrainingRun:
     flops_per_sample: float | None = None
     presentation: Presentation = field(default_factory=lambda: Presentation(task="Training"))
     limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._run, self._optimizer = self.config.run, self.config.optimizer
+        self._recipe = as_plain(self.config) | dict(self.notes)
 
     def start(self) -> None:
         """Train to the end, or to a signal; the caller has claimed the output folder.
@@ -103,14 +106,14 @@ class TrainingRun:
             TooManyUnreadableError: After `run.max_bad_samples`.
             SystemExit: With `EXIT_RUN_AGAIN`, after a signal and a checkpoint.
         """
-        run, metric = self.run, self.run.best_metric
+        run, metric = self._run, self._run.best_metric
         results = self.results if self.evaluate else ()
         require(
             not metric or metric in results,
             f"best_metric={metric} is not a result of the evaluation, which has "
             f"{', '.join(results) or 'none without validation data'}; '' keeps no best weights",
         )
-        check_that_settings_are_used(self.groups, self.optimizer)
+        check_that_settings_are_used(self.groups, self._optimizer)
         self._log: RunLog | None = None
         self._worked = False
         self._signal = StopSignal()
@@ -131,12 +134,12 @@ class TrainingRun:
 
     def _prepare(self) -> None:
         """Refuse everything that can be refused, before anything is changed."""
-        run, processes = self.run, distributed.world_size()
+        run, processes = self._run, distributed.world_size()
         check_same_data(self.samples)
         step_batch = run.batch_size * run.accumulate * processes
         self._every = run.checkpoint_every or len(self.samples) // step_batch
         self._checkpoints = run_checkpoint.RunCheckpoints(
-            run.output, keep=run.keep_checkpoints, config=self.config
+            run.output, keep=run.keep_checkpoints, config=self._recipe
         )
         checkpoint = run_checkpoint.find_checkpoint(self._checkpoints, run, first_save=self._every)
         self._newest, self._saved = checkpoint, checkpoint is not None
@@ -175,22 +178,22 @@ class TrainingRun:
     def _lr(self, step: int) -> float:
         return warmup_cosine(
             step,
-            peak=self.optimizer.lr,
-            end=self.optimizer.min_lr,
-            warmup_steps=round(self.optimizer.warmup_epochs * self._steps_per_epoch),
+            peak=self._optimizer.lr,
+            end=self._optimizer.min_lr,
+            warmup_steps=round(self._optimizer.warmup_epochs * self._steps_per_epoch),
             total_steps=self._total,
         )
 
     def _build(self, checkpoint: Path | None) -> None:
-        run, model = self.run, self.model.to(self.device)
+        run, model = self._run, self.model.to(self.device)
         self._engine = TrainingEngine(
-            model, groups=self.groups, optimizer=self.optimizer, run=run, limits=self.limits
+            model, groups=self.groups, optimizer=self._optimizer, run=run, limits=self.limits
         )
         self._average = MovingAverage(self._engine, decay=run.ema_decay) if run.ema_decay else None
         if checkpoint is not None:
             run_checkpoint.restore(checkpoint, self._engine, self._average)
         best = BestWeights(
-            run.output, metric=run.best_metric, begins=not self._start, config=self.config
+            run.output, metric=run.best_metric, begins=not self._start, config=self._recipe
         )
         self._best = best if run.best_metric else None
         if run.compile:
@@ -199,12 +202,12 @@ class TrainingRun:
     def _open_log(self) -> Presenter:
         sizes = {"batch_size": self._record["step_batch"], "processes": self._record["processes"]}
         presenter = Presenter(
-            self.presentation, self.run, self.config, steps=self._total, device=self.device.type,
+            self.presentation, self._run, self._recipe, steps=self._total, device=self.device.type,
             **sizes,
         )  # fmt: skip
         presenter.open(self._start, self._newest)
         self._log = RunLog(
-            self.run, start_step=self._start, total_steps=self._total, device=self.device,
+            self._run, start_step=self._start, total_steps=self._total, device=self.device,
             flops_per_sample=self.flops_per_sample, **sizes,
         )  # fmt: skip
         return presenter
@@ -212,7 +215,7 @@ class TrainingRun:
     def _train(self) -> None:
         self._engine.engine.train()
         if self._start >= self._total:
-            logger.info("%s", SAYS.finished(self.run.output, self._total), extra=SHOWN)
+            logger.info("%s", SAYS.finished(self._run.output, self._total), extra=SHOWN)
         if self._evaluation_is_due() and self._evaluate(self._start - 1):
             self._end_early(self._start)
         for step in range(self._start, self._total):
@@ -238,7 +241,7 @@ class TrainingRun:
 
     def _evaluates_after(self, done: int) -> bool:
         epoch, rest = divmod(done, self._steps_per_epoch)
-        period = self.run.evaluate_every
+        period = self._run.evaluate_every
         at_period = not rest and period > 0 and epoch % period == 0
         return self.evaluate is not None and (done >= self._total or at_period)
 
@@ -252,7 +255,7 @@ class TrainingRun:
         lr = self._lr(step)
         self._engine.set_learning_rate(lr)
         micro_batches = MicroBatches(
-            self._stream, count=self.run.accumulate, device=self.device, seeds=(self._seed, step)
+            self._stream, count=self._run.accumulate, device=self.device, seeds=(self._seed, step)
         )
         sums = forward_and_backward(self._engine, self.step_fn, micro_batches)
         values, stop, finite = share(
@@ -270,7 +273,7 @@ class TrainingRun:
             self._average.update()
         if self._log:
             extra = {"lr": lr, "grad_norm": norm, "epoch": step // self._steps_per_epoch}
-            if self.run.precision == "fp16":
+            if self._run.precision == "fp16":
                 extra["loss_scale"] = self._engine.loss_scale
             if self._bad_samples.names:
                 extra["bad_samples"] = len(self._bad_samples.names)

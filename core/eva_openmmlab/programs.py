@@ -136,7 +136,7 @@ def _run(cfg: Config, output: Output, *, trains: bool, recipe: str) -> Any:
     folder = Path(cfg.work_dir)
     replaced = not trains or has_run(folder)  # the first weights
     with _building(folder / RECORD):
-        with no_init_weights() if replaced else contextlib.nullcontext():
+        with no_init_weights(replaced):
             runner = RUNNERS.build(cfg)
         hook = run_hook(runner)
         hook.claimed = True

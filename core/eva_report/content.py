@@ -79,7 +79,7 @@ class Confusion:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
+class TitledImage:
     """An image, and what it shows: "truth", "prediction"."""
 
     title: str
@@ -91,7 +91,7 @@ class Example:
     """Images of one sample side by side, below its name, score or label."""
 
     caption: str
-    pictures: Sequence[Picture]
+    images: Sequence[TitledImage]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,11 +28,11 @@ from eva_report.content import (
     Curves,
     Example,
     Gallery,
-    Picture,
     ScoreRow,
     ScoreTable,
     Section,
     Table,
+    TitledImage,
 )
 from eva_report.drawing import DrawnObject, draw_objects, score_text
 from eva_report.matching import (
@@ -366,9 +366,9 @@ def _galleries(
             drawn.add(image)
             right, objects, found = counts[image]
             caption = f"{name}: {right} of {objects} found, {found - right} false"
-            pictures = [Picture(title=side, image=_drawing(data, rgb, of_images[image]))
+            shown = [TitledImage(title=side, image=_drawing(data, rgb, of_images[image]))
                         for side, of_images in sides.items()]  # fmt: skip
-            examples.append(Example(caption=caption, pictures=pictures))
+            examples.append(Example(caption=caption, images=shown))
             if len(examples) == most:
                 break
         rule = f"Objects found and named at a score of {threshold:g} and an IoU of 0.5; {text}."

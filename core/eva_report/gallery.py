@@ -8,7 +8,7 @@ from itertools import zip_longest
 
 from PIL import Image
 
-from eva_report.content import Gallery, Picture
+from eva_report.content import Gallery, TitledImage
 
 MOST_EXAMPLES = 200  # of a gallery
 _SMALL = 200  # pixels of a side; below, an image is shown with its pixels as squares
@@ -70,7 +70,7 @@ def fitted(galleries: Sequence[Gallery], room: int) -> list[list[Figure]]:
         if estimate > room and side != _LEVELS[-1][0]:
             continue
         encoded = [
-            [Figure(one.caption, [_encoded(image, level) for image in one.pictures], level > 0)
+            [Figure(one.caption, [_encoded(image, level) for image in one.images], level > 0)
              for one in examples]
             for examples in asked
         ]  # fmt: skip
@@ -88,9 +88,9 @@ def fitted(galleries: Sequence[Gallery], room: int) -> list[list[Figure]]:
     return shown
 
 
-def _encoded(picture: Picture, level: int) -> Encoded:
+def _encoded(titled: TitledImage, level: int) -> Encoded:
     """Encode an image of any mode, which is never enlarged; what is transparent becomes white."""
-    image = picture.image
+    image = titled.image
     if image.has_transparency_data:
         over = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
@@ -105,4 +105,4 @@ def _encoded(picture: Picture, level: int) -> Encoded:
     stream = io.BytesIO()
     rgb.save(stream, "WEBP", quality=quality, method=2)
     data = f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}"
-    return Encoded(picture.title, data, *rgb.size)
+    return Encoded(titled.title, data, *rgb.size)

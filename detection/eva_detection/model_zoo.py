@@ -8,7 +8,6 @@ once, or the path of a config of your own. detectron2's own module is not used: 
 `pkg_resources`, which new setuptools lacks.
 """
 
-import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -124,7 +123,7 @@ def get(
         source = published_file(config_path)
     if yacs:
         cfg.MODEL.DEVICE = place
-    with no_init_weights() if source else contextlib.nullcontext():
+    with no_init_weights(bool(source)):
         model = build(cfg, "model", build_model) if yacs else build(cfg.model, "model")
     load_initial_weights(model, source or "", complete=trained)
     return model.to(place)

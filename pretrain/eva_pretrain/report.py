@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from eva_pretrain.tokens.tokenizer import Codebook
-from eva_report.content import Curve, Curves, Example, Gallery, Picture, Section, Step
+from eva_report.content import Curve, Curves, Example, Gallery, Section, Step, TitledImage
 from eva_runs.commands import command_to_run
 
 SHOWN = 6  # validation images
@@ -75,15 +75,15 @@ def gallery(seen: Seen, *, mean: Sequence[float], std: Sequence[float]) -> Galle
         known = np.isfinite(values)[..., None]
         shades = colors((np.nan_to_num(values, nan=low) - low) / (high - low))[..., :3] * 255
         cells = np.where(known, shades, _SHOWN_TO_STUDENT).astype(np.uint8)
-        shown = [Picture(title="image", image=_enlarged(image))]
+        shown = [TitledImage(title="image", image=_enlarged(image))]
         if seen.mask is not None:
             size = image.shape[0] // values.shape[0]
             hidden = np.kron(seen.mask[index].numpy(), np.ones((size, size), bool))
             masked = np.where(hidden[..., None], _HIDDEN, image).astype(np.uint8)
-            shown.append(Picture(title="what the student sees", image=_enlarged(masked)))
-        shown.append(Picture(title=seen.measure, image=_with_scale(_enlarged(cells), colors)))
+            shown.append(TitledImage(title="what the student sees", image=_enlarged(masked)))
+        shown.append(TitledImage(title=seen.measure, image=_with_scale(_enlarged(cells), colors)))
         caption = f"{Path(name).name}: mean {seen.measure} {np.nanmean(values):.2f}"
-        examples.append(Example(caption=caption, pictures=shown))
+        examples.append(Example(caption=caption, images=shown))
     return Gallery(
         title="Agreement of student and teacher",
         examples=examples,

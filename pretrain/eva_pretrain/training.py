@@ -1,6 +1,5 @@
 """Masked-image pre-training: the parts put together (paper section 2.2)."""
 
-import contextlib
 from collections.abc import Sequence
 from functools import partial
 
@@ -10,7 +9,6 @@ from eva_backbone.checkpoints.loading import load_pretrained
 from eva_backbone.initialisation import no_init_weights
 from eva_data.image_sources import open_images
 from eva_engine import distributed
-from eva_engine.config import as_plain
 from eva_engine.loop import TrainingRun
 from eva_engine.report import Presentation
 from eva_engine.steps.flops import training_flops
@@ -36,7 +34,7 @@ from eva_report.content import Section
 
 def build_student(config: StudentConfig, *, target_dim: int, masked: bool) -> MaskedImageModeling:
     """Build the model that is trained, with its first weights, and a mask token if `masked`."""
-    with no_init_weights() if config.init_checkpoint else contextlib.nullcontext():
+    with no_init_weights(bool(config.init_checkpoint)):
         model = masked_image_modeling(
             config.variant,
             target_dim=target_dim,
@@ -84,18 +82,11 @@ def train(config: PretrainConfig, device: torch.device) -> None:
     validation = Validation(config, step, views, device) if config.data.val else None
     TrainingRun(
         model=model,
-        groups=layer_decay_groups(
-            model,
-            depth=config.student.depth,
-            weight_decay=config.optimizer.weight_decay,
-            layer_decay=config.optimizer.layer_decay,
-        ),
+        groups=layer_decay_groups(model, config.optimizer, depth=config.student.depth),
         samples=samples,
         collate=collate,
         step_fn=step,
-        run=config.run,
-        optimizer=config.optimizer,
-        config=as_plain(config),
+        config=config,
         device=device,
         evaluate=validation,
         results=("loss", *objective.metric_names),

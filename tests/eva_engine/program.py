@@ -11,7 +11,7 @@ from torch.utils.data import Subset
 from eva_engine import distributed
 from eva_engine.checkpoints import run_checkpoint
 from eva_engine.commands import training as command_line
-from eva_engine.config import OptimizerConfig, RunConfig, as_plain
+from eva_engine.config import OptimizerConfig, RunConfig
 from eva_engine.data.loading import evaluation_loader
 from eva_engine.loop import TrainingRun
 from eva_engine.steps.parameter_groups import layer_decay_groups
@@ -140,9 +140,7 @@ def make_evaluate(config):
 
 
 def make_groups(model, optimizer):
-    return layer_decay_groups(
-        model, depth=2, weight_decay=optimizer.weight_decay, layer_decay=optimizer.layer_decay
-    )
+    return layer_decay_groups(model, optimizer, depth=2)
 
 
 def make_run(config, device, **changes):
@@ -154,9 +152,7 @@ def make_run(config, device, **changes):
         "groups": make_groups(model, config.optimizer),
         "samples": Samples(config.bad, config.poison, config.bug),
         "step_fn": make_step(config),
-        "run": config.run,
-        "optimizer": config.optimizer,
-        "config": as_plain(config),
+        "config": config,
         "device": device,
         "evaluate": make_evaluate(config),
         "flops_per_sample": 1e6,

@@ -39,10 +39,10 @@ class Towers(nn.Module):
 
 
 def of_towers(model):
-    slow = {"weight_decay": 0.05, "layer_decay": 0.5, "lr_scale": 0.1}
+    slow, words = OptimizerConfig(lr=1, layer_decay=0.5), OptimizerConfig(lr=1, weight_decay=0.2)
     return [
-        *layer_decay_groups(model.visual, depth=2, **slow),
-        *layer_decay_groups(model.words, depth=1, weight_decay=0.2),
+        *layer_decay_groups(model.visual, slow, depth=2, lr_scale=0.1),
+        *layer_decay_groups(model.words, words, depth=1),
         ParameterGroup(name="scale", params=[model.scale]),
     ]
 
@@ -51,7 +51,7 @@ def test_groups_of_one_vit_are_those_of_its_layers(program):
     """Content, order and names, on which the state in checkpoints depends."""
     model = program.Model(0.0)
     expected = param_groups_layer_decay(model, depth=2, lr=3e-2, weight_decay=0.05, layer_decay=0.8)
-    groups = layer_decay_groups(model, depth=2, weight_decay=0.05, layer_decay=0.8)
+    groups = layer_decay_groups(model, OptimizerConfig(lr=1, layer_decay=0.8), depth=2)
     found = optimizer_groups(model, groups, lr=3e-2)
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):

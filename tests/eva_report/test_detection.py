@@ -116,8 +116,8 @@ def test_worst_and_best_pictures(scene):
         "missed.png: 0 of 1 found, 0 false",
     ]
     assert [one.caption for one in best.examples] == ["good.png: 2 of 2 found, 0 false"]
-    assert [one.title for one in best.examples[0].pictures] == ["truth", "prediction"]
-    truth, found = (np.asarray(one.image) for one in best.examples[0].pictures)
+    assert [one.title for one in best.examples[0].images] == ["truth", "prediction"]
+    truth, found = (np.asarray(one.image) for one in best.examples[0].images)
     assert truth.shape == found.shape == (480, 600, 3)
     for picture in (truth, found):
         assert (picture[60:120, 60:110] != 90).any(axis=2).mean() > 0.9  # the mask of the cat

@@ -19,12 +19,12 @@ from eva_report.content import (
     Example,
     Gallery,
     Link,
-    Picture,
     Report,
     ScoreRow,
     ScoreTable,
     Step,
     Table,
+    TitledImage,
 )
 from eva_report.page import NAME, rendered, try_report, write_report
 from eva_runs.interruption import SIGNALS
@@ -63,17 +63,17 @@ class Checker(HTMLParser):
 
 
 def picture(side=40, colour=(200, 30, 30), title="truth"):
-    return Picture(title=title, image=Image.new("RGB", (side, side), colour))
+    return TitledImage(title=title, image=Image.new("RGB", (side, side), colour))
 
 
 def noise():
     values = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
     image = Image.fromarray(values).resize((400, 400), Image.Resampling.BICUBIC)
-    return Picture(title="truth", image=image)
+    return TitledImage(title="truth", image=image)
 
 
 def gallery(count, make, title="Worst cases"):
-    examples = [Example(caption=f"{n}.jpg", pictures=[make(), make()]) for n in range(count)]
+    examples = [Example(caption=f"{n}.jpg", images=[make(), make()]) for n in range(count)]
     return Gallery(title=title, examples=examples, text="By score.")
 
 
@@ -97,7 +97,7 @@ def test_text_of_every_part_is_escaped(tmp_path):
     (tmp_path / "file").write_text("")
     row = ScoreRow(name=EVIL, values=[1.0], meaning=EVIL)
     curve = Curve(name=EVIL, points=[(0, 1), (1, 2)])
-    example = Example(caption=EVIL, pictures=[picture(title=EVIL)])
+    example = Example(caption=EVIL, images=[picture(title=EVIL)])
     told = {"title": EVIL, "text": EVIL}
     sections = [
         ScoreTable(columns=[EVIL], rows=[row], **told),

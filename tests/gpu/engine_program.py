@@ -5,6 +5,7 @@ torchrun --nproc_per_node 2 tests/gpu/engine_program.py '{"output": "...", "devi
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,6 +18,12 @@ from eva_engine.steps.parameter_groups import layer_decay_groups
 
 STEPS = 24  # three epochs of eight steps
 OVERFLOW = 2.0**40  # of a loss whose gradients then exceed float16
+
+
+@dataclass(frozen=True)
+class Config:
+    run: RunConfig
+    optimizer: OptimizerConfig
 
 
 class AccidentError(Exception):
@@ -81,14 +88,13 @@ def make_run(device, *, output, processes=1, first=0, overflow_at=(), fail_at=-1
     optimizer = OptimizerConfig(lr=3e-2, warmup_epochs=1, layer_decay=0.8)
     return TrainingRun(
         model=model,
-        groups=layer_decay_groups(
-            model, depth=2, weight_decay=optimizer.weight_decay, layer_decay=0.8
-        ),
+        groups=layer_decay_groups(model, optimizer, depth=2),
         samples=Points(),
         step_fn=make_step(first=first, overflow_at=overflow_at, fail_at=fail_at),
-        run=RunConfig(output=Path(output), device=device.type, **run | settings),
-        optimizer=optimizer,
-        config={},
+        config=Config(
+            run=RunConfig(output=Path(output), device=device.type, **run | settings),
+            optimizer=optimizer,
+        ),
         device=device,
         evaluate=evaluate,
     )

@@ -134,7 +134,7 @@ def _train_a_little(prepared, model, function, device, precision, folder):
 
     run = RunConfig(output=folder, precision=precision, batch_size=6)
     optimizer = OptimizerConfig(lr=1e-3)
-    groups = layer_decay_groups(model, depth=2, weight_decay=optimizer.weight_decay)
+    groups = layer_decay_groups(model, optimizer, depth=2)
     engine = TrainingEngine(model, groups=groups, optimizer=optimizer, run=run)
     engine.set_learning_rate(1e-3)
     before = engine.full_precision_state()

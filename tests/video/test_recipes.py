@@ -118,10 +118,7 @@ def build(name):
 def test_layer_decay_is_that_of_the_log():
     """The log of Kinetics-400 has 0.000000122 for the embeddings, 0.000001000 for the head."""
     config = load("eva_g_k400_16f")
-    groups = layer_decay_groups(
-        build("eva_g_k400_16f"), depth=config.model.depth,
-        weight_decay=config.optimizer.weight_decay, layer_decay=config.optimizer.layer_decay,
-    )  # fmt: skip
+    groups = layer_decay_groups(build("eva_g_k400_16f"), config.optimizer, depth=config.model.depth)
     scales = {group.lr_scale for group in groups}
     assert len(scales) == 42
     assert min(scales) * config.optimizer.lr == pytest.approx(1.22e-7, abs=5e-10)

@@ -1,6 +1,5 @@
 """Fine-tuning on videos: the parts put together (paper sections 2.3.2 and A.2)."""
 
-import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -46,7 +45,7 @@ def build_model(
     `head_rows` are the rows of the head of `config.init_checkpoint` that are the classes; None
     takes the head as it is.
     """
-    with no_init_weights() if config.init_checkpoint else contextlib.nullcontext():
+    with no_init_weights(bool(config.init_checkpoint)):
         model = build_video_classifier(
             config.variant,
             num_classes=num_classes,
@@ -138,12 +137,7 @@ def parameter_groups(config: VideoConfig, model: VideoClassifier) -> list[Parame
 
     With `full_position_lr` the positions are one more than those of `layer_decay_groups`.
     """
-    groups = layer_decay_groups(
-        model,
-        depth=config.model.depth,
-        weight_decay=config.optimizer.weight_decay,
-        layer_decay=config.optimizer.layer_decay,
-    )
+    groups = layer_decay_groups(model, config.optimizer, depth=config.model.depth)
     if not config.model.full_position_lr:
         return groups
     positions = model.pos_embed
@@ -231,7 +225,7 @@ def present_training(
         unit="videos",
         train=counted_videos(videos),
         val="" if others is None else counted_videos(others),
-        picture=strips_of(videos if others is None else others),
+        image=strips_of(videos if others is None else others),
         next_steps=_next_steps,
     )
 

@@ -39,7 +39,7 @@ def classify(predictor: Predictor, jobs: Sequence[Job], args: argparse.Namespace
     work.write()
     for line in work.found.lines():
         say(line)
-    drawn = "" if args.no_pictures else "images, "
+    drawn = "" if args.no_images else "images, "
     say(f"output   {args.output} ({drawn}{JSON} and {TABLE})")
     return problems + work.problems
 

@@ -10,10 +10,10 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from eva_backbone.checkpoints.run_folders import CONFIG, complete_checkpoints
-from eva_engine.config import METRICS, SAYS, RunConfig, as_plain, what_is_saved
+from eva_engine.config import METRICS, SAYS, Recipe, RunConfig, as_plain, what_is_saved
 from eva_report.terminal import SHOWN
 from eva_runs.commands import program_name, say
 from eva_runs.errors import ending
@@ -23,14 +23,6 @@ from eva_runs.recipes import TASKS, find_recipe, unfinished
 
 if TYPE_CHECKING:  # a command that only helps needs no torch
     import torch
-
-
-class Recipe(Protocol):
-    """A project's config, which says how the run is carried out."""
-
-    @property
-    def run(self) -> RunConfig:  # noqa: D102
-        ...
 
 
 C = TypeVar("C")

@@ -30,12 +30,12 @@ from eva_report.content import (
     Confusion,
     Example,
     Gallery,
-    Picture,
     ScoreRow,
     ScoreTable,
     Section,
     Step,
     Table,
+    TitledImage,
 )
 from eva_report.drawing import score_text
 from eva_report.page import write_csv
@@ -44,7 +44,7 @@ from eva_runs.commands import complain, say
 
 Extra = Mapping[str, float]  # further numbers of a set by their names
 
-NAMED = 40  # classes whose names fit beside a picture
+NAMED = 40  # classes whose names fit beside an image
 NUMBERED = 20  # classes whose numbers fit into its cells
 _LEFT_OUT = 10  # samples left out that the terminal names
 
@@ -231,14 +231,14 @@ def classification_sections(
     classes: Sequence[str],
     *,
     examples: Examples = ([], []),
-    picture: Callable[[int], Image.Image] | None = None,
+    image: Callable[[int], Image.Image] | None = None,
     name: Callable[[int], str] = str,
     unit: str = "images",
     complete_in: str = "",
 ) -> list[Section]:
     """Make the sections of a classifier's evaluation: classes, confusion, worst and best examples.
 
-    Functions of a sample's index give its name, and a picture of it, such as the image, or frames
+    Functions of a sample's index give its name, and an image of it, such as the image, or frames
     of a video side by side; without the latter there are no examples. The file `complete_in`
     beside the report has the results of all classes.
     """
@@ -255,18 +255,18 @@ def classification_sections(
                 text="Each row is a label, each column the class that was found most probable.",
             ),
         ]
-    if picture is not None:
+    if image is not None:
         wrong, right = examples
         sections += [
             Gallery(
                 title="Worst: confident and wrong",
-                examples=[_example(one, names, picture, name) for one in wrong],
+                examples=[_example(one, names, image, name) for one in wrong],
                 text=f"The {unit} with the most probable wrong predictions, behind them their "
                 "probability. Some of the labels may be wrong.",
             ),
             Gallery(
                 title="Best: confident and right",
-                examples=[_example(one, names, picture, name) for one in right],
+                examples=[_example(one, names, image, name) for one in right],
                 text=f"The {unit} of different classes whose label was found most probable.",
             ),
         ]
@@ -295,7 +295,7 @@ def _classes(counted: Counted, names: Sequence[str], unit: str, complete_in: str
 def _example(
     one: Outcome,
     names: Sequence[str],
-    picture: Callable[[int], Image.Image],
+    image: Callable[[int], Image.Image],
     name: Callable[[int], str],
 ) -> Example:
     truth, prediction = names[one.label], names[one.prediction]
@@ -303,7 +303,7 @@ def _example(
     said = f"truth {truth}, predicted {prediction} ({score})"
     place = Path(name(one.sample))
     title = printable("/".join(place.parts[-2:]))  # folder of a class, and file
-    return Example(caption=said, pictures=[Picture(title=title, image=picture(one.sample))])
+    return Example(caption=said, images=[TitledImage(title=title, image=image(one.sample))])
 
 
 T = TypeVar("T")
@@ -384,12 +384,12 @@ class Validation:
         return results
 
     def sections(
-        self, picture: Callable[[int], Image.Image], *, unit: str = "images"
+        self, image: Callable[[int], Image.Image], *, unit: str = "images"
     ) -> list[Section]:
         """Make the sections of a report on the best evaluation; none before one.
 
         Args:
-            picture: As for `classification_sections`.
+            image: As for `classification_sections`.
             unit: Name of the samples.
         """
         if self.best.kept is None:
@@ -397,7 +397,7 @@ class Validation:
         counted, examples = self.best.kept
         return self.best.named(
             classification_sections(
-                counted, self._samples.classes, examples=examples, picture=picture,
+                counted, self._samples.classes, examples=examples, image=image,
                 name=self._samples.sample_id, unit=unit,
             )
         )  # fmt: skip

@@ -8,7 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from torch import nn
 
@@ -26,32 +26,29 @@ class ParameterGroup:
     weight_decay: float = 0.0
 
 
+class Decays(Protocol):
+    """Settings of a ViT or text tower, such as those of an `OptimizerConfig`."""
+
+    @property
+    def weight_decay(self) -> float: ...  # noqa: D102
+
+    @property
+    def layer_decay(self) -> float: ...  # noqa: D102
+
+
 def layer_decay_groups(
-    model: nn.Module,
-    *,
-    depth: int,
-    weight_decay: float,
-    layer_decay: float = 1.0,
-    lr_scale: float = 1.0,
+    model: nn.Module, settings: Decays, *, depth: int, lr_scale: float = 1.0
 ) -> list[ParameterGroup]:
     """Group the trained parameters of a model around one ViT or text tower, from input to output.
 
     Matrices have the weight decay; vectors, biases, `pos_embed`, `cls_token` and
-    `positional_embedding` have none. `layer_decay` is the learning-rate factor between
-    neighbouring layers, `lr_scale` that of the last one.
+    `positional_embedding` have none. `lr_scale` is the learning-rate factor of the last layer.
     """
     groups = param_groups_layer_decay(
-        model, depth=depth, lr=lr_scale, weight_decay=weight_decay, layer_decay=layer_decay
-    )
-    return [
-        ParameterGroup(
-            name=group["name"],
-            params=group["params"],
-            lr_scale=group["lr"],
-            weight_decay=group["weight_decay"],
-        )
-        for group in groups
-    ]
+        model, depth=depth, lr=lr_scale,
+        weight_decay=settings.weight_decay, layer_decay=settings.layer_decay,
+    )  # fmt: skip
+    return [ParameterGroup(**one | {"lr_scale": one.pop("lr")}) for one in groups]
 
 
 def check_that_settings_are_used(

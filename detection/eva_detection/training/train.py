@@ -164,7 +164,7 @@ def _build_model(cfg: DictConfig, *, load: bool) -> tuple[nn.Module, torch.optim
     multiplier = build(cfg.lr_multiplier, "lr_multiplier")
     check_schedule(multiplier, cfg.train.max_iter)
     source = cfg.train.init_checkpoint
-    with no_init_weights() if source or not load else contextlib.nullcontext():
+    with no_init_weights(bool(source or not load)):
         model = build(cfg.model, "model")
     logger.info("Model:\n%s", model)
     if load and source:

@@ -13,7 +13,6 @@ from eva_backbone.checkpoints.run_folders import complete_checkpoints
 from eva_data.image_sources import open_images
 from eva_engine import distributed
 from eva_engine.checkpoints.files import WEIGHTS
-from eva_engine.config import as_plain
 from eva_engine.loop import TrainingRun
 from eva_engine.report import Presentation
 from eva_engine.steps.parameter_groups import layer_decay_groups
@@ -44,17 +43,10 @@ def train_tokenizer(config: TokenizerConfig, device: torch.device) -> None:
     named = config.teacher
     TrainingRun(
         model=tokenizer,
-        groups=layer_decay_groups(
-            tokenizer,
-            depth=0,
-            weight_decay=config.optimizer.weight_decay,
-            layer_decay=config.optimizer.layer_decay,
-        ),
+        groups=layer_decay_groups(tokenizer, config.optimizer, depth=0),
         samples=samples,
         step_fn=step,
-        run=config.run,
-        optimizer=config.optimizer,
-        config=as_plain(config),
+        config=config,
         device=device,
         presentation=Presentation(
             task="Tokenizer",

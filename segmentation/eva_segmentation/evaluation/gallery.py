@@ -13,7 +13,7 @@ from PIL import Image
 
 from eva_data.images import read_rgb
 from eva_data.label_maps import IGNORED
-from eva_report.content import Example, Gallery, Picture
+from eva_report.content import Example, Gallery, TitledImage
 from eva_report.drawing import Color, overlay
 from eva_segmentation.evaluation.metric import ImageScore
 
@@ -89,15 +89,17 @@ def _example(
     colors: Sequence[Color],
 ) -> Example:
     rgb = read_rgb(scored.path, upright=True)
-    pictures = {"truth": truth, "prediction": prediction}
+    maps = {"truth": truth, "prediction": prediction}
     wrong = (truth != IGNORED) & (truth != prediction)
     share = wrong.sum() / max(1, (truth != IGNORED).sum())
     name = Path(scored.path).name
     return Example(
         caption=f"{name}: IoU {100 * scored.iou:.1f}, {share:.0%} of the pixels wrong",
-        pictures=[
-            Picture(title=f"{title}: {_listed(classes, names)}", image=_drawn(rgb, classes, colors))
-            for title, classes in pictures.items()
+        images=[
+            TitledImage(
+                title=f"{title}: {_listed(classes, names)}", image=_drawn(rgb, classes, colors)
+            )
+            for title, classes in maps.items()
         ],
     )
 

@@ -22,7 +22,7 @@ from eva_report import demos as videos
 
 def options(output):
     """Those of the command line."""
-    return Namespace(output=output, top=5, score_threshold=0.0, weights="w", no_pictures=False)
+    return Namespace(output=output, top=5, score_threshold=0.0, weights="w", no_images=False)
 
 
 @pytest.fixture

@@ -174,7 +174,7 @@ def _report(
 def _sections(evaluated: _Evaluated) -> list[Section]:
     videos = evaluated.videos
     return classification_sections(
-        evaluated.counted, videos.classes, examples=evaluated.examples, picture=strips_of(videos),
+        evaluated.counted, videos.classes, examples=evaluated.examples, image=strips_of(videos),
         name=videos.sample_id, unit="videos", complete_in="per_class.csv",
     )  # fmt: skip
 

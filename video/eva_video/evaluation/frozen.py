@@ -346,7 +346,7 @@ def frozen_sections(
     complete = len(truth) == len(videos)
     found = classification_sections(
         counted, videos.classes, examples=examples, name=videos.sample_id,
-        picture=strips_of(videos) if complete else None, unit="videos",
+        image=strips_of(videos) if complete else None, unit="videos",
     )  # fmt: skip
     return [replace(section, title=f"{section.title} ({method})") for section in found]
 

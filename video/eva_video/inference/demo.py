@@ -193,8 +193,8 @@ class _Work:
         self, writers: Sequence[VideoWriter], time: float, frame: Frame, shown: list[Prediction]
     ) -> None:
         for writer in writers:
-            picture = annotate(frame.rgb, shown, heading=clock(time), rows=self._rows)
-            writer.add(picture, frame)
+            annotated = annotate(frame.rgb, shown, heading=clock(time), rows=self._rows)
+            writer.add(annotated, frame)
 
     def _noted(self, one: Judged) -> Judged:
         predictions = self._predictor.top(one.probabilities, self._options.top)
