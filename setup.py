@@ -52,7 +52,7 @@ setup(
     package_dir=packages | RECIPES | THIRD_PARTY,
     package_data={
         "*": ["py.typed"],
-        "eva_backbone": ["weights/*.safetensors", "weights/*.json"],
+        "eva_backbone": ["checkpoints/*.csv", "weights/*.safetensors", "weights/*.json"],
         "eva_data": ["*.csv"],
         "eva_report": ["*.j2"],
         "eva_command": ["*.j2"],

@@ -150,20 +150,12 @@ class TableRelPosAttention(Attention):
         return chunked_attention(q, k, v, chunk_bias)
 
 
-def split_joint_bias(joint: Tensor, name: str, width: int | None = None) -> tuple[Tensor, Tensor]:
+def split_joint_bias(joint: Tensor) -> tuple[Tensor, Tensor]:
     """Take the parts of queries and values, (C,) each, out of a joint bias (3 C,).
 
     That of the keys is left out. The parts have memory of their own: they may become the weights.
-
-    Raises:
-        ValueError: If it has another shape, or another C than `width`.
     """
-    if joint.ndim != 1 or len(joint) % 3 or len(joint) != 3 * (width or len(joint) // 3):
-        raise ValueError(
-            f"{name} has shape {tuple(joint.shape)}, not three equal parts of "
-            f"{width or 'any size'} for queries, keys and values"
-        )
-    q_bias, _, v_bias = joint.chunk(3)
+    q_bias, _, v_bias = joint.tensor_split(3)
     return q_bias.clone(), v_bias.clone()
 
 
@@ -171,16 +163,10 @@ def _take_joint_bias(
     attention: Attention, state_dict: dict[str, Any], prefix: str, *args: Any
 ) -> None:
     """Give a model with separate biases its parts of a file's `qkv.bias`, whoever loads it."""
-    errors, width = args[-1], None if attention.q_bias is None else len(attention.q_bias)
+    del attention, args
     joint, q_name, v_name = (f"{prefix}{name}" for name in ("qkv.bias", "q_bias", "v_bias"))
     if joint in state_dict and not {q_name, v_name} & state_dict.keys():
-        try:
-            parts = split_joint_bias(state_dict[joint], joint, width)
-        except ValueError as error:
-            errors.append(str(error))
-            return
-        del state_dict[joint]
-        state_dict[q_name], state_dict[v_name] = parts
+        state_dict[q_name], state_dict[v_name] = split_joint_bias(state_dict.pop(joint))
 
 
 def _expect_grid(grid: tuple[int, int] | None, *, tokens: int, prefix: int) -> tuple[int, int]:

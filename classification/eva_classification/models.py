@@ -10,10 +10,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from eva_backbone.checkpoints.convert import trunk_prefix
 from eva_backbone.checkpoints.from_weights import describe
-from eva_backbone.checkpoints.loading import load_weights, read_weights
-from eva_backbone.checkpoints.registry import resolve_source
+from eva_backbone.checkpoints.loading import load_pretrained
+from eva_backbone.checkpoints.reading import Weights
 from eva_backbone.initialisation import init_head
 from eva_backbone.layers import LAYER_NORM_EPS
 from eva_backbone.variants import variant_arguments
@@ -149,18 +148,17 @@ def load_classifier(
         ValueError: If the file holds no classifier, or its sizes are not a variant's.
         FileNotFoundError: If the source is neither a file nor a known name at hand.
     """
-    path = resolve_source(source)
-    weights = read_weights(path)
-    trunk = describe(weights, name=path.name)
+    weights = Weights.read(source)
+    trunk = describe(weights)
     probe = "head.1.weight" in trunk.names
     if not probe and "head.weight" not in trunk.names:
-        raise ValueError(f"{path.name} holds no classifier (no head.weight)")
-    arguments = trunk.of_classifier(path.name, variant=variant, image_size=image_size)
-    prefix = trunk_prefix(weights, path.name)
-    classes = len(weights[f"{prefix}head.1.weight" if probe else f"{prefix}head.weight"])
+        raise ValueError(f"{weights.name} holds no classifier (no head.weight)")
+    arguments = trunk.of_classifier(weights.name, variant=variant, image_size=image_size)
+    head = "head.1.weight" if probe else "head.weight"
+    classes = len(weights.tensors[trunk.prefix + head])
     pooling: Pooling = "mean" if "fc_norm.weight" in trunk.names else "cls"
     kind = LinearProbe if probe else ImageClassifier
     with torch.device("meta"):
         model = kind(num_classes=classes, pooling=pooling, **arguments)
-    load_weights(model, weights, source=path.name, complete=True)
+    load_pretrained(model, weights, complete=True)
     return model.eval()

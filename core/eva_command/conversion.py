@@ -9,7 +9,7 @@ from torch import Tensor
 
 from eva_backbone.checkpoints.convert import FORMATS, resampled
 from eva_backbone.checkpoints.from_weights import describe
-from eva_backbone.checkpoints.reading import read_weights
+from eva_backbone.checkpoints.reading import Weights, read_weights
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.checkpoints.run_folders import weights_of_run
 from eva_command import timm_folder
@@ -47,7 +47,7 @@ def convert(args: argparse.Namespace, *, folder: bool) -> str:
     weights = official_names(open_clip_form.to_official(stored))
     weights = timm_folder.official_names(weights)
     if _of_other_program(source.parent) == source:
-        describe(weights, name=f"{source.parent.name}/{source.name}")  # refuses other models
+        describe(Weights(f"{source.parent.name}/{source.name}", weights))  # refuses other models
     renamed = len(weights.keys() - stored.keys())
     lines = [f"gave official names to {renamed} tensors of another program"] if renamed else []
     weights, changes = _FORMS[args.to](weights, patch_size=args.patch_size)

@@ -26,7 +26,7 @@ from eva_backbone.checkpoints.hub import (
     offline,
 )
 from eva_backbone.checkpoints.reading import read_weights
-from eva_backbone.checkpoints.registry import BUNDLED_FILES, OFFICIAL_FILES
+from eva_backbone.checkpoints.registry import BUNDLED_FILES, OFFICIAL_FILES, REPOSITORY
 from eva_command.doctor import installed_version
 from eva_command.push import FILES
 from eva_data.files import write_tensors, write_text
@@ -62,7 +62,7 @@ _WORD = re.compile(r"[A-Za-z_][\w.+-]*")
 _REFERENCE = re.compile(r"\$\{\.*[\w.\[\]]+\}")  # of OmegaConf, to another value
 _PYTHON = "tag:yaml.org,2002:python/"
 _OFFICIAL = {name for one in OFFICIAL_FILES for name in (one.name, one.stem)}
-_OFFICIAL |= {one.name for one in BUNDLED_FILES}
+_OFFICIAL |= BUNDLED_FILES.keys()
 _DATASET = re.compile(
     r"(coco_20\d\d|coco_stuff|lvis_v\d|objects365|cityscapes|voc_20\d\d|ade20k|digit_scenes)"
     r"[a-z0-9_]*"
@@ -406,7 +406,7 @@ def _card(run: Run, repository: str, licence: str, parameters: int) -> str:
         repository=repository,
         licence=licence,
         millions=parameters / 1e6,
-        base=official[0].source if official else "",
+        base=REPOSITORY if official else "",
         versions=[f"{name} {found}" for name in packages if (found := installed_version(name))],
         detectron2=DETECTRON2,
         toolkit=TOOLKIT,

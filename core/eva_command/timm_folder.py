@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eva_backbone.checkpoints._key_maps import TRUNK_KEY
-from eva_backbone.checkpoints.convert import trunk_prefix
-from eva_backbone.checkpoints.from_weights import Trunk, describe, vit_from
+from eva_backbone.checkpoints.convert import find_trunk
+from eva_backbone.checkpoints.from_weights import Trunk, describe, load_vit
 from eva_backbone.checkpoints.pooled import PooledVit
-from eva_backbone.checkpoints.reading import listed
+from eva_backbone.checkpoints.reading import Weights, listed
 from eva_backbone.layers import LAYER_NORM_EPS
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD, Pooling
 from eva_data.files import write_text
@@ -155,10 +155,10 @@ def _images(side: int) -> Tensor:
 @torch.no_grad()
 def _outputs(weights: Mapping[str, Tensor], model: TimmModel, name: str) -> Tensor:
     """Compute by our ViT what timm's model has to give: (B, C) features or (B, K)."""
-    prefix = trunk_prefix(weights, f"{name} holds no EVA weights")
+    prefix = find_trunk(weights, name=name)
     fine_tuned = f"{prefix}fc_norm.weight" in weights  # a final norm beside it is not used
     own = {k: v for k, v in weights.items() if not (fine_tuned and k.startswith(f"{prefix}norm."))}
-    vit = vit_from(own, name=name)
+    vit = load_vit(Weights(name, own))
 
     def part(key: str) -> Tensor | None:
         value = weights.get(prefix + key)
@@ -231,9 +231,9 @@ def to_timm(weights: Mapping[str, Tensor], *, name: str) -> TimmModel:
     Raises:
         ValueError: If there is no ViT, or timm has none like it.
     """
-    prefix = trunk_prefix(weights, f"{name} holds no EVA weights")
+    prefix = find_trunk(weights, name=name)
     require(weights[prefix + TRUNK_KEY].ndim == 4, _REFUSAL.format(name, "a model of clips"))
-    trunk = describe(weights, name=name)
+    trunk = describe(Weights(name, weights))
     for holds, what in (
         ("rel_pos" not in trunk.arguments, "a ViT with relative positions"),
         ("cls_token" in trunk.names, "a detector's ViT, which attends in windows"),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from eva_backbone.checkpoints.registry import (
     OFFICIAL_FILES,
+    SHA256,
     find_official_file,
     resolve_source,
     verify_sha256,
@@ -33,7 +34,7 @@ def _list(options: argparse.Namespace) -> int:
     chosen = [entry for entry in OFFICIAL_FILES if options.task in (None, entry.task)]
     width = max(len(entry.name) for entry in chosen)
     for entry in chosen:
-        size = "" if entry.size_gb is None else f"{entry.size_gb:g} GB"
+        size = f"{entry.size_gb:g} GB"
         place = _place(entry.name)
         here = "-" if place is None else str(place.parent)
         left = f"{entry.name:<{width}}  {entry.task:<14}  {size:>7}"
@@ -90,9 +91,7 @@ def _verify(options: argparse.Namespace) -> int:
         try:
             if file is None:
                 raise ValueError(f"{name} is not on this machine; `eva weights get` finds it")
-            if official.sha256 is None:
-                raise ValueError(f"{file}: no SHA-256 is recorded for it")
-            verify_sha256(file, official.sha256)
+            verify_sha256(file, SHA256[official.name])
             say(f"{file}: is the official file")
         except ValueError as error:
             complain(str(error))

@@ -283,8 +283,7 @@ def _is_recipe(word: Path) -> bool:
 def _are_weights(word: Path) -> bool:
     if word.is_dir() or word.suffix not in ("", *WEIGHTS):
         return config_of_run(word) is not None
-    bundled = {one.name for one in BUNDLED_FILES}
-    return word.suffix in WEIGHTS or str(word) in _official_names() | bundled
+    return word.suffix in WEIGHTS or str(word) in _official_names() | BUNDLED_FILES.keys()
 
 
 def _plan(args: argparse.Namespace) -> Plan:

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from eva_backbone import no_init_weights
-from eva_backbone.checkpoints.registry import find_official_file
+from eva_backbone.checkpoints.registry import REPOSITORY, find_official_file
 from eva_detection.building import build, require_device
 from eva_detection.config.files import is_yacs, load_config_file
 from eva_detection.model.backbone import add_eva_config
@@ -50,7 +50,7 @@ def get_config_file(config_path: str | os.PathLike[str]) -> str:
 def get_checkpoint_url(config_path: str | os.PathLike[str]) -> str:
     """Return the address of the official detector of a recipe; nothing is downloaded."""
     entry = find_official_file(published_file(config_path))
-    return _URL.format(repository=entry.source, name=entry.name)
+    return _URL.format(repository=REPOSITORY, name=entry.name)
 
 
 def published_file(config_path: str | os.PathLike[str]) -> str:

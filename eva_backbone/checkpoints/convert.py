@@ -7,7 +7,7 @@ the softmax takes away again: none, a zero one and any other give the same outpu
 
 import math
 import re
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Mapping
 
 import torch
 from torch import Tensor
@@ -29,34 +29,25 @@ _HEAD = re.compile(r"(lm_head|head|fc_norm)\.")  # of pre-training or classifica
 Converted = tuple[dict[str, Tensor], list[str]]
 
 
-def trunk_prefix(names: Iterable[str], complaint: str) -> str:
-    """Find what stands in front of the ViT's names.
+def find_trunk(weights: Mapping[str, Tensor], *, name: str) -> str:
+    """Find what stands in front of the ViT's names, and refuse shapes that no ViT can have.
 
     Args:
-        names: Names of a file or a model.
-        complaint: Start of the error's message, if there is not exactly one ViT.
-    """
-    found = [name for name in names if name == TRUNK_KEY or name.endswith("." + TRUNK_KEY)]
-    if len(found) != 1:
-        raise ValueError(
-            f"{complaint}: expected one name ending in {TRUNK_KEY}, found {len(found)} among "
-            f"{listed(list(names))}"
-        )
-    return found[0].removesuffix(TRUNK_KEY)
-
-
-def check_shapes(weights: Mapping[str, Tensor], prefix: str, *, name: str) -> None:
-    """Refuse tensors that no ViT can have, whatever its sizes.
-
-    Args:
-        weights: Name -> tensor.
-        prefix: Text in front of the ViT's names.
-        name: Name of the file, for messages.
+        weights: Name -> tensor, of a file or a model.
+        name: What they are, for messages.
 
     Raises:
-        ValueError: For the first tensor with another number of dimensions than it has in every ViT,
-            an empty one, patches that are not square, or a joint bias without three equal parts.
+        ValueError: If there is not exactly one ViT; for the first tensor with another number of
+            dimensions than it has in every ViT, an empty one, patches that are not square, or a
+            joint bias without three equal parts.
     """
+    found = [key for key in weights if key == TRUNK_KEY or key.endswith("." + TRUNK_KEY)]
+    if len(found) != 1:
+        raise ValueError(
+            f"{name} holds no EVA weights: expected one name ending in {TRUNK_KEY}, found "
+            f"{len(found)} among {listed(list(weights))}"
+        )
+    prefix = found[0].removesuffix(TRUNK_KEY)
     for key, value in weights.items():
         local = key.removeprefix(prefix)
         if not key.startswith(prefix) or not re.fullmatch(f"{STOCK_VITDET}|{TRUNK_MORE}", local):
@@ -75,6 +66,7 @@ def check_shapes(weights: Mapping[str, Tensor], prefix: str, *, name: str) -> No
                 f"{name} is not an EVA ViT: {key} has shape {shape}, and a ViT's has "
                 f"{' or '.join(map(str, wanted))} dimension(s){rule}, none empty"
             )
+    return prefix
 
 
 def fuse_qkv_bias(
@@ -99,21 +91,12 @@ def fuse_qkv_bias(
 def split_qkv_bias(
     weights: Mapping[str, Tensor], wanted: Container[str] | None = None
 ) -> dict[str, Tensor]:
-    """Turn qkv.bias into q_bias and v_bias, leaving the part of the keys out, which is exact.
-
-    Args:
-        weights: Name -> tensor.
-        wanted: See `fuse_qkv_bias`.
-
-    Raises:
-        ValueError: If a joint bias does not have three equal parts.
-    """
+    """Undo `fuse_qkv_bias`; the part of the keys is left out, which is exact."""
     split = dict(weights)
     for name in weights:
         stem = name.removesuffix("qkv.bias")
         if name.endswith(".qkv.bias") and (wanted is None or f"{stem}q_bias" in wanted):
-            parts = split_joint_bias(split.pop(name), name)
-            split[f"{stem}q_bias"], split[f"{stem}v_bias"] = parts
+            split[f"{stem}q_bias"], split[f"{stem}v_bias"] = split_joint_bias(split.pop(name))
     return split
 
 
@@ -135,8 +118,7 @@ def to_detectron2_vitdet(
         ValueError: If there is no ViT, detectron2's has no place for a part of it, or its patches
             cannot have that size.
     """
-    prefix = trunk_prefix(weights, "there are no EVA weights")
-    check_shapes(weights, prefix, name="this")
+    prefix = find_trunk(weights, name="the file")
     converted: dict[str, Tensor] = {}
     left_out: dict[str, list[str]] = {}
     unknown = []
@@ -206,8 +188,7 @@ def resampled(weights: Mapping[str, Tensor], *, patch_size: int | None = None) -
     Raises:
         ValueError: If there is no ViT, or one whose patches cannot have that size.
     """
-    prefix = trunk_prefix(weights, "there are no EVA weights")
-    check_shapes(weights, prefix, name="this")
+    prefix = find_trunk(weights, name="the file")
     weights = dict(weights)
     return weights, [] if patch_size is None else _resample_patches(weights, prefix, patch_size)
 

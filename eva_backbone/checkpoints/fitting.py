@@ -2,13 +2,13 @@
 
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from eva_backbone.checkpoints._key_maps import TRUNK_KEY
+from eva_backbone.checkpoints.reading import Weights
 from eva_backbone.resample import (
     resample_bias_table,
     resample_clip_pos_embed,
@@ -31,49 +31,31 @@ class Clips:
     grid: tuple[int, int, int]
 
 
-def clips_of(
-    model: nn.Module, weights: Mapping[str, Tensor], prefix: str, *, name: str, frames: int | None
-) -> Clips | None:
-    """Describe clips of file and model; None for a model of images.
-
-    Args:
-        model: The model that is loaded.
-        weights: Name -> tensor.
-        prefix: Text in front of the ViT's names in the file.
-        name: Name of the file, for messages.
-        frames: Frames in the file, as for `stored_frames`.
-
-    Raises:
-        ValueError: If the file has no positions, or does not show its number of frames.
-    """
+def clips_of(model: nn.Module, weights: Weights, prefix: str) -> Clips | None:
+    """Describe clips of file and model; None for a model of images. See `stored_frames`."""
     vit = next((m for m in model.modules() if isinstance(m, VideoTransformer)), None)
     if vit is None:
         return None
-    kernel, positions = (weights.get(prefix + key) for key in (TRUNK_KEY, "pos_embed"))
-    count = 0 if positions is None else positions.shape[1] - 1
-    assert kernel is not None
     side = vit.img_size // vit.patch_size
-    stored = stored_frames(tuple(kernel.shape), count, name=name, frames=frames)
-    return Clips(stored=stored, grid=(vit.frames, side, side))
+    return Clips(stored=stored_frames(weights, prefix), grid=(vit.frames, side, side))
 
 
-def stored_frames(kernel: Shape, positions: int, *, name: str, frames: int | None = None) -> int:
-    """Find the number of frames that a file's positions are made for.
+def stored_frames(weights: Weights, prefix: str) -> int:
+    """Find the number of frames that a file's positions are made for, 1 in a model of images.
+
+    Where the file does not note it, 224 px are assumed, as in the official files.
 
     Args:
-        kernel: Shape of the patch kernel, (C, 3, p, p), or (C, 3, 1, p, p) for clips.
-        positions: Positions without the class token's.
-        name: Name of the file, for messages.
-        frames: The number, if it is known; else 224 px are assumed, as in the official files.
-
-    Returns:
-        1 for a file of a model of images.
+        weights: The file.
+        prefix: Text in front of its ViT's names.
 
     Raises:
         ValueError: If the number is neither known nor official, or the positions are not that many
             square frames.
     """
-    clips, patch = len(kernel) == 5, kernel[-1]
+    kernel = tuple(weights.tensors[prefix + TRUNK_KEY].shape)  # (C, 3, p, p) or (C, 3, 1, p, p)
+    positions = weights.tensors.get(f"{prefix}pos_embed", torch.empty(1, 1, 0)).shape[1] - 1
+    clips, patch, frames = len(kernel) == 5, kernel[-1], weights.frames
     if clips and frames is None and patch in _OFFICIAL_PATCHES:
         per_frame = (_SIDE // patch) ** 2
         frames = positions // per_frame if positions % per_frame == 0 else None
@@ -81,9 +63,9 @@ def stored_frames(kernel: Shape, positions: int, *, name: str, frames: int | Non
     side = math.isqrt(positions // frames) if frames else 0
     if not frames or not side or frames * side**2 != positions or (clips and kernel[2] != 1):
         raise ValueError(
-            f"{name} has {positions} positions of patches and a patch kernel {kernel}, which are "
-            f"not {frames or 'some number of'} square frames of EVA (tubelet size 1); the metadata "
-            'of a .safetensors file may note their number, config = {"model": {"frames": T}}'
+            f"{weights.name} has {positions} positions of patches and a patch kernel {kernel}, "
+            f"which are not {frames or 'some number of'} square frames of EVA (tubelet size 1); "
+            'metadata of a .safetensors file may note the number, config = {"model": {"frames": T}}'
         )
     return frames
 

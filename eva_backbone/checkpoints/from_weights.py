@@ -10,26 +10,29 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from eva_backbone.checkpoints._key_maps import SKIPPABLE, STOCK_VITDET, TRUNK_KEY, TRUNK_MORE
-from eva_backbone.checkpoints.convert import check_shapes, trunk_prefix
-from eva_backbone.checkpoints.fitting import stored_frames
-from eva_backbone.checkpoints.loading import load_weights
-from eva_backbone.checkpoints.reading import listed, noted_frames, read_weights
-from eva_backbone.checkpoints.registry import resolve_source
+from eva_backbone.checkpoints.convert import find_trunk
+from eva_backbone.checkpoints.fitting import Shape, stored_frames
+from eva_backbone.checkpoints.loading import load_pretrained
+from eva_backbone.checkpoints.reading import Weights, listed
 from eva_backbone.variants import VARIANTS, variant_arguments
 from eva_backbone.vit import RelPos, VideoTransformer, VisionTransformer
 
 logger = logging.getLogger(__name__)
 
-_NEEDED = ("attn.qkv", "mlp.fc1", "mlp.fc2")  # of the first block
 _KNOWN = re.compile(f"{STOCK_VITDET}|{TRUNK_MORE}")
-_INTERPOLATIONS = ("beit", "vitdet")
+_NEEDED = (  # to read sizes off
+    "pos_embed",
+    "blocks.0.attn.qkv.weight",
+    "blocks.0.mlp.fc1.weight",
+    "blocks.0.mlp.fc2.weight",
+)
+_OTHER_INTERPOLATION = {"beit": "vitdet", "vitdet": "beit"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +42,14 @@ class Trunk:
     Attributes:
         arguments: Arguments of `VisionTransformer` that the weights determine; `num_heads` may be
             missing.
-        names: Names in the file, below the ViT's prefix.
+        prefix: Text in front of the ViT's names in the file.
+        names: Names in the file, below the prefix.
         frames: T of a video model, 1 for all others.
         clips: Whether it is a video model.
     """
 
     arguments: dict[str, Any]
+    prefix: str
     names: frozenset[str]
     frames: int = 1
     clips: bool = False
@@ -78,14 +83,12 @@ class Trunk:
                 f"{name} has {arguments['depth']} blocks of width {arguments['embed_dim']}: that "
                 "is not a known variant; pass variant"
             )
-        size = image_size or self.arguments["img_size"]
-        own = ("final_norm", "extra_tokens")
-        kept = {key: value for key, value in arguments.items() if key not in own}
-        return kept | {"img_size": size}
+        del arguments["final_norm"], arguments["extra_tokens"]
+        return arguments | {"img_size": image_size or self.arguments["img_size"]}
 
 
 def load_vit(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | Weights,
     *,
     frames: int | None = None,
     rel_pos: RelPos | None = None,
@@ -102,7 +105,7 @@ def load_vit(
     training.
 
     Args:
-        source: Name of an official or bundled file, or a path.
+        source: Name of an official or bundled file, a path, or what was read of one.
         frames: Frames of a clip, for a `VideoTransformer`: the positions of a video model are
             resampled to them, those of a model of images are repeated. None for a model of
             images.
@@ -121,52 +124,27 @@ def load_vit(
         ValueError: If the file is damaged, holds no ViT, or does not determine what is needed.
         FileNotFoundError: If the source is neither a file nor a known name at hand.
     """
-    path = resolve_source(source)
-    options = {"frames": frames, "rel_pos": rel_pos, "dtype": dtype, **overrides}
-    return vit_from(read_weights(path), name=path.name, stored=noted_frames(path), **options)
-
-
-def vit_from(
-    weights: Mapping[str, Tensor],
-    *,
-    name: str,
-    frames: int | None = None,
-    stored: int | None = None,
-    rel_pos: RelPos | None = None,
-    dtype: torch.dtype = torch.float32,
-    **overrides: Any,
-) -> VisionTransformer:
-    """Build the ViT of weights that `read_weights` read; see `load_vit` for other arguments.
-
-    Args:
-        weights: Name -> tensor.
-        name: Name of the file, for messages.
-        frames: See `load_vit`.
-        stored: Frames that a video model was made for, where its shapes do not show them.
-        rel_pos: See `load_vit`.
-        dtype: See `load_vit`.
-        **overrides: See `load_vit`.
-    """
-    trunk = describe(weights, name=name, frames=stored)
+    weights = Weights.read(source)
+    trunk = describe(weights)
     arguments = trunk.arguments | overrides
     if rel_pos is not None:
         arguments["rel_pos"] = rel_pos
-    elif (chosen := arguments.get("rel_pos")) in _INTERPOLATIONS:
+    elif (chosen := arguments.get("rel_pos")) in _OTHER_INTERPOLATION:
         logger.info(
             "%s: at other sizes than %d px, relative positions are interpolated %r; rel_pos=%r is "
             "the other way",
-            name,
+            weights.name,
             arguments["img_size"],
             chosen,
-            next(other for other in _INTERPOLATIONS if other != chosen),
+            _OTHER_INTERPOLATION[chosen],
         )
     needed = ["num_heads"] if "num_heads" not in arguments else []
     if "cls_token" not in trunk.names and "window_size" not in arguments:  # a detector's
         needed += ["window_size (0 for none)", "img_size", "global_attn_indexes"]
     if needed:
         raise ValueError(
-            f"{name} holds a ViT of width {arguments['embed_dim']} and depth {arguments['depth']} "
-            f"that its weights do not determine; pass {', '.join(needed)}"
+            f"{weights.name} holds a ViT of width {arguments['embed_dim']} and depth "
+            f"{arguments['depth']} that its weights do not determine; pass {', '.join(needed)}"
         )
     try:
         with torch.device("meta"):
@@ -176,49 +154,37 @@ def vit_from(
                 else VideoTransformer(frames=frames, **arguments)
             )
     except ValueError as error:
-        raise ValueError(f"{name} and what was passed make no ViT: {error}") from error
-    model.to(dtype)
-    prefix = trunk_prefix(weights, f"{name} holds no EVA weights")
-    own = {key: value for key, value in weights.items() if key.startswith(prefix)}
-    positions = own[f"{prefix}pos_embed"]
+        raise ValueError(f"{weights.name} and what was passed make no ViT: {error}") from error
+    own = {k: v for k, v in weights.tensors.items() if k.startswith(trunk.prefix)}
+    positions = own[f"{trunk.prefix}pos_embed"]  # (1, 1 + T * N, C), frame after frame
     if "level_embed" in trunk.names:
-        own[f"{prefix}pos_embed"] = torch.cat([0 * positions[:, :1], positions[:, 1:]], dim=1)
+        own[f"{trunk.prefix}pos_embed"] = torch.cat([0 * positions[:, :1], positions[:, 1:]], dim=1)
     elif frames is None and trunk.clips:
-        own |= _image_of_clip(own, prefix, trunk.frames)
-    load_weights(model, own, source=name, complete=True, frames=stored)
+        patches = positions[:, 1:].unflatten(1, (trunk.frames, -1)).float().mean(1)  # (1, N, C)
+        patches = patches.to(positions.dtype)
+        own[f"{trunk.prefix}pos_embed"] = torch.cat([positions[:, :1], patches], dim=1)
+        own[trunk.prefix + TRUNK_KEY] = own[trunk.prefix + TRUNK_KEY].squeeze(2)  # (C, 3, p, p)
+    load_pretrained(model.to(dtype), replace(weights, tensors=own), complete=True)
     return model.eval()
 
 
-def describe(weights: Mapping[str, Tensor], *, name: str, frames: int | None = None) -> Trunk:
-    """Read off the weights what ViT they belong to; arguments as for `vit_from`.
+def describe(weights: Weights) -> Trunk:
+    """Read off the weights what ViT they belong to.
 
     Raises:
         ValueError: If there is no ViT, or its positions do not make a square.
     """
-    prefix = trunk_prefix(weights, f"{name} holds no EVA weights")
-    check_shapes(weights, prefix, name=name)
+    prefix = find_trunk(weights.tensors, name=weights.name)
     shapes = {
         key.removeprefix(prefix): tuple(value.shape)
-        for key, value in weights.items()
+        for key, value in weights.tensors.items()
         if key.startswith(prefix)
     }
-    foreign = [key for key in shapes if not _KNOWN.fullmatch(key)]
-    foreign = [key for key in foreign if not any(re.match(known, key) for known in SKIPPABLE)]
-    depth = len({key.split(".")[1] for key in shapes if key.startswith("blocks.")})
-    needed = ("pos_embed", *(f"blocks.0.{part}.weight" for part in _NEEDED))
-    lacking = [key for key in needed if key not in shapes]
-    hidden = [shapes.get(f"blocks.0.mlp.{part}.weight", (0, 0)) for part in ("fc1", "fc2")]
-    gated = hidden[0][0] != hidden[1][1]  # as in EVA-02
-    if foreign or lacking or gated:
-        fault = f"has {listed(foreign, 3)}" if foreign else f"lacks {', '.join(lacking)}"
-        fault = (
-            fault if foreign or lacking else f"has a gated MLP, fc1 {hidden[0]}, fc2 {hidden[1]}"
-        )
-        raise ValueError(f"{name} holds no EVA-01 ViT: it {fault}; this is another model")
-    kernel, positions = shapes[TRUNK_KEY], shapes["pos_embed"][1] - 1
+    _require_eva(shapes, weights.name)
+    kernel, frames = shapes[TRUNK_KEY], stored_frames(weights, prefix)
     width, patch = kernel[0], kernel[-1]
-    frames = stored_frames(kernel, positions, name=name, frames=frames)
-    side = math.isqrt(positions // frames)
+    depth = len({key.split(".")[1] for key in shapes if key.startswith("blocks.")})
+    side = math.isqrt((shapes["pos_embed"][1] - 1) // frames)
     arguments: dict[str, Any] = {
         "img_size": side * patch,
         "patch_size": patch,
@@ -234,22 +200,38 @@ def describe(weights: Mapping[str, Tensor], *, name: str, frames: int | None = N
     if len(heads) == 1:
         arguments["num_heads"] = heads.pop()
     return Trunk(
-        arguments=arguments
-        | _relative_positions(shapes, name=name, depth=depth, width=width, patch=patch),
+        arguments=arguments | _relative_positions(shapes, arguments, name=weights.name),
+        prefix=prefix,
         names=frozenset(shapes),
         frames=frames,
         clips=len(kernel) == 5,
     )
 
 
+def _require_eva(shapes: Mapping[str, Shape], name: str) -> None:
+    foreign = [key for key in shapes if not _KNOWN.fullmatch(key)]
+    foreign = [key for key in foreign if not any(re.match(known, key) for known in SKIPPABLE)]
+    lacking = [key for key in _NEEDED if key not in shapes]
+    hidden = [shapes.get(f"blocks.0.mlp.{part}.weight", (0, 0)) for part in ("fc1", "fc2")]
+    if foreign:
+        fault = f"has {listed(foreign, 3)}"
+    elif lacking:
+        fault = f"lacks {', '.join(lacking)}"
+    elif hidden[0][0] != hidden[1][1]:  # as in EVA-02
+        fault = f"has a gated MLP, fc1 {hidden[0]}, fc2 {hidden[1]}"
+    else:
+        return
+    raise ValueError(f"{name} holds no EVA-01 ViT: it {fault}; this is another model")
+
+
 def _relative_positions(
-    shapes: Mapping[str, tuple[int, ...]], *, name: str, depth: int, width: int, patch: int
+    shapes: Mapping[str, Shape], arguments: Mapping[str, Any], *, name: str
 ) -> dict[str, Any]:
     """Read arguments off the tables of relative positions."""
+    patch, depth = arguments["patch_size"], arguments["depth"]
     table = shapes.get("blocks.0.attn.relative_position_bias_table")
     if table is not None:  # ((2 side - 1) ** 2 + 3, heads)
-        length = math.isqrt(max(0, table[0] - 3))
-        side = (length + 1) // 2
+        side = (math.isqrt(max(0, table[0] - 3)) + 1) // 2
         if (2 * side - 1) ** 2 + 3 != table[0]:
             raise ValueError(
                 f"{name} has bias tables of {table[0]} rows, which is not (2 S - 1) ** 2 + 3 for a "
@@ -258,31 +240,19 @@ def _relative_positions(
         return {"rel_pos": "table", "num_heads": table[1], "img_size": side * patch}
     rows = [shapes.get(f"blocks.{index}.attn.rel_pos_h") for index in range(depth)]
     sides = [(row[0] + 1) // 2 for row in rows if row is not None]  # tables of 2 side - 1 rows
-    if len(sides) < depth:
+    if len(sides) < depth or rows[0] is None:
         return {}
-    first, window = rows[0], min(sides)
-    assert first is not None
-    joint = "blocks.0.attn.qkv.bias" in shapes  # detectron2's form, and its interpolation
+    window = min(sides)
     common = {
-        "rel_pos": "vitdet" if joint else "beit",  # "beit" in the published results
-        "num_heads": width // first[1],
+        # a joint bias is detectron2's form, with its interpolation; "beit" gave published results
+        "rel_pos": "vitdet" if arguments["qkv_bias"] == "qkv" else "beit",
+        "num_heads": arguments["embed_dim"] // rows[0][1],
         "img_size": max(sides) * patch,
-        "pretrain_img_size": (math.isqrt(shapes["pos_embed"][1] - 1)) * patch,
+        "pretrain_img_size": arguments["img_size"],
     }
     if len(set(sides)) == 1:  # all windows or all global
         return common
     return common | {
         "window_size": window,
         "global_attn_indexes": tuple(i for i, side in enumerate(sides) if side != window),
-    }
-
-
-def _image_of_clip(weights: Mapping[str, Tensor], prefix: str, frames: int) -> dict[str, Tensor]:
-    """Patch kernel and positions for clips of one frame: (C, 3, p, p) and (1, 1 + N, C)."""
-    kernel = weights[prefix + TRUNK_KEY]  # (C, 3, 1, p, p)
-    positions = weights[f"{prefix}pos_embed"]  # (1, 1 + T * N, C), frame after frame
-    patches = positions[:, 1:].unflatten(1, (frames, -1)).float().mean(1)  # (1, N, C)
-    return {
-        prefix + TRUNK_KEY: kernel.squeeze(2),
-        f"{prefix}pos_embed": torch.cat([positions[:, :1], patches.to(positions.dtype)], dim=1),
     }

@@ -8,22 +8,16 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from eva_backbone.checkpoints._key_maps import OF_CLIP, OPTIONAL, SKIPPABLE
-from eva_backbone.checkpoints.convert import (
-    check_shapes,
-    fuse_qkv_bias,
-    split_qkv_bias,
-    trunk_prefix,
-)
+from eva_backbone.checkpoints.convert import find_trunk, fuse_qkv_bias, split_qkv_bias
 from eva_backbone.checkpoints.fitting import Clips, Shape, cast, clips_of, resample
-from eva_backbone.checkpoints.reading import listed, noted_frames
-from eva_backbone.checkpoints.reading import read_weights as read_weights
-from eva_backbone.checkpoints.registry import list_official_files, resolve_source
+from eva_backbone.checkpoints.reading import Weights, listed
+from eva_backbone.checkpoints.registry import list_official_files
 from eva_backbone.vit import VisionTransformer
 
 logger = logging.getLogger(__name__)
@@ -60,18 +54,21 @@ class LoadReport:
 
     def __str__(self) -> str:
         lines = [f"loaded {len(self.loaded)} tensors from {self.source}"]
-        for shapes, names in _grouped(self.resampled).items():
-            lines.append(f"  resampled {shapes[0]} -> {shapes[1]}: {listed(names, 3)}")
-        for reason, names in _grouped(self.skipped).items():
-            lines.append(f"  not used ({reason}): {listed(names, 3)}")
-        for reason, names in _grouped(self.missing).items():
-            lines.append(f"  not in the file ({reason}): {listed(names, 3)}")
+        for text, reasons in (
+            ("resampled {0[0]} -> {0[1]}", self.resampled),
+            ("not used ({0})", self.skipped),
+            ("not in the file ({0})", self.missing),
+        ):
+            groups: dict[Any, list[str]] = {}
+            for name, reason in reasons.items():
+                groups.setdefault(reason, []).append(name)
+            lines += [f"  {text.format(why)}: {listed(names, 3)}" for why, names in groups.items()]
         return "\n".join(lines)
 
 
 def load_pretrained(
     model: nn.Module,
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | Weights,
     *,
     complete: bool = False,
     allow_missing: Iterable[str] = (),
@@ -83,8 +80,8 @@ def load_pretrained(
 
     Args:
         model: The ViT or any model around it, also on the meta device.
-        source: Path of a `.pt`, `.pth` or `.safetensors` file, or the name of an official or
-            bundled file (`eva_backbone.checkpoints.registry`).
+        source: Path of a `.pt`, `.pth` or `.safetensors` file, the name of an official or bundled
+            file (`eva_backbone.checkpoints.registry`), or what was read of one.
         complete: Refuse a file that lacks anything of the model (for evaluation).
         allow_missing: Patterns (at the start of the model's names) that the file may lack.
         allow_skipped: Patterns (at the start of the file's names) that need not be used.
@@ -101,63 +98,20 @@ def load_pretrained(
             the model is then unchanged.
         FileNotFoundError: If the source is neither a file nor a known name at hand.
     """
-    path = resolve_source(source)
-    return load_weights(
-        model,
-        read_weights(path),
-        source=path.name,
-        complete=complete,
-        allow_missing=allow_missing,
-        allow_skipped=allow_skipped,
-        reinitialise=reinitialise,
-        rename=rename,
-        frames=noted_frames(path),
-    )
-
-
-def load_weights(
-    model: nn.Module,
-    weights: Mapping[str, Tensor],
-    *,
-    source: str,
-    complete: bool = False,
-    allow_missing: Iterable[str] = (),
-    allow_skipped: Iterable[str] = (),
-    reinitialise: Iterable[str] = (),
-    rename: Callable[[str], str] | None = None,
-    frames: int | None = None,
-) -> LoadReport:
-    """Load tensors that `read_weights` read; see `load_pretrained`.
-
-    Args:
-        model: The model.
-        weights: Name -> tensor.
-        source: Name of the file.
-        complete: See `load_pretrained`.
-        allow_missing: See `load_pretrained`.
-        allow_skipped: See `load_pretrained`.
-        reinitialise: See `load_pretrained`.
-        rename: See `load_pretrained`.
-        frames: Frames of the clips that the file's model was made for, where its shapes do not show
-            them; those of the official video files do.
-
-    Raises:
-        ValueError: If the weights do not fit; the model is then unchanged.
-    """
+    file = Weights.read(source)
     if rename is not None:
-        weights = {rename(name): value for name, value in weights.items()}
-    report = LoadReport(source=source)
+        file = replace(file, tensors={rename(name): v for name, v in file.tensors.items()})
+    report = LoadReport(source=file.name)
     target = model.state_dict()
-    source_prefix = trunk_prefix(weights, f"{source} holds no EVA weights")
-    check_shapes(weights, source_prefix, name=source)
-    target_prefix = trunk_prefix(target, "the model has no VisionTransformer")
-    if not complete and source_prefix == target_prefix == "" and _is_tower_of_clip(source):
-        source_prefix = "visual."  # as in a file of both towers, whose head is a projection
-        weights = {source_prefix + name: value for name, value in weights.items()}
-    named = _rename(weights, source_prefix, target_prefix, report)
+    stored, prefix = find_trunk(file.tensors, name=file.name), find_trunk(target, name="the model")
+    of_clip = file.name in {entry.name for entry in list_official_files("clip")}
+    if not complete and stored == prefix == "" and of_clip:
+        stored = "visual."  # as in a file of both towers, whose head is a projection
+        file = replace(file, tensors={stored + name: v for name, v in file.tensors.items()})
+    named = _rename(file.tensors, stored, prefix, report)
     named = fuse_qkv_bias(split_qkv_bias(named, target), target)
-    prefixes = (source_prefix, target_prefix)
-    clips = clips_of(model, weights, source_prefix, name=source, frames=frames)
+    clips = clips_of(model, file, stored)
+    prefixes = (stored, prefix)
     state = _fit(named, target, prefixes, report, tuple(allow_skipped), tuple(reinitialise), clips)
     assign = any(value.is_meta for value in target.values())
     if assign:  # a copy: parameters must not lie in a file that may be written again
@@ -167,21 +121,21 @@ def load_weights(
     unusable = [n for n in report.missing if complete or target[n].is_meta]
     if lacking := unexplained or unusable:
         raise ValueError(
-            f"{source} lacks {len(lacking)} of the model's names: {listed(lacking)}; build what "
+            f"{file.name} lacks {len(lacking)} of the model's names: {listed(lacking)}; build what "
             "the file belongs to, pass names as allow_missing (not with complete=True), or build "
             "the model on a real device"
         )
     report.loaded = list(state)
-    _initialise_missing(model, report.missing)
+    for where, module in model.named_modules():
+        if isinstance(module, VisionTransformer):  # that was built inside `no_init_weights`
+            inside = f"{where}." if where else ""
+            module.init_missing(
+                [n.removeprefix(inside) for n in report.missing if n.startswith(inside)]
+            )
     kept = {name: target[name] for name in report.missing}
     model.load_state_dict(state | kept, strict=True, assign=assign)
     logger.info("%s", report)
     return report
-
-
-def _is_tower_of_clip(source: str) -> bool:
-    """Test for the official file of a vision tower, whose names do not show what its head is."""
-    return any(source == entry.name for entry in list_official_files("clip"))
 
 
 def _rename(
@@ -284,24 +238,9 @@ def _explain_missing(
     return unexplained
 
 
-def _initialise_missing(model: nn.Module, missing: Iterable[str]) -> None:
-    """Give a ViT that was built inside `no_init_weights` what the file does not have."""
-    for where, module in model.named_modules():
-        if isinstance(module, VisionTransformer):
-            prefix = f"{where}." if where else ""
-            module.init_missing([n.removeprefix(prefix) for n in missing if n.startswith(prefix)])
-
-
 def _first_match(patterns: Mapping[str, str], name: str) -> str | None:
     return next((reason for pattern, reason in patterns.items() if re.match(pattern, name)), None)
 
 
 def _matches(patterns: tuple[str, ...], name: str) -> bool:
     return any(re.match(pattern, name) for pattern in patterns)
-
-
-def _grouped(reasons: Mapping[str, Any]) -> dict[Any, list[str]]:
-    groups: dict[Any, list[str]] = {}
-    for name, reason in reasons.items():
-        groups.setdefault(reason, []).append(name)
-    return groups

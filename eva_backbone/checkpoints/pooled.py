@@ -4,17 +4,14 @@ Shapes: B samples, N patches, C channels.
 """
 
 import os
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from eva_backbone.checkpoints.convert import trunk_prefix
 from eva_backbone.checkpoints.fitting import cast
-from eva_backbone.checkpoints.from_weights import Trunk, describe, vit_from
-from eva_backbone.checkpoints.reading import noted_frames, read_weights
-from eva_backbone.checkpoints.registry import resolve_source
+from eva_backbone.checkpoints.from_weights import Trunk, describe, load_vit
+from eva_backbone.checkpoints.reading import Weights
 from eva_backbone.layers import LAYER_NORM_EPS
 from eva_backbone.variants import POOLINGS, Pooling
 from eva_backbone.vit import VisionTransformer
@@ -101,33 +98,24 @@ def load_pooled(
         ValueError: If the file or an argument does not fit.
         FileNotFoundError: If the source is neither a file nor a known name at hand.
     """
-    path = resolve_source(source)
-    weights, stored = read_weights(path), noted_frames(path)
-    trunk = describe(weights, name=path.name, frames=stored)
+    weights = Weights.read(source)
+    trunk = describe(weights)
     side = trunk.arguments["img_size"] if image_size is None else image_size
     if image_size is not None and "pretrain_img_size" not in trunk.arguments:
         # a detector's tables stay, and are interpolated as in its tests
         vit_arguments = {"img_size": image_size, **vit_arguments}
     if clips and frames is None:
         frames = trunk.frames if trunk.clips else FRAMES
-    vit = vit_from(
-        weights, name=path.name, frames=frames, stored=stored, dtype=dtype, **vit_arguments
-    )
+    vit = load_vit(weights, frames=frames, dtype=dtype, **vit_arguments)
     if pooling is None:
         pooling = "mean" if trunk.pools_patches else "cls"
     fc_norm = None
     if pooling == "mean" and "fc_norm.weight" in trunk.names:
-        prefix = trunk_prefix(weights, path.name)
-        fc_norm = _norm(weights, f"{prefix}fc_norm", vit.embed_dim, dtype, name=path.name)
+        fc_norm = nn.LayerNorm(vit.embed_dim, eps=LAYER_NORM_EPS, dtype=dtype)
+        stem = f"{trunk.prefix}fc_norm."
+        parts = {n: v for n, v in weights.tensors.items() if n.startswith(stem)}
+        which = f"{weights.name} holds fc_norm"
+        fc_norm.load_state_dict(
+            {n.removeprefix(stem): cast(v, dtype, which) for n, v in parts.items()}
+        )
     return PooledVit(vit, pooling=pooling, image_size=side, fc_norm=fc_norm), trunk
-
-
-def _norm(
-    weights: Mapping[str, Tensor], stem: str, width: int, dtype: torch.dtype, *, name: str
-) -> nn.LayerNorm:
-    """Build a layer norm of a file's weights; torch's error names what it lacks."""
-    norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS, dtype=dtype)
-    parts = {part: weights.get(f"{stem}.{part}") for part in ("weight", "bias")}
-    which = f"{name} holds {stem}"
-    norm.load_state_dict({n: cast(v, dtype, which) for n, v in parts.items() if v is not None})
-    return norm

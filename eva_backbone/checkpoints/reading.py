@@ -13,13 +13,12 @@ import mmap
 import os
 import pickle
 import re
-import struct
 import warnings
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -27,6 +26,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from eva_backbone.checkpoints._key_maps import CONTAINERS, NOT_WEIGHTS, WEIGHTS
+from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.checkpoints.verification import require_regular_file as require_regular_file
 
 Allowed = Sequence[Callable[..., Any] | tuple[Callable[..., Any], str]]
@@ -34,7 +34,6 @@ Allowed = Sequence[Callable[..., Any] | tuple[Callable[..., Any], str]]
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _AGAIN = "get it from its publisher again"
-_LOCAL_HEADER = 30  # bytes, before a record's name
 _END_RECORD = 22  # bytes, before an archive's comment
 _LOOKS_LIKE = {  # first bytes -> what it is
     b"version https://git-lfs": "it is a Git LFS pointer; run `git lfs pull`",
@@ -79,8 +78,7 @@ def read_torch_file(
             anything but plain data.
     """
     path = require_regular_file(path)
-    with path.open("rb") as file:
-        archive = _check_content(file, path.name)
+    archive = _check_content(path)
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(list(allowed)):
             warnings.simplefilter("ignore")  # on odd protocols; what matters becomes an error
@@ -165,7 +163,31 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return named
 
 
-def noted_frames(path: Path) -> int | None:
+@dataclass(frozen=True)
+class Weights:
+    """The tensors of a file, for whatever builds or fills a model.
+
+    Attributes:
+        name: Name of the file, for messages.
+        tensors: Name -> tensor on the CPU.
+        frames: Frames of the clips that the file's model was made for, where its shapes do not show
+            them; those of the official video files do.
+    """
+
+    name: str
+    tensors: Mapping[str, Tensor]
+    frames: int | None = None
+
+    @classmethod
+    def read(cls, source: "str | os.PathLike[str] | Weights") -> "Weights":
+        """Read a path or a known name, see `resolve_source` and `read_weights`."""
+        if isinstance(source, Weights):
+            return source
+        path = resolve_source(source)
+        return cls(path.name, read_weights(path), _noted_frames(path))
+
+
+def _noted_frames(path: Path) -> int | None:
     """Read the number of frames that a video training notes in its weights; None without a note."""
     if path.suffix != ".safetensors":
         return None
@@ -229,69 +251,62 @@ def _refusal(name: str, reason: str) -> ValueError:
     )
 
 
-def _check_content(file: Any, name: str) -> bool:
+def _check_content(path: Path) -> bool:
     """Refuse a file that torch should not see; returns whether it is an archive."""
-    if not os.fstat(file.fileno()).st_size:
-        raise _unreadable(name, "it is empty")
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        archive = content[:4] == b"PK\x03\x04"  # what torch looks at, too
-        meanings = (text for start, text in _LOOKS_LIKE.items() if content[: len(start)] == start)
-        if meaning := next(meanings, ""):
-            raise _unreadable(name, meaning)
-        if archive:
-            _check_archive(file, content, name)
-        elif any(content.find(call) >= 0 for call in _MEMORY):  # sizes are claimed, not stored
-            raise _refusal(name, "it names bytearray")
-        return archive
+    with path.open("rb") as file:
+        start = file.read(100)
+        meanings = (text for first, text in _LOOKS_LIKE.items() if start.startswith(first))
+        if fault := next(meanings, "" if start else "it is empty"):
+            raise _unreadable(path.name, fault)
+        if start[:4] == b"PK\x03\x04":  # what torch looks at, too
+            _check_archive(file, path.name)
+            return True
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            if any(content.find(call) >= 0 for call in _MEMORY):  # sizes are claimed, not stored
+                raise _refusal(path.name, "it names bytearray")
+    return False
 
 
-def _check_archive(file: Any, content: mmap.mmap, name: str) -> None:
+def _check_archive(file: BinaryIO, name: str) -> None:
     """Check the records of a torch archive against its table of contents."""
     try:
         with zipfile.ZipFile(file) as archive:
-            records, comment = archive.infolist(), archive.comment
+            fault = _fault_of_table(archive, file) or _fault_of_records(archive)
+            names = archive.namelist()
+            pickles = [archive.read(n) for n in names if not fault and n.endswith("data.pkl")]
     except Exception as error:  # zipfile raises anything for a damaged table
         raise _unreadable(name, error) from error
-    end = content.size() - _END_RECORD - len(comment)
-    names = [record.filename for record in records]
     if any(record.partition("/")[2] == "constants.pkl" for record in names):
         raise _refusal(name, "it is a TorchScript archive")
-    if end < 0 or content[end : end + 4] != b"PK\x05\x06":
-        fault = "there is something behind its end"
-    elif len(set(names)) < len(names):
-        fault = "it has two records of one name"
-    elif any(
-        r.compress_type != zipfile.ZIP_STORED or r.file_size != r.compress_size for r in records
-    ):
-        fault = "a record is compressed, and torch.save compresses nothing"
-    elif sum(record.file_size for record in records) > content.size():
-        fault = "its records claim more bytes than it has"
-    else:
-        # torch.serialization.set_crc32_options(False) writes 0 everywhere
-        checksums = any(record.CRC for record in records)
-        read = (r for r in records if checksums or r.filename.endswith("data.pkl"))
-        faults = (_record_fault(content, record, name, checksum=checksums) for record in read)
-        fault = next(filter(None, faults), "")
     if fault:
         raise _unreadable(name, fault)
+    if any(call in pickled for pickled in pickles for call in _MEMORY):
+        raise _refusal(name, "it names bytearray")
 
 
-def _record_fault(content: mmap.mmap, record: zipfile.ZipInfo, name: str, *, checksum: bool) -> str:
-    header = record.header_offset
-    if content[header : header + 4] != b"PK\x03\x04" or header + _LOCAL_HEADER > content.size():
-        return f"its record {record.filename} is not where it should be"
-    lengths = struct.unpack("<HH", content[header + _LOCAL_HEADER - 4 : header + _LOCAL_HEADER])
-    start = header + _LOCAL_HEADER + sum(lengths)
-    if start + record.file_size > content.size():
-        return f"its record {record.filename} is cut"
-    with memoryview(content) as view, view[start : start + record.file_size] as stored:
-        if checksum and zlib.crc32(stored) != record.CRC:
-            return f"its record {record.filename} is damaged: the CRC-32 is not {record.CRC:08x}"
-        if record.filename.endswith("data.pkl"):
-            pickled = bytes(stored)
-            if any(call in pickled for call in _MEMORY):
-                raise _refusal(name, "it names bytearray")
+def _fault_of_table(archive: zipfile.ZipFile, file: BinaryIO) -> str:
+    records = archive.infolist()
+    size = file.seek(0, os.SEEK_END)
+    file.seek(size - _END_RECORD - len(archive.comment))
+    if file.read(4) != b"PK\x05\x06":
+        return "there is something behind its end"
+    if len({record.filename for record in records}) < len(records):
+        return "it has two records of one name"
+    if any(
+        r.compress_type != zipfile.ZIP_STORED or r.file_size != r.compress_size for r in records
+    ):
+        return "a record is compressed, and torch.save compresses nothing"
+    if sum(record.file_size for record in records) > size:
+        return "its records claim more bytes than it has"
     return ""
+
+
+def _fault_of_records(archive: zipfile.ZipFile) -> str:
+    if not any(record.CRC for record in archive.infolist()):
+        for record in archive.infolist():  # torch.serialization.set_crc32_options(False)
+            record.CRC = None  # type: ignore[assignment]  # which zipfile does not compare
+    damaged = archive.testzip()
+    return f"its record {damaged} is damaged" if damaged else ""
 
 
 def listed(names: Sequence[str], shown: int = 8) -> str:

@@ -1,22 +1,24 @@
 """The one place that turns a name, a path or an address into the path of an existing file.
 
-Names are those of the official EVA-01 release (`_official_files.py`) and of what is bundled. An
-official file that is not on this machine is downloaded once, unless that is switched off:
-`--no-download`, `EVA_NO_DOWNLOAD=1` or `HF_HUB_OFFLINE=1`. An address is
-`hf://ORG/REPOSITORY/FILE@REVISION`, a file of any repository of models on the hub.
+Names are those of the official EVA-01 release and of what is bundled. An official file that is not
+on this machine is downloaded once, unless that is switched off: `--no-download`,
+`EVA_NO_DOWNLOAD=1` or `HF_HUB_OFFLINE=1`. An address is `hf://ORG/REPOSITORY/FILE@REVISION`, a file
+of any repository of models on the hub.
+
+`official_files.csv` has a row for each official file. Results are the authors' (paper,
+https://arxiv.org/abs/2211.07636, or the official READMEs and logs), never ours. Of `size_gb`,
+integers are the READMEs' rounded figures; decimals and `sha256` are as the hub lists them.
 """
 
+import csv
 import difflib
 import logging
 import os
 import shlex
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from eva_backbone.checkpoints._official_files import BUNDLED_FILES as BUNDLED_FILES
-from eva_backbone.checkpoints._official_files import OFFICIAL_FILES as OFFICIAL_FILES
-from eva_backbone.checkpoints._official_files import REPOSITORY, SHA256, TASKS, OfficialFile
-from eva_backbone.checkpoints._official_files import BundledFile as BundledFile
 from eva_backbone.checkpoints.hub import (
     DEFAULT_REVISION,
     FORM,
@@ -33,17 +35,56 @@ from eva_backbone.checkpoints.verification import verify_sha256 as verify_sha256
 
 logger = logging.getLogger(__name__)
 
+REPOSITORY = "BAAI/EVA"  # of all official files; MIT
+TASKS = ("pretrain", "classification", "clip", "detection", "segmentation", "video")
 WEIGHTS_VARIABLE = "EVA_WEIGHTS"
 DEFAULT_WEIGHTS_DIRECTORY = "~/.cache/eva"
 CHECKPOINT_SUFFIXES = SUFFIXES
-_SUFFIXES = "/".join(CHECKPOINT_SUFFIXES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfficialFile:
+    """One file of the official release.
+
+    `variant` names a row of `eva_backbone.variants`; `resolution` is the training input in pixels
+    (for a two-phase training, the last phase). An unknown result is empty.
+    """
+
+    name: str
+    task: str
+    variant: str
+    resolution: int
+    size_gb: float
+    result: str
+    sha256: str
+
+    @property
+    def stem(self) -> str:
+        """The file name without its suffix; it is accepted wherever the name is."""
+        return Path(self.name).stem
+
+
+def _official_files() -> tuple[OfficialFile, ...]:
+    lines = Path(__file__).with_name("official_files.csv").read_text(encoding="utf-8").splitlines()
+    return tuple(
+        OfficialFile(
+            resolution=int(row.pop("resolution")), size_gb=float(row.pop("size_gb")), **row
+        )
+        for row in csv.DictReader(lines)
+    )
+
+
+OFFICIAL_FILES = _official_files()
+SHA256 = {entry.name: entry.sha256 for entry in OFFICIAL_FILES}
+# For tests and the quick start: name -> file in the package.
+BUNDLED_FILES = {"eva_debug": "weights/eva_debug.safetensors"}
 
 _BY_NAME = {key: entry for entry in OFFICIAL_FILES for key in (entry.name, entry.stem)}
 
 
 def _close_to(name: str) -> str:
     """Make the sentence that names close matches, or ""."""
-    known = [entry.stem for entry in OFFICIAL_FILES] + [entry.name for entry in BUNDLED_FILES]
+    known = [*(entry.stem for entry in OFFICIAL_FILES), *BUNDLED_FILES]
     for suffix in CHECKPOINT_SUFFIXES:
         name = name.removesuffix(suffix)
     found = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
@@ -72,21 +113,11 @@ def list_official_files(task: str | None = None) -> tuple[OfficialFile, ...]:
     return tuple(entry for entry in OFFICIAL_FILES if task in (None, entry.task))
 
 
-def names_backbone(name: str | os.PathLike[str]) -> bool:
-    """Return whether a name is that of an official or bundled file of a ViT without task heads.
-
-    Nothing is read: of paths and addresses it is not known.
-    """
-    official = _BY_NAME.get(os.fspath(name))
-    pretrained = official is not None and official.task == "pretrain"
-    return pretrained or any(os.fspath(name) == entry.name for entry in BUNDLED_FILES)
-
-
 def bundled_path(name: str) -> Path | None:
     """Return the path of a weight file that ships inside the package, by either name, or None."""
-    for entry in BUNDLED_FILES:
-        if name in (entry.name, Path(entry.file).name):
-            return require_regular_file(Path(str(resources.files("eva_backbone") / entry.file)))
+    for bundled, file in BUNDLED_FILES.items():
+        if name in (bundled, Path(file).name):
+            return require_regular_file(Path(str(resources.files("eva_backbone") / file)))
     return None
 
 
@@ -95,12 +126,6 @@ def weights_directories() -> tuple[Path, ...]:
     chosen = os.environ.get(WEIGHTS_VARIABLE, "")
     directories = [chosen, DEFAULT_WEIGHTS_DIRECTORY] if chosen else [DEFAULT_WEIGHTS_DIRECTORY]
     return tuple(dict.fromkeys(Path(directory).expanduser() for directory in directories))
-
-
-def download_command(entry: OfficialFile) -> str:
-    """Return the shell command that fetches an official file to where it will be found."""
-    directory = shlex.quote(str(weights_directories()[0]))
-    return f"hf download {entry.source} {entry.name} --local-dir {directory}"
 
 
 def resolve_source(source: str | os.PathLike[str]) -> Path:
@@ -127,7 +152,10 @@ def resolve_source(source: str | os.PathLike[str]) -> Path:
     """
     text = os.fspath(source)
     if is_address(text):
-        return _resolve_address(parse_address(text))
+        file = parse_address(text)
+        if file.repository == REPOSITORY and file.file in SHA256:
+            return _resolve_official(find_official_file(file.file), file.revision)
+        return _verified(_fetched(file))
     try:
         path = Path(text).expanduser()
     except RuntimeError:  # "~" of a user that does not exist
@@ -145,8 +173,9 @@ def resolve_source(source: str | os.PathLike[str]) -> Path:
         return weights_of_run(path)
     raise FileNotFoundError(
         f"there is no file {text!r} (looked for {path.absolute()}), and no official one has this "
-        f"name.{_close_to(path.name)} Name the folder of a run, a {_SUFFIXES} file that exists, an "
-        f"official one (`eva weights list`, list_official_files()) or an address {FORM}."
+        f"name.{_close_to(path.name)} Name the folder of a run, a {'/'.join(CHECKPOINT_SUFFIXES)} "
+        "file that exists, an official one (`eva weights list`, list_official_files()) or an "
+        f"address {FORM}."
     )
 
 
@@ -159,9 +188,8 @@ def _resolve_official(entry: OfficialFile, revision: str = DEFAULT_REVISION) -> 
                 missed = f"{entry.name} is not in ${WEIGHTS_VARIABLE} ({directories[0]})"
                 logger.warning("%s; using %s", missed, path)
             return _verified(path)
-    size = f" ({entry.size_gb:g} GB)" if entry.size_gb is not None else ""
-    where = f"{size} in {', '.join(map(str, directories))}"
-    path = _fetched(HubFile(entry.source, entry.name, revision), where, directories[0])
+    where = f" ({entry.size_gb:g} GB) in {', '.join(map(str, directories))}"
+    path = _fetched(HubFile(REPOSITORY, entry.name, revision), where, directories[0])
     try:
         return _verified(path)
     except ValueError:
@@ -173,24 +201,22 @@ def _fetched(file: HubFile, where: str = "", folder: Path | None = None) -> Path
     try:
         return fetch(file, folder)
     except HubError as error:
-        command = f"hf download {file.repository} {shlex.quote(file.file)}"
-        pinned = "" if file.revision == DEFAULT_REVISION else f" --revision {file.revision}"
-        into = "" if folder is None else f" --local-dir {shlex.quote(str(folder))}"
         raise FileNotFoundError(
             f"{file} is not on this machine{where} and was not downloaded: {error}. By hand: "
-            f"{command}{pinned}{into}"
+            f"{_download_command(file, folder)}"
         ) from error
 
 
-def _resolve_address(file: HubFile) -> Path:
-    if file.repository == REPOSITORY and file.file in SHA256:
-        return _resolve_official(find_official_file(file.file), file.revision)
-    return _verified(_fetched(file))
+def _download_command(file: HubFile, folder: Path | None) -> str:
+    command = f"hf download {file.repository} {shlex.quote(file.file)}"
+    pinned = "" if file.revision == DEFAULT_REVISION else f" --revision {file.revision}"
+    into = "" if folder is None else f" --local-dir {shlex.quote(str(folder))}"
+    return f"{command}{pinned}{into}"
 
 
 def _verified(path: Path) -> Path:
     """A file that has an official name has the official content."""
     if path.name in SHA256:
-        fetch = download_command(find_official_file(path.name))
+        fetch = _download_command(HubFile(REPOSITORY, path.name), weights_directories()[0])
         verify_once(path, SHA256[path.name], fetch=fetch)
     return path

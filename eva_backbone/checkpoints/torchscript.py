@@ -7,15 +7,13 @@ memory for each storage.
 
 import io
 import itertools
-import math
 import pickle
 import pickletools
 import zipfile
-import zlib
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,19 +21,17 @@ from torch import Tensor
 from eva_backbone.checkpoints.reading import check_tensors, require_regular_file
 
 _DTYPES = {
-    f"{name}Storage": dtype
-    for name, dtype in (
-        *(("Half", torch.float16), ("BFloat16", torch.bfloat16), ("Float", torch.float32)),
-        *(("Double", torch.float64), ("Byte", torch.uint8), ("Char", torch.int8)),
-        *(("Short", torch.int16), ("Int", torch.int32), ("Long", torch.int64)),
-        ("Bool", torch.bool),
-    )
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "FloatStorage": torch.float32,
+    "DoubleStorage": torch.float64,
+    "ByteStorage": torch.uint8,
+    "CharStorage": torch.int8,
+    "ShortStorage": torch.int16,
+    "IntStorage": torch.int32,
+    "LongStorage": torch.int64,
+    "BoolStorage": torch.bool,
 }
-# What zipfile and torch raise for records that contradict each other.
-_DAMAGE = (
-    *(zipfile.BadZipFile, zlib.error, EOFError, KeyError, OSError),
-    *(RuntimeError, OverflowError, TypeError),
-)
 _DEEPEST, _MOST = 100, 100_000  # modules in modules, modules of all
 
 
@@ -64,23 +60,33 @@ def read_torchscript(file: Path) -> dict[str, Tensor]:
     require_regular_file(file)
     try:
         with zipfile.ZipFile(file) as archive:
-            tensors = _tensors(archive, file)
-    except _DAMAGE as error:
-        raise ValueError(f"{file.name} is damaged ({error}); download it again") from error
+            root = archive.namelist()[0].partition("/")[0]
+            pickled = _record(archive, f"{root}/data.pkl")
+            _check_numbering(pickled)
+            top = _Unpickler(pickled, lambda name: _record(archive, f"{root}/data/{name}")).load()
+        if not isinstance(top, _Module):
+            raise pickle.UnpicklingError("it is not the archive of a module")
+        tensors = dict(_walk(top, "", 0, itertools.count()))
+    except Exception as error:  # the unpickler of a damaged file raises anything
+        raise ValueError(
+            f"{file.name} is refused: it is damaged or holds more than the values of modules "
+            f"({error or type(error).__name__}); download it again"
+        ) from error
     check_tensors(tensors, source=file.name)
     return tensors
 
 
-class _Storage(NamedTuple):
-    record: str
-    dtype: torch.dtype
+def _record(archive: zipfile.ZipFile, name: str) -> bytes:
+    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:  # a few MB could fill the memory
+        raise ValueError(f"its record {name} is compressed, and TorchScript compresses no values")
+    return archive.read(name)
 
 
-class _View(NamedTuple):
-    storage: _Storage
-    offset: int
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
+def _check_numbering(content: bytes) -> None:
+    """Refuse large numbers of objects: the unpickler fills a table up to the largest."""
+    for code, number, _ in pickletools.genops(content):
+        if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(number or 0) > len(content):
+            raise pickle.UnpicklingError(f"it numbers an object {number}, more than it can have")
 
 
 class _Module:
@@ -92,13 +98,10 @@ class _Module:
         self.attributes = state if isinstance(state, dict) else {}
 
 
-def _view(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> _View:
-    """In the place of `torch._utils._rebuild_tensor_v2`."""
+def _view(storage: Tensor, offset: int, size: Any, stride: Any, *rest: Any) -> Tensor:
+    """In the place of `torch._utils._rebuild_tensor_v2`; torch refuses what is out of bounds."""
     del rest  # requires_grad and hooks
-    numbers = (offset, *size, *stride)
-    if not isinstance(storage, _Storage) or not all(type(n) is int and n >= 0 for n in numbers):
-        raise pickle.UnpicklingError("a tensor of no storage")
-    return _View(storage, offset, tuple(size), tuple(stride))
+    return storage.as_strided(size, stride, offset)
 
 
 def _plain(values: Any, *rest: Any) -> Any:
@@ -108,7 +111,12 @@ def _plain(values: Any, *rest: Any) -> Any:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Makes `_Module` and `_View` of everything; no other class or function is called."""
+    """Makes modules and tensors of everything; no other class or function is called."""
+
+    def __init__(self, content: bytes, read: Callable[[str], bytes]) -> None:
+        super().__init__(io.BytesIO(content))
+        self._read = read
+        self._storages: dict[tuple[torch.dtype, str], Tensor] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         if module.startswith("__torch__"):
@@ -123,74 +131,26 @@ class _Unpickler(pickle.Unpickler):
             return OrderedDict
         raise pickle.UnpicklingError(f"it names {module}.{name}")
 
-    def persistent_load(self, pid: Any) -> _Storage:
-        kind, dtype, record = pid[:3]
-        if kind != "storage" or not isinstance(dtype, torch.dtype):
-            raise pickle.UnpicklingError("an unknown kind of storage")
-        return _Storage(str(record), dtype)
-
-
-def _check_numbering(content: bytes) -> None:
-    """Refuse large numbers of objects: the unpickler fills a table up to the largest."""
-    for code, number, _ in pickletools.genops(content):
-        if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(number or 0) > len(content):
-            raise pickle.UnpicklingError(f"it numbers an object {number}, more than it can have")
-
-
-def _tensors(archive: zipfile.ZipFile, file: Path) -> dict[str, Tensor]:
-    for record in archive.infolist():
-        is_read = record.filename.endswith("/data.pkl") or "/data/" in record.filename
-        if is_read and record.compress_type != zipfile.ZIP_STORED:  # its code may be compressed
-            raise ValueError(
-                f"{file.name} is refused: its record {record.filename} is compressed, and "
-                "TorchScript compresses no values; download it again"
-            )
-    root = archive.namelist()[0].partition("/")[0]
-    try:
-        pickled = archive.read(f"{root}/data.pkl")
-        _check_numbering(pickled)
-        top = _Unpickler(io.BytesIO(pickled)).load()
-    except (zipfile.BadZipFile, OSError):
-        raise
-    except Exception as error:  # the unpickler of a damaged file raises anything
-        raise ValueError(
-            f"{file.name} is refused: it is damaged or holds more than the values of modules "
-            f"({str(error) or type(error).__name__})"
-        ) from error
-    if not isinstance(top, _Module):
-        raise ValueError(f"{file.name} is refused: it is not the archive of a module")
-    storages: dict[_Storage, Tensor] = {}
-    tensors = {}
-    for name, view in _walk(top, "", 0, itertools.count()):
-        if view.storage not in storages:
-            content = bytearray(archive.read(f"{root}/data/{view.storage.record}"))
-            whole = len(content) // view.storage.dtype.itemsize
-            storages[view.storage] = (
-                torch.frombuffer(content, dtype=view.storage.dtype, count=whole)
+    def persistent_load(self, pid: Any) -> Tensor:
+        _, dtype, record = pid[:3]
+        if (dtype, record) not in self._storages:
+            content = bytearray(self._read(record))
+            whole = len(content) // dtype.itemsize
+            self._storages[dtype, record] = (
+                torch.frombuffer(content, dtype=dtype, count=whole)
                 if whole
-                else torch.empty(0, dtype=view.storage.dtype)
+                else torch.empty(0, dtype=dtype)
             )
-        memory = storages[view.storage]
-        pairs = zip(view.size, view.stride, strict=False)
-        last = view.offset + sum((size - 1) * stride for size, stride in pairs)
-        empty = 0 in view.size
-        fits = empty or (last < len(memory) and math.prod(view.size) <= len(memory))
-        if len(view.size) != len(view.stride) or not fits:
-            raise ValueError(
-                f"{file.name} is damaged: {name} {view.size} is not in its record of "
-                f"{len(memory):,} numbers; download it again"
-            )
-        tensors[name] = memory.as_strided(view.size, view.stride, 0 if empty else view.offset)
-    return tensors
+        return self._storages[dtype, record]
 
 
 def _walk(
     module: _Module, prefix: str, depth: int, met: Iterator[int]
-) -> Iterator[tuple[str, _View]]:
+) -> Iterator[tuple[str, Tensor]]:
     if depth > _DEEPEST or next(met) > _MOST:
-        raise ValueError(f"the archive holds too many modules in each other: {prefix[:60]}...")
+        raise pickle.UnpicklingError(f"it has too many modules in each other: {prefix[:60]}...")
     for name, value in getattr(module, "attributes", {}).items():
-        if isinstance(value, _View):
+        if isinstance(value, Tensor):
             yield f"{prefix}{name}", value
         elif isinstance(value, _Module):
             yield from _walk(value, f"{prefix}{name}.", depth + 1, met)

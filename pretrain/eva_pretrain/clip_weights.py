@@ -18,7 +18,7 @@ from timm.models.eva import checkpoint_filter_fn
 from torch import Tensor, nn
 
 from eva_backbone.checkpoints.hub import obedient
-from eva_backbone.checkpoints.loading import read_weights
+from eva_backbone.checkpoints.reading import read_weights
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.checkpoints.torchscript import is_torchscript, read_torchscript
 from eva_backbone.checkpoints.verification import sha256_of

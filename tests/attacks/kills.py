@@ -184,7 +184,7 @@ class Detection(Trainer):
         return _numbers(folder.glob("metrics.json"), "iteration")
 
     def weights(self, folder: Path) -> dict[str, Any]:
-        from eva_backbone.checkpoints.loading import read_weights
+        from eva_backbone.checkpoints.reading import read_weights
 
         return read_weights(folder / "model_final.pth")
 
@@ -214,7 +214,7 @@ class Segmentation(Trainer):
         return _numbers(sorted(folder.glob("*/vis_data/scalars.json")), "step")
 
     def weights(self, folder: Path) -> dict[str, Any]:
-        from eva_backbone.checkpoints.loading import read_weights
+        from eva_backbone.checkpoints.reading import read_weights
 
         return read_weights(folder / f"iter_{STEPS}.pth")
 

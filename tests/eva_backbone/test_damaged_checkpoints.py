@@ -7,7 +7,7 @@ import torch
 
 from eva_backbone import VisionTransformer, load_pretrained, load_vit
 from eva_backbone.checkpoints.convert import FORMATS
-from eva_backbone.checkpoints.loading import read_weights
+from eva_backbone.checkpoints.reading import read_weights
 
 SIZES = {"img_size": 56, "patch_size": 14, "embed_dim": 16, "depth": 2, "num_heads": 2}
 SIZES |= {"mlp_dim": 24}

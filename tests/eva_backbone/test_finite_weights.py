@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from eva_backbone import load_pretrained, load_vit
-from eva_backbone.checkpoints.loading import read_weights
+from eva_backbone.checkpoints.reading import read_weights
 
 NAME = "blocks.1.mlp.fc1.weight"
 FLOATS = ["float16", "bfloat16", "float32", "float64"]

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from eva_backbone import VARIANTS, build_vit, load_vit
-from eva_backbone.checkpoints.from_weights import describe, vit_from
+from eva_backbone.checkpoints.from_weights import describe
+from eva_backbone.checkpoints.reading import Weights
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 G16 = {"patch_size": 16, "embed_dim": 1408, "depth": 40, "num_heads": 16, "mlp_dim": 6144}
@@ -39,7 +40,7 @@ def meta(*shape):
 
 @pytest.mark.parametrize("name", ["detection_o365", "detection_coco", "detection_lvis"])
 def test_official_detectors(name):
-    trunk = describe(official(name), name=name)
+    trunk = describe(Weights(name, official(name)))
     assert trunk.arguments == G16 | {
         "img_size": 1280, "pretrain_img_size": 224, "qkv_bias": "qv", "extra_tokens": (),
         "layer_scale": None, "final_norm": False, "rel_pos": "beit", "window_size": 16,
@@ -47,7 +48,7 @@ def test_official_detectors(name):
     }  # fmt: skip
     assert trunk.dense
     assert trunk.pools_patches
-    assert describe(official(name), name=name).frames == 1
+    assert describe(Weights(name, official(name))).frames == 1
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,7 @@ def test_official_detectors(name):
     ],
 )
 def test_official_segmentors(name, more):
-    trunk = describe(official(name), name=name)
+    trunk = describe(Weights(name, official(name)))
     common = {"img_size": 896, "qkv_bias": "qv", "extra_tokens": ("cls",), "final_norm": False}
     assert trunk.arguments == G16 | common | more
     assert trunk.dense
@@ -88,7 +89,7 @@ def test_other_tasks_of_the_official_release(variant, side, options, more, pools
     state |= {name: meta(*shape) for name, shape in more.items()}
     for prefix in ("", "visual."):
         named = {prefix + name: value for name, value in state.items()}
-        trunk = describe(named, name="file.pt")
+        trunk = describe(Weights("file.pt", named))
         assert trunk.arguments["img_size"] == side
         assert trunk.arguments["patch_size"] == VARIANTS[variant].patch_size
         assert trunk.pools_patches is pools
@@ -147,7 +148,7 @@ def test_a_picture_is_a_clip_of_one_frame(make_vit, randomise):
         "patch_embed.proj.weight": model.patch_embed.proj.weight.detach()[:, :, None],
         "pos_embed": torch.cat([model.pos_embed[:, :1], positions.flatten(1, 2)], 1).detach(),
     }
-    loaded = vit_from(state, name="file.pt", num_heads=2)
+    loaded = load_vit(Weights("file.pt", state), num_heads=2)
     images = torch.randn(1, 3, 224, 224)
     torch.testing.assert_close(loaded(images), model(images), atol=1e-4, rtol=1e-4)
 
@@ -159,4 +160,4 @@ def test_other_models_are_refused_by_what_eva_does_not_have(make_vit, name):
     """As in DINOv2, SigLIP, CLIP and DINOv2 with registers."""
     state = make_vit().state_dict() | {name: torch.zeros(32)}
     with pytest.raises(ValueError, match=rf"file.pt holds no EVA-01 ViT: it has .*{name}"):
-        vit_from(state, name="file.pt", num_heads=2)
+        load_vit(Weights("file.pt", state), num_heads=2)

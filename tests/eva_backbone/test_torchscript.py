@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import re
 import warnings
 import zipfile
 
@@ -122,8 +121,8 @@ def test_code_in_the_pickle_is_not_run(save, tmp_path, monkeypatch):
 @pytest.mark.parametrize(("record", "content", "message"), [
     ("data.pkl", lambda kept: kept[:-20], "changed.pt is refused: it is damaged"),
     ("data.pkl", lambda kept: pickle.dumps([1], 2), "it is not the archive of a module"),
-    ("data/0", lambda kept: kept[:-3], "changed.pt is damaged"),
-    ("data/0", lambda kept: b"", "changed.pt is damaged: .* is not in its record of 0 numbers"),
+    ("data/0", lambda kept: kept[:-3], "changed.pt is refused: it is damaged"),
+    ("data/0", lambda kept: b"", "changed.pt is refused: it is damaged"),
     ("data/0", lambda kept: b"\xff" * len(kept), "changed.pt is refused: .* NaN"),
 ])  # fmt: skip
 def test_a_damaged_archive_is_one_sentence(save, record, content, message):
@@ -148,7 +147,7 @@ def test_bytes_that_changed_are_noticed(save):
         place = next(e for e in archive.infolist() if e.filename.endswith("/data/0")).header_offset
     content[place + 64 + len("archive/data/0")] ^= 1
     file.write_bytes(content)
-    with pytest.raises(ValueError, match=re.escape("is damaged (Bad CRC-32")):
+    with pytest.raises(ValueError, match=r"archive.pt is refused: .*Bad CRC-32"):
         read_torchscript(file)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from eva_backbone.checkpoints.loading import read_weights
+from eva_backbone.checkpoints.reading import read_weights
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_data.kinetics import kinetics_classes, mapping
 from eva_engine.checkpoints.run_checkpoint import RunCheckpoints

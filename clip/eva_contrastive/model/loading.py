@@ -16,10 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eva_backbone.checkpoints.convert import trunk_prefix
-from eva_backbone.checkpoints.from_weights import describe
-from eva_backbone.checkpoints.loading import LoadReport, load_weights, read_weights
-from eva_backbone.checkpoints.reading import listed
+from eva_backbone.checkpoints.from_weights import Trunk, describe
+from eva_backbone.checkpoints.loading import LoadReport, load_pretrained
+from eva_backbone.checkpoints.reading import Weights, listed, read_weights
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.checkpoints.torchscript import is_torchscript, read_torchscript
 from eva_contrastive.config import TEXT_VARIANTS
@@ -97,10 +96,10 @@ def clip_from(
             "images alone are for load_vision_tower"
         )
     with torch.device("meta"):
-        visual = _vision_tower(weights, name, image_size=image_size, **vision_overrides)
+        visual, _ = _vision_tower(Weights(name, weights), image_size, **vision_overrides)
         text = _text_tower(weights, heads=text_heads)
         model = EvaClip(visual, text).to(dtype)
-    load_weights(model, weights, source=name, complete=True)
+    load_pretrained(model, Weights(name, weights), complete=True)
     text.attn_mask = text.build_causal_mask().to(dtype)  # no file holds it
     return model.eval()
 
@@ -119,12 +118,11 @@ def load_vision_tower(
     """
     path = weights_file(source)
     weights = read_clip_weights(path)
-    prefix = trunk_prefix(weights, f"{path.name} holds no EVA weights")
     with torch.device("meta"):
-        tower = _vision_tower(weights, path.name, image_size=image_size, **overrides).to(dtype)
-    own = {name.removeprefix(prefix): value
-           for name, value in weights.items() if name.startswith(prefix)}  # fmt: skip
-    load_weights(tower, own, source=path.name, complete=True)
+        tower, trunk = _vision_tower(Weights(path.name, weights), image_size, **overrides)
+    own = {name.removeprefix(trunk.prefix): value
+           for name, value in weights.items() if name.startswith(trunk.prefix)}  # fmt: skip
+    load_pretrained(tower.to(dtype), Weights(path.name, own), complete=True)
     return tower.eval()
 
 
@@ -145,8 +143,8 @@ def initialise(model: EvaClip, vision: str, text: str) -> LoadReport | None:
         weights = read_clip_weights(path)
         complete = _WORDS in weights
         # A head of other classes, or masked-image models' lack of one: it begins from scratch.
-        report = load_weights(
-            model, weights, source=path.name, allow_skipped=_LOGITS,
+        report = load_pretrained(
+            model, Weights(path.name, weights), allow_skipped=_LOGITS,
             allow_missing=("visual.head", "text.logit_bias") if complete else (),
             reinitialise=() if complete else ("visual.head",),
         )  # fmt: skip
@@ -167,19 +165,19 @@ def clip_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _vision_tower(
-    weights: Mapping[str, Tensor], source: str, *, image_size: int | None, **overrides: Any
-) -> VisionTower:
-    trunk = describe(weights, name=source)
+    weights: Weights, image_size: int | None, **overrides: Any
+) -> tuple[VisionTower, Trunk]:
+    trunk = describe(weights)
     arguments = trunk.arguments | overrides
     if trunk.clips or not {"cls_token", "norm.weight"} <= trunk.names:
         raise ValueError(
-            f"{source} holds no vision tower of CLIP, which takes images and has a class token "
-            "and a final norm"
+            f"{weights.name} holds no vision tower of CLIP, which takes images and has a class "
+            "token and a final norm"
         )
     if image_size is not None:
         arguments["img_size"] = image_size
-    head = weights.get(f"{trunk_prefix(weights, source)}head.weight")
-    return VisionTower(output_dim=0 if head is None else len(head), **arguments)
+    head = weights.tensors.get(f"{trunk.prefix}head.weight")
+    return VisionTower(output_dim=0 if head is None else len(head), **arguments), trunk
 
 
 def _text_tower(weights: Mapping[str, Tensor], *, heads: int | None) -> TextTower:

@@ -6,10 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from eva_backbone import LoadReport
-from eva_backbone.checkpoints.loading import load_weights
-from eva_backbone.checkpoints.reading import read_weights
-from eva_backbone.checkpoints.registry import resolve_source
+from eva_backbone import LoadReport, load_pretrained
+from eva_backbone.checkpoints.reading import Weights
 from eva_report.terminal import SHOWN
 
 logger = logging.getLogger(__name__)
@@ -46,15 +44,14 @@ def load_initial_weights(
         if complete:
             raise ValueError("evaluation needs weights: set train.init_checkpoint=NAME_OR_FILE")
         return None
-    file = resolve_source(source)
-    weights = read_weights(file)
-    if complete and _is_backbone(weights):
+    weights = Weights.read(source)
+    if complete and _is_backbone(weights.tensors):
         raise ValueError(f"{source} holds a backbone, not a detector: train one from it")
     partly: dict[str, Any] = dict(
         allow_missing=_HEADS, allow_skipped=(_FEDERATED, _MASK_HEAD), reinitialise=_CLASSIFIERS
     )
     options = {} if complete else partly
-    report = load_weights(model, weights, source=file.name, complete=complete, **options)
+    report = load_pretrained(model, weights, complete=complete, **options)
     if report.from_scratch:
         logger.info("%s", report.from_scratch, extra=SHOWN)
     return report

@@ -6,15 +6,15 @@ Importing this module makes `load_start` know mmdetection's detectors, and mmeng
 
 import os
 import re
+from dataclasses import replace
 from typing import Any
 
 from mmdet.models.detectors import BaseDetector
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
-from eva_backbone import LoadReport
-from eva_backbone.checkpoints.loading import load_weights, read_weights
-from eva_backbone.checkpoints.registry import resolve_source
+from eva_backbone import LoadReport, load_pretrained
+from eva_backbone.checkpoints.reading import Weights
 from eva_mmdetection.model.detectron2_names import IGNORED, is_detectron2, mmdet_name, to_mmdet
 from eva_openmmlab.weights import load_from_local_safely, load_start
 
@@ -35,13 +35,11 @@ def load_detector(
     model: nn.Module, source: str | os.PathLike[str], *, complete: bool = False
 ) -> LoadReport:
     """Load a backbone or a complete detector, of mmdetection or detectron2; see `load_start`."""
-    path = resolve_source(source)
-    weights = read_weights(path)
-    weights = {name: value for name, value in weights.items() if not re.fullmatch(IGNORED, name)}
-    return load_weights(
+    weights = Weights.read(source)
+    named = {n: value for n, value in weights.tensors.items() if not re.fullmatch(IGNORED, n)}
+    return load_pretrained(
         model,
-        weights,
-        source=path.name,
+        replace(weights, tensors=named),
         complete=complete,
         allow_missing=() if complete else _MISSING,
         allow_skipped=() if complete else (_FEDERATED, _MASK_HEAD),

@@ -22,9 +22,7 @@ from mmseg.registry import MODELS  # noqa: E402
 from mmseg.structures import SegDataSample  # noqa: E402
 from mmseg.utils import dataset_aliases, get_classes, get_palette  # noqa: E402
 
-from eva_backbone import LoadReport  # noqa: E402
-from eva_backbone.checkpoints.loading import load_weights, read_weights  # noqa: E402
-from eva_backbone.checkpoints.registry import resolve_source  # noqa: E402
+from eva_backbone import LoadReport, load_pretrained  # noqa: E402
 from eva_data.label_maps import distinct_color  # noqa: E402
 from eva_openmmlab.backbone import EVAViT  # noqa: E402
 from eva_openmmlab.weights import load_start  # noqa: E402
@@ -45,11 +43,9 @@ def load_segmentor(
     model: nn.Module, source: str | os.PathLike[str], *, complete: bool = False
 ) -> LoadReport:
     """Load a backbone or a complete segmentor; see `eva_openmmlab.weights.load_start`."""
-    path = resolve_source(source)
-    return load_weights(
+    return load_pretrained(
         model,
-        read_weights(path),
-        source=path.name,
+        source,
         complete=complete,
         allow_missing=() if complete else (_ADAPTER, _HEAD),
         reinitialise=() if complete else (_CLASSIFIER,),

@@ -4,7 +4,8 @@ import pytest
 import torch
 from open_clip.loss import ClipLoss
 
-from eva_backbone.checkpoints.loading import load_weights
+from eva_backbone.checkpoints.loading import load_pretrained
+from eva_backbone.checkpoints.reading import Weights
 from eva_contrastive.model.open_clip_form import to_official, to_trunk, to_vit
 
 FORMS = {"trunk": to_trunk, "vit": to_vit}
@@ -45,7 +46,7 @@ def test_ours_loads_open_clips_strictly_with_equal_features(
     weights = to_official(stored)
     assert weights["text.logit_scale"].shape == ()
     own = {n: v.reshape(1) if n.startswith("text.logit_") else v for n, v in weights.items()}
-    load_weights(ours, own, source="open_clip", complete=True)
+    load_pretrained(ours, Weights("open_clip", own), complete=True)
     assert_same_features(ours, theirs)
 
 
@@ -58,7 +59,7 @@ def test_other_kinds_of_blocks(vision, make_clip, make_peer, assert_same_feature
     theirs.load_state_dict(to_vit(ours.state_dict()), strict=True)
     assert_same_features(ours, theirs)
     back = make_clip(**vision)
-    load_weights(back, _shaped(to_official(theirs.state_dict())), source="back", complete=True)
+    load_pretrained(back, Weights("back", _shaped(to_official(theirs.state_dict()))), complete=True)
     assert_same_features(back, theirs)
 
 
@@ -72,7 +73,7 @@ def test_files_of_the_older_class_of_open_clip(make_clip, make_peer, assert_same
     theirs.load_state_dict(to_vit(ours.state_dict()))
     stored = {name.removeprefix("text."): v for name, v in theirs.state_dict().items()}
     back = make_clip()
-    load_weights(back, _shaped(to_official(stored)), source="older", complete=True)
+    load_pretrained(back, Weights("older", _shaped(to_official(stored))), complete=True)
     assert_same_features(back, ours)
 
 

@@ -7,16 +7,15 @@ classes.
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from eva_backbone.checkpoints.convert import trunk_prefix
 from eva_backbone.checkpoints.from_weights import describe
-from eva_backbone.checkpoints.loading import LoadReport, load_weights, read_weights
-from eva_backbone.checkpoints.reading import noted_frames
-from eva_backbone.checkpoints.registry import resolve_source
+from eva_backbone.checkpoints.loading import LoadReport, load_pretrained
+from eva_backbone.checkpoints.reading import Weights
 from eva_backbone.initialisation import init_head
 from eva_backbone.layers import LAYER_NORM_EPS
 from eva_backbone.variants import variant_arguments
@@ -100,25 +99,20 @@ def initialise(
         ValueError: If the file does not fit, or has no such rows.
         FileNotFoundError: If the source is neither a file nor a known name at hand.
     """
-    path = resolve_source(source)
-    weights = read_weights(path)
+    weights = Weights.read(source)
     if head_rows is not None:
         rows = torch.as_tensor(head_rows, dtype=torch.int64)
-        there = len(weights["head.weight"]) if weights.keys() >= {*_HEAD} else 0
+        tensors = weights.tensors
+        there = len(tensors["head.weight"]) if tensors.keys() >= {*_HEAD} else 0
         if len(rows) != model.num_classes or rows.min() < 0 or rows.max() >= there:
             raise ValueError(
                 f"{len(rows)} rows, {int(rows.min())} to {int(rows.max())}, are to be picked for "
-                f"{model.num_classes} classes from the head of {path.name}, which has {there}"
+                f"{model.num_classes} classes from the head of {weights.name}, which has {there}"
             )
-        weights = dict(weights) | {name: weights[name][rows] for name in _HEAD}
-    report = load_weights(
-        model,
-        weights,
-        source=path.name,
-        allow_missing=_HEADS,
-        allow_skipped=_HEADS,
-        reinitialise=("head",),
-        frames=noted_frames(path),
+        picked = {name: tensors[name][rows] for name in _HEAD}
+        weights = replace(weights, tensors={**tensors, **picked})
+    report = load_pretrained(
+        model, weights, allow_missing=_HEADS, allow_skipped=_HEADS, reinitialise=("head",)
     )
     if report.from_scratch:
         logger.info("%s", report.from_scratch, extra=SHOWN)
@@ -149,25 +143,23 @@ def load_video_classifier(
         ValueError: If the file holds no classifier of clips, or its sizes are not a variant's.
         FileNotFoundError: If the source is neither a file nor a known name at hand.
     """
-    path = resolve_source(source)
-    weights, stored = read_weights(path), noted_frames(path)
-    trunk = describe(weights, name=path.name, frames=stored)
+    weights = Weights.read(source)
+    trunk = describe(weights)
     if not trunk.clips or "head.weight" not in trunk.names:
         kind = "classifier" if "head.weight" in trunk.names else "backbone"
         of = "videos" if trunk.clips else "images"
         raise ValueError(
-            f"{path.name} holds a {kind} of {of}, not a classifier of videos: train one from it "
+            f"{weights.name} holds a {kind} of {of}, not a classifier of videos: train one from it "
             f"with video/train.py RECIPE --model.init-checkpoint {os.fspath(source)}"
         )
-    arguments = trunk.of_classifier(path.name, variant=variant, image_size=image_size)
-    prefix = trunk_prefix(weights, path.name)
+    arguments = trunk.of_classifier(weights.name, variant=variant, image_size=image_size)
     with torch.device("meta"):
         model = VideoClassifier(
-            num_classes=len(weights[f"{prefix}head.weight"]),
+            num_classes=len(weights.tensors[f"{trunk.prefix}head.weight"]),
             frames=trunk.frames if frames is None else frames,
             **arguments,
         )
-    load_weights(model, weights, source=path.name, complete=True, frames=stored)
+    load_pretrained(model, weights, complete=True)
     return model.eval()
 
 
