@@ -42,16 +42,3 @@ def test_the_predictor(second, steps, multi_scale):
         found = predictor(steps.picture())
     assert len(np.unique(wanted)) > 1
     assert (found != wanted).mean() < 0.01  # ties between two classes
-
-
-def test_deformable_attention_of_wide_heads(second):
-    """Which a CPU, and whatever is not a GPU, computes in another way than narrow ones."""
-    from eva_segmentation.model.deformable_attention import bag_attention
-
-    shapes = ((4, 6), (2, 3))
-    value = torch.randn(2, 30, 2, 40)
-    locations, weights = torch.rand(2, 7, 2, 2, 3, 2), torch.rand(2, 7, 2, 2, 3)
-    wanted = bag_attention(value, shapes, locations, weights)
-    with second() as device:
-        inputs = value.to(device), shapes, locations.to(device), weights.to(device)
-        torch.testing.assert_close(bag_attention(*inputs).cpu(), wanted)

@@ -19,7 +19,7 @@ def samples(batch, size, classes=4):
 
 @pytest.fixture
 def pixel_decoders(small_head):
-    """mmdetection's pixel decoder and ours; without gradients its heads take `bag_attention`."""
+    """mmdetection's pixel decoder and ours."""
     cfg = small_head().pixel_decoder
     cfg.encoder.layer_cfg.self_attn_cfg.num_heads = 1
     common = {"in_channels": [16] * 4, "strides": [4, 8, 16, 32], "feat_channels": 32,

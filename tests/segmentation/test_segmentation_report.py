@@ -32,7 +32,7 @@ def test_pixels_are_counted_by_label_and_prediction_over_all_processes():
     np.testing.assert_array_equal(one.confusion, [[1, 1, 0], [3, 2, 0], [0, 0, 0]])
     # of picture 1: class 0 has 1 of 2, class 1 has 1 of 2; a picture without labels has no score
     assert one.images == [ImageScore("1.png", 0.5), ImageScore("2.png", 0.25)]
-    classes = class_scores(["a", "b", "c "], one.confusion)
+    classes = class_scores(["a", "b", "c"], one.confusion)
     assert classes[0] == {"class": "a", "IoU": 20, "Acc": 50, "share": 100 * 2 / 7, "pixels": 2}
     assert classes[2] == {"class": "c", "IoU": None, "Acc": None, "share": 0, "pixels": 0}
     known = [one["IoU"] for one in classes if one["IoU"] is not None]

@@ -57,14 +57,14 @@ def check(arguments: argparse.Namespace) -> dict[str, Path]:
     """
     parts = ("train", "val") if hasattr(arguments, "train_images") else ("val",)
     flags = [f"{part}_{what}" for part in parts for what in ("images", "maps")] + ["classes"]
+    given: dict[str, Path] = {f: path for f in flags if (path := getattr(arguments, f))}
     share = getattr(arguments, "val_share", None)
     if share is not None:
         check_share(share)
-        if arguments.val_images or arguments.val_maps:
+        if {"val_images", "val_maps"} & given.keys():
             raise ValueError(f"--val-share {share:g} takes the place of --val-images, --val-maps")
         flags = ["train_images", "train_maps", "classes"]
-    given: dict[str, Path] = {f: path for f in flags if (path := getattr(arguments, f))}
-    if share is None and not given:
+    elif not given:
         return {}
     if missing := [f"--{f.replace('_', '-')}" for f in flags if f not in given]:
         raise ValueError(f"own data needs {', '.join(missing)}, too; {EXAMPLE}")
@@ -84,11 +84,10 @@ def apply(config: "Config", arguments: argparse.Namespace) -> "Config":
     given = check(arguments)
     if not given:
         return config
-    parts = ("train", "val") if "train_images" in given else ("val",)
     share = getattr(arguments, "val_share", None)
     classes = read_class_file(given["classes"])
     config = copy.deepcopy(config)
-    for part in parts:
+    for part in ("train", "val") if "train_images" in given else ("val",):
         named = part if share is None else "train"
         images, maps = given[f"{named}_images"].absolute(), given[f"{named}_maps"].absolute()
         held: dict[str, Any] = {}
@@ -140,18 +139,12 @@ def _set_classes(model: Any, count: int) -> None:
             if "num_things_classes" in head:
                 head.update(num_things_classes=count, num_stuff_classes=0)
             for loss in dicts(head):
-                if isinstance(loss.get("class_weight"), list) and before is not None:
-                    loss.class_weight = _resized(loss.class_weight, before, count)
-
-
-def _resized(weights: list[float], before: int, count: int) -> list[float]:
-    """Fit the weights of classes, and of what may follow them, to another number of classes."""
-    if before == count:
-        return weights
-    own, rest = weights[:before], weights[before:]
-    if len(set(own)) != 1 or len(weights) < before:
-        raise ValueError(
-            f"class_weight of a loss has {len(weights)} values for {before} classes; for your "
-            f"{count} classes give them all the same weight in the config, or leave it out"
-        )
-    return [own[0]] * count + rest
+                weights = loss.get("class_weight")
+                if isinstance(weights, list) and before not in (None, count):
+                    if len(set(weights[:before])) != 1:
+                        raise ValueError(
+                            f"class_weight {weights} of a loss is for {before} classes; for your "
+                            f"{count} give all the same weight in the config, or leave it out"
+                        )
+                    # what follows the classes', such as Mask2Former's "no object", stays
+                    loss.class_weight = weights[:1] * count + weights[before:]

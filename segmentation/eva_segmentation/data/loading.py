@@ -59,15 +59,10 @@ class PairedFolders(BaseSegDataset):
         pairs, _, _ = find_pairs(images, maps, **self._endings)
         if self._val_share is not None:
             pairs = hold_out(pairs, images, self._val_share)[self._held_out]
+        same = dict(label_map=None, reduce_zero_label=False)
         return [
-            {
-                "img_path": str(pair.image),
-                "seg_map_path": str(pair.label_map),
-                "label_map": None,
-                "reduce_zero_label": False,
-                "seg_fields": [],
-            }
-            for pair in pairs
+            dict(img_path=str(image), seg_map_path=str(label_map), seg_fields=[], **same)
+            for image, label_map in pairs
         ]
 
 

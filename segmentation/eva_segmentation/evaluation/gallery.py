@@ -33,33 +33,27 @@ def galleries(
     """Choose the worst and the best images that were scored, segment them again, and draw them."""
     ordered = sorted(scored, key=lambda one: one.iou)
     count = min(SHOWN, len(ordered) - len(ordered) // 2)
-    chosen = {"Worst images": ordered[:count]}
-    chosen["Best images"] = ordered[count:][-SHOWN:][::-1]
+    chosen = {"Worst images": ordered[:count], "Best images": ordered[count:][-SHOWN:][::-1]}
     found = _segmented(model, dataset, {one.path for some in chosen.values() for one in some})
-    text = "By the mean IoU over the classes of an image. Pixels without a label are not painted."
     return [
         Gallery(
             title=title,
-            examples=[
-                _example(one, *found[one.path], names, colors) for one in some if one.path in found
-            ],
-            text=text,
-            legend=_legend([found[one.path] for one in some if one.path in found], names, colors),
+            examples=[_example(one, found[one.path], names, colors) for one in some],
+            text="By the mean IoU over the classes of an image. Pixels without a label are not "
+            "painted.",
+            legend=_legend([maps for one in some for maps in found[one.path]], names, colors),
         )
         for title, some in chosen.items()
     ]
 
 
 def _legend(
-    maps: Sequence[tuple[Labels, Labels]], names: Sequence[str], colors: Sequence[Color]
+    maps: Sequence[Labels], names: Sequence[str], colors: Sequence[Color]
 ) -> list[tuple[str, Color]]:
     """List the classes of some label maps, the largest first."""
-    pixels = sum(
-        (np.bincount(one.ravel(), minlength=256) for pair in maps for one in pair),
-        np.zeros(256, np.int64),
-    )[: len(names)]
-    shown = [index for index in np.argsort(-pixels) if pixels[index]]
-    return [(names[index].strip(), colors[index]) for index in shown]
+    pixels = sum((np.bincount(one.ravel(), minlength=256) for one in maps), np.zeros(256, int))
+    order = np.argsort(-pixels[: len(names)])
+    return [(names[index], colors[index]) for index in order if pixels[index]]
 
 
 def _segmented(model: Any, dataset: Any, paths: set[str]) -> dict[str, tuple[Labels, Labels]]:
@@ -83,34 +77,24 @@ def _segmented(model: Any, dataset: Any, paths: set[str]) -> dict[str, tuple[Lab
 
 def _example(
     scored: ImageScore,
-    truth: Labels,
-    prediction: Labels,
+    maps: tuple[Labels, Labels],
     names: Sequence[str],
     colors: Sequence[Color],
 ) -> Example:
-    rgb = read_rgb(scored.path, upright=True)
-    maps = {"truth": truth, "prediction": prediction}
+    truth, prediction = maps
     wrong = (truth != IGNORED) & (truth != prediction)
     share = wrong.sum() / max(1, (truth != IGNORED).sum())
+    rgb, images = read_rgb(scored.path, upright=True), []
+    for title, classes in (("truth", truth), ("prediction", prediction)):
+        image = Image.fromarray(overlay(rgb, classes, colors))
+        image.thumbnail((_SIDE, _SIDE))
+        images.append(TitledImage(title=f"{title}: {_listed(classes, names)}", image=image))
     name = Path(scored.path).name
-    return Example(
-        caption=f"{name}: IoU {100 * scored.iou:.1f}, {share:.0%} of the pixels wrong",
-        images=[
-            TitledImage(
-                title=f"{title}: {_listed(classes, names)}", image=_drawn(rgb, classes, colors)
-            )
-            for title, classes in maps.items()
-        ],
-    )
-
-
-def _drawn(rgb: NDArray[np.uint8], classes: Labels, colors: Sequence[Color]) -> Image.Image:
-    image = Image.fromarray(overlay(rgb, classes, colors))
-    image.thumbnail((_SIDE, _SIDE))
-    return image
+    caption = f"{name}: IoU {100 * scored.iou:.1f}, {share:.0%} of the pixels wrong"
+    return Example(caption=caption, images=images)
 
 
 def _listed(classes: Labels, names: Sequence[str]) -> str:
     shares = np.bincount(classes.ravel(), minlength=len(names))[: len(names)] / classes.size
     shown = [index for index in np.argsort(-shares) if shares[index] >= _LEAST_SHARE]
-    return ", ".join(f"{names[index].strip()} {shares[index]:.0%}" for index in shown)
+    return ", ".join(f"{names[index]} {shares[index]:.0%}" for index in shown)

@@ -26,15 +26,15 @@ _MEANINGS = {
 
 def make_report(run: RunReport) -> Report:
     """Write `results.json` and tables, and say what the page shows."""
-    metric = run.metric(IoUAndConfusion)
-    dataset = run.dataset
-    counts = None if metric is None else metric.confusion
+    metric, dataset = run.metric(IoUAndConfusion), run.dataset
     names, colors, _ = described(dataset.metainfo) if dataset is not None else ([], [], [])
+    names = [name.strip() for name in names]
+    counts = None if metric is None else metric.confusion
     classes = [] if counts is None else class_scores(names, counts)
     if run.scores:
         each = {f"{name}-{one['class']}": one[name] for name in ("IoU", "Acc") for one in classes}
         write_results(run.folder, {"sem_seg": {**run.scores, **each}})
-    sections: list[Section] = _scores(run, classes)
+    sections: list[Section] = [_scores(run, classes)] if run.scores else []
     if classes:
         sections.append(_per_class(run.folder, classes))
     curves = dict(zip(_MEANINGS, _MEANINGS, strict=True))
@@ -42,13 +42,15 @@ def make_report(run: RunReport) -> Report:
     if counts is not None:
         sections.append(_confusion(run.folder, names, counts))
         sections += galleries(run.runner.model, dataset, metric.images, names, colors)
+    data = []
+    if run.training_set is not None:
+        data.append(("training data", f"{len(run.training_set):,} images"))
+    if dataset is not None:
+        pixels = "" if counts is None else f", {counts.sum():,} pixels with a label"
+        data.append(("evaluation data", f"{len(dataset):,} images{pixels}, {len(names)} classes"))
     score = known(run.scores.get("mIoU"))
-    return run.report(
-        "Segmentation",
-        scored="nothing was scored" if score is None else f"mIoU {score:.1f}",
-        data=_data(run, counts, len(names)),
-        sections=sections,
-    )
+    scored = "nothing was scored" if score is None else f"mIoU {score:.1f}"
+    return run.report("Segmentation", scored=scored, data=data, sections=sections)
 
 
 def class_scores(names: Sequence[str], counts: NDArray[np.int64]) -> list[dict[str, Any]]:
@@ -64,58 +66,42 @@ def class_scores(names: Sequence[str], counts: NDArray[np.int64]) -> list[dict[s
     """
     right, given, labelled = counts.diagonal(), counts.sum(0), counts.sum(1)
     union, total = given + labelled - right, max(1, int(labelled.sum()))
+
+    def percent(some: NDArray[np.int64], of: NDArray[np.int64]) -> list[float | None]:
+        return [100 * a / b if b else None for a, b in zip(some.tolist(), of.tolist(), strict=True)]
+
+    columns = percent(right, union), percent(right, labelled), labelled.tolist()
     return [
-        {
-            "class": name.strip(),
-            "IoU": 100 * int(right[index]) / int(union[index]) if union[index] else None,
-            "Acc": 100 * int(right[index]) / int(labelled[index]) if labelled[index] else None,
-            "share": 100 * int(labelled[index]) / total,
-            "pixels": int(labelled[index]),
-        }
-        for index, name in enumerate(names)
+        {"class": name, "IoU": iou, "Acc": acc, "share": 100 * pixels / total, "pixels": pixels}
+        for name, iou, acc, pixels in zip(names, *columns, strict=True)
     ]
 
 
-def _data(run: RunReport, counts: NDArray[np.int64] | None, classes: int) -> list[tuple[str, str]]:
-    data = []
-    if run.training_set is not None:
-        data.append(("training data", f"{len(run.training_set):,} images"))
-    if run.dataset is not None:
-        pixels = "" if counts is None else f", {counts.sum():,} pixels with a label"
-        text = f"{len(run.dataset):,} images{pixels}, {classes} classes"
-        data.append(("evaluation data", text))
-    return data
-
-
-def _scores(run: RunReport, classes: Sequence[Mapping[str, Any]]) -> list[Section]:
+def _scores(run: RunReport, classes: Sequence[Mapping[str, Any]]) -> ScoreTable:
+    order = dict.fromkeys([*_MEANINGS, *run.scores])
     rows = [
-        ScoreRow(name=name, values=[known(value)], meaning=_MEANINGS.get(name, ""))
-        for name, value in sorted(run.scores.items(), key=_by_order)
+        ScoreRow(name=name, values=[known(run.scores[name])], meaning=_MEANINGS.get(name, ""))
+        for name in order
+        if name in run.scores
     ]
-    absent = [one["class"] for one in classes if one["IoU"] is None]
     text = "Percent of pixels with a label."
-    if absent:
+    if absent := [one["class"] for one in classes if one["IoU"] is None]:
         shown = ", ".join(absent[:5]) + (", ..." if absent[5:] else "")
         text += (
             f" {len(absent)} of {len(classes)} classes ({shown}) have no pixel in the labels or "
             "the predictions: they have no score, and no part in the means."
         )
-    return [ScoreTable(title="Scores", columns=["%"], rows=rows, text=text)] if rows else []
-
-
-def _by_order(score: tuple[str, float]) -> int:
-    return [*_MEANINGS, score[0]].index(score[0])
+    return ScoreTable(title="Scores", columns=["%"], rows=rows, text=text)
 
 
 def _per_class(folder: Path, classes: Sequence[Mapping[str, Any]]) -> Table:
     heads = ["class", "IoU", "Acc", "share", "pixels"]
     rows = [[one[head] for head in heads] for one in classes]
     write_csv(folder / PER_CLASS, heads, rows)
-    worst_first = sorted(rows, key=lambda row: (row[1] is None, row[1]))
     return Table(
         title="Classes",
         heads=["class", "IoU", "Acc", "share of the pixels", "pixels"],
-        rows=worst_first,
+        rows=sorted(rows, key=lambda row: (row[1] is None, row[1])),
         text="The lowest IoU first, in percent. A dash: the class is not in the labels (Acc), nor "
         "in the predictions (IoU).",
         complete_in=PER_CLASS,
@@ -123,14 +109,11 @@ def _per_class(folder: Path, classes: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _confusion(folder: Path, names: Sequence[str], counts: NDArray[np.int64]) -> Confusion:
-    write_csv(
-        folder / CONFUSION,
-        ["class", *names],
-        [[name, *row] for name, row in zip(names, counts.tolist(), strict=True)],
-    )
+    rows = [[name, *row] for name, row in zip(names, counts.tolist(), strict=True)]
+    write_csv(folder / CONFUSION, ["class", *names], rows)
     return Confusion(
         title="Confusion",
-        classes=[name.strip() for name in names],
+        classes=list(names),
         counts=counts,
         unit="pixels",
         text="Pixels with a label, by their class and the class that they were given.",

@@ -68,10 +68,9 @@ class EVAMask2FormerHead(Mask2FormerHead):
         checkpoint_ffn: bool = False,
         **head: Any,
     ) -> None:
-        unknown = sorted(set(head) - _KNOWN)
-        if unknown:
+        if unknown := sorted(head.keys() - _KNOWN):
             raise TypeError(f"EVAMask2FormerHead has no argument {', '.join(unknown)}")
-        weights = {"class_weight": [1.0] * num_classes + [_NO_OBJECT_WEIGHT]}
+        loss_cls = {"class_weight": [1.0] * num_classes + [_NO_OBJECT_WEIGHT], **loss_cls}
         # mmdetection reads these by attribute
         nested = {k: ConfigDict(v) if isinstance(v, dict) else v for k, v in head.items()}
         super().__init__(
@@ -80,7 +79,7 @@ class EVAMask2FormerHead(Mask2FormerHead):
             ignore_index=ignore_index,
             num_things_classes=num_classes,
             num_stuff_classes=0,
-            loss_cls=ConfigDict(weights | copy.deepcopy(loss_cls)),
+            loss_cls=ConfigDict(copy.deepcopy(loss_cls)),
             **nested,
         )
         if checkpoint_ffn:

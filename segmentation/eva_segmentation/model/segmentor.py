@@ -63,42 +63,30 @@ def windows(size: int, *, window: int, stride: int) -> list[slice]:
 class NamedClasses:
     """Part of a model that takes no names of another number of classes K."""
 
+    _meta: Mapping[str, Any] = {}
+
     @property
     def dataset_meta(self) -> Mapping[str, Any]:
-        """`classes` and `palette`, each of K entries."""
-        try:
-            meta: Mapping[str, Any] = self.__dict__["_dataset_meta"]
-        except KeyError:
-            raise AttributeError("there is no dataset_meta before weights are loaded") from None
-        return meta
+        """`classes` and `palette`, each of K entries, once weights are loaded.
+
+        Names of another number of classes become those of mmsegmentation's dataset of as many, or
+        numbers.
+        """
+        return self._meta
 
     @dataset_meta.setter
     def dataset_meta(self, meta: Mapping[str, Any] | None) -> None:
-        count = int(getattr(getattr(self, "module", self), "num_classes"))  # noqa: B009
-        given: Sequence[Any] = (meta or {}).get("classes") or ()
-        if meta is None or len(given) != count:
-            meta = names_of(count)
-            logger.info("%d class names do not fit %d classes: %s", len(given), count, meta["name"])
-        palette: Sequence[Any] = meta.get("palette") or ()
+        count = getattr(self, "module", self).num_classes  # type: ignore[attr-defined]
+        classes, palette = ((meta or {}).get(key) or () for key in ("classes", "palette"))
+        if len(classes) != count:
+            named = [name for name in dataset_aliases if len(get_classes(name)) == count]
+            text = "%d class names do not fit %d classes: %s"
+            logger.info(text, len(classes), count, named[0] if named else "numbers")
+            classes = get_classes(named[0]) if named else [f"class {i}" for i in range(count)]
+            palette = get_palette(named[0]) if named else ()
         if len(palette) != count:
             palette = [list(distinct_color(index)) for index in range(count)]
-        self.__dict__["_dataset_meta"] = {
-            "classes": list(meta["classes"]),
-            "palette": list(palette),
-        }
-
-
-def names_of(count: int) -> dict[str, Any]:
-    """Name classes by their number alone: as mmsegmentation's dataset of as many, or by numbers."""
-    for name in dataset_aliases:
-        classes = get_classes(name)
-        if len(classes) == count:
-            return {"name": name, "classes": classes, "palette": get_palette(name)}
-    return {
-        "name": "numbers",
-        "classes": [f"class {index}" for index in range(count)],
-        "palette": [list(distinct_color(index)) for index in range(count)],
-    }
+        self._meta = {"classes": list(classes), "palette": list(palette)}
 
 
 @MODELS.register_module()
