@@ -50,6 +50,16 @@ def _parse(kind: type[N], text: str, least: float | None, most: float | None) ->
     raise argparse.ArgumentTypeError(f"must be {what}{limits}, got {text}")
 
 
+def command_parser(description: str | None, **texts: Any) -> argparse.ArgumentParser:
+    """Make a parser whose texts keep their lines, and that takes no abbreviated flags."""
+    return argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        **texts,
+    )
+
+
 class _SetNoDownload(argparse.Action):
     def __call__(self, *_: Any) -> None:
         os.environ[NO_DOWNLOAD] = "1"

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from eva_data.checks.findings import write_json
-from eva_data.detection.coco import parse_json
-from eva_data.files import make_folder, require_free, require_regular_file, write_text
+from eva_data.detection.coco import load_json
+from eva_data.files import make_folder, require_free, write_text
 from eva_runs.commands import program, say
+from eva_runs.options import command_parser
 
 Scores = Mapping[str, tuple[float, float]]  # task -> AP on COCO, on LVIS
 TASKS = {"bbox": "AP box", "segm": "AP mask"}
@@ -37,20 +38,17 @@ PAPER: Mapping[str, Scores] = {  # Table 8b of arXiv 2211.07636
 
 def read_scores(coco: Path, lvis: Path) -> dict[str, tuple[float, float]]:
     """Read the AP of each task that both evaluations have."""
-    first, second = (_read_ap(file) for file in (coco, lvis))
+    found: list[dict[str, float]] = []
+    for results in map(load_json, (coco, lvis)):
+        found.append({})
+        for task in TASKS:
+            with contextlib.suppress(KeyError, TypeError):  # None where nothing was found
+                found[-1][task] = float(results[task]["AP"])
+    first, second = found
     scores = {task: (first[task], second[task]) for task in first if task in second}
     if not scores:
         raise ValueError(f"{coco} has AP of {[*first]}, {lvis} of {[*second]}: no task is in both")
     return scores
-
-
-def _read_ap(file: Path) -> dict[str, float]:
-    results = parse_json(file.read_bytes(), str(file))
-    found = {}
-    for task in TASKS:
-        with contextlib.suppress(KeyError, TypeError):  # None where nothing was found
-            found[task] = float(results[task]["AP"])
-    return found
 
 
 def rows_of(models: Mapping[str, Scores]) -> list[dict[str, Any]]:
@@ -67,14 +65,13 @@ def rows_of(models: Mapping[str, Scores]) -> list[dict[str, Any]]:
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """Write the rows as a Markdown table."""
-    heads = [f"{label} {head}" for label in TASKS.values() for head in HEADS]
-    lines = [f"| model | {' | '.join(heads)} |", "|---" + "|---:" * len(heads) + "|"]
+    columns = [(task, head) for task in TASKS for head in HEADS]
+    lines = [["model", *(f"{TASKS[task]} {head}" for task, head in columns)]]
+    lines.append(["---", *("---:" for _ in columns)])
     for row in rows:
-        cells = [
-            f"{row[task][head]:.1f}" if task in row else "-" for task in TASKS for head in HEADS
-        ]
-        lines.append(f"| {row['model']} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        cells = (f"{row[task][head]:.1f}" if task in row else "-" for task, head in columns)
+        lines.append([row["model"], *cells])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def shared_images(lvis: Mapping[str, Any], coco: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,8 +84,8 @@ def shared_images(lvis: Mapping[str, Any], coco: Mapping[str, Any]) -> dict[str,
 
 
 def _table(args: argparse.Namespace) -> int:
-    models: dict[str, Scores] = {args.name: read_scores(args.coco, args.lvis)}
-    rows = rows_of(dict(PAPER) | models if args.paper else models)
+    paper = PAPER if args.paper else {}
+    rows = rows_of({**paper, args.name: read_scores(args.coco, args.lvis)})
     say(markdown(rows))
     if args.json:
         make_folder(args.json.parent)
@@ -98,7 +95,7 @@ def _table(args: argparse.Namespace) -> int:
 
 def _subset(args: argparse.Namespace) -> int:
     require_free([args.output], overwrite=False)
-    lvis, coco = (parse_json(file.read_bytes(), str(file)) for file in (args.lvis, args.coco))
+    lvis, coco = load_json(args.lvis), load_json(args.coco)
     subset: dict[str, Any] = {"images": []}
     with contextlib.suppress(KeyError, TypeError):  # not a dataset
         subset = shared_images(lvis, coco)
@@ -115,32 +112,23 @@ def _subset(args: argparse.Namespace) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    layout = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=layout, allow_abbrev=False
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
+    parser = command_parser(__doc__)
+    commands = parser.add_subparsers(required=True)
     table = commands.add_parser("table", help="print the gap of two evaluations")
+    add = table.add_argument
+    add("--coco", required=True, type=Path, help="results.json on COCO")
+    add("--lvis", required=True, type=Path, help="results.json on LVIS")
+    add("--name", default="this run", help="name of the row (default: %(default)s)")
+    add("--paper", action="store_true", help="with the paper's rows")
+    add("--json", type=Path, help="write the rows to this file, too")
+    table.set_defaults(run=_table)
     subset = commands.add_parser("subset", help="write lvis_v1_val_5k.json")
-    for command, run, coco, lvis in (
-        (table, _table, "results.json on COCO", "results.json on LVIS"),
-        (subset, _subset, "instances_val2017.json", "lvis_v1_val.json"),
-    ):
-        command.add_argument("--coco", required=True, type=Path, help=coco)
-        command.add_argument("--lvis", required=True, type=Path, help=lvis)
-        command.set_defaults(run=run)
-    table.add_argument("--name", default="this run", help="name of the row (default: %(default)s)")
-    table.add_argument("--paper", action="store_true", help="with the paper's rows")
-    table.add_argument("--json", type=Path, help="write the rows to this file, too")
-    subset.add_argument("--output", required=True, type=Path, help="must not exist")
+    add = subset.add_argument
+    add("--coco", required=True, type=Path, help="instances_val2017.json")
+    add("--lvis", required=True, type=Path, help="lvis_v1_val.json")
+    add("--output", required=True, type=Path, help="must not exist")
+    subset.set_defaults(run=_subset)
     return parser.parse_args(arguments)
 
 
-def _run(args: argparse.Namespace) -> int:
-    for file in (args.coco, args.lvis):
-        require_regular_file(file)
-    code: int = args.run(args)
-    return code
-
-
-main = program(parse, _run, refused=1, name="eva detection coco-lvis-gap")
+main = program(parse, lambda args: args.run(args), refused=1, name="eva detection coco-lvis-gap")

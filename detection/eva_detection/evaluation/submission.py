@@ -18,16 +18,16 @@ import json
 import re
 import zipfile
 import zlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eva_data.detection.coco import parse_json
+from eva_data.detection.coco import load_json, parse_json
 from eva_data.detection.rules import is_box, is_integer, is_number, rle_runs, shown
 from eva_data.files import make_folder, replacing, require_regular_file
 from eva_runs.commands import check_outputs, complain, program, say
-from eva_runs.options import number
+from eva_runs.options import command_parser, number
 
 Detection = dict[str, Any]
 FIELDS = {"bbox": "bbox", "segm": "segmentation"}
@@ -43,19 +43,22 @@ class Server(NamedTuple):
     limit: int
     group: tuple[str, ...]
 
-    @property
-    def unit(self) -> str:
-        """What a group is."""
-        return " and ".join(name.removesuffix("_id") for name in self.group)
-
 
 # COCO: cocodataset.org/#upload, the same name for boxes and masks, which go to two competitions.
 # LVIS: the reference material names no rule; the name says what is inside.
 SERVERS: Mapping[str, Server] = {
     "coco": Server(
-        "detections_{split}_{algorithm}_results", "test-dev2017", 100, ("image_id", "category_id")
+        name="detections_{split}_{algorithm}_results",
+        split="test-dev2017",
+        limit=100,
+        group=("image_id", "category_id"),
     ),
-    "lvis": Server("lvis_v1_{split}_{algorithm}_{task}_results", "test_dev", 300, ("image_id",)),
+    "lvis": Server(
+        name="lvis_v1_{split}_{algorithm}_{task}_results",
+        split="test_dev",
+        limit=300,
+        group=("image_id",),
+    ),
 }
 
 
@@ -68,7 +71,7 @@ class ImageList(NamedTuple):
 
 def read_image_list(file: Path) -> ImageList:
     """Read an `image_info_*.json`; a ValueError names a file that is none."""
-    data = parse_json(file.read_bytes(), str(file))
+    data = load_json(file)
     images = ImageList({}, set())
     with contextlib.suppress(KeyError, TypeError):
         images.sizes.update({one["id"]: (one["height"], one["width"]) for one in data["images"]})
@@ -81,10 +84,8 @@ def read_image_list(file: Path) -> ImageList:
 
 def problem_of(entry: Any, images: ImageList, tasks: Sequence[str]) -> str | None:
     """Find out what is wrong with an entry."""
-    if not isinstance(entry, dict):
-        return f"is a {type(entry).__name__}, not an object"
     needed = ("image_id", "category_id", "score", *(FIELDS[task] for task in tasks))
-    if missing := [name for name in needed if name not in entry]:
+    if missing := [name for name in needed if not isinstance(entry, dict) or name not in entry]:
         return f"has no {', '.join(missing)}"
     for name, known in (("image_id", images.sizes), ("category_id", images.categories)):
         if not is_integer(entry[name]) or entry[name] not in known:
@@ -139,7 +140,7 @@ def check(file: Path, task: str, server: Server, images: ImageList) -> Iterator[
         yield f"{both} entries of this {task} file have {other}: the areas would be wrong"
     counts = Counter(tuple(entry[key] for key in server.group) for entry in entries)
     if over := [group for group, count in counts.items() if count > server.limit]:
-        of = f"more than {server.limit} of one {server.unit}"
+        of = f"more than {server.limit} of one {' and '.join(server.group)}"
         yield f"{len(over)} times {of}: {over[0]}, ..."
 
 
@@ -163,20 +164,26 @@ def _unpacked(file: Path) -> bytes:
 def prepare(
     entries: Sequence[Detection], task: str, server: Server, *, budget: int
 ) -> tuple[list[bytes], list[str]]:
-    """Choose, round and order the entries of one file."""
-    groups: dict[Any, list[Detection]] = defaultdict(list)
+    """Choose, round and order the entries of one file; returns their lines, and notes."""
+    counts: Counter[Any] = Counter()
+    chosen = []
     for entry in sorted(entries, key=lambda entry: -entry["score"]):
-        groups[tuple(entry[key] for key in server.group)].append(entry)
-    chosen = [entry for group in groups.values() for entry in group[: server.limit]]
-    chosen.sort(key=lambda entry: -entry["score"])
+        group = tuple(entry[key] for key in server.group)
+        counts[group] += 1
+        if counts[group] <= server.limit:
+            chosen.append(entry)
     notes = []
     if left := len(entries) - len(chosen):
-        of = f"beyond {server.limit} of one {server.unit}, never scored"
+        of = f"beyond {server.limit} of one {' and '.join(server.group)}, never scored"
         notes.append(f"{task}: left out {left} {of}")
-    lines: list[tuple[Detection, bytes]] = []
+    lines: list[tuple[int, bytes]] = []
     used = len("[]\n")
     for entry in chosen:
-        line = _encode(entry, task)
+        kept = {name: entry[name] for name in ("image_id", "category_id", FIELDS[task])}
+        if task == "bbox":
+            kept["bbox"] = [round(side, 2) for side in entry["bbox"]]
+        kept["score"] = round(entry["score"], 5)
+        line = json.dumps(kept, separators=(",", ":")).encode()
         used += len(line) + len(",\n")
         if used > budget:
             notes.append(
@@ -184,16 +191,9 @@ def prepare(
                 f"{entry['score']:.5f}, to stay within {budget / 1e6:g} MB"
             )
             break
-        lines.append((entry, line))
-    lines.sort(key=lambda pair: pair[0]["image_id"])  # stable: scores fall within an image
+        lines.append((entry["image_id"], line))
+    lines.sort(key=lambda pair: pair[0])  # stable: scores fall within an image
     return [line for _, line in lines], notes
-
-
-def _encode(entry: Detection, task: str) -> bytes:
-    kept = {name: entry[name] for name in ("image_id", "category_id", FIELDS[task])}
-    if task == "bbox":
-        kept["bbox"] = [round(side, 2) for side in entry["bbox"]]
-    return json.dumps(kept | {"score": round(entry["score"], 5)}, separators=(",", ":")).encode()
 
 
 def write_zip(file: Path, lines: Sequence[bytes]) -> None:
@@ -209,7 +209,7 @@ def write_zip(file: Path, lines: Sequence[bytes]) -> None:
 def _write(args: argparse.Namespace) -> int:
     """Run the command `write`; return the exit code."""
     server, images = SERVERS[args.server], read_image_list(args.images)
-    entries = parse_json(args.predictions.read_bytes(), str(args.predictions))
+    entries = load_json(args.predictions)
     known = [one for one in entries if isinstance(one, dict)] if isinstance(entries, list) else []
     masks = any("segmentation" in one for one in known)  # else a detector of boxes alone
     tasks = args.task or (["bbox", "segm"] if masks else ["bbox"])
@@ -235,6 +235,7 @@ def _write(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     """Run the command `check`; return the exit code."""
+    require_regular_file(args.file)
     images = read_image_list(args.images)
     if not _report(args.file, check(args.file, args.task, SERVERS[args.server], images)):
         return 1
@@ -261,11 +262,8 @@ def _name(text: str) -> str:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    layout = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=layout, allow_abbrev=False
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
+    parser = command_parser(__doc__)
+    commands = parser.add_subparsers(required=True)
     writing = commands.add_parser("write", help="make the files from a run's predictions")
     checking = commands.add_parser("check", help="check a file against the image list")
     for command, run in ((writing, _write), (checking, _check)):
@@ -286,12 +284,4 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _run(args: argparse.Namespace) -> int:
-    for name in ("images", "predictions", "file"):
-        if path := getattr(args, name, None):
-            require_regular_file(path)
-    code: int = args.run(args)
-    return code
-
-
-main = program(parse, _run, name="eva detection submit")
+main = program(parse, lambda args: args.run(args), name="eva detection submit")

@@ -25,7 +25,7 @@ from eva_data.files import make_folder, replacing
 from eva_data.label_maps import IGNORED, LabelTable, read_label_map
 from eva_data.pools import ordered_map
 from eva_runs.commands import complain, program, say
-from eva_runs.options import integer
+from eva_runs.options import command_parser, integer
 
 # Numbers of COCO's categories without a single object, minus 1 as in the pixel maps.
 _UNUSED = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)
@@ -66,11 +66,7 @@ def convert_all(maps: Path, output: Path, *, workers: int) -> tuple[int, int, li
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("coco-stuff", help="label maps of COCO-Stuff-164K")
     add = command.add_argument
