@@ -6,6 +6,7 @@ export.py --weights WEIGHTS --format FORMAT --output FILE [flags] [--opts KEY=VA
 """
 
 import argparse
+import contextlib
 import logging
 import os
 import re
@@ -32,6 +33,7 @@ from eva_runs.errors import ending
 from eva_runs.options import (
     ENDINGS,
     add_download_option,
+    command_parser,
     integer,
     number,
     probability,
@@ -57,21 +59,16 @@ settings: train.init_checkpoint, train.output_dir, train.max_iter, optimizer.lr,
 the recipe. SIGTERM and SIGUSR1 save a checkpoint and exit with 75; --resume continues."""
 
 
-def _parser(program: str, **texts: Any) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(
-        prog=program_name(program),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        **texts,
-    )
+def _parser(program: str, description: str, **texts: Any) -> argparse.ArgumentParser:
+    return command_parser(description, prog=program_name(program), **texts)
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of `train_net.py`: detectron2's options, own data and `--scale-lr`."""
     parser = _parser(
         "train_net.py",
+        "Train or evaluate a detector.",
         usage="%(prog)s [RECIPE] [WEIGHTS, with --eval-only] [flags] [KEY=VALUE ...]",
-        description="Train or evaluate a detector.",
         epilog=_EPILOG,
     )
     add = parser.add_argument
@@ -156,8 +153,14 @@ def check(args: argparse.Namespace) -> None:
     if folder and not args.eval_only and not args.resume:
         check_unused(folder)
     continues = args.resume and folder and last_checkpoint(folder)
-    if (source := given.get(_WEIGHTS, "").strip("'")) and not continues:
-        _check_weights(source)
+    source = given.get(_WEIGHTS, "").strip("'")
+    if source and not continues and not ("${" in source or "://" in source or _is_known(source)):
+        resolve_source(source)
+
+
+def _is_known(source: str) -> bool:
+    """Return whether weights are there, or can be downloaded; neither is done yet."""
+    return Path(source).is_file() or (source in _official_names() and not refusal())
 
 
 def require_recipe(args: argparse.Namespace) -> Path:
@@ -179,14 +182,6 @@ def _official_names() -> set[str]:
     return {word for one in list_official_files() for word in (one.name, one.stem)}
 
 
-def _check_weights(source: str) -> None:
-    """Look for weights; nothing is downloaded or read."""
-    if "${" in source or "://" in source or Path(source).is_file():
-        return
-    if source not in _official_names() or refusal():
-        resolve_source(source)
-
-
 def config_of_run(weights: str | os.PathLike[str]) -> Path | None:
     """Find the config that a training has left with its weights."""
     place = home_expanded(weights)
@@ -200,10 +195,11 @@ def require_config(
     """Return the config of a detector: the one that is given, or that of the run of its weights."""
     if found := config_file or config_of_run(weights):
         return found
-    name = os.fspath(weights)
-    if name not in _official_names() and not Path(name).exists():
-        resolve_source(name)
-    raise ValueError(f"no {SAVED} of a training lies with {name}: name the recipe (--config-file)")
+    if os.fspath(weights) not in _official_names():
+        resolve_source(weights)
+    raise ValueError(
+        f"no {SAVED} of a training lies with {weights}: name the recipe (--config-file)"
+    )
 
 
 def train(arguments: Sequence[str] | None = None) -> None:
@@ -227,7 +223,7 @@ examples:
 
 
 def _demo_parser() -> argparse.ArgumentParser:
-    parser = _parser("demo.py", description="Detect objects in images and videos.", epilog=_DEMO)
+    parser = _parser("demo.py", "Detect objects in images and videos.", epilog=_DEMO)
     add = parser.add_argument
     text = "image, video, folder, pattern or camera; before them the folder of a training, or a "
     text += "recipe and weights"
@@ -255,11 +251,18 @@ def demo(arguments: Sequence[str] | None = None) -> None:
     parser = _demo_parser()
     args = parser.parse_intermixed_args(arguments)
     words = args.inputs
-    if args.config_file is None and len(words) > 1 and _is_recipe(words[0]):
-        args.config_file = words.pop(0)
+    if args.config_file is None and len(words) > 1 and not config_of_run(words[0]):
+        with contextlib.suppress(OSError, ValueError):
+            if words[0].suffix in ("", ".py", ".yaml"):
+                args.config_file = find_recipe("detection", words[0])
+                words.pop(0)
     if args.weights is None:
-        if len(words) < 2 or not _are_weights(words[0]):
-            text = f"{words[0]} is not the folder of a training, and there are no other weights"
+        known = _official_names() | BUNDLED_FILES.keys()
+        first = words[0]
+        if len(words) < 2 or not (
+            first.suffix in WEIGHTS or str(first) in known or config_of_run(first)
+        ):
+            text = f"{first} is not the folder of a training, and there are no other weights"
             parser.error(f"{text}: name them before the first INPUT, or with --weights")
         args.weights = str(words.pop(0))
     run_demo(
@@ -269,21 +272,6 @@ def demo(arguments: Sequence[str] | None = None) -> None:
         overwrite=args.overwrite,
         results=[args.output / "predictions.json"],
     )
-
-
-def _is_recipe(word: Path) -> bool:
-    if word.suffix not in ("", ".py", ".yaml") or (not word.suffix and word.exists()):
-        return False
-    try:
-        return bool(find_recipe("detection", word))
-    except (OSError, ValueError):
-        return False
-
-
-def _are_weights(word: Path) -> bool:
-    if word.is_dir() or word.suffix not in ("", *WEIGHTS):
-        return config_of_run(word) is not None
-    return word.suffix in WEIGHTS or str(word) in _official_names() | BUNDLED_FILES.keys()
 
 
 def _plan(args: argparse.Namespace) -> Plan:
@@ -306,16 +294,10 @@ def _detect(
     parser: argparse.ArgumentParser, args: argparse.Namespace, jobs: Sequence[Job]
 ) -> list[str]:
     _hush()
-    from eva_detection.inference.predictor import Predictor, detect_jobs
+    from eva_detection.inference.predictor import detect_jobs, named_predictor
 
     try:
-        predictor = Predictor.from_config(
-            args.config_file,
-            weights=args.weights,
-            score_threshold=args.score_threshold,
-            device=args.device,
-            overrides=args.opts,
-        )
+        predictor = named_predictor(args)
     except (ValueError, FileNotFoundError) as error:
         refuse(parser, error)
     return detect_jobs(predictor, jobs, args.output)
@@ -336,7 +318,7 @@ def _batch_size(text: str) -> int | None:
 def _export_parser() -> argparse.ArgumentParser:
     parser = _parser(
         "export.py",
-        description="Write a detector for programs without this toolkit: complete as TorchScript\n"
+        "Write a detector for programs without this toolkit: complete as TorchScript\n"
         "(one image in; boxes, classes, masks, scores out), or its ViT and pyramid (normalised\n"
         "images in, p2 ... out). The file is compared with the model before it is kept.",
     )
@@ -379,10 +361,8 @@ def export(arguments: Sequence[str] | None = None) -> None:
     _hush()
     from eva_detection.inference.export import export_from_config
 
-    try:
+    with ending(parser.prog):
         found = export_from_config(args)
-    except (OSError, ValueError) as error:
-        parser.exit(1, f"{parser.prog}: error: {error}\n")
     for name, difference in found.items():
         logger.info("%s differs from the model by at most %.2g", name, difference)
     logger.info("wrote %s, %.1f MiB", args.output, args.output.stat().st_size / 2**20)

@@ -28,7 +28,7 @@ from torch.jit import TracerWarning  # type: ignore[attr-defined]  # not in __al
 from eva_data.files import make_folder
 from eva_detection.building import build
 from eva_detection.config.settings import load_recipe
-from eva_detection.inference.predictor import ImageLike, Predictor
+from eva_detection.inference.predictor import ImageLike, Predictor, named_predictor
 from eva_detection.model.backbone import EVAViTDet
 from eva_detection.model.weights import load_initial_weights
 from eva_runs.exported import demand_close, differences, open_program, quiet, write_program
@@ -47,14 +47,7 @@ _CLASS = 1e6  # pixels by which boxes of different classes lie apart, when detec
 def export_from_config(args: argparse.Namespace) -> dict[str, float]:
     """Export as the options of `export.py` say; returns the largest differences by name."""
     if args.form == "torchscript":
-        predictor = Predictor.from_config(
-            args.config_file,
-            weights=args.weights,
-            score_threshold=args.score_threshold,
-            device=args.device,
-            overrides=args.opts,
-        )
-        return export_detector(predictor, args.output, image=args.image)
+        return export_detector(named_predictor(args), args.output, image=args.image)
     backbone, preparation = load_backbone(args.config_file, args.weights, overrides=args.opts)
     sides = args.size or [backbone.square_pad]
     return export_backbone(

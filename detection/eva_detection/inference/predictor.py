@@ -7,6 +7,7 @@ instances = predictor("photo.jpg")  # or an array, a PIL image, a list of them, 
 `Predictor.from_run("output/mine")` takes what a training has left.
 """
 
+import argparse
 import contextlib
 import itertools
 import logging
@@ -262,6 +263,17 @@ def as_coco(instances: Instances) -> list[dict[str, Any]]:
     for one in found:
         del one["image_id"]
     return found
+
+
+def named_predictor(args: argparse.Namespace) -> Predictor:
+    """Build the detector that the options of a program name."""
+    return Predictor.from_config(
+        args.config_file,
+        weights=args.weights,
+        score_threshold=args.score_threshold,
+        device=args.device,
+        overrides=args.opts,
+    )
 
 
 def detect_jobs(predictor: Predictor, jobs: Sequence[Job], output: Path) -> list[str]:
