@@ -15,7 +15,7 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.logger import setup_logger
 
-from eva_detection.data import datasets, places
+from eva_detection.data import datasets
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGS = REPOSITORY / "detection" / "configs"
@@ -115,7 +115,7 @@ def demo_data(tmp_path_factory):
 @pytest.fixture
 def register_below():
     """Function: register the toolkit's data sets below another folder, for one test."""
-    names = (*places.COCO_STYLE, *places.LVIS_STYLE)
+    names = (*datasets.COCO_STYLE, *datasets.LVIS_STYLE)
 
     def register(root):
         for name in names:

@@ -16,7 +16,7 @@ from eva_detection.building import build, naming, resolving, target_of
 from eva_detection.command_line import require_recipe
 from eva_detection.config.files import apply_overrides, load_config_file
 from eva_detection.config.own_data import apply_custom_data
-from eva_detection.data.places import require_registered
+from eva_detection.data.datasets import require_registered
 from eva_runs.recipes import find_recipe
 
 # Settings that a config may leave out, and nodes whose names the object that is built checks.

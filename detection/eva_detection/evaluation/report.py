@@ -9,12 +9,13 @@ from typing import Any, Literal
 from omegaconf import DictConfig, OmegaConf
 
 from eva_backbone.checkpoints.run_folders import named_weights
-from eva_data.detection.coco import parse_json
+from eva_data.detection.coco import load_json
 from eva_detection.command_line import config_of_run
 from eva_detection.config.settings import images_per_step
 from eva_detection.data.custom_data import annotation_files, image_folder, registered_names
+from eva_detection.data.datasets import ROOT_VARIABLE
 from eva_detection.data.loading import TestSet
-from eva_detection.training.output_folder import FINAL, read_metrics
+from eva_detection.training.output_folder import FINAL, METRICS, RESULTS, read_metrics
 from eva_report.content import Curve, Curves, Link, Report, Section, Step
 from eva_report.detection import CONFUSION, PER_CLASS, data_fact, detection_sections, title_of
 from eva_runs.commands import command_to_run
@@ -23,23 +24,35 @@ from eva_runs.record import facts
 Results = Mapping[str, Mapping[str, float | None]]  # task -> metric -> percent
 Kind = Literal["training", "evaluation"]
 
-_ROOT = "DETECTRON2_DATASETS"
 _PREDICTIONS = ("coco_instances_results.json", "lvis_instances_results.json")
 _EARLIER_STAGES = ("_stage0", "_stage1")
+_FILES = {
+    "weights": FINAL,
+    "scores": RESULTS,
+    "predictions": "",
+    "scores of every class": PER_CLASS,
+    "confusion of every class": CONFUSION,
+    "config, for demo, evaluation and export": "config.yaml",
+    "losses and scores over the training": METRICS,
+    "log": "log.txt",
+}
 
 
 def make_report(
     cfg: DictConfig, test_set: TestSet, *, kind: Kind, processes: int, recipe: str
 ) -> Report:
     """Make the report of a run from its output folder."""
-    folder = Path(cfg.train.output_dir)
-    metrics = read_metrics(folder)
-    results = read_results(folder) if test_set.is_scored else {}
-    predictions = None
+    folder, source = Path(cfg.train.output_dir), str(cfg.train.get("init_checkpoint") or "")
+    metrics, trains = read_metrics(folder), kind == "training"
+    results: Results = {}
+    predictions = image = None
     if test_set.is_scored:
+        results = read_results(folder)
         place = Path(getattr(test_set.evaluator, "_output_dir", None) or folder / "inference")
         predictions = next((one for n in _PREDICTIONS if (one := place / n).is_file()), None)
+        image = next(iter(test_set.files.values()), None)
     sections: list[Section] = []
+    data = [("training data", test_set.training)] if trains and test_set.training else []
     if predictions is not None:
         sections += detection_sections(
             truth=test_set.labels,
@@ -48,29 +61,32 @@ def make_report(
             scores=results,
             folder=folder,
         )
+        files = ", ".join(annotation_files(cfg.dataloader.test.dataset))
+        data.append(("evaluation data", f"{data_fact(test_set.labels)} ({files})"))
     sections[1:1] = curves(metrics)  # after the scores
-    source = str(cfg.train.get("init_checkpoint") or "")
-    weights = source if kind == "evaluation" else str(folder / FINAL)
-    image = next(iter(test_set.files.values()), None) if test_set.is_scored else None
     seed, device = cfg.train.get("seed"), str(cfg.train.device)
+    files = dict(_FILES)
+    if predictions is not None:
+        files["predictions"] = os.path.relpath(predictions, folder)
+    if not trains:
+        del files["weights"]
     return Report(
         title=f"Detection: {kind} of {recipe or folder.name}",
-        summary=_summary(cfg, kind, results if predictions else {}, metrics),
+        summary=_summary(cfg, results if predictions else {}, metrics if trains else None),
         facts=[
             *facts(folder, kind, seed=seed, device=device, processes=processes),
-            *_facts(cfg, test_set, kind, scored=predictions is not None),
-            ("weights" if kind == "evaluation" else "began from", named_weights(source)),
+            *data,
+            ("began from" if trains else "weights", named_weights(source)),
         ],
         sections=sections,
-        links=_links(folder, predictions, kind),
-        next_steps=_next_steps(cfg, weights, image=image),
+        links=[Link(title=title, path=Path(name)) for title, name in files.items() if name],
+        next_steps=_next_steps(cfg, str(folder / FINAL) if trains else source, image=image),
     )
 
 
 def scored(results: Results) -> dict[str, str]:
     """Return the AP in percent of each task that has one, `-` for one that is not known."""
-    tasks = {task: one for task, one in results.items() if isinstance(one, Mapping) and "AP" in one}
-    return {task: percent(one["AP"]) for task, one in tasks.items()}
+    return {title_of(task): percent(one["AP"]) for task, one in results.items() if "AP" in one}
 
 
 def percent(value: float | None) -> str:
@@ -78,48 +94,19 @@ def percent(value: float | None) -> str:
     return "-" if value is None or value != value else f"{value:.1f}"
 
 
-def _summary(
-    cfg: DictConfig, kind: str, results: Results, metrics: Sequence[dict[str, Any]]
-) -> str:
+def _summary(cfg: DictConfig, results: Results, metrics: Sequence[dict[str, Any]] | None) -> str:
     aps = scored(results)
-    text = " and ".join(f"{title_of(task)} AP {ap}" for task, ap in aps.items())
+    text = " and ".join(f"{task} AP {ap}" for task, ap in aps.items()) or "nothing was scored"
     if aps and {*aps.values()} == {"-"}:
         text = "no scores, since nothing was found or there was nothing to find"
-    text = text or "nothing was scored"
     if "evaluator" not in cfg.dataloader:
         text += ": the config has no dataloader.evaluator"
-    if kind == "training":
-        done, images = trained_iterations(metrics), images_per_step(cfg)
+    if metrics is not None:
+        done = max((one["iteration"] + 1 for one in metrics if "total_loss" in one), default=0)
+        images = images_per_step(cfg)
         step = f" of {images:,} images" if images else ""
         text = f"after {done:,} iterations{step}: {text}"
     return f"{text[0].upper()}{text[1:]}."
-
-
-def _facts(cfg: DictConfig, test_set: TestSet, kind: str, *, scored: bool) -> list[tuple[str, str]]:
-    found = []
-    if kind == "training" and test_set.training:
-        found.append(("training data", test_set.training))
-    if scored:
-        files = ", ".join(annotation_files(cfg.dataloader.test.dataset))
-        found.append(("evaluation data", f"{data_fact(test_set.labels)} ({files})"))
-    return found
-
-
-def _links(folder: Path, predictions: Path | None, kind: str) -> list[Link]:
-    titles = {
-        "results.json": "scores",
-        PER_CLASS: "scores of every class",
-        CONFUSION: "confusion of every class",
-        "config.yaml": "the config, for demo, evaluation and export",
-        "metrics.json": "losses and scores over the training",
-        "log.txt": "log",
-    }
-    if kind == "training":
-        titles = {FINAL: "weights"} | titles
-    links = [Link(title=title, path=Path(name)) for name, title in titles.items()]
-    if predictions is not None and predictions.is_relative_to(folder):
-        links.insert(2, Link(title="predictions", path=predictions.relative_to(folder)))
-    return links
 
 
 def demo_command(cfg: DictConfig, weights: str) -> str | None:
@@ -139,28 +126,28 @@ def demo_command(cfg: DictConfig, weights: str) -> str | None:
 
 def _next_steps(cfg: DictConfig, weights: str, *, image: Path | None) -> list[Step]:
     """List what can be done with a detector; an export is traced with the image."""
-    folder = Path(cfg.train.output_dir)
-    config: list[str | Path] = ["--config-file", folder / "config.yaml"]
+    folder, steps = Path(cfg.train.output_dir), []
+    if demo := demo_command(cfg, weights):
+        text = "Draw what it finds in images, folders or videos"
+        steps.append(Step(text=text, command=demo))
+    config = ["--config-file", str(folder / "config.yaml")]
     settings = [f"train.init_checkpoint={weights}", f"train.output_dir={folder}_evaluation"]
     program = ("detection train", "detection/train_net.py", "--eval-only")
     again = _needing_data(cfg, command_to_run(*program, *config, *settings))
-    steps = [Step(text="Evaluate it again", command=again)]
-    if demo := demo_command(cfg, weights):
-        text = "Draw what it finds in images, folders or videos"
-        steps.insert(0, Step(text=text, command=demo))
+    steps.append(Step(text="Evaluate it again", command=again))
     if image is not None:
-        words = ["--weights", weights, "--format", "torchscript", "--image", image]
-        words = ["--output", folder / "model.ts", *config, *words]
-        command = shlex.join(["eva", "detection", "export", *map(str, words)])
+        words = ["--output", str(folder / "model.ts"), *config, "--weights", weights]
+        words += ["--format", "torchscript", "--image", str(image)]
+        command = shlex.join(["eva", "detection", "export", *words])
         steps.append(Step(text="Export it, to run without this toolkit", command=command))
     return steps
 
 
 def _needing_data(cfg: DictConfig, command: str) -> str:
     """Put the place of registered datasets before a command, where this process has one."""
-    node = OmegaConf.select(cfg, "dataloader.test.dataset")
-    if root := os.environ.get(_ROOT) if registered_names(node) else None:
-        return f"{_ROOT}={shlex.quote(root)} {command}"
+    root = os.environ.get(ROOT_VARIABLE)
+    if root and registered_names(OmegaConf.select(cfg, "dataloader.test.dataset")):
+        return f"{ROOT_VARIABLE}={shlex.quote(root)} {command}"
     return command
 
 
@@ -172,12 +159,12 @@ def curves(metrics: Sequence[dict[str, Any]]) -> list[Curves]:
         losses = [name for name in losses if not name.endswith(_EARLIER_STAGES)]
     text = "The losses of the last stage of a cascade rise first: it gets positive boxes once the "
     text += "stages before it have learned to find them."
-    shown = {"total_loss": "total_loss"} | {name: name for name in losses}
+    shown = {name: name for name in ("total_loss", *losses)}
     made = [
         _curves(metrics, shown, title="Losses", y_label="loss", logarithmic=True, text=text),
         _curves(metrics, {"lr": "learning rate"}, title="Learning rate", y_label="learning rate"),
     ]
-    scores = {name: title_of(name[: -len("/AP")]) for name in names if name.endswith("/AP")}
+    scores = {name: title_of(name.removesuffix("/AP")) for name in names if name.endswith("/AP")}
     if sum(any(name in entry for name in scores) for entry in metrics) > 1:
         made.append(_curves(metrics, scores, title="AP over the training", y_label="AP in percent"))
     return [one for one in made if any(curve.points for curve in one.curves)]
@@ -198,10 +185,5 @@ def _curves(metrics: Sequence[dict[str, Any]], names: Mapping[str, str], **rest:
 
 def read_results(run: Path) -> dict[str, dict[str, float | None]]:
     """Read `results.json`: task -> metric -> percent; empty if nothing was scored."""
-    file = run / "results.json"
-    return parse_json(file.read_bytes(), str(file)) if file.exists() else {}
-
-
-def trained_iterations(metrics: Sequence[dict[str, Any]]) -> int:
-    """Count the iterations that a run has trained, from `read_metrics`."""
-    return max((entry["iteration"] + 1 for entry in metrics if "total_loss" in entry), default=0)
+    file = run / RESULTS
+    return load_json(file) if file.exists() else {}

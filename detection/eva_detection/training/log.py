@@ -30,6 +30,7 @@ from eva_detection.evaluation.report import (
     scored,
 )
 from eva_detection.training.output_folder import FINAL, LAST, SAYS, last_checkpoint
+from eva_report.detection import title_of
 from eva_report.page import NAME as REPORT
 from eva_report.page import report_name, try_report
 from eva_report.terminal import (
@@ -111,11 +112,10 @@ def show(lines: Iterable[str]) -> None:
 
 def opening(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
     """Say what a run does from which weights, before its data is read, which says itself."""
-    processes = args.num_gpus * args.num_machines
+    processes, name = args.num_gpus * args.num_machines, recipe_name(args.config_file)
     place = f"{processes} x {cfg.train.device}" if processes > 1 else str(cfg.train.device)
-    name, weights = recipe_name(args.config_file), cfg.train.init_checkpoint
     folder, images = Path(cfg.train.output_dir), images_per_step(cfg)
-    task = f"evaluate {name} on {place}"
+    task, weights = f"evaluate {name} on {place}", cfg.train.init_checkpoint
     if not args.eval_only:
         step = f" of {images} images" if images else ""
         task = f"train {name}: {cfg.train.max_iter:,} iterations{step} on {place}"
@@ -150,53 +150,43 @@ def shown_every(period: int, max_iter: int) -> int:
 def evaluation_line(iteration: int, results: Results) -> str:
     """Say in one line what an evaluation during a training gave."""
     aps = scored(results)
-    text = ", ".join(f"{_name(task)} AP {ap}" for task, ap in aps.items())
+    text = ", ".join(f"{task} AP {ap}" for task, ap in aps.items())
     nothing = {*aps.values()} == {"-"}
     return f"iteration {iteration:,}: {'no scores, since nothing was found' if nothing else text}"
 
 
 def score_lines(results: Results) -> str:
     """Format scores as a table with a line for boxes and one for masks."""
-    tasks = [*scored(results)]
-    if not tasks:
-        return ""
-    names = [name for name in results[tasks[0]] if not name.startswith("AP-")]
-    lines = [" " * 12 + "".join(f"{name:>7}" for name in names)]
-    for task in tasks:
-        cells = "".join(f"{percent(results[task].get(name)):>7}" for name in names)
-        lines.append(f"{_name(task):<12}{cells}")
+    rows = {title_of(task): scores for task, scores in results.items() if "AP" in scores}
+    lines = []
+    for task, scores in rows.items():
+        names = [name for name in scores if not name.startswith("AP-")]
+        lines = lines or [" " * 12 + "".join(f"{name:>7}" for name in names)]
+        lines.append(f"{task:<12}" + "".join(f"{percent(scores[name]):>7}" for name in names))
     return "\n".join(lines)
-
-
-def _name(task: str) -> str:
-    return {"bbox": "box", "segm": "mask"}.get(task, task)
 
 
 def close(test_set: TestSet, *, trains: bool, began: float | None, recipe: str) -> None:
     """Write the report and say what came out; the other processes do not wait for it."""
     if not comm.is_main_process():
         return
-    cfg = test_set.cfg
-    folder = Path(cfg.train.output_dir)
+    cfg, folder = test_set.cfg, Path(test_set.cfg.train.output_dir)
     weights = folder / FINAL
     kind: Kind = "training" if trains else "evaluation"
     if began is None:
         show([SAYS.finished(folder, cfg.train.max_iter)])
-    report: Path | None = folder / REPORT
+    page: Path | None = folder / REPORT
     if began is not None or not (folder / REPORT).is_file():
-        options = dict(processes=comm.get_world_size(), recipe=recipe_name(recipe))
+        options = dict(kind=kind, processes=comm.get_world_size(), recipe=recipe_name(recipe))
         name = report_name(folder, kind)
-        report = try_report(
-            folder, lambda: make_report(cfg, test_set, kind=kind, **options), name=name
-        )
+        page = try_report(folder, lambda: make_report(cfg, test_set, **options), name=name)
     lines = closing_lines(
         scores=score_lines(read_results(folder)),
         duration=None if began is None else time.monotonic() - began,
         weights=weights if trains and weights.is_file() else None,
-        report=report,
+        report=page,
         next_command=demo_command(cfg, str(weights if trains else cfg.train.init_checkpoint)),
     )
     for line in lines:
         logger.info(line)
-    for line in lines:
         say(line)
