@@ -65,11 +65,11 @@ def make_report(
         data.append(("evaluation data", f"{data_fact(test_set.labels)} ({files})"))
     sections[1:1] = curves(metrics)  # after the scores
     seed, device = cfg.train.get("seed"), str(cfg.train.device)
-    files = dict(_FILES)
+    linked = dict(_FILES)
     if predictions is not None:
-        files["predictions"] = os.path.relpath(predictions, folder)
+        linked["predictions"] = os.path.relpath(predictions, folder)
     if not trains:
-        del files["weights"]
+        del linked["weights"]
     return Report(
         title=f"Detection: {kind} of {recipe or folder.name}",
         summary=_summary(cfg, results if predictions else {}, metrics if trains else None),
@@ -79,7 +79,7 @@ def make_report(
             ("began from" if trains else "weights", named_weights(source)),
         ],
         sections=sections,
-        links=[Link(title=title, path=Path(name)) for title, name in files.items() if name],
+        links=[Link(title=title, path=Path(name)) for title, name in linked.items() if name],
         next_steps=_next_steps(cfg, str(folder / FINAL) if trains else source, image=image),
     )
 

@@ -158,7 +158,7 @@ def evaluation_line(iteration: int, results: Results) -> str:
 def score_lines(results: Results) -> str:
     """Format scores as a table with a line for boxes and one for masks."""
     rows = {title_of(task): scores for task, scores in results.items() if "AP" in scores}
-    lines = []
+    lines: list[str] = []
     for task, scores in rows.items():
         names = [name for name in scores if not name.startswith("AP-")]
         lines = lines or [" " * 12 + "".join(f"{name:>7}" for name in names)]

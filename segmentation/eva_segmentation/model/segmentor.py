@@ -76,7 +76,8 @@ class NamedClasses:
 
     @dataset_meta.setter
     def dataset_meta(self, meta: Mapping[str, Any] | None) -> None:
-        count = getattr(self, "module", self).num_classes  # type: ignore[attr-defined]
+        model: Any = getattr(self, "module", self)
+        count = model.num_classes
         classes, palette = ((meta or {}).get(key) or () for key in ("classes", "palette"))
         if len(classes) != count:
             named = [name for name in dataset_aliases if len(get_classes(name)) == count]
