@@ -4,8 +4,6 @@ Shapes: B images, N tokens, M of them that are read, C channels, H x W patches, 
 n windows of one image.
 """
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 
@@ -44,17 +42,15 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.window_size = window_size
-        self.layer_scale = layer_scale
         self.norm1 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
         self.attn = attention
         self.norm2 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
         self.mlp = Mlp(dim, hidden_dim=mlp_dim)
         self.drop_path = StochasticDepth(drop_path_rate)
-        if layer_scale is None:
-            self.gamma_1, self.gamma_2 = None, None
-        else:
-            self.gamma_1 = nn.Parameter(torch.full((dim,), layer_scale))
-            self.gamma_2 = nn.Parameter(torch.full((dim,), layer_scale))
+        self.gamma_1, self.gamma_2 = (
+            None if layer_scale is None else nn.Parameter(torch.full((dim,), layer_scale))
+            for _ in range(2)
+        )
 
     def forward(
         self, x: Tensor, grid: tuple[int, int] | None = None, read: Tensor | None = None
@@ -78,17 +74,14 @@ class Block(nn.Module):
         def mlp_branch(kept: Tensor) -> Tensor:
             return _scaled(self.mlp(self.norm2(kept)), self.gamma_2)
 
-        if read is None:
-            x = self.drop_path(x, attention_branch, self._attention_parameters)
-        else:
-            if self.window_size or type(self.attn) is not Attention:
-                raise ValueError(
-                    "`read` needs global attention without relative positions, got window_size "
-                    f"{self.window_size} and {type(self.attn).__name__}; leave it out"
-                )
-            context = (x, read)
-            x = take_tokens(x, read)
-            x = self.drop_path(x, attention_branch, self._attention_parameters, context)
+        if read is not None and (self.window_size or type(self.attn) is not Attention):
+            raise ValueError(
+                "`read` needs global attention without relative positions, got window_size "
+                f"{self.window_size} and {type(self.attn).__name__}; leave it out"
+            )
+        context = () if read is None else (x, read)
+        x = x if read is None else take_tokens(x, read)
+        x = self.drop_path(x, attention_branch, self._attention_parameters, context)
         return self.drop_path(x, mlp_branch, self._mlp_parameters)
 
     def _attend(self, x: Tensor, grid: tuple[int, int] | None, read: Tensor | None) -> Tensor:
@@ -101,17 +94,11 @@ class Block(nn.Module):
         windows = self.attn(windows.flatten(1, 2), (side, side)).unflatten(1, (side, side))
         return window_unpartition(windows, side, padded, grid).flatten(1, 2)  # (B, N, C)
 
-    def _attention_parameters(self) -> Iterator[nn.Parameter]:
-        yield from self.norm1.parameters()
-        yield from self.attn.parameters()
-        if self.gamma_1 is not None:
-            yield self.gamma_1
+    def _attention_parameters(self) -> list[nn.Parameter | None]:
+        return [*self.norm1.parameters(), *self.attn.parameters(), self.gamma_1]
 
-    def _mlp_parameters(self) -> Iterator[nn.Parameter]:
-        yield from self.norm2.parameters()
-        yield from self.mlp.parameters()
-        if self.gamma_2 is not None:
-            yield self.gamma_2
+    def _mlp_parameters(self) -> list[nn.Parameter | None]:
+        return [*self.norm2.parameters(), *self.mlp.parameters(), self.gamma_2]
 
 
 def _scaled(x: Tensor, gamma: Tensor | None) -> Tensor:

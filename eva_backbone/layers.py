@@ -150,7 +150,7 @@ class StochasticDepth(nn.Module):
         self,
         x: Tensor,
         branch: Callable[..., Tensor],
-        parameters: Callable[[], Iterable[nn.Parameter]],
+        parameters: Callable[[], Iterable[nn.Parameter | None]],
         context: Sequence[Tensor] = (),
     ) -> Tensor:
         """Return `x + branch(x, *context)`, or its stochastic version in training.
@@ -171,7 +171,9 @@ class StochasticDepth(nn.Module):
         keep = 1.0 - self.rate
         kept = (torch.rand(x.shape[0], device="cpu") < keep).nonzero().squeeze(1)
         if len(kept) == 0:
-            return _ZeroGradient.apply(x, *(p for p in parameters() if p.requires_grad))
+            return _ZeroGradient.apply(
+                x, *(p for p in parameters() if p is not None and p.requires_grad)
+            )
         if len(kept) == x.shape[0]:
             return x + branch(x, *context) / keep
         kept = kept.to(x.device, non_blocking=True)

@@ -7,6 +7,7 @@ BEiT's bias table. Parameter names are the official ones.
 Shapes: B images, H x W pixels, p patch size, N = H/p * W/p patches, C channels.
 """
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, get_args
 
@@ -26,6 +27,9 @@ from eva_backbone.layers import LAYER_NORM_EPS, FramePatchEmbed, PatchEmbed
 from eva_backbone.resample import resample_clip_pos_embed, resample_pos_embed
 
 RelPos = Literal["none", "vitdet", "beit", "table"]
+
+# Ends of residual branches, of which those in deeper blocks start smaller.
+_RESIDUAL = re.compile(r"blocks\.(\d+)\.(?:attn\.proj|mlp\.fc2)\.weight")
 
 
 class VisionTransformer(nn.Module):
@@ -94,7 +98,7 @@ class VisionTransformer(nn.Module):
             )
         self.img_size, self.patch_size = img_size, patch_size
         self.embed_dim, self.depth, self.num_heads = embed_dim, depth, num_heads
-        self.window_size = window_size
+        self.window_size, self.layer_scale = window_size, layer_scale
         self.global_attn_indexes = tuple(global_attn_indexes)
         self.rel_pos = rel_pos
         self.activation_checkpointing = activation_checkpointing
@@ -179,16 +183,10 @@ class VisionTransformer(nn.Module):
                 nn.init.ones_(parameter)
             elif "gamma" not in name:
                 nn.init.trunc_normal_(parameter, std=std, a=-bound, b=bound)
-        for index, block in enumerate(self.blocks):
-            assert isinstance(block, Block)
-            # deeper residual branches start smaller (BEiT's fix_init_weight)
-            for part, linear in (("attn.proj", block.attn.proj), ("mlp.fc2", block.mlp.fc2)):
-                if f"blocks.{index}.{part}.weight" in names:
-                    linear.weight.div_((2.0 * (index + 1)) ** 0.5)
-            for part, gamma in (("gamma_1", block.gamma_1), ("gamma_2", block.gamma_2)):
-                if gamma is not None and f"blocks.{index}.{part}" in names:
-                    assert block.layer_scale is not None
-                    nn.init.constant_(gamma, block.layer_scale)
+            elif self.layer_scale is not None and name.startswith("blocks."):
+                nn.init.constant_(parameter, self.layer_scale)
+            if branch := _RESIDUAL.fullmatch(name):  # BEiT's fix_init_weight
+                parameter.div_((2.0 * (int(branch[1]) + 1)) ** 0.5)
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute the same as `forward_features`."""
@@ -315,16 +313,13 @@ def _check_choices(
     global_attn_indexes: Sequence[int],
     depth: int,
 ) -> None:
-    known = not isinstance(extra_tokens, str) and set(extra_tokens) <= {"cls", "mask"}
-    if not known or rel_pos not in get_args(RelPos):
+    if not {*extra_tokens} <= {"cls", "mask"} or rel_pos not in get_args(RelPos):
         raise ValueError(
             f"extra_tokens may hold 'cls' and 'mask', got {extra_tokens!r}; rel_pos must be one of "
             f"{get_args(RelPos)}, got {rel_pos!r}"
         )
-    has_cls = "cls" in extra_tokens
-    on_patches = bool(window_size) or rel_pos in ("vitdet", "beit")
-    needs_cls = rel_pos == "table"
-    if (on_patches and (has_cls or needs_cls)) or (needs_cls and not has_cls):
+    on_patches, has_cls = bool(window_size) or rel_pos in ("vitdet", "beit"), "cls" in extra_tokens
+    if (on_patches and has_cls) or (rel_pos == "table" and (on_patches or not has_cls)):
         raise ValueError(
             f"rel_pos={rel_pos!r}, window_size={window_size}, extra_tokens={tuple(extra_tokens)}: "
             "windows and decomposed relative positions work on patches alone, and rel_pos='table' "
