@@ -61,6 +61,7 @@ class Hub:
     def use(self, folder, monkeypatch):
         """Point huggingface_hub and the toolkit to this server and to empty folders."""
         from huggingface_hub import constants, file_download
+        from huggingface_hub.utils import _http
 
         self.weights, self.cache = folder / "weights", folder / "hub" / "cache"
         variables = {
@@ -91,6 +92,7 @@ class Hub:
             monkeypatch.setattr(constants, name, value)
         patient = SimpleNamespace(sleep=lambda seconds: None)
         monkeypatch.setattr(file_download, "time", patient)
+        monkeypatch.setattr(_http, "time", patient)
 
 
 class Handler(BaseHTTPRequestHandler):

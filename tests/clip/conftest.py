@@ -130,8 +130,9 @@ def launcher(start_launcher):
 
 
 @pytest.fixture
-def recipe(pairs, tmp_path):
-    """The file of a recipe on `pairs`, with all that is random."""
+def recipe(pairs, tmp_path, monkeypatch):
+    """The file of a recipe on `pairs`, with all that is random; its text tower is narrow."""
+    monkeypatch.setitem(TEXT_VARIANTS, "debug", TextVariant(16, 2, 1, context_length=32))
     file = tmp_path / "recipe.py"
     file.write_text(RECIPE.format(data=pairs))
     return file

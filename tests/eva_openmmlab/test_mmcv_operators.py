@@ -62,11 +62,11 @@ for name, order in json.loads(sys.argv[1]).items():
 
 
 @pytest.mark.skipif(not install_stand_in(), reason="mmcv's operations are compiled here")
-def test_what_is_imported_first_does_not_matter(mmengine_runs, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, json.dumps(ORDERS)],
-        env=mmengine_runs.environment(tmp_path), text=True, capture_output=True, check=False,
-    )  # fmt: skip
+def test_what_is_imported_first_does_not_matter(mmengine_runs, run_started, tmp_path):
+    environment = mmengine_runs.environment(tmp_path)
+    done = run_started(
+        "-c", PROGRAM, json.dumps(ORDERS), folder=Path.cwd(), environment=environment
+    )
     lines = [line.split() for line in done.stdout.splitlines() if line.startswith("outcome ")]
     assert {name: code for _, name, code in lines} == dict.fromkeys(ORDERS, "0"), done.stderr[
         -3000:

@@ -2,7 +2,6 @@
 
 import ast
 import contextlib
-import subprocess
 import sys
 import tomllib
 from importlib import metadata
@@ -24,6 +23,9 @@ class Missing:
         if name.partition(".")[0] in {gone}:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Missing())
+for name in [*sys.modules]:
+    if name.partition(".")[0] in {gone}:
+        del sys.modules[name]
 from eva_command.main import main
 sys.exit(main({arguments}))
 """
@@ -32,11 +34,15 @@ sys.exit(main({arguments}))
 DATA = "folder with data"
 
 
-def without(gone, *arguments):
-    """Run `eva` where some packages are not installed."""
-    script = PROGRAM.format(gone=set(gone), arguments=list(map(str, arguments)))
-    command = [sys.executable, "-c", script]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+@pytest.fixture
+def without(run_started):
+    """Function: run `eva` where some packages are not installed."""
+
+    def run(gone, *arguments):
+        script = PROGRAM.format(gone=set(gone), arguments=list(map(str, arguments)))
+        return run_started("-c", script, folder=Path.cwd())
+
+    return run
 
 
 def _main(arguments=None):
@@ -68,7 +74,7 @@ def test_a_program_ends_with_the_sentence(capsys):
         ),
     ],
 )
-def test_a_command_without_its_framework(gone, arguments, sentence, tmp_path):
+def test_a_command_without_its_framework(without, gone, arguments, sentence, tmp_path):
     for name in ("train", "val", "annotations"):
         (tmp_path / name).mkdir()
     for part in ("train", "val"):
