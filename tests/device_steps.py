@@ -126,7 +126,7 @@ def pretraining(kind):
     """An objective on a batch as a run has it, or a mask alone, on the device or the CPU."""
     from eva_pretrain import masked_image_modeling as mim
     from eva_pretrain.tokens.tokenizer import MaskedTokens
-    from eva_pretrain.validation import alternating_mask
+    from eva_pretrain.training import alternating_mask
 
     masked, samples = kind != "distillation", [{"images": image} for image in _images()]
     if masked:

@@ -25,7 +25,6 @@ from eva_data.files import (
     VIDEO_SUFFIXES,
     UnwritableError,
     make_folder,
-    read_lines,
     require_replaceable,
 )
 from eva_data.inputs import Job, Plan, plan_jobs
@@ -95,23 +94,22 @@ def without_other_classes(
     Returns:
         The flags with those that follow from them, and a line on that or an empty one.
     """
-    given, data, metric = given_values(flags), default.data, default.run.best_metric
-    named = "data.zero_shot" in given
-    own = given.get("data.train", data.train) != data.train
-    wanted = "data.templates" in given or given.get("run.best_metric") in OF_CLASSES
-    if given.get("data.zero_shot") or not (named or (own and data.zero_shot and not wanted)):
+    given, data = given_values(flags), default.data
+    wanted = (
+        {"data.zero_shot", "data.templates"} & given.keys()
+        or given.get("run.best_metric") in OF_CLASSES
+    )  # fmt: skip
+    if given.get("data.train", data.train) == data.train or not data.zero_shot or wanted:
         return [*flags], ""
-    more = [] if named else ["--data.zero-shot", ""]
-    said = [] if named else [f"data.zero_shot={data.zero_shot} of the recipe is left out"]
-    if metric in OF_CLASSES and "run.best_metric" not in given:
-        share = given.get("data.val_share", f"{data.val_share:g}")
-        has_pairs = given.get("data.val", data.val) or share.strip("0.")
-        best = "image_to_text_r1" if has_pairs else ""
+    more = ["--data.zero-shot", ""]
+    said = f"data.zero_shot={data.zero_shot} of the recipe is left out"
+    if default.run.best_metric in OF_CLASSES and "run.best_metric" not in given:
+        share = float(given.get("data.val_share", data.val_share))
+        best = "image_to_text_r1" if share or given.get("data.val", data.val) else ""
         more += ["--run.best-metric", best]
-        said.append(f"the best weights are chosen by {best or 'nothing'}")
-    if not named:
-        said.append("name your own folder of class folders as --data.zero-shot to evaluate it")
-    return [*flags, *more], "; ".join(said)
+        said += f"; the best weights are chosen by {best or 'nothing'}"
+    fix = "name your own folder of class folders as --data.zero-shot to evaluate it"
+    return [*flags, *more], f"{said}; {fix}"
 
 
 _FOLDERS = {
@@ -121,6 +119,8 @@ _FOLDERS = {
     "r": "ImageNet-R",
     "sketch": "ImageNet-Sketch",
     "objectnet": "ObjectNet, with images and mappings",
+    "cifar10": "CIFAR-10 as torchvision has put it, torchvision:CIFAR10:ROOT:test or class folders",
+    "cifar100": "the same of CIFAR-100",
 }
 _VIDEOS = {
     "ucf101": "UCF-101, with testlist01.txt in it or beside it; or such a list",
@@ -134,19 +134,15 @@ _CAPTIONS = {
     "coco": "dataset_coco.json#test of Karpathy, or another list; and its images",
     "pairs": "your own images with captions, as for training; and the images of a list",
 }
-_SETS = (*_FOLDERS, "cifar10", "cifar100", "data", *_VIDEOS, *_CAPTIONS)
+_SETS = {**_FOLDERS, "data": _CLASSES, **_VIDEOS, **_CAPTIONS}
 _EVALUATE = """
 A part of the paper's Table 10b; the column EVA-CLIP-g is what eva_clip_psz14.pt should give:
     torchrun --nproc-per-node 8 clip/evaluate_zero_shot.py --weights eva_clip_psz14.pt \\
         --imagenet imagenet/val --v2 imagenetv2 --k400 k400_val.csv kinetics400/val \\
         --coco dataset_coco.json#test coco --output output/zero_shot
 
-Your own folders with your own names:
-    python clip/evaluate_zero_shot.py --weights output/run/model.safetensors --data photos/val \\
-        --classes names.txt --templates "a photo of a {}." "a drawing of a {}."
-
-OUTPUT receives results.json (after each set), table.md, table.csv, retrieval.csv, and of --data and
---videos per_class.csv and confusion.png.
+OUTPUT receives results.json (after each set), table.md, report.html, and of --data and --videos
+per_class.csv and confusion.png.
 """
 
 
@@ -161,17 +157,16 @@ def _parse_evaluate(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--crop-pct", type=float, help="share of the resized image (default: 1)")
     for name, text in _FOLDERS.items():
         add(f"--{name}", type=Path, metavar="DIR", help=text)
-    for kind in (10, 100):
-        add(f"--cifar{kind}", metavar="DIR", help=f"CIFAR-{kind}: where torchvision has put it, "
-            f"torchvision:CIFAR{kind}:ROOT:test, or class folders")  # fmt: skip
+    own = parser.add_mutually_exclusive_group()
+    own.add_argument("--data", help="your own images: a folder of class folders, "
+                     "torchvision:NAME:ROOT:SPLIT or hf:NAME:SPLIT")  # fmt: skip
     for name, text in (_VIDEOS | _CAPTIONS).items():
-        add(f"--{name}", nargs="+", metavar=("DATA", "ROOT"), help=text)
+        group = own if name == "videos" else parser
+        group.add_argument(f"--{name}", nargs="+", metavar=("DATA", "ROOT"), help=text)
     add("--ucf101-split", type=int, choices=UCF101_SPLITS, default=1, help="default: 1")
     add("--backend", choices=BACKENDS, default=BACKENDS[0], help="decoder (default: %(default)s)")
     add("--image-column", help="of --pairs, a table's with the images (default: found)")
     add("--caption-column", help="of --pairs, with the captions (default: found)")
-    add("--data", help="your own images: a folder of class folders, torchvision:NAME:ROOT:SPLIT or "
-        "hf:NAME:SPLIT")  # fmt: skip
     add("--classes", help="text file of names: those of the folders of --data, or what to call "
         "each in their order, numbers by value (default: the folders', _ as space)")  # fmt: skip
     add("--templates", nargs="+", metavar="TEXT", help="sentences with {} for --data, a file of "
@@ -186,8 +181,6 @@ def _parse_evaluate(arguments: Sequence[str] | None) -> argparse.Namespace:
             parser.error(f"--{name} takes the data and the folder of a list's paths, no more")
     if not any(given[name] for name in _SETS):
         parser.error(f"nothing to evaluate: give any of --{', --'.join(_SETS)}")
-    if options.data and options.videos:
-        parser.error("argument --videos: not allowed with argument --data")
     if (options.classes or options.templates) and not (options.data or options.videos):
         parser.error("--classes and --templates belong to --data or --videos")
     return options
@@ -195,10 +188,9 @@ def _parse_evaluate(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _check_sets(options: argparse.Namespace) -> None:
     weights_file(options.weights)
-    for name in _SETS:
-        places = getattr(options, name)
-        for place in filter(None, places if isinstance(places, list) else [places]):
-            forms = (_FOLDERS | _VIDEOS | _CAPTIONS).get(name, _CLASSES)
+    for name, forms in _SETS.items():
+        given = getattr(options, name)
+        for place in given if isinstance(given, list) else filter(None, [given]):
             require_data(str(place), name=f"--{name}", forms=forms)
 
 
@@ -226,8 +218,7 @@ _SEARCH = """
 OUTPUT receives results.json, results.csv and contact_sheet.jpg. A score is the cosine of query and
 image, or of query and best frame of a video.
 Features of the files are kept in a library in the folder CACHE: the next search computes new and
-changed files only (by size and time of change), also after an interruption. Other weights,
---image-size, --frames or --precision have another library there.
+changed files only (by size and time of change), also after an interruption.
 Files that cannot be read are named and skipped, and the exit code is then 1.
 """
 
@@ -235,77 +226,64 @@ Files that cannot be read are named and skipped, and the exit code is then 1.
 def _parse_demo(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = new_parser("clip/demo.py", "Compare images, videos and sentences.", epilog=_DEMO)
     commands = parser.add_subparsers(dest="command", required=True, metavar="rank | search")
-    made = {}
-    for name, purpose, about in (
-        ("rank", "Rank captions for images and videos.", _RANK),
-        ("search", "Search folders of images and videos by sentences and images.", _SEARCH),
-    ):
-        made[name] = one = commands.add_parser(
-            name, help=purpose, description=purpose, epilog=about, allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )  # fmt: skip
-        one.add_argument("inputs", nargs="+", type=Path, metavar="INPUT",
-                         help="image, video, folder of both, or pattern")  # fmt: skip
-        add_weights(one, kinds="of a complete EVA-CLIP")
+    rank = commands.add_parser("rank", help="rank captions for images and videos", epilog=_RANK)
+    search = commands.add_parser(
+        "search", help="search folders by sentences and images", epilog=_SEARCH
+    )
+    for one in (rank, search):
+        one.formatter_class, one.allow_abbrev = argparse.RawDescriptionHelpFormatter, False
+        one.set_defaults(parser=one)
         add = one.add_argument
+        add("inputs", nargs="+", type=Path, metavar="INPUT",
+            help="image, video, folder of both, or pattern")  # fmt: skip
+        add_weights(one, kinds="of a complete EVA-CLIP")
         add("--text", nargs="+", action="extend", default=[], help="sentences")
-        add("--texts", type=Path, metavar="FILE", help="text file, one sentence in each line")
         add("--frames", type=integer(1, MOST_VIDEO_FRAMES), default=VIDEO_FRAMES,
             help="of a video (default: %(default)s)")  # fmt: skip
         add("--backend", choices=BACKENDS, default=BACKENDS[0],
             help="decoder (default: %(default)s)")  # fmt: skip
         add("--overwrite", action="store_true", help="replace earlier results")
-    add = made["rank"].add_argument
+    add = rank.add_argument
     add("--output", type=Path, help="folder for ranking.json (default: only the lines)")
     add("--top", type=integer(1), default=10, help="captions of a file (default: %(default)s)")
     add("--batch-size", type=integer(1), default=32, help="default: %(default)s")
-    add_device(made["rank"])
-    add = made["search"].add_argument
+    add_device(rank)
+    add = search.add_argument
     add("--like", nargs="+", action="extend", default=[], type=Path, metavar="FILE",
         help="images or videos")  # fmt: skip
     add("--together", action="store_true", help="all sentences and images are one query")
     add("--output", required=True, type=Path, help="folder for the results")
     add("--cache", type=Path, help="folder of the library (default: OUTPUT)")
     add("--top", type=integer(1, 1000), default=20, help="hits (default: %(default)s)")
-    add_arguments(made["search"], batch_size=32)
-    options = parser.parse_args(arguments)
-    options.parser = made[options.command]
-    return options
+    add_arguments(search, batch_size=32)
+    rank.set_defaults(like=[], cache=None, results=["ranking.json"])
+    search.set_defaults(results=["results.json", "results.csv", "contact_sheet.jpg"])
+    return parser.parse_args(arguments)
 
 
 def demo(arguments: Sequence[str] | None = None) -> None:
     """Rank captions, and search images and videos: `clip/demo.py`."""
     options = _parse_demo(arguments)
-    names = ["ranking.json"]
-    if options.command == "search":
-        names = ["results.json", "results.csv", "contact_sheet.jpg"]
     run_demo(
         options.parser,
-        prepare=partial(_plan, options),
+        prepare=lambda: _plan(options),
         work=lambda planned: _show(options, planned.jobs),
         overwrite=options.overwrite,
-        results=[options.output / name for name in names if options.output is not None],
+        results=[options.output / name for name in options.results if options.output is not None],
     )
 
 
 def _plan(options: argparse.Namespace) -> Plan:
-    if options.texts is not None:
-        options.text = [*options.text, *read_lines(options.texts)]
-    results = [options.output] if options.output is not None else []
-    like: list[Path] = getattr(options, "like", [])
-    if options.command == "search":
-        options.cache = options.cache or options.output
-        results.append(options.cache)
-    if not options.text and not like:
-        refuse(options.parser, "nothing to compare with: give --text, --texts, or for a search "
-               "--like")  # fmt: skip
-    for file in like:
+    if not options.text and not options.like:
+        raise ValueError("nothing to compare with: give --text, or for a search --like")
+    for file in options.like:
         file.stat()
+    options.cache = options.cache or options.output
     return plan_jobs(
         options.inputs,
         suffixes=DEMO_IMAGE_SUFFIXES | VIDEO_SUFFIXES,
         targets=lambda name: [],
-        results=results,
+        results=list(filter(None, (options.output, options.cache))),
         kinds="images and no videos",
     )
 
@@ -315,7 +293,7 @@ def _show(options: argparse.Namespace, jobs: Sequence[Job]) -> list[str]:
         weights_file(options.weights)
         from eva_contrastive.inference.demo import load, rank_files, search_files
 
-        work = search_files if options.command == "search" else rank_files
+        work = rank_files if options.command == "rank" else search_files
         return work(load(options), options, jobs)
     except UnwritableError:  # which `run_demo` explains
         raise
@@ -362,9 +340,7 @@ def _export(options: argparse.Namespace) -> int:
     require_replaceable(options.output, [*names, *EXPORTED_FILES], overwrite=options.overwrite)
     weights_file(options.weights)
     log_to_terminal()
-    from eva_contrastive.inference.export import export
-
-    export(options)
+    deferred("eva_contrastive.inference.export:export")(options)
     return 0
 
 
@@ -375,9 +351,8 @@ _INTERPOLATE = """
     eva clip interpolate eva_clip_psz14.pt output/eva_clip_own_pairs \\
         --share 0.25 0.5 0.75 --output output/between
 
-START and END are files of a complete CLIP, names of official ones, or folders of runs, of which the
-newest complete checkpoint is taken. Each share of END gives a file `share_0.5.safetensors`, under
-this toolkit's names, in float32, with the notes of END. Evaluate several, and keep one.
+START and END are files of a complete CLIP, official names, or folders of runs. Each share of END
+gives a file `share_0.5.safetensors` in float32, with the notes of END. Evaluate several, keep one.
 """
 
 
@@ -403,9 +378,7 @@ def _interpolate(options: argparse.Namespace) -> int:
     make_folder(options.output)
     options.files = [options.output / f"share_{share:g}.safetensors" for share in options.share]
     check_outputs(options.files, overwrite=options.overwrite, inputs=sources)
-    from eva_contrastive.interpolation import write_mixtures
-
-    write_mixtures(options, sources)
+    deferred("eva_contrastive.interpolation:write_mixtures")(options, sources)
     return 0
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.checkpoints.run_folders import complete_checkpoints
 from eva_contrastive.config import ContrastiveConfig
 from eva_contrastive.model.loading import read_clip_weights
@@ -25,7 +24,6 @@ from eva_runs.commands import say
 logger = logging.getLogger(__name__)
 
 FOLDER = "interpolated"
-_NEEDED = ("text.token_embedding.weight", "visual.head.weight")  # else they begin at random
 
 
 def interpolate(
@@ -53,20 +51,6 @@ def write_mixtures(options: argparse.Namespace, sources: Mapping[str, Path]) -> 
     for share, file in zip(options.share, options.files, strict=True):
         save_weights(interpolate(start, end, share), file, notes)
         say(f"{file}: {share:g} of {sources['end']}, {1 - share:g} of {sources['start']}")
-
-
-def check_start(config: ContrastiveConfig) -> None:
-    """Refuse an interpolation of a recipe that begins with anything but a complete CLIP."""
-    if config.interpolation == 1:
-        return
-    start = config.model.init_checkpoint
-    names = read_clip_weights(resolve_source(start)).keys() if start else set()
-    if not all(name in names for name in _NEEDED):
-        raise ValueError(
-            f"interpolation={config.interpolation} needs a start that is a complete CLIP, and "
-            f"model.init_checkpoint={start!r} is not one: leave interpolation out, or begin with "
-            "one, such as eva_clip_psz14.pt"
-        )
 
 
 def write_interpolated(

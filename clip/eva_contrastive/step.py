@@ -7,7 +7,7 @@ processes, L tokens, D values of a feature.
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from open_clip.loss import ClipLoss, SigLipLoss, gather_features
@@ -69,14 +69,6 @@ def batch_accuracies(output: ClipOutput) -> dict[str, Tensor]:
     }
 
 
-class _Share(NamedTuple):
-    """Part of a step that a micro-batch has: loss and metrics of all, and gradients of its own."""
-
-    loss: Tensor
-    metrics: dict[str, Tensor]
-    gradients: ClipOutput
-
-
 class ContrastiveStep:
     """The step function of a CLIP, an `eva_engine.steps.micro_batches.StepWithBeginning`.
 
@@ -92,7 +84,8 @@ class ContrastiveStep:
 
     def __init__(self, loss: LossFn) -> None:
         self._loss = loss
-        self._shares: deque[_Share] = deque()
+        # of each micro-batch: loss and metrics of all, and the gradients of its own features
+        self._shares: deque[tuple[Tensor, Mapping[str, Tensor], ClipOutput]] = deque()
 
     def begin(self, model: nn.Module, micro_batches: MicroBatches) -> None:
         """Compare the pairs of all micro-batches, if there are several; see `__call__`."""
@@ -106,7 +99,7 @@ class ContrastiveStep:
         loss.backward()
         metrics = _metrics(together)
         for gradients in _gradients(together, sizes=[len(one.image_features) for one in outputs]):
-            self._shares.append(_Share(loss.detach(), metrics, gradients))
+            self._shares.append((loss.detach(), metrics, gradients))
 
     def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Compute loss and metrics of a micro-batch: images (B, 3, H, W) and tokens (B, L).
@@ -119,9 +112,9 @@ class ContrastiveStep:
         output = _encode(model, batch)
         if not self._shares:
             return self._loss(output), _metrics(output)
-        share = self._shares.popleft()
-        surrogate = _product(output, share.gradients)
-        return share.loss + (surrogate - surrogate.detach()), share.metrics
+        loss, metrics, gradients = self._shares.popleft()
+        surrogate = _product(output, gradients)
+        return loss + (surrogate - surrogate.detach()), metrics
 
 
 def _encode(model: nn.Module, batch: Batch) -> ClipOutput:

@@ -1,56 +1,141 @@
-"""Contrastive training: the parts put together (paper section 2.3.5)."""
+"""Contrastive training: the parts put together (paper section 2.3.5).
+
+A pair that cannot be read is an OSError, which the engine answers with the next one. The caption
+and the crop are drawn from torch's global generator, which the loop seeds by seed, epoch and index:
+a sample does not depend on the process, the worker or the step in which it is loaded.
+
+Shapes: H x W pixels, L tokens.
+"""
 
 import logging
 import math
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import torch
+from open_clip import image_transform
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from eva_backbone.checkpoints.loading import LoadReport
 from eva_backbone.initialisation import no_init_weights
-from eva_contrastive.config import TEXT_VARIANTS, ContrastiveConfig, ModelConfig
-from eva_contrastive.data import Pairs, open_pairs, training_transform
+from eva_contrastive.config import TEXT_VARIANTS, ContrastiveConfig, DataConfig, ModelConfig
 from eva_contrastive.evaluation.validation import ContrastiveValidation
-from eva_contrastive.interpolation import check_start, write_interpolated
-from eva_contrastive.model.eva_clip import EvaClip, build_eva_clip
+from eva_contrastive.interpolation import write_interpolated
+from eva_contrastive.model.eva_clip import EvaClip, build_eva_clip, tokenize
 from eva_contrastive.model.loading import initialise
-from eva_contrastive.reports import present_training
+from eva_contrastive.reports import search_step
 from eva_contrastive.step import ContrastiveStep, build_loss, freeze, parameter_groups
-from eva_data.captions.sources import CaptionedImages
+from eva_data.captions.lists import UnreadableCaptionError
+from eva_data.captions.opening import open_captions
+from eva_data.captions.sources import CaptionedImages, hold_out
+from eva_data.holdout import validation_fact
 from eva_data.labelled_images import open_labelled
-from eva_data.transforms import evaluation_transform
+from eva_data.transforms import ImageTransform, evaluation_transform
 from eva_engine import distributed
 from eva_engine.loop import TrainingRun
+from eva_engine.report import Presentation
 from eva_engine.steps.flops import image_input, training_flops
+from eva_report.content import Step
+from eva_runs.commands import command_to_run
 
 logger = logging.getLogger(__name__)
 
+MEANINGS = {
+    "loss": "Mean contrastive loss of the validation pairs; it depends on the batch size.",
+    "image_to_text_r1": "Percent of the images that find a caption of theirs in the first place "
+    "among all captions.",
+    "text_to_image_r1": "Percent of the captions that find their image in the first place among "
+    "all images.",
+    "top1": "Percent of the images whose class is the first by sentences about the classes alone "
+    "(zero-shot).",
+    "top5": "Percent of the images whose class is among the first five (zero-shot).",
+}
 
-def build_model(config: ModelConfig, *, sigmoid: bool = False) -> tuple[EvaClip, LoadReport | None]:
+
+class Pairs(Dataset[tuple[Tensor, Tensor]]):
+    """A map-style dataset of images, each with one of its captions, cut to L tokens."""
+
+    def __init__(
+        self, captions: CaptionedImages, transform: ImageTransform, context_length: int
+    ) -> None:
+        self.captions, self.transform = captions, transform
+        self.context_length = context_length
+        self.sample_id, self.checksum = captions.sample_id, captions.checksum  # for the engine
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """Read an image (3, H, W), and the tokens of a caption (L,) int64.
+
+        Raises:
+            OSError: If the image or its captions cannot be read, or a caption has no word.
+        """
+        texts = self.captions.captions(index)
+        number = int(torch.randint(len(texts), ())) if len(texts) > 1 else 0
+        tokens = tokenize(texts[number], self.context_length)[0]
+        if int(tokens.argmax()) < 2:  # the end token, the largest, follows that of the start
+            raise UnreadableCaptionError(
+                f"{self.sample_id(index)}: the caption {texts[number]!r} has no word"
+            )
+        return self.transform(self.captions.image(index)), tokens
+
+
+def training_transform(size: int, data: DataConfig) -> ImageTransform:
+    """Make open_clip's random crop (paper Table 10a) of RGB images to (3, size, size) float32."""
+    transform: ImageTransform = image_transform(
+        size, is_train=True, mean=data.mean, std=data.std, aug_cfg={"scale": data.crop_scale}
+    )
+    return transform
+
+
+def open_pairs(data: DataConfig) -> tuple[CaptionedImages, CaptionedImages | None]:
+    """Open the pairs of a recipe for training, and those for validation, if there are any.
+
+    Raises:
+        ValueError: If they are not what the recipe says, or a held-out share leaves one side
+            without images.
+    """
+    given = {name: getattr(data, name) for name in ("root", "image_column", "caption_column")}
+    pairs = open_captions(data.train, **given)
+    if data.val_share:
+        return hold_out(pairs, data.val_share, name="data.val_share")
+    return pairs, open_captions(data.val, **given) if data.val else None
+
+
+def build_model(config: ContrastiveConfig) -> tuple[EvaClip, LoadReport | None]:
     """Build the model of a recipe, with its first weights, on the CPU; see `initialise`."""
-    with no_init_weights(bool(config.init_checkpoint)):
+    sizes = config.model
+    with no_init_weights(bool(sizes.init_checkpoint)):
         model = build_eva_clip(
-            config.variant, config.text, embed_dim=config.embed_dim, sigmoid=sigmoid,
-            img_size=config.image_size, drop_path_rate=config.drop_path_rate,
-            patch_dropout=config.patch_dropout,
-            activation_checkpointing=config.activation_checkpointing,
+            sizes.variant, sizes.text, embed_dim=sizes.embed_dim, sigmoid=config.loss == "sigmoid",
+            img_size=sizes.image_size, drop_path_rate=sizes.drop_path_rate,
+            patch_dropout=sizes.patch_dropout,
+            activation_checkpointing=sizes.activation_checkpointing,
         )  # fmt: skip
-    model.text.set_grad_checkpointing(config.activation_checkpointing)
-    return model, initialise(model, config.init_checkpoint, config.text_checkpoint)
+    model.text.set_grad_checkpointing(sizes.activation_checkpointing)
+    return model, initialise(model, sizes.init_checkpoint, sizes.text_checkpoint)
 
 
-def _check_locked(config: ContrastiveConfig, report: LoadReport | None) -> None:
-    """Refuse a locked text tower that begins at random, and mention such a projection of images."""
-    missing = {"text.text_projection", "visual.head.weight"} if report is None else report.missing
-    begins_at_random = "text.text_projection" in missing and not config.model.text_checkpoint
-    if config.text.locked and begins_at_random:
+def _check_first_weights(config: ContrastiveConfig, report: LoadReport | None) -> None:
+    """Refuse parts that begin at random where they must not; mention such a locked projection."""
+    needed = {"text.text_projection", "visual.head.weight"}
+    random = needed if report is None else needed & report.missing.keys()
+    if random and config.interpolation < 1:
+        raise ValueError(
+            f"interpolation={config.interpolation} needs a complete CLIP to start from, and "
+            f"model.init_checkpoint={config.model.init_checkpoint!r} is not one: begin with one, "
+            "such as eva_clip_psz14.pt, or leave interpolation out"
+        )
+    text_at_random = "text.text_projection" in random and not config.model.text_checkpoint
+    if config.text.locked and text_at_random:
         raise ValueError(
             "text.locked would keep a text tower that begins at random: name its weights as "
             "model.text_checkpoint, or a complete CLIP as model.init_checkpoint"
         )
-    if config.vision.locked and "visual.head.weight" in missing:
+    if config.vision.locked and "visual.head.weight" in random:
         logger.warning(
             "vision.locked keeps a projection of the images that begins at random, since no file "
             "gives it: vision.frozen_blocks=%d would train it and the final norm, and nothing else",
@@ -76,7 +161,7 @@ def count_flops(config: ContrastiveConfig) -> float:
     """Count the model FLOPs of a pair in training, forward and backward."""
 
     def build(model: ModelConfig) -> EvaClip:
-        built, _ = build_model(model, sigmoid=config.loss == "sigmoid")
+        built, _ = build_model(replace(config, model=model))
         freeze(config, built)
         return built
 
@@ -92,12 +177,11 @@ def train(config: ContrastiveConfig, device: torch.device) -> None:
     Raises:
         ValueError: If settings or data do not fit together.
     """
-    check_start(config)
     captions, others = open_pairs(config.data)
     validation = build_validation(config, others)
     distributed.seed_all(config.run.seed)
-    model, report = build_model(config.model, sigmoid=config.loss == "sigmoid")
-    _check_locked(config, report)
+    model, report = build_model(config)
+    _check_first_weights(config, report)
     freeze(config, model)
     transform = training_transform(config.model.image_size, config.data)
     TrainingRun(
@@ -111,11 +195,52 @@ def train(config: ContrastiveConfig, device: torch.device) -> None:
         results=validation.results if validation else (),
         flops_per_sample=count_flops(config),
         limits={"text.logit_scale": (0.0, math.log(config.max_logit_scale))},
-        presentation=present_training(config, len(captions), validation),
+        presentation=_presentation(config, len(captions), validation),
     ).start()
     if distributed.rank() == 0:
-        write_interpolated(config, partial(_first_weights, config))
+        write_interpolated(config, lambda: build_model(config)[0].state_dict())
 
 
-def _first_weights(config: ContrastiveConfig) -> dict[str, Tensor]:
-    return build_model(config.model, sigmoid=config.loss == "sigmoid")[0].state_dict()
+def _presentation(
+    config: ContrastiveConfig, images: int, validation: ContrastiveValidation | None
+) -> Presentation:
+    """Describe a training from so many captioned images on the terminal and in its report."""
+    model, data = config.model, config.data
+    described = [("train", f"{images:,} images with captions ({data.train})")]
+    if validation is not None and validation.pairs is not None:
+        counted = f"{len(validation.pairs):,} images with captions"
+        described.append(
+            validation_fact(counted, share=data.val_share, val=data.val, of="those in train")
+        )
+    if validation is not None and (classes := validation.classes) is not None:
+        counts = f"{len(classes):,} images, {len(classes.classes):,} classes"
+        described.append(("zero-shot", f"{counts} ({data.zero_shot})"))
+    metric, results = config.run.best_metric, validation.results if validation else ()
+    names = sorted(results, key=lambda name: (name != metric, name == "loss"))
+    return Presentation(
+        task="CLIP",
+        what=f"{model.variant} at {model.image_size} px, text tower {model.text}",
+        weights=model.init_checkpoint,
+        data=described,
+        meanings={name: MEANINGS[name] for name in names},
+        sections=validation.sections if validation else tuple,
+        next_steps=partial(_next_steps, data),
+    )
+
+
+def _next_steps(data: DataConfig, folder: Path) -> list[Step]:
+    evaluated: list[str] = []
+    if data.zero_shot:
+        evaluated = ["--data", data.zero_shot, "--templates", *data.templates]
+    elif data.val:  # held-out images are among those of the training's data
+        given = {"image-column": data.image_column, "caption-column": data.caption_column}
+        columns = [word for name, value in given.items() if value for word in (f"--{name}", value)]
+        evaluated = ["--pairs", data.val, *filter(None, [data.root]), *columns]
+    if not evaluated:
+        return [search_step(folder, folder)]
+    evaluate = command_to_run(
+        "clip evaluate", "clip/evaluate_zero_shot.py",
+        "--weights", folder, *evaluated, "--output", folder / "evaluation",
+    )  # fmt: skip
+    scored = Step(text="Score the best weights by class names or retrieval.", command=evaluate)
+    return [scored, search_step(folder, folder)]

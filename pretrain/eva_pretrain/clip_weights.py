@@ -46,8 +46,6 @@ def build_vision_tower(
         FileNotFoundError: If a file is not there.
     """
     schema = model_name.startswith(_SCHEMAS)
-    if schema and pretrained:
-        raise ValueError(f"{model_name} brings its weights with it: leave out {pretrained!r}")
     name = model_name if schema else model_name.replace("/", "-")
     tag, file = _find_weights(name, pretrained)
     config = open_clip.get_model_config(name) or {"vision_cfg": {}}  # whose lack it explains
@@ -97,7 +95,8 @@ def _find_weights(name: str, pretrained: str | None) -> tuple[str | None, Path |
         return None, resolve_source(pretrained)
     except ValueError as error:
         raise ValueError(
-            f"{pretrained!r} is neither a file nor a tag of {name}, which has {tags or 'none'}"
+            f"{pretrained!r} is neither a file nor a tag of {name}, which has {tags or 'none'} "
+            f"(weights are empty for {' and '.join(_SCHEMAS)}...)"
         ) from error
 
 

@@ -11,6 +11,7 @@ from eva_engine.config import (
     VitConfig,
     at_least,
     one_of_its_choices,
+    require,
 )
 
 Objective = Literal["masked_features", "distillation", "masked_tokens"]
@@ -67,10 +68,9 @@ class DataConfig(PixelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
-            raise ValueError(
-                f"crop_scale must be two rising numbers in (0, 1], got {self.crop_scale}"
-            )
+        low, high = self.crop_scale
+        rising = 0 < low <= high <= 1
+        require(rising, f"crop_scale must be two rising numbers in (0, 1], got {low}, {high}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,12 +116,11 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         one_of_its_choices(self)
-        if self.objective == "masked_tokens" and not self.tokenizer:
-            raise ValueError(
-                "objective=masked_tokens needs tokenizer=FOLDER, the output of train_tokenizer.py"
-            )
-        if self.objective != "masked_tokens" and self.tokenizer:
-            raise ValueError(f"tokenizer has no effect on objective={self.objective}")
+        require(
+            (self.objective == "masked_tokens") == bool(self.tokenizer),
+            "tokenizer=FOLDER, the output of train_tokenizer.py, belongs to "
+            f"objective=masked_tokens alone; got {self.objective} and {self.tokenizer!r}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -219,6 +219,9 @@ def negative_cosine(predictions: Tensor, targets: Tensor) -> Tensor:
 class Objective(Protocol):
     """What is learned from the teacher's features.
 
+    It takes the predictions (K, ...) of patches and the teacher's features (K, D), of any length,
+    and gives loss and metrics, or how well each patch agrees with the teacher, (K,).
+
     Attributes:
         metric_names: Names of the metrics.
         measure: What `agreement` is, for people.
@@ -227,17 +230,9 @@ class Objective(Protocol):
     metric_names: tuple[str, ...]
     measure: str
 
-    def __call__(self, model: nn.Module, batch: Batch, features: Tensor) -> Result:
-        """Compute loss and metrics of a batch.
+    def __call__(self, predictions: Tensor, features: Tensor) -> Result: ...  # noqa: D102
 
-        Args:
-            model: A `MaskedImageModeling`, or what distributed training wrapped around it.
-            batch: A batch of `collate`, whose `images` have the number format of the model.
-            features: (B, N, D), the teacher's of the same patches, of any length.
-        """
-
-    def agreement(self, model: nn.Module, batch: Batch, features: Tensor) -> Tensor:
-        """Compute how well each predicted patch agrees with the teacher, (K,)."""
+    def agreement(self, predictions: Tensor, features: Tensor) -> Tensor: ...  # noqa: D102
 
 
 class MaskedFeatures:
@@ -251,28 +246,14 @@ class MaskedFeatures:
     metric_names: tuple[str, ...] = ("cosine",)
     measure = "cosine"
 
-    def __call__(self, model: nn.Module, batch: Batch, features: Tensor) -> Result:
+    def __call__(self, predictions: Tensor, features: Tensor) -> Result:
         """Return the negative mean cosine; see `Objective`."""
-        loss = negative_cosine(predict(model, batch), select(features, batch))
+        loss = negative_cosine(predictions, features)
         return loss, {"cosine": -loss.detach()}
 
-    def agreement(self, model: nn.Module, batch: Batch, features: Tensor) -> Tensor:
+    def agreement(self, predictions: Tensor, features: Tensor) -> Tensor:
         """Return the cosines; see `Objective`."""
-        return cosines(predict(model, batch), select(features, batch))
-
-
-def predict(model: nn.Module, batch: Batch) -> Tensor:
-    """Predict the masked patches of a batch, or all of one without masks: (K, D)."""
-    predictions: Tensor = model(batch["images"], batch.get("mask"), batch.get("positions"))
-    return predictions
-
-
-def select(features: Tensor, batch: Batch) -> Tensor:
-    """Pick the patches (K, D) of (B, N, D) that `predict` predicts, in that order."""
-    if "mask" not in batch:
-        return features.flatten(0, 1)
-    patches = batch["positions"][2].to(features.device, non_blocking=True)
-    return features.flatten(0, 1).index_select(0, patches)
+        return cosines(predictions, features)
 
 
 # ---- the step ------------------------------------------------------------------------------------
@@ -289,10 +270,22 @@ class PretrainStep:
 
     def __call__(self, model: nn.Module, batch: Batch) -> Result:
         """Compute loss and metrics of a batch of `collate` on the device."""
-        return self.objective(model, *self.prepare(model, batch))
+        return self.objective(*self.compare(model, batch))
 
-    def prepare(self, model: nn.Module, batch: Batch) -> tuple[Batch, Tensor]:
-        """Give the images the model's number format, and compute the teacher's features."""
-        features = self.teacher(batch.get("teacher_images", batch["images"]))
+    def compare(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Predict the masked patches of a batch, or all of one without masks.
+
+        Args:
+            model: A `MaskedImageModeling`, or what distributed training wrapped around it.
+            batch: A batch of `collate`.
+
+        Returns:
+            Predictions, and the teacher's features (K, D) of the same patches.
+        """
+        features = self.teacher(batch.get("teacher_images", batch["images"])).flatten(0, 1)
         images = batch["images"].to(next(model.parameters()).dtype)
-        return {**batch, "images": images}, features
+        predictions: Tensor = model(images, batch.get("mask"), batch.get("positions"))
+        if "mask" in batch:
+            patches = batch["positions"][2].to(features.device, non_blocking=True)
+            features = features.index_select(0, patches)
+        return predictions, features

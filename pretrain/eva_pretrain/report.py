@@ -6,7 +6,7 @@ Shapes: B images, H x W grid of patches, p pixels of a patch.
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,6 @@ _CLASSIFIERS = {  # size of the student -> a recipe that begins from it
     "eva_debug": "eva_debug_digits",
     "eva_g_patch14": "eva_g_patch14_in21k_224px",
 }
-_DEMO = "output/datasets/digit_folder"  # what the smallest of them learns from
 _HIDDEN, _SHOWN_TO_STUDENT = 128, 235  # greys of a masked patch, and of one without a prediction
 MEANINGS = {
     "cosine": "Mean cosine between the prediction and the teacher's features of a patch that the "
@@ -81,16 +80,15 @@ def gallery(seen: Seen, *, mean: Sequence[float], std: Sequence[float]) -> Galle
             hidden = np.kron(seen.mask[index].numpy(), np.ones((size, size), bool))
             masked = np.where(hidden[..., None], _HIDDEN, image).astype(np.uint8)
             shown.append(TitledImage(title="what the student sees", image=_enlarged(masked)))
-        shown.append(TitledImage(title=seen.measure, image=_with_scale(_enlarged(cells), colors)))
+        shown.append(TitledImage(title=seen.measure, image=_enlarged(cells)))
         caption = f"{Path(name).name}: mean {seen.measure} {np.nanmean(values):.2f}"
         examples.append(Example(caption=caption, images=shown))
     return Gallery(
         title="Agreement of student and teacher",
         examples=examples,
         text="By the weights of the last evaluation, averaged where the run keeps an average. "
-        f"{seen.measure.capitalize()} of each predicted patch: the bar beside it goes from "
-        f"{low:.1f} (dark blue, below) to {high:.1f} (yellow, above); light grey patches were "
-        "shown to the student and are not predicted.",
+        f"{seen.measure.capitalize()} of each predicted patch, from {low:.1f} (dark blue) to "
+        f"{high:.1f} (yellow); light grey patches were shown to the student and are not predicted.",
     )
 
 
@@ -99,17 +97,6 @@ def _enlarged(pixels: NDArray[np.uint8]) -> Image.Image:
     factor = max(1, -(-_SIDE // max(height, width)))
     size = width * factor, height * factor
     return Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST)
-
-
-def _with_scale(image: Image.Image, colors: Any) -> Image.Image:
-    """Put a bar of the colours beside a map, the highest value above."""
-    bar = max(12, image.width // 16)
-    sheet = Image.new("RGB", (image.width + bar * 3 // 2, image.height), "white")
-    sheet.paste(image, (0, 0))
-    steps = np.linspace(1, 0, image.height)[:, None].repeat(bar, axis=1)
-    shades = (colors(steps)[..., :3] * 255).astype(np.uint8)
-    sheet.paste(Image.fromarray(shades), (image.width + bar // 2, 0))
-    return sheet
 
 
 def use_of_codes(codebook: Codebook) -> list[Section]:
@@ -137,11 +124,6 @@ def next_steps(variant: str, folder: Path) -> list[Step]:
         "classification train", "classification/train.py", recipe,
         "--model.init-checkpoint", folder, "--run.output", f"{folder}_classifier",
     )  # fmt: skip
-    if variant == "eva_debug" and not Path(_DEMO).is_dir():
-        demo = command_to_run(
-            "data make-demo", "tools/make_demo_data.py", "--output", _DEMO, "--formats", "folder"
-        )
-        fine_tune = f"{demo} && {fine_tune}"
     words = ("eva", "convert", str(folder), "--to", "official", "--output", f"{folder}.pt")
     return [
         Step(text="Fine-tune a classifier; all projects take this folder as weights.",

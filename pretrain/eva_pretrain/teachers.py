@@ -115,9 +115,9 @@ class ClipTeacher(Teacher):
         self.mean = tuple(getattr(visual, "image_mean", None) or CLIP_MEAN)
         self.std = tuple(getattr(visual, "image_std", None) or CLIP_STD)
         self.image_size, self.grid = self._tower.image_size, self._tower.grid
-        weight = self._tower.patch_weight
         with torch.no_grad():
-            self.dim = self._tower.project(weight.new_zeros(1, weight.shape[0])).shape[-1]
+            weight = self._tower.patches.weight
+            self.dim = self._tower.project(weight.new_zeros(1, len(weight))).shape[-1]
         self.eval()
 
     @classmethod
@@ -149,12 +149,7 @@ class ClipTeacher(Teacher):
             FileNotFoundError: If a file is not there.
         """
         teacher = cls(build_vision_tower(model_name, pretrained, image_size, precision))
-        if image_size is not None and teacher.image_size != (image_size, image_size):
-            raise ValueError(
-                f"{model_name} cannot change its size to {image_size}; it is {teacher.image_size}"
-            )
-        if device is not None:
-            teacher.to(device)  # before the check: half precision is slow on a CPU
+        teacher.to(device)  # before the check: half precision is slow on a CPU
         teacher.check()
         return teacher
 
@@ -186,7 +181,7 @@ class ClipTeacher(Teacher):
                 and the targets would be wrong.
         """
         noise = torch.randn(1, 3, *self.image_size, generator=torch.Generator().manual_seed(0))
-        noise = noise.to(self._tower.patch_weight)
+        noise = noise.to(self._tower.patches.weight)
         with torch.inference_mode():
             expected = self.visual(noise).float()
         error = float((self.pooled(noise).float() - expected).abs().max() / expected.abs().max())
@@ -200,7 +195,7 @@ class ClipTeacher(Teacher):
     def _hidden(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Compute prefix tokens (B, 1, C) and the patch tokens (B, N, C) that `project` takes."""
         outputs = self.visual.forward_intermediates(
-            images.to(self._tower.patch_weight.dtype),
+            images.to(self._tower.patches.weight.dtype),
             indices=1,  # the last block
             normalize_intermediates=self._tower.norm_before_pool,
             intermediates_only=True,
@@ -216,16 +211,11 @@ class _OpenClipTower:
     """open_clip's own ViT: `ln_post`, pooling, `proj`; some models pool before `ln_post`."""
 
     def __init__(self, visual: Any) -> None:
-        self.visual = visual
+        self.visual, self.patches = visual, visual.conv1
         self.image_size: tuple[int, int] = tuple(visual.image_size)
         self.grid: tuple[int, int] = tuple(visual.grid_size)
         self.has_prefix = True
         self.norm_before_pool: bool = not visual.final_ln_after_pool
-
-    @property
-    def patch_weight(self) -> Tensor:
-        weight: Tensor = self.visual.conv1.weight
-        return weight
 
     def project(self, tokens: Tensor) -> Tensor:
         if not self.norm_before_pool:
@@ -240,40 +230,33 @@ class _OpenClipTower:
 class _TimmTower:
     """A ViT or EVA of timm: `norm`, pooling, `fc_norm` and `head`, then open_clip's `head`."""
 
-    def __init__(self, visual: Any) -> None:
-        self.visual = visual
-        self.image_size: tuple[int, int] = tuple(visual.trunk.patch_embed.img_size)
-        self.grid: tuple[int, int] = tuple(visual.trunk.patch_embed.grid_size)
-        self.has_prefix = bool(visual.trunk.num_prefix_tokens)
-        self.norm_before_pool = True
+    norm_before_pool = True
 
-    @property
-    def patch_weight(self) -> Tensor:
-        weight: Tensor = self.visual.trunk.patch_embed.proj.weight
-        return weight
+    def __init__(self, visual: Any) -> None:
+        self.trunk, self.head = visual.trunk, visual.head
+        self.patches = self.trunk.patch_embed.proj
+        self.image_size: tuple[int, int] = tuple(self.trunk.patch_embed.img_size)
+        self.grid: tuple[int, int] = tuple(self.trunk.patch_embed.grid_size)
+        self.has_prefix = bool(self.trunk.num_prefix_tokens)
 
     def project(self, tokens: Tensor) -> Tensor:
-        trunk = self.visual.trunk
-        if trunk.global_pool != "map":  # what follows attention pooling fits no single patch
-            tokens = self.visual.head(trunk.head(trunk.head_drop(trunk.fc_norm(tokens))))
-        return tokens
+        trunk = self.trunk
+        if trunk.global_pool == "map":  # what follows attention pooling fits no single patch
+            return tokens
+        projected: Tensor = self.head(trunk.head(trunk.head_drop(trunk.fc_norm(tokens))))
+        return projected
 
     def pool(self, prefix: Tensor, patches: Tensor) -> Tensor:
-        trunk = self.visual.trunk
-        if trunk.global_pool == "map":
-            pooled: Tensor = self.visual.head(trunk.forward_head(torch.cat([prefix, patches], 1)))
-            return pooled
-        return self.project(patches.mean(1) if trunk.global_pool == "avg" else prefix[:, 0])
+        pooled: Tensor = self.head(self.trunk.forward_head(torch.cat([prefix, patches], 1)))
+        return pooled
 
 
 def _tower_of(visual: Any) -> _OpenClipTower | _TimmTower:
     """Find out how the tower goes from its last block to its output."""
     trunk = getattr(visual, "trunk", None)
-    needed = ("patch_embed", "blocks", "num_prefix_tokens", "fc_norm", "head", "global_pool")
-    if trunk is not None:
-        pools = getattr(trunk, "global_pool", None) in ("token", "avg", "map")
-        plain = all(hasattr(trunk, name) for name in needed)
-        if pools and plain and isinstance(getattr(trunk.patch_embed, "proj", None), nn.Conv2d):
+    needed = ("patch_embed", "blocks", "num_prefix_tokens", "fc_norm", "head")
+    if getattr(trunk, "global_pool", None) in ("token", "avg", "map"):
+        if all(hasattr(trunk, name) for name in needed):
             return _TimmTower(visual)
     elif getattr(visual, "pool_type", "") in ("tok", "avg") and visual.attn_pool is None:
         return _OpenClipTower(visual)

@@ -3,12 +3,17 @@
 from collections.abc import Sequence
 from functools import partial
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.utils.data import Subset
 
 from eva_backbone.checkpoints.loading import load_pretrained
 from eva_backbone.initialisation import no_init_weights
 from eva_data.image_sources import open_images
 from eva_engine import distributed
+from eva_engine.data.loading import evaluation_loader
 from eva_engine.loop import TrainingRun
 from eva_engine.report import Presentation
 from eva_engine.steps.flops import training_flops
@@ -23,29 +28,89 @@ from eva_pretrain.masked_image_modeling import (
     collate,
     masked_image_modeling,
 )
-from eva_pretrain.report import MEANINGS, gallery, next_steps
+from eva_pretrain.report import MEANINGS, SHOWN, Seen, gallery, next_steps
 from eva_pretrain.teachers import Teacher, build_teacher
 from eva_pretrain.tokens.tokenizer import MaskedTokens
 from eva_pretrain.tokens.training import load_tokenizer
-from eva_pretrain.transforms import PretrainTransform, Views
-from eva_pretrain.validation import Validation
+from eva_pretrain.transforms import PretrainTransform, ValidationTransform, Views
 from eva_report.content import Section
+from eva_runs.data_order import to_device
 
 
 def build_student(config: StudentConfig, *, target_dim: int, masked: bool) -> MaskedImageModeling:
     """Build the model that is trained, with its first weights, and a mask token if `masked`."""
     with no_init_weights(bool(config.init_checkpoint)):
         model = masked_image_modeling(
-            config.variant,
-            target_dim=target_dim,
-            img_size=config.image_size,
+            config.variant, target_dim=target_dim, img_size=config.image_size,
             drop_path_rate=config.drop_path_rate,
             activation_checkpointing=config.activation_checkpointing,
             extra_tokens=("cls", "mask") if masked else ("cls",),
-        )
+        )  # fmt: skip
     if config.init_checkpoint:
         load_pretrained(model, config.init_checkpoint, allow_missing=("lm_head", "mask_token"))
     return model
+
+
+class Validation:
+    """Loss and metrics on validation images: every second patch masked, each image counted once.
+
+    Args:
+        config: The recipe; in distillation nothing is masked.
+        step: The step function of the run.
+        views: Tensors of student and teacher.
+        device: Device of the model.
+
+    Attributes:
+        images: The validation images.
+        seen: The first of them with the last model's predictions, for the report; on the main
+            process, after an evaluation.
+    """
+
+    def __init__(
+        self, config: PretrainConfig, step: PretrainStep, views: Views, device: torch.device
+    ) -> None:
+        self._run, self._grid = config.run, config.student.grid
+        self._step, self._device = step, device
+        mask = None if config.objective == "distillation" else partial(alternating_mask, self._grid)
+        self.images = open_images(config.data.val, ValidationTransform(views, mask=mask))
+        self._own = Subset(self.images, distributed.own_share(len(self.images)))
+        self.seen: Seen | None = None
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        """Compute the mean loss and metrics over all images; called on all processes."""
+        names, run = ("loss", *self._step.objective.metric_names), self._run
+        sums = dict.fromkeys(names, 0.0)
+        with evaluation_loader(
+            self._own, batch_size=run.batch_size, workers=run.workers, collate=collate
+        ) as batches:
+            for batch in batches:
+                loss, metrics = self._step(model, to_device(batch, self._device))
+                for name, value in {"loss": loss, **metrics}.items():
+                    sums[name] += float(value) * len(batch["images"])
+        if distributed.rank() == 0:
+            self.seen = self._look(getattr(model, "module", model))
+        totals = distributed.sum_over_ranks([sums[name] for name in names], self._device)
+        return {name: total / len(self.images) for name, total in zip(names, totals, strict=True)}
+
+    @torch.no_grad()
+    def _look(self, model: nn.Module) -> Seen:
+        chosen = range(min(SHOWN, len(self.images)))
+        batch = to_device(collate([self.images[index] for index in chosen]), self._device)
+        mask = batch["mask"].cpu() if "mask" in batch else None
+        objective = self._step.objective
+        predicted = torch.ones(len(chosen), *self._grid, dtype=torch.bool) if mask is None else mask
+        agreement = torch.full(predicted.shape, float("nan"))
+        values = objective.agreement(*self._step.compare(model, batch))
+        agreement[predicted] = values.float().cpu()
+        names = [self.images.sample_id(index) for index in chosen]
+        images = batch["images"].float().cpu()
+        return Seen(names, images, mask, agreement, objective.measure)
+
+
+def alternating_mask(grid: tuple[int, int]) -> NDArray[np.bool_]:
+    """Mask every other patch (H, W) in reading order, beginning with the first."""
+    height, width = grid
+    return (np.arange(height * width) % 2 == 0).reshape(height, width)
 
 
 def train(config: PretrainConfig, device: torch.device) -> None:
@@ -54,35 +119,30 @@ def train(config: PretrainConfig, device: torch.device) -> None:
     Raises:
         ValueError: For settings that do not fit together.
     """
-    teacher, grid = build_teacher(config.teacher, device), config.student.grid
+    student, data = config.student, config.data
+    teacher, grid = build_teacher(config.teacher, device), student.grid
     if tuple(teacher.grid) != grid:
         raise ValueError(
             f"the teacher sees {tuple(teacher.grid)} patches at {config.teacher.image_size} px, "
-            f"the student {grid} at {config.student.image_size} px: choose sizes with equal grids"
+            f"the student {grid} at {student.image_size} px: choose sizes with equal grids"
         )
-    masked = config.objective != "distillation"
     objective, target_dim = _objective(config, teacher, device)
-    build = partial(build_student, target_dim=target_dim, masked=masked)
+    masking = None
+    if config.objective != "distillation":
+        masking = BlockMasking(grid=grid, **vars(config.mask))
+    build = partial(build_student, target_dim=target_dim, masked=masking is not None)
     distributed.seed_all(config.run.seed)
-    model = build(config.student)
-    masking = BlockMasking(grid=grid, **vars(config.mask))
+    model = build(student)
     views = Views(
-        size=config.student.image_size,
-        mean=config.data.mean,
-        std=config.data.std,
-        teacher_size=config.teacher.image_size,
-        teacher_mean=teacher.mean,
-        teacher_std=teacher.std,
-    )
-    transform = PretrainTransform(
-        views, scale=config.data.crop_scale, mask=masking if masked else None
-    )
+        size=student.image_size, mean=data.mean, std=data.std,
+        teacher_size=config.teacher.image_size, teacher_mean=teacher.mean, teacher_std=teacher.std,
+    )  # fmt: skip
     step = PretrainStep(teacher, objective)
-    samples = open_images(config.data.train, transform)
-    validation = Validation(config, step, views, device) if config.data.val else None
+    samples = open_images(data.train, PretrainTransform(views, scale=data.crop_scale, mask=masking))
+    validation = Validation(config, step, views, device) if data.val else None
     TrainingRun(
         model=model,
-        groups=layer_decay_groups(model, config.optimizer, depth=config.student.depth),
+        groups=layer_decay_groups(model, config.optimizer, depth=student.depth),
         samples=samples,
         collate=collate,
         step_fn=step,
@@ -90,9 +150,9 @@ def train(config: PretrainConfig, device: torch.device) -> None:
         device=device,
         evaluate=validation,
         results=("loss", *objective.metric_names),
-        flops_per_sample=training_flops(build, config.student),
+        flops_per_sample=training_flops(build, student),
         presentation=_presentation(config, len(samples), objective, validation),
-    ).start()
+    ).start()  # fmt: skip
 
 
 def _presentation(
@@ -108,11 +168,10 @@ def _presentation(
             return ()
         return [gallery(validation.seen, mean=data.mean, std=data.std)]
 
-    what = config.objective.replace("_", " ")
-    of = " ".join(filter(None, dict.fromkeys((teacher.model, teacher.weights))))
+    learned = f"{config.objective.replace('_', ' ')} of {teacher.model} {teacher.weights}"
     return Presentation(
         task="Pre-training",
-        what=f"{what} of {of} by {student.variant} at {student.image_size} px",
+        what=f"{learned} by {student.variant} at {student.image_size} px",
         weights=student.init_checkpoint,
         data=described,
         meanings={name: MEANINGS[name] for name in (*objective.metric_names, "loss")},

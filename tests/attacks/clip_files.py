@@ -349,8 +349,8 @@ def shard_cases(work: Path, marker: Path) -> Iterator[Case]:
 
 def _read_pairs(make: Callable[[Path], object], folder: Path) -> None:
     from eva_contrastive.config import DataConfig
-    from eva_contrastive.data import Pairs, training_transform
     from eva_contrastive.model.eva_clip import tokenize
+    from eva_contrastive.training import Pairs, training_transform
     from eva_data.captions.opening import open_captions
 
     folder.mkdir()

@@ -70,7 +70,7 @@ def test_a_locked_tower_and_frozen_blocks_stay(config, device):
         run=replace(config.run, epochs=1),
     )
     distributed.seed_all(config.run.seed)  # as the run does
-    start = training.build_model(config.model)[0].state_dict()
+    start = training.build_model(config)[0].state_dict()
     training.train(config, device)
     trained = last_weights(config)
     stay = ("visual.", "text.token_embedding", "text.positional", "text.transformer.resblocks.0.")
@@ -81,10 +81,10 @@ def test_a_locked_tower_and_frozen_blocks_stay(config, device):
 
 def test_weights_between_start_and_end_are_written(config, device, tmp_path):
     """From a complete CLIP, at the end; a run that begins otherwise is refused before it starts."""
-    start = training.build_model(config.model)[0].state_dict()
+    start = training.build_model(config)[0].state_dict()
     save_file(start, tmp_path / "start.safetensors")
     between = replace(config, interpolation=0.25, run=replace(config.run, epochs=1))
-    with pytest.raises(ValueError, match="needs a start that is a complete CLIP"):
+    with pytest.raises(ValueError, match="needs a complete CLIP to start from"):
         training.train(between, device)
     assert not config.run.output.exists()
     model = replace(config.model, init_checkpoint=str(tmp_path / "start.safetensors"))

@@ -4,7 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from eva_pretrain.masked_image_modeling import MaskedFeatures, MaskedImageModeling, collate
+from eva_pretrain.masked_image_modeling import (
+    MaskedFeatures,
+    MaskedImageModeling,
+    PretrainStep,
+    collate,
+)
 from eva_pretrain.tokens.tokenizer import Codebook, FeatureTokenizer, MaskedTokens
 
 SIZES = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2,
@@ -36,11 +41,12 @@ def tokenizer():
 
 def test_masked_features(randomise):
     model, (batch, mask, features) = _model(randomise, TEACHER_DIM), _batch()
-    loss, metrics = MaskedFeatures()(model, batch, features)
+    step = PretrainStep(lambda images: features, MaskedFeatures())
+    loss, metrics = step(model, batch)
     predictions = model.lm_head(model.forward_features(batch["images"], mask)[:, 1:])
     cosine = nn.CosineSimilarity(dim=-1)(predictions, features)[mask]
     torch.testing.assert_close(loss, -cosine.mean())
-    torch.testing.assert_close(MaskedFeatures().agreement(model, batch, features), cosine)
+    torch.testing.assert_close(step.objective.agreement(*step.compare(model, batch)), cosine)
     assert metrics == {"cosine": -loss}
     assert not metrics["cosine"].requires_grad
     loss.backward()
@@ -50,7 +56,7 @@ def test_masked_features(randomise):
 def test_feature_distillation(randomise):
     model = _model(randomise, TEACHER_DIM, extra_tokens=("cls",))
     batch, _, features = _batch(masked=False)
-    loss, metrics = MaskedFeatures()(model, batch, features)
+    loss, metrics = PretrainStep(lambda images: features, MaskedFeatures())(model, batch)
     predictions = model.lm_head(model.forward_features(batch["images"])[:, 1:])
     torch.testing.assert_close(loss, -nn.CosineSimilarity(dim=-1)(predictions, features).mean())
     assert metrics == {"cosine": -loss}
@@ -63,12 +69,13 @@ def test_masked_tokens(randomise, tokenizer):
     objective, model = MaskedTokens(tokenizer).train(), _model(randomise, CODES)
     before = {name: value.clone() for name, value in tokenizer.state_dict().items()}
     batch, mask, features = _batch()
-    loss, metrics = objective(model, batch, features)
+    step = PretrainStep(lambda images: features, objective)
+    loss, metrics = step(model, batch)
     logits = model.lm_head(model.forward_features(batch["images"], mask)[:, 1:])
     codes = tokenizer.encode(features)
     truth = logits.log_softmax(-1).gather(2, codes[..., None])[..., 0][mask]
     torch.testing.assert_close(loss, -truth.mean())
-    torch.testing.assert_close(objective.agreement(model, batch, features), truth.exp())
+    torch.testing.assert_close(objective.agreement(*step.compare(model, batch)), truth.exp())
     assert metrics["accuracy"] == (logits.argmax(-1) == codes)[mask].float().mean()
     assert metrics["code_usage"].item() == pytest.approx(len(codes[mask].unique()) / CODES)
     assert not any(value.requires_grad for value in metrics.values())

@@ -29,13 +29,8 @@ def _table() -> dict[str, Any]:
     return tomllib.loads(text)
 
 
-def template_sets() -> tuple[str, ...]:
-    """Name the sets of sentences that `named_templates` knows."""
-    return (_IMAGENET, *_table()["templates"])
-
-
 def named_templates(name: str) -> tuple[str, ...]:
-    """Give a set of sentences with `{}` in place of the class, one of `template_sets`.
+    """Give a set of sentences with `{}` in place of the class.
 
     There are `imagenet` (80), `cifar` (18), `ucf101` (48), `kinetics` (28) and `simple` (1).
     """
@@ -61,14 +56,15 @@ def find_templates(given: Sequence[str]) -> tuple[str, ...]:
 
     Args:
         given: Sentences with `{}` in place of the class, or `{c}`, as CLIP_benchmark writes it; or
-            one entry, which is one of `template_sets` or a text file with a sentence in each line.
+            one entry, which is a name for `named_templates` or a text file with one in each line.
 
     Raises:
         OSError: If a file cannot be read.
         ValueError: If there is none, or one has no place for the class.
     """
+    known = (_IMAGENET, *_table()["templates"])
     found = tuple(given)
-    if len(found) == 1 and found[0] in template_sets():
+    if len(found) == 1 and found[0] in known:
         return named_templates(found[0])
     if len(found) == 1 and home_expanded(found[0]).is_file():
         found = tuple(read_lines(home_expanded(found[0]), skip_blank=True))
@@ -76,7 +72,7 @@ def find_templates(given: Sequence[str]) -> tuple[str, ...]:
     if wrong := [template for template in found or ("",) if PLACE not in template]:
         raise ValueError(
             f"templates {wrong[0]!r} is not a sentence with {PLACE} in place of the class, not a "
-            f"text file of them and not one of {', '.join(template_sets())}"
+            f"text file of them and not one of {', '.join(known)}"
         )
     return found
 
@@ -109,8 +105,8 @@ def names_of(folders: Sequence[str]) -> list[str]:
     return [known[folder] for folder in folders]
 
 
-def own_classes(folders: Sequence[str], file: str | Path | None) -> tuple[list[str], list[int]]:
-    """Name the classes of the user's own data.
+def own_classes(folders: Sequence[str], file: str | Path | None) -> tuple[str, ...]:
+    """Name the classes of the user's own data: those of the folders, then others that compete.
 
     Args:
         folders: Names of the class folders, or of another dataset's labels, in their order.
@@ -118,40 +114,32 @@ def own_classes(folders: Sequence[str], file: str | Path | None) -> tuple[list[s
             in any spelling and order, further lines are classes without images, which compete too;
             if it has none of them, its lines name the folders in their order, numbers by value.
 
-    Returns:
-        Names that compete, and the place of each folder among them.
-
     Raises:
         ValueError: If the file has some of the folders' names and lacks others, has other names
             than there are folders, or cannot be read.
     """
-    places = list(range(len(folders)))
     if file is None:
-        return names_of(folders), places
+        return tuple(names_of(folders))
     names = read_class_list(file)
-    found = _places(folders, names)
-    lacking = [folder for folder, place in zip(folders, found, strict=True) if place is None]
-    if lacking and (len(lacking) < len(folders) or len(names) != len(folders)):
+    spellings = Spellings([name.casefold() for name in names])
+    places = [spellings.label(folder.casefold()) for folder in folders]
+    known = [place for place in places if place is not None]
+    if not known and len(names) == len(folders):
+        known = list(range(len(names)))
+        if all(folder.isdecimal() for folder in folders):  # `10` sorts before `2`
+            by_value = sorted(known, key=lambda label: int(folders[label]))
+            known = [by_value.index(label) for label in known]
+    if len(known) < len(folders):
+        lacking = [name for name, place in zip(folders, places, strict=True) if place is None]
         raise ValueError(
             f"the class list {file} has {len(names)} names, and lacks {len(lacking)} of the "
             f"{len(folders)} classes: {listed(lacking)}; write the names of all folders, or a name "
             "for each in their order"
         )
-    if not lacking:
-        places = [place for place in found if place is not None]
-    elif all(folder.isdecimal() for folder in folders):  # `10` sorts before `2`, its name does not
-        by_value = sorted(places, key=lambda label: int(folders[label]))
-        places = [by_value.index(label) for label in places]
-    return [readable(name) for name in names], places
+    return tuple(map(readable, with_others(names, known)))
 
 
-def _places(folders: Sequence[str], names: Sequence[str]) -> list[int | None]:
-    """Find folders among names, in other letters (`Cat`, `cat`) too where that is unambiguous."""
-    spellings = Spellings(names)
-    folded = [readable(name).casefold() for name in names]
-    found = [spellings.label(folder) for folder in folders]
-    for number, folder in enumerate(folders):
-        name = readable(folder).casefold()
-        if found[number] is None and folded.count(name) == 1 and folded.index(name) not in found:
-            found[number] = folded.index(name)
-    return found
+def with_others(names: Sequence[str], first: Sequence[int]) -> tuple[str, ...]:
+    """Order names: those at some places, and then all others."""
+    others = sorted({*range(len(names))} - {*first})
+    return tuple(names[place] for place in (*first, *others))

@@ -8,10 +8,8 @@ Shapes: N images, M captions, D values of a feature.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from eva_contrastive.evaluation.zero_shot import Mapped, encode_all, image_features, text_features
@@ -22,8 +20,8 @@ from eva_engine import distributed
 
 RANKS = (1, 5, 10)
 WAYS = ("image_to_text", "text_to_image")
+SHARES = tuple(f"{way}_r{rank}" for way in WAYS for rank in RANKS)
 _QUERIES = 512  # that are compared at once with all of the other side
-_BLANK = (8, 8)  # pixels of what stands for an image that is left out
 
 Retrieval = dict[str, float]  # see `retrieval_scores`
 
@@ -46,22 +44,20 @@ def retrieval_scores(image_features: Tensor, text_features: Tensor, owners: Tens
     owners, images = owners.to(device), torch.arange(len(image_features), device=device)
     within = torch.tensor(RANKS, device=device)
     found = torch.zeros(len(WAYS), len(RANKS), dtype=torch.float64, device=device)
-    for rows in _own_queries(images):
+    for rows in _own_queries(len(images), device):
         ranks = ranks_of(image_features[rows] @ text_features.T, owners == rows[:, None])
         found[0] += (ranks[:, None] < within).sum(0)
-    for rows in _own_queries(torch.arange(len(owners), device=device)):
+    for rows in _own_queries(len(owners), device):
         ranks = ranks_of(text_features[rows] @ image_features.T, owners[rows, None] == images)
         found[1] += (ranks[:, None] < within).sum(0)
     sums = distributed.sum_over_ranks(found.flatten().tolist(), device)
-    scores: Retrieval = {"images": len(images), "texts": len(owners)}
-    totals = [total for total in scores.values() for _ in RANKS]
-    names = [f"{way}_r{rank}" for way in WAYS for rank in RANKS]
+    totals = [len(images)] * len(RANKS) + [len(owners)] * len(RANKS)
     shares = [100 * right / total for right, total in zip(sums, totals, strict=True)]
-    return scores | dict(zip(names, shares, strict=True))
+    return {"images": len(images), "texts": len(owners), **dict(zip(SHARES, shares, strict=True))}
 
 
-def _own_queries(indexes: Tensor) -> list[Tensor]:
-    parts = indexes.split(_QUERIES)
+def _own_queries(count: int, device: torch.device) -> list[Tensor]:
+    parts = torch.arange(count, device=device).split(_QUERIES)
     return [parts[place] for place in distributed.own_share(len(parts))]
 
 
@@ -78,24 +74,6 @@ def ranks_of(cosines: Tensor, belongs: Tensor) -> Tensor:
     return (cosines > best).sum(dim=1) + before.sum(dim=1)
 
 
-def _tokens(context_length: int, text: str) -> Tensor:
-    return tokenize(text, context_length)[0]
-
-
-def _read(
-    pairs: CaptionedImages, transform: ImageTransform, skip: bool, index: int
-) -> tuple[Any, int, str]:
-    """Read the model's input of an image, with its index, and why it cannot be read, or nothing."""
-    try:
-        return transform(pairs.image(index)), index, ""
-    except _passed_over(skip) as error:
-        return transform(Image.new("RGB", _BLANK)), index, str(error) or repr(error)
-
-
-def _passed_over(skip: bool) -> tuple[type[OSError], ...]:
-    return (OSError,) if skip else ()
-
-
 @dataclass(frozen=True, kw_only=True)
 class EncodedPairs:
     """Features of unit length of images and all of their captions, in the order of the images."""
@@ -103,8 +81,8 @@ class EncodedPairs:
     images: Tensor  # (N, D)
     texts: Tensor  # (M, D)
     owners: Tensor  # (M,), the image of each caption
-    left_out: Sequence[str] = ()  # the reason for each image that was left out
-    kept: Sequence[int] | None = None  # index of each image in the dataset; None if all were kept
+    left_out: Sequence[str]  # the reason for each image that was left out
+    kept: Sequence[int]  # index of each image in the dataset
 
 
 def encode_pairs(
@@ -122,30 +100,32 @@ def encode_pairs(
     With `skip_unreadable` images are left out that, or whose captions, cannot be read; a ValueError
     if none is left.
     """
-    captions, owners, reasons = _captions(pairs, skip=skip_unreadable)
-
-    def of_images(batch: tuple[Tensor, Tensor, list[str]]) -> Tensor:
-        inputs, places, problems = batch
-        reasons.update((place, why) for place, why in zip(places.tolist(), problems, strict=True)
-                       if why)  # fmt: skip
-        return image_features(model, inputs)
-
-    texts = encode_all(
+    captions, owners, reasons = list[str](), list[int](), dict[int, str]()
+    for index in range(len(pairs)):
+        try:
+            own = pairs.captions(index)
+        except OSError as error:
+            if not skip_unreadable:
+                raise
+            reasons[index] = str(error)
+        else:
+            captions += own
+            owners += [index] * len(own)
+    texts, _ = encode_all(
         model, partial(text_features, model),
         Mapped(partial(_tokens, model.context_length), captions),
         batch_size=batch_size, progress=progress and f"{progress}, captions",
     )  # fmt: skip
-    images = encode_all(
-        model, of_images,
-        Mapped(partial(_read, pairs, transform, skip_unreadable), range(len(pairs))),
-        batch_size=batch_size, workers=workers, progress=progress and f"{progress}, images",
+    images, unreadable = encode_all(
+        model, partial(image_features, model),
+        Mapped(partial(_input, pairs, transform), range(len(pairs))), batch_size=batch_size,
+        workers=workers, progress=progress and f"{progress}, images",
+        skip_unreadable=skip_unreadable,
     )  # fmt: skip
-    reasons = {place: why for part in distributed.gather(reasons) for place, why in part.items()}
-    owner = torch.tensor(owners, device=images.device)
-    if not reasons:
-        return EncodedPairs(images=images, texts=texts, owners=owner)
+    reasons |= unreadable
     if len(reasons) == len(images):
         raise ValueError(f"none of {len(reasons)} images can be read: {reasons[min(reasons)]}")
+    owner = torch.tensor(owners, device=images.device)
     kept = torch.ones(len(images), dtype=torch.bool, device=images.device)
     kept[list(reasons)] = False
     of_kept, places = kept[owner], kept.cumsum(0) - 1  # of the kept images among each other
@@ -158,14 +138,9 @@ def encode_pairs(
     )
 
 
-def _captions(pairs: CaptionedImages, *, skip: bool) -> tuple[list[str], list[int], dict[int, str]]:
-    """Read all captions: the captions, the image of each, and what could not be read."""
-    captions, owners, reasons = list[str](), list[int](), dict[int, str]()
-    for index in range(len(pairs)):
-        try:
-            own = pairs.captions(index)
-            captions += own
-            owners += [index] * len(own)
-        except _passed_over(skip) as error:
-            reasons[index] = str(error) or repr(error)
-    return captions, owners, reasons
+def _tokens(context_length: int, text: str) -> Tensor:
+    return tokenize(text, context_length)[0]
+
+
+def _input(pairs: CaptionedImages, transform: ImageTransform, index: int) -> Tensor:
+    return transform(pairs.image(index))

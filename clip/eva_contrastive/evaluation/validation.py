@@ -3,7 +3,8 @@
 Shapes: N images, D values of a feature.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,19 +16,19 @@ from eva_contrastive.evaluation.prompts import find_templates, names_of
 from eva_contrastive.evaluation.retrieval import EncodedPairs, encode_pairs, retrieval_scores
 from eva_contrastive.evaluation.zero_shot import ZeroShotClassifier, class_features
 from eva_contrastive.model.eva_clip import EvaClip
+from eva_contrastive.reports import class_sections, retrieval_examples
 from eva_data.captions.sources import CaptionedImages
 from eva_data.transforms import ImageTransform
 from eva_engine.config import RunConfig
 from eva_engine.evaluation.classification_report import MOST_CONFUSION, BestEvaluation
 from eva_engine.evaluation.counting import (
-    Counted,
-    Examples,
     LabelledSamples,
     LeftOutSamples,
     OneLabel,
     Outcomes,
     count,
 )
+from eva_report.content import Section
 
 
 class ContrastiveValidation:
@@ -45,9 +46,8 @@ class ContrastiveValidation:
 
     Attributes:
         results: Names of the results.
-        names: Names of the classes.
-        best: Features of the pairs, counts of the classes, and wrong and right images of the best
-            evaluation by `run.best_metric`, or else by the first result that is not the loss.
+        best: Functions that make the sections on the best evaluation by `run.best_metric`, or else
+            by the first result that is not the loss.
     """
 
     def __init__(
@@ -61,14 +61,14 @@ class ContrastiveValidation:
     ) -> None:
         self._run, self.pairs, self._transform = run, pairs, transform
         self.classes, self._templates = classes, find_templates(templates)
-        self.names = [] if classes is None else names_of(classes.classes)
+        self._names = [] if classes is None else names_of(classes.classes)
         self._left_out = LeftOutSamples(run.max_bad_samples)
         self.results = (
             *(OF_PAIRS if pairs is not None else ()),
             *(OF_CLASSES if classes is not None else ()),
         )
         metric = run.best_metric or next(name for name in self.results if name != "loss")
-        self.best = BestEvaluation[tuple[EncodedPairs | None, Counted | None, Examples]](metric)
+        self.best = BestEvaluation[list[Callable[[], list[Section]]]](metric)
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Compute `results`, accuracies and shares in percent; called on all processes.
@@ -81,34 +81,35 @@ class ContrastiveValidation:
         """
         clip: Any = getattr(model, "module", model)
         found: dict[str, float] = {}
-        encoded: EncodedPairs | None = None
-        counted: Counted | None = None
-        examples: Examples = ([], [])
-        batch_size, workers = self._run.batch_size, self._run.workers
+        sections: list[Callable[[], list[Section]]] = []
+        sizes: dict[str, Any] = {
+            "batch_size": self._run.batch_size, "workers": self._run.workers
+        }  # fmt: skip
         if self.pairs is not None:
-            encoded = encode_pairs(
-                clip, self.pairs, self._transform, batch_size=batch_size, workers=workers,
-                skip_unreadable=True,
-            )  # fmt: skip
+            encoded = encode_pairs(clip, self.pairs, self._transform, skip_unreadable=True, **sizes)
             self._left_out.mention(encoded.left_out, of=len(self.pairs))
             shares = retrieval_scores(encoded.images, encoded.texts, encoded.owners)
-            shares["loss"] = _contrastive_loss(clip, encoded, batch_size=batch_size)
+            shares["loss"] = _contrastive_loss(clip, encoded, batch_size=self._run.batch_size)
             found |= {name: shares[name] for name in OF_PAIRS}
+            sections.append(partial(retrieval_examples, encoded, self.pairs))
         if self.classes is not None:
-            weights = class_features(clip, self.names, self._templates)
+            weights = class_features(clip, self._names, self._templates)
             outcomes = Outcomes()
             counted = count(
                 ZeroShotClassifier(clip, weights), self.classes, {"val": OneLabel()},
-                device=weights.device, batch_size=batch_size, workers=workers,
-                skip_unreadable=True, confusion=len(self.names) <= MOST_CONFUSION,
-                receive=outcomes.add,
+                device=weights.device, skip_unreadable=True, receive=outcomes.add,
+                confusion=len(self._names) <= MOST_CONFUSION, **sizes,
             )  # fmt: skip
-            examples = outcomes.gathered()
             self._left_out.mention(counted.left_out, of=len(self.classes))
-            score = counted.scores["val"]
-            found |= {name: getattr(score, name) for name in OF_CLASSES}
-        self.best.offer(found, (encoded, counted, examples))
+            found |= {name: getattr(counted.scores["val"], name) for name in OF_CLASSES}
+            examples = outcomes.gathered()
+            sections.append(partial(class_sections, self.classes, counted, self._names, examples))
+        self.best.offer(found, sections)
         return found
+
+    def sections(self) -> list[Section]:
+        """Make the sections of a report on the best evaluation; none before one."""
+        return self.best.named([one for make in self.best.kept or () for one in make()])
 
 
 @torch.inference_mode()

@@ -19,6 +19,7 @@ from eva_contrastive.evaluation.prompts import sentences
 from eva_contrastive.model.eva_clip import EvaClip, require_finite, tokenize
 from eva_engine import distributed
 from eva_engine.data.loading import evaluation_loader
+from eva_engine.evaluation.counting import Indexed, collate_readable
 
 SCALE = 100.0  # of the cosines: the largest factor of a trained CLIP
 TEXTS = 512  # of a forward pass
@@ -37,8 +38,8 @@ def text_features(model: EvaClip, tokens: Tensor) -> Tensor:
     return F.normalize(model.encode_text(tokens.to(device)).float(), dim=-1)
 
 
-class Mapped(Dataset[Any]):
-    """What a function makes of each item, computed in the processes of a loader."""
+class Mapped(Dataset[tuple[Any, int]]):
+    """What a function makes of each item, without a label (0), in the processes of a loader."""
 
     def __init__(self, function: Callable[[Any], Any], items: Sequence[Any]) -> None:
         self._function, self._items = function, items
@@ -46,45 +47,52 @@ class Mapped(Dataset[Any]):
     def __len__(self) -> int:
         return len(self._items)
 
-    def __getitem__(self, index: int) -> Any:
-        return self._function(self._items[index])
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self._function(self._items[index]), 0
 
 
 def encode_all(
     model: EvaClip,
-    compute: Callable[[Any], Tensor],
+    compute: Callable[[Tensor], Tensor],
     samples: Mapped,
     *,
     batch_size: int,
     workers: int = 0,
     progress: str | None = None,
-) -> Tensor:
+    skip_unreadable: bool = False,
+) -> tuple[Tensor, dict[int, str]]:
     """Compute the features of all samples; called on all processes, which all get all of them.
 
     The batches, of which `compute` makes features (B, D), are the same whatever the number of
     processes, and so are the features.
 
     Returns:
-        (N, D), float32 on the model's device.
+        (N, D), float32 on the model's device; and index -> reason for those that cannot be read,
+        whose features are zeros.
 
     Raises:
         FloatingPointError: If a feature is not finite.
-        OSError: If a sample cannot be read.
+        OSError: If a sample cannot be read, unless such samples are skipped.
     """
     count, device = len(samples), next(model.parameters()).device
     batches = list(torch.arange(count).split(batch_size))
     own = [batches[place].tolist() for place in distributed.own_share(len(batches))]
     features = torch.zeros(count, model.embed_dim, device=device)
+    reasons: dict[int, str] = {}
     with evaluation_loader(
-        samples, workers=workers, batches=own, pin_memory=device.type == "cuda", progress=progress
-    ) as loaded:
-        for inputs, places in zip(loaded, own, strict=False):  # a stop ends `loaded` early
-            with torch.inference_mode():
-                features[places[0] : places[-1] + 1] = compute(inputs)
-    for part in features.split(_EXCHANGED):
-        if distributed.world_size() > 1:
+        Indexed(samples, skip_unreadable=skip_unreadable), workers=workers, batches=own,
+        collate=collate_readable, pin_memory=device.type == "cuda", progress=progress,
+    ) as loaded:  # fmt: skip
+        for inputs, _, indexes, unreadable in loaded:
+            reasons |= unreadable
+            if len(indexes):
+                with torch.inference_mode():
+                    features[indexes.to(device)] = compute(inputs)
+    if distributed.world_size() > 1:
+        for part in features.split(_EXCHANGED):
             torch.distributed.all_reduce(part)  # the others have zeros there
-    return require_finite(features)
+    reasons = {index: why for part in distributed.gather(reasons) for index, why in part.items()}
+    return require_finite(features), reasons
 
 
 class ZeroShotClassifier(nn.Module):
@@ -140,4 +148,4 @@ def class_features(
         Mapped(partial(_prompts, templates, model.context_length), classes),
         batch_size=max(1, texts_per_forward // len(templates)),
         progress=progress,
-    )
+    )[0]

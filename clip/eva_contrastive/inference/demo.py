@@ -4,12 +4,11 @@ Shapes: K captions, F frames of a video, D values of a feature.
 """
 
 import argparse
-import csv
-import io
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, NamedTuple
 
 import torch.nn.functional as F
@@ -19,7 +18,6 @@ from torch import Tensor
 from eva_backbone.checkpoints.verification import sha256_of
 from eva_contrastive.inference.features import ClipFeatures, is_video
 from eva_contrastive.inference.finding import (
-    Changes,
     Hit,
     Library,
     Query,
@@ -35,12 +33,11 @@ from eva_data.inputs import Job
 from eva_data.video.source import Backend, open_video
 from eva_report.demos import FILES_NAMED, do_jobs
 from eva_report.drawing import clock, score_text
+from eva_report.page import write_csv
 from eva_report.sheets import SheetSection, Tile, draw_contact_sheet
 from eva_runs.commands import say
 from eva_runs.output_folder import locked
 
-RANKING = "ranking.json"
-RESULTS = ("results.json", "results.csv", "contact_sheet.jpg")
 MOST_TILES = 500  # of a contact sheet
 _CAPTIONS, _HITS = 3, 5  # of a file and of a query, in the terminal
 _TOTAL_NAMED = 10  # captions of all files together
@@ -89,42 +86,40 @@ def rank_files(clip: ClipFeatures, options: argparse.Namespace, jobs: Sequence[J
     features = clip.texts(options.text)
     if options.output is not None:
         make_folder(options.output)  # fails now, not after hours
-    found: list[tuple[Job, list[Ranked]]] = []
-    problems: dict[str, str] = {}
+    found: dict[str, list[Ranked]] = {}
+    entries, unreadable = list[Any](), list[Any]()
 
     def do(job: Job) -> str | None:
         try:
-            found.append((job, rank(clip, job.source, options.text, features)[: options.top]))
+            ranked = rank(clip, job.source, options.text, features)[: options.top]
         except (OSError, FloatingPointError) as error:
-            problems[str(job.source)] = str(error)
+            unreadable.append({"file": str(job.source), "error": str(error)})
             return str(error)
+        found[job.name] = ranked
+        entries.append({"file": str(job.source), "captions": [_entry(one) for one in ranked]})
         return None
 
     sentences = do_jobs(jobs, do, title="ranking")
     for line in _ranking_lines(found):
         say(printable(line))
     if options.output is not None:
-        files: list[Any] = [
-            {"file": str(job.source), "captions": [_entry(one) for one in ranked]}
-            for job, ranked in found
-        ]
-        content = {"files": files + _unreadable(problems)}
-        _write_json(options.output / RANKING, _settings(options, clip), content)
-        say(f"output   {options.output / RANKING}")
+        file = options.output / "ranking.json"
+        _write_json(file, settings=_settings(options, clip), files=entries + unreadable)
+        say(f"output   {file}")
     return sentences
 
 
-def _ranking_lines(found: Sequence[tuple[Job, Sequence[Ranked]]]) -> list[str]:
+def _ranking_lines(found: Mapping[str, Sequence[Ranked]]) -> list[str]:
     """Name the captions that fit files best: a line for each file of a few, and one for all."""
     lines = []
-    for job, ranked in found if len(found) <= FILES_NAMED else ():
+    for name, ranked in found.items() if len(found) <= FILES_NAMED else ():
         captions = [
-            f'"{_short(one.text)}" {score_text(one.probability)}{_at(one.time, " at ")}'
+            f'"{_short(one.text)}" {score_text(one.probability)}{_at(one.time)}'
             for one in ranked[:_CAPTIONS]
         ]
-        lines.append(f"{job.name}: {', '.join(captions)}")
+        lines.append(f"{name}: {', '.join(captions)}")
     if len(found) > 1:
-        first = Counter(ranked[0].text for _, ranked in found)
+        first = Counter(ranked[0].text for ranked in found.values())
         shown = [f'{count:,} "{_short(text)}"' for text, count in first.most_common(_TOTAL_NAMED)]
         lines.append(f"{len(found):,} files: {', '.join(shown)}")
     return lines
@@ -145,68 +140,44 @@ def search_files(clip: ClipFeatures, options: argparse.Namespace, jobs: Sequence
     names = {absolute(job.source): job.name for job in jobs}
     for query, hits in found:
         say(printable(_hits_table(query, hits, names=names)))
-    say(_library_line(changes))
-    _write_hits(output, found, changes.problems, settings)
-    _write_sheet(output / RESULTS[2], found, backend=options.backend)
-    say(f"output   {output} ({', '.join(reversed(RESULTS))})")
+    line = f"{changes.known + changes.computed:,} files searched: {changes.computed:,} computed"
+    line += f", {changes.known:,} known from before" if changes.known else ""
+    say(line + (f", {changes.gone:,} forgotten that are gone" if changes.gone else ""))
+    entries = [
+        {"texts": query.texts, "like": query.like, "hits": [_entry(hit) for hit in hits]}
+        for query, hits in found
+    ]
+    unreadable = [{"file": name, "error": why} for name, why in changes.problems.items()]
+    _write_json(
+        output / "results.json", settings=settings, queries=entries, unreadable=unreadable
+    )  # fmt: skip
+    heads = ["query", "rank", "score", "file", "time"]
+    rows = [
+        (query.title, place, entry["score"], entry["file"], entry.get("time", ""))
+        for query, hits in found
+        for place, entry in enumerate(map(_entry, hits), 1)
+    ]
+    write_csv(output / "results.csv", heads, rows)
+    each = max(1, MOST_TILES // len(found))
+    sections = [
+        SheetSection(query.title, [_tile(hit, options.backend) for hit in hits[:each]])
+        for query, hits in found
+    ]
+    save_image(draw_contact_sheet(sections), output / "contact_sheet.jpg")
+    say(f"output   {output} (contact_sheet.jpg, results.csv, results.json)")
     return list(changes.problems.values())
 
 
 def _hits_table(query: Query, hits: Sequence[Hit], *, names: Mapping[str, str]) -> str:
     """Format a query and its first hits: score, file by its short name, time."""
-    lines = [
-        f"  {score_text(hit.score)}  {names.get(hit.file, hit.file)}{_at(hit.time)}"
-        for hit in hits[:_HITS]
-    ]
+    lines = [f"  {score_text(hit.score)}  {names[hit.file]}{_at(hit.time)}" for hit in hits[:_HITS]]
     if (more := len(hits) - _HITS) > 0:
         lines.append(f"  and {more:,} more")
     return "\n".join([_short(query.title), *(lines or ["  nothing was found"])])
 
 
-def _library_line(changes: Changes) -> str:
-    """Count the files that were searched, and those whose features were known before."""
-    line = f"{changes.known + changes.computed:,} files searched: {changes.computed:,} computed"
-    line += f", {changes.known:,} known from before" if changes.known else ""
-    return line + (f", {changes.gone:,} forgotten that are gone" if changes.gone else "")
-
-
-def _write_hits(
-    folder: Path,
-    found: Sequence[tuple[Query, Sequence[Hit]]],
-    problems: Mapping[str, str],
-    settings: Mapping[str, Any],
-) -> None:
-    """Write hits as JSON, with the files that cannot be read, and as CSV."""
-    queries = [
-        {"texts": query.texts, "like": query.like, "hits": [_entry(hit) for hit in hits]}
-        for query, hits in found
-    ]
-    content = {"queries": queries, "unreadable": _unreadable(problems)}
-    _write_json(folder / RESULTS[0], settings, content)
-    stream = io.StringIO()
-    table = csv.writer(stream, lineterminator="\n")
-    table.writerow(["query", "rank", "score", "file", "time"])
-    for query, hits in found:
-        for place, hit in enumerate(hits, 1):
-            time = "" if hit.time is None else round(hit.time, 3)
-            row = [query.title, place, round(hit.score, _DIGITS), hit.file, time]
-            table.writerow([printable(str(value)) for value in row])
-    write_text(folder / RESULTS[1], stream.getvalue())
-
-
-def _write_sheet(
-    file: Path, found: Sequence[tuple[Query, Sequence[Hit]]], *, backend: Backend
-) -> None:
-    """Write a contact sheet of the best hits; videos are shown by their best frame."""
-    each = max(1, MOST_TILES // max(1, len(found)))
-    sections = [
-        SheetSection(query.title, [_tile(hit, backend) for hit in hits[:each]])
-        for query, hits in found
-    ]
-    save_image(draw_contact_sheet(sections), file)
-
-
 def _tile(hit: Hit, backend: Backend) -> Tile:
+    """Show a hit, of a video its best frame."""
     heading, image = score_text(hit.score) + _at(hit.time), None
     try:
         if hit.frame is None:
@@ -220,15 +191,11 @@ def _tile(hit: Hit, backend: Backend) -> Tile:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 4]} ..."
+    return shorten(text, _LONGEST, placeholder=" ...")
 
 
-def _at(time: float | None, words: str = "  at ") -> str:
-    return "" if time is None else f"{words}{clock(time)}"
-
-
-def _unreadable(problems: Mapping[str, str]) -> list[dict[str, Any]]:
-    return [{"file": name, "error": why} for name, why in problems.items()]
+def _at(time: float | None) -> str:
+    return "" if time is None else f"  at {clock(time)}"
 
 
 def _entry(one: Ranked | Hit) -> dict[str, Any]:
@@ -240,5 +207,5 @@ def _entry(one: Ranked | Hit) -> dict[str, Any]:
     }
 
 
-def _write_json(file: Path, settings: Mapping[str, Any], content: Mapping[str, Any]) -> None:
-    write_text(file, json.dumps({"settings": settings, **content}, indent=1) + "\n")
+def _write_json(file: Path, **content: Any) -> None:
+    write_text(file, json.dumps(content, indent=1) + "\n")

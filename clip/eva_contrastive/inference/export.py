@@ -9,7 +9,6 @@ Shapes: B images or texts, S the side of an image, L tokens of a text, D values 
 import argparse
 import json
 import logging
-import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,6 @@ import torch
 from open_clip.tokenizer import default_bpe
 from torch import Tensor, nn
 
-from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_contrastive.config import EXPORT_TOLERANCES, EXPORTED_FILES
 from eva_contrastive.model.eva_clip import EvaClip, tokenize
 from eva_contrastive.model.loading import load_eva_clip
@@ -47,7 +45,7 @@ def export(options: argparse.Namespace) -> None:
     found = export_towers(
         model.to(choose_device(options.device)).requires_grad_(False), options.output,
         form=options.form, towers=options.towers, normalize=options.normalize,
-        pixels={"mean": list(noted.mean or CLIP_MEAN), "std": list(noted.std or CLIP_STD)},
+        pixels={"mean": list(noted.mean), "std": list(noted.std)},
         tolerance=options.tolerance,
     )  # fmt: skip
     if options.form == "onnx" and options.dtype == "float16" and "text" in found:
@@ -90,23 +88,21 @@ def export_towers(
     """
     found: dict[str, float] = {}
     entries: dict[str, dict[str, Any]] = {}
-    dtype = str(model.visual.pos_embed.dtype).removeprefix("torch.")
-    facts = _facts(model, pixels or {}, normalize=normalize, dtype=dtype)
+    facts = _facts(model, pixels or {}, normalize=normalize)
+    least = EXPORT_TOLERANCES[facts["features"]["dtype"]] if tolerance is None else tolerance
     shapes = ({0: torch.export.Dim("batch")},)
     with torch.no_grad(), quiet(), replacing_folder(folder) as place:
         for tower in towers:
             file = place / f"{tower}{ENDINGS[form]}"
             names = {"file": file.name, "input": INPUTS[tower], "output": FEATURES}
             entries[tower] = names | {"batch": "any"}
-            module = _Tower(model, tower, normalize=normalize)
+            module = _Tower(model, tower, normalize=normalize).eval()
             inputs = (_inputs(model, tower, 2),)  # of one, torch would take the number for fixed
             write_program(
                 torch.export.export(module, inputs, dynamic_shapes=shapes),
                 file, inputs=[INPUTS[tower]], outputs=[FEATURES], facts=facts | entries[tower],
             )  # fmt: skip
-            found[tower] = _differ(module, open_program(file))
-            least = EXPORT_TOLERANCES[dtype] if tolerance is None else tolerance
-            demand_close({tower: found[tower]}, least)
+            found[tower] = _differ(module, open_program(file), tolerance=least)
         write_text(place / FACTS, json.dumps({"towers": entries} | facts, indent=2) + "\n")
         if "text" in towers:
             shutil.copyfile(default_bpe(), place / VOCABULARY)
@@ -119,7 +115,6 @@ class _Tower(nn.Module):
     def __init__(self, model: EvaClip, name: str, *, normalize: bool) -> None:
         super().__init__()
         self.model, self.name, self.normalize = model, name, normalize
-        self.eval()
 
     def forward(self, inputs: Tensor) -> dict[str, Tensor]:
         """Encode (B, 3, S, S) or (B, L) as (B, D)."""
@@ -138,7 +133,7 @@ def _inputs(model: EvaClip, tower: str, batch_size: int) -> Tensor:
     return tokens.to(position.device)
 
 
-def _differ(module: _Tower, run: Callable[..., dict[str, Tensor]]) -> float:
+def _differ(module: _Tower, run: Callable[..., dict[str, Tensor]], *, tolerance: float) -> float:
     """Compare for several sizes of a batch; return the largest share of the largest value."""
     shares = []
     for size in (1, 2, 5):
@@ -146,13 +141,13 @@ def _differ(module: _Tower, run: Callable[..., dict[str, Tensor]]) -> float:
         expected = module(inputs)
         found = differences(expected, run({INPUTS[module.name]: inputs}))[FEATURES]
         shares.append(found / max(expected[FEATURES].abs().max().item(), 1e-12))
-    return max(shares, key=lambda share: (math.isnan(share), share))
+        demand_close({module.name: shares[-1]}, tolerance)
+    return max(shares)
 
 
-def _facts(
-    model: EvaClip, pixels: Mapping[str, Any], *, normalize: bool, dtype: str
-) -> dict[str, Any]:
+def _facts(model: EvaClip, pixels: Mapping[str, Any], *, normalize: bool) -> dict[str, Any]:
     """Describe the preparation of the input, and how logits are made of the output."""
+    dtype = str(model.visual.pos_embed.dtype).removeprefix("torch.")
     start, end = tokenize("", 3)[0, :2].tolist()
     bias = model.text.logit_bias
     return {

@@ -187,10 +187,9 @@ class ClipFeatures:
         require_backend(backend)
         place = choose_device(device)
         load: Callable[..., EvaClip | VisionTower] = load_eva_clip if texts else load_vision_tower
-        side, *pixels = find_preparation(source, image_size=image_size, mean=mean, std=std)
+        side, mean, std = find_preparation(source, image_size=image_size, mean=mean, std=std)
         dtype = choose_dtype(precision, place)
         model = load(source, image_size=side, dtype=dtype, **vision_arguments).to(place)
-        mean, std = pixels[0] or CLIP_MEAN, pixels[1] or CLIP_STD
         return cls(model, mean=mean, std=std, frames=frames, batch_size=batch_size, backend=backend)
 
     def images(

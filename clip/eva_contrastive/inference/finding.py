@@ -13,14 +13,11 @@ feature.
 """
 
 import hashlib
-import itertools
 import json
 import logging
 import os
 import time
 from collections.abc import Collection, Mapping, Sequence
-from functools import partial
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,40 +26,35 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from eva_contrastive.evaluation.zero_shot import Mapped
-from eva_contrastive.inference.features import ClipFeatures, Frames, Media, MediaReader, is_video
+from eva_contrastive.inference.features import ClipFeatures, Media, is_video
 from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES, require_regular_file, write_tensors
-from eva_data.index import Names
 from eva_data.inputs import files_at, is_several
 from eva_data.progress import ProgressBar
 from eva_engine.data.loading import evaluation_loader
+from eva_engine.evaluation.counting import Indexed
 
 logger = logging.getLogger(__name__)
 
-KIND = "eva_contrastive library 1"
-_PARTS = ("features", "frames", "times", "rows", "sizes", "changes")
+KIND = "eva_contrastive library 2"
 _SECONDS = 30.0  # between two saves
 _SHARE = 20  # and at least this many times as long as a save takes
-_ROWS = 16384  # that are compared at once, and those of one more file
+_ROWS = 16384  # that are compared at once
+# what safetensors, json and numpy raise for content that is not that of a library
+_DAMAGE = (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError,
+           SafetensorError)  # fmt: skip
 
 State = tuple[int, int]  # size of a file in bytes, and its time of change in nanoseconds
-
-
-def state_of(file: str | Path) -> State:
-    """Look at a file."""
-    found = Path(file).stat()
-    return found.st_size, found.st_mtime_ns
 
 
 class Entry(NamedTuple):
     """Features of unit length of an image or video, with indexes and times of the frames."""
 
     state: State  # of the file when it was read
+    frames: Sequence[int]
+    times: Sequence[float]  # in seconds from the first frame's
     features: NDArray[np.float16]  # (R, D)
-    frames: NDArray[np.int32]  # (R,)
-    times: NDArray[np.float64]  # (R,), seconds from the first frame's
 
 
 class Library:
@@ -75,15 +67,16 @@ class Library:
     """
 
     def __init__(self, folder: Path | None, settings: Mapping[str, Any], *, width: int) -> None:
-        self._settings, self.width = json.dumps(settings, sort_keys=True), width
-        name = f"library-{hashlib.sha256(self._settings.encode()).hexdigest()[:12]}.safetensors"
+        text = json.dumps(settings, sort_keys=True)
+        name = f"library-{hashlib.sha256(text.encode()).hexdigest()[:12]}.safetensors"
         self.file = None if folder is None else folder / name
+        self.width, self._notes = width, {"kind": KIND, "settings": text}
         self.entries: dict[str, Entry] = {}
         self._changed, self._saved, self._pause = False, time.monotonic(), _SECONDS
         if self.file is not None and self.file.exists():
             try:
                 self.entries = self._read(self.file)
-            except (OSError, ValueError, TypeError, LookupError, SafetensorError) as error:
+            except _DAMAGE as error:
                 logger.warning("%s cannot be used and is computed again (%s)", self.file, error)
 
     def add(self, path: str, entry: Entry) -> None:
@@ -103,47 +96,40 @@ class Library:
         if not self._changed or self.file is None:
             return
         begin = time.monotonic()
-        write_tensors(self._arrays(), self.file, {"kind": KIND, "settings": self._settings})
+        files = json.dumps({path: entry[:3] for path, entry in self.entries.items()})
+        none = np.empty((0, self.width), np.float16)
+        arrays = {
+            "files": np.frombuffer(files.encode(), np.uint8),
+            "features": np.concatenate([none, *(one.features for one in self.entries.values())]),
+        }
+        write_tensors(arrays, self.file, self._notes)
         self._changed, self._saved = False, time.monotonic()
         self._pause = max(_SECONDS, _SHARE * (self._saved - begin))
-
-    def _arrays(self) -> dict[str, NDArray[Any]]:
-        entries = list(self.entries.values())
-        states = np.array([entry.state for entry in entries], np.int64).reshape(-1, 2)
-        none = Entry((0, 0), np.empty((0, self.width), np.float16), np.empty(0, np.int32),
-                     np.empty(0))  # fmt: skip
-        _, *columns = zip(none, *entries, strict=True)
-        return {
-            **Names.collect(self.entries).arrays(),
-            **dict(zip(("features", "frames", "times"), map(np.concatenate, columns), strict=True)),
-            "rows": np.array([len(entry.features) for entry in entries], np.int64),
-            "sizes": states[:, 0],
-            "changes": states[:, 1],
-        }
 
     def _read(self, file: Path) -> dict[str, Entry]:
         require_regular_file(file)
         with safe_open(file, "np") as content:
             notes = content.metadata()
-            arrays = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
-        names = list(Names(arrays))
-        features, frames, times, rows, sizes, changes = parts = [arrays[name] for name in _PARTS]
-        count = int(rows.sum())
-        shapes = [part.shape for part in parts]
-        wanted = [(count, self.width), (count,), (count,), *3 * [(len(names),)]]
+            files, features = (content.get_tensor(name) for name in ("files", "features"))
+        found = json.loads(files.tobytes())
+        counts = [len(frames) for _, frames, _ in found.values()]
         whole = (
-            notes == {"kind": KIND, "settings": self._settings}
-            and shapes == wanted
-            and (rows > 0).all()
+            notes == self._notes
+            and counts == [len(times) for _, _, times in found.values()]
+            and features.shape == (sum(counts), self.width)
             and features.dtype == np.float16
+            and min(counts, default=1) > 0
             and np.isfinite(features).all()
         )
         if not whole:
-            raise ValueError(f"not a library of these settings with arrays of shapes {wanted}")
-        states = zip(sizes.tolist(), changes.tolist(), strict=True)
-        ends = np.cumsum(rows)[:-1]
-        columns = (np.split(values, ends) for values in (features, frames, times))
-        return dict(zip(names, map(Entry, states, *columns), strict=False))
+            raise ValueError("it is not a library of these settings")
+        rows = iter(np.split(features, np.cumsum(counts)[:-1]))
+        return {
+            path: Entry(
+                (int(size), int(change)), [*map(int, frames)], [*map(float, times)], next(rows)
+            )
+            for path, ((size, change), frames, times) in found.items()
+        }
 
 
 def absolute(file: Media) -> str:
@@ -172,65 +158,59 @@ def update(
 
     An interrupted update continues. Files below `folders` that are not among `files` are forgotten.
     """
-    todo: dict[str, State] = {}
-    problems: dict[str, str] = {}
-    paths = dict.fromkeys(absolute(file) for file in files)
-    for path in paths:
-        try:
-            state = state_of(path)
-        except OSError as error:
-            problems[path] = f"{path} cannot be read ({error.strerror})"
-        else:
-            if path not in library.entries or library.entries[path].state != state:
-                todo[path] = state
-    known = len(paths) - len(todo) - len(problems)
+    states = {path: _state_of(path) for path in map(absolute, files)}
+    todo = {
+        path: state
+        for path, state in states.items()
+        if path not in library.entries or library.entries[path].state != state
+    }
     starts = tuple(os.path.join(absolute(folder), "") for folder in folders)  # noqa: PTH118
-    gone = [path for path in library.entries if path.startswith(starts) and path not in paths]
+    gone = [path for path in library.entries if path.startswith(starts) and path not in states]
     library.drop(gone)
+    problems: dict[str, str] = {}
     try:
         if todo:
-            problems |= _compute(library, clip, todo, workers=workers)
+            problems = _compute(library, clip, todo, workers=workers)
         library.drop(problems)  # its features are not those of what is there now
     finally:
         library.save()
-    return Changes(known, len(todo.keys() - problems.keys()), len(gone), problems)
+    return Changes(len(states) - len(todo), len(todo) - len(problems), len(gone), problems)
+
+
+def _state_of(path: str) -> State:
+    try:
+        found = Path(path).stat()
+    except OSError:  # reading it says what is wrong
+        return -1, -1
+    return found.st_size, found.st_mtime_ns
 
 
 def _compute(
     library: Library, clip: ClipFeatures, todo: dict[str, State], *, workers: int
 ) -> dict[str, str]:
+    """Add the features of files to a library; return the reasons for those that cannot be read."""
     problems: dict[str, str] = {}
-    some_video = any(is_video(path) for path in todo)
-    at_once = max(1, clip.batch_size // (clip.read.frames if some_video else 1))
+    paths = list(todo)
+    at_once = max(1, clip.batch_size // (clip.read.frames if any(map(is_video, paths)) else 1))
+    batches = [part.tolist() for part in torch.arange(len(paths)).split(at_once)]
     with (
         ProgressBar(len(todo), what="reading", unit="file") as bar,
         evaluation_loader(
-            Mapped(partial(_read, clip.read), list(todo)),
-            workers=min(workers, len(todo)), batch_size=at_once, collate=list,
-        ) as batches,
+            Indexed(Mapped(clip.read, paths)), workers=min(workers, len(todo)), batches=batches,
+            collate=list,
+        ) as loaded,
     ):  # fmt: skip
-        for batch in batches:
-            read = [(path, frames) for path, frames in batch if isinstance(frames, Frames)]
+        for batch in loaded:
+            problems |= {paths[index]: why for _, _, index, why in batch if why}
+            read = [(paths[index], frames) for frames, _, index, why in batch if not why]
             if read:
                 values = torch.cat([frames.values for _, frames in read])  # (R, 3, S, S)
                 features = clip.images(values).cpu().half().numpy()
                 ends = np.cumsum([len(frames.indexes) for _, frames in read])[:-1]
-                for (path, (_, indexes, times)), rows in zip(
-                    read, np.split(features, ends), strict=True
-                ):
-                    entry = Entry(todo[path], rows, np.array(indexes, np.int32), np.array(times))
-                    library.add(path, entry)
-            problems |= {path: why for path, why in batch if isinstance(why, str)}
+                for (path, frames), rows in zip(read, np.split(features, ends), strict=True):
+                    library.add(path, Entry(todo[path], frames.indexes, frames.times, rows))
             bar.update(len(batch))
     return problems
-
-
-def _read(read: MediaReader, path: str) -> tuple[str, Frames | str]:
-    """Read the pixels of a file, or say why it cannot be read."""
-    try:
-        return path, read(path)
-    except OSError as error:
-        return path, str(error)
 
 
 class Query(NamedTuple):
@@ -238,7 +218,7 @@ class Query(NamedTuple):
 
     texts: tuple[str, ...]
     like: tuple[str, ...]
-    features: Tensor
+    features: torch.Tensor
 
     @property
     def title(self) -> str:
@@ -279,39 +259,29 @@ def search(
     paths = [path for path in dict.fromkeys(map(absolute, files)) if path in library.entries]
     if not paths:
         return [[] for _ in queries]
-    entries = [library.entries[path] for path in paths]
-    rows = np.array([len(entry.features) for entry in entries])
-    starts = np.cumsum(rows) - rows  # (N,), first row of each file
+    features = np.concatenate([library.entries[path].features for path in paths])  # (R, D)
     wanted = torch.stack([query.features for query in queries]).float().cpu().numpy()  # (Q, D)
-    scores = _scores(entries, starts, wanted)  # (Q, R)
-    best = np.maximum.reduceat(scores, starts, axis=1)  # (Q, N)
+    parts = range(0, len(features), _ROWS)
+    scores = [wanted @ features[at : at + _ROWS].astype(np.float32).T for at in parts]
+    # kept in half precision, features are not quite of unit length
+    cosines = np.concatenate(scores, axis=1).clip(-1, 1)  # (Q, R)
+    rows = np.array([len(library.entries[path].features) for path in paths])
+    starts = np.cumsum(rows) - rows  # (N,), first row of each file
+    best = np.maximum.reduceat(cosines, starts, axis=1)  # (Q, N)
     return [
         [
-            _hit(paths[file], entries[file], row[starts[file] : starts[file] + rows[file]])
-            for file in np.argsort(-of_files, kind="stable")[:top].tolist()
+            _hit(paths[at], library.entries[paths[at]], row[starts[at] : starts[at] + rows[at]])
+            for at in np.argsort(-of_files, kind="stable")[:top].tolist()
         ]
-        for row, of_files in zip(scores, best, strict=True)
+        for row, of_files in zip(cosines, best, strict=True)
     ]
-
-
-def _scores(
-    entries: Sequence[Entry], starts: NDArray[np.int64], wanted: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Compute the cosines (Q, R), a part of the rows at a time."""
-    parts = []
-    for _, some in itertools.groupby(zip(entries, starts // _ROWS, strict=True), itemgetter(1)):
-        features = np.concatenate([entry.features for entry, _ in some])
-        parts.append(wanted @ features.astype(np.float32).T)
-    return np.concatenate(parts, axis=1)
 
 
 def _hit(path: str, entry: Entry, scores: NDArray[np.float32]) -> Hit:
     place = int(scores.argmax())
-    # kept in half precision, features are not quite of unit length
-    score = min(1.0, max(-1.0, float(scores[place])))
     if not is_video(path):
-        return Hit(path, score, None, None)
-    return Hit(path, score, int(entry.frames[place]), float(entry.times[place]))
+        return Hit(path, float(scores[place]), None, None)
+    return Hit(path, float(scores[place]), entry.frames[place], entry.times[place])
 
 
 def find(
@@ -351,5 +321,4 @@ def find(
     library = Library(None, {}, width=clip.embed_dim)
     for why in update(library, clip, listed).problems.values():
         logger.warning("%s", why)
-    (hits,) = search(library, listed, queries, top=top)
-    return hits
+    return search(library, listed, queries, top=top)[0]

@@ -72,29 +72,16 @@ class TextTower(TextTransformer):
 
     Args:
         output_dim: D.
-        context_length: L.
-        vocab_size: Words of the vocabulary.
-        width: C.
         depth: Number of blocks.
         num_heads: Attention heads of a block.
         sigmoid: Build the bias of the sigmoid loss too, and begin as SigLIP does.
+        **shape: `context_length` (L), `vocab_size` and `width` (C).
     """
 
     def __init__(
-        self,
-        *,
-        output_dim: int,
-        context_length: int,
-        vocab_size: int,
-        width: int,
-        depth: int,
-        num_heads: int,
-        sigmoid: bool = False,
+        self, *, output_dim: int, depth: int, num_heads: int, sigmoid: bool = False, **shape: int
     ) -> None:
-        super().__init__(
-            context_length=context_length, vocab_size=vocab_size, width=width, heads=num_heads,
-            layers=depth, output_dim=output_dim,
-        )  # fmt: skip
+        super().__init__(output_dim=output_dim, layers=depth, heads=num_heads, **shape)
         scale = SIGMOID_SCALE if sigmoid else CLASSIC_SCALE
         self.logit_scale = nn.Parameter(torch.full((1,), math.log(scale)))
         self.logit_bias = nn.Parameter(torch.full((1,), SIGMOID_BIAS)) if sigmoid else None

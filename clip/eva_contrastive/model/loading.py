@@ -201,34 +201,20 @@ def initialise_text(tower: TextTower, source: str) -> None:
     features of the other tower are new (official). A file for longer texts gives its first
     positions.
     """
-    path = resolve_source(source)
-    weights = _read_text_weights(path)
-    target = tower.state_dict()
+    path, target = resolve_source(source), tower.state_dict()
+    stored = read_torchscript(path) if is_torchscript(path) else read_weights(path)
+    found = {named[1]: value for name, value in stored.items() if (named := _TEXT.fullmatch(name))}
     positions, projection = (name.removeprefix("text.") for name in (_POSITIONS, _PROJECTION))
-    weights[positions] = weights[positions][: len(target[positions])]
-    if weights[projection].shape != target[projection].shape:
-        logger.info("%s: the projection of the texts begins from scratch", path.name)
-        weights[projection] = target[projection]
     logits = {name: value for name, value in target.items() if name.startswith("logit_")}
     try:
-        tower.load_state_dict(weights | logits)
-    except RuntimeError as error:
+        found[positions] = found[positions][: len(target[positions])]
+        if found[projection].shape != target[projection].shape:
+            logger.info("%s: the projection of the texts begins from scratch", path.name)
+            found[projection] = target[projection]
+        tower.load_state_dict(found | logits)
+    except (RuntimeError, LookupError) as error:
         raise ValueError(
-            f"the text tower of {path.name} does not fit: choose the size that it has as "
+            f"{path.name} holds no text tower of CLIP that fits: choose the size that it has as "
             f"model.text ({error!s:.500})"
         ) from error
-    logger.info("%s: loaded %d tensors into the text tower", path.name, len(weights))
-
-
-def _read_text_weights(file: Path) -> dict[str, Tensor]:
-    """Read the text tower of a file of CLIP under open_clip's names."""
-    weights = read_torchscript(file) if is_torchscript(file) else read_weights(file)
-    found = {named[1]: value for name, value in weights.items() if (named := _TEXT.fullmatch(name))}
-    needed = {name.removeprefix("text.") for name in (_WORDS, _POSITIONS, _PROJECTION)}
-    if not needed <= found.keys() or any(value.ndim == 0 for value in found.values()):
-        raise ValueError(
-            f"{file.name} holds no text tower of CLIP: expected token_embedding.weight, "
-            "positional_embedding, transformer.resblocks.* and text_projection; it has "
-            f"{listed(list(weights), 3)}"
-        )
-    return found
+    logger.info("%s: loaded %d tensors into the text tower", path.name, len(found))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eva_backbone.checkpoints.registry import resolve_source
+from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 
 logger = logging.getLogger(__name__)
 
@@ -55,11 +56,11 @@ def weights_file(source: str | os.PathLike[str]) -> Path:
 
 
 class Preparation(NamedTuple):
-    """How images become input; None for what neither a folder nor a file of weights says."""
+    """How images become input; without an `image_size` as the weights show it."""
 
     image_size: int | None
-    mean: Sequence[float] | None
-    std: Sequence[float] | None
+    mean: Sequence[float]
+    std: Sequence[float]
 
 
 def find_preparation(
@@ -69,7 +70,7 @@ def find_preparation(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Preparation:
-    """Complete what is asked for by what a folder of open_clip says, or the notes of a training."""
+    """Complete what is asked for by a folder of open_clip, the notes of a training, or CLIP's."""
     from eva_engine.evaluation.own_data import notes_of_training  # loads torch
 
     config = Path(source) / CONFIG
@@ -80,7 +81,7 @@ def find_preparation(
         std=noted.get("std") if std is None else std,
     )
     size = noted.get("image_size") if image_size is None else image_size
-    return Preparation(size, pixels["mean"], pixels["std"])
+    return Preparation(size, pixels["mean"] or CLIP_MEAN, pixels["std"] or CLIP_STD)
 
 
 def _read_config(file: Path) -> dict[str, Any]:
@@ -95,8 +96,7 @@ def _read_config(file: Path) -> dict[str, Any]:
             (found["image_size"],) = set(map(int, size)) if isinstance(size, list) else {int(size)}
         for name in ("mean", "std"):
             if said.get(name) is not None:
-                first, second, third = map(float, said[name])
-                found[name] = [first, second, third]
+                found[name] = [float(value) for value in said[name]]
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{file} is not a configuration of open_clip ({error})") from error
     for name, ours in _OURS.items():

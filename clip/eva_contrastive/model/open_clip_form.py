@@ -19,13 +19,10 @@ import torch
 from torch import Tensor
 
 from eva_backbone.checkpoints.convert import fuse_qkv_bias
-from eva_backbone.checkpoints.reading import listed
-from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_contrastive.model.eva_clip import EvaClip, tokenize
-from eva_contrastive.model.open_clip_files import CARD, CONFIG, WEIGHTS
+from eva_contrastive.model.open_clip_files import CARD, CONFIG, WEIGHTS, find_preparation
 from eva_data.files import write_text
 from eva_engine.checkpoints.files import read_config, save_weights
-from eva_engine.evaluation.own_data import notes_of_training
 
 _TRUNK = "visual.trunk."
 _LOGITS = ("logit_scale", "logit_bias")
@@ -34,7 +31,6 @@ _TEXT = re.compile(
     r"(positional_embedding|text_projection|token_embedding\.|ln_final\.|transformer\.)"
 )
 _PIXELS = "visual.conv1.weight"  # marks open_clip's own ViT
-_OUTSIDE = ("class_embedding", "positional_embedding", "ln_post.weight", "ln_post.bias", "proj")
 _IN_BLOCK = {  # ours -> open_clip's ViT
     "norm1.": "ln_1.",
     "norm2.": "ln_2.",
@@ -46,7 +42,6 @@ _IN_BLOCK = {  # ours -> open_clip's ViT
     "gamma_1": "ls_1.gamma",
     "gamma_2": "ls_2.gamma",
 }
-_LEAST = 1e-5  # largest relative error of a projection whose bias is moved into the norm
 # timm's EVA-g: side of the images -> its name.
 _TRUNKS = {side: f"eva_giant_patch14_{side}" for side in (224, 336, 560)}
 _GIANT = (14, 1408, 40, 16, 6144)
@@ -87,17 +82,18 @@ def to_official(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         A new dict; factor and bias of the logits are `text.*` too, without dimensions.
 
     Raises:
-        ValueError: If open_clip's own ViT has a part that EVA's has not.
+        ValueError: If open_clip's own ViT lacks a part that EVA's has.
     """
     named = {name.removeprefix("module."): value for name, value in weights.items()}
     if _PIXELS in named:
         named = _from_vit(named)
     official = {}
     for name, value in named.items():
-        is_logit = name.removeprefix("text.") in _LOGITS
-        key = f"text.{name.removeprefix('text.')}" if is_logit else name
-        key = f"visual.{key.removeprefix(_TRUNK)}" if key.startswith(_TRUNK) else key
-        official[key] = value.reshape(()) if is_logit and value.numel() == 1 else value
+        if name.removeprefix("text.") in _LOGITS:
+            scalar = value.reshape(()) if value.numel() == 1 else value
+            official[f"text.{name.removeprefix('text.')}"] = scalar
+        else:
+            official[name.replace(_TRUNK, "visual.") if name.startswith(_TRUNK) else name] = value
     return official
 
 
@@ -112,25 +108,22 @@ def to_trunk(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def to_vit(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Turn a CLIP into one with open_clip's own ViT.
 
-    What is not the same tensor under another name is float32.
-
-    Raises:
-        ValueError: If the bias of the projection cannot be moved: there are more values of a
-            feature than channels, or the projection has not its full rank.
+    What is not the same tensor under another name is float32. Where there are more values of a
+    feature than channels, the bias of the projection has no equal in the norm before it, and the
+    features are not the same.
     """
     named = fuse_qkv_bias(_logits_outside(weights))
     positions = named.pop("visual.pos_embed")[0].float()  # (1 + N, C)
     bias = named.pop("visual.patch_embed.proj.bias").float()
     projection = named.pop("visual.head.weight").T  # (C, D)
-    norm_bias = _absorb(
-        projection, named.pop("visual.head.bias"), into=named.pop("visual.norm.bias")
-    )
+    before, after = named.pop("visual.norm.bias"), named.pop("visual.head.bias").double()
+    moved = torch.linalg.lstsq(projection.double().T, after[:, None], driver="gelsd").solution
     outside = {
         _PIXELS: named.pop("visual.patch_embed.proj.weight"),
         "visual.class_embedding": named.pop("visual.cls_token").flatten(),
         "visual.positional_embedding": torch.cat([positions[:1], positions[1:] + bias]),
         "visual.ln_post.weight": named.pop("visual.norm.weight"),
-        "visual.ln_post.bias": norm_bias,
+        "visual.ln_post.bias": (before.double() + moved[:, 0]).float(),
         "visual.proj": projection,
     }
     return outside | {_in_block(n, _IN_BLOCK, "transformer.resblocks"): v for n, v in named.items()}
@@ -138,30 +131,27 @@ def to_vit(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _from_vit(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Undo `to_vit`, but for the biases that were moved, which become zero."""
-    named = {f"text.{name}" if _TEXT.match(name) else name: v for name, v in weights.items()}
-    pixels = named.pop(_PIXELS)
     back = {theirs: ours for ours, theirs in _IN_BLOCK.items()}
-    parts = {name: named.pop(f"visual.{name}") for name in _OUTSIDE if f"visual.{name}" in named}
-    official = {_in_block(name, back, "blocks"): value for name, value in named.items()}
-    unknown = [name for name in official if re.match(r"visual\.(?!blocks\.)", name)]
-    lacking = [f"visual.{name}" for name in _OUTSIDE if name not in parts]
-    if lacking or unknown or pixels.ndim != 4:
-        raise ValueError(
-            "the vision tower is open_clip's own and not an EVA ViT: "
-            + (f"it has {listed(unknown)}" if unknown else f"it lacks {listed(lacking)}")
-            + "; load a CLIP without norm before the blocks (no_ln_pre)"
-        )
-    projection = parts["proj"]  # (C, D)
-    return official | {
-        "visual.cls_token": parts["class_embedding"].reshape(1, 1, -1),
-        "visual.pos_embed": parts["positional_embedding"][None],
-        "visual.patch_embed.proj.weight": pixels,
-        "visual.patch_embed.proj.bias": pixels.new_zeros(len(pixels)),
-        "visual.norm.weight": parts["ln_post.weight"],
-        "visual.norm.bias": parts["ln_post.bias"],
-        "visual.head.weight": projection.T,
-        "visual.head.bias": projection.new_zeros(projection.shape[-1]),
+    named = {
+        f"text.{name}" if _TEXT.match(name) else _in_block(name, back, "blocks"): value
+        for name, value in weights.items()
     }
+    pixels = named.pop(_PIXELS)
+    try:
+        projection = named.pop("visual.proj")  # (C, D)
+        return {
+            "visual.cls_token": named.pop("visual.class_embedding").reshape(1, 1, -1),
+            "visual.pos_embed": named.pop("visual.positional_embedding")[None],
+            "visual.patch_embed.proj.weight": pixels,
+            "visual.patch_embed.proj.bias": pixels.new_zeros(pixels.shape[:1]),
+            "visual.norm.weight": named.pop("visual.ln_post.weight"),
+            "visual.norm.bias": named.pop("visual.ln_post.bias"),
+            "visual.head.weight": projection.T,
+            "visual.head.bias": projection.new_zeros(projection.shape[-1:]),
+            **named,
+        }
+    except KeyError as error:
+        raise ValueError(f"open_clip's own ViT lacks {error}: it is not an EVA ViT") from error
 
 
 def _logits_outside(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -175,30 +165,11 @@ def _logits_outside(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _in_block(name: str, names: Mapping[str, str], blocks: str) -> str:
     """Rename a tensor of a block of the vision tower; others keep their names."""
-    if not (found := re.match(r"visual\.(?:blocks|transformer\.resblocks)\.(\d+)\.(.+)", name)):
-        return name
-    local = found[2]
-    for ours, theirs in names.items():
-        if local.startswith(ours):
-            return f"visual.{blocks}.{found[1]}.{theirs}{local.removeprefix(ours)}"
+    if found := re.match(r"visual\.(?:blocks|transformer\.resblocks)\.(\d+)\.(.+)", name):
+        for ours, theirs in names.items():
+            if found[2].startswith(ours):
+                return f"visual.{blocks}.{found[1]}.{theirs}{found[2].removeprefix(ours)}"
     return name
-
-
-def _absorb(projection: Tensor, bias: Tensor, *, into: Tensor) -> Tensor:
-    """Find the norm's bias that has the effect of its own and of the projection's bias."""
-    matrix, wanted = projection.double(), bias.double()  # (C, D), (D,)
-    moved = torch.linalg.lstsq(matrix.T, wanted[:, None], driver="gelsd").solution[:, 0]
-    result = (into.double() + moved).float()
-    missed = (result.double() - into.double()) @ matrix - wanted
-    scale = wanted.abs().max() + (into.double() @ matrix).abs().max()
-    if missed.abs().max() > _LEAST * scale:
-        channels, values = projection.shape
-        raise ValueError(
-            f"open_clip's own ViT has no bias after the projection, and one of {values} values of "
-            f"{channels} channels cannot be moved into the norm before it: build the model with "
-            f"embed_dim of at most {channels}"
-        )
-    return result
 
 
 def write_folder(weights: Mapping[str, Tensor], folder: Path, source: Path) -> list[str]:
@@ -220,9 +191,9 @@ def write_folder(weights: Mapping[str, Tensor], folder: Path, source: Path) -> l
     named = clip_weights(weights)
     model = clip_from(named, name=source.name)
     trunk, values = _trunk_of(model), model.embed_dim
-    noted = notes_of_training(source, mean=None, std=None)
+    noted = find_preparation(source)
     preparation = {
-        "mean": list(noted["mean"] or CLIP_MEAN), "std": list(noted["std"] or CLIP_STD),
+        "mean": list(noted.mean), "std": list(noted.std),
         "interpolation": "bicubic", "resize_mode": "shortest",
     }  # fmt: skip
     config = {"model_cfg": _model_config(model, trunk), "preprocess_cfg": preparation}
@@ -234,10 +205,18 @@ def write_folder(weights: Mapping[str, Tensor], folder: Path, source: Path) -> l
     converted = to_trunk(named) if trunk else to_vit(named)
     save_weights(converted, folder / WEIGHTS, read_config(source))
     write_text(folder / CARD, _MODEL_CARD.format(source=source.name, values=values))
-    difference = _compare(folder, sizes, expected)
+    found = _features(open_clip.create_model(f"local-dir:{folder}").eval(), *sizes)
+    differences = [(a - b).abs().max().item() for a, b in zip(found, expected, strict=True)]
+    shares = [d / b.abs().max().item() for d, b in zip(differences, expected, strict=True)]
+    if not all(share <= _TOLERANCE for share in shares):  # also for NaN
+        raise ValueError(
+            f"open_clip's features differ from ours by {max(shares):.2g} of the largest value; "
+            "nothing was written (sizes that timm does not have need an embed_dim of at most the "
+            "width of the vision tower)"
+        )
     kind = f"the sizes of EVA01-g-14, through timm's {trunk}" if trunk else "open_clip's own ViT"
     return [
-        f"{kind}; its features differ from ours by at most {difference:.2g}",
+        f"{kind}; its features differ from ours by at most {max(differences):.2g}",
         "load with open_clip.create_model_and_transforms('local-dir:FOLDER')",
     ]
 
@@ -290,17 +269,3 @@ def _features(model: Any, image_size: int, context_length: int) -> tuple[Tensor,
     images = torch.randn(2, 3, image_size, image_size, generator=generator)
     with torch.no_grad():
         return model.encode_image(images), model.encode_text(tokenize(_TEXTS, context_length))
-
-
-def _compare(folder: Path, sizes: tuple[int, int], expected: tuple[Tensor, Tensor]) -> float:
-    """Build the folder's model by open_clip; return the largest difference of its features."""
-    peer = open_clip.create_model(f"local-dir:{folder}").eval()
-    found = _features(peer, *sizes)
-    differences = [(a - b).abs().max().item() for a, b in zip(found, expected, strict=True)]
-    shares = [d / b.abs().max().item() for d, b in zip(differences, expected, strict=True)]
-    if not all(share <= _TOLERANCE for share in shares):  # also for NaN
-        raise ValueError(
-            f"open_clip's features differ from ours by {max(shares):.2g} of the largest value; "
-            "nothing was written"
-        )
-    return max(differences)

@@ -131,7 +131,9 @@ class LabelledSamples(Protocol):
 class Indexed(Dataset[tuple[Any, int, int, str]]):
     """Samples: input, label, index, and "" or why it cannot be read, if that is no error."""
 
-    def __init__(self, samples: LabelledSamples, *, skip_unreadable: bool = True) -> None:
+    def __init__(
+        self, samples: LabelledSamples | Dataset[tuple[Any, int]], *, skip_unreadable: bool = True
+    ) -> None:
         self.samples = samples
         self._passed_over = (OSError,) if skip_unreadable else ()
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from eva_backbone.attention import Attention
 from eva_backbone.block import Block
 from eva_backbone.layers import LAYER_NORM_EPS
-from eva_pretrain.masked_image_modeling import Batch, Result, negative_cosine, predict, select
+from eva_pretrain.masked_image_modeling import Result, negative_cosine
 
 _KMEANS_STEPS = 10
 _CHUNK = 4096  # vectors that are compared with all codes at once: 128 MiB for 8192 codes
@@ -78,9 +78,7 @@ class Codebook(nn.Module):
             self._start(vectors)
         index = self.nearest(vectors)
         quantised = self.codes[index]
-        sums, counts = self._choices(vectors, index)
-        _all_reduce(sums)
-        _all_reduce(counts)
+        sums, counts = _summed(*self._choices(vectors, index))
         self._move(vectors, sums, counts)
         return quantised, counts
 
@@ -108,9 +106,7 @@ class Codebook(nn.Module):
         """Begin with spherical k-means over the batch of all processes."""
         self.codes.copy_(self._candidates(vectors))
         for _ in range(_KMEANS_STEPS):
-            sums, counts = self._choices(vectors, self.nearest(vectors))
-            _all_reduce(sums)
-            _all_reduce(counts)
+            sums, counts = _summed(*self._choices(vectors, self.nearest(vectors)))
             self.codes.copy_(torch.where(counts[:, None] > 0, F.normalize(sums, dim=1), self.codes))
         self.started.fill_(True)
 
@@ -128,18 +124,16 @@ class Codebook(nn.Module):
         """Draw K vectors of the first process's batch at random; repeated where it is short."""
         order = torch.randperm(len(vectors)).repeat(-(-len(self.codes) // len(vectors)))
         chosen = vectors[order[: len(self.codes)].to(vectors.device)].float().contiguous()
-        if _distributed():
+        if dist.is_initialized():
             dist.broadcast(chosen, src=0)
         return chosen
 
 
-def _all_reduce(tensor: Tensor) -> None:
-    if _distributed():
+def _summed(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Add up tensors over all processes, in place."""
+    for tensor in tensors if dist.is_initialized() else ():
         dist.all_reduce(tensor)
-
-
-def _distributed() -> bool:
-    return dist.is_available() and dist.is_initialized()
+    return tensors
 
 
 class FeatureTokenizer(nn.Module):
@@ -163,15 +157,11 @@ class FeatureTokenizer(nn.Module):
         self.codebook = codebook
         self.encoder = _two_layers(feature_dim, width, code_dim)
         self.decoder_embed = nn.Linear(code_dim, width)
-        block = Block(
-            width,
-            attention=Attention(width, num_heads=num_heads, qkv_bias="qkv"),
-            mlp_dim=4 * width,
-            window_size=0,
-            layer_scale=None,
+        attention = Attention(width, num_heads=num_heads, qkv_bias="qkv")
+        self.decoder_block = Block(
+            width, attention=attention, mlp_dim=4 * width, window_size=0, layer_scale=None,
             drop_path_rate=0.0,
-        )
-        self.decoder_blocks = nn.ModuleList([block])
+        )  # fmt: skip
         self.decoder_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
         self.decoder_head = _two_layers(width, width, feature_dim)
         for module in self.modules():
@@ -221,8 +211,7 @@ class FeatureTokenizer(nn.Module):
 
     def _decode(self, codes: Tensor) -> Tensor:
         tokens = self.decoder_embed(codes.to(self.decoder_norm.weight.dtype))  # (B, N, width)
-        for block in self.decoder_blocks:
-            tokens = block(tokens)
+        tokens = self.decoder_block(tokens)
         return self.decoder_head(self.decoder_norm(tokens))  # (B, N, D)
 
 
@@ -247,18 +236,14 @@ class MaskedTokens(nn.Module):
         super().__init__()
         self.tokenizer = tokenizer.requires_grad_(False)
 
-    def forward(self, model: nn.Module, batch: Batch, features: Tensor) -> Result:
-        """Return the mean cross-entropy over the masked patches; see `Objective`."""
-        codes = self._codes(batch, features)
-        logits = predict(model, batch).float()  # (M, K)
+    def forward(self, predictions: Tensor, features: Tensor) -> Result:
+        """Return the mean cross-entropy of logits (M, K) and the codes of features (M, D)."""
+        codes, logits = self.tokenizer.encode(features[None])[0], predictions.float()
         used = torch.zeros(logits.shape[1], device=codes.device).index_fill(0, codes, 1.0)
         accuracy = (logits.detach().argmax(1) == codes).float().mean()
         return F.cross_entropy(logits, codes), {"accuracy": accuracy, "code_usage": used.mean()}
 
-    def agreement(self, model: nn.Module, batch: Batch, features: Tensor) -> Tensor:
-        """Return the probabilities of the teacher's codes; see `Objective`."""
-        codes = self._codes(batch, features)
-        return predict(model, batch).float().softmax(1).gather(1, codes[:, None])[:, 0]
-
-    def _codes(self, batch: Batch, features: Tensor) -> Tensor:
-        return self.tokenizer.encode(select(features, batch)[None])[0]  # (M,)
+    def agreement(self, predictions: Tensor, features: Tensor) -> Tensor:
+        """Return the probabilities (M,) of the teacher's codes; see `Objective`."""
+        codes = self.tokenizer.encode(features[None])[0]
+        return predictions.float().softmax(1).gather(1, codes[:, None])[:, 0]

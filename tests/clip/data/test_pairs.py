@@ -9,8 +9,8 @@ from open_clip.transform import AugmentationCfg, PreprocessCfg, image_transform_
 from PIL import Image
 
 from eva_contrastive.config import DataConfig
-from eva_contrastive.data import Pairs, training_transform
 from eva_contrastive.model.eva_clip import tokenize
+from eva_contrastive.training import Pairs, training_transform
 from eva_data.captions.lists import UnreadableCaptionError
 from eva_data.captions.sources import CaptionedImages
 

@@ -71,11 +71,13 @@ def test_a_list_of_names(tmp_path):
     file = tmp_path / "names.txt"
     folders = ["cat", "traffic_light"]
     file.write_text("a bird\ntraffic light\ncat\n")
-    assert own_classes(folders, file) == (["a bird", "traffic light", "cat"], [2, 1])
+    assert own_classes(folders, file) == ("cat", "traffic light", "a bird")
     file.write_text("a tabby\na red light\n")
-    assert own_classes(folders, file) == (["a tabby", "a red light"], [0, 1])
+    assert own_classes(folders, file) == ("a tabby", "a red light")
     file.write_text("Traffic Light\nCat\n")  # not other names in the folders' order
-    assert own_classes(folders, file) == (["Traffic Light", "Cat"], [1, 0])
+    assert own_classes(folders, file) == ("Cat", "Traffic Light")
+    file.write_text("zero\ntwo\nten\n")  # numbers by value
+    assert own_classes(["0", "10", "2"], file) == ("zero", "ten", "two")
     file.write_text("cat\nlight\n")
     with pytest.raises(ValueError, match="traffic_light"):
         own_classes(folders, file)
@@ -87,9 +89,7 @@ def test_a_list_of_names(tmp_path):
 def test_folders_of_imagenet_are_called_by_their_names():
     """Their WordNet ids would be in the sentences otherwise, which no caption has."""
     folders = ["n01440764", "n01443537", "n15075141"]
-    names = ["tench", "goldfish", "toilet paper"]
-    assert own_classes(folders, None) == (names, [0, 1, 2])
-    assert names_of(folders) == names
+    assert own_classes(folders, None) == ("tench", "goldfish", "toilet paper")
     assert names_of(["n01440764", "traffic_light"]) == ["n01440764", "traffic light"]
     with pytest.raises(ValueError, match="n00000001 is not a WordNet id of ImageNet-1K: rename"):
         names_of(["n01440764", "n00000001"])

@@ -22,8 +22,8 @@ def evaluate(launch, weights, folders, captions, tmp_path):
         assert codes == [0] * ranks, texts
         folder = tmp_path / output
         assert sorted(path.name for path in (folder / "results").glob("[!.]*")) == [
-            "confusion.png", "per_class.csv", "report.html", "results.json",
-            "retrieval.csv", "starts.jsonl", "table.csv", "table.md",
+            "confusion.png", "per_class.csv", "report.html", "results.json", "starts.jsonl",
+            "table.md",
         ]  # fmt: skip
         return json.loads((folder / "results" / "results.json").read_text()), texts
 
@@ -47,6 +47,6 @@ def test_the_command(evaluate, tmp_path):
     assert one["sets"]["data"]["samples"] == 11
     assert [found["settings"]["processes"] for found in (one, two)] == [1, 2]
     assert one["settings"]["mean"] == [0.4, 0.5, 0.6]  # as the weights note
-    for name in ("per_class.csv", "table.md", "retrieval.csv"):
+    for name in ("per_class.csv", "table.md"):
         texts = [(tmp_path / n / "results" / name).read_text() for n in ("one", "two")]
         assert texts[0] == texts[1]

@@ -3,10 +3,12 @@
 import pytest
 import torch
 from open_clip.loss import ClipLoss
+from safetensors.torch import save_file
 
 from eva_backbone.checkpoints.loading import load_pretrained
 from eva_backbone.checkpoints.reading import Weights
-from eva_contrastive.model.open_clip_form import to_official, to_trunk, to_vit
+from eva_contrastive.model.loading import clip_from, clip_weights
+from eva_contrastive.model.open_clip_form import to_official, to_trunk, to_vit, write_folder
 
 FORMS = {"trunk": to_trunk, "vit": to_vit}
 
@@ -79,16 +81,18 @@ def test_files_of_the_older_class_of_open_clip(make_clip, make_peer, assert_same
 
 def test_another_clip_is_refused_by_what_it_has(make_clip):
     stored = to_vit(make_clip().state_dict())
-    with pytest.raises(ValueError, match=r"not an EVA ViT: it has visual.ln_pre.weight; load a"):
-        to_official(stored | {"visual.ln_pre.weight": torch.ones(32)})
+    with pytest.raises(ValueError, match=r"ln_pre.weight; this is another model"):
+        clip_from(clip_weights(stored | {"visual.ln_pre.weight": torch.ones(32)}), name="x.pt")
     del stored["visual.proj"]
-    with pytest.raises(ValueError, match=r"it lacks visual.proj"):
+    with pytest.raises(ValueError, match=r"visual\.proj"):
         to_official(stored)
 
 
-def test_a_bias_that_cannot_be_moved_is_refused(make_clip):
+def test_a_bias_that_cannot_be_moved_is_refused(make_clip, tmp_path):
     wide = make_clip(output_dim=40).state_dict()  # of 32 channels
-    with pytest.raises(ValueError, match=r"40 values of 32 channels .* embed_dim of at most 32"):
-        to_vit(wide)
+    save_file(wide, tmp_path / "model.safetensors")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ValueError, match="an embed_dim of at most the width"):
+        write_folder(wide, tmp_path / "folder", tmp_path / "model.safetensors")
     wide["visual.head.bias"].zero_()
     assert to_vit(wide)["visual.proj"].shape == (32, 40)

@@ -5,6 +5,7 @@ import json
 import pytest
 from safetensors.torch import save_file
 
+from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_contrastive.inference.features import ClipFeatures
 from eva_contrastive.model.open_clip_files import find_preparation
 
@@ -34,6 +35,6 @@ def test_it_is_done(folder):
     assert (clip.image_size, clip.mean, clip.std) == (42, tuple(MEAN), tuple(STD))
     asked = find_preparation(place, image_size=28, mean=STD)
     assert asked == (28, STD, STD)
-    assert find_preparation(folder(config(size=None))) == (None, None, None)
+    assert find_preparation(folder(config(size=None))) == (None, CLIP_MEAN, CLIP_STD)
     assert find_preparation(folder('{"preprocess_cfg": {"size": [42, 42]}}')).image_size == 42
-    assert find_preparation(folder("{}")) == (None, None, None)
+    assert find_preparation(folder("{}")) == (None, CLIP_MEAN, CLIP_STD)

@@ -9,7 +9,7 @@ from open_clip.tokenizer import SimpleTokenizer
 
 from eva_contrastive.model.eva_clip import count_tokens, tokenize
 
-LETTERS = "".join(random.Random(0).choices(string.ascii_lowercase, k=1_000_000))
+LETTERS = "".join(random.Random(0).choices(string.ascii_lowercase, k=300_000))
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def test_the_tokens_of_open_clip(peer, text):
         assert torch.equal(tokenize(text, length), peer([text], length))
 
 
-def test_a_word_of_a_million_letters():
+def test_a_word_of_many_letters():
     """Byte pairs are joined in a time that grows with the square of a word's length."""
     found = tokenize([LETTERS, f"a dog {LETTERS}"])
     assert (found[:, -1] == 49407).all()
