@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.variants import POOLINGS
 from eva_classification.config import ClassificationConfig
-from eva_data.classes import find_class_folders, read_class_list
+from eva_data.classes import find_class_folders
 from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from eva_data.inputs import Plan, plan_jobs, written_name
-from eva_engine.commands import training as command_line
+from eva_engine.commands.classifiers import ClassifierProject, check_classes
 from eva_engine.commands.extraction import Extraction, Kind
 from eva_engine.commands.options import (
     MAX_BAD_SAMPLES,
@@ -45,7 +45,6 @@ SETS = {
     "objectnet": "ObjectNet, with images and mappings",
 }
 _FORMS = "a folder of class folders, torchvision:NAME:ROOT:SPLIT or hf:NAME:SPLIT"
-_CLASSES = "a text file of classes"
 _EXAMPLES = f"""
 INPUT is an image, a video, a folder of both, a pattern in quotes ("photos/*.jpg"), or the number
 of a camera, which is recorded until Ctrl-C. OUTPUT receives each image and video under its own
@@ -64,11 +63,22 @@ With the classes of ImageNet:
 """
 
 
-def _require_images(location: str, *, name: str) -> None:
-    """Refuse a place where no labelled images are, named by an option or setting."""
-    require_data(location, name=name, forms=_FORMS)
+def _check_folders(location: str) -> None:
     if not location.startswith(("torchvision:", "hf:")):
         find_class_folders(Path(location), warn=False)
+
+
+IMAGES = ClassifierProject(
+    name="classification",
+    task="Classification",
+    unit="images",
+    forms=_FORMS,
+    demo="Name what images show.",
+    evaluation="Score the best weights on any folder of class folders.",
+    config=ClassificationConfig,
+    check_data=_check_folders,
+)
+train = IMAGES.train
 
 
 def _add_classifier(
@@ -88,29 +98,6 @@ def _add_extractor(parser: argparse.ArgumentParser) -> None:
     add("--num-heads", type=int, help="attention heads, if the size of the weights is unusual")
     add("--window-size", type=int, help="in patches, of detectors that do not note it; 0: none")
     add("--global-blocks", type=int, nargs="*", help="blocks without windows, with --window-size")
-
-
-# ---- training ------------------------------------------------------------------------------------
-def train(arguments: Sequence[str] | None = None) -> None:
-    """Fine-tune or probe a classifier; `arguments` in place of those of the process."""
-    command_line.main(
-        ClassificationConfig,
-        deferred("eva_classification.training:train"),
-        program="classification/train.py",
-        arguments=arguments,
-        check=_check_training,
-    )
-
-
-def _check_training(config: ClassificationConfig) -> None:
-    data = config.data
-    for name in ("train", "val"):
-        if location := getattr(data, name):
-            _require_images(location, name=f"data.{name}")
-    if data.classes:
-        require_data(data.classes, name="data.classes", forms=_CLASSES)
-    if config.model.init_checkpoint:
-        resolve_source(config.model.init_checkpoint)
 
 
 # ---- evaluation ----------------------------------------------------------------------------------
@@ -141,10 +128,11 @@ def _parse_evaluation(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _check_evaluation(options: argparse.Namespace) -> None:
     if options.data:
-        _require_images(options.data, name="--data")
-    for name, forms in {"classes": _CLASSES, **SETS}.items():
+        IMAGES.require(options.data, name="--data")
+    for name, form in SETS.items():
         if location := getattr(options, name):
-            require_data(str(location), name=f"--{name}", forms=forms)
+            require_data(str(location), name=f"--{name}", forms=form)
+    check_classes(options.classes)
     resolve_source(options.weights)
 
 
@@ -170,17 +158,11 @@ def _parse_frozen(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parse_with_weights(parser, arguments)
 
 
-def _check_frozen(options: argparse.Namespace) -> None:
-    for name in ("train", "val"):
-        _require_images(getattr(options, name), name=f"--{name}")
-    resolve_source(options.weights)
-
-
 evaluate_frozen = command(
     "eva classification evaluate-frozen",
     _parse_frozen,
     deferred("eva_classification.evaluation:evaluate_frozen"),
-    check=_check_frozen,
+    check=IMAGES.check_frozen,
 )
 
 
@@ -283,9 +265,7 @@ def demo(arguments: Sequence[str] | None = None) -> None:
 
 def _prepare_demo(args: argparse.Namespace) -> Plan:
     planned = plan(args.inputs, args.output, annotate=not args.no_images)
-    if args.classes:
-        require_data(args.classes, name="--classes", forms=_CLASSES)
-        read_class_list(args.classes)
+    check_classes(args.classes)
     if planned.jobs:
         resolve_source(args.weights)
     if any(job.is_video or job.is_camera for job in planned.jobs):

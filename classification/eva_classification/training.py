@@ -2,30 +2,22 @@
 
 import logging
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 from eva_backbone.checkpoints.loading import load_pretrained
 from eva_backbone.initialisation import no_init_weights
 from eva_classification.augmentation import training_transform
+from eva_classification.commands import IMAGES
 from eva_classification.config import ClassificationConfig, ModelConfig
-from eva_classification.inference.predictor import demo_step
 from eva_classification.models import ImageClassifier, build_classifier, build_linear_probe
 from eva_data.labelled_images import LabelledImages, hold_out_images, open_labelled
 from eva_data.transforms import evaluation_transform
-from eva_engine import distributed
-from eva_engine.classifier_training import present_classifier, train_classifier
+from eva_engine.classifier_training import train_classifier
 from eva_engine.distributed import DTYPES
-from eva_engine.evaluation.classification_report import Validation
-from eva_engine.report import Presentation
 from eva_engine.steps.flops import training_flops
-from eva_engine.steps.parameter_groups import layer_decay_groups
-from eva_report.content import Step
 from eva_report.terminal import SHOWN
-from eva_runs.commands import command_to_run
 
 logger = logging.getLogger(__name__)
 
@@ -82,29 +74,22 @@ def train(config: ClassificationConfig, device: torch.device) -> None:
     Raises:
         ValueError: If settings or data do not fit together.
     """
+    model = config.model
     samples, others = _open_data(config)
-    validation = None
-    if others is not None:
-        validation = Validation(others, config.run, device, skip_unreadable=True)
-    distributed.seed_all(config.run.seed)
     build = partial(build_model, num_classes=len(samples.classes))
-    model = build(config.model)
     train_classifier(
+        IMAGES,
         config,
         device,
-        model=model,
-        groups=layer_decay_groups(model, config.optimizer, depth=config.model.depth),
+        build=build,
         samples=samples,
-        classes=samples.classes,
-        validation=validation,
-        flops=training_flops(build, config.model, backward=not config.model.linear_probe),
-        presentation=_presentation(config, samples, others, validation),
+        others=others,
+        what=f"{'linear probe of ' * model.linear_probe}{model.variant} at {model.image_size} px",
+        flops=training_flops(build, model, backward=not model.linear_probe),
     )
 
 
-def _open_data(
-    config: ClassificationConfig,
-) -> tuple[LabelledImages, LabelledImages | None]:
+def _open_data(config: ClassificationConfig) -> tuple[LabelledImages, LabelledImages | None]:
     """Open what is trained on, and what is validated on."""
     size, data = config.model.image_size, config.data
     samples: LabelledImages = open_labelled(
@@ -119,38 +104,3 @@ def _open_data(
     if data.val:
         return samples, open_labelled(data.val, transform, classes=samples.classes, upright=False)
     return samples, None
-
-
-def _presentation(
-    config: ClassificationConfig,
-    samples: LabelledImages,
-    others: LabelledImages | None,
-    validation: Validation | None,
-) -> Presentation:
-    model = config.model
-
-    def image(index: int) -> Image.Image:
-        assert others is not None
-        return others.load(index)[0]
-
-    return present_classifier(
-        config,
-        validation,
-        task="Classification",
-        what=f"{'linear probe of ' * model.linear_probe}{model.variant} at {model.image_size} px",
-        unit="images",
-        train=f"{len(samples):,} images, {len(samples.classes):,} classes",
-        val="" if others is None else f"{len(others):,} images",
-        image=image,
-        next_steps=_next_steps,
-    )
-
-
-def _next_steps(val: str, train: str, folder: Path) -> list[Step]:
-    evaluate = command_to_run(
-        "classification evaluate", "classification/evaluate.py",
-        "--weights", folder, "--data", val, "--output", folder / "evaluation",
-    )  # fmt: skip
-    scored = Step(text="Score the best weights on any folder of class folders.", command=evaluate)
-    named = demo_step(folder, folder / "demo", data=(val, train))
-    return [named, scored] if val else [named]  # not on what it was trained on

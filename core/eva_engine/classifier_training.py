@@ -1,83 +1,86 @@
-"""A training run of a classifier, of images or videos: the parts that both put together alike."""
+"""A training run of a classifier, of images or videos."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
+from typing import Any
 
 import torch
-from PIL import Image
 from torch import nn
 
 from eva_data.holdout import validation_fact
+from eva_engine import distributed
+from eva_engine.commands.classifiers import ClassifierProject
 from eva_engine.config import ClassifierConfig
 from eva_engine.data.mixed_targets import ClassificationStep, MixedTargets
 from eva_engine.evaluation.classification_report import Validation, meanings
+from eva_engine.evaluation.counting import LabelledSamples, ShownSamples
 from eva_engine.loop import TrainingRun
 from eva_engine.report import Presentation
-from eva_engine.steps.parameter_groups import ParameterGroup
-from eva_report.content import Section, Step
-from eva_runs.data_order import Samples
+from eva_engine.steps.parameter_groups import ParameterGroup, layer_decay_groups
+from eva_report.content import Section
+
+
+def classifier_groups(config: ClassifierConfig, model: nn.Module) -> list[ParameterGroup]:
+    """Group the parameters of a recipe's model by learning rate and weight decay."""
+    return layer_decay_groups(model, config.optimizer, depth=config.model.depth)
 
 
 def train_classifier(
+    project: ClassifierProject,
     config: ClassifierConfig,
     device: torch.device,
     *,
-    model: nn.Module,
-    groups: Sequence[ParameterGroup],
-    samples: Samples,
-    classes: Sequence[str],
-    validation: Validation | None,
+    build: Callable[[Any], nn.Module],
+    samples: LabelledSamples,
+    others: ShownSamples | None,
+    what: str,
     flops: float,
-    presentation: Presentation,
+    groups: Callable[[Any, Any], Sequence[ParameterGroup]] = classifier_groups,
 ) -> None:
-    """Train a classifier of named classes with the settings of its recipe."""
+    """Train a classifier with the settings of its recipe.
+
+    Args:
+        project: The project, for the terminal and the report.
+        config: The recipe.
+        device: Device of the training.
+        build: Function from `config.model` to the model with its first weights.
+        samples: Samples to train on.
+        others: Samples to validate on.
+        what: What is trained, in words.
+        flops: Model FLOPs of one sample, see `training_flops`.
+        groups: Function from the recipe and the model to the groups of its parameters.
+    """
+    data, validation = config.data, None
+    described = [("train", project.described(samples, data.train))]
+    if others is not None:
+        validation = Validation(others, config.run, device)
+        counted = f"{len(others):,} {project.unit}"
+        described.append(validation_fact(counted, share=data.val_share, val=data.val))
+
+    def sections() -> Sequence[Section]:
+        return () if validation is None else validation.sections(project.unit)
+
+    distributed.seed_all(config.run.seed)
+    model = build(config.model)
+    classes = list(samples.classes)
     TrainingRun(
         model=model,
-        groups=groups,
+        groups=groups(config, model),
         samples=samples,
         step_fn=ClassificationStep(MixedTargets(config.augment, num_classes=len(classes))),
         config=config,
-        notes={"class_names": list(classes)},
+        notes={"class_names": classes},
         device=device,
         evaluate=validation,
         results=Validation.results,
         flops_per_sample=flops,
-        presentation=presentation,
+        presentation=Presentation(
+            task=project.task,
+            what=what,
+            weights=config.model.init_checkpoint,
+            data=described,
+            meanings=meanings(project.unit),
+            sections=sections,
+            next_steps=partial(project.steps_after_training, data.val, data.train),
+        ),
     ).start()
-
-
-def present_classifier(
-    config: ClassifierConfig,
-    validation: Validation | None,
-    *,
-    task: str,
-    what: str,
-    unit: str,
-    train: str,
-    val: str,
-    image: Callable[[int], Image.Image],
-    next_steps: Callable[[str, str, Path], Sequence[Step]],
-) -> Presentation:
-    """Describe a training and its validation, if any, on the terminal and in its report.
-
-    `train` and `val` count the samples, `image` shows one of validation by its index, and
-    `next_steps` is given the places of the data, validation first, and the run's folder.
-    """
-    data = config.data
-    described = [("train", f"{train} ({data.train})")]
-    if validation is not None:
-        described.append(validation_fact(val, share=data.val_share, val=data.val))
-
-    def sections() -> Sequence[Section]:
-        return () if validation is None else validation.sections(image, unit=unit)
-
-    return Presentation(
-        task=task,
-        what=what,
-        weights=config.model.init_checkpoint,
-        data=described,
-        meanings=meanings(unit),
-        sections=sections,
-        next_steps=partial(next_steps, data.val, data.train),
-    )

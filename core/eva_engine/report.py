@@ -1,5 +1,6 @@
 """What a run says of itself: opening lines, closing lines, its page."""
 
+import argparse
 import json
 import logging
 import time
@@ -14,7 +15,14 @@ from eva_backbone.checkpoints.run_folders import CONFIG, EMA_WEIGHTS, named_weig
 from eva_data.files import write_text
 from eva_engine import distributed
 from eva_engine.config import METRICS, SAYS, RunConfig
-from eva_engine.evaluation.classification_report import score_table
+from eva_engine.evaluation.classification_report import (
+    TITLES,
+    complain_of_left_out,
+    say_end,
+    score_table,
+    table,
+    write_results,
+)
 from eva_engine.evaluation.counting import Score
 from eva_engine.run_log import lines_of
 from eva_report.content import (
@@ -29,6 +37,7 @@ from eva_report.content import (
 )
 from eva_report.page import NAME, report_name, try_report
 from eva_report.terminal import SHOWN, closing_lines, opening_lines
+from eva_runs.commands import say
 from eva_runs.record import facts, record_start
 
 logger = logging.getLogger(__name__)
@@ -149,36 +158,64 @@ def evaluation_page(
     )
 
 
-def write_evaluation_report(
-    folder: Path,
+def report_evaluation(
+    options: argparse.Namespace,
     scores: Mapping[str, Score],
     *,
+    began: float,
     settings: Mapping[str, Any],
-    sections: Callable[[], Sequence[Section]] = tuple,
     unit: str = "images",
+    text: str = "",
     extra: Mapping[str, Mapping[str, float]] | None = None,
-    **others: Any,
-) -> Path | None:
-    """Write `report.html` of an evaluation of a classifier; on the main process.
+    more: Mapping[str, Any] | None = None,
+    left_out: Sequence[str] = (),
+    sections: Callable[[], Sequence[Section]] = tuple,
+    next_steps: Sequence[Step] = (),
+    **page: Any,
+) -> None:
+    """Write and say the results of a classifier; on the main process.
 
-    There may be further sections, and further numbers in percent (set -> title -> number); the
-    other arguments are those of `evaluation_page`.
-
-    Returns:
-        The file; None if it could not be made.
+    Args:
+        options: Has `weights`, and the folder of the results as `output`, or None.
+        scores: Set, or method, -> score.
+        began: When the evaluation began, by `time.monotonic`.
+        settings: Settings for `results.json` and the page.
+        unit: Name of the samples.
+        text: What is said in place of the table of scores.
+        extra: Set -> further numbers by the keys of `TITLES`.
+        more: Further entries of `results.json`.
+        left_out: Why samples could not be read.
+        sections: Makes further sections of the page.
+        next_steps: Commands to run next.
+        **page: `task`, `data` and `device`, see `evaluation_page`.
     """
+    shown = {
+        name: {TITLES[key]: value for key, value in values.items()}
+        for name, values in (extra or {}).items()
+    }
 
     def make() -> Report:
         first, score = next(iter(scores.items()))
         return evaluation_page(
-            folder,
+            options.output,
+            weights=options.weights,
             settings={k.replace("_", " "): v for k, v in settings.items() if k not in _KNOWN},
             summary=f"top1 {score.top1:.2f} % of {score.samples:,} {unit} ({first}).",
-            sections=[score_table(scores, unit, extra or {}), *sections()],
-            links=("per_class.csv", "confusion.png", "videos.jsonl"), **others,
-        )  # fmt: skip
+            sections=[score_table(scores, unit, shown), *sections()],
+            links=("per_class.csv", "confusion.png", "videos.jsonl"),
+            next_steps=next_steps,
+            **page,
+        )
 
-    return try_report(folder, make, name=report_name(folder, "evaluation"))
+    file = None
+    if options.output is not None:
+        more = {**(more or {}), "left_out": list(left_out)}
+        written = write_results(options.output, settings, scores, unit=unit, extra=extra, more=more)
+        say(f"wrote {written}")
+        file = try_report(options.output, make, name=report_name(options.output, "evaluation"))
+    text = text or table(scores, unit=unit, extra=shown)
+    say_end(text, began=began, report=file, next_steps=next_steps)
+    complain_of_left_out(left_out, unit=unit)
 
 
 _recipe: ContextVar[str] = ContextVar("recipe", default="")

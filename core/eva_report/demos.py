@@ -46,7 +46,7 @@ class Found:
 
     def __init__(self, threshold: float, *, objects: bool = True) -> None:
         self._threshold, self._objects = threshold, objects
-        self._lines: list[str] = []
+        self._lines: list[list[str]] = []  # of each file
         self._counts: list[Counter[str]] = []  # of each file
         self._best: list[Prediction] = []  # where nothing was found
         self._frames: list[int | None] = []
@@ -67,6 +67,7 @@ class Found:
         *,
         best: Prediction | None = None,
         text: str = "",
+        details: Sequence[str] = (),
         frames: int | None = None,
     ) -> None:
         """Count what was found in a file.
@@ -77,12 +78,13 @@ class Found:
                 first class of an image.
             best: The best score where nothing was found, if it is known, and its class.
             text: What the line of the file says; "" for the classes with their numbers.
+            details: Further lines below that one.
             frames: Frames of a video; None for images.
         """
         counts = Counter(classes)
         said = text or listed_counts(counts) if counts else nothing_at(self._threshold, best)
         of_video = "" if frames is None else f"{counted(frames, 'frame')}: "
-        self._lines.append(f"{name}: {of_video}{said}")
+        self._lines.append([f"{name}: {of_video}{said}", *details])
         self._counts.append(counts)
         self._best += [best] if best is not None and not counts else []
         self._frames.append(frames)
@@ -99,13 +101,15 @@ class Found:
         Where nothing was found in any of them, there is that line alone.
         """
         files, counts = len(self._lines), sum(self._counts, Counter[str]())
-        lines = self._lines if files == 1 or (counts and files <= FILES_NAMED) else []
+        lines = list[str]()
+        if files == 1 or (counts and files <= FILES_NAMED):
+            lines = list(chain.from_iterable(self._lines))
         best = max(self._best, key=lambda one: one.probability, default=None)
         if files > 1:
             total = listed_counts(counts) if counts else nothing_at(self._threshold, best)
             if counts and self._objects:
                 total = f"{counted(counts.total(), 'object')}: {total}"
-            elif counts and (nothing := files - counts.total()):
+            elif counts and (nothing := sum(not one for one in self._counts)):
                 total += f", nothing in {nothing:,}"
             videos = [frames for frames in self._frames if frames is not None]
             lines = [*lines, f"{_counted_files(files - len(videos), videos)}: {total}"]

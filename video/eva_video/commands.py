@@ -10,12 +10,11 @@ from typing import get_args
 
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.variants import POOLINGS
-from eva_data.classes import read_class_list
 from eva_data.files import VIDEO_SUFFIXES
 from eva_data.inputs import Job, Plan, plan_jobs, written_name
 from eva_data.kinetics import SOURCES
 from eva_data.video.source import BACKENDS
-from eva_engine.commands import training
+from eva_engine.commands.classifiers import ClassifierProject, check_classes
 from eva_engine.commands.options import (
     add_arguments,
     add_device,
@@ -29,7 +28,6 @@ from eva_engine.commands.options import (
 )
 from eva_engine.config import LARGEST_SEED
 from eva_report.demos import refuse, run_demo
-from eva_runs.commands import require_data
 from eva_runs.options import integer, number, probability
 from eva_video.config import (
     PREDICTIONS,
@@ -40,26 +38,16 @@ from eva_video.config import (
     check_windows,
 )
 
-_FORMS = "class folders, lists or shards"
-
-
-def train(arguments: Sequence[str] | None = None) -> None:
-    """Fine-tune a classifier of videos: `video/train.py`."""
-    training.main(
-        VideoConfig,
-        deferred("eva_video.training:train"),
-        program="video/train.py",
-        arguments=arguments,
-        check=_check_data,
-    )
-
-
-def _check_data(config: VideoConfig) -> None:
-    for name in ("train", "val"):
-        if location := getattr(config.data, name):
-            require_data(location, name=f"data.{name}", forms=_FORMS)
-    if config.model.init_checkpoint:
-        resolve_source(config.model.init_checkpoint)
+VIDEOS = ClassifierProject(
+    name="video",
+    task="Video recognition",
+    unit="videos",
+    forms="class folders, lists or shards",
+    demo="Name what happens in videos.",
+    evaluation="Score the best weights with 12 views of each video.",
+    config=VideoConfig,
+)
+train = VIDEOS.train
 
 
 def _add_frames(parser: argparse.ArgumentParser, default: str) -> None:
@@ -119,9 +107,8 @@ def _parse_evaluate(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _check_evaluate(options: argparse.Namespace) -> None:
     resolve_source(options.weights)
-    require_data(options.data, name="--data", forms=_FORMS)
-    if options.classes is not None:
-        read_class_list(options.classes)
+    VIDEOS.require(options.data, name="--data")
+    check_classes(options.classes)
 
 
 evaluate = command(
@@ -168,23 +155,14 @@ def _parse_frozen(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--seed", type=integer(0, LARGEST_SEED), default=0,
         help="of the attentive probe (default: 0)")  # fmt: skip
     add_arguments(parser, batch_size=4)
-    options = parse_with_weights(parser, arguments)
-    if not options.neighbours and not options.l2 and options.probe == "none":
-        parser.error("nothing to score: --neighbours and --l2 are empty, and there is no --probe")
-    return options
-
-
-def _check_frozen(options: argparse.Namespace) -> None:
-    resolve_source(options.weights)
-    for name in ("train", "val"):
-        require_data(getattr(options, name), name=f"--{name}", forms=_FORMS)
+    return parse_with_weights(parser, arguments)
 
 
 evaluate_frozen = command(
     "eva video evaluate-frozen",
     _parse_frozen,
     deferred("eva_video.evaluation.frozen:evaluate"),
-    check=_check_frozen,
+    check=VIDEOS.check_frozen,
 )
 
 

@@ -19,19 +19,15 @@ from eva_data.kinetics import find_classes
 from eva_data.kinetics import mapping as kinetics_mapping
 from eva_data.labelled_videos.opening import open_videos
 from eva_data.labelled_videos.sources import LabelledVideos
-from eva_engine import distributed
 from eva_engine.checkpoints.files import read_config
-from eva_engine.classifier_training import present_classifier, train_classifier
+from eva_engine.classifier_training import classifier_groups, train_classifier
 from eva_engine.config import require
-from eva_engine.evaluation.classification_report import Validation
-from eva_engine.report import Presentation
 from eva_engine.steps.flops import image_input, training_flops
-from eva_engine.steps.parameter_groups import ParameterGroup, layer_decay_groups
-from eva_report.content import Step
-from eva_runs.commands import command_to_run, folder_to_show
+from eva_engine.steps.parameter_groups import ParameterGroup
+from eva_video.commands import VIDEOS
 from eva_video.config import MAPPED, DataConfig, ModelConfig, VideoConfig
-from eva_video.data.clips import CentreClips, Sampling, TrainingClips, counted_videos, strips_of
-from eva_video.data.transforms import Normalise, TrainingTransform
+from eva_video.data.clips import Clips, Sampling, TrainingClips
+from eva_video.data.transforms import CentreTransform, Normalise, TrainingTransform
 from eva_video.model.classifier import VideoClassifier, build_video_classifier, initialise
 
 logger = logging.getLogger(__name__)
@@ -114,30 +110,9 @@ def _head_rows(config: ModelConfig, classes: Sequence[str]) -> list[int] | None:
     return None
 
 
-def training_clips(config: VideoConfig, videos: LabelledVideos) -> TrainingClips:
-    """Make the training data of a recipe: a random clip of each video."""
-    transform = TrainingTransform(
-        config.model.image_size, normalise=normalisation(config.data), augment=config.augment
-    )
-    return TrainingClips(videos, sampling=sampling(config), transform=transform)
-
-
-def validation_clips(config: VideoConfig, videos: LabelledVideos) -> CentreClips:
-    """Make the validation data of a recipe: the central view of each video."""
-    return CentreClips(
-        videos,
-        sampling=sampling(config),
-        image_size=config.model.image_size,
-        normalise=normalisation(config.data),
-    )
-
-
 def parameter_groups(config: VideoConfig, model: VideoClassifier) -> list[ParameterGroup]:
-    """Group the parameters of a recipe's model by learning rate and weight decay.
-
-    With `full_position_lr` the positions are one more than those of `layer_decay_groups`.
-    """
-    groups = layer_decay_groups(model, config.optimizer, depth=config.model.depth)
+    """Group parameters as `classifier_groups`, the positions apart with `full_position_lr`."""
+    groups = classifier_groups(config, model)
     if not config.model.full_position_lr:
         return groups
     positions = model.pos_embed
@@ -148,98 +123,51 @@ def parameter_groups(config: VideoConfig, model: VideoClassifier) -> list[Parame
     return [*others, ParameterGroup(name="positions", params=[positions])]
 
 
-def sampling(config: VideoConfig) -> Sampling:
-    """Give the rule by which a recipe chooses frames."""
-    data = config.data
-    return Sampling(frames=config.model.frames, kind=data.sampling, interval=data.frame_interval)
-
-
-def normalisation(data: DataConfig) -> Normalise:
-    """Give what makes numbers of a recipe's pixels."""
-    return Normalise(mean=data.mean, std=data.std)
-
-
 def train(config: VideoConfig, device: torch.device) -> None:
     """Fine-tune on a device, from `eva_engine.distributed.start`.
 
     Raises:
         ValueError: If settings or data do not fit together.
     """
-    data = config.data
+    model, data = config.model, config.data
+    videos, others = _open_data(data)
+    sampling = Sampling(frames=model.frames, kind=data.sampling, interval=data.frame_interval)
+    normalise = Normalise(mean=data.mean, std=data.std)
+    augment = TrainingTransform(model.image_size, normalise=normalise, augment=config.augment)
+    centre = CentreTransform(model.image_size, normalise=normalise)
+    build = partial(
+        build_model, num_classes=len(videos.classes), head_rows=_head_rows(model, videos.classes)
+    )
+    train_classifier(
+        VIDEOS,
+        config,
+        device,
+        build=build,
+        samples=TrainingClips(videos, sampling=sampling, transform=augment),
+        others=None if others is None else Clips(others, sampling=sampling, transform=centre),
+        what=f"{model.variant}, {model.frames} frames of {model.image_size} px",
+        flops=training_flops(
+            build,
+            replace(model, class_mapping=""),
+            inputs=[image_input(model.image_size, frames=model.frames)],
+        ),
+        groups=parameter_groups,
+    )
+
+
+def _open_data(data: DataConfig) -> tuple[LabelledVideos, LabelledVideos | None]:
+    """Open what is trained on, and what is validated on."""
     videos = open_videos(
         data.train, classes=data.classes or None, root=data.root or None, backend=data.backend
     )
-    classes = list(videos.classes)
-    validation = others = None
     if data.val_share:
         names = (videos.name(index) for index in range(len(videos)))
         held = held_out(
             names, data.val_share, classes=videos.labels.tolist(), name="data.val_share"
         )
-        others = videos.subset(np.flatnonzero(held).tolist())
-        videos = videos.subset(np.flatnonzero(~held).tolist())
-    elif data.val:
-        others = open_videos(
-            data.val,
-            classes=classes,
-            root=data.val_root or (not Path(data.val).is_dir() and data.root) or None,
-            backend=data.backend,
-        )
-    if others is not None:
-        validation = Validation(
-            validation_clips(config, others), config.run, device, skip_unreadable=True
-        )
-    head_rows = _head_rows(config.model, classes)
-    distributed.seed_all(config.run.seed)
-    model = build_model(config.model, num_classes=len(classes), head_rows=head_rows)
-    train_classifier(
-        config,
-        device,
-        model=model,
-        groups=parameter_groups(config, model),
-        samples=training_clips(config, videos),
-        classes=classes,
-        validation=validation,
-        flops=training_flops(
-            partial(build_model, num_classes=len(classes)),
-            replace(config.model, class_mapping=""),
-            inputs=[image_input(config.model.image_size, frames=config.model.frames)],
-        ),
-        presentation=present_training(config, videos, others, validation),
-    )
-
-
-def present_training(
-    config: VideoConfig,
-    videos: LabelledVideos,
-    others: LabelledVideos | None,
-    validation: Validation | None,
-) -> Presentation:
-    """Describe a training and its validation, if any, on the terminal and in its report."""
-    model = config.model
-    return present_classifier(
-        config,
-        validation,
-        task="Video recognition",
-        what=f"{model.variant}, {model.frames} frames of {model.image_size} px",
-        unit="videos",
-        train=counted_videos(videos),
-        val="" if others is None else counted_videos(others),
-        image=strips_of(videos if others is None else others),
-        next_steps=_next_steps,
-    )
-
-
-def _next_steps(val: str, train: str, folder: Path) -> list[Step]:
-    evaluate = command_to_run(
-        "video evaluate", "video/evaluate.py",
-        "--weights", folder, "--data", val, "--output", folder / "evaluation",
-    )  # fmt: skip
-    demo = command_to_run(
-        "video demo", "video/demo.py",
-        "--weights", folder, "--output", folder / "demo",
-        folder_to_show(val, train, otherwise="VIDEO_OR_FOLDER"),
-    )  # fmt: skip
-    scored = Step(text="Score the best weights with 12 views of each video.", command=evaluate)
-    named = Step(text="Name what happens in videos.", command=demo)
-    return [scored, named] if val else [named]  # not on what it was trained on
+        kept, others = np.flatnonzero(~held).tolist(), np.flatnonzero(held).tolist()
+        return videos.subset(kept), videos.subset(others)
+    if not data.val:
+        return videos, None
+    root = data.val_root or (not Path(data.val).is_dir() and data.root) or None
+    return videos, open_videos(data.val, classes=videos.classes, root=root, backend=data.backend)

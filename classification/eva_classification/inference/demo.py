@@ -24,6 +24,7 @@ from eva_runs.commands import say
 MOST_WAITING = 64_000_000  # pixels of images that wait for a batch
 _DIGITS = 6  # of a probability
 Pixels = NDArray[np.uint8]
+Entry = dict[str, Any]  # of a file in predictions.json
 
 
 def classify(predictor: Predictor, jobs: Sequence[Job], args: argparse.Namespace) -> list[str]:
@@ -45,12 +46,12 @@ def classify(predictor: Predictor, jobs: Sequence[Job], args: argparse.Namespace
 
 
 class _Waiting(NamedTuple):
-    """An image that waits for its batch, or why it cannot be read."""
+    """An image that waits for its batch."""
 
     job: Job
-    rgb: Pixels | None = None
-    prepared: Tensor | None = None
-    problem: str = ""
+    entry: Entry
+    rgb: Pixels
+    prepared: Tensor
 
 
 class _Work:
@@ -60,43 +61,41 @@ class _Work:
         self._predictor, self._args = predictor, args
         self._rows = min(args.top, CLASSES_SHOWN, len(predictor.class_names))
         self._waiting: list[_Waiting] = []
-        self._entries: list[dict[str, Any]] = []
+        self._entries: list[Entry] = []
         self.found = Found(args.score_threshold, objects=False)
         self.problems: list[str] = []  # images that were read and not classified
 
     def __call__(self, job: Job) -> str | None:
         """Do a job, or let it wait; returns a complaint if it cannot be read."""
+        entry: Entry = {"file": job.name}
+        self._entries.append(entry)
         try:
             if job.is_video or job.is_camera:
                 self.finish()
-                return self._video(job)
+                return self._video(job, entry)
             rgb = read_rgb(job.source, upright=True)
-            self._waiting.append(_Waiting(job, rgb, self._predictor.prepare(rgb)))
+            self._waiting.append(_Waiting(job, entry, rgb, self._predictor.prepare(rgb)))
         except (ValueError, FloatingPointError) as error:
-            problem = _sentence(job, error)
-            self._waiting.append(_Waiting(job, problem=problem))
-            return problem
-        pixels = sum(one.rgb.size // 3 for one in self._waiting if one.rgb is not None)
+            entry["error"] = _sentence(job, error)
+            return str(entry["error"])
+        pixels = sum(one.rgb.size // 3 for one in self._waiting)
         if len(self._waiting) >= self._predictor.batch_size or pixels > MOST_WAITING:
             self.finish()
         return None
 
     def finish(self) -> None:
-        """Classify, draw and note what waits, in its order."""
+        """Classify, draw and note what waits."""
         waiting, self._waiting = self._waiting, []
-        batch = [one.prepared for one in waiting if one.prepared is not None]
-        rows = iter(self._predictor.judge(batch)) if batch else iter(())
-        for one in waiting:
-            if one.rgb is None:
-                self._entries.append({"file": one.job.name, "error": one.problem})
-                continue
-            row = next(rows)
+        if not waiting:
+            return
+        rows = self._predictor.judge([one.prepared for one in waiting])
+        for one, row in zip(waiting, rows, strict=True):
             try:
                 require_finite(row, str(one.job.source))
-                self._image(one.job, one.rgb, row)
+                self._image(one, row)
             except (ValueError, FloatingPointError) as error:
-                self.problems.append(_sentence(one.job, error))
-                self._entries.append({"file": one.job.name, "error": self.problems[-1]})
+                one.entry["error"] = _sentence(one.job, error)
+                self.problems.append(one.entry["error"])
 
     def write(self) -> None:
         """Write the first classes of each file; the table has none of those that failed."""
@@ -121,27 +120,27 @@ class _Work:
                     cells = [entry["file"], *(cell for one in classes for cell in one.values())]
                     table.writerow([printable(str(cell)) for cell in cells])
 
-    def _image(self, job: Job, rgb: Pixels, row: NDArray[np.float32]) -> None:
-        for target in job.targets:
+    def _image(self, one: _Waiting, row: NDArray[np.float32]) -> None:
+        for target in one.job.targets:
             shown = self._shown(row)
-            drawn = annotate(rgb, shown, rows=max(1, len(shown)))
+            drawn = annotate(one.rgb, shown, rows=max(1, len(shown)))
             save_image(Image.fromarray(drawn), target)
-        height, width = rgb.shape[:2]
-        self._note(job, row, width=width, height=height)
+        height, width = one.rgb.shape[:2]
+        self._note(one.entry, row, width=width, height=height)
 
     def _shown(self, row: NDArray[np.float32]) -> list[Prediction]:
         first = self._predictor.top(row, self._rows)
         return [one for one in first if one.probability >= self._args.score_threshold]
 
-    def _note(self, job: Job, row: NDArray[np.float32], **facts: Any) -> None:
+    def _note(self, entry: Entry, row: NDArray[np.float32], **facts: Any) -> None:
         first = self._predictor.top(row, self._args.top)
         classes = [
             {"class": one.name, "probability": round(one.probability, _DIGITS)} for one in first
         ]
-        self._entries.append({"file": job.name, **facts, "classes": classes})
-        self.found.add_first(job.name, first[0], frames=facts.get("frames"))
+        entry |= {**facts, "classes": classes}
+        self.found.add_first(entry["file"], first[0], frames=facts.get("frames"))
 
-    def _video(self, job: Job) -> str | None:
+    def _video(self, job: Job, entry: Entry) -> str | None:
         """Classify each frame; the mean over all of them stands for the video."""
         total = np.zeros(len(self._predictor.class_names))
 
@@ -155,10 +154,10 @@ class _Work:
 
         frames, problem = draw_video(job, draw)
         if not frames:
-            self._entries.append({"file": job.name, "error": problem or "it has no frames"})
+            entry["error"] = problem or "it has no frames"
             return problem
         more = {"error": problem} if problem else {}
-        self._note(job, (total / frames).astype(np.float32), frames=frames, **more)
+        self._note(entry, (total / frames).astype(np.float32), frames=frames, **more)
         return problem
 
 

@@ -12,7 +12,6 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,9 +35,7 @@ from eva_engine.evaluation.own_data import (
     notes_of_training,
     require_finite,
 )
-from eva_report.content import Step
 from eva_report.demos import Prediction
-from eva_runs.commands import command_to_run, folder_to_show
 
 logger = logging.getLogger(__name__)
 
@@ -222,15 +219,3 @@ def imagenet_names(num_classes: int) -> tuple[str, ...]:
         word if firsts[word] == 1 else text if complete[text] == 1 else f"{text} ({wordnet})"
         for word, text, wordnet in zip(first, words, ids, strict=True)
     )
-
-
-def demo_step(
-    weights: str | Path, output: Path, flags: Sequence[str] = (), *, data: Sequence[str | None] = ()
-) -> Step:
-    """Write the command that names what images show; of `data`, the best to be shown is first."""
-    command = command_to_run(
-        "classification demo", "classification/demo.py",
-        "--weights", str(weights), *flags, "--output", output,
-        folder_to_show(*data, otherwise="IMAGE_OR_FOLDER"),
-    )  # fmt: skip
-    return Step(text="Name what images show.", command=command)

@@ -208,11 +208,11 @@ def check_frozen(options: argparse.Namespace, known: int) -> int:
     known = min(known, options.limit or known)
     if options.neighbours is NEIGHBOURS:
         options.neighbours = [k for k in NEIGHBOURS if k <= known] or [known]
-    if max(options.neighbours, default=0) > known or not (options.neighbours or options.l2):
+    if max(options.neighbours, default=0) > known:
         raise ValueError(
             f"--neighbours {' '.join(map(str, options.neighbours))}, but there are {known} samples "
-            "to learn from" if options.neighbours else "both --neighbours and --l2 are empty"
-        )  # fmt: skip
+            "to learn from"
+        )
     if options.train == options.val:
         sys.stderr.write(f"{options.train} is scored on itself: the scores say little\n")
     return known

@@ -17,12 +17,12 @@ from eva_engine.config import RunConfig
 from eva_engine.evaluation.counting import (
     Counted,
     Examples,
-    LabelledSamples,
     LeftOutSamples,
     OneLabel,
     Outcome,
     Outcomes,
     Score,
+    ShownSamples,
     count,
 )
 from eva_report.content import (
@@ -202,6 +202,7 @@ MEANINGS = {
     "top5": "Percent of the {unit} whose label is among the five most probable classes.",
     "loss": "Mean cross-entropy of the label; lower is better, confident mistakes cost most.",
 }
+TITLES = {"mean_top1_top5": "(1+5)/2", "mean_per_class": "class mean"}  # of further numbers
 EXTRA_MEANINGS = {
     "(1+5)/2": "Mean of top1 and top5, the main score of Kinetics' challenges.",
     "class mean": "Mean over the classes of their top1: each class counts as much as any other.",
@@ -273,6 +274,21 @@ def classification_sections(
     return sections
 
 
+def sections_of(
+    samples: ShownSamples,
+    counted: Counted,
+    examples: Examples,
+    *,
+    unit: str,
+    complete_in: str = "per_class.csv",
+) -> list[Section]:
+    """Make the sections of `classification_sections` for samples that can be shown."""
+    return classification_sections(
+        counted, samples.classes, examples=examples, image=samples.image,
+        name=samples.sample_id, unit=unit, complete_in=complete_in,
+    )  # fmt: skip
+
+
 def _classes(counted: Counted, names: Sequence[str], unit: str, complete_in: str) -> Table:
     rows: list[list[Cell]] = []
     for name, one in zip(names, _per_class(counted), strict=True):
@@ -340,8 +356,7 @@ class BestEvaluation(Generic[T]):
 class Validation:
     """Accuracy on validation samples during a run, each counted once.
 
-    Samples that cannot be read end the run, or are left out and named, at most
-    `run.max_bad_samples`.
+    At most `run.max_bad_samples` that cannot be read are left out and named.
 
     Attributes:
         best: Counts of the best evaluation by `run.best_metric`, or else by `top1`, with the
@@ -350,17 +365,10 @@ class Validation:
 
     results = ("loss", "top1", "top5")
 
-    def __init__(
-        self,
-        samples: LabelledSamples,
-        run: RunConfig,
-        device: torch.device,
-        *,
-        skip_unreadable: bool = False,
-    ) -> None:
+    def __init__(self, samples: ShownSamples, run: RunConfig, device: torch.device) -> None:
         self._samples, self._run, self._device = samples, run, device
         self.best = BestEvaluation[tuple[Counted, Examples]](run.best_metric or "top1")
-        self._skip, self._left_out = skip_unreadable, LeftOutSamples(run.max_bad_samples)
+        self._left_out = LeftOutSamples(run.max_bad_samples)
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Compute `loss`, and `top1` and `top5` in percent; called on all processes."""
@@ -372,7 +380,7 @@ class Validation:
             device=self._device,
             batch_size=self._run.batch_size,
             workers=self._run.workers,
-            skip_unreadable=self._skip,
+            skip_unreadable=True,
             confusion=len(self._samples.classes) <= MOST_CONFUSION,
             receive=outcomes.add,
         )
@@ -383,21 +391,11 @@ class Validation:
         self.best.offer(results, (counted, examples))
         return results
 
-    def sections(
-        self, image: Callable[[int], Image.Image], *, unit: str = "images"
-    ) -> list[Section]:
-        """Make the sections of a report on the best evaluation; none before one.
-
-        Args:
-            image: As for `classification_sections`.
-            unit: Name of the samples.
-        """
+    def sections(self, unit: str) -> list[Section]:
+        """Make the sections of a report on the best evaluation; none before one."""
         if self.best.kept is None:
             return []
         counted, examples = self.best.kept
         return self.best.named(
-            classification_sections(
-                counted, self._samples.classes, examples=examples, image=image,
-                name=self._samples.sample_id, unit=unit,
-            )
-        )  # fmt: skip
+            sections_of(self._samples, counted, examples, unit=unit, complete_in="")
+        )

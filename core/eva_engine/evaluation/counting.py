@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset, default_collate
 
@@ -125,6 +126,14 @@ class LabelledSamples(Protocol):
 
     def sample_id(self, index: int) -> str:
         """Return the name of a sample, for messages."""
+        ...
+
+
+class ShownSamples(LabelledSamples, Protocol):
+    """Samples that a report can show."""
+
+    def image(self, index: int) -> Image.Image:
+        """Show a sample: an image itself, frames of a video side by side."""
         ...
 
 

@@ -7,7 +7,9 @@ Shapes: N labelled features to learn from, M queries, C channels, K classes.
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -15,25 +17,27 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Subset
 
+from eva_backbone.checkpoints.pooled import PooledVit
 from eva_engine import distributed
+from eva_engine.commands.classifiers import ClassifierProject
 from eva_engine.commands.options import L2
 from eva_engine.data.loading import evaluation_loader
-from eva_engine.distributed import choose_device
 from eva_engine.evaluation.classification_report import (
+    classification_sections,
     complain_of_left_out,
-    say_end,
     table,
-    write_results,
 )
 from eva_engine.evaluation.counting import (
     Indexed,
     LabelledSamples,
     OneLabel,
     Score,
+    ShownSamples,
     collate_readable,
+    counted_of,
     require_few,
 )
-from eva_engine.report import write_evaluation_report
+from eva_engine.report import announce, report_evaluation
 from eva_report.content import Section
 
 TEMPERATURE = 0.07  # of the neighbours' votes (DINO, arXiv 2104.14294)
@@ -202,22 +206,13 @@ def fit_best_linear(
     return fit_linear(features, labels, classes=classes, l2=candidates[best])
 
 
-def score_frozen(
-    options: argparse.Namespace,
-    features: Tensor,
-    labels: Tensor,
-    queries: Tensor,
-    truth: Tensor,
-    *,
-    classes: int,
-    receive: Callable[[Tensor], None] | None = None,
-) -> tuple[dict[str, Score], dict[str, Any]]:
-    """Score nearest neighbours and the linear classifier by the options of `add_frozen`.
-
-    `receive` is given the logits (M, K) of each method, the best one last.
+def frozen_methods(
+    options: argparse.Namespace, features: Tensor, labels: Tensor, queries: Tensor, *, classes: int
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Ask nearest neighbours and the linear classifier by the options of `add_frozen`.
 
     Returns:
-        Method -> score, and the settings that were chosen.
+        Method -> logits (M, K), the best method last; and the settings that were chosen.
     """
     found, chosen = {}, {}
     for k in options.neighbours:
@@ -227,10 +222,7 @@ def score_frozen(
         linear = fit_best_linear(features, labels, classes=classes, candidates=options.l2)
         found["linear"] = linear(queries)
         chosen["l2"] = linear.l2
-    if receive is not None:
-        for logits in found.values():
-            receive(logits)
-    return {name: score_of(logits, truth) for name, logits in found.items()}, chosen
+    return found, chosen
 
 
 def score_of(logits: Tensor, labels: Tensor) -> Score:
@@ -244,25 +236,93 @@ def score_of(logits: Tensor, labels: Tensor) -> Score:
     )
 
 
-def report_frozen(
+# of the features of `Kept` of known samples, their labels, and the features of queries
+Probe = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, dict[str, Any]]]
+
+
+def evaluate_frozen(
+    project: ClassifierProject,
     options: argparse.Namespace,
-    title: str,
-    settings: Mapping[str, Any],
-    scores: Mapping[str, Score],
+    device: torch.device,
+    extractor: PooledVit,
     *,
+    known: ShownSamples,
+    queries: ShownSamples,
+    seen: str,
     began: float,
-    unit: str = "images",
-    sections: Sequence[Section] = (),
+    settings: Mapping[str, Any] | None = None,
+    compute: Callable[[Tensor], Sequence[Tensor]] | None = None,
+    more: Sequence[Kept] = (),
+    probe: Probe | None = None,
 ) -> None:
-    """Print a table, and write `results.json` and `report.html` to the output, if there is one."""
-    given = {name: str(getattr(options, name)) for name in ("weights", "train", "val")}
-    page = None
-    if options.output is not None:
-        device = choose_device(options.device)
-        write_results(options.output, given | dict(settings), scores, unit=unit)
-        page = write_evaluation_report(
-            options.output, scores, task="Frozen features", weights=options.weights,
-            data=[(use, str(getattr(options, use))) for use in ("train", "val")],
-            settings=settings, unit=unit, sections=lambda: sections, device=device.type,
+    """Score the frozen features of an extractor by the options of `add_frozen`.
+
+    Args:
+        project: The project, for the terminal and the report.
+        options: Options of the command, see `check_frozen`.
+        device: Device of the extractor.
+        extractor: What gives the features.
+        known: Samples to learn from.
+        queries: Samples to score on.
+        seen: What is seen of a sample, such as `8 frames of 224 px`.
+        began: When the command began, by `time.monotonic`.
+        settings: Further settings for `results.json`.
+        compute: Function from inputs to pooled features and those of `more`.
+        more: Further features that are kept, one kind.
+        probe: Function from these to logits of the queries (M, K), and settings that were chosen.
+    """
+    if not (options.neighbours or options.l2 or probe):
+        raise ValueError("there is nothing to score: --neighbours and --l2 are empty")
+    places = {"train": options.train, "val": options.val}
+    announce(
+        f"score frozen features of {seen} on {device.type}",
+        weights=options.weights,
+        data=[
+            (use, project.described(samples, place))
+            for (use, place), samples in zip(places.items(), (known, queries), strict=True)
+        ],
+    )
+    features = partial(
+        labelled_features,
+        compute or (lambda inputs: [extractor(inputs)]),
+        kept=[Kept([extractor.vit.embed_dim]), *more],
+        device=device,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        max_bad_samples=options.max_bad_samples,
+    )
+    kept, labels = features(known, limit=options.limit, title="train")
+    asked, truth = features(queries, title="val")
+    if distributed.rank():
+        return
+    classes = len(known.classes)
+    methods, chosen = frozen_methods(options, kept[0], labels, asked[0], classes=classes)
+    if probe is not None:
+        methods["attentive"], settled = probe(kept[1], labels, asked[1])
+        chosen |= settled
+    scores = {name: score_of(logits, truth) for name, logits in methods.items()}
+    settings = {
+        f"train_{project.unit}": len(labels), "pooling": extractor.pooling,
+        "image_size": extractor.image_size, **(settings or {}), **chosen,
+    }  # fmt: skip
+    title = (
+        f"{Path(options.weights).name}, pooling {extractor.pooling}, {seen}: {len(labels)} "
+        f"{project.unit} of {classes} classes to learn from"
+    )
+
+    def sections() -> list[Section]:
+        """Show the best method; samples only where none was left out, whose places are known."""
+        method, logits = list(methods.items())[-1]
+        counted, examples = counted_of(logits.cpu(), truth.cpu())
+        found = classification_sections(
+            counted, queries.classes, examples=examples, name=queries.sample_id,
+            image=queries.image if len(truth) == len(queries) else None, unit=project.unit,
         )  # fmt: skip
-    say_end(f"{title}\n{table(scores, unit=unit)}", began=began, report=page)
+        return [replace(one, title=f"{one.title} ({method})") for one in found]
+
+    report_evaluation(
+        options, scores, began=began, unit=project.unit, task="Frozen features",
+        text=f"{title}\n{table(scores, unit=project.unit)}", data=list(places.items()),
+        settings={"weights": str(options.weights), **places, **settings},
+        sections=sections, device=device.type,
+    )  # fmt: skip

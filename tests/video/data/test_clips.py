@@ -11,10 +11,16 @@ from eva_data.labelled_videos.opening import open_videos
 from eva_data.labelled_videos.sources import LabelledVideos
 from eva_runs.data_order import SeededSamples
 from eva_video.config import AugmentConfig
-from eva_video.data.clips import CentreClips, Sampling, TrainingClips, Views
-from eva_video.data.transforms import Normalise, TrainingTransform
+from eva_video.data.clips import Clips, Sampling, TrainingClips, Views
+from eva_video.data.transforms import (
+    CentreTransform,
+    CropsTransform,
+    Normalise,
+    TrainingTransform,
+)
 
 SPARSE = Sampling(frames=4)
+CENTRE = CentreTransform(16, normalise=Normalise())
 
 
 class Numbered:
@@ -82,7 +88,7 @@ def test_a_training_clip():
 
 
 def test_the_central_clip():
-    clips = CentreClips(NumberedVideos([80]), sampling=SPARSE, image_size=16)
+    clips = Clips(NumberedVideos([80]), sampling=SPARSE, transform=CENTRE)
     clip, label = clips[0]
     assert (numbers(clip), label) == ([10, 30, 50, 70], 0)
 
@@ -90,7 +96,8 @@ def test_the_central_clip():
 @pytest.mark.parametrize("crops", [1, 3])
 def test_views_are_crop_by_crop_and_decoded_once(crops):
     videos = NumberedVideos([80])
-    clip, _ = Views(videos, sampling=SPARSE, image_size=16, clips=2, crops=crops)[0]
+    transform = CropsTransform(16, crops=crops, normalise=Normalise())
+    clip, _ = Views(videos, sampling=SPARSE, transform=transform, clips=2)[0]
     assert clip.shape == (2 * crops, 4, 3, 16, 16)
     assert clip.is_contiguous()
     assert numbers(clip) == [[5, 25, 45, 65], [15, 35, 55, 75]] * crops
@@ -103,7 +110,7 @@ def test_random_views_are_a_function_of_seed_and_index():
 
     def views(seed, index):
         torch.manual_seed(torch.seed())
-        data = Views(videos, sampling=SPARSE, image_size=16, crops=1, draws="random", seed=seed)
+        data = Views(videos, sampling=SPARSE, transform=CENTRE, draws="random", seed=seed)
         return numbers(data[index][0])
 
     assert views(0, 0) == views(0, 0)
@@ -117,8 +124,8 @@ def test_short_videos(length):
     videos = NumberedVideos([length])
     for clips in (
         training_clips(videos),
-        CentreClips(videos, sampling=SPARSE, image_size=16),
-        Views(videos, sampling=Sampling(frames=4, kind="dense", interval=3), image_size=16),
+        Clips(videos, sampling=SPARSE, transform=CENTRE),
+        Views(videos, sampling=Sampling(frames=4, kind="dense", interval=3), transform=CENTRE),
     ):
         assert clips[0][0].isfinite().all()
     assert all(0 <= n < length for asked in videos.asked for n in asked)
@@ -153,8 +160,8 @@ def test_raw_frames(colours, tmp_path, recwarn):
             for number, rgb in enumerate(video.frames(range(len(video))), 1):
                 Image.fromarray(rgb).save(folder / f"img_{number:05d}.png")
     (tmp_path / "list.txt").write_text("frames/0 9 0\nframes/5 10 1\n")
-    raw = CentreClips(open_videos(tmp_path / "list.txt"), sampling=SPARSE, image_size=16)
-    encoded = CentreClips(videos, sampling=SPARSE, image_size=16)
+    raw = Clips(open_videos(tmp_path / "list.txt"), sampling=SPARSE, transform=CENTRE)
+    encoded = Clips(videos, sampling=SPARSE, transform=CENTRE)
     assert raw[0][0].equal(encoded[0][0])
     assert raw[1][0].equal(encoded[5][0])
     assert not recwarn.list

@@ -14,8 +14,8 @@ from eva_data.labelled_videos.opening import open_videos
 from eva_data.video.streams import VideoReader
 from eva_engine.checkpoints.files import save_weights
 from eva_video.commands import evaluate as main
-from eva_video.data.clips import CentreClips, Sampling
-from eva_video.data.transforms import CropsTransform, Normalise
+from eva_video.data.clips import Clips, Sampling
+from eva_video.data.transforms import CentreTransform, CropsTransform, Normalise
 from eva_video.model.classifier import build_video_classifier
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.3, 0.2, 0.25)
@@ -116,8 +116,8 @@ def test_one_view_is_that_of_the_validation(evaluate, classifier, videos):
     model, _ = classifier
     _, lines, _ = evaluate("--clips", "1", "--crops", "1")
     data = open_videos(videos)
-    clips = CentreClips(data, sampling=Sampling(frames=4), image_size=32,
-                        normalise=Normalise(mean=MEAN, std=STD))  # fmt: skip
+    centre = CentreTransform(32, normalise=Normalise(mean=MEAN, std=STD))
+    clips = Clips(data, sampling=Sampling(frames=4), transform=centre)
     for index, line in enumerate(lines):
         clip, label = clips[index]
         with torch.no_grad():

@@ -12,8 +12,6 @@ Shapes: V views, T frames, S the side of a clip.
 """
 
 import os
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -24,13 +22,12 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
 from eva_data.labelled_videos.sources import LabelledVideos
 from eva_data.video.source import require_usual_shape
 from eva_engine.evaluation.own_data import notes_of_training
 from eva_report.sheets import strip_of
 from eva_video.config import Kind
-from eva_video.data.transforms import CentreTransform, ClipTransform, CropsTransform, Normalise
+from eva_video.data.transforms import ClipTransform
 
 Indexes = NDArray[np.int64]
 
@@ -116,45 +113,33 @@ def _randint(high: int, count: int, generator: torch.Generator | None) -> Indexe
     return drawn
 
 
-Statistics = Sequence[float]
-
-
-def preprocessing_of(
-    weights: str | os.PathLike[str],
-    *,
-    frames: int,
-    mean: Statistics | None = None,
-    std: Statistics | None = None,
-    usual: tuple[Statistics, Statistics] = (IMAGENET_MEAN, IMAGENET_STD),
-) -> tuple[Sampling, Normalise]:
-    """Find the preprocessing that weights were trained with, as their file notes it.
-
-    Given statistics of the pixels replace the noted ones; `usual` ones are for weights that note
-    none. Without a note, frames are chosen as in the paper.
+def sampling_of(weights: str | os.PathLike[str], *, frames: int) -> Sampling:
+    """Make the rule by which frames were chosen in the training of weights, or the paper's.
 
     Raises:
-        ValueError: If a note is not of its kind, or the file is damaged.
+        ValueError: If a note of the file is not of its kind, or the file is damaged.
     """
-    noted = notes_of_training(weights, mean=mean, std=std, sampling=None, frame_interval=None)
-    return (
-        Sampling(
-            frames=frames, kind=noted["sampling"] or "tsn", interval=noted["frame_interval"] or 1
-        ),
-        Normalise(mean=noted["mean"] or usual[0], std=noted["std"] or usual[1]),
-    )
+    noted = notes_of_training(weights, sampling=None, frame_interval=None)
+    kind: Kind = noted["sampling"] or "tsn"
+    return Sampling(frames=frames, kind=kind, interval=noted["frame_interval"] or 1)
 
 
-Draws = Literal["fixed", "random"]
+class Clips(Dataset[tuple[Tensor, int]]):
+    """A map-style dataset of clips (T, 3, S, S) and labels, for validation.
 
+    A clip has the centres of the segments of its video, or the middle one of the dense places.
 
-class Clips(Dataset[tuple[Tensor, int]], ABC):
-    """A map-style data set of what `transform` makes of frames of each video, and its label."""
+    Args:
+        videos: The videos.
+        sampling: Rule that chooses the frames.
+        transform: Makes a clip of the frames of a video.
+    """
 
     def __init__(
         self, videos: LabelledVideos, *, sampling: Sampling, transform: ClipTransform
     ) -> None:
         self.videos, self.sampling, self.transform = videos, sampling, transform
-        self.classes = videos.classes
+        self.classes, self.missing = videos.classes, videos.missing
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -163,15 +148,17 @@ class Clips(Dataset[tuple[Tensor, int]], ABC):
         """Name the video of a clip, for messages."""
         return self.videos.sample_id(index)
 
+    def image(self, index: int) -> Image.Image:
+        """Show a video as a strip of frames."""
+        with self.videos.open(index) as video:
+            return strip_of(video)
+
     def checksum(self) -> int:
         """Compute a number that changes with the videos, their order, labels or classes."""
         return self.videos.checksum()
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """Read a video.
-
-        Returns:
-            What `transform` makes, in the order of `choose`, and the label.
 
         Raises:
             UnreadableVideoError: If it cannot be read.
@@ -181,9 +168,9 @@ class Clips(Dataset[tuple[Tensor, int]], ABC):
             frames = video.frames(self.choose(index, len(video)).tolist())
         return self.transform(frames), int(self.videos.labels[index])
 
-    @abstractmethod
     def choose(self, index: int, length: int) -> Indexes:
         """Choose the frames of a video of this length that are decoded, (N,)."""
+        return self.sampling.fixed(length)[0]
 
 
 class TrainingClips(Clips):
@@ -194,47 +181,17 @@ class TrainingClips(Clips):
         return self.sampling.draw(length)
 
 
-class CentreClips(Clips):
-    """The clip (T, 3, S, S) of each video for validation: centres of segments, central square."""
-
-    def __init__(
-        self,
-        videos: LabelledVideos,
-        *,
-        sampling: Sampling,
-        image_size: int,
-        normalise: Normalise | None = None,
-    ) -> None:
-        transform = CentreTransform(image_size, normalise=normalise or Normalise())
-        super().__init__(videos, sampling=sampling, transform=transform)
-
-    def choose(self, index: int, length: int) -> Indexes:
-        """See `Clips`."""
-        return self.sampling.fixed(length)[0]
-
-
-class SingleView(CentreClips):
-    """The same clip as the one view of a video, (1, T, 3, S, S)."""
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """Read a video, see `Clips`."""
-        clip, label = super().__getitem__(index)
-        return clip[None], label
-
-
 class Views(Clips):
     """Several clips (V, T, 3, S, S) of each video, V = crops x clips: crop by crop, then by time.
 
     Args:
         videos: The videos.
         sampling: Rule that chooses the frames.
-        image_size: S.
+        transform: Makes crops of the frames of all clips, or one.
         clips: Places in time.
-        crops: Places in the frame: 3, or 1 for the middle.
         draws: `fixed` spreads the clips evenly; `random` draws each, as the official test, from
             seed and index.
         seed: Seed of the random draws.
-        normalise: Normalisation of pixels; None takes ImageNet's statistics.
     """
 
     def __init__(
@@ -242,14 +199,11 @@ class Views(Clips):
         videos: LabelledVideos,
         *,
         sampling: Sampling,
-        image_size: int,
+        transform: ClipTransform,
         clips: int = 4,
-        crops: int = 3,
-        draws: Draws = "fixed",
+        draws: Literal["fixed", "random"] = "fixed",
         seed: int = 0,
-        normalise: Normalise | None = None,
     ) -> None:
-        transform = CropsTransform(image_size, crops=crops, normalise=normalise or Normalise())
         super().__init__(videos, sampling=sampling, transform=transform)
         self.clips, self.draws, self.seed = clips, draws, seed
 
@@ -264,20 +218,4 @@ class Views(Clips):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """Read a video, see `Clips`."""
         views, label = super().__getitem__(index)  # (crops, clips * T, 3, S, S)
-        return views.reshape(-1, self.sampling.frames, *views.shape[2:]), label
-
-
-def strips_of(videos: LabelledVideos) -> Callable[[int], Image.Image]:
-    """Make the function that shows a video, by its index, as a strip of frames."""
-
-    def strip(index: int) -> Image.Image:
-        with videos.open(index) as video:
-            return strip_of(video)
-
-    return strip
-
-
-def counted_videos(videos: LabelledVideos) -> str:
-    """Say how many videos of how many classes there are, and how many are missing."""
-    missing = f", {len(videos.missing):,} more are listed and not there" if videos.missing else ""
-    return f"{len(videos):,} videos, {len(videos.classes):,} classes{missing}"
+        return views.reshape(-1, self.sampling.frames, *views.shape[-3:]), label

@@ -83,33 +83,41 @@ class TrainingTransform:
         return top, left, crop_height, crop_width
 
 
-class CentreTransform:
-    """The central square of the frames (official validation)."""
-
-    def __init__(self, size: int, *, normalise: Normalise) -> None:
-        self.size, self.normalise = size, normalise
-
-    def __call__(self, frames: Frames) -> Tensor:
-        """Make a clip (T, 3, S, S) of frames (T, H, W, 3)."""
-        pixels = resize_short_side(as_pixels(frames), int(self.size * SHORT_SIDE))
-        (place,) = crop_places(pixels.shape[-2], pixels.shape[-1], self.size, crops=1)
-        return self.normalise(_square(pixels, place, self.size))
-
-
 class CropsTransform:
     """Squares along the longer side of frames whose shorter side becomes S (official test).
 
-    There are 3 for both ends and the middle, or 1 for the middle.
+    There are 3 for both ends and the middle, or 1 for the middle. The shorter side can also become
+    `short_side`, for squares inside of it.
     """
 
-    def __init__(self, size: int, *, crops: int, normalise: Normalise) -> None:
+    def __init__(
+        self, size: int, *, crops: int, normalise: Normalise, short_side: int | None = None
+    ) -> None:
         self.size, self.crops, self.normalise = size, crops, normalise
+        self.short_side = short_side or size
 
     def __call__(self, frames: Frames) -> Tensor:
         """Make views (crops, T, 3, S, S) of frames (T, H, W, 3): first end, last end, middle."""
-        pixels = resize_short_side(as_pixels(frames), self.size)
-        places = crop_places(pixels.shape[-2], pixels.shape[-1], self.size, crops=self.crops)
-        return self.normalise(torch.stack([_square(pixels, p, self.size) for p in places]))
+        pixels = resize_short_side(as_pixels(frames), self.short_side)
+        height, width = pixels.shape[-2:]
+        views = [
+            pixels[..., top : top + self.size, left : left + self.size]
+            for top, left in crop_places(height, width, self.size, crops=self.crops)
+        ]
+        return self.normalise(torch.stack(views))
+
+
+class CentreTransform(CropsTransform):
+    """The central square of the frames (official validation)."""
+
+    def __init__(self, size: int, *, normalise: Normalise) -> None:
+        side = int(size * SHORT_SIDE)
+        super().__init__(size, crops=1, normalise=normalise, short_side=side)
+
+    def __call__(self, frames: Frames) -> Tensor:
+        """Make a clip (T, 3, S, S) of frames (T, H, W, 3)."""
+        clip: Tensor = super().__call__(frames)[0]
+        return clip
 
 
 def jitter(pixels: Tensor, *, each: JitterEach) -> Tensor:
@@ -178,11 +186,6 @@ def resize(pixels: Tensor, height: int, width: int) -> Tensor:
     if pixels.shape[-2:] == (height, width):
         return pixels
     return F.interpolate(pixels, size=(height, width), mode="bilinear", antialias=False)
-
-
-def _square(pixels: Tensor, place: tuple[int, int], size: int) -> Tensor:
-    top, left = place
-    return pixels[..., top : top + size, left : left + size]
 
 
 def _chance(probability: float) -> bool:

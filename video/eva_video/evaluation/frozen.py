@@ -11,10 +11,8 @@ import copy
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,23 +21,11 @@ from torch import Tensor, nn
 from eva_data.labelled_videos.opening import open_videos
 from eva_data.labelled_videos.sources import LabelledVideos
 from eva_data.video.source import require_backend
-from eva_engine import distributed
 from eva_engine.commands.options import check_frozen
-from eva_engine.evaluation.classification_report import classification_sections
-from eva_engine.evaluation.counting import counted_of
-from eva_engine.evaluation.frozen import (
-    Kept,
-    labelled_features,
-    nearest_neighbours,
-    report_frozen,
-    score_frozen,
-    score_of,
-)
-from eva_engine.report import announce
-from eva_report.content import Section
+from eva_engine.evaluation.frozen import Kept, evaluate_frozen
+from eva_video.commands import VIDEOS
 from eva_video.config import PROBE_EPOCHS, PROBE_RATES
-from eva_video.data.clips import Views, counted_videos, strips_of
-from eva_video.data.transforms import Normalise
+from eva_video.data.clips import Views
 from eva_video.model.features import ClipFeatureExtractor
 
 STEPS = 300  # at least, by default
@@ -100,8 +86,7 @@ class AttentiveProbe(nn.Module):
         return values.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
 
-@dataclass(frozen=True, kw_only=True)
-class FittedProbe:
+class FittedProbe(NamedTuple):
     """A trained probe, with the rate and epochs that knew most held-out videos, and their share."""
 
     probe: AttentiveProbe
@@ -111,10 +96,7 @@ class FittedProbe:
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """Compute logits (N, K), on the device of the probe, of tokens (N, T, P, C) anywhere."""
-        device = self.probe.query.device
-        with torch.inference_mode():
-            parts = [self.probe(part.to(device).float()) for part in tokens.split(BATCH_SIZE)]
-        return torch.cat(parts)
+        return _logits(self.probe, tokens, torch.arange(len(tokens)))
 
 
 def fit_probe(
@@ -153,10 +135,10 @@ def fit_probe(
     device = device or tokens.device
     order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(seed))
     held, rest = order.tensor_split([len(tokens) // 5])
-    labels = labels.cpu()
+    labels = labels.to(device)
     if epochs is None:
         epochs = max(PROBE_EPOCHS, -(-STEPS // -(-len(rest) // BATCH_SIZE)))
-    best: tuple[tuple[int, float], FittedProbe] | None = None
+    best, fitted = (-1, 0.0), None
     for rate in learning_rates:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -164,17 +146,16 @@ def fit_probe(
         probe.to(device)
         trained = _train(probe, tokens, labels, rest, rate=rate, epochs=epochs, seed=seed)
         for epoch in trained:
-            right, loss = _judge(probe, tokens, labels, held)
-            if math.isfinite(loss) and (best is None or (right, -loss) > best[0]):
-                fitted = FittedProbe(
-                    probe=copy.deepcopy(probe), learning_rate=rate, epoch=epoch,
-                    right=right / len(held),
-                )  # fmt: skip
-                best = (right, -loss), fitted
-    if best is None:
-        raise FloatingPointError("the loss of the attentive probe is not finite: give smaller "
-                                 "--probe-lr")  # fmt: skip
-    return best[1]
+            logits, truth = _logits(probe, tokens, held), labels[held.to(device)]
+            right, loss = int((logits.argmax(1) == truth).sum()), F.cross_entropy(logits, truth)
+            if loss.isfinite() and (right, -loss.item()) > best:
+                best = right, -loss.item()
+                fitted = FittedProbe(copy.deepcopy(probe), rate, epoch, right / len(held))
+    if fitted is None:
+        raise FloatingPointError(
+            "the loss of the attentive probe is not finite: give smaller --probe-lr"
+        )
+    return fitted
 
 
 def _train(
@@ -187,7 +168,7 @@ def _train(
     epochs: int,
     seed: int,
 ) -> Iterator[int]:
-    """Yield the number of each epoch after it, with the probe in evaluation mode."""
+    """Yield the number of each epoch after it."""
     device = probe.query.device
     groups: list[dict[str, Any]] = [
         {"params": [value for value in probe.parameters() if value.ndim == 2]},
@@ -202,51 +183,37 @@ def _train(
     )
     generator = torch.Generator().manual_seed(seed)
     for epoch in range(1, epochs + 1):
-        probe.train()
         order = places[torch.randperm(len(places), generator=generator)]
         for batch in order.split(BATCH_SIZE):
             optimizer.zero_grad()
             inputs = tokens[batch.to(tokens.device)].to(device).float()
-            F.cross_entropy(probe(inputs), labels[batch].to(device)).backward()
+            F.cross_entropy(probe(inputs), labels[batch.to(device)]).backward()
             optimizer.step()
             schedule.step()
-        probe.eval()
         yield epoch
 
 
-def _judge(
-    probe: AttentiveProbe, tokens: Tensor, labels: Tensor, places: Tensor
-) -> tuple[int, float]:
-    """Count the right predictions for held-out videos, and give their mean loss."""
-    device, right, loss = probe.query.device, 0, 0.0
-    with torch.inference_mode():
-        for batch in places.split(BATCH_SIZE):
-            logits = probe(tokens[batch.to(tokens.device)].to(device).float())
-            truth = labels[batch].to(device)
-            right += int((logits.argmax(1) == truth).sum())
-            loss += F.cross_entropy(logits, truth, reduction="sum").item()
-    return right, loss / len(places)
+@torch.inference_mode()
+def _logits(probe: AttentiveProbe, tokens: Tensor, places: Tensor) -> Tensor:
+    """Compute logits (number of places, K) of some of the videos, on the probe's device."""
+    device = probe.query.device
+    parts = (tokens[batch.to(tokens.device)] for batch in places.split(BATCH_SIZE))
+    return torch.cat([probe(part.to(device).float()) for part in parts])
 
 
-ProbeOn = Literal["tokens", "frames", "none"]
-BY_NEIGHBOURS = 10  # whose mistakes the report shows, where there is no attentive probe
 _KEPT = torch.float16  # tokens wait in this number format
 
 
 def choose_probe(
     options: argparse.Namespace, *, videos: int, frames: int, tokens: int, channels: int
-) -> ProbeOn:
-    """Choose the probe's input, tokens (N, T, P, C), frames (N, T, 1, C) or none, by its size."""
-    if options.probe == "none":
-        return "none"
+) -> str:
+    """Choose the probe's input, "tokens" (N, T, P, C), "frames" (N, T, 1, C) or "none", by size."""
     means = videos * frames * channels * _KEPT.itemsize / 1e9
-    needed = {"tokens": means * tokens, "frames": means}
-    wanted: tuple[ProbeOn, ...] = ("tokens", "frames")
-    if options.probe != "auto":
-        wanted = tuple(name for name in wanted if name == options.probe)
+    needed = {"tokens": means * tokens, "frames": means, "none": 0.0}
+    wanted = ["tokens", "frames"] if options.probe == "auto" else [options.probe]
     for name in wanted:
         if needed[name] <= options.probe_gb:
-            return name
+            return str(name)
     raise ValueError(
         f"the {wanted[-1]} of {videos} videos take {needed[wanted[-1]]:.2g} GB, and --probe-gb is "
         f"{options.probe_gb:g}: give more, fewer --train-videos, --probe frames or --probe none"
@@ -261,126 +228,54 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     """
     began = time.monotonic()
     require_backend(options.backend)
+    names = ("frames", "image_size", "pooling", "mean", "std", "precision", "backend")
     extractor = ClipFeatureExtractor.from_weights(
-        options.weights,
-        frames=options.frames,
-        image_size=options.image_size,
-        pooling=options.pooling,
-        mean=options.mean,
-        std=options.std,
-        device=str(device),
-        precision=options.precision,
-        backend=options.backend,
+        options.weights, device=str(device), **{name: getattr(options, name) for name in names}
     )
-    learn = open_videos(
+    known = open_videos(
         options.train, classes=options.classes, root=options.root, backend=options.backend
     )
-    score = open_videos(
-        options.val, classes=learn.classes, root=options.val_root or options.root,
+    queries = open_videos(
+        options.val, classes=known.classes, root=options.val_root or options.root,
         backend=options.backend,
     )  # fmt: skip
-    known, side = check_frozen(options, len(learn)), extractor.image_size
     frames, channels = extractor.vit.frames, extractor.vit.embed_dim
-    patches = (side // extractor.vit.patch_size) ** 2
+    patches = (extractor.image_size // extractor.vit.patch_size) ** 2
     kind = choose_probe(
-        options, videos=known + len(score), frames=frames, tokens=patches, channels=channels
-    )
-    announce(
-        f"score frozen features of {frames} frames of {side} px on {device.type}",
-        weights=options.weights,
-        data=[
-            (use, f"{counted_videos(some)} ({place})")
-            for use, some, place in (("train", learn, options.train), ("val", score, options.val))
-        ],
-    )
-    kept = [Kept([channels])]
-    if kind != "none":
-        shape = [frames, patches if kind == "tokens" else 1, channels]
-        kept.append(Kept(shape, _KEPT, torch.device("cpu")))
-    computed = partial(_computed, extractor, kept=kept, options=options, device=device)
-    features, labels = computed(learn, limit=options.limit, title="train")
-    queries, truth = computed(score, limit=None, title="val")
-    if distributed.rank() > 0:
-        return
-    classes = len(learn.classes)
-    scores, chosen = score_frozen(options, features[0], labels, queries[0], truth, classes=classes)
-    k = min(BY_NEIGHBOURS, len(labels))
-    votes = nearest_neighbours(features[0], labels, queries[0], k=k, classes=classes)
-    logits, method = (votes + 1e-12).log(), f"{k} neighbours"
-    if kind != "none":
-        method = "attentive probe"
+        options, videos=check_frozen(options, len(known)) + len(queries), frames=frames,
+        tokens=patches, channels=channels,
+    )  # fmt: skip
+
+    def probe(tokens: Tensor, labels: Tensor, asked: Tensor) -> tuple[Tensor, dict[str, Any]]:
         fitted = fit_probe(
-            features[1], labels, num_classes=classes, learning_rates=options.probe_lr,
+            tokens, labels, num_classes=len(known.classes), learning_rates=options.probe_lr,
             epochs=options.probe_epochs, device=device, seed=options.seed,
         )  # fmt: skip
-        logits = fitted(queries[1])
-        scores["attentive"] = score_of(logits, truth)
-        chosen |= {"probe": kind, "probe_lr": fitted.learning_rate, "probe_epoch": fitted.epoch}
-    settings: dict[str, Any] = {
-        "train_videos": len(labels), "pooling": extractor.pooling, "frames": frames,
-        "image_size": side, "seed": options.seed,
-    }  # fmt: skip
-    title = (
-        f"{Path(options.weights).name}, pooling {extractor.pooling}, {frames} frames, {side} px: "
-        f"{len(labels)} videos of {classes} classes to learn from"
-        + {
-            "none": "",
-            "tokens": f"; the attentive probe sees {patches} tokens of each frame",
-            "frames": "; the attentive probe sees the mean of each frame",
-        }[kind]
-    )
-    report_frozen(
-        options, title, settings | chosen, scores, began=began, unit="videos",
-        sections=frozen_sections(score, logits, truth, method=method) if options.output else (),
+        chosen = {"probe_lr": fitted.learning_rate, "probe_epoch": fitted.epoch}
+        return fitted(asked), chosen
+
+    shape = [frames, patches if kind == "tokens" else 1, channels]
+    seen = {"tokens": f" (the probe: {patches} tokens of each)", "frames": " (the probe: means)"}
+    evaluate_frozen(
+        VIDEOS, options, device, extractor, known=seen_clips(extractor, known),
+        queries=seen_clips(extractor, queries), began=began,
+        seen=f"{frames} frames of {extractor.image_size} px{seen.get(kind, '')}",
+        settings={"frames": frames, "seed": options.seed, "probe": kind},
+        compute=partial(compute, extractor, kind),
+        more=[] if kind == "none" else [Kept(shape, _KEPT, torch.device("cpu"))],
+        probe=None if kind == "none" else probe,
     )  # fmt: skip
 
 
-def frozen_sections(
-    videos: LabelledVideos, logits: Tensor, truth: Tensor, *, method: str
-) -> list[Section]:
-    """Make the sections of a report on one method, of logits (M, K) and labels (M,).
-
-    There are no examples where videos were left out, since those are not known.
-    """
-    counted, examples = counted_of(logits.cpu(), truth.cpu())
-    complete = len(truth) == len(videos)
-    found = classification_sections(
-        counted, videos.classes, examples=examples, name=videos.sample_id,
-        image=strips_of(videos) if complete else None, unit="videos",
-    )  # fmt: skip
-    return [replace(section, title=f"{section.title} ({method})") for section in found]
+def seen_clips(extractor: ClipFeatureExtractor, videos: LabelledVideos) -> Views:
+    """Open the clips (1, T, 3, S, S) that an extractor sees of videos."""
+    return Views(videos, sampling=extractor.sampling, transform=extractor.transform, clips=1)
 
 
-def _computed(
-    extractor: ClipFeatureExtractor,
-    videos: LabelledVideos,
-    *,
-    kept: Sequence[Kept],
-    options: argparse.Namespace,
-    device: torch.device,
-    limit: int | None,
-    title: str,
-) -> tuple[list[Tensor], Tensor]:
-    """Compute pooled features (N, C), and tokens (N, T, P, C) if they are kept, and labels (N,)."""
-    views = Views(
-        videos,
-        sampling=extractor.sampling,
-        image_size=extractor.image_size,
-        clips=1,
-        crops=1,
-        normalise=Normalise(mean=extractor.mean, std=extractor.std),
-    )
-
-    def compute(batch: Tensor) -> list[Tensor]:
-        clips = batch[:, 0]  # (B, T, 3, S, S)
-        if len(kept) == 1:
-            return [extractor(clips)]
-        pooled, tokens = extractor.pooled_and_tokens(clips)
-        tokens = tokens.flatten(2, 3)  # (B, T, h * w, C)
-        return [pooled, tokens if kept[1].shape[1] > 1 else tokens.mean(dim=2, keepdim=True)]
-
-    return labelled_features(
-        compute, views, kept=kept, device=device, batch_size=options.batch_size,
-        workers=options.workers, limit=limit, title=title,
-        max_bad_samples=options.max_bad_samples,
-    )  # fmt: skip
+def compute(extractor: ClipFeatureExtractor, kind: str, views: Tensor) -> list[Tensor]:
+    """Compute pooled features (B, C) of views (B, 1, T, 3, S, S), and the input of the probe."""
+    pooled, tokens = extractor.pooled_and_patches(views[:, 0])
+    if kind == "none":
+        return [pooled]
+    tokens = tokens.flatten(2, 3)  # (B, T, h * w, C)
+    return [pooled, tokens if kind == "tokens" else tokens.mean(dim=2, keepdim=True)]

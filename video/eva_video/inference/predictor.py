@@ -40,7 +40,7 @@ from eva_engine.evaluation.counting import MultiView
 from eva_engine.evaluation.own_data import NamedClasses, notes_of_training, require_finite
 from eva_report.demos import Prediction
 from eva_video.config import check_windows
-from eva_video.data.clips import Sampling, preprocessing_of
+from eva_video.data.clips import Sampling, sampling_of
 from eva_video.data.transforms import CropsTransform, Normalise
 from eva_video.model.classifier import VideoClassifier, class_names, load_video_classifier
 
@@ -216,20 +216,20 @@ class VideoPredictor(NamedClasses):
         require_backend(backend)
         place = choose_device(device)
         model = load_video_classifier(source, variant=variant, frames=frames, image_size=image_size)
-        noted = notes_of_training(source, class_names=classes)["class_names"]
-        names = class_names(model.num_classes, given=noted, source=os.fspath(source))
+        noted = notes_of_training(source, class_names=classes, mean=mean, std=std)
+        given = noted["class_names"]
+        names = class_names(model.num_classes, given=given, source=os.fspath(source))
         if names is None:
             raise ValueError(
                 f"{source} has {model.num_classes} classes and does not name them: give their "
                 "names, one in a line of a text file, as --classes"
             )
-        sampling, normalise = preprocessing_of(source, frames=model.frames, mean=mean, std=std)
         return cls(
             model.to(place, choose_dtype(precision, place)),
             class_names=names,
-            sampling=sampling,
-            mean=normalise.mean,
-            std=normalise.std,
+            sampling=sampling_of(source, frames=model.frames),
+            mean=noted["mean"] or IMAGENET_MEAN,
+            std=noted["std"] or IMAGENET_STD,
             clips=clips,
             crops=crops,
             batch_size=batch_size,

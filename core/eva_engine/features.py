@@ -1,0 +1,136 @@
+"""Features of images or clips from any weights: what the extractors of both share.
+
+Shapes: B samples, C channels, grid: (h, w) patches, or (T, h, w) of clips.
+"""
+
+import os
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from eva_backbone.checkpoints.pooled import PooledVit, load_pooled
+from eva_backbone.variants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, Pooling
+from eva_engine.commands.options import Precision
+from eva_engine.distributed import choose_device, choose_dtype
+from eva_engine.evaluation.own_data import notes_of_training
+
+
+class Extractor(PooledVit):
+    """A frozen ViT with the preprocessing of its training; `from_weights` builds one.
+
+    Args:
+        pooled: The ViT, and what makes one vector of its tokens.
+        mean: Mean of the pixels, which is subtracted.
+        std: Standard deviation of the pixels, by which they are divided.
+    """
+
+    clips: ClassVar[bool] = False  # whether the samples are clips
+
+    def __init__(self, pooled: PooledVit, *, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__(
+            pooled.vit, pooling=pooled.pooling, image_size=pooled.image_size, fc_norm=pooled.fc_norm
+        )
+        self.mean, self.std = tuple(mean), tuple(std)
+
+    @classmethod
+    def from_weights(
+        cls,
+        source: str | os.PathLike[str],
+        *,
+        image_size: int | None = None,
+        pooling: Pooling | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        device: str = "auto",
+        precision: Precision = "auto",
+        **vit_arguments: Any,
+    ) -> Self:
+        """Build the ViT of a file with the preprocessing that belongs to it.
+
+        Video models, detectors and segmentors saw pixels with ImageNet's mean and deviation, the
+        other official models with CLIP's; runs of this toolkit note theirs in the file.
+
+        Args:
+            source: Name of an official or bundled file, or a path; weights of any task.
+            image_size: Side of the square that is cut out of each image or frame, in pixels; by
+                default that of the weights (1280 for detectors, 896 for segmentors).
+            pooling: "cls" or "mean"; by default the class token for EVA-CLIP, its linear probes
+                and other weights with a final norm, and the mean of the patches for all others.
+            mean: Mean of the pixels, in place of the one that belongs to the weights.
+            std: Standard deviation of the pixels, in place of the one that belongs to the weights.
+            device: "cuda", "cpu" or "auto".
+            precision: Number format; "auto" is fp16 on a GPU and fp32 elsewhere.
+            **vit_arguments: Settings that the weights do not hold, see `eva_backbone.load_vit`.
+
+        Returns:
+            The extractor, on its device.
+
+        Raises:
+            ValueError: If the file or an argument does not fit.
+            FileNotFoundError: If the source is neither a file nor a known name at hand.
+        """
+        place = choose_device(device)
+        pooled, trunk = load_pooled(
+            source,
+            clips=cls.clips,
+            image_size=image_size,
+            pooling=pooling,
+            dtype=choose_dtype(precision, place),
+            **vit_arguments,
+        )
+        imagenet = trunk.clips or trunk.dense
+        noted = notes_of_training(source, mean=mean, std=std)
+        extractor = cls(
+            pooled,
+            mean=noted["mean"] or (IMAGENET_MEAN if imagenet else CLIP_MEAN),
+            std=noted["std"] or (IMAGENET_STD if imagenet else CLIP_STD),
+        )
+        return extractor.to(place)
+
+    @abstractmethod
+    def read(self, sample: Any) -> Tensor:
+        """Read what the extractor sees of a file, and normalise it."""
+
+    def forward(self, samples: Any) -> Tensor:
+        """Compute one vector for each sample.
+
+        Args:
+            samples: What `read` takes, one or several; or a batch of normalised tensors of any
+                size that the patch size divides.
+
+        Returns:
+            (B, C) float32, on the extractor's device.
+
+        Raises:
+            ValueError: If there is no sample, or an unfit size.
+            OSError: If a file cannot be read.
+        """
+        with torch.no_grad():
+            return self.pool(self._encode(samples)[0])
+
+    def pooled_and_patches(self, samples: Any) -> tuple[Tensor, Tensor]:
+        """Compute the result of a call, and a vector for each patch, (B, *grid, C) float32.
+
+        The latter is that after the ViT's final norm where it has one.
+        """
+        with torch.no_grad():
+            tokens, grid = self._encode(samples)
+            return self.pool(tokens), self.patch_tokens(tokens).unflatten(1, grid).float()
+
+    def _encode(self, samples: Any) -> tuple[Tensor, tuple[int, ...]]:
+        if not isinstance(samples, Tensor):
+            one = isinstance(samples, str | os.PathLike | Image.Image)
+            read = [self.read(sample) for sample in ([samples] if one else samples)]
+            if not read:
+                raise ValueError(f"there is no {'video' if self.clips else 'image'}")
+            samples = torch.stack(read)
+        if not samples.is_floating_point():
+            raise ValueError(
+                f"samples must be normalised floating-point numbers, got {samples.dtype}; "
+                "`transform` makes them"
+            )
+        return self.encode(samples)
