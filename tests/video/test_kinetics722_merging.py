@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from eva_data.labelled_videos.lists import youtube_id
-from eva_video.kinetics722 import Videos, merge
+from eva_video.kinetics722 import Videos, concatenated, merge
 
 SETS = ("k400", "k600", "k700")
 
@@ -45,11 +45,11 @@ def notebook(train, val, *, keep_k400_leaks):
             kept = [row for row in kept if row[1] not in ids(val[name])]
         lists[f"{name}_train"] = kept
         lists[f"{name}_val"] = without_repeats(rows(val[name]))
-    kept = without_repeats(rows(Videos.concatenated(train.values())))
+    kept = without_repeats(rows(concatenated(train.values())))
     for part in val.values():
         kept = [row for row in kept if row[1] not in ids(part)]
     lists["k722_train"] = kept
-    lists["k722_val"] = without_repeats(rows(Videos.concatenated(val.values())))
+    lists["k722_val"] = without_repeats(rows(concatenated(val.values())))
     return {name: [position for position, _ in rows] for name, rows in lists.items()}
 
 
@@ -66,7 +66,7 @@ def test_as_the_official_notebook(seed, leaks):
     for kept in lists.values():
         gone = kept.repeated + sum(kept.leaked.values())
         assert kept.videos.ids.size - gone == len(kept.kept)
-    everything = Videos.concatenated(train.values())
+    everything = concatenated(train.values())
     contradicted = {
         video
         for video in everything.ids[lists["k722_train"].kept].tolist()

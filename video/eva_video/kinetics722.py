@@ -18,9 +18,9 @@ import logging
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +41,7 @@ from eva_runs.commands import check_outputs, program, program_name, say
 from eva_runs.output_folder import locked
 
 SPLITS = ("train", "val")
-STATISTICS = "statistics.json"
+STATISTICS, TABLE_COPY = "statistics.json", "classes.csv"
 # Videos that the authors of EVA could still find on YouTube, without damaged files: the training
 # lists of paper Table 14, and the validation lists of their logs.
 PUBLISHED: Mapping[str, int] = {
@@ -56,27 +56,21 @@ PUBLISHED: Mapping[str, int] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Videos:
+class Videos(NamedTuple):
     """A list of N videos, as far as merging needs it."""
 
     ids: NDArray[np.bytes_]  # YouTube's, (N,), 11 bytes each
     labels: NDArray[np.int64]  # in Kinetics-722, (N,)
     paths: Sequence[str] = ()  # complete; none where only ids are merged
 
-    @classmethod
-    def concatenated(cls, parts: Iterable["Videos"]) -> "Videos":
-        """Put lists one after another."""
-        lists = list(parts)
-        return cls(
-            ids=np.concatenate([part.ids for part in lists]),
-            labels=np.concatenate([part.labels for part in lists]),
-            paths=[path for part in lists for path in part.paths],
-        )
+
+def concatenated(parts: Iterable[Videos]) -> Videos:
+    """Put lists one after another."""
+    ids, labels, paths = zip(*parts, strict=True)
+    return Videos(np.concatenate(ids), np.concatenate(labels), list(chain.from_iterable(paths)))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Merged:
+class Merged(NamedTuple):
     """A list that will be written, and what is known of it."""
 
     videos: Videos  # what was read
@@ -89,23 +83,16 @@ class Merged:
 def keep(videos: Videos, *, validation: Mapping[str, Videos]) -> Merged:
     """Leave out repeated videos, then those that leak from one validation list after another."""
     _, first, group = np.unique(videos.ids, return_index=True, return_inverse=True)
-    contradicted = np.zeros(len(first), dtype=bool)
-    contradicted[group[videos.labels != videos.labels[first[group]]]] = True
-    order = np.argsort(first)
-    kept: NDArray[np.int64] = first[order].astype(np.int64)
-    relabelled: NDArray[np.bool_] = contradicted[order]
+    contradicted = np.zeros(len(videos.ids), dtype=bool)  # by a later clip of the same id
+    contradicted[first[group[videos.labels != videos.labels[first[group]]]]] = True
+    kept: NDArray[np.int64] = np.sort(first).astype(np.int64)
     leaked = {}
     for name, held_out in validation.items():
         stays = ~np.isin(videos.ids[kept], held_out.ids)
         leaked[name] = int((~stays).sum())
-        kept, relabelled = kept[stays], relabelled[stays]
-    return Merged(
-        videos=videos,
-        kept=kept,
-        repeated=len(videos.ids) - len(first),
-        leaked=leaked,
-        relabelled=int(relabelled.sum()),
-    )
+        kept = kept[stays]
+    repeated = len(videos.ids) - len(first)
+    return Merged(videos, kept, repeated, leaked, int(contradicted[kept].sum()))
 
 
 def merge(
@@ -124,8 +111,8 @@ def merge(
         held_out = {} if name == "k400" and keep_k400_leaks else {name: val[name]}
         lists[f"{name}_train"] = keep(train[name], validation=held_out)
         lists[f"{name}_val"] = keep(val[name], validation={})
-    lists["k722_train"] = keep(Videos.concatenated(train.values()), validation=val)
-    lists["k722_val"] = keep(Videos.concatenated(val[name] for name in train), validation={})
+    lists["k722_train"] = keep(concatenated(train.values()), validation=val)
+    lists["k722_val"] = keep(concatenated(val[name] for name in train), validation={})
     return lists
 
 
@@ -167,7 +154,7 @@ def file_names(given: Sequence[str]) -> list[str]:
         *(f"{name}_{split}.txt" for name in (*given, "k722") for split in SPLITS),
         *(f"{name}_classes.txt" for name in (*given, "k722")),
         *(f"k722_to_{name}_mapping.npy" for name in SOURCES),
-        "classes.csv",
+        TABLE_COPY,
         STATISTICS,
     ]
 
@@ -184,28 +171,28 @@ def write_lists(
         FolderInUseError: A ValueError, if another process writes there.
         ValueError: If a path is not below the root, or cannot stand in a line.
     """
+    names = file_names([name for name in SOURCES if f"{name}_val" in lists])
     with locked(output), contextlib.ExitStack() as stack:
-        for name in reversed(file_names([n for n in SOURCES if f"{n}_val" in lists])):
-            place = stack.enter_context(replacing(output / name))  # the first is renamed last
-            dataset, _, rest = name.partition(".")[0].partition("_")
-            if rest in SPLITS:
-                _write_list(place, lists[f"{dataset}_{rest}"], dataset, root)
-            elif rest == "classes":
-                place.write_text("".join(f"{one}\n" for one in kinetics_classes(dataset)))
-            elif rest:
-                np.save(place, mapping("k722", rest.split("_")[1]))
-            elif name == STATISTICS:
-                place.write_text(f"{json.dumps(statistics, indent=1)}\n")
-            else:
-                shutil.copyfile(TABLE, place)
+        # the first to be opened is the last to take its place
+        place = {name: stack.enter_context(replacing(output / name)) for name in names[::-1]}
+        place[STATISTICS].write_text(f"{json.dumps(statistics, indent=1)}\n")
+        shutil.copyfile(TABLE, place[TABLE_COPY])
+        for name in SOURCES:
+            np.save(place[f"k722_to_{name}_mapping.npy"], mapping("k722", name))
+        for name, merged in lists.items():
+            dataset = name.partition("_")[0]
+            classes = "".join(f"{one}\n" for one in kinetics_classes(dataset))
+            place[f"{dataset}_classes.txt"].write_text(classes)
+            _write_list(place[f"{name}.txt"], merged, dataset, root)
         (output / STATISTICS).unlink(missing_ok=True)
 
 
 def _write_list(file: Path, merged: Merged, dataset: str, root: Path | None) -> None:
     """Write lines `path label`, with the labels of a dataset."""
-    labels = np.full(len(kinetics_classes("k722")), -1, dtype=np.int64)
-    own = np.arange(len(labels)) if dataset == "k722" else mapping("k722", dataset)
-    labels[own] = np.arange(len(own))
+    labels = np.arange(len(kinetics_classes("k722")))
+    if dataset != "k722":
+        own = mapping("k722", dataset)
+        labels[own] = np.arange(len(own))
     above = "" if root is None else os.path.join(os.path.abspath(root), "")  # noqa: PTH100, PTH118
     with file.open("wb") as stream:
         for index in merged.kept.tolist():
