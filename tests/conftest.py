@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from eva_backbone.checkpoints import registry, verification
 from eva_backbone.layers import LAYER_NORM_EPS
 
 HERE = Path(__file__).parent
+SHARED_STARTER = "EVA_TEST_STARTER"  # variable: socket of the starter, see `pytest_configure`
 PROJECTS = ("", "core", "pretrain", "classification", "detection", "video", "clip")
 SIZES = {
     "img_size": 56,
@@ -155,9 +157,30 @@ def pytest_configure(config):
     """
     os.environ["EVA_NO_DOWNLOAD"] = "1"
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    if not hasattr(config, "workerinput"):
-        with contextlib.suppress(ImportError):
-            importlib.import_module("yapf")
+    if hasattr(config, "workerinput"):
+        return
+    with contextlib.suppress(ImportError):
+        importlib.import_module("yapf")
+    if config.getoption("numprocesses", None):  # one starter for all workers
+        starter = contextlib.ExitStack()
+        os.environ[SHARED_STARTER] = starter.enter_context(_started())
+        config.add_cleanup(starter.close)
+
+
+@contextlib.contextmanager
+def _started():
+    """Socket of a process that imports the frameworks, see `starter.py`."""
+    environment = {key: value for key, value in os.environ.items() if key != "DETECTRON2_DATASETS"}
+    with tempfile.TemporaryDirectory(prefix="starter-") as folder:
+        place = str(Path(folder) / "socket")  # short, as such names have to be
+        process = subprocess.Popen(
+            [sys.executable, "-P", str(HERE / "starter.py"), place],
+            env=environment | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}, cwd=folder,
+            stdin=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        with process.stdin:
+            yield place
+        process.wait(timeout=60)
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -436,20 +459,23 @@ def launch_environment():
 @pytest.fixture(scope="session")
 def starter(load_module):
     """Module `starter.py`; as its `place` a process that has imported the frameworks."""
-    file = HERE / "starter.py"
-    module = load_module(file)
-    environment = {key: value for key, value in os.environ.items() if key != "DETECTRON2_DATASETS"}
-    with tempfile.TemporaryDirectory(prefix="starter-") as folder:
-        module.place = str(Path(folder) / "socket")  # short, as such names have to be
-        process = subprocess.Popen(
-            [sys.executable, "-P", str(file), module.place],
-            env=environment | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}, cwd=folder,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        with process.stdout, process.stdin:
-            assert "ready\n" in iter(process.stdout.readline, "")
-            yield module
-        process.wait(timeout=60)
+    module = load_module(HERE / "starter.py")
+    shared = os.environ.get(SHARED_STARTER)
+    with contextlib.nullcontext(shared) if shared else _started() as module.place:
+        end = time.monotonic() + 180
+        while not Path(module.place).exists():
+            assert time.monotonic() < end, "the starter has not begun"
+            time.sleep(0.05)
+        yield module
+
+
+@pytest.fixture(scope="session")
+def stand_in(starter, tmp_path_factory):
+    """Variables by which torchrun and shells start Python from the starter, as PYTHON_EXEC."""
+    python = tmp_path_factory.mktemp("bin") / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -SE {starter.__file__} - "$@"\n')
+    python.chmod(0o755)
+    return {"DS_ACCELERATOR": "cpu", "STARTER": starter.place, "PYTHON_EXEC": str(python)}
 
 
 @pytest.fixture(scope="session")

@@ -153,10 +153,9 @@ def _serve(place):
             importlib.import_module(name)
     gc.freeze()
     listener = socket.socket(socket.AF_UNIX)
-    listener.bind(place)
+    listener.bind(f"{place}.part")
     listener.listen(16)
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
+    Path(f"{place}.part").rename(place)  # whoever waits for this file may connect
     running = {}
     while True:
         watched = [listener, sys.stdin, *running.values()]

@@ -4,8 +4,6 @@ import contextlib
 import logging
 import os
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -98,17 +96,13 @@ def make_tiny_detector(tiny_config):
 
 
 @pytest.fixture(scope="session")
-def demo_data(tmp_path_factory):
+def demo_data(run_started, tmp_path_factory):
     """Folder of data sets with 16 + 6 digit scenes."""
     root = tmp_path_factory.mktemp("datasets")
     sizes = ("--train", "16", "--val", "6", "--workers", "1")
     output = ("--output", str(root / datasets.DIGIT_SCENES))
-    subprocess.run(
-        [sys.executable, str(REPOSITORY / "tools/make_demo_data.py"), *output, *sizes],
-        check=True,
-        capture_output=True,
-        timeout=120,
-    )
+    program = str(REPOSITORY / "tools" / "make_demo_data.py")
+    run_started(program, *output, *sizes, folder=root).check_returncode()
     return root
 
 

@@ -3,7 +3,6 @@
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -23,16 +22,11 @@ torchrun() { python -m torch.distributed.run "$@"; }
 
 
 @pytest.fixture
-def run(starter, tmp_path, tmp_path_factory, mmengine_runs, monkeypatch):
+def run(stand_in, tmp_path, tmp_path_factory, mmengine_runs, monkeypatch):
     """Function: run the blocks of a section in order, in an empty folder; what they print."""
     monkeypatch.setenv("PYTHONPATH", HERE)
     packages = tmp_path_factory.mktemp("packages")
-    python = tmp_path_factory.mktemp("bin") / "python"
-    python.write_text(f'#!/bin/sh\nexec {sys.executable} -SE {starter.__file__} - "$@"\n')
-    python.chmod(0o755)
-    environment = mmengine_runs.environment(packages) | {
-        "DS_ACCELERATOR": "cpu", "STARTER": starter.place, "PYTHON_EXEC": str(python),
-    }  # fmt: skip
+    environment = mmengine_runs.environment(packages) | stand_in
 
     def run_section(section, check=""):
         (text,) = re.findall(rf"^## {section}\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
@@ -40,7 +34,7 @@ def run(starter, tmp_path, tmp_path_factory, mmengine_runs, monkeypatch):
         for language, block in re.findall(r"```(bash|python)\n(.*?)```", text, re.DOTALL):
             command = ["bash", "-c", START + block]
             if language == "python":
-                command = [str(python), "-c", block + check]
+                command = [stand_in["PYTHON_EXEC"], "-c", block + check]
             done = subprocess.run(
                 command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
             )

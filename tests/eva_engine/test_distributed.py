@@ -2,8 +2,7 @@
 
 import os
 import random
-import subprocess
-import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,9 +46,8 @@ for _ in range(2):
 """
 
 
-def test_two_trainings_in_one_process():
+def test_two_trainings_in_one_process(run_started):
     """DeepSpeed's copies of the first process group end with it."""
     environment = {name: value for name, value in os.environ.items() if name not in RUN_VARIABLES}
-    command = [sys.executable, "-c", TWICE]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = run_started("-c", TWICE, folder=Path.cwd(), environment=environment)
     assert done.returncode == 0, done.stderr[-2000:]

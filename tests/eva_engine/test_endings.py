@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -54,7 +52,7 @@ def test_ctrl_c_says_what_is_saved(launch, tmp_path):
     assert re.search("stopped by Ctrl-C; " + message, ended.texts[0])
 
 
-def test_an_error_on_one_rank_ends_torchrun(launch_environment, tmp_path):
+def test_an_error_on_one_rank_ends_torchrun(launch_environment, run_started, stand_in, tmp_path):
     """Its report names the error, and the traceback of rank 1 is in a file."""
     recipe, script = tmp_path / "recipe.py", tmp_path / "script.py"
     recipe.write_text(
@@ -63,9 +61,9 @@ def test_an_error_on_one_rank_ends_torchrun(launch_environment, tmp_path):
         "tensorboard=False, device='cpu', workers=2), fail_at=2, on_rank=1)\n"
     )
     script.write_text("from program import main\nmain()\n")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
-    ended = subprocess.run([*torchrun, script, recipe], env=launch_environment(HERE), text=True,
-                           capture_output=True, check=False, timeout=100)  # fmt: skip
+    torchrun = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    environment = launch_environment(HERE) | stand_in
+    ended = run_started(*torchrun, script, recipe, folder=tmp_path, environment=environment)
     assert ended.returncode == 1
     text = ended.stdout + ended.stderr
     report = text[text.index("Root Cause (first observed failure)") :]

@@ -76,7 +76,7 @@ def root():
 
 
 @pytest.fixture(scope="session")
-def start(starter, tmp_path_factory):
+def start(starter, stand_in, tmp_path_factory):
     """Function: start a command line `eva ...`, `python ...` or `torchrun ...`.
 
     Keywords: `folder` to work in (an empty one), `accident` (see `accidents.py`), and variables of
@@ -84,9 +84,6 @@ def start(starter, tmp_path_factory):
     ranks of detectron2, go on from the same process with the frameworks.
     """
     place = tmp_path_factory.mktemp("programs")
-    python = place / "python"
-    python.write_text(f'#!/bin/sh\nexec {sys.executable} -SE {starter.__file__} - "$@"\n')
-    python.chmod(0o755)
     started = []
 
     def command(words, accident):
@@ -106,11 +103,9 @@ def start(starter, tmp_path_factory):
         if folder is None:
             folder = place / f"{number}"
             folder.mkdir()
-        more = {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "RANKS": "fork",
-                "CONFIGS": "plain", "ENDING": "quick", "STARTER": starter.place,
-                "PYTHON_EXEC": str(python)}  # fmt: skip
+        more = {"OMP_NUM_THREADS": "1", "RANKS": "fork", "CONFIGS": "plain", "ENDING": "quick"}
         environment = {key: value for key, value in os.environ.items() if key not in OF_LAUNCHERS}
-        environment |= more | {key: str(value) for key, value in variables.items()}
+        environment |= stand_in | more | {key: str(value) for key, value in variables.items()}
         for key, value in variables.items():
             if value is None:
                 del environment[key]

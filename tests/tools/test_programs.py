@@ -1,7 +1,5 @@
 """The programs of `tools`: started from any folder."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,9 +8,8 @@ PROGRAMS = sorted((Path(__file__).parents[2] / "tools").glob("*.py"))
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)
-def test_a_program_helps_in_any_folder(program, tmp_path):
-    command = [sys.executable, str(program), "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+def test_a_program_helps_in_any_folder(run_started, program, tmp_path):
+    done = run_started(str(program), "--help", folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"usage: {program.name} ")
     assert not list(tmp_path.iterdir())
