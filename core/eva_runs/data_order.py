@@ -24,6 +24,7 @@ from eva_runs.interruption import leave_signals_to_the_run
 logger = logging.getLogger(__name__)
 
 _ATTEMPTS = 20  # replacements in a row for one sample
+_SHOWN = 10  # names in a message
 # What reading a damaged or missing file raises (`UnreadableImageError` is an OSError); anything
 # else is a bug of the dataset or its transforms, and an error.
 READ_ERRORS = (OSError, EOFError, struct.error, zlib.error)
@@ -189,10 +190,13 @@ class BadSamples:
     Args:
         allowed: Largest number of them.
         names: Names that were found before.
+        setting: What the user calls the number.
     """
 
-    def __init__(self, allowed: int, names: Iterable[str] = ()) -> None:
-        self.allowed, self.names = allowed, set(names)
+    def __init__(
+        self, allowed: int, names: Iterable[str] = (), *, setting: str = "max_bad_samples"
+    ) -> None:
+        self.allowed, self.names, self.setting = allowed, set(names), setting
 
     def add(self, found: Mapping[str, str]) -> None:
         """Note samples of all processes, name -> why, and log those that are new.
@@ -205,8 +209,8 @@ class BadSamples:
         self.names |= found.keys()
         if len(self.names) > self.allowed:
             raise TooManyUnreadableError(
-                f"{len(self.names)} samples could not be read, max_bad_samples is {self.allowed}; "
-                "the log names them"
+                f"{len(self.names)} samples could not be read, {self.setting} is {self.allowed}: "
+                f"{', '.join(sorted(self.names)[:_SHOWN])}; the log says why"
             )
 
 

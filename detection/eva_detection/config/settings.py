@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from detectron2.evaluation import LVISEvaluator
 from omegaconf import DictConfig, OmegaConf
@@ -81,26 +82,23 @@ def check_config(cfg: DictConfig, *, trains: bool, processes: int = 1) -> None:
         raise ValueError(f"train.output_dir={cfg.train.output_dir!r} must be a local folder")
     evaluator = target_of(cfg.dataloader.get("evaluator") or {})
     if inspect.isclass(evaluator) and issubclass(evaluator, LVISEvaluator):
-        raise ValueError(
-            "detectron2's LVISEvaluator fails at its end, since lvis uses np.float: set "
-            "dataloader.evaluator._target_=eva_detection.evaluation.evaluators.LvisEvaluator"
-        )
+        ours = "dataloader.evaluator._target_=eva_detection.evaluation.evaluators.LvisEvaluator"
+        raise ValueError(f"detectron2's LVISEvaluator fails at its end with numpy 2: set {ours}")
     for part in ("train", "test") if trains else ("test",):
         names = OmegaConf.select(cfg, f"dataloader.{part}.dataset.names") or ()
         if part == "train" or "evaluator" in cfg.dataloader:
             require_registered([names] if isinstance(names, str) else names)
-    if trains and processes > 1:
-        check_compression(cfg.train)
-
-
-def check_compression(train: DictConfig) -> None:
-    """Refuse gradients sent as fp16 without a loss scale: below 6e-8 they would become 0."""
-    precision = train.amp.get("precision", "fp16") if train.amp.enabled else "fp32"
-    if train.ddp.get("fp16_compression", False) and precision != "fp16":
+    compresses = trains and processes > 1 and cfg.train.ddp.get("fp16_compression", False)
+    if compresses and precision_of(cfg.train) != "fp16":
         raise ValueError(
-            f"train.ddp.fp16_compression=True needs the loss scale of fp16 training; with "
-            f"{precision} small gradients would become 0: set it to False"
+            "train.ddp.fp16_compression=True needs the loss scale of fp16 training; with "
+            f"{precision_of(cfg.train)} gradients below 6e-8 would become 0: set it to False"
         )
+
+
+def precision_of(train: DictConfig) -> Any:
+    """Return the precision of a training: "fp32", "fp16" or "bf16"."""
+    return train.amp.get("precision", "fp16") if train.amp.enabled else "fp32"
 
 
 def check_schedule(multiplier: Callable[[float], float], max_iter: int) -> None:

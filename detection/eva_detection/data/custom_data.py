@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetFromList, MetadataCatalog
 from detectron2.data.build import (
     filter_images_with_only_crowd_annotations,
     print_instances_class_histogram,
@@ -65,8 +65,10 @@ def load_records(
     return found
 
 
-def records_of(dataset: Any) -> Sequence[Mapping[str, Any]]:
+def records_of(dataset: Any) -> Any:
     """Return the records of a dataset that a config builds; none for other kinds."""
+    if isinstance(dataset, DatasetFromList):
+        return dataset
     plain = isinstance(dataset, (list, tuple)) and all(isinstance(one, Mapping) for one in dataset)
     return dataset if plain else ()
 
@@ -78,8 +80,8 @@ def describe_data(node: Any, records: Sequence[Mapping[str, Any]]) -> str:
     classes = (node.get("categories") if isinstance(node, DictConfig) else None) or known
     objects = sum(len(one.get("annotations", ())) for one in records)
     counts = {"images": len(records), "objects": objects, "classes": len(classes)}
-    place = ", ".join(annotation_files(node))
     text = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+    place = ", ".join(annotation_files(node))
     return f"{text} ({place})" if place else text
 
 

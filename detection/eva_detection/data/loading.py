@@ -1,8 +1,7 @@
 """The data of a run: built once, and each file looked at once.
 
-A process builds its training set and its test set once each, whatever else of the config refers to
-them and however often the run evaluates. The annotation file of the test set is parsed once more by
-the evaluator at its first evaluation, on the main process, which keeps it.
+A process builds its training set and its test set once each. The evaluator parses the annotation
+file of the test set once more, at its first evaluation.
 """
 
 import functools
@@ -32,7 +31,7 @@ from eva_detection.data.custom_data import (
     load_records,
     records_of,
 )
-from eva_detection.data.stream import SAMPLER, build_train_stream
+from eva_detection.data.stream import SAMPLER, TrainStream
 from eva_report.terminal import SHOWN
 from eva_runs.data_order import end_workers, seed_all
 from eva_runs.interruption import leave_signals_to_the_run
@@ -43,13 +42,11 @@ logger = logging.getLogger(__name__)
 class EvaluationLoader:
     """A test loader whose workers leave signals to the run and end with the evaluation.
 
-    detectron2's builds workers that SIGTERM kills, which ends the evaluation as an error. A loader
-    that is not torch's is used as it is.
+    A loader that is not torch's is used as it is.
     """
 
     def __init__(self, loader: Any, *, bar: bool = False) -> None:
-        self._loader = loader
-        self._bar = bar
+        self._loader, self._bar = loader, bar
         self._batches: Any = None
         if isinstance(loader, DataLoader) and loader.num_workers:
             loader.worker_init_fn = leave_signals_to_the_run
@@ -65,8 +62,8 @@ class EvaluationLoader:
 
     def close(self) -> None:
         """Shut the workers down; they ignore signals."""
-        batches, self._batches = self._batches, None
-        end_workers(batches)
+        end_workers(self._batches)
+        self._batches = None
 
 
 class TestSet:
@@ -101,9 +98,7 @@ class TestSet:
     @functools.cached_property
     def files(self) -> dict[Any, Path]:
         """The file of each image id."""
-        packed = isinstance(self._dataset, DatasetFromList)
-        records = self._dataset if packed else records_of(self._dataset)
-        return {one["image_id"]: Path(one["file_name"]) for one in records}
+        return {one["image_id"]: Path(one["file_name"]) for one in records_of(self._dataset)}
 
     @functools.cached_property
     def labels(self) -> Any:
@@ -121,8 +116,7 @@ class TestSet:
         if self.is_scored and _looks_at_files():
             check_files(records, part="evaluation")
         if records:
-            text = describe_data(node.dataset, records)
-            logger.info("data     val: %s", text, extra=SHOWN)
+            logger.info("data     val: %s", describe_data(node.dataset, records), extra=SHOWN)
         if isinstance(dataset, list) and target_of(node) is build_detection_test_loader:
             return DatasetFromList(dataset, copy=False)
         return dataset
@@ -143,11 +137,8 @@ def choose_seed(cfg: DictConfig, saved: Mapping[str, int]) -> int:
     stated = configured is not None and configured >= 0
     seed = saved.get("seed", configured if stated else comm.shared_random_seed())
     if stated and configured != seed:
-        logger.warning(
-            "train.seed=%d has no effect: the run that continues began with seed %d",
-            configured,
-            seed,
-        )
+        text = "train.seed=%d has no effect: the run that continues began with seed %d"
+        logger.warning(text, configured, seed)
     return int(seed)
 
 
@@ -199,14 +190,11 @@ def build_training_loader(
     if saved and (saved["processes"], saved["total_batch_size"]) != here:
         start = -(-start * saved["total_batch_size"] // here[1])
     arguments |= dict(seed=seed, start=start, max_bad_images=cfg.train.get("max_bad_images", 10))
-    loader = build(arguments, "dataloader.train", lambda options: build_train_stream(**options))
+    loader = build(arguments, "dataloader.train", lambda options: TrainStream(**options))
     before = {name: value for name, value in saved.items() if name != "batches"}
     if before and before != loader.order:
-        logger.warning(
-            "The order of the data differs from the uninterrupted run: it had %s, this start %s",
-            before,
-            loader.order,
-        )
+        text = "The order of the data differs from the uninterrupted run: it had %s, this start %s"
+        logger.warning(text, before, loader.order)
     return loader
 
 

@@ -105,45 +105,76 @@ class _MappedDataset(Dataset[Any]):
         return None, unreadable  # raised in the main process, where its message stays as it is
 
 
-def describe_unreadable(unreadable: dict[str, str], *, allowed: int) -> str:
-    """Format the message of an `TooManyUnreadableError`."""
-    lines = "".join(f"\n  {name}: {error}" for name, error in unreadable.items())
-    return (
-        f"{len(unreadable)} training images cannot be read, train.max_bad_images={allowed}; repair "
-        f"or remove them (or raise the limit), then continue with --resume:{lines}"
-    )
-
-
 class TrainStream:
     """Endless batches of this process, one iterator at a time.
+
+    Args:
+        dataset: Records.
+        mapper: Loads one.
+        seed: Seed of the run.
+        start: Batches of this process to skip.
+        max_bad_images: Images in a row that may be replaced.
+        **options: As all others, of detectron2's `build_detection_train_loader`.
 
     Attributes:
         order: The seed and what else the order of the data depends on.
         unreadable: Error of each file that was replaced; the trainer reports and empties it.
         batches: Batches that this process has taken, over all starts of the run.
+
+    Raises:
+        ValueError: If the processes cannot share a batch.
     """
 
     def __init__(
         self,
-        plan: Plan,
-        dataset: Dataset[Any],
+        dataset: Any,
         *,
-        num_workers: int,
-        collate: Callable[[list[Any]], Any] | None,
-        order: dict[str, int],
+        mapper: Callable[[Any], Any],
+        seed: int,
+        total_batch_size: int,
+        sampler: Sampler[int] | None = None,
+        aspect_ratio_grouping: bool = True,
+        num_workers: int = 0,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
+        start: int = 0,
+        max_bad_images: int = 10,
         **options: Any,
     ) -> None:
+        processes = comm.get_world_size()
+        if total_batch_size < 1 or total_batch_size % processes or max_bad_images < 0:
+            raise ValueError(
+                f"{total_batch_size=} must be a positive multiple of the {processes} processes, "
+                f"and train.{max_bad_images=} not negative"
+            )
+        wide = None
+        if aspect_ratio_grouping:
+            sizes = (dataset[index] for index in range(len(dataset)))
+            wide = [record["width"] > record["height"] for record in sizes]
+        if isinstance(dataset, list):
+            dataset = DatasetFromList(dataset, copy=False)
+        plan = Plan(
+            TrainingSampler(len(dataset), seed=seed) if sampler is None else sampler,
+            batch_size=total_batch_size // processes,
+            wide=wide,
+            spares=max_bad_images,
+            start=start,
+        )
         self._loader = DataLoader(
-            dataset,
+            _MappedDataset(dataset, mapper, seed),
             batch_sampler=plan,
             num_workers=num_workers,
             collate_fn=list,
             worker_init_fn=_begin_worker,
             **options,
         )
-        self._collate, self._spares = collate, plan.spares
-        self.order = order
-        self.batches = plan.start
+        self._collate, self._spares = collate_fn, max_bad_images
+        self.order = dict(
+            seed=seed,
+            processes=processes,
+            total_batch_size=total_batch_size,
+            images=len(dataset),
+        )
+        self.batches = start
         self.unreadable: dict[str, str] = {}
 
     def __iter__(self) -> Iterator[Any]:
@@ -152,8 +183,10 @@ class TrainStream:
             for pairs in batches:
                 for sample, unreadable in pairs:
                     if sample is None:
+                        found = "; ".join(f"{name}: {why}" for name, why in unreadable.items())
                         raise TooManyUnreadableError(
-                            describe_unreadable(unreadable, allowed=self._spares)
+                            f"{len(unreadable)} images in a row cannot be read, train."
+                            f"max_bad_images={self._spares}: {found}"
                         )
                     self.unreadable |= unreadable
                 samples = [sample for sample, _ in pairs]
@@ -165,48 +198,3 @@ class TrainStream:
     def state_dict(self) -> dict[str, int]:
         """Return the order and the place in it."""
         return self.order | {"batches": self.batches}
-
-
-def build_train_stream(
-    dataset: Any,
-    *,
-    mapper: Callable[[Any], Any],
-    seed: int,
-    total_batch_size: int,
-    sampler: Sampler[int] | None = None,
-    aspect_ratio_grouping: bool = True,
-    num_workers: int = 0,
-    collate_fn: Callable[[list[Any]], Any] | None = None,
-    start: int = 0,
-    max_bad_images: int = 10,
-    **options: Any,
-) -> TrainStream:
-    """Build the stream from the arguments of detectron2's `build_detection_train_loader`.
-
-    The `seed` is that of the run, the first `start` batches of this process are skipped, and
-    `max_bad_images` in a row may be replaced. A ValueError names a batch that cannot be split among
-    the processes.
-    """
-    processes = comm.get_world_size()
-    if total_batch_size < 1 or total_batch_size % processes or max_bad_images < 0:
-        raise ValueError(
-            f"{total_batch_size=} must be a positive multiple of the {processes} processes, and "
-            f"train.{max_bad_images=} not negative"
-        )
-    wide = None
-    if aspect_ratio_grouping:
-        sizes = (dataset[index] for index in range(len(dataset)))
-        wide = [record["width"] > record["height"] for record in sizes]
-    if isinstance(dataset, list):
-        dataset = DatasetFromList(dataset, copy=False)
-    sampler = TrainingSampler(len(dataset), seed=seed) if sampler is None else sampler
-    batch_size = total_batch_size // processes
-    order = dict(seed=seed, processes=processes, total_batch_size=total_batch_size)
-    return TrainStream(
-        Plan(sampler, batch_size=batch_size, wide=wide, spares=max_bad_images, start=start),
-        _MappedDataset(dataset, mapper, seed),
-        num_workers=num_workers,
-        collate=collate_fn,
-        order=order | {"images": len(dataset)},
-        **options,
-    )

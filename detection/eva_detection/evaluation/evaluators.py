@@ -16,7 +16,6 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import create_small_table
 from faster_coco_eval import COCO, COCOeval_faster
-from tabulate import tabulate  # type: ignore[import-untyped]
 
 from eva_data.detection.coco import CocoDataset, read_coco
 from eva_data.detection.scoring import (
@@ -107,19 +106,14 @@ class CocoEvaluator(DatasetEvaluator):
             instances = output["instances"].to("cpu")
             self._masks = self._masks or instances.has("pred_masks")
             detections = instances_to_coco_json(instances, image["image_id"])
-            for one in detections:
-                one["category_id"] = self._dataset_id(one["category_id"])
+            for one in detections if self._ids is not None else ():
+                if one["category_id"] not in self._ids:
+                    raise ValueError(
+                        f"the model predicts class {one['category_id']}, {self._name} has "
+                        f"{len(self._ids)} classes: set the model's num_classes to that"
+                    )
+                one["category_id"] = self._ids[one["category_id"]]
             self._predictions.append(detections)
-
-    def _dataset_id(self, label: int) -> int:
-        if self._ids is None:
-            return label
-        if label not in self._ids:
-            raise ValueError(
-                f"the model predicts class {label}, {self._name} has {len(self._ids)} classes: "
-                "set the model's num_classes to that"
-            )
-        return self._ids[label]
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Score everything since `reset`.
@@ -188,20 +182,15 @@ class CocoEvaluator(DatasetEvaluator):
         scorer.run()
         results = {name: _percent(scorer.stats_as_dict[key]) for name, key in self.metrics.items()}
         logger.info("Evaluation results for %s: \n%s", task, create_small_table(results))
-        return results | self._score_classes(task, scorer)
+        return results | self._score_classes(scorer)
 
-    def _score_classes(self, task: str, scorer: COCOeval_faster) -> dict[str, float]:
+    def _score_classes(self, scorer: COCOeval_faster) -> dict[str, float]:
         """Compute the AP of each class, where the rules have that."""
         names = self._metadata.get("thing_classes") or ()
         if len(names) <= 1:
             return {}
-        scores = dict(zip(names, map(_percent, class_scores(scorer).values()), strict=True))
-        cells = list(itertools.chain(*scores.items()))
-        rows = [cells[i : i + 6] for i in range(0, len(cells), 6)]
-        headers = ["category", "AP"] * min(3, len(scores))
-        options = dict(tablefmt="pipe", floatfmt=".3f", headers=headers, numalign="left")
-        logger.info("Per-category %s AP: \n%s", task, tabulate(rows, **options))
-        return {f"AP-{name}": score for name, score in scores.items()}
+        scores = map(_percent, class_scores(scorer).values())
+        return {f"AP-{name}": score for name, score in zip(names, scores, strict=True)}
 
 
 class CustomEvaluator(CocoEvaluator):
@@ -265,7 +254,7 @@ class LvisEvaluator(CocoEvaluator):
     ) -> Iterable[Detection]:
         return judged(images if fixed else cap_per_image(images, self._max_dets), truth)
 
-    def _score_classes(self, task: str, scorer: COCOeval_faster) -> dict[str, float]:
+    def _score_classes(self, scorer: COCOeval_faster) -> dict[str, float]:
         return {}
 
 

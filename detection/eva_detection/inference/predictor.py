@@ -9,12 +9,11 @@ instances = predictor("photo.jpg")  # or an array, a PIL image, a list of them, 
 
 import argparse
 import contextlib
-import itertools
 import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple
 
 import numpy as np
 import pycocotools.mask as mask_api
@@ -142,15 +141,6 @@ class Predictor:
         """Names in the order of `pred_classes`."""
         return tuple(category.name for category in self.categories)
 
-    @overload
-    def __call__(self, image: NDArray[np.uint8] | Image.Image) -> Instances: ...
-
-    @overload
-    def __call__(self, image: str | os.PathLike[str]) -> Any: ...
-
-    @overload
-    def __call__(self, image: list[Any] | tuple[Any, ...]) -> list[Instances]: ...
-
     def __call__(self, image: ImageLike | list[Any] | tuple[Any, ...]) -> Any:
         """Detect the objects of an image, or of several.
 
@@ -168,14 +158,14 @@ class Predictor:
             UnreadableImageError: A ValueError, if the image cannot be read.
             ValueError: If the array is not such an image, or there are no images in the folder.
         """
-        suffixes, unreadable = DEMO_IMAGE_SUFFIXES, UnreadableImageError
-        return predicted(self._detect, image, suffixes=suffixes, unreadable=unreadable)
 
-    def _detect(self, image: ImageLike) -> Instances:
-        sample = self.prepare(image)
-        with torch.inference_mode():
-            instances = self.model([sample])[0]["instances"].to("cpu")
-        return instances[self._chosen(instances.scores)]
+        def detect(image: ImageLike) -> Instances:
+            with torch.inference_mode():
+                instances = self.model([self.prepare(image)])[0]["instances"].to("cpu")
+            return instances[self._chosen(instances.scores)]
+
+        suffixes, unreadable = DEMO_IMAGE_SUFFIXES, UnreadableImageError
+        return predicted(detect, image, suffixes=suffixes, unreadable=unreadable)
 
     def with_encoded_masks(self, image: ImageLike) -> Instances:
         """Detect as a call does, with run-length codes: little memory in large images.
@@ -187,16 +177,10 @@ class Predictor:
         height, width = sample["height"], sample["width"]
         with torch.inference_mode():
             found = self.model.inference([sample], do_postprocess=False)[0]
+            found = found[self._chosen(found.scores)]
             step = max(1, _PASTED_AT_ONCE // (height * width))
             starts = range(0, max(1, len(found)), step)
-            parts = [_encoded(found[i : i + step], height, width) for i in starts]
-        instances = Instances.cat([part for part, _ in parts])
-        codes = list(itertools.chain.from_iterable(codes for _, codes in parts))
-        chosen = self._chosen(instances.scores)
-        instances = instances[chosen]
-        if found.has("pred_masks"):
-            instances.pred_masks_rle = [codes[index] for index in chosen.tolist()]
-        return instances
+            return Instances.cat([_encoded(found[i : i + step], height, width) for i in starts])
 
     def best_score(self, image: ImageLike) -> float | None:
         """Find the best score of an image, below the threshold too; it takes another forward pass.
@@ -236,17 +220,15 @@ class Predictor:
         return order[scores[order] >= self.score_threshold]
 
 
-def _encoded(raw: Instances, height: int, width: int) -> tuple[Instances, list[dict[str, Any]]]:
-    """Return detections in the image's coordinates, on the CPU, and the codes of their masks."""
+def _encoded(raw: Instances, height: int, width: int) -> Instances:
+    """Return detections in the image's coordinates, on the CPU, with the codes of their masks."""
     found = detector_postprocess(raw, height, width).to("cpu")
-    if not found.has("pred_masks"):
-        return found, []
-    codes = []
-    for mask in found.pred_masks.numpy():
-        code = mask_api.encode(np.asfortranarray(mask, dtype=np.uint8))
-        codes.append(code | {"counts": code["counts"].decode()})
-    found.remove("pred_masks")
-    return found, codes
+    if found.has("pred_masks"):
+        masks = (np.asfortranarray(mask, dtype=np.uint8) for mask in found.pred_masks.numpy())
+        codes = [mask_api.encode(mask) for mask in masks]
+        found.pred_masks_rle = [code | {"counts": code["counts"].decode()} for code in codes]
+        found.remove("pred_masks")
+    return found
 
 
 def as_coco(instances: Instances) -> list[dict[str, Any]]:

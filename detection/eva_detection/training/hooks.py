@@ -146,11 +146,10 @@ class Evaluation(hooks.EvalHook):
             return
         for writer in self.writers:
             writer.write()
-        storage, end = self.trainer.storage, self.trainer.max_iter
-        latest = {name: value for name, (value, _) in storage.latest().items()}
-        results = {n.removesuffix("/AP"): {"AP": latest[n]} for n in latest if n.endswith("/AP")}
-        if results and (storage.iter + 1) % shown_every(self._period, end) == 0:
-            show([evaluation_line(storage.iter + 1, results)])
+        done, latest = self.trainer.storage.iter + 1, self.trainer.storage.latest()
+        results = {n.removesuffix("/AP"): {"AP": latest[n][0]} for n in latest if n.endswith("/AP")}
+        if results and done % shown_every(self._period, self.trainer.max_iter) == 0:
+            show([evaluation_line(done, results)])
 
     def after_train(self) -> None:
         """Evaluate at the end of the training, not after an error."""

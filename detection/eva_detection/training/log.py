@@ -46,7 +46,7 @@ from eva_runs.recipes import recipe_folder
 
 logger = logging.getLogger(__name__)
 
-LOGGERS = ("fvcore", "detectron2", "eva_backbone", "eva_data", "eva_detection")
+LOGGERS = ("fvcore", "detectron2", "eva_backbone", "eva_data", "eva_runs", "eva_detection")
 MOST_EVALUATIONS = 12  # lines of a run, however many evaluations it has
 
 

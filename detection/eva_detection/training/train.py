@@ -5,7 +5,6 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from eva_data.detection.spec import FOLDER as OWN_DATA
 from eva_data.files import write_text
 from eva_detection.building import build
 from eva_detection.command_line import read_own_data
-from eva_detection.config.settings import check_schedule, load_config
+from eva_detection.config.settings import check_schedule, load_config, precision_of
 from eva_detection.data.loading import (
     TestSet,
     build_training_loader,
@@ -100,15 +99,21 @@ def train(cfg: DictConfig, *, resume: bool, test_set: TestSet | None = None) -> 
         SystemExit: With `EXIT_RUN_AGAIN`, after SIGTERM or SIGUSR1 and a checkpoint.
         FloatingPointError: If a loss or a gradient is not finite.
         TooManyUnreadableError: If more images than `train.max_bad_images` cannot be read.
-        ValueError: If a part cannot be built, the checkpoint is damaged or of another model, or
-            files of the dataset are missing.
+        ValueError: If a part, the checkpoint or the files of the dataset cannot be used.
         OtherProcessError: If another process has failed.
     """
-    stop = StopSignal()
-    with stop.listen(), _writers() as writers:
-        test_set = test_set or TestSet(cfg)
-        trainer = build_trainer(cfg, resume=resume, stop=stop, writers=writers, test_set=test_set)
-        trainer.train(trainer.iter + 1, cfg.train.max_iter)
+    stop, writers = StopSignal(), list[EventWriter]()
+    test_set = test_set or TestSet(cfg)
+    try:
+        with stop.listen():
+            trainer = build_trainer(
+                cfg, resume=resume, stop=stop, writers=writers, test_set=test_set
+            )
+            trainer.train(trainer.iter + 1, cfg.train.max_iter)
+    finally:
+        for writer in writers:
+            with contextlib.suppress(OSError):  # of a full disk, which a write has met before
+                writer.close()
 
 
 def build_trainer(
@@ -134,17 +139,15 @@ def build_trainer(
     accumulate = options.get("accumulate", 1)
     seed = choose_seed(cfg, place)
     dataset = together(lambda: read_training_set(test_set, seed))
-    batches = steps * accumulate
-    loader = together(
-        lambda: build_training_loader(cfg, dataset, place, seed=seed, batches=batches)
-    )
+    done = steps * accumulate
+    loader = together(lambda: build_training_loader(cfg, dataset, place, seed=seed, batches=done))
     together(test_set.check)
     show(output_place(cfg, resume=resume, done=steps))
     trainer = DetectionTrainer(
         model,
         loader,
         optimizer,
-        precision=options.amp.get("precision", "fp16") if options.amp.enabled else "fp32",
+        precision=precision_of(options),
         accumulate=accumulate,
         stop=stop,
         max_bad_images=options.get("max_bad_images", 10),
@@ -180,18 +183,6 @@ def _distributed(cfg: DictConfig, model: nn.Module) -> nn.Module:
     if cfg.train.device == "cpu":
         ddp["device_ids"] = None
     return build(ddp, "train.ddp", lambda options: create_ddp_model(model, **options))
-
-
-@contextlib.contextmanager
-def _writers() -> Iterator[list[EventWriter]]:
-    """Close the writers of metrics that a run has opened, at its end."""
-    writers: list[EventWriter] = []
-    try:
-        yield writers
-    finally:
-        for writer in writers:
-            with contextlib.suppress(OSError):  # of a full disk, which a write has met before
-                writer.close()
 
 
 def _build_hooks(

@@ -8,7 +8,7 @@ import contextlib
 import functools
 import logging
 import time
-from collections import defaultdict
+from collections import ChainMap, defaultdict
 from typing import Any, Literal, NamedTuple, NoReturn
 
 import torch
@@ -18,9 +18,9 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from eva_detection.data.stream import STEP, TrainStream, describe_unreadable
+from eva_detection.data.stream import STEP, TrainStream
 from eva_detection.training.output_folder import SAYS
-from eva_runs.data_order import seed_all
+from eva_runs.data_order import BadSamples, seed_all
 from eva_runs.errors import NonFiniteError, TooManyUnreadableError
 from eva_runs.interruption import StopSignal
 from eva_runs.processes import raise_together
@@ -84,8 +84,7 @@ class DetectionTrainer(SimpleTrainer):
         self.accumulate = accumulate
         self.grad_scaler = torch.amp.GradScaler(self.device_type, enabled=precision == "fp16")
         self.stop = stop or StopSignal()
-        self.max_bad_images = max_bad_images
-        self.bad_images: dict[str, str] = {}
+        self.bad_images = BadSamples(max_bad_images, setting="train.max_bad_images")
         self.seed = seed
         self.loss_scale: float | None = None  # after the latest step; reading it waits for a GPU
         self.iter = -1  # the latest iteration that is done
@@ -151,9 +150,8 @@ class DetectionTrainer(SimpleTrainer):
         other. Afterwards all have the same gradients.
 
         Raises:
-            FloatingPointError: If a loss is not finite or detectron2 met such values, on all
-                processes.
-            TooManyUnreadableError: If too many images cannot be read, on all processes.
+            FloatingPointError: If a loss is not finite or detectron2 met such values.
+            TooManyUnreadableError: If too many images cannot be read.
             Exception: What one process has met; `OtherProcessError` on the others.
         """
         error = trouble.error if trouble else None
@@ -166,11 +164,10 @@ class DetectionTrainer(SimpleTrainer):
             facts = [bool(flag) for flag in flags.tolist()]
         any_not_finite, any_failed, bad_images, self.stop_agreed = facts
         if bad_images:
-            found = comm.all_gather(dict(replaced))
+            self.bad_images.add(dict(ChainMap(*comm.all_gather(dict(replaced)))))
             replaced.clear()
-            self._count_bad_images(found)
-        if self.bad_images:
-            self.storage.put_scalar("bad_images", len(self.bad_images), smoothing_hint=False)
+        if names := self.bad_images.names:
+            self.storage.put_scalar("bad_images", len(names), smoothing_hint=False)
         if any_failed:
             unreadable = str(error) if isinstance(error, TooManyUnreadableError) else ""
             if texts := list(filter(None, comm.all_gather(unreadable))):
@@ -218,17 +215,6 @@ class DetectionTrainer(SimpleTrainer):
             what = f"At a loss scale of {before:g}, where no smaller one helps, an fp16 gradient"
             self._refuse(what, report)
 
-    def _count_bad_images(self, found: list[dict[str, str]]) -> None:
-        for unreadable in found:
-            for name, error in unreadable.items():
-                if name not in self.bad_images:
-                    logger.warning("Replaced an image that cannot be read: %s: %s", name, error)
-                    self.bad_images[name] = error
-        if len(self.bad_images) > self.max_bad_images:
-            raise TooManyUnreadableError(
-                describe_unreadable(self.bad_images, allowed=self.max_bad_images)
-            )
-
     def _write_optimizer_metrics(self) -> None:
         norm = getattr(self.optimizer, "last_grad_norm", None)  # of `ClippedAdamW`
         if norm is not None:
@@ -252,7 +238,6 @@ class DetectionTrainer(SimpleTrainer):
     def state_dict(self) -> dict[str, Any]:
         """State for resuming, the loss scale and the place in the data included."""
         state = super().state_dict() | {"grad_scaler": self.grad_scaler.state_dict()}
-        state["optimizer_states"] = len(state["optimizer"]["state"])
         if isinstance(self.data_loader, TrainStream):
             state["stream"] = self.data_loader.state_dict()
         return state

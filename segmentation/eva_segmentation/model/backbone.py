@@ -99,13 +99,8 @@ class EVAViTAdapter(VisionTransformer, BaseModule):
             layer: nn.Module = build_norm_layer(norm, channels)[1]
             return layer
 
-        attention = partial(
-            MultiScaleDeformableAttention,
-            dim,
-            num_heads=deform_num_heads,
-            num_points=n_points,
-            value_ratio=deform_ratio,
-        )
+        points = dict(num_heads=deform_num_heads, num_points=n_points, value_ratio=deform_ratio)
+        attention = partial(MultiScaleDeformableAttention, dim, **points)
 
         def extractor() -> Extractor:
             return Extractor(
@@ -129,7 +124,9 @@ class EVAViTAdapter(VisionTransformer, BaseModule):
         self.up = nn.ConvTranspose2d(dim, dim, kernel_size=2, stride=2)
         for level in range(1, 5):
             self.add_module(f"norm{level}", norm_layer(dim))
-        self._init_adapter()
+        for module in (self.spm, self.interactions, self.up):
+            init_adapter(module)
+        nn.init.normal_(self.level_embed)
         self.pretrained = named_weights(pretrained, init_cfg)
         self.is_init = self.pretrained is None  # mmengine has nothing left to do
         freeze_vit(self, patch_embed=freeze_patch_embed, blocks=freeze_blocks)
@@ -144,14 +141,6 @@ class EVAViTAdapter(VisionTransformer, BaseModule):
         else:
             load_pretrained(self, self.pretrained, allow_missing=ADAPTER)
             self.is_init = True
-
-    @torch.no_grad()
-    def _init_adapter(self) -> None:
-        if self.level_embed.is_meta:
-            return
-        for module in (self.spm, self.interactions, self.up):
-            init_adapter(module)
-        nn.init.normal_(self.level_embed)
 
     def _freeze_unread(self) -> None:
         """Stop gradients that never come; processes would wait for them."""
@@ -168,26 +157,21 @@ class EVAViTAdapter(VisionTransformer, BaseModule):
             Maps (B, C, H / s, W / s) for s = 4, 8, 16, 32, or those of `out_indices`.
         """
         check_sides(images, SIDE)
-        tokens, (rows, columns) = self.embed(images)
-        grid = (rows, columns)
+        tokens, grid = self.embed(images)
         # official: unlike in pre-training, the class token gets no position embedding
         assert self.cls_token is not None
         cls_token = self.cls_token.to(tokens.dtype).expand(len(images), -1, -1)
         patches = tokens[:, 1:]
         where = layout(grid, images.device)
         c1, *levels = self.spm(images)
-        spatial = torch.cat(
-            [
-                level.flatten(2).transpose(1, 2) + embedding
-                for level, embedding in zip(levels, self.level_embed, strict=True)
-            ],
-            dim=1,
-        )  # (B, M, C)
-
+        embedded = (
+            level.flatten(2).transpose(1, 2) + embedding
+            for level, embedding in zip(levels, self.level_embed, strict=True)
+        )
+        spatial = torch.cat([*embedded], dim=1)  # (B, M, C)
         maps = []
-        for (first, last), interaction in zip(
-            self.interaction_indexes, self.interactions, strict=True
-        ):
+        parts = zip(self.interaction_indexes, self.interactions, strict=True)
+        for (first, last), interaction in parts:
             assert isinstance(interaction, InteractionBlock)
             patches = interaction.inject(patches, spatial, where)
             tokens = torch.cat([cls_token, patches], dim=1)
@@ -198,11 +182,7 @@ class EVAViTAdapter(VisionTransformer, BaseModule):
         return self._outputs(c1, spatial, maps, where.levels)
 
     def _outputs(
-        self,
-        c1: Tensor,
-        spatial: Tensor,
-        maps: list[Tensor],
-        levels: tuple[tuple[int, int], ...],
+        self, c1: Tensor, spatial: Tensor, maps: list[Tensor], levels: Sequence[tuple[int, int]]
     ) -> tuple[Tensor, ...]:
         """Join the spatial prior, the adapter's tokens and the ViT's maps of the four stages."""
         parts = spatial.transpose(1, 2).split([rows * columns for rows, columns in levels], dim=2)
@@ -220,8 +200,8 @@ def _interactions(
     indexes: Sequence[Sequence[int]] | None, depth: int
 ) -> tuple[tuple[int, int], ...]:
     part = depth // STAGES
-    given = indexes or [(stage * part, (stage + 1) * part - 1) for stage in range(STAGES)]
-    pairs = tuple((first, last) for first, last in given)
+    equal = [(stage * part, (stage + 1) * part - 1) for stage in range(STAGES)]
+    pairs = tuple((first, last) for first, last in indexes or equal)
     covered = [index for first, last in pairs for index in range(first, last + 1)]
     if len(pairs) != STAGES or covered != list(range(depth)):
         raise ValueError(

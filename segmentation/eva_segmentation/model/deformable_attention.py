@@ -27,15 +27,10 @@ Grid = tuple[int, int]
 
 
 class Sampling(NamedTuple):
-    """Where queries stand and what they read from.
+    """Where queries stand and what they read from."""
 
-    Attributes:
-        reference: (Q, 2) position (x, y) of each query, in 0..1 over the image.
-        shapes: (H, W) of each of the L levels, in the order of the values.
-    """
-
-    reference: Tensor
-    shapes: tuple[Grid, ...]
+    reference: Tensor  # (Q, 2) position (x, y) of each query, in 0..1 over the image
+    shapes: tuple[Grid, ...]  # (H, W) of each of the L levels, in the order of the values
 
 
 class MultiScaleDeformableAttention(nn.Module):

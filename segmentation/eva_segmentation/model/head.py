@@ -18,7 +18,7 @@ from mmengine.config import ConfigDict
 from mmseg.models.decode_heads import Mask2FormerHead
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from eva_segmentation.model.deformable_attention import MultiScaleDeformableAttention, Sampling
@@ -96,9 +96,7 @@ class EVAMask2FormerHead(Mask2FormerHead):
         Returns:
             (B, Q, K + 1) and (B, Q, h, w), for the queries and for each layer.
         """
-        samples = batch_data_samples
-        if samples is None:  # FLOPs are counted
-            samples = [SegDataSample() for _ in range(len(x[0]))]
+        samples = batch_data_samples or [SegDataSample() for _ in x[0]]  # none for counts of FLOPs
         outputs: tuple[list[Tensor], list[Tensor]] = super().forward(x, samples)
         return outputs
 
@@ -120,10 +118,7 @@ class EVAMask2FormerHead(Mask2FormerHead):
         return losses
 
     def predict(
-        self,
-        x: tuple[Tensor, ...],
-        batch_img_metas: list[dict[str, Any]],
-        test_cfg: Any,
+        self, x: tuple[Tensor, ...], batch_img_metas: list[dict[str, Any]], test_cfg: Any
     ) -> Tensor:
         """Compute class scores (B, K, H, W) of crops of a size `img_shape`, whatever surrounds it.
 
@@ -143,13 +138,8 @@ class EVAPixelDecoder(MSDeformAttnPixelDecoder):
     """mmdetection's pixel decoder, in float32 also under automatic mixed precision.
 
     With bfloat16 the points that deformable attention reads would be off by up to half a cell.
-    It uses the adapter's deformable attention under mmcv's names.
-
-    Args:
-        **settings: Arguments of mmdetection's `MSDeformAttnPixelDecoder`.
-
-    Raises:
-        ValueError: If the encoder's attention has a dropout, which is not supported.
+    Arguments are mmdetection's. The attention is the adapter's, under mmcv's names; it has no
+    dropout.
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -164,11 +154,7 @@ class EVAPixelDecoder(MSDeformAttnPixelDecoder):
             layer.self_attn.init_weights()
 
     def forward(self, feats: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Compute mask features at stride 4, and three maps, coarsest first.
-
-        Args:
-            feats: The backbone's maps, strides 4, 8, 16 and 32.
-        """
+        """Compute mask features at stride 4, and three maps, coarsest first."""
         with torch.autocast(feats[0].device.type, enabled=False):
             features, levels = super().forward([level.float() for level in feats])
         return features, levels
@@ -212,12 +198,9 @@ class _CheckpointedFFN(FFN):
         return checkpoint(super().forward, x, identity, use_reentrant=False)
 
 
-def _translate_names(
-    module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: Any
-) -> None:
-    for name in [name for name in state_dict if name.startswith(prefix)]:
-        modern = modern_name(name, prefix)
-        if modern != name:
+def _translate_names(module: Any, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    for name in list(state_dict):
+        if (modern := modern_name(name, prefix)) != name:
             state_dict[modern] = state_dict.pop(name)
 
 

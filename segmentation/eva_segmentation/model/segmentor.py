@@ -141,11 +141,7 @@ class StreamingTTA(NamedClasses, SegTTAModel):
         self.register_load_state_dict_pre_hook(_into_module)
 
     def test_step(self, data: Mapping[str, Any] | Sequence[Any]) -> list[SegDataSample]:
-        """Predict one batch.
-
-        Args:
-            data: Batch of the data loader: each value is a list over views, or each sample is. An
-                ordinary batch is one view.
+        """Predict one batch, of which each value or each sample is a list over views.
 
         Returns:
             One sample for each image: `seg_logits` holds mean probabilities (K, H, W) and
@@ -159,9 +155,7 @@ class StreamingTTA(NamedClasses, SegTTAModel):
             results = results or samples
         for sample, total in zip(results, totals, strict=True):
             best = total.argmax(dim=0, keepdim=True)
-            sample.set_data(
-                {"seg_logits": PixelData(data=total), "pred_sem_seg": PixelData(data=best)}
-            )
+            sample.seg_logits, sample.pred_sem_seg = PixelData(data=total), PixelData(data=best)
         return results
 
     def _add(self, view: Any, totals: list[Tensor], *, share: float) -> list[SegDataSample]:
@@ -190,9 +184,8 @@ def _views(data: Mapping[str, Any] | Sequence[Any]) -> Iterable[Any]:
     return ([sample[i] for sample in data] for i in range(len(data[0])))
 
 
-def _into_module(model: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
+def _into_module(_model: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
     """Let mmengine load the weights of a segmentor: without the prefix it would load none."""
-    del model
     inside = f"{prefix}module."
     if not any(name.startswith(inside) for name in state_dict):
         for name in [name for name in state_dict if name.startswith(prefix)]:

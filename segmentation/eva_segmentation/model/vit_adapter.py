@@ -24,17 +24,11 @@ NormLayer = Callable[[int], nn.Module]
 
 
 class Layout(NamedTuple):
-    """Where patches and spatial tokens of one size of image stand.
+    """Where patches and spatial tokens of one size of image stand."""
 
-    Attributes:
-        levels: (H, W) of the spatial tokens at strides 8, 16 and 32.
-        inject: How patches read the three levels of spatial tokens.
-        extract: How spatial tokens read the patches.
-    """
-
-    levels: tuple[tuple[int, int], ...]
-    inject: Sampling
-    extract: Sampling
+    levels: tuple[tuple[int, int], ...]  # (H, W) of the spatial tokens at strides 8, 16 and 32
+    inject: Sampling  # how patches read the three levels of spatial tokens
+    extract: Sampling  # how spatial tokens read the patches
 
 
 def layout(grid: tuple[int, int], device: torch.device) -> Layout:
@@ -58,25 +52,27 @@ def _centres(grid: tuple[int, int], device: torch.device) -> Tensor:
 
 
 class SpatialPriorModule(nn.Module):
-    """Convolutions that turn an image into maps of strides 4, 8, 16 and 32.
+    """Convolutions that turn an image into maps of strides 4, 8, 16 and 32, of C channels each.
 
-    Args:
-        width: Channels of the stem; 2 and 4 times as many follow.
-        embed_dim: Channels C of every map.
-        norm_layer: Makes a batch norm for a number of channels.
+    The stem has `width` channels; 2 and 4 times as many follow.
     """
 
     def __init__(self, *, width: int, embed_dim: int, norm_layer: NormLayer) -> None:
         super().__init__()
+
+        def convolution(inputs: int, outputs: int, *, stride: int = 2) -> list[nn.Module]:
+            layer = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+            return [layer, norm_layer(outputs), nn.ReLU(inplace=True)]
+
         self.stem = nn.Sequential(
-            *_convolution(3, width, norm_layer, stride=2),
-            *_convolution(width, width, norm_layer, stride=1),
-            *_convolution(width, width, norm_layer, stride=1),
+            *convolution(3, width),
+            *convolution(width, width, stride=1),
+            *convolution(width, width, stride=1),
             nn.MaxPool2d(kernel_size=3, stride=2, padding=1),
         )
-        self.conv2 = nn.Sequential(*_convolution(width, 2 * width, norm_layer, stride=2))
-        self.conv3 = nn.Sequential(*_convolution(2 * width, 4 * width, norm_layer, stride=2))
-        self.conv4 = nn.Sequential(*_convolution(4 * width, 4 * width, norm_layer, stride=2))
+        self.conv2 = nn.Sequential(*convolution(width, 2 * width))
+        self.conv3 = nn.Sequential(*convolution(2 * width, 4 * width))
+        self.conv4 = nn.Sequential(*convolution(4 * width, 4 * width))
         self.fc1 = nn.Conv2d(width, embed_dim, kernel_size=1)
         self.fc2 = nn.Conv2d(2 * width, embed_dim, kernel_size=1)
         self.fc3 = nn.Conv2d(4 * width, embed_dim, kernel_size=1)
@@ -89,14 +85,6 @@ class SpatialPriorModule(nn.Module):
         c3 = self.conv3(c2)
         c4 = self.conv4(c3)
         return self.fc1(c1), self.fc2(c2), self.fc3(c3), self.fc4(c4)
-
-
-def _convolution(
-    in_channels: int, out_channels: int, norm_layer: NormLayer, *, stride: int
-) -> Iterator[nn.Module]:
-    yield nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
-    yield norm_layer(out_channels)
-    yield nn.ReLU(inplace=True)
 
 
 class DepthwiseConvolution(nn.Module):
@@ -147,14 +135,7 @@ class Injector(nn.Module):
 
 
 class Extractor(nn.Module):
-    """Updates the spatial tokens from the patches.
-
-    Args:
-        dim: Width C.
-        attention: Deformable attention to one level.
-        hidden_dim: Width of the hidden layer of the MLP.
-        drop_path_rate: Stochastic depth rate of the MLP.
-    """
+    """Updates the spatial tokens from the patches, with stochastic depth of its MLP."""
 
     def __init__(
         self,
@@ -179,20 +160,16 @@ class Extractor(nn.Module):
         def ffn_branch(kept: Tensor) -> Tensor:
             return self.ffn(self.ffn_norm(kept), where.levels)
 
-        return self.drop_path(spatial + read, ffn_branch, self._ffn_parameters)
+        def parameters() -> Iterator[nn.Parameter]:
+            return chain(self.ffn_norm.parameters(), self.ffn.parameters())
 
-    def _ffn_parameters(self) -> Iterator[nn.Parameter]:
-        return chain(self.ffn_norm.parameters(), self.ffn.parameters())
+        return self.drop_path(spatial + read, ffn_branch, parameters)
 
 
 class InteractionBlock(nn.Module):
     """An injector, used before some blocks of the ViT, and extractors, used after them.
 
-    Args:
-        injector: Applied to the patches first.
-        extractor: Applied to the spatial tokens after the blocks.
-        extra_extractors: Further ones, in the last interaction.
-        activation_checkpointing: Recompute all of them in the backward pass.
+    `activation_checkpointing` recomputes all of them in the backward pass.
     """
 
     def __init__(
@@ -204,8 +181,7 @@ class InteractionBlock(nn.Module):
         activation_checkpointing: bool,
     ) -> None:
         super().__init__()
-        self.injector = injector
-        self.extractor = extractor
+        self.injector, self.extractor = injector, extractor
         self.extra_extractors = nn.ModuleList(extra_extractors)
         self.activation_checkpointing = activation_checkpointing
 
