@@ -54,11 +54,7 @@ def get_checkpoint_url(config_path: str | os.PathLike[str]) -> str:
 
 
 def published_file(config_path: str | os.PathLike[str]) -> str:
-    """Return the name of the official detector of a recipe, as every program here takes it.
-
-    Raises:
-        ValueError: If there is no such recipe, or no detector of it was published.
-    """
+    """Return the name of the official detector of a recipe; a ValueError if there is none."""
     file, folder = Path(get_config_file(config_path)).resolve(), recipe_folder("detection")
     name = file.relative_to(folder).as_posix() if file.is_relative_to(folder) else str(file)
     if name not in PUBLISHED:
@@ -74,10 +70,8 @@ def get_config(config_path: str | os.PathLike[str], trained: bool = False) -> Di
 
     `trained` names the official detector of this recipe as the weights, otherwise they are those
     that training starts from: in `train.init_checkpoint` by name, in `MODEL.WEIGHTS` of a yacs
-    config by the address, which detectron2 downloads.
-
-    Raises:
-        ValueError: If there is no such recipe, it is not a config, or no detector was published.
+    config by the address, which detectron2 downloads. A ValueError if there is no such recipe, or
+    no detector of it was published.
     """
     file = get_config_file(config_path)
     if is_yacs(file):
@@ -109,7 +103,7 @@ def get(
         The detector, in training mode as detectron2's.
 
     Raises:
-        ValueError: As `get_config`; if the device cannot be used or the weights do not fit.
+        ValueError: If recipe, device or weights cannot be used.
         FileNotFoundError: If the weights are not at hand.
     """
     cfg = get_config(config_path, trained)

@@ -1,8 +1,8 @@
 """Configs in files, and their overrides: a recipe in Python is code, a config in YAML is data.
 
-A run saves its config as `config.yaml`, which is passed around. detectron2 reads such a file with
-`yaml.unsafe_load`, and instantiates whatever callable it names. Here nothing in it runs: its tags
-are those that `LazyConfig.save` writes, its targets the parts that detectors are built of.
+detectron2 reads YAML with `yaml.unsafe_load`, and instantiates whatever callable it names. Here
+nothing in it runs: its tags are those that `LazyConfig.save` writes, its targets the parts that
+detectors are built of.
 """
 
 import builtins
@@ -75,14 +75,9 @@ _YACS = frozenset({"MODEL", "_BASE_", "DATASETS", "SOLVER"})
 def load_config_file(file: str | os.PathLike[str]) -> DictConfig:
     """Load a config, as `LazyConfig.load`, but for YAML, in which nothing runs.
 
-    Args:
-        file: A local file: a recipe in Python, or YAML such as a run's `config.yaml`. The
-            environment variable `EVA_CONFIG_MODULES` names modules of your own that YAML may name,
-            separated by commas.
-
-    Raises:
-        ValueError: If it is not a local file, or YAML that is damaged, too large, or names what a
-            detector is not built of.
+    `EVA_CONFIG_MODULES` lists modules of your own that YAML may name, separated by commas. A
+    ValueError names a file that is not local, or YAML that is damaged, too large, or names what a
+    detector is not built of.
     """
     path = Path(file)
     python = path.suffix == ".py"
@@ -108,9 +103,8 @@ def load_config_file(file: str | os.PathLike[str]) -> DictConfig:
 
 def is_yacs(file: str | os.PathLike[str]) -> bool:
     """Return whether a file is a config of yacs, whose sections are in capitals."""
-    path, sections = Path(file), re.compile(rf"^({'|'.join(_YACS)}):", re.MULTILINE)
-    content = "" if path.suffix == ".py" else path.read_text(encoding="utf-8", errors="replace")
-    return bool(sections.search(content))
+    content = Path(file).read_text(encoding="utf-8", errors="replace")
+    return bool(re.search(rf"^({'|'.join(_YACS)}):", content, re.MULTILINE))
 
 
 def apply_overrides(cfg: DictConfig, overrides: Iterable[str]) -> None:
@@ -144,13 +138,10 @@ class _Loader(yaml.SafeLoader):
 
 def _read_yaml(text: str) -> Any:
     loader = _Loader(text)
-    try:
-        node = loader.get_single_node()
-        if node is not None:
-            _count(node, {})
-        return node and loader.construct_document(node)
-    finally:
-        loader.dispose()
+    node = loader.get_single_node()
+    if node is not None:
+        _count(node, {})
+    return node and loader.construct_document(node)
 
 
 def _count(node: yaml.Node, known: dict[int, int]) -> int:

@@ -56,15 +56,9 @@ def set_vit(
     drop_path_rate: float,
     lr_decay_rate: float,
 ) -> None:
-    """Set another ViT of the family, such as "eva_l_patch16", and the decay of the learning rate.
+    """Set another ViT of the family, such as "eva_l_patch16", at the input sizes of the model's.
 
-    Args:
-        model: Config of the detector; the input sizes of its ViT stay.
-        optimizer: Config of the optimizer.
-        variant: Name of the variant.
-        global_attn_indexes: Blocks with global attention.
-        drop_path_rate: Rate of stochastic depth in the last block.
-        lr_decay_rate: Factor of the learning rate from one layer to the one below it.
+    `lr_decay_rate` is the factor of the learning rate from one layer to the one below it.
     """
     arguments = variant_arguments(variant)
     del arguments["img_size"]

@@ -21,26 +21,14 @@ _MOST_PIXELS = 2**28  # 16,384 x 16,384: 800 MB as an image, and several times t
 
 
 def read_pixels(name: str, *, format: str) -> NDArray[np.uint8]:
-    """Read an image as detectron2's `read_image` does, but through the toolkit's decoder.
-
-    Args:
-        name: Path, or another name that detectron2's `PathManager` knows.
-        format: Order of the channels, such as "RGB" or "BGR".
-
-    Returns:
-        (H, W, 3), upright by its EXIF orientation.
-    """
+    """Read (H, W, 3) upright as detectron2's `read_image`, but through the toolkit's decoder."""
     image = read_image(PathManager.get_local_path(name), upright=True, name=name)
     pixels: NDArray[np.uint8] = detection_utils.convert_PIL_to_numpy(image, format)
     return pixels
 
 
 def keep_sides(transform: Transform) -> Transform:
-    """Let a resize keep at least one pixel in each direction, where its rounding gives none.
-
-    Raises:
-        UnreadableImageError: If it gives more than 2^28 pixels.
-    """
+    """Let a resize keep at least one pixel in each direction; more than 2^28 are an error."""
     if isinstance(transform, TransformList):
         for one in transform.transforms:
             keep_sides(one)
@@ -49,8 +37,7 @@ def keep_sides(transform: Transform) -> Transform:
         if transform.new_h * transform.new_w > _MOST_PIXELS:
             raise UnreadableImageError(
                 f"an image of {transform.w} x {transform.h} px would be resized to "
-                f"{transform.new_w} x {transform.new_h} px: give the resize a max_size, or cut the "
-                "image"
+                f"{transform.new_w} x {transform.new_h} px: give the resize a max_size"
             )
     return transform
 

@@ -112,7 +112,7 @@ def export_backbone(
         write_program(program, file, inputs=["images"], outputs=names, facts=preparation or {})
         run = open_program(file)
         found: dict[str, float] = {}
-        for count in (len(images), 1) if batch_size is None else (batch_size,):
+        for count in {len(images), batch_size or 1}:
             first = {name: level[:count] for name, level in expected.items()}
             one = differences(first, run({"images": images[:count]}))
             demand_close(one, TOLERANCES[images.dtype] if tolerance is None else tolerance)
@@ -137,17 +137,13 @@ def _part_of(output: Path) -> Iterator[Path]:
 def export_detector(predictor: Predictor, output: Path, *, image: ImageLike) -> dict[str, float]:
     """Write a detector as TorchScript, read the file again and compare, upright and on its side.
 
-    The image is traced with, and something must be detected on it. The result is the largest
-    difference of each field of detectron2's `Instances`; one above `DETECTOR_TOLERANCES` is a
-    ValueError, and leaves no file.
+    The image is traced with. The result is the largest difference of each field of detectron2's
+    `Instances`; one above `DETECTOR_TOLERANCES` is a ValueError, and leaves no file.
     """
     detector, pixels = predictor.model, predictor.prepare(image)["image"]
     expected = _detect(detector, pixels)
     if not len(expected["scores"]):
-        raise ValueError(
-            "nothing is detected in the image, and masks would be missing in the program: give "
-            "another one, or a lower --score-threshold"
-        )
+        raise ValueError("nothing is detected in the image: give another or lower the threshold")
     names = [*sorted(expected), "image_size"]
     facts = {
         "input": "(3, H, W), values 0 to 255",

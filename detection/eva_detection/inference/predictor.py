@@ -101,8 +101,7 @@ class Predictor:
                 "model.roi_heads.use_soft_nms=True" or "test.aug.min_sizes=[1280,1536]".
 
         Raises:
-            ValueError: If the weights do not fit or lack a part, nothing reads an override, there
-                is no such recipe, or the device cannot be used.
+            ValueError: If recipe, overrides, weights or device cannot be used.
             FileNotFoundError: If the weights are missing.
         """
         cfg = load_recipe(config_file, overrides)
@@ -130,9 +129,7 @@ class Predictor:
     def from_run(cls, weights: str | os.PathLike[str], **options: Any) -> "Predictor":
         """Build the detector that a training has left, by the config that it has saved.
 
-        Args:
-            weights: Folder of the run, or a file of weights in it.
-            **options: Further arguments of `from_config`, which raises the same errors.
+        `weights` is the folder of the run or a file in it; `options` are those of `from_config`.
         """
         return cls.from_config(require_config(None, weights), weights=weights, **options)
 
@@ -183,11 +180,7 @@ class Predictor:
             return Instances.cat([_encoded(found[i : i + step], height, width) for i in starts])
 
     def best_score(self, image: ImageLike) -> float | None:
-        """Find the best score of an image, below the threshold too; it takes another forward pass.
-
-        Returns:
-            The score; None if all are below 0.01.
-        """
+        """Find the best score of an image in another forward pass; None if all are below 0.01."""
         sample = self.prepare(image)
         names = ("test_score_thresh", "override_score_thresh")
         stated = [
@@ -204,8 +197,8 @@ class Predictor:
         """Read an image and make the detector's input of it.
 
         Returns:
-            `image` (3, H, W) after the resize, in the detector's order of channels, and `height`
-            and `width` of the original.
+            `image` (3, H, W), resized, channels in the detector's order; the original's `height`
+            and `width`.
         """
         rgb = read_rgb(image, upright=True)
         inputs = AugInput(rgb if self.model.input_format == "RGB" else rgb[:, :, ::-1])
@@ -232,12 +225,7 @@ def _encoded(raw: Instances, height: int, width: int) -> Instances:
 
 
 def as_coco(instances: Instances) -> list[dict[str, Any]]:
-    """Write the detections of an image in COCO's format of results, without the image.
-
-    Args:
-        instances: Detections on the CPU, in coordinates of the image, masks as `pred_masks` or as
-            codes in `pred_masks_rle`.
-    """
+    """Write detections, with masks or their codes, in COCO's format, without the image."""
     found: list[dict[str, Any]] = instances_to_coco_json(instances, 0)
     if instances.has("pred_masks_rle"):
         for one, code in zip(found, instances.pred_masks_rle, strict=True):
@@ -272,9 +260,8 @@ def detect_jobs(predictor: Predictor, jobs: Sequence[Job], output: Path) -> list
 def find_categories(cfg: DictConfig) -> tuple[Category, ...]:
     """Read the classes of a config's test set, in the model's order.
 
-    Returns:
-        Ids and names that the config states (own data), else from the metadata, else from the
-        annotation file, else ids from 1 and the model's numbers (from 0) as names.
+    The config states them (own data), or the metadata, or the annotation file; else ids are from 1
+    and names the model's numbers (from 0).
     """
     if stated := OmegaConf.select(cfg, "dataloader.test.dataset.categories"):
         return tuple(Category(key, stated[key]) for key in sorted(stated))
@@ -284,12 +271,8 @@ def find_categories(cfg: DictConfig) -> tuple[Category, ...]:
     count = cfg.model.roi_heads.num_classes
     if len(found) == count:
         return found
-    logger.warning(
-        "%d classes are known of %r and the model has %d: classes have numbers for names",
-        len(found),
-        dataset,
-        count,
-    )
+    text = "%d classes are known of %r and the model has %d: classes have numbers for names"
+    logger.warning(text, len(found), dataset, count)
     return tuple(Category(index + 1, str(index)) for index in range(count))
 
 

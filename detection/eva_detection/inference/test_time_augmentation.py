@@ -30,9 +30,6 @@ _LARGE = ((32**2, None), (16**2, None), (0, None))
 AREA_RANGES = (*_LARGE, (0, 16**2), (0, 24**2), (0, 16**2))
 
 
-_NOT_ARGUMENTS = ("_target_", "enabled")  # of `test.aug`
-
-
 class EVARCNNWithTTA(nn.Module):
     """A detector that looks at every image in several sizes; inference only.
 
@@ -41,9 +38,9 @@ class EVARCNNWithTTA(nn.Module):
     plain and its flipped pass averaged), and maskness rescoring is applied to them, once.
 
     The canvas of a pass is the detector's `square_pad`, or the longest side where that is larger.
-    Where `image` was resized, the image is read again from `file_name`, so that every size comes
-    from the full resolution; without `file_name` (or the detector's `input_format`), `image` is
-    resized once more. Pixels are rounded to uint8 before they are resized, as in a data loader.
+    Where `image` was resized, the image is read again from `file_name`, if there is one, so that
+    every size comes from the full resolution. Pixels are rounded to uint8 before they are resized,
+    as in a data loader.
 
     Args:
         model: The detector, an `EVARCNN` with `EVACascadeROIHeads`.
@@ -82,8 +79,7 @@ class EVARCNNWithTTA(nn.Module):
                 f"{type(model).__name__} with {type(heads).__name__}"
             )
         max_sizes = min_sizes if max_sizes is None else max_sizes
-        self.model = model
-        self.input_format = model.input_format
+        self.model, self.input_format = model, model.input_format
         self.scales = tuple(zip(min_sizes, max_sizes, strict=True))
         flags = isinstance(flip, bool) and isinstance(keep_all_before_merge, bool)
         if not flags or not self.scales or any(min(scale) < 1 for scale in self.scales):
@@ -98,11 +94,9 @@ class EVARCNNWithTTA(nn.Module):
         self.train(model.training)
 
     def forward(self, batched_inputs: Sequence[dict[str, Any]]) -> list[dict[str, Instances]]:
-        """Detect, as a detector in inference.
+        """Detect, as a detector in inference: one dict an image, with `image` (3, H, W).
 
-        Args:
-            batched_inputs: One dict an image, with `image` (3, H, W) and, where the result is to
-                have another size, `height` and `width`; `file_name` as said above.
+        `height` and `width` are the size of the result, `file_name` is as said above.
         """
         found = self.inference(batched_inputs, do_postprocess=False)
         return [{"instances": detector_postprocess(one, *one.image_size)} for one in found]
@@ -187,15 +181,14 @@ class EVARCNNWithTTA(nn.Module):
 def with_test_time_augmentation(cfg: DictConfig, model: nn.Module) -> nn.Module:
     """Wrap a detector as `test.aug` of its config says; without it, or disabled, it stays as it is.
 
-    `test.aug` has the arguments of `EVARCNNWithTTA`, or of its `_target_`, and `enabled`.
-
-    Raises:
-        ValueError: If `test.aug` is wrong.
+    `test.aug` has the arguments of `EVARCNNWithTTA`, or of its `_target_`, and `enabled`; a
+    ValueError names what is wrong with it.
     """
     node = OmegaConf.select(cfg, "test.aug")
     if node is None or not node.get("enabled", True):
         return model
-    settings = {name: instantiate(node[name]) for name in node if name not in _NOT_ARGUMENTS}
+    names = node.keys() - {"_target_", "enabled"}
+    settings = {name: instantiate(node[name]) for name in names}
     with naming("test.aug", (TypeError, ValueError)):
         return (target_of(node) or EVARCNNWithTTA)(model, **settings)
 

@@ -106,7 +106,7 @@ class EVAViTDet(SimpleFeaturePyramid, Backbone):
     @property
     def padding_constraints(self) -> dict[str, int]:
         """Constraints by which detectron2 pads a batch before it comes here."""
-        return {"size_divisibility": max(self.strides), "square_size": self.square_pad}
+        return {"size_divisibility": self.size_divisibility, "square_size": self.square_pad}
 
     @property
     def size_divisibility(self) -> int:
@@ -135,11 +135,11 @@ def _warn_of_other_settings(cfg: CfgNode) -> None:
         f"PIXEL_STD {model.PIXEL_STD} (EVA: [58.395, ...])": max(model.PIXEL_STD) <= 1,
         f"IN_FEATURES {features} (EVA: p2, ...)": any(one.startswith("res") for one in features),
     }
-    if any(wrong.values()):
+    if found := "; ".join(text for text, is_wrong in wrong.items() if is_wrong):
         logger.warning(
             "the config has values for another backbone: %s; begin with "
             "detection/configs/upstream/cascade_mask_rcnn_vitdet_eva_g.yaml",
-            "; ".join(text for text, is_wrong in wrong.items() if is_wrong),
+            found,
         )
 
 

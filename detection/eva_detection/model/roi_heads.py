@@ -64,12 +64,9 @@ class EVACascadeROIHeads(CascadeROIHeads):
             )
         if maskness_thresh is not None and not self.mask_on:
             raise ValueError(f"{maskness_thresh=} needs a mask head, and this detector has none")
-        self.use_soft_nms = use_soft_nms
-        settings = dict(method=method, iou_threshold=iou_threshold, sigma=sigma)
-        self.soft_nms: dict[str, Any] = settings
-        self.override_score_thresh = override_score_thresh
-        self.maskness_thresh = maskness_thresh
-        self.class_wise = class_wise
+        self.use_soft_nms, self.class_wise = use_soft_nms, class_wise
+        self.soft_nms: Any = dict(method=method, iou_threshold=iou_threshold, sigma=sigma)
+        self.override_score_thresh, self.maskness_thresh = override_score_thresh, maskness_thresh
         self.max_detections = max_detections
 
     def forward(
@@ -114,13 +111,10 @@ class EVACascadeROIHeads(CascadeROIHeads):
         """
         boxes, scores = self._predict(features, proposals)
         sizes = [proposal.image_size for proposal in proposals]
-        predictor = self.box_predictor[-1]
         threshold = self.override_score_thresh
-        threshold = predictor.test_score_thresh if threshold is None else threshold
-        found = [
-            _candidates(*image, score_threshold=threshold)
-            for image in zip(boxes, scores, sizes, strict=True)
-        ]
+        threshold = self.box_predictor[-1].test_score_thresh if threshold is None else threshold
+        images = zip(boxes, scores, sizes, strict=True)
+        found = [_candidates(*image, score_threshold=threshold) for image in images]
         return [self.suppress(image) for image in found] if suppress else found
 
     def _predict(

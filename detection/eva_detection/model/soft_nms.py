@@ -38,7 +38,7 @@ def soft_nms(
         scores: (n,) positive.
         classes: (n,) class of each box; boxes of different classes do not touch each other. None
             treats all as one class.
-        method: Rule, as above.
+        method: Rule, as above, with its `iou_threshold` or `sigma`.
         iou_threshold: Overlap from which "linear" and "naive" act.
         sigma: Width of "gaussian".
         min_score: Lowest score that is kept.

@@ -6,7 +6,6 @@ detectron2 and torch load what fits and warn of the rest, or fail some steps lat
 import contextlib
 import copy
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +33,7 @@ class RunCheckpointer(DetectionCheckpointer):
     saved_iteration: int | None = None
 
     def save(self, name: str, **kwargs: Any) -> None:
-        """Write `name`.pth with the model and `kwargs`, and let `last_checkpoint` point to it.
-
-        Raises:
-            UnwritableError: If the disk is full, for example; earlier files are as before.
-        """
+        """Write `name`.pth with the model and `kwargs`, and let `last_checkpoint` point to it."""
         if not self.save_dir or not self.save_to_disk:
             return
         data: dict[str, Any] = {"model": self.model.state_dict()}
@@ -80,8 +75,7 @@ class RunCheckpointer(DetectionCheckpointer):
     def _checked(self, file: Path, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         content = read_torch_file(file, mapped=True)
         content = content if isinstance(content, dict) else {}
-        trainer = content.get("trainer")
-        trainer = trainer if isinstance(trainer, Mapping) else {}
+        trainer = content.get("trainer") or {}
         check_model(content.get("model"), self.model)
         check_optimizer(trainer.get("optimizer"), optimizer)
         done = content.get("iteration")

@@ -45,8 +45,7 @@ class TrainingProgress(HookBase):
 class StopOnSignal(HookBase):
     """Save and exit at the end of the step in which a process was asked to stop.
 
-    Stands after the periodic checkpoints and before the evaluation, which would outlast the time
-    that a batch system grants.
+    It stands before the evaluation, which would outlast the time that a batch system grants.
     """
 
     def __init__(self, checkpointer: RunCheckpointer, stop: StopSignal) -> None:

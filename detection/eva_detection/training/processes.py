@@ -29,9 +29,6 @@ class Evaluations:
 
     Otherwise NCCL's timeout would end them while LVIS is scored. Here they wait in a patient group
     on gloo, which also tells them that the main process has failed, and ends with it.
-
-    Args:
-        evaluate: Returns the scores on the main process; called on all, which evaluate together.
     """
 
     def __init__(self, evaluate: Callable[[], dict[str, Any]]) -> None:
@@ -41,7 +38,7 @@ class Evaluations:
             self._group = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE)
 
     def __call__(self) -> dict[str, Any]:
-        """Evaluate."""
+        """Evaluate on all processes together; returns the scores on the main one."""
         try:
             results = self._evaluate()
         except BaseException as error:
