@@ -27,33 +27,22 @@ def add_arguments(parser: argparse.ArgumentParser, *, training: bool = True) -> 
         "your own data", "folders of images and of label maps that have the same file names"
     )
     parts = {"train": "training", "val": "evaluation"} if training else {"val": "evaluation"}
+    add = group.add_argument
     for part, what in parts.items():
-        group.add_argument(f"--{part}-images", type=Path, metavar="DIR", help=f"images for {what}")
-        group.add_argument(
-            f"--{part}-maps", type=Path, metavar="DIR", help=f"label maps for {what}"
-        )
+        add(f"--{part}-images", type=Path, metavar="DIR", help=f"images for {what}")
+        add(f"--{part}-maps", type=Path, metavar="DIR", help=f"label maps for {what}")
     if training:
-        group.add_argument(
-            "--val-share",
-            type=float,
-            metavar="SHARE",
-            help="share of the training images to evaluate on, such as 0.1, in place of the "
-            "folders for evaluation; chosen by their names, always the same",
-        )
-    group.add_argument(
-        "--classes", type=Path, metavar="TOML", help="names, labels and colours of the classes"
-    )
+        text = "share of the training images to evaluate on, such as 0.1, in place of the folders "
+        text += "for evaluation; chosen by their names, always the same"
+        add("--val-share", type=float, metavar="SHARE", help=text)
+    add("--classes", type=Path, metavar="TOML", help="names, labels and colours of the classes")
 
 
 def check(arguments: argparse.Namespace) -> dict[str, Path]:
     """Look at the flags for own data before anything heavy is imported.
 
     Returns:
-        Flag -> file or folder; empty if there are no flags.
-
-    Raises:
-        FileNotFoundError: If a file or folder does not exist.
-        ValueError: If flags are missing.
+        Flag -> file or folder; empty if there are no flags. An error names what is missing.
     """
     parts = ("train", "val") if hasattr(arguments, "train_images") else ("val",)
     flags = [f"{part}_{what}" for part in parts for what in ("images", "maps")] + ["classes"]
@@ -75,12 +64,7 @@ def check(arguments: argparse.Namespace) -> dict[str, Path]:
 
 
 def apply(config: "Config", arguments: argparse.Namespace) -> "Config":
-    """Put the data of the command line into a copy of a config; without any, return it itself.
-
-    Raises:
-        FileNotFoundError: If a file or folder does not exist.
-        ValueError: If flags are missing, or the files are wrong; the message names the first.
-    """
+    """Put the data of the command line into a copy of a config; without any, return it itself."""
     given = check(arguments)
     if not given:
         return config

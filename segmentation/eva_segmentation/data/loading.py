@@ -33,8 +33,7 @@ class PairedFolders(BaseSegDataset):
         map_ending: End of the names of label maps, before the suffix.
         val_share: Share of the pairs that is held out of training; None for none.
         held_out: Whether these are the pairs that are held out, and not the others.
-        **options: Further arguments of mmsegmentation's `BaseSegDataset`, such as `metainfo` with
-            `classes` and `palette`, `pipeline` and `test_mode`.
+        **options: Further arguments of mmsegmentation's `BaseSegDataset`.
     """
 
     def __init__(
@@ -67,6 +66,7 @@ class PairedFolders(BaseSegDataset):
 
 
 _LARGEST = 255  # label of mmsegmentation
+_USUAL = ("1", "L", "P")  # modes of Pillow with at most 255 labels
 # for all of mmsegmentation, also its inferencer: same arguments, same pixels of sound files
 TRANSFORMS.register_module(name="LoadImageFromFile", module=LoadPicture)
 
@@ -80,37 +80,23 @@ class LoadCheckedAnnotations(LoadAnnotations):
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Add the class indices as `gt_seg_map` (H, W), if the record names a label map.
-
-        Raises:
-            LabelMapError: A ValueError, if the file cannot be read or has another size.
-        """
-        if "seg_map_path" not in results:
-            return results
-        read: dict[str, Any] = super().transform(results)
-        return read
+        """Add the class indices as `gt_seg_map` (H, W), if the record names a label map."""
+        return results if "seg_map_path" not in results else super().transform(results)
 
     def _load_seg_map(self, results: dict[str, Any]) -> None:
         path = results["seg_map_path"]
-        if self.backend_args:  # of another store
-            super()._load_seg_map(results)
-            _require_size(results, results["gt_seg_map"].shape)
-            return
         try:
-            facts = inspect_image(path, decode=False)
-            _require_size(results, (facts.height, facts.width))
-            if facts.mode not in ("1", "L", "P"):  # the values of the odd ones are looked at
-                largest = int(read_label_map(Path(path)).max(initial=0))
-                if largest > _LARGEST:
-                    raise LabelMapError(
-                        f"{path} has the label {largest}, above mmsegmentation's {_LARGEST}: give "
-                        "the data as your own, with a class file"
-                    )
+            # the values of the odd ones are looked at; nothing is known of files of another store
+            odd = not self.backend_args and inspect_image(path, decode=False).mode not in _USUAL
+            if odd and (largest := int(read_label_map(Path(path)).max(initial=0))) > _LARGEST:
+                raise ValueError(
+                    f"it has the label {largest}, above mmsegmentation's {_LARGEST}: give the data "
+                    "as your own, with a class file"
+                )
             super()._load_seg_map(results)
-        except LabelMapError:
-            raise
         except (OSError, SyntaxError, ValueError) as error:
             raise LabelMapError(f"cannot read {path} as a label map: {error}") from error
+        _require_size(results, results["gt_seg_map"].shape)
 
 
 def _require_size(results: dict[str, Any], size: tuple[int, ...]) -> None:
@@ -138,12 +124,7 @@ class LoadLabelMap(BaseTransform):
         self._table = LabelTable(labels, ignore)
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Add the class indices as `gt_seg_map` (H, W), if the record names a label map.
-
-        Raises:
-            LabelMapError: A ValueError, if the file cannot be read, has an unknown label or another
-                size than the image.
-        """
+        """Add the class indices as `gt_seg_map` (H, W), if the record names a label map."""
         if "seg_map_path" not in results:
             return results
         path = results["seg_map_path"]
@@ -158,24 +139,16 @@ class LoadLabelMap(BaseTransform):
 class PadShortSide(BaseTransform):
     """Enlarges an image to the window of a sliding test, with zeros below and to the right.
 
-    The official multi-scale test pads the raw image, so that the border is black for the model.
-    mmsegmentation's data preprocessor pads after normalisation, which gives the mean colour.
-    `padding_size` is what the segmentor cuts off again: name it in `meta_keys` of
-    `PackSegInputs`.
-
-    Args:
-        size: Least height and width.
+    The official multi-scale test pads the raw image, so that the border is black for the model;
+    mmsegmentation's data preprocessor pads after normalisation. The segmentor cuts `padding_size`
+    off again: name it in `meta_keys` of `PackSegInputs`.
     """
 
     def __init__(self, *, size: int) -> None:
         self.size = size
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Pad `img` (H, W, 3), and its label map if that was loaded before.
-
-        Returns:
-            The record, with `padding_size` as (left, right, top, bottom) and `pad_shape`.
-        """
+        """Pad `img` and its label map to `size` at least; adds `padding_size` and `pad_shape`."""
         height, width = results["img"].shape[:2]
         below, right = max(self.size - height, 0), max(self.size - width, 0)
         margins = ((0, below), (0, right))
@@ -183,7 +156,7 @@ class PadShortSide(BaseTransform):
             results["img"] = np.pad(results["img"], (*margins, (0, 0)))
             for key in results.get("seg_fields", ()):
                 results[key] = np.pad(results[key], margins, constant_values=IGNORED)
-        results["padding_size"] = [0, right, 0, below]
+        results["padding_size"] = [0, right, 0, below]  # left, right, top, bottom
         results["pad_shape"] = results["img"].shape[:2]
         return results
 

@@ -47,7 +47,7 @@ def testing(side: int) -> Steps:
     return [
         dict(type="LoadImageFromFile"),
         _resize(side),
-        _fit(),
+        dict(type="ResizeToMultiple", size_divisor=32),
         dict(type="LoadCheckedAnnotations"),
         dict(type="PackSegInputs"),
     ]
@@ -61,7 +61,7 @@ def multi_scale(sizes: Iterable[int], *, window: int) -> Steps:
     )
     views = [
         [_resize(size) for size in sizes],
-        [_fit()],
+        [dict(type="ResizeToMultiple", size_divisor=32)],
         [dict(type="RandomFlip", prob=0.0), dict(type="RandomFlip", prob=1.0)],
         [dict(type="PadShortSide", size=window)],
         [dict(type="LoadCheckedAnnotations")],
@@ -72,10 +72,6 @@ def multi_scale(sizes: Iterable[int], *, window: int) -> Steps:
 
 def _resize(side: int) -> dict[str, Any]:
     return dict(type="Resize", scale=(4 * side, side), keep_ratio=True)
-
-
-def _fit() -> dict[str, Any]:
-    return dict(type="ResizeToMultiple", size_divisor=32)
 
 
 def annotated(part: str, **dataset: Any) -> dict[str, Any]:

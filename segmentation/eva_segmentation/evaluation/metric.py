@@ -28,8 +28,8 @@ class IoUAndConfusion(IoUMetric):
     """mmsegmentation's `IoUMetric` (arguments as there), which also counts what was taken for what.
 
     Attributes:
-        confusion: (K, K), pixels of each class (row) that were given each class (column), over all
-            processes; on the main process, after an evaluation, and None before.
+        confusion: (K, K), pixels of each class (row) that were given each class (column); on the
+            main process after an evaluation, and None before.
         images: Scores of the images that have pixels of a class; likewise.
     """
 
@@ -82,14 +82,9 @@ def _cells(
 class IoUAndLabelMaps(IoUAndConfusion):
     """The same, which also saves the label map of each image.
 
-    The maps have the labels of the dataset, as `segmentation/demo.py` writes them, and lie in the
-    same subfolders as the images. `IoUMetric` itself gives equal names one file, and indices of
-    classes in place of the labels of own data.
-
-    Args:
-        maps: Folder to write.
-        images: Folder of the images.
-        **metric: Arguments of `IoUMetric`.
+    The maps have the labels of the dataset, and lie in the same subfolders of `maps` as the images
+    in `images`. `IoUMetric` itself gives equal names one file, and indices of classes in place of
+    the labels of own data.
     """
 
     def __init__(self, *, maps: str, images: str, **metric: Any) -> None:

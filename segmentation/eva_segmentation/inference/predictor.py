@@ -72,8 +72,7 @@ class Predictor(ImagePredictor[Classes]):
             multi_scale: Average over the scales and flips of the config's `tta_pipeline`.
 
         Raises:
-            ValueError: If the weights do not fit or lack a part, or the config has no
-                `tta_pipeline`.
+            ValueError: If the weights do not fit, or the config has no `tta_pipeline`.
             FileNotFoundError: If the config or the weights do not exist.
         """
         cfg, weights, place = named_predictor(config, weights, device, task="segmentation")
