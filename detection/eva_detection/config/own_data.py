@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from eva_data.detection.coco import CocoDataset
 from eva_detection.building import target_of
 from eva_detection.command_line import read_own_data
-from eva_detection.config.files import apply_overrides, literal
+from eva_detection.config.files import literal
 from eva_detection.config.recipes import box_predictors, drop_masks, update_each
 from eva_detection.data.custom_data import load_records
 from eva_detection.data.mapper import ImageMapper
@@ -28,14 +28,14 @@ def apply_custom_data(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
     data = read_own_data(args)
     if not data.parts:
         return []
-    data.place(Path(_output_folder(cfg, args)))
+    data.place(Path(cfg.train.output_dir))
     saved = OmegaConf.select(cfg, "dataloader.test.dataset.categories")
     categories, reason, notes = data.for_detector(saved, boxes_only=boxes_only)
     if reason and "mask_head" in cfg.model.roi_heads:
         drop_masks(cfg.model, cfg.dataloader)
         cfg.model.roi_heads.pop("maskness_thresh", None)
         notes.append(f"The detector has no mask head: {reason}")
-    _set_data(cfg, data.parts, categories, boxes_only=boxes_only)
+    _set_data(cfg, data.parts, categories, **({"boxes_only": True} if boxes_only else {}))
     _set_classes(cfg.model, len(categories), notes)
     if "mask_head" in cfg.model.roi_heads:
         val = data.parts["val"]
@@ -48,22 +48,9 @@ def apply_custom_data(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
     return notes
 
 
-def _output_folder(cfg: DictConfig, args: argparse.Namespace) -> str:
-    """Return the output folder, which the command line may state after its flags."""
-    key, part = "train.output_dir", OmegaConf.create({"train": {}})
-    part.train.output_dir = str(cfg.train.output_dir)
-    apply_overrides(part, [one for one in args.opts if one.lstrip("+").startswith(f"{key}=")])
-    return str(part.train.output_dir)
-
-
 def _set_data(
-    cfg: DictConfig,
-    parts: Mapping[str, CocoDataset],
-    categories: dict[int, str],
-    *,
-    boxes_only: bool,
+    cfg: DictConfig, parts: Mapping[str, CocoDataset], categories: dict[int, str], **without: bool
 ) -> None:
-    without = {"boxes_only": True} if boxes_only else {}
     loaders, stated = cfg.dataloader, "${dataloader.test.dataset.categories}"
     names = {key: literal(name) for key, name in categories.items()}
     for part, dataset in parts.items():

@@ -29,6 +29,7 @@ _OPTIONAL = {
     "train.amp": ("precision",),
 }
 _OPEN = ("test.aug", "train.checkpointer", "train.ddp")
+_OUTPUT = "train.output_dir="
 
 
 def load_config(args: argparse.Namespace) -> tuple[DictConfig, list[str]]:
@@ -39,6 +40,8 @@ def load_config(args: argparse.Namespace) -> tuple[DictConfig, list[str]]:
     with resolving():
         check_names(cfg, args.opts)
         reference = images_per_step(cfg) if getattr(args, "scale_lr", False) else 0
+        # where own data may be written to
+        apply_overrides(cfg, [one for one in args.opts if one.lstrip("+").startswith(_OUTPUT)])
         notes = apply_custom_data(cfg, args)
         apply_overrides(cfg, args.opts)
         check_config(cfg, trains=not args.eval_only, processes=args.num_gpus * args.num_machines)

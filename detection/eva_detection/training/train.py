@@ -193,15 +193,11 @@ def _build_hooks(
     multiplier: Any,
     writers: list[EventWriter],
 ) -> list[HookBase | None]:
-    main_process, log_period = comm.is_main_process(), cfg.train.log_period
+    main_process, period = comm.is_main_process(), cfg.train.log_period
     checkpoints = hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer)
-    evaluation = Evaluation(
-        cfg.train.eval_period,
-        Evaluations(lambda: evaluate(test_set, trainer.model, augment=False)),
-        folder=Path(cfg.train.output_dir),
-        writers=[one for one in writers if not isinstance(one, CommonMetricPrinter)],
-        log_period=log_period,
-    )
+    score = Evaluations(lambda: evaluate(test_set, trainer.model, augment=False))
+    folder = Path(cfg.train.output_dir)
+    files = [one for one in writers if not isinstance(one, CommonMetricPrinter)]
     return [
         hooks.IterationTimer(),
         hooks.LRScheduler(scheduler=multiplier),
@@ -209,8 +205,8 @@ def _build_hooks(
         TrainingProgress() if main_process and cfg.train.get("progress_bar", True) else None,
         checkpoints if main_process else None,
         StopOnSignal(checkpointer, trainer.stop),
-        evaluation,
-        hooks.PeriodicWriter(writers, period=log_period) if main_process else None,
+        Evaluation(cfg.train.eval_period, score, folder=folder, writers=files, log_period=period),
+        hooks.PeriodicWriter(writers, period=period) if main_process else None,
     ]
 
 

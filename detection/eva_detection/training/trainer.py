@@ -80,12 +80,10 @@ class DetectionTrainer(SimpleTrainer):
                 f"train.accumulate={accumulate} must be at least 1, train.amp.precision={precision}"
                 f" one of {', '.join(_DTYPES)}; fp16 training needs a GPU"
             )
-        self.precision = precision
-        self.accumulate = accumulate
+        self.precision, self.accumulate, self.seed = precision, accumulate, seed
         self.grad_scaler = torch.amp.GradScaler(self.device_type, enabled=precision == "fp16")
         self.stop = stop or StopSignal()
         self.bad_images = BadSamples(max_bad_images, setting="train.max_bad_images")
-        self.seed = seed
         self.loss_scale: float | None = None  # after the latest step; reading it waits for a GPU
         self.iter = -1  # the latest iteration that is done
 
@@ -232,8 +230,8 @@ class DetectionTrainer(SimpleTrainer):
                 raise
             logger.exception("Metrics cannot be written:")
         finally:
-            batches, self._data_loader_iter_obj = self._data_loader_iter_obj, None
-            getattr(batches, "close", lambda: None)()
+            getattr(self._data_loader_iter_obj, "close", lambda: None)()
+            self._data_loader_iter_obj = None
 
     def state_dict(self) -> dict[str, Any]:
         """State for resuming, the loss scale and the place in the data included."""
