@@ -179,9 +179,7 @@ def _build_model(cfg: DictConfig, *, load: bool) -> tuple[nn.Module, torch.optim
 
 def _distributed(cfg: DictConfig, model: nn.Module) -> nn.Module:
     """Wrap the model if there are several processes."""
-    ddp = dict(cfg.train.ddp)
-    if cfg.train.device == "cpu":
-        ddp["device_ids"] = None
+    ddp = dict(cfg.train.ddp) | ({"device_ids": None} if cfg.train.device == "cpu" else {})
     return build(ddp, "train.ddp", lambda options: create_ddp_model(model, **options))
 
 
@@ -222,12 +220,19 @@ def run(args: argparse.Namespace) -> None:
         ):
             cfg, notes = load_config(args)
             folder = Path(cfg.train.output_dir)
+
+            def continues() -> bool:
+                if not args.resume:
+                    check_unused(folder)
+                repair_metrics(folder)
+                return args.resume and last_checkpoint(folder) is not None
+
             with claimed(
                 folder,
                 "training" if trains else "evaluation",
                 traces=_TRACES,
                 begun=METRICS if trains else RESULTS,
-                check=lambda: _may_continue(folder, resume=args.resume),
+                check=continues,
             ):
                 goes_on = trains and args.resume
                 own, args.resolved = read_own_data(args), None
@@ -236,14 +241,6 @@ def run(args: argparse.Namespace) -> None:
                 _train_or_evaluate(TestSet(cfg, own), args, notes=notes, began=began)
     finally:
         leave()
-
-
-def _may_continue(folder: Path, *, resume: bool) -> bool:
-    """Refuse a folder with another run; return whether there is one to continue."""
-    if not resume:
-        check_unused(folder)
-    repair_metrics(folder)
-    return resume and last_checkpoint(folder) is not None
 
 
 def _train_or_evaluate(

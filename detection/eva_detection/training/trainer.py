@@ -105,7 +105,10 @@ class DetectionTrainer(SimpleTrainer):
                     batch = next(self._data_loader_iter)
                     data_time += time.perf_counter() - start
                     losses = self._losses(batch, index)
-                    if not self._add_up(losses, totals):
+                    values = torch.stack([*losses.values()]).detach().cpu()  # in one copy
+                    for name, value in zip(losses, values, strict=True):
+                        totals[name] = totals[name] + value / self.accumulate
+                    if not values.isfinite().all():
                         suspects = trouble.images if trouble else []
                         trouble = Trouble(None, suspects + _image_names(batch))
                 except Exception as error:  # the others learn of it before it is raised
@@ -125,7 +128,11 @@ class DetectionTrainer(SimpleTrainer):
         self._check_gradients(images)
         self._write_metrics(totals, data_time)
         self._step(images)
-        self._write_optimizer_metrics()
+        norm = getattr(self.optimizer, "last_grad_norm", None)  # of `ClippedAdamW`
+        if norm is not None:
+            self.storage.put_scalar("grad_norm", norm.item())
+        if self.precision == "fp16":
+            self.storage.put_scalar("loss_scale", self.loss_scale)
 
     def _losses(self, batch: Any, index: int) -> dict[str, Tensor]:
         if self.seed is not None:  # not before the batch: loading draws numbers as well
@@ -133,13 +140,6 @@ class DetectionTrainer(SimpleTrainer):
         mixed, dtype = self.precision != "fp32", _DTYPES[self.precision]
         with torch.autocast(self.device_type, dtype=dtype) if mixed else contextlib.nullcontext():
             return self.model(batch)
-
-    def _add_up(self, losses: dict[str, Tensor], totals: dict[str, Tensor]) -> bool:
-        """Add a batch's losses to the step's; return whether all are finite."""
-        stacked = torch.stack([value.detach() for value in losses.values()]).cpu()  # one copy
-        for name, value in zip(losses, stacked, strict=True):
-            totals[name] = totals[name] + value / self.accumulate
-        return bool(stacked.isfinite().all())
 
     def _agree(self, losses: dict[str, Tensor], trouble: Trouble | None) -> None:
         """Let all processes know what one of them has met, in one small reduction.
@@ -212,13 +212,6 @@ class DetectionTrainer(SimpleTrainer):
         if self.loss_scale < before and self.loss_scale < MIN_LOSS_SCALE:
             what = f"At a loss scale of {before:g}, where no smaller one helps, an fp16 gradient"
             self._refuse(what, report)
-
-    def _write_optimizer_metrics(self) -> None:
-        norm = getattr(self.optimizer, "last_grad_norm", None)  # of `ClippedAdamW`
-        if norm is not None:
-            self.storage.put_scalar("grad_norm", norm.item())
-        if self.precision == "fp16":
-            self.storage.put_scalar("loss_scale", self.loss_scale)
 
     def after_train(self) -> None:
         """Run the hooks and end the loader's workers."""
