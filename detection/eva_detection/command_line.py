@@ -25,7 +25,7 @@ from eva_data.files import (
     is_there,
     require_free,
 )
-from eva_data.inputs import Job, Plan, plan_jobs, written_name
+from eva_data.inputs import Plan, plan_jobs, written_name
 from eva_detection.training.output_folder import check_unused, last_checkpoint
 from eva_report.demos import refuse, run_demo
 from eva_runs.commands import program_name
@@ -250,57 +250,52 @@ def demo(arguments: Sequence[str] | None = None) -> None:
     """Detect objects in images, folders and videos."""
     parser = _demo_parser()
     args = parser.parse_intermixed_args(arguments)
-    words = args.inputs
-    if args.config_file is None and len(words) > 1 and not config_of_run(words[0]):
+    _take_model(parser, args)
+
+    def prepare() -> Plan:
+        planned = plan_jobs(
+            args.inputs,
+            suffixes=DEMO_IMAGE_SUFFIXES | VIDEO_SUFFIXES,
+            targets=lambda name: [args.output / written_name(name)],
+            results=[args.output],
+            kinds="images and no videos",
+            cameras=True,
+        )
+        if planned.jobs:
+            config = require_config(args.config_file, args.weights)
+            args.config_file = find_recipe("detection", config)
+            resolve_source(args.weights)
+        return planned
+
+    def work(planned: Plan) -> list[str]:
+        _hush()
+        from eva_detection.inference.predictor import detect_jobs, named_predictor
+
+        try:
+            predictor = named_predictor(args)
+        except (ValueError, FileNotFoundError) as error:
+            refuse(parser, error)
+        return detect_jobs(predictor, planned.jobs, args.output)
+
+    results = [args.output / "predictions.json"]
+    run_demo(parser, prepare=prepare, work=work, overwrite=args.overwrite, results=results)
+
+
+def _take_model(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Take recipe and weights from the words before the first input, unless options name them."""
+    words, first = args.inputs, args.inputs[0]
+    is_name = first.suffix in ("", ".py", ".yaml") and not config_of_run(first)
+    if args.config_file is None and len(words) > 1 and is_name:
         with contextlib.suppress(OSError, ValueError):
-            if words[0].suffix in ("", ".py", ".yaml"):
-                args.config_file = find_recipe("detection", words[0])
-                words.pop(0)
+            args.config_file = find_recipe("detection", first)
+            words.pop(0)
     if args.weights is None:
-        known = _official_names() | BUNDLED_FILES.keys()
-        first = words[0]
-        if len(words) < 2 or not (
-            first.suffix in WEIGHTS or str(first) in known or config_of_run(first)
-        ):
+        first, known = words[0], _official_names() | BUNDLED_FILES.keys()
+        named = first.suffix in WEIGHTS or str(first) in known or config_of_run(first)
+        if len(words) < 2 or not named:
             text = f"{first} is not the folder of a training, and there are no other weights"
             parser.error(f"{text}: name them before the first INPUT, or with --weights")
         args.weights = str(words.pop(0))
-    run_demo(
-        parser,
-        prepare=lambda: _plan(args),
-        work=lambda planned: _detect(parser, args, planned.jobs),
-        overwrite=args.overwrite,
-        results=[args.output / "predictions.json"],
-    )
-
-
-def _plan(args: argparse.Namespace) -> Plan:
-    """Plan the jobs; recipe and weights are looked for where there are any."""
-    planned = plan_jobs(
-        args.inputs,
-        suffixes=DEMO_IMAGE_SUFFIXES | VIDEO_SUFFIXES,
-        targets=lambda name: [args.output / written_name(name)],
-        results=[args.output],
-        kinds="images and no videos",
-        cameras=True,
-    )
-    if planned.jobs:
-        args.config_file = find_recipe("detection", require_config(args.config_file, args.weights))
-        resolve_source(args.weights)
-    return planned
-
-
-def _detect(
-    parser: argparse.ArgumentParser, args: argparse.Namespace, jobs: Sequence[Job]
-) -> list[str]:
-    _hush()
-    from eva_detection.inference.predictor import detect_jobs, named_predictor
-
-    try:
-        predictor = named_predictor(args)
-    except (ValueError, FileNotFoundError) as error:
-        refuse(parser, error)
-    return detect_jobs(predictor, jobs, args.output)
 
 
 def _hush() -> None:

@@ -1,7 +1,6 @@
 """Initial weights of a detector: a backbone or a complete detector, by name or path."""
 
 import logging
-from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
@@ -16,7 +15,6 @@ logger = logging.getLogger(__name__)
 _HEADS = (r"backbone\.simfp_", r"proposal_generator\.", r"roi_heads\.")
 # What depends on the classes: from Objects365 to COCO and LVIS these start from scratch.
 _FEDERATED = r"roi_heads\.box_predictor\.(\d\.)?fed_loss_cls_weights$"
-_DETECTOR = ("proposal_generator.", "roi_heads.")  # parts that no backbone has
 _MASK_HEAD = r"roi_heads\.mask_head\."  # left in the file where the detector has none
 _CLASSIFIERS = (
     r"roi_heads\.box_predictor\.(\d\.)?(cls_score|bbox_pred)\.",
@@ -44,21 +42,11 @@ def load_initial_weights(
         if complete:
             raise ValueError("evaluation needs weights: set train.init_checkpoint=NAME_OR_FILE")
         return None
-    weights = Weights.read(source)
-    if complete and _is_backbone(weights.tensors):
-        raise ValueError(f"{source} holds a backbone, not a detector: train one from it")
     partly: dict[str, Any] = dict(
         allow_missing=_HEADS, allow_skipped=(_FEDERATED, _MASK_HEAD), reinitialise=_CLASSIFIERS
     )
     options = {} if complete else partly
-    report = load_pretrained(model, weights, complete=complete, **options)
+    report = load_pretrained(model, Weights.read(source), complete=complete, **options)
     if report.from_scratch:
         logger.info("%s", report.from_scratch, extra=SHOWN)
     return report
-
-
-def _is_backbone(names: Iterable[str]) -> bool:
-    """Return whether a file has a ViT and no part of a detector's heads."""
-    names = list(names)
-    heads = any(part in name for name in names for part in _DETECTOR)
-    return not heads and any(name.endswith("patch_embed.proj.weight") for name in names)
