@@ -6,7 +6,6 @@ from typing import Any
 from torch import nn
 
 from eva_backbone import LoadReport, load_pretrained
-from eva_backbone.checkpoints.reading import Weights
 from eva_report.terminal import SHOWN
 
 logger = logging.getLogger(__name__)
@@ -46,7 +45,7 @@ def load_initial_weights(
         allow_missing=_HEADS, allow_skipped=(_FEDERATED, _MASK_HEAD), reinitialise=_CLASSIFIERS
     )
     options = {} if complete else partly
-    report = load_pretrained(model, Weights.read(source), complete=complete, **options)
+    report = load_pretrained(model, source, complete=complete, **options)
     if report.from_scratch:
         logger.info("%s", report.from_scratch, extra=SHOWN)
     return report
