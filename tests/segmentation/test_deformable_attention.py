@@ -24,16 +24,6 @@ def _inputs(dtype=torch.float64, batch=2, queries=7, heads=3, dim=44, points=4):
     return [tensor.requires_grad_() for tensor in (value, locations, weights)]
 
 
-@pytest.mark.parametrize("place", [float("nan"), float("inf"), float("-inf")])
-def test_positions_of_a_diverged_run_give_nan_or_nothing(place):
-    value, locations, weights = (tensor.detach() for tensor in _inputs())
-    locations[0, 0, 0, 0, 0, 0] = place
-    out = ours.deformable_attention(value, SHAPES, locations, weights)
-    assert not out[0, 0, :44].isfinite().all()
-    assert out[0, 0, 44:].isfinite().all()
-    assert out[1].isfinite().all()
-
-
 def test_the_core_runs_in_float32_under_autocast():
     value, locations, weights = (tensor.detach() for tensor in _inputs(torch.float32))
     half = value.bfloat16()

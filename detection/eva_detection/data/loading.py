@@ -67,18 +67,14 @@ class EvaluationLoader:
 
 
 class TestSet:
-    """The test set of a run with its evaluator, built once for all evaluations.
-
-    Attributes:
-        own: Own data of the run, which were read for the config.
-        training: Description of the training data, once they are read; empty without any.
-    """
+    """The test set of a run with its evaluator, built once for all evaluations."""
 
     __test__ = False  # for pytest: not a class of tests
 
     def __init__(self, cfg: DictConfig, own: DetectionData | None = None) -> None:
-        self.cfg, self.own = cfg, own or DetectionData()
-        self.training = ""
+        self.cfg = cfg
+        self.own = own or DetectionData()  # read for the config
+        self.training = ""  # description of the training data, once they are read
 
     @property
     def is_scored(self) -> bool:

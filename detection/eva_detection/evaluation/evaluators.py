@@ -52,9 +52,6 @@ class CocoEvaluator(DatasetEvaluator):
         output_dir: Folder for the predictions. By default they are not written.
         max_dets_per_image: Limit on detections in an image (COCO: of each class); by default the
             one of the dataset's rules. It does not apply to `-fixed` tasks.
-
-    Raises:
-        ValueError: If a task is unknown.
     """
 
     predictions_file = "coco_instances_results.json"
@@ -196,11 +193,8 @@ class CocoEvaluator(DatasetEvaluator):
 class CustomEvaluator(CocoEvaluator):
     """`CocoEvaluator` of a file that may lack areas, crowd flags or some of the categories.
 
-    Args:
-        annotations: File in COCO format.
-        categories: Name of each category id; the classes of the model, in order of the ids.
-        boxes_only: Leave masks of the file alone, whatever they are.
-        **options: Further arguments of `CocoEvaluator`.
+    `categories` are the classes of the model, in order of their ids; `boxes_only` leaves masks of
+    the file alone, whatever they are.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
 """Export of a detector: complete as TorchScript, ViT and pyramid as `torch.export` and ONNX.
 
 A file is compared with the model that it came from before it gets its name. A complete detector is
-traced by detectron2's `TracingAdapter`: `torch.export` (torch 2.13) stops wherever control flow or
-a tensor's size depends on values. Such a program takes one image and needs torch and
-`import torchvision` alone; masks are 28 x 28 px of their box, as before `detector_postprocess`.
+traced: `torch.export` (torch 2.13) stops wherever control flow or a tensor's size depends on
+values. Such a program takes one image and needs torch and `import torchvision` alone; masks are
+28 x 28 px of their box.
 
 Shapes: H x W pixels, n detections.
 """

@@ -57,13 +57,9 @@ class Category(NamedTuple):
 
 
 class Predictor:
-    """A detector with its preprocessing; `from_config` builds one.
+    """A detector with its preprocessing, such as a resize; `from_config` builds one.
 
-    Args:
-        model: The detector, with its weights.
-        augmentations: What the test images go through, such as a resize.
-        categories: Id and name of each class, in the model's order.
-        score_threshold: Detections below it are left out.
+    Detections below the `score_threshold` are left out; `categories` are in the model's order.
     """
 
     def __init__(
@@ -152,8 +148,7 @@ class Predictor:
             over files that cannot be read, with a warning.
 
         Raises:
-            UnreadableImageError: A ValueError, if the image cannot be read.
-            ValueError: If the array is not such an image, or there are no images in the folder.
+            ValueError: If the image cannot be read or is none, or the folder has no images.
         """
 
         def detect(image: ImageLike) -> Instances:
@@ -165,10 +160,9 @@ class Predictor:
         return predicted(detect, image, suffixes=suffixes, unreadable=unreadable)
 
     def with_encoded_masks(self, image: ImageLike) -> Instances:
-        """Detect as a call does, with run-length codes: little memory in large images.
+        """Detect as a call does, with compressed RLEs: `pred_masks_rle` in place of `pred_masks`.
 
-        Returns:
-            As a call, with `pred_masks_rle` for `pred_masks`: one compressed RLE for each mask.
+        It takes little memory in large images.
         """
         sample = self.prepare(image)
         height, width = sample["height"], sample["width"]
@@ -194,12 +188,7 @@ class Predictor:
         return float(scores.max()) if len(scores) else None
 
     def prepare(self, image: ImageLike) -> dict[str, Any]:
-        """Read an image and make the detector's input of it.
-
-        Returns:
-            `image` (3, H, W), resized, channels in the detector's order; the original's `height`
-            and `width`.
-        """
+        """Make the detector's input of an image: `image` (3, H, W), and the original's size."""
         rgb = read_rgb(image, upright=True)
         inputs = AugInput(rgb if self.model.input_format == "RGB" else rgb[:, :, ::-1])
         self._augment(inputs)
@@ -207,7 +196,6 @@ class Predictor:
         return {"image": pixels, "height": rgb.shape[0], "width": rgb.shape[1]}
 
     def _chosen(self, scores: Tensor) -> Tensor:
-        """Find the places of the detections that count, best first."""
         order = scores.argsort(descending=True, stable=True)
         # maskness rescoring lowers scores after the model's own threshold
         return order[scores[order] >= self.score_threshold]

@@ -56,8 +56,7 @@ class EVAViTDet(SimpleFeaturePyramid, Backbone):
         freeze_blocks: First blocks of the ViT to keep as they are loaded, with all embeddings.
 
     Raises:
-        ValueError: If the patch size gives a stride that is not a power of two, or the ViT has
-            fewer blocks than are to be frozen.
+        ValueError: If a stride is not a power of two, or the ViT has fewer blocks than are frozen.
     """
 
     @configurable
@@ -114,11 +113,7 @@ class EVAViTDet(SimpleFeaturePyramid, Backbone):
         return max(self.strides)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:  # type: ignore[override]  # as Backbone
-        """Compute the pyramid of (B, 3, H, W), normalised and padded.
-
-        Returns:
-            Level name (`p2` ... ) -> (B, F, H / stride, W / stride).
-        """
+        """Map (B, 3, H, W), normalised and padded, to levels `p2` ... (B, F, H / stride, ...)."""
         maps = self.pyramid(self.net.forward_feature_map(images))
         levels = dict(zip(self._levels, maps, strict=True))
         if self.top_block is not None:

@@ -103,11 +103,9 @@ class EVACascadeROIHeads(CascadeROIHeads):
     def detect_boxes(
         self, features: dict[str, Tensor], proposals: list[Instances], *, suppress: bool = True
     ) -> list[Instances]:
-        """Detect the boxes of each image, without masks, in inference.
+        """Detect the boxes of each image above the score threshold, without masks, in inference.
 
-        Returns:
-            For each image `pred_boxes`, `scores` and `pred_classes`, above the score threshold; all
-            of them without `suppress`, else after NMS or soft-NMS and the cap.
+        All of them without `suppress`, else after NMS or soft-NMS and the cap.
         """
         boxes, scores = self._predict(features, proposals)
         sizes = [proposal.image_size for proposal in proposals]
@@ -166,12 +164,7 @@ class EVARPN(RPN):
 def maskness(masks: Tensor, threshold: float) -> Tensor:
     """Mean probability of the pixels that belong to a mask (SOLO, arXiv 1912.04488).
 
-    Args:
-        masks: (n, 1, H, W) probabilities.
-        threshold: Pixels above it belong to the mask.
-
-    Returns:
-        (n,) in [0, 1]; 0 for an empty mask.
+    Pixels of the masks (n, 1, H, W) above the threshold do; an empty mask gets 0. Returns (n,).
     """
     inside = (masks > threshold).to(masks.dtype)
     count = inside.sum(dim=(1, 2, 3))

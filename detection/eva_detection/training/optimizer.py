@@ -37,21 +37,12 @@ def build_adamw(
 class ClippedAdamW(torch.optim.AdamW):
     """AdamW that clips the global gradient norm before each step.
 
-    Args:
-        params: Parameters or groups.
-        max_grad_norm: Largest L2 norm over all parameters.
-        **adamw: Arguments of `torch.optim.AdamW`.
-
-    Attributes:
-        last_grad_norm: Norm before clipping at the latest step, a tensor; None before it.
-
-    Raises:
-        ValueError: If the norm is not positive, or for `fused=True`: a fused step gets scaled
-            gradients from a `GradScaler`, which cannot be clipped.
-        RuntimeError: At a step, before it changes a weight, if the gradients are not finite.
+    The largest L2 norm over all parameters is `max_grad_norm`; other arguments are AdamW's, but for
+    `fused=True`: a fused step gets scaled gradients from a `GradScaler`, which cannot be clipped. A
+    step raises a RuntimeError before it changes a weight, if the gradients are not finite.
     """
 
-    last_grad_norm: Tensor | None = None
+    last_grad_norm: Tensor | None = None  # before clipping at the latest step
 
     def __init__(self, params: Any, *, max_grad_norm: float, **adamw: Any) -> None:
         if max_grad_norm <= 0 or adamw.get("fused"):
