@@ -15,7 +15,6 @@ that was interrupted continues. ADE20K needs no such step. Afterwards, for both 
 import argparse
 import functools
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -89,7 +88,3 @@ def _run(args: argparse.Namespace) -> int:
 main = program(
     parse, _run, name="eva data prepare-segmentation", interrupted="the same command continues"
 )
-
-
-if __name__ == "__main__":
-    sys.exit(main())
