@@ -33,8 +33,7 @@ class TrainingProgress(HookBase):
     def after_step(self) -> None:
         """Advance, with the latest total loss."""
         assert self._bar is not None
-        latest = self.trainer.storage.latest().get("total_loss")
-        self._bar.update(loss="-" if latest is None else f"{latest[0]:.3f}")
+        self._bar.update(loss=f"{self.trainer.storage.latest()['total_loss'][0]:.3f}")
 
     def after_train(self) -> None:
         """Close the bar."""
@@ -77,10 +76,7 @@ class MetricsHistory(HookBase):
 
     def state_dict(self) -> dict[str, Any]:
         """Return recent values of each scalar, except times and scores, with their iterations."""
-        storage = getattr(self.trainer, "storage", None)
-        if storage is None:
-            return {}
-        smoothed = storage.smoothing_hints()
+        storage, smoothed = self.trainer.storage, self.trainer.storage.smoothing_hints()
         return {
             name: [[float(value), int(at)] for value, at in buffer.values()[-_WINDOW:]]
             for name, buffer in storage.histories().items()

@@ -66,9 +66,9 @@ def is_finished(folder: Path, max_iter: int) -> bool:
 def check_unused(folder: Path) -> None:
     """Refuse a folder that holds a run already."""
     metrics = folder / METRICS
+    # other files may be weights to begin from
     own = [path for path in checkpoints(folder) if path.name.startswith("model_")]
-    used = (folder / LAST).exists() or bool(own)  # other files may be weights to begin from
-    if used or (metrics.is_file() and metrics.stat().st_size):
+    if own or (folder / LAST).exists() or (metrics.is_file() and metrics.stat().st_size):
         raise ValueError(SAYS.used(folder, checkpoint=own[0].name if own else ""))
 
 
@@ -84,7 +84,7 @@ def repair_metrics(folder: Path) -> None:
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
     """Read detectron2's `metrics.json` (one JSON object a line), in order of iterations."""
-    file = run / "metrics.json"
+    file = run / METRICS
     if not file.exists():
         return []
     require_regular_file(file)
@@ -100,6 +100,6 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 
 def was_logged(folder: Path, iteration: int, *, scores: bool = False) -> bool:
     """Find out whether `metrics.json` has scores, or else losses, of an iteration."""
-    entries = (one for one in read_metrics(folder) if one["iteration"] == iteration)
-    names = next(entries, {}).keys() - {"iteration"}
+    entries = {one["iteration"]: one for one in read_metrics(folder)}
+    names = entries.get(iteration, {}).keys() - {"iteration"}
     return any(bool(_SCORE.match(name)) == scores for name in names)
