@@ -1,5 +1,6 @@
 """COCO and LVIS scores through faster-coco-eval."""
 
+import functools
 import itertools
 import json
 import logging
@@ -17,7 +18,7 @@ from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import create_small_table
 from faster_coco_eval import COCO, COCOeval_faster
 
-from eva_data.detection.coco import CocoDataset, read_coco
+from eva_data.detection.coco import read_coco
 from eva_data.detection.scoring import (
     Detection,
     as_lvis,
@@ -78,7 +79,6 @@ class CocoEvaluator(DatasetEvaluator):
         self._output_dir = Path(output_dir) if output_dir else None
         self._max_dets = max_dets_per_image or self.default_max_dets
         self._metadata = MetadataCatalog.get(dataset_name)
-        self._kept_truth: COCO | None = None
 
     def _dataset_ids(self) -> dict[int, int] | None:
         """Map each class of the model to its category id in the dataset's file; None: the same."""
@@ -132,12 +132,7 @@ class CocoEvaluator(DatasetEvaluator):
             self._output_dir.mkdir(parents=True, exist_ok=True)
             text = json.dumps([*itertools.chain.from_iterable(images)])
             write_text(self._output_dir / self.predictions_file, text)
-        return self._evaluate(images, masks=any(masks for _, masks in parts))
-
-    def _evaluate(
-        self, images: Sequence[list[Detection]], *, masks: bool
-    ) -> dict[str, dict[str, float]]:
-        total = sum(map(len, images))
+        masks, total = any(masks for _, masks in parts), sum(map(len, images))
         logger.info("%d detections in %d images of %s", total, len(images), self._name)
         truth = self._truth()
         if not truth.anns:
@@ -155,11 +150,14 @@ class CocoEvaluator(DatasetEvaluator):
         """Return the annotations that it scores by, in COCO's format, which it keeps."""
         return cast("Mapping[str, Any]", self._truth().dataset)
 
+    @functools.cached_property
+    def _parsed(self) -> Any:
+        """The annotations, parsed at the first evaluation."""
+        return read_annotations(self._file())
+
     def _truth(self) -> COCO:
-        """Parse the annotations at the first evaluation, and keep them."""
-        if self._kept_truth is None:
-            self._kept_truth = read_annotations(self._file())
-        return self._kept_truth
+        truth: COCO = self._parsed
+        return truth
 
     def _file(self) -> str:
         return PathManager.get_local_path(self._metadata.json_file)
@@ -207,7 +205,6 @@ class CustomEvaluator(CocoEvaluator):
     ) -> None:
         super().__init__(Path(annotations).stem, **options)
         self._boxes_only = boxes_only
-        self._dataset: CocoDataset | None = None
         self._categories = {key: categories[key] for key in sorted(categories)}
         ids = {key: index for index, key in enumerate(self._categories)}
         self._metadata = Metadata(
@@ -216,10 +213,12 @@ class CustomEvaluator(CocoEvaluator):
             thing_dataset_id_to_contiguous_id=ids,
         )
 
+    @functools.cached_property
+    def _parsed(self) -> Any:
+        return read_coco(self._file(), boxes_only=self._boxes_only)
+
     def _truth(self) -> COCO:  # a new one, as scorers write into it
-        if self._dataset is None:
-            self._dataset = read_coco(self._file(), boxes_only=self._boxes_only)
-        return COCO(self._dataset.for_scoring(self._categories))
+        return COCO(self._parsed.for_scoring(self._categories))
 
 
 class LvisEvaluator(CocoEvaluator):
