@@ -87,20 +87,18 @@ def register_all(root: Path) -> None:
 def federated_class_weights(
     dataset: str = "lvis_v1_train", power: float = FREQUENCY_WEIGHT_POWER
 ) -> Tensor:
-    """Compute each class's sampling weight in the federated loss (arXiv 2103.07461).
+    """Compute each class's sampling weight in the federated loss: image count ** power.
 
-    Returns:
-        (classes,) image count ** power, from `class_image_count` of the dataset's metadata.
+    (classes,), by `class_image_count` of the dataset's metadata (arXiv 2103.07461).
     """
     counts = sorted(MetadataCatalog.get(dataset).class_image_count, key=lambda entry: entry["id"])
     return tensor([float(entry["image_count"]) for entry in counts]) ** power
 
 
 def repeat_factors(dataset_dicts: list[dict[str, Any]], *, repeat_thresh: float) -> Tensor:
-    """Compute how often each image is seen in an epoch (LVIS paper, arXiv 1908.03195).
+    """Compute how often each image is seen in an epoch, at least once: (images,).
 
-    Returns:
-        (images,) factors of at least 1; above it for images with a category below the frequency.
+    More often for images with a category below the frequency (LVIS paper, arXiv 1908.03195).
     """
     return RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
         dataset_dicts, repeat_thresh

@@ -36,15 +36,8 @@ class Sampling(NamedTuple):
 class MultiScaleDeformableAttention(nn.Module):
     """Deformable attention with values narrower than the tokens (ViT-Adapter, arXiv 2205.08534).
 
-    Args:
-        dim: Width C of queries and features.
-        num_heads: Heads h.
-        num_levels: Levels L that a query reads from.
-        num_points: Points P that it reads from each.
-        value_ratio: Width of the values divided by C.
-
-    Raises:
-        ValueError: If the heads do not divide the width of the values.
+    Queries and features have `dim` C channels, values `value_ratio` times as many, which the heads
+    divide; a query reads `num_points` P of each of `num_levels` L.
     """
 
     def __init__(

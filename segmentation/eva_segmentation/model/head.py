@@ -91,10 +91,9 @@ class EVAMask2FormerHead(Mask2FormerHead):
     def forward(
         self, x: tuple[Tensor, ...], batch_data_samples: Sequence[SegDataSample] | None = None
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Compute classes and masks of the queries from the maps of strides 4, 8, 16 and 32.
+        """Compute (B, Q, K + 1) classes and (B, Q, h, w) masks, of the queries and of each layer.
 
-        Returns:
-            (B, Q, K + 1) and (B, Q, h, w), for the queries and for each layer.
+        The maps have strides 4, 8, 16 and 32.
         """
         samples = batch_data_samples or [SegDataSample() for _ in x[0]]  # none for counts of FLOPs
         outputs: tuple[list[Tensor], list[Tensor]] = super().forward(x, samples)
@@ -165,7 +164,7 @@ class _EncoderAttention(MultiScaleDeformableAttention):
 
     @classmethod
     def like(cls, module: Any) -> "_EncoderAttention":
-        """Build one with the sizes and names of mmcv's module."""
+        """Build one with the sizes of mmcv's module."""
         if module.dropout.p:
             raise ValueError(f"EVAPixelDecoder has no dropout, got {module.dropout.p}")
         return cls(

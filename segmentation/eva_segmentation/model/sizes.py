@@ -32,15 +32,9 @@ def mask2former(
 ) -> dict[str, Any]:
     """List arguments of the Mask2Former head in `_base_/mask2former.py`.
 
-    Args:
-        width: Channels of both transformers and of the mask features.
-        heads: Heads of each attention.
-        hidden: Channels inside the MLPs.
-        queries: Masks that are predicted.
-        groups: Groups of group norm in the pixel decoder.
-        encoder_layers: Layers of the pixel decoder.
-        decoder_layers: Layers of the transformer decoder.
-        points: Points of a mask at which its loss is taken.
+    `width` is of both transformers and of the mask features, `hidden` of their MLPs; `groups` are
+    of group norm in the pixel decoder, whose layers are the encoder's; the loss of a mask is taken
+    at `points`.
     """
     attention = dict(embed_dims=width, num_heads=heads)
     ffn = dict(embed_dims=width, feedforward_channels=hidden)
