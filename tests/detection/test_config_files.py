@@ -75,9 +75,7 @@ def test_modules_are_not_imported_to_look(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "name",
     [
-        "coco/cascade_mask_rcnn_vitdet_eva_g_1280",
         "lvis/cascade_mask_rcnn_vitdet_eva_g_1536",
-        "upstream/mask_rcnn_vitdet_eva_g_1024",
         "demo/cascade_mask_rcnn_vitdet_eva_debug",
     ],
 )

@@ -97,7 +97,7 @@ def test_golden(variant, build, golden):
 @pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
-@pytest.mark.parametrize("variant", ["hard", "soft_gaussian", "maskness"])
+@pytest.mark.parametrize("variant", ["soft_gaussian", "maskness"])
 def test_golden_as_torchscript(variant, build, golden):
     """Traced on another picture, the same one upside down."""
 
