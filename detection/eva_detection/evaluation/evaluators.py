@@ -103,13 +103,14 @@ class CocoEvaluator(DatasetEvaluator):
             instances = output["instances"].to("cpu")
             self._masks = self._masks or instances.has("pred_masks")
             detections = instances_to_coco_json(instances, image["image_id"])
-            for one in detections if self._ids is not None else ():
-                if one["category_id"] not in self._ids:
-                    raise ValueError(
-                        f"the model predicts class {one['category_id']}, {self._name} has "
-                        f"{len(self._ids)} classes: set the model's num_classes to that"
-                    )
-                one["category_id"] = self._ids[one["category_id"]]
+            if ids := self._ids:
+                for one in detections:
+                    if one["category_id"] not in ids:
+                        raise ValueError(
+                            f"the model predicts class {one['category_id']}, {self._name} has "
+                            f"{len(ids)} classes: set the model's num_classes to that"
+                        )
+                    one["category_id"] = ids[one["category_id"]]
             self._predictions.append(detections)
 
     def evaluate(self) -> dict[str, dict[str, float]]:

@@ -99,8 +99,13 @@ class EVAViTAdapter(VisionTransformer, BaseModule):
             layer: nn.Module = build_norm_layer(norm, channels)[1]
             return layer
 
-        points = dict(num_heads=deform_num_heads, num_points=n_points, value_ratio=deform_ratio)
-        attention = partial(MultiScaleDeformableAttention, dim, **points)
+        attention = partial(
+            MultiScaleDeformableAttention,
+            dim,
+            num_heads=deform_num_heads,
+            num_points=n_points,
+            value_ratio=deform_ratio,
+        )
 
         def extractor() -> Extractor:
             return Extractor(
@@ -157,7 +162,8 @@ class EVAViTAdapter(VisionTransformer, BaseModule):
             Maps (B, C, H / s, W / s) for s = 4, 8, 16, 32, or those of `out_indices`.
         """
         check_sides(images, SIDE)
-        tokens, grid = self.embed(images)
+        tokens, (rows, columns) = self.embed(images)
+        grid = (rows, columns)
         # official: unlike in pre-training, the class token gets no position embedding
         assert self.cls_token is not None
         cls_token = self.cls_token.to(tokens.dtype).expand(len(images), -1, -1)
