@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from eva_data.files import VIDEO_SUFFIXES, find_files
+from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES, find_files
 
 logger = logging.getLogger(__name__)
 
@@ -55,10 +55,10 @@ class Plan(NamedTuple):
 def plan_jobs(
     inputs: Iterable[Path],
     *,
-    suffixes: Collection[str],
+    suffixes: Collection[str] = DEMO_IMAGE_SUFFIXES | VIDEO_SUFFIXES,
     targets: Callable[[Path], Sequence[Path]],
     results: Sequence[Path] = (),
-    kinds: str = "images",
+    kinds: str = "images and no videos",
     cameras: bool = False,
 ) -> Plan:
     """Plan what is read and written; a file that is given twice is done once.

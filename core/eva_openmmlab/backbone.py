@@ -24,9 +24,7 @@ class EVAViT(SimpleFeaturePyramid, BaseModule):
 
     For any neck and head of mmsegmentation or mmdetection, such as UPerHead with four inputs of F
     channels. With `out_indices` it is the plain ViT instead, as mmsegmentation's own: the maps of
-    some blocks, all at the stride of the patches, for `SETRUPHead`, `MultiLevelNeck` or
-    `Feature2Pyramid`. There are no official segmentors of these kinds; `pretrained` takes the
-    pre-trained ViTs and the trunk of everything that was built on them.
+    some blocks, all at the stride of the patches, for `SETRUPHead` or `Feature2Pyramid`.
 
     Args:
         rel_pos: "none", "table" (BeiT's), or "vitdet" and "beit" (decomposed), see
@@ -39,15 +37,16 @@ class EVAViT(SimpleFeaturePyramid, BaseModule):
         scale_factors: Scale of each map relative to the ViT's; None for 4, 2, 1 and 0.5.
         extra_levels: Further maps, each with every second pixel of the one before, which ViTDet's
             RPN reads; 1 in the official detectors.
+        pretrained: Weights to start from: a file, or the name of an official or bundled one, of a
+            pre-trained ViT or anything built on one.
+        init_cfg: mmengine's way to say so: `dict(type="Pretrained", checkpoint=...)`.
         freeze_patch_embed: Keep the patch embedding as it is loaded.
         freeze_blocks: First blocks of the ViT to keep as they are loaded, with all embeddings.
-        pretrained: Weights to start from: a file, or the name of an official or bundled one.
-        init_cfg: mmengine's way to say so: `dict(type="Pretrained", checkpoint=...)`.
         **vit: Arguments of the ViT; `patch_size` 16 unless given. It has a class token unless
             windows or decomposed relative positions exclude one.
 
     Raises:
-        ValueError: For sizes that do not fit together, or blocks that do not exist.
+        ValueError: For settings that do not fit together.
     """
 
     def __init__(
@@ -60,10 +59,10 @@ class EVAViT(SimpleFeaturePyramid, BaseModule):
         out_channels: int | None = None,
         scale_factors: Sequence[float] | None = None,
         extra_levels: int = 0,
-        freeze_patch_embed: bool = False,
-        freeze_blocks: int = 0,
         pretrained: str | None = None,
         init_cfg: Mapping[str, Any] | None = None,
+        freeze_patch_embed: bool = False,
+        freeze_blocks: int = 0,
         **vit: Any,
     ) -> None:
         vit.setdefault("patch_size", 16)
@@ -110,14 +109,10 @@ class EVAViT(SimpleFeaturePyramid, BaseModule):
         Returns:
             One (B, F, H / stride, W / stride) for each scale factor, then the extra levels; or one
             (B, C, H / patch, W / patch) for each block of `out_indices`, C channels of the ViT.
-
-        Raises:
-            ValueError: If the size does not fit.
         """
+        check_sides(images, max(self.strides, default=self.net.patch_size))
         if self.out_indices is not None:
-            check_sides(images, self.net.patch_size)
             return tuple(self._block_maps(images, self.out_indices))
-        check_sides(images, max(self.strides))
         maps = self.pyramid(self.net.forward_feature_map(images))
         for _ in range(self.extra_levels):
             maps.append(maps[-1][..., ::2, ::2])
@@ -134,11 +129,7 @@ class EVAViT(SimpleFeaturePyramid, BaseModule):
 
 
 def chosen(indices: int | Sequence[int], count: int, what: str) -> tuple[int, ...]:
-    """Resolve `out_indices`, which may be negative, to ascending places among `count`.
-
-    Raises:
-        ValueError: If one does not exist, comes twice or out of order, or there are none.
-    """
+    """Resolve `out_indices`, which may be negative, to ascending places among `count`."""
     given = [indices] if isinstance(indices, int) else list(indices)
     places = [index + count if index < 0 else index for index in given]
     if not places or places != sorted({*places}) or places[0] < 0 or places[-1] >= count:
@@ -150,11 +141,7 @@ def chosen(indices: int | Sequence[int], count: int, what: str) -> tuple[int, ..
 
 
 def check_sides(images: Tensor, stride: int) -> None:
-    """Refuse images (B, 3, H, W) whose sides the coarsest stride does not divide.
-
-    Raises:
-        ValueError: With size, stride and the fix.
-    """
+    """Refuse images (B, 3, H, W) whose sides the coarsest stride does not divide."""
     height, width = images.shape[-2:]
     if height % stride or width % stride:
         raise ValueError(
@@ -164,19 +151,16 @@ def check_sides(images: Tensor, stride: int) -> None:
 
 
 def named_weights(pretrained: str | None, init_cfg: Mapping[str, Any] | None) -> str | None:
-    """Return the weights that `pretrained` or mmengine's `init_cfg` names.
-
-    Raises:
-        ValueError: If both are given, or `init_cfg` asks for something else.
-    """
+    """Return the weights that `pretrained` or mmengine's `init_cfg` names; not both do."""
     if init_cfg is None:
         return pretrained
-    if pretrained or set(init_cfg) != {"type", "checkpoint"} or init_cfg["type"] != "Pretrained":
+    named: str | None = init_cfg.get("checkpoint")
+    if pretrained or dict(init_cfg) != {"type": "Pretrained", "checkpoint": named}:
         raise ValueError(
             f"pretrained={pretrained!r} and init_cfg={dict(init_cfg)}: name the weights once, by "
             "pretrained or dict(type='Pretrained', checkpoint=...)"
         )
-    return str(init_cfg["checkpoint"])
+    return named
 
 
 def masked_scores_flops(inputs: Sequence[Any], outputs: Sequence[Any]) -> Any:

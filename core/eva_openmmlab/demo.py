@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from eva_backbone.checkpoints.registry import resolve_source
 from eva_data.files import home_expanded
 from eva_data.inputs import Plan
-from eva_openmmlab.command_line import WEIGHTS, run_config
+from eva_openmmlab.command_line import WEIGHTS
+from eva_openmmlab.run_folder import require_config_of_run
 from eva_report.demos import refuse, run_demo
 from eva_runs.commands import program_name
 from eva_runs.options import add_download_option
@@ -44,6 +46,7 @@ def demo_parser(description: str, epilog: str, *, task: str) -> argparse.Argumen
     add("--device", help='"cuda", "cuda:1" or "cpu" (default: the GPU if there is one)')
     add("--overwrite", action="store_true", help="replace earlier results")
     add_download_option(parser)
+    parser.set_defaults(task=task)
     return parser
 
 
@@ -51,31 +54,29 @@ def main(
     parser: argparse.ArgumentParser,
     arguments: Sequence[str] | None,
     *,
-    task: str,
     plan: Callable[[argparse.Namespace, list[Path]], Plan],
     load: Callable[[argparse.Namespace], P],
     work: Callable[[argparse.Namespace, P, Plan], list[str]],
-    results: Callable[[argparse.Namespace], Sequence[Path]],
+    result: Callable[[argparse.Namespace], Path | None],
 ) -> None:
     """Run a demo.
 
     Args:
         parser: From `demo_parser`.
         arguments: Command line; None for the one of the process.
-        task: Task of the recipes.
         plan: Plans what becomes of the inputs.
         load: Builds the predictor of the arguments, with `config` and `weights`.
         work: Does the jobs, and returns an error for each that could not be done.
-        results: Names the files to write besides those of the jobs.
+        result: Names the file to write besides those of the jobs, if any.
     """
     args = parser.parse_intermixed_args(arguments)
 
     def prepare() -> Plan:
-        args.config, args.weights, inputs = named_model(args.words, task=task, named=args.weights)
+        args.config, args.weights, inputs = named_model(
+            args.words, task=args.task, named=args.weights
+        )
         planned = plan(args, inputs)
         if planned.jobs:
-            from eva_backbone.checkpoints.registry import resolve_source
-
             resolve_source(args.weights)
         return planned
 
@@ -87,7 +88,9 @@ def main(
             refuse(parser, error)
         return work(args, predictor, planned)
 
-    run_demo(parser, prepare=prepare, work=do, overwrite=args.overwrite, results=results(args))
+    file = result(args)
+    results = [file] if file else []
+    run_demo(parser, prepare=prepare, work=do, overwrite=args.overwrite, results=results)
 
 
 def named_model(
@@ -105,10 +108,10 @@ def named_model(
     if named is None and not first.is_dir() and first.suffix not in SUFFIXES:
         config = find_recipe(task, rest.pop(0))
     elif named is not None and (first.suffix in RECIPES or not first.exists()):
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError):  # else it is an input
             config = find_recipe(task, rest[0])
             rest.pop(0)
     weights = named or (rest.pop(0) if rest else None)
     if weights is None or not rest:
         raise ValueError(f"name weights and images behind {words[0]}: files, folders, patterns")
-    return config or run_config(weights), weights, [Path(word) for word in rest]
+    return config or require_config_of_run(weights), weights, [Path(word) for word in rest]

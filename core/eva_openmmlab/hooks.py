@@ -38,7 +38,7 @@ from eva_runs.errors import NonFiniteError
 from eva_runs.fits import check_model, check_optimizer
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
 from eva_runs.output_folder import ANOTHER, locked
-from eva_runs.record import Kind, record_start
+from eva_runs.record import record_start
 
 RUN = "eva_run"  # key of the place in the data
 PREDICTIONS = "inference/coco_instances_results"  # and .bbox.json or .segm.json
@@ -76,27 +76,27 @@ class RunHook(Hook):
         """Reserve the folder, listen to signals, and find the checkpoint to continue from."""
         precision = runner.cfg.get("env_cfg", {}).get("matmul_precision", "highest")
         torch.set_float32_matmul_precision(precision)
-        trains, folder = isinstance(runner._train_loop, BaseLoop), Path(runner.work_dir)
-
-        def claim() -> None:
-            if trains:
-                self._stack.enter_context(locked(folder))
-                if not runner._resume:
-                    require_unused(folder)
-            kind: Kind = "training" if trains else "evaluation"
-            record_start(folder, kind, continues=trains and has_run(folder))
-
+        folder = Path(runner.work_dir)
         if not self.claimed:
-            processes.on_main(claim)
+            processes.on_main(lambda: self._claim(folder, runner))
         if isinstance(runner._train_loop, EVATrainLoop):
             self._stack.enter_context(self._stop.listen())
-        if trains and runner._resume:
+        if trains(runner) and runner._resume:
             self.resumed = processes.on_main(lambda: newest_checkpoint(folder))
             runner._resume = self.resumed is not None
             if self.resumed is None:
                 _say(runner, SAYS.nothing_to_resume(folder))
             else:
                 runner._load_from = str(self.resumed)
+
+    def _claim(self, folder: Path, runner: Any) -> None:
+        if not trains(runner):
+            record_start(folder, "evaluation")
+            return
+        self._stack.enter_context(locked(folder))
+        if not runner._resume:
+            require_unused(folder)
+        record_start(folder, "training", continues=has_run(folder))
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Refuse what does not fit; mmengine would load what fits and log the rest."""
@@ -105,17 +105,14 @@ class RunHook(Hook):
             try:
                 self._check(runner, model, checkpoint)
             except (ValueError, LookupError, TypeError, AttributeError) as error:
-                kind = type(error).__name__
-                raise ValueError(
-                    f"{self.resumed} cannot be continued from ({kind}): {error}"
-                ) from None
+                reason = f"{type(error).__name__}: {error}"
+                raise ValueError(f"{self.resumed} cannot be continued from: {reason}") from None
             return
-        model = getattr(model, "module", model)  # test-time augmentation wraps it
-        complete = not isinstance(runner._train_loop, BaseLoop)
-        report = load_start(model, runner._load_from, complete=complete)
+        inside = getattr(model, "module", model)  # test-time augmentation wraps it
+        report = load_start(inside, runner._load_from, complete=not trains(runner))
         if report.from_scratch:
             runner.logger.warning("%s", report.from_scratch, extra=dict(SHOWN))
-        loaded = _inner(runner.model).state_dict()
+        loaded = model.state_dict()
         checkpoint.clear()  # mmengine removes one "module." and loads the rest
         checkpoint["state_dict"] = {f"module.{name}": value for name, value in loaded.items()}
 
@@ -126,37 +123,28 @@ class RunHook(Hook):
         if [sorted(one) for one in content["param_schedulers"]] != own:
             raise ValueError("it has other schedules than the config")
         meta, loop = content["meta"], runner.train_loop
-        counts = {name: meta[name] for name in ("iter", "epoch", "seed")}
-        wrong = [value for value in counts.values() if type(value) is not int or value < 0]
-        if wrong or meta["iter"] > loop.max_iters:
-            raise ValueError(f"it has {counts}, and the run {loop.max_iters} iterations")
-        meta.pop("config", None)  # mmengine would run it
-        self._keep_in_folder(runner, content["message_hub"]["runtime_info"])
-        if isinstance(loop, EVATrainLoop):
-            self._place(runner, loop, meta, content[RUN])
-
-    def _place(
-        self, runner: Any, loop: EVATrainLoop, meta: dict[str, Any], saved: dict[str, Any]
-    ) -> None:
-        """Begin in the data where the checkpoint ends; say so where its order is another."""
-        now = loop.position(meta["iter"])
-        now["seed"] = meta["seed"]  # the runner's, from here on
-        loop.continue_at(meta["iter"], int(saved["samples"]))
-        if other := [name for name in now if name != "samples" and saved[name] != now[name]]:
-            runner.logger.warning(
-                "the order of the data is not that of a run without a break: %s",
-                ", ".join(f"{name} was {saved[name]} and is {now[name]}" for name in other),
-                extra=dict(SHOWN),
+        counts = [meta[name] for name in ("iter", "epoch", "seed")]
+        known = all(type(value) is int and value >= 0 for value in counts)
+        if not known or meta["iter"] > loop.max_iters:
+            raise ValueError(
+                f"iteration, epoch, seed are {counts}, the run ends at {loop.max_iters}"
             )
-
-    def _keep_in_folder(self, runner: Any, info: dict[str, Any]) -> None:
-        """Let a checkpoint name files of this folder alone; the run may have been moved."""
-        for name, value in info.items():
-            if name.startswith("best_ckpt"):
-                file = Path(runner.work_dir) / Path(str(value)).name
-                info[name] = str(file) if file.name.startswith("best_") else None
-            elif name == "keep_ckpt_ids":
-                info[name] = [step for step in value if type(step) is int]
+        meta.pop("config", None)  # mmengine would run it
+        # a checkpoint names files of this folder alone; the run may have been moved
+        info = content["message_hub"]["runtime_info"]
+        for name in [one for one in info if one.startswith("best_ckpt")]:
+            file = Path(runner.work_dir) / Path(str(info[name])).name
+            info[name] = str(file) if file.name.startswith("best_") else None
+        info["keep_ckpt_ids"] = [n for n in info.get("keep_ckpt_ids", ()) if type(n) is int]
+        if isinstance(loop, EVATrainLoop):
+            saved, now = content[RUN], loop.position(meta["iter"]) | {"seed": meta["seed"]}
+            loop.continue_at(meta["iter"], int(saved["samples"]))
+            if other := [name for name in now if name != "samples" and saved[name] != now[name]]:
+                runner.logger.warning(
+                    "the order of the data is not that of a run without a break: %s",
+                    ", ".join(f"{name} was {saved[name]} and is {now[name]}" for name in other),
+                    extra=dict(SHOWN),
+                )
 
     def before_train(self, runner: Any) -> None:
         """Watch losses and gradients, of a head that fits the data."""
@@ -165,6 +153,11 @@ class RunHook(Hook):
         model.register_forward_hook(self._see_losses)
         runner.optim_wrapper.optimizer.register_step_pre_hook(self._before_step)
         self._begin(runner)
+
+    def before_train_epoch(self, runner: Any) -> None:
+        """Catch up on an evaluation that was cut off."""
+        if isinstance(runner._train_loop, EVATrainLoop):
+            runner._train_loop.catch_up()
 
     def before_test(self, runner: Any) -> None:
         """Let metrics leave their predictions for the report."""
@@ -180,8 +173,8 @@ class RunHook(Hook):
         protect_workers(runner.val_dataloader)
 
     def _begin(self, runner: Any) -> None:
-        folder, trains = Path(runner.work_dir), isinstance(runner._train_loop, BaseLoop)
-        if is_main_process() and (trains or not (folder / RECORD).exists()):
+        folder = Path(runner.work_dir)
+        if is_main_process() and (trains(runner) or not (folder / RECORD).exists()):
             write_record(folder, Path(runner.cfg.filename or f"{runner.timestamp}.py").name)
 
     def after_run(self, runner: Any = None) -> None:
@@ -204,10 +197,9 @@ class RunHook(Hook):
     def _before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         """Look at gradients, which are the same on all processes."""
         self._stepped = True
-        groups = optimizer.param_groups
-        found = [one.grad for group in groups for one in group["params"] if one.grad is not None]
-        largest = torch.nn.utils.get_total_norm(found, float("inf"))
-        if not largest.isfinite():
+        parameters = [one for group in optimizer.param_groups for one in group["params"]]
+        gradients = [one.grad for one in parameters if one.grad is not None]
+        if not torch.nn.utils.get_total_norm(gradients, float("inf")).isfinite():
             self._refuse("A gradient")
 
     def after_train_iter(
@@ -216,7 +208,7 @@ class RunHook(Hook):
         """Agree with the other processes whether to go on, after each step of the optimizer."""
         if not runner.optim_wrapper.should_update():
             return
-        bad = not bool(torch.stack(self._finite).all()) if self._finite else False
+        bad = not all(self._finite)
         facts = torch.tensor([bad, self._stop.requested], dtype=torch.int32, device=get_device())
         if runner.world_size > 1:
             torch.distributed.all_reduce(facts)
@@ -235,15 +227,10 @@ class RunHook(Hook):
         """Name the images of the losses that are not finite, or of all."""
         bad = [names for names, one in zip(self._images, self._finite, strict=False) if not one]
         images = [name for batch in bad or self._images for name in batch][:_NAMED]
-        found = processes.gather((bool(bad), images))
-        of_losses = any(is_bad for is_bad, _ in found)
-        if of_losses and what == "A gradient":
-            what = "The loss"
-        places = "; ".join(
-            f"process {rank}: {', '.join(names)}"
-            for rank, (is_bad, names) in enumerate(found)
-            if names and (is_bad or not of_losses)
-        )
+        found = dict(enumerate(processes.gather((bool(bad), images))))
+        if of_losses := {rank: one for rank, one in found.items() if one[0]}:
+            found, what = of_losses, "The loss" if what == "A gradient" else what
+        places = "; ".join(f"process {rank}: {', '.join(one[1])}" for rank, one in found.items())
         raise NonFiniteError(SAYS.not_finite(what, self._iteration, f"these images of {places}"))
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
@@ -255,7 +242,7 @@ class RunHook(Hook):
 
     def after_val_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
         """Leave an evaluation, which is caught up, if this process was asked to stop."""
-        if self._stop.requested and isinstance(runner._train_loop, BaseLoop):
+        if self._stop.requested and trains(runner):
             self._save_and_exit(runner, runner.iter, together=False)
 
     def _save_and_exit(self, runner: Any, done: int, *, together: bool = True) -> NoReturn:
@@ -264,8 +251,7 @@ class RunHook(Hook):
         self._stop.received = name
         hook = next(one for one in runner.hooks if isinstance(one, CheckpointHook))
         if Path(str(hook.last_ckpt)).name != hook.filename_tmpl.format(done):
-            meta = {"epoch": runner.epoch, "iter": done}
-            hook._save_checkpoint_with_step(runner, done, meta)
+            hook._save_checkpoint_with_step(runner, done, {"epoch": runner.epoch, "iter": done})
         if together:
             processes.barrier()  # the first process that ends takes the others along
         _say(runner, SAYS.stopped(name, what_is_saved(Path(runner.work_dir))))
@@ -316,7 +302,7 @@ class EVACheckpointHook(CheckpointHook):
     def after_val_epoch(self, runner: Any, metrics: dict[str, float]) -> None:
         """Save the best weights, and note that this evaluation is finished."""
         super().after_val_epoch(runner, metrics)
-        if is_main_process() and isinstance(runner._train_loop, BaseLoop):
+        if is_main_process() and trains(runner):
             write_text(Path(runner.work_dir) / EVALUATED, str(runner.iter))
 
     def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict[str, Any]) -> None:
@@ -324,14 +310,10 @@ class EVACheckpointHook(CheckpointHook):
         self.file_backend.remove_outdated()
 
     def _save_best_checkpoint(self, runner: Any, metrics: dict[str, float]) -> None:
-        missing = {*(self.key_indicators or ())} - {*metrics, "auto"}
-        if missing:  # mmdetection's metric gives none where nothing is detected
-            runner.logger.warning(
-                "the evaluation has not given %s: the best weights stay", ", ".join(missing)
-            )
-            return
-        super()._save_best_checkpoint(runner, metrics)
-        self.file_backend.remove_outdated()
+        # mmdetection's metric gives none where nothing is detected: the best weights stay
+        if {*(self.key_indicators or ())} <= {*metrics, "auto"}:
+            super()._save_best_checkpoint(runner, metrics)
+            self.file_backend.remove_outdated()
 
 
 def run_hook(runner: Any) -> RunHook:
@@ -342,6 +324,11 @@ def run_hook(runner: Any) -> RunHook:
     hook = RunHook()
     runner.register_hook(hook)
     return hook
+
+
+def trains(runner: Any) -> bool:
+    """Return whether a runner that has begun trains, and does not score weights."""
+    return isinstance(runner._train_loop, BaseLoop)
 
 
 def _inner(model: Any) -> Any:
@@ -361,11 +348,8 @@ def _keep_predictions(evaluator: Any, folder: Path) -> None:
 
 def _check_classes(model: Any, metainfo: Any) -> None:
     """Refuse a head of fewer classes, which fails in its loss, or of more, which learns nothing."""
-    names = metainfo.get("classes") or ()
+    classes = len(metainfo.get("classes") or ())
     for name, part in model.named_modules():
-        count = getattr(part, "num_classes", len(names)) if _HEAD.fullmatch(name) else len(names)
-        if names and count != len(names):
-            raise ValueError(
-                f"num_classes of {name} is {count}, and the training data have {len(names)} "
-                "classes: they must be equal"
-            )
+        count = getattr(part, "num_classes", classes)
+        if classes and _HEAD.fullmatch(name) and count != classes:
+            raise ValueError(f"num_classes of {name} is {count}, of the training data {classes}")

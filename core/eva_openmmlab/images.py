@@ -62,28 +62,20 @@ class KeepSides:
 
     def transform(self, results: dict[str, Any]) -> Any:
         """Resize an image and what belongs to it; see mmcv's and mmdetection's class."""
-        resize = super().transform  # type: ignore[misc]
-        size = self._size(results)
-        if min(size) > 0:
-            return resize(results)
+        height, width = results["img"].shape[:2]
+        scale = self.scale or tuple(
+            int(side * factor + 0.5)
+            for side, factor in zip((width, height), self.scale_factor, strict=True)
+        )
+        if self.keep_ratio:
+            scale = mmcv.rescale_size((width, height), tuple(scale))
         before = self.keep_ratio, self.scale
-        self.keep_ratio, self.scale = False, (max(1, size[0]), max(1, size[1]))
+        if min(scale) < 1:
+            self.keep_ratio, self.scale = False, (max(1, scale[0]), max(1, scale[1]))
         try:
-            return resize(results)
+            return super().transform(results)  # type: ignore[misc]
         finally:
             self.keep_ratio, self.scale = before
-
-    def _size(self, results: dict[str, Any]) -> tuple[int, int]:
-        """Return width and height of the resized image."""
-        height, width = results["img"].shape[:2]
-        scale = self.scale
-        if not scale:
-            factors = self.scale_factor
-            scale = int(width * factors[0] + 0.5), int(height * factors[1] + 0.5)
-        if not self.keep_ratio or min(scale) <= 0:
-            return scale[0], scale[1]
-        found: tuple[int, int] = mmcv.rescale_size((width, height), tuple(scale))
-        return found
 
 
 def _decode(path: str, *, by_opencv: bool) -> NDArray[np.uint8]:

@@ -40,7 +40,7 @@ class NumberedSampler(Sampler[Draw]):
         processes: Number of processes of the run.
 
     Attributes:
-        start: Draws of this process to skip.
+        start: Draws of this process to leave out.
     """
 
     def __init__(self, sampler: Any, *, rank: int, processes: int) -> None:
@@ -53,6 +53,9 @@ class NumberedSampler(Sampler[Draw]):
 
     def __len__(self) -> int:
         return len(self.sampler)
+
+    def skip(self, num_samples: int) -> None:
+        """Leave `start` as it is, where mmengine skips what an equal number of processes saw."""
 
     def _indexes(self) -> Iterator[int]:
         for epoch in count():
@@ -93,12 +96,8 @@ class NumberedDataset(Dataset[Any]):
 def numbered_loader(
     loader: DataLoader[Any], *, seed: int, rank: int, processes: int
 ) -> DataLoader[Any]:
-    """Rebuild a loader of mmengine with a `NumberedSampler` and a `NumberedDataset`.
-
-    Raises:
-        ValueError: If it has a batch sampler of its own, whose place could not be found again.
-    """
-    if loader.batch_size is None:
+    """Rebuild a loader of mmengine with a `NumberedSampler` and a `NumberedDataset`."""
+    if loader.batch_size is None:  # its place could not be found again
         raise ValueError("train_dataloader needs a batch_size, not a batch_sampler of its own")
     numbered = DataLoader(
         NumberedDataset(loader.dataset, seed),
@@ -137,9 +136,6 @@ class EVATrainLoop(IterBasedTrainLoop):
 
     Attributes:
         was_over: Whether for this start nothing was left to do.
-
-    Raises:
-        ValueError: If checkpoints would fall between two steps of the optimizer.
     """
 
     def __init__(self, runner: Any, dataloader: Any, *args: Any, **kwargs: Any) -> None:
@@ -150,7 +146,14 @@ class EVATrainLoop(IterBasedTrainLoop):
         self.samples_of_a_batch = int(numbered.batch_size or 1) * get_world_size()
         self.was_over = False
         self._first = (0, 0)  # iteration and sample (over all processes) of this start
-        self._require_whole_steps()
+        batches = runner.cfg.get("optim_wrapper", {}).get("accumulative_counts", 1)
+        saving = [one for one in runner.hooks if isinstance(one, CheckpointHook)]
+        for interval in (self.val_interval, *(one.interval for one in saving if not one.by_epoch)):
+            if 0 < interval < self._max_iters and interval % batches:
+                raise ValueError(
+                    f"intervals of evaluations and checkpoints, {interval}, must be multiples of "
+                    f"accumulative_counts={batches}: a checkpoint holds no half of a step"
+                )
 
     def position(self, iteration: int) -> dict[str, int]:
         """Return what the order of the data depends on, and the samples up to an iteration."""
@@ -166,64 +169,38 @@ class EVATrainLoop(IterBasedTrainLoop):
         """Begin after an iteration and the samples that all processes have seen."""
         batch = self.samples_of_a_batch
         self._first = iteration, -(-samples // batch) * batch
+        self.dataloader.sampler.start = self._first[1] // get_world_size()
+
+    def catch_up(self) -> None:
+        """Evaluate where a run that continues was stopped before it did, or say that it is over."""
+        runner, folder = self.runner, Path(self.runner.work_dir)
+        due = self._iter % self.val_interval == 0 or self._iter == self._max_iters
+        try:
+            evaluated = int((folder / EVALUATED).read_text())
+        except (OSError, ValueError):
+            evaluated = -1
+        scores = runner.val_loop is not None and self._iter >= self.val_begin
+        if self._iter and scores and due and evaluated != self._iter:
+            runner.logger.info("catching up on the evaluation after iteration %d", self._iter)
+            runner.val_loop.run()
+        elif self._iter >= self._max_iters:
+            self.was_over = True
+            finished = SAYS.finished(folder, self._max_iters)
+            runner.logger.info("%s", finished, extra=dict(SHOWN))
 
     def run(self) -> Any:
         """Train to the last iteration, and return the model."""
-        runner = self.runner
-        runner.call_hook("before_train")
-        runner.call_hook("before_train_epoch")
-        seed, sampler = run_seed(runner), self.dataloader.sampler  # a resumed run has its own seed
-        self.dataloader.dataset.seed = seed
-        if hasattr(sampler.sampler, "seed"):
-            sampler.sampler.seed = seed
-        sampler.start = self._first[1] // get_world_size()
+        seed, sampler = run_seed(self.runner), self.dataloader.sampler.sampler
+        self.dataloader.dataset.seed = seed  # a resumed run has its own
+        if hasattr(sampler, "seed"):
+            sampler.seed = seed
         try:
-            if self._iter and self._is_due() and self._evaluated() != self._iter:
-                runner.logger.info("catching up on the evaluation after iteration %d", self._iter)
-                runner.val_loop.run()
-            elif self._iter >= self._max_iters:
-                self.was_over = True
-                finished = SAYS.finished(Path(runner.work_dir), self._max_iters)
-                runner.logger.info("%s", finished, extra=dict(SHOWN))
-            while self._iter < self._max_iters and not self.stop_training:
-                runner.model.train()
-                batch = next(self.dataloader_iterator)
-                seed_all(seed, STEP, self._iter, get_rank())  # loading draws numbers as well
-                self.run_iter(batch)
-                self._decide_current_val_interval()
-                if self._is_due():
-                    runner.val_loop.run()
+            return super().run()
         finally:
-            val = getattr(getattr(runner, "_val_loop", None), "dataloader", None)
+            val = getattr(getattr(self.runner, "_val_loop", None), "dataloader", None)
             end_workers(self.dataloader_iterator._iterator, getattr(val, "_iterator", None))
-        runner.call_hook("after_train_epoch")
-        runner.call_hook("after_train")
-        return runner.model
 
-    def _is_due(self) -> bool:
-        return (
-            self.runner.val_loop is not None
-            and self._iter >= self.val_begin
-            and (self._iter % self.val_interval == 0 or self._iter == self._max_iters)
-        )
-
-    def _evaluated(self) -> int:
-        """Return the iteration after which the latest evaluation was finished."""
-        try:
-            return int((Path(self.runner.work_dir) / EVALUATED).read_text())
-        except (OSError, ValueError):
-            return -1
-
-    def _require_whole_steps(self) -> None:
-        """Refuse checkpoints between two steps: they would lack the gradients."""
-        batches = self.runner.cfg.get("optim_wrapper", {}).get("accumulative_counts", 1)
-        intervals = {"train_cfg.val_interval": self.val_interval}
-        for hook in self.runner.hooks:
-            if isinstance(hook, CheckpointHook) and not hook.by_epoch:
-                intervals["default_hooks.checkpoint.interval"] = hook.interval
-        for name, interval in intervals.items():
-            if 0 < interval < self._max_iters and interval % batches:
-                raise ValueError(
-                    f"{name}={interval} must be a multiple of optim_wrapper.accumulative_counts="
-                    f"{batches}: a checkpoint holds no half of a step"
-                )
+    def run_iter(self, data_batch: Any) -> None:
+        """Train an iteration, whose random numbers are its own: loading draws some as well."""
+        seed_all(self.dataloader.dataset.seed, STEP, self._iter, get_rank())
+        super().run_iter(data_batch)

@@ -6,11 +6,11 @@ extension, which mmcv's own Python (`mmcv.ops.nms`, `mmcv.ops.RoIAlign` ...) cal
 Letters: n boxes, R regions, B images, C channels, H x W pixels, P x Q bins, K classes.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision import ops
 
@@ -46,63 +46,40 @@ def softnms(
     scores, best first; the result is the indices of these boxes. `method` is 0 (remove), 1 (lower
     linearly; both from `iou_threshold` on) or 2 (by a Gaussian of width `sigma`).
     """
-    columns = np.empty((6, len(boxes)), np.float32)  # x0, y0, x1, y1, area, score
-    columns[:4] = boxes.detach().numpy().T
-    columns[4] = np.prod(columns[2:4] - columns[:2] + np.float32(offset), axis=0)
-    columns[5] = scores.detach().numpy()
-    order = np.arange(len(boxes))
-    first, count = 0, len(boxes)
-    while first < count:
-        best = first + _best(columns[5, first:count])
-        if best != first:
-            columns[:, [first, best]] = columns[:, [best, first]]
-            order[[first, best]] = order[[best, first]]
-        rest = columns[:, first + 1 : count]
-        rest[5] *= _decay(_overlap(columns[:, first], rest, offset), method, iou_threshold, sigma)
-        dropped = rest[5] < min_score
-        if dropped.any():
-            places = first + 1 + _compact(~dropped)
-            count = first + 1 + len(places)
-            columns[:, first + 1 : count] = columns[:, places]
-            order[first + 1 : count] = order[places]
-        first += 1
-    dets[:count, :4] = torch.from_numpy(columns[:4, :count].T).to(dets)
-    dets[:count, 4] = torch.from_numpy(columns[5, :count]).to(dets)
-    return torch.from_numpy(order[:count].copy())
+    low, high = boxes[:, :2].detach().numpy(), boxes[:, 2:].detach().numpy()
+    area, score = np.prod(high - low + offset, axis=1), scores.detach().numpy().copy()
+    left: Any = np.arange(len(boxes))
+    chosen = []
+    while len(left):
+        # as in mmcv, a first score that is not a number is the best
+        place = 0 if np.isnan(score[left[0]]) else np.nanargmax(score[left])
+        best = left[place]
+        left[place] = left[0]
+        left = left[1:]
+        chosen.append(best)
+        sides = np.minimum(high[best], high[left]) - np.maximum(low[best], low[left]) + offset
+        shared = np.prod(np.maximum(sides, 0), axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):  # two empty boxes
+            overlap = shared / (area[best] + area[left] - shared)
+        if method == GAUSSIAN:
+            exponent = -(overlap * overlap) / np.float32(sigma)
+            factor = np.exp(exponent, dtype=np.float64).astype(np.float32)  # rounded as C's `expf`
+        else:
+            factor = np.where(overlap >= iou_threshold, 1 - overlap if method == LINEAR else 0, 1)
+        score[left] *= factor
+        left = _without(left, score[left] < min_score)
+    order = torch.tensor(chosen, dtype=torch.long)
+    dets[: len(order)] = torch.cat([boxes[order], torch.from_numpy(score)[order, None]], dim=1)
+    return order
 
 
-def _best(scores: Any) -> int:
-    """Place of the highest score; a first one that is not a number is taken, as in mmcv."""
-    best = int(scores.argmax())  # of the first not-a-number, where there is one
-    if scores[best] == scores[best]:
-        return best
-    return 0 if np.isnan(scores[0]) else int(np.nanargmax(scores))
-
-
-def _overlap(one: Any, many: Any, offset: int) -> Any:
-    """IoU of a column with others."""
-    low_x, low_y = np.maximum(one[0], many[0]), np.maximum(one[1], many[1])
-    high_x, high_y = np.minimum(one[2], many[2]), np.minimum(one[3], many[3])
-    zero, edge = np.float32(0), np.float32(offset)
-    inter = np.maximum(zero, high_x - low_x + edge) * np.maximum(zero, high_y - low_y + edge)
-    with np.errstate(divide="ignore", invalid="ignore"):  # two empty boxes
-        return inter / (one[4] + many[4] - inter)
-
-
-def _decay(overlap: Any, method: int, iou_threshold: float, sigma: float) -> Any:
-    if method == GAUSSIAN:
-        exponent = -(overlap * overlap) / np.float32(sigma)
-        return np.exp(exponent, dtype=np.float64).astype(np.float32)  # rounded as C's `expf`
-    lowered = np.float32(1) - overlap if method == LINEAR else np.float32(0)
-    return np.where(overlap >= iou_threshold, lowered, np.float32(1))
-
-
-def _compact(kept: Any) -> Any:
-    """Say where the boxes that stay come from: mmcv fills gaps from the end; ties depend on it."""
-    count = int(kept.sum())
-    places = np.arange(count)
-    places[~kept[:count]] = count + kept[count:].nonzero()[0][::-1]
-    return places
+def _without(values: Any, dropped: Any) -> Any:
+    """Drop values as mmcv does, which fills gaps from the end; the order of ties depends on it."""
+    kept = values[~dropped]
+    gaps = dropped[: len(kept)].nonzero()[0]
+    ends = len(kept) + (~dropped[len(kept) :]).nonzero()[0][::-1]
+    values[gaps] = values[ends]
+    return values[: len(kept)]
 
 
 def roi_align_forward(
@@ -141,12 +118,12 @@ def roi_align_backward(
     argmax_x: Tensor,
     grad_input: Tensor,
     *,
-    aligned_height: int,
-    aligned_width: int,
-    spatial_scale: float,
-    sampling_ratio: int,
     pool_mode: int,
     aligned: bool,
+    spatial_scale: float,
+    sampling_ratio: int,
+    aligned_height: int,
+    aligned_width: int,
 ) -> None:
     """Add the gradient of `roi_align_forward` to `grad_input` (B, C, H, W); arguments as there."""
     grad_output = _full(grad_output)
@@ -172,47 +149,31 @@ def sigmoid_focal_loss_forward(
 ) -> None:
     """Write the focal loss of each logit into `output` (RetinaNet, arXiv 1708.02002).
 
-    Logits are (n, K), targets (n,) with K for none, weights (K,) or empty.
+    Logits are (n, K), targets (n,) with K for none, weights (K,) of the target's class or empty.
     """
-    output.copy_(_focal_loss(logits, target, weight, gamma, alpha))
+    positive = F.one_hot(target, logits.shape[1] + 1)[:, :-1].to(logits.dtype)
+    loss = ops.sigmoid_focal_loss(logits, positive, alpha=alpha, gamma=gamma)
+    if weight.numel():
+        loss = loss * F.pad(weight, (0, 1), value=1.0)[target, None]
+    output.copy_(loss)
 
 
 def sigmoid_focal_loss_backward(
-    logits: Tensor,
-    target: Tensor,
-    weight: Tensor,
-    grad_input: Tensor,
-    *,
-    gamma: float,
-    alpha: float,
+    logits: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, **shape: float
 ) -> None:
     """Write the gradient of the sum of `sigmoid_focal_loss_forward`; arguments as there."""
     with torch.enable_grad():
         leaf = logits.detach().requires_grad_()
-        loss = _focal_loss(leaf, target, weight, gamma, alpha).sum()
-    grad_input.copy_(torch.autograd.grad(loss, leaf)[0])
+        loss = torch.empty_like(logits)
+        sigmoid_focal_loss_forward(leaf, target, weight, loss, **shape)
+        (gradient,) = torch.autograd.grad(loss.sum(), leaf)
+    grad_input.copy_(gradient)
 
 
-def _focal_loss(
-    logits: Tensor, target: Tensor, weight: Tensor, gamma: float, alpha: float
-) -> Tensor:
-    classes = torch.arange(logits.shape[1], device=logits.device)
-    positive = (target[:, None] == classes).to(logits.dtype)  # (n, K)
-    loss = ops.sigmoid_focal_loss(logits, positive, alpha=alpha, gamma=gamma)
-    if weight.numel():  # of the target's class; none for the background
-        known = target.clamp(max=len(weight) - 1)
-        loss = loss * torch.where(target < len(weight), weight[known], 1.0)[:, None]
-    return loss
-
-
-OPERATORS: dict[str, Callable[..., Any]] = {
+OPERATORS = {
     function.__name__: function
     for function in (
-        nms,
-        softnms,
-        roi_align_forward,
-        roi_align_backward,
-        sigmoid_focal_loss_forward,
-        sigmoid_focal_loss_backward,
+        *(nms, softnms, roi_align_forward, roi_align_backward),
+        *(sigmoid_focal_loss_forward, sigmoid_focal_loss_backward),
     )
 }

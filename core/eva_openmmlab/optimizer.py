@@ -47,11 +47,7 @@ class EVALayerDecayConstructor(DefaultOptimWrapperConstructor):
         prefix: str = "",
         is_dcn_module: int | float | None = None,
     ) -> None:
-        """Append the groups of a model's parameters, at most two for each layer, embeddings first.
-
-        Raises:
-            ValueError: For an unknown setting.
-        """
+        """Append the groups of a model, at most two for each layer, embeddings first."""
         if unknown := sorted(set(self.paramwise_cfg) - _SETTINGS):
             raise ValueError(f"paramwise_cfg has {unknown}, and may have {sorted(_SETTINGS)}")
         decay = self.paramwise_cfg.get("layer_decay", 1.0)
@@ -88,32 +84,22 @@ class IterationLR(LRSchedulerMixin, _ParamScheduler):
     Args:
         optimizer: Optimizer or its wrapper.
         end: Iterations of the run; the runner fills in `train_cfg.max_iters`.
-        begin: Must be 0.
         by_epoch: Must be set to False, by which the runner fills in iterations.
         **base: `last_step` and `verbose`, as in mmengine.
-
-    Raises:
-        ValueError: For another `begin` or `by_epoch=True`.
     """
 
-    settings: tuple[str, ...]  # attributes that no checkpoint replaces
     factor: Any  # share of the peak learning rate, 0 to 1, after some steps
 
-    def __init__(
-        self, optimizer: Any, *, end: int, begin: int = 0, by_epoch: bool = True, **base: Any
-    ) -> None:
-        if begin or by_epoch:
-            raise ValueError(
-                f"{type(self).__name__} counts iterations from 0, got begin={begin}, "
-                f"by_epoch={by_epoch}; set by_epoch=False and leave begin out"
-            )
+    def __init__(self, optimizer: Any, *, end: int, by_epoch: bool = True, **base: Any) -> None:
+        if by_epoch:
+            raise ValueError(f"{type(self).__name__} counts iterations: set by_epoch=False")
         self.iters = end
         super().__init__(optimizer, end=end, by_epoch=False, **base)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue at a checkpoint's iteration."""
-        own = {name: getattr(self, name) for name in ("iters", "end", *self.settings)}
-        super().load_state_dict(state_dict | own)
+        counted = ("base_values", "last_step", "_global_step", "_last_value")
+        super().load_state_dict({name: state_dict[name] for name in counted})
 
     def _get_value(self) -> list[float]:
         return [base * self.factor(self.last_step) for base in self.base_values]
@@ -129,7 +115,7 @@ class WarmupPolyLR(IterationLR):
         lr = peak * (1 - t / N) ** power * (1 - (1 - t / W) * (1 - warmup_ratio) for t < W)
 
     mmengine's `LinearLR` and `PolyLR` give the same where they overlap and end one iteration after
-    W and N; here `train_cfg.max_iters` alone decides N.
+    W and N.
 
     Args:
         optimizer: Optimizer or its wrapper.
@@ -138,8 +124,6 @@ class WarmupPolyLR(IterationLR):
         warmup_ratio: Factor at iteration 0.
         **base: As for `IterationLR`.
     """
-
-    settings = ("warmup_iters", "power", "warmup_ratio")
 
     def __init__(
         self,
@@ -154,7 +138,7 @@ class WarmupPolyLR(IterationLR):
         super().__init__(optimizer, **base)
 
     def factor(self, iteration: int) -> float:
-        """Return the share of the peak learning rate, 0 to 1, after some steps."""
+        """Return the share of the peak learning rate after some steps."""
         value: float = (1 - iteration / self.iters) ** self.power
         if iteration < self.warmup_iters:
             value *= 1 - (1 - iteration / self.warmup_iters) * (1 - self.warmup_ratio)
@@ -163,25 +147,19 @@ class WarmupPolyLR(IterationLR):
 
 @PARAM_SCHEDULERS.register_module()
 class EVAWarmupLR(IterationLR):
-    """A linear warm-up, then steps of a tenth or a cosine; all places are shares of the run.
+    """A linear warm-up, then steps of a tenth, a cosine or both; places are shares of the run.
 
-    `train_cfg.max_iters` alone decides the length: it changes and everything follows. Values are
-    those of detectron2's `WarmupParamScheduler` with `MultiStepParamScheduler` or
+    Values are those of detectron2's `WarmupParamScheduler` with `MultiStepParamScheduler` or
     `CosineParamScheduler`.
 
     Args:
         optimizer: Optimizer or its wrapper.
         warmup: Share of the run until the full rate.
         steps: Shares of the run after which the rate is a tenth of the one before.
-        cosine_to: Share of the peak at which a cosine ends; None for steps.
+        cosine_to: Share of the peak at which a cosine ends; None for no cosine.
         warmup_factor: Share of the peak at iteration 0.
         **base: As for `IterationLR`.
-
-    Raises:
-        ValueError: For places outside of the run, or steps beside a cosine.
     """
-
-    settings = ("warmup", "warmup_factor", "steps", "cosine_to")
 
     def __init__(
         self,
@@ -193,17 +171,14 @@ class EVAWarmupLR(IterationLR):
         warmup_factor: float = 0.001,
         **base: Any,
     ) -> None:
-        if not all(0 <= place < 1 for place in (warmup, *steps)) or (steps and cosine_to):
-            raise ValueError(
-                f"warmup={warmup} and steps={list(steps)} must be shares of the run from 0 to 1, "
-                f"and steps do not go with cosine_to={cosine_to}"
-            )
+        if not all(0 <= place < 1 for place in (warmup, *steps)):
+            raise ValueError(f"warmup={warmup} and steps={list(steps)} must be shares of the run")
         self.warmup, self.warmup_factor = warmup, warmup_factor
         self.steps, self.cosine_to = tuple(steps), cosine_to
         super().__init__(optimizer, **base)
 
     def factor(self, iteration: int) -> float:
-        """Return the share of the peak learning rate, 0 to 1, after some steps."""
+        """Return the share of the peak learning rate after some steps."""
         place = iteration / self.iters
         if place >= self.warmup:
             return self._shape(place)
@@ -211,6 +186,7 @@ class EVAWarmupLR(IterationLR):
         return self._shape(self.warmup) * part + self._shape(0.0) * self.warmup_factor * (1 - part)
 
     def _shape(self, place: float) -> float:
-        if self.cosine_to is None:
-            return float(0.1 ** sum(place >= step for step in self.steps))
-        return self.cosine_to + 0.5 * (1 - self.cosine_to) * (1 + math.cos(math.pi * place))
+        value = float(0.1 ** sum(place >= step for step in self.steps))
+        if self.cosine_to is not None:
+            value *= self.cosine_to + 0.5 * (1 - self.cosine_to) * (1 + math.cos(math.pi * place))
+        return value

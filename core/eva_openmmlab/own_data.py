@@ -37,7 +37,6 @@ def replace_dataset(loader: Any, **settings: Any) -> None:
 
 def add_plugin(config: "Config", plugin: str) -> None:
     """Name a plugin in `custom_imports`, for whoever reads the saved config."""
-    imports = config.get("custom_imports") or {"imports": [], "allow_failed_imports": False}
-    named = as_list(imports["imports"])
-    if plugin not in named:
-        config.custom_imports = {**imports, "imports": [*named, plugin]}
+    named = as_list((config.get("custom_imports") or {}).get("imports"))
+    imports = list(dict.fromkeys([*named, plugin]))
+    config.custom_imports = {"imports": imports, "allow_failed_imports": False}

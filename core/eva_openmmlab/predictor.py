@@ -1,6 +1,7 @@
 """Models of mmsegmentation and mmdetection for one image at a time."""
 
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,16 +21,15 @@ from eva_data.files import DEMO_IMAGE_SUFFIXES, home_expanded
 from eva_data.images import UnreadableImageError, read_rgb
 from eva_data.inputs import predicted
 from eva_openmmlab.config import load_config
-from eva_openmmlab.run_folder import config_of_run
+from eva_openmmlab.run_folder import require_config_of_run
 from eva_openmmlab.weights import load_start
 from eva_runs.recipes import find_recipe
 
 ImageLike = NDArray[np.uint8] | Image.Image | str | os.PathLike[str]
 Source = str | os.PathLike[str]
 Prediction = TypeVar("Prediction")
-READERS = (
-    *("LoadImageFromFile", "LoadPicture"),
-    *("LoadAnnotations", "LoadCheckedAnnotations", "LoadLabelMap"),
+READERS = re.compile(
+    r"(.*\.)?(LoadImageFromFile|LoadPicture|LoadAnnotations|LoadCheckedAnnotations|LoadLabelMap)"
 )
 
 
@@ -86,7 +86,7 @@ def _without_reading(pipeline: Sequence[Any]) -> list[Any]:
         if isinstance(step, list | tuple):
             inner = _without_reading(step)
             kept += [inner] if inner else []  # an empty list of alternatives leaves no view
-        elif step["type"].rpartition(".")[2] not in READERS:
+        elif not READERS.fullmatch(step["type"]):
             inside = step.get("transforms")
             kept.append({**step, "transforms": _without_reading(inside)} if inside else step)
     return kept
@@ -101,13 +101,12 @@ def named_predictor(
         ValueError: If there is no such recipe, run or device, or no weights are named.
     """
     place = home_expanded(config)
-    path: Path | None
     if place.is_dir() or (place.suffix == ".pth" and place.is_file()):
-        path, weights = config_of_run(place), config if weights is None else weights
+        path, weights = require_config_of_run(place), weights or config
     else:
         path = find_recipe(task, config)
-    if path is None or weights is None:
-        raise ValueError(f"{config} has no config of a run, or no weights: name a recipe and both")
+    if weights is None:
+        raise ValueError(f"{config} has no weights: name them as well")
     try:
         chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.empty(0, device=chosen)
@@ -117,12 +116,7 @@ def named_predictor(
 
 
 def build_model(cfg: Config, weights: Source, device: torch.device) -> nn.Module:
-    """Build the model of a config and load all of its weights.
-
-    Raises:
-        ValueError: If the weights do not fit or lack a part.
-        FileNotFoundError: If there are none.
-    """
+    """Build the model of a config and load all of its weights; see `load_start`."""
     init_default_scope(cfg.default_scope)
     with no_init_weights():
         model: nn.Module = MODELS.build(cfg.model)

@@ -1,11 +1,9 @@
 """Training and evaluation by a command line: mmengine's runner, with checks before it starts."""
 
 import argparse
-import contextlib
-import os
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,16 +16,16 @@ from mmengine.registry import RUNNERS
 from eva_backbone import no_init_weights
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_data.files import home_expanded
-from eva_openmmlab.config import import_plugins, load_config, require_data, set_data_root
+from eva_openmmlab.config import load_config, require_data, set_data_root
 from eva_openmmlab.hooks import run_hook
 from eva_openmmlab.report import RunReport
 from eva_openmmlab.run_folder import RECORD, has_run, require_unused, what_is_saved
-from eva_openmmlab.terminal import LOG, Output, TerminalHook, quiet
+from eva_openmmlab.terminal import LOG, TerminalHook, quiet, say, terminal, write_to
 from eva_runs import processes
 from eva_runs.commands import program_name
 from eva_runs.errors import ending, one_line
 from eva_runs.output_folder import claimed
-from eva_runs.recipes import name_on_own_data, recipe_folder
+from eva_runs.recipes import name_on_own_data, recipe_name
 from eva_runs.record import Kind
 
 Apply = Callable[[Config, argparse.Namespace], Config]
@@ -42,7 +40,7 @@ def run(
     """Train as a command line describes, or score weights; exit with a code of `eva_runs.errors`.
 
     Args:
-        args: The command line, as `RunParser` reads it.
+        args: The command line, as `command_line.read` reads it.
         own_data: Puts own data into a config and returns a new one; the same if there are none.
         task: Task of the recipes.
         change: Applies the project's own flags of an evaluation to the config; None trains.
@@ -60,29 +58,27 @@ def run(
     for known in ("The draw is False", "torch.meshgrid"):  # a user cannot do anything about them
         warnings.filterwarnings("ignore", message=known)
     program = program_name("train.py" if trains else "test.py")
-    with ending(program, log=log, saved=saved if trains else None), quiet() as output:
+    with ending(program, log=log, saved=saved if trains else None), quiet() as messages:
         cfg = _configure(args, own_data, change)
         folder = Path(cfg.work_dir)
         require_data(cfg, ("train", "val") if trains else ("test",))
         if cfg.get("load_from"):
             resolve_source(cfg.load_from)  # official ones may be downloaded now
-        import_plugins(cfg)
         _join(cfg)
         begun = partial(has_run, folder)
         with claimed(folder, kind, traces=_TRACES, begun=RECORD, check=begun):
             folders.append(folder)
-            output.write_to(folder)
-            runner = _run(cfg, output, trains=trains, recipe=_name(args.config, task))
+            write_to(folder, messages)
+            runner = _run(cfg, trains=trains, recipe=recipe_name(task, args.config))
             processes.barrier()  # here: the other processes do not wait for the report
             if processes.is_main():
                 report = RunReport(runner, kind, task=task)
-                output.say(report.closing(report.write(), duration=time.monotonic() - began))
+                say(*report.closing(report.write(), duration=time.monotonic() - began))
         processes.leave()
 
 
 def _configure(args: argparse.Namespace, own_data: Apply, change: Change | None) -> Config:
-    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    cfg = load_config(args.config, args.settings, plugins=False)
+    cfg = load_config(args.config, args.settings)
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
@@ -127,42 +123,29 @@ def _join(cfg: Config) -> None:
         init_dist(cfg.launcher, **cfg.get("env_cfg", {}).get("dist_cfg", {"backend": "nccl"}))
         return
     torch.distributed.init_process_group("gloo")
-    if cfg.get("model_wrapper_cfg") is None:
-        cfg.model_wrapper_cfg = dict(type="CPUDataParallel")
+    cfg.setdefault("model_wrapper_cfg", dict(type="CPUDataParallel"))
 
 
-def _run(cfg: Config, output: Output, *, trains: bool, recipe: str) -> Any:
+def _run(cfg: Config, *, trains: bool, recipe: str) -> Any:
     """Build the runner, and let it train or test."""
     folder = Path(cfg.work_dir)
     replaced = not trains or has_run(folder)  # the first weights
-    with _building(folder / RECORD):
+    try:
         with no_init_weights(replaced):
             runner = RUNNERS.build(cfg)
-        hook = run_hook(runner)
+        shown = terminal()
+        shown.addFilter(lambda record: bool(getattr(record, "shown", False)))
+        runner.logger.addHandler(shown)  # mmengine's stands outside of Python's tree
+        hook, lines = run_hook(runner), TerminalHook(recipe)
         hook.claimed = True
-        output.take(runner.logger)
-        runner.register_hook(TerminalHook(output, recipe=recipe))
+        runner.register_hook(lines)
         try:
             runner.train() if trains else runner.test()
         finally:
-            hook.after_run()
+            hook.after_run(runner)
+            lines.after_run(runner)
+    except TypeError as error:  # of a setting that a constructor does not know
+        if "unexpected keyword argument" not in str(error) or (folder / RECORD).exists():
+            raise
+        raise ValueError(f"the config cannot be built: {one_line(error)}") from None
     return runner
-
-
-@contextlib.contextmanager
-def _building(record: Path) -> Iterator[None]:
-    """Report an argument that a constructor does not know as what it is: a wrong setting."""
-    before = record.exists()
-    try:
-        yield
-    except TypeError as error:
-        if "unexpected keyword argument" in str(error) and (before or not record.exists()):
-            raise ValueError(f"the config cannot be built: {one_line(error)}") from None
-        raise
-
-
-def _name(config: str | Path, task: str) -> str:
-    """Return the name of a recipe, or the path of another config."""
-    folder, path = recipe_folder(task), Path(config).resolve()
-    inside = path.is_relative_to(folder)
-    return path.relative_to(folder).with_suffix("").as_posix() if inside else str(config)

@@ -41,19 +41,26 @@ class RunReport:
 
     Attributes:
         folder: Work folder, of the report too.
+        training_set: Dataset of the training, or None.
+        dataset: Dataset of the last evaluation, or None.
     """
 
     def __init__(self, runner: Any, kind: Kind, *, task: str) -> None:
         self.runner, self.kind, self.task = runner, kind, task
         self.folder, self._trains = Path(runner.work_dir), kind == "training"
         self._config = Path(runner.cfg.filename or "config.py")
-        train = getattr(runner, "_train_loop", None)
+        train = runner._train_loop if self._trains else None
+        scored = runner._val_loop if self._trains else runner._test_loop
+        self._scored = scored if isinstance(scored, BaseLoop) else None
         self._over = bool(getattr(train, "was_over", False))  # nothing was left to train
-        scored = getattr(runner, "_val_loop" if self._trains else "_test_loop", None)
-        # none is built in a run that was over, whose scores are of an earlier start
-        self._train, self._scored = (
-            one if isinstance(one, BaseLoop) else None for one in (train, scored)
-        )
+        self.training_set = train.dataloader.dataset if train else None
+        self.dataset = self._scored.dataloader.dataset if self._scored else None
+        info = runner.message_hub.runtime_info
+        best = [value for name, value in info.items() if name.startswith("best_ckpt") and value]
+        files = [Path(str(file)) for file in (*best, info.get("last_ckpt")) if file]
+        found = next((file for file in files if file.is_file()), None)
+        # those that a user goes on with: the best of a training, or those scored
+        self._weights = found if self._trains else resolve_source(runner._load_from)
 
     @cached_property
     def entries(self) -> Sequence[Entry]:
@@ -72,16 +79,6 @@ class RunReport:
         last = next((one for one in reversed(self.entries) if "loss" not in one), {})
         return {name: value for name, value in (found or last).items() if name not in _NO_SCORES}
 
-    @property
-    def dataset(self) -> Any:
-        """Dataset of the last evaluation, or None."""
-        return self._scored and self._scored.dataloader.dataset
-
-    @property
-    def training_set(self) -> Any:
-        """Dataset of the training, or None."""
-        return self._train and self._train.dataloader.dataset
-
     def metric(self, kind: type) -> Any:
         """Find the metric of a kind in the last evaluation; None if there is none."""
         metrics = self._scored.evaluator.metrics if self._scored else ()
@@ -95,32 +92,27 @@ class RunReport:
         Losses that match the pattern `without` are not shown, such as those of single layers; of
         the `scores`, an axis, those are, times a factor, whose name in the log -> curve is given.
         """
-        if not self.entries:
-            return []
-        names = dict.fromkeys(name for entry in self.entries for name in entry if "loss" in name)
-        rate = "base_lr" if any("base_lr" in entry for entry in self.entries) else "lr"
+        names = dict.fromkeys(name for entry in self.entries for name in entry)
+        losses = {one: one for one in names if "loss" in one and not re.match(without, one)}
+        rates = {"base_lr" if "base_lr" in names else "lr": "learning rate"}
+
+        def plot(title: str, axis: str, curves: Mapping[str, str], text: str = "") -> Curves:
+            scale = factor if curves is shown else 1.0
+            return Curves(
+                title=title,
+                x_label="iteration",
+                y_label=axis,
+                curves=[curve(self.entries, *one, factor=scale) for one in curves.items()],
+                logarithmic=curves is losses,
+                text=text,
+            )
+
+        all_losses = "The sum of all losses, and those of the last layer or stage."
+        all_rates = "Without layer decay, which lowers it from the head to the patches."
         return [
-            Curves(
-                title="Losses",
-                x_label="iteration",
-                y_label="loss",
-                curves=[curve(self.entries, n) for n in names if not re.match(without, n)],
-                logarithmic=True,
-                text="The sum of all losses, and those of the last layer or stage.",
-            ),
-            Curves(
-                title="Learning rate",
-                x_label="iteration",
-                y_label="learning rate",
-                curves=[curve(self.entries, rate, "learning rate")],
-                text="Without layer decay, which lowers it from the head to the patches.",
-            ),
-            Curves(
-                title="Scores of the evaluations",
-                x_label="iteration",
-                y_label=scores,
-                curves=[curve(self.entries, *one, factor=factor) for one in shown.items()],
-            ),
+            plot("Losses", "loss", losses, all_losses),
+            plot("Learning rate", "learning rate", rates, all_rates),
+            plot("Scores of the evaluations", scores, shown),
         ]
 
     def report(
@@ -135,11 +127,10 @@ class RunReport:
         summary = f"{scored} for {self.runner._load_from}."
         if self._trains:
             summary = f"{scored} after {self.runner.iter:,} iterations."
-        score, file = self._best()
-        if file:
+        if best := self._best():
             summary += (
-                f"\nThe best weights, {file}, had {score}; the scores, classes and images here are "
-                "of the last ones."
+                f"\nThe best weights: {best}; the scores, classes and images here are of the last "
+                "ones."
             )
         named = facts(
             self.folder,
@@ -159,10 +150,7 @@ class RunReport:
         )
 
     def write(self) -> Path | None:
-        """Write `results.json` and the page, and return it; None, and a warning, if that fails.
-
-        The page of a training that was over stays.
-        """
+        """Write `results.json` and the page, and return it; None, and a warning, if that fails."""
         page = self.folder / NAME
         if self._over and page.is_file():  # what it shows was of an earlier start
             return page
@@ -177,30 +165,20 @@ class RunReport:
 
     def closing(self, page: Path | None, *, duration: float) -> list[str]:
         """Say what came out of a run that took some seconds, and where its page is."""
-        lines = score_lines(self.scores) if self._scored or self._over else []
-        if not lines and self._scored:
+        lines = score_lines(self.scores)
+        if self._scored and not lines:
             lines = ["no scores, since nothing was found"]
-        score, file = self._best()
-        if file:  # the weights that are named are not those of the last evaluation
-            lines = [f"best     {score} ({file})", *(f"last     {line}" for line in lines)]
+        if best := self._best():  # the weights that are named are not those of the last evaluation
+            lines = [f"best     {best}", *(f"last     {line}" for line in lines)]
         return closing_lines(
             scores="\n".join(lines),
             duration=duration,
-            weights=self._weights() if self._trains else None,
+            weights=self._weights if self._trains else None,
             report=page,
-            next_command=self._demo_command(),
+            next_command=self._command("demo", *self._demo_words()),
         )
 
-    def _weights(self) -> Path | None:
-        """Find the weights that a user goes on with: the best of a training, or those scored."""
-        if not self._trains:
-            return resolve_source(self.runner._load_from)
-        info = self.runner.message_hub.runtime_info
-        best = [v for name, v in info.items() if name.startswith("best_ckpt") and v]
-        found = [Path(str(file)) for file in (*best, info.get("last_ckpt")) if file]
-        return next((file for file in found if file.is_file()), None)
-
-    def _best(self) -> tuple[str, str]:
+    def _best(self) -> str:
         """Score and file of a training's best weights; empty if they are the last, or none."""
         hooks = [one for one in self.runner.hooks if isinstance(one, CheckpointHook)]
         metrics = [name for one in hooks if one.save_best for name in one.key_indicators]
@@ -208,13 +186,13 @@ class RunReport:
         score, file = info.get("best_score"), Path(str(info.get("best_ckpt") or "")).name
         last = file.endswith(f"_{self.runner.iter}.pth")
         if not self._trains or len(metrics) != 1 or score is None or not file or last:
-            return "", ""
-        return score_lines({metrics[0]: score})[0], file
+            return ""
+        return f"{score_lines({metrics[0]: score})[0]} ({file})"
 
     def _links(self) -> list[Link]:
         logs = [self.folder / LOG, *sorted(self.folder.glob("*/*.log"), reverse=True)]
         files = {
-            "weights": self._weights(),
+            "weights": self._weights,
             "scores": self.folder / RESULTS,
             "log": next((log for log in logs if log.is_file()), None),
             "config": self.folder / self._config.name,
@@ -226,37 +204,37 @@ class RunReport:
         ]
 
     def _steps(self) -> list[Step]:
-        if self._weights() is None:
+        if self._weights is None:
             return []
-        score = command_to_run(f"{self.task} evaluate", f"{self.task}/test.py", *self._model())
-        use = "See what these weights find in images, folders and videos"
         return [
-            Step(text=use, command=self._demo_command()),
-            Step(text="Score them again", command=score),
+            Step(
+                text="See what these weights find in images, folders and videos",
+                command=self._command("demo", *self._demo_words()),
+            ),
+            Step(text="Score them again", command=self._command("evaluate")),
         ]
 
-    def _demo_command(self) -> str:
-        """Write the command that shows what weights find in the images of their evaluation."""
+    def _demo_words(self) -> list[str | Path]:
+        """Name the images of the evaluation, and an output."""
         loader = self.runner.cfg.get("val_dataloader" if self._trains else "test_dataloader")
-        images: Any = "IMAGES"
+        images: str | Path = "IMAGES"
         if loader:
             first = parts_of(loader.dataset)[0]
             prefixes = first.get("data_prefix") or {}
             prefix = prefixes.get("img", prefixes.get("img_path", ""))
             images = first.get("images") or Path(first.get("data_root") or "") / prefix
-        words = [*self._model(), images, "--output", _here(self.folder / "demo")]
-        return command_to_run(f"{self.task} demo", f"{self.task}/demo.py", *words)
+        return [images, "--output", _here(self.folder / "demo")]
 
-    def _model(self) -> list[Path | str]:
-        """Name the model: by the folder of its run, else by config and weights."""
-        if self._trains:
-            return [_here(self.folder)]
-        weights = str(self.runner._load_from)
-        if Path(weights).exists():
-            weights = str(_here(Path(weights)))
-            if config_of_run(Path(weights)) is not None:
-                return [weights]
-        return [_here(self.folder / self._config.name), weights]
+    def _command(self, what: str, *words: str | Path) -> str:
+        """Write a command for these weights, with the folder of their run or with their config."""
+        model: list[str | Path] = [_here(self.folder)]
+        if not self._trains:
+            weights = str(self.runner._load_from)
+            weights = str(_here(Path(weights))) if Path(weights).exists() else weights
+            config = [] if config_of_run(weights) else [_here(self.folder / self._config.name)]
+            model = [*config, weights]
+        program = f"{self.task}/{'test' if what == 'evaluate' else what}.py"
+        return command_to_run(f"{self.task} {what}", program, *model, *words)
 
 
 def _here(path: Path) -> Path:

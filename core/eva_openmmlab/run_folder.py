@@ -5,12 +5,12 @@ Nothing heavy is imported: programs look here before they begin.
 
 import contextlib
 import json
-import re
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eva_data.files import write_text
+from eva_data.files import home_expanded, write_text
 from eva_runs.output_folder import RunSentences
 
 SAYS = RunSentences(unit="iteration", resume="--resume", output="--work-dir")
@@ -19,13 +19,6 @@ RECORD = "run.json"
 EVALUATED = "last_evaluation"
 STEP = "step"
 Entry = Mapping[str, Any]  # of a log
-_NUMBER = re.compile(r"iter_(\d+)\.pth")
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """List the numbered checkpoints in a folder, the newest first."""
-    found = [(match, path) for path in folder.glob("*") if (match := _NUMBER.fullmatch(path.name))]
-    return [path for match, path in sorted(found, key=lambda pair: -int(pair[0][1]))]
 
 
 def iteration_of(checkpoint: Path) -> int:
@@ -45,7 +38,8 @@ def newest_checkpoint(folder: Path) -> Path | None:
     tag = folder / LATEST
     noted = tag.read_text(encoding="utf-8", errors="replace").strip() if tag.is_file() else ""
     if not noted:  # no write of it was ever finished
-        return next(iter(checkpoints(folder)), None)
+        numbered = [one for one in folder.glob("iter_*.pth") if one.stem[5:].isdecimal()]
+        return max(numbered, key=iteration_of, default=None)
     here = folder / Path(noted).name
     if not here.is_file():
         raise FileNotFoundError(f"{tag} names {noted}, which is not there; name another one in it")
@@ -54,22 +48,19 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 def has_run(folder: Path) -> bool:
     """Return whether a work folder holds a run that could be continued."""
-    return (folder / LATEST).exists() or bool(checkpoints(folder))
+    return (folder / LATEST).exists() or newest_checkpoint(folder) is not None
 
 
 def require_unused(folder: Path) -> None:
     """Refuse a work folder that has a run, by a ValueError."""
     if has_run(folder):
-        newest = next(iter(checkpoints(folder)), None)
-        raise ValueError(SAYS.used(folder, checkpoint=newest.name if newest else ""))
+        raise ValueError(SAYS.used(folder))
 
 
 def what_is_saved(folder: Path) -> str:
     """Say what of a training is saved, and how to go on."""
     newest = newest_checkpoint(folder)
-    if newest is None:
-        return SAYS.saved("")
-    return SAYS.saved(newest.name, done=iteration_of(newest))
+    return SAYS.saved(newest.name, done=iteration_of(newest)) if newest else SAYS.saved("")
 
 
 def write_record(folder: Path, config: str) -> None:
@@ -77,19 +68,31 @@ def write_record(folder: Path, config: str) -> None:
     write_text(folder / RECORD, json.dumps({"config": config}) + "\n")
 
 
-def config_of_run(place: Path) -> Path | None:
+def config_of_run(place: str | os.PathLike[str]) -> Path | None:
     """Find the config that the record of a run names, and no other; None without a run.
 
     `place` is the work folder of the run, or a file in it.
     """
-    folder = place if place.is_dir() else place.parent
+    given = home_expanded(place)
+    folder = given if given.is_dir() else given.parent
     try:
         name = json.loads((folder / RECORD).read_text(encoding="utf-8"))["config"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if not isinstance(name, str) or Path(name).name != name:
-        return None
-    return folder / name if (folder / name).is_file() else None
+    inside = isinstance(name, str) and Path(name).name == name
+    return folder / name if inside and (folder / name).is_file() else None
+
+
+def require_config_of_run(weights: str | os.PathLike[str]) -> Path:
+    """Find the config of the run that weights are of; see `config_of_run`.
+
+    Raises:
+        ValueError: If they are of none.
+    """
+    config = config_of_run(weights)
+    if config is None:
+        raise ValueError(f"{weights} has no config of a run: name its config or recipe before it")
+    return config
 
 
 def read_scalars(folder: Path) -> list[Entry]:

@@ -55,34 +55,20 @@ STAND_IN = MissingExtension(EXTENSION, "Stand-in for mmcv's compiled operations.
 def install_stand_in() -> bool:
     """Put the stand-in in place unless mmcv's operations are compiled; return whether it is there.
 
-    mmcv's own deformable attention then takes its PyTorch form on a GPU too.
+    Without operations for a GPU, mmcv's own deformable attention takes its PyTorch form there too.
     """
-    if sys.modules.get(EXTENSION) is STAND_IN:  # by an earlier call, or by the file beside mmcv's
-        _without_cuda()
-        return True
-    spec = importlib.util.find_spec(EXTENSION)
-    if spec is not None and not isinstance(spec.loader, SourceFileLoader):
-        if not has_cuda_operations():  # compiled, but for CPUs alone
-            _without_cuda()
-        return False
-    if early := [name for name in ("mmdet.models", "mmseg.models") if name in sys.modules]:
-        logger.warning(
-            "%s was imported without mmcv's operations, and lacks what needs them: import this "
-            "plug-in first, or install eva-mmcv-operators (`eva doctor --install mmcv-operators`)",
-            " and ".join(early),
-        )
-    # mmengine looks for the module with find_spec, which wants one
-    STAND_IN.__spec__ = spec or ModuleSpec(EXTENSION, loader=None)
-    sys.modules[EXTENSION] = STAND_IN
-    _without_cuda()
-    logger.info("mmcv's operations are not compiled; torchvision and PyTorch stand in for them")
-    return True
-
-
-def _without_cuda() -> None:
-    """Keep mmcv's own deformable attention from calling an operation that is missing."""
-    attention: Any = importlib.import_module(ATTENTION)
-    attention.IS_CUDA_AVAILABLE = False
+    there = sys.modules.get(EXTENSION) is STAND_IN  # by an earlier call, or the file beside mmcv's
+    spec = None if there else importlib.util.find_spec(EXTENSION)
+    stands_in = spec is None or isinstance(spec.loader, SourceFileLoader)
+    if stands_in and not there:
+        # mmengine looks for the module with find_spec, which wants one
+        STAND_IN.__spec__ = spec or ModuleSpec(EXTENSION, loader=None)
+        sys.modules[EXTENSION] = STAND_IN
+        logger.info("mmcv's operations are not compiled; torchvision and PyTorch stand in for them")
+    if not has_cuda_operations():
+        attention: Any = importlib.import_module(ATTENTION)
+        attention.IS_CUDA_AVAILABLE = False
+    return stands_in
 
 
 def has_cuda_operations() -> bool:

@@ -8,8 +8,9 @@ import contextlib
 import logging
 import math
 import os
+import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from logging.handlers import MemoryHandler
 from numbers import Real
 from pathlib import Path
@@ -17,13 +18,12 @@ from typing import Any
 
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
-from mmengine.runner import BaseLoop
 
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_data.files import explained
 from eva_data.progress import ProgressBar
 from eva_openmmlab.config import parts_of
-from eva_openmmlab.hooks import run_hook
+from eva_openmmlab.hooks import run_hook, trains
 from eva_openmmlab.run_folder import SAYS, iteration_of
 from eva_report.terminal import SHOWN, FileFormatter, TerminalHandler, opening_lines
 from eva_runs import processes
@@ -33,81 +33,56 @@ logger = logging.getLogger(__name__)
 _LINES = 12  # of evaluations, however many there are
 _WINDOW = 20  # iterations of the loss beside the bar
 _PERCENT = ("mIoU", "mAcc", "aAcc")  # mmseg gives percents
-_KINDS = {"bbox": "box", "segm": "mask"}
-_PARTS = {"mAP": "AP", "mAP_50": "AP50", "mAP_75": "AP75"}
-_PARTS |= {name: name for name in ("AP", "APr", "APc", "APf")}  # of LVIS
+_AP = re.compile(r"(?:\w+/)?(bbox|segm)_(?:m(?=AP))?(AP\w*)")  # mmdetection's, 0 to 1
+_SHOWN = ("AP", "AP50", "AP75", "APr", "APc", "APf")
+TITLES = {"bbox": "box", "segm": "mask"}
 _OTHERS = 4  # scores of an unknown metric
 
 
-class Output:
-    """Where the messages of a program go; `quiet` makes one.
-
-    Attributes:
-        bars: Open bars, which an error closes too.
-        handlers: Handlers of all loggers, for the terminal and the log.
-    """
-
-    def __init__(self) -> None:
-        self.bars: list[ProgressBar] = []
-        self._kept = MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1)  # until there is a log
-        self.handlers: list[logging.Handler] = [self._kept, _terminal()]
-
-    def write_to(self, folder: Path) -> None:
-        """Write what was logged so far, what follows, and what is printed, to the log of a folder.
-
-        Only the main process writes.
-        """
-        file = folder / LOG if _is_first() else Path(os.devnull)
-        with explained(file):
-            target = logging.FileHandler(file, encoding="utf-8")
-        target.setFormatter(FileFormatter())
-        self._kept.setTarget(target)
-        self._kept.capacity = 1  # every record at once
-        self._kept.flush()
-        sys.stdout = target.stream
-
-    def take(self, mmlogger: logging.Logger) -> None:
-        """Show what a logger of mmengine, outside Python's tree, logs with `extra=SHOWN`."""
-        terminal = _terminal()
-        terminal.addFilter(lambda record: bool(getattr(record, "shown", False)))
-        mmlogger.addHandler(terminal)
-
-    def close(self) -> None:
-        """Close bars and the log."""
-        for bar in self.bars:
-            bar.close()
-        target = self._kept.target
-        self._kept.close()
-        if target is not None:
-            target.close()
-
-    def say(self, lines: Sequence[str]) -> None:
-        """Show lines, of the main process alone."""
-        for line in lines:
-            logger.info("%s", line, extra=dict(SHOWN))
-
-
 @contextlib.contextmanager
-def quiet() -> Iterator[Output]:
-    """Keep the messages of a program and its frameworks from the terminal, except its output's."""
-    root, output, stdout = logging.getLogger(), Output(), sys.stdout
+def quiet() -> Iterator[MemoryHandler]:
+    """Keep the messages of a program and its frameworks from the terminal, except the toolkit's.
+
+    Yields:
+        Where messages wait for `write_to`.
+    """
+    root, stdout = logging.getLogger(), sys.stdout
     level, others = root.level, root.handlers  # a framework may have made some
-    root.handlers = output.handlers
+    kept = MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1)
+    root.handlers = [kept, terminal()]
     root.setLevel(logging.INFO)
     logging.captureWarnings(True)
     try:
-        yield output
+        yield kept
     finally:
         sys.stdout, root.handlers = stdout, others
         root.setLevel(level)
         logging.captureWarnings(False)
-        output.close()
+        target = kept.target
+        kept.close()
+        if target is not None:
+            target.close()
 
 
-def _terminal() -> TerminalHandler:
+def write_to(folder: Path, kept: MemoryHandler) -> None:
+    """Write messages that were kept, what follows, and what is printed, to the log of a folder.
+
+    Only the main process writes.
+    """
+    file = folder / LOG if _is_first() else Path(os.devnull)
+    with explained(file):
+        target = logging.FileHandler(file, encoding="utf-8")
+    target.setFormatter(FileFormatter())
+    kept.setTarget(target)
+    kept.capacity = 1  # every record at once
+    kept.flush()
+    sys.stdout = target.stream
+
+
+def terminal() -> TerminalHandler:
+    """Make a handler that shows what a user wants to see, of other processes only errors."""
     handler = TerminalHandler()
-    if not _is_first():
-        handler.setLevel(logging.ERROR)
+    handler.setLevel(logging.NOTSET if _is_first() else logging.ERROR)
     return handler
 
 
@@ -117,96 +92,120 @@ def _is_first() -> bool:
     return all(os.environ.get(name, "0") == "0" for name in names)
 
 
+def say(*lines: str) -> None:
+    """Show lines, of the main process alone."""
+    for line in lines:
+        logger.info("%s", line, extra=dict(SHOWN))
+
+
 class TerminalHook(Hook):
     """Say what a run does, on the main process: opening lines, a bar, lines of evaluations.
 
     Args:
-        output: Where it says so.
         recipe: Name of the recipe or config.
     """
 
     priority = "LOWEST"
 
-    def __init__(self, output: Output, *, recipe: str) -> None:
-        self._output, self._recipe = output, recipe
-        self._training: ProgressBar | None = None
-        self._evaluation: ProgressBar | None = None
-
-    def _bar(self, total: int, what: str, start: int = 0) -> ProgressBar | None:
-        if not processes.is_main():
-            return None
-        self._output.bars.append(ProgressBar(total, what=what, start=start))
-        return self._output.bars[-1]
+    def __init__(self, recipe: str) -> None:
+        self._recipe = recipe
+        self._bars: list[ProgressBar] = []  # of the training, and of an evaluation inside it
 
     def before_run(self, runner: Any) -> None:
         """Say what is trained or scored, once the data are read and before weights are."""
         if not processes.is_main():
             return
-        trains, resumed = isinstance(runner._train_loop, BaseLoop), run_hook(runner).resumed
-        task, more = f"evaluate {self._recipe} on {_device(runner)}", []
-        if trains:
-            images = runner.train_dataloader.batch_size * get_world_size()
-            task = f"train {self._recipe}: {runner.max_iters:,} iterations of {images} images on "
-            task += _device(runner)
-        if resumed is not None:
-            more = [SAYS.resumed(iteration_of(resumed), runner.max_iters, resumed)]
-        given = runner._load_from or "random"
-        weights = str(resolve_source(given)) if Path(given).is_dir() else str(given)
-        data = [_described(runner, part) for part in (("train", "val") if trains else ("test",))]
-        folder = Path(runner.work_dir)
+        resumed, given, parts = run_hook(runner).resumed, runner._load_from or "random", ["test"]
+        task = f"evaluate {self._recipe}"
+        if trains(runner):
+            images, parts = runner.train_dataloader.batch_size * get_world_size(), ["train", "val"]
+            task = f"train {self._recipe}: {runner.max_iters:,} iterations of {images} images"
+        more = [SAYS.resumed(iteration_of(resumed), runner.max_iters, resumed)] if resumed else []
         lines = opening_lines(
-            task=task, weights=weights, data=list(filter(None, data)), output=folder, more=more
+            task=f"{task} on {_device(runner)}",
+            weights=str(resolve_source(given)) if Path(given).is_dir() else str(given),
+            data=[
+                _described(runner, part) for part in parts if runner.cfg.get(f"{part}_dataloader")
+            ],
+            output=Path(runner.work_dir),
+            more=more,
         )
-        self._output.say(lines)
+        say(*lines)
         runner.logger.info("%s", runner.model)
+
+    def after_run(self, runner: Any) -> None:
+        """Close the bars; called after an error too."""
+        while self._bars:
+            self._close()
 
     def before_train(self, runner: Any) -> None:
         """Open the bar."""
-        self._training = self._bar(runner.max_iters, "training", runner.iter)
+        self._open(runner.max_iters, "training", runner.iter)
 
     def after_train_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
         """Move the bar."""
-        if self._training is not None:
-            loss = runner.message_hub.log_scalars.get("train/loss")
-            self._training.update(1, **({"loss": f"{loss.mean(_WINDOW):.3f}"} if loss else {}))
+        loss = runner.message_hub.log_scalars.get("train/loss")
+        self._move(**({"loss": f"{loss.mean(_WINDOW):.3f}"} if loss else {}))
 
     def after_train(self, runner: Any) -> None:
         """Close the bar."""
-        if self._training is not None:
-            self._training.close()
+        self._close()
 
     def before_val_epoch(self, runner: Any) -> None:
         """Open a bar for an evaluation."""
-        self._evaluation = self._bar(len(runner.val_dataloader), "evaluation")
+        self._open(len(runner.val_dataloader), "evaluation")
 
     def before_test_epoch(self, runner: Any) -> None:
         """Open a bar for an evaluation."""
-        self._evaluation = self._bar(len(runner.test_dataloader), "evaluation")
+        self._open(len(runner.test_dataloader), "evaluation")
 
     def after_val_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
         """Move the bar of an evaluation."""
-        if self._evaluation is not None:
-            self._evaluation.update()
+        self._move()
 
     after_test_iter = after_val_iter
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         """Show the scores of an evaluation in training, or of some if there are many."""
-        self.after_test_epoch(runner, metrics)
-        interval = getattr(runner.train_loop, "val_interval", 1)
+        self._close()
+        interval = runner.train_loop.val_interval
         number, total = runner.iter // interval, math.ceil(runner.max_iters / interval)
-        shown = runner.iter >= runner.max_iters or number % math.ceil(total / (_LINES - 1)) == 0
-        if self._training is not None and shown:
+        if runner.iter >= runner.max_iters or number % math.ceil(total / (_LINES - 1)) == 0:
             lines = score_lines(metrics or {}) or ["no scores, since nothing was found"]
             scores = "; ".join(", ".join(line.split(", ")[:2]) for line in lines)
-            self._output.say([f"{SAYS.unit} {runner.iter:,}: {scores}"])
+            say(f"{SAYS.unit} {runner.iter:,}: {scores}")
 
     def after_test_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         """Close the bar of an evaluation."""
-        if self._evaluation is not None:
-            self._evaluation.close()
-            self._output.bars.remove(self._evaluation)
-            self._evaluation = None
+        self._close()
+
+    def _open(self, total: int, what: str, start: int = 0) -> None:
+        if processes.is_main():
+            self._bars.append(ProgressBar(total, what=what, start=start))
+
+    def _move(self, **note: str) -> None:
+        if self._bars:
+            self._bars[-1].update(1, **note)
+
+    def _close(self) -> None:
+        if self._bars:
+            self._bars.pop().close()
+
+
+def percent(scores: Mapping[str, float]) -> dict[str, dict[str, float | None]]:
+    """Name scores of mmdetection (`coco/bbox_mAP_50`, `lvis/segm_APr`: 0 to 1) as detectron2 does.
+
+    Returns:
+        Task ("bbox", "segm") -> "AP", "AP50" ... -> percent; None where there is nothing to score.
+    """
+    found: dict[str, dict[str, float | None]] = {}
+    for name, value in scores.items():
+        match = _AP.fullmatch(name)
+        if match and not name.endswith("_copypaste"):
+            known = math.isfinite(value) and value >= 0
+            metric = match[2].replace("_", "")
+            found.setdefault(match[1], {})[metric] = 100 * value if known else None
+    return found
 
 
 def score_lines(metrics: Mapping[str, object]) -> list[str]:
@@ -217,34 +216,28 @@ def score_lines(metrics: Mapping[str, object]) -> list[str]:
             mmdetection in 0..1, which is shown in percent too. "-" stands for what has no score.
     """
     values = {name: float(value) for name, value in metrics.items() if isinstance(value, Real)}
-    lines = [", ".join(f"{name} {_text(values[name], 2)}" for name in _PERCENT if name in values)]
-    plain = {name.rpartition("/")[2]: value for name, value in values.items()}
-    for kind, word in _KINDS.items():
-        known = [(short, plain.get(f"{kind}_{part}")) for part, short in _PARTS.items()]
-        parts = [f"{name} {_text(100 * v, 1)}" for name, v in known if v is not None]
-        lines.append(f"{word} {', '.join(parts)}" if parts else "")
-    if not any(lines):
-        others = [name for name in values if not name.endswith("time")][:_OTHERS]
+    shown = [f"{name} {_text(values[name], 2)}" for name in _PERCENT if name in values]
+    lines = [", ".join(shown)] if shown else []
+    for task, found in percent(values).items():
+        parts = [f"{name} {_text(found[name], 1)}" for name in _SHOWN if name in found]
+        lines.append(f"{TITLES[task]} {', '.join(parts)}")
+    others = [name for name in values if not name.endswith("time")][:_OTHERS]
+    if others and not lines:
         lines = [", ".join(f"{name} {values[name]:.4g}" for name in others)]
-    return list(filter(None, lines))
+    return lines
 
 
-def _text(value: float, digits: int) -> str:
-    return "-" if math.isnan(value) or value < 0 else f"{value:.{digits}f}"
+def _text(value: float | None, digits: int) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
 def _described(runner: Any, part: str) -> str:
-    """Describe the dataset of a part in a line: images, objects, classes, place."""
-    loop = getattr(runner, f"_{part}_loop")
-    if not isinstance(loop, BaseLoop):
-        return ""
-    dataset = loop.dataloader.dataset
-    counts = [f"{len(dataset):,} images"]
-    if classes := (getattr(dataset, "metainfo", None) or {}).get("classes"):
-        counts.append(f"{len(classes):,} classes")
+    """Describe the dataset of a part in a line: images, classes, place."""
+    dataset = getattr(runner, f"{part}_dataloader").dataset
+    classes = len((getattr(dataset, "metainfo", None) or {}).get("classes") or ())
     first = parts_of(runner.cfg[f"{part}_dataloader"].dataset)[0]
     place = first.get("data_root") or first.get("ann_file") or first.get("images")
-    return f"{part}: {', '.join(counts)} ({place})"
+    return f"{part}: {len(dataset):,} images, {classes:,} classes ({place})"
 
 
 def _device(runner: Any) -> str:

@@ -47,20 +47,11 @@ METADATA = [
 def load_start(
     model: nn.Module, source: str | os.PathLike[str], *, complete: bool = False
 ) -> LoadReport:
-    """Load a backbone or a complete model before training or evaluation.
+    """Load a backbone or a complete segmentor or detector; see `load_pretrained`.
 
-    A project registers a function for its framework's base class.
-
-    Args:
-        model: A segmentor or detector.
-        source: Name of an official or bundled file, or a path.
-        complete: Refuse a file that lacks any part or has another number of classes (for
-            evaluation). Otherwise a classifier of other classes starts from scratch, which the
-            report says.
-
-    Raises:
-        ValueError: If the file does not fit; the model is then unchanged.
-        FileNotFoundError: If there is no such file.
+    A project registers a function for its framework's base class. Unless `complete`, for
+    evaluation, heads may be missing in a file, and a classifier of other classes starts from
+    scratch, which the report says.
     """
     raise NotImplementedError(f"no function is registered that loads a {type(model).__name__}")
 

@@ -117,6 +117,13 @@ def find_recipe(task: str, name: str | os.PathLike[str]) -> Path:
     )
 
 
+def recipe_name(task: str, file: str | os.PathLike[str]) -> str:
+    """Return the name of a recipe of a task, and the path of another file as it is given."""
+    path, folder = Path(file).resolve(), recipe_folder(task).resolve()
+    inside = path.is_relative_to(folder)
+    return path.relative_to(folder).with_suffix("").as_posix() if inside else str(file)
+
+
 @contextlib.contextmanager
 def unfinished() -> Iterator[None]:
     """Read a recipe whose values are not final: the command line may still give one it needs."""

@@ -1,8 +1,8 @@
 """Command lines of `mmdetection/train.py` and `test.py`: mmengine's runner, checked before."""
 
 import argparse
+import functools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eva_mmdetection.data import own_data
@@ -31,28 +31,23 @@ The demo, on two CPU cores:
 """
 
 
-def train(arguments: Sequence[str] | None = None) -> None:
-    """Train as a config describes; None for the command line of the process."""
-    command_line.train(
-        arguments, own_data, task="mmdetection", what="a detector", examples=_EXAMPLES
-    )
+train = functools.partial(
+    command_line.train, own_data=own_data, task="mmdetection", what="a detector", examples=_EXAMPLES
+)
 
 
 def evaluate(arguments: Sequence[str] | None = None) -> None:
     """Score weights as a config describes; None for the command line of the process."""
-    parser = command_line.test_parser("mmdetection", own_data, what="a detector")
-    add = parser.add_argument
-    add("--out", metavar="DIR", help="save the predictions there, in COCO's format for results")
-    add("--show-dir", metavar="DIR", help="save images with predictions there")
-    command_line.evaluate(parser, arguments, own_data, change=_change)
+    found = "the predictions, in COCO's format for results,"
+    parser = command_line.test_parser("mmdetection", own_data, what="a detector", predictions=found)
+    command_line.evaluate(parser, arguments, own_data, task="mmdetection", change=_change)
 
 
 def _change(cfg: "Config", args: argparse.Namespace) -> None:
     if args.out is not None:
-        folder = Path(args.out)
-        command_line.require_empty(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        cfg.test_evaluator.outfile_prefix = str(folder / "predictions")
-    if args.show_dir is not None:
-        folder = Path(args.show_dir).absolute()  # else below the logs
-        cfg.default_hooks.visualization.update(draw=True, test_out_dir=str(folder))
+        command_line.require_empty(args.out)
+        args.out.mkdir(parents=True, exist_ok=True)
+        cfg.test_evaluator.outfile_prefix = str(args.out / "predictions")
+    if args.show_dir is not None:  # absolute, else below the logs
+        folder = str(args.show_dir.absolute())
+        cfg.default_hooks.visualization.update(draw=True, test_out_dir=folder)

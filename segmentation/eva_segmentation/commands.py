@@ -1,6 +1,7 @@
 """Command lines of `segmentation/train.py` and `test.py`: mmengine's runner, checked before."""
 
 import argparse
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,29 +32,31 @@ The demo, on two CPU cores:
 """
 
 
-def train(arguments: Sequence[str] | None = None) -> None:
-    """Train as a config describes; None for the command line of the process."""
-    command_line.train(
-        arguments, custom_data, task="segmentation", what="a segmentor", examples=_EXAMPLES
-    )
+train = functools.partial(
+    command_line.train,
+    own_data=custom_data,
+    task="segmentation",
+    what="a segmentor",
+    examples=_EXAMPLES,
+)
 
 
 def evaluate(arguments: Sequence[str] | None = None) -> None:
     """Score weights as a config describes; None for the command line of the process."""
-    parser = command_line.test_parser("segmentation", custom_data, what="a segmentor")
-    add = parser.add_argument
-    add("--tta", action="store_true", help="several scales, by tta_pipeline")
-    add("--out", metavar="DIR", help="save the predicted label maps there")
-    add("--show-dir", metavar="DIR", help="save images with predictions there")
-    command_line.evaluate(parser, arguments, custom_data, change=_change)
+    found = "the predicted label maps"
+    parser = command_line.test_parser(
+        "segmentation", custom_data, what="a segmentor", predictions=found
+    )
+    parser.add_argument("--tta", action="store_true", help="several scales, by tta_pipeline")
+    command_line.evaluate(parser, arguments, custom_data, task="segmentation", change=_change)
 
 
 def _change(cfg: "Config", args: argparse.Namespace) -> None:
     if args.out is not None:
-        _save_maps(cfg, Path(args.out))
+        _save_maps(cfg, args.out)
     if args.show_dir is not None:
         cfg.default_hooks.visualization.update(draw=True)
-        cfg.visualizer.save_dir = args.show_dir
+        cfg.visualizer.save_dir = str(args.show_dir)
     if args.tta:
         if not cfg.get("tta_model"):
             raise ValueError(f"{args.config} has no tta_pipeline; leave --tta out")

@@ -16,9 +16,9 @@ TASK, RECIPE = "segmentation", "demo/mask2former_eva_debug"
 @pytest.fixture
 def read():
     """Function: the words of an evaluation."""
-    parser = command_line.test_parser(TASK, OWN, what="a segmentor")
+    parser = command_line.test_parser(TASK, OWN, what="a segmentor", predictions="maps")
     parser.add_argument("--tta", action="store_true")
-    return lambda *words: parser.read(words, check=lambda args: None)
+    return lambda *words: command_line.read(parser, words, task=TASK, check=lambda args: None)
 
 
 @pytest.fixture

@@ -45,5 +45,5 @@ def test_a_config_of_a_fork_is_found_and_inherited(name, package, kind, tmp_path
 def test_a_name_without_its_package_is_a_missing_file():
     with pytest.raises(FileNotFoundError):
         get_config("mmseg::upernet/none.py")
-    with pytest.raises(FileNotFoundError, match="there is no config mmseg::"):
+    with pytest.raises(ValueError, match="mmseg:"):
         load_config(Path(UPERNET))

@@ -1,6 +1,5 @@
 """What the report of a detector says, and the tables beside it."""
 
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,12 +9,11 @@ from mmdet.evaluation import CocoMetric
 
 from eva_mmdetection.evaluation.metrics import scores_of_classes
 from eva_openmmlab.report import RunReport, write_results
+from eva_openmmlab.terminal import TITLES, percent
 from eva_report.content import Report, Section
 from eva_report.detection import data_fact, detection_sections
 
 _COUNTED = 200_000  # images of a training set whose objects are counted
-_SCORE = re.compile(r"(?:\w+/)?(bbox|segm)_(?:m(?=AP))?(AP\w*)")
-_TITLES = {"bbox": "box", "segm": "mask"}
 
 
 def make_report(run: RunReport) -> Report:
@@ -38,7 +36,7 @@ def make_report(run: RunReport) -> Report:
     if scores:
         write_results(run.folder, scores)
     sections[1:1] = _curves(run)
-    values = {_TITLES[task]: metrics.get("AP") for task, metrics in scores.items()}
+    values = {TITLES[task]: metrics.get("AP") for task, metrics in scores.items()}
     named = [f"{name} AP {value:.1f}" for name, value in values.items() if value is not None]
     return run.report(
         "Detection in mmdetection",
@@ -46,22 +44,6 @@ def make_report(run: RunReport) -> Report:
         data=data,
         sections=sections,
     )
-
-
-def percent(scores: Mapping[str, float]) -> dict[str, dict[str, float | None]]:
-    """Name scores of mmdetection (`coco/bbox_mAP_50`, `lvis/segm_APr`: 0 to 1) as detectron2 does.
-
-    Returns:
-        Task ("bbox", "segm") -> "AP", "AP50" ... -> percent; None where there is nothing to score.
-    """
-    found: dict[str, dict[str, float | None]] = {}
-    for name, value in scores.items():
-        match = _SCORE.fullmatch(name)
-        if match and not name.endswith("_copypaste"):
-            metric = match[2].replace("_", "")
-            known = math.isfinite(value) and value >= 0
-            found.setdefault(match[1], {})[metric] = 100 * value if known else None
-    return found
 
 
 def _add_classes(
@@ -111,9 +93,10 @@ def _curves(run: RunReport) -> list[Section]:
     names = {name for entry in run.entries for name in entry}
     stages = sorted(int(m[1]) for name in names if (m := re.match(r"s(\d+)\.loss", name)))
     shown = {
-        name: f"{_TITLES[match[1]]} AP"
+        name: f"{TITLES[task]} AP"
         for name in sorted(names)
-        if (match := _SCORE.fullmatch(name)) and match[2] == "AP"
+        for task, metrics in percent({name: 0.0}).items()
+        if "AP" in metrics
     }
     without = rf"s(?!{stages[-1]}\.)\d+\." if stages else r"(?!)"
     return run.curves(without=without, scores="AP, percent", shown=shown, factor=100)

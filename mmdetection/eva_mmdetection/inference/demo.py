@@ -8,17 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from eva_data.inputs import Plan, plan_jobs, written_name
 from eva_openmmlab import demo
-from eva_report.detection_demo import detect_files
+from eva_report.detection_demo import PREDICTIONS, detect_files
 from eva_runs.options import probability
 
 if TYPE_CHECKING:
     from eva_mmdetection.inference.predictor import Predictor
 
-PREDICTIONS = "predictions.json"
-TASK = "mmdetection"
 
 _EPILOG = """
 OUTPUT receives each image and video under its own name, those of a folder as in the folder, and
@@ -38,7 +35,9 @@ Examples:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line of `demo.py`; None for the arguments of the process."""
     parser = demo.demo_parser(
-        "Detect objects in images, folders of them, videos and cameras.", _EPILOG, task=TASK
+        "Detect objects in images, folders of them, videos and cameras.",
+        _EPILOG,
+        task="mmdetection",
     )
     parser.add_argument(
         "--score-threshold",
@@ -49,21 +48,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     demo.main(
         parser,
         arguments,
-        task=TASK,
         plan=_plan,
         load=_load,
         work=_detect,
-        results=lambda args: [args.output / PREDICTIONS],
+        result=lambda args: args.output / PREDICTIONS,
     )
 
 
 def _plan(args: argparse.Namespace, inputs: list[Path]) -> Plan:
     return plan_jobs(
         inputs,
-        suffixes=DEMO_IMAGE_SUFFIXES | VIDEO_SUFFIXES,
         targets=lambda name: [args.output / written_name(name)],
         results=[args.output],
-        kinds="images and no videos",
         cameras=True,
     )
 

@@ -7,6 +7,7 @@ found = predictor("photo.jpg")  # bboxes, scores, labels and masks; names in pre
 The folder of a run has both: `Predictor.from_config("output/mmdet")`.
 """
 
+import importlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,15 +23,11 @@ from eva_openmmlab.predictor import (
     build_model,
     named_predictor,
 )
-from eva_openmmlab.stand_in import import_datasets, install_stand_in
 from eva_report.detection_demo import Detections
 
-install_stand_in()  # before mmdetection's models
-import_datasets("mmdet.datasets")
+importlib.import_module("eva_mmdetection.plugin")  # before anything of mmdetection
 from mmdet.datasets import CocoDataset  # noqa: E402
 from mmdet.registry import DATASETS  # noqa: E402
-
-import eva_mmdetection.model.weights  # noqa: E402, F401 (how detectors are loaded)
 
 # COCO numbers its 80 classes from 1 to 90, without these
 _NOT_IN_COCO = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}

@@ -5,8 +5,6 @@ Importing this module makes `load_start` know mmdetection's detectors, and mmeng
 """
 
 import os
-import re
-from dataclasses import replace
 from typing import Any
 
 from mmdet.models.detectors import BaseDetector
@@ -14,7 +12,6 @@ from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from eva_backbone import LoadReport, load_pretrained
-from eva_backbone.checkpoints.reading import Weights
 from eva_mmdetection.model.detectron2_names import IGNORED, is_detectron2, mmdet_name, to_mmdet
 from eva_openmmlab.weights import load_from_local_safely, load_start
 
@@ -31,24 +28,23 @@ _CLASSIFIERS = (
 )
 
 
+@load_start.register(BaseDetector)
 def load_detector(
     model: nn.Module, source: str | os.PathLike[str], *, complete: bool = False
 ) -> LoadReport:
     """Load a backbone or a complete detector, of mmdetection or detectron2; see `load_start`."""
-    weights = Weights.read(source)
-    named = {n: value for n, value in weights.tensors.items() if not re.fullmatch(IGNORED, n)}
+    if complete:
+        return load_pretrained(
+            model, source, complete=True, allow_skipped=(IGNORED,), rename=mmdet_name
+        )
     return load_pretrained(
         model,
-        replace(weights, tensors=named),
-        complete=complete,
-        allow_missing=() if complete else _MISSING,
-        allow_skipped=() if complete else (_FEDERATED, _MASK_HEAD),
-        reinitialise=() if complete else _CLASSIFIERS,
+        source,
+        allow_missing=_MISSING,
+        allow_skipped=(IGNORED, _FEDERATED, _MASK_HEAD),
+        reinitialise=_CLASSIFIERS,
         rename=mmdet_name,
     )
-
-
-load_start.register(BaseDetector, load_detector)
 
 
 @CheckpointLoader.register_scheme(prefixes="", force=True)

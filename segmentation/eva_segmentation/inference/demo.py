@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES, replacing
+from eva_data.files import replacing
 from eva_data.images import read_rgb, save_image
 from eva_data.inputs import Job, Plan, plan_jobs, written_name
 from eva_openmmlab import demo
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ADE20K_CLASSES = 150
-TASK = "segmentation"
 
 _EPILOG = """
 OUTPUT receives, for each image and under its name:
@@ -55,7 +54,7 @@ What the ADE20K test server takes, a ZIP of PNG files with the values 1 to 150:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line of `demo.py`; None for the arguments of the process."""
     parser = demo.demo_parser(
-        "Segment images, folders of them, videos and cameras.", _EPILOG, task=TASK
+        "Segment images, folders of them, videos and cameras.", _EPILOG, task="segmentation"
     )
     add = parser.add_argument
     add("--tta", action="store_true", help="several scales and flips, by the config's tta_pipeline")
@@ -69,11 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     demo.main(
         parser,
         arguments,
-        task=TASK,
         plan=_plan,
         load=_load,
         work=_segment,
-        results=lambda args: [args.ade20k_submission] if args.ade20k_submission else [],
+        result=lambda args: args.ade20k_submission,
     )
 
 
@@ -86,10 +84,8 @@ def _plan(args: argparse.Namespace, inputs: list[Path]) -> Plan:
 
     planned = plan_jobs(
         inputs,
-        suffixes=DEMO_IMAGE_SUFFIXES | VIDEO_SUFFIXES,
         targets=targets,
         results=[overlays, labels],
-        kinds="images and no videos",
         cameras=True,
     )
     archive = args.ade20k_submission
