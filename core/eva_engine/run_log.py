@@ -18,7 +18,7 @@ from eva_data.files import explained, make_folder, write_text
 from eva_data.progress import ProgressBar
 from eva_engine.config import METRICS, RunConfig
 from eva_engine.steps.flops import peak_flops
-from eva_report.terminal import SHOWN, FileFormatter, TerminalHandler
+from eva_report.terminal import SHOWN, FileFormatter, TerminalHandler, root_logs_to
 from eva_runs.processes import rank
 
 logger = logging.getLogger(__name__)
@@ -37,21 +37,11 @@ def logging_to(folder: Path) -> Iterator[Path]:
     """
     number = rank()
     file = folder / (f"log_rank{number}.txt" if number else "log.txt")
-    root, terminal = logging.getLogger(), TerminalHandler()
+    terminal = TerminalHandler()
     terminal.setLevel(logging.ERROR if number else logging.NOTSET)  # most warn of the same
-    ours = [terminal, _LogFile(file)]
-    level, others = root.level, root.handlers[:]
-    root.handlers[:] = ours
-    root.setLevel(logging.WARNING if number else logging.INFO)
-    logging.captureWarnings(True)
-    try:
+    level = logging.WARNING if number else logging.INFO
+    with root_logs_to(terminal, _LogFile(file), level=level):
         yield file
-    finally:
-        logging.captureWarnings(False)
-        root.handlers[:] = others
-        root.setLevel(level)
-        for handler in ours:
-            handler.close()
 
 
 class _LogFile(logging.FileHandler):

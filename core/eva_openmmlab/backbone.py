@@ -101,10 +101,7 @@ class EVAViT(SimpleFeaturePyramid, BaseModule):
             self.is_init = True
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]  # as mmseg
-        """Compute the maps.
-
-        Args:
-            images: (B, 3, H, W), normalised; the largest stride divides H and W.
+        """Compute the maps of normalised images (B, 3, H, W), whose sides the stride divides.
 
         Returns:
             One (B, F, H / stride, W / stride) for each scale factor, then the extra levels; or one

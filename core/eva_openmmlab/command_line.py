@@ -80,18 +80,25 @@ def evaluate(
     run(args, own_data.apply, task=task, change=change)
 
 
-def _parser(
-    program: str, words: str, *, task: str, about: str, epilog: str = ""
-) -> argparse.ArgumentParser:
-    """Make a parser of words, settings KEY=VALUE anywhere, and flags."""
+def make_parser(program: str, usage: str, about: str, epilog: str) -> argparse.ArgumentParser:
+    """Make a parser of a program with `--no-download`; the usage follows its name."""
     parser = argparse.ArgumentParser(
         prog=program_name(program),
-        usage=f"%(prog)s {words} [flags] [KEY=VALUE ...]",
+        usage=f"%(prog)s {usage}",
         description=about,
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    add_download_option(parser)
+    return parser
+
+
+def _parser(
+    program: str, words: str, *, task: str, about: str, epilog: str = ""
+) -> argparse.ArgumentParser:
+    """Make a parser of words, settings KEY=VALUE anywhere, and flags."""
+    parser = make_parser(program, f"{words} [flags] [KEY=VALUE ...]", about, epilog)
     add = parser.add_argument
     add(
         "words",
@@ -119,7 +126,6 @@ def _parser(
         default="pytorch" if "TORCHELASTIC_RUN_ID" in os.environ else "none",
         help="what started the processes (default: found out for torchrun)",
     )
-    add_download_option(parser)
     add("--local_rank", "--local-rank", help=argparse.SUPPRESS)  # of older launchers
     return parser
 

@@ -15,8 +15,6 @@ from typing import Any
 import yaml
 from mmengine.config import Config, DictAction
 from mmengine.config.utils import MODULE2PACKAGE
-from mmengine.fileio import load, register_handler
-from mmengine.fileio.handlers import YamlHandler
 from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
 
@@ -48,15 +46,6 @@ _Loader.add_constructor(
 )
 
 
-@register_handler(["yaml", "yml"])
-class SafeYamlHandler(YamlHandler):
-    """mmengine's reader and writer of YAML, which reads no Python objects."""
-
-    def load_from_fileobj(self, file: Any, **kwargs: Any) -> Any:
-        """Read plain data from an open file."""
-        return yaml.load(file, Loader=_Loader)
-
-
 def load_config(path: str | os.PathLike[str], settings: Mapping[str, str] | None = None) -> Config:
     """Read a config, import its plugins, and merge settings into it.
 
@@ -71,12 +60,8 @@ def load_config(path: str | os.PathLike[str], settings: Mapping[str, str] | None
     try:
         cfg = _read(path)
     except Exception as error:  # a config in Python is a program: it raises anything
-        cause: BaseException | None = error
-        while cause is not None:  # mmengine's errors quote the name of the plugin alone
-            if isinstance(cause, ImportError) and (sentence := sentence_of(cause)):
-                raise ValueError(sentence) from error
-            cause = cause.__cause__ or cause.__context__
-        raise ValueError(f"{path} cannot be read ({type(error).__name__}: {error})") from error
+        reason = sentence_of(error) or f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path} cannot be read ({reason})") from error
     for name, value in (settings or {}).items():
         if not _is_read(cfg, name):  # mmengine would add any name
             raise ValueError(f"option {name}: {path} has no such setting, nothing reads it")
@@ -91,7 +76,8 @@ def _read(path: Path) -> Config:
         return Config.fromfile(
             path, use_predefined_variables=replaces, use_environment_variables=replaces
         )
-    cfg = Config(load(path), filename=path)
+    # JSON is YAML, too
+    cfg = Config(yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader), filename=path)
     modules = as_list((cfg.get("custom_imports") or {}).get("imports"))
     kinds = [
         part[key]
@@ -146,14 +132,12 @@ def set_data_root(cfg: Config, folder: str | os.PathLike[str]) -> None:
         ValueError: If the config names files by paths of their own, as one with own data does.
     """
     moved: dict[str, str] = {}
-    for name in LOADERS:
-        for dataset in parts_of(cfg[name].dataset) if cfg.get(name) else ():
-            if file := dataset.get("ann_file"):
-                if Path(file).is_absolute():
-                    raise ValueError(f"--data-root {folder} has no effect on {file} of {name}")
-                before = Path(dataset.get("data_root") or "", file)
-                moved[str(before)] = str(Path(folder, file))
-            dataset.data_root = os.fspath(folder)
+    for dataset in _datasets(cfg, LOADERS):
+        if file := dataset.get("ann_file"):
+            if Path(file).is_absolute():
+                raise ValueError(f"--data-root {folder} has no effect on {file}")
+            moved[str(Path(dataset.get("data_root") or "", file))] = str(Path(folder, file))
+        dataset.data_root = os.fspath(folder)
     for metric in dicts([cfg.get("val_evaluator"), cfg.get("test_evaluator")]):
         if (file := str(Path(metric.get("ann_file") or ""))) in moved:
             metric.ann_file = moved[file]
@@ -165,13 +149,15 @@ def require_data(cfg: Config, parts: Sequence[str]) -> None:
     Raises:
         FileNotFoundError: Naming what is missing and how to get it.
     """
-    for name in (f"{part}_dataloader" for part in parts):
-        for dataset in parts_of(cfg[name].dataset) if cfg.get(name) else ():
-            root = Path(dataset.get("data_root") or "")
-            needed = [*(dataset.get("data_prefix") or {}).values(), dataset.get("ann_file") or ""]
-            missing = [root / path for path in needed if not (root / path).exists()]
-            if missing:
-                fix = "name the folder of the dataset with --data-root, or own data (see --help)"
-                if "digit_scenes" in str(root):
-                    fix = f"`eva data make-demo --output {root.parent}` makes it"
-                raise FileNotFoundError(f"there is no {missing[0]}, which {name} reads; {fix}")
+    for dataset in _datasets(cfg, [f"{part}_dataloader" for part in parts]):
+        root = Path(dataset.get("data_root") or "")
+        needed = [*(dataset.get("data_prefix") or {}).values(), dataset.get("ann_file") or ""]
+        for path in (root / one for one in needed if not (root / one).exists()):
+            fix = "name the folder of the dataset with --data-root, or own data (see --help)"
+            if "digit_scenes" in str(root):
+                fix = f"`eva data make-demo --output {root.parent}` makes it"
+            raise FileNotFoundError(f"there is no {path}; {fix}")
+
+
+def _datasets(cfg: Config, loaders: Sequence[str]) -> list[Any]:
+    return [part for name in loaders if cfg.get(name) for part in parts_of(cfg[name].dataset)]

@@ -10,11 +10,9 @@ from typing import TypeVar
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_data.files import home_expanded
 from eva_data.inputs import Plan
-from eva_openmmlab.command_line import WEIGHTS
+from eva_openmmlab.command_line import WEIGHTS, make_parser
 from eva_openmmlab.run_folder import require_config_of_run
 from eva_report.demos import refuse, run_demo
-from eva_runs.commands import program_name
-from eva_runs.options import add_download_option
 from eva_runs.recipes import SUFFIXES as RECIPES
 from eva_runs.recipes import WEIGHTS as SUFFIXES
 from eva_runs.recipes import find_recipe
@@ -24,14 +22,8 @@ P = TypeVar("P")
 
 def demo_parser(description: str, epilog: str, *, task: str) -> argparse.ArgumentParser:
     """Make the parser of a demo of a task; the `epilog` says what it writes, with examples."""
-    parser = argparse.ArgumentParser(
-        prog=program_name("demo.py"),
-        usage="%(prog)s [CONFIG] WEIGHTS INPUT ... --output DIR [flags]",
-        description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    usage = "[CONFIG] WEIGHTS INPUT ... --output DIR [flags]"
+    parser = make_parser("demo.py", usage, description, epilog)
     add = parser.add_argument
     add(
         "words",
@@ -45,7 +37,6 @@ def demo_parser(description: str, epilog: str, *, task: str) -> argparse.Argumen
     add("--output", required=True, type=Path, metavar="DIR", help="folder for the results")
     add("--device", help='"cuda", "cuda:1" or "cpu" (default: the GPU if there is one)')
     add("--overwrite", action="store_true", help="replace earlier results")
-    add_download_option(parser)
     parser.set_defaults(task=task)
     return parser
 
@@ -72,9 +63,8 @@ def main(
     args = parser.parse_intermixed_args(arguments)
 
     def prepare() -> Plan:
-        args.config, args.weights, inputs = named_model(
-            args.words, task=args.task, named=args.weights
-        )
+        words, named = args.words, args.weights
+        args.config, args.weights, inputs = named_model(words, task=args.task, named=named)
         planned = plan(args, inputs)
         if planned.jobs:
             resolve_source(args.weights)

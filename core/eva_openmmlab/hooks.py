@@ -5,7 +5,6 @@ mmdetection's own tools keep them too.
 """
 
 import contextlib
-import re
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -44,7 +43,6 @@ RUN = "eva_run"  # key of the place in the data
 PREDICTIONS = "inference/coco_instances_results"  # and .bbox.json or .segm.json
 MAX_SKIPPED = 40  # steps in a row without a scale that fits: 65,536 has become 6e-8
 _NAMED = 16  # images of a process in a message
-_HEAD = re.compile(r"decode_head|roi_head\.(bbox|mask)_head(\.\d+)?")
 
 
 @HOOKS.register_module()
@@ -126,14 +124,12 @@ class RunHook(Hook):
         counts = [meta[name] for name in ("iter", "epoch", "seed")]
         known = all(type(value) is int and value >= 0 for value in counts)
         if not known or meta["iter"] > loop.max_iters:
-            raise ValueError(
-                f"iteration, epoch, seed are {counts}, the run ends at {loop.max_iters}"
-            )
+            raise ValueError(f"its iteration, epoch and seed are {counts}")
         meta.pop("config", None)  # mmengine would run it
         # a checkpoint names files of this folder alone; the run may have been moved
         info = content["message_hub"]["runtime_info"]
         for name in [one for one in info if one.startswith("best_ckpt")]:
-            file = Path(runner.work_dir) / Path(str(info[name])).name
+            file = Path(runner.work_dir, Path(str(info[name])).name)
             info[name] = str(file) if file.name.startswith("best_") else None
         info["keep_ckpt_ids"] = [n for n in info.get("keep_ckpt_ids", ()) if type(n) is int]
         if isinstance(loop, EVATrainLoop):
@@ -147,10 +143,8 @@ class RunHook(Hook):
                 )
 
     def before_train(self, runner: Any) -> None:
-        """Watch losses and gradients, of a head that fits the data."""
-        model, loader = _inner(runner.model), runner.train_dataloader
-        _check_classes(model, getattr(loader.dataset, "metainfo", None) or {})
-        model.register_forward_hook(self._see_losses)
+        """Watch losses and gradients."""
+        _inner(runner.model).register_forward_hook(self._see_losses)
         runner.optim_wrapper.optimizer.register_step_pre_hook(self._before_step)
         self._begin(runner)
 
@@ -318,12 +312,9 @@ class EVACheckpointHook(CheckpointHook):
 
 def run_hook(runner: Any) -> RunHook:
     """Return the `RunHook` of a runner, which it is given if its config has none."""
-    for hook in runner.hooks:
-        if isinstance(hook, RunHook):
-            return hook
-    hook = RunHook()
-    runner.register_hook(hook)
-    return hook
+    if not any(isinstance(hook, RunHook) for hook in runner.hooks):
+        runner.register_hook(RunHook())
+    return next(hook for hook in runner.hooks if isinstance(hook, RunHook))
 
 
 def trains(runner: Any) -> bool:
@@ -344,12 +335,3 @@ def _keep_predictions(evaluator: Any, folder: Path) -> None:
     for metric in evaluator.metrics:
         if getattr(metric, "outfile_prefix", "") is None:
             metric.outfile_prefix = str(folder / PREDICTIONS)
-
-
-def _check_classes(model: Any, metainfo: Any) -> None:
-    """Refuse a head of fewer classes, which fails in its loss, or of more, which learns nothing."""
-    classes = len(metainfo.get("classes") or ())
-    for name, part in model.named_modules():
-        count = getattr(part, "num_classes", classes)
-        if classes and _HEAD.fullmatch(name) and count != classes:
-            raise ValueError(f"num_classes of {name} is {count}, of the training data {classes}")

@@ -64,17 +64,14 @@ class EVALayerDecayConstructor(DefaultOptimWrapperConstructor):
             index = 0 if first else layer_index(name, depth)
             plain = not all_decay and (parameter.ndim <= 1 or name.endswith(".bias"))
             scale = decay ** (depth + 1 - index)
-            group = groups.setdefault(
-                (index, plain),
-                {
-                    "params": [],
-                    "lr": self.base_lr * scale,
-                    "lr_scale": scale,
-                    "weight_decay": 0.0 if plain else self.base_wd,
-                    "name": labels[index].label + (" without decay" if plain else ""),
-                },
-            )
-            group["params"].append(parameter)
+            group = {
+                "params": [],
+                "lr": self.base_lr * scale,
+                "lr_scale": scale,
+                "weight_decay": 0.0 if plain else self.base_wd,
+                "name": labels[index].label + (" without decay" if plain else ""),
+            }
+            groups.setdefault((index, plain), group)["params"].append(parameter)
         params.extend(groups[key] for key in sorted(groups))
 
 

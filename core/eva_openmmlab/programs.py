@@ -20,7 +20,7 @@ from eva_openmmlab.config import load_config, require_data, set_data_root
 from eva_openmmlab.hooks import run_hook
 from eva_openmmlab.report import RunReport
 from eva_openmmlab.run_folder import RECORD, has_run, require_unused, what_is_saved
-from eva_openmmlab.terminal import LOG, TerminalHook, quiet, say, terminal, write_to
+from eva_openmmlab.terminal import LOG, TerminalHook, quiet, say, terminal
 from eva_runs import processes
 from eva_runs.commands import program_name
 from eva_runs.errors import ending, one_line
@@ -68,7 +68,7 @@ def run(
         begun = partial(has_run, folder)
         with claimed(folder, kind, traces=_TRACES, begun=RECORD, check=begun):
             folders.append(folder)
-            write_to(folder, messages)
+            messages.write_to(folder)
             runner = _run(cfg, trains=trains, recipe=recipe_name(task, args.config))
             processes.barrier()  # here: the other processes do not wait for the report
             if processes.is_main():

@@ -3,7 +3,6 @@
 import importlib
 import json
 import math
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -47,7 +46,7 @@ class RunReport:
 
     def __init__(self, runner: Any, kind: Kind, *, task: str) -> None:
         self.runner, self.kind, self.task = runner, kind, task
-        self.folder, self._trains = Path(runner.work_dir), kind == "training"
+        self.folder, self._trains = Path(runner.cfg.work_dir), kind == "training"
         self._config = Path(runner.cfg.filename or "config.py")
         train = runner._train_loop if self._trains else None
         scored = runner._val_loop if self._trains else runner._test_loop
@@ -60,7 +59,7 @@ class RunReport:
         files = [Path(str(file)) for file in (*best, info.get("last_ckpt")) if file]
         found = next((file for file in files if file.is_file()), None)
         # those that a user goes on with: the best of a training, or those scored
-        self._weights = found if self._trains else resolve_source(runner._load_from)
+        self._weights = found if self._trains else resolve_source(runner._load_from).absolute()
 
     @cached_property
     def entries(self) -> Sequence[Entry]:
@@ -95,24 +94,23 @@ class RunReport:
         names = dict.fromkeys(name for entry in self.entries for name in entry)
         losses = {one: one for one in names if "loss" in one and not re.match(without, one)}
         rates = {"base_lr" if "base_lr" in names else "lr": "learning rate"}
-
-        def plot(title: str, axis: str, curves: Mapping[str, str], text: str = "") -> Curves:
-            scale = factor if curves is shown else 1.0
-            return Curves(
+        all_losses = "The sum of all losses, and those of the last layer or stage."
+        all_rates = "Without layer decay, which lowers it from the head to the patches."
+        plots = (
+            ("Losses", "loss", losses, 1.0, all_losses),
+            ("Learning rate", "learning rate", rates, 1.0, all_rates),
+            ("Scores of the evaluations", scores, shown, factor, ""),
+        )
+        return [
+            Curves(
                 title=title,
                 x_label="iteration",
                 y_label=axis,
-                curves=[curve(self.entries, *one, factor=scale) for one in curves.items()],
-                logarithmic=curves is losses,
+                curves=[curve(self.entries, *one, factor=scale) for one in plotted.items()],
+                logarithmic=plotted is losses,
                 text=text,
             )
-
-        all_losses = "The sum of all losses, and those of the last layer or stage."
-        all_rates = "Without layer decay, which lowers it from the head to the patches."
-        return [
-            plot("Losses", "loss", losses, all_losses),
-            plot("Learning rate", "learning rate", rates, all_rates),
-            plot("Scores of the evaluations", scores, shown),
+            for title, axis, plotted, scale, text in plots
         ]
 
     def report(
@@ -140,13 +138,19 @@ class RunReport:
             processes=get_world_size(),
         )
         began = str(self.runner.cfg.get("load_from") or "random weights")
+        config = self._config.name
+        files = {"weights": self._weights, "scores": RESULTS, "log": LOG, "config": config}
+        steps = {
+            "See what these weights find in images, folders and videos": self._demo_command(),
+            "Score them again": self._command("evaluate", "test"),
+        }
         return Report(
             title=f"{title}: {self.kind} of {self._config.stem}",
             summary=summary,
             facts=[*named, *data, ("began from" if self._trains else "weights", began)],
             sections=list(sections),
-            links=self._links(),
-            next_steps=self._steps(),
+            links=[Link(title=title, path=Path(file)) for title, file in files.items() if file],
+            next_steps=[Step(text=text, command=command) for text, command in steps.items()],
         )
 
     def write(self) -> Path | None:
@@ -175,7 +179,7 @@ class RunReport:
             duration=duration,
             weights=self._weights if self._trains else None,
             report=page,
-            next_command=self._command("demo", *self._demo_words()),
+            next_command=self._demo_command(),
         )
 
     def _best(self) -> str:
@@ -189,58 +193,26 @@ class RunReport:
             return ""
         return f"{score_lines({metrics[0]: score})[0]} ({file})"
 
-    def _links(self) -> list[Link]:
-        logs = [self.folder / LOG, *sorted(self.folder.glob("*/*.log"), reverse=True)]
-        files = {
-            "weights": self._weights,
-            "scores": self.folder / RESULTS,
-            "log": next((log for log in logs if log.is_file()), None),
-            "config": self.folder / self._config.name,
-        }
-        return [
-            Link(title=title, path=Path(os.path.relpath(file, self.folder)))
-            for title, file in files.items()
-            if file is not None and file.is_file()
-        ]
-
-    def _steps(self) -> list[Step]:
-        if self._weights is None:
-            return []
-        return [
-            Step(
-                text="See what these weights find in images, folders and videos",
-                command=self._command("demo", *self._demo_words()),
-            ),
-            Step(text="Score them again", command=self._command("evaluate")),
-        ]
-
-    def _demo_words(self) -> list[str | Path]:
-        """Name the images of the evaluation, and an output."""
+    def _demo_command(self) -> str:
+        """Write the command that shows what weights find in the images of their evaluation."""
         loader = self.runner.cfg.get("val_dataloader" if self._trains else "test_dataloader")
         images: str | Path = "IMAGES"
         if loader:
             first = parts_of(loader.dataset)[0]
             prefixes = first.get("data_prefix") or {}
             prefix = prefixes.get("img", prefixes.get("img_path", ""))
-            images = first.get("images") or Path(first.get("data_root") or "") / prefix
-        return [images, "--output", _here(self.folder / "demo")]
+            images = first.get("images") or Path(first.get("data_root") or "", prefix)
+        return self._command("demo", "demo", images, "--output", self.folder / "demo")
 
-    def _command(self, what: str, *words: str | Path) -> str:
+    def _command(self, command: str, program: str, *words: str | Path) -> str:
         """Write a command for these weights, with the folder of their run or with their config."""
-        model: list[str | Path] = [_here(self.folder)]
+        model: list[str | Path] = [self.folder]
         if not self._trains:
             weights = str(self.runner._load_from)
-            weights = str(_here(Path(weights))) if Path(weights).exists() else weights
-            config = [] if config_of_run(weights) else [_here(self.folder / self._config.name)]
+            config = [] if config_of_run(weights) else [self.folder / self._config.name]
             model = [*config, weights]
-        program = f"{self.task}/{'test' if what == 'evaluate' else what}.py"
-        return command_to_run(f"{self.task} {what}", program, *model, *words)
-
-
-def _here(path: Path) -> Path:
-    """Write a path from the current folder, if it is below it."""
-    here, path = Path.cwd(), path.absolute()
-    return path.relative_to(here) if path.is_relative_to(here) else path
+        script = f"{self.task}/{program}.py"
+        return command_to_run(f"{self.task} {command}", script, *model, *words)
 
 
 def curve(entries: Iterable[Entry], key: str, name: str = "", *, factor: float = 1.0) -> Curve:

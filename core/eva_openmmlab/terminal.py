@@ -25,7 +25,13 @@ from eva_data.progress import ProgressBar
 from eva_openmmlab.config import parts_of
 from eva_openmmlab.hooks import run_hook, trains
 from eva_openmmlab.run_folder import SAYS, iteration_of
-from eva_report.terminal import SHOWN, FileFormatter, TerminalHandler, opening_lines
+from eva_report.terminal import (
+    SHOWN,
+    FileFormatter,
+    TerminalHandler,
+    opening_lines,
+    root_logs_to,
+)
 from eva_runs import processes
 
 LOG = "log.txt"
@@ -39,44 +45,37 @@ TITLES = {"bbox": "box", "segm": "mask"}
 _OTHERS = 4  # scores of an unknown metric
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[MemoryHandler]:
-    """Keep the messages of a program and its frameworks from the terminal, except the toolkit's.
+class Log(MemoryHandler):
+    """Keeps what is logged until there is a folder to write it to."""
 
-    Yields:
-        Where messages wait for `write_to`.
-    """
-    root, stdout = logging.getLogger(), sys.stdout
-    level, others = root.level, root.handlers  # a framework may have made some
-    kept = MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1)
-    root.handlers = [kept, terminal()]
-    root.setLevel(logging.INFO)
-    logging.captureWarnings(True)
-    try:
-        yield kept
-    finally:
-        sys.stdout, root.handlers = stdout, others
-        root.setLevel(level)
-        logging.captureWarnings(False)
-        target = kept.target
-        kept.close()
+    def __init__(self) -> None:
+        super().__init__(10_000, flushLevel=logging.CRITICAL + 1)
+
+    def write_to(self, folder: Path) -> None:
+        """Write what was logged, what follows, and what is printed; of the main process alone."""
+        file = folder / LOG if _is_first() else Path(os.devnull)
+        with explained(file):
+            target = logging.FileHandler(file, encoding="utf-8")
+        target.setFormatter(FileFormatter())
+        self.setTarget(target)
+        self.capacity = 1  # every record at once
+        self.flush()
+        sys.stdout = target.stream
+
+    def close(self) -> None:
+        """Close the file, too."""
+        target = self.target
+        super().close()
         if target is not None:
             target.close()
 
 
-def write_to(folder: Path, kept: MemoryHandler) -> None:
-    """Write messages that were kept, what follows, and what is printed, to the log of a folder.
-
-    Only the main process writes.
-    """
-    file = folder / LOG if _is_first() else Path(os.devnull)
-    with explained(file):
-        target = logging.FileHandler(file, encoding="utf-8")
-    target.setFormatter(FileFormatter())
-    kept.setTarget(target)
-    kept.capacity = 1  # every record at once
-    kept.flush()
-    sys.stdout = target.stream
+@contextlib.contextmanager
+def quiet() -> Iterator[Log]:
+    """Keep the messages of a program and its frameworks from the terminal, except the toolkit's."""
+    log = Log()
+    with contextlib.redirect_stdout(sys.stdout), root_logs_to(terminal(), log):  # the one before
+        yield log
 
 
 def terminal() -> TerminalHandler:

@@ -5,10 +5,11 @@ Python's `warnings` say, that is the first one of each kind from a module of the
 libraries warn of, a user cannot act on.
 """
 
+import contextlib
 import logging
 import re
 import sysconfig
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -95,6 +96,24 @@ class FileFormatter(logging.Formatter):
 def without_colors(text: str) -> str:
     """Remove the control sequences by which terminals change colors and styles."""
     return _ANSI.sub("", text)
+
+
+@contextlib.contextmanager
+def root_logs_to(*handlers: logging.Handler, level: int = logging.INFO) -> Iterator[None]:
+    """Give the root logger these handlers alone in a block, Python's warnings too; close them."""
+    root = logging.getLogger()
+    before, others = root.level, root.handlers[:]
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        root.handlers[:] = others
+        root.setLevel(before)
+        for handler in handlers:
+            handler.close()
 
 
 def opening_lines(

@@ -54,9 +54,11 @@ def install_command(package: str, project: str = "") -> str | None:
     return None if extra is None else f"pip install '{TOOLKIT}{extra and f'[{extra}]'}'"
 
 
-def sentence_of(error: ImportError) -> str | None:
-    """Say what is not installed, and how it is; None if an import failed for another reason."""
-    if not isinstance(error, ModuleNotFoundError):
+def sentence_of(error: BaseException | None) -> str | None:
+    """Say what is not installed, and how it is; None if an error has another reason."""
+    while error is not None and not isinstance(error, ModuleNotFoundError):
+        error = error.__cause__ or error.__context__  # mmengine's name a plugin alone
+    if error is None:
         return None
     command = install_command(error.name or "", _project_of(error))
     return f"{error.name} is not installed; this installs it: {command}" if command else None
