@@ -79,10 +79,10 @@ def param_groups_layer_decay(
     weight_decay: float,
     layer_decay: float = 1.0,
     no_weight_decay: Iterable[str] = _NO_WEIGHT_DECAY,
+    decay_vectors: bool = False,
+    embeddings: re.Pattern[str] | None = None,
 ) -> list[dict[str, Any]]:
     """Make optimizer groups by layer and by whether weight decay applies.
-
-    Vectors and biases are never decayed, as in the official pre-training and classification.
 
     Args:
         model: Any model around the ViT, or a text tower; frozen parameters are left out.
@@ -91,6 +91,9 @@ def param_groups_layer_decay(
         weight_decay: Weight decay of matrices.
         layer_decay: Factor between neighbouring layers.
         no_weight_decay: Last parts of further parameter names that are not decayed.
+        decay_vectors: Decay everything, as the official detectors do; vectors and biases are not
+            decayed in the official pre-training, classification and segmentation.
+        embeddings: Names of further parameters that learn at the rate of the embeddings.
 
     Returns:
         Groups with `params`, `lr`, `lr_scale`, `weight_decay` and `name`.
@@ -101,8 +104,9 @@ def param_groups_layer_decay(
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        index = layer_index(name, depth)
-        plain = parameter.ndim <= 1 or name.rpartition(".")[2] in exempt
+        index = 0 if embeddings and embeddings.match(name) else layer_index(name, depth)
+        named = name.rpartition(".")[2] in exempt
+        plain = not decay_vectors and (parameter.ndim <= 1 or named)
         scale = layer_decay ** (depth + 1 - index)
         group = groups.setdefault(
             (index, plain),

@@ -11,9 +11,8 @@ from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, PARAM_SCHEDULERS
 from torch import nn
 
-from eva_backbone.layer_decay import layer_groups, layer_index
+from eva_backbone.layer_decay import param_groups_layer_decay
 
-_SETTINGS = {"layer_decay", "official_head_rule", "decay_vectors"}
 # What the official code also counts among the embeddings, so that it learns most slowly.
 _OFFICIAL_FIRST = re.compile(
     r"decode_head\.(mask_embed|cls_embed|level_embed|query_embed|query_feat)\."
@@ -41,38 +40,21 @@ class EVALayerDecayConstructor(DefaultOptimWrapperConstructor):
         super().__init__(optim_wrapper_cfg, paramwise_cfg or {"layer_decay": 1.0})
 
     def add_params(
-        self,
-        params: list[dict[str, Any]],
-        module: nn.Module,
-        prefix: str = "",
-        is_dcn_module: int | float | None = None,
+        self, params: list[dict[str, Any]], module: nn.Module, *args: Any, **kwargs: Any
     ) -> None:
         """Append the groups of a model, at most two for each layer, embeddings first."""
-        if unknown := sorted(set(self.paramwise_cfg) - _SETTINGS):
-            raise ValueError(f"paramwise_cfg has {unknown}, and may have {sorted(_SETTINGS)}")
-        decay = self.paramwise_cfg.get("layer_decay", 1.0)
-        official = self.paramwise_cfg.get("official_head_rule", True)
-        all_decay = self.paramwise_cfg.get("decay_vectors", False)
+        settings = {"official_head_rule": True} | self.paramwise_cfg
+        official = settings.pop("official_head_rule")
         backbone: Any = module.backbone
-        depth = len(getattr(backbone, "net", backbone).blocks)  # of EVAViT or EVAViTAdapter
-        labels = layer_groups(depth)
-        groups: dict[tuple[int, bool], dict[str, Any]] = {}
-        for name, parameter in module.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            first = official and _OFFICIAL_FIRST.match(name)
-            index = 0 if first else layer_index(name, depth)
-            plain = not all_decay and (parameter.ndim <= 1 or name.endswith(".bias"))
-            scale = decay ** (depth + 1 - index)
-            group = {
-                "params": [],
-                "lr": self.base_lr * scale,
-                "lr_scale": scale,
-                "weight_decay": 0.0 if plain else self.base_wd,
-                "name": labels[index].label + (" without decay" if plain else ""),
-            }
-            groups.setdefault((index, plain), group)["params"].append(parameter)
-        params.extend(groups[key] for key in sorted(groups))
+        params += param_groups_layer_decay(
+            module,
+            depth=len(getattr(backbone, "net", backbone).blocks),  # of EVAViT or EVAViTAdapter
+            lr=self.base_lr,
+            weight_decay=self.base_wd,
+            no_weight_decay=("bias",),
+            embeddings=_OFFICIAL_FIRST if official else None,
+            **settings,
+        )
 
 
 class IterationLR(LRSchedulerMixin, _ParamScheduler):

@@ -1,5 +1,6 @@
 """Own data in COCO format: from one command to scores and predictions."""
 
+import argparse
 import json
 import math
 from types import SimpleNamespace
@@ -13,7 +14,6 @@ from PIL import Image
 from eva_mmdetection.data import own_data, pipelines
 from eva_mmdetection.evaluation.metrics import CocoFileMetric
 from eva_mmdetection.inference import predictor
-from eva_openmmlab import command_line
 from eva_openmmlab.hooks import CompleteFiles, EVACheckpointHook
 
 pytestmark = pytest.mark.filterwarnings(
@@ -74,9 +74,11 @@ def test_classes_of_coco_have_the_ids_of_coco(load_config):
 
 
 def training():
-    """A command line as `train.py` reads it."""
-    parser = command_line.RunParser("mmdetection", "train.py", usage="CONFIG", about="")
+    """What `train.py` has of a command line for own data."""
+    parser = argparse.ArgumentParser()
     own_data.add_arguments(parser)
+    parser.add_argument("words", nargs="*")
+    parser.add_argument("--work-dir")
     parser.add_argument("--resume", action="store_true")
     return parser
 
