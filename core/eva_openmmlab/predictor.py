@@ -34,12 +34,7 @@ READERS = re.compile(
 
 
 class ImagePredictor(ABC, Generic[Prediction]):
-    """A model with its preprocessing.
-
-    Args:
-        model: The model with its weights; mmengine's, with `test_step`.
-        pipeline: Transforms of a test image; those that read files are left out.
-    """
+    """A model of mmengine with its preprocessing, whose readers of files are left out."""
 
     def __init__(self, model: nn.Module, pipeline: Sequence[Any]) -> None:
         self.model: Any = model.eval()
@@ -59,7 +54,7 @@ class ImagePredictor(ABC, Generic[Prediction]):
             another, for a folder or a pattern.
 
         Raises:
-            ValueError: If an image cannot be read (`UnreadableImageError`) or an array is none.
+            ValueError: If an image cannot be read (`UnreadableImageError`).
         """
         return predicted(
             self.predict, image, suffixes=DEMO_IMAGE_SUFFIXES, unreadable=UnreadableImageError
@@ -95,11 +90,7 @@ def _without_reading(pipeline: Sequence[Any]) -> list[Any]:
 def named_predictor(
     config: Source, weights: Source | None, device: str | None, *, task: str
 ) -> tuple[Config, Source, torch.device]:
-    """Read what a caller of `from_config` names: the config with its plugins, weights and device.
-
-    Raises:
-        ValueError: If there is no such recipe, run or device, or no weights are named.
-    """
+    """Read the config that a caller of `from_config` names; choose weights and device."""
     place = home_expanded(config)
     if place.is_dir() or (place.suffix == ".pth" and place.is_file()):
         path, weights = require_config_of_run(place), weights or config

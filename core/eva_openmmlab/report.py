@@ -1,7 +1,6 @@
 """What all runs on mmengine say at their end: facts, curves, links and next commands."""
 
 import importlib
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,18 +13,15 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import BaseLoop
 
 from eva_backbone.checkpoints.registry import resolve_source
-from eva_data.files import write_text
 from eva_openmmlab.config import parts_of
 from eva_openmmlab.run_folder import STEP, Entry, config_of_run, read_scalars
 from eva_openmmlab.terminal import LOG, score_lines
 from eva_report.content import Curve, Curves, Link, Report, Section, Step
-from eva_report.page import NAME, report_name, try_report
+from eva_report.page import NAME, RESULTS, report_name, try_report
 from eva_report.terminal import closing_lines
 from eva_runs.commands import command_to_run
 from eva_runs.record import Kind, facts
 
-RESULTS = "results.json"
-Results = Mapping[str, Mapping[str, float | None]]  # task -> metric -> percent
 _NO_SCORES = ("time", "data_time", STEP)
 
 
@@ -223,17 +219,3 @@ def curve(entries: Iterable[Entry], key: str, name: str = "", *, factor: float =
         if isinstance(value := entry.get(key), int | float) and math.isfinite(value)
     ]
     return Curve(name=name or key, points=numbers)
-
-
-def write_results(folder: Path, results: Results) -> None:
-    """Write `results.json` as detectors of detectron2 leave it, with null in place of NaN."""
-    content = {
-        task: {name: known(value) for name, value in metrics.items()}
-        for task, metrics in results.items()
-    }
-    write_text(folder / RESULTS, json.dumps(content, indent=2) + "\n")
-
-
-def known(value: float | None) -> float | None:
-    """Round a score; None in place of NaN."""
-    return None if value is None or math.isnan(value) else round(float(value), 4)

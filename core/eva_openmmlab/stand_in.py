@@ -25,9 +25,6 @@ EXTENSION = "mmcv._ext"
 ATTENTION = "mmcv.ops.multi_scale_deform_attn"
 NO_CUDA = "not available"  # what mmcv's own build without CUDA says
 
-# What mmcv reports about its build; the environment's listing at the start of a run asks for it.
-_BUILD = {"get_compiler_version": "not compiled", "get_compiling_cuda_version": NO_CUDA}
-
 
 class MissingExtension(ModuleType):
     """The module `mmcv._ext` where it was not compiled: a few functions, the others raise."""
@@ -35,10 +32,6 @@ class MissingExtension(ModuleType):
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name.startswith("__"):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        if name in _BUILD:
-            return lambda: _BUILD[name]
-        if name in OPERATORS:
-            return OPERATORS[name]
 
         def missing(*args: Any, **kwargs: Any) -> None:
             raise RuntimeError(
@@ -50,6 +43,11 @@ class MissingExtension(ModuleType):
 
 
 STAND_IN = MissingExtension(EXTENSION, "Stand-in for mmcv's compiled operations.")
+vars(STAND_IN).update(
+    OPERATORS,
+    get_compiler_version=lambda: "not compiled",  # the environment's listing of a run asks
+    get_compiling_cuda_version=lambda: NO_CUDA,
+)
 
 
 def install_stand_in() -> bool:
@@ -65,16 +63,11 @@ def install_stand_in() -> bool:
         STAND_IN.__spec__ = spec or ModuleSpec(EXTENSION, loader=None)
         sys.modules[EXTENSION] = STAND_IN
         logger.info("mmcv's operations are not compiled; torchvision and PyTorch stand in for them")
-    if not has_cuda_operations():
+    build: Any = importlib.import_module("mmcv.ops.info")
+    if build.get_compiling_cuda_version() == NO_CUDA:
         attention: Any = importlib.import_module(ATTENTION)
         attention.IS_CUDA_AVAILABLE = False
     return stands_in
-
-
-def has_cuda_operations() -> bool:
-    """Return whether mmcv's operations are compiled for the GPU."""
-    build = importlib.import_module("mmcv.ops.info")
-    return bool(build.get_compiling_cuda_version() != NO_CUDA)
 
 
 def import_datasets(package: str) -> None:

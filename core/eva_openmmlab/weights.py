@@ -37,9 +37,7 @@ METADATA = [
         for package in ("core", "_core")  # before numpy 2, and since
         for name in ("_reconstruct", "scalar")
     ),
-    np.dtypes.Float32DType,
-    np.dtypes.Float64DType,
-    np.dtypes.Int64DType,
+    *(np.dtypes.Float32DType, np.dtypes.Float64DType, np.dtypes.Int64DType),
 ]
 
 
@@ -68,10 +66,6 @@ def load_from_local_safely(filename: str, map_location: Any = None) -> Any:
 
     `init_model`, `init_detector` and the frameworks' own `tools/test.py` come here, with a file,
     the name of an official one, or `hf://ORG/REPOSITORY/FILE@REVISION`.
-
-    Raises:
-        ValueError: If the file is damaged or holds code.
-        FileNotFoundError: If there is none.
     """
     path = resolve_source(filename)
     if path.suffix == ".safetensors":

@@ -5,11 +5,12 @@
 
 import csv
 import io
+import json
 import logging
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ from eva_runs.record import Kind, was_trained_in
 logger = logging.getLogger(__name__)
 
 NAME, BESIDE = "report.html", "evaluation.html"
+RESULTS = "results.json"
 LIMIT = 5_000_000  # bytes
 DASH = "\N{EN DASH}"
 _ROWS = (200, 60, 20, 5)  # of a table, until the text leaves room
@@ -134,6 +136,20 @@ def write_csv(file: Path, heads: Sequence[str], rows: Iterable[Sequence[Cell]]) 
     writer.writerow(heads)
     writer.writerows(rows)
     write_text(file, printable(stream.getvalue()))
+
+
+def write_results(folder: Path, results: Mapping[str, Mapping[str, float | None]]) -> None:
+    """Write `results.json`: task -> metric -> percent, with null in place of NaN."""
+    content = {
+        task: {name: known(value) for name, value in metrics.items()}
+        for task, metrics in results.items()
+    }
+    write_text(folder / RESULTS, json.dumps(content, indent=2) + "\n")
+
+
+def known(value: float | None) -> float | None:
+    """Return a score; None in place of NaN."""
+    return None if value is None or math.isnan(value) else float(value)
 
 
 def rendered(report: Report, folder: Path, *, limit: int = LIMIT) -> str:

@@ -42,7 +42,7 @@ from eva_report.terminal import (
     opening_lines,
 )
 from eva_runs.commands import say
-from eva_runs.recipes import recipe_folder
+from eva_runs.recipes import recipe_name
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ def show(lines: Iterable[str]) -> None:
 
 def opening(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
     """Say what a run does from which weights, before its data is read, which says itself."""
-    processes, name = args.num_gpus * args.num_machines, recipe_name(args.config_file)
+    processes, name = args.num_gpus * args.num_machines, recipe_name("detection", args.config_file)
     place = f"{processes} x {cfg.train.device}" if processes > 1 else str(cfg.train.device)
     folder, images = Path(cfg.train.output_dir), images_per_step(cfg)
     task, weights = f"evaluate {name} on {place}", cfg.train.init_checkpoint
@@ -128,14 +128,6 @@ def output_place(cfg: DictConfig, *, resume: bool = False, done: int = 0) -> lis
         resumed = file and SAYS.resumed(done, cfg.train.max_iter, file)
         lines.append(resumed or SAYS.nothing_to_resume(folder))
     return lines
-
-
-def recipe_name(file: str) -> str:
-    """Return the name of a recipe of the toolkit, and the path of another one."""
-    path, folder = Path(file).resolve(), recipe_folder("detection").resolve()
-    if path.is_relative_to(folder):
-        return path.relative_to(folder).with_suffix("").as_posix()
-    return file
 
 
 def shown_every(period: int, max_iter: int) -> int:
@@ -173,7 +165,9 @@ def close(test_set: TestSet, *, trains: bool, began: float | None, recipe: str) 
         show([SAYS.finished(folder, cfg.train.max_iter)])
     page: Path | None = folder / REPORT
     if began is not None or not (folder / REPORT).is_file():
-        options = dict(kind=kind, processes=comm.get_world_size(), recipe=recipe_name(recipe))
+        options = dict(
+            kind=kind, processes=comm.get_world_size(), recipe=recipe_name("detection", recipe)
+        )
         name = report_name(folder, kind)
         page = try_report(folder, lambda: make_report(cfg, test_set, **options), name=name)
     lines = closing_lines(

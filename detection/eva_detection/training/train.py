@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import json
 import logging
 import time
 from pathlib import Path
@@ -19,7 +18,6 @@ from torch import nn
 
 from eva_backbone import no_init_weights
 from eva_data.detection.spec import FOLDER as OWN_DATA
-from eva_data.files import write_text
 from eva_detection.building import build
 from eva_detection.command_line import read_own_data
 from eva_detection.config.settings import check_schedule, load_config, precision_of
@@ -45,6 +43,7 @@ from eva_detection.training.output_folder import (
 )
 from eva_detection.training.processes import Evaluations, start_processes
 from eva_detection.training.trainer import DetectionTrainer
+from eva_report.page import write_results
 from eva_runs.commands import program_name
 from eva_runs.errors import ending
 from eva_runs.interruption import StopSignal, passed_on_to_children
@@ -75,17 +74,8 @@ def evaluate(test_set: TestSet, model: nn.Module, *, augment: bool = True) -> di
         loader.close()
     if results and comm.is_main_process():
         print_csv_format(results)
-        write_results(results, Path(test_set.cfg.train.output_dir) / RESULTS)
+        write_results(Path(test_set.cfg.train.output_dir), results)
     return results
-
-
-def write_results(results: dict[str, Any], file: Path) -> None:
-    """Write an evaluator's results as JSON, which has no NaN: None."""
-    known = {
-        task: {name: None if value != value else value for name, value in metrics.items()}
-        for task, metrics in results.items()
-    }
-    write_text(file, json.dumps(known, indent=2) + "\n")
 
 
 def train(cfg: DictConfig, *, resume: bool, test_set: TestSet | None = None) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 from mmdet.evaluation import CocoMetric
 
 from eva_mmdetection.evaluation.metrics import scores_of_classes
-from eva_openmmlab.report import RunReport, write_results
+from eva_openmmlab.report import RunReport
 from eva_openmmlab.terminal import TITLES, percent
 from eva_report.content import Report, Section
 from eva_report.detection import data_fact, detection_sections
+from eva_report.page import write_results
 
 _COUNTED = 200_000  # images of a training set whose objects are counted
 

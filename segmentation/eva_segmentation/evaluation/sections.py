@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eva_data.label_maps import described
-from eva_openmmlab.report import RunReport, known, write_results
+from eva_openmmlab.report import RunReport
 from eva_report.content import Confusion, Report, ScoreRow, ScoreTable, Section, Table
-from eva_report.page import write_csv
+from eva_report.page import known, write_csv, write_results
 from eva_segmentation.evaluation.gallery import galleries
 from eva_segmentation.evaluation.metric import IoUAndConfusion
 
