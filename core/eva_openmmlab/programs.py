@@ -80,39 +80,42 @@ def run(
 def _configure(args: argparse.Namespace, own_data: Apply, change: Change | None) -> Config:
     cfg = load_config(args.config, args.settings)
     cfg.launcher = args.launcher
-    if args.work_dir is not None:
-        cfg.work_dir = args.work_dir
-    elif place := next((value for name in _OWN if (value := getattr(args, name, None))), None):
-        cfg.work_dir = str(Path("work_dirs") / name_on_own_data(args.config, place))
-    elif cfg.get("work_dir") is None:
-        cfg.work_dir = str(Path("work_dirs") / Path(args.config).stem)
     cfg.setdefault("runner_type", "Runner")
+    cfg.work_dir = str(_work_dir(cfg, args, trains=change is None))
+    if change is None:
+        cfg.resume = bool(cfg.get("resume")) or args.resume
+        cfg.load_from = args.load_from or cfg.get("load_from")
+        if args.amp:
+            cfg.optim_wrapper.update(type="AmpOptimWrapper", loss_scale="dynamic")
+        if not cfg.resume:
+            require_unused(Path(cfg.work_dir))
+    else:
+        cfg.load_from, cfg.resume = args.weights, False
+        copy = Path(cfg.work_dir, Path(args.config).name)
+        if copy.exists() and copy.samefile(args.config):
+            raise ValueError(f"--work-dir {cfg.work_dir} holds {args.config}: name another folder")
     own = own_data(cfg, args)
     if args.data_root is not None:
         if own is not cfg:
             raise ValueError(f"--data-root {args.data_root} has no use beside data of your own")
         set_data_root(cfg, args.data_root)
-    if change is None:
-        own.resume = bool(own.get("resume")) or args.resume
-        if args.load_from is not None:
-            own.load_from = args.load_from
-        if args.amp:
-            own.optim_wrapper.update(type="AmpOptimWrapper", loss_scale="dynamic")
-        if not own.resume:
-            require_unused(Path(own.work_dir))
-        return own
-    own.load_from, own.resume = args.weights, False
-    if args.work_dir is None:
-        folder = Path(own.work_dir)
-        if args.of_run:  # which may have been moved since
-            given = home_expanded(args.weights)
-            folder = given if given.is_dir() else given.parent
-        own.work_dir = str(folder / "test")
-    copy = Path(own.work_dir) / Path(args.config).name
-    if copy.exists() and copy.samefile(args.config):
-        raise ValueError(f"--work-dir {own.work_dir} holds {args.config}: name another folder")
-    change(own, args)
+    if change is not None:
+        change(own, args)
     return own
+
+
+def _work_dir(cfg: Config, args: argparse.Namespace, *, trains: bool) -> Path:
+    """Choose the folder of a run: as named, else by data and recipe; of evaluations one below."""
+    if args.work_dir is not None:
+        return Path(args.work_dir)
+    if args.of_run and not trains:  # which may have been moved since
+        given = home_expanded(args.weights)
+        folder = given if given.is_dir() else given.parent
+    elif place := next((value for name in _OWN if (value := getattr(args, name, None))), None):
+        folder = Path("work_dirs") / name_on_own_data(args.config, place)
+    else:
+        folder = Path(cfg.get("work_dir") or Path("work_dirs") / Path(args.config).stem)
+    return folder if trains else folder / "test"
 
 
 def _join(cfg: Config) -> None:

@@ -9,29 +9,15 @@ from eva_openmmlab.stand_in import import_datasets, install_stand_in
 install_stand_in()
 import_datasets("mmseg.datasets")
 
-from mmseg.datasets.transforms import Resize  # noqa: E402
-from mmseg.registry import TRANSFORMS  # noqa: E402
+from mmseg.datasets.transforms import Resize
+from mmseg.registry import TRANSFORMS
 
-from eva_openmmlab import config, hooks, images, loop, optimizer  # noqa: E402
-from eva_segmentation.data import loading  # noqa: E402
-from eva_segmentation.evaluation import metric  # noqa: E402
-from eva_segmentation.model import backbone, head, segmentor  # noqa: E402
+from eva_openmmlab import config, hooks, images, loop, optimizer
+from eva_segmentation.data import loading
+from eva_segmentation.evaluation import metric
+from eva_segmentation.model import backbone, head, segmentor
 
 
 @TRANSFORMS.register_module(name="Resize", force=True)  # also for what `RandomResize` builds
 class ResizeKeepingSides(images.KeepSides, Resize):
     """mmsegmentation's `Resize`, also of images that are very long."""
-
-
-__all__ = [
-    "backbone",
-    "config",
-    "head",
-    "hooks",
-    "images",
-    "loading",
-    "loop",
-    "metric",
-    "optimizer",
-    "segmentor",
-]

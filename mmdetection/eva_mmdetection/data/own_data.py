@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from eva_data.detection import spec
 from eva_data.detection.coco import CocoDataset
 from eva_openmmlab.own_data import LOADERS, add_plugin, dicts, replace_dataset
-from eva_openmmlab.run_folder import has_run, require_unused
+from eva_openmmlab.run_folder import has_run
 from eva_report.terminal import SHOWN
 
 if TYPE_CHECKING:
@@ -25,7 +25,16 @@ logger = logging.getLogger(__name__)
 
 PLUGIN = "eva_mmdetection.plugin"
 DATASET = "CocoFileDataset"
+_WITHOUT_MASKS = {
+    "LoadAnnotations": {"with_mask": False},
+    "RandomCrop": {"recompute_bbox": False},
+    "FilterAnnotations": {"by_mask": False},
+}
 _NO_MASKS = "The detector has no mask head"
+_NO_FEDERATED_LOSS = (
+    "No federated loss, which is for LVIS: every object of a class counts as annotated. The "
+    "recipe's sigmoid classifier and sampler stay"
+)
 add_arguments = spec.add_arguments
 
 
@@ -46,23 +55,26 @@ def apply(config: "Config", arguments: argparse.Namespace) -> "Config":
         return config
     config = copy.deepcopy(config)
     arguments.resolved = None  # its memory; whoever is built of the config reads the files
-    _write(data, config, arguments)
-    parts = data.parts
+    parts, folder = data.parts, Path(config.get("work_dir") or "work_dirs")
+    data.place(folder)  # what is not a file in COCO format yet
+    data.write(continues="train" in parts and has_run(folder))
     saved, stated = config.test_dataloader.dataset, {}
     if saved.get("type") == DATASET:
         stated = dict(zip(saved.metainfo.category_ids, saved.metainfo.classes, strict=True))
     categories, reason, notes = data.for_detector(stated, boxes_only=arguments.boxes_only)
-    boxes_only = {"boxes_only": True} if arguments.boxes_only else {}
-    _set_datasets(config, parts, categories, boxes_only)
-    if _mask_head(config) is not None and reason:
-        config.model.roi_head.update(mask_head=None, mask_roi_extractor=None)
+    for part, file in parts.items():
+        for name in LOADERS[part]:
+            _set_dataset(config[name], file, categories, boxes_only=arguments.boxes_only)
+    head = config.model.get("roi_head") or {}
+    masks = head.get("mask_head") is not None
+    if masks and reason:
+        masks = False
+        head.update(mask_head=None, mask_roi_extractor=None)
         config.model.test_cfg.rcnn.pop("maskness_thr", None)
         notes.append(f"{_NO_MASKS}: {reason}")
-    masks = _mask_head(config) is not None
-    for step in dicts(config.train_dataloader):
-        _set_masks(step, parts.get("train"), masks=masks)
-    _set_classes(config, len(categories), notes)
-    _set_metric(config, parts["val"], notes, boxes_only, masks=masks)
+    _set_masks(config.train_dataloader, parts.get("train"), masks=masks)
+    notes += _set_classes(config, len(categories))
+    notes += _set_metric(config, parts["val"], masks=masks, boxes_only=arguments.boxes_only)
     add_plugin(config, PLUGIN)
     for note in notes:
         chosen = note in data.notes or note.startswith(_NO_MASKS)
@@ -70,71 +82,38 @@ def apply(config: "Config", arguments: argparse.Namespace) -> "Config":
     return config
 
 
-def _write(data: spec.DetectionData, config: "Config", arguments: argparse.Namespace) -> None:
-    """Write the parts that are not a file in COCO format yet into the folder of the run.
-
-    Raises:
-        ValueError: If the folder has a run already that these data are not part of.
-    """
-    folder = Path(config.get("work_dir") or "work_dirs")
-    continues = False
-    if "train" in data.parts:
-        continues = has_run(folder)
-        if data.generated and not arguments.resume:
-            require_unused(folder)
-    elif arguments.work_dir is None:
-        if getattr(arguments, "of_run", False):  # which may have been moved since
-            given = Path(arguments.weights)
-            folder = given if given.is_dir() else given.parent
-        folder /= "test"
-    data.place(folder)
-    data.write(continues=continues)
-
-
-def _mask_head(config: "Config") -> Any:
-    return (config.model.get("roi_head") or {}).get("mask_head")
-
-
-def _set_datasets(
-    config: "Config",
-    parts: Mapping[str, CocoDataset],
-    categories: Mapping[int, str],
-    boxes_only: Mapping[str, bool],
+def _set_dataset(
+    loader: Any, file: CocoDataset, categories: Mapping[int, str], *, boxes_only: bool
 ) -> None:
     hues = [number / len(categories) for number in range(len(categories))]
     colours = [[int(255 * c) for c in colorsys.hsv_to_rgb(hue, 0.8, 0.9)] for hue in hues]
-    for part, file in parts.items():
-        for name in LOADERS[part]:
-            replace_dataset(
-                config[name],
-                type=DATASET,
-                ann_file=str(file.path),
-                data_prefix={"img": file.folder},
-                metainfo={
-                    "classes": list(categories.values()),
-                    "category_ids": list(categories),
-                    "palette": colours,
-                },
-                **({"filter_cfg": {"filter_empty_gt": True}} if part == "train" else {}),
-                **boxes_only,
-            )
+    replace_dataset(
+        loader,
+        type=DATASET,
+        ann_file=str(file.path),
+        data_prefix={"img": file.folder},
+        metainfo={
+            "classes": list(categories.values()),
+            "category_ids": list(categories),
+            "palette": colours,
+        },
+        filter_cfg={"filter_empty_gt": True},  # of training
+        boxes_only=boxes_only,
+    )
 
 
-def _set_masks(step: Any, file: CocoDataset | None, *, masks: bool) -> None:
-    """Read masks as the file has them, or leave them out; `step` is any part of the loader."""
-    kind = step.get("type")
-    if not masks:
-        if kind == "LoadAnnotations":
-            step.update(with_mask=False)
-        elif kind == "RandomCrop":
-            step.update(recompute_bbox=False)
-        elif kind == "FilterAnnotations":
-            step.update(by_mask=False)
-    elif kind == "LoadAnnotations" and file is not None and file.has_rle:
-        step.update(poly2mask=True)  # takes polygons as well
+def _set_masks(loader: Any, file: CocoDataset | None, *, masks: bool) -> None:
+    """Read masks as the file has them, or leave them out."""
+    for step in dicts(loader):
+        kind = step.get("type")
+        if not masks:
+            step.update(_WITHOUT_MASKS.get(kind, {}))
+        elif kind == "LoadAnnotations" and file is not None and file.has_rle:
+            step.update(poly2mask=True)  # takes polygons as well
 
 
-def _set_classes(config: "Config", count: int, notes: list[str]) -> None:
+def _set_classes(config: "Config", count: int) -> list[str]:
+    notes = set()
     for node in dicts(config.model):
         if "num_classes" in node:
             node["num_classes"] = count
@@ -142,33 +121,22 @@ def _set_classes(config: "Config", count: int, notes: list[str]) -> None:
             node.update(num_sampled=0, image_counts=None)
             hooks = config.get("custom_hooks") or []
             config.custom_hooks = [hook for hook in hooks if hook["type"] != "CountClasses"]
-            note = (
-                "No federated loss, which is for LVIS: every object of a class counts as "
-                "annotated. The recipe's sigmoid classifier and sampler stay"
-            )
-            notes.extend([note] if note not in notes else [])
+            notes.add(_NO_FEDERATED_LOSS)
+    return [*notes]
 
 
-def _set_metric(
-    config: "Config",
-    file: CocoDataset,
-    notes: list[str],
-    boxes_only: Mapping[str, bool],
-    *,
-    masks: bool,
-) -> None:
+def _set_metric(config: "Config", file: CocoDataset, *, masks: bool, boxes_only: bool) -> list[str]:
     lacking = len(file.without_masks) if masks else 0
-    if lacking:
-        total = len(file.instances)
-        notes.append(f"No mask AP: {lacking} of {total} objects for evaluation have no mask")
     config.val_evaluator = {
         "type": "CocoFileMetric",
         "ann_file": str(file.path),
         "metric": ["bbox", "segm"] if masks and not lacking else ["bbox"],
         "classwise": True,
-        **boxes_only,
+        "boxes_only": boxes_only,
     }
     config.test_evaluator = copy.deepcopy(config.val_evaluator)
     saving = (config.get("default_hooks") or {}).get("checkpoint")
     if saving and saving.get("save_best"):
         saving["save_best"] = "coco/bbox_mAP"
+    note = f"No mask AP: {lacking} of {len(file.instances)} objects for evaluation have no mask"
+    return [note] if lacking else []

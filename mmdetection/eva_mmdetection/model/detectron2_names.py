@@ -4,7 +4,7 @@ The tensors are the same under both names; none is changed.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
@@ -41,6 +41,16 @@ _HEADS = {
 _PLACE = re.compile(r"\\\{([snm])\\\}")  # a number in an escaped pattern
 
 
+def _renamed(name: str, names: Iterable[tuple[str, str]]) -> str:
+    module, _, leaf = name.rpartition(".")
+    for old, new in names if leaf in _LEAVES else ():
+        if match := re.fullmatch(_PLACE.sub(r"(?P<\1>\\d+)", re.escape(old)), module):
+            numbers = {key: int(value) for key, value in match.groupdict().items()}
+            first = numbers.get("n", numbers.get("m", 0) + 1)
+            return f"{new.format(**numbers | {'n': first, 'm': first - 1})}.{leaf}"
+    return name
+
+
 def is_detectron2(names: Mapping[str, object]) -> bool:
     """Return whether names are those of a complete detector in detectron2."""
     return any(name.startswith(_HEADS["detectron2"]) for name in names)
@@ -48,44 +58,20 @@ def is_detectron2(names: Mapping[str, object]) -> bool:
 
 def mmdet_name(name: str) -> str:
     """Translate a name of a detector in detectron2 into mmdetection's; others stay."""
-    return _translated(name, _NAMES)
-
-
-def detectron2_name(name: str) -> str:
-    """Translate a name of a detector in mmdetection into detectron2's; others stay."""
-    return _translated(name, {theirs: ours for ours, theirs in _NAMES.items()})
-
-
-def _translated(name: str, names: Mapping[str, str]) -> str:
-    module, _, leaf = name.rpartition(".")
-    if leaf not in _LEAVES:
-        return name
-    for old, new in names.items():
-        if match := re.fullmatch(_PLACE.sub(r"(?P<\1>\\d+)", re.escape(old)), module):
-            numbers = {key: int(value) for key, value in match.groupdict().items()}
-            if "m" in numbers:
-                numbers["n"] = numbers["m"] + 1
-            elif "n" in numbers:
-                numbers["m"] = numbers["n"] - 1
-            return f"{new.format(**numbers)}.{leaf}"
-    return name
+    return _renamed(name, _NAMES.items())
 
 
 def to_mmdet(
     weights: Mapping[str, Tensor], *, patch_size: int | None = None
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Give the weights of a detector the names of mmdetection.
-
-    Args:
-        weights: Weights of an official detector or of a run in `detection/`.
-        patch_size: Must be None: a detector keeps its patches.
+    """Give the weights of a detector, official or of `detection/`, the names of mmdetection.
 
     Returns:
         The weights, and a line for each kind of change.
 
     Raises:
         ValueError: If they are not a detector's, hold a name that mmdetection's detector has no
-            place for, or `patch_size` is given.
+            place for, or a `patch_size` is given.
     """
     return _converted(weights, patch_size, to="mmdetection", other="detectron2")
 
@@ -111,10 +97,10 @@ def _converted(
         raise ValueError(
             f"patches of a detector keep their size, got --patch-size {patch_size}; leave it out"
         )
-    rename = mmdet_name if to == "mmdetection" else detectron2_name
+    pairs = [pair if to == "mmdetection" else pair[::-1] for pair in _NAMES.items()]
     result, ignored, unknown = {}, [], []
     for name, value in weights.items():
-        new = rename(name)
+        new = _renamed(name, pairs)
         if re.fullmatch(IGNORED, name):
             ignored.append(name)
         elif new.startswith(("backbone.", *_HEADS[to])):
