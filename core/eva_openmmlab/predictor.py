@@ -3,15 +3,14 @@
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import DATASETS, MODELS, init_default_scope
 from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
@@ -87,10 +86,31 @@ def _without_reading(pipeline: Sequence[Any]) -> list[Any]:
     return kept
 
 
-def named_predictor(
-    config: Source, weights: Source | None, device: str | None, *, task: str
-) -> tuple[Config, Source, torch.device]:
-    """Read the config that a caller of `from_config` names; choose weights and device."""
+class TrainedModel(NamedTuple):
+    """A model on its device, with the pipeline and the metainfo of its config's test set."""
+
+    model: nn.Module
+    pipeline: Sequence[Any]
+    metainfo: Mapping[str, Any]
+
+
+def load_model(
+    config: Source,
+    weights: Source | None,
+    device: str | None,
+    *,
+    task: str,
+    multi_scale: bool = False,
+) -> TrainedModel:
+    """Build the model that a caller of `from_config` names, and load all of its weights.
+
+    The files of the test set need not be there. With `multi_scale` the model is the config's
+    `tta_model`, and the pipeline its `tta_pipeline`.
+
+    Raises:
+        ValueError: If there is no such recipe, run or device, no weights are named, or they do
+            not fit.
+    """
     place = home_expanded(config)
     if place.is_dir() or (place.suffix == ".pth" and place.is_file()):
         path, weights = require_config_of_run(place), weights or config
@@ -103,13 +123,16 @@ def named_predictor(
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:  # torch's own text says why
         raise ValueError(f"device {device!r}: {error}") from error
-    return load_config(path), weights, chosen
-
-
-def build_model(cfg: Config, weights: Source, device: torch.device) -> nn.Module:
-    """Build the model of a config and load all of its weights; see `load_start`."""
+    cfg = load_config(path)
     init_default_scope(cfg.default_scope)
+    dataset = cfg.test_dataloader.dataset
+    metainfo = DATASETS.build({**dataset, "lazy_init": True, "pipeline": []}).metainfo
+    pipeline = dataset.pipeline
+    if multi_scale and "module" not in cfg.model:
+        if not cfg.get("tta_pipeline"):
+            raise ValueError(f"{path} has no tta_pipeline, which --tta needs")
+        pipeline, cfg.model = cfg.tta_pipeline, {**cfg.tta_model, "module": cfg.model}
     with no_init_weights():
         model: nn.Module = MODELS.build(cfg.model)
     load_start(getattr(model, "module", model), weights, complete=True)
-    return model.to(device)
+    return TrainedModel(model.to(chosen), pipeline, metainfo)

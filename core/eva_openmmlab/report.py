@@ -15,7 +15,7 @@ from mmengine.runner import BaseLoop
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_openmmlab.config import parts_of
 from eva_openmmlab.run_folder import STEP, Entry, config_of_run, read_scalars
-from eva_openmmlab.terminal import LOG, score_lines
+from eva_openmmlab.terminal import LOG, NOTHING, score_lines
 from eva_report.content import Curve, Curves, Link, Report, Section, Step
 from eva_report.page import NAME, RESULTS, report_name, try_report
 from eva_report.terminal import closing_lines
@@ -165,9 +165,7 @@ class RunReport:
 
     def closing(self, page: Path | None, *, duration: float) -> list[str]:
         """Say what came out of a run that took some seconds, and where its page is."""
-        lines = score_lines(self.scores)
-        if self._scored and not lines:
-            lines = ["no scores, since nothing was found"]
+        lines = score_lines(self.scores) or ([NOTHING] if self._scored else [])
         if best := self._best():  # the weights that are named are not those of the last evaluation
             lines = [f"best     {best}", *(f"last     {line}" for line in lines)]
         return closing_lines(
@@ -180,14 +178,12 @@ class RunReport:
 
     def _best(self) -> str:
         """Score and file of a training's best weights; empty if they are the last, or none."""
-        hooks = [one for one in self.runner.hooks if isinstance(one, CheckpointHook)]
-        metrics = [name for one in hooks if one.save_best for name in one.key_indicators]
         info = self.runner.message_hub.runtime_info
         score, file = info.get("best_score"), Path(str(info.get("best_ckpt") or "")).name
-        last = file.endswith(f"_{self.runner.iter}.pth")
-        if not self._trains or len(metrics) != 1 or score is None or not file or last:
+        if not (self._trains and file) or file.endswith(f"_{self.runner.iter}.pth"):
             return ""
-        return f"{score_lines({metrics[0]: score})[0]} ({file})"
+        hook = next(one for one in self.runner.hooks if isinstance(one, CheckpointHook))
+        return f"{score_lines({hook.key_indicators[0]: score})[0]} ({file})"
 
     def _demo_command(self) -> str:
         """Write the command that shows what weights find in the images of their evaluation."""

@@ -43,6 +43,7 @@ _AP = re.compile(r"(?:\w+/)?(bbox|segm)_(?:m(?=AP))?(AP\w*)")  # mmdetection's, 
 _SHOWN = ("AP", "AP50", "AP75", "APr", "APc", "APf")
 TITLES = {"bbox": "box", "segm": "mask"}
 _OTHERS = 4  # scores of an unknown metric
+NOTHING = "no scores, since nothing was found"
 
 
 class Log(MemoryHandler):
@@ -135,58 +136,34 @@ class TerminalHook(Hook):
     def after_run(self, runner: Any) -> None:
         """Close the bars; called after an error too."""
         while self._bars:
-            self._close()
-
-    def before_train(self, runner: Any) -> None:
-        """Open the bar."""
-        self._open(runner.max_iters, "training", runner.iter)
-
-    def after_train_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
-        """Move the bar."""
-        loss = runner.message_hub.log_scalars.get("train/loss")
-        self._move(**({"loss": f"{loss.mean(_WINDOW):.3f}"} if loss else {}))
-
-    def after_train(self, runner: Any) -> None:
-        """Close the bar."""
-        self._close()
-
-    def before_val_epoch(self, runner: Any) -> None:
-        """Open a bar for an evaluation."""
-        self._open(len(runner.val_dataloader), "evaluation")
-
-    def before_test_epoch(self, runner: Any) -> None:
-        """Open a bar for an evaluation."""
-        self._open(len(runner.test_dataloader), "evaluation")
-
-    def after_val_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
-        """Move the bar of an evaluation."""
-        self._move()
-
-    after_test_iter = after_val_iter
+            self._bars.pop().close()
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         """Show the scores of an evaluation in training, or of some if there are many."""
-        self._close()
+        super().after_val_epoch(runner, metrics)
         interval = runner.train_loop.val_interval
         number, total = runner.iter // interval, math.ceil(runner.max_iters / interval)
         if runner.iter >= runner.max_iters or number % math.ceil(total / (_LINES - 1)) == 0:
-            lines = score_lines(metrics or {}) or ["no scores, since nothing was found"]
+            lines = score_lines(metrics or {}) or [NOTHING]
             scores = "; ".join(", ".join(line.split(", ")[:2]) for line in lines)
             say(f"{SAYS.unit} {runner.iter:,}: {scores}")
 
-    def after_test_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
-        """Close the bar of an evaluation."""
-        self._close()
+    def _before_epoch(self, runner: Any, mode: str = "train") -> None:
+        if not processes.is_main():
+            return
+        if mode == "train":
+            self._bars.append(ProgressBar(runner.max_iters, what="training", start=runner.iter))
+        else:
+            total = len(getattr(runner, f"{mode}_dataloader"))
+            self._bars.append(ProgressBar(total, what="evaluation"))
 
-    def _open(self, total: int, what: str, start: int = 0) -> None:
-        if processes.is_main():
-            self._bars.append(ProgressBar(total, what=what, start=start))
-
-    def _move(self, **note: str) -> None:
+    def _after_iter(self, runner: Any, *args: Any, mode: str = "train", **kwargs: Any) -> None:
+        loss = runner.message_hub.log_scalars.get("train/loss") if mode == "train" else None
+        note = {"loss": f"{loss.mean(_WINDOW):.3f}"} if loss else {}
         if self._bars:
             self._bars[-1].update(1, **note)
 
-    def _close(self) -> None:
+    def _after_epoch(self, runner: Any, mode: str = "train") -> None:
         if self._bars:
             self._bars.pop().close()
 

@@ -3,7 +3,7 @@
 import pytest
 
 from eva_openmmlab.config import load_config
-from eva_openmmlab.predictor import named_predictor
+from eva_openmmlab.predictor import load_model
 from eva_openmmlab.run_folder import config_of_run, write_record
 from eva_runs.recipes import find_recipe
 
@@ -54,7 +54,7 @@ def test_only_the_config_that_a_record_names_is_of_a_run(tmp_path):
     weights.write_bytes(b"")
     assert config_of_run(tmp_path) is config_of_run(weights) is None
     with pytest.raises(ValueError, match=r"no config of a run"):
-        named_predictor(weights, None, "cpu", task="segmentation")
+        load_model(weights, None, "cpu", task="segmentation")
     for name in ("../other.py", "none.py"):
         write_record(tmp_path, name)
         assert config_of_run(tmp_path) is None

@@ -8,7 +8,7 @@ The folder of a run has both: `Predictor.from_config("output/mmdet")`.
 """
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,18 +16,11 @@ import pycocotools.mask as mask_api
 from mmengine.structures import InstanceData
 from torch import nn
 
-from eva_openmmlab.predictor import (
-    ImageLike,
-    ImagePredictor,
-    Source,
-    build_model,
-    named_predictor,
-)
+from eva_openmmlab.predictor import ImageLike, ImagePredictor, Source, load_model
 from eva_report.detection_demo import Detections
 
 importlib.import_module("eva_mmdetection.plugin")  # before anything of mmdetection
 from mmdet.datasets import CocoDataset  # noqa: E402
-from mmdet.registry import DATASETS  # noqa: E402
 
 # COCO numbers its 80 classes from 1 to 90, without these
 _NOT_IN_COCO = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
@@ -80,14 +73,9 @@ class Predictor(ImagePredictor[InstanceData]):
                 device.
             FileNotFoundError: If the weights do not exist.
         """
-        cfg, weights, place = named_predictor(config, weights, device, task="mmdetection")
-        dataset = cfg.test_dataloader.dataset
-        return cls(
-            build_model(cfg, weights, place),
-            pipeline=dataset.pipeline,
-            categories=_categories(dataset),
-            score_threshold=score_threshold,
-        )
+        model, pipeline, metainfo = load_model(config, weights, device, task="mmdetection")
+        categories = _categories(metainfo)
+        return cls(model, pipeline=pipeline, categories=categories, score_threshold=score_threshold)
 
     def predict(self, image: ImageLike) -> InstanceData:
         """Detect the objects of one image with a score of at least `score_threshold`.
@@ -126,13 +114,8 @@ def as_coco(found: InstanceData) -> list[dict[str, Any]]:
     return detections
 
 
-def _categories(dataset: Any) -> dict[int, str]:
-    """Read names and ids of a test set, whose files need not be there.
-
-    Ids are those that the config states or COCO's own; others count from 1.
-    """
-    settings = {**dataset, "lazy_init": True, "pipeline": []}
-    metainfo = DATASETS.build(settings).metainfo
+def _categories(metainfo: Mapping[str, Any]) -> dict[int, str]:
+    """Number the classes of a dataset: as its config states, as COCO does its own, or from 1."""
     names = tuple(metainfo["classes"])
     ids = metainfo.get("category_ids")
     if not ids and names == CocoDataset.METAINFO["classes"]:

@@ -12,19 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmseg.registry import DATASETS
 from numpy.typing import NDArray
 from torch import nn
 
 import eva_segmentation.model.segmentor  # noqa: F401 (how segmentors are loaded)
 from eva_data.label_maps import Color, described
-from eva_openmmlab.predictor import (
-    ImageLike,
-    ImagePredictor,
-    Source,
-    build_model,
-    named_predictor,
-)
+from eva_openmmlab.predictor import ImageLike, ImagePredictor, Source, load_model
 
 __all__ = ["Predictor"]
 Classes = NDArray[np.uint8]
@@ -75,18 +68,10 @@ class Predictor(ImagePredictor[Classes]):
             ValueError: If the weights do not fit, or the config has no `tta_pipeline`.
             FileNotFoundError: If the config or the weights do not exist.
         """
-        cfg, weights, place = named_predictor(config, weights, device, task="segmentation")
-        dataset = cfg.test_dataloader.dataset
-        pipeline = dataset.pipeline
-        if multi_scale and "module" not in cfg.model:
-            if not cfg.get("tta_pipeline"):
-                raise ValueError(f"{cfg.filename} has no tta_pipeline, which --tta needs")
-            pipeline = cfg.tta_pipeline
-            cfg.model = {**cfg.tta_model, "module": cfg.model}
-        model = build_model(cfg, weights, place)
-        # the files of the test set need not be there
-        named = DATASETS.build({**dataset, "lazy_init": True, "pipeline": []})
-        names, colors, labels = described(named.metainfo)
+        model, pipeline, metainfo = load_model(
+            config, weights, device, task="segmentation", multi_scale=multi_scale
+        )
+        names, colors, labels = described(metainfo)
         return cls(model, pipeline=pipeline, names=names, colors=colors, labels=labels)
 
     def predict(self, image: ImageLike) -> Classes:
