@@ -15,6 +15,8 @@ from typing import Any
 import yaml
 from mmengine.config import Config, DictAction
 from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.fileio import load, register_handler
+from mmengine.fileio.handlers import YamlHandler
 from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
 
@@ -44,6 +46,15 @@ _Loader.add_constructor(
     "tag:yaml.org,2002:python/tuple",
     lambda loader, node: tuple(loader.construct_sequence(node, deep=True)),
 )
+
+
+@register_handler(["yaml", "yml"])
+class SafeYamlHandler(YamlHandler):
+    """mmengine's reader and writer of YAML, which reads no Python objects."""
+
+    def load_from_fileobj(self, file: Any, **kwargs: Any) -> Any:
+        """Read plain data from an open file."""
+        return yaml.load(file, Loader=_Loader)
 
 
 def load_config(path: str | os.PathLike[str], settings: Mapping[str, str] | None = None) -> Config:
@@ -76,8 +87,7 @@ def _read(path: Path) -> Config:
         return Config.fromfile(
             path, use_predefined_variables=replaces, use_environment_variables=replaces
         )
-    # JSON is YAML, too
-    cfg = Config(yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader), filename=path)
+    cfg = Config(load(path), filename=path)
     modules = as_list((cfg.get("custom_imports") or {}).get("imports"))
     kinds = [
         part[key]
@@ -88,10 +98,7 @@ def _read(path: Path) -> Config:
     wrong = [str(name) for name in modules if name not in _MODULES]
     wrong += [str(kind) for kind in kinds if not _KIND.fullmatch(str(kind))]
     if wrong or "_base_" in cfg:
-        raise ValueError(
-            f"{path.name} is data, and names programs or a `_base_`: {', '.join(wrong[:3])}; if "
-            "you trust it, write it in Python"
-        )
+        raise ValueError(f"it is data, and names programs or a _base_: {wrong}; write it in Python")
     import_modules_from_strings(modules)
     return cfg
 

@@ -27,11 +27,7 @@ class LoadPicture(LoadImageFromFile):
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
-        """Add the image at `img_path` as `img` (H, W, 3), BGR.
-
-        Raises:
-            UnreadableImageError: If the file cannot be read.
-        """
+        """Add the image at `img_path` as `img` (H, W, 3), BGR."""
         if self.backend_args or self.file_client_args:  # of another store
             return super().transform(results)
         try:
@@ -51,10 +47,7 @@ class LoadPicture(LoadImageFromFile):
 
 
 class KeepSides:
-    """Base class, before a `Resize`: a side that it would round to nothing keeps a pixel.
-
-    Images of more than some 256:1 have one at the smallest sizes of a training.
-    """
+    """Base class, before a `Resize`: a side that it would round to nothing keeps a pixel."""
 
     keep_ratio: bool
     scale: Any

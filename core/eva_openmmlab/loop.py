@@ -32,15 +32,9 @@ _KEPT = (  # of a loader
 
 
 class NumberedSampler(Sampler[Draw]):
-    """The draws of this process, numbered over all processes, without end.
+    """The draws of this process from `start` on, numbered over all processes, without end.
 
-    Args:
-        sampler: Indexes of this process; a finite one is taken again for each epoch.
-        rank: Rank of this process.
-        processes: Number of processes of the run.
-
-    Attributes:
-        start: Draws of this process to leave out.
+    `sampler` has the indexes of this process; a finite one is taken again for each epoch.
     """
 
     def __init__(self, sampler: Any, *, rank: int, processes: int) -> None:
@@ -69,11 +63,9 @@ class NumberedSampler(Sampler[Draw]):
 
 
 class NumberedDataset(Dataset[Any]):
-    """Samples by draw; the number seeds whatever its transforms draw.
+    """Samples by draw, whose number and the run's seed seed whatever the transforms draw.
 
-    Args:
-        dataset: Dataset by index; its other attributes are found here too.
-        seed: The run's seed.
+    The other attributes of the dataset are found here, too.
     """
 
     def __init__(self, dataset: Any, seed: int) -> None:
@@ -88,7 +80,7 @@ class NumberedDataset(Dataset[Any]):
         return len(self.dataset)
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("dataset", "seed"):  # not there yet, while a worker unpickles it
+        if name == "dataset":  # not there yet, while a worker unpickles it
             raise AttributeError(name)
         return getattr(self.dataset, name)
 

@@ -102,10 +102,7 @@ def roi_align_forward(
     `argmax` belong to the maximum, which mmcv alone has.
     """
     if pool_mode != AVERAGE:
-        raise RuntimeError(
-            "RoIAlign with pool_mode='max' needs mmcv's compiled operators "
-            "(scripts/build_mmcv_ops.sh); without them use pool_mode='avg'"
-        )
+        raise RuntimeError("RoIAlign with pool_mode='max' needs mmcv's compiled operators")
     features, size = _full(features), (aligned_height, aligned_width)
     boxes = rois.to(features.dtype)
     output.copy_(ops.roi_align(features, boxes, size, spatial_scale, sampling_ratio, aligned))

@@ -27,10 +27,9 @@ def iteration_of(checkpoint: Path) -> int:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """Find the checkpoint to continue from; the folder may have been moved or copied since.
+    """Find the checkpoint that `last_checkpoint` names, else the one with the highest number.
 
-    Returns:
-        The one that `last_checkpoint` names, else the one with the highest number, or None.
+    The folder may have been moved or copied since.
 
     Raises:
         FileNotFoundError: If the named one is missing.
@@ -69,10 +68,7 @@ def write_record(folder: Path, config: str) -> None:
 
 
 def config_of_run(place: str | os.PathLike[str]) -> Path | None:
-    """Find the config that the record of a run names, and no other; None without a run.
-
-    `place` is the work folder of the run, or a file in it.
-    """
+    """Find the config that the record of a run names, by its folder or a file in it; else None."""
     given = home_expanded(place)
     folder = given if given.is_dir() else given.parent
     try:
@@ -84,11 +80,7 @@ def config_of_run(place: str | os.PathLike[str]) -> Path | None:
 
 
 def require_config_of_run(weights: str | os.PathLike[str]) -> Path:
-    """Find the config of the run that weights are of; see `config_of_run`.
-
-    Raises:
-        ValueError: If they are of none.
-    """
+    """Find the config of the run that weights are of; a ValueError if they are of none."""
     config = config_of_run(weights)
     if config is None:
         raise ValueError(f"{weights} has no config of a run: name its config or recipe before it")

@@ -47,11 +47,8 @@ class CocoFileDataset(BaseDetDataset):
         }
         for one in file.instances:
             x, y, width, height = one["bbox"]
-            instance = {
-                "bbox": [x, y, x + width, y + height],
-                "bbox_label": labels[one["category_id"]],
-                "ignore_flag": 0,
-            }
+            box, label = [x, y, x + width, y + height], labels[one["category_id"]]
+            instance = {"bbox": box, "bbox_label": label, "ignore_flag": 0}
             if "segmentation" in one:
                 instance["mask"] = one["segmentation"]
             records[one["image_id"]]["instances"].append(instance)
@@ -59,10 +56,8 @@ class CocoFileDataset(BaseDetDataset):
 
     def filter_data(self) -> list[dict[str, Any]]:
         """Leave out images without objects, where `filter_cfg` says so."""
-        records: list[dict[str, Any]] = self.data_list
-        if not self.test_mode and (self.filter_cfg or {}).get("filter_empty_gt", False):
-            records = [one for one in records if one["instances"]]
-        return records
+        filters = not self.test_mode and (self.filter_cfg or {}).get("filter_empty_gt", False)
+        return [one for one in self.data_list if one["instances"] or not filters]
 
 
 def categories(metainfo: Mapping[str, Any]) -> dict[int, str]:

@@ -31,7 +31,7 @@ _COCO_NAMES = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
 _NAMES = {"AP": "AP_all", "AP50": "AP_50", "AP75": "AP_75"}
 _NAMES |= {f"AP{size[0]}": f"AP_{size}" for size in ("small", "medium", "large")}
 _NAMES |= {name: name for name in ("APr", "APc", "APf")}
-_UNUSED = {"bbox": "segmentation", "segm": "bbox"}  # the area of an object is its box's with one
+_UNUSED = {"bbox": "segmentation", "segm": "bbox"}
 
 
 @METRICS.register_module()
@@ -115,25 +115,17 @@ class EVALVISMetric(CocoMetric):
             for kind in self.metrics:
                 if kind not in files:
                     raise ValueError(f"metric {kind} needs masks, and the detector has none")
-                detections = self._counting(load(files[kind]), kind)
-                scores |= {f"{kind}_{name}": v for name, v in self._score(kind, detections).items()}
+                found = self._score(kind, load(files[kind]))
+                scores |= {f"{kind}_{name}": value for name, value in found.items()}
         return scores
 
-    def _counting(self, found: Sequence[Detection], kind: str) -> list[Detection]:
+    def _score(self, kind: str, found: Sequence[Detection]) -> dict[str, float]:
         by_image = itertools.groupby(found, key=lambda one: one["image_id"])
         images = cap_per_image((list(image) for _, image in by_image), self._max_dets)
         detections = list(judged(images, self._coco_api))
-        for one in detections:
-            one.pop(_UNUSED[kind], None)
-        return detections
-
-    def _score(self, kind: str, detections: list[Detection]) -> dict[str, float]:
         if not detections:
             return dict.fromkeys(_NAMES, math.nan)
-        truth = self._coco_api
-        scorer = COCOeval_faster(
-            truth, truth.loadRes(detections), kind, lvis_style=True, print_function=logger.debug
-        )
+        scorer = _scorer(self._coco_api, detections, kind, lvis_style=True)
         scorer.params.maxDets = [self._max_dets]
         scorer.run()
         self.class_scores[kind] = class_scores(scorer)
@@ -156,12 +148,17 @@ def scores_of_classes(metric: CocoMetric) -> dict[str, dict[int, float]]:
         found = load(f"{metric.outfile_prefix}.{kind}.json")
         if not found:
             return {}
-        ones = [{k: v for k, v in one.items() if k != _UNUSED[kind]} for one in found]
-        scorer = COCOeval_faster(truth, truth.loadRes(ones), kind, print_function=logger.debug)
+        scorer = _scorer(truth, found, kind)
         scorer.params.catIds = list(metric.cat_ids)
         scorer.run()
         scores[kind] = class_scores(scorer)
     return scores
+
+
+def _scorer(truth: Any, found: Sequence[Detection], kind: str, **style: Any) -> COCOeval_faster:
+    """Make an evaluation in which the area of an object is that of its box, or of its mask."""
+    ones = [{name: v for name, v in one.items() if name != _UNUSED[kind]} for one in found]
+    return COCOeval_faster(truth, truth.loadRes(ones), kind, print_function=logger.debug, **style)
 
 
 def _or_nan(value: float) -> float:

@@ -132,7 +132,7 @@ class CountClasses(Hook):
                 weights.copy_(counts.float() ** FREQUENCY_WEIGHT_POWER)
 
 
-def count_images(dataset: Any, classes: int) -> torch.Tensor:
+def count_images(dataset: Any, classes: int) -> Tensor:
     """Count the images of each of K classes (K,) in a dataset of mmdetection, or what wraps it."""
     while hasattr(dataset, "dataset"):  # numbered, repeated
         dataset = dataset.dataset
