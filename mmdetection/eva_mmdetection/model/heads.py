@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from mmdet.models.dense_heads import RPNHead
 from mmdet.models.layers import multiclass_nms
-from mmdet.models.roi_heads import CascadeRoIHead
+from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
 from mmdet.models.utils import empty_instances, unpack_gt_instances
 from mmdet.registry import MODELS
 from mmdet.structures.bbox import bbox2roi, scale_boxes
@@ -39,13 +39,12 @@ class EVACascadeRoIHead(CascadeRoIHead):
     mask probability above it (paper section 2.3.3: 0.5 in the published results with masks).
 
     Args:
-        mask_head: Config of the one mask head, or None.
-        mask_roi_extractor: Config of its region extractor.
-        **settings: Arguments of mmdetection's `CascadeRoIHead`.
-
-    Raises:
-        ValueError: For box heads with a box for each class, or `maskness_thr` without a mask head.
+        **settings: Arguments of mmdetection's `CascadeRoIHead`; `mask_head` is one or None.
     """
+
+    # of one mask head
+    init_mask_head = StandardRoIHead.init_mask_head
+    _mask_forward = StandardRoIHead._mask_forward
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
@@ -53,16 +52,6 @@ class EVACascadeRoIHead(CascadeRoIHead):
             raise ValueError("reg_class_agnostic of every bbox_head must be True in this cascade")
         if (self.test_cfg or {}).get("maskness_thr") is not None and not self.with_mask:
             raise ValueError("maskness_thr needs a mask head, and this detector has none")
-
-    def init_mask_head(self, mask_roi_extractor: Any, mask_head: Any) -> None:
-        """Build the mask head and its region extractor from their configs."""
-        self.mask_head = MODELS.build(mask_head)
-        self.share_roi_extractor = mask_roi_extractor is None
-        self.mask_roi_extractor = (
-            self.bbox_roi_extractor[0]
-            if self.share_roi_extractor
-            else MODELS.build(mask_roi_extractor)
-        )
 
     def _bbox_forward(self, stage: int, x: Sequence[Tensor], rois: Tensor) -> dict[str, Tensor]:
         extractor = self.bbox_roi_extractor[stage]
@@ -72,11 +61,6 @@ class EVACascadeRoIHead(CascadeRoIHead):
             features.register_hook(lambda gradient: gradient / self.num_stages)
         scores, deltas = self.bbox_head[stage](features)
         return dict(cls_score=scores, bbox_pred=deltas, bbox_feats=features)
-
-    def _mask_forward(self, stage: int, x: Sequence[Tensor], rois: Tensor) -> dict[str, Tensor]:
-        del stage
-        extractor = self.mask_roi_extractor
-        return dict(mask_preds=self.mask_head(extractor(x[: extractor.num_inputs], rois)))
 
     def loss(
         self,
@@ -120,7 +104,7 @@ class EVACascadeRoIHead(CascadeRoIHead):
     ) -> dict[str, Any]:
         """Compute the loss of the mask head on the regions of objects; see `CascadeRoIHead`."""
         rois = bbox2roi([result.pos_priors for result in sampling_results])
-        results = self._mask_forward(stage, x, rois)
+        results = self._mask_forward(x, rois)
         losses = self.mask_head.loss_and_target(
             mask_preds=results["mask_preds"],
             sampling_results=sampling_results,
@@ -206,7 +190,7 @@ class EVACascadeRoIHead(CascadeRoIHead):
                 instance_results=results_list,
                 mask_thr_binary=self.test_cfg.mask_thr_binary,
             )
-        logits = self._mask_forward(0, x, rois)["mask_preds"]
+        logits = self._mask_forward(x, rois)["mask_preds"]
         logits = logits.split([len(result) for result in results_list])
         threshold = self.test_cfg.get("maskness_thr")
         if threshold is not None:
@@ -233,7 +217,7 @@ class EVACascadeRoIHead(CascadeRoIHead):
         boxes, scores = self._cascade(x, [one.bboxes for one in rpn_results_list], metas)
         if not self.with_mask:
             return scores, boxes
-        return scores, boxes, self._mask_forward(0, x, bbox2roi(boxes))["mask_preds"]
+        return scores, boxes, self._mask_forward(x, bbox2roi(boxes))["mask_preds"]
 
 
 def mean_inside(masks: Tensor, threshold: float) -> Tensor:
