@@ -160,11 +160,10 @@ def named_weights(pretrained: str | None, init_cfg: Mapping[str, Any] | None) ->
     return named
 
 
-def masked_scores_flops(inputs: Sequence[Any], outputs: Sequence[Any]) -> Any:
-    """Count `baddbmm` (mask, queries, keys), as mmengine counts the product alone."""
-    return _DEFAULT_SUPPORTED_FLOP_OPS["aten::bmm"](inputs[1:3], outputs)
+def _masked_scores(inputs: Sequence[Any], outputs: Sequence[Any]) -> Any:
+    return _DEFAULT_SUPPORTED_FLOP_OPS["aten::bmm"](inputs[1:3], outputs)  # behind the mask
 
 
 # the `get_flops.py` of mmsegmentation and mmdetection reads mmengine's table alone
-for _name, _count in {**OPERATORS, "aten::baddbmm": masked_scores_flops}.items():
+for _name, _count in {**OPERATORS, "aten::baddbmm": _masked_scores}.items():
     _DEFAULT_SUPPORTED_FLOP_OPS.setdefault(_name, _count)

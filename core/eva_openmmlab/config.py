@@ -74,9 +74,13 @@ def load_config(path: str | os.PathLike[str], settings: Mapping[str, str] | None
         reason = sentence_of(error) or f"{type(error).__name__}: {error}"
         raise ValueError(f"{path} cannot be read ({reason})") from error
     for name, value in (settings or {}).items():
-        if not _is_read(cfg, name):  # mmengine would add any name
+        first = name.partition(".")[0]  # constructors refuse what is wrong behind it
+        if first not in cfg and first not in _OF_RUNNER:
             raise ValueError(f"option {name}: {path} has no such setting, nothing reads it")
-        cfg.merge_from_dict({name: DictAction._parse_iterable(value)})
+        try:
+            cfg.merge_from_dict({name: DictAction._parse_iterable(value)})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"option {name}: {error}") from error
     return cfg
 
 
@@ -101,26 +105,6 @@ def _read(path: Path) -> Config:
         raise ValueError(f"it is data, and names programs or a _base_: {wrong}; write it in Python")
     import_modules_from_strings(modules)
     return cfg
-
-
-def _is_read(cfg: Config, name: str) -> bool:
-    """Return whether a config has a setting, or something refuses it that it does not know."""
-    node: Any = cfg._cfg_dict
-    place = ""
-    for part in name.split("."):
-        if isinstance(node, list | tuple):
-            if not part.isdigit() or int(part) >= len(node):
-                return False
-            node = node[int(part)]
-        elif not isinstance(node, Mapping):
-            return False
-        elif part in node:
-            node = node[part]
-        else:  # of the runner, or of a constructor or function
-            known = "type" in node or place in (*LOADERS, "randomness")
-            return known if place else part in _OF_RUNNER
-        place = part
-    return True
 
 
 def parts_of(dataset: Any) -> list[Any]:

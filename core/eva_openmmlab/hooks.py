@@ -24,9 +24,7 @@ from eva_openmmlab.run_folder import (
     EVALUATED,
     RECORD,
     SAYS,
-    has_run,
     newest_checkpoint,
-    require_unused,
     what_is_saved,
     write_record,
 )
@@ -36,8 +34,7 @@ from eva_runs import processes
 from eva_runs.errors import NonFiniteError
 from eva_runs.fits import check_model, check_optimizer
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
-from eva_runs.output_folder import ANOTHER, locked
-from eva_runs.record import record_start
+from eva_runs.output_folder import ANOTHER
 
 RUN = "eva_run"  # key of the place in the data
 PREDICTIONS = "inference/coco_instances_results"  # and .bbox.json or .segm.json
@@ -53,14 +50,12 @@ class RunHook(Hook):
     precision of float32 matrix products on a GPU; "high" is TF32, which the official runs used.
 
     Attributes:
-        claimed: Whether a program has reserved the work folder and recorded the start.
         resumed: Checkpoint that this start continues from; None for none.
     """
 
     priority = 80  # after the schedules' step, before the checkpoint
 
     def __init__(self) -> None:
-        self.claimed = False
         self.resumed: Path | None = None
         self._stop = StopSignal()
         self._stack = contextlib.ExitStack()
@@ -71,12 +66,10 @@ class RunHook(Hook):
         self._skipped = 0
 
     def before_run(self, runner: Any) -> None:
-        """Reserve the folder, listen to signals, and find the checkpoint to continue from."""
+        """Listen to signals, and find the checkpoint to continue from."""
         precision = runner.cfg.get("env_cfg", {}).get("matmul_precision", "highest")
         torch.set_float32_matmul_precision(precision)
         folder = Path(runner.work_dir)
-        if not self.claimed:
-            processes.on_main(lambda: self._claim(folder, runner))
         if isinstance(runner._train_loop, EVATrainLoop):
             self._stack.enter_context(self._stop.listen())
         if trains(runner) and runner._resume:
@@ -86,15 +79,6 @@ class RunHook(Hook):
                 _say(runner, SAYS.nothing_to_resume(folder))
             else:
                 runner._load_from = str(self.resumed)
-
-    def _claim(self, folder: Path, runner: Any) -> None:
-        if not trains(runner):
-            record_start(folder, "evaluation")
-            return
-        self._stack.enter_context(locked(folder))
-        if not runner._resume:
-            require_unused(folder)
-        record_start(folder, "training", continues=has_run(folder))
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Refuse what does not fit; mmengine would load what fits and log the rest."""
@@ -172,7 +156,7 @@ class RunHook(Hook):
             write_record(folder, Path(runner.cfg.filename or f"{runner.timestamp}.py").name)
 
     def after_run(self, runner: Any = None) -> None:
-        """Release the folder and the signals."""
+        """Release the signals."""
         self._stack.close()
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:

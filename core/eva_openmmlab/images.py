@@ -1,5 +1,6 @@
 """Reading images for training and tests, by the rules of `eva_data.images`; resizing strips."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,6 @@ import mmcv
 import numpy as np
 from mmcv.transforms import LoadImageFromFile
 from mmengine.registry import TRANSFORMS
-from numpy.typing import NDArray
 
 from eva_data.images import UnreadableImageError, inspect_image, read_rgb
 
@@ -30,13 +30,18 @@ class LoadPicture(LoadImageFromFile):
         """Add the image at `img_path` as `img` (H, W, 3), BGR."""
         if self.backend_args or self.file_client_args:  # of another store
             return super().transform(results)
+        path = results["img_path"]
         try:
-            facts = inspect_image(results["img_path"], decode=False)
+            facts = inspect_image(path, decode=False)
             if (self.color_type, self.imdecode_backend) != ("color", "cv2"):
                 return super().transform(results)
+            content, image = Path(path).read_bytes(), None
             # of other modes and of animations OpenCV makes other pixels
-            usual = facts.mode in _USUAL and not facts.animated
-            image = _decode(results["img_path"], by_opencv=usual)
+            if facts.mode in _USUAL and not facts.animated and content.endswith(_COMPLETE):
+                with contextlib.suppress(cv2.error):
+                    image = mmcv.imfrombytes(content, flag="color", backend="cv2")
+            if image is None:
+                image = np.ascontiguousarray(read_rgb(content, upright=True, name=path)[:, :, ::-1])
         except UnreadableImageError:
             if self.ignore_empty:
                 return None
@@ -69,15 +74,3 @@ class KeepSides:
             return super().transform(results)  # type: ignore[misc]
         finally:
             self.keep_ratio, self.scale = before
-
-
-def _decode(path: str, *, by_opencv: bool) -> NDArray[np.uint8]:
-    content = Path(path).read_bytes()
-    if by_opencv and content.endswith(_COMPLETE):
-        try:
-            image = mmcv.imfrombytes(content, flag="color", backend="cv2")
-        except cv2.error:
-            image = None
-        if image is not None:
-            return image
-    return np.ascontiguousarray(read_rgb(content, upright=True, name=path)[:, :, ::-1])

@@ -1,5 +1,6 @@
 """Own data in a config: the changes that segmentation and mmdetection share; nothing heavy."""
 
+import importlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,8 @@ def replace_dataset(loader: Any, **settings: Any) -> None:
 
 
 def add_plugin(config: "Config", plugin: str) -> None:
-    """Name a plugin in `custom_imports`, for whoever reads the saved config."""
+    """Import a plugin, and name it in `custom_imports` for whoever reads the saved config."""
+    importlib.import_module(plugin)
     named = as_list((config.get("custom_imports") or {}).get("imports"))
     imports = list(dict.fromkeys([*named, plugin]))
     config.custom_imports = {"imports": imports, "allow_failed_imports": False}

@@ -140,7 +140,6 @@ def _run(cfg: Config, *, trains: bool, recipe: str) -> Any:
         shown.addFilter(lambda record: bool(getattr(record, "shown", False)))
         runner.logger.addHandler(shown)  # mmengine's stands outside of Python's tree
         hook, lines = run_hook(runner), TerminalHook(recipe)
-        hook.claimed = True
         runner.register_hook(lines)
         try:
             runner.train() if trains else runner.test()
