@@ -3,9 +3,9 @@
 import argparse
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING
 
 from eva_openmmlab.run_folder import require_config_of_run
@@ -52,32 +52,38 @@ def train(
     run(args, own_data.apply, task=task)
 
 
-def test_parser(
-    task: str, own_data: ModuleType, *, what: str, predictions: str
-) -> argparse.ArgumentParser:
-    """Make the parser of an evaluation of `what`, which can save `predictions`."""
+def evaluate(
+    arguments: Sequence[str] | None = None,
+    *,
+    own_data: ModuleType,
+    task: str,
+    what: str,
+    predictions: str,
+    change: Callable[["Config", argparse.Namespace], None],
+    switches: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Score `what` as a command line describes, which can save `predictions`.
+
+    `change` applies `--out`, `--show-dir` and the project's `switches`, flag -> help.
+    """
+    parser = test_parser(task, what=what, predictions=predictions)
+    for flag, text in switches.items():
+        parser.add_argument(flag, action="store_true", help=text)
+    own_data.add_arguments(parser, training=False)
+    args = read(parser, arguments, task=task, check=own_data.check)
+    from eva_openmmlab.programs import run
+
+    run(args, own_data.apply, task=task, change=change)
+
+
+def test_parser(task: str, *, what: str, predictions: str) -> argparse.ArgumentParser:
+    """Make the parser of an evaluation; see `evaluate`."""
     parser = _parser("test.py", "[CONFIG] WEIGHTS", task=task, about=f"Score {what}.")
     add = parser.add_argument
     add("--weights", help=f"{WEIGHTS}; the folder of a run brings its config along")
     add("--out", type=Path, metavar="DIR", help=f"save {predictions} there")
     add("--show-dir", type=Path, metavar="DIR", help="save images with predictions there")
-    own_data.add_arguments(parser, training=False)
     return parser
-
-
-def evaluate(
-    parser: argparse.ArgumentParser,
-    arguments: Sequence[str] | None,
-    own_data: ModuleType,
-    *,
-    task: str,
-    change: Callable[["Config", argparse.Namespace], None],
-) -> None:
-    """Score weights as a command line describes; `change` applies the project's own flags."""
-    args = read(parser, arguments, task=task, check=own_data.check)
-    from eva_openmmlab.programs import run
-
-    run(args, own_data.apply, task=task, change=change)
 
 
 def make_parser(program: str, usage: str, about: str, epilog: str) -> argparse.ArgumentParser:

@@ -58,11 +58,7 @@ class SafeYamlHandler(YamlHandler):
 
 
 def load_config(path: str | os.PathLike[str], settings: Mapping[str, str] | None = None) -> Config:
-    """Read a config, import its plugins, and merge settings into it.
-
-    Args:
-        path: File in Python, YAML or JSON.
-        settings: Dotted name -> text, as a command line has it.
+    """Read a config, import its plugins, and merge settings (dotted name -> text) into it.
 
     Raises:
         ValueError: If it cannot be read, or a setting does not belong to it.

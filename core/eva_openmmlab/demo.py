@@ -52,13 +52,8 @@ def main(
 ) -> None:
     """Run a demo.
 
-    Args:
-        parser: From `demo_parser`.
-        arguments: Command line; None for the one of the process.
-        plan: Plans what becomes of the inputs.
-        load: Builds the predictor of the arguments, with `config` and `weights`.
-        work: Does the jobs, and returns an error for each that could not be done.
-        result: Names the file to write besides those of the jobs, if any.
+    `load` builds the predictor of `args.config` and `args.weights`, `work` returns an error for
+    each job that could not be done, and `result` names a file besides those of the jobs.
     """
     args = parser.parse_intermixed_args(arguments)
 
@@ -89,9 +84,6 @@ def named_model(
     """Find config, weights (folder of a run, file or official name) and inputs in words.
 
     With weights `named` by `--weights` the words are `[CONFIG] INPUT ...`.
-
-    Raises:
-        ValueError: If a recipe, the weights or the inputs are missing.
     """
     rest, config = list(words), None
     first = home_expanded(rest[0])

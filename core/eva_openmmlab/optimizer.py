@@ -60,11 +60,8 @@ class EVALayerDecayConstructor(DefaultOptimWrapperConstructor):
 class IterationLR(LRSchedulerMixin, _ParamScheduler):
     """Base class of schedules over all iterations of a run, whose shape the config alone decides.
 
-    Args:
-        optimizer: Optimizer or its wrapper.
-        end: Iterations of the run; the runner fills in `train_cfg.max_iters`.
-        by_epoch: Must be set to False, by which the runner fills in iterations.
-        **base: `last_step` and `verbose`, as in mmengine.
+    With `by_epoch=False` the runner fills in `train_cfg.max_iters` as the `end`; `base` are
+    `last_step` and `verbose`, as in mmengine.
     """
 
     factor: Any  # share of the peak learning rate, 0 to 1, after some steps

@@ -39,11 +39,8 @@ def run(
 ) -> None:
     """Train as a command line describes, or score weights; exit with a code of `eva_runs.errors`.
 
-    Args:
-        args: The command line, as `command_line.read` reads it.
-        own_data: Puts own data into a config and returns a new one; the same if there are none.
-        task: Task of the recipes.
-        change: Applies the project's own flags of an evaluation to the config; None trains.
+    `own_data` puts own data into a config and returns a new one, the same if there are none;
+    `change` applies the project's own flags of an evaluation to the config, None trains.
     """
     began, trains = time.monotonic(), change is None
     kind: Kind = "training" if trains else "evaluation"

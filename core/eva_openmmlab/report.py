@@ -26,13 +26,9 @@ _NO_SCORES = ("time", "data_time", STEP)
 
 
 class RunReport:
-    """The report of a run that has ended.
+    """The report of a run that has ended, made on the main process.
 
-    Args:
-        runner: The runner, on the main process.
-        kind: "training", after its last evaluation, or "evaluation".
-        task: Task of the recipes, such as "segmentation"; `eva_TASK.evaluation.sections` has the
-            project's `make_report`.
+    `eva_TASK.evaluation.sections` has the project's `make_report`.
 
     Attributes:
         folder: Work folder, of the report too.

@@ -2,7 +2,6 @@
 
 import argparse
 import functools
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from eva_mmdetection.data import own_data
@@ -36,13 +35,6 @@ train = functools.partial(
 )
 
 
-def evaluate(arguments: Sequence[str] | None = None) -> None:
-    """Score weights as a config describes; None for the command line of the process."""
-    found = "the predictions, in COCO's format for results,"
-    parser = command_line.test_parser("mmdetection", own_data, what="a detector", predictions=found)
-    command_line.evaluate(parser, arguments, own_data, task="mmdetection", change=_change)
-
-
 def _change(cfg: "Config", args: argparse.Namespace) -> None:
     if args.out is not None:
         command_line.require_empty(args.out)
@@ -51,3 +43,13 @@ def _change(cfg: "Config", args: argparse.Namespace) -> None:
     if args.show_dir is not None:  # absolute, else below the logs
         folder = str(args.show_dir.absolute())
         cfg.default_hooks.visualization.update(draw=True, test_out_dir=folder)
+
+
+evaluate = functools.partial(
+    command_line.evaluate,
+    own_data=own_data,
+    task="mmdetection",
+    what="a detector",
+    predictions="the predictions, in COCO's format for results,",
+    change=_change,
+)

@@ -2,7 +2,6 @@
 
 import argparse
 import functools
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,16 +40,6 @@ train = functools.partial(
 )
 
 
-def evaluate(arguments: Sequence[str] | None = None) -> None:
-    """Score weights as a config describes; None for the command line of the process."""
-    found = "the predicted label maps"
-    parser = command_line.test_parser(
-        "segmentation", custom_data, what="a segmentor", predictions=found
-    )
-    parser.add_argument("--tta", action="store_true", help="several scales, by tta_pipeline")
-    command_line.evaluate(parser, arguments, custom_data, task="segmentation", change=_change)
-
-
 def _change(cfg: "Config", args: argparse.Namespace) -> None:
     if args.out is not None:
         _save_maps(cfg, args.out)
@@ -75,3 +64,14 @@ def _save_maps(cfg: "Config", folder: Path) -> None:
         prefix = (dataset.get("data_prefix") or {}).get("img_path", "")
         images = str(Path(dataset.get("data_root") or "") / prefix)
     evaluator.update(type="IoUAndLabelMaps", maps=str(folder), images=images)
+
+
+evaluate = functools.partial(
+    command_line.evaluate,
+    own_data=custom_data,
+    task="segmentation",
+    what="a segmentor",
+    predictions="the predicted label maps",
+    change=_change,
+    switches={"--tta": "several scales, by tta_pipeline"},
+)

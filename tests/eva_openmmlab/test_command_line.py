@@ -1,7 +1,6 @@
 """Flags, settings and other words in any order; weights that bring their config along."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -9,14 +8,13 @@ from eva_openmmlab import command_line
 from eva_openmmlab.demo import named_model
 from eva_openmmlab.run_folder import write_record
 
-OWN = SimpleNamespace(add_arguments=lambda parser, training=True: None)
 TASK, RECIPE = "segmentation", "demo/mask2former_eva_debug"
 
 
 @pytest.fixture
 def read():
     """Function: the words of an evaluation."""
-    parser = command_line.test_parser(TASK, OWN, what="a segmentor", predictions="maps")
+    parser = command_line.test_parser(TASK, what="a segmentor", predictions="maps")
     parser.add_argument("--tta", action="store_true")
     return lambda *words: command_line.read(parser, words, task=TASK, check=lambda args: None)
 
