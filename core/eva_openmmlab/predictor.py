@@ -5,7 +5,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -86,14 +86,6 @@ def _without_reading(pipeline: Sequence[Any]) -> list[Any]:
     return kept
 
 
-class TrainedModel(NamedTuple):
-    """A model on its device, with the pipeline and the metainfo of its config's test set."""
-
-    model: nn.Module
-    pipeline: Sequence[Any]
-    metainfo: Mapping[str, Any]
-
-
 def load_model(
     config: Source,
     weights: Source | None,
@@ -101,15 +93,16 @@ def load_model(
     *,
     task: str,
     multi_scale: bool = False,
-) -> TrainedModel:
+) -> tuple[nn.Module, Sequence[Any], Mapping[str, Any]]:
     """Build the model that a caller of `from_config` names, and load all of its weights.
 
-    The files of the test set need not be there. With `multi_scale` the model is the config's
-    `tta_model`, and the pipeline its `tta_pipeline`.
+    With `multi_scale` it is the config's `tta_model`, for its `tta_pipeline`.
+
+    Returns:
+        The model on its device; pipeline and metainfo of its test set, whose files need not exist.
 
     Raises:
-        ValueError: If there is no such recipe, run or device, no weights are named, or they do
-            not fit.
+        ValueError: If there is no such recipe, run or device, or the weights do not fit.
     """
     place = home_expanded(config)
     if place.is_dir() or (place.suffix == ".pth" and place.is_file()):
@@ -135,4 +128,4 @@ def load_model(
     with no_init_weights():
         model: nn.Module = MODELS.build(cfg.model)
     load_start(getattr(model, "module", model), weights, complete=True)
-    return TrainedModel(model.to(chosen), pipeline, metainfo)
+    return model.to(chosen), pipeline, metainfo
