@@ -108,7 +108,7 @@ class RunHook(Hook):
         counts = [meta[name] for name in ("iter", "epoch", "seed")]
         known = all(type(value) is int and value >= 0 for value in counts)
         if not known or meta["iter"] > loop.max_iters:
-            raise ValueError(f"its iteration, epoch and seed are {counts}")
+            raise ValueError(f"iteration, epoch, seed are {counts}, the last is {loop.max_iters}")
         meta.pop("config", None)  # mmengine would run it
         # a checkpoint names files of this folder alone; the run may have been moved
         info = content["message_hub"]["runtime_info"]
