@@ -30,7 +30,9 @@ def training(
         bitmaps: Whether to hold masks as pixels, which run-length codes need; else as polygons.
         extra: Further transforms of the crop, such as mmdetection's `Brightness`.
     """
-    steps: Steps = [dict(type="LoadImageFromFile"), annotations(masks=masks, bitmaps=bitmaps)]
+    read = dict(with_mask=True, poly2mask=bitmaps) if masks else {}
+    steps: Steps = [dict(type="LoadImageFromFile")]
+    steps.append(dict(type="LoadAnnotations", with_bbox=True, **read))
     if flip:
         steps.append(dict(type="RandomFlip", prob=flip))
     steps += [
@@ -51,13 +53,6 @@ def training(
     ]
     kept = dict(min_gt_bbox_wh=(1e-5, 1e-5), by_mask=masks, keep_empty=False)
     return [*steps, *extra, dict(type="FilterAnnotations", **kept), dict(type="PackDetInputs")]
-
-
-def annotations(*, masks: bool, bitmaps: bool) -> dict[str, Any]:
-    """State the reading of boxes and masks; arguments as for `training`."""
-    if not masks:
-        return dict(type="LoadAnnotations", with_bbox=True)
-    return dict(type="LoadAnnotations", with_bbox=True, with_mask=True, poly2mask=bitmaps)
 
 
 def testing(side: int) -> Steps:
