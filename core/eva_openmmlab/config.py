@@ -67,8 +67,8 @@ def load_config(path: str | os.PathLike[str], settings: Mapping[str, str] | None
     try:
         cfg = _read(path)
     except Exception as error:  # a config in Python is a program: it raises anything
-        reason = sentence_of(error) or f"{type(error).__name__}: {error}"
-        raise ValueError(f"{path} cannot be read ({reason})") from error
+        reason = f"{path} cannot be read ({type(error).__name__}: {error})"
+        raise ValueError(sentence_of(error) or reason) from error
     for name, value in (settings or {}).items():
         first = name.partition(".")[0]  # constructors refuse what is wrong behind it
         if first not in cfg and first not in _OF_RUNNER:

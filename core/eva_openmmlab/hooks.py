@@ -5,6 +5,7 @@ mmdetection's own tools keep them too.
 """
 
 import contextlib
+import re
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -40,6 +41,7 @@ RUN = "eva_run"  # key of the place in the data
 PREDICTIONS = "inference/coco_instances_results"  # and .bbox.json or .segm.json
 MAX_SKIPPED = 40  # steps in a row without a scale that fits: 65,536 has become 6e-8
 _NAMED = 16  # images of a process in a message
+_HEAD = re.compile(r"decode_head|roi_head\.(bbox|mask)_head(\.\d+)?")
 
 
 @HOOKS.register_module()
@@ -127,8 +129,15 @@ class RunHook(Hook):
                 )
 
     def before_train(self, runner: Any) -> None:
-        """Watch losses and gradients."""
-        _inner(runner.model).register_forward_hook(self._see_losses)
+        """Watch losses and gradients, of a head that fits the data."""
+        model = _inner(runner.model)
+        metainfo = getattr(runner.train_dataloader.dataset, "metainfo", None) or {}
+        classes = len(metainfo.get("classes") or ())
+        for name, part in model.named_modules():
+            count = getattr(part, "num_classes", classes)
+            if classes and _HEAD.fullmatch(name) and count != classes:
+                raise ValueError(f"num_classes of {name} is {count}, of the data {classes}")
+        model.register_forward_hook(self._see_losses)
         runner.optim_wrapper.optimizer.register_step_pre_hook(self._before_step)
         self._begin(runner)
 
