@@ -4,7 +4,7 @@ import json
 import math
 
 from eva_mmdetection.commands import evaluate
-from eva_mmdetection.evaluation.sections import percent
+from eva_openmmlab.terminal import percent
 
 
 def test_scores_have_the_names_of_detectron2_in_percent():
