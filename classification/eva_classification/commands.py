@@ -1,7 +1,6 @@
 """Command lines of classification; what works is imported once they are understood."""
 
 import argparse
-import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,13 +10,16 @@ from eva_backbone.variants import POOLINGS
 from eva_classification.config import ClassificationConfig
 from eva_data.classes import find_class_folders
 from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from eva_data.inputs import Plan, plan_jobs, written_name
-from eva_engine.commands.classifiers import ClassifierProject, check_classes
+from eva_engine.commands.classifiers import (
+    ClassifierProject,
+    add_demo,
+    check_classes,
+    run_classifier_demo,
+)
 from eva_engine.commands.extraction import Extraction, Kind
 from eva_engine.commands.options import (
     MAX_BAD_SAMPLES,
     add_arguments,
-    add_device,
     add_frozen,
     add_max_bad_samples,
     add_output,
@@ -26,10 +28,8 @@ from eva_engine.commands.options import (
     deferred,
     new_parser,
     parse_with_weights,
-    take_weights,
 )
 from eva_runs.commands import require_data
-from eva_runs.options import integer, probability
 
 if TYPE_CHECKING:
     import torch
@@ -81,14 +81,8 @@ IMAGES = ClassifierProject(
 train = IMAGES.train
 
 
-def _add_classifier(
-    parser: argparse.ArgumentParser, *, alone: bool = False, first: bool = False
-) -> None:
-    """Add the options of a classifier, and of how it sees images; see `add_weights`."""
-    add_weights(parser, alone=alone, first=first)
-    add = parser.add_argument
-    add("--variant", help="size of the ViT, if the weights do not say")
-    add("--crop-pct", type=float, help="default: the run's, else 1 as published")
+def _add_crop(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--crop-pct", type=float, help="default: the run's, else 1 as published")
 
 
 def _add_extractor(parser: argparse.ArgumentParser) -> None:
@@ -107,11 +101,14 @@ def _parse_evaluation(arguments: Sequence[str] | None) -> argparse.Namespace:
         "Evaluate a classifier on ImageNet-1K and its variants, or on your own data. "
         "With several GPUs: torchrun --nproc-per-node N classification/evaluate.py ...",
     )
-    _add_classifier(parser, alone=True)
-    parser.add_argument("--data", help=f"your own: {_FORMS}")
-    parser.add_argument("--classes", help="text file with the classes of --data in label order")
+    add_weights(parser, alone=True)
+    _add_crop(parser)
+    add = parser.add_argument
+    add("--variant", help="size of the ViT, if the weights do not say")
+    add("--data", help=f"your own: {_FORMS}")
+    add("--classes", help="text file with the classes of --data in label order")
     for name, text in SETS.items():
-        parser.add_argument(f"--{name}", type=Path, help=text)
+        add(f"--{name}", type=Path, help=text)
     add_max_bad_samples(parser, unit="images of --data")
     add_arguments(parser)
     add_output(parser, help="folder of results.json and images")
@@ -204,70 +201,27 @@ VIT_FEATURES = Kind(
 
 
 # ---- demo ----------------------------------------------------------------------------------------
-def plan(inputs: Sequence[Path], output: Path, *, annotate: bool = True) -> Plan:
-    """List what is to be done, with annotated images and videos or without, see `plan_jobs`."""
-    return plan_jobs(
-        inputs,
-        suffixes=DEMO_IMAGE_SUFFIXES | VIDEO_SUFFIXES,
-        targets=lambda name: [output / written_name(name)] if annotate else [],
-        results=[output],
-        kinds="images and no videos",
-        cameras=True,
-    )
-
-
 def demo(arguments: Sequence[str] | None = None) -> None:
     """Name what images show; `arguments` in place of those of the process."""
     parser = new_parser(
         "classification/demo.py", "Name what images show: files, folders, videos and cameras.",
         epilog=_EXAMPLES,
     )  # fmt: skip
-    add, one = parser.add_argument, integer(1)
-    add("inputs", nargs="+", type=Path, metavar="INPUT",
-        help="image, video, folder of both, pattern or camera")  # fmt: skip
-    _add_classifier(parser, first=True)
-    add_output(parser, required=True, help="folder for the results")
-    add("--classes", help="text file with the classes in label order (default: the weights')")
-    add("--top", type=one, default=5, help="classes that are written (default: %(default)s)")
-    add("--score-threshold", type=probability, default=0.0,
-        help="least probability of what is shown and counts (default: %(default)s)")  # fmt: skip
-    add(
+    add_demo(parser, inputs="image, video, folder of both", batch_size=8, of="images")
+    _add_crop(parser)
+    parser.add_argument(
         "--no-images",
         "--no-pictures",
         action="store_true",
         help="write no annotated images and videos",
     )
-    add("--batch-size", type=one, default=8, help="images at once (default: %(default)s)")
-    add_device(parser)
-    add("--overwrite", action="store_true", help="replace earlier results")
-    args = parser.parse_intermixed_args(arguments)
-    take_weights(parser, args)
-    from eva_report.demos import refuse, run_demo
-
-    def work(planned: Plan) -> list[str]:
-        from eva_classification.inference.demo import classify
-        from eva_classification.inference.predictor import Predictor
-
-        try:
-            predictor = Predictor.from_options(args)
-        except (ValueError, FileNotFoundError) as error:
-            refuse(parser, error)
-        return classify(predictor, planned.jobs, args)
-
-    run_demo(
+    run_classifier_demo(
         parser,
-        prepare=lambda: _prepare_demo(args),
-        work=work,
-        overwrite=args.overwrite,
-        results=[args.output / JSON, args.output / TABLE],
+        arguments,
+        suffixes=DEMO_IMAGE_SUFFIXES | VIDEO_SUFFIXES,
+        kinds="images and no videos",
+        omit="no_images",
+        files=(JSON, TABLE),
+        load=deferred("eva_classification.inference.predictor:Predictor.from_options"),
+        work=deferred("eva_classification.inference.demo:classify"),
     )
-
-
-def _prepare_demo(args: argparse.Namespace) -> Plan:
-    planned = plan(args.inputs, args.output, annotate=not args.no_images)
-    check_classes(args.classes)
-    if planned.jobs:
-        resolve_source(args.weights)
-    if any(job.is_video or job.is_camera for job in planned.jobs):
-        importlib.import_module("av")  # what is not installed is said now
-    return planned

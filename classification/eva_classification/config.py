@@ -10,7 +10,6 @@ from eva_engine.config import (
     VitConfig,
     at_least,
     check_probabilities,
-    one_of_its_choices,
     require,
 )
 
@@ -70,7 +69,6 @@ class AugmentConfig(MixingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of_its_choices(self)
         low, high = self.scale
         require(
             0 < low <= high <= 1, f"scale must be two rising numbers in (0, 1], got {low, high}"

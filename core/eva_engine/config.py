@@ -208,6 +208,7 @@ class SplitConfig(PixelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        one_of_its_choices(self)
         check_setting(self.val_share, self.val)
 
 

@@ -11,24 +11,25 @@ from typing import get_args
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.variants import POOLINGS
 from eva_data.files import VIDEO_SUFFIXES
-from eva_data.inputs import Job, Plan, plan_jobs, written_name
 from eva_data.kinetics import SOURCES
 from eva_data.video.source import BACKENDS
-from eva_engine.commands.classifiers import ClassifierProject, check_classes
+from eva_engine.commands.classifiers import (
+    ClassifierProject,
+    add_demo,
+    check_classes,
+    run_classifier_demo,
+)
 from eva_engine.commands.options import (
     add_arguments,
-    add_device,
     add_frozen,
     add_weights,
     command,
     deferred,
     new_parser,
     parse_with_weights,
-    take_weights,
 )
 from eva_engine.config import LARGEST_SEED
-from eva_report.demos import refuse, run_demo
-from eva_runs.options import integer, number, probability
+from eva_runs.options import integer, number
 from eva_video.config import (
     PREDICTIONS,
     PROBE_EPOCHS,
@@ -183,70 +184,28 @@ Events in a long recording, by windows of 10 seconds:
 """
 
 
-def _parse_demo(arguments: Sequence[str] | None) -> argparse.Namespace:
+def demo(arguments: Sequence[str] | None = None) -> None:
+    """Name what happens in videos: `video/demo.py`."""
     parser = new_parser(
         "video/demo.py", "Name what happens in videos, folders of them and long recordings.",
         epilog=_DEMO,
     )  # fmt: skip
-    add = parser.add_argument
-    add("inputs", nargs="+", type=Path, metavar="INPUT", help="video, folder, pattern or camera")
-    add_weights(parser, first=True)
+    add_demo(parser, inputs="video, folder", batch_size=4, of="windows")
     _add_frames(parser, "the weights'")
-    add("--output", required=True, type=Path, help="folder for the results")
-    add("--classes", help="text file with the classes in label order (default: the weights')")
-    add("--variant", help="size of the ViT, if the weights do not say")
-    one, seconds = integer(1), number()
+    add, seconds = parser.add_argument, number()
     add("--window", type=seconds, metavar="SECONDS", help="judge windows of this length")
     add("--stride", type=seconds, metavar="SECONDS", help="of the windows (default: half of one)")
-    add("--clips", type=one, default=1, help="views in time of a window (default: 1)")
+    add("--clips", type=integer(1), default=1, help="views in time of a window (default: 1)")
     add("--crops", type=int, choices=(1, 3), default=1, help="views in space (default: 1)")
-    add("--top", type=one, default=5, help="classes that are written (default: %(default)s)")
-    add("--score-threshold", type=probability, default=0.0,
-        help="least probability that counts and is shown (default: %(default)s)")  # fmt: skip
     add("--no-video", action="store_true", help="write no annotated videos")
-    add("--batch-size", type=one, default=4, help="windows at once (default: %(default)s)")
-    add_device(parser)
-    add("--overwrite", action="store_true", help="replace earlier results")
-    options = parser.parse_intermixed_args(arguments)
-    take_weights(parser, options)
-    options.parser = parser
-    return options
-
-
-def demo(arguments: Sequence[str] | None = None) -> None:
-    """Name what happens in videos: `video/demo.py`."""
-    options = _parse_demo(arguments)
-
-    def prepare() -> Plan:
-        check_windows(options.window, options.stride)
-        return plan_jobs(
-            options.inputs,
-            suffixes=VIDEO_SUFFIXES,
-            targets=lambda name: [] if options.no_video else [options.output / written_name(name)],
-            results=[options.output],
-            kinds="videos",
-            cameras=True,
-        )
-
-    run_demo(
-        options.parser,
-        prepare=prepare,
-        work=lambda planned: _recognise(options, planned.jobs),
-        overwrite=options.overwrite,
-        results=[options.output / PREDICTIONS],
+    run_classifier_demo(
+        parser,
+        arguments,
+        suffixes=VIDEO_SUFFIXES,
+        kinds="videos",
+        omit="no_video",
+        files=(PREDICTIONS,),
+        load=deferred("eva_video.inference.predictor:VideoPredictor.from_options"),
+        work=deferred("eva_video.inference.demo:recognise"),
+        check=lambda options: check_windows(options.window, options.stride),
     )
-
-
-def _recognise(options: argparse.Namespace, jobs: Sequence[Job]) -> list[str]:
-    names = ("classes", "variant", "frames", "image_size", "mean", "std", "clips", "crops",
-             "batch_size", "device", "precision", "backend")  # fmt: skip
-    given = {name: getattr(options, name) for name in names}
-    try:
-        resolve_source(options.weights)
-        from eva_video.inference.demo import recognise
-        from eva_video.inference.predictor import VideoPredictor
-
-        predictor = VideoPredictor.from_weights(options.weights, **given)
-    except (ValueError, FileNotFoundError) as error:
-        refuse(options.parser, error)
-    return recognise(predictor, jobs, options)

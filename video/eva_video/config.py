@@ -12,7 +12,6 @@ from eva_engine.config import (
     VitConfig,
     at_least,
     check_probabilities,
-    one_of_its_choices,
     require,
 )
 
@@ -93,7 +92,6 @@ class DataConfig(SplitConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of_its_choices(self)
         at_least(self, frame_interval=1)
         require(
             self.frame_interval == 1 or self.sampling == "dense",
@@ -124,7 +122,6 @@ class AugmentConfig(MixingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of_its_choices(self)
         check_probabilities(self, "flip", "color_jitter", "gray")
         falling = all(high > low for high, low in zip(self.scales, self.scales[1:], strict=False))
         fits = self.scales and falling and 0 < self.scales[-1] <= self.scales[0] <= 1

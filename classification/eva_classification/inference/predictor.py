@@ -8,7 +8,6 @@ Shapes: B images, S the side of a model's image, K classes.
 """
 
 import argparse
-import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -22,7 +21,6 @@ from torch import Tensor
 
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_classification.models import ImageClassifier, load_classifier
-from eva_data.classes import names_of_head
 from eva_data.files import DEMO_IMAGE_SUFFIXES
 from eva_data.images import UnreadableImageError, read_rgb
 from eva_data.inputs import predicted
@@ -32,12 +30,11 @@ from eva_engine.distributed import choose_device, choose_dtype
 from eva_engine.evaluation.own_data import (
     PUBLISHED,
     NamedClasses,
+    class_names,
     notes_of_training,
     require_finite,
 )
 from eva_report.demos import Prediction
-
-logger = logging.getLogger(__name__)
 
 IMAGENET = {1000: "imagenet-1k", 21841: "imagenet-22k"}  # number of classes -> name in timm
 
@@ -104,9 +101,8 @@ class Predictor(NamedClasses):
         found = notes_of_training(
             source, class_names=classes, crop_pct=crop_pct, mean=mean, std=std
         )
-        names = class_names(
-            model.num_classes, given=found.pop("class_names"), source=os.fspath(source)
-        )
+        given = found.pop("class_names")
+        names = class_names(model.num_classes, given=given, source=source, official=imagenet_names)
         return cls(
             model.to(place, choose_dtype(precision, place)),
             class_names=names,
@@ -172,36 +168,8 @@ class Predictor(NamedClasses):
         return found
 
 
-def class_names(
-    num_classes: int,
-    *,
-    given: Sequence[str] | str | os.PathLike[str] | None = None,
-    source: str = "the weights",
-) -> tuple[str, ...]:
-    """Name the classes of a head: as `given`, names or a file of them, or by their number.
-
-    Returns:
-        The names; without `given` those of ImageNet-1K or ImageNet-21K for 1,000 and 21,841 rows,
-        and for other numbers `class 0`, `class 1` and so on, with a warning.
-
-    Raises:
-        ValueError: If there are more or fewer names than rows, or the file cannot be read.
-    """
-    if given is not None:
-        return names_of_head(given, num_classes, source=source)
-    if num_classes in IMAGENET:
-        return imagenet_names(num_classes)
-    logger.warning(
-        "%s does not name its %d classes: they are called by their numbers from 0; give their "
-        "names, one in a line of a text file, as --classes",
-        source,
-        num_classes,
-    )
-    return tuple(f"class {label}" for label in range(num_classes))
-
-
-def imagenet_names(num_classes: int) -> tuple[str, ...]:
-    """Name the 1,000 or 21,841 classes of ImageNet, each in its own way.
+def imagenet_names(num_classes: int) -> tuple[str, ...] | None:
+    """Name the 1,000 or 21,841 classes of ImageNet, each in its own way; None for other numbers.
 
     The labels follow the sorted WordNet ids, as officially.
 
@@ -209,6 +177,8 @@ def imagenet_names(num_classes: int) -> tuple[str, ...]:
         The first of WordNet's words for each class; all of its words where others have the same
         first one, and its id behind them where others have the same words (both cranes).
     """
+    if num_classes not in IMAGENET:
+        return None
     from timm.data import ImageNetInfo
 
     known = ImageNetInfo(IMAGENET[num_classes])

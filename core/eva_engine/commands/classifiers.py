@@ -1,17 +1,26 @@
 """What the commands of images and videos share: checks, training, and what to run next."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_data.classes import read_class_list
+from eva_data.inputs import Job, Plan, plan_jobs, written_name
 from eva_engine.commands import training
-from eva_engine.commands.options import deferred
+from eva_engine.commands.options import (
+    add_device,
+    add_output,
+    add_weights,
+    deferred,
+    take_weights,
+)
 from eva_report.content import Step
 from eva_runs.commands import command_to_run, folder_to_show, require_data
+from eva_runs.options import integer, probability
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,3 +123,78 @@ def check_classes(file: str | None, *, name: str = "--classes") -> None:
     if file:
         require_data(file, name=name, forms="a text file of classes")
         read_class_list(file)
+
+
+def add_demo(parser: argparse.ArgumentParser, *, inputs: str, batch_size: int, of: str) -> None:
+    """Add the options of a demo; `inputs` lists their kinds, and a batch consists `of` them."""
+    add, one = parser.add_argument, integer(1)
+    add("inputs", nargs="+", type=Path, metavar="INPUT", help=f"{inputs}, pattern or camera")
+    add_weights(parser, first=True)
+    add_output(parser, required=True, help="folder for the results")
+    add("--classes", help="text file with the classes in label order (default: the weights')")
+    add("--variant", help="size of the ViT, if the weights do not say")
+    add("--top", type=one, default=5, help="classes that are written (default: %(default)s)")
+    add("--score-threshold", type=probability, default=0.0,
+        help="least probability of what is shown and counts (default: %(default)s)")  # fmt: skip
+    add("--batch-size", type=one, default=batch_size, help=f"{of} at once (default: %(default)s)")
+    add_device(parser)
+    add("--overwrite", action="store_true", help="replace earlier results")
+
+
+def run_classifier_demo(
+    parser: argparse.ArgumentParser,
+    arguments: Sequence[str] | None,
+    *,
+    suffixes: Collection[str],
+    kinds: str,
+    omit: str,
+    files: Sequence[str],
+    load: Callable[[argparse.Namespace], Any],
+    work: Callable[[Any, Sequence[Job], argparse.Namespace], list[str]],
+    check: Callable[[argparse.Namespace], None] = lambda options: None,
+) -> None:
+    """Parse the options of `add_demo`, plan the jobs, and do them.
+
+    Args:
+        parser: Parser with these options and others.
+        arguments: Arguments; None takes those of the process.
+        suffixes: Suffixes of the files that are taken from folders.
+        kinds: Name of what is looked for.
+        omit: Name of the option that omits annotated files.
+        files: Names of the lists of predictions.
+        load: Function from the options to a predictor; its ValueError is the user's mistake.
+        work: Function that does jobs with it, see `run_demo`.
+        check: Function that refuses options by a ValueError, before torch is imported.
+    """
+    options = parser.parse_intermixed_args(arguments)
+    take_weights(parser, options)
+    from eva_report.demos import refuse, run_demo  # loads PyAV
+
+    output = options.output
+
+    def prepare() -> Plan:
+        check(options)
+        check_classes(options.classes)
+        planned = plan_jobs(
+            options.inputs,
+            suffixes=suffixes,
+            targets=lambda name: [] if getattr(options, omit) else [output / written_name(name)],
+            results=[output],
+            kinds=kinds,
+            cameras=True,
+        )
+        if planned.jobs:
+            resolve_source(options.weights)
+        if any(job.is_video or job.is_camera for job in planned.jobs):
+            import_module("av")  # what is not installed is said now
+        return planned
+
+    def do(planned: Plan) -> list[str]:
+        try:
+            predictor = load(options)
+        except (ValueError, FileNotFoundError) as error:
+            refuse(parser, error)
+        return work(predictor, planned.jobs, options)
+
+    results = [output / name for name in files]
+    run_demo(parser, prepare=prepare, work=do, overwrite=options.overwrite, results=results)

@@ -7,6 +7,7 @@ from argparse import HelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -71,12 +72,12 @@ def deferred(name: str) -> Callable[..., Any]:
     """Make a function that imports the one it stands for when it is called.
 
     Args:
-        name: `module:function`; the module may import torch.
+        name: `module:function` or `module:Class.method`; the module may import torch.
     """
 
     def call(*arguments: Any) -> Any:
         module, _, function = name.partition(":")
-        return getattr(import_module(module), function)(*arguments)
+        return attrgetter(function)(import_module(module))(*arguments)
 
     return call
 

@@ -7,6 +7,7 @@ Shapes: B samples, K classes.
 """
 
 import argparse
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from torch import nn
 
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
+from eva_data.classes import names_of_head
 from eva_engine import distributed
 from eva_engine.checkpoints.files import read_config
 from eva_engine.config import PixelConfig
@@ -32,6 +34,8 @@ from eva_engine.evaluation.counting import (
 )
 from eva_report.demos import Prediction, first_classes
 from eva_runs.commands import say
+
+logger = logging.getLogger(__name__)
 
 PUBLISHED: Mapping[str, Any] = {"crop_pct": 1.0, "mean": CLIP_MEAN, "std": CLIP_STD}
 _KINDS: Mapping[str, type | tuple[type, ...]] = {
@@ -80,6 +84,35 @@ def fill_from_training(
     found = notes_of_training(options.weights, class_names=options.classes, **given)
     for name, value in found.items():
         setattr(options, name, usual.get(name) if value is None else value)
+
+
+def class_names(
+    num_classes: int,
+    *,
+    given: Sequence[str] | str | os.PathLike[str] | None,
+    source: str | os.PathLike[str],
+    official: Callable[[int], tuple[str, ...] | None],
+) -> tuple[str, ...]:
+    """Name the classes of a head: as `given`, names or a file of them, or by their number.
+
+    Returns:
+        The names; without `given` the `official` ones of so many classes, and for other numbers
+        `class 0`, `class 1` and so on, with a warning.
+
+    Raises:
+        ValueError: If there are more or fewer names than rows, or the file cannot be read.
+    """
+    if given is not None:
+        return names_of_head(given, num_classes, source=os.fspath(source))
+    if known := official(num_classes):
+        return known
+    logger.warning(
+        "%s does not name its %d classes: they are called by their numbers from 0; give their "
+        "names, one in a line of a text file, as --classes",
+        source,
+        num_classes,
+    )
+    return tuple(f"class {label}" for label in range(num_classes))
 
 
 class NamedClasses:

@@ -249,6 +249,6 @@ def test_pictures_of_any_size_do_not_fill_the_memory(weights, tmp_path, monkeypa
     monkeypatch.setattr(Predictor, "judge", judge)
     monkeypatch.setattr(demo, "MOST_WAITING", 400_000)
     predictor = Predictor.from_weights(weights, device="cpu")
-    jobs = commands.plan([tmp_path], tmp_path / "out", annotate=False).jobs
+    jobs = [Job(tmp_path / f"{name}.png", f"{name}.png", ()) for name in "abcde"]
     assert demo.classify(predictor, jobs, options(tmp_path / "out")) == []
     assert sizes == [2, 2, 1]

@@ -9,7 +9,6 @@ from torch import nn
 from eva_classification.inference.predictor import (
     IMAGENET,
     Predictor,
-    class_names,
     imagenet_names,
 )
 from eva_classification.models import load_classifier
@@ -88,7 +87,7 @@ def test_names_of_the_classes(classifier, weights, tmp_path, caplog):
 
 def test_names_of_imagenet():
     for number in IMAGENET:
-        names = class_names(number)
+        names = imagenet_names(number)
         assert len(set(names)) == len(names) == number
     names = imagenet_names(1000)
     assert (names[0], names[283], names[134]) == ("tench", "Persian cat", "crane (n02012849)")

@@ -10,6 +10,7 @@ import pytest
 
 from eva_data.inputs import Job, Plan
 from eva_data.video.streams import VideoReader
+from eva_engine.commands import classifiers
 from eva_video import commands
 from eva_video.inference import demo
 from eva_video.inference.predictor import VideoPredictor
@@ -85,7 +86,7 @@ def test_a_camera_is_judged_while_it_records(start, tmp_path, monkeypatch):
     )
     monkeypatch.setattr(demo, "CameraReader", lambda device: pattern())
     job = Job(Path("/dev/video0"), "camera-0.mp4", (tmp_path / "out/camera-0.mp4",))
-    monkeypatch.setattr(commands, "plan_jobs", lambda *_, **__: Plan([job], []))
+    monkeypatch.setattr(classifiers, "plan_jobs", lambda *_, **__: Plan([job], []))
     (video,) = start("0", "--window", "0.2")["videos"]
     assert [(one["start"], one["end"]) for one in video["windows"]] == [
         (0, 0.2), (0.2, 0.4), (0.4, 0.4)

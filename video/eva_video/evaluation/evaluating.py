@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
+from eva_data.classes import names_of_head
 from eva_data.files import write_text
+from eva_data.kinetics import official_classes
 from eva_data.labelled_videos.opening import open_videos
 from eva_data.labelled_videos.sources import LabelledVideos
 from eva_data.video.source import UnreadableVideoError, require_backend
@@ -35,7 +37,7 @@ from eva_runs.processes import on_main
 from eva_video.commands import VIDEOS
 from eva_video.data.clips import Sampling, Views
 from eva_video.data.transforms import CentreTransform, CropsTransform, Normalise
-from eva_video.model.classifier import class_names, load_video_classifier, subset_of
+from eva_video.model.classifier import load_video_classifier, subset_of
 
 LINES = "videos.jsonl"
 _DIGITS = 7  # of a probability
@@ -61,14 +63,12 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     )
     flags = given_flags(options, "classes", "variant", "frames", "image_size", "mean", "std")
     fill_from_training(options, usual=PUBLISHED)
+    names, columns = official_classes(model.num_classes), None
     if options.subset:
         names, columns = subset_of(model.num_classes, options.subset)
-    else:
-        given = class_names(model.num_classes, given=options.class_names, source=options.weights)
-        names, columns = given or (), None
-    videos = open_videos(
-        options.data, classes=names or None, root=options.root, backend=options.backend
-    )
+    elif options.class_names is not None:
+        names = names_of_head(options.class_names, model.num_classes, source=options.weights)
+    videos = open_videos(options.data, classes=names, root=options.root, backend=options.backend)
     samples = _open_views(videos, options, frames=model.frames, image_size=model.img_size)
     data = [("data", VIDEOS.described(samples, options.data))]
     announce(

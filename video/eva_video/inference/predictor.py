@@ -9,6 +9,7 @@ Windows in time are a stream: of any video, only those that cover one moment are
 Shapes: V views, T frames, S the side of a clip, K classes.
 """
 
+import argparse
 import bisect
 import contextlib
 import itertools
@@ -25,6 +26,7 @@ from torch import Tensor
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
 from eva_data.files import VIDEO_SUFFIXES
 from eva_data.inputs import predicted
+from eva_data.kinetics import official_classes
 from eva_data.video.frames import ArrayVideo
 from eva_data.video.source import (
     Backend,
@@ -37,12 +39,17 @@ from eva_data.video.source import (
 from eva_engine.commands.options import Precision
 from eva_engine.distributed import choose_device, choose_dtype
 from eva_engine.evaluation.counting import MultiView
-from eva_engine.evaluation.own_data import NamedClasses, notes_of_training, require_finite
+from eva_engine.evaluation.own_data import (
+    NamedClasses,
+    class_names,
+    notes_of_training,
+    require_finite,
+)
 from eva_report.demos import Prediction
 from eva_video.config import check_windows
 from eva_video.data.clips import Sampling, sampling_of
 from eva_video.data.transforms import CropsTransform, Normalise
-from eva_video.model.classifier import VideoClassifier, class_names, load_video_classifier
+from eva_video.model.classifier import VideoClassifier, load_video_classifier
 
 _TINY = 1e-6  # seconds: times are sums of fractions
 
@@ -106,23 +113,17 @@ def _window(video: VideoSource, start: float, end: float) -> Window:
 def moments(windows: Iterable[Judged]) -> Iterator[Judged]:
     """Cut time where windows, in order, begin or end, and average those that cover each piece."""
     open_now: deque[Judged] = deque()
-    at = 0.0
-    for window in windows:
-        yield from _until(window.start, at, open_now)
+    at, last = 0.0, Judged(float("inf"), float("inf"), np.empty(0, np.float32))
+    for window in itertools.chain(windows, [last]):
+        while open_now and at < window.start - _TINY:
+            end = min(window.start, min(one.end for one in open_now))
+            if end > at + _TINY:
+                yield Judged(at, end, np.mean([one.probabilities for one in open_now], axis=0))
+            at = end
+            while open_now and open_now[0].end <= at + _TINY:
+                open_now.popleft()
         at = window.start
         open_now.append(window)
-    yield from _until(float("inf"), at, open_now)
-
-
-def _until(time: float, at: float, open_now: deque[Judged]) -> Iterator[Judged]:
-    """Yield the pieces from `at` to `time`, and drop the windows that end before."""
-    while open_now and at < time - _TINY:
-        end = min(time, min(window.end for window in open_now))
-        if end > at + _TINY:
-            yield Judged(at, end, np.mean([one.probabilities for one in open_now], axis=0))
-        at = end
-        while open_now and open_now[0].end <= at + _TINY:
-            open_now.popleft()
 
 
 def segments(pieces: Iterable[Judged], *, least: float = 0.0) -> Iterator[Segment]:
@@ -209,21 +210,16 @@ class VideoPredictor(NamedClasses):
             backend: Decoder.
 
         Raises:
-            ValueError: If the file or an argument does not fit, the classes have no names, or the
-                backend is not installed.
+            ValueError: If the file or an argument does not fit, or the backend is not installed.
             FileNotFoundError: If the source is neither a file nor a known name at hand.
         """
         require_backend(backend)
         place = choose_device(device)
         model = load_video_classifier(source, variant=variant, frames=frames, image_size=image_size)
         noted = notes_of_training(source, class_names=classes, mean=mean, std=std)
-        given = noted["class_names"]
-        names = class_names(model.num_classes, given=given, source=os.fspath(source))
-        if names is None:
-            raise ValueError(
-                f"{source} has {model.num_classes} classes and does not name them: give their "
-                "names, one in a line of a text file, as --classes"
-            )
+        names = class_names(
+            model.num_classes, given=noted["class_names"], source=source, official=official_classes
+        )
         return cls(
             model.to(place, choose_dtype(precision, place)),
             class_names=names,
@@ -235,6 +231,13 @@ class VideoPredictor(NamedClasses):
             batch_size=batch_size,
             backend=backend,
         )
+
+    @classmethod
+    def from_options(cls, options: argparse.Namespace) -> "VideoPredictor":
+        """Build the classifier of a command line."""
+        names = ("classes", "variant", "frames", "image_size", "mean", "std", "clips", "crops",
+                 "batch_size", "device", "precision", "backend")  # fmt: skip
+        return cls.from_weights(options.weights, **{name: getattr(options, name) for name in names})
 
     def __call__(self, video: Any, *, top: int = 5) -> Any:
         """Name what happens in a video, which is taken as one window, or in several.

@@ -20,8 +20,7 @@ from eva_backbone.initialisation import init_head
 from eva_backbone.layers import LAYER_NORM_EPS
 from eva_backbone.variants import variant_arguments
 from eva_backbone.vit import VideoTransformer
-from eva_data.classes import names_of_head
-from eva_data.kinetics import TITLES, kinetics_classes, mapping, official_classes
+from eva_data.kinetics import TITLES, kinetics_classes, mapping
 from eva_report.terminal import SHOWN
 
 
@@ -161,22 +160,6 @@ def load_video_classifier(
         )
     load_pretrained(model, weights, complete=True)
     return model.eval()
-
-
-def class_names(
-    num_classes: int,
-    *,
-    given: Sequence[str] | str | os.PathLike[str] | None = None,
-    source: str = "the weights",
-) -> tuple[str, ...] | None:
-    """Name the classes of a head: as `given`, names or a file of them, or by their number.
-
-    Returns:
-        Without `given` the names of Kinetics-400, 600, 700 or 722, or None for other numbers.
-    """
-    if given is None:
-        return official_classes(num_classes)
-    return names_of_head(given, num_classes, source=source)
 
 
 def subset_of(num_classes: int, subset: str) -> tuple[tuple[str, ...], list[int]]:
