@@ -118,7 +118,7 @@ def _own_data(model: ImageClassifier, options: argparse.Namespace) -> Evaluated:
         model.img_size, crop_pct=options.crop_pct, mean=options.mean, std=options.std
     )
     samples = open_labelled(options.data, transform, classes=options.class_names, upright=False)
-    data = [("data", IMAGES.described(samples, options.data))]
+    data = [("data", f"{IMAGES.counted(samples)} ({options.data})")]
     _announce(model, options, data)
     outcomes = Outcomes()
     counted = evaluate_own_data(

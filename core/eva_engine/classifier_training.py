@@ -51,10 +51,10 @@ def train_classifier(
         groups: Function from the recipe and the model to the groups of its parameters.
     """
     data, validation = config.data, None
-    described = [("train", project.described(samples, data.train))]
+    described = [("train", f"{project.counted(samples)} ({data.train})")]
     if others is not None:
         validation = Validation(others, config.run, device)
-        counted = f"{len(others):,} {project.unit}"
+        counted = project.counted(others)
         described.append(validation_fact(counted, share=data.val_share, val=data.val))
 
     def sections() -> Sequence[Section]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from eva_classification import commands
 from eva_classification.commands import evaluate as main
@@ -145,7 +145,6 @@ def test_another_number_of_classes(evaluate, digits, write_picture, tmp_path, cl
     [
         ([], "give either --data, your own, or any of --imagenet, --real, --v2"),
         (["--v2=v", "--classes=c"], "--classes belongs to --data"),
-        (["--data=d", "--batch-size=0"], "argument --batch-size: must be an integer from 1, got 0"),
     ],
 )
 def test_wrong_options(capsys, options, message):
@@ -229,24 +228,6 @@ def test_logits_that_are_not_finite(evaluate, classifier, digits, tmp_path, refu
 
 
 # What a file notes of its training
-
-
-@pytest.mark.parametrize(("config", "message"), [
-    ("[1]", "notes a config that is not a table"),
-    ("{", ""),
-    ('{"data": {"crop_pct": "x"}}', "notes crop_pct=x of its training, which it cannot be: give "
-     "--crop-pct"),
-    ('{"class_names": 7}', "notes class_names=7 of its training.* give --classes"),
-    ('{"data": 3}', None), ("null", None),
-])  # fmt: skip
-def test_odd_notes_of_a_file(evaluate, classifier, digits, tmp_path, config, message, refused):
-    file = tmp_path / "odd.safetensors"
-    save_file(dict(classifier[0].state_dict()), file, metadata={"config": config})
-    if message is None:
-        evaluate("--data", digits, weights=file)
-        return
-    with refused(rf"^classification/evaluate.py: .*{message}"):
-        evaluate("--data", digits, weights=file)
 
 
 @pytest.fixture(scope="module")

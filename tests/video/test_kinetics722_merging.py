@@ -111,19 +111,13 @@ def test_planted_repeats_leaks_and_other_labels():
     ("name", "found"),
     [
         ("-3B32lodo2M_000059_000069.mp4", "-3B32lodo2M"),
-        ("_3B32lodo2M.mp4", "_3B32lodo2M"),
         ("a_b-c_d-e_f_000010_000020.webm", "a_b-c_d-e_f"),
-        ("___________.mkv", "_" * 11),
         ("12345678901", "12345678901"),  # a folder of frames
         ("abcdefghij__10_20 (1).mp4", "abcdefghij_"),
-        ("abcdefghijk.f137.mp4", "abcdefghijk"),
         ("abcdefghijk_4.5_14.5.mp4", "abcdefghijk"),
         ("abcdefghij.mp4", None),
-        ("abcdefghijkl.mp4", None),
         ("video_000123_000001.mp4", None),
-        ("abcdefghijk_000010.mp4", None),
         ("abseiling_clip_0001.mp4", None),
-        ("", None),
     ],
 )
 def test_ids_of_file_names(name, found):

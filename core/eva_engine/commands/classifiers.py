@@ -76,12 +76,11 @@ class ClassifierProject:
             self.require(getattr(options, name), name=f"--{name}")
         resolve_source(options.weights)
 
-    def described(self, samples: Any, place: str) -> str:
-        """Count samples and classes, and those that are listed and missing; name their place."""
-        text = f"{len(samples):,} {self.unit}, {len(samples.classes):,} classes"
-        if missing := len(getattr(samples, "missing", ())):
-            text += f", {missing:,} more are listed and not there"
-        return f"{text} ({place})"
+    def counted(self, samples: Any) -> str:
+        """Count samples and classes, and those that are listed and not there, if that is known."""
+        missing = len(getattr(samples, "missing", ()))
+        more = f", {missing:,} more are listed and not there" if missing else ""
+        return f"{len(samples):,} {self.unit}, {len(samples.classes):,} classes{more}"
 
     def demo_step(
         self,

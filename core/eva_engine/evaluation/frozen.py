@@ -278,7 +278,7 @@ def evaluate_frozen(
         f"score frozen features of {seen} on {device.type}",
         weights=options.weights,
         data=[
-            (use, project.described(samples, place))
+            (use, f"{project.counted(samples)} ({place})")
             for (use, place), samples in zip(places.items(), (known, queries), strict=True)
         ],
     )

@@ -70,7 +70,7 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
         names = names_of_head(options.class_names, model.num_classes, source=options.weights)
     videos = open_videos(options.data, classes=names, root=options.root, backend=options.backend)
     samples = _open_views(videos, options, frames=model.frames, image_size=model.img_size)
-    data = [("data", VIDEOS.described(samples, options.data))]
+    data = [("data", f"{VIDEOS.counted(samples)} ({options.data})")]
     announce(
         f"evaluate a classifier of {len(samples.classes):,} classes: {model.frames} frames of "
         f"{model.img_size} px, {options.clips} clips x {options.crops} crops on {device.type}",
