@@ -209,12 +209,8 @@ def demo(arguments: Sequence[str] | None = None) -> None:
     )  # fmt: skip
     add_demo(parser, inputs="image, video, folder of both", batch_size=8, of="images")
     _add_crop(parser)
-    parser.add_argument(
-        "--no-images",
-        "--no-pictures",
-        action="store_true",
-        help="write no annotated images and videos",
-    )
+    parser.add_argument("--no-images", "--no-pictures", action="store_true",
+                        help="write no annotated images and videos")  # fmt: skip
     run_classifier_demo(
         parser,
         arguments,

@@ -20,7 +20,7 @@ from eva_engine.commands.options import check_frozen
 from eva_engine.distributed import choose_dtype
 from eva_engine.evaluation import frozen
 from eva_engine.evaluation.classification_report import average_and_gap, sections_of, table
-from eva_engine.evaluation.counting import AnyLabel, OneLabel, Outcomes, Rule, Score, count
+from eva_engine.evaluation.counting import AnyLabel, OneLabel, Rule, Score, count
 from eva_engine.evaluation.own_data import (
     evaluate_own_data,
     fill_from_training,
@@ -97,17 +97,16 @@ def _imagenet(model: ImageClassifier, options: argparse.Namespace) -> Evaluated:
             else AnyLabel(entry.accepted)
             for entry in group
         }
-        first, outcomes = next(iter(rules)), Outcomes()
+        first = next(iter(rules))
         complete = first == PAPER_SETS[0]
         counted = count(
             model, samples, rules, device=device, batch_size=options.batch_size,
             workers=options.workers, progress=first, confusion=complete,
-            receive=outcomes.add if complete else None,
+            examples=complete,
         )  # fmt: skip
         scores |= counted.scores
         if complete:
-            examples = outcomes.gathered()
-            sections = partial(sections_of, samples, counted, examples, unit="images")
+            sections = partial(sections_of, samples, counted, unit="images")
     # in the paper's order: ReaL was judged together with ImageNet-1K
     ordered = {name: scores[name] for name in (*PAPER_SETS, "ObjectNet") if name in scores}
     return Evaluated(ordered, data, sections)
@@ -120,12 +119,11 @@ def _own_data(model: ImageClassifier, options: argparse.Namespace) -> Evaluated:
     samples = open_labelled(options.data, transform, classes=options.class_names, upright=False)
     data = [("data", f"{IMAGES.counted(samples)} ({options.data})")]
     _announce(model, options, data)
-    outcomes = Outcomes()
     counted = evaluate_own_data(
-        model, samples, options, num_classes=model.num_classes, receive=outcomes.add,
-        skip_unreadable=True, max_bad_samples=options.max_bad_samples,
+        model, samples, options, num_classes=model.num_classes, skip_unreadable=True,
+        max_bad_samples=options.max_bad_samples,
     )  # fmt: skip
-    sections = partial(sections_of, samples, counted, outcomes.gathered(), unit="images")
+    sections = partial(sections_of, samples, counted, unit="images")
     return Evaluated(dict(counted.scores), data, sections, counted.left_out)
 
 

@@ -27,7 +27,7 @@ from eva_data.captions.sources import CaptionedImages
 from eva_data.files import printable
 from eva_data.labelled_videos.sources import MiddleFrames, middle_frame
 from eva_engine.evaluation.classification_report import classification_sections
-from eva_engine.evaluation.counting import Counted, Examples, LabelledSamples
+from eva_engine.evaluation.counting import Counted, LabelledSamples
 from eva_engine.report import evaluation_page
 from eva_report.content import (
     Example,
@@ -62,16 +62,13 @@ def class_sections(
     samples: LabelledSamples,
     counted: Counted,
     names: Sequence[str],
-    examples: Examples,
     *,
     of: str = "",
     **more: str,
 ) -> list[Section]:
-    """Make the sections of a set of classes, of its counts and its wrong and right samples."""
-    found = classification_sections(
-        counted, names, examples=examples, name=samples.sample_id,
-        image=partial(_image_of, samples), **more,
-    )  # fmt: skip
+    """Make the sections of a set of classes."""
+    image = partial(_image_of, samples)
+    found = classification_sections(counted, names, name=samples.sample_id, image=image, **more)
     return [replace(section, title=f"{section.title}{of}") for section in found]
 
 

@@ -71,11 +71,7 @@ def start(device: str = "auto") -> torch.device:
 
 
 def stop(environment: dict[str, str | None] | None = None) -> None:
-    """Leave the process group.
-
-    Args:
-        environment: Variables of the launcher as they were before `start`; None leaves them.
-    """
+    """Leave the process group; set the launcher's variables to what they were before `start`."""
     if dist.is_initialized():
         # DeepSpeed's own call also forgets its copies of the group, which a next run would use
         comm = sys.modules.get("deepspeed.comm")

@@ -11,13 +11,13 @@ import hashlib
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from PIL import Image
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -58,26 +58,16 @@ class Features(NamedTuple):
     features: Tensor
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """How samples are spread over files."""
-
-    folder: Path
-    samples: int
-    shard_size: int
-
-    @property
-    def files(self) -> list[Path]:
-        number = -(-self.samples // self.shard_size)
-        return [
-            self.folder / f"features-{shard:05}-of-{number:05}.safetensors"
-            for shard in range(number)
+def _plan(folder: Path, settings: Mapping[str, Any]) -> dict[Path, range]:
+    """Spread the indexes of samples over files."""
+    samples, size = settings["samples"], settings["shard_size"]
+    number = -(-samples // size)
+    return {
+        folder / f"features-{shard:05}-of-{number:05}.safetensors": range(samples)[
+            shard * size : (shard + 1) * size
         ]
-
-    def batches_of(self, shard: int, size: int) -> list[list[int]]:
-        start = shard * self.shard_size
-        indexes = [*range(start, min(start + self.shard_size, self.samples))]
-        return [indexes[place : place + size] for place in range(0, len(indexes), size)]
+        for shard in range(number)
+    }
 
 
 def read_features(folder: str | os.PathLike[str]) -> Features:
@@ -86,8 +76,7 @@ def read_features(folder: str | os.PathLike[str]) -> Features:
     Raises:
         ValueError: If there is no extraction, or it is not complete or damaged.
     """
-    settings = _read_settings(Path(folder))
-    files = _Plan(Path(folder), settings["samples"], settings["shard_size"]).files
+    files = [*_plan(Path(folder), _read_settings(Path(folder)))]
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise ValueError(
@@ -150,10 +139,8 @@ class Samples(Dataset[tuple[Tensor, int]], ABC):
 class Images(Samples):
     """Images as tensors (3, H, W), upright as their EXIF data say.
 
-    Args:
-        locations: Folders, which are searched, and image files; or one dataset by name, see
-            `eva_data.labelled_images`.
-        transform: Transform of a PIL image in RGB.
+    They are those of folders, which are searched, and files; or of one dataset by name, see
+    `eva_data.labelled_images`.
 
     Raises:
         ValueError: If there is no image.
@@ -163,26 +150,24 @@ class Images(Samples):
 
     def __init__(self, locations: Sequence[str], transform: ImageTransform) -> None:
         self.transform = transform
-        self._samples = None
         if len(locations) == 1 and locations[0].startswith(("torchvision:", "hf:")):
-            self._samples = open_labelled(locations[0], None, upright=True)
-            self.names = [self._samples.sample_id(i) for i in range(len(self._samples))]
+            samples = open_labelled(locations[0], None, upright=True)
+            self.names = [samples.sample_id(index) for index in range(len(samples))]
+            self._read = samples.image
             return
-        self.names = []
+        paths: list[Path] = []
         for path in map(Path, locations):
-            if path.is_file():
-                self.names.append(str(path))
-            else:
-                self.names += [str(path / name) for name in find_files(path, SUFFIXES)]
-        if not self.names:
+            paths += [path] if path.is_file() else [path / n for n in find_files(path, SUFFIXES)]
+        if not paths:
             raise ValueError(f"{', '.join(locations)}: no image there, of {LISTED_IMAGE_SUFFIXES}")
+        self.names = [str(path) for path in paths]
+        self._read = self._read_file
+
+    def _read_file(self, index: int) -> Image.Image:
+        return read_image(self.names[index], upright=True)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        if self._samples is not None:
-            image = self._samples.image(index)
-        else:
-            image = read_image(self.names[index], upright=True)
-        return self.transform(image), 0
+        return self.transform(self._read(index)), 0
 
 
 class Texts(Samples):
@@ -224,14 +209,14 @@ def write_features(options: argparse.Namespace, prepare: Callable[[], Extraction
             "names": samples.digest,
         }
         on_main(lambda: _agree(options.output, settings))
-        plan = _Plan(options.output, len(samples), settings["shard_size"])
+        plan = _plan(options.output, settings)
         left_out = distributed.gather(_extract(extraction, plan, options))
         if is_main():
             complain_of_left_out([why for part in left_out for why in part], unit=samples.unit)
-            written = sum(len(_read_file(file, features=False).names) for file in plan.files)
+            written = sum(len(_read_file(file, features=False).names) for file in plan)
             say(
                 f"{options.output} holds {options.kind} features {tuple(shape)} of {written} "
-                f"{samples.unit} in {len(plan.files)} files"
+                f"{samples.unit} in {len(plan)} files"
             )
 
 
@@ -250,18 +235,22 @@ def _agree(folder: Path, settings: dict[str, Any]) -> None:
         )
 
 
-def _extract(extraction: Extraction, plan: _Plan, options: argparse.Namespace) -> list[str]:
+def _extract(
+    extraction: Extraction, plan: Mapping[Path, range], options: argparse.Namespace
+) -> list[str]:
     """Compute the files that are not there yet; each process takes its share of them.
 
     Returns:
         A reason for each image of this process that was left out.
     """
     samples, stored = extraction.samples, DTYPES[options.store]
-    missing: list[int] = on_main(
-        lambda: [shard for shard, file in enumerate(plan.files) if not file.is_file()]
-    )
+    missing: list[Path] = on_main(lambda: [file for file in plan if not file.is_file()])
     own = missing[distributed.rank() :: distributed.world_size()]
-    batches = {shard: plan.batches_of(shard, options.batch_size) for shard in own}
+    size = options.batch_size
+    batches = {
+        file: [[*plan[file][at : at + size]] for at in range(0, len(plan[file]), size)]
+        for file in own
+    }
     order = [batch for part in batches.values() for batch in part]
     left_out: list[str] = []
     if not order:
@@ -275,7 +264,7 @@ def _extract(extraction: Extraction, plan: _Plan, options: argparse.Namespace) -
         ) as loaded,
     ):
         stream = iter(loaded)
-        for shard, part in batches.items():
+        for file, part in batches.items():
             names: list[str] = []
             found = [torch.empty(0, *extraction.shape, dtype=stored)]
             for batch in part:
@@ -291,7 +280,7 @@ def _extract(extraction: Extraction, plan: _Plan, options: argparse.Namespace) -
                 if bar:
                     bar.update(len(batch))
             features = {"features": torch.cat(found)}
-            write_tensors(features, plan.files[shard], {"names": json.dumps(names)})
+            write_tensors(features, file, {"names": json.dumps(names)})
     return left_out
 
 

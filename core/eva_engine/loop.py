@@ -17,7 +17,7 @@ from eva_engine.checkpoints.files import EMA_WEIGHTS, WEIGHTS, BestWeights, read
 from eva_engine.config import SAYS, Recipe, as_plain, require, what_is_saved
 from eva_engine.data.loading import EvaluationInterruptedError, interruptible, running
 from eva_engine.report import Presentation, Presenter
-from eva_engine.run_log import RunLog
+from eva_engine.run_log import RunLog, Size
 from eva_engine.steps.engine import (
     MovingAverage,
     TrainingEngine,
@@ -37,7 +37,7 @@ from eva_engine.steps.parameter_groups import (
     check_that_settings_are_used,
     warmup_cosine,
 )
-from eva_report.terminal import SHOWN
+from eva_report.terminal import show
 from eva_runs.data_order import (
     BadSamples,
     Batch,
@@ -151,26 +151,18 @@ class TrainingRun:
             run, self.samples, seed=self._seed, in_a_row=saved.get("skipped_in_a_row", 0)
         )
         self._batches = OrderedBatches(
-            len(self.samples),
-            batch_size=run.batch_size,
-            accumulate=run.accumulate,
-            rank=distributed.rank(),
-            world_size=processes,
-            seed=self._seed,
-            start_step=self._start,
-        )
+            len(self.samples), batch_size=run.batch_size, accumulate=run.accumulate,
+            rank=distributed.rank(), world_size=processes, seed=self._seed, start_step=self._start,
+        )  # fmt: skip
         self._steps_per_epoch = self._batches.steps_per_epoch
         self._total = run.epochs * self._steps_per_epoch
         self._lr(0)
         warn_of_slow_average(run.ema_decay, self._total)
         self._record = {
-            "seed": self._seed,
-            "processes": processes,
-            "precision": run.precision,
-            "zero_stage": run.zero_stage,
-            "step_batch": step_batch,
+            "seed": self._seed, "processes": processes, "precision": run.precision,
+            "zero_stage": run.zero_stage, "step_batch": step_batch,
             "samples_of_data": len(self.samples),
-        }
+        }  # fmt: skip
         if saved:
             run_checkpoint.mention_changes(saved, self._record, run)
         self._build(checkpoint)
@@ -200,22 +192,18 @@ class TrainingRun:
             compile_model(model)
 
     def _open_log(self) -> Presenter:
-        sizes = {"batch_size": self._record["step_batch"], "processes": self._record["processes"]}
-        presenter = Presenter(
-            self.presentation, self._run, self._recipe, steps=self._total, device=self.device.type,
-            **sizes,
-        )  # fmt: skip
+        size = Size(self._total, self._record["step_batch"], self._record["processes"], self.device)
+        presenter = Presenter(self.presentation, self._run, self._recipe, size)
         presenter.open(self._start, self._newest)
         self._log = RunLog(
-            self._run, start_step=self._start, total_steps=self._total, device=self.device,
-            flops_per_sample=self.flops_per_sample, **sizes,
-        )  # fmt: skip
+            self._run, size, start_step=self._start, flops_per_sample=self.flops_per_sample
+        )
         return presenter
 
     def _train(self) -> None:
         self._engine.engine.train()
         if self._start >= self._total:
-            logger.info("%s", SAYS.finished(self._run.output, self._total), extra=SHOWN)
+            show(SAYS.finished(self._run.output, self._total))
         if self._evaluation_is_due() and self._evaluate(self._start - 1):
             self._end_early(self._start)
         for step in range(self._start, self._total):
@@ -235,14 +223,12 @@ class TrainingRun:
         """End as asked by a signal, with a checkpoint."""
         if not self._saved:
             self._save(done)
-        saved = what_is_saved(self._newest)
-        logger.info("%s", SAYS.stopped(self._signal.received, saved), extra=SHOWN)
+        show(SAYS.stopped(self._signal.received, what_is_saved(self._newest)))
         sys.exit(EXIT_RUN_AGAIN)
 
     def _evaluates_after(self, done: int) -> bool:
-        epoch, rest = divmod(done, self._steps_per_epoch)
-        period = self._run.evaluate_every
-        at_period = not rest and period > 0 and epoch % period == 0
+        period = self._run.evaluate_every * self._steps_per_epoch
+        at_period = period > 0 and done % period == 0
         return self.evaluate is not None and (done >= self._total or at_period)
 
     def _evaluation_is_due(self) -> bool:
@@ -272,14 +258,12 @@ class TrainingRun:
         if applied and self._average:
             self._average.update()
         if self._log:
-            extra = {"lr": lr, "grad_norm": norm, "epoch": step // self._steps_per_epoch}
+            values |= {"lr": lr, "grad_norm": norm, "epoch": step // self._steps_per_epoch}
             if self._run.precision == "fp16":
-                extra["loss_scale"] = self._engine.loss_scale
+                values["loss_scale"] = self._engine.loss_scale
             if self._bad_samples.names:
-                extra["bad_samples"] = len(self._bad_samples.names)
-            if not applied:
-                extra["skipped"] = 1
-            self._log.step(step, {**values, **extra})
+                values["bad_samples"] = len(self._bad_samples.names)
+            self._log.step(step, values | ({} if applied else {"skipped": 1}))
         return stop
 
     def _paused(self) -> contextlib.AbstractContextManager[None]:
@@ -287,13 +271,12 @@ class TrainingRun:
 
     def _save(self, done: int) -> None:
         record = self._record | {
+            "step": done,
             "bad_samples": sorted(self._bad_samples.names),
             "skipped_in_a_row": self._nonfinite.in_a_row,
         }
         with self._paused():
-            self._newest = self._checkpoints.save(
-                self._engine, self._average, step=done, run=record
-            )
+            self._newest = self._checkpoints.save(self._engine, self._average, record)
         logger.info("saved %s", self._newest.name)
         self._saved = True
 
@@ -310,7 +293,7 @@ class TrainingRun:
                         averaged = self._results(EMA_WEIGHTS, step)
                     results |= {f"ema_{name}": value for name, value in averaged.items()}
         except EvaluationInterruptedError:
-            logger.info("evaluation of step %d is left for the next start", step + 1, extra=SHOWN)
+            show(f"evaluation of step {step + 1} is left for the next start")
             return True
         finally:
             model.train()

@@ -4,8 +4,7 @@ import argparse
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,25 +23,17 @@ from eva_engine.evaluation.classification_report import (
     write_results,
 )
 from eva_engine.evaluation.counting import Score
-from eva_engine.run_log import lines_of
-from eva_report.content import (
-    Curve,
-    Curves,
-    Link,
-    Report,
-    ScoreRow,
-    ScoreTable,
-    Section,
-    Step,
-)
+from eva_engine.run_log import Size, lines_of
+from eva_report.content import Curve, Curves, Link, Report, ScoreRow, ScoreTable, Section, Step
 from eva_report.page import NAME, report_name, try_report
-from eva_report.terminal import SHOWN, closing_lines, opening_lines
+from eva_report.terminal import closing_lines, opening_lines, show
 from eva_runs.commands import say
 from eva_runs.record import facts, record_start
 
 logger = logging.getLogger(__name__)
 
 _VAL, _EMA, _RATE = "val_", "ema_", "learning rate"
+_FILES = ("results.json", "config.json", METRICS, "log.txt")
 LOSS = "Mean of what the training minimises, on the validation data; lower is better."
 
 
@@ -63,12 +54,14 @@ def evaluations_of(folder: Path) -> list[Evaluation]:
     """Read all evaluations off the log, in order; of two in a step, the average is second."""
     found = []
     for line in lines_of(folder / METRICS):
-        step, parts = int(line["step"]) + 1, (dict[str, float](), dict[str, float]())
+        plain, averaged = dict[str, float](), dict[str, float]()
         for name, value in line.items():
-            if name.startswith(_VAL) and value is not None:
-                plain = name.removeprefix(_VAL)
-                parts[plain.startswith(_EMA)][plain.removeprefix(_EMA)] = float(value)
-        found += [Evaluation(step, bool(i), one) for i, one in enumerate(parts) if one]
+            if name.startswith(f"{_VAL}{_EMA}") and value is not None:
+                averaged[name.removeprefix(f"{_VAL}{_EMA}")] = float(value)
+            elif name.startswith(_VAL) and value is not None:
+                plain[name.removeprefix(_VAL)] = float(value)
+        step = int(line["step"]) + 1
+        found += [Evaluation(step, one is averaged, one) for one in (plain, averaged) if one]
     return found
 
 
@@ -83,13 +76,10 @@ def curves(folder: Path) -> list[Section]:
     others = [name for name in steps if name.startswith(_VAL) and name not in losses]
     trained = [name for name in steps if name not in _NOT_MEASURED and not name.startswith(_VAL)]
     shares = [name for name in trained if all(0 <= y <= 1 for _, y in steps[name])]
-    groups: tuple[tuple[str, str, list[str]], ...] = (
-        ("Loss", "loss", losses),
-        ("Validation", "result", others),
-        ("Training", "share", shares),
-        *((_legend(one).capitalize(), "value", [one]) for one in trained if one not in shares),
-        ("Learning rate", _RATE, ["lr"] if "lr" in steps else []),
-    )
+    groups = [("Loss", "loss", losses), ("Validation", "result", others)]
+    groups += [("Training", "share", shares)]
+    groups += [(_legend(one).capitalize(), "value", [one]) for one in trained if one not in shares]
+    groups += [("Learning rate", _RATE, ["lr"] if "lr" in steps else [])]
     return [
         Curves(
             title=title,
@@ -112,20 +102,16 @@ _NOT_MEASURED = (
 def _legend(name: str) -> str:
     if not name.startswith(_VAL):
         return {"loss": "training loss", "lr": _RATE}.get(name, name.replace("_", " "))
-    plain = name.removeprefix(_VAL).replace("_", " ")
-    if plain.startswith("ema "):
-        return f"{plain.removeprefix('ema ')}, moving average"
-    return f"validation {plain}" if plain == "loss" else plain
+    average = ", moving average" if name.startswith(f"{_VAL}{_EMA}") else ""
+    plain = name.removeprefix(_VAL).removeprefix(_EMA).replace("_", " ")
+    return f"validation {plain}" if plain == "loss" and not average else plain + average
 
 
 def announce(task: str, *, weights: str, data: Sequence[tuple[str, str]]) -> None:
     """Say on the main process's terminal what an evaluation is about to do, on which data."""
-    if distributed.rank():
-        return
-    named = (text if use == "data" else f"{use}: {text}" for use, text in data)
-    described = (f"data     {text}" for text in named)
-    for line in (task, f"weights  {named_weights(weights)}", *described):
-        logger.info("%s", line, extra=SHOWN)
+    if distributed.rank() == 0:
+        named = (text if use == "data" else f"{use}: {text}" for use, text in data)
+        show(task, f"weights  {named_weights(weights)}", *(f"data     {text}" for text in named))
 
 
 def evaluation_page(
@@ -218,17 +204,8 @@ def report_evaluation(
     complain_of_left_out(left_out, unit=unit)
 
 
-_recipe: ContextVar[str] = ContextVar("recipe", default="")
-
-
-@contextmanager
-def run_of(recipe: str) -> Iterator[None]:
-    """Let the runs of the block be called by the name of their recipe, not by their folder."""
-    token = _recipe.set(recipe)
-    try:
-        yield
-    finally:
-        _recipe.reset(token)
+# name of the recipe of the runs in this context; its folder names a run without one
+RECIPE: ContextVar[str] = ContextVar("recipe", default="")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,43 +225,32 @@ class Presentation:
 
 
 class Presenter:
-    """Speaks for the main process of a run, whose steps have so many samples of all processes."""
+    """Speaks for the main process of a run."""
 
     def __init__(
-        self,
-        presentation: Presentation,
-        run: RunConfig,
-        config: Mapping[str, Any],
-        *,
-        steps: int,
-        batch_size: int,
-        device: str,
-        processes: int,
+        self, presentation: Presentation, run: RunConfig, config: Mapping[str, Any], size: Size
     ) -> None:
-        self._says, self._run, self._config = presentation, run, config
-        self._steps, self._device, self._processes = steps, device, processes
-        self._length = f"{_counted(steps, 'step')} of {batch_size} samples"
+        self._says, self._run, self._config, self._size = presentation, run, config, size
+        self._length = f"{_counted(size.steps, 'step')} of {size.batch} samples"
         self._metric = run.best_metric or next(iter(presentation.meanings), "loss")
-        self._recipe = _recipe.get() or run.output.name
+        self._recipe = RECIPE.get() or run.output.name
         self._began = time.monotonic()
 
     def open(self, start_step: int, checkpoint: Path | None) -> None:
         """Record the start after some steps and the recipe, and say what is about to be done."""
-        run, says = self._run, self._says
+        run, says, size = self._run, self._says, self._size
         record_start(run.output, "training", log=METRICS, continues=start_step > 0)
         write_text(run.output / CONFIG, json.dumps(self._config, indent=2))
-        where = f"{self._processes} x {self._device}" if self._processes > 1 else self._device
+        where = f"{size.processes} x " * (size.processes > 1) + size.device.type
         model = f" {says.what}," if says.what else ""
         epochs = _counted(run.epochs, "epoch")
-        lines = opening_lines(
+        show(*opening_lines(
             task=f"train {self._recipe}:{model} {self._length} ({epochs}) on {where}",
             weights=str(checkpoint) if checkpoint else named_weights(says.weights),
             data=[f"{use}: {text}" for use, text in says.data],
             output=run.output,
-            more=[SAYS.resumed(start_step, self._steps, checkpoint)] if checkpoint else (),
-        )
-        for line in lines:
-            logger.info("%s", line, extra=SHOWN)
+            more=[SAYS.resumed(start_step, size.steps, checkpoint)] if checkpoint else (),
+        ))  # fmt: skip
 
     def close(self, *, worked: bool) -> None:
         """Write the report, unless this start did nothing, and say what came out."""
@@ -295,29 +261,27 @@ class Presenter:
             logger.debug("no report", exc_info=True)
 
     def _close(self, *, worked: bool) -> None:
-        folder = self._run.output
-        page: Path | None = folder / NAME
+        folder, metric = self._run.output, self._metric
         next_steps = list(self._says.next_steps(folder))
         evaluations = evaluations_of(folder)
-        scored = [one for one in evaluations if self._metric in one.results]
-        sign = -1 if self._metric == "loss" else 1
-        best = max(scored, key=lambda one: sign * one.results[self._metric], default=None)
+        scored = [one for one in evaluations if metric in one.results]
+        sign = -1 if metric == "loss" else 1
+        best = max(scored, key=lambda one: sign * one.results[metric], default=None)
         ends = [one for one in evaluations if one.step == evaluations[-1].step and one != best]
         shown = [best, *ends] if best else []
+        page: Path | None = folder / NAME
         if worked or not (folder / NAME).is_file():
             page = try_report(folder, lambda: self._report(shown, next_steps))
-        names = ("best", *["last"] * len(ends))
-        lines = closing_lines(
+        show(*closing_lines(
             scores="\n".join(
-                f"{name}     {self._written(one)}" for name, one in zip(names, shown, strict=False)
+                f"{'last' if place else 'best'}     {self._written(one)}"
+                for place, one in enumerate(shown)
             ),
             duration=time.monotonic() - self._began,
             weights=weights_of_run(folder),
             report=page,
             next_command=next_steps[0].command if next_steps else None,
-        )
-        for line in lines:
-            logger.info("%s", line, extra=SHOWN)
+        ))  # fmt: skip
 
     def _names(self, results: Iterable[str]) -> list[str]:
         """Put names of results in the order of the project's meanings."""
@@ -333,12 +297,11 @@ class Presenter:
         weights = weights_of_run(folder)
         average = " (moving average)" if weights.name == EMA_WEIGHTS else ""
         place = weights.relative_to(folder)
-        files = ("results.json", "config.json", METRICS, "log.txt")
         score = f"; {metric} {shown[0].results[metric]:.4g} after {shown[0].title}" if shown else ""
-        scores = [self._score_table(shown)] if shown else []
         how = facts(
-            folder, "training", seed=self._run.seed, device=self._device, processes=self._processes
-        )
+            folder, "training", seed=self._run.seed,
+            device=self._size.device.type, processes=self._size.processes,
+        )  # fmt: skip
         return Report(
             title=f"{says.task}: training of {self._recipe}",
             summary=f"{self._length}{score}.",
@@ -350,13 +313,15 @@ class Presenter:
                 ("length", self._length),
                 *_settings(self._config),
             ],
-            sections=[*scores, *curves(folder), *says.sections()],
+            sections=[
+                *([self._score_table(shown)] if shown else []), *curves(folder), *says.sections(),
+            ],
             links=[
                 Link(title=f"weights{average}: {place}", path=place),
-                *(Link(title=name, path=Path(name)) for name in files),
+                *(Link(title=name, path=Path(name)) for name in _FILES),
             ],
             next_steps=next_steps,
-        )
+        )  # fmt: skip
 
     def _score_table(self, shown: Sequence[Evaluation]) -> ScoreTable:
         best, *last = shown

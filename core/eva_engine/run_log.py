@@ -4,13 +4,14 @@ import contextlib
 import json
 import logging
 import math
+import operator
 import resource
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -74,6 +75,15 @@ class _LogFile(logging.FileHandler):
             super().close()
 
 
+class Size(NamedTuple):
+    """How much a run does in all, and where."""
+
+    steps: int
+    batch: int  # samples of a step of all processes
+    processes: int
+    device: torch.device
+
+
 class RunLog:
     """Writes the reports of the main process; lines of an earlier start after its first step go.
 
@@ -82,20 +92,10 @@ class RunLog:
     """
 
     def __init__(
-        self,
-        run: RunConfig,
-        *,
-        start_step: int,
-        total_steps: int,
-        batch_size: int,
-        flops_per_sample: float | None,
-        device: torch.device,
-        processes: int,
+        self, run: RunConfig, size: Size, *, start_step: int, flops_per_sample: float | None
     ) -> None:
-        self.total_steps, self.batch_size = total_steps, batch_size
-        self._log_every, self._device = run.log_every, device
-        self._flops = flops_per_sample
-        self._peak = math.nan if flops_per_sample is None else processes * peak_flops(device)
+        self._size, self._log_every, self._flops = size, run.log_every, flops_per_sample
+        self._peak = size.processes * peak_flops(size.device) if flops_per_sample else math.nan
         make_folder(run.output)
         self._file, self._board_folder = run.output / METRICS, run.output / "tensorboard"
         self.last_evaluation = _cut(self._file, start_step)
@@ -107,7 +107,7 @@ class RunLog:
 
             with explained(self._board_folder):
                 self._board = SummaryWriter(str(self._board_folder), purge_step=start_step)
-        self._bar = ProgressBar(total_steps, what="training", unit="step", start=start_step)
+        self._bar = ProgressBar(size.steps, what="training", unit="step", start=start_step)
         self._next_shown = 0
         self._since, self._last_step = time.perf_counter(), start_step
 
@@ -115,8 +115,8 @@ class RunLog:
         """Report loss, learning rate and other measurements of an optimizer step (from 0)."""
         done = step + 1
         self._bar.update(done - self._bar.done, loss=f"{values['loss']:.4f}")
-        record = {"step": step, "samples": done * self.batch_size, **values}
-        if done % self._log_every and done != self.total_steps:
+        record = {"step": step, "samples": done * self._size.batch, **values}
+        if done % self._log_every and done != self._size.steps:
             self._write(record)
             return
         record |= self._speed(done)
@@ -124,14 +124,12 @@ class RunLog:
         self._send(step, record)
         named = ("loss", "lr", "grad_norm", "loss_scale")
         parts = [f"{name} {record[name]:.4g}" for name in named if name in record]
-        parts += [
-            f"{record['samples_per_second']:.4g} samples/s",
-            f"{record['memory_gib']:.2f} GiB",
-        ]
+        parts.append(f"{record['samples_per_second']:.4g} samples/s")
+        parts.append(f"{record['memory_gib']:.2f} GiB")
         if "model_flops_use" in record:
             parts.append(f"{record['model_flops_use']:.1%} of peak FLOPs")
-        left = timedelta(seconds=int(record["eta_seconds"]))
-        logger.info("step %d/%d: %s, %s left", done, self.total_steps, ", ".join(parts), left)
+        parts.append(f"{timedelta(seconds=int(record['eta_seconds']))} left")
+        logger.info("step %d/%d: %s", done, self._size.steps, ", ".join(parts))
 
     def evaluation(self, step: int, values: Mapping[str, float]) -> None:
         """Report the results of an evaluation after `step`; the terminal has about a dozen."""
@@ -140,9 +138,9 @@ class RunLog:
         self._send(step, record)
         text = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
         done = step + 1
-        shown = done >= self._next_shown or done == self.total_steps
+        shown = done >= self._next_shown or done == self._size.steps
         if shown:
-            self._next_shown = done + self.total_steps // _SHOWN
+            self._next_shown = done + self._size.steps // _SHOWN
         logger.info("step %d: evaluation: %s", done, text, extra=SHOWN if shown else None)
 
     @contextlib.contextmanager
@@ -172,16 +170,17 @@ class RunLog:
         now = time.perf_counter()
         seconds_per_step = (now - self._since) / max(1, done - self._last_step)
         self._since, self._last_step = now, done
-        samples_per_second = self.batch_size / seconds_per_step
+        samples_per_second = self._size.batch / seconds_per_step
         values = {
             "samples_per_second": samples_per_second,
-            "eta_seconds": (self.total_steps - done) * seconds_per_step,
-            "memory_gib": _memory(self._device) / 2**30,
+            "eta_seconds": (self._size.steps - done) * seconds_per_step,
+            "memory_gib": _memory(self._size.device) / 2**30,
         }
         if self._flops is not None:
-            values["model_tflops"] = samples_per_second * self._flops / 1e12
+            flops = samples_per_second * self._flops
+            values["model_tflops"] = flops / 1e12
             if math.isfinite(self._peak):
-                values["model_flops_use"] = samples_per_second * self._flops / self._peak
+                values["model_flops_use"] = flops / self._peak
         return values
 
     def _send(self, step: int, record: Mapping[str, float]) -> None:
@@ -196,25 +195,21 @@ def lines_of(file: Path) -> Iterator[dict[str, Any]]:
 
     They end before the first that is not complete: a kill may cut one.
     """
-    if not file.exists():
-        return
-    with file.open(encoding="utf-8", errors="replace") as lines:
+    with (
+        contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError),
+        file.open(encoding="utf-8", errors="replace") as lines,
+    ):
         for line in lines:
-            try:
-                record = json.loads(line)
-                if not isinstance(record["step"], int):
-                    return
-            except (ValueError, KeyError, TypeError):
-                return
+            record = json.loads(line)
+            operator.index(record["step"])
             yield record
 
 
 def _cut(file: Path, start_step: int) -> int:
     """Keep the lines before a step; returns the step of the last evaluation among them."""
-    if not file.exists():
-        return -1
     kept = [record for record in lines_of(file) if record["step"] < start_step]
-    write_text(file, "".join(json.dumps(record) + "\n" for record in kept))
+    if file.exists():
+        write_text(file, "".join(json.dumps(record) + "\n" for record in kept))
     evaluated = (one["step"] for one in kept if any(name.startswith("val_") for name in one))
     return max(evaluated, default=-1)
 

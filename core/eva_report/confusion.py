@@ -38,9 +38,7 @@ class ConfusionView(NamedTuple):
 def confusion_view(content: Confusion, most: int) -> ConfusionView:
     """Choose what a page shows: all counts of some classes, the top mistakes of many.
 
-    Args:
-        content: Counts.
-        most: Rows of a table that are shown.
+    `most` rows of a table are shown.
 
     Raises:
         ValueError: If there is not a row and a column for each class.
@@ -71,12 +69,10 @@ def top_mistakes(counts: NDArray[np.integer], most: int) -> list[Mistake]:
     wrong = rows != columns
     rows, columns = rows[wrong], columns[wrong]
     times = counts[rows, columns].astype(np.int64)
-    totals = counts.sum(axis=1)
+    shares = times / counts.sum(axis=1)[rows]
     order = np.argsort(-times, kind="stable")[:most]
-    return [
-        Mistake(int(row), int(column), int(count), float(count / totals[row]))
-        for row, column, count in zip(rows[order], columns[order], times[order], strict=True)
-    ]
+    found = (one[order].tolist() for one in (rows, columns, times, shares))
+    return [Mistake(*one) for one in zip(*found, strict=True)]
 
 
 def _map(content: Confusion, shares: NDArray[np.float64]) -> dict[str, Any]:

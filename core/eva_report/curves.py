@@ -50,11 +50,7 @@ def has_points(content: Curves) -> bool:
 
 
 def plot_view(content: Curves) -> PlotView:
-    """Compute a plot.
-
-    Args:
-        content: Curves, one of which has a point that is finite.
-    """
+    """Compute a plot of curves, one of which has a point that is finite."""
     named = [(curve.name, _finite(curve.points)) for curve in content.curves]
     drawn = [(name, points) for name, points in named if points]
     left_out = max(0, len(drawn) - MOST_CURVES)
@@ -106,12 +102,7 @@ def thinned(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
 
 
 def linear_axis(values: Sequence[float], *, padded: bool = True) -> Axis:
-    """Make an axis with ticks at round numbers.
-
-    Args:
-        values: Finite numbers, at least one.
-        padded: Let it end at ticks, with room above and below.
-    """
+    """Make an axis with ticks at round numbers; a `padded` one ends at ticks, with some room."""
     low, high = min(values), max(values)
     if high - low <= max(1e-9 * max(abs(low), abs(high)), _LEAST):  # one value
         spread = abs(high) / 2 if abs(high) > _LEAST else 1.0
@@ -127,11 +118,7 @@ def linear_axis(values: Sequence[float], *, padded: bool = True) -> Axis:
 
 
 def logarithmic_axis(values: Sequence[float]) -> Axis:
-    """Make a logarithmic axis with ticks at powers of ten, and between them where they are few.
-
-    Args:
-        values: Positive numbers, at least one.
-    """
+    """Make a logarithmic axis with ticks at powers of ten, and between them where they are few."""
     first, last = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
     last = max(last, first + 1)
     factors = (1, 2, 5) if last - first <= 2 else (1,)

@@ -47,9 +47,10 @@ class Found:
     def __init__(self, threshold: float, *, objects: bool = True) -> None:
         self._threshold, self._objects = threshold, objects
         self._lines: list[list[str]] = []  # of each file
-        self._counts: list[Counter[str]] = []  # of each file
-        self._best: list[Prediction] = []  # where nothing was found
-        self._frames: list[int | None] = []
+        self._counts = Counter[str]()  # of all files
+        self._nothing = 0  # files where nothing was found
+        self._best: list[Prediction] = []  # of those
+        self._videos: list[int] = []  # frames of each
 
     @property
     def wants_best(self) -> bool:
@@ -58,7 +59,7 @@ class Found:
         It may need another forward pass: it is asked for up to `BEST_ASKED` times, while nothing
         has been found.
         """
-        return len(self._best) < BEST_ASKED and not any(self._counts)
+        return len(self._best) < BEST_ASKED and not self._counts
 
     def add(
         self,
@@ -85,14 +86,14 @@ class Found:
         said = text or listed_counts(counts) if counts else nothing_at(self._threshold, best)
         of_video = "" if frames is None else f"{counted(frames, 'frame')}: "
         self._lines.append([f"{name}: {of_video}{said}", *details])
-        self._counts.append(counts)
+        self._counts += counts
+        self._nothing += not counts
         self._best += [best] if best is not None and not counts else []
-        self._frames.append(frames)
+        self._videos += [] if frames is None else [frames]
 
     def add_first(self, name: str, first: Prediction, *, frames: int | None = None) -> None:
         """Count the most likely class of a file; see `add`."""
-        likely = first.probability >= self._threshold
-        classes = [first.name] if likely else []
+        classes = [first.name] if first.probability >= self._threshold else []
         self.add(name, classes, best=first, text=scored([first]), frames=frames)
 
     def lines(self) -> list[str]:
@@ -100,7 +101,7 @@ class Found:
 
         Where nothing was found in any of them, there is that line alone.
         """
-        files, counts = len(self._lines), sum(self._counts, Counter[str]())
+        files, counts = len(self._lines), self._counts
         lines = list[str]()
         if files == 1 or (counts and files <= FILES_NAMED):
             lines = list(chain.from_iterable(self._lines))
@@ -109,21 +110,25 @@ class Found:
             total = listed_counts(counts) if counts else nothing_at(self._threshold, best)
             if counts and self._objects:
                 total = f"{counted(counts.total(), 'object')}: {total}"
-            elif counts and (nothing := sum(not one for one in self._counts)):
-                total += f", nothing in {nothing:,}"
-            videos = [frames for frames in self._frames if frames is not None]
-            lines = [*lines, f"{_counted_files(files - len(videos), videos)}: {total}"]
+            elif counts and self._nothing:
+                total += f", nothing in {self._nothing:,}"
+            lines = [*lines, f"{self._files()}: {total}"]
         if lines and not counts and best is not None:
             lines = [*lines[:-1], f"{lines[-1]}: {lower()}"]
         return [printable(line) for line in lines]
 
+    def _files(self) -> str:
+        """Count files: `2 images and 1 video (300 frames)`."""
+        videos = self._videos
+        images = len(self._lines) - len(videos)
+        parts = [counted(images, "image")] if images else []
+        if videos:
+            parts.append(f"{counted(len(videos), 'video')} ({counted(sum(videos), 'frame')})")
+        return " and ".join(parts)
+
 
 class FoundShares:
-    """Counts pixels of each class, for the lines at the end of a demo.
-
-    Args:
-        names: Name of each class.
-    """
+    """Counts pixels of each named class, for the lines at the end of a demo."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = [name.strip() for name in names]
@@ -137,9 +142,8 @@ class FoundShares:
 
     def lines(self) -> list[str]:
         """Return a line for each file, up to `FILES_NAMED`, and one for all of them."""
-        lines: list[str] = []
-        if len(self._files) <= FILES_NAMED:
-            lines = [f"{name}: {self._listed(counts)}" for name, counts in self._files.items()]
+        lines = [f"{name}: {self._listed(counts)}" for name, counts in self._files.items()]
+        lines = lines if len(lines) <= FILES_NAMED else []
         if len(self._files) > 1:
             total = sum(self._files.values(), Counter[int]())
             lines.append(f"{len(self._files):,} files: {self._listed(total)}")
@@ -148,21 +152,13 @@ class FoundShares:
     def _listed(self, counts: Counter[int]) -> str:
         """List classes, the largest first."""
         total = counts.total()
-        ordered = [(index, count / total) for index, count in counts.most_common()]
-        shown = [pair for pair in ordered if pair[1] >= _LEAST_SHARE][:_CLASSES_NAMED]
-        shown = shown or ordered[:1]
-        named = [f"{self._names[index]} {100 * share:.0f} %" for index, share in shown]
-        if more := len(ordered) - len(shown):
+        shares = [(self._names[index], count / total) for index, count in counts.most_common()]
+        seen = sum(share >= _LEAST_SHARE for _, share in shares)
+        named = [f"{name} {share:.0%}".replace("%", " %") for name, share in shares]
+        named = named[: min(max(seen, 1), _CLASSES_NAMED)]
+        if more := len(shares) - len(named):
             named.append(f"{more} more class{'es' if more > 1 else ''}")
         return ", ".join(named)
-
-
-def first_classes(
-    probabilities: NDArray[np.float32], names: Sequence[str], number: int
-) -> list[Prediction]:
-    """Name the classes with the largest of K probabilities, in falling order."""
-    order = (-probabilities).argsort(kind="stable")[:number].tolist()
-    return [Prediction(names[k], float(probabilities[k])) for k in order]
 
 
 def scored(predictions: Sequence[Prediction]) -> str:
@@ -172,24 +168,15 @@ def scored(predictions: Sequence[Prediction]) -> str:
 
 def nothing_at(threshold: float, best: Prediction | None) -> str:
     """Say that no score is high enough, and which comes closest, with its class if it is known."""
-    text = f"nothing at {threshold:g}"
     if best is None:
-        return text
+        return f"nothing at {threshold:g}"
     named = f" ({best.name})" if best.name else ""
-    return f"{text}; the best score is {score_text(best.probability)}{named}"
+    return f"nothing at {threshold:g}; the best score is {score_text(best.probability)}{named}"
 
 
 def lower(option: str = "--score-threshold") -> str:
     """Say how a demo that found nothing is run again: its results are there by then."""
     return f"lower {option}, with --overwrite"
-
-
-def _counted_files(images: int, videos: Sequence[int]) -> str:
-    """Count files: `2 images and 1 video (300 frames)`."""
-    parts = [counted(images, "image")] if images else []
-    if videos:
-        parts.append(f"{counted(len(videos), 'video')} ({counted(sum(videos), 'frame')})")
-    return " and ".join(parts)
 
 
 def listed_counts(counts: Counter[str]) -> str:
@@ -214,10 +201,8 @@ def counted(count: int, noun: str) -> str:
 def draw_video(job: Job, draw: Callable[[Pixels, int], Pixels]) -> tuple[int, str | None]:
     """Annotate all frames of a video, or of a camera until Ctrl-C, and write them as a video.
 
-    Args:
-        job: The video or camera, and the file to write, if any.
-        draw: Function that takes a frame (H, W, 3) and its number, and returns the annotated one,
-            of the same size for all frames.
+    `draw` takes a frame (H, W, 3) and its number, and returns the annotated one, of the same size
+    for all frames.
 
     Returns:
         Number of frames, and an error message if it could not be read, or not to its end.
@@ -227,27 +212,21 @@ def draw_video(job: Job, draw: Callable[[Pixels, int], Pixels]) -> tuple[int, st
     reader: Any = CameraReader(job.source) if job.is_camera else VideoReader(job.source)
     frames = iter(reader)
     first = next(frames, None)  # then the number of frames is known
-    done = 0
+    done = -1
     with contextlib.ExitStack() as stack:
         writers = [stack.enter_context(VideoWriter(target)) for target in job.targets]
         bar = ProgressBar(reader.count, what=job.name, unit="frame", leave=False)
         stack.enter_context(bar)
-        for frame in chain([first] if first else [], frames):
+        for done, frame in enumerate(chain([first] if first else [], frames)):
             drawn = draw(frame.rgb, done)
             for writer in writers:
                 writer.add(drawn, frame)
             bar.update()
-            done += 1
-    return done, reader.error
+    return done + 1, reader.error
 
 
 def do_jobs(jobs: Sequence[Job], do: Callable[[Job], str | None], *, title: str) -> list[str]:
-    """Do jobs one after another, with a progress bar.
-
-    Args:
-        jobs: Jobs of a plan.
-        do: Function that does one; it returns a sentence if the file cannot be used.
-        title: Title of the progress bar.
+    """Do jobs one after another; `do` returns a sentence if a file cannot be used.
 
     Returns:
         The sentences, for the end of the program; after Ctrl-C they are said at once.
@@ -255,8 +234,7 @@ def do_jobs(jobs: Sequence[Job], do: Callable[[Job], str | None], *, title: str)
     problems: list[str] = []
     try:
         for job in progress(jobs, total=len(jobs), what=title, unit="file"):
-            if problem := do(job):
-                problems.append(problem)
+            problems += filter(None, [do(job)])
     except KeyboardInterrupt:
         for problem in problems:
             complain(printable(problem))

@@ -4,13 +4,13 @@ It takes what every detector's evaluation leaves: ground truth and predictions i
 scores. Nothing here depends on the framework that made them.
 """
 
+import contextlib
 import json
 import math
 import re
 from array import array
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,6 @@ class _Dataset:
         self.numbers = {entry["id"]: index for index, entry in enumerate(categories)}
         self.names = [str(entry["name"]) for entry in categories]
         self.images = {one["id"]: one for one in truth["images"]}
-        self._frequencies = {entry["id"]: entry.get("frequency") for entry in categories}
         self._judgements = judgements(truth, self.numbers)
 
     def matched(self, predictions: Iterable[Mapping[str, Any]]) -> dict[Hashable, ImageMatches]:
@@ -115,17 +114,6 @@ class _Dataset:
                 more = (number, one.get("score", 1), one.get("iscrowd") or 0)
                 rows[one["image_id"]].extend((*one["bbox"], *more))
         return {image: boxes_of(np.frombuffer(values)) for image, values in rows.items()}
-
-    @cached_property
-    def kinds(self) -> set[str | None]:
-        """Keys of `_SIZES` and `_FREQUENCIES` of which there are objects."""
-        kinds: set[str | None] = set()
-        for one in self.annotations:
-            kinds.add(self._frequencies.get(one["category_id"]))
-            if not one.get("iscrowd"):
-                area = one.get("area") or one["bbox"][2] * one["bbox"][3]
-                kinds.add("s" if area < 32**2 else "m" if area < 96**2 else "l")
-        return kinds
 
 
 def detection_sections(
@@ -158,10 +146,9 @@ def detection_sections(
     data = _Dataset(truth, images)
     found = _File(predictions) if isinstance(predictions, Path) else predictions
     matches = data.matched(found)
-    best = max((float(one.predictions.scores[0]) for one in matches.values()
-                if len(one.predictions.scores)), default=None)  # fmt: skip
-    threshold, note = THRESHOLD, " There are no predictions." if best is None else ""
-    if best is not None and best < THRESHOLD:
+    best = max((one.predictions.scores.max(initial=-1) for one in matches.values()), default=-1)
+    threshold, note = THRESHOLD, " There are no predictions." if best < 0 else ""
+    if 0 <= best < THRESHOLD:
         threshold = next((one for one in _LOWER if one <= best), 0.0)
         note = (
             f" No prediction has a score of {THRESHOLD:g} (the best: {score_text(best)}), so those "
@@ -169,7 +156,8 @@ def detection_sections(
         )
     scores = {task: metrics for task, metrics in scores.items() if metrics}
     text = f"Percent, on {data_fact(truth)}."
-    sections: list[Section | None] = [_score_table(data, scores, text, found=best is not None)]
+    missing = "nothing was found" if data.annotations and best < 0 else "there are none in the data"
+    sections: list[Section | None] = [_score_table(scores, text, missing)]
     sections += [_curves(matches.values())]
     counts = confusion(matches.values(), len(data.names), threshold=threshold)
     rule = (
@@ -186,14 +174,11 @@ def detection_sections(
 def data_fact(truth: Mapping[str, Any]) -> str:
     """Count images, objects (crowds aside) and classes of labels in COCO's format.
 
-    Args:
-        truth: As for `detection_sections`.
-
     Returns:
         Such as "300 images, 1,543 objects of 10 classes".
     """
-    things = [one for one in truth.get("annotations") or () if not one.get("iscrowd")]
-    images, objects, classes = len(truth["images"]), len(things), len(truth["categories"])
+    images, classes = len(truth["images"]), len(truth["categories"])
+    objects = sum(not one.get("iscrowd") for one in truth.get("annotations") or ())
     return (
         f"{images:,} image{'s' * (images != 1)}, {objects:,} object{'s' * (objects != 1)} of "
         f"{classes:,} class{'es' * (classes != 1)}"
@@ -216,19 +201,19 @@ def _curves(matches: Iterable[ImageMatches]) -> Curves | None:
     precision = np.divide(hits, found, out=np.full(len(_STEPS), np.nan), where=found > 0)
     best = int(f1.argmax())
     named = {"precision": precision, "recall": hits / objects, "F1": f1}
+    steps = _STEPS.tolist()
     return Curves(
         title="Precision and recall",
         x_label="least score",
         y_label="share",
-        curves=[Curve(name=name, points=_points(values)) for name, values in named.items()],
+        curves=[
+            Curve(name=name, points=list(zip(steps, values.tolist(), strict=True)))
+            for name, values in named.items()
+        ],
         text="Precision is the share of predictions that are right (class, and IoU of at least "
         "0.5), recall the share of objects that are found. F1 is highest, "
-        f"{score_text(float(f1[best]))}, at a score of {score_text(float(_STEPS[best]))}.",
+        f"{score_text(f1[best])}, at a score of {score_text(steps[best])}.",
     )
-
-
-def _points(values: NDArray[np.float64]) -> list[tuple[float, float]]:
-    return [(float(x), float(y)) for x, y in zip(_STEPS, values, strict=True) if np.isfinite(y)]
 
 
 def _class_table(
@@ -243,16 +228,15 @@ def _class_table(
             aps[task] = values
     heads = ["class", *(f"AP {title_of(task)}" for task in aps)]
     heads += ["objects", "found", "missed", "false"]
-    objects, right, found = counts.sum(axis=1), counts.diagonal(), counts.sum(axis=0)
-    rows: list[list[Cell]] = []
-    order: list[tuple[bool, float]] = []
-    for index, name in enumerate(names):
-        values = [of_task[index] for of_task in aps.values()]
-        missed, false = objects[index] - right[index], found[index] - right[index]
-        amounts = map(int, (objects[index], right[index], missed, false))
-        rows.append([name, *values, *amounts])
-        first = values[0] if values else right[index] / max(1, objects[index])
-        order.append((first is None or not objects[index], first or 0.0))
+    objects, found = counts.sum(axis=1)[:-1], counts.sum(axis=0)[:-1]  # without the background
+    right = counts.diagonal()[:-1]
+    amounts = np.stack([objects, right, objects - right, found - right])
+    columns = zip(names, *aps.values(), *amounts.tolist(), strict=True)
+    rows: list[list[Cell]] = [list(one) for one in columns]
+    shares = (right / np.maximum(objects, 1)).tolist()
+    first: Sequence[float | None] = next(iter(aps.values()), shares)
+    empty = [not count or value is None for count, value in zip(objects, first, strict=True)]
+    order = sorted(range(len(rows)), key=lambda place: (empty[place], first[place] or 0.0))
     if folder is not None:
         short = [[round(one, 3) if isinstance(one, float) else one for one in row] for row in rows]
         write_csv(folder / PER_CLASS, heads, short)
@@ -263,7 +247,7 @@ def _class_table(
     return Table(
         title="Classes",
         heads=heads,
-        rows=[rows[index] for index in sorted(range(len(rows)), key=order.__getitem__)],
+        rows=[rows[place] for place in order],
         text=text,
         complete_in=PER_CLASS if folder is not None else "",
     )
@@ -272,8 +256,7 @@ def _class_table(
 def _confusion(names: Sequence[str], counts: NDArray[np.int64], folder: Path | None) -> Confusion:
     classes = [*names, "background"]
     if folder is not None:
-        pairs = zip(*np.nonzero(counts), strict=True)
-        rows = [[classes[a], classes[b], int(counts[a, b])] for a, b in pairs]
+        rows = [[classes[a], classes[b], int(counts[a, b])] for a, b in np.argwhere(counts)]
         write_csv(folder / CONFUSION, ["label", "prediction", "objects"], rows)
     return Confusion(
         title="Confusion",
@@ -297,34 +280,22 @@ def title_of(task: str) -> str:
     return _KINDS.get(kind, kind) + (f", {rule}" if rule else "")
 
 
-def _score_table(data: _Dataset, scores: Scores, text: str, *, found: bool) -> ScoreTable | None:
+def _score_table(scores: Scores, text: str, missing: str) -> ScoreTable | None:
     """Make the table of scores, without those of single classes; None without scores."""
     every = dict.fromkeys(name for metrics in scores.values() for name in metrics)
     rows = []
     for name in (name for name in every if not name.startswith("AP-")):
         values = [_number(metrics.get(name)) for metrics in scores.values()]
-        meaning, kind = _MEANINGS.get(name, ""), name[-1] if name in _MEANINGS else ""
+        meaning = _MEANINGS.get(name, "")
         if recall := _RECALL.fullmatch(name):
             kind, limit = recall["size"], recall["limit"]
             most = f", with up to {int(limit):,} predictions an image" if limit else ""
             meaning = f"average recall{f' of {_SIZES[kind]}' if kind else ''}{most}"
         if None in values:
-            reason = _reason(data, kind, found=found)
-            meaning = f"{meaning}; {reason}" if meaning else reason
+            meaning = f"{meaning}; {missing}" if meaning else missing
         rows.append(ScoreRow(name=name, values=values, meaning=meaning))
     titles = [title_of(task) for task in scores]
     return ScoreTable(title="Scores", columns=titles, rows=rows, text=text) if rows else None
-
-
-def _reason(data: _Dataset, kind: str, *, found: bool) -> str:
-    """Say why a score is missing, of objects of a kind."""
-    if not data.kinds & _SIZES.keys():
-        return "there are no objects in the data"
-    if kind not in data.kinds and (name := (_SIZES | _FREQUENCIES).get(kind)):
-        things = name.partition(",")[0]
-        of = things if kind in _SIZES else f"objects of {things}"
-        return f"there are no {of} in the data"
-    return "not scored" if found else "nothing was found"
 
 
 def _galleries(
@@ -336,17 +307,13 @@ def _galleries(
 ) -> list[Gallery]:
     """Draw the worst images, of those with mistakes, and the best ones, by F1 at a threshold."""
     counts = {image: one.counts(threshold) for image, one in matches.items()}
-    busy = {image: 2 * right / (objects + found)
-            for image, (right, objects, found) in counts.items() if objects + found}  # fmt: skip
-
-    def mistakes(image: Hashable) -> int:
-        right, objects, found = counts[image]
-        return objects + found - 2 * right
-
-    worst = sorted(busy, key=lambda image: (busy[image], -mistakes(image)))
-    worst = [image for image in worst if mistakes(image)][: _TRIED * WORST]
-    best = sorted(busy, key=lambda image: (-busy[image], -counts[image][1]))
-    best = [image for image in best if counts[image][0]][: _TRIED * BEST]
+    f1 = {image: 2 * right / (objects + found)
+          for image, (right, objects, found) in counts.items() if objects + found}  # fmt: skip
+    mistakes = {image: counts[image][1] + counts[image][2] - 2 * counts[image][0] for image in f1}
+    worst = sorted(filter(mistakes.get, f1), key=lambda image: (f1[image], -mistakes[image]))
+    best = [image for image in f1 if counts[image][0]]
+    best.sort(key=lambda image: (-f1[image], -counts[image][1]))
+    worst, best = worst[: _TRIED * WORST], best[: _TRIED * BEST]
     wanted = {*worst, *best}
     passing = (one for one in predictions if one["score"] >= threshold)
     sides = {"truth": _by_image(data.annotations, wanted), "prediction": _by_image(passing, wanted)}
@@ -383,23 +350,22 @@ def _read(data: _Dataset, image: Hashable) -> tuple[str, NDArray[np.uint8] | Non
     """Read an image, if that is possible, and name it."""
     file = data.files.get(image)
     name = str(data.images[image].get("file_name") or (file.name if file else image))
-    try:
+    with contextlib.suppress(UnreadableImageError, OSError):
         return name, read_rgb(file, upright=True) if file else None
-    except (UnreadableImageError, OSError):
-        return name, None
+    return name, None
 
 
 def _drawing(
     data: _Dataset, rgb: NDArray[np.uint8], ones: Sequence[Mapping[str, Any]]
 ) -> Image.Image:
     drawn = []
-    for one in ones:
-        if (number := data.numbers.get(one["category_id"])) is not None:
-            x, y, width, height = one["bbox"]
-            name = data.names[number] + (" (crowd)" if one.get("iscrowd") else "")
-            mask = _mask(one.get("segmentation"), rgb.shape[:2])
-            box = (x, y, x + width, y + height)
-            drawn.append(DrawnObject(box, name, number, one.get("score"), mask))
+    for one in (one for one in ones if one["category_id"] in data.numbers):
+        x, y, width, height = one["bbox"]
+        number = data.numbers[one["category_id"]]
+        name = data.names[number] + (" (crowd)" if one.get("iscrowd") else "")
+        mask = _mask(one.get("segmentation"), rgb.shape[:2])
+        box = (x, y, x + width, y + height)
+        drawn.append(DrawnObject(box, name, number, one.get("score"), mask))
     return Image.fromarray(draw_objects(rgb, drawn, longest=_SIDE))
 
 

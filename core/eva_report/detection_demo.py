@@ -27,9 +27,7 @@ def writing_predictions(file: Path, categories: Mapping[int, str]) -> Iterator[C
     It holds what an annotation file holds, and a score for each object, so `pycocotools.COCO`
     reads it.
 
-    Args:
-        file: The file to write.
-        categories: Id -> name, in the model's order.
+    `categories` are ids and names in the model's order.
 
     Yields:
         `add(detections, size=(height, width), **entry)`, which writes the predictions of an image:
@@ -64,16 +62,11 @@ def writing_predictions(file: Path, categories: Mapping[int, str]) -> Iterator[C
 
 
 class Detections(NamedTuple):
-    """What a detector found in an image.
+    """What a detector found in an image."""
 
-    Attributes:
-        objects: Objects in COCO's format for results, with the index of the class as
-            `category_id`, and masks as compressed run lengths.
-        best: Function that returns the best score below the threshold; None where nothing has any.
-    """
-
+    # in COCO's format for results: `category_id` is the index of the class, masks are compressed
     objects: list[dict[str, Any]]
-    best: Callable[[], float | None]
+    best: Callable[[], float | None]  # gives the best score below the threshold, if there is one
 
 
 def detect_files(
@@ -100,38 +93,29 @@ def detect_files(
     found = Found(threshold)
 
     def do(job: Job) -> str | None:
-        try:
-            return _video(job) if job.is_video or job.is_camera else _image(job)
-        except ValueError as error:
-            text = str(error)
-            return text if str(job.source) in text else f"{job.source}: {text}"
-
-    def _image(job: Job) -> str | None:
-        rgb = read_rgb(job.source, upright=True)
-        objects, best = detect(rgb)
-        add(objects, size=rgb.shape[:2], file_name=job.name)
-        drawn = draw_objects(rgb, [as_drawn(one, names) for one in objects])
-        save_image(Image.fromarray(drawn), job.targets[0])
-        score = best() if not objects and found.wants_best else None
-        classes = [names[one["category_id"]] for one in objects]
-        found.add(job.name, classes, best=None if score is None else Prediction("", score))
-        return None
-
-    def _video(job: Job) -> str | None:
         classes: list[str] = []
         scores: list[float] = []
 
-        def draw(rgb: Pixels, index: int) -> Pixels:
+        def draw(rgb: Pixels, index: int = 0, **entry: int) -> Pixels:
             objects, best = detect(rgb)
-            add(objects, size=rgb.shape[:2], file_name=job.name, frame=index)
+            add(objects, size=rgb.shape[:2], file_name=job.name, **entry)
             classes.extend(names[one["category_id"]] for one in objects)
             if not classes and index < BEST_ASKED and found.wants_best:
                 scores.extend(score for score in [best()] if score is not None)
             return draw_objects(rgb, [as_drawn(one, names) for one in objects])
 
-        frames, problem = draw_video(job, draw)
+        frames = problem = None
+        try:
+            if job.is_video or job.is_camera:
+                frames, problem = draw_video(job, lambda rgb, at: draw(rgb, at, frame=at))
+            else:
+                drawn = draw(read_rgb(job.source, upright=True))
+                save_image(Image.fromarray(drawn), job.targets[0])
+        except ValueError as error:
+            text = str(error)
+            return text if str(job.source) in text else f"{job.source}: {text}"
         best = Prediction("", max(scores)) if scores and not classes else None
-        if frames:
+        if frames != 0:
             found.add(job.name, classes, best=best, frames=frames)
         return problem
 

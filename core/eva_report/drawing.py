@@ -63,7 +63,7 @@ def class_color(index: int) -> Color:
 
 def score_text(score: float) -> str:
     """Write a score between 0 and 1, or a cosine, as everywhere in the toolkit: "0.87"."""
-    return f"{round(score, 2) + 0.0:.2f}"  # no "-0.00"
+    return f"{score:z.2f}"
 
 
 def enlargement(height: int, width: int) -> int:
@@ -73,7 +73,7 @@ def enlargement(height: int, width: int) -> int:
 
 def enlarged(image: Pixels, scale: int) -> Pixels:
     """Repeat pixels, so that no value is invented: (H * scale, W * scale, C)."""
-    return image if scale == 1 else image.repeat(scale, axis=0).repeat(scale, axis=1)
+    return image.repeat(scale, axis=0).repeat(scale, axis=1)
 
 
 def font_file() -> str | None:
@@ -87,8 +87,9 @@ def font_file() -> str | None:
 
 def font(size: int) -> Font:
     """Load the font of all annotations, with letters of this many pixels."""
-    file = font_file()
-    return ImageFont.truetype(file, size) if file else ImageFont.load_default(size)
+    if file := font_file():
+        return ImageFont.truetype(file, size)
+    return ImageFont.load_default(size)
 
 
 def shortened(text: str, letters: Font, width: float) -> str:
@@ -110,29 +111,18 @@ def clock(seconds: float) -> str:
 
 
 def draw_objects(
-    image: Pixels,
-    objects: Sequence[DrawnObject],
-    *,
-    scale: int | None = None,
-    longest: int | None = None,
+    image: Pixels, objects: Sequence[DrawnObject], *, longest: int | None = None
 ) -> Pixels:
-    """Draw masks, boxes, and names with scores.
+    """Draw masks, boxes, and names with scores on an image (H, W, 3), which stays as it is.
 
-    Args:
-        image: (H, W, 3), which stays as it is.
-        objects: Objects in pixels of the image; those whose box is not finite are left out.
-        scale: Enlargement; None for `enlargement`.
-        longest: Longest side of the result: a larger image is made smaller before it is drawn on,
-            so that names stay legible. None for the image's own size.
-
-    Returns:
-        (H * scale, W * scale, 3), or smaller by `longest`.
+    A small image is enlarged, and one with a longer side than `longest` made smaller before it is
+    drawn on, so that names stay legible. Objects whose box is not finite are left out.
 
     Raises:
         ValueError: If a side is longer than a JPEG can have, or a mask has another size.
     """
     height, width = image.shape[:2]
-    factor = float(enlargement(height, width) if scale is None else scale)
+    factor = float(enlargement(height, width))
     if longest is not None and max(height, width) * factor > longest:
         factor = longest / max(height, width)
     size = max(1, round(height * factor)), max(1, round(width * factor))
@@ -211,31 +201,22 @@ def text_color(background: Color) -> Color:
 
 
 def overlay(
-    rgb: Pixels,
-    classes: NDArray[np.integer[Any]],
-    colors: Sequence[Color],
-    *,
-    opacity: float = 0.5,
-    scale: int | None = None,
+    rgb: Pixels, classes: NDArray[np.integer[Any]], colors: Sequence[Color], *, opacity: float = 0.5
 ) -> Pixels:
-    """Paint the classes of a label map over an image.
+    """Paint the classes of a label map over an image, which is enlarged if it is small.
 
     Args:
         rgb: (H, W, 3).
         classes: (H, W) indexes; those without a color, such as 255 for "ignore", are not painted.
         colors: Color of each class.
         opacity: Opacity of the paint, 0 to 1.
-        scale: Enlargement; None for `enlargement`.
-
-    Returns:
-        (H * scale, W * scale, 3).
     """
     palette = np.asarray(colors, np.float32)
     known = classes < len(palette)
     painted = rgb.copy()
     paint = palette[classes[known]]  # (n, 3)
     painted[known] = np.round(rgb[known] * np.float32(1 - opacity) + paint * np.float32(opacity))
-    return enlarged(painted, enlargement(*rgb.shape[:2]) if scale is None else scale)
+    return enlarged(painted, enlargement(*rgb.shape[:2]))
 
 
 def with_legend(
@@ -243,13 +224,8 @@ def with_legend(
 ) -> Pixels:
     """Add a column with color, name and share of each class in the image, the largest first.
 
-    The image gets wider, and higher where the column needs it.
-
-    Args:
-        image: (H', W', 3), perhaps enlarged.
-        classes: (H, W) indexes; those without a name count as pixels and have no line.
-        names: Name of each class.
-        colors: Color of each class.
+    The image (H', W', 3) gets wider, and higher where the column needs it. Of the indexes (H, W),
+    those without a name count as pixels and have no line.
     """
     height, width = image.shape[:2]
     shares = np.bincount(classes.ravel(), minlength=len(names))[: len(names)] / classes.size

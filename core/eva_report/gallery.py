@@ -15,6 +15,7 @@ _SMALL = 200  # pixels of a side; below, an image is shown with its pixels as sq
 # longest side in pixels, quality
 _LEVELS = ((1280, 84), (1024, 80), (896, 76), (720, 74), (560, 70), (420, 65), (320, 55))
 _MARKUP = 700  # bytes around an image
+_WIDE = 2.2  # width over height, from which an image takes a row of its own
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,11 @@ class Figure:
     smaller: bool  # or coarser than they could be
 
     @property
+    def is_tile(self) -> bool:
+        """Whether it takes no row of its own."""
+        return len(self.images) == 1 and self.images[0].ratio <= _WIDE
+
+    @property
     def size(self) -> int:
         """Bytes in the page."""
         texts = len(self.caption.encode(errors="replace")) + _MARKUP
@@ -53,15 +59,9 @@ class Figure:
 
 
 def fitted(galleries: Sequence[Gallery], room: int) -> list[list[Figure]]:
-    """Encode the examples of galleries, within some bytes.
+    """Encode the first examples of each gallery, all within `room` bytes.
 
-    Args:
-        galleries: Galleries of a page.
-        room: Bytes for all of them.
-
-    Returns:
-        The first examples of each; fewer where even the smallest images need more room, in turn
-        one of each gallery.
+    Where even the smallest images need more, there are fewer, in turn one of each gallery.
     """
     asked = [one.examples[:MOST_EXAMPLES] for one in galleries]
     estimate = 0.0

@@ -21,26 +21,18 @@ IGNORED = -2  # in a crowd, or of a class about which the labels of the image sa
 
 
 class Boxes(NamedTuple):
-    """Boxes of an image.
+    """Boxes of an image."""
 
-    Attributes:
-        boxes: (n, 4) x, y, width, height.
-        labels: (n,) numbers of classes.
-        scores: (n,) in descending order; of labels 1.
-        crowd: (n,) whether each is a crowd; of predictions False.
-    """
-
-    boxes: NDArray[np.float64]
-    labels: NDArray[np.int64]
-    scores: NDArray[np.float64]
-    crowd: NDArray[np.bool_]
+    boxes: NDArray[np.float64]  # (n, 4) x, y, width, height
+    labels: NDArray[np.int64]  # (n,) numbers of classes
+    scores: NDArray[np.float64]  # (n,) in descending order; of labels 1
+    crowd: NDArray[np.bool_]  # (n,) whether each is a crowd; of predictions False
 
 
 def boxes_of(rows: Sequence[Sequence[float]] | NDArray[np.float64]) -> Boxes:
     """Collect boxes, the highest score first; of equal ones the first.
 
-    Args:
-        rows: (n, 7) x, y, width, height, number of the class, score, and 1 for a crowd.
+    The rows (n, 7) are x, y, width, height, number of the class, score, and 1 for a crowd.
     """
     given = np.asarray(rows, np.float64).reshape(-1, 7)
     values = given[np.argsort(-given[:, 5], kind="stable")]
@@ -49,13 +41,9 @@ def boxes_of(rows: Sequence[Sequence[float]] | NDArray[np.float64]) -> Boxes:
 
 
 def match(truth: Boxes, predictions: Boxes) -> NDArray[np.int64]:
-    """Match the predictions of an image to its labels.
+    """Match predictions of an image, the highest score first, to its labels.
 
     Whoever takes predictions above a score alone gets the same matches for them.
-
-    Args:
-        truth: Labels.
-        predictions: Predictions, the highest score first.
 
     Returns:
         (n,) index of the label of each prediction, `NOTHING` or `IGNORED`.
@@ -80,39 +68,26 @@ def match(truth: Boxes, predictions: Boxes) -> NDArray[np.int64]:
 
 
 class Judgement(NamedTuple):
-    """What an image of a federated dataset (LVIS) says about its classes.
+    """What an image of a federated dataset (LVIS) says about its classes."""
 
-    Attributes:
-        known: Classes that are labelled, or are known to be absent; others do not count.
-        not_exhaustive: Classes of which some objects are not labelled: a prediction without a label
-            is not wrong.
-    """
-
-    known: frozenset[int]
+    known: frozenset[int]  # are labelled, or known to be absent; others do not count
+    # of these some objects are not labelled: a prediction without a label is not wrong
     not_exhaustive: frozenset[int]
 
 
 @dataclass(frozen=True)
 class ImageMatches:
-    """Labels and predictions of an image, and which belong together.
-
-    Attributes:
-        truth: Labels.
-        predictions: Predictions, the highest score first.
-        matched: (n,) label of each prediction, see `match`.
-    """
+    """Labels and predictions of an image, and which belong together."""
 
     truth: Boxes
-    predictions: Boxes
-    matched: NDArray[np.int64]
+    predictions: Boxes  # the highest score first
+    matched: NDArray[np.int64]  # (n,) label of each prediction, see `match`
 
     @property
     def right(self) -> NDArray[np.bool_]:
         """Whether each prediction has a label of its class."""
-        found = self.matched >= 0
-        right = np.zeros(len(self.matched), np.bool_)
-        right[found] = self.truth.labels[self.matched[found]] == self.predictions.labels[found]
-        return right
+        labels = np.append(self.truth.labels, -1)[np.maximum(self.matched, NOTHING)]
+        return labels == self.predictions.labels
 
     def counts(self, threshold: float) -> tuple[int, int, int]:
         """Count right predictions, objects and predictions from a score, ignored ones aside."""
@@ -124,13 +99,7 @@ class ImageMatches:
 def match_image(
     truth: Boxes, predictions: Boxes, judgement: Judgement | None = None
 ) -> ImageMatches:
-    """Match an image, by LVIS's rules for what counts where its labels have them.
-
-    Args:
-        truth: Labels.
-        predictions: Predictions, the highest score first.
-        judgement: What the image says about classes; None for all of them.
-    """
+    """Match an image, by LVIS's rules for what counts if it says something about classes."""
     if judgement is None:
         return ImageMatches(truth, predictions, match(truth, predictions))
     known = np.isin(predictions.labels, [*judgement.known])
@@ -147,9 +116,7 @@ def judgements(
 ) -> dict[Hashable, Judgement]:
     """Read what the images of an LVIS file say about classes; nothing from other files.
 
-    Args:
-        truth: Labels in COCO's or LVIS's format.
-        numbers: Category id -> number of the class.
+    `numbers` has the number of each category's id.
     """
     present: dict[Hashable, set[Hashable]] = defaultdict(set)
     for one in truth.get("annotations") or ():
@@ -171,12 +138,7 @@ def judgements(
 def confusion(
     images: Iterable[ImageMatches], classes: int, *, threshold: float
 ) -> NDArray[np.int64]:
-    """Count which labels were taken for what.
-
-    Args:
-        images: Matched images.
-        classes: Number of classes K.
-        threshold: Least score of a prediction.
+    """Count which labels of K classes were taken for what, by predictions from a score.
 
     Returns:
         (K + 1, K + 1), labels of each class (row) that were taken for each class (column). The

@@ -11,7 +11,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -48,39 +48,8 @@ _ROWS = (200, 60, 20, 5)  # of a table, until the text leaves room
 _IMAGE_SHARE = 0.5  # of the limit, which images may have
 _TILES = 4  # scores at the top of the page
 _COLUMNS, _FACTS, _LINKS = 40, 80, 60
-_WIDE = 2.2  # width over height from which an image takes a row of its own
 # not allowed in HTML, or turning round what is written after them
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff\u202a-\u202e\u2066-\u2069]")
-
-
-@dataclass(frozen=True)
-class _Shown:
-    """A section of the page."""
-
-    section: Section
-    anchor: str  # its id
-    figures: Sequence[Figure]  # encoded examples of a gallery
-
-    @property
-    def kind(self) -> str:
-        return type(self.section).__name__
-
-
-def write_report(folder: Path, report: Report, *, name: str = NAME) -> Path:
-    """Write the page into a folder, completely or not at all, and return the file.
-
-    Args:
-        folder: Folder of the run or evaluation.
-        report: What it says.
-        name: Name of the file.
-
-    Raises:
-        UnwritableError: If the disk is full or the folder read-only, for example.
-    """
-    make_folder(folder)
-    file = folder / name
-    write_text(file, rendered(report, folder))
-    return file
 
 
 def try_report(folder: Path, make: Callable[[], Report], *, name: str = NAME) -> Path | None:
@@ -88,19 +57,16 @@ def try_report(folder: Path, make: Callable[[], Report], *, name: str = NAME) ->
 
     A signal or Ctrl-C ends the writing, not the run, which has done everything else.
 
-    Args:
-        folder: Folder of the run or evaluation.
-        make: Function that reads and draws what the report shows.
-        name: Name of the file.
-
-    Returns:
-        The file, or None if it could not be made.
+    `make` reads and draws what the report shows. Returns the file, or None if it could not be made.
     """
     stop = StopSignal()
     try:
         with stop.listen():
             stop.exit_at_once()
-            return write_report(folder, make(), name=name)
+            page = rendered(make(), folder)
+            make_folder(folder)
+            write_text(folder / name, page)
+            return folder / name
     except (SystemExit, KeyboardInterrupt):
         logger.warning("no %s in %s: a signal ended its writing", name, folder)
     except Exception as error:  # whatever it is: the run has succeeded
@@ -110,23 +76,13 @@ def try_report(folder: Path, make: Callable[[], Report], *, name: str = NAME) ->
 
 
 def report_name(folder: Path, kind: Kind) -> str:
-    """Name the page of a run: `report.html`, unless that would replace the page of a training.
-
-    Args:
-        folder: Folder of the run or evaluation.
-        kind: Which of both it is.
-    """
+    """Name the page of a run: `report.html`, unless that would replace the page of a training."""
     beside = kind == "evaluation" and (folder / NAME).is_file() and was_trained_in(folder)
     return BESIDE if beside else NAME
 
 
 def write_csv(file: Path, heads: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
     """Write all rows of a table beside the report; what is not text in a name is escaped.
-
-    Args:
-        file: The file; its folder exists.
-        heads: Title of each column.
-        rows: Cells.
 
     Raises:
         UnwritableError: If the disk is full or the folder read-only, for example.
@@ -205,7 +161,12 @@ def _page(
 ) -> str:
     left = iter(figures)
     shown = [
-        _Shown(one, f"s{place}", next(left) if isinstance(one, Gallery) else ())
+        {
+            "section": one,
+            "kind": type(one).__name__,
+            "anchor": f"s{place}",
+            "figures": next(left) if isinstance(one, Gallery) else (),
+        }
         for place, one in enumerate(sections)
     ]
     scores = next((one for one in sections if isinstance(one, ScoreTable)), None)
@@ -221,7 +182,7 @@ def _page(
         "numeric_columns": _numeric_columns,
         "plot_view": plot_view,
         "confusion_view": confusion_view,
-        "are_tiles": _are_tiles,
+        "are_tiles": lambda figures: all(one.is_tile for one in figures),
         "gallery_note": lambda one, figures: _note(one, figures, limit),
     }
     return environment.get_template("page.html.j2").render(
@@ -249,29 +210,23 @@ def cut(text: str, most: int = 300) -> str:
 
 
 def number(value: Any, digits: int) -> str:
-    """Write a number, or a dash for None and what is not finite.
-
-    Args:
-        value: Any number.
-        digits: Digits after the point of one that is not whole by its type.
-    """
+    """Write a number with so many digits, of a float; a dash for None and what is not finite."""
     if value is None or not math.isfinite(value):
         return DASH
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
     if isinstance(value, int | np.integer):
         return f"{value:,}"
-    text = f"{value:,.{digits}f}"
-    return text.removeprefix("-") if not text.strip("-0.,") else text  # no "-0.0"
+    return f"{value:z,.{digits}f}"
 
 
 def _numeric_columns(table: Table, most: int) -> list[bool]:
     """Return for each column whether it has numbers and nothing else."""
-    columns = []
-    for place in range(min(len(table.heads), _COLUMNS)):
-        values = {type(row[place]) for row in table.rows[:most] if place < len(row)} - {type(None)}
-        columns.append(bool(values) and str not in values)
-    return columns
+    kinds = [
+        {type(row[place]) for row in table.rows[:most] if place < len(row)} - {type(None)}
+        for place in range(min(len(table.heads), _COLUMNS))
+    ]
+    return [bool(one) and str not in one for one in kinds]
 
 
 def _glance(scores: ScoreTable) -> list[dict[str, str]]:
@@ -285,10 +240,6 @@ def _glance(scores: ScoreTable) -> list[dict[str, str]]:
                 shown = number(value, scores.digits)
                 tiles.append({"value": shown, "name": name, "meaning": row.meaning})
     return tiles[:_TILES]
-
-
-def _are_tiles(figures: Sequence[Figure]) -> bool:
-    return all(len(one.images) == 1 and one.images[0].ratio <= _WIDE for one in figures)
 
 
 def _note(gallery: Gallery, figures: Sequence[Figure], limit: int) -> str:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 
 from eva_data.video.source import VideoSource
-from eva_report.drawing import Font, Pixels, font, shortened
+from eva_report.drawing import Font, Pixels, enlarged, font, shortened
 
 CLASSES_SHOWN = 3  # below an image
 FRAMES, HEIGHT = 4, 192  # of a strip of frames; pixels
@@ -29,11 +29,8 @@ def annotate(
 ) -> Pixels:
     """Write classes with their probabilities below an image.
 
-    Args:
-        rgb: (H, W, 3).
-        predictions: Names and probabilities, in falling order of probability.
-        heading: What to write above them, such as a time; None leaves no line for it.
-        rows: Number of lines for classes, of which some may stay empty.
+    The predictions are in falling order of probability, and `rows` of them have a line; `heading`
+    stands above them, such as a time.
 
     Returns:
         (H * s + h, W * s, 3), with s = 1 for images of 320 px width and more. One that would be
@@ -41,12 +38,11 @@ def annotate(
     """
     height, width = rgb.shape[:2]
     scale = min(math.ceil(_READABLE_WIDTH / width), max(1, _HIGHEST // height))
-    enlarged = rgb.repeat(scale, axis=0).repeat(scale, axis=1)
-    if (space := _READABLE_WIDTH - enlarged.shape[1]) > 0:
-        dark = np.full((len(enlarged), _READABLE_WIDTH, 3), 20, np.uint8)  # as _BACK
-        dark[:, space // 2 : space // 2 + enlarged.shape[1]] = enlarged
-        enlarged = dark
-    return np.concatenate([enlarged, _strip(enlarged.shape[1], predictions[:rows], heading, rows)])
+    image = enlarged(rgb, scale)
+    space = max(0, _READABLE_WIDTH - image.shape[1])
+    margins = (space // 2, space - space // 2)
+    image = np.pad(image, ((0, 0), margins, (0, 0)), constant_values=20)  # as _BACK
+    return np.concatenate([image, _strip(image.shape[1], predictions[:rows], heading, rows)])
 
 
 def _strip(
@@ -127,10 +123,9 @@ def draw_contact_sheet(sections: Sequence[SheetSection]) -> Image.Image:
 def _rows(section: SheetSection) -> Iterator[Pixels]:
     width = COLUMNS * (SIDE + _GAP) + _GAP
     title = Image.new("RGB", (width, 2 * _TITLE + _GAP), _BACK)
-    letters = font(_TITLE)
+    letters, middle = font(_TITLE), title.height / 2
     text = shortened(section.title, letters, width - 2 * _GAP)
-    place = (_GAP, title.height / 2)
-    ImageDraw.Draw(title).text(place, text, fill=_TEXT, font=letters, anchor="lm")
+    ImageDraw.Draw(title).text((_GAP, middle), text, fill=_TEXT, font=letters, anchor="lm")
     yield np.asarray(title)
     line, small = round(1.5 * _LETTER), font(_LETTER)
     for start in range(0, len(section.tiles), COLUMNS):

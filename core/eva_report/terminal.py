@@ -16,6 +16,8 @@ from types import MappingProxyType
 from eva_data.progress import ProgressBar
 from eva_runs.record import duration_text
 
+logger = logging.getLogger(__name__)
+
 SHOWN: Mapping[str, object] = MappingProxyType({"shown": True})
 WARNINGS = "py.warnings"  # name of the logger of `logging.captureWarnings`
 _WARNING = re.compile(r"(.+?):(\d+): (\w+): (.*)")
@@ -29,6 +31,12 @@ _PACKAGES = frozenset(  # of this toolkit; folders of users may begin like them
     )
 )
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+
+
+def show(*lines: str) -> None:
+    """Log lines that reach the terminal."""
+    for line in lines:
+        logger.info("%s", line, extra=SHOWN)
 
 
 class TerminalHandler(logging.Handler):
@@ -61,14 +69,9 @@ class TerminalHandler(logging.Handler):
 
 
 def line_of_warning(text: str) -> str:
-    """Write what a user should see of a warning of Python in a line.
+    """Write message and place of a warning, as Python formats it, in a line.
 
-    Args:
-        text: The warning as Python formats it: file, number of the line, class, message, code.
-
-    Returns:
-        Message and place; empty for a warning of a library, or of this toolkit, which does not
-        help a user.
+    It is empty for one of a library, or of this toolkit, which does not help a user.
     """
     found = _WARNING.match(text)
     if found is None:
@@ -119,7 +122,7 @@ def root_logs_to(*handlers: logging.Handler, level: int = logging.INFO) -> Itera
 def opening_lines(
     *, task: str, weights: str, data: Sequence[str], output: Path, more: Sequence[str] = ()
 ) -> list[str]:
-    """Say what a run does before it does it.
+    """Say what a run does before it does it, in lines for the terminal.
 
     Args:
         task: What it does: "train demo/mask2former_eva_debug: 250 iterations of 6 images on cpu".
@@ -128,14 +131,10 @@ def opening_lines(
             classes (output/datasets/...)".
         output: Folder of the run.
         more: Further lines, such as that it continues after a step.
-
-    Returns:
-        Lines for the terminal.
     """
-    lines = [task, f"weights  {weights}"]
-    lines += [f"data     {line}" for line in data]
-    lines += [f"output   {output} (log.txt has the recipe, the model and every step)"]
-    return [*lines, *more]
+    described = [f"data     {line}" for line in data]
+    place = f"output   {output} (log.txt has the recipe, the model and every step)"
+    return [task, f"weights  {weights}", *described, place, *more]
 
 
 def closing_lines(
@@ -146,7 +145,7 @@ def closing_lines(
     report: Path | None = None,
     next_command: str | None = None,
 ) -> list[str]:
-    """Say what came out of a run.
+    """Say what came out of a run, in lines for the terminal.
 
     Args:
         scores: Scores, in a few lines; empty if nothing was scored.
@@ -154,9 +153,6 @@ def closing_lines(
         weights: File of the trained weights.
         report: `report.html`.
         next_command: A command that a user may want to run next.
-
-    Returns:
-        Lines for the terminal.
     """
     took = None if duration is None else duration_text(duration)
     named = {"took": took, "weights": weights, "report": report, "next": next_command}

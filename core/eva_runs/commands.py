@@ -62,15 +62,10 @@ def folder_to_show(*data: str | os.PathLike[str] | None, otherwise: str) -> str:
 
 
 def command_to_run(words: str, program: str, *arguments: str | Path) -> str:
-    """Write a command for the user to run next: with `eva`, or with its program in a checkout.
+    """Write a command for the user to run next, for a shell, as this process was called.
 
-    Args:
-        words: Its words after `eva`, such as "detection demo".
-        program: Path of its program in a checkout, such as "detection/demo.py".
-        *arguments: Its arguments.
-
-    Returns:
-        A line that a shell takes, in the form in which this process was called.
+    That is by its words after `eva` ("detection demo"), or in a checkout by the path of its program
+    ("detection/demo.py").
     """
     start = ["eva", *words.split()] if sys.argv[0].startswith("eva ") else ["python", program]
     return shlex.join([*start, *map(str, arguments)])
@@ -96,14 +91,11 @@ def exit_code(
     """
     try:
         return command()
-    except (OSError, ValueError) as error:
-        complain(f"{name}: {error}")
-        return refused
-    except ImportError as error:
-        missing = sentence_of(error)
-        if missing is None:
+    except (OSError, ValueError, ImportError) as error:
+        reason = sentence_of(error) if isinstance(error, ImportError) else str(error)
+        if reason is None:
             raise
-        complain(f"{name}: {missing}")
+        complain(f"{name}: {reason}")
         return refused
     except KeyboardInterrupt:
         complain(f"interrupted; {interrupted}")
@@ -118,17 +110,9 @@ def program(
     name: str = "error",
     interrupted: str = "nothing was written",
 ) -> Callable[..., int]:
-    """Make the `main` of a program of one step.
+    """Make the `main` of a program of one step: from arguments, or those of the process, to a code.
 
-    Args:
-        parse: Parser of the arguments; it ends the process for wrong ones.
-        work: What the program does with its options; returns the exit code.
-        refused: Exit code after an error that the user can fix, see `exit_code`.
-        name: Start of its sentence where it is not called by `eva`.
-        interrupted: What Ctrl-C leaves behind.
-
-    Returns:
-        The `main`: arguments of the command line, or None for those of the process, to exit code.
+    `parse` ends the process for wrong arguments; the other options are those of `exit_code`.
     """
 
     def main(arguments: Sequence[str] | None = None) -> int:
@@ -145,10 +129,8 @@ def check_outputs(
 ) -> None:
     """Refuse to write files over what is to be kept, before any work is done.
 
-    Args:
-        outputs: Files that a command will write; None for those that were not asked for.
-        overwrite: Replace earlier outputs.
-        inputs: What the messages call the files that the command reads, and the files.
+    `inputs` are the files that the command reads by what the messages call them; files that were
+    not asked for are None.
 
     Raises:
         ValueError: If two outputs are one file, an output is an input, lies in no folder, or is
@@ -169,9 +151,8 @@ def check_outputs(
 
 def _same(path: Path, other: Path) -> bool:
     """Test whether two names lead to one file, by a hard link too."""
-    if path.exists() and other.exists():
-        return path.samefile(other)
-    return path.resolve() == other.resolve()
+    there = path.exists() and other.exists()
+    return path.samefile(other) if there else path.resolve() == other.resolve()
 
 
 def require_data(location: str, *, name: str, forms: str = "") -> None:

@@ -10,6 +10,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -35,9 +36,7 @@ T = TypeVar("T")
 def seed_all(seed: int, *key: int) -> None:
     """Seed the generators of torch (all devices), numpy and Python from a seed and a key.
 
-    Args:
-        seed: The run's seed.
-        *key: Purpose and place of the numbers, such as an iteration and a rank.
+    The key has purpose and place of the numbers, such as an iteration and a rank.
     """
     words = np.random.SeedSequence([seed, len(key), *key]).generate_state(4)
     np.random.seed(words[:2])  # noqa: NPY002  # augmentations of the frameworks use this generator
@@ -48,9 +47,7 @@ def seed_all(seed: int, *key: int) -> None:
 def seed_for(*numbers: int, purpose: str = "") -> None:
     """Seed the generators of torch (all devices), numpy and Python for one use of them.
 
-    Args:
-        *numbers: Such as seed, step and rank.
-        purpose: Use of the random numbers; for another one, or other numbers, they are unrelated.
+    For another purpose, or other numbers, such as seed, step and rank, they are unrelated.
     """
     # numpy takes (1, 2) and (1, 2, 0) for the same, hence their count
     entropy = (zlib.crc32(purpose.encode()), len(numbers), *numbers)
@@ -70,17 +67,11 @@ class Samples(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """A batch of the loader.
+    """A batch of the loader."""
 
-    Attributes:
-        data: The collated samples.
-        items: Epoch and index of each sample, as the order wanted them.
-        unreadable: Name -> why, of each sample that was replaced.
-    """
-
-    data: Any
-    items: list[Item]
-    unreadable: dict[str, str]
+    data: Any  # the collated samples
+    items: list[Item]  # epoch and index of each sample, as the order wanted them
+    unreadable: dict[str, str]  # name -> why, of each sample that was replaced
 
     def pin_memory(self) -> "Batch":
         """Pin the tensors, as the loader asks, for copies to a GPU beside computation."""
@@ -92,19 +83,10 @@ class SampleError(RuntimeError):
 
 
 class OrderedBatches(Sampler[list[Item]]):
-    """Micro-batches of one process, from a step on, without end.
+    """Micro-batches of one process, from an optimizer step on, without end.
 
-    All processes together take consecutive parts of one permutation for each epoch; the end that
-    fills no optimizer step is left out.
-
-    Args:
-        size: Samples of the dataset.
-        batch_size: Samples of one process in one micro-batch.
-        accumulate: Micro-batches of an optimizer step.
-        rank: Number of this process.
-        world_size: Number of processes.
-        seed: Seed of the permutations.
-        start_step: Optimizer step to begin with.
+    All processes together take consecutive parts of one permutation of `size` indexes for each
+    epoch; the end that fills no optimizer step is left out.
 
     Raises:
         ValueError: If the dataset does not fill one step.
@@ -148,14 +130,11 @@ class OrderedBatches(Sampler[list[Item]]):
 class SeededSamples(Dataset[Any]):
     """A dataset whose random numbers belong to epoch and index, and that replaces bad samples.
 
-    Args:
-        samples: The dataset; one of `READ_ERRORS` in it is a sample that cannot be read.
-        seed: Seed of the run.
+    One of `READ_ERRORS` in the dataset is a sample that cannot be read.
     """
 
     def __init__(self, samples: Samples, *, seed: int) -> None:
-        self.samples = samples
-        self.seed = seed
+        self.samples, self.seed = samples, seed
 
     def __getitem__(self, item: Item) -> tuple[Any, Item, dict[str, str]]:
         """Load a sample, or the next one that can be read, and the names of those that cannot.
@@ -171,13 +150,12 @@ class SeededSamples(Dataset[Any]):
             seed_for(self.seed, epoch, wanted, attempt, purpose="sample")
             try:
                 return self.samples[index], item, unreadable
-            except READ_ERRORS as error:
-                unreadable[sample_id(self.samples, index)] = f"{type(error).__name__}: {error}"
             except Exception as error:
-                raise SampleError(
-                    f"sample {sample_id(self.samples, index)} (epoch {epoch}, index {index}) met a "
-                    f"bug: {type(error).__name__}: {error}"
-                ) from error
+                name, reason = sample_id(self.samples, index), f"{type(error).__name__}: {error}"
+                if not isinstance(error, READ_ERRORS):
+                    place = f"sample {name} (epoch {epoch}, index {index})"
+                    raise SampleError(f"{place} met a bug: {reason}") from error
+                unreadable[name] = reason
         name, reason = next(iter(unreadable.items()))
         raise TooManyUnreadableError(
             f"{_ATTEMPTS} samples in a row cannot be read, from {name}: {reason}"
@@ -187,10 +165,7 @@ class SeededSamples(Dataset[Any]):
 class BadSamples:
     """Names of the samples of a run that cannot be read, each of which counts once.
 
-    Args:
-        allowed: Largest number of them.
-        names: Names that were found before.
-        setting: What the user calls the number.
+    `setting` is what the user calls the allowed number of them.
     """
 
     def __init__(
@@ -232,23 +207,19 @@ def check_same_data(samples: Samples) -> None:
     first, *others = processes.gather((len(samples), checksum()))
     for number, other in enumerate(others, start=1):
         if other != first:
-            found = f"{other[0]} samples" if other[0] != first[0] else f"{first[0]} other samples"
+            found = f"{other[0]} {'other ' * (other[0] == first[0])}samples"
             raise ValueError(
                 f"process {number} has {found}, and process 0 has {first[0]}: give all processes "
                 "the same data, or an index of it"
             )
 
 
-class _Collate:
-    def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
-        self.collate = collate
-
-    def __call__(self, entries: Sequence[tuple[Any, Item, dict[str, str]]]) -> Batch:
-        return Batch(
-            data=self.collate([sample for sample, _, _ in entries]),
-            items=[item for _, item, _ in entries],
-            unreadable={name: why for _, _, bad in entries for name, why in bad.items()},
-        )
+def _batch(
+    collate: Callable[[list[Any]], Any], entries: Sequence[tuple[Any, Item, dict[str, str]]]
+) -> Batch:
+    samples, items, unreadable = zip(*entries, strict=True)
+    bad = {name: why for one in unreadable for name, why in one.items()}
+    return Batch(data=collate(list(samples)), items=list(items), unreadable=bad)
 
 
 def build_loader(
@@ -264,7 +235,7 @@ def build_loader(
         SeededSamples(samples, seed=batches.seed),
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=_Collate(collate or default_collate),
+        collate_fn=partial(_batch, collate or default_collate),
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
         worker_init_fn=leave_signals_to_the_run,
@@ -274,8 +245,7 @@ def build_loader(
 def end_workers(*iterators: Any) -> None:
     """End the workers of loaders' iterators: they ignore SIGTERM, and Python would wait for them.
 
-    Args:
-        *iterators: Iterators, and None for those that were not begun.
+    An iterator is None if it was not begun.
     """
     for iterator in iterators:
         getattr(iterator, "_shutdown_workers", lambda: None)()

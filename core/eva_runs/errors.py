@@ -53,9 +53,6 @@ def ending(
         log: Function for the file of this process that receives tracebacks, if there is one yet.
         saved: Function that says what of a training is saved, for the end of the line.
 
-    Yields:
-        Nothing.
-
     Raises:
         SystemExit: 1 after an error, 130 after Ctrl-C, and what the block raises.
         Exception: An unexpected error of a program without a log.

@@ -21,8 +21,8 @@ _FACTS = "preparation"
 def quiet() -> Iterator[None]:
     """Silence what torch says of itself while it saves and translates; a context."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=FutureWarning)
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        for kind in (FutureWarning, DeprecationWarning):
+            warnings.filterwarnings("ignore", category=kind)
         yield
 
 
@@ -47,11 +47,7 @@ def write_program(
         torch.export.save(program, file, extra_files={f"{_FACTS}.json": json.dumps(facts)})
         return
     converted = torch.onnx.export(
-        program,
-        dynamo=True,
-        verbose=False,
-        input_names=list(inputs),
-        output_names=list(outputs),
+        program, dynamo=True, verbose=False, input_names=list(inputs), output_names=list(outputs)
     )
     assert converted is not None
     converted.model.metadata_props[_FACTS] = json.dumps(facts)
@@ -60,9 +56,6 @@ def write_program(
 
 def open_program(file: Path) -> Callable[[Mapping[str, Tensor]], dict[str, Tensor]]:
     """Read a program again, as other programs do: an ONNX file by onnxruntime, on the CPU.
-
-    Args:
-        file: See `write_program`.
 
     Returns:
         A function that runs it: name of an input -> tensor, to name of an output -> tensor.
@@ -95,14 +88,10 @@ def differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> 
 
 
 def demand_close(found: Mapping[str, float], tolerance: float) -> None:
-    """Refuse a file that differs from its model.
-
-    Args:
-        found: Name of an output -> largest difference.
-        tolerance: Largest difference that is allowed.
+    """Refuse a file that differs from its model: name of an output -> largest difference.
 
     Raises:
-        ValueError: If one is larger, or not a number.
+        ValueError: If one is larger than the tolerance, or not a number.
     """
     worst = max(found.values(), key=lambda value: (math.isnan(value), value))
     if not worst <= tolerance:  # also for NaN

@@ -3,6 +3,7 @@
 torch and the frameworks load what fits and warn of the rest, or fail some steps later.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,11 +14,7 @@ _SHOWN = 4  # names in a message
 
 
 def check_model(saved: Any, model: nn.Module) -> None:
-    """Refuse weights that are not exactly a model's.
-
-    Args:
-        saved: Name -> tensor.
-        model: The model.
+    """Refuse weights, name -> tensor, that are not exactly a model's.
 
     Raises:
         ValueError: Naming what is missing, unknown, of another shape or not finite.
@@ -38,11 +35,7 @@ def check_model(saved: Any, model: nn.Module) -> None:
 
 
 def check_optimizer(saved: Any, optimizer: torch.optim.Optimizer) -> None:
-    """Refuse the state of an optimizer with other parameters or of another kind.
-
-    Args:
-        saved: What `state_dict` of the saved optimizer returned.
-        optimizer: Optimizer of this run.
+    """Refuse the `state_dict` of an optimizer with other parameters or of another kind.
 
     Raises:
         ValueError: Naming the group or parameter that does not fit.
@@ -59,10 +52,9 @@ def check_optimizer(saved: Any, optimizer: torch.optim.Optimizer) -> None:
         _refuse([f"has {sum(sizes)} tensors in {len(sizes)} groups, this run {own}"], "optimizer")
     wrong = [f"has a state of parameter {index!r}, which is in no group" for index in unknown]
     for number, (theirs, ours) in enumerate(zip(groups, mine, strict=True)):
-        for key, value in ours.items():
-            if key not in theirs:
-                wrong.append(f"lacks {key} of group {number}")
-            elif key != "params" and not _alike(theirs[key], value):
+        wrong += [f"lacks {key} of group {number}" for key in ours.keys() - theirs.keys()]
+        for key in theirs.keys() & ours.keys() - {"params"}:
+            if not _alike(theirs[key], ours[key]):
                 wrong.append(f"has {key}={theirs[key]!r} in group {number}")
     parameters = [value for group in mine for value in group["params"]]
     adam = isinstance(optimizer, (torch.optim.Adam, torch.optim.AdamW))
@@ -102,9 +94,9 @@ def _alike(saved: Any, like: Any) -> bool:
         return same and all(map(_alike, saved, like))
     if isinstance(like, bool) or like is None:
         return saved is None or isinstance(saved, bool)
-    if isinstance(like, (int, float)):
-        return isinstance(saved, (int, float)) and saved == saved and abs(saved) != float("inf")
-    return True
+    return not isinstance(like, (int, float)) or (
+        isinstance(saved, (int, float)) and math.isfinite(saved)
+    )
 
 
 def _refuse(wrong: list[str], part: str) -> None:

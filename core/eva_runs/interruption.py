@@ -106,10 +106,7 @@ def run_step(
 ) -> int:
     """Run a command to its end; signals and Ctrl-C reach it, and it says what is saved.
 
-    Args:
-        command: Program and arguments.
-        environment: Variables besides those of this process.
-        folder: Folder in which it runs; None for that of this process.
+    Its `environment` are variables besides those of this process, `folder` is where it runs.
 
     Returns:
         Its exit code, as a shell reports it: 128 and more where a signal has ended it.

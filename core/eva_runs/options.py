@@ -70,9 +70,6 @@ def add_download_option(parser: argparse.ArgumentParser) -> None:
 
     It sets `EVA_NO_DOWNLOAD=1` for this process and those that it starts, and leaves no value among
     the parsed options.
-
-    Args:
-        parser: Parser that receives it.
     """
     parser.add_argument(
         "--no-download",
@@ -113,9 +110,6 @@ def add_check_options(
 
 def require_form(form: str) -> None:
     """Refuse a format, a key of `ENDINGS`, whose packages are not installed.
-
-    Args:
-        form: The format.
 
     Raises:
         ModuleNotFoundError: If a package is missing.

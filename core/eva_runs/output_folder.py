@@ -50,9 +50,6 @@ def claimed(
         check: Called by the main process once the folder is reserved for a training: refuses a
             folder with another run, and returns whether this one continues.
 
-    Yields:
-        Nothing.
-
     Raises:
         FolderInUseError: A ValueError, if another process trains in it.
         ValueError: If `check` refuses it.
@@ -79,13 +76,10 @@ def claimed(
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other runs out of a folder, on every machine that sees it.
+    """Keep other runs out of an output folder, which is made, on every machine that sees it.
 
     The lock belongs to this process: its end releases it, however it ends, and processes that it
     started do not hold it. Unfinished files of a process that was killed are removed.
-
-    Args:
-        folder: The output folder of a run; it is made if it is not there.
 
     Raises:
         FolderInUseError: A ValueError, if another process holds the lock.
@@ -150,9 +144,6 @@ def clean_if_refused(
         folder: The output folder of a run, which need not be there.
         traces: Patterns of what a run makes in it before it begins.
         begun: Whether the run has begun; nothing is removed then.
-
-    Yields:
-        Nothing.
     """
     # Path's raises where a folder above may not be read, which `locked` says in a sentence
     made = [path for path in (folder, *folder.parents) if not os.path.exists(path)]  # noqa: PTH110
@@ -187,17 +178,11 @@ def _matching(folder: Path, patterns: Collection[str]) -> set[Path]:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSentences:
-    """The sentences of a trainer, which differ in its words alone.
+    """The sentences of a trainer, which differ in its words alone."""
 
-    Attributes:
-        unit: What it counts: "step" or "iteration".
-        resume: Option by which a run is continued.
-        output: Option or setting that names the folder.
-    """
-
-    unit: str
-    resume: str
-    output: str
+    unit: str  # what it counts: "step" or "iteration"
+    resume: str  # option by which a run is continued
+    output: str  # option or setting that names the folder
 
     def resumed(self, done: int, total: int, checkpoint: Path) -> str:
         """Say after how many steps a run continues, as the last of its opening lines."""
@@ -214,36 +199,23 @@ class RunSentences:
     def used(self, folder: Path, *, checkpoint: str = "") -> str:
         """Refuse a folder that has a run, with the name of its newest checkpoint if it is known."""
         reached = f" that reached {checkpoint}" if checkpoint else " already"
-        return (
-            f"{folder} has a run{reached}: continue it with {self.resume}, or choose another "
-            f"{self.output}"
-        )
+        fix = f"continue it with {self.resume}, or choose another {self.output}"
+        return f"{folder} has a run{reached}: {fix}"
 
     def saved(self, checkpoint: str, *, done: int | None = None) -> str:
-        """Say what of a run is saved, and how to go on.
-
-        Args:
-            checkpoint: Name of its newest checkpoint; empty without one.
-            done: Steps that are done in it, where that is known.
-        """
+        """Say what of a run is saved, by its newest checkpoint or "", and how to go on."""
+        again = f"and the same command with {self.resume}"
         if not checkpoint:
-            begins = f"the same command with {self.resume} begins at {self.unit} 1"
-            return f"nothing is saved, and {begins}"
+            return f"nothing is saved, {again} begins at {self.unit} 1"
         name = f"{self.unit} {done:,} is saved ({checkpoint})" if done else f"{checkpoint} is saved"
-        return f"{name}, and the same command with {self.resume} continues after it"
+        return f"{name}, {again} continues after it"
 
     def stopped(self, by: str | None, saved: str) -> str:
         """Say what is saved of a run that a signal stopped; None for one to another process."""
         return f"stopped by {by or ANOTHER}: {saved}"
 
     def not_finite(self, what: str, at: int, found: str) -> str:
-        """Say that a run ends because of a number.
-
-        Args:
-            what: The number: "The loss".
-            at: The step in progress, from 1.
-            found: Where to look.
-        """
+        """Say that a run ends because of a number ("The loss") at a step (from 1)."""
         return (
             f"{what} became infinite or NaN at {self.unit} {at:,}, and all processes stop before "
             f"the optimizer's step: look at the learning rate, and at {found}"

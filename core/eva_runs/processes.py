@@ -59,10 +59,7 @@ def gather(value: Any) -> list[Any]:
 
 
 def raise_together(error: Exception | None) -> None:
-    """Raise an error on all processes; the same call is made on all of them.
-
-    Args:
-        error: Error of this process, or None.
+    """Raise an error of this process, if any, on all processes, which all make the call.
 
     Raises:
         Exception: This process's own error, on the first process with that message.
@@ -81,11 +78,7 @@ def raise_together(error: Exception | None) -> None:
 def together(work: Callable[[], Result]) -> Result:
     """Do something on all processes; if it fails on one, all raise, see `raise_together`.
 
-    Args:
-        work: Called on all; it must not wait for other processes, unless it fails on all alike.
-
-    Returns:
-        What `work` returned here.
+    It must not wait for other processes, unless it fails on all alike.
     """
     failure: Exception | None = None
     try:

@@ -5,16 +5,18 @@ A recipe is a file below `TASK/configs` in a checkout. In a wheel the same folde
 """
 
 import ast
-import contextlib
 import difflib
 import os
 import re
-from collections.abc import Iterator
-from contextvars import ContextVar
+from collections.abc import Callable
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from eva_data.files import home_expanded
+
+T = TypeVar("T")
 
 PARENT_FOLDERS = ("_base_", "common")  # files that recipes inherit from, no recipes themselves
 SUFFIXES = (".py", ".toml", ".yaml")
@@ -35,17 +37,11 @@ class NoRecipeError(ValueError):
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe that can be trained or evaluated.
+    """A recipe that can be trained or evaluated."""
 
-    Attributes:
-        name: Path below the recipes of its task, without suffix: what `find_recipe` takes.
-        path: File.
-        summary: First line of its docstring; of a file of data, its first comment; or empty.
-    """
-
-    name: str
+    name: str  # path below the recipes of its task, without suffix: what `find_recipe` takes
     path: Path
-    summary: str
+    summary: str  # first line of its docstring; of a file of data, its first comment; or empty
 
 
 def recipe_folder(task: str) -> Path:
@@ -124,14 +120,11 @@ def recipe_name(task: str, file: str | os.PathLike[str]) -> str:
     return path.relative_to(folder).with_suffix("").as_posix() if inside else str(file)
 
 
-@contextlib.contextmanager
-def unfinished() -> Iterator[None]:
+def unfinished(read: Callable[[], T]) -> T:
     """Read a recipe whose values are not final: the command line may still give one it needs."""
-    token = _unfinished.set(True)
-    try:
-        yield
-    finally:
-        _unfinished.reset(token)
+    context = copy_context()
+    context.run(_unfinished.set, True)
+    return context.run(read)
 
 
 def is_unfinished() -> bool:
@@ -143,10 +136,6 @@ def name_on_own_data(recipe: str | os.PathLike[str], data: str | os.PathLike[str
     """Name the folder of a run of a recipe on a user's own data: by both.
 
     The recipe's own name of a folder would say that it is a run on the recipe's data.
-
-    Args:
-        recipe: File of the recipe.
-        data: The data, or a file or folder of them.
 
     Returns:
         A name such as `coins_eva_g_24gb`, of letters, digits, dots and dashes, which no shell and

@@ -16,7 +16,7 @@ from datetime import datetime
 from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal
 
 from eva_data.files import explained, require_regular_file
 from eva_runs.extras import TOOLKIT
@@ -30,13 +30,7 @@ _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}\b")  # of the hub
 Kind = Literal["training", "evaluation"]
 
 
-class _Start(NamedTuple):
-    """A start of a run or evaluation."""
-
-    began: float  # seconds, as of `time.time`
-    command: str
-    toolkit: str
-    heard: float | None  # when the start before it was last heard of
+Start = dict[str, Any]  # a line of `STARTS`: kind, began, command, toolkit, continues, heard
 
 
 def record_start(folder: Path, kind: Kind, *, log: str = "log.txt", continues: bool = True) -> None:
@@ -47,7 +41,7 @@ def record_start(folder: Path, kind: Kind, *, log: str = "log.txt", continues: b
 
     Args:
         folder: Output folder.
-        kind: "training" or "evaluation".
+        kind: Which of both it is.
         log: Name of the file in the folder that a running process writes to.
         continues: Whether a training may go on where the start before ended; one that begins is
             not the continuation of starts that were refused or saved nothing.
@@ -76,23 +70,17 @@ def facts(
 ) -> list[tuple[str, str]]:
     """Say how a run came about, for `Report.facts`; what cannot be found out is left out.
 
-    Args:
-        folder: Output folder, with `starts.jsonl`.
-        kind: As for `record_start`.
-        seed: Seed of the run; None if it has none.
-        device: Device that computed: "cpu", "cuda".
-        processes: Number of processes.
-
-    Returns:
-        Name and value of date, command, version and commit, seed, duration, hardware.
+    They are those of the last `starts.jsonl` of the folder, and of this process.
     """
     starts = _starts(folder, kind)
+    counted = starts if kind == "training" else starts[-1:]
+    many = f", in {len(counted)} starts" * (len(counted) > 1)
     named: list[tuple[str, Callable[[], str]]] = [
-        ("date", lambda: _dates(starts)),
-        ("command", lambda: starts[-1].command if starts else called()),
+        ("date", lambda: _dates(starts[0]["began"] if starts else time.time())),
+        ("command", lambda: str(starts[-1]["command"]) if starts else called()),
         ("toolkit", lambda: _toolkits(starts)),
         ("seed", lambda: "none" if seed is None else str(seed)),
-        ("duration", lambda: _durations(starts, kind) if starts else ""),
+        ("duration", lambda: duration_text(_seconds(counted)) + many if starts else ""),
         ("hardware", lambda: hardware(device)),
         ("software", software),
         ("processes", lambda: f"{processes} on {device}"),
@@ -118,11 +106,7 @@ def called() -> str:
 def without_secrets(text: str) -> str:
     """Take user and password out of addresses, and tokens of the hub out of everything.
 
-    Args:
-        text: A command, settings or prose.
-
-    Returns:
-        The text: `https://HOST/...` for `https://USER:TOKEN@HOST/...`, `hf_...` for a token.
+    `https://HOST/...` replaces `https://USER:TOKEN@HOST/...`, and `hf_...` a token.
     """
     return _TOKEN.sub("hf_...", _IN_ADDRESS.sub("", text))
 
@@ -136,25 +120,20 @@ def duration_text(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def _starts(folder: Path, kind: Kind) -> list[_Start]:
+def _starts(folder: Path, kind: Kind) -> list[Start]:
     """Read the starts of a kind since it began; lines that are not complete are passed over."""
     try:
         require_regular_file(folder / STARTS)
         content = (folder / STARTS).read_bytes()
     except OSError:
         return []
-    found: list[_Start] = []
+    found: list[Start] = []
     for line in content.splitlines():
         try:
-            fields = json.loads(line)
-            if fields["kind"] != kind or not math.isfinite(fields["began"]):
-                continue
-            heard = fields.get("heard")
-            known = isinstance(heard, int | float) and math.isfinite(heard)
-            texts = str(fields.get("command", "")), str(fields.get("toolkit", ""))
-            if fields.get("continues") is False:
-                found.clear()
-            found.append(_Start(float(fields["began"]), *texts, float(heard) if known else None))
+            one = json.loads(line)
+            times = [one["began"], 0.0 if one["heard"] is None else one["heard"]]
+            if one["kind"] == kind and all(map(math.isfinite, times)):
+                found = [*found, one] if one["continues"] else [one]
         except (ArithmeticError, ValueError, TypeError, KeyError, RecursionError):
             logger.debug("a line of %s cannot be read", folder / STARTS)
     return found
@@ -169,33 +148,24 @@ def _last_heard(folder: Path, log: str, before: float) -> float | None:
     return times.get(log, max(times.values(), default=None))
 
 
-def _seconds(starts: list[_Start], kind: Kind) -> float:
-    """Sum up the starts of a training, without the time between them; take the last evaluation."""
-    counted = starts if kind == "training" else starts[-1:]
-    ends = [one.began if after.heard is None else min(after.heard, after.began)
-            for one, after in pairwise(counted)]  # fmt: skip
-    ends += [time.time()]
-    return sum(max(0.0, end - one.began) for one, end in zip(counted, ends, strict=False))
+def _seconds(starts: list[Start]) -> float:
+    """Sum up starts, without the time between them."""
+    ends = [one["began"] if after["heard"] is None else min(after["heard"], after["began"])
+            for one, after in pairwise(starts)]  # fmt: skip
+    pairs = zip(starts, [*ends, time.time()], strict=True)
+    return sum(max(0.0, end - one["began"]) for one, end in pairs)
 
 
-def _dates(starts: list[_Start]) -> str:
-    end = datetime.now().astimezone()
-    began = datetime.fromtimestamp(starts[0].began).astimezone() if starts else end
-    zone = f"UTC{end:%z}"[:6] + ":" + f"{end:%z}"[3:5]
-    if f"{began:%Y%m%d%H%M}" == f"{end:%Y%m%d%H%M}":
-        return f"{end:%Y-%m-%d %H:%M} ({zone})"
-    until = f"{end:%H:%M}" if began.date() == end.date() else f"{end:%Y-%m-%d %H:%M}"
-    return f"{began:%Y-%m-%d %H:%M} to {until} ({zone})"
+def _dates(since: float) -> str:
+    began, end = datetime.fromtimestamp(since).astimezone(), datetime.now().astimezone()
+    first, last, zone = f"{began:%Y-%m-%d %H:%M}", f"{end:%Y-%m-%d %H:%M}", end.isoformat()[-6:]
+    until = f"{end:%H:%M}" if began.date() == end.date() else last
+    return first + f" to {until}" * (first != last) + f" (UTC{zone})"
 
 
-def _toolkits(starts: list[_Start]) -> str:
-    names = [one.toolkit for one in starts] or [toolkit()]
+def _toolkits(starts: list[Start]) -> str:
+    names = [str(one["toolkit"]) for one in starts] or [toolkit()]
     return names[-1] if names[0] == names[-1] else f"{names[-1]}; begun with {names[0]}"
-
-
-def _durations(starts: list[_Start], kind: Kind) -> str:
-    text, times = duration_text(_seconds(starts, kind)), len(starts)
-    return f"{text}, in {times} starts" if kind == "training" and times > 1 else text
 
 
 def _known(make: Callable[[], str]) -> str:
@@ -216,14 +186,7 @@ def toolkit() -> str:
 
 
 def commit(root: Path) -> str:
-    """Name the commit of a checkout.
-
-    Args:
-        root: Folder that has `.git`.
-
-    Returns:
-        Such as "commit 0123456789ab, modified"; empty for a folder that is not a checkout.
-    """
+    """Name the commit of a checkout: "commit 0123456789ab, modified"; empty for other folders."""
     if not (root / ".git").exists():
         return ""
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
@@ -238,11 +201,7 @@ def commit(root: Path) -> str:
 
 
 def hardware(device: str) -> str:
-    """Name what computes: GPUs where they do, processor, cores that may be used, memory.
-
-    Args:
-        device: "cpu", "cuda" or "cuda:1".
-    """
+    """Name what computes ("cpu", "cuda:1"): GPUs, processor, cores that may be used, memory."""
     cores = len(os.sched_getaffinity(0))
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     processor = f"{_processor()}, {cores} core{'s' * (cores != 1)}"

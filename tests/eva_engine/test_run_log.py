@@ -12,7 +12,7 @@ import torch
 from eva_data.files import UnwritableError
 from eva_engine import run_log as metrics_module
 from eva_engine.config import RunConfig
-from eva_engine.run_log import RunLog
+from eva_engine.run_log import RunLog, Size
 from eva_engine.steps.flops import peak_flops
 
 
@@ -23,9 +23,8 @@ def make_log(tmp_path):
 
     def make(*, start_step=0, flops=None, processes=1, **run):
         settings = {"output": tmp_path, "tensorboard": False, "log_every": 2} | run
-        log = RunLog(RunConfig(**settings), start_step=start_step, total_steps=10,
-                     batch_size=4, flops_per_sample=flops, device=torch.device("cpu"),
-                     processes=processes)  # fmt: skip
+        size = Size(10, 4, processes, torch.device("cpu"))
+        log = RunLog(RunConfig(**settings), size, start_step=start_step, flops_per_sample=flops)
         logs.append(log)
         return log
 

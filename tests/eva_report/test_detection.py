@@ -74,7 +74,7 @@ def test_scores_say_what_they_mean_and_why_one_is_missing(scene):
         ("APs", [51, 40]),
         ("APl", [None, None]),
     ]
-    assert table.rows[2].meaning.endswith("px; there are no large objects in the data")
+    assert table.rows[2].meaning.endswith("px; there are none in the data")
     assert table.text == "Percent, on 4 images, 4 objects of 2 classes."
 
 
@@ -105,7 +105,7 @@ def test_curves_over_the_least_score(scene):
     assert at["recall"][0.0] == pytest.approx(3 / 4)
     assert at["F1"][0.5] == pytest.approx(2 * 2 / (4 + 4))
     assert at["recall"][0.85] == pytest.approx(1 / 4)
-    assert max(at["precision"]) == pytest.approx(0.9)  # nothing is above
+    assert np.isnan(at["precision"][1.0])  # nothing is above, and nothing drawn
     assert "F1 is highest, 0.67, at a score of 0.00" in section.text
 
 
@@ -169,6 +169,6 @@ def test_without_predictions_or_objects(scene):
     assert len(worst.examples) == 3
     del scene["truth"]["annotations"]
     sections = detection_sections(**scene)
-    assert _of(sections, ScoreTable)[0].rows[2].meaning.endswith("no objects in the data")
+    assert _of(sections, ScoreTable)[0].rows[2].meaning.endswith("there are none in the data")
     assert _of(sections, Confusion)[0].counts.tolist() == [[0, 0, 0], [0, 0, 0], [1, 3, 0]]
     assert detection_sections(**scene | {"predictions": [], "scores": {}}) == []

@@ -62,7 +62,6 @@ def test_masks_are_painted_where_they_are():
 def test_small_images_are_enlarged_and_large_ones_made_smaller_if_asked():
     one = [DrawnObject((20, 30, 60, 50), "coin", 0, 0.5)]
     assert draw_objects(image(60, 80), one).shape == (420, 560, 3)
-    assert draw_objects(image(60, 80), one, scale=1).shape == (60, 80, 3)
     one = [DrawnObject((250, 200, 550, 400), "coin", 0, 0.5, code(ellipse(600, 800)))]
     less = draw_objects(image(), one, longest=400)
     assert less.shape == (300, 400, 3)

@@ -36,7 +36,7 @@ from eva_data.transforms import ImageTransform, evaluation_transform
 from eva_engine import distributed
 from eva_engine.distributed import choose_dtype
 from eva_engine.evaluation.classification_report import complain_of_left_out, say_end, write_results
-from eva_engine.evaluation.counting import OneLabel, Outcomes, count
+from eva_engine.evaluation.counting import OneLabel, count
 from eva_engine.evaluation.own_data import evaluate_own_data, fill_from_training, settings_of
 from eva_engine.report import announce
 from eva_report.content import Section, Step
@@ -99,7 +99,7 @@ class _Evaluation:
 
     def count(self, one: Benchmark) -> None:
         """Count the correct predictions of a set, with wrong and right samples for the report."""
-        options, results, outcomes = self._options, self._results, Outcomes()
+        options, results = self._options, self._results
         key = (tuple(one.names), tuple(one.templates))
         if key not in self._features:
             self._features[key] = class_features(
@@ -107,26 +107,24 @@ class _Evaluation:
             )
         features = self._features[key]
         classifier = ZeroShotClassifier(self._model, features)
-        more: dict[str, Any] = {
-            "skip_unreadable": options.skip_unreadable, "receive": outcomes.add
-        }  # fmt: skip
         if one.name == OWN:
             counted = evaluate_own_data(
-                classifier, one.samples, options, num_classes=len(one.names), **more
-            )
+                classifier, one.samples, options, num_classes=len(one.names),
+                skip_unreadable=options.skip_unreadable,
+            )  # fmt: skip
         else:
+            # of a part of the names, the confusion would not have the labels as its rows
+            small = one.columns is None and len(one.names) <= MOST_CLASSES
             counted = count(
                 classifier, one.samples, {one.name: OneLabel(one.columns)}, device=features.device,
                 batch_size=options.batch_size, workers=options.workers, progress=one.name,
-                # of a part of the names, it would not have the labels as its rows
-                confusion=one.columns is None and len(one.names) <= MOST_CLASSES, **more,
+                confusion=small, examples=small, skip_unreadable=options.skip_unreadable,
             )  # fmt: skip
-        examples = outcomes.gathered()
         (results.scores[one.name],) = counted.scores.values()
         if counted.confusion is not None:
             results.class_means[one.name] = counted.mean_per_class
             self._sections.append(partial(
-                class_sections, one.samples, counted, one.names, examples, of=f" ({one.name})",
+                class_sections, one.samples, counted, one.names, of=f" ({one.name})",
                 unit="samples", complete_in="per_class.csv" if one.name == OWN else "",
             ))  # fmt: skip
         results.left_out += counted.left_out

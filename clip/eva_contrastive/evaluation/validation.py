@@ -25,7 +25,6 @@ from eva_engine.evaluation.counting import (
     LabelledSamples,
     LeftOutSamples,
     OneLabel,
-    Outcomes,
     count,
 )
 from eva_report.content import Section
@@ -94,16 +93,14 @@ class ContrastiveValidation:
             sections.append(partial(retrieval_examples, encoded, self.pairs))
         if self.classes is not None:
             weights = class_features(clip, self._names, self._templates)
-            outcomes = Outcomes()
             counted = count(
                 ZeroShotClassifier(clip, weights), self.classes, {"val": OneLabel()},
-                device=weights.device, skip_unreadable=True, receive=outcomes.add,
+                device=weights.device, skip_unreadable=True, examples=True,
                 confusion=len(self._names) <= MOST_CONFUSION, **sizes,
             )  # fmt: skip
             self._left_out.mention(counted.left_out, of=len(self.classes))
             found |= {name: getattr(counted.scores["val"], name) for name in OF_CLASSES}
-            examples = outcomes.gathered()
-            sections.append(partial(class_sections, self.classes, counted, self._names, examples))
+            sections.append(partial(class_sections, self.classes, counted, self._names))
         self.best.offer(found, sections)
         return found
 

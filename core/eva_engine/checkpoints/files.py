@@ -147,11 +147,7 @@ class BestWeights:
     ) -> None:
         """Keep the engine's present weights if they are better; called on all processes.
 
-        Args:
-            engine: The engine that trains, with the weights that were evaluated.
-            name: File for them, `WEIGHTS` or `EMA_WEIGHTS`.
-            step: Step that was evaluated, from 0.
-            results: Results of the evaluation.
+        They are for the file `WEIGHTS` or `EMA_WEIGHTS`, and were evaluated after a step (from 0).
         """
         kept = self._record() if is_main() else {}
         better = is_main() and self._is_better(results[self.metric], kept.get(name))
@@ -161,7 +157,8 @@ class BestWeights:
 
         def forget() -> None:
             make_folder(self.folder)
-            self._write({key: value for key, value in kept.items() if key != name})
+            kept.pop(name, None)
+            self._write(kept)
 
         def save() -> None:
             with explained(file):
@@ -174,11 +171,9 @@ class BestWeights:
         logger.info("best %s so far: %.5g, kept in %s", self.metric, results[self.metric], file)
 
     def _is_better(self, value: float, kept: Mapping[str, Any] | None) -> bool:
-        if not math.isfinite(value):
-            return False
-        if kept is None or self.metric not in kept["results"]:
-            return True
-        best: float = kept["results"][self.metric]
+        best: float | None = kept["results"].get(self.metric) if kept else None
+        if best is None or not math.isfinite(value):
+            return math.isfinite(value)
         return value < best if self.metric == "loss" else value > best
 
     def _record(self) -> dict[str, Any]:
@@ -187,12 +182,10 @@ class BestWeights:
             record: dict[str, Any] = json.loads(file.read_text("utf-8"))
             return {name: kept for name, kept in record.items() if kept["results"]}
         except FileNotFoundError:
-            return {}
+            pass
         except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
-            logger.warning(
-                "%s cannot be read (%s): the next weights count as the best", file, error
-            )
-            return {}
+            logger.warning("%s cannot be read (%s): the next weights are the best", file, error)
+        return {}
 
     def _write(self, record: Mapping[str, Any]) -> None:
         write_text(self.folder / RECORD, json.dumps(record, indent=2))

@@ -7,6 +7,7 @@ another name, flushed to the disk and then renamed. What cannot be read is never
 """
 
 import contextlib
+import itertools
 import json
 import logging
 import shutil
@@ -37,7 +38,7 @@ from eva_engine.checkpoints.files import (
 from eva_engine.config import METRICS, SAYS, RunConfig, require
 from eva_engine.run_log import lines_of
 from eva_engine.steps.engine import MovingAverage, TrainingEngine
-from eva_report.terminal import SHOWN
+from eva_report.terminal import show
 from eva_runs.processes import is_main, on_main
 
 logger = logging.getLogger(__name__)
@@ -107,18 +108,16 @@ class RunCheckpoints:
         """
         self._check_that_all_see_it()
         found = sorted(self.folder.glob(f"{_PREFIX}*"), reverse=True) if is_main() else []
-        names: list[str] = distributed.gather([path.name for path in found])[0]
         passed_over = []
-        rank, processes = distributed.rank(), distributed.world_size()
-        for name in names:
-            shares = distributed.gather(damage_of(self.folder / name, part=rank, parts=processes))
-            problem = next((one for one in shares if one is not None), None)
-            if problem is None:
-                return self.folder / name
-            self._damaged.add(self.folder / name)
-            passed_over.append(f"{name}: {problem}")
+        part = {"part": distributed.rank(), "parts": distributed.world_size()}
+        for folder in distributed.gather(found)[0]:
+            damage = [*filter(None, distributed.gather(damage_of(folder, **part)))]
+            if not damage:
+                return Path(folder)
+            self._damaged.add(folder)
+            passed_over.append(f"{folder.name}: {damage[0]}")
             if is_main():
-                logger.warning("passed over the damaged checkpoint %s: %s", name, problem)
+                logger.warning("passed over the damaged checkpoint %s", passed_over[-1])
         if passed_over:
             raise ValueError(
                 f"no checkpoint in {self.folder} can be read, and nothing was changed "
@@ -127,15 +126,14 @@ class RunCheckpoints:
         return None
 
     def _check_that_all_see_it(self) -> None:
-        token: str = distributed.gather(uuid.uuid4().hex)[0]
-        file = self.folder / f"{_SEEN}{token}"
-
-        def touch() -> None:
+        def touch() -> Path:
             make_folder(self.folder)
             remove_unfinished(self.folder)
+            file = self.folder / f"{_SEEN}{uuid.uuid4().hex}"
             file.touch()
+            return file
 
-        on_main(touch)
+        file = on_main(touch)
         seen = distributed.gather(file.exists())
         if is_main():
             file.unlink()
@@ -146,22 +144,17 @@ class RunCheckpoints:
             )
 
     def save(
-        self,
-        engine: TrainingEngine,
-        average: MovingAverage | None,
-        *,
-        step: int,
-        run: dict[str, Any],
+        self, engine: TrainingEngine, average: MovingAverage | None, record: Mapping[str, Any]
     ) -> Path:
-        """Write a checkpoint after so many steps, with a record; the same call on all processes.
+        """Write a checkpoint with a record, which has the `step`; the same on all processes.
 
         Raises:
             OSError: If the disk is full, for example; earlier checkpoints are as they were.
         """
-        final = self.folder / f"{_PREFIX}{step:08d}"
+        final = self.folder / f"{_PREFIX}{record['step']:08d}"
         temporary = self.folder / f"{_TEMPORARY}{final.name}"
         try:
-            self._write(temporary, engine, average, {"step": step, **run})
+            self._write(temporary, engine, average, record)
         except Exception:
             if is_main():
                 shutil.rmtree(temporary, ignore_errors=True)
@@ -186,7 +179,7 @@ class RunCheckpoints:
         folder: Path,
         engine: TrainingEngine,
         average: MovingAverage | None,
-        record: dict[str, Any],
+        record: Mapping[str, Any],
     ) -> None:
         """Write all files; a failure is noted, so that no process waits for one that failed."""
 
@@ -226,11 +219,8 @@ class RunCheckpoints:
 
 def _free(path: Path) -> Path:
     """Return the path, or the first one with a number behind it that is not taken."""
-    number, free = 1, path
-    while free.exists():
-        number += 1
-        free = path.with_name(f"{path.name}_{number}")
-    return free
+    others = (path.with_name(f"{path.name}_{number}") for number in itertools.count(2))
+    return next(one for one in itertools.chain([path], others) if not one.exists())
 
 
 def restore(folder: Path, engine: TrainingEngine, average: MovingAverage | None) -> None:
@@ -241,10 +231,13 @@ def restore(folder: Path, engine: TrainingEngine, average: MovingAverage | None)
             an average that the saved one lacks; if a file is damaged or holds code.
     """
     saved = read_run(folder)
-    now: dict[str, Any] = {"zero_stage": engine.zero_stage, "precision": engine.precision}
+    now: list[tuple[str, Any]] = [
+        ("zero_stage", engine.zero_stage),
+        ("precision", engine.precision),
+    ]
     if engine.zero_stage:  # each process keeps its part of the state
-        now["processes"] = distributed.world_size()
-    for name, value in now.items():
+        now.append(("processes", distributed.world_size()))
+    for name, value in now:
         require(
             saved[name] == value,
             f"{folder} was saved with {name}={saved[name]} and cannot continue with {value}: go "
@@ -297,7 +290,7 @@ def find_checkpoint(checkpoints: RunCheckpoints, run: RunConfig, *, first_save: 
             f"{again}, or choose another {SAYS.output}"
         )
     if run.resume and is_main():
-        logger.info("%s", SAYS.nothing_to_resume(run.output), extra=SHOWN)
+        show(SAYS.nothing_to_resume(run.output))
     return None
 
 
@@ -305,9 +298,7 @@ def mention_changes(saved: Mapping[str, Any], now: Mapping[str, Any], run: RunCo
     """Mention what differs between the records of a checkpoint and of this start, where it may."""
     for name in ("step_batch", "samples_of_data"):
         if saved[name] != now[name]:
-            logger.warning(
-                "the run that continues had %s=%s, now %s: the order of the data changes",
-                *(name, saved[name], now[name]),
-            )
+            change = f"{name}={saved[name]}, now {now[name]}"
+            logger.warning("the run that continues had %s: the order of the data changes", change)
     if run.seed != now["seed"]:
         logger.warning("seed=%d has no effect: the run began with %d", run.seed, now["seed"])

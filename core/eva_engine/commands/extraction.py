@@ -5,13 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from eva_engine.commands.options import (
-    add_arguments,
-    add_output,
-    add_weights,
-    command,
-    new_parser,
-)
+from eva_engine.commands.options import add_arguments, add_output, add_weights, command, new_parser
 from eva_runs.options import number
 
 if TYPE_CHECKING:  # the options alone need no torch
@@ -64,12 +58,8 @@ def _parse(
     inputs = {name: takes for kind in kinds for name, takes in kind.names.items()}
     add_weights(parser, kinds="of any task")
     group = parser.add_mutually_exclusive_group(required=True)
-    group.add_argument(
-        "--images",
-        nargs="+",
-        help="folders, searched through, and images; or one torchvision:NAME:ROOT:SPLIT or "
-        "hf:NAME:SPLIT",
-    )
+    text = "folders, searched, and images; or one torchvision:NAME:ROOT:SPLIT or hf:NAME:SPLIT"
+    group.add_argument("--images", nargs="+", help=text)
     group.add_argument("--texts", metavar="FILE", help="text file, one text in each line")
     add_output(parser, required=True, help="folder of the files")
     add = parser.add_argument
@@ -92,13 +82,11 @@ def _parse(
                 kind.check(options)
             except ValueError as error:
                 parser.error(str(error))
-        elif unused := [name for name in _own_options(kind) if getattr(options, name) is not None]:
-            flag = unused[0].replace("_", "-")
-            parser.error(f"--{flag} has no use with --kind {options.kind}")
+            continue
+        alone = argparse.ArgumentParser()
+        kind.add_options(alone)
+        for name in vars(alone.parse_args([])):
+            if getattr(options, name) is not None:
+                flag = name.replace("_", "-")
+                parser.error(f"--{flag} has no use with --kind {options.kind}")
     return options
-
-
-def _own_options(kind: Kind) -> list[str]:
-    parser = argparse.ArgumentParser()
-    kind.add_options(parser)
-    return list(vars(parser.parse_args([])))

@@ -54,16 +54,11 @@ def command(
             from eva_report.demos import log_to_terminal
 
             log_to_terminal()
-            with distributed.joined(options.device, alone=False) as device, claim(options):
+            claim: AbstractContextManager[object] = nullcontext()
+            if claims and getattr(options, "output", None):
+                claim = claimed(options.output, "evaluation", traces=(), begun="results.json")
+            with distributed.joined(options.device, alone=False) as device, claim:
                 work(options, device)
-
-    def claim(options: argparse.Namespace) -> AbstractContextManager[object]:
-        folder = getattr(options, "output", None) if claims else None
-        return (
-            claimed(folder, "evaluation", traces=(), begun="results.json")
-            if folder
-            else nullcontext()
-        )
 
     return main
 
@@ -157,12 +152,8 @@ def add_arguments(parser: argparse.ArgumentParser, *, batch_size: int = 64) -> N
     """Add the options of how a model is run."""
     add = parser.add_argument
     add("--batch-size", type=integer(1), default=batch_size, help="default: %(default)s")
-    add(
-        "--workers",
-        type=integer(0, MOST_WORKERS),
-        default=min(4, os.cpu_count() or 1),
-        help="processes that load data (default: %(default)s)",
-    )
+    add("--workers", type=integer(0, MOST_WORKERS), default=min(4, os.cpu_count() or 1),
+        help="processes that load data (default: %(default)s)")  # fmt: skip
     add_device(parser)
     add("--local_rank", help=argparse.SUPPRESS)
 
@@ -171,23 +162,15 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     """Add `--device` and `--precision`."""
     add = parser.add_argument
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    add(
-        "--precision",
-        choices=get_args(Precision),
-        default="auto",
-        help="default: fp16 on a GPU, else fp32",
-    )
+    add("--precision", choices=get_args(Precision), default="auto",
+        help="default: fp16 on a GPU, else fp32")  # fmt: skip
 
 
 def add_max_bad_samples(parser: argparse.ArgumentParser, *, unit: str = "images") -> None:
     """Add `--max-bad-samples`, `MAX_BAD_SAMPLES` by default; `unit` names the samples."""
-    parser.add_argument(
-        "--max-bad-samples",
-        type=integer(0),
-        default=MAX_BAD_SAMPLES,
-        metavar="N",
-        help=f"{unit} that may be left out because they cannot be read (default: %(default)s)",
-    )
+    text = f"{unit} that may be left out because they cannot be read (default: %(default)s)"
+    add = parser.add_argument
+    add("--max-bad-samples", type=integer(0), default=MAX_BAD_SAMPLES, metavar="N", help=text)
 
 
 def add_frozen(parser: argparse.ArgumentParser, *, data: str, unit: str = "images") -> None:

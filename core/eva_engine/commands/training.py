@@ -1,20 +1,21 @@
 """Command line of a project's training: a recipe, and its values as options."""
 
 import argparse
+import contextlib
 import json
-import logging
 import os
 import re
 import runpy
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import copy_context
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from eva_backbone.checkpoints.run_folders import CONFIG, complete_checkpoints
-from eva_engine.config import METRICS, SAYS, Recipe, RunConfig, as_plain, what_is_saved
-from eva_report.terminal import SHOWN
+from eva_engine.config import METRICS, SAYS, Recipe, RunConfig, SplitConfig, as_plain, what_is_saved
+from eva_report.terminal import show
 from eva_runs.commands import program_name, say
 from eva_runs.errors import ending
 from eva_runs.options import add_download_option
@@ -28,8 +29,6 @@ if TYPE_CHECKING:  # a command that only helps needs no torch
 C = TypeVar("C")
 R = TypeVar("R", bound=Recipe)
 Adapt = Callable[[Sequence[str], C], tuple[list[str], str]]
-
-logger = logging.getLogger(__name__)
 
 _SETTING = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*=")
 _TRACES = ("log.txt", "log_rank*.txt", "checkpoints", CONFIG)  # of a run before it begins
@@ -98,8 +97,7 @@ def parse(
         sys.exit(0 if {"-h", "--help"} & {*words} else 2)
     try:
         file = _file_of(task, recipe)
-        with unfinished():
-            default = load_recipe(file, kind)
+        default = unfinished(lambda: load_recipe(file, kind))
         flags = _without_other_validation(as_flags(words, default), default)
         flags, left_out = (flags, "") if adapt is None else adapt(flags, default)
         import tyro
@@ -118,10 +116,9 @@ def _take_recipe(task: str, words: Sequence[str]) -> tuple[str | None, list[str]
     bare = [i for i, w in enumerate(words) if not w.startswith("-") and not _SETTING.match(w)]
     alone = [i for i in bare if not i or not words[i - 1].startswith("--") or "=" in words[i - 1]]
     named = [i for i in (*alone, *bare) if _is_recipe(task, words[i])]
-    place = next(iter((*named, *alone)), None)
-    if place is None:
-        return None, [*words]
-    return words[place], [*words[:place], *words[place + 1 :]]
+    for place in (*named, *alone):
+        return words[place], [*words[:place], *words[place + 1 :]]
+    return None, [*words]
 
 
 def _file_of(task: str, recipe: str) -> Path:
@@ -129,11 +126,10 @@ def _file_of(task: str, recipe: str) -> Path:
 
 
 def _is_recipe(task: str, word: str) -> bool:
-    try:
+    with contextlib.suppress(ValueError, OSError):
         file = _file_of(task, word)
         return file.suffix == ".py" and file.is_file()
-    except (ValueError, OSError):
-        return False
+    return False
 
 
 def as_flags(words: Sequence[str], default: Any) -> list[str]:
@@ -141,9 +137,9 @@ def as_flags(words: Sequence[str], default: Any) -> list[str]:
     values = dict(_values(default))
     flags: list[str] = []
     for word in words:
-        name, equals, text = word.removeprefix("--").partition("=")
+        name, _, text = word.removeprefix("--").partition("=")
         value = values.get(name.replace("-", "_"))
-        if not equals or not (word.startswith("--") or _SETTING.match(word)):
+        if not _SETTING.match(word.removeprefix("--")):
             flags.append(word)
         elif isinstance(value, bool) and text.lower() in ("true", "false"):
             group, dot, last = name.rpartition(".")
@@ -180,16 +176,15 @@ def _without_other_validation(flags: list[str], default: Any) -> list[str]:
     Refuse to validate own training data on the recipe's validation data.
     """
     given, data = given_values(flags), getattr(default, "data", None)
-    named = getattr(data, "val", "")
-    if not named or not hasattr(data, "val_share") or "data.val" in given:
+    if not isinstance(data, SplitConfig) or not data.val or "data.val" in given:
         return flags
     if "data.val_share" in given:
         return [*flags, "--data.val", ""]
-    own = given.get("data.train")
-    if own not in (None, getattr(data, "train", None)) and not {"-h", "--help"} & {*flags}:
+    own = given.get("data.train", data.train)
+    if own != data.train and not {"-h", "--help"} & {*flags}:
         raise ValueError(
             f"--data.train {own} replaces the recipe's training data, but not its "
-            f"validation data {named}: name --data.val DIR too, or --data.val-share 0.1"
+            f"validation data {data.val}: name --data.val DIR too, or --data.val-share 0.1"
         )
     return flags
 
@@ -235,11 +230,12 @@ def main(
                 check=lambda: _check_output(run),
             ),
             run_log.logging_to(run.output) as file,
-            report.run_of(recipe),
         ):  # fmt: skip
             if left_out:
-                logger.info("%s", left_out, extra=SHOWN)
-            _recorded(train)(config, device)
+                show(left_out)
+            context = copy_context()
+            context.run(report.RECIPE.set, recipe)
+            context.run(_recorded(train), config, device)
 
 
 def _recorded(train: Callable[..., None]) -> Callable[..., None]:

@@ -16,11 +16,9 @@ from eva_data.files import make_folder, printable, replacing, write_text
 from eva_engine.config import RunConfig
 from eva_engine.evaluation.counting import (
     Counted,
-    Examples,
     LeftOutSamples,
     OneLabel,
     Outcome,
-    Outcomes,
     Score,
     ShownSamples,
     count,
@@ -88,13 +86,11 @@ def complain_of_left_out(left_out: Sequence[str], *, unit: str = "images") -> No
     """Name the samples that were left out in the terminal, the first ones with their reasons."""
     if not left_out:
         return
-    named = "".join(f"\n  {reason}" for reason in left_out[:_LEFT_OUT])
-    rest = len(left_out) - _LEFT_OUT
-    complain(
-        f"{len(left_out)} {unit} could not be read and were left out:"
-        + printable(named)
-        + (f"\n  and {rest} more" if rest > 0 else "")
-    )
+    lines = [f"{len(left_out)} {unit} could not be read and were left out:"]
+    lines += [printable(reason) for reason in left_out[:_LEFT_OUT]]
+    if (rest := len(left_out) - _LEFT_OUT) > 0:
+        lines.append(f"and {rest} more")
+    complain("\n  ".join(lines))
 
 
 def write_results(
@@ -111,11 +107,12 @@ def write_results(
     `more` are further entries, such as an average over sets; `extra` has further entries of each
     set, such as `mean_per_class`.
     """
+    columns = ("top1", "top5", "loss", "right1", "right5")
     sets = {
-        name: {unit: score.samples, "top1": score.top1, "top5": score.top5, "loss": score.loss,
-               "right1": score.right1, "right5": score.right5, **(extra or {}).get(name, {})}
+        name: {unit: score.samples, **{one: getattr(score, one) for one in columns}}
+        | dict((extra or {}).get(name, {}))
         for name, score in scores.items()
-    }  # fmt: skip
+    }
     content = {"settings": dict(settings), "sets": sets, **(more or {})}
     make_folder(folder)
     write_text(folder / "results.json", json.dumps(content, indent=2) + "\n")
@@ -126,12 +123,10 @@ def write_per_class(
     folder: Path, counted: Counted, classes: Sequence[str], *, unit: str = "images"
 ) -> Path:
     """Write `per_class.csv`: accuracies of each class, and its most frequent confusion."""
-    names = [printable(name) for name in classes]
-    rows: list[list[Cell]] = []
-    for name, one in zip(names, _per_class(counted), strict=True):
-        shares = ["" if share is None else f"{share:.3f}" for share in (one.top1, one.top5)]
-        mistake = names[one.taken_for] if one.times else ""
-        rows.append([name, one.samples, *shares, mistake, one.times])
+    rows = [
+        ["" if cell is None else f"{cell:.3f}" if isinstance(cell, float) else cell for cell in one]
+        for one in _per_class(counted, [printable(name) for name in classes])
+    ]
     make_folder(folder)
     heads = ["class", unit, "top1", "top5", "most_often_taken_for", "times"]
     write_csv(folder / "per_class.csv", heads, rows)
@@ -141,14 +136,15 @@ def write_per_class(
 class _OfClass(NamedTuple):
     """Accuracies of a class in percent, None without samples; and its most frequent confusion."""
 
+    name: str
     samples: int
     top1: float | None
     top5: float | None
-    taken_for: int
+    taken_for: str
     times: int
 
 
-def _per_class(counted: Counted) -> list[_OfClass]:
+def _per_class(counted: Counted, names: Sequence[str]) -> list[_OfClass]:
     assert counted.confusion is not None
     assert counted.right5 is not None
     wrong = counted.confusion.clone()
@@ -156,10 +152,11 @@ def _per_class(counted: Counted) -> list[_OfClass]:
     times, taken_for = wrong.max(1)
     samples, right = counted.confusion.sum(1), counted.confusion.diagonal()
     columns = (samples, right, counted.right5, taken_for, times)
-    return [
-        _OfClass(n, 100 * first / n if n else None, 100 * five / n if n else None, *mistake)
-        for n, first, five, *mistake in zip(*(one.tolist() for one in columns), strict=True)
-    ]
+    found = []
+    for name, n, *rights, other, many in zip(names, *(c.tolist() for c in columns), strict=True):
+        top1, top5 = (100 * one / n if n else None for one in rights)
+        found.append(_OfClass(name, n, top1, top5, names[other] if many else "", many))
+    return found
 
 
 def draw_confusion(
@@ -175,10 +172,9 @@ def draw_confusion(
     axes = figure.add_subplot()
     image = axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     figure.colorbar(image, ax=axes, label=f"share of the class's {unit}", shrink=0.8)
-    axes.set_xlabel("prediction")
-    axes.set_ylabel("label")
     top1 = 100 * float(confusion.trace() / confusion.sum().clamp(min=1))
-    axes.set_title(f"top-1 {top1:.2f} % of {int(confusion.sum())} {unit}")
+    title = f"top-1 {top1:.2f} % of {int(confusion.sum())} {unit}"
+    axes.set(xlabel="prediction", ylabel="label", title=title)
     if number <= NAMED:
         # a name with dollars is not a formula
         names = [printable(name) for name in classes]
@@ -231,7 +227,6 @@ def classification_sections(
     counted: Counted,
     classes: Sequence[str],
     *,
-    examples: Examples = ([], []),
     image: Callable[[int], Image.Image] | None = None,
     name: Callable[[int], str] = str,
     unit: str = "images",
@@ -256,46 +251,37 @@ def classification_sections(
                 text="Each row is a label, each column the class that was found most probable.",
             ),
         ]
-    if image is not None:
-        wrong, right = examples
-        sections += [
-            Gallery(
-                title="Worst: confident and wrong",
-                examples=[_example(one, names, image, name) for one in wrong],
-                text=f"The {unit} with the most probable wrong predictions, behind them their "
-                "probability. Some of the labels may be wrong.",
-            ),
-            Gallery(
-                title="Best: confident and right",
-                examples=[_example(one, names, image, name) for one in right],
-                text=f"The {unit} of different classes whose label was found most probable.",
-            ),
-        ]
+    worst = (
+        f"The {unit} with the most probable wrong predictions, behind them their probability. Some "
+        "of the labels may be wrong."
+    )
+    best = f"The {unit} of different classes whose label was found most probable."
+    for title, outcomes, text in (
+        ("Worst: confident and wrong", counted.wrong, worst),
+        ("Best: confident and right", counted.right, best),
+    ):
+        if image is not None:
+            examples = [_example(one, names, image, name) for one in outcomes]
+            sections.append(Gallery(title=title, examples=examples, text=text))
     return sections
 
 
 def sections_of(
-    samples: ShownSamples,
-    counted: Counted,
-    examples: Examples,
-    *,
-    unit: str,
-    complete_in: str = "per_class.csv",
+    samples: ShownSamples, counted: Counted, *, unit: str, complete_in: str = "per_class.csv"
 ) -> list[Section]:
     """Make the sections of `classification_sections` for samples that can be shown."""
     return classification_sections(
-        counted, samples.classes, examples=examples, image=samples.image,
-        name=samples.sample_id, unit=unit, complete_in=complete_in,
+        counted, samples.classes, image=samples.image, name=samples.sample_id,
+        unit=unit, complete_in=complete_in,
     )  # fmt: skip
 
 
 def _classes(counted: Counted, names: Sequence[str], unit: str, complete_in: str) -> Table:
     rows: list[list[Cell]] = []
-    for name, one in zip(names, _per_class(counted), strict=True):
-        times = f"{one.times} {'times' if one.times > 1 else 'time'}"
-        mistake = f"{names[one.taken_for]} ({times})" if one.times else None
-        rows.append([name, one.samples, one.top1, one.top5, mistake])
-    rows.sort(key=lambda row: (row[2] is None, row[2]))
+    found = _per_class(counted, names)
+    for one in sorted(found, key=lambda one: (one.top1 is None, one.top1)):
+        mistake = f"{one.taken_for} ({one.times} time{'s' * (one.times > 1)})"
+        rows.append([*one[:4], mistake if one.times else None])
     left = len(counted.left_out)
     return Table(
         title="Classes",
@@ -314,11 +300,9 @@ def _example(
     image: Callable[[int], Image.Image],
     name: Callable[[int], str],
 ) -> Example:
-    truth, prediction = names[one.label], names[one.prediction]
-    score = score_text(one.confidence)
-    said = f"truth {truth}, predicted {prediction} ({score})"
-    place = Path(name(one.sample))
-    title = printable("/".join(place.parts[-2:]))  # folder of a class, and file
+    predicted = f"{names[one.prediction]} ({score_text(one.confidence)})"
+    said = f"truth {names[one.label]}, predicted {predicted}"
+    title = printable("/".join(Path(name(one.sample)).parts[-2:]))  # folder of a class, and file
     return Example(caption=said, images=[TitledImage(title=title, image=image(one.sample))])
 
 
@@ -360,42 +344,33 @@ class Validation:
 
     Attributes:
         best: Counts of the best evaluation by `run.best_metric`, or else by `top1`, with the
-            confusion of at most `MOST_CONFUSION` classes, and its wrong and right samples.
+            confusion of at most `MOST_CONFUSION` classes, and with examples.
     """
 
     results = ("loss", "top1", "top5")
 
     def __init__(self, samples: ShownSamples, run: RunConfig, device: torch.device) -> None:
         self._samples, self._run, self._device = samples, run, device
-        self.best = BestEvaluation[tuple[Counted, Examples]](run.best_metric or "top1")
+        self.best = BestEvaluation[Counted](run.best_metric or "top1")
         self._left_out = LeftOutSamples(run.max_bad_samples)
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Compute `loss`, and `top1` and `top5` in percent; called on all processes."""
-        outcomes = Outcomes()
         counted = count(
-            model,
-            self._samples,
-            {"val": OneLabel()},
-            device=self._device,
-            batch_size=self._run.batch_size,
-            workers=self._run.workers,
-            skip_unreadable=True,
-            confusion=len(self._samples.classes) <= MOST_CONFUSION,
-            receive=outcomes.add,
-        )
-        examples = outcomes.gathered()
+            model, self._samples, {"val": OneLabel()}, device=self._device, skip_unreadable=True,
+            batch_size=self._run.batch_size, workers=self._run.workers,
+            confusion=len(self._samples.classes) <= MOST_CONFUSION, examples=True,
+        )  # fmt: skip
         self._left_out.mention(counted.left_out, of=len(self._samples))
         score = counted.scores["val"]
         results = {name: getattr(score, name) for name in self.results}
-        self.best.offer(results, (counted, examples))
+        self.best.offer(results, counted)
         return results
 
     def sections(self, unit: str) -> list[Section]:
         """Make the sections of a report on the best evaluation; none before one."""
         if self.best.kept is None:
             return []
-        counted, examples = self.best.kept
         return self.best.named(
-            sections_of(self._samples, counted, examples, unit=unit, complete_in="")
+            sections_of(self._samples, self.best.kept, unit=unit, complete_in="")
         )

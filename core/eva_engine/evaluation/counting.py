@@ -6,7 +6,7 @@ Shapes: B samples, V views, K classes.
 import heapq
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -113,28 +113,25 @@ class MultiView(nn.Module):
 
 
 class LabelledSamples(Protocol):
-    """A map-style dataset of inputs and labels, such as those of `eva_data.labelled_images`."""
+    """A map-style dataset of inputs and labels, such as those of `eva_data.labelled_images`.
+
+    `classes` are the names of the labels 0, 1, ...; `sample_id` names a sample in messages.
+    """
 
     @property
-    def classes(self) -> Sequence[str]:
-        """Names of the labels 0, 1, ..."""
-        ...
+    def classes(self) -> Sequence[str]: ...  # noqa: D102
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> tuple[Any, int]: ...
 
-    def sample_id(self, index: int) -> str:
-        """Return the name of a sample, for messages."""
-        ...
+    def sample_id(self, index: int) -> str: ...  # noqa: D102
 
 
 class ShownSamples(LabelledSamples, Protocol):
-    """Samples that a report can show."""
+    """Samples that a report can show: an image itself, frames of a video side by side."""
 
-    def image(self, index: int) -> Image.Image:
-        """Show a sample: an image itself, frames of a video side by side."""
-        ...
+    def image(self, index: int) -> Image.Image: ...  # noqa: D102
 
 
 class Indexed(Dataset[tuple[Any, int, int, str]]):
@@ -161,12 +158,10 @@ def collate_readable(
     Returns:
         Inputs (None if there are none), labels and indexes, (B,), and index -> reason.
     """
-    good = [(*sample, index) for *sample, index, reason in loaded if not reason]
+    good = [sample[:3] for sample in loaded if not sample[3]]
     reasons = {index: reason for _, _, index, reason in loaded if reason}
-    if not good:
-        nothing = torch.zeros(0, dtype=torch.int64)
-        return None, nothing, nothing, reasons
-    return *default_collate(good), reasons
+    nothing = torch.zeros(0, dtype=torch.int64)
+    return *(default_collate(good) if good else (None, nothing, nothing)), reasons
 
 
 class LeftOutSamples:
@@ -222,6 +217,15 @@ class Score:
         return (self.top1 + self.top5) / 2
 
 
+class Outcome(NamedTuple):
+    """What became of a sample."""
+
+    confidence: float  # probability of the prediction
+    sample: int  # index in its dataset
+    label: int
+    prediction: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Counted:
     """Result of a dataset."""
@@ -230,6 +234,9 @@ class Counted:
     confusion: Tensor | None = None  # (K, K), samples of each label (row) that went to each class
     right5: Tensor | None = None  # (K,), samples of each label with a correct one among five
     left_out: Sequence[str] = ()  # why samples could not be read, in the order of the dataset
+    # for a report, the most confident first: at most `MOST`, the right ones of different classes
+    wrong: Sequence[Outcome] = ()
+    right: Sequence[Outcome] = ()
 
     @property
     def mean_per_class(self) -> float:
@@ -259,6 +266,7 @@ def count(
     batch_size: int = 64,
     workers: int = 0,
     confusion: bool = False,
+    examples: bool = False,
     progress: str | None = None,
     skip_unreadable: bool = False,
     receive: Callable[[BatchResults], None] | None = None,
@@ -274,6 +282,7 @@ def count(
         batch_size: Samples of a forward pass.
         workers: Processes that load.
         confusion: Count the classes of the predictions too, of at most `MAX_CONFUSION`.
+        examples: Keep wrong and right samples for a report; all columns of the logits are labels.
         progress: Title of a progress bar in the first process; None shows none.
         skip_unreadable: Leave samples out that cannot be read; they count nowhere.
         receive: Function that is given the results of each batch of this process, in order.
@@ -284,7 +293,7 @@ def count(
         ValueError: If no sample counts.
     """
     classes = len(samples.classes)
-    sums = _Sums(rules, classes if confusion else 0, device)
+    sums = _Sums(rules, classes if confusion else 0, device, examples=examples)
     indexed = Indexed(samples, skip_unreadable=skip_unreadable)
     dtype = next(parameter.dtype for parameter in model.parameters())
     with evaluation_loader(
@@ -318,29 +327,55 @@ class _Sums:
         left_out: Index -> reason for the samples that this process left out.
     """
 
-    def __init__(self, rules: Mapping[str, Rule], classes: int, device: torch.device) -> None:
+    def __init__(
+        self, rules: Mapping[str, Rule], classes: int, device: torch.device, *, examples: bool
+    ) -> None:
         self._rules, self._classes, self._device = rules, classes, device
         self.left_out: dict[int, str] = {}
         empty = partial(torch.zeros, dtype=torch.float64, device=device)
         self._sums = {name: empty(4) for name in rules}
         self._pairs, self._fives = empty(classes * classes), empty(classes)
+        self._examples = examples
+        self._wrong: list[Outcome] = []
+        self._right: dict[int, Outcome] = {}  # the most confident one of each class
 
     def add(self, logits: Tensor, labels: Tensor, indexes: Tensor) -> None:
         for name, rule in self._rules.items():
             judged = rule(logits, labels, indexes)
             columns = (judged.counts, judged.top1, judged.top5, judged.loss)
             self._sums[name] += torch.stack([column.double().sum() for column in columns])
+        # not argmax, which breaks ties in another way than `OneLabel`
+        first = first_five(logits)[:, 0]
         if self._classes:
-            # not argmax, which breaks ties in another way than `OneLabel`
-            cells = labels * self._classes + first_five(logits)[:, 0]
+            cells = labels * self._classes + first
             self._pairs += torch.bincount(cells, minlength=len(self._pairs))
             right = OneLabel()(logits, labels, indexes).top5
             self._fives += torch.bincount(labels[right], minlength=self._classes)
+        if self._examples:
+            shares = logits.softmax(dim=1).gather(1, first[:, None])[:, 0]
+            columns = (shares, indexes, labels, first)
+            self._keep(map(Outcome, *(column.tolist() for column in columns)))
 
-    def counted(self) -> Counted:
+    def _keep(self, outcomes: Iterable[Outcome]) -> None:
+        for one in outcomes:
+            if one.label == one.prediction:
+                self._right[one.label] = max(one, self._right.get(one.label, one))
+            else:
+                self._wrong.append(one)
+        self._wrong = heapq.nlargest(MOST, self._wrong)
+
+    def counted(self, *, alone: bool = False) -> Counted:
+        """Sum up over all processes, in the same call on all of them, or of this one `alone`."""
         flat = torch.cat([*self._sums.values(), self._pairs, self._fives]).tolist()
-        total = torch.tensor(distributed.sum_over_ranks(flat, self._device), dtype=torch.float64)
-        reasons = {k: why for part in distributed.gather(self.left_out) for k, why in part.items()}
+        own = (self.left_out, self._wrong, self._right)
+        parts = [own] if alone else distributed.gather(own)
+        sums = flat if alone else distributed.sum_over_ranks(flat, self._device)
+        total = torch.tensor(sums, dtype=torch.float64)
+        reasons: dict[int, str] = {}
+        self._wrong, self._right = [], {}
+        for left_out, wrong, right in parts:
+            reasons |= left_out
+            self._keep([*wrong, *right.values()])
         scores = {}
         rows = total[: 4 * len(self._rules)].reshape(-1, 4).tolist()
         for name, (counts, right1, right5, loss) in zip(self._rules, rows, strict=True):
@@ -356,72 +391,17 @@ class _Sums:
             confusion=rest[:-classes].reshape(classes, classes) if classes else None,
             right5=rest[-classes:] if classes else None,
             left_out=[reasons[index] for index in sorted(reasons)],
+            wrong=self._wrong,
+            right=heapq.nlargest(MOST, self._right.values()),
         )
 
 
-class Outcome(NamedTuple):
-    """What became of a sample."""
+def counted_of(logits: Tensor, labels: Tensor) -> Counted:
+    """Count what a cheap classifier said, logits (M, K) and labels (M,), on one process.
 
-    confidence: float  # probability of the prediction
-    sample: int  # index in its dataset
-    label: int
-    prediction: int
-
-
-Examples = tuple[list[Outcome], list[Outcome]]  # wrong and right samples
-
-
-class Outcomes:
-    """Keeps the samples that a report shows, confident and wrong or right; for `receive`."""
-
-    def __init__(self) -> None:
-        self.wrong: list[Outcome] = []
-        self.right: dict[int, Outcome] = {}  # the most confident one of each class
-
-    def add(self, results: BatchResults) -> None:
-        """Look at a batch of this process."""
-        if not len(results.labels):
-            return
-        chosen = first_five(results.logits)[:, :1]  # (B, 1)
-        shares = results.logits.softmax(dim=1).gather(1, chosen)
-        columns = (shares[:, 0], results.indexes, results.labels, chosen[:, 0])
-        for one in map(Outcome, *(column.tolist() for column in columns)):
-            if one.label == one.prediction:
-                self.right[one.label] = max(one, self.right.get(one.label, one))
-            else:
-                self.wrong.append(one)
-        self.wrong = heapq.nlargest(MOST, self.wrong)
-
-    def gathered(self) -> Examples:
-        """Collect those of all processes; the same call on all of them.
-
-        Returns:
-            Wrong ones and right ones of different classes, the most confident first.
-        """
-        return _examples(distributed.gather(self))
-
-
-def _examples(parts: Sequence[Outcomes]) -> Examples:
-    right: dict[int, Outcome] = {}
-    for one in (one for part in parts for one in part.right.values()):
-        right[one.label] = max(one, right.get(one.label, one))
-    wrong = [one for part in parts for one in part.wrong]
-    return heapq.nlargest(MOST, wrong), heapq.nlargest(MOST, right.values())
-
-
-def counted_of(logits: Tensor, labels: Tensor) -> tuple[Counted, Examples]:
-    """Count what a cheap classifier said, logits (M, K) and labels (M,), without other processes.
-
-    Returns:
-        Counts with the confusion of at most `MAX_CONFUSION` classes, and wrong and right samples.
+    There are no scores, and the confusion of at most `MAX_CONFUSION` classes.
     """
-    outcomes, indexes = Outcomes(), torch.arange(len(labels))
-    outcomes.add(BatchResults(indexes, labels, logits, None, {}))
-    examples = _examples([outcomes])
-    if logits.shape[1] > MAX_CONFUSION:
-        return Counted(scores={}), examples
-    sums = _Sums({}, logits.shape[1], logits.device)
-    sums.add(logits, labels, indexes)
-    confusion, right5 = sums._pairs.long().cpu(), sums._fives.long().cpu()
-    square = confusion.reshape(logits.shape[1], -1)
-    return Counted(scores={}, confusion=square, right5=right5), examples
+    classes = logits.shape[1] if logits.shape[1] <= MAX_CONFUSION else 0
+    sums = _Sums({}, classes, logits.device, examples=True)
+    sums.add(logits, labels, torch.arange(len(labels)))
+    return sums.counted(alone=True)

@@ -7,7 +7,7 @@ Shapes: N labelled features to learn from, M queries, C channels, K classes.
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -141,8 +141,7 @@ def nearest_neighbours(
     return torch.cat(votes)
 
 
-@dataclass(frozen=True, kw_only=True)
-class LinearClassifier:
+class LinearClassifier(NamedTuple):
     """A fitted linear classifier; call it on features."""
 
     weight: Tensor  # (K, C), for standardised features
@@ -179,9 +178,7 @@ def fit_linear(features: Tensor, labels: Tensor, *, classes: int, l2: float) -> 
 
     with torch.enable_grad():
         optimizer.step(loss)
-    return LinearClassifier(
-        weight=weight.detach(), bias=bias.detach(), mean=mean, deviation=deviation, l2=l2
-    )
+    return LinearClassifier(weight.detach(), bias.detach(), mean, deviation, l2)
 
 
 def fit_best_linear(
@@ -198,12 +195,12 @@ def fit_best_linear(
         raise ValueError(f"{len(features)} samples are too few to choose l2: give a single one")
     order = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))
     held, rest = order.to(features.device).tensor_split([len(features) // 5])
-    rights = []
-    for l2 in candidates:
+
+    def right(l2: float) -> int:
         fitted = fit_linear(features[rest], labels[rest], classes=classes, l2=l2)
-        rights.append(int((fitted(features[held]).argmax(1) == labels[held]).sum()))
-    best = max(range(len(candidates)), key=rights.__getitem__)
-    return fit_linear(features, labels, classes=classes, l2=candidates[best])
+        return int((fitted(features[held]).argmax(1) == labels[held]).sum())
+
+    return fit_linear(features, labels, classes=classes, l2=max(candidates, key=right))
 
 
 def frozen_methods(
@@ -313,9 +310,8 @@ def evaluate_frozen(
     def sections() -> list[Section]:
         """Show the best method; samples only where none was left out, whose places are known."""
         method, logits = list(methods.items())[-1]
-        counted, examples = counted_of(logits.cpu(), truth.cpu())
         found = classification_sections(
-            counted, queries.classes, examples=examples, name=queries.sample_id,
+            counted_of(logits.cpu(), truth.cpu()), queries.classes, name=queries.sample_id,
             image=queries.image if len(truth) == len(queries) else None, unit=project.unit,
         )  # fmt: skip
         return [replace(one, title=f"{one.title} ({method})") for one in found]

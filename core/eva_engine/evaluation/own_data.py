@@ -32,7 +32,7 @@ from eva_engine.evaluation.counting import (
     count,
     require_few,
 )
-from eva_report.demos import Prediction, first_classes
+from eva_report.demos import Prediction
 from eva_runs.commands import say
 
 logger = logging.getLogger(__name__)
@@ -63,12 +63,9 @@ def notes_of_training(weights: str | os.PathLike[str], **given: Any) -> dict[str
                 f"{weights} notes {name}={str(noted[name])[:60]} of its training, which it "
                 f"cannot be: give --{option}"
             )
-    pixels: dict[str, Any] = {
-        name: tuple(map(float, given[name]))
-        for name in ("mean", "std")
-        if given.get(name) is not None
-    }
-    PixelConfig(**pixels)  # which refuses what they cannot be
+    pixels = {name: given[name] for name in ("mean", "std") if given.get(name) is not None}
+    three: dict[str, Any] = {name: tuple(map(float, one)) for name, one in pixels.items()}
+    PixelConfig(**three)  # which refuses what they cannot be
     return given
 
 
@@ -129,7 +126,8 @@ class NamedClasses:
 
     def top(self, probabilities: NDArray[np.float32], number: int) -> list[Prediction]:
         """Name the classes with the largest of probabilities (K,), in falling order."""
-        return first_classes(probabilities, self.class_names, number)
+        order = (-probabilities).argsort(kind="stable")[:number].tolist()
+        return [Prediction(self.class_names[k], float(probabilities[k])) for k in order]
 
 
 def require_finite(probabilities: NDArray[np.float32], name: str) -> None:
@@ -182,7 +180,8 @@ def evaluate_own_data(
     counted = count(
         model, samples, {"data": OneLabel()}, device=next(model.parameters()).device,
         batch_size=options.batch_size, workers=options.workers, progress="data",
-        confusion=len(classes) <= MAX_CONFUSION, skip_unreadable=skip_unreadable, receive=receive,
+        confusion=len(classes) <= MAX_CONFUSION, examples=True, skip_unreadable=skip_unreadable,
+        receive=receive,
     )  # fmt: skip
     if max_bad_samples is not None:
         require_few(counted.left_out, of=unit, total=len(samples), most=max_bad_samples)

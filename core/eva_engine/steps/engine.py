@@ -52,12 +52,12 @@ def build_optimizer(
     Raises:
         ValueError: For `lars` with ZeRO-1.
     """
-    betas, eps = config.betas, config.eps
+    settings: dict[str, Any] = {"lr": config.lr, "betas": config.betas, "eps": config.eps}
     optimizer: torch.optim.Optimizer
     if config.name == "adamw":
-        return torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=eps, foreach=True)
+        return torch.optim.AdamW(groups, **settings, foreach=True)
     if config.name == "lamb":
-        optimizer = _LambOfGradients(groups, lr=config.lr, betas=betas, eps=eps, max_grad_norm=None)
+        optimizer = _LambOfGradients(groups, **settings, max_grad_norm=None)
         return optimizer
     if zero_stage:
         raise ValueError(
@@ -75,9 +75,8 @@ class TrainingEngine:
 
     Args:
         model: The model; it is moved to the engine's device and, in half precision, converted.
-        groups: Parameter groups of the model, see `eva_engine.steps.parameter_groups`.
-        optimizer: Settings of the optimizer; learning-rate factors and weight decays come from
-            the groups.
+        groups: Parameter groups of the model, with learning-rate factors and weight decays.
+        optimizer: Other settings of the optimizer.
         run: Precision, ZeRO stage, batch and accumulation.
         limits: Name of a parameter -> smallest and largest value of its weights after a step.
 
@@ -98,8 +97,7 @@ class TrainingEngine:
         self.limits = dict(limits or {})
         assert self.limits.keys() <= {name for name, _ in model.named_parameters()}, self.limits
         parameters = optimizer_groups(model, groups, lr=optimizer.lr)
-        self.zero_stage = run.zero_stage
-        self.precision = run.precision
+        self.zero_stage, self.precision = run.zero_stage, run.precision
         self.clip_grad = optimizer.clip_grad
         trained = sum(parameter.numel() for group in groups for parameter in group.params)
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
@@ -148,12 +146,8 @@ class TrainingEngine:
         Returns:
             Global gradient norm before clipping, and whether the weights were updated.
         """
-        norm, applied = self._step(skip=skip)
-        if applied:
-            self._keep_limits()
-        return norm, applied
-
-    def _step(self, *, skip: bool) -> tuple[float, bool]:
+        norm: Tensor | float | None = float("nan")
+        applied = not skip
         if self.zero_stage:
             self._skip = skip
             self.engine.step()
@@ -161,16 +155,17 @@ class TrainingEngine:
             norm = self.engine.get_global_grad_norm()
             applied = not self.optimizer.overflow
             assert not (skip and applied), "another version of DeepSpeed than constraints.txt names"
-            return float(norm if norm is not None else float("nan")), applied
-        if skip:
+        elif skip:
             self.engine.zero_grad()
             self.engine.step()  # without gradients: counts the step, updates nothing
-            return float("nan"), False
-        norm = self._global_norm()
-        if self.clip_grad:
-            torch.nn.utils.clip_grads_with_norm_(self._trained(), self.clip_grad, norm)
-        self.engine.step()
-        return float(norm), True
+        else:
+            norm = total = self._global_norm()
+            if self.clip_grad:
+                torch.nn.utils.clip_grads_with_norm_(self._trained(), self.clip_grad, total)
+            self.engine.step()
+        if applied:
+            self._keep_limits()
+        return float("nan" if norm is None else norm), applied
 
     def master_weights(self) -> Iterator[tuple[str, nn.Parameter, Tensor | None]]:
         """Iterate over the float32 weights that this process keeps.
@@ -192,16 +187,15 @@ class TrainingEngine:
 
         The same call on all processes; the others get nothing.
         """
-        main = distributed.rank() == 0
         state = {}
-        if main:
+        if distributed.rank() == 0:
             for name, value in self.module.state_dict().items():
                 full = value.float() if value.is_floating_point() else value
                 state[name] = full.to("cpu", copy=True)
         for name, parameter in self.module.named_parameters():
             if hasattr(parameter, "_hp_mapping"):
                 full = safe_get_full_fp32_param(parameter)
-                if main:
+                if state:
                     state[name].copy_(full.view(parameter.shape))
         return state
 
@@ -233,9 +227,7 @@ class TrainingEngine:
     @torch.no_grad()
     def _keep_limits(self) -> None:
         """Set weights beyond their limits to them: those that compute, and the master weights."""
-        if not self.limits:
-            return
-        for name, parameter, part in self.master_weights():
+        for name, parameter, part in self.master_weights() if self.limits else ():
             if name in self.limits and parameter.requires_grad:
                 smallest, largest = self.limits[name]
                 parameter.clamp_(smallest, largest)
@@ -256,7 +248,11 @@ def _deepspeed_config(
     # Half precision is too coarse to add up many gradients: 256 + 1 is 256 in bfloat16. DeepSpeed
     # adds them up in float32 where it divides them among the processes as well, in its stage 2.
     in_float32 = run.accumulate > 1 and run.precision != "fp32"
-    config: dict[str, Any] = {
+    fp16 = {  # the official values
+        "enabled": run.precision == "fp16", "loss_scale": 0, "initial_scale_power": 16,
+        "loss_scale_window": 500, "hysteresis": 2, "min_loss_scale": 1,
+    }  # fmt: skip
+    return {
         "train_micro_batch_size_per_gpu": run.batch_size,
         "gradient_accumulation_steps": run.accumulate,
         # without ZeRO the norm is computed here, before the step
@@ -269,17 +265,10 @@ def _deepspeed_config(
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": _NO_REPORT,
+        "data_types": {"grad_accum_dtype": "fp32"} if in_float32 else {},
+        "bf16": {"enabled": run.precision == "bf16"},
+        "fp16": fp16,
     }
-    if in_float32:
-        config["data_types"] = {"grad_accum_dtype": "fp32"}
-    if run.precision == "bf16":
-        config["bf16"] = {"enabled": True}
-    elif run.precision == "fp16":  # the official values
-        config["fp16"] = {
-            "enabled": True, "loss_scale": 0, "initial_scale_power": 16, "loss_scale_window": 500,
-            "hysteresis": 2, "min_loss_scale": 1,
-        }  # fmt: skip
-    return config
 
 
 _FELT = 0.05  # share of the initial weights at the end of a run
@@ -297,16 +286,10 @@ def warn_of_slow_average(decay: float, steps: int) -> None:
 
 
 class MovingAverage:
-    """Average of the master weights (buffers are taken as they are).
-
-    Args:
-        engine: The engine that trains.
-        decay: Weight of the past.
-    """
+    """Average of the engine's master weights (buffers are taken as they are), by a decay."""
 
     def __init__(self, engine: TrainingEngine, *, decay: float) -> None:
-        self.engine = engine
-        self.decay = decay
+        self.engine, self.decay = engine, decay
         self._parts = {name: part.float().clone() for name, part in self._master()}
 
     def update(self) -> None:
@@ -345,7 +328,7 @@ class MovingAverage:
 
 
 BACKEND = "inductor"
-_VERSIONS = 64
+_VERSIONS = 64  # of a compiled part: training, evaluation, and batches of one sample have their own
 
 
 def compile_model(model: nn.Module) -> int:
@@ -356,7 +339,7 @@ def compile_model(model: nn.Module) -> int:
     for any number of samples, and other blocks are compiled as one. What cannot be compiled as one
     graph is an error, and does not run uncompiled.
     """
-    limits = torch._dynamo.config  # training, evaluation, and batches of one sample: each its own
+    limits = torch._dynamo.config
     limits.recompile_limit = max(limits.recompile_limit, _VERSIONS)
     parts: list[nn.Module] = []
     for block in (module for module in model.modules() if isinstance(module, Block)):

@@ -95,9 +95,9 @@ def _frozen_modules(model: nn.Module, root: str, called: Container[str]) -> list
     """
     found: list[str] = []
     for name, module in model.named_modules():
-        trained = [parameter.requires_grad for parameter in module.parameters()]
+        trained = {parameter.requires_grad for parameter in module.parameters()}
         inside = any(name.startswith(f"{outer}.") for outer in found)
-        if name and trained and not any(trained) and not inside and f"{root}.{name}" in called:
+        if trained == {False} and not inside and f"{root}.{name}" in called:
             found.append(name)
     return found
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -34,12 +35,7 @@ class MicroBatches:
     """
 
     def __init__(
-        self,
-        stream: Iterator[Batch],
-        *,
-        count: int,
-        device: torch.device,
-        seeds: tuple[int, int],
+        self, stream: Iterator[Batch], *, count: int, device: torch.device, seeds: tuple[int, int]
     ) -> None:
         self.taken: list[Batch] = []
         self._stream, self._count, self._device, self._seeds = stream, count, device, seeds
@@ -104,14 +100,13 @@ def share(
     names = sorted(sums)
     own = torch.stack([sums[name].reshape(()) for name in names]).tolist()
     bad = {name: why for batch in batches for name, why in batch.unreadable.items()}
-    loss_is_finite = torch.isfinite(torch.tensor(own[names.index("loss")])).item()
+    loss_is_finite = math.isfinite(own[names.index("loss")])
     flags = [float(stop), float(not loss_is_finite), float(len(bad))]
-    *means, stops, bad_loss, unreadable = distributed.sum_over_ranks(own + flags, device)
+    *totals, stops, bad_loss, unreadable = distributed.sum_over_ranks(own + flags, device)
     if unreadable:
-        found = {name: why for one in distributed.gather(bad) for name, why in one.items()}
-        bad_samples.add(found)
+        bad_samples.add(dict(one for part in distributed.gather(bad) for one in part.items()))
     count = distributed.world_size() * len(batches)
-    values = {name: total / count for name, total in zip(names, means, strict=True)}
+    values = {name: total / count for name, total in zip(names, totals, strict=True)}
     return values, stops > 0, bad_loss == 0
 
 
@@ -145,11 +140,10 @@ class NonfiniteSteps:
         with contextlib.suppress(UnwritableError):  # its subject matters more
             write_text(file, json.dumps(content, indent=1))
         self.in_a_row += 1
-        what = f"The loss ({loss}) or a gradient"
-        if self.in_a_row > 1:
-            what = f"For {self.in_a_row} steps in a row, the loss ({loss}) or a gradient"
+        steps = f"For {self.in_a_row} steps in a row, the" if self.in_a_row > 1 else "The"
+        what = f"{steps} loss ({loss}) or a gradient"
         if run.nonfinite == "stop" or self.in_a_row > run.max_skipped:
-            more = " (--run.nonfinite skip would go on)" if run.nonfinite == "stop" else ""
+            more = " (--run.nonfinite skip would go on)" * (run.nonfinite == "stop")
             found = f"the samples in {file.name}"
             raise NonFiniteError(SAYS.not_finite(what, step + 1, found) + more)
         logger.warning(

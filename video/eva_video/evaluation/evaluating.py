@@ -24,7 +24,7 @@ from eva_data.video.source import UnreadableVideoError, require_backend
 from eva_engine import distributed
 from eva_engine.distributed import choose_dtype
 from eva_engine.evaluation.classification_report import sections_of
-from eva_engine.evaluation.counting import BatchResults, MultiView, Outcomes
+from eva_engine.evaluation.counting import BatchResults, MultiView
 from eva_engine.evaluation.own_data import (
     evaluate_own_data,
     fill_from_training,
@@ -79,16 +79,11 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     )
     judge = MultiView(model, columns=columns, views_per_forward=options.views_per_forward)
     judge = judge.to(device, choose_dtype(options.precision, device)).eval()
-    outcomes, lines = Outcomes(), VideoLines(samples, samples.classes, clips=options.clips)
-
-    def receive(batch: BatchResults) -> None:
-        outcomes.add(batch)
-        if options.output is not None:
-            lines.add(batch)
-
+    lines = VideoLines(samples, samples.classes, clips=options.clips)
     try:
         counted = evaluate_own_data(
-            judge, samples, options, unit="videos", receive=receive,
+            judge, samples, options, unit="videos",
+            receive=None if options.output is None else lines.add,
             num_classes=model.num_classes if columns is None else len(columns),
             skip_unreadable=options.skip_unreadable,
         )  # fmt: skip
@@ -98,7 +93,6 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
         ) from error
     if options.output is not None:
         lines.write(options.output / LINES)
-    examples = outcomes.gathered()
     if distributed.rank():
         return
     extra = {"mean_top1_top5": counted.scores["data"].mean_top1_top5}
@@ -109,7 +103,7 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
         options, counted.scores, began=began, task=VIDEOS.task, unit="videos", data=data,
         settings=settings_of(options, **views, views=options.clips * options.crops),
         extra={"data": extra}, left_out=counted.left_out, device=device.type,
-        sections=partial(sections_of, samples, counted, examples, unit="videos"),
+        sections=partial(sections_of, samples, counted, unit="videos"),
         next_steps=VIDEOS.steps_after_evaluation(options, flags),
     )  # fmt: skip
 
