@@ -126,7 +126,7 @@ def build_linear_probe(variant: str, *, num_classes: int, **overrides: Any) -> L
 
 
 def load_classifier(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | Weights,
     *,
     variant: str | None = None,
     image_size: int | None = None,
@@ -136,7 +136,8 @@ def load_classifier(
     Size, resolution, classes, pooling, linear probe or not are read off the weights.
 
     Args:
-        source: Official name or file; a run's `model.safetensors` or `model_ema.safetensors`.
+        source: Official name or file; a run's `model.safetensors` or `model_ema.safetensors`; or
+            what was read of one.
         variant: A key of `eva_backbone.VARIANTS`, for weights whose sizes do not name one.
         image_size: Side in pixels; by default the weights' own. Position embeddings are
             resampled.

@@ -9,24 +9,21 @@ Shapes: B images, C channels, K classes or values of a feature.
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from eva_backbone.checkpoints._key_maps import TRUNK_KEY
 from eva_backbone.checkpoints.convert import find_trunk
-from eva_backbone.checkpoints.from_weights import Trunk, describe, load_vit
-from eva_backbone.checkpoints.pooled import PooledVit
+from eva_backbone.checkpoints.from_weights import Trunk, describe
+from eva_backbone.checkpoints.pooled import load_pooled
 from eva_backbone.checkpoints.reading import Weights, listed
-from eva_backbone.layers import LAYER_NORM_EPS
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD, Pooling
+from eva_classification.models import PROBE_EPS, load_classifier
 from eva_data.files import write_text
 from eva_engine.checkpoints.files import read_config, save_weights
-from eva_engine.config import require
 from eva_engine.evaluation.own_data import PUBLISHED, notes_of_training
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -35,36 +32,33 @@ _WEIGHTS_OF_TIMM = (WEIGHTS, "pytorch_model.bin", "pytorch_model.pth", "model.pt
 
 # Largest difference of outputs, as a share of the largest value: sums in another order.
 _TOLERANCE = 1e-4
-PROBE_EPS = 1e-6  # of a linear probe's batch norm
 # timm's names: side of the images -> name, the last for all other sides.
 _GIANT = {336: "eva_giant_patch14_336", 560: "eva_giant_patch14_560", 0: "eva_giant_patch14_224"}
 _GIANT_CLIP = "eva_giant_patch14_clip_224"  # pools by its class token
 _LARGE = {336: "eva_large_patch14_336", 0: "eva_large_patch14_196"}
-_SIZES = {  # patch size, width, depth, heads, width of the MLP
-    "giant": (14, 1408, 40, 16, 6144),
-    "large": (14, 1024, 24, 16, 4096),
-}
-_REFUSAL = (
-    "{} holds {}, which timm's EVA models do not compute: convert a pre-trained file, a classifier "
-    "of images, a CLIP, or a segmentor without relative positions"
-)
-_NOT_TAKEN = re.compile(
-    r"(lm_head|norm|spm|interactions|up|norm[1-4])\.|mask_token$|decoder|level_embed$"
+_GIANT_SIZES = (14, 1408, 40, 16, 6144)  # patch size, width, depth, heads, width of the MLP
+_LARGE_SIZES = (14, 1024, 24, 16, 4096)
+_LEFT_OUT = re.compile(
+    r"(lm_head|spm|interactions|up|norm[1-4])\.|mask_token$|decoder|level_embed$"
     r"|.*relative_position(_\w+)?_index$"
 )
+_CARD = """---
+tags: [{task}, timm]
+library_name: timm
+pipeline_tag: {task}
+---
+# EVA for timm
 
+Converted from `{source}` by the EVA toolkit: `{architecture}` with the arguments in `config.json`.
+Gives {gives}, of {pooled}, for {side} px. Pixels: minus mean {mean}, by deviation {std}.
 
-@dataclass(frozen=True, kw_only=True)
-class TimmModel:
-    """What timm builds and loads."""
+```python
+import timm
 
-    architecture: str  # name in timm
-    arguments: dict[str, Any]  # that differ from what that name stands for
-    image_size: int  # side in pixels
-    pooling: Pooling
-    classes: int  # 0 without a head
-    weights: dict[str, Tensor]  # by timm's names
-    changes: list[str] = field(default_factory=list)  # what was left out or changed, in lines
+model = timm.create_model("local-dir:PATH_OF_THIS_FOLDER", pretrained=True)  # or hf-hub:ORG/NAME
+transform = timm.data.create_transform(**timm.data.resolve_data_config(model=model))
+```
+"""
 
 
 def timm_weights(folder: Path) -> Path | None:
@@ -99,90 +93,52 @@ def write_folder(weights: Mapping[str, Tensor], folder: Path, source: Path) -> l
     Raises:
         ValueError: If timm has no such model, or its outputs differ.
     """
-    model = to_timm(weights, name=source.name)
-    notes = notes_of_training(source, crop_pct=None, mean=None, std=None, class_names=None)
-    segmentor = any(name.endswith("level_embed") for name in weights)
-    config = _config(model, notes, segmentor=segmentor)
-    expected = _outputs(weights, model, source.name)
+    config, converted, changes = to_timm(weights, name=source.name)
+    classes, side = config["num_classes"], config["pretrained_cfg"]["input_size"][-1]
+    preparation = dict(PUBLISHED)
+    if any(name.endswith("level_embed") for name in weights):  # a segmentor's
+        preparation |= {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+    noted = notes_of_training(source, **dict.fromkeys(PUBLISHED), class_names=None)
+    names = noted.pop("class_names")
+    preparation |= {name: value for name, value in noted.items() if value is not None}
+    config["pretrained_cfg"] |= preparation
+    if names is not None and len(names) == classes:
+        config["label_names"] = names
     write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
     # with the run's notes, so that the file serves our programs as the run's does
-    save_weights(model.weights, folder / WEIGHTS, read_config(source))
-    write_text(folder / CARD, _card(model, config["pretrained_cfg"], source))
-    difference = _compare(folder, model.image_size, expected)
+    save_weights(converted, folder / WEIGHTS, read_config(source))
+    by_token = config["global_pool"] == "token"
+    card = _CARD.format(
+        task="image-classification" if classes and not by_token else "image-feature-extraction",
+        source=source.name,
+        architecture=config["architecture"],
+        gives=f"{classes} values" if classes else "a feature",
+        pooled="the class token" if by_token else "the mean of the patches",
+        side=side,
+        **preparation,
+    )
+    write_text(folder / CARD, card)
+    difference = _compare(folder, _trunk_of(weights, source.name), side)
     return [
-        *model.changes,
-        f"timm's {model.architecture}; its outputs differ from ours by at most {difference:.2g}",
+        *changes,
+        f"timm's {config['architecture']}; its outputs differ from ours by at most "
+        f"{difference:.2g}",
         "load with timm.create_model('local-dir:FOLDER', pretrained=True)",
     ]
 
 
-def _config(model: TimmModel, notes: Mapping[str, Any], *, segmentor: bool) -> dict[str, Any]:
-    """Make timm's `config.json`."""
-    usual = dict(PUBLISHED) | ({"mean": IMAGENET_MEAN, "std": IMAGENET_STD} if segmentor else {})
-    found = {name: notes[name] if notes[name] is not None else usual[name] for name in usual}
-    config: dict[str, Any] = {
-        "architecture": model.architecture,
-        "num_classes": model.classes,
-        "num_features": len(model.weights["patch_embed.proj.bias"]),
-        "global_pool": "token" if model.pooling == "cls" else "avg",
-    }
-    names = notes["class_names"]
-    if names is not None and len(names) == model.classes:
-        config["label_names"] = names
-    if model.arguments:
-        config["model_args"] = model.arguments
-    config["pretrained_cfg"] = {
-        "custom_load": False,
-        "input_size": [3, model.image_size, model.image_size],
-        "fixed_input_size": True,
-        "interpolation": "bicubic",
-        "crop_pct": found["crop_pct"],
-        "crop_mode": "center",
-        "mean": list(found["mean"]),
-        "std": list(found["std"]),
-        "num_classes": model.classes,
-        "pool_size": None,
-        "first_conv": "patch_embed.proj",
-        "classifier": "head",
-    }
-    return config
-
-
-def _images(side: int) -> Tensor:
-    return torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
-
-
 @torch.no_grad()
-def _outputs(weights: Mapping[str, Tensor], model: TimmModel, name: str) -> Tensor:
-    """Compute by our ViT what timm's model has to give: (B, C) features or (B, K)."""
-    prefix = find_trunk(weights, name=name)
-    fine_tuned = f"{prefix}fc_norm.weight" in weights  # a final norm beside it is not used
-    own = {k: v for k, v in weights.items() if not (fine_tuned and k.startswith(f"{prefix}norm."))}
-    vit = load_vit(Weights(name, own))
-
-    def part(key: str) -> Tensor | None:
-        value = weights.get(prefix + key)
-        return None if value is None else value.float()
-
-    pooling = PooledVit(vit, pooling=model.pooling, image_size=model.image_size)
-    pooled = pooling.pool(vit.forward_features(_images(model.image_size)))
-    if (scale := part("fc_norm.weight")) is not None:
-        pooled = F.layer_norm(pooled, scale.shape, scale, part("fc_norm.bias"), LAYER_NORM_EPS)
-    matrix, bias = part("head.weight"), part("head.bias")
-    variance = part("head.0.running_var")
-    if variance is not None:
-        pooled = F.batch_norm(pooled, part("head.0.running_mean"), variance, eps=PROBE_EPS)
-        matrix, bias = part("head.1.weight"), part("head.1.bias")
-    return pooled if matrix is None else F.linear(pooled, matrix, bias)
-
-
-@torch.no_grad()
-def _compare(folder: Path, side: int, expected: Tensor) -> float:
-    """Build the folder's model by timm; return the largest difference of its outputs."""
+def _compare(folder: Path, own: Weights, side: int) -> float:
+    """Build the model by timm and by this toolkit; return the largest difference of outputs."""
     import timm  # not for what only reads a folder
 
-    peer = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-    found: Tensor = peer(_images(side))
+    images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+    if own.tensors.keys() & {"head.weight", "head.1.weight"}:
+        expected = load_classifier(own)(images)  # (B, K)
+    else:
+        pooled, _ = load_pooled(own)
+        expected = pooled.pool(pooled.vit.forward_features(images))  # (B, C)
+    found: Tensor = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()(images)
     largest = expected.abs().max().item()
     difference = (found - expected).abs().max().item()
     if not difference <= _TOLERANCE * largest:  # also for NaN
@@ -193,32 +149,9 @@ def _compare(folder: Path, side: int, expected: Tensor) -> float:
     return difference
 
 
-def _card(model: TimmModel, preparation: Mapping[str, Any], source: Path) -> str:
-    classifier = model.classes and model.pooling == "mean"
-    task = "image-classification" if classifier else "image-feature-extraction"
-    gives = f"{model.classes} values" if model.classes else "a feature"
-    pooled = "the class token" if model.pooling == "cls" else "the mean of the patches"
-    return f"""---
-tags: [{task}, timm]
-library_name: timm
-pipeline_tag: {task}
----
-# EVA for timm
-
-Converted from `{source.name}` by the EVA toolkit: `{model.architecture}` with the arguments in
-`config.json`. Gives {gives}, of {pooled}, for {model.image_size} px. Pixels: minus mean
-{preparation["mean"]}, by deviation {preparation["std"]}.
-
-```python
-import timm
-
-model = timm.create_model("local-dir:PATH_OF_THIS_FOLDER", pretrained=True)  # or hf-hub:ORG/NAME
-transform = timm.data.create_transform(**timm.data.resolve_data_config(model=model))
-```
-"""
-
-
-def to_timm(weights: Mapping[str, Tensor], *, name: str) -> TimmModel:
+def to_timm(
+    weights: Mapping[str, Tensor], *, name: str
+) -> tuple[dict[str, Any], dict[str, Tensor], list[str]]:
     """Turn the ViT of a file, with its head, into a model of timm.
 
     Masked-image models and segmentors give the mean of the patches, classifiers their logits,
@@ -228,47 +161,81 @@ def to_timm(weights: Mapping[str, Tensor], *, name: str) -> TimmModel:
         weights: Name -> tensor, in the official form.
         name: Name of the file, for messages.
 
+    Returns:
+        timm's config of the model, weights by timm's names, and a line for each kind of change.
+
     Raises:
         ValueError: If there is no ViT, or timm has none like it.
     """
+    whole = _trunk_of(weights, name)
+    trunk, own = _describe(whole), whole.tensors
     prefix = find_trunk(weights, name=name)
-    require(weights[prefix + TRUNK_KEY].ndim == 4, _REFUSAL.format(name, "a model of clips"))
-    trunk = describe(Weights(name, weights))
-    for holds, what in (
-        ("rel_pos" not in trunk.arguments, "a ViT with relative positions"),
-        ("cls_token" in trunk.names, "a detector's ViT, which attends in windows"),
-        ("num_heads" in trunk.arguments, "a ViT of sizes that eva_backbone.VARIANTS lacks"),
-    ):
-        require(holds, _REFUSAL.format(name, what))
-    own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
     outside = [key for key in weights if not key.startswith(prefix)]
     lines = [f"left out (outside the ViT): {listed(outside, 3)}"] if outside else []
-    fused = trunk.arguments["qkv_bias"] == "qkv"
-    pooling: Pooling = "mean" if trunk.pools_patches else "cls"
-    head = _head(own, lines)
-    kept: dict[str, Tensor] = {}
-    left_out = []
-    for key, value in own.items():
-        used = key.startswith("norm.") and "fc_norm.weight" not in own
-        if _NOT_TAKEN.match(key) and not used:
-            left_out.append(key)
-        elif not key.startswith("head."):
-            in_timm = re.sub(r"\.gamma_([12])$", r".ls\1.gamma", key) if fused else key
-            kept[in_timm] = value
+    left_out = [key for key in own if _LEFT_OUT.match(key)]
+    converted = {key: value for key, value in own.items() if key not in left_out}
+    if "head.1.weight" in own:  # of a linear probe: a batch norm without parameters before it
+        converted = {k: v for k, v in converted.items() if not k.startswith("head.")}
+        converted |= _without_batch_norm(own)
+        lines.append("put the batch norm of the linear probe into its linear layer")
+    if trunk.arguments["qkv_bias"] == "qkv":
+        renamed = re.compile(r"\.gamma_([12])$")
+        converted = {renamed.sub(r".ls\1.gamma", k): v for k, v in converted.items()}
     if "level_embed" in own:  # as in its training, see `load_vit`
-        positions = kept["pos_embed"]
-        kept["pos_embed"] = torch.cat([0 * positions[:, :1], positions[:, 1:]], dim=1)
+        positions = own["pos_embed"]
+        converted["pos_embed"] = torch.cat([0 * positions[:, :1], positions[:, 1:]], dim=1)
     if left_out:
         lines.append(f"left out (not in timm's model): {listed(left_out, 6)}")
-    return TimmModel(
-        architecture=_architecture(trunk, pooling),
-        arguments=_arguments(trunk, pooling),
-        image_size=trunk.arguments["img_size"],
-        pooling=pooling,
-        classes=len(head["head.weight"]) if head else 0,
-        weights=kept | head,
-        changes=lines,
+    architecture, arguments = _architecture(trunk)
+    side = trunk.arguments["img_size"]
+    classes = len(converted["head.weight"]) if "head.weight" in converted else 0
+    config = {
+        "architecture": architecture,
+        "num_classes": classes,
+        "num_features": trunk.arguments["embed_dim"],
+        "global_pool": "token" if _pooling(trunk) == "cls" else "avg",
+        **({"model_args": arguments} if arguments else {}),
+        "pretrained_cfg": {
+            "input_size": [3, side, side],
+            "fixed_input_size": True,
+            "interpolation": "bicubic",
+            "crop_mode": "center",
+            "num_classes": classes,
+            "first_conv": "patch_embed.proj",
+            "classifier": "head",
+        },
+    }
+    return config, converted, lines
+
+
+def _trunk_of(weights: Mapping[str, Tensor], name: str) -> Weights:
+    """Take what belongs to the ViT, its head included, without the prefix of its names."""
+    prefix = find_trunk(weights, name=name)
+    own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+    return Weights(name, own)
+
+
+def _describe(own: Weights) -> Trunk:
+    """Describe a ViT that timm has; refuse any other."""
+    found = "a model of clips" if own.tensors[TRUNK_KEY].ndim == 5 else ""
+    if not found:
+        trunk = describe(own)
+        if "rel_pos" in trunk.arguments:
+            found = "a ViT with relative positions"
+        elif "cls_token" not in trunk.names:
+            found = "a detector's ViT, which attends in windows"
+        elif "num_heads" not in trunk.arguments:
+            found = "a ViT of sizes that eva_backbone.VARIANTS lacks"
+        else:
+            return trunk
+    raise ValueError(
+        f"{own.name} holds {found}, which timm's EVA models do not compute: convert a pre-trained "
+        "file, a classifier of images, a CLIP, or a segmentor without relative positions"
     )
+
+
+def _pooling(trunk: Trunk) -> Pooling:
+    return "mean" if trunk.pools_patches else "cls"
 
 
 def official_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -279,46 +246,35 @@ def official_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _architecture(trunk: Trunk, pooling: Pooling) -> str:
-    side = trunk.arguments["img_size"]
-    if trunk.arguments["qkv_bias"] == "qkv":
-        return _LARGE.get(side, _LARGE[0])
-    return _GIANT_CLIP if pooling == "cls" else _GIANT.get(side, _GIANT[0])
-
-
-def _arguments(trunk: Trunk, pooling: Pooling) -> dict[str, Any]:
-    """Name what differs from the architecture: sizes, pooling and the place of the last norm."""
-    vit = trunk.arguments
-    large = vit["qkv_bias"] == "qkv"
-    patch, width, depth, heads, mlp = _SIZES["large" if large else "giant"]
-    usual = {"patch_size": patch, "embed_dim": width, "depth": depth, "num_heads": heads}
-    found = {name: vit[name] for name, theirs in usual.items() if vit[name] != theirs}
-    if (vit["mlp_dim"], vit["embed_dim"]) != (mlp, width):
+def _architecture(trunk: Trunk) -> tuple[str, dict[str, Any]]:
+    """Find timm's name, and what differs from it: sizes, pooling and place of the last norm."""
+    vit, by_token = trunk.arguments, _pooling(trunk) == "cls"
+    large, side = vit["qkv_bias"] == "qkv", vit["img_size"]
+    names, sizes = (_LARGE, _LARGE_SIZES) if large else (_GIANT, _GIANT_SIZES)
+    name = _GIANT_CLIP if by_token and not large else names.get(side, names[0])
+    *usual, mlp_dim = sizes
+    parts = zip(("patch_size", "embed_dim", "depth", "num_heads"), usual, strict=True)
+    found = {part: vit[part] for part, theirs in parts if vit[part] != theirs}
+    if (vit["mlp_dim"], vit["embed_dim"]) != (mlp_dim, sizes[1]):
         ratio = vit["mlp_dim"] / vit["embed_dim"]
         exact = int(vit["embed_dim"] * ratio) == vit["mlp_dim"]  # timm rounds down
         found["mlp_ratio"] = ratio if exact else (vit["mlp_dim"] + 0.5) / vit["embed_dim"]
     if vit["layer_scale"] is not None:
         found["init_values"] = 1.0
-    if pooling == "cls":
-        return found | ({"global_pool": "token"} if large else {})
+    if by_token:
+        return name, found | ({"global_pool": "token"} if large else {})
     if "fc_norm.weight" in trunk.names:
-        return found  # as timm has it for the mean
-    norm = "norm.weight" in trunk.names
+        return name, found  # as timm has it for the mean
     if large:
-        return found | {"fc_norm": False} | ({} if norm else {"final_norm": False})
-    return found | {"use_fc_norm": False, "use_post_transformer_norm": norm}
+        found |= {"fc_norm": False} | ({} if vit["final_norm"] else {"final_norm": False})
+        return name, found
+    return name, found | {"use_fc_norm": False, "use_post_transformer_norm": vit["final_norm"]}
 
 
-def _head(own: Mapping[str, Tensor], lines: list[str]) -> dict[str, Tensor]:
-    """Find the head, one linear layer in timm; says in `lines` what was made of it."""
-    if "head.1.weight" in own:  # of a linear probe: a batch norm without parameters before it
-        matrix, bias = own["head.1.weight"], own["head.1.bias"]  # (K, C), (K,)
-        mean, variance = own["head.0.running_mean"].double(), own["head.0.running_var"].double()
-        scaled = matrix.double() / (variance + PROBE_EPS).sqrt()
-        lines.append("put the batch norm of the linear probe into its linear layer")
-        moved = bias.double() - scaled @ mean
-        return {"head.weight": scaled.to(matrix.dtype), "head.bias": moved.to(bias.dtype)}
-    if "head.weight" not in own:
-        return {}
-    matrix = own["head.weight"]
-    return {"head.weight": matrix, "head.bias": own.get("head.bias", matrix.new_zeros(len(matrix)))}
+def _without_batch_norm(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Put the batch norm of a linear probe into the linear layer behind it."""
+    matrix, bias = own["head.1.weight"], own["head.1.bias"]  # (K, C), (K,)
+    mean, variance = own["head.0.running_mean"].double(), own["head.0.running_var"].double()
+    scaled = matrix.double() / (variance + PROBE_EPS).sqrt()
+    moved = bias.double() - scaled @ mean
+    return {"head.weight": scaled.to(matrix.dtype), "head.bias": moved.to(bias.dtype)}
