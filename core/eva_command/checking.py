@@ -5,7 +5,7 @@ They return 0 without problems, and 1 with some.
 
 import argparse
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +40,9 @@ _SHOWN = 30  # classes with their counts
 
 def check_of_folder(folder: Path) -> list[str]:
     """Begin the command line of the check that fits a folder."""
-    from eva_data.detection.spec import find_exports
-    from eva_data.detection.voc import find_voc
-    from eva_data.detection.yolo import find_yaml
+    from eva_data.detection import spec, voc, yolo  # need pycocotools, as only detectors do
 
-    if find_exports(folder) or find_voc(folder) or find_yaml(folder):
+    if spec.find_exports(folder) or voc.find_voc(folder) or yolo.find_yaml(folder):
         return ["coco", "--data", str(folder)]
     for check, suffixes in (("folders", IMAGE_SUFFIXES), ("video", VIDEO_SUFFIXES)):
         if next(find_files(folder, suffixes), None):
@@ -52,13 +50,9 @@ def check_of_folder(folder: Path) -> list[str]:
     raise ValueError(f"{folder} holds neither images nor videos, nor a description of them")
 
 
-def _finish(
-    args: argparse.Namespace, findings: Findings, about: Mapping[str, Any], what: str = ""
-) -> int:
+def _finish(args: argparse.Namespace, findings: Findings, about: Mapping[str, Any]) -> int:
     """Print and report what was found; return the exit code."""
     result = _shown(findings)
-    if what and args.skip_decode:
-        say(f"the {what} were only listed: leave out --skip-decode to read them")
     if args.report:
         write_json(args.report, {**about, **result})
     return 1 if findings.problems else 0
@@ -82,11 +76,11 @@ def _run_coco(args: argparse.Namespace) -> int:
         outputs[0:1] = [args.write / f"{part}.json" for part in ("train", "val", "test")]
     source = {"data to check": args.data or args.annotations}
     check_outputs(outputs, overwrite=args.overwrite, inputs=source)
-    parts: Iterator[verify.CheckedPart]
+    parts: Iterable[verify.CheckedPart]
     if args.data is not None:
         parts = verify.check_parts(args.data, boxes_only=args.boxes_only)
     else:
-        parts = iter([verify.check_file(args.annotations, args.images, boxes_only=args.boxes_only)])
+        parts = [verify.check_file(args.annotations, args.images, boxes_only=args.boxes_only)]
     reports, failed = dict[str, Any](), False
     for part in parts:
         if part.dataset.folder:
@@ -134,16 +128,14 @@ def _run_semantic(args: argparse.Namespace) -> int:
 def _run_images(args: argparse.Namespace) -> int:
     if Path(args.location).is_dir():
         if args.write:
-            raise ValueError(
-                f"{args.location} is a folder: an index, as of --write, belongs to a manifest"
-            )
+            raise ValueError(f"{args.location} is a folder, and --write is the index of a manifest")
         args.folder, args.against = Path(args.location), None
         return _run_folders(args)
     from eva_data import image_sources  # loads torch
 
     manifest = Manifest.read(args.location, root=args.root)
     opening = (image_sources.open_source, image_sources.open_source, image_sources.select)
-    return _check_sources(args, manifest, Findings(IMAGE_KINDS), opening, "images")
+    return _check_sources(args, manifest, Findings(IMAGE_KINDS), opening)
 
 
 def _run_captions(args: argparse.Namespace) -> int:
@@ -163,7 +155,7 @@ def _run_captions(args: argparse.Namespace) -> int:
         manifest = Manifest(file=path, sources=sources, index=None, form=PAIRS)
     first = functools.partial(open_source, workers=args.workers, keep_going=True)
     opening = (first, open_source, select)
-    return _check_sources(args, manifest, Findings(PAIR_KINDS), opening, "pairs")
+    return _check_sources(args, manifest, Findings(PAIR_KINDS), opening)
 
 
 def _require_index_name(file: Path | None) -> None:
@@ -173,10 +165,9 @@ def _require_index_name(file: Path | None) -> None:
 
 def _check_sources(
     args: argparse.Namespace,
-    manifest: Any,
+    manifest: Manifest,
     findings: Findings,
     opening: tuple[Callable[..., Any], ...],
-    what: str,
 ) -> int:
     """Check the sources of a manifest, and write what is asked for; return the exit code.
 
@@ -185,26 +176,27 @@ def _check_sources(
     inputs = {"list": manifest.file if manifest.file.is_file() else None}
     check_outputs((args.write, args.report), overwrite=args.overwrite, inputs=inputs)
     search, reopen, select = opening
-    tables, found = dict[str, Any](), dict[str, dict[str, Any]]()
+    what = "pairs" if manifest.form is PAIRS else "images"
+    tables, found = dict[str, Any](), dict[str, dict[str, int]]()
     for entry in manifest.sources:
         try:
             source = search(entry)
         except (OSError, ValueError) as error:
             findings.add("source", entry.name, str(error))
             continue
-        if what == "pairs":
+        if manifest.form is PAIRS:
             findings.merge(source.left_out)
         keep: Any = np.ones(len(source), bool)
         if not args.skip_decode:
             keep = read_source(entry, source, reopen, findings, workers=args.workers)
-        numbers = {what: len(source), "left": int(keep.sum())}
-        found[entry.name] = numbers
-        say(f"{entry.name}: {', '.join(f'{value:,} {name}' for name, value in numbers.items())}")
-        if keep.any():
+        left = int(keep.sum())
+        found[entry.name] = {what: len(source), "left": left}
+        say(f"{entry.name}: {len(source):,} {what}, {left:,} left")
+        if left:
             tables[entry.name] = select(source.table, keep)
         else:
             findings.add("source", entry.name, f"no sample of it can be read ({what})")
-    code = _finish(args, findings, {"location": str(args.location), "sources": found}, what)
+    code = _finish(args, findings, {"location": str(args.location), "sources": found})
     if args.write and findings.count("source"):
         say(f"{args.write} was not written")
     elif args.write:
@@ -259,16 +251,16 @@ def _run_video(args: argparse.Namespace) -> int:
         facts = read_videos(videos, findings, keep, workers=args.workers)
     for other in args.against:
         find_leaks(videos, facts, other, findings, keep, classes=args.classes)
-    code = _finish(args, findings, _about_videos(args.location, videos, keep, facts), "videos")
-    if not keep.any():
+    code = _finish(args, findings, _about_videos(args.location, videos, keep, facts))
+    left = np.flatnonzero(keep).tolist()
+    if not left:
         say("no video is left, and nothing else was written")
         return 1
     if args.write:
-        _write_list(args.write, videos, keep)
+        _write_list(args.write, videos, left)
     if args.index:
-        kept = np.flatnonzero(keep).tolist()
-        write_video_index(args.index, videos, kept, facts, listed_in=listed_in, state=state)
-        say(f"{args.index}: index of {int(keep.sum()):,} videos")
+        write_video_index(args.index, videos, left, facts, listed_in=listed_in, state=state)
+        say(f"{args.index}: index of {len(left):,} videos")
     if args.write_classes:
         write_text(args.write_classes, "".join(f"{name}\n" for name in videos.classes))
     elif args.write and not all(map(str.isdecimal, videos.classes)):
@@ -278,37 +270,40 @@ def _run_video(args: argparse.Namespace) -> int:
 
 def _about_videos(location: str, videos: Any, keep: Any, facts: dict[str, Any]) -> dict[str, Any]:
     """Print and return the numbers of videos, of all and of those that are left."""
-    counts = np.bincount(videos.labels, minlength=len(videos.classes)).tolist()
-    left = np.bincount(videos.labels[keep], minlength=len(videos.classes)).tolist()
+    names, total = videos.classes, int(keep.sum())
+    counts, left = (
+        np.bincount(labels, minlength=len(names)).tolist()
+        for labels in (videos.labels, videos.labels[keep])
+    )
     say(
-        f"{len(videos):,} videos in {len(counts):,} classes, {min(counts):,} to {max(counts):,} in "
-        f"each, median {np.median(counts):g}; {int(keep.sum()):,} are left"
+        f"{len(videos):,} videos in {len(names):,} classes, {min(counts):,} to {max(counts):,} in "
+        f"each, median {np.median(counts):g}; {total:,} are left"
     )
     totals = {name: int(facts[name][keep].sum()) for name in ("frames", "bytes") if facts}
     if totals:
         say(f"they have {totals['frames']:,} frames in {totals['bytes']:,} bytes")
-    rows = zip(videos.classes, counts, left, strict=True)
+    rows = zip(names, counts, left, strict=True)
     classes = {name: {"videos": count, "left": kept} for name, count, kept in rows}
-    numbers = {"videos": len(videos), "left_by_cleaning": int(keep.sum()), **totals}
+    numbers = {"videos": len(videos), "left_by_cleaning": total, **totals}
     return {"location": location, **numbers, "classes": classes}
 
 
-def _write_list(file: Path, videos: Any, keep: Any) -> None:
+def _write_list(file: Path, videos: Any, left: list[int]) -> None:
     """Write what is left with paths below the list's folder, or else with full ones."""
     root, folder = videos.root.absolute(), file.parent.absolute()
-    below = root.is_relative_to(folder)
     lines = []
-    for index in keep.nonzero()[0].tolist():
+    for index in left:
         path = root / videos.name(index)
-        text = str(path.relative_to(folder) if below and path.is_relative_to(folder) else path)
+        inside = root.is_relative_to(folder) and path.is_relative_to(folder)
+        text = str(path.relative_to(folder) if inside else path)
         line = list_line(text, int(videos.labels[index]))
         if line is None:
             say(f"{text!r} cannot be written in a list: rename it, or give --index")
-            continue
-        lines.append(line)
+        else:
+            lines.append(line)
     with writing(file) as stream:  # names need not be text
         stream.writelines(f"{line}\n".encode("utf-8", "surrogateescape") for line in lines)
-    say(f"{file}: list of {len(lines):,} videos, with {'relative' if below else 'full'} paths")
+    say(f"{file}: list of {len(lines):,} videos")
 
 
 CHECKS: Mapping[str, Callable[[argparse.Namespace], int]] = {

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from eva_data.files import require_free, require_replaceable
 from eva_runs.commands import program, say
-from eva_runs.options import add_download_option, integer
+from eva_runs.options import add_download_option, command_parser, integer
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
 FOLDERS = {  # form that is a folder -> its files
@@ -37,12 +37,7 @@ FOLDERS = {  # form that is a folder -> its files
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        prog="eva convert",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser(__doc__)
     add, forms = parser.add_argument, ("detectron2-vitdet", "official", "mmdet", *FOLDERS)
     add("source", help="file, name of an official one, or folder of a run, of timm or of open_clip")
     add("--ema", action="store_true", help="take the moving average of a run")

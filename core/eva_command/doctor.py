@@ -1,22 +1,26 @@
-"""`eva doctor`: what is installed, missing and broken, and how a part is installed."""
+"""Report what is installed, missing and broken, with the commands that fix it, or install a part.
+
+Nothing is downloaded for the report. Exit code: 1 if something that is installed is broken.
+"""
 
 import argparse
 import importlib.util
-import json
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from importlib.machinery import EXTENSION_SUFFIXES, PathFinder
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from packaging.requirements import Requirement
 
 from eva_backbone.checkpoints.registry import OFFICIAL_FILES, weights_directories
 from eva_runs.commands import program, say
 from eva_runs.extras import DETECTRON2, TOOLKIT
+from eva_runs.options import command_parser
 
 UPSTREAM, REPACKED = "detectron2", "sal-detectron2"
 FORKS = {  # maintained fork -> distributions that own the same files
@@ -31,29 +35,15 @@ IMPORTED = (
     *("torch", "torchvision", "cv2", "detectron2", "mmengine", "mmcv", "mmseg", "mmdet"),
     *("deepspeed", "timm", "open_clip", "av", "onnxruntime", "torchcodec"),
 )
-_OPTIONAL = {"torchcodec": "videos are decoded by PyAV; it needs FFmpeg's shared libraries"}
-_LIBRARIES = {"cv2": "apt-get install libgl1 libglib2.0-0"}  # what slim images lack
+_FIXES = {"cv2": "apt-get install libgl1 libglib2.0-0"}  # what slim images lack
 _MMCV_OPERATORS = "mmcv-operators"
 _UPSTREAM_SOURCE = "git+https://github.com/facebookresearch/detectron2.git"
 _PACKAGES = Path(__file__).resolve().parents[1]  # site-packages, or core/ of a checkout
-_IMPORT_SECONDS = 300
-_IMPORT_PROGRAM = """
-import importlib, json, os, sys
-out = os.fdopen(os.dup(1), "w")
-os.dup2(2, 1)
-for name in sys.argv[1:]:
-    print(json.dumps({"begun": name}), file=out, flush=True)
-    try:
-        importlib.import_module(name)
-        error = ""
-    except BaseException as caught:
-        error = f"{type(caught).__name__}: {caught}"
-    print(json.dumps({"name": name, "error": error}), file=out, flush=True)
-if "torch" in sys.modules and hasattr(sys.modules["torch"], "cuda"):
-    torch = sys.modules["torch"]
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    gpus = [torch.cuda.get_device_name(i) for i in range(count)]
-    print(json.dumps({"cuda": torch.version.cuda, "gpus": gpus}), file=out, flush=True)
+_SECONDS, _AT_ONCE = 300, 4  # imports
+_GPUS = """
+import torch
+names = map(torch.cuda.get_device_name, range(torch.cuda.device_count()))
+print(f"CUDA {torch.version.cuda}:", ", ".join(names))
 """
 
 
@@ -83,13 +73,12 @@ def installed_version(distribution: str) -> str | None:
 
 def check_versions() -> list[Finding]:
     """Check the toolkit, its extras, detectron2, mmcv's operators and packages in conflict."""
-    own = installed_version(TOOLKIT)
-    if own is None:
+    if installed_version(TOOLKIT) is None:
         text = "runs from its source and is not installed: what its extras need is not known"
         findings = [Finding("note", TOOLKIT, text, "pip install -e CHECKOUT")]
     else:
         findings = [_check_part(name) for name in ("", *extras())]
-    return [*findings, _check_detectron2(), *check_mmcv_operators(), *check_pairs()]
+    return [*findings, _check_detectron2(), *check_mmcv_operators(), *_check_pairs()]
 
 
 def _check_part(extra: str) -> Finding:
@@ -101,12 +90,14 @@ def _check_part(extra: str) -> Finding:
             missing.append(needed.name)
         elif not needed.specifier.contains(found, prereleases=True):
             wrong.append(f"{needed.name} {found}, needs {needed.specifier}")
+    about = extra or TOOLKIT
     if not missing and not wrong:
-        return Finding("ok", extra or TOOLKIT, "complete")
+        return Finding("ok", about, "complete")
     lacks = [f"lacks {', '.join(missing)}"] if missing else []
     fix = f"pip install '{TOOLKIT}[{extra}]'" if extra else f"pip install {TOOLKIT}"
-    state: Literal["missing", "broken"] = "missing" if missing and extra else "broken"
-    return Finding(state, extra or TOOLKIT, "; ".join(lacks + wrong), fix)
+    return Finding(
+        "missing" if missing and extra else "broken", about, "; ".join(lacks + wrong), fix
+    )
 
 
 def _check_detectron2() -> Finding:
@@ -144,28 +135,30 @@ def check_mmcv_operators(folders: Iterable[str | Path] | None = None) -> list[Fi
     return [Finding("missing", about, text, f"eva doctor --install {_MMCV_OPERATORS}")]
 
 
-def check_pairs() -> list[Finding]:
+def _check_pairs() -> list[Finding]:
     """Look for distributions that own the same files as another one that is installed."""
     findings = []
-    pairs = [(fork, original) for fork, originals in FORKS.items() for original in originals]
-    for fork, original in pairs:
-        found = _installed((original, fork))
-        if original in found:
-            fix = f"pip uninstall --yes {original} {fork}; pip install '{TOOLKIT}[segmentation]'"
-            both = fork in found
-            text = "own the same files" if both else f"is there in place of {fork}, which is tested"
-            state: Literal["broken", "note"] = "broken" if both else "note"
-            findings.append(Finding(state, original, f"{_named(found)} {text}", fix))
+    again = f"pip install '{TOOLKIT}[segmentation]'"
+    for fork, originals in FORKS.items():
+        for original in _installed(originals):
+            both = _installed((original, fork))
+            fix = f"pip uninstall --yes {original} {fork}; {again}"
+            if len(both) == 2:
+                text = f"{_named(both)} own the same files"
+                findings.append(Finding("broken", original, text, fix))
+            else:
+                text = f"{_named(both)} is there in place of {fork}, which is tested"
+                findings.append(Finding("note", original, text, fix))
     opencvs = _installed(OPENCVS)
     if len(set(opencvs.values())) > 1:
-        fix = f"pip uninstall --yes {' '.join(opencvs)}; pip install '{TOOLKIT}[segmentation]'"
+        fix = f"pip uninstall --yes {' '.join(opencvs)}; {again}"
         text = f"{_named(opencvs)} own the same files, and differ"
         findings.append(Finding("broken", "OpenCV", text, fix))
     return findings
 
 
 def check_imports(packages: Sequence[str] = IMPORTED) -> list[Finding]:
-    """Import the packages that are installed, in another process: one may crash.
+    """Import the packages that are installed, each in another process: one may crash.
 
     Args:
         packages: Names under which they are imported.
@@ -173,40 +166,30 @@ def check_imports(packages: Sequence[str] = IMPORTED) -> list[Finding]:
     Returns:
         A finding for each that fails, and one for the GPU if torch can be imported.
     """
-    begun, findings = "", []
-    for line in _import_lines([one for one in packages if importlib.util.find_spec(one)]):
-        begun = line.get("begun", "")
-        if line.get("error"):
-            findings.append(_import_failed(line["name"], line["error"]))
-        if "gpus" in line:
-            findings.append(_gpu(line["gpus"], line["cuda"]))
-    if begun:
-        findings.append(_import_failed(begun, "its import crashed, or took too long"))
-    return findings
+    installed = [name for name in packages if importlib.util.find_spec(name)]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return [found for found in pool.map(_try_import, installed) if found]
 
 
-def _import_lines(packages: list[str]) -> list[dict[str, Any]]:
-    command = [sys.executable, "-c", _IMPORT_PROGRAM, *packages]
+def _try_import(name: str) -> Finding | None:
+    program = _GPUS if name == "torch" else f"import {name}"
     try:
-        text = subprocess.run(
-            command, capture_output=True, timeout=_IMPORT_SECONDS, check=False
-        ).stdout
-    except subprocess.TimeoutExpired as expired:
-        text = expired.stdout or b""
-    return [json.loads(line) for line in text.splitlines() if line.startswith(b"{")]
-
-
-def _import_failed(name: str, error: str) -> Finding:
-    if name in _OPTIONAL:
-        return Finding("note", name, f"cannot be imported; {_OPTIONAL[name]}")
-    first = " ".join(error.split())[:200]
-    return Finding("broken", name, f"cannot be imported: {first}", _LIBRARIES.get(name, ""))
-
-
-def _gpu(gpus: list[str], cuda: str | None) -> Finding:
-    if gpus:
-        return Finding("ok", "GPU", f"{', '.join(gpus)} (CUDA {cuda})")
-    return Finding("note", "GPU", f"none that torch (CUDA: {cuda}) can use")
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            capture_output=True, text=True, errors="replace", timeout=_SECONDS, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return Finding("broken", name, f"its import takes more than {_SECONDS} s")
+    if done.returncode == 0:
+        gpus = done.stdout.strip()
+        state: Literal["ok", "note"] = "note" if gpus.endswith(":") else "ok"
+        return Finding(state, "GPU", f"{gpus} none" if state == "note" else gpus) if gpus else None
+    if name == "torchcodec":
+        text = "cannot be imported; videos are decoded by PyAV; it needs FFmpeg's shared libraries"
+        return Finding("note", name, text)
+    error = done.stderr.strip().rpartition("\n")[2][:200]
+    crash = f"it ended with {done.returncode}" if done.returncode < 0 else error
+    return Finding("broken", name, f"cannot be imported: {crash}", _FIXES.get(name, ""))
 
 
 def _check_weights() -> list[Finding]:
@@ -241,17 +224,17 @@ def requirements_of(extra: str) -> list[Requirement]:
         always, wanted = (
             one.marker is None or one.marker.evaluate({"extra": name}) for name in ("", extra)
         )
-        wanted = wanted and (not extra or not always)
-        if wanted and one.name == TOOLKIT:
+        if not wanted or (extra and always):
+            continue
+        if one.name == TOOLKIT:
             found += [part for other in sorted(one.extras) for part in requirements_of(other)]
-        elif wanted:
+        else:
             found.append(one)
     return found
 
 
 def _installed(names: Iterable[str]) -> dict[str, str]:
-    versions = {name: installed_version(name) for name in names}
-    return {name: version for name, version in versions.items() if version is not None}
+    return {name: version for name in names if (version := installed_version(name))}
 
 
 def _named(versions: dict[str, str]) -> str:
@@ -262,27 +245,27 @@ def _install_commands(what: str, source: str) -> list[list[str]]:
     """List the commands of pip that install a part, to be run one after the other."""
     pip = [sys.executable, "-m", "pip"]
     if what == _MMCV_OPERATORS:
-        return [[*pip, "install", str(_build_folder(what))]]
+        return [[*pip, "install", _build_folder(what)]]
     if what != UPSTREAM:
         if what not in extras():
             known = ", ".join([UPSTREAM, _MMCV_OPERATORS, *extras()])
             raise ValueError(f"--install {what}: there is no such part; known are {known}")
         return [[*pip, "install", f"{TOOLKIT}[{what}]"]]
-    wanted = REPACKED if source == "repack" else UPSTREAM
+    if source == "repack":
+        wanted, built = REPACKED, [_build_folder(what)]
+    else:  # upstream imports torch when it is built
+        requirement = _UPSTREAM_SOURCE if source == "upstream" else source
+        wanted, built = UPSTREAM, ["--no-build-isolation", requirement]
     others = _installed({UPSTREAM, REPACKED} - {wanted})  # which own the same files
     commands = [[*pip, "uninstall", "--yes", *others]] if others else []
-    if source == "repack":
-        return [*commands, [*pip, "install", str(_build_folder(what))]]
-    # upstream imports torch when it is built
-    requirement = _UPSTREAM_SOURCE if source == "upstream" else source
-    return [*commands, [*pip, "install", "--no-build-isolation", requirement]]
+    return [*commands, [*pip, "install", *built]]
 
 
-def _build_folder(what: str) -> Path:
+def _build_folder(what: str) -> str:
     """Return the folder from which pip builds a part, in an installed package or a checkout."""
     installed = _PACKAGES / "eva_recipes" / "third_party"
     places = installed if installed.is_dir() else _PACKAGES.parent / "third_party"
-    return places / what.replace("-", "_")
+    return str(places / what.replace("-", "_"))
 
 
 def _install(what: str, source: str, *, dry_run: bool) -> int:
@@ -298,24 +281,8 @@ def _install(what: str, source: str, *, dry_run: bool) -> int:
     return 0
 
 
-def _report(findings: Sequence[Finding]) -> str:
-    width = max(len(finding.about) for finding in findings)
-    lines = []
-    for finding in findings:
-        state = finding.state.upper() if finding.state == "broken" else finding.state
-        lines.append(f"{state:<7}  {finding.about:<{width}}  {finding.text}")
-        if finding.fix:
-            lines.append(f"{'':{width + 11}}-> {finding.fix}")
-    return "\n".join(lines)
-
-
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="eva doctor",
-        allow_abbrev=False,
-        description="Say what is installed, missing and broken, with the commands that fix it; "
-        "nothing is downloaded. Exit code: 1 if something that is installed is broken.",
-    )
+    parser = command_parser(__doc__)
     add = parser.add_argument
     add("--quick", action="store_true", help="look at versions only, import nothing")
     add("--install", metavar="PART", help="install detectron2, mmcv-operators or an extra")
@@ -333,8 +300,13 @@ def _work(options: argparse.Namespace) -> int:
     findings = check_versions()
     if not options.quick:
         findings += [*check_imports(), *_check_weights()]
-    say(_report(findings))
-    return 1 if any(finding.state == "broken" for finding in findings) else 0
+    width = max(len(finding.about) for finding in findings)
+    for state, about, text, fix in findings:
+        shown = state.upper() if state == "broken" else state
+        say(f"{shown:<7}  {about:<{width}}  {text}")
+        if fix:
+            say(f"{'':{width + 11}}-> {fix}")
+    return int(any(finding.state == "broken" for finding in findings))
 
 
 main = program(_parse, _work)

@@ -76,23 +76,22 @@ def _call(command: Command, name: str, given: Sequence[str]) -> int:
 def _unknown(word: str, before: str, known: Mapping[str, str]) -> int:
     """Suggest what a misspelt word may mean: word -> command that it stands for."""
     close = [known[one] for one in difflib.get_close_matches(word, known, n=3)]
-    hint = f"close to it: {', '.join(f'{before} {one}' for one in dict.fromkeys(close))}"
-    if not close:
-        hint = f"{before} has: {', '.join(dict.fromkeys(known.values()))}"
-    complain(f"{before}: there is no command {word!r}; {hint}")
+    names = ", ".join(f"{before} {one}" for one in dict.fromkeys(close or known.values()))
+    hint = "close to it" if close else "there are"
+    complain(f"{before}: there is no command {word!r}; {hint}: {names}")
     return 2
 
 
 def _first_screen() -> str:
+    tasks = {name: group for name, group in GROUPS.items() if group.example}
     steps = "\n".join(
-        "\n      ".join((f"  {name}: {group.text}", *group.next_steps))
-        for name, group in GROUPS.items()
-        if group.next_steps
+        f"  {name}: {group.text}\n      eva quickstart {name}\n      {group.example}"
+        for name, group in tasks.items()
     )
     others = {
         f"eva {name} {'|'.join(group.commands)}": group.text
         for name, group in GROUPS.items()
-        if not group.next_steps
+        if name not in tasks
     }
     others |= {f"eva {name}": command.text for name, command in COMMANDS.items()}
     return _FIRST_SCREEN.format(steps=steps, others=_columns(others))
@@ -100,16 +99,17 @@ def _first_screen() -> str:
 
 def _overview(word: str, group: Group) -> str:
     commands = {f"eva {word} {verb}": command.text for verb, command in group.commands.items()}
-    aliases = [f"{alias} = {of}" for alias, of in group.aliases.items()]
     text = f"eva {word}: {group.text}\n\n{_columns(commands)}"
-    if group.next_steps:
-        steps = "\n".join(f"  {step}" for step in group.next_steps)
-        also = f" Other words: {', '.join(aliases)}." if aliases else ""
-        text += f"\n\nFirst steps:\n{steps}\n\n`eva recipes {word}` lists the recipes.{also}"
+    if group.example:
+        steps = f"  eva quickstart {word}\n  {group.example}"
+        text += f"\n\nFirst steps:\n{steps}\n\n`eva recipes {word}` lists the recipes."
+    if group.aliases:
+        aliases = (f"{alias} = {of}" for alias, of in group.aliases.items())
+        text += f" Other words: {', '.join(aliases)}."
     return text
 
 
-def _columns(rows: dict[str, str]) -> str:
+def _columns(rows: Mapping[str, str]) -> str:
     lines = []
     for left, right in rows.items():
         lines.append(f"  {left:<34}  {right}" if len(left) <= 34 else f"  {left}\n{'':38}{right}")

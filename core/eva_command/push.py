@@ -19,6 +19,7 @@ from pathlib import Path
 from eva_backbone.checkpoints.hub import DEFAULT_FILE, SCHEME
 from eva_data.files import replacing_folder, require_replaceable
 from eva_runs.commands import program, say
+from eva_runs.options import command_parser
 
 FILES = (DEFAULT_FILE, "README.md", "results.json", "recipe.json", "config.yaml", "config.py")
 _REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -26,12 +27,7 @@ _REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        prog="eva push",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser(__doc__)
     add = parser.add_argument
     add("run", type=Path, metavar="RUN", help="output folder of a training")
     add("repository", metavar="ORG/NAME", help="repository on the hub; made if it is not there")

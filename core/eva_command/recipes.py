@@ -9,6 +9,7 @@ from pathlib import Path
 
 from eva_data.files import make_folder, write_text
 from eva_runs.commands import program, say
+from eva_runs.options import command_parser
 from eva_runs.recipes import (
     TASKS,
     NoRecipeError,
@@ -22,11 +23,8 @@ _YAML_BASE = re.compile(r"""^_BASE_:\s*["']?([^"'\s#]+)""", re.MULTILINE)
 
 
 def _parse_recipes(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="eva recipes",
-        allow_abbrev=False,
-        description="List the recipes, by the names that every command takes.",
-    )
+    text = "List the recipes, by the names that every command takes."
+    parser = command_parser(text)
     parser.add_argument("task", nargs="?", choices=TASKS, metavar="TASK", help=", ".join(TASKS))
     return parser.parse_args(arguments)
 
@@ -46,12 +44,9 @@ recipes = program(_parse_recipes, _list)
 
 
 def _parse_config(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="eva config",
-        allow_abbrev=False,
-        description="Show a recipe and the files that it inherits from, or copy them all: the copy "
-        "keeps the layout and works wherever it lies.",
-    )
+    text = """Show a recipe and the files that it inherits from, or copy them all: the copy keeps
+the layout and works wherever it lies."""
+    parser = command_parser(text)
     add = parser.add_argument
     add("name", metavar="NAME", help="name that `eva recipes` lists, TASK/NAME, or path")
     add("--task", choices=TASKS, help="task, where several have a recipe of that name")
@@ -79,20 +74,20 @@ def _find(name: str, task: str | None) -> tuple[str, Path]:
     """Find the task and the file of a recipe; a path of a checkout names the task, too."""
     first, _, rest = name.partition("/")
     if task is None and first in TASKS and rest:
-        return first, find_recipe(first, rest.removeprefix("configs/"))
-    found, errors = {}, []
-    for one in [task] if task else TASKS:
+        task, name = first, rest.removeprefix("configs/")
+    if task is not None:
+        return task, find_recipe(task, name)
+    found = {}
+    for one in TASKS:
         try:
             found[one] = find_recipe(one, name)
-        except NoRecipeError as error:
-            errors.append(error)
-    if len(found) == 1 or (found and Path(name).is_file()):
-        return next(iter(found.items()))
-    if found:
+        except NoRecipeError:
+            continue
+    if not found:
+        raise ValueError(f"there is no recipe {name!r} of any task; `eva recipes` lists all")
+    if len(found) > 1 and not Path(name).is_file():
         raise ValueError(f"{', '.join(found)} have a recipe {name!r}: say which with --task")
-    if len(errors) == 1:
-        raise errors[0]
-    raise ValueError(f"there is no recipe {name!r} of any task; `eva recipes` lists all")
+    return next(iter(found.items()))
 
 
 def with_parents(recipe: Path) -> list[Path]:
@@ -107,13 +102,10 @@ def with_parents(recipe: Path) -> list[Path]:
     Raises:
         FileNotFoundError: If a parent does not exist.
     """
-    found: list[Path] = []
-    waiting = [recipe.resolve(strict=True)]
-    while waiting:
-        path = waiting.pop(0)
-        if path not in found:
-            found.append(path)
-            waiting += [parent.resolve(strict=True) for parent in _parents(path)]
+    found = [recipe.resolve(strict=True)]
+    for path in found:  # which grows
+        parents = [parent.resolve(strict=True) for parent in _parents(path)]
+        found += [parent for parent in dict.fromkeys(parents) if parent not in found]
     return found
 
 
@@ -135,29 +127,20 @@ def _copy(recipe: Path, folder: Path, destination: Path) -> list[Path]:
     return list(copies.values())
 
 
-def _parents(path: Path) -> list[Path]:
+def _parents(path: Path) -> Iterator[Path]:
     text = path.read_text(encoding="utf-8")
-    if path.suffix == ".py":
-        return [*_named(ast.parse(text), path)]
     if path.suffix in (".yaml", ".yml"):
-        return [path.parent / name for name in _YAML_BASE.findall(text) if "://" not in name]
-    return []
-
-
-def _named(tree: ast.Module, path: Path) -> Iterator[Path]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            folder = path.parents[node.level - 1]
-            modules = [node.module] if node.module else [alias.name for alias in node.names]
-            yield from (folder / f"{name.replace('.', '/')}.py" for name in modules)
-        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_base_":
-            yield from (path.parent / name for name in _strings(node.value) if "::" not in name)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
-            "Path(__file__).with_name"
-        ):
-            yield from (path.with_name(name) for name in _strings(node.args[0]))
-
-
-def _strings(node: ast.expr) -> list[str]:
-    value = ast.literal_eval(node)
-    return [value] if isinstance(value, str) else list(value)
+        yield from (path.parent / name for name in _YAML_BASE.findall(text) if "://" not in name)
+    for node in ast.walk(ast.parse(text)) if path.suffix == ".py" else ():
+        match node:
+            case ast.ImportFrom(level=level) if level:
+                modules = [node.module] if node.module else [alias.name for alias in node.names]
+                folder = path.parents[level - 1]
+                yield from (folder / f"{name.replace('.', '/')}.py" for name in modules)
+            case ast.Assign(targets=[ast.Name(id="_base_")], value=value):
+                bases = ast.literal_eval(value)
+                bases = [bases] if isinstance(bases, str) else bases
+                yield from (path.parent / name for name in bases if "::" not in name)
+            case ast.Call(func=function, args=[ast.Constant(value=str() as name)]):
+                if ast.unparse(function).endswith("Path(__file__).with_name"):
+                    yield path.with_name(name)

@@ -28,29 +28,28 @@ class Group(NamedTuple):
     Attributes:
         text: Line of help.
         commands: Second word -> command.
-        next_steps: Commands that a newcomer begins with.
+        example: Of a task, what a newcomer runs after its quick start.
         aliases: Other second words, each for one of `commands`.
     """
 
     text: str
     commands: Mapping[str, Command]
-    next_steps: tuple[str, ...] = ()
+    example: str = ""
     aliases: Mapping[str, str] = {}
 
 
 _SUBMIT = Command("eva_detection.evaluation.submission:main", "files for COCO's and LVIS's servers")
+_DETECTION = "eva_detection.command_line"
 _ALIASES = {"test": "evaluate", "predict": "demo"}
 
 GROUPS: Mapping[str, Group] = {
     "detection": Group(
         "objects and their masks, with detectron2",
         {
-            "train": Command("eva_detection.command_line:train", "train a detector"),
-            "evaluate": Command(
-                "eva_detection.command_line:train", "score a detector", ("--eval-only",)
-            ),
-            "demo": Command("eva_detection.command_line:demo", "detect in images, videos"),
-            "export": Command("eva_detection.command_line:export", "for other programs"),
+            "train": Command(f"{_DETECTION}:train", "train a detector"),
+            "evaluate": Command(f"{_DETECTION}:train", "score a detector", ("--eval-only",)),
+            "demo": Command(f"{_DETECTION}:demo", "detect in images, videos"),
+            "export": Command(f"{_DETECTION}:export", "for other programs"),
             "submit": _SUBMIT,
             "coco-lvis-gap": Command(
                 "eva_detection.evaluation.coco_lvis_gap:main", "the gap of the paper's Table 8b"
@@ -59,10 +58,7 @@ GROUPS: Mapping[str, Group] = {
                 "eva_command.quickstart:main", "train and report, on a CPU", ("detection",)
             ),
         },
-        (
-            "eva quickstart detection",
-            "eva detection train custom/cascade_mask_rcnn_vitdet_eva_l_24gb --data data.yaml ...",
-        ),
+        "eva detection train custom/cascade_mask_rcnn_vitdet_eva_l_24gb --data data.yaml ...",
         _ALIASES,
     ),
     "mmdetection": Group(
@@ -72,10 +68,7 @@ GROUPS: Mapping[str, Group] = {
             "evaluate": Command("eva_mmdetection.commands:evaluate", "score a detector"),
             "demo": Command("eva_mmdetection.inference.demo:main", "detect in images"),
         },
-        (
-            "eva quickstart mmdetection",
-            "eva mmdetection train custom/cascade_mask_rcnn_eva_l_24gb --data data.yaml ...",
-        ),
+        "eva mmdetection train custom/cascade_mask_rcnn_eva_l_24gb --data data.yaml ...",
         _ALIASES,
     ),
     "segmentation": Group(
@@ -85,10 +78,7 @@ GROUPS: Mapping[str, Group] = {
             "evaluate": Command("eva_segmentation.commands:evaluate", "score one"),
             "demo": Command("eva_segmentation.inference.demo:main", "segment images"),
         },
-        (
-            "eva quickstart segmentation",
-            "eva segmentation train ade20k/mask2former_eva_g_512_24gb --train-images DIR ...",
-        ),
+        "eva segmentation train ade20k/mask2former_eva_g_512_24gb --train-images DIR ...",
         _ALIASES,
     ),
     "classification": Group(
@@ -103,10 +93,7 @@ GROUPS: Mapping[str, Group] = {
             ),
             "demo": Command("eva_classification.commands:demo", "name what images show"),
         },
-        (
-            "eva quickstart classification",
-            "eva classification train eva_l_patch14_in21k_to_in1k_336px --data.train DIR ...",
-        ),
+        "eva classification train eva_l_patch14_in21k_to_in1k_336px --data.train DIR ...",
         _ALIASES,
     ),
     "pretrain": Group(
@@ -115,10 +102,7 @@ GROUPS: Mapping[str, Group] = {
             "train": Command("eva_pretrain.train_command:main", "pre-train a ViT"),
             "train-tokenizer": Command("eva_pretrain.train_command:tokenizer", "its tokenizer"),
         },
-        (
-            "eva quickstart pretrain",
-            "eva pretrain train eva_g_patch14_224_merged30m_150ep --data.train DIR ...",
-        ),
+        "eva pretrain train eva_g_patch14_224_merged30m_150ep --data.train DIR ...",
     ),
     "video": Group(
         "a class for each video",
@@ -130,10 +114,7 @@ GROUPS: Mapping[str, Group] = {
             ),
             "demo": Command("eva_video.commands:demo", "name what happens in videos"),
         },
-        (
-            "eva quickstart video",
-            "eva video train own_videos --data.train DIR ...",
-        ),
+        "eva video train own_videos --data.train DIR ...",
         _ALIASES,
     ),
     "clip": Group(
@@ -147,10 +128,7 @@ GROUPS: Mapping[str, Group] = {
                 "eva_contrastive.commands:interpolate", "between two sets of weights"
             ),
         },
-        (
-            "eva quickstart clip",
-            "eva clip demo search DIR --weights eva_clip_psz14.pt --text 'a dog in the snow' ...",
-        ),
+        "eva clip demo search DIR --weights eva_clip_psz14.pt --text 'a dog in the snow' ...",
         {**_ALIASES, "evaluate-zero-shot": "evaluate"},
     ),
     "data": Group(

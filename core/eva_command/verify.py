@@ -7,9 +7,10 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from eva_runs.commands import complain, exit_code
-from eva_runs.options import add_check_options
+from eva_runs.options import add_check_options, command_parser
 
 _ABOUT = """\
 Check a dataset before training on it, and write a cleaned copy.
@@ -55,11 +56,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
     The option `run` is a function of all that returns 0 without problems and 1 with some.
     """
-    shape = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=_ABOUT, formatter_class=shape, allow_abbrev=False)
+    parser = command_parser(_ABOUT)
+    options: Any = {"formatter_class": parser.formatter_class, "allow_abbrev": False}
     subparsers = parser.add_subparsers(dest="command", required=True)
     for name, (text, add) in _CHECKS.items():
-        command = subparsers.add_parser(name, help=text, formatter_class=shape, allow_abbrev=False)
+        command = subparsers.add_parser(name, help=text, **options)
         if name == next(iter(arguments), None):
             command.description = inspect.getdoc(add)
             command.set_defaults(run=_run)
@@ -78,11 +79,11 @@ def guess(arguments: Sequence[str]) -> list[str]:
     path, rest = Path(arguments[0]), list(arguments[1:])
     if not path.exists():
         raise ValueError(f"{arguments[0]} is neither a check (see --help) nor a file or folder")
-    suffix = path.suffix.lower()
     if path.is_dir():
         from eva_command.checking import check_of_folder
 
         return [*check_of_folder(path), *rest]
+    suffix = path.suffix.lower()
     if suffix in (".yaml", ".yml"):
         return ["coco", "--data", str(path), *rest]
     if suffix == ".toml":
@@ -105,12 +106,8 @@ def _add_coco(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--annotations", type=Path, metavar="JSON", help="file in COCO's format")
-    source.add_argument(
-        "--data",
-        type=Path,
-        metavar="PATH",
-        help="data.yaml of YOLO, folder of Pascal VOC, or folder of a COCO export, with its images",
-    )
+    what = "data.yaml of YOLO, folder of Pascal VOC, or folder of a COCO export, with its images"
+    source.add_argument("--data", type=Path, metavar="PATH", help=what)
     add("--images", type=Path, metavar="DIR", help="image folder of --annotations")
     add("--boxes-only", action="store_true", help="leave masks alone, of the cleaned file too")
     add_check_options(
@@ -161,11 +158,8 @@ def _add_images(parser: argparse.ArgumentParser) -> None:
 
     Every image is read and decoded as in training. Those that fail are left out of the index.
     """
-    parser.add_argument(
-        "location",
-        metavar="MANIFEST",
-        help="TOML file that lists folders and shards; or a folder, which is only checked",
-    )
+    what = "TOML file that lists folders and shards; or a folder, which is only checked"
+    parser.add_argument("location", metavar="MANIFEST", help=what)
     parser.add_argument("--root", metavar="DIR", help="folder of relative paths")
     _add_manifest_options(parser, "images")
 

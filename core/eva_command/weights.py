@@ -8,30 +8,26 @@ from eva_backbone.checkpoints.registry import (
     OFFICIAL_FILES,
     SHA256,
     find_official_file,
+    list_official_files,
     resolve_source,
     verify_sha256,
     weights_directories,
 )
 from eva_runs.commands import complain, program, say
-from eva_runs.options import add_download_option
+from eva_runs.options import add_download_option, command_parser
 
 _TASKS = ("pretrain", "classification", "clip", "detection", "segmentation", "video")
 
 
-def _parser(verb: str, description: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(
-        prog=f"eva weights {verb}", description=description, allow_abbrev=False
-    )
-
-
 def _parse_list(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = _parser("list", "List the official files and where they are on this machine.")
+    text = "List the official files and where they are on this machine."
+    parser = command_parser(text)
     parser.add_argument("task", nargs="?", choices=_TASKS, metavar="TASK", help=", ".join(_TASKS))
     return parser.parse_args(arguments)
 
 
 def _list(options: argparse.Namespace) -> int:
-    chosen = [entry for entry in OFFICIAL_FILES if options.task in (None, entry.task)]
+    chosen = list_official_files(options.task)
     width = max(len(entry.name) for entry in chosen)
     for entry in chosen:
         size = f"{entry.size_gb:g} GB"
@@ -47,14 +43,11 @@ list_command = program(_parse_list, _list)
 
 
 def _parse_get(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = _parser(
-        "get",
-        "Find weights as every command does, fetch them where that is needed and allowed, and "
-        "print their paths.",
-    )
-    parser.add_argument(
-        "names", nargs="+", metavar="NAME", help="name that `list` shows, or hf://ORG/NAME/FILE"
-    )
+    text = """Find weights as every command does, fetch them where that is needed and allowed, and
+print their paths."""
+    parser = command_parser(text)
+    what = "name that `list` shows, or hf://ORG/NAME/FILE"
+    parser.add_argument("names", nargs="+", metavar="NAME", help=what)
     add_download_option(parser)
     return parser.parse_args(arguments)
 
@@ -69,14 +62,11 @@ get_command = program(_parse_get, _get, refused=1)
 
 
 def _parse_verify(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = _parser(
-        "verify",
-        "Read official files again and compare their SHA-256 with the recorded one. Exit code: 1 "
-        "if a file differs or is missing.",
-    )
-    parser.add_argument(
-        "names", nargs="*", metavar="NAME", help="names or paths (default: all that are here)"
-    )
+    text = """Read official files again and compare their SHA-256 with the recorded one. Exit code:
+1 if a file differs or is missing."""
+    parser = command_parser(text)
+    what = "names or paths (default: all that are here)"
+    parser.add_argument("names", nargs="*", metavar="NAME", help=what)
     return parser.parse_args(arguments)
 
 
@@ -95,8 +85,8 @@ def _verify(options: argparse.Namespace) -> int:
             say(f"{file}: is the official file")
         except ValueError as error:
             complain(str(error))
-            wrong += 1
-    return 1 if wrong else 0
+            wrong = 1
+    return wrong
 
 
 verify_command = program(_parse_verify, _verify, refused=1)

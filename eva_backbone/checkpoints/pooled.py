@@ -73,7 +73,7 @@ class PooledVit(nn.Module):
 
 
 def load_pooled(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | Weights,
     *,
     clips: bool = False,
     frames: int | None = None,
@@ -85,7 +85,7 @@ def load_pooled(
     """Build the ViT of a file and what pools its tokens; give facts about the file, too.
 
     Args:
-        source: Name of an official or bundled file, or a path; weights of any task.
+        source: Name of an official or bundled file, a path, or what was read of one; any task.
         clips: Build a `VideoTransformer`, not a model of images.
         frames: Frames of a clip; by default those of a video model, 8 for other weights.
         image_size: Side of images or frames in pixels; by default that of the weights.

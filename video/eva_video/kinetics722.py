@@ -37,7 +37,8 @@ from eva_data.kinetics import (
 from eva_data.labelled_videos.lists import ID_LENGTH, youtube_id
 from eva_data.labelled_videos.opening import open_videos
 from eva_data.labelled_videos.sources import VideoFiles
-from eva_runs.commands import check_outputs, program, program_name, say
+from eva_runs.commands import check_outputs, program, say
+from eva_runs.options import command_parser
 from eva_runs.output_folder import locked
 
 SPLITS = ("train", "val")
@@ -228,12 +229,7 @@ def describe(name: str, merged: Merged) -> dict[str, Any]:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        prog=program_name("eva data make-kinetics722"),
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser(__doc__)
     add, pair = parser.add_argument, ("TRAIN", "VAL")
     for name in SOURCES:
         text = f"lists or class folders of {TITLES[name]}"

@@ -1,0 +1,191 @@
+"""Settings of a run: read without running anything in them, and cleaned for everyone's eyes.
+
+Published are numbers, names of classes, parts and modes, official weights and known datasets.
+Paths, addresses and free text become None.
+"""
+
+import ast
+import contextlib
+import json
+import pprint
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from eva_backbone.checkpoints.registry import BUNDLED_FILES, OFFICIAL_FILES
+from eva_runs.record import without_secrets
+
+Settings = dict[str, Any]
+
+# Single words are published only below these keys, as names of parts and modes:
+_SECTIONS = re.compile(
+    r"model|student|teacher|text|tta_model|optimizer|lr_multiplier|optim_wrapper|param_scheduler|"
+    r"augment|mask|mapper|transforms|sampler|(train|val|test)_cfg|default_hooks|env_cfg|"
+    r"custom_imports|(\w+_)?(pipeline|evaluator)"
+)
+# or as the value of these, wherever they stand:
+_MODES = re.compile(
+    r"type|_target_|_scope_|default_scope|runner_type|log_level|sampling|device|precision"
+)
+# but no names of files, and nothing under keys that name places:
+_FILE = re.compile(r"\.(pth?|pkl|safetensors|json|ya?ml|csv|tsv|txt|tar|zip|py|jpe?g|png)$")
+_PLACE = re.compile(
+    r"checkpoint|pretrained|weights|path|file|folder|root|dir(_|$)|prefix|mapping|url|token$|secret|"
+    r"key$|name$|project|output|_from$"
+)
+_CLASSES = ("classes", "class_names", "categories", "thing_classes")
+_KEY = re.compile(r"(?!data_prefix$)[\w.+-]*")  # mmengine takes no prefix of None
+_WORD = re.compile(r"[A-Za-z_][\w.+-]*")
+_REFERENCE = re.compile(r"\$\{\.*[\w.\[\]]+\}")  # of OmegaConf, to another value
+_OFFICIAL = {name for one in OFFICIAL_FILES for name in (one.name, one.stem)}
+_OFFICIAL |= BUNDLED_FILES.keys()
+_DATASET = re.compile(
+    r"(coco_20\d\d|coco_stuff|lvis_v\d|objects365|cityscapes|voc_20\d\d|ade20k|digit_scenes)"
+    r"[a-z0-9_]*"
+)
+_YAML = "tag:yaml.org,2002:"
+_NUMBERS = {f"{_YAML}{kind}" for kind in ("bool", "int", "float", "null")}
+
+
+def clean(value: Any, keys: tuple[str, ...] = ()) -> Any:
+    """Keep of settings what may be published.
+
+    Args:
+        value: Settings, or a part of them.
+        keys: Keys that lead to the part; "" for the place in a list.
+
+    Returns:
+        The same with None for each text that is not a name that everyone may know, and without
+        entries under odd keys.
+    """
+    if isinstance(value, Mapping):
+        return {name: clean(part, (*keys, str(name)))
+                for name, part in value.items() if _KEY.fullmatch(str(name))}  # fmt: skip
+    if isinstance(value, list | tuple):
+        return type(value)(clean(part, (*keys, "")) for part in value)
+    if isinstance(value, str):
+        return value if _is_public(value, keys) else None
+    return value if isinstance(value, int | float) else None
+
+
+def _is_public(text: str, keys: Sequence[str]) -> bool:
+    """Whether a text of settings is a name that everyone may know.
+
+    Official weights, registered datasets and references to other settings are; names of classes
+    in a list or table of classes; single words in settings of models, optimizers and pipelines.
+    """
+    if text in _OFFICIAL or _DATASET.fullmatch(text) or _REFERENCE.fullmatch(text):
+        return True
+    if without_secrets(text) != text:
+        return False
+    if len(keys) > 1 and keys[-2] in _CLASSES:
+        return not re.match(r"[~/\\.]|\w+:", text) and len(text) <= 100
+    own = next((key for key in reversed(keys) if key), "")
+    if not _WORD.fullmatch(text) or _FILE.search(text) or _PLACE.search(own):
+        return False
+    return bool(_MODES.fullmatch(own)) or any(map(_SECTIONS.fullmatch, keys))
+
+
+def data_name(place: str) -> str:
+    """Name a dataset that everyone knows.
+
+    Args:
+        place: Path or name of the data, as the settings of a run have it.
+
+    Returns:
+        The name of a registered dataset or one of torchvision; "" for any other.
+    """
+    found = re.fullmatch(r"torchvision:(?!ImageFolder|DatasetFolder|FakeData)(\w+)(:.*)?", place)
+    return place if _DATASET.fullmatch(place) else found[1] if found else ""
+
+
+def official_name(source: object) -> str:
+    """Return a source of weights that is the name of an official file, or ""."""
+    return str(source) if source in _OFFICIAL else ""
+
+
+def section(settings: Any, *names: str) -> dict[Any, Any]:
+    """Return a table in tables of settings; an empty one where there is none."""
+    for name in names:
+        settings = settings.get(name) if isinstance(settings, dict) else None
+    return settings if isinstance(settings, dict) else {}
+
+
+@contextlib.contextmanager
+def _reading(file: Path) -> Iterator[str]:
+    try:
+        yield file.read_text(encoding="utf-8")
+    except (SyntaxError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{file} is damaged: {error}") from error
+
+
+def read_json(file: Path) -> Settings:
+    """Read the settings of a run of `eva_engine`, or another table in JSON."""
+    with _reading(file) as text:
+        return {**json.loads(text)}
+
+
+def read_python(file: Path) -> tuple[Settings, Settings, str]:
+    """Read the settings of a run of mmengine: all, those that may be published, and their text."""
+    with _reading(file) as text:
+        module = ast.parse(text)
+    settings = {
+        line.targets[0].id: _literal(line.value)
+        for line in module.body
+        if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name)
+    }
+    published = clean(settings)
+    lines = (f"{name} = {pprint.pformat(value, width=100, sort_dicts=False)}\n"
+             for name, value in published.items())  # fmt: skip
+    return settings, published, "".join(lines)
+
+
+def _literal(node: ast.expr) -> Any:
+    """Evaluate a literal, in which `dict(name=value)` may stand; None for anything else."""
+    match node:
+        case ast.Call(func=ast.Name(id="dict"), keywords=words):
+            return {word.arg: _literal(word.value) for word in words if word.arg}
+        case ast.Dict(keys=names, values=values):
+            pairs = zip(names, values, strict=True)
+            return {_literal(name): _literal(value) for name, value in pairs if name is not None}
+        case ast.List(elts=values):
+            return [_literal(value) for value in values]
+        case ast.Tuple(elts=values):
+            return tuple(_literal(value) for value in values)
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError):
+        return None
+
+
+def read_yaml(file: Path) -> tuple[Settings, Settings, str]:
+    """Read the settings of a run of detectron2, see `read_python`; numbers in them are texts.
+
+    The text keeps tags of Python, such as that of a function's name; nothing is called.
+    """
+    with _reading(file) as text:
+        settings = {**yaml.load(text, yaml.BaseLoader)}
+        content = yaml.compose(text, yaml.SafeLoader)
+        _clean_node(content, ())
+    return settings, clean(settings), str(yaml.serialize(content, width=100, allow_unicode=True))
+
+
+def _clean_node(node: yaml.Node, keys: tuple[str, ...]) -> None:
+    """Do in YAML's tree what `clean` does with values."""
+    of_python = node.tag.startswith(f"{_YAML}python/")
+    if isinstance(node, yaml.ScalarNode):
+        named = node.tag == f"{_YAML}str" and _is_public(node.value, keys)
+        if not (named or node.tag in _NUMBERS or (of_python and not node.value)):
+            node.tag, node.value, node.style = f"{_YAML}null", "null", None
+    elif not of_python and node.tag not in (f"{_YAML}map", f"{_YAML}seq"):
+        raise ValueError(f"it has a value of the unknown kind {node.tag}")
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _clean_node(value, (*keys, ""))
+    else:
+        node.value = [pair for pair in node.value if _KEY.fullmatch(str(pair[0].value))]
+        for key, value in node.value:
+            _clean_node(value, (*keys, key.value))
