@@ -16,29 +16,17 @@ import io
 import json
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from eva_demo.sources import (
-    SPLITS,
-    Glyph,
-    Handwriting,
-    Photographs,
-    Split,
-    box_of_mask,
-    choose_paint,
-)
+from eva_demo.sources import Generator, Glyph, Split, box_of_mask, choose_paint, write_texts
 
 # Raised whenever the same seed gives other images or captions, so that old datasets are noticed.
 CAPTION_VERSION = 1
-
-Use = Literal["pair", "zero_shot"]
-USES: tuple[Use, ...] = ("pair", "zero_shot")
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 GROUNDS: Mapping[str, str] = {  # background class -> words
@@ -102,39 +90,29 @@ _QUALITY = 93
 Captioned = tuple[NDArray[np.uint8], dict[str, Any]]  # image (S, S, 3), and what is in it
 
 
-@dataclass(eq=False)
-class CaptionGenerator:
-    """The images of one split, of `size` pixels; each depends on (split, seed, use, index)."""
-
-    split: Split
-    _: KW_ONLY
-    size: int = 64
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        self._handwriting = Handwriting(self.split)
-        self._photographs = Photographs(self.split, size=self.size)
+class CaptionGenerator(Generator):
+    """The images of one split, and what is in them."""
 
     def make(self, index: int) -> list[Captioned]:
         """Make the three pairs of a scene, and in validation its two zero-shot images."""
         first = index * _PAIRS_PER_SCENE
-        made = [self.digit(number) for number in range(first, first + _PAIRS_PER_SCENE)]
+        made = [self.digit(first + number) for number in range(_PAIRS_PER_SCENE)]
         if self.split == "val":
             first = index * _ZERO_SHOT_PER_SCENE
             numbers = range(first, first + _ZERO_SHOT_PER_SCENE)
-            made += [self.digit(number, "zero_shot") for number in numbers]
+            made += [self.digit(number, zero_shot=True) for number in numbers]
         return made
 
-    def digit(self, index: int, use: Use = "pair") -> Captioned:
+    def digit(self, index: int, *, zero_shot: bool = False) -> Captioned:
         """Make one image and its caption.
 
         Args:
-            index: Number of the image, from 0; for `zero_shot` its last figure is the digit.
-            use: What it is for; images of different uses have nothing in common.
+            index: Number of the image, from 0; for a zero-shot image its last figure is the digit.
+            zero_shot: Make an image for zero-shot evaluation, which has nothing in common with
+                the pair of this number.
         """
-        key = (self.seed, SPLITS.index(self.split), USES.index(use), index, CAPTION_VERSION)
-        rng = np.random.default_rng(key)
-        category = index % 10 if use == "zero_shot" else int(rng.integers(10))
+        rng = self._random(int(zero_shot), index, CAPTION_VERSION)
+        category = index % 10 if zero_shot else int(rng.integers(10))
         row = self._handwriting.row(category, rng)
         photo, image = self._photographs.crop(rng)
         size = str(rng.choice([*SIZES]))
@@ -226,9 +204,7 @@ def finish_captions(folder: Path, made: Mapping[Split, list[Any]]) -> list[Path]
         "wds/dataset_type.txt": "classification\n",
         "wds/zeroshot_classification_templates.txt": templates.replace("{}", "{c}"),
     }
-    for name, text in texts.items():
-        (folder / name).write_text(text)
-    return [*files, *(folder / name for name in texts)]
+    return [*files, *write_texts(folder, texts)]
 
 
 def _write_shards(folder: Path, pairs: list[tuple[bytes, dict[str, Any]]]) -> Iterator[Path]:

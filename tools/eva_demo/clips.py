@@ -10,7 +10,7 @@ Letters in shape comments: T frames, S = height and width of a frame.
 
 import json
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eva_data.video.streams import Frame, VideoWriter
-from eva_demo.sources import (
-    SPLITS,
-    Handwriting,
-    Photographs,
-    Split,
-    choose_paint,
-    draw_colours,
-)
+from eva_demo.sources import Generator, Split, choose_paint, draw_colours, write_texts
 
 # Raised whenever the same seed gives other clips than before, so that old datasets are noticed.
 CLIP_VERSION = 1
@@ -80,26 +73,15 @@ class Clip:
     path: Mapping[str, tuple[float, float]]
 
 
-@dataclass(eq=False)
-class ClipGenerator:
-    """The clips of one split, of `size` pixels; clip `i` depends on (split, seed, i) and the size.
+class ClipGenerator(Generator):
+    """The clips of one split; clip `i` shows motion `i % 8`."""
 
-    Clip `i` shows motion `i % 8`.
-    """
-
-    split: Split
-    _: KW_ONLY
-    size: int = 64
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        margin = int(np.ceil(_PAN * self.size)) + 1
-        self._handwriting = Handwriting(self.split)
-        self._photographs = Photographs(self.split, size=self.size + 2 * margin)
+    def _margin(self) -> int:
+        return int(np.ceil(_PAN * self.size)) + 1
 
     def make(self, index: int) -> Clip:
         """Make clip `index`."""
-        rng = np.random.default_rng((self.seed, SPLITS.index(self.split), index, CLIP_VERSION))
+        rng = self._random(index, CLIP_VERSION)
         motion = list(MOTIONS)[index % len(MOTIONS)]
         time = np.linspace(0, 1, int(rng.integers(_LENGTH[0], _LENGTH[1] + 1)))
         x, y, size, angle = draw_path(motion, time, rng=rng)  # (4, T)
@@ -108,9 +90,9 @@ class ClipGenerator:
         photo, frames = self._filmed(time, rng=rng)
         glyphs = [
             self._handwriting.glyph(
-                digit, px=height, angle=turned, side=self.size, centre=(place[0], place[1])
+                digit, px=h, angle=a, side=self.size, centre=(place[0], place[1])
             )
-            for place, height, turned in zip(places, px.tolist(), angle.tolist(), strict=True)
+            for place, h, a in zip(places, px.tolist(), angle.tolist(), strict=True)
         ]
         masks = np.stack([glyph.mask for glyph in glyphs])  # (T, S, S)
         paint = choose_paint(frames[masks], min_contrast=_MIN_CONTRAST, colours=draw_colours(rng))
@@ -190,7 +172,5 @@ def finish_clips(folder: Path, made: Mapping[Split, list[Any]]) -> list[Path]:
     for split, clips in made.items():
         lines = (f"{clip['file']} {labels[clip['motion']]}\n" for clip in clips)
         texts[f"{split}.txt"] = "".join(lines)
-    for name, text in texts.items():
-        (folder / name).write_text(text)
-    videos = (clip["file"] for clips in made.values() for clip in clips)
-    return [folder / name for name in (*texts, *videos)]
+    videos = (folder / clip["file"] for clips in made.values() for clip in clips)
+    return [*write_texts(folder, texts), *videos]

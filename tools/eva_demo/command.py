@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from eva_runs.commands import program, say
+from eva_runs.commands import command_parser, program, say
 from eva_runs.options import integer
 
 _FORMATS = ("captions", "coco", "folder", "semantic", "video", "voc", "yolo")
@@ -21,19 +21,19 @@ _FORMATS = ("captions", "coco", "folder", "semantic", "video", "voc", "yolo")
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False,
-        description="Make the demo data: handwritten digits on photographs. No download.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = command_parser("make_demo_data.py", __doc__)
     add = parser.add_argument
     add("--output", type=Path, required=True, metavar="DIR", help="folder to make")
-    add("--formats", nargs="+", choices=_FORMATS, default=["coco"], help="what to write")
-    add("--train", type=integer(1), default=2000, metavar="N", help="training scenes")
-    add("--val", type=integer(1), default=300, metavar="N", help="validation scenes")
-    add("--size", type=integer(48), default=128, metavar="PX", help="side of a scene")
-    add("--seed", type=integer(0), default=0, metavar="N", help="seed of all of them")
-    add("--workers", type=integer(1), default=2, metavar="N", help="processes; same bytes")
+    add("--formats", nargs="+", choices=_FORMATS, default=["coco"], help="default: coco")
+    for name, least, usual, what in (
+        ("train", 1, 2000, "training scenes"),
+        ("val", 1, 300, "validation scenes"),
+        ("size", 48, 128, "side of a scene in pixels"),
+        ("seed", 0, 0, "seed of all of them"),
+        ("workers", 1, 2, "processes; any number makes the same bytes"),
+    ):
+        text = f"{what} (default: {usual})"
+        add(f"--{name}", type=integer(least), default=usual, metavar="N", help=text)
     add("--overwrite", action="store_true", help="replace another or damaged dataset")
     return parser.parse_args(arguments)
 

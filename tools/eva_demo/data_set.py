@@ -76,13 +76,18 @@ def make_demo_data(
     """
     output = output.resolve()
     remove_leftovers(output)
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        problem = _difference(output, settings.as_json())
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        manifest = _read_manifest(output)
+        if manifest is None or not {path.name for path in output.iterdir()} <= {
+            _MANIFEST,
+            *FORMATS,
+        }:
+            raise ValueError(
+                f"{output} holds files that this program did not write: name another --output"
+            )
+        problem = _difference(output, manifest, settings.as_json())
         if not problem:
             return False
-        if not _is_ours(output):
-            foreign = "it holds files that this program did not write, so name another --output"
-            raise ValueError(f"{output} {problem}; {foreign}")
         if not overwrite:
             raise ValueError(f"{output} {problem}; give --overwrite to replace it")
     with replacing_folder(output) as partial:
@@ -118,18 +123,8 @@ def _read_manifest(output: Path) -> dict[str, Any] | None:
     return manifest if ours else None
 
 
-def _is_ours(output: Path) -> bool:
-    """Return whether replacing a folder deletes nothing but what this program wrote."""
-    if _read_manifest(output) is None:
-        return False
-    return {path.name for path in output.iterdir()} <= {_MANIFEST, *FORMATS}
-
-
-def _difference(output: Path, settings: Mapping[str, Any]) -> str:
+def _difference(output: Path, manifest: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     """Say what keeps a folder from being the complete dataset of some settings; "" if nothing."""
-    manifest = _read_manifest(output)
-    if manifest is None:
-        return f"is not demo data ({_MANIFEST} is missing or not by this program)"
     there = manifest["settings"]
     for name, wanted in settings.items():
         if there.get(name) != wanted:

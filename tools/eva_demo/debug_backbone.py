@@ -48,7 +48,7 @@ from eva_backbone import VARIANTS, VisionTransformer, eva_debug
 from eva_data.files import make_folder, write_tensors, writing
 from eva_demo.scenes import Scene, SceneGenerator
 from eva_demo.sources import SPLITS, box_of_mask
-from eva_runs.commands import program
+from eva_runs.commands import command_parser, program
 
 logger = logging.getLogger("train_debug_backbone")
 
@@ -60,6 +60,7 @@ STD = (58.395, 57.12, 57.375)
 NO_DIGIT = 10
 MIN_INK = 6  # pixels of a digit in a patch that make it the patch's digit
 
+_LR = 1.5e-3  # the highest
 _WEIGHTS = Path(eva_backbone.__file__).resolve().parent / "weights"
 
 
@@ -192,9 +193,9 @@ def train(args: argparse.Namespace) -> VisionTransformer:
     plain = [p for p in model.parameters() if p.ndim <= 1]
     matrices = [p for p in model.parameters() if p.ndim > 1]
     groups: list[dict[str, Any]] = [{"params": matrices}, {"params": plain, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.98), weight_decay=0.05)
+    optimizer = torch.optim.AdamW(groups, lr=_LR, betas=(0.9, 0.98), weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, args.lr, total_steps=args.steps + 1, pct_start=0.05, cycle_momentum=False
+        optimizer, _LR, total_steps=args.steps + 1, pct_start=0.05, cycle_momentum=False
     )
     scenes = DenseScenes(args.steps * args.batch, seed=args.seed)
     # a generator of its own, not the one that drops paths
@@ -202,19 +203,16 @@ def train(args: argparse.Namespace) -> VisionTransformer:
         scenes, args.batch, num_workers=1, prefetch_factor=4, generator=torch.Generator()
     )
     bar = tqdm(loader, unit="step", mininterval=5)
-    for step, batch in enumerate(bar, 1):
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.precision == "bf16"):
+    for batch in bar:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
             loss, correct = model(batch)
-        if not torch.isfinite(loss):
-            raise RuntimeError(f"loss is {loss.item()} at step {step}; lower --lr {args.lr}")
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 3.0)
+        nn.utils.clip_grad_norm_(model.parameters(), 3.0, error_if_nonfinite=True)
         optimizer.step()
         schedule.step()
         average.update_parameters(model.backbone)
-        if step % 50 == 0:
-            bar.set_postfix(loss=loss.item(), correct=correct.item())
+        bar.set_postfix(loss=loss.item(), correct=correct.item(), refresh=False)
     averaged = average.module
     assert isinstance(averaged, VisionTransformer)
     return averaged
@@ -238,11 +236,13 @@ def read_out(backbone: VisionTransformer, *, seed: int, train_scenes: int) -> di
         split: _digit_features(backbone, SceneGenerator(split, size=SIZE, seed=seed), count)
         for split, count in zip(SPLITS, (train_scenes, 300), strict=True)
     }
-    linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, C=0.1))
-    nearest = KNeighborsClassifier(10, metric="cosine", algorithm="brute")
+    classifiers = {
+        "linear": make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, C=0.1)),
+        "nearest_neighbours": KNeighborsClassifier(10, metric="cosine", algorithm="brute"),
+    }
     result = {
         name: round(float(classifier.fit(*data["train"]).score(*data["val"])), 4)
-        for name, classifier in (("linear", linear), ("nearest_neighbours", nearest))
+        for name, classifier in classifiers.items()
     }
     return result | {"held_out_digits": len(data["val"][1])}
 
@@ -278,25 +278,15 @@ def write_weights(backbone: VisionTransformer, record: Mapping[str, Any], folder
     logger.info("wrote %s (%.2f MB)", file, file.stat().st_size / 1e6)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False,
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = command_parser("train_debug_backbone.py", __doc__)
     add = parser.add_argument
     add("--output", type=Path, required=True, help="folder of weights and record")
     add("--steps", type=int, default=7000, help="optimizer steps")
     add("--batch", type=int, default=32, help="scenes per step")
-    add("--lr", type=float, default=1.5e-3, help="peak learning rate")
     add("--seed", type=int, default=0, help="seed of weights and scenes")
-    add("--precision", choices=("fp32", "bf16"), default="fp32", help="autocast")
     add("--install", action="store_true", help="put the result into the package")
-    return parser
-
-
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    return _parser().parse_args(arguments)
+    return parser.parse_args(arguments)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -307,11 +297,10 @@ def _run(args: argparse.Namespace) -> int:
     minutes = (time.monotonic() - began) / 60
     result = read_out(backbone, seed=0, train_scenes=2000)
     logger.info("held-out digits, share correct: %s", result)
-    settings = {name: getattr(args, name) for name in ("steps", "batch", "lr", "seed", "precision")}
-    given = {k: v for k, v in settings.items() if v != _parser().get_default(k)}
-    options = "".join(f" --{k} {v}" for k, v in given.items())
+    settings = {name: getattr(args, name) for name in ("steps", "batch", "seed")}
+    options = " ".join(f"--{name} {value}" for name, value in settings.items())
     record = {
-        "command": f"python tools/train_debug_backbone.py --output RUN{options} --install",
+        "command": f"python tools/train_debug_backbone.py --output RUN {options} --install",
         "settings": settings,
         "result": result,
         "training_minutes": round(minutes, 1),

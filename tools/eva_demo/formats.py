@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
-from xml.sax.saxutils import escape
 
 import cv2
 import numpy as np
@@ -20,7 +19,7 @@ from skimage.measure import find_contours
 from eva_demo.captions import CaptionGenerator, export_captions, finish_captions
 from eva_demo.clips import ClipGenerator, export_clip, finish_clips
 from eva_demo.scenes import Scene, SceneGenerator
-from eva_demo.sources import Split
+from eva_demo.sources import Generator, Split, write_texts
 
 _QUALITY = 93
 _CROP = 64  # pixels of an image in the class folders
@@ -56,7 +55,7 @@ class Format(NamedTuple):
 
     export: Callable[[Path, Split, int, Any], Any]
     finish: Callable[[Path, Mapping[Split, list[Any]]], list[Path]]
-    generator: type[SceneGenerator] | type[ClipGenerator] | type[CaptionGenerator] = SceneGenerator
+    generator: type[Generator] = SceneGenerator
 
     def make_generator(self, split: Split, size: int, seed: int) -> Any:
         """Make the generator for scenes of `size` pixels; clips and captions have half of it."""
@@ -70,12 +69,6 @@ def _save(pixels: NDArray[np.uint8], file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     # for PNG, both are without effect
     Image.fromarray(pixels).save(file, quality=_QUALITY, subsampling=0)
-
-
-def _write(file: Path, text: str) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text)
-    return file
 
 
 def _export_coco(
@@ -113,16 +106,15 @@ def _finish_coco(folder: Path, made: Mapping[Split, list[Any]]) -> list[Path]:
             {"id": digit + 1, "name": str(digit), "supercategory": "digit"} for digit in range(10)
         ],
     }
-    files = []
+    texts = {}
     for split, entries in made.items():
         found = [annotation for _, annotations in entries for annotation in annotations]
         content = header | {
             "images": [image for image, _ in entries],
             "annotations": [{"id": number, **one} for number, one in enumerate(found, start=1)],
         }
-        file = folder / "annotations" / f"instances_{split}.json"
-        files.append(_write(file, json.dumps(content)))
-    return files
+        texts[f"annotations/instances_{split}.json"] = json.dumps(content)
+    return write_texts(folder, texts)
 
 
 def _export_folder(folder: Path, split: Split, index: int, scene: Scene) -> dict[str, int]:
@@ -155,7 +147,7 @@ def _finish_folder(folder: Path, made: Mapping[Split, list[Any]]) -> list[Path]:
         split: {name: digit for entries in scenes for name, digit in entries.items()}
         for split, scenes in made.items()
     }
-    return [_write(folder / "digits.json", json.dumps(digits))]
+    return write_texts(folder, {"digits.json": json.dumps(digits)})
 
 
 def _export_semantic(folder: Path, split: Split, index: int, scene: Scene) -> dict[str, Any]:
@@ -186,7 +178,7 @@ def _finish_semantic(folder: Path, made: Mapping[Split, list[Any]]) -> list[Path
     for number, (name, color) in enumerate(COLORS.items(), start=1):
         text += f'\n[[classes]]\nlabel = {number}\nname = "{name}"\ncolor = {list(color)}\n'
     contents = json.dumps({_ADE[split]: scenes for split, scenes in made.items()})
-    return [_write(folder / "classes.toml", text), _write(folder / "scenes.json", contents)]
+    return write_texts(folder, {"classes.toml": text, "scenes.json": contents})
 
 
 def _export_voc(folder: Path, split: Split, index: int, scene: Scene) -> str:
@@ -196,7 +188,7 @@ def _export_voc(folder: Path, split: Split, index: int, scene: Scene) -> str:
     height, width = scene.image.shape[:2]
     lines = [
         "<annotation>",
-        f"  <filename>{escape(name)}.jpg</filename>",
+        f"  <filename>{name}.jpg</filename>",
         f"  <size><width>{width}</width><height>{height}</height><depth>3</depth></size>",
     ]
     for instance in scene.instances:
@@ -208,17 +200,17 @@ def _export_voc(folder: Path, split: Split, index: int, scene: Scene) -> str:
             "  </object>",
         ]
     text = "\n".join([*lines, "</annotation>", ""])
-    _write(folder / "Annotations" / f"{name}.xml", text)
+    write_texts(folder, {f"Annotations/{name}.xml": text})
     return name
 
 
 def _finish_voc(folder: Path, made: Mapping[Split, list[Any]]) -> list[Path]:
     """Write the lists of names."""
-    lists = [
-        _write(folder / "ImageSets" / "Main" / f"{split}.txt", "".join(f"{n}\n" for n in names))
+    lists = {
+        f"ImageSets/Main/{split}.txt": "".join(f"{name}\n" for name in names)
         for split, names in made.items()
-    ]
-    return [*lists, *sorted((folder / "Annotations").iterdir())]
+    }
+    return [*write_texts(folder, lists), *sorted((folder / "Annotations").iterdir())]
 
 
 def outline(mask: NDArray[np.bool_]) -> list[tuple[float, float]]:
@@ -245,13 +237,13 @@ def _export_yolo(folder: Path, split: Split, index: int, scene: Scene) -> Path:
         corners = outline(instance.mask)
         values = "".join(f" {x / width:.6f} {y / height:.6f}" for x, y in corners)
         text += f"{instance.category}{values}\n"
-    return _write(folder / "labels" / split / f"{name}.txt", text)
+    return write_texts(folder, {f"labels/{split}/{name}.txt": text})[0]
 
 
 def _finish_yolo(folder: Path, made: Mapping[Split, list[Any]]) -> list[Path]:
     """Write `data.yaml`."""
     labels = [file for files in made.values() for file in files]
-    return [_write(folder / "data.yaml", _YAML), *labels]
+    return [*write_texts(folder, {"data.yaml": _YAML}), *labels]
 
 
 # Name -> format; the name is that of its folder in the dataset.

@@ -5,24 +5,20 @@ Each digit is enlarged, rotated, tinted against its local background and outline
 Letters in shape comments: H, W = height and width of the image; h, w = those of an enlarged digit.
 """
 
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eva_demo.sources import (
-    SPLITS,
+    Generator,
     Glyph,
-    Handwriting,
-    Photographs,
-    Split,
     box_of_mask,
     canvas_side,
     choose_paint,
     draw_colours,
 )
-
-_Region = tuple[slice, slice] | tuple[NDArray[np.int64], NDArray[np.int64]]
 
 # Raised whenever the same seed gives other scenes than before, so that old datasets are noticed.
 SCENE_VERSION = 1
@@ -72,28 +68,14 @@ class Scene:
     background_class: str
 
 
-class _Canvas:
-    """The scene while it is painted; `owner` (H, W) is the topmost instance or -1."""
-
-    def __init__(self, image: NDArray[np.uint8]) -> None:
-        self.image = image
-        self.owner = np.full(image.shape[:2], -1, dtype=np.int16)
-        self.painted: list[Instance] = []
-
-    def visible(self, region: _Region = (slice(None), slice(None))) -> NDArray[np.int64]:
-        """Count the visible pixels of each instance, (instances,), in a region of the image."""
-        seen = self.owner[region]
-        return np.bincount(seen[seen >= 0], minlength=len(self.painted))
-
-
 @dataclass(eq=False)
-class SceneGenerator:
-    """The scenes of one split; scene `i` depends on (split, seed, i) and the settings only.
+class SceneGenerator(Generator):
+    """The scenes of one split.
 
     Args:
-        split: `train` or `val`; decides which digits and photographs are used.
-        size: Height and width of the image in pixels.
-        seed: Seed of the split.
+        split: See `Generator`.
+        size: See `Generator`.
+        seed: See `Generator`.
         digits: Fewest and most digits in a scene, both inclusive; fewer than drawn where
             there is no room, but never less than the fewest.
         digit_px: Smallest and largest height of an upright digit in pixels, both inclusive.
@@ -103,10 +85,8 @@ class SceneGenerator:
         ValueError: If the largest digit does not fit into the image.
     """
 
-    split: Split
     _: KW_ONLY
     size: int = 128
-    seed: int = 0
     digits: tuple[int, int] = (2, 5)
     digit_px: tuple[int, int] = (22, 56)
     max_rotation: float = 12.0
@@ -115,8 +95,7 @@ class SceneGenerator:
         needed = canvas_side(self.digit_px[1])
         if needed > self.size:
             raise ValueError(f"digit_px={self.digit_px} needs {needed} px, not size={self.size}")
-        self._handwriting = Handwriting(self.split)
-        self._photographs = Photographs(self.split, size=self.size)
+        super().__post_init__()
 
     def make(self, index: int) -> Scene:
         """Make scene `index`, with an image (size, size, 3).
@@ -124,7 +103,7 @@ class SceneGenerator:
         Raises:
             ValueError: If the settings leave no room for the digits.
         """
-        rng = np.random.default_rng((self.seed, SPLITS.index(self.split), index))
+        rng = self._random(index)
         for _ in range(_MAX_RESTARTS):
             scene = self._try_scene(rng)
             if len(scene.instances) >= self.digits[0]:
@@ -135,45 +114,56 @@ class SceneGenerator:
         )
 
     def _try_scene(self, rng: np.random.Generator) -> Scene:
-        photo, ground = self._photographs.crop(rng)
-        canvas = _Canvas(ground)
+        photo, image = self._photographs.crop(rng)
+        owner = np.full(image.shape[:2], -1, dtype=np.int16)  # (H, W), the topmost digit or -1
+        painted: list[dict[str, Any]] = []
         for _ in range(rng.integers(self.digits[0], self.digits[1] + 1)):
             category, index = self._handwriting.choose(rng)
-            placed = self._place(canvas, index, rng=rng)
+            areas = np.array([one["full_area"] for one in painted])
+            placed = self._place(owner, areas, index, rng=rng)
             if placed is None:
                 continue
             glyph, y, x = placed
             h, w = glyph.mask.shape
-            window = canvas.image[y : y + h, x : x + w]  # (h, w, 3), a view
+            window = image[y : y + h, x : x + w]  # (h, w, 3), a view
             paint = choose_paint(window, min_contrast=_MIN_CONTRAST, colours=draw_colours(rng))
             paint.apply(window, glyph)
-            canvas.owner[y : y + h, x : x + w][glyph.mask] = len(canvas.painted)
+            owner[y : y + h, x : x + w][glyph.mask] = len(painted)
             area = int(np.count_nonzero(glyph.mask))
-            box = np.zeros(4)  # mask and box follow when all digits are painted
-            canvas.painted.append(Instance(category, glyph.mask, box, index, paint.contrast, area))
-        masks = [canvas.owner == number for number in range(len(canvas.painted))]
+            painted.append({"category": category, "digit_index": index,
+                            "contrast": paint.contrast, "full_area": area})  # fmt: skip
+        masks = [owner == number for number in range(len(painted))]
         instances = tuple(
-            replace(instance, mask=mask, box=box_of_mask(mask))
-            for instance, mask in zip(canvas.painted, masks, strict=True)
+            Instance(mask=mask, box=box_of_mask(mask), **one)
+            for mask, one in zip(masks, painted, strict=True)
         )
-        return Scene(canvas.image, instances, photo.name, photo.background_class)
+        return Scene(image, instances, photo.name, photo.background_class)
 
     def _place(
-        self, canvas: _Canvas, index: int, *, rng: np.random.Generator
+        self,
+        owner: NDArray[np.int16],
+        areas: NDArray[np.int64],
+        index: int,
+        *,
+        rng: np.random.Generator,
     ) -> tuple[Glyph, int, int] | None:
         """Enlarge a digit; find a corner (y, x) where it hides little enough, None without one."""
         low, high = self.digit_px
         px = float(rng.uniform(low, high))
         angle = float(rng.uniform(-self.max_rotation, self.max_rotation))
-        full = np.array([instance.full_area for instance in canvas.painted])
-        allowed = canvas.visible() - (1 - _MAX_HIDDEN) * full
+        allowed = _visible(owner, len(areas)) - (1 - _MAX_HIDDEN) * areas
         while True:
             glyph = self._handwriting.glyph(index, px=px, angle=angle).cropped()
             ys, xs = np.nonzero(glyph.mask)
             room = [self.size - side + 1 for side in glyph.mask.shape]
             for y, x in rng.integers(room, size=(_POSITIONS_PER_ROUND, 2)):
-                if np.all(canvas.visible((ys + y, xs + x)) <= allowed):
+                if np.all(_visible(owner[ys + y, xs + x], len(areas)) <= allowed):
                     return glyph, int(y), int(x)
             if px <= low:
                 return None
             px = max(px * _SHRINK, float(low))
+
+
+def _visible(owner: NDArray[np.int16], digits: int) -> NDArray[np.int64]:
+    """Count the visible pixels of each digit, (digits,)."""
+    return np.bincount(owner[owner >= 0], minlength=digits)

@@ -10,6 +10,7 @@ Letters in shape comments: h, w = height and width of an enlarged digit.
 
 import importlib.util
 from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -146,6 +147,33 @@ class Photographs:
         return photo, np.asarray(scaled, np.uint8)
 
 
+@dataclass(eq=False)
+class Generator:
+    """Makes the samples of one split; sample `i` depends on (split, seed, i) and the settings only.
+
+    Args:
+        split: `train` or `val`; decides which digits and photographs are used.
+        size: Height and width of an image in pixels.
+        seed: Seed of the split.
+    """
+
+    split: Split
+    _: KW_ONLY
+    size: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self._handwriting = Handwriting(self.split)
+        self._photographs = Photographs(self.split, size=self.size + 2 * self._margin())
+
+    def _margin(self) -> int:
+        """Pixels of a photograph around the image."""
+        return 0
+
+    def _random(self, *key: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, SPLITS.index(self.split), *key))
+
+
 def draw_colours(rng: np.random.Generator) -> NDArray[np.float32]:
     """Draw colours for `choose_paint`: (24, 3), 0 to 255."""
     return rng.integers(0, 256, size=(24, 3)).astype(np.float32)
@@ -209,6 +237,15 @@ def load_photo(file_name: str, *, split: Split, size: int) -> Photo:
         method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
         zooms.append(np.asarray(cv2.resize(pixels, (width, height), interpolation=method)))
     return Photo(name, background_class, tuple(zooms))
+
+
+def write_texts(folder: Path, texts: Mapping[str, str]) -> list[Path]:
+    """Write texts by their paths below a folder; return the files."""
+    files = [folder / name for name in texts]
+    for file, text in zip(files, texts.values(), strict=True):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    return files
 
 
 def package_folder(package: str) -> Path:
