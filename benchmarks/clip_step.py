@@ -38,6 +38,7 @@ from clip_models import (
 )
 from measuring import Figure, beside, show
 from open_clip import ClipLoss
+from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
 from training_steps import (
     SEED,
@@ -60,7 +61,6 @@ from eva_engine.steps.flops import image_input, training_flops
 from eva_runs.data_order import to_device
 
 OPTIMIZER = OptimizerConfig(lr=1e-4, betas=(0.9, 0.98), eps=1e-6, clip_grad=5.0)
-PUBLISHED = {"A100": 69.9, "H100": 116.9}  # pairs/s of a GPU: NeMo, ViT-g/14
 BUILDERS: dict[str, Callable[..., Any]] = {"ours": build_ours, "open_clip": build_peer}
 CASES: dict[str, tuple[dict[str, Any], int]] = {  # arguments of the models, micro-batches
     "plain": ({}, 1),
@@ -95,15 +95,8 @@ def _model_config(args: argparse.Namespace) -> ModelConfig:
 def peer_step(model: Any, count: int, args: argparse.Namespace, device: torch.device) -> Step:
     """That of open_clip's program, which clamps the factor of the logits."""
     del count
-    parameters = dict(model.named_parameters())
-    matrices = {name for name, p in parameters.items() if p.ndim > 1 and "bias" not in name}
-    groups = [{"params": [p for name, p in parameters.items() if (name in matrices) == decays],
-               "weight_decay": OPTIMIZER.weight_decay if decays else 0.0}
-              for decays in (True, False)]  # fmt: skip
-
-    def backward(parts: Sequence[Pairs], scale: Callable[[Tensor], Tensor]) -> float:
-        return peer_gradients(model, parts, dtype=DTYPES[args.precision], scale=scale)
-
+    groups = param_groups_weight_decay(model, OPTIMIZER.weight_decay)
+    backward = partial(peer_gradients, model, dtype=DTYPES[args.precision])
     advance = plain_step(model, groups, backward, OPTIMIZER, args, device=device)
 
     def step(parts: Sequence[Pairs]) -> None:
@@ -117,9 +110,9 @@ def peer_step(model: Any, count: int, args: argparse.Namespace, device: torch.de
 def peer_gradients(
     model: nn.Module,
     parts: Sequence[Pairs],
+    scale: Callable[[Tensor], Tensor] = lambda loss: loss,
     *,
     dtype: torch.dtype,
-    scale: Callable[[Tensor], Tensor] = lambda loss: loss,
 ) -> float:
     """Add up the peer's gradients; with several parts as its `--accum-freq` does.
 
@@ -188,8 +181,7 @@ def _gradients(model: nn.Module, run: Callable[[], float]) -> Gradients:
 
 def flops_of(who: str, args: argparse.Namespace, **options: Any) -> float:
     """Model FLOPs of a pair in training."""
-    side = SIZES[args.size]["image_size"]
-    inputs = [image_input(side), torch.zeros(1, LENGTH, dtype=torch.int64)]
+    inputs = [image_input(SIZES[args.size]["image_size"]), torch.zeros(1, LENGTH).long()]
     build = partial(BUILDERS[who], args.size, **options)
     return training_flops(lambda _: build(), _model_config(args), inputs=inputs)
 
@@ -209,9 +201,6 @@ def figures(args: argparse.Namespace, device: torch.device) -> Iterator[Figure]:
             calls[who] = partial(step, micro_batches(batch, count))
         yield from beside(title, calls, rounds=args.rounds, device=device, items=args.batch)
         del calls, model, step
-    if device.type == "cuda":
-        for name, rate in PUBLISHED.items():
-            yield f"published pairs/s of one {name} (NeMo, ViT-g/14)", rate
 
 
 def main() -> None:

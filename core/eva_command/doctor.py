@@ -18,19 +18,10 @@ from typing import Literal, NamedTuple
 from packaging.requirements import Requirement
 
 from eva_backbone.checkpoints.registry import OFFICIAL_FILES, weights_directories
-from eva_runs.commands import program, say
-from eva_runs.extras import DETECTRON2, TOOLKIT
+from eva_runs.extras import DETECTRON2, TOOLKIT, install_command
 from eva_runs.options import command_parser
 
 UPSTREAM, REPACKED = "detectron2", "sal-detectron2"
-FORKS = {  # maintained fork -> distributions that own the same files
-    "onedl-mmengine": ("mmengine", "mmengine-lite"),
-    "onedl-mmcv": ("mmcv", "mmcv-lite", "mmcv-full"),
-    "onedl-mmdetection": ("mmdet",),
-    "onedl-mmsegmentation": ("mmsegmentation",),
-}
-OPENCVS = ("opencv-python", "opencv-python-headless",
-           "opencv-contrib-python", "opencv-contrib-python-headless")  # fmt: skip
 IMPORTED = (
     *("torch", "torchvision", "cv2", "detectron2", "mmengine", "mmcv", "mmseg", "mmdet"),
     *("deepspeed", "timm", "open_clip", "av", "onnxruntime", "torchcodec"),
@@ -78,7 +69,7 @@ def check_versions() -> list[Finding]:
         findings = [Finding("note", TOOLKIT, text, "pip install -e CHECKOUT")]
     else:
         findings = [_check_part(name) for name in ("", *extras())]
-    return [*findings, _check_detectron2(), *check_mmcv_operators(), *_check_pairs()]
+    return [*findings, _check_detectron2(), *check_mmcv_operators(), *_check_owners()]
 
 
 def _check_part(extra: str) -> Finding:
@@ -103,9 +94,6 @@ def _check_part(extra: str) -> Finding:
 def _check_detectron2() -> Finding:
     """Check detectron2, which is in no extra: its source is chosen."""
     found = _installed((UPSTREAM, REPACKED))
-    if len(found) == 2:
-        fix = f"pip uninstall --yes {UPSTREAM} {REPACKED}; {DETECTRON2}"
-        return Finding("broken", "detectron2", f"{_named(found)} own the same files", fix)
     if not found:
         return Finding("missing", "detectron2", "not installed; detection needs it", DETECTRON2)
     return Finding("ok", "detectron2", _named(found))
@@ -135,25 +123,16 @@ def check_mmcv_operators(folders: Iterable[str | Path] | None = None) -> list[Fi
     return [Finding("missing", about, text, f"eva doctor --install {_MMCV_OPERATORS}")]
 
 
-def _check_pairs() -> list[Finding]:
-    """Look for distributions that own the same files as another one that is installed."""
+def _check_owners() -> list[Finding]:
+    """Look for packages whose files belong to several distributions, such as to forks."""
     findings = []
-    again = f"pip install '{TOOLKIT}[segmentation]'"
-    for fork, originals in FORKS.items():
-        for original in _installed(originals):
-            both = _installed((original, fork))
-            fix = f"pip uninstall --yes {original} {fork}; {again}"
-            if len(both) == 2:
-                text = f"{_named(both)} own the same files"
-                findings.append(Finding("broken", original, text, fix))
-            else:
-                text = f"{_named(both)} is there in place of {fork}, which is tested"
-                findings.append(Finding("note", original, text, fix))
-    opencvs = _installed(OPENCVS)
-    if len(set(opencvs.values())) > 1:
-        fix = f"pip uninstall --yes {' '.join(opencvs)}; {again}"
-        text = f"{_named(opencvs)} own the same files, and differ"
-        findings.append(Finding("broken", "OpenCV", text, fix))
+    for package, names in metadata.packages_distributions().items():
+        owners = _installed(sorted({*names} - {f"eva-{_MMCV_OPERATORS}"}))
+        same = package == "cv2" and len({*owners.values()}) == 1  # the same files, twice
+        if package in IMPORTED and len(owners) > 1 and not same:
+            fix = f"pip uninstall --yes {' '.join(owners)}; {install_command(package)}"
+            text = f"{_named(owners)} own the same files"
+            findings.append(Finding("broken", package, text, fix))
     return findings
 
 
