@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -50,28 +51,19 @@ print(find_recipe("detection", "demo/cascade_mask_rcnn_vitdet_eva_debug"))
 """
 
 
-def build(source, folder):
-    """Build a wheel without network, and return it."""
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """Built of a copy of the checkout: a build leaves files behind, and takes earlier ones."""
+    source, folder = (tmp_path_factory.mktemp(name) for name in ("source", "wheel"))
+    left_out = shutil.ignore_patterns(*LEFT_OUT)
+    shutil.copytree(ROOT, source, ignore=left_out, dirs_exist_ok=True)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index"]
     command += ["--no-build-isolation", "--wheel-dir", str(folder), str(source)]
     environment = os.environ | {"PIP_NO_CACHE_DIR": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    (wheel,) = folder.glob("*.whl")
-    return wheel
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    """A copy of the checkout: a build leaves files behind, and takes those of earlier ones."""
-    folder = tmp_path_factory.mktemp("source") / "toolkit"
-    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*LEFT_OUT))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def wheel(source, tmp_path_factory):
-    return build(source, tmp_path_factory.mktemp("wheel"))
+    (file,) = folder.glob("*.whl")
+    return file
 
 
 @pytest.fixture(scope="module")
@@ -104,19 +96,8 @@ def eva(installed, tmp_path):
     return run
 
 
-def members(wheel):
-    with zipfile.ZipFile(wheel) as archive:
-        return archive.namelist()
-
-
-def metadata(wheel):
-    with zipfile.ZipFile(wheel) as archive:
-        (name,) = [one for one in archive.namelist() if one.endswith(".dist-info/METADATA")]
-        return Parser().parsestr(archive.read(name).decode())
-
-
 def test_the_wheel_has_every_recipe_and_all_data_and_nothing_else(wheel):
-    names = set(members(wheel))
+    names = {*zipfile.ZipFile(wheel).namelist()}
     assert all(name.startswith("eva_") for name in names)
     assert not [name for name in names if "__pycache__" in name or "/tests/" in name]
     for project in PROJECTS:
@@ -151,7 +132,9 @@ def relative_links(text):
 
 
 def test_links_of_the_description_lead_somewhere(wheel):
-    found = metadata(wheel)
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [one for one in archive.namelist() if one.endswith(".dist-info/METADATA")]
+        found = Parser().parsestr(archive.read(name).decode())
     assert found["Description-Content-Type"] == "text/markdown"
     text = found.get_payload()
     assert "# EVA toolkit" in text
@@ -159,13 +142,16 @@ def test_links_of_the_description_lead_somewhere(wheel):
     assert any(url.startswith("Paper, https://") for url in found.get_all("Project-URL"))
 
 
-def test_links_and_picture_are_absolute_where_the_repository_is_known(source, tmp_path):
-    copy = tmp_path / "toolkit"
-    shutil.copytree(source, copy)
-    settings = copy / "pyproject.toml"
+def test_links_and_image_are_absolute_where_the_repository_is_known(tmp_path, monkeypatch):
+    for name in ("setup.py", "README.md", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    settings = tmp_path / "pyproject.toml"
     known = '[project.urls]\nRepository = "https://example.org/eva/"'
     settings.write_text(settings.read_text().replace("[project.urls]", known))
-    text = metadata(build(copy, tmp_path)).get_payload()
+    options = {}
+    monkeypatch.setattr("setuptools.setup", lambda **given: options.update(given))
+    runpy.run_path(str(tmp_path / "setup.py"))
+    text = options["long_description"]
     assert relative_links(text) == []
     assert "](https://example.org/eva/raw/main/docs/images/report_detection.jpg)" in text
     assert "](https://example.org/eva/blob/main/docs/architecture.md)" in text
