@@ -142,6 +142,7 @@ def test_links_of_the_description_lead_somewhere(wheel):
     assert any(url.startswith("Paper, https://") for url in found.get_all("Project-URL"))
 
 
+@pytest.mark.filterwarnings("ignore:Setuptools is replacing distutils")
 def test_links_and_image_are_absolute_where_the_repository_is_known(tmp_path, monkeypatch):
     for name in ("setup.py", "README.md", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
