@@ -1,6 +1,6 @@
 """Clips of moving digits: what moves is seen in them, and in no single frame."""
 
-import collections
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -28,11 +28,11 @@ def plain_clips(monkeypatch):
 
 def test_golden_clip():
     """CLIP_VERSION must change together with the clips, or old data sets pass for new ones."""
-    clip = ClipGenerator("train").make(2)
+    frames, about = ClipGenerator("train").make(2)
     assert clips.CLIP_VERSION == 1
-    assert (clip.motion, clip.category, clip.digit_index) == ("left", 8, 544)
-    assert clip.frames.shape == (24, 64, 64, 3)
-    ends = [clip.path[name] for name in ("x", "y", "size", "angle")]
+    assert (about["motion"], about["digit"], about["digit_index"]) == ("left", 8, 544)
+    assert frames.shape == (24, 64, 64, 3)
+    ends = [about["path"][name] for name in ("x", "y", "size", "angle")]
     golden = [(42.793, 18.875), (20.713,) * 2, (29.199,) * 2, (-25.811,) * 2]
     np.testing.assert_allclose(ends, golden, atol=1e-3)
 
@@ -42,10 +42,10 @@ def test_motions_take_turns_and_split_digits_and_photographs():
     for split, digits in DIGIT_RANGES.items():
         maker = ClipGenerator(split, size=24)
         made = [maker.make(index) for index in range(48)]
-        assert collections.Counter(clip.motion for clip in made) == dict.fromkeys(MOTIONS, 6)
-        assert all(clip.digit_index in digits for clip in made)
-        assert {len(clip.frames) for clip in made} == set(range(16, 25))
-        photos[split] = {clip.background for clip in made}
+        assert Counter(about["motion"] for _, about in made) == dict.fromkeys(MOTIONS, 6)
+        assert all(about["digit_index"] in digits for _, about in made)
+        assert {len(frames) for frames, _ in made} == set(range(16, 25))
+        photos[split] = {about["photo"] for _, about in made}
     assert not photos["train"] & photos["val"]
 
 
@@ -87,15 +87,15 @@ def test_pixels_follow_the_path(plain_clips):
     """On a plain ground, the digit's centre and area in the frames are those of the path."""
     maker = plain_clips(0)  # nearly symmetrical
     for index in range(8):
-        clip = maker.make(index)
-        painted = np.any(clip.frames != 90, axis=-1)
+        frames, about = maker.make(index)
+        painted, path = np.any(frames != 90, axis=-1), about["path"]
         ends = []
         for frame in (painted[0], painted[-1]):
             rows, columns = np.nonzero(frame)
             ends.append((columns.mean(), rows.mean(), len(rows) ** 0.5))
         for name, values in zip(("x", "y"), np.transpose(ends)[:2], strict=True):
-            np.testing.assert_allclose(values, clip.path[name], atol=2.5)
+            np.testing.assert_allclose(values, path[name], atol=2.5)
         grown = np.log(ends[1][2] / ends[0][2])
-        assert abs(grown - np.log(clip.path["size"][1] / clip.path["size"][0])) < 0.2
-        turned = clip.path["angle"][1] - clip.path["angle"][0]
-        assert (abs(turned) >= 60) == clip.motion.startswith("turn")
+        assert abs(grown - np.log(path["size"][1] / path["size"][0])) < 0.2
+        turned = path["angle"][1] - path["angle"][0]
+        assert (abs(turned) >= 60) == about["motion"].startswith("turn")

@@ -10,7 +10,6 @@ Letters in shape comments: T frames, S = height and width of a frame.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -51,26 +50,7 @@ _MIN_CONTRAST = 60.0
 _FRAMES_PER_SECOND = Fraction(25)
 
 
-@dataclass(frozen=True, eq=False)
-class Clip:
-    """Frames with what is in them.
-
-    Attributes:
-        frames: Array (T, S, S, 3), RGB.
-        motion: A key of `MOTIONS`.
-        category: Digit, 0 to 9.
-        digit_index: Row in scikit-learn's digits.
-        background: Name of the photograph, with the side of a texture.
-        path: For each of `x`, `y`, `size` (pixels) and `angle` (degrees, counterclockwise) its
-            first and last value.
-    """
-
-    frames: NDArray[np.uint8]
-    motion: str
-    category: int
-    digit_index: int
-    background: str
-    path: Mapping[str, tuple[float, float]]
+Clip = tuple[NDArray[np.uint8], dict[str, Any]]  # RGB frames (T, S, S, 3), and what is in them
 
 
 class ClipGenerator(Generator):
@@ -80,7 +60,11 @@ class ClipGenerator(Generator):
         return int(np.ceil(_PAN * self.size)) + 1
 
     def make(self, index: int) -> Clip:
-        """Make clip `index`."""
+        """Make clip `index`.
+
+        Its `path` has the first and last of `x`, `y`, `size` in pixels, and `angle` in degrees,
+        counterclockwise.
+        """
         rng = self._random(index, CLIP_VERSION)
         motion = list(MOTIONS)[index % len(MOTIONS)]
         time = np.linspace(0, 1, int(rng.integers(_LENGTH[0], _LENGTH[1] + 1)))
@@ -89,18 +73,24 @@ class ClipGenerator(Generator):
         category, digit = self._handwriting.choose(rng)
         photo, frames = self._filmed(time, rng=rng)
         glyphs = [
-            self._handwriting.glyph(
-                digit, px=h, angle=a, side=self.size, centre=(place[0], place[1])
-            )
-            for place, h, a in zip(places, px.tolist(), angle.tolist(), strict=True)
+            self._handwriting.glyph(digit, px=height, angle=turn, side=self.size, centre=centre)
+            for centre, height, turn in zip(map(tuple, places), px.tolist(), angle, strict=True)
         ]
         masks = np.stack([glyph.mask for glyph in glyphs])  # (T, S, S)
         paint = choose_paint(frames[masks], min_contrast=_MIN_CONTRAST, colours=draw_colours(rng))
         for frame, glyph in zip(frames, glyphs, strict=True):
             paint.apply(frame, glyph)
         path = {"x": places[:, 0], "y": places[:, 1], "size": px, "angle": angle}
-        ends = {name: (float(values[0]), float(values[-1])) for name, values in path.items()}
-        return Clip(frames, motion, category, digit, photo, ends)
+        ends = {name: values[[0, -1]].tolist() for name, values in path.items()}
+        return frames, {
+            "motion": motion,
+            "frames": len(frames),
+            "size": self.size,
+            "digit": category,
+            "digit_index": digit,
+            "photo": photo,
+            "path": {name: [round(end, 3) for end in both] for name, both in ends.items()},
+        }
 
     def _filmed(
         self, time: NDArray[np.floating[Any]], *, rng: np.random.Generator
@@ -145,21 +135,13 @@ def draw_path(
 
 def export_clip(folder: Path, split: Split, index: int, clip: Clip) -> dict[str, Any]:
     """Write `{train,val}/MOTION/NUMBER.mp4`, H.264; return its entry in `clips.json`."""
-    name = f"{split}/{clip.motion}/{index + 1:06d}.mp4"
+    frames, about = clip
+    name = f"{split}/{about['motion']}/{index + 1:06d}.mp4"
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     with VideoWriter(folder / name, reproducible=True) as writer:
-        for number, rgb in enumerate(clip.frames):
+        for number, rgb in enumerate(frames):
             writer.add(rgb, Frame(rgb, number, 1 / _FRAMES_PER_SECOND, _FRAMES_PER_SECOND))
-    return {
-        "file": name,
-        "motion": clip.motion,
-        "frames": len(clip.frames),
-        "size": clip.frames.shape[1],
-        "digit": clip.category,
-        "digit_index": clip.digit_index,
-        "photo": clip.background,
-        "path": {name: [round(end, 3) for end in ends] for name, ends in clip.path.items()},
-    }
+    return {"file": name, **about}
 
 
 def finish_clips(folder: Path, made: Mapping[Split, list[Any]]) -> list[Path]:

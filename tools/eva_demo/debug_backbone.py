@@ -168,8 +168,8 @@ class DensePretraining(nn.Module):
         self.ink = nn.Linear(dim, PATCH * PATCH)
         self.present = nn.Linear(dim, 10)
 
-    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Compute the loss of a batch from `DenseScenes`, and the share of correct patches."""
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        """Compute the loss of a batch from `DenseScenes`."""
         features = self.backbone(_normalise(batch["image"])).float()  # (B, 1 + N, C)
         patches, target = features[:, 1:], batch["digit"]
         found = target != NO_DIGIT  # (B, N)
@@ -179,10 +179,7 @@ class DensePretraining(nn.Module):
         box = F.smooth_l1_loss(F.softplus(self.box(patches[found])), batch["box"][found])
         ink = F.binary_cross_entropy_with_logits(self.ink(patches), batch["ink"].float())
         present = F.binary_cross_entropy_with_logits(self.present(features[:, 0]), batch["present"])
-        loss = per_patch[found].mean() + per_patch[~found].mean() + box + ink + 0.2 * present
-        with torch.no_grad():
-            guess = self.digit(patches[found])[:, :NO_DIGIT].argmax(-1)
-            return loss, (guess == target[found]).float().mean()
+        return per_patch[found].mean() + per_patch[~found].mean() + box + ink + 0.2 * present
 
 
 def train(args: argparse.Namespace) -> VisionTransformer:
@@ -205,14 +202,14 @@ def train(args: argparse.Namespace) -> VisionTransformer:
     bar = tqdm(loader, unit="step", mininterval=5)
     for batch in bar:
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss, correct = model(batch)
+            loss = model(batch)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 3.0, error_if_nonfinite=True)
         optimizer.step()
         schedule.step()
         average.update_parameters(model.backbone)
-        bar.set_postfix(loss=loss.item(), correct=correct.item(), refresh=False)
+        bar.set_postfix(loss=loss.item(), refresh=False)
     averaged = average.module
     assert isinstance(averaged, VisionTransformer)
     return averaged
