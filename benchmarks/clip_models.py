@@ -15,16 +15,14 @@ from measuring import add_precision, new_parser
 from timm.models import eva as timm_eva
 from torch import Tensor, nn
 
-from eva_contrastive.model.eva_clip import EvaClip, TextTower, VisionTower
+from eva_contrastive.model.eva_clip import EvaClip, build_eva_clip
 
-STOCK, PATCH, LENGTH, WORDS = "EVA01-g-14", 14, 77, 49408
-_COMPLETE = {"width": 1408, "depth": 40, "heads": 16, "mlp": 6144, "image_size": 224,
-             "embed_dim": 1024, "text_width": 768, "text_depth": 12, "text_heads": 12}  # fmt: skip
-SIZES = {  # EVA-CLIP-g, its first blocks for a CPU, and sizes for a trial
-    "complete": _COMPLETE,
-    "slice": _COMPLETE | {"depth": 2, "text_depth": 1},
-    "trial": {"width": 32, "depth": 2, "heads": 2, "mlp": 48, "image_size": 56, "embed_dim": 16,
-              "text_width": 16, "text_depth": 1, "text_heads": 2},
+STOCK, LENGTH, WORDS = "EVA01-g-14", 77, 49408
+SIZES: dict[str, dict[str, Any]] = {  # EVA-CLIP-g, its first blocks for a CPU, and a trial
+    "complete": {},
+    "slice": {"depth": 2, "text_overrides": {"depth": 1}},
+    "trial": {"vision": "eva_debug", "patch_size": 14, "img_size": 56, "depth": 2, "embed_dim": 16,
+              "text_overrides": {"width": 16, "depth": 1, "num_heads": 2}},
 }  # fmt: skip
 _PEER_SIZES: dict[str, Any] = {}  # where the peer is not the stock model
 
@@ -39,20 +37,17 @@ def parser_of_towers(description: str | None, *, batch: int) -> argparse.Argumen
     return parser
 
 
+def image_size(size: str) -> int:
+    """Side of the images of a size, in pixels."""
+    return int(SIZES[size].get("img_size", 224))
+
+
 def build_ours(size: str, *, checkpoints: bool = False, patch_dropout: float = 0.0) -> EvaClip:
     """The toolkit's model."""
-    of = argparse.Namespace(**SIZES[size])
-    visual = VisionTower(
-        output_dim=of.embed_dim, patch_dropout=patch_dropout, img_size=of.image_size,
-        patch_size=PATCH, embed_dim=of.width, depth=of.depth, num_heads=of.heads,
-        mlp_dim=of.mlp, activation_checkpointing=checkpoints,
-    )  # fmt: skip
-    text = TextTower(
-        output_dim=of.embed_dim, context_length=LENGTH, vocab_size=WORDS,
-        width=of.text_width, depth=of.text_depth, num_heads=of.text_heads,
-    )  # fmt: skip
-    text.set_grad_checkpointing(checkpoints)
-    return EvaClip(visual, text)
+    options = SIZES[size] | {"patch_dropout": patch_dropout}
+    model = build_eva_clip(**options, activation_checkpointing=checkpoints)
+    model.text.set_grad_checkpointing(checkpoints)
+    return model
 
 
 @timm.models.register_model
@@ -64,18 +59,23 @@ def eva_slice(**options: Any) -> nn.Module:
 
 def build_peer(size: str, *, checkpoints: bool = False, patch_dropout: float = 0.0) -> nn.Module:
     """open_clip's stock model, or one like it with other sizes."""
-    of = argparse.Namespace(**SIZES[size])
     config = open_clip.get_model_config(STOCK)
     vision, text = config["vision_cfg"], config["text_cfg"]
     vision["patch_dropout"] = patch_dropout
     if size != "complete":
+        with torch.device("meta"):
+            ours: Any = build_ours(size)
+        visual, width = ours.visual, ours.visual.embed_dim
         _PEER_SIZES.update(
-            img_size=of.image_size, embed_dim=of.width, depth=of.depth, num_heads=of.heads,
-            mlp_ratio=(of.mlp + 0.5) / of.width,  # timm rounds the product down
+            img_size=visual.img_size, embed_dim=width, depth=visual.depth,
+            num_heads=visual.num_heads,
+            # timm rounds the product down
+            mlp_ratio=(visual.blocks[0].mlp.fc1.out_features + 0.5) / width,
         )  # fmt: skip
-        vision |= {"timm_model_name": "eva_slice", "image_size": of.image_size}
-        text |= {"width": of.text_width, "heads": of.text_heads, "layers": of.text_depth}
-    model: Any = open_clip.CustomTextCLIP(of.embed_dim, vision, text, output_dict=True)
+        vision |= {"timm_model_name": "eva_slice", "image_size": visual.img_size}
+        text |= {"width": ours.text.width, "heads": ours.text.heads, "layers": ours.text.depth}
+        config["embed_dim"] = ours.embed_dim
+    model: Any = open_clip.CustomTextCLIP(config["embed_dim"], vision, text, output_dict=True)
     model.set_grad_checkpointing(checkpoints)
     return model
 
@@ -92,8 +92,7 @@ def peer_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def make_batch(size: str, pairs: int) -> Pairs:
     """Noise, and texts of 8 to 60 random words."""
-    side = SIZES[size]["image_size"]
-    images = torch.randn(pairs, 3, side, side)
+    images = torch.randn(pairs, 3, *[image_size(size)] * 2)
     tokens = torch.randint(1, WORDS - 1, (pairs, LENGTH))
     ends = torch.randint(8, 60, (pairs, 1))
     place = torch.arange(LENGTH)

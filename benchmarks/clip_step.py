@@ -28,10 +28,10 @@ from typing import Any
 import torch
 from clip_models import (
     LENGTH,
-    SIZES,
     Pairs,
     build_ours,
     build_peer,
+    image_size,
     make_batch,
     parser_of_towers,
     peer_weights,
@@ -89,7 +89,7 @@ def our_step(model: EvaClip, count: int, args: argparse.Namespace, device: torch
 
 
 def _model_config(args: argparse.Namespace) -> ModelConfig:
-    return ModelConfig(variant="eva_g_patch14", image_size=SIZES[args.size]["image_size"])
+    return ModelConfig(variant="eva_g_patch14", image_size=image_size(args.size))
 
 
 def peer_step(model: Any, count: int, args: argparse.Namespace, device: torch.device) -> Step:
@@ -181,7 +181,7 @@ def _gradients(model: nn.Module, run: Callable[[], float]) -> Gradients:
 
 def flops_of(who: str, args: argparse.Namespace, **options: Any) -> float:
     """Model FLOPs of a pair in training."""
-    inputs = [image_input(SIZES[args.size]["image_size"]), torch.zeros(1, LENGTH).long()]
+    inputs = [image_input(image_size(args.size)), torch.zeros(1, LENGTH).long()]
     build = partial(BUILDERS[who], args.size, **options)
     return training_flops(lambda _: build(), _model_config(args), inputs=inputs)
 

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import open_clip
 import torch
-from clip_models import SIZES, build_ours, build_peer, parser_of_towers, peer_weights
+from clip_models import build_ours, build_peer, image_size, parser_of_towers, peer_weights
 from measuring import Figure, beside, show
 from PIL import Image
 from torch import Tensor
@@ -85,7 +85,7 @@ def figures(args: argparse.Namespace, device: torch.device) -> Iterator[Figure]:
     peer.load_state_dict(peer_weights(ours.state_dict()))
     for model in (ours, peer):
         model.eval().to(device, DTYPES[args.precision])
-    side = SIZES[args.size]["image_size"]
+    side = image_size(args.size)
     with tempfile.TemporaryDirectory() as folder:
         write_images(Path(folder), args.images)
         our_transform = evaluation_transform(side, mean=CLIP_MEAN, std=CLIP_STD)

@@ -3,18 +3,16 @@
 import argparse
 import gc
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from eva_runs.commands import command_parser
+from eva_runs.options import command_parser
 
 T = TypeVar("T")
 Call = Callable[[], object]
@@ -142,7 +140,7 @@ def here() -> torch.device:
 
 def new_parser(description: str | None, *, rounds: int, batch: int = 0) -> argparse.ArgumentParser:
     """Make a command line with a number of rounds, and a size of the batch if it has one."""
-    parser = command_parser(Path(sys.argv[0]).name, description)
+    parser = command_parser(description)
     parser.add_argument("--rounds", type=int, default=rounds)
     if batch:
         parser.add_argument("--batch", type=int, default=batch)

@@ -18,6 +18,7 @@ from typing import Literal, NamedTuple
 from packaging.requirements import Requirement
 
 from eva_backbone.checkpoints.registry import OFFICIAL_FILES, weights_directories
+from eva_runs.commands import program, say
 from eva_runs.extras import DETECTRON2, TOOLKIT, install_command
 from eva_runs.options import command_parser
 

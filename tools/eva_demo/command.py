@@ -13,15 +13,15 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from eva_runs.commands import command_parser, program, say
-from eva_runs.options import integer
+from eva_runs.commands import program, say
+from eva_runs.options import command_parser, integer
 
 _FORMATS = ("captions", "coco", "folder", "semantic", "video", "voc", "yolo")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = command_parser("make_demo_data.py", __doc__)
+    parser = command_parser(__doc__)
     add = parser.add_argument
     add("--output", type=Path, required=True, metavar="DIR", help="folder to make")
     add("--formats", nargs="+", choices=_FORMATS, default=["coco"], help="default: coco")

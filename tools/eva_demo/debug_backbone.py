@@ -48,7 +48,8 @@ from eva_backbone import VARIANTS, VisionTransformer, eva_debug
 from eva_data.files import make_folder, write_tensors, writing
 from eva_demo.scenes import Scene, SceneGenerator
 from eva_demo.sources import SPLITS, box_of_mask
-from eva_runs.commands import command_parser, program
+from eva_runs.commands import program
+from eva_runs.options import command_parser
 
 logger = logging.getLogger("train_debug_backbone")
 
@@ -276,7 +277,7 @@ def write_weights(backbone: VisionTransformer, record: Mapping[str, Any], folder
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = command_parser("train_debug_backbone.py", __doc__)
+    parser = command_parser(__doc__)
     add = parser.add_argument
     add("--output", type=Path, required=True, help="folder of weights and record")
     add("--steps", type=int, default=7000, help="optimizer steps")
