@@ -86,21 +86,19 @@ def _engine_run(folder: Path, *, best: bool, ema: bool) -> Run:
 
     config = read_json(folder / run_folders.CONFIG)
     complete = run_folders.complete_checkpoints(folder)
-    damage = damage_of(complete[-1]) if complete else "there is none"
-    if damage:
-        raise ValueError(f"{folder} has no complete and undamaged checkpoint ({damage})")
+    kept = run_folders.best_of_engine(folder, ema=ema) if best else None
+    problem = damage_of(complete[-1]) if complete else "it has no complete checkpoint"
+    if best and kept is None:
+        problem = "it has no such best weights: leave --best out"
     if "num_codes" in config:
-        raise ValueError(f"{folder} is the run of a tokenizer: only a ViT is published")
+        problem = "it is the run of a tokenizer, not of a ViT"
+    if problem:
+        raise ValueError(f"nothing of {folder} can be published: {problem}")
     record = read_run(complete[-1])
     step = record["step"]
-    if best:
-        weights = run_folders.best_of_engine(folder, ema=ema)
-        if weights is None:
-            raise ValueError(f"{folder} has no such best weights: leave --best out")
+    if kept is not None:
         noted = read_json(folder / run_folders.BEST / run_folders.RECORD)
-        step = int(noted[weights.name]["step"]) + 1
-    else:
-        weights = run_folders.of_checkpoint(complete[-1], ema=ema)
+        step = int(noted[kept.name]["step"]) + 1
     epochs, batch = section(config, "run").get("epochs"), record.get("step_batch")
     samples = record.get("samples_of_data")
     model = section(config, "student" if "student" in config else "model")
@@ -110,7 +108,7 @@ def _engine_run(folder: Path, *, best: bool, ema: bool) -> Run:
     published = clean(config)
     return Run(
         task=task,
-        weights=weights,
+        weights=kept or run_folders.of_checkpoint(complete[-1], ema=ema),
         recipe=json.dumps(published, indent=2) + "\n",
         recipe_name="recipe.json",
         step=step,
