@@ -256,9 +256,7 @@ def _architecture(trunk: Trunk) -> tuple[str, dict[str, Any]]:
     parts = zip(("patch_size", "embed_dim", "depth", "num_heads"), usual, strict=True)
     found = {part: vit[part] for part, theirs in parts if vit[part] != theirs}
     if (vit["mlp_dim"], vit["embed_dim"]) != (mlp_dim, sizes[1]):
-        ratio = vit["mlp_dim"] / vit["embed_dim"]
-        exact = int(vit["embed_dim"] * ratio) == vit["mlp_dim"]  # timm rounds down
-        found["mlp_ratio"] = ratio if exact else (vit["mlp_dim"] + 0.5) / vit["embed_dim"]
+        found["mlp_ratio"] = (vit["mlp_dim"] + 0.5) / vit["embed_dim"]  # timm rounds down
     if vit["layer_scale"] is not None:
         found["init_values"] = 1.0
     if by_token:
