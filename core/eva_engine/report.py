@@ -350,16 +350,13 @@ class Presenter:
 
 def _settings(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Name the settings that people ask for first."""
-    run, optimizer = config.get("run", {}), config.get("optimizer", {})
-    named = (
-        ("epochs", run.get("epochs")),
-        ("precision", run.get("precision")),
-        ("learning rate", optimizer.get("lr")),
-        ("layer decay", optimizer.get("layer_decay")),
-        ("moving average", run.get("ema_decay")),
-    )
+    run, optimizer = config["run"], config["optimizer"]
+    named = {
+        "epochs": run["epochs"], "precision": run["precision"], "learning rate": optimizer["lr"],
+        "layer decay": optimizer["layer_decay"], "moving average": run["ema_decay"],
+    }  # fmt: skip
     return [(name, f"{value:g}" if isinstance(value, float) else str(value))
-            for name, value in named if value]  # fmt: skip
+            for name, value in named.items() if value]  # fmt: skip
 
 
 def _counted(number: int, unit: str) -> str:

@@ -39,13 +39,9 @@ def confusion_view(content: Confusion, most: int) -> ConfusionView:
     """Choose what a page shows: all counts of some classes, the top mistakes of many.
 
     `most` rows of a table are shown.
-
-    Raises:
-        ValueError: If there is not a row and a column for each class.
     """
     counts, size = np.asarray(content.counts, np.int64), len(content.classes)
-    if counts.shape != (size, size):
-        raise ValueError(f"{size} classes have no confusion of shape {counts.shape}")
+    assert counts.shape == (size, size), (counts.shape, size)
     percent = counts.max(initial=0) >= _LONG_COUNT
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 

@@ -33,11 +33,6 @@ def number(least: float | None = None, most: float | None = None) -> Callable[[s
     return lambda text: _parse(float, text, least, most)
 
 
-def probability(text: str) -> float:
-    """Parse a number in [0, 1]; for `type` of `argparse`."""
-    return _parse(float, text, 0, 1)
-
-
 def _parse(kind: type[N], text: str, least: float | None, most: float | None) -> N:
     low, high = (-math.inf if least is None else least), (math.inf if most is None else most)
     with contextlib.suppress(ValueError, OverflowError):
@@ -48,6 +43,9 @@ def _parse(kind: type[N], text: str, least: float | None, most: float | None) ->
     limits = "" if least is None else f" from {least}"
     limits += "" if most is None else f" to {most}"
     raise argparse.ArgumentTypeError(f"must be {what}{limits}, got {text}")
+
+
+probability = number(0, 1)
 
 
 def command_parser(description: str | None, **texts: Any) -> argparse.ArgumentParser:
