@@ -368,7 +368,7 @@ def test_a_group_without_objects_is_nan(register, tmp_path):
         scores=results,
     )
     meanings = {row.name: row.meaning for row in sections[0].rows}
-    assert meanings["APr"].endswith("there are no objects of rare classes in the data")
+    assert meanings["APr"].endswith("there are none in the data")
     assert sections[3].counts.sum() >= len(dataset["annotations"])
     assert results["bbox"]["APf"] == results["bbox"]["AP"]
 
