@@ -37,12 +37,12 @@ class NumberedSampler(Sampler[Draw]):
     `sampler` has the indexes of this process; a finite one is taken again for each epoch.
     """
 
-    def __init__(self, sampler: Any, *, rank: int, processes: int) -> None:
-        self.sampler, self.rank, self.processes = sampler, rank, processes
+    def __init__(self, sampler: Any) -> None:
+        self.sampler = sampler
         self.start = 0
 
     def __iter__(self) -> Iterator[Draw]:
-        numbers = count(self.rank, self.processes)
+        numbers = count(get_rank(), get_world_size())
         return islice(zip(numbers, self._indexes(), strict=False), self.start, None)
 
     def __len__(self) -> int:
@@ -85,15 +85,13 @@ class NumberedDataset(Dataset[Any]):
         return getattr(self.dataset, name)
 
 
-def numbered_loader(
-    loader: DataLoader[Any], *, seed: int, rank: int, processes: int
-) -> DataLoader[Any]:
+def numbered_loader(loader: DataLoader[Any], seed: int) -> DataLoader[Any]:
     """Rebuild a loader of mmengine with a `NumberedSampler` and a `NumberedDataset`."""
     if loader.batch_size is None:  # its place could not be found again
         raise ValueError("train_dataloader needs a batch_size, not a batch_sampler of its own")
     numbered = DataLoader(
         NumberedDataset(loader.dataset, seed),
-        sampler=NumberedSampler(loader.sampler, rank=rank, processes=processes),
+        sampler=NumberedSampler(loader.sampler),
         **{name: getattr(loader, name) for name in _KEPT},
     )
     protect_workers(numbered)
@@ -132,8 +130,7 @@ class EVATrainLoop(IterBasedTrainLoop):
 
     def __init__(self, runner: Any, dataloader: Any, *args: Any, **kwargs: Any) -> None:
         seed = run_seed(runner)
-        loader = runner.build_dataloader(dataloader, seed=seed)
-        numbered = numbered_loader(loader, seed=seed, rank=get_rank(), processes=get_world_size())
+        numbered = numbered_loader(runner.build_dataloader(dataloader, seed=seed), seed)
         super().__init__(runner, numbered, *args, **kwargs)
         self.samples_of_a_batch = int(numbered.batch_size or 1) * get_world_size()
         self.was_over = False

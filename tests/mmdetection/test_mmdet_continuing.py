@@ -25,7 +25,7 @@ def test_a_sample_depends_on_the_seed_and_its_number_alone(tiny):
         loader = DataLoader(
             dataset, batch_size=1, num_workers=workers, sampler=[0, 1, 2], collate_fn=pseudo_collate
         )
-        loader = numbered_loader(loader, seed=seed, rank=0, processes=1)
+        loader = numbered_loader(loader, seed)
         loader.sampler.start = skipped
         batches = iter(loader)
         found = [next(batches)["inputs"][0] for _ in range(5 - skipped)]
