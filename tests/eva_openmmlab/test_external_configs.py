@@ -27,7 +27,6 @@ def _no_processes(monkeypatch):
     ("name", "package", "kind"),
     [
         (UPERNET, "onedl-mmsegmentation", "EncoderDecoder"),
-        ("mmseg::_base_/models/upernet_r50.py", "onedl-mmsegmentation", "EncoderDecoder"),
         (CASCADE, "onedl-mmdetection", "CascadeRCNN"),
     ],
 )
