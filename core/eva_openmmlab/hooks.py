@@ -95,7 +95,7 @@ class RunHook(Hook):
         inside = getattr(model, "module", model)  # test-time augmentation wraps it
         report = load_start(inside, runner._load_from, complete=not trains(runner))
         if report.from_scratch:
-            runner.logger.warning("%s", report.from_scratch, extra=dict(SHOWN))
+            runner.logger.warning("%s", report.from_scratch, extra=SHOWN)
         loaded = model.state_dict()
         checkpoint.clear()  # mmengine removes one "module." and loads the rest
         checkpoint["state_dict"] = {f"module.{name}": value for name, value in loaded.items()}
@@ -125,7 +125,7 @@ class RunHook(Hook):
                 runner.logger.warning(
                     "the order of the data is not that of a run without a break: %s",
                     ", ".join(f"{name} was {saved[name]} and is {now[name]}" for name in other),
-                    extra=dict(SHOWN),
+                    extra=SHOWN,
                 )
 
     def before_train(self, runner: Any) -> None:
@@ -320,7 +320,7 @@ def _inner(model: Any) -> Any:
 
 
 def _say(runner: Any, sentence: str) -> None:
-    runner.logger.info("%s", sentence, extra=dict(SHOWN))
+    runner.logger.info("%s", sentence, extra=SHOWN)
 
 
 def _keep_predictions(evaluator: Any, folder: Path) -> None:

@@ -175,7 +175,7 @@ class EVATrainLoop(IterBasedTrainLoop):
         elif self._iter >= self._max_iters:
             self.was_over = True
             finished = SAYS.finished(folder, self._max_iters)
-            runner.logger.info("%s", finished, extra=dict(SHOWN))
+            runner.logger.info("%s", finished, extra=SHOWN)
 
     def run(self) -> Any:
         """Train to the last iteration, and return the model."""

@@ -20,7 +20,8 @@ from eva_openmmlab.config import load_config, require_data, set_data_root
 from eva_openmmlab.hooks import run_hook
 from eva_openmmlab.report import RunReport
 from eva_openmmlab.run_folder import RECORD, has_run, require_unused, what_is_saved
-from eva_openmmlab.terminal import LOG, TerminalHook, quiet, say, terminal
+from eva_openmmlab.terminal import LOG, TerminalHook, quiet, terminal
+from eva_report.terminal import show
 from eva_runs import processes
 from eva_runs.commands import program_name
 from eva_runs.errors import ending, one_line
@@ -70,7 +71,7 @@ def run(
             processes.barrier()  # here: the other processes do not wait for the report
             if processes.is_main():
                 report = RunReport(runner, kind, task=task)
-                say(*report.closing(report.write(), duration=time.monotonic() - began))
+                show(*report.closing(report.write(), duration=time.monotonic() - began))
         processes.leave()
 
 

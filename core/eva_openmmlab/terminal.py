@@ -26,16 +26,15 @@ from eva_openmmlab.config import parts_of
 from eva_openmmlab.hooks import run_hook, trains
 from eva_openmmlab.run_folder import SAYS, iteration_of
 from eva_report.terminal import (
-    SHOWN,
     FileFormatter,
     TerminalHandler,
     opening_lines,
     root_logs_to,
+    show,
 )
 from eva_runs import processes
 
 LOG = "log.txt"
-logger = logging.getLogger(__name__)
 _LINES = 12  # of evaluations, however many there are
 _WINDOW = 20  # iterations of the loss beside the bar
 _PERCENT = ("mIoU", "mAcc", "aAcc")  # mmseg gives percents
@@ -92,12 +91,6 @@ def _is_first() -> bool:
     return all(os.environ.get(name, "0") == "0" for name in names)
 
 
-def say(*lines: str) -> None:
-    """Show lines, of the main process alone."""
-    for line in lines:
-        logger.info("%s", line, extra=dict(SHOWN))
-
-
 class TerminalHook(Hook):
     """Say what a run does, on the main process: opening lines, a bar, lines of evaluations.
 
@@ -130,7 +123,7 @@ class TerminalHook(Hook):
             output=Path(runner.work_dir),
             more=more,
         )
-        say(*lines)
+        show(*lines)
         runner.logger.info("%s", runner.model)
 
     def after_run(self, runner: Any) -> None:
@@ -146,7 +139,7 @@ class TerminalHook(Hook):
         if runner.iter >= runner.max_iters or number % math.ceil(total / (_LINES - 1)) == 0:
             lines = score_lines(metrics or {}) or [NOTHING]
             scores = "; ".join(", ".join(line.split(", ")[:2]) for line in lines)
-            say(f"{SAYS.unit} {runner.iter:,}: {scores}")
+            show(f"{SAYS.unit} {runner.iter:,}: {scores}")
 
     def _before_epoch(self, runner: Any, mode: str = "train") -> None:
         if not processes.is_main():
