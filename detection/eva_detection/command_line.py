@@ -154,13 +154,10 @@ def check(args: argparse.Namespace) -> None:
         check_unused(folder)
     continues = args.resume and folder and last_checkpoint(folder)
     source = given.get(_WEIGHTS, "").strip("'")
-    if source and not continues and not ("${" in source or "://" in source or _is_known(source)):
+    elsewhere = "${" in source or "://" in source or Path(source).is_file()
+    downloaded_later = source in _official_names() and not refusal()
+    if source and not continues and not elsewhere and not downloaded_later:
         resolve_source(source)
-
-
-def _is_known(source: str) -> bool:
-    """Return whether weights are there, or can be downloaded; neither is done yet."""
-    return Path(source).is_file() or (source in _official_names() and not refusal())
 
 
 def require_recipe(args: argparse.Namespace) -> Path:

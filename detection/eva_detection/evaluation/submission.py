@@ -196,16 +196,6 @@ def prepare(
     return [line for _, line in lines], notes
 
 
-def write_zip(file: Path, lines: Sequence[bytes]) -> None:
-    """Write NAME.zip with NAME.json at its top, completely or not at all."""
-    with (
-        replacing(file) as part,
-        zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive,
-        archive.open(f"{file.stem}.json", "w", force_zip64=True) as member,
-    ):
-        member.write(b"[" + b",\n".join(lines) + b"]\n")
-
-
 def _write(args: argparse.Namespace) -> int:
     """Run the command `write`; return the exit code."""
     server, images = SERVERS[args.server], read_image_list(args.images)
@@ -224,7 +214,12 @@ def _write(args: argparse.Namespace) -> int:
     check_outputs([*files.values()], overwrite=args.overwrite, inputs=inputs)
     for task, file in files.items():
         lines, notes = prepare(entries, task, server, budget=round(args.max_mb * 1e6))
-        write_zip(file, lines)
+        with (
+            replacing(file) as part,
+            zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive,
+            archive.open(f"{file.stem}.json", "w", force_zip64=True) as member,
+        ):
+            member.write(b"[" + b",\n".join(lines) + b"]\n")
         say("\n".join([*notes, f"{file}: {len(lines)} detections"]))
         if not _report(file, check(file, task, server, images)):
             return 1

@@ -212,17 +212,6 @@ def _encoded(raw: Instances, height: int, width: int) -> Instances:
     return found
 
 
-def as_coco(instances: Instances) -> list[dict[str, Any]]:
-    """Write detections, with masks or their codes, in COCO's format, without the image."""
-    found: list[dict[str, Any]] = instances_to_coco_json(instances, 0)
-    if instances.has("pred_masks_rle"):
-        for one, code in zip(found, instances.pred_masks_rle, strict=True):
-            one["segmentation"] = code
-    for one in found:
-        del one["image_id"]
-    return found
-
-
 def named_predictor(args: argparse.Namespace) -> Predictor:
     """Build the detector that the options of a program name."""
     return Predictor.from_config(
@@ -238,7 +227,12 @@ def detect_jobs(predictor: Predictor, jobs: Sequence[Job], output: Path) -> list
     """Draw and write what a detector finds in files, with a progress bar, and say it."""
 
     def detect(rgb: NDArray[np.uint8]) -> Detections:
-        found = as_coco(predictor.with_encoded_masks(rgb))
+        instances = predictor.with_encoded_masks(rgb)
+        found: list[dict[str, Any]] = instances_to_coco_json(instances, 0)
+        for index, one in enumerate(found):
+            del one["image_id"]
+            if instances.has("pred_masks_rle"):
+                one["segmentation"] = instances.pred_masks_rle[index]
         return Detections(found, lambda: predictor.best_score(rgb))
 
     categories, least = dict(predictor.categories), predictor.score_threshold

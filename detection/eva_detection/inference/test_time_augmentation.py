@@ -124,7 +124,10 @@ class EVARCNNWithTTA(nn.Module):
                 if self.heads.mask_on and index == self.mask_scale:
                     for_masks.append((features, found.image_size, flipped))
                 found = _to_original(found, (height, width), flipped=flipped)
-                candidates.append(self._in_range(found, index))
+                if self.area_ranges is not None:
+                    (low, high), area = self.area_ranges[index], found.pred_boxes.area()
+                    found = found[(area >= low) & (area <= high)]
+                candidates.append(found)
         merged = self.heads.suppress(Instances.cat(candidates))
         if self.heads.mask_on:
             self._add_masks(merged, for_masks)
@@ -154,13 +157,6 @@ class EVARCNNWithTTA(nn.Module):
         proposals, _ = self.model.proposal_generator(images, features, None)
         suppress = not self.keep_all_before_merge
         return features, self.heads.detect_boxes(features, proposals, suppress=suppress)[0]
-
-    def _in_range(self, found: Instances, index: int) -> Instances:
-        if self.area_ranges is None:
-            return found
-        low, high = self.area_ranges[index]
-        area = found.pred_boxes.area()
-        return found[(area >= low) & (area <= high)]
 
     def _add_masks(
         self, merged: Instances, passes: Sequence[tuple[Any, tuple[int, int], bool]]

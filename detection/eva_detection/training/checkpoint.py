@@ -40,12 +40,8 @@ class RunCheckpointer(DetectionCheckpointer):
         data |= {key: value.state_dict() for key, value in self.checkpointables.items()}
         with writing(Path(self.save_dir) / f"{name}.pth") as file:
             torch.save(data | kwargs, file)
-        self.tag_last_checkpoint(f"{name}.pth")
+        write_text(Path(self.save_dir) / LAST, f"{name}.pth")
         self.saved_iteration = kwargs.get("iteration")
-
-    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Let `last_checkpoint` name a file, in one step."""
-        write_text(Path(self.save_dir) / LAST, last_filename_basename)
 
     def read(self, optimizer: torch.optim.Optimizer, max_iter: int) -> dict[str, Any]:
         """Read the last checkpoint of the run and check everything in it; nothing is changed."""

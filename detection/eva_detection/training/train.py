@@ -245,20 +245,15 @@ def _train_or_evaluate(
         if trains:
             train(cfg, resume=args.resume, test_set=test_set)
         else:
-            _evaluate_only(test_set)
+            with no_init_weights():
+                model = together(lambda: build(cfg.model, "model"))
+            with_test_time_augmentation(cfg, model)  # its settings, before the weights are read
+            together(test_set.check)
+            show(output_place(cfg))
+            source = cfg.train.init_checkpoint
+            together(lambda: load_initial_weights(model, source, complete=True))
+            evaluate(test_set, model.to(cfg.train.device))
     close(test_set, trains=trains, began=began, recipe=args.config_file)
-
-
-def _evaluate_only(test_set: TestSet) -> None:
-    cfg = test_set.cfg
-    with no_init_weights():
-        model = together(lambda: build(cfg.model, "model"))
-    with_test_time_augmentation(cfg, model)  # its settings, before the weights are read
-    together(test_set.check)
-    show(output_place(cfg))
-    together(lambda: load_initial_weights(model, cfg.train.init_checkpoint, complete=True))
-    model.to(cfg.train.device)
-    evaluate(test_set, model)
 
 
 def start(args: argparse.Namespace) -> None:
