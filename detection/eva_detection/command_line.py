@@ -325,7 +325,6 @@ def _export_parser() -> argparse.ArgumentParser:
     add("--batch-size", type=_batch_size, default=1, help='fixed, or "any" (default: %(default)s)')
     add("--dtype", default="float32", choices=("float32", "float16"))
     add("--device", default="cpu", help="where a torch.export program will run (default: cpu)")
-    add("--tolerance", type=number(0), help="largest difference (default: 0.001, float16: 0.05)")
     add("--overwrite", action="store_true", help="replace an earlier file")
     return parser
 
@@ -335,11 +334,11 @@ def export(arguments: Sequence[str] | None = None) -> None:
     parser = _export_parser()
     args = parser.parse_args(arguments)
     complete = args.form == "torchscript"
-    fixed = args.size or args.batch_size != 1 or args.dtype != "float32" or args.tolerance
+    fixed = args.size or args.batch_size != 1 or args.dtype != "float32"
     if complete and (args.image is None or fixed):
         parser.error(
             "--format torchscript needs --image, an image on which something is detected; --size, "
-            "--batch-size, --dtype and --tolerance are not for it"
+            "--batch-size and --dtype are not for it"
         )
     try:
         args.config_file = find_recipe("detection", require_config(args.config_file, args.weights))

@@ -174,7 +174,7 @@ def _known(name: Any) -> Any:
 
 
 def _within(name: str, modules: tuple[str, ...]) -> bool:
-    return any(name == module or name.startswith(f"{module}.") for module in modules)
+    return f"{name}.".startswith(tuple(f"{module}." for module in modules))
 
 
 def _refuse(name: Any) -> NoReturn:
@@ -201,10 +201,6 @@ def _partial(loader: _Loader, node: yaml.Node) -> functools.partial[Any]:
     return functools.partial(function, *arguments, **named)
 
 
-def _unknown(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
-    _refuse(suffix.rpartition(":")[2])
-
-
 _Loader.add_constructor(
     f"{_PYTHON}tuple", lambda loader, node: tuple(loader.construct_sequence(node, deep=True))
 )
@@ -214,7 +210,7 @@ _Loader.add_constructor(
 )
 _Loader.add_constructor(f"{_PYTHON}object/apply:functools.partial", _partial)
 _Loader.add_multi_constructor(f"{_PYTHON}name:", _function)
-_Loader.add_multi_constructor(_PYTHON, _unknown)
+_Loader.add_multi_constructor(_PYTHON, lambda loader, tag, node: _refuse(tag.rpartition(":")[2]))
 
 
 def _check(value: Any, key: str) -> None:

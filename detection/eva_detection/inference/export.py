@@ -56,7 +56,6 @@ def export_from_config(args: argparse.Namespace) -> dict[str, float]:
         size=(sides[0], sides[-1]),
         batch_size=args.batch_size,
         preparation=preparation,
-        tolerance=args.tolerance,
     )
 
 
@@ -84,7 +83,6 @@ def export_backbone(
     size: tuple[int, int],
     batch_size: int | None = 1,
     preparation: Mapping[str, Any] | None = None,
-    tolerance: float | None = None,
 ) -> dict[str, float]:
     """Write a backbone, read the file again and compare.
 
@@ -94,10 +92,10 @@ def export_backbone(
         size: Height and width of the images in pixels, fixed in the file.
         batch_size: Images of a batch, fixed in the file; None for any number.
         preparation: Facts to store in the file, as JSON.
-        tolerance: Largest absolute difference; None takes it from `TOLERANCES`.
 
     Returns:
-        Level -> largest absolute difference; a larger one is a ValueError, and leaves no file.
+        Level -> largest absolute difference; one above `TOLERANCES` is a ValueError, and leaves no
+        file.
     """
     # torch.export takes a dimension of one example for a fixed one
     generator = torch.Generator().manual_seed(0)
@@ -115,7 +113,7 @@ def export_backbone(
         for count in {len(images), batch_size or 1}:
             first = {name: level[:count] for name, level in expected.items()}
             one = differences(first, run({"images": images[:count]}))
-            demand_close(one, TOLERANCES[images.dtype] if tolerance is None else tolerance)
+            demand_close(one, TOLERANCES[images.dtype])
             found = {name: max(value, found.get(name, 0.0)) for name, value in one.items()}
         data = output.with_name(output.name + DATA)
         if (part := file.with_name(data.name)).exists():
