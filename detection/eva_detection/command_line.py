@@ -18,13 +18,7 @@ from typing import Any
 from eva_backbone.checkpoints.hub import refusal
 from eva_backbone.checkpoints.registry import BUNDLED_FILES, list_official_files, resolve_source
 from eva_data.detection import spec
-from eva_data.files import (
-    DEMO_IMAGE_SUFFIXES,
-    VIDEO_SUFFIXES,
-    home_expanded,
-    is_there,
-    require_free,
-)
+from eva_data.files import home_expanded, is_there, require_free
 from eva_data.inputs import Plan, plan_jobs, written_name
 from eva_detection.training.output_folder import check_unused, last_checkpoint
 from eva_report.demos import refuse, run_demo
@@ -252,10 +246,8 @@ def demo(arguments: Sequence[str] | None = None) -> None:
     def prepare() -> Plan:
         planned = plan_jobs(
             args.inputs,
-            suffixes=DEMO_IMAGE_SUFFIXES | VIDEO_SUFFIXES,
             targets=lambda name: [args.output / written_name(name)],
             results=[args.output],
-            kinds="images and no videos",
             cameras=True,
         )
         if planned.jobs:
