@@ -25,7 +25,7 @@ from eva_detection.config.files import is_yacs, load_config_file
 from eva_detection.model.backbone import add_eva_config
 from eva_detection.model.rcnn import EVARCNN as EVARCNN  # yacs configs name it
 from eva_detection.model.weights import load_initial_weights
-from eva_runs.recipes import find_recipe, recipe_folder
+from eva_runs.recipes import find_recipe, recipe_name
 
 # Recipe -> the official file that its training gave, or whose published results it gives.
 PUBLISHED: Mapping[str, str] = {
@@ -55,8 +55,8 @@ def get_checkpoint_url(config_path: str | os.PathLike[str]) -> str:
 
 def published_file(config_path: str | os.PathLike[str]) -> str:
     """Return the name of the official detector of a recipe; a ValueError if there is none."""
-    file, folder = Path(get_config_file(config_path)).resolve(), recipe_folder("detection")
-    name = file.relative_to(folder).as_posix() if file.is_relative_to(folder) else str(file)
+    file = Path(get_config_file(config_path))
+    name = Path(recipe_name("detection", file)).with_suffix(file.suffix).as_posix()
     if name not in PUBLISHED:
         raise ValueError(
             f"no trained detector of {name} was published: leave trained=True out and load weights "
