@@ -88,15 +88,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse a command line.
+    """Parse as detectron2's parser, with the settings as `opts` and the recipe as `config_file`.
 
-    Args:
-        arguments: Words; None for those of the process.
-
-    Returns:
-        As detectron2's parser, with the settings as `opts` and the recipe as `config_file`. Of
-        weights that `--eval-only` is given, a setting is made; those of a run bring its config
-        along, and results go to a folder of their own beside it.
+    Of weights that `--eval-only` is given, a setting is made; those of a run bring its config, and
+    results go to a folder of their own beside it.
     """
     parser = make_parser()
     args = parser.parse_intermixed_args(arguments)

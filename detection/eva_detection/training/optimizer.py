@@ -20,10 +20,8 @@ def build_adamw(
 ) -> torch.optim.Optimizer:
     """Build the AdamW of the recipes for a trainer of yacs configs, which knows SGD alone.
 
-    Args:
-        cfg: A yacs config; `SOLVER.BASE_LR` and `SOLVER.WEIGHT_DECAY` are read.
-        model: A detector on `EVAViTDet`; every trainable parameter decays, as in the paper.
-        lr_decay_rate: Factor of the learning rate from one layer to the one below it.
+    It reads `SOLVER.BASE_LR` and `SOLVER.WEIGHT_DECAY`; every trainable parameter of the detector
+    decays, as in the paper. `lr_decay_rate` is the factor from one layer to the one below it.
     """
     backbone: Any = model.backbone
     decay = partial(

@@ -142,15 +142,10 @@ class DetectionTrainer(SimpleTrainer):
             return self.model(batch)
 
     def _agree(self, losses: dict[str, Tensor], trouble: Trouble | None) -> None:
-        """Let all processes know what one of them has met, in one small reduction.
+        """Let all processes raise what one of them has met, after one small reduction.
 
         It stands before the backward pass of the last batch, in which all would wait for each
         other. Afterwards all have the same gradients.
-
-        Raises:
-            FloatingPointError: If a loss is not finite or detectron2 met such values.
-            TooManyUnreadableError: If too many images cannot be read.
-            Exception: What one process has met; `OtherProcessError` on the others.
         """
         error = trouble.error if trouble else None
         replaced = getattr(self.data_loader, "unreadable", {})

@@ -41,8 +41,7 @@ def training(
 def testing(side: int) -> Steps:
     """Test at a short side; scores are at the original size, so labels are read after resizing.
 
-    mmsegmentation's inferencer wants its own name of the reader, under which the plugin registers
-    `LoadPicture`.
+    `LoadImageFromFile`, which mmsegmentation's inferencer wants, is `LoadPicture` here.
     """
     return [
         dict(type="LoadImageFromFile"),
