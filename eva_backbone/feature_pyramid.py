@@ -3,7 +3,6 @@
 Shapes: B images, C channels of the ViT, F channels of the pyramid, H x W patches.
 """
 
-import math
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -51,26 +50,20 @@ class SimpleFeaturePyramid(nn.Module):
     ) -> None:
         super().__init__()
         self.strides = tuple(int(patch_size / scale) for scale in scale_factors)
-        for stride, scale in zip(self.strides, scale_factors, strict=True):
-            whole = stride * scale == patch_size and math.log2(stride).is_integer()
+        self._names = [f"simfp_{stride.bit_length() - 1}" for stride in self.strides]
+        for name, stride, scale in zip(self._names, self.strides, scale_factors, strict=True):
+            whole = stride * scale == patch_size and stride.bit_count() == 1
             if scale not in (4.0, 2.0, 1.0, 0.5) or not whole:
                 raise ValueError(
                     f"patch size {patch_size} at scale {scale} gives stride "
                     f"{patch_size / scale:g}: a scale must be 4, 2, 1 or 0.5, and a stride a power "
                     "of two; resample the patch embedding (load_pretrained does) to 16"
                 )
-            self.add_module(
-                f"simfp_{self._level(stride)}", _level(in_channels, out_channels, scale)
-            )
-
-    @staticmethod
-    def _level(stride: int) -> int:
-        return int(math.log2(stride))
+            self.add_module(name, _level(in_channels, out_channels, scale))
 
     def pyramid(self, feature_map: Tensor) -> list[Tensor]:
         """Compute one (B, F, H * scale, W * scale) of (B, C, H, W) for each scale factor."""
-        levels = (self.get_submodule(f"simfp_{self._level(stride)}") for stride in self.strides)
-        return [level(feature_map) for level in levels]
+        return [self.get_submodule(name)(feature_map) for name in self._names]
 
     def forward(self, feature_map: Tensor) -> list[Tensor]:
         """Compute the same as `pyramid`."""

@@ -154,8 +154,8 @@ def to_detectron2_vitdet(
 
 def _resample_patches(weights: dict[str, Tensor], prefix: str, patch_size: int) -> list[str]:
     """Resample in place; returns a line where anything changes."""
-    fixed = [name for name in weights if _REL_POS.search(name) or not name.startswith(prefix)]
-    fixed = [name for name in fixed if not _HEAD.match(name)]
+    others = (name for name in weights if not _HEAD.match(name))
+    fixed = [name for name in others if _REL_POS.search(name) or not name.startswith(prefix)]
     kernel, position = weights[prefix + TRUNK_KEY], prefix + "pos_embed"
     count = weights[position].shape[1] if position in weights else 0
     old, side = kernel.shape[-1], math.isqrt(max(0, count - 1))
@@ -180,14 +180,7 @@ def _resample_patches(weights: dict[str, Tensor], prefix: str, patch_size: int) 
 
 
 def resampled(weights: Mapping[str, Tensor], *, patch_size: int | None = None) -> Converted:
-    """Check weights, and resample their patches to `patch_size`; names and biases stay.
-
-    Returns:
-        The weights, and a line for each kind of change.
-
-    Raises:
-        ValueError: If there is no ViT, or one whose patches cannot have that size.
-    """
+    """Check weights, and resample their patches; names and biases stay. See `to_official`."""
     prefix = find_trunk(weights, name="the file")
     weights = dict(weights)
     return weights, [] if patch_size is None else _resample_patches(weights, prefix, patch_size)

@@ -176,12 +176,10 @@ def _fit(
         stored = prefixes[0] + local if in_trunk else name  # its name in the file
         if name not in target:
             reason = _first_match(SKIPPABLE, local)
-            if reason is None and _matches(allow_skipped, stored):
-                reason = "as asked"
-            if reason is None:
-                unexpected.append(stored)
+            if reason or _matches(allow_skipped, stored):
+                report.skipped[stored] = reason or "as asked"
             else:
-                report.skipped[stored] = reason
+                unexpected.append(stored)
             continue
         if other_pooling and local.startswith("head.") and _matches(reinitialise, name):
             report.skipped[stored] = report.missing[name] = _OTHER_POOLING

@@ -38,13 +38,16 @@ def weights_of_run(folder: Path, *, ema: bool | None = None) -> Path:
     Raises:
         FileNotFoundError: If there are no such weights.
     """
+    found: Path | None = None
     if is_complete(folder):
-        found: Path | None = of_checkpoint(folder, ema=bool(ema))
+        found = of_checkpoint(folder, ema=bool(ema))
     elif (folder / CHECKPOINTS).is_dir():
-        found = best_of_engine(folder, ema=ema) or newest_of_engine(folder, ema=bool(ema))
-    else:
-        found = _of_framework(folder)
-        found = None if ema else found  # these trainers keep no moving average
+        found = best_of_engine(folder, ema=ema)
+        if found is None and (complete := complete_checkpoints(folder)):
+            found = of_checkpoint(complete[-1], ema=bool(ema))
+    elif not ema:  # the other trainers keep no moving average
+        last = last_of_mmengine if is_mmengine_run(folder) else last_of_detectron2
+        found = best_of_mmengine(folder) or last(folder)
     if found is None:
         raise FileNotFoundError(
             f"{str(folder)!r} is a folder without {'averaged ' if ema else ''}weights of a run: "
@@ -116,29 +119,20 @@ def best_of_engine(folder: Path, *, ema: bool | None = None) -> Path | None:
     """Find the best weights of a run of `eva_engine`, `ema` as for `weights_of_run`, or None."""
     record = _table(folder / BEST / RECORD)
     names = (EMA_WEIGHTS, WEIGHTS) if ema is None else ((WEIGHTS, EMA_WEIGHTS)[ema],)
-    kept = {
-        name: record[name]
-        for name in names
-        if isinstance(record.get(name), dict) and (folder / BEST / name).is_file()
-    }
-    if not kept:
-        return None
     run = _table(folder / CONFIG).get("run")
     metric = run.get("best_metric") if isinstance(run, dict) else None
-    sign = -1 if metric == "loss" else 1
 
     def value(name: str) -> float:
-        results = kept[name].get("results")
+        results = record[name].get("results")
         found = results.get(str(metric)) if isinstance(results, dict) else None
-        return sign * found if isinstance(found, int | float) else float("-inf")
+        if not isinstance(found, int | float):
+            return float("-inf")
+        return -found if metric == "loss" else found
 
-    return folder / BEST / max(kept, key=value)  # the moving average, if both are as good
-
-
-def newest_of_engine(folder: Path, *, ema: bool) -> Path | None:
-    """Find the weights of the newest complete checkpoint of a run; None if it has none."""
-    complete = complete_checkpoints(folder)
-    return of_checkpoint(complete[-1], ema=ema) if complete else None
+    kept = [name for name in names if isinstance(record.get(name), dict)]
+    kept = [name for name in kept if (folder / BEST / name).is_file()]
+    best = max(kept, key=value, default=None)  # the moving average, if both are as good
+    return None if best is None else folder / BEST / best
 
 
 def of_checkpoint(folder: Path, *, ema: bool) -> Path:
@@ -188,12 +182,6 @@ def step_of_detectron2(file: Path) -> int | None:
     """Return the steps behind a numbered checkpoint of detectron2; None for another file."""
     named = _DETECTRON2.fullmatch(file.name)
     return int(named[1]) + 1 if named else None
-
-
-def _of_framework(folder: Path) -> Path | None:
-    if best := best_of_mmengine(folder):
-        return best
-    return last_of_mmengine(folder) if is_mmengine_run(folder) else last_of_detectron2(folder)
 
 
 def _noted(folder: Path) -> Path | None:

@@ -17,7 +17,6 @@ def tiny_detector(make_tiny_detector, randomise):
 @pytest.mark.parametrize(
     ("settings", "size", "batch_size"),
     [
-        ((), (128, 128), 1),
         ((), (64, 64), None),
         (("model.backbone.net.rel_pos=beit", "model.backbone.net.img_size=128"), (192, 192), 1),
     ],
