@@ -103,8 +103,7 @@ def compare(file: Path, gop: int, frames: int, rounds: int) -> Iterator[Figure]:
     peer = found.pop(PEER)
     expected = peer(file, indices)
     for name, read in found.items():
-        if not np.array_equal(read(file, indices), expected):
-            raise ValueError(f"{name} gives other frames than {PEER!r}")
+        np.testing.assert_array_equal(read(file, indices), expected, err_msg=name)
     for name, read in found.items():
         calls = {who: partial(several, way, file, indices)
                  for who, way in ((name, read), (PEER, peer))}  # fmt: skip

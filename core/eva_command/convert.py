@@ -48,11 +48,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--overwrite", action="store_true", help="replace an earlier output")
     add_download_option(parser)
     args = parser.parse_args(arguments)
+    if args.to not in FOLDERS and args.output.suffix not in SUFFIXES:
+        parser.error(f"--output {args.output} must end in one of {', '.join(SUFFIXES)}")
     try:
         if args.to in FOLDERS:
             require_replaceable(args.output, FOLDERS[args.to], overwrite=args.overwrite)
-        elif args.output.suffix not in SUFFIXES:
-            raise ValueError(f"{args.output}: must end in .pth, .pt or .safetensors")
         else:
             require_free([args.output], overwrite=args.overwrite)
     except ValueError as error:

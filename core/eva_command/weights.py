@@ -77,13 +77,11 @@ def _verify(options: argparse.Namespace) -> int:
     wrong = 0
     for name in names:
         official = find_official_file(Path(name).name)
-        file = Path(name) if Path(name).is_file() else _place(official.name)
+        file = Path(name) if Path(name).is_file() else _place(official.name) or Path(name)
         try:
-            if file is None:
-                raise ValueError(f"{name} is not on this machine; `eva weights get` finds it")
             verify_sha256(file, SHA256[official.name])
             say(f"{file}: is the official file")
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             complain(str(error))
             wrong = 1
     return wrong
