@@ -159,7 +159,7 @@ evaluate_frozen = command(
     "eva classification evaluate-frozen",
     _parse_frozen,
     deferred("eva_classification.evaluation:evaluate_frozen"),
-    check=IMAGES.check_frozen,
+    check=IMAGES.check_frozen_paths,
 )
 
 

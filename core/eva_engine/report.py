@@ -154,7 +154,7 @@ def report_evaluation(
     text: str = "",
     extra: Mapping[str, Mapping[str, float]] | None = None,
     more: Mapping[str, Any] | None = None,
-    left_out: Sequence[str] = (),
+    left_out: Sequence[str] | None = None,
     sections: Callable[[], Sequence[Section]] = tuple,
     next_steps: Sequence[Step] = (),
     **page: Any,
@@ -170,7 +170,7 @@ def report_evaluation(
         text: What is said in place of the table of scores.
         extra: Set -> further numbers by the keys of `TITLES`.
         more: Further entries of `results.json`.
-        left_out: Why samples could not be read.
+        left_out: Why samples could not be read; None where that is said elsewhere.
         sections: Makes further sections of the page.
         next_steps: Commands to run next.
         **page: `task`, `data` and `device`, see `evaluation_page`.
@@ -195,13 +195,14 @@ def report_evaluation(
 
     file = None
     if options.output is not None:
-        more = {**(more or {}), "left_out": list(left_out)}
+        if left_out is not None:
+            more = {**(more or {}), "left_out": list(left_out)}
         written = write_results(options.output, settings, scores, unit=unit, extra=extra, more=more)
         say(f"wrote {written}")
         file = try_report(options.output, make, name=report_name(options.output, "evaluation"))
     text = text or table(scores, unit=unit, extra=shown)
     say_end(text, began=began, report=file, next_steps=next_steps)
-    complain_of_left_out(left_out, unit=unit)
+    complain_of_left_out(left_out or (), unit=unit)
 
 
 # name of the recipe of the runs in this context; its folder names a run without one

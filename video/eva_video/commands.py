@@ -163,7 +163,7 @@ evaluate_frozen = command(
     "eva video evaluate-frozen",
     _parse_frozen,
     deferred("eva_video.evaluation.frozen:evaluate"),
-    check=VIDEOS.check_frozen,
+    check=VIDEOS.check_frozen_paths,
 )
 
 

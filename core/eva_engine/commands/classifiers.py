@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +69,7 @@ class ClassifierProject:
         require_data(location, name=name, forms=self.forms)
         self.check_data(location)
 
-    def check_frozen(self, options: argparse.Namespace) -> None:
+    def check_frozen_paths(self, options: argparse.Namespace) -> None:
         """Refuse paths of `evaluate-frozen` that are not there."""
         for name in ("train", "val"):
             self.require(getattr(options, name), name=f"--{name}")
@@ -184,8 +183,6 @@ def run_classifier_demo(
         )
         if planned.jobs:
             resolve_source(options.weights)
-        if any(job.is_video or job.is_camera for job in planned.jobs):
-            import_module("av")  # what is not installed is said now
         return planned
 
     def do(planned: Plan) -> list[str]:

@@ -209,7 +209,7 @@ def frozen_methods(
     """Ask nearest neighbours and the linear classifier by the options of `add_frozen`.
 
     Returns:
-        Method -> logits (M, K), the best method last; and the settings that were chosen.
+        Method -> logits (M, K), the linear classifier last; and the settings that were chosen.
     """
     found, chosen = {}, {}
     for k in options.neighbours:
@@ -253,6 +253,8 @@ def evaluate_frozen(
     probe: Probe | None = None,
 ) -> None:
     """Score the frozen features of an extractor by the options of `add_frozen`.
+
+    The report shows the last method: the probe, else the linear classifier, else neighbours.
 
     Args:
         project: The project, for the terminal and the report.
@@ -306,19 +308,22 @@ def evaluate_frozen(
         f"{Path(options.weights).name}, pooling {extractor.pooling}, {seen}: {len(labels)} "
         f"{project.unit} of {classes} classes to learn from"
     )
-
-    def sections() -> list[Section]:
-        """Show the best method; samples only where none was left out, whose places are known."""
-        method, logits = list(methods.items())[-1]
-        found = classification_sections(
-            counted_of(logits.cpu(), truth.cpu()), queries.classes, name=queries.sample_id,
-            image=queries.image if len(truth) == len(queries) else None, unit=project.unit,
-        )  # fmt: skip
-        return [replace(one, title=f"{one.title} ({method})") for one in found]
-
+    method, logits = list(methods.items())[-1]
     report_evaluation(
         options, scores, began=began, unit=project.unit, task="Frozen features",
         text=f"{title}\n{table(scores, unit=project.unit)}", data=list(places.items()),
         settings={"weights": str(options.weights), **places, **settings},
-        sections=sections, device=device.type,
+        sections=partial(_sections, queries, method, logits.cpu(), truth.cpu(), project.unit),
+        device=device.type,
     )  # fmt: skip
+
+
+def _sections(
+    samples: ShownSamples, method: str, logits: Tensor, truth: Tensor, unit: str
+) -> list[Section]:
+    """Show what a method said, with samples only where none was left out: their places are known."""
+    found = classification_sections(
+        counted_of(logits, truth), samples.classes, name=samples.sample_id,
+        image=samples.image if len(truth) == len(samples) else None, unit=unit,
+    )  # fmt: skip
+    return [replace(one, title=f"{one.title} ({method})") for one in found]
