@@ -321,7 +321,7 @@ def evaluate_frozen(
 def _sections(
     samples: ShownSamples, method: str, logits: Tensor, truth: Tensor, unit: str
 ) -> list[Section]:
-    """Show what a method said, with samples only where none was left out: their places are known."""
+    """Show what a method said; and samples, unless some were left out and places are unknown."""
     found = classification_sections(
         counted_of(logits, truth), samples.classes, name=samples.sample_id,
         image=samples.image if len(truth) == len(samples) else None, unit=unit,
