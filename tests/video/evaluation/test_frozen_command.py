@@ -45,7 +45,8 @@ def test_three_methods(check, capsys, tmp_path):
     report = (tmp_path / "out" / "report.html").read_text()
     assert "Confusion (attentive)" in report
     assert "Best: confident and right (attentive)" in report
-    assert check(output="again")["sets"] == found["sets"]
+    alone = check("--neighbours", "--l2", output="alone")["sets"]
+    assert alone == {"attentive": found["sets"]["attentive"]}
 
 
 @pytest.mark.parametrize("kind", ["tokens", "frames", "none"])
