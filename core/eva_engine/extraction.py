@@ -60,13 +60,11 @@ class Features(NamedTuple):
 
 def _plan(folder: Path, settings: Mapping[str, Any]) -> dict[Path, range]:
     """Spread the indexes of samples over files."""
-    samples, size = settings["samples"], settings["shard_size"]
-    number = -(-samples // size)
+    every, size = range(settings["samples"]), settings["shard_size"]
+    shards = [every[start : start + size] for start in every[::size]]
     return {
-        folder / f"features-{shard:05}-of-{number:05}.safetensors": range(samples)[
-            shard * size : (shard + 1) * size
-        ]
-        for shard in range(number)
+        folder / f"features-{number:05}-of-{len(shards):05}.safetensors": shard
+        for number, shard in enumerate(shards)
     }
 
 

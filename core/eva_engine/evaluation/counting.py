@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset, Subset, default_collate
 
 from eva_data.files import printable
@@ -60,9 +61,8 @@ class AnyLabel:
     """A prediction is correct if it is one of the sample's labels; without any none counts."""
 
     def __init__(self, labels: Sequence[Sequence[int]]) -> None:
-        width = max((len(entry) for entry in labels), default=0)
-        padded = [[*entry, *[-1] * (width - len(entry))] for entry in labels]
-        self.labels = torch.tensor(padded, dtype=torch.int64).reshape(len(labels), width)
+        each = [torch.tensor(entry, dtype=torch.int64) for entry in labels]
+        self.labels = pad_sequence(each, batch_first=True, padding_value=-1)  # (N, width)
 
     def __call__(self, logits: Tensor, labels: Tensor, indexes: Tensor) -> Judged:
         """Judge a batch; the loss takes the dataset's own label."""
