@@ -170,13 +170,13 @@ def _named(file):
 
 def _extractor(file):
     from eva_backbone import eva_debug
+    from eva_backbone.checkpoints.pooled import PooledVit
     from eva_classification.features import FeatureExtractor
 
-    extractor = FeatureExtractor(
-        eva_debug(), pooling="mean", image_size=32, mean=(0.5,) * 3, std=(0.5,) * 3
-    )
+    pooled = PooledVit(eva_debug(), pooling="mean", image_size=32)
+    extractor = FeatureExtractor(pooled, mean=(0.5,) * 3, std=(0.5,) * 3)
     extractor.transform = lambda picture: torch.from_numpy(np.array(picture))
-    return lambda: extractor._read(file)[0].numpy()
+    return lambda: extractor.read(file).numpy()
 
 
 def _extraction(file):
