@@ -57,7 +57,6 @@ from eva_runs.options import (
 if TYPE_CHECKING:
     import torch
 
-    from eva_engine.extraction import Samples
 
 _PAIRS = "shards, a table (CSV, TSV), a JSON list, a folder, a manifest or an index"
 _CLASSES = "a folder of class folders"
@@ -207,19 +206,17 @@ _DEMO = """
         --text "a photo of a cat" "a person who dives"
     python clip/demo.py search holiday/ --weights eva_clip_psz14.pt --output output/found \\
         --cache output/library --text "a dog in the snow" --like cat.jpg
+
+Files that cannot be read are named and skipped, and the exit code is then 1.
 """
 _RANK = """
-For each image and video the first captions with their probability among all captions; OUTPUT
-receives ranking.json with all of them, and their cosines. Of a video, frames spread over it are
-averaged, and the time is that of the frame that fits best.
-Files that cannot be read are named and skipped, and the exit code is then 1.
+OUTPUT receives ranking.json with the probability of each caption among all captions, and their
+cosines. Of a video, frames spread over it are averaged; the time is that of the best one.
 """
 _SEARCH = """
 OUTPUT receives results.json, results.csv and contact_sheet.jpg. A score is the cosine of query and
-image, or of query and best frame of a video.
-Features of the files are kept in a library in the folder CACHE: the next search computes new and
-changed files only (by size and time of change), also after an interruption.
-Files that cannot be read are named and skipped, and the exit code is then 1.
+image, or of query and best frame of a video. Features of the files are kept in the folder CACHE:
+the next search computes new and changed files only, also after an interruption.
 """
 
 
@@ -400,24 +397,23 @@ def _prepare_embeddings(options: argparse.Namespace, device: "torch.device") -> 
     from eva_contrastive.inference.features import ClipFeatures
     from eva_engine.extraction import Images, Texts
 
-    names = ("image_size", "mean", "std", "batch_size", "precision")
-    given = {name: getattr(options, name) for name in names}
     clip = ClipFeatures.from_weights(
-        options.weights, texts=options.texts is not None, device=str(device), **given
-    )
+        options.weights, texts=options.texts is not None, device=str(device),
+        image_size=options.image_size, mean=options.mean, std=options.std,
+        batch_size=options.batch_size, precision=options.precision,
+    )  # fmt: skip
     # the file of a folder of open_clip, which the tool names and hashes too
     options.weights = str(open_clip_weights(Path(options.weights)) or options.weights)
     unit_length = bool(options.unit_length)
     settings = {"unit_length": unit_length, "precision": str(clip.dtype).removeprefix("torch.")}
+    shape = (clip.embed_dim,)
     if options.texts is not None:
-        samples: Samples = Texts(options.texts, clip.tokens)
+        texts = Texts(options.texts, clip.tokens)
         compute = partial(clip.token_features, normalize=unit_length)
-    else:
-        samples = Images(options.images, clip.transform)
-        compute = partial(clip.images, normalize=unit_length)
-        settings |= {"mean": clip.mean, "std": clip.std, "image_size": clip.image_size,
-                     "upright": True}  # fmt: skip
-    return Extraction(compute, samples, (clip.embed_dim,), settings)
+        return Extraction(compute, texts, shape, settings)
+    settings |= {"mean": clip.mean, "std": clip.std, "image_size": clip.image_size, "upright": True}
+    images = Images(options.images, clip.transform)
+    return Extraction(partial(clip.images, normalize=unit_length), images, shape, settings)
 
 
 EMBEDDINGS = Kind(

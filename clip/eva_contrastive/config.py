@@ -57,7 +57,7 @@ class ModelConfig(VitConfig):
         patch_dropout: Share of the patches that a training step leaves out.
     """
 
-    text: str = "clip_l"
+    text: Literal["clip_l", "openclip_h", "debug"] = "clip_l"
     text_checkpoint: str = ""
     embed_dim: int = 1024
     patch_dropout: float = 0.0
@@ -65,12 +65,7 @@ class ModelConfig(VitConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, embed_dim=1)
-        require(
-            0 <= self.patch_dropout < 1,
-            f"patch_dropout must be in [0, 1), not {self.patch_dropout}",
-        )
-        known = ", ".join(TEXT_VARIANTS)
-        require(self.text in TEXT_VARIANTS, f"text must be one of {known}, got {self.text!r}")
+        check_probabilities(self, "patch_dropout")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +89,7 @@ class TowerConfig:
 
     def __post_init__(self) -> None:
         at_least(self, lr=0, weight_decay=0, frozen_blocks=0)
-        layers = self.layer_decay
-        require(0 < layers <= 1, f"layer_decay must be in (0, 1], got {layers}")
+        check_probabilities(self, "layer_decay")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,7 +46,7 @@ def interpolate(
 
 def write_mixtures(options: argparse.Namespace, sources: Mapping[str, Path]) -> None:
     """Write a file for each share of `eva clip interpolate`, with the notes of the end."""
-    start, end = (read_clip_weights(sources[name]) for name in ("start", "end"))
+    start, end = (read_clip_weights(sources[name]).tensors for name in ("start", "end"))
     notes = read_config(sources["end"])
     for share, file in zip(options.share, options.files, strict=True):
         save_weights(interpolate(start, end, share), file, notes)
@@ -67,7 +67,7 @@ def write_interpolated(
     end = newest / WEIGHTS
     file = config.run.output / FOLDER / WEIGHTS
     make_folder(file.parent)
-    weights = interpolate(first_weights(), read_clip_weights(end), config.interpolation)
+    weights = interpolate(first_weights(), read_clip_weights(end).tensors, config.interpolation)
     save_weights(weights, file, read_config(end))
     share = f"{config.interpolation:g} of {newest.name}, the rest of the start"
     logger.info("between  %s (%s)", file, share, extra=SHOWN)

@@ -1,48 +1,24 @@
-"""Sections of reports: accuracies, retrieval in numbers and examples.
+"""Sections of reports on classes and on retrieval, and the command to run next.
 
 Shapes: N images, M captions, D values of a feature.
 """
 
-import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from eva_contrastive.evaluation.retrieval import EncodedPairs, ranks_of
-from eva_contrastive.evaluation.table import (
-    HEADS,
-    RETRIEVAL_HEADS,
-    Results,
-    Row,
-    accuracy_rows,
-    retrieval_rows,
-)
 from eva_data.captions.sources import CaptionedImages
 from eva_data.files import printable
-from eva_data.labelled_videos.sources import MiddleFrames, middle_frame
 from eva_engine.evaluation.classification_report import classification_sections
-from eva_engine.evaluation.counting import Counted, LabelledSamples
-from eva_engine.report import evaluation_page
-from eva_report.content import (
-    Example,
-    Gallery,
-    Report,
-    ScoreRow,
-    ScoreTable,
-    Section,
-    Step,
-    TitledImage,
-)
+from eva_engine.evaluation.counting import Counted, ShownSamples
+from eva_report.content import Example, Gallery, Section, Step, TitledImage
 from eva_report.drawing import score_text
 from eva_runs.commands import command_to_run
 
-MOST_CLASSES = 200  # of a set with a section of its own
 MOST_IMAGES = 10_000  # whose captions are compared for examples
 EXAMPLES = 8  # of a gallery
 _FOUND_TEXTS, _FOUND_IMAGES = 3, 2  # that are shown of each
@@ -59,7 +35,7 @@ def search_step(weights: str | Path, folder: Path) -> Step:
 
 
 def class_sections(
-    samples: LabelledSamples,
+    samples: ShownSamples,
     counted: Counted,
     names: Sequence[str],
     *,
@@ -67,88 +43,10 @@ def class_sections(
     **more: str,
 ) -> list[Section]:
     """Make the sections of a set of classes."""
-    image = partial(_image_of, samples)
-    found = classification_sections(counted, names, name=samples.sample_id, image=image, **more)
-    return [replace(section, title=f"{section.title}{of}") for section in found]
-
-
-def _image_of(samples: Any, index: int) -> Image.Image:
-    """Read the image of a sample of a set of classes, or the middle frame of its video."""
-    if isinstance(samples, MiddleFrames):
-        with samples.videos.open(index) as video:
-            return middle_frame(video)
-    image: Image.Image = samples.image(index)
-    return image
-
-
-def evaluation_report(
-    options: argparse.Namespace,
-    results: Results,
-    *,
-    data: Sequence[tuple[str, str]],
-    sections: Sequence[Callable[[], list[Section]]],
-    device: str,
-    next_steps: Sequence[Step],
-) -> Report:
-    """Make the page of an evaluation of sets, of which `data` has names and descriptions."""
-    meanings = dict(data)
-    accuracies = _score_table(
-        "Zero-shot accuracy", HEADS, accuracy_rows(results), first=2, meanings=meanings,
-        text="Percent of the samples whose class is the first, or among the first five, by "
-        "sentences about the classes alone. The mean over classes counts each class as much as "
-        "any other.",
-    )  # fmt: skip
-    retrieval = _score_table(
-        "Retrieval", RETRIEVAL_HEADS, retrieval_rows(results), first=3, meanings=meanings,
-        text="Percent of the images that find a caption of theirs (I->T), and of the captions that "
-        "find their image (T->I), in the first place, among the first five and ten.",
-    )  # fmt: skip
-    settings = {
-        "sentences of data": " | ".join(options.templates or ()),
-        "class names": options.classes,
-        "precision": options.precision,
-        "batch size": options.batch_size,
-    }
-    said = [f"{name}: top1 {score.top1:.2f} %" for name, score in results.scores.items()]
-    said += [
-        f"{name}: {found['image_to_text_r1']:.2f} % of the images find their caption first"
-        for name, found in results.retrieval.items()
-    ]
-    return evaluation_page(
-        options.output, task="CLIP", weights=str(options.weights), data=data,
-        settings={name: value for name, value in settings.items() if value}, device=device,
-        summary=f"{'; '.join(said)}.", next_steps=next_steps,
-        sections=[
-            *(table for table in (accuracies, retrieval) if table.rows),
-            *(section for make in sections for section in make()),
-        ],
-        links=("table.md", "per_class.csv", "confusion.png"),
-    )  # fmt: skip
-
-
-def _score_table(
-    title: str,
-    heads: Sequence[str],
-    rows: Sequence[Row],
-    *,
-    first: int,
-    meanings: Mapping[str, str],
-    text: str,
-) -> ScoreTable:
-    """Show the columns of numbers that have values, from the `first` one."""
-    filled = [at for at in range(first, len(heads)) if any(row[at] is not None for row in rows)]
-    return ScoreTable(
-        title=title,
-        columns=[heads[at] for at in filled],
-        rows=[
-            ScoreRow(
-                name=row[0], values=[row[at] for at in filled], meaning=meanings.get(row[0], "")
-            )
-            for row in rows
-        ],
-        text=text,
-        digits=2,
+    found = classification_sections(
+        counted, names, name=samples.sample_id, image=samples.image, **more
     )
+    return [replace(section, title=f"{section.title}{of}") for section in found]
 
 
 def retrieval_examples(

@@ -53,8 +53,11 @@ def build_loss(kind: Loss) -> LossFn:
 
 
 @torch.no_grad()
-def batch_accuracies(output: ClipOutput) -> dict[str, Tensor]:
-    """Find the shares of this process's images and texts whose counterpart is nearest of G."""
+def batch_metrics(output: ClipOutput) -> dict[str, Tensor]:
+    """Give the factor of the cosines, and the accuracies of both directions.
+
+    These are the shares of this process's images and texts whose counterpart is nearest of G.
+    """
     images, texts = output.image_features.float(), output.text_features.float()
     all_images, all_texts = images, texts
     rank, processes = distributed.rank(), distributed.world_size()
@@ -64,6 +67,7 @@ def batch_accuracies(output: ClipOutput) -> dict[str, Tensor]:
         )
     own = torch.arange(len(images), device=images.device) + rank * len(images)
     return {
+        "logit_scale": output.logit_scale.float().squeeze(),
         "image_to_text_accuracy": ((images @ all_texts.T).argmax(1) == own).float().mean(),
         "text_to_image_accuracy": ((texts @ all_images.T).argmax(1) == own).float().mean(),
     }
@@ -97,7 +101,7 @@ class ContrastiveStep:
         together = _together(outputs)
         loss = self._loss(together)
         loss.backward()
-        metrics = _metrics(together)
+        metrics = batch_metrics(together)
         for gradients in _gradients(together, sizes=[len(one.image_features) for one in outputs]):
             self._shares.append((loss.detach(), metrics, gradients))
 
@@ -111,7 +115,7 @@ class ContrastiveStep:
         """
         output = _encode(model, batch)
         if not self._shares:
-            return self._loss(output), _metrics(output)
+            return self._loss(output), batch_metrics(output)
         loss, metrics, gradients = self._shares.popleft()
         surrogate = _product(output, gradients)
         return loss + (surrogate - surrogate.detach()), metrics
@@ -154,10 +158,6 @@ def _product(output: ClipOutput, gradients: ClipOutput) -> Tensor:
         if part is not None and gradient is not None
     ]
     return torch.stack(products).sum()
-
-
-def _metrics(output: ClipOutput) -> dict[str, Tensor]:
-    return {"logit_scale": output.logit_scale.detach().float().squeeze()} | batch_accuracies(output)
 
 
 def freeze(config: ContrastiveConfig, model: EvaClip) -> None:

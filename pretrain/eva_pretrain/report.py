@@ -6,7 +6,6 @@ Shapes: B images, H x W grid of patches, p pixels of a patch.
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,60 +33,45 @@ MEANINGS = {
 }
 
 
-class Seen(NamedTuple):
-    """Validation images, and how well their patches were predicted.
+def gallery(
+    names: Sequence[str], images: Tensor, mask: Tensor | None, agreement: Tensor, *, measure: str
+) -> Gallery:
+    """Show each image, what the student saw of it, and its agreement with the teacher.
 
-    Attributes:
+    Args:
         names: Name of each image.
-        images: (B, 3, H * p, W * p), normalised.
+        images: (B, 3, H * p, W * p), values in [0, 1].
         mask: (B, H, W) bool, True where a patch was hidden; None if none was.
         agreement: (B, H, W), NaN where nothing was predicted.
         measure: What the agreement is: "cosine".
     """
-
-    names: Sequence[str]
-    images: Tensor
-    mask: Tensor | None
-    agreement: Tensor
-    measure: str
-
-
-def gallery(seen: Seen, *, mean: Sequence[float], std: Sequence[float]) -> Gallery:
-    """Show each image, what the student saw of it, and its agreement with the teacher.
-
-    Args:
-        seen: Images and predictions.
-        mean: Mean by which the images are normalised.
-        std: Their standard deviation.
-    """
     from matplotlib import colormaps
 
-    finite = seen.agreement[seen.agreement.isfinite()]
+    finite = agreement[agreement.isfinite()]
     low = np.floor(float(finite.min()) * 10) / 10
     high = max(np.ceil(float(finite.max()) * 10) / 10, low + 0.1)
     colors = colormaps["viridis"]
-    pixels = seen.images * Tensor(std)[:, None, None] + Tensor(mean)[:, None, None]
-    images = (pixels.clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).numpy()  # (B, H * p, W * p, 3)
+    pixels = (images.clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).numpy()  # (B, H * p, W * p, 3)
     examples = []
-    for index, (name, image) in enumerate(zip(seen.names, images, strict=True)):
-        values = seen.agreement[index].numpy()  # (H, W)
+    for index, (name, image) in enumerate(zip(names, pixels, strict=True)):
+        values = agreement[index].numpy()  # (H, W)
         known = np.isfinite(values)[..., None]
         shades = colors((np.nan_to_num(values, nan=low) - low) / (high - low))[..., :3] * 255
         cells = np.where(known, shades, _SHOWN_TO_STUDENT).astype(np.uint8)
         shown = [TitledImage(title="image", image=_enlarged(image))]
-        if seen.mask is not None:
+        if mask is not None:
             size = image.shape[0] // values.shape[0]
-            hidden = np.kron(seen.mask[index].numpy(), np.ones((size, size), bool))
+            hidden = np.kron(mask[index].numpy(), np.ones((size, size), bool))
             masked = np.where(hidden[..., None], _HIDDEN, image).astype(np.uint8)
             shown.append(TitledImage(title="what the student sees", image=_enlarged(masked)))
-        shown.append(TitledImage(title=seen.measure, image=_enlarged(cells)))
-        caption = f"{Path(name).name}: mean {seen.measure} {np.nanmean(values):.2f}"
+        shown.append(TitledImage(title=measure, image=_enlarged(cells)))
+        caption = f"{Path(name).name}: mean {measure} {np.nanmean(values):.2f}"
         examples.append(Example(caption=caption, images=shown))
     return Gallery(
         title="Agreement of student and teacher",
         examples=examples,
         text="By the weights of the last evaluation, averaged where the run keeps an average. "
-        f"{seen.measure.capitalize()} of each predicted patch, from {low:.1f} (dark blue) to "
+        f"{measure.capitalize()} of each predicted patch, from {low:.1f} (dark blue) to "
         f"{high:.1f} (yellow); light grey patches were shown to the student and are not predicted.",
     )
 

@@ -1,6 +1,6 @@
 """Masked-image pre-training: the parts put together (paper section 2.2)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -28,12 +28,12 @@ from eva_pretrain.masked_image_modeling import (
     collate,
     masked_image_modeling,
 )
-from eva_pretrain.report import MEANINGS, SHOWN, Seen, gallery, next_steps
+from eva_pretrain.report import MEANINGS, SHOWN, gallery, next_steps
 from eva_pretrain.teachers import Teacher, build_teacher
 from eva_pretrain.tokens.tokenizer import MaskedTokens
 from eva_pretrain.tokens.training import load_tokenizer
 from eva_pretrain.transforms import PretrainTransform, ValidationTransform, Views
-from eva_report.content import Section
+from eva_report.content import Gallery, Section
 from eva_runs.data_order import to_device
 
 
@@ -62,23 +62,21 @@ class Validation:
 
     Attributes:
         images: The validation images.
-        seen: The first of them with the last model's predictions, for the report; on the main
-            process, after an evaluation.
     """
 
     def __init__(
         self, config: PretrainConfig, step: PretrainStep, views: Views, device: torch.device
     ) -> None:
-        self._run, self._grid = config.run, config.student.grid
+        self._config, self._grid = config, config.student.grid
         self._step, self._device = step, device
         mask = None if config.objective == "distillation" else partial(alternating_mask, self._grid)
         self.images = open_images(config.data.val, ValidationTransform(views, mask=mask))
         self._own = Subset(self.images, distributed.own_share(len(self.images)))
-        self.seen: Seen | None = None
+        self._gallery: Callable[[], Gallery] | None = None
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Compute the mean loss and metrics over all images; called on all processes."""
-        names, run = ("loss", *self._step.objective.metric_names), self._run
+        names, run = ("loss", *self._step.objective.metric_names), self._config.run
         sums = dict.fromkeys(names, 0.0)
         with evaluation_loader(
             self._own, batch_size=run.batch_size, workers=run.workers, collate=collate
@@ -88,12 +86,13 @@ class Validation:
                 for name, value in {"loss": loss, **metrics}.items():
                     sums[name] += float(value) * len(batch["images"])
         if distributed.rank() == 0:
-            self.seen = self._look(getattr(model, "module", model))
+            self._gallery = self._look(getattr(model, "module", model))
         totals = distributed.sum_over_ranks([sums[name] for name in names], self._device)
         return {name: total / len(self.images) for name, total in zip(names, totals, strict=True)}
 
     @torch.no_grad()
-    def _look(self, model: nn.Module) -> Seen:
+    def _look(self, model: nn.Module) -> Callable[[], Gallery]:
+        """Predict the first images, for the report."""
         chosen = range(min(SHOWN, len(self.images)))
         batch = to_device(collate([self.images[index] for index in chosen]), self._device)
         mask = batch["mask"].cpu() if "mask" in batch else None
@@ -103,8 +102,14 @@ class Validation:
         values = objective.agreement(*self._step.compare(model, batch))
         agreement[predicted] = values.float().cpu()
         names = [self.images.sample_id(index) for index in chosen]
-        images = batch["images"].float().cpu()
-        return Seen(names, images, mask, agreement, objective.measure)
+        data = self._config.data
+        std, mean = (torch.tensor(values)[:, None, None] for values in (data.std, data.mean))
+        images = batch["images"].float().cpu() * std + mean
+        return partial(gallery, names, images, mask, agreement, measure=objective.measure)
+
+    def sections(self) -> list[Section]:
+        """Show the first images with the last model's predictions, on the main process."""
+        return [] if self._gallery is None else [self._gallery()]
 
 
 def alternating_mask(grid: tuple[int, int]) -> NDArray[np.bool_]:
@@ -163,11 +168,6 @@ def _presentation(
     if validation is not None:
         described.append(("val", f"{len(validation.images):,} images ({data.val})"))
 
-    def sections() -> Sequence[Section]:
-        if validation is None or validation.seen is None:
-            return ()
-        return [gallery(validation.seen, mean=data.mean, std=data.std)]
-
     learned = f"{config.objective.replace('_', ' ')} of {teacher.model} {teacher.weights}"
     return Presentation(
         task="Pre-training",
@@ -175,7 +175,7 @@ def _presentation(
         weights=student.init_checkpoint,
         data=described,
         meanings={name: MEANINGS[name] for name in (*objective.metric_names, "loss")},
-        sections=sections,
+        sections=validation.sections if validation else tuple,
         next_steps=partial(next_steps, student.variant),
     )
 

@@ -122,7 +122,7 @@ def pairs(tmp_path_factory, write_shard):
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def launcher(start_launcher):
     """A process that has imported `program.py` and forks for each run."""
     with start_launcher(Path(__file__).parent) as submit:

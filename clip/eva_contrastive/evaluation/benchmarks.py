@@ -24,7 +24,7 @@ from eva_data.labelled_images import open_labelled
 from eva_data.labelled_videos.opening import open_ucf101, open_videos
 from eva_data.labelled_videos.sources import MiddleFrames
 from eva_data.transforms import ImageTransform
-from eva_engine.evaluation.counting import LabelledSamples
+from eva_engine.evaluation.counting import ShownSamples
 
 OWN = "data"
 _CIFAR = {"CIFAR10": "cifar-10-batches-py", "CIFAR100": "cifar-100-python"}
@@ -36,7 +36,7 @@ class Benchmark:
     """A set with what its classes are called."""
 
     name: str
-    samples: LabelledSamples
+    samples: ShownSamples
     names: Sequence[str]  # of the classes
     templates: Sequence[str]  # sentences about them, with `{}` in place of the name
     columns: Sequence[int] | None = None  # names that compete, in the order of the labels

@@ -13,23 +13,21 @@ from torch import Tensor
 from eva_contrastive.evaluation.benchmarks import OWN, Benchmark, open_benchmarks, open_retrieval
 from eva_contrastive.evaluation.retrieval import encode_pairs, retrieval_scores
 from eva_contrastive.evaluation.table import (
+    HEADS,
+    RETRIEVAL_HEADS,
     Results,
+    accuracy_rows,
     aligned,
     further_entries,
     markdown,
+    retrieval_rows,
     summary,
 )
 from eva_contrastive.evaluation.zero_shot import ZeroShotClassifier, class_features
 from eva_contrastive.model.eva_clip import EvaClip
 from eva_contrastive.model.loading import load_eva_clip
 from eva_contrastive.model.open_clip_files import find_preparation, open_clip_weights
-from eva_contrastive.reports import (
-    MOST_CLASSES,
-    class_sections,
-    evaluation_report,
-    retrieval_examples,
-    search_step,
-)
+from eva_contrastive.reports import class_sections, retrieval_examples, search_step
 from eva_data.captions.sources import CaptionedImages
 from eva_data.files import UnwritableError, write_text
 from eva_data.transforms import ImageTransform, evaluation_transform
@@ -38,10 +36,12 @@ from eva_engine.distributed import choose_dtype
 from eva_engine.evaluation.classification_report import complain_of_left_out, say_end, write_results
 from eva_engine.evaluation.counting import OneLabel, count
 from eva_engine.evaluation.own_data import evaluate_own_data, fill_from_training, settings_of
-from eva_engine.report import announce
-from eva_report.content import Section, Step
+from eva_engine.report import announce, evaluation_page
+from eva_report.content import Report, ScoreRow, ScoreTable, Section, Step
 from eva_report.page import report_name, try_report
 from eva_runs.errors import one_line
+
+MOST_CLASSES = 200  # of a set with a section of its own
 
 
 def evaluate(options: argparse.Namespace, device: torch.device) -> None:
@@ -163,18 +163,63 @@ class _Evaluation:
         )
 
     def report(self, data: list[tuple[str, str]], began: float, device: torch.device) -> None:
-        """Write tables and page, and say the end."""
-        options, page, next_steps = self._options, None, list[Step]()
-        if options.output is not None:
-            write_text(options.output / "table.md", markdown(self._results))
-            next_steps = [search_step(options.weights, options.output)]
+        """Write tables and page, and say the end; `data` has names and descriptions of the sets."""
+        output, page, next_steps = self._options.output, None, list[Step]()
+        if output is not None:
+            next_steps = [search_step(self._options.weights, output)]
+            write_text(output / "table.md", markdown(self._results))
             page = try_report(
-                options.output,
-                lambda: evaluation_report(
-                    options, self._results, data=data, device=device.type,
-                    sections=self._sections, next_steps=next_steps,
-                ),
-                name=report_name(options.output, "evaluation"),
+                output, lambda: self._page(data, device, next_steps),
+                name=report_name(output, "evaluation"),
             )  # fmt: skip
         say_end(aligned(self._results), began=began, report=page, next_steps=next_steps)
         complain_of_left_out(self._results.left_out, unit="samples")
+
+    def _page(
+        self, data: list[tuple[str, str]], device: torch.device, next_steps: list[Step]
+    ) -> Report:
+        options, results, meanings = self._options, self._results, dict(data)
+        accuracies = ScoreTable(
+            title="Zero-shot accuracy",
+            columns=HEADS[2:],
+            rows=[
+                ScoreRow(name=name, values=values, meaning=meanings.get(name, ""))
+                for name, _, *values in accuracy_rows(results)
+            ],
+            text="Percent of the samples whose class is the first, or among the first five, by "
+            "sentences about the classes alone. The mean over classes counts each class as much "
+            "as any other.",
+            digits=2,
+        )
+        retrieval = ScoreTable(
+            title="Retrieval",
+            columns=RETRIEVAL_HEADS[3:],
+            rows=[
+                ScoreRow(name=name, values=values, meaning=meanings.get(name, ""))
+                for name, _, _, *values in retrieval_rows(results)
+            ],
+            text="Percent of the images that find a caption of theirs (I->T), and of the captions "
+            "that find their image (T->I), in the first place, among the first five and ten.",
+            digits=2,
+        )
+        settings = {
+            "sentences of data": " | ".join(options.templates or ()),
+            "class names": options.classes,
+            "precision": options.precision,
+            "batch size": options.batch_size,
+        }
+        said = [f"{name}: top1 {score.top1:.2f} %" for name, score in results.scores.items()]
+        said += [
+            f"{name}: {found['image_to_text_r1']:.2f} % of the images find their caption first"
+            for name, found in results.retrieval.items()
+        ]
+        return evaluation_page(
+            options.output, task="CLIP", weights=options.weights, data=data, device=device.type,
+            settings={name: value for name, value in settings.items() if value},
+            summary=f"{'; '.join(said)}.", next_steps=next_steps,
+            sections=[
+                *(table for table in (accuracies, retrieval) if table.rows),
+                *(section for make in self._sections for section in make()),
+            ],
+            links=("table.md", "per_class.csv", "confusion.png"),
+        )  # fmt: skip

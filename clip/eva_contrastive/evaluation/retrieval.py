@@ -101,12 +101,11 @@ def encode_pairs(
     if none is left.
     """
     captions, owners, reasons = list[str](), list[int](), dict[int, str]()
+    passed_over = (OSError,) if skip_unreadable else ()
     for index in range(len(pairs)):
         try:
             own = pairs.captions(index)
-        except OSError as error:
-            if not skip_unreadable:
-                raise
+        except passed_over as error:
             reasons[index] = str(error)
         else:
             captions += own

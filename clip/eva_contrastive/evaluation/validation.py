@@ -22,9 +22,9 @@ from eva_data.transforms import ImageTransform
 from eva_engine.config import RunConfig
 from eva_engine.evaluation.classification_report import MOST_CONFUSION, BestEvaluation
 from eva_engine.evaluation.counting import (
-    LabelledSamples,
     LeftOutSamples,
     OneLabel,
+    ShownSamples,
     count,
 )
 from eva_report.content import Section
@@ -55,7 +55,7 @@ class ContrastiveValidation:
         transform: ImageTransform,
         *,
         pairs: CaptionedImages | None = None,
-        classes: LabelledSamples | None = None,
+        classes: ShownSamples | None = None,
         templates: Sequence[str] = ("a photo of a {}.",),
     ) -> None:
         self._run, self.pairs, self._transform = run, pairs, transform

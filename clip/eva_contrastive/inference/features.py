@@ -214,7 +214,7 @@ class ClipFeatures:
         if isinstance(images, Tensor):
             return self._encode(self.visual, images.to(self.dtype), normalize=normalize)
         if isinstance(images, str | os.PathLike):
-            images = _files(images, DEMO_IMAGE_SUFFIXES)
+            images = files_of(images, DEMO_IMAGE_SUFFIXES)
         elif isinstance(images, Image.Image | np.ndarray):
             images = [images]
         read = map(self.read.image, images)
@@ -258,7 +258,7 @@ class ClipFeatures:
             FloatingPointError: If the number format is too small for the model.
         """
         if isinstance(videos, str | os.PathLike):
-            videos = _files(videos, VIDEO_SUFFIXES)
+            videos = files_of(videos, VIDEO_SUFFIXES)
         features = torch.stack([self.frames(video).values.mean(dim=0) for video in videos])
         return F.normalize(features, dim=-1) if normalize else features
 
@@ -292,5 +292,6 @@ class ClipFeatures:
         return F.normalize(features, dim=-1) if normalize else features
 
 
-def _files(path: Media, suffixes: Collection[str]) -> Sequence[Media]:
-    return files_at(Path(path), suffixes) if is_several(Path(path)) else [path]
+def files_of(path: Media, suffixes: Collection[str]) -> list[Path]:
+    """List the files of a folder or a pattern; a file is alone."""
+    return files_at(Path(path), suffixes) if is_several(Path(path)) else [Path(path)]

@@ -28,9 +28,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from eva_contrastive.evaluation.zero_shot import Mapped
-from eva_contrastive.inference.features import ClipFeatures, Media, is_video
+from eva_contrastive.inference.features import ClipFeatures, Media, files_of, is_video
 from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES, require_regular_file, write_tensors
-from eva_data.inputs import files_at, is_several
 from eva_data.progress import ProgressBar
 from eva_engine.data.loading import evaluation_loader
 from eva_engine.evaluation.counting import Indexed
@@ -309,15 +308,13 @@ def find(
 
     Raises:
         OSError: If `like` cannot be read.
-        ValueError: If nothing is looked for, or a folder or pattern has no files.
+        ValueError: If a folder or pattern has no files.
     """
-    if not text and like is None:
-        raise ValueError("there is nothing to look for: give a text or an image")
     wanted = [] if like is None else [Path(like)]
     queries = make_queries(clip, texts=[text] if text else [], like=wanted, together=True)
-    listed: list[Path] = []
-    for one in map(Path, [files] if isinstance(files, str | os.PathLike) else files):
-        listed += files_at(one, DEMO_IMAGE_SUFFIXES | VIDEO_SUFFIXES) if is_several(one) else [one]
+    given = [files] if isinstance(files, str | os.PathLike) else files
+    suffixes = DEMO_IMAGE_SUFFIXES | VIDEO_SUFFIXES
+    listed = [file for one in given for file in files_of(one, suffixes)]
     library = Library(None, {}, width=clip.embed_dim)
     for why in update(library, clip, listed).problems.values():
         logger.warning("%s", why)

@@ -10,7 +10,6 @@ import logging
 import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -44,7 +43,7 @@ _TEXT = re.compile(
 
 
 def load_eva_clip(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | Weights,
     *,
     image_size: int | None = None,
     text_heads: int | None = None,
@@ -55,7 +54,8 @@ def load_eva_clip(
 
     Args:
         source: Official name or file; a file of open_clip's EVA01-g-14 or a folder that it reads;
-            or a run's `model.safetensors` or `model_ema.safetensors`.
+            a run's `model.safetensors` or `model_ema.safetensors`; or weights that
+            `read_clip_weights` gave.
         image_size: Side of the images in pixels, to which the positions are resampled; by default
             that of the weights.
         text_heads: Attention heads of the text tower, which weights do not show; by default those
@@ -70,36 +70,23 @@ def load_eva_clip(
         ValueError: If the file holds no complete EVA-CLIP, or does not determine its sizes.
         FileNotFoundError: If the source is neither a file nor a known name at hand.
     """
-    path = weights_file(source)
-    shape: dict[str, Any] = {"image_size": image_size, "text_heads": text_heads, "dtype": dtype}
-    return clip_from(read_clip_weights(path), name=path.name, **shape, **vision_overrides)
-
-
-def clip_from(
-    weights: Mapping[str, Tensor],
-    *,
-    name: str,
-    image_size: int | None = None,
-    text_heads: int | None = None,
-    dtype: torch.dtype = torch.float32,
-    **vision_overrides: Any,
-) -> EvaClip:
-    """Build the model of weights, `name` in messages, from `clip_weights`; see `load_eva_clip`."""
+    weights = source if isinstance(source, Weights) else read_clip_weights(source)
+    tensors = weights.tensors
     lacking = [
         part for part, dims in _NEEDED.items()
-        if part not in weights or weights[part].ndim != dims or 0 in weights[part].shape
+        if part not in tensors or tensors[part].ndim != dims or 0 in tensors[part].shape
     ]  # fmt: skip
     if lacking:
         raise ValueError(
-            f"{name} is not a complete EVA-CLIP, as it lacks {listed(lacking)} or has them in "
-            "another shape: train one from it with clip/train.py RECIPE --model.init-checkpoint; "
-            "images alone are for load_vision_tower"
+            f"{weights.name} is not a complete EVA-CLIP, as it lacks {listed(lacking)} or has them "
+            "in another shape: train one from it with clip/train.py RECIPE "
+            "--model.init-checkpoint; images alone are for load_vision_tower"
         )
     with torch.device("meta"):
-        visual, _ = _vision_tower(Weights(name, weights), image_size, **vision_overrides)
-        text = _text_tower(weights, heads=text_heads)
+        visual, _ = _vision_tower(weights, image_size, **vision_overrides)
+        text = _text_tower(tensors, heads=text_heads)
         model = EvaClip(visual, text).to(dtype)
-    load_pretrained(model, Weights(name, weights), complete=True)
+    load_pretrained(model, weights, complete=True)
     text.attn_mask = text.build_causal_mask().to(dtype)  # no file holds it
     return model.eval()
 
@@ -116,13 +103,12 @@ def load_vision_tower(
     Arguments and errors are those of `load_eva_clip`; the source may be
     `eva_clip_psz14_vision_enc.pt`, too, which gives a tower without projection.
     """
-    path = weights_file(source)
-    weights = read_clip_weights(path)
+    weights = read_clip_weights(source)
     with torch.device("meta"):
-        tower, trunk = _vision_tower(Weights(path.name, weights), image_size, **overrides)
+        tower, trunk = _vision_tower(weights, image_size, **overrides)
     own = {name.removeprefix(trunk.prefix): value
-           for name, value in weights.items() if name.startswith(trunk.prefix)}  # fmt: skip
-    load_pretrained(tower.to(dtype), Weights(path.name, own), complete=True)
+           for name, value in weights.tensors.items() if name.startswith(trunk.prefix)}  # fmt: skip
+    load_pretrained(tower.to(dtype), Weights(weights.name, own), complete=True)
     return tower.eval()
 
 
@@ -139,12 +125,11 @@ def initialise(model: EvaClip, vision: str, text: str) -> LoadReport | None:
     """
     report = None
     if vision:
-        path = resolve_source(vision)
-        weights = read_clip_weights(path)
-        complete = _WORDS in weights
+        weights = read_clip_weights(vision)
+        complete = _WORDS in weights.tensors
         # A head of other classes, or masked-image models' lack of one: it begins from scratch.
         report = load_pretrained(
-            model, Weights(path.name, weights), allow_skipped=_LOGITS,
+            model, weights, allow_skipped=_LOGITS,
             allow_missing=("visual.head", "text.logit_bias") if complete else (),
             reinitialise=() if complete else ("visual.head",),
         )  # fmt: skip
@@ -153,15 +138,17 @@ def initialise(model: EvaClip, vision: str, text: str) -> LoadReport | None:
     return report
 
 
-def read_clip_weights(path: Path) -> dict[str, Tensor]:
-    """Read a file of a CLIP or a vision tower under this toolkit's names, see `clip_weights`."""
-    return clip_weights(read_weights(path))
+def read_clip_weights(source: str | os.PathLike[str]) -> Weights:
+    """Read the file that `weights_file` finds, of any program, under this toolkit's names."""
+    path = weights_file(source)
+    return clip_weights(Weights(path.name, read_weights(path)))
 
 
-def clip_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def clip_weights(weights: Weights) -> Weights:
     """Give the names and shapes of this toolkit to a CLIP or a vision tower of any program."""
-    named = to_official(weights)
-    return named | {part: named[part].reshape(-1) for part in _LOGITS if part in named}
+    named = to_official(weights.tensors)
+    named |= {part: named[part].reshape(-1) for part in _LOGITS if part in named}
+    return Weights(weights.name, named)
 
 
 def _vision_tower(

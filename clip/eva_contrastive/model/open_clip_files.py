@@ -37,17 +37,9 @@ _OURS = {"mode": "RGB", "interpolation": "bicubic", "resize_mode": "shortest"}
 
 
 def open_clip_weights(folder: Path) -> Path | None:
-    """Find the file that open_clip takes in a folder that it reads; None if this is none.
-
-    Raises:
-        FileNotFoundError: If the folder has no weights.
-    """
-    if not (folder / CONFIG).is_file():
-        return None
-    for name in _WEIGHTS:
-        if (folder / name).is_file():
-            return folder / name
-    raise FileNotFoundError(f"{folder} has {CONFIG}, and no weights beside it such as {WEIGHTS}")
+    """Find the file that open_clip takes in a folder that it reads; None if this is none."""
+    names = _WEIGHTS if (folder / CONFIG).is_file() else ()
+    return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
 def weights_file(source: str | os.PathLike[str]) -> Path:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from eva_backbone.checkpoints.convert import fuse_qkv_bias
+from eva_backbone.checkpoints.reading import Weights
 from eva_contrastive.model.eva_clip import EvaClip, tokenize
 from eva_contrastive.model.open_clip_files import CARD, CONFIG, WEIGHTS, find_preparation
 from eva_data.files import write_text
@@ -186,10 +187,10 @@ def write_folder(weights: Mapping[str, Tensor], folder: Path, source: Path) -> l
     Raises:
         ValueError: If this is no complete CLIP, open_clip has no such model, or features differ.
     """
-    from eva_contrastive.model.loading import clip_from, clip_weights  # which imports this module
+    from eva_contrastive.model.loading import clip_weights, load_eva_clip  # which import this one
 
-    named = clip_weights(weights)
-    model = clip_from(named, name=source.name)
+    named = clip_weights(Weights(source.name, weights))
+    model = load_eva_clip(named)
     trunk, values = _trunk_of(model), model.embed_dim
     noted = find_preparation(source)
     preparation = {
@@ -202,7 +203,7 @@ def write_folder(weights: Mapping[str, Tensor], folder: Path, source: Path) -> l
     del model  # two models of a billion parameters need not be in memory at once
     write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
     # with the run's notes, so that the file serves our programs as the run's does
-    converted = to_trunk(named) if trunk else to_vit(named)
+    converted = to_trunk(named.tensors) if trunk else to_vit(named.tensors)
     save_weights(converted, folder / WEIGHTS, read_config(source))
     write_text(folder / CARD, _MODEL_CARD.format(source=source.name, values=values))
     found = _features(open_clip.create_model(f"local-dir:{folder}").eval(), *sizes)

@@ -189,11 +189,6 @@ class VideoShards(LabelledVideos):
         return open_video(self.read(index), name=self.sample_id(index), backend=self._backend)
 
 
-def middle_frame(video: VideoSource) -> Image.Image:
-    """Decode the frame in the middle of a video; of an even number the later one of two."""
-    return Image.fromarray(video.frames([len(video) // 2])[0])
-
-
 class MiddleFrames:
     """A map-style dataset of the middle frames of videos: (transformed image, label)."""
 
@@ -207,8 +202,11 @@ class MiddleFrames:
         """Name a video, for messages."""
         return self.videos.sample_id(index)
 
-    def __getitem__(self, index: int) -> tuple[Any, int]:
+    def image(self, index: int) -> Image.Image:
+        """Decode the frame in the middle of a video; of an even number the later one of two."""
         with self.videos.open(index) as video:
             require_usual_shape(video, self.sample_id(index))
-            image = middle_frame(video)
-        return self.transform(image), int(self.videos.labels[index])
+            return Image.fromarray(video.frames([len(video) // 2])[0])
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self.transform(self.image(index)), int(self.videos.labels[index])

@@ -1,7 +1,5 @@
 """A small model with random weights, pictures with captions, and a program of processes."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -113,20 +111,13 @@ def pairs():
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def launcher(start_launcher):
-    """A process that has imported `program.py` and forks for each run."""
-    with start_launcher(Path(__file__).parent) as submit:
-        yield submit
-
-
 @pytest.fixture
 def launch(launcher, tmp_path):
-    """Function: run the program in processes; their exit codes, and what each of them wrote."""
+    """Function: run the command in processes; their exit codes, and what each of them wrote."""
 
     def run(*arguments, ranks, **more):
         log = tmp_path / "log_of_rank"
-        ended = launcher([*map(str, arguments)], ranks=ranks, log=log, **more)
+        ended = launcher(["evaluate", *map(str, arguments)], ranks=ranks, log=log, **more)
         return ended.codes, ended.texts
 
     return run

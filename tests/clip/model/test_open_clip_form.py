@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 from eva_backbone.checkpoints.loading import load_pretrained
 from eva_backbone.checkpoints.reading import Weights
-from eva_contrastive.model.loading import clip_from, clip_weights
+from eva_contrastive.model.loading import clip_weights, load_eva_clip
 from eva_contrastive.model.open_clip_form import to_official, to_trunk, to_vit, write_folder
 
 FORMS = {"trunk": to_trunk, "vit": to_vit}
@@ -82,7 +82,9 @@ def test_files_of_the_older_class_of_open_clip(make_clip, make_peer, assert_same
 def test_another_clip_is_refused_by_what_it_has(make_clip):
     stored = to_vit(make_clip().state_dict())
     with pytest.raises(ValueError, match=r"ln_pre.weight; this is another model"):
-        clip_from(clip_weights(stored | {"visual.ln_pre.weight": torch.ones(32)}), name="x.pt")
+        load_eva_clip(
+            clip_weights(Weights("x.pt", stored | {"visual.ln_pre.weight": torch.ones(32)}))
+        )
     del stored["visual.proj"]
     with pytest.raises(ValueError, match=r"visual\.proj"):
         to_official(stored)

@@ -11,14 +11,7 @@ HERE = Path(__file__).parent
 @pytest.fixture(scope="session")
 def small_clip(load_module):
     """The module `small_clip.py`."""
-    return load_module(HERE / "small_clip.py")
-
-
-@pytest.fixture(scope="session")
-def launcher(start_launcher):
-    """A process that has imported `program.py` and forks for each run."""
-    with start_launcher(HERE) as submit:
-        yield submit
+    return load_module(HERE.parent / "small_clip.py")
 
 
 @pytest.fixture(scope="session")

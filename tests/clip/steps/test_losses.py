@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from eva_contrastive.model.eva_clip import ClipOutput
-from eva_contrastive.step import batch_accuracies, build_loss
+from eva_contrastive.step import batch_metrics, build_loss
 
 KINDS = ["contrastive", "sigmoid"]
 
@@ -52,8 +52,9 @@ def test_accuracies():
     images = torch.eye(5)[:4].half()
     texts = images[[1, 0, 2, 3]].clone()
     texts[3] = F.normalize(torch.tensor([0, 0, 0.8, 0.6, 0]), dim=0).half()
-    found = batch_accuracies(ClipOutput(images, texts, torch.ones(1), None))
+    found = batch_metrics(ClipOutput(images, texts, torch.ones(1), None))
     assert {name: value.item() for name, value in found.items()} == {
+        "logit_scale": 1,
         "image_to_text_accuracy": 0.5,
         "text_to_image_accuracy": 0.25,
     }
