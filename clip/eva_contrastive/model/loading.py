@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eva_backbone.checkpoints.fitting import cast
 from eva_backbone.checkpoints.from_weights import Trunk, describe
 from eva_backbone.checkpoints.loading import LoadReport, load_pretrained
 from eva_backbone.checkpoints.reading import Weights, listed, read_weights
@@ -190,7 +191,11 @@ def initialise_text(tower: TextTower, source: str) -> None:
     """
     path, target = resolve_source(source), tower.state_dict()
     stored = read_torchscript(path) if is_torchscript(path) else read_weights(path)
-    found = {named[1]: value for name, value in stored.items() if (named := _TEXT.fullmatch(name))}
+    found = {
+        named[1]: cast(value, torch.float32, f"{path.name} holds {name}")
+        for name, value in stored.items()
+        if (named := _TEXT.fullmatch(name))
+    }
     positions, projection = (name.removeprefix("text.") for name in (_POSITIONS, _PROJECTION))
     logits = {name: value for name, value in target.items() if name.startswith("logit_")}
     try:
