@@ -2,7 +2,9 @@
 
 import contextlib
 import errno
+import gc
 import io
+import json
 import os
 import shutil
 import stat
@@ -26,7 +28,6 @@ VIDEO_SUFFIXES = frozenset(
     }
 )
 LISTED_IMAGE_SUFFIXES = ", ".join(sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES))
-LISTED_VIDEO_SUFFIXES = ", ".join(sorted(suffix.removeprefix(".") for suffix in VIDEO_SUFFIXES))
 
 # Errors of the output in the middle of a write, and not of something that is read for it.
 _OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
@@ -87,41 +88,27 @@ def writing(file: Path) -> Iterator[BinaryIO]:
     """
     with replacing(file) as temporary:
         with explained(file):
-            stream = _RememberingFile(temporary)
+            raw = _RememberingFile(temporary, "w")
         try:
-            yield stream
-            stream.flush()
+            with io.BufferedWriter(raw) as stream:
+                yield stream
         except Exception as error:
-            if stream.failure is not None and error is not stream.failure:
-                raise stream.failure from error
+            if raw.failure is not None and error is not raw.failure:
+                raise raw.failure from error
             raise
-        finally:
-            with contextlib.suppress(OSError):  # of a flush that failed before
-                stream.close()
 
 
-class _RememberingFile(io.BufferedWriter):
+class _RememberingFile(io.FileIO):
     """A binary file that remembers the system's error in the middle of a write."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(io.FileIO(path, "w"))
-        self.failure: OSError | None = None
+    failure: OSError | None = None
 
-    @contextlib.contextmanager
-    def _remembering(self) -> Iterator[None]:
+    def write(self, content: "ReadableBuffer", /) -> int:
         try:
-            yield
+            return super().write(content)
         except OSError as error:
             self.failure = self.failure or error
             raise
-
-    def write(self, content: "ReadableBuffer", /) -> int:
-        with self._remembering():
-            return super().write(content)
-
-    def flush(self) -> None:
-        with self._remembering():
-            super().flush()
 
 
 def write_text(file: Path, text: str) -> None:
@@ -344,12 +331,38 @@ def read_lines(file: str | os.PathLike[str], *, skip_blank: bool = False) -> lis
     if skip_blank:
         lines = [line for line in lines if line] or [""]
     if "" in lines:
-        number = lines.index("") + 1
-        problem = f"has a blank line {number}, which is not a text: remove it"
-        if len(lines) == 1:
-            problem = "is empty: write one text in each line"
-        raise ValueError(f"{path} {problem}")
+        raise ValueError(
+            f"{path} is empty or has a blank line ({lines.index('') + 1}): write one text in each "
+            "line"
+        )
     return lines
+
+
+@contextlib.contextmanager
+def without_collector() -> Iterator[None]:
+    """Pause the garbage collector, which would look at millions of new objects again and again."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def load_json(path: Path) -> Any:
+    """Parse a JSON file, with or without a mark of UTF-8; its error names it."""
+    require_regular_file(path)
+    return parse_json(path.read_bytes(), str(path))
+
+
+@without_collector()
+def parse_json(content: bytes, name: str) -> Any:
+    """Parse JSON of the file `name`; a ValueError names it."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:  # also of the encoding
+        raise ValueError(f"{name} is not JSON: {error}") from error
 
 
 def find_files(folder: Path, suffixes: Collection[str]) -> Iterator[str]:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from eva_data.files import write_tensors
+from eva_data.files import require_regular_file, write_tensors
 
 IMAGE_KIND = "eva_pretrain image index 1"
 VIDEO_KIND = "eva_data video index 1"
@@ -154,6 +154,34 @@ class Names:
 
     def __iter__(self) -> Iterator[str]:
         return (self[index] for index in range(len(self)))
+
+
+class FolderFiles:
+    """Files below a folder by the names in a table; see `eva_data.tar.TarIndex` for shards."""
+
+    def __init__(self, folder: Path, table: Table) -> None:
+        self.folder, self.table, self.names = folder, table, Names(table)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def sample_id(self, index: int) -> str:
+        """Name a file by its path."""
+        return str(self.folder / self.names[index])
+
+    def size(self, index: int) -> int:
+        """Return the bytes of a file; an OSError if it is none."""
+        path = self.folder / self.names[index]
+        require_regular_file(path)
+        return path.stat().st_size
+
+    def read(self, index: int) -> bytes:
+        """Read a file, of which `size` has shown that it is one."""
+        return (self.folder / self.names[index]).read_bytes()
+
+    def checksum(self) -> int:
+        """Compute a number that changes with the names or their order, not with their place."""
+        return self.names.checksum()
 
 
 def state_of(file: Path, part: str | None = None) -> dict[str, Any]:

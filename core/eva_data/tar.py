@@ -77,6 +77,10 @@ class TarIndex:
         """Return the bytes of a member's content."""
         return int(self.table["size"][index])
 
+    def checksum(self) -> int:
+        """Compute a number that changes with the members' names or order."""
+        return self.names.checksum()
+
     def read(self, index: int) -> bytes:
         """Read a member; an OSError that names it if it cannot be read."""
         return self.read_beside(index, int(self.table["offset"][index]), self.size(index))

@@ -144,9 +144,9 @@ def _array(tensor):
 
 
 def _source(file):
-    from eva_data.image_sources import FolderImages
+    from eva_data.image_sources import open_images
 
-    images = FolderImages(file.parent)
+    images = open_images(file.parent)
     return lambda: _array(images[0])
 
 
@@ -323,14 +323,14 @@ def test_the_same_pixels_and_errors(reader, file, monkeypatch):
 
 
 def test_shards_hold_what_folders_hold(tmp_path):
-    from eva_data.image_sources import ShardImages
+    from eva_data.image_sources import open_images
 
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         for number, (content, _, _) in enumerate(GOOD.values()):
             entry = tarfile.TarInfo(f"{number}.png")
             entry.size = len(content)
             tar.addfile(entry, io.BytesIO(content))
-    images = ShardImages(str(tmp_path / "a.tar"))
+    images = open_images(tmp_path / "a.tar")
     for found, (name, (_, stored, _)) in zip(images, GOOD.items(), strict=False):
         np.testing.assert_array_equal(_array(found), stored, err_msg=name)
     assert len(images) == len(GOOD)

@@ -9,13 +9,12 @@ from PIL import Image
 from skimage import data as photographs
 
 from eva_data.image_sources import (
-    FolderImages,
-    ManifestImages,
     decode_image,
+    open_images,
     open_source,
 )
 from eva_data.images import LIMIT, UnreadableImageError
-from eva_data.index import Table
+from eva_data.index import Names
 from eva_data.manifests import Manifest, write_index
 from eva_pretrain.transforms import PretrainTransform, Views
 
@@ -61,8 +60,7 @@ def _write_index(manifest, file):
     opened = Manifest.read(manifest)
     tables = {}
     for entry in opened.sources:
-        names = open_source(entry).names
-        tables[entry.name] = Table(names.arrays())
+        tables[entry.name] = open_source(entry).table
     write_index(file, tables, opened)
 
 
@@ -81,10 +79,10 @@ def test_what_a_header_claims_is_looked_at_before_anything_is_decoded(picture, m
 
 
 def test_pipes_and_huge_files_are_no_images(folders, monkeypatch):
-    source = FolderImages(folders / "coffee")
+    source = open_images(folders / "coffee")
     (folders / "coffee" / "0.JPEG").unlink()
     os.mkfifo(folders / "coffee" / "0.JPEG")
-    assert list(FolderImages(folders / "coffee").names) == ["2.JPEG", "b/1.JPEG"]
+    assert list(Names(open_images(folders / "coffee").table)) == ["2.JPEG", "b/1.JPEG"]
     with pytest.raises(UnreadableImageError, match=r"0\.JPEG is a named pipe and not a file"):
         source[0]
     monkeypatch.setenv(LIMIT, "1")
@@ -98,8 +96,14 @@ def test_folder_is_searched_in_a_fixed_order(folders):
     (folders / "coffee" / "link").symlink_to(folders / "chelsea")
     (folders / "coffee" / "b" / "up").symlink_to(folders / "coffee")
     (folders / "coffee" / ".hidden").mkdir()
-    source = FolderImages(folders / "coffee")
-    assert list(source.names) == ["0.JPEG", "2.JPEG", "b/1.JPEG", "link/0.JPEG", "link/b/1.JPEG"]
+    source = open_images(folders / "coffee")
+    assert list(Names(source.table)) == [
+        "0.JPEG",
+        "2.JPEG",
+        "b/1.JPEG",
+        "link/0.JPEG",
+        "link/b/1.JPEG",
+    ]
     assert source.sample_id(2) == str(folders / "coffee" / "b" / "1.JPEG")
     assert source[2].shape == (3, 32, 48)
     with pytest.raises(IndexError):
@@ -121,7 +125,7 @@ def test_weights_and_limits(folders):
         '[[source]]\nname = "b"\nfolder = "chelsea"\nweight = 2\n'
         '[[source]]\nname = "c"\nfolder = "coffee"\nlimit = 2\n',
     )
-    images = ManifestImages(manifest)
+    images = open_images(manifest)
     ids = [images.sample_id(index).removeprefix(f"{folders}/") for index in range(len(images))]
     assert ids == [
         *("rocket/0.JPEG", "rocket/b/1.JPEG"),
@@ -132,12 +136,12 @@ def test_weights_and_limits(folders):
 
 
 def test_index_replaces_the_search(merged, folders, monkeypatch):
-    searched = ManifestImages(merged)
+    searched = open_images(merged)
     index = folders / "set.safetensors"
     _write_index(merged, index)
     monkeypatch.setattr("eva_data.image_sources.find_files", None)
     transform = PretrainTransform(Views(size=28, mean=(0.5,) * 3, std=(0.5,) * 3))
-    indexed = ManifestImages(_naming(index, merged), transform)
+    indexed = open_images(_naming(index, merged), transform)
     every = range(len(searched))
     assert [indexed.sample_id(i) for i in every] == [searched.sample_id(i) for i in every]
     assert indexed.checksum() == searched.checksum()
@@ -151,24 +155,24 @@ def test_index_replaces_the_search(merged, folders, monkeypatch):
 
 
 def test_checksum_changes_with_names_and_counts(merged, folders):
-    before = ManifestImages(merged).checksum()
+    before = open_images(merged).checksum()
     (folders / "coffee" / "0.JPEG").rename(folders / "coffee" / "00.JPEG")
-    renamed = ManifestImages(merged).checksum()
+    renamed = open_images(merged).checksum()
     merged.write_text(merged.read_text() + "limit = 3\n")
-    assert len({before, renamed, ManifestImages(merged).checksum()}) == 3
+    assert len({before, renamed, open_images(merged).checksum()}) == 3
 
 
 def test_index_of_other_sources_is_refused(merged, folders):
     index = folders / "set.safetensors"
     with pytest.raises(FileNotFoundError, match=r"no index file .*data verify images"):
-        ManifestImages(_naming(index, merged))
+        open_images(_naming(index, merged))
     _write_index(merged, index)
     merged.write_text(merged.read_text().replace('name = "rocket"', 'name = "moon"'))
     with pytest.raises(ValueError, match=r"is the index of .*rocket.* has .*moon"):
-        ManifestImages(merged)
+        open_images(merged)
     index.write_bytes(index.read_bytes()[:-5])
     with pytest.raises(ValueError, match=r"set\.safetensors is not an index"):
-        ManifestImages(merged)
+        open_images(merged)
 
 
 @pytest.mark.parametrize(
@@ -184,4 +188,4 @@ def test_index_of_other_sources_is_refused(merged, folders):
 )
 def test_wrong_manifests(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):
-        ManifestImages(_manifest(tmp_path, text))
+        open_images(_manifest(tmp_path, text))

@@ -16,7 +16,7 @@ from eva_data.manifests import SourceEntry
 from eva_data.pools import map_blocks
 
 if TYPE_CHECKING:
-    from eva_data.image_sources import FolderImages, ShardImages  # loads torch
+    from eva_data.image_sources import Images  # loads torch
 
 IMAGE_KINDS = {
     "source": Kind("source that cannot be used", "no index is written"),
@@ -27,7 +27,7 @@ PAIR_KINDS = {
     **LEFT_OUT,
     "caption": Kind("caption that cannot be read", "left out of the index"),
 }
-Source = TypeVar("Source", "FolderImages | ShardImages", SourceCaptions)
+Source = TypeVar("Source", "Images", SourceCaptions)
 
 
 def read_source(
@@ -55,9 +55,7 @@ def read_source(
     return keep
 
 
-def _problems_of(
-    source: "FolderImages | ShardImages | SourceCaptions", indices: range
-) -> list[tuple[int, str, str]]:
+def _problems_of(source: "Images | SourceCaptions", indices: range) -> list[tuple[int, str, str]]:
     """Read some samples: index, kind and detail of those that cannot be read."""
     problems = []
     for index in indices:

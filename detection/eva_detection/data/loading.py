@@ -19,8 +19,8 @@ from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf, flag_override
 from torch.utils.data import DataLoader
 
-from eva_data.detection.coco import load_json
 from eva_data.detection.spec import DetectionData
+from eva_data.files import load_json
 from eva_data.progress import progress
 from eva_detection.building import build, target_of
 from eva_detection.data.custom_data import (

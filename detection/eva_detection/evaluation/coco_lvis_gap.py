@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from eva_data.checks.findings import write_json
-from eva_data.detection.coco import load_json
-from eva_data.files import make_folder, require_free, write_text
+from eva_data.files import load_json, make_folder, require_free, write_text
 from eva_runs.commands import program, say
 from eva_runs.options import command_parser
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from omegaconf import DictConfig, OmegaConf
 
 from eva_backbone.checkpoints.run_folders import named_weights
-from eva_data.detection.coco import load_json
+from eva_data.files import load_json
 from eva_detection.command_line import config_of_run
 from eva_detection.config.settings import images_per_step
 from eva_detection.data.custom_data import annotation_files, image_folder, registered_names

@@ -23,9 +23,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eva_data.detection.coco import load_json, parse_json
 from eva_data.detection.rules import is_box, is_integer, is_number, rle_runs, shown
-from eva_data.files import make_folder, replacing, require_regular_file
+from eva_data.files import load_json, make_folder, parse_json, replacing, require_regular_file
 from eva_runs.commands import check_outputs, complain, program, say
 from eva_runs.options import command_parser, number
 

@@ -29,8 +29,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor, nn
 
-from eva_data.detection.coco import load_json
-from eva_data.files import DEMO_IMAGE_SUFFIXES
+from eva_data.files import DEMO_IMAGE_SUFFIXES, load_json
 from eva_data.images import UnreadableImageError, read_rgb
 from eva_data.inputs import Job, predicted
 from eva_detection.building import build, require_device, resolving
