@@ -26,11 +26,10 @@ from eva_data.files import (
     write_text,
     writing,
 )
-from eva_data.index import INDEX_SUFFIX, state_of
+from eva_data.index import INDEX_SUFFIX, FolderFiles, Table, state_of
 from eva_data.label_maps import read_class_file
 from eva_data.labelled_videos.lists import list_line
 from eva_data.labelled_videos.opening import open_videos, write_video_index
-from eva_data.labelled_videos.sources import VideoFiles, VideoShards
 from eva_data.manifests import Manifest, expand_path, write_index
 from eva_data.tar import is_shard_pattern
 from eva_runs.commands import check_outputs, complain, say
@@ -134,7 +133,7 @@ def _run_images(args: argparse.Namespace) -> int:
     from eva_data import image_sources  # loads torch
 
     manifest = Manifest.read(args.location, root=args.root)
-    opening = (image_sources.open_source, image_sources.open_source, image_sources.select)
+    opening = (image_sources.open_source, image_sources.open_source, Table.select)
     return _check_sources(args, manifest, Findings(IMAGE_KINDS), opening)
 
 
@@ -239,8 +238,7 @@ def _run_video(args: argparse.Namespace) -> int:
     listed_in = location if location.is_file() and not no_list else None
     state = None if listed_in is None else state_of(listed_in)  # before it is read
     videos = open_videos(location, classes=args.classes, root=args.root, backend=args.backend)
-    assert isinstance(videos, VideoFiles | VideoShards)
-    if args.write and isinstance(videos, VideoShards):
+    if args.write and not isinstance(videos.files, FolderFiles):
         raise ValueError("shards have no paths for --write: give --index, which lists members")
     findings, keep = Findings(KINDS), np.ones(len(videos), bool)
     for kind, names in (("missing", videos.missing), ("unlisted", videos.unlisted)):
@@ -290,7 +288,7 @@ def _about_videos(location: str, videos: Any, keep: Any, facts: dict[str, Any]) 
 
 def _write_list(file: Path, videos: Any, left: list[int]) -> None:
     """Write what is left with paths below the list's folder, or else with full ones."""
-    root, folder = videos.root.absolute(), file.parent.absolute()
+    root, folder = videos.files.folder.absolute(), file.parent.absolute()
     lines = []
     for index in left:
         path = root / videos.name(index)

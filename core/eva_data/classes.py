@@ -10,8 +10,13 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from textwrap import shorten
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from eva_data.files import find_files, read_lines
+from eva_data.index import Names
 
 logger = logging.getLogger(__name__)
 
@@ -21,12 +26,6 @@ class Spellings:
 
     `riding a bike` is `riding_a_bike` for those who name folders, and quotes and brackets are lost
     in some of them. A spelling that stands for two classes stands for none.
-
-    Args:
-        classes: Names in the order of the labels.
-
-    Raises:
-        ValueError: If one comes twice.
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
@@ -60,27 +59,22 @@ def read_class_list(file: str | os.PathLike[str]) -> list[str]:
     It has one name in each line (the heads of ImageNet-21K follow the sorted names of its 21,841
     folders), or is a table of CSV with the header `id,name`, in any order of the ids.
     """
-    path = Path(file)
     try:
-        names = read_lines(path, skip_blank=True)
-    except (OSError, ValueError) as error:
+        names = read_lines(file, skip_blank=True)
+    except OSError as error:
         raise ValueError(f"there is no class list, with a class in each line: {error}") from error
     if names[0].replace(" ", "").lower() == "id,name":
-        names = _names_by_id(names[1:], path)
-    require_distinct(names, f"the class list {path}")
+        rows = [[cell.strip() for cell in row] for row in csv.reader(names, skipinitialspace=True)]
+        by_id = {row[0]: row[1] for row in rows[1:] if len(row) == 2 and row[1]}
+        ids = [str(label) for label in range(max(len(rows) - 1, 1))]
+        if missing := [label for label in ids if label not in by_id]:
+            raise ValueError(
+                f"the class list {file} has no row `id,name` of the id {missing[0]}: ids count "
+                "from 0, each once"
+            )
+        names = [by_id[label] for label in ids]
+    require_distinct(names, f"the class list {file}")
     return names
-
-
-def _names_by_id(lines: Sequence[str], path: Path) -> list[str]:
-    rows = [[cell.strip() for cell in row] for row in csv.reader(lines, skipinitialspace=True)]
-    names = {row[0]: row[1] for row in rows if len(row) == 2 and row[1]}
-    missing = [label for label in range(len(rows) or 1) if str(label) not in names]
-    if missing:
-        raise ValueError(
-            f"the class list {path} has no row `id,name` of the id {missing[0]}: ids count from 0, "
-            "each once"
-        )
-    return [names[str(label)] for label in range(len(names))]
 
 
 def names_of_head(
@@ -115,41 +109,69 @@ def find_class_folders(folder: Path, *, warn: bool = True) -> list[str]:
     return found
 
 
-def labels_of_folders(
+class ClassFiles(NamedTuple):
+    """Files in class folders: their names below the folder of all, labels, names of the labels."""
+
+    names: Names
+    labels: NDArray[np.int32]
+    classes: Sequence[str]
+
+
+def find_class_files(
+    folder: Path,
+    suffixes: Collection[str],
+    *,
+    classes: Sequence[str] | None = None,
+    labels: Mapping[str, int] | None = None,
+    exact: bool = True,
+) -> ClassFiles:
+    """Find the files in class folders and their subfolders, sorted by folder and name.
+
+    Args:
+        folder: Folder of the class folders.
+        suffixes: Suffixes of the files, in lower case; one file must be there.
+        classes: Names of the class folders in the order of the labels; None sorts those there.
+        labels: Label of each class folder, instead of its place in `classes`; other folders are
+            left out.
+        exact: Allow no other spelling of a class.
+    """
+    found = find_class_folders(folder)
+    classes = found if classes is None else classes
+    if labels is None:
+        labels = _labels_of(found, classes, folder, exact=exact)
+    kinds = ", ".join(sorted(suffix.removeprefix(".") for suffix in suffixes))
+    numbers = array("i")
+
+    def files() -> Iterator[str]:
+        for name in found:
+            before = len(numbers)
+            for path in find_files(folder / name, suffixes) if name in labels else ():
+                numbers.append(labels[name])
+                yield f"{name}/{path}"
+            if len(numbers) == before and name in labels:
+                logger.warning("class folder %s holds no file of %s", folder / name, kinds)
+
+    names = Names.collect(files())
+    if not numbers:
+        raise ValueError(f"{folder} has class folders without a file of {kinds}")
+    return ClassFiles(names, np.array(numbers, np.int32), classes)
+
+
+def _labels_of(
     found: Sequence[str], classes: Sequence[str], folder: Path, *, exact: bool
 ) -> dict[str, int]:
-    """Return the label of each class folder; `exact` allows no other spelling of the class."""
     spellings = Spellings(classes)
     labels = {name: spellings.label(name, exact=exact) for name in found}
-    if unknown := [name for name, label in labels.items() if label is None]:
+    known = {name: label for name, label in labels.items() if label is not None}
+    if unknown := [name for name in found if name not in known]:
         raise ValueError(
             f"{folder} has {len(unknown)} folders that are not among the {len(classes)} classes: "
             f"{listed(unknown)}; expected {listed(list(classes), 4)}"
         )
-    known = {name: label for name, label in labels.items() if label is not None}
-    there = set(known.values())
+    there = {*known.values()}
     if absent := [name for label, name in enumerate(classes) if label not in there]:
         logger.warning("%s has no folder of %d classes: %s", folder, len(absent), listed(absent))
     return known
-
-
-def files_of_classes(
-    folder: Path, labels: Mapping[str, int], numbers: "array[int]", *, suffixes: Collection[str]
-) -> Iterator[str]:
-    """Yield the files in class folders and their subfolders, relative to the folder of all.
-
-    `numbers` gains the label of each file. One of the suffixes, in lower case, must be there.
-    """
-    kinds = ", ".join(sorted(suffix.removeprefix(".") for suffix in suffixes))
-    for name, label in labels.items():
-        before = len(numbers)
-        for path in find_files(folder / name, suffixes):
-            numbers.append(label)
-            yield f"{name}/{path}"
-        if len(numbers) == before:
-            logger.warning("class folder %s holds no file of %s", folder / name, kinds)
-    if not numbers:
-        raise ValueError(f"{folder} has class folders without a file of {kinds}")
 
 
 def listed(names: Sequence[str], shown: int = 8) -> str:

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import stat
+import tomllib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -32,6 +33,7 @@ LISTED_IMAGE_SUFFIXES = ", ".join(sorted(suffix.removeprefix(".") for suffix in 
 # Errors of the output in the middle of a write, and not of something that is read for it.
 _OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 _UNFINISHED, _PARTIAL, _REPLACED = ".writing", "partial", "replaced"
+_THERE = "is there already: give --overwrite or another name"
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
 
 
@@ -55,16 +57,10 @@ def explained(path: Path, *, only: Collection[int] | None = None) -> Iterator[No
 
 @contextlib.contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """Write to a temporary path that replaces `file` when the block ends.
+    """Write to a temporary path, of the same suffix, that replaces `file` when the block ends.
 
     The content is flushed to the disk first, so `file` is complete or as it was before, whatever
-    ends the process. If the block raises, the temporary file is removed.
-
-    Yields:
-        A path in the same folder, with the same suffix (some writers choose a format by it).
-
-    Raises:
-        UnwritableError: If the disk is full or the folder read-only, for example.
+    ends the process. An `UnwritableError` says that the disk is full, for example.
     """
     temporary = file.with_name(f".{file.stem}{_UNFINISHED}-{os.getpid()}{file.suffix}")
     try:
@@ -156,11 +152,7 @@ def flush(path: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, and check that files can be made in it.
-
-    Raises:
-        UnwritableError: If it is a file, or nothing can be written in it.
-    """
+    """Make a folder and those above it, and check that files can be made in it."""
     with explained(folder):
         try:  # no look before: another process may make it meanwhile
             folder.mkdir(parents=True, exist_ok=True)
@@ -177,13 +169,10 @@ def make_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
-    """Write to a temporary folder that takes the place of `folder` when the block ends.
+    """Write to an empty folder beside `folder` that takes its place when the block ends.
 
-    If the block raises, the temporary folder is removed and `folder` stays as it was. What a killed
+    If the block raises, the new folder is removed and `folder` stays as it was. What a killed
     process has left is removed by the next call for the same folder. See `require_replaceable`.
-
-    Yields:
-        An empty folder beside it.
     """
     folder = folder.resolve()
     make_folder(folder.parent)
@@ -245,35 +234,25 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def require_free(files: Iterable[Path], *, overwrite: bool) -> None:
-    """Refuse output files that cannot be written, or that are there already.
-
-    Raises:
-        ValueError: If a file is there, or is a folder, or its folder is a file.
-    """
+    """Refuse, by a ValueError, output files that are there, or could not be."""
     for file in files:
         _require_folders(file.parent)
-        if file.is_dir() or (file.exists() and not overwrite):
-            problem = "is there already: give --overwrite or another name"
-            if file.is_dir():
-                problem = "is a folder and would have to be a file"
-            raise ValueError(f"{file} {problem}")
+        if file.is_dir():
+            raise ValueError(f"{file} is a folder and would have to be a file")
+        if file.exists() and not overwrite:
+            raise ValueError(f"{file} {_THERE}")
 
 
 def require_replaceable(folder: Path, names: Collection[str], *, overwrite: bool) -> None:
-    """Refuse an output folder that holds what is to be kept.
-
-    Raises:
-        ValueError: If it is a file, lies in a file, holds other than the `names` of an earlier
-            output, or one that may not be replaced.
-    """
+    """Refuse, by a ValueError, an output folder that holds other than `names`, or could not be."""
     _require_folders(folder)
     found = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-    others = [name for name in found if name not in names]
-    if others or (found and not overwrite):
-        problem = "is there already: give --overwrite or another name"
-        if others:
-            problem = f"holds {others[0]}, which this program does not write: name another folder"
-        raise ValueError(f"{folder} {problem}")
+    if others := [name for name in found if name not in names]:
+        raise ValueError(
+            f"{folder} holds {others[0]}, which this program does not write: name another folder"
+        )
+    if found and not overwrite:
+        raise ValueError(f"{folder} {_THERE}")
 
 
 def _require_folders(folder: Path) -> None:
@@ -282,11 +261,7 @@ def _require_folders(folder: Path) -> None:
 
 
 def require_regular_file(path: Path) -> None:
-    """Refuse a path that is not a file or a link to one, such as a pipe, whose reader would wait.
-
-    Raises:
-        OSError: If there is nothing, or a folder, a pipe, a socket or a device.
-    """
+    """Refuse, by an OSError, what is no file or link to one, as a pipe, whose reader would wait."""
     try:
         mode = path.stat().st_mode
     except OSError as error:
@@ -315,11 +290,7 @@ def is_there(word: str) -> bool:
 def read_lines(file: str | os.PathLike[str], *, skip_blank: bool = False) -> list[str]:
     """Read the lines of a text file, at least one, without the spaces around them.
 
-    Blank lines at its end are left out, and others with `skip_blank`.
-
-    Raises:
-        OSError: If it is not there, or cannot be read.
-        ValueError: If it is not text in UTF-8, is empty, or has a blank line that is not skipped.
+    Blank lines at its end are left out, and others with `skip_blank` (else a ValueError).
     """
     path = Path(file)
     require_regular_file(path)
@@ -356,6 +327,15 @@ def load_json(path: Path) -> Any:
     return parse_json(path.read_bytes(), str(path))
 
 
+def load_toml(path: Path) -> dict[str, Any]:
+    """Parse a TOML file; its error names it."""
+    require_regular_file(path)
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not a TOML file: {error}") from error
+
+
 @without_collector()
 def parse_json(content: bytes, name: str) -> Any:
     """Parse JSON of the file `name`; a ValueError names it."""
@@ -366,15 +346,11 @@ def parse_json(content: bytes, name: str) -> Any:
 
 
 def find_files(folder: Path, suffixes: Collection[str]) -> Iterator[str]:
-    """Yield the files below a folder by their suffix, relative to it.
+    """Yield the files below a folder by their suffix, in lower case, relative to it.
 
     The order is always the same: by name, a folder's own files before its subfolders. Names that
     start with a dot are left out. Links are followed, except those to a folder above themselves,
     also above `folder`; these are left out, and so is everything that is not a file or a folder.
-    The suffixes are in lower case.
-
-    Raises:
-        OSError: If a folder cannot be listed.
     """
     above = []
     for parent in folder.resolve().parents:

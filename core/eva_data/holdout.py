@@ -1,10 +1,9 @@
 """Held-out fractions: which samples validate, where no data are named for it.
 
-A sample's name decides: its SHA-256, with a fixed salt, as a fraction of the largest one, is below
-the fraction or not. So the choice depends neither on the order of the samples nor on the others,
-and a sample stays on its side when others are added or removed. The price is that the fraction is
-met on average: of 100 samples, 0.1 holds out about 10. Where samples have classes, each class of
-two or more has at least one on both sides, and the only one of a class is trained on.
+A sample's name decides: its SHA-256, with a fixed salt, as a fraction of the largest one. So a
+sample stays on its side when others are added or removed, and the fraction is met on average. Where
+samples have classes, each class of two or more has at least one on both sides, and the only one of
+a class is trained on.
 """
 
 import hashlib
@@ -51,22 +50,18 @@ def held_out(
     classes: Sequence[Hashable] | None = None,
     name: str = "--val-share",
 ) -> Flags:
-    """Choose the samples that are held out.
+    """Choose the samples that are held out: a flag for each, (number of samples,).
 
     Args:
         names: Name of each sample, which must not depend on the place of the data.
-        share: Fraction of the samples, between 0 and 1.
+        share: Fraction of the samples, between 0 and 1; one side without samples is an error.
         classes: Class of each sample; None where there are none.
         name: Name of the option, for messages.
-
-    Returns:
-        Whether each sample is held out, (number of samples,).
-
-    Raises:
-        ValueError: If the fraction is not one, or leaves one side without samples.
     """
     check_share(share, name=name)
-    places = np.array([_fraction(one) for one in names], np.float64)
+    encoded = (_SALT + one.encode("utf-8", "surrogateescape") for one in names)
+    digests = (hashlib.sha256(one).digest()[:7] for one in encoded)
+    places = np.array([int.from_bytes(one, "big") / 2**56 for one in digests], np.float64)
     chosen: Flags = places < share
     members: dict[Hashable, list[int]] = defaultdict(list)
     for index, label in enumerate(classes or ()):
@@ -93,8 +88,3 @@ def stem(name: str) -> str:
     """Return the name of an image without its suffix, which decides where it is held out."""
     head, dot, tail = name.rpartition(".")
     return head if dot and "/" not in tail else name
-
-
-def _fraction(name: str) -> float:
-    digest = hashlib.sha256(_SALT + name.encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest[:7], "big") / 2**56

@@ -8,36 +8,27 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.io import ImageReadMode
 from torchvision.io import decode_image as torchvision_decode
 
 from eva_data.files import IMAGE_SUFFIXES, LISTED_IMAGE_SUFFIXES, find_files
-from eva_data.images import UnreadableImageError, check_encoded_size, image_size, read_rgb
-from eva_data.index import FolderFiles, Names, Table
+from eva_data.images import image_size, read_encoded, read_rgb
+from eva_data.index import FolderFiles, Names, StoredFiles, Table
 from eva_data.manifests import Manifest, Mixture, SourceEntry, expand_path, read_index
-from eva_data.tar import PLACES, TarIndex, expand_shards, index_members, is_shard_pattern
+from eva_data.tar import TarIndex, expand_shards, index_members, is_shard_pattern
 from eva_data.transforms import TensorTransform
 
 _GIF = b"GIF8"  # torchvision decodes every frame of it
-Files = FolderFiles | TarIndex
 
 
 def decode_image(content: bytes, name: str = "image") -> Tensor:
-    """Decode an image by the rules of `eva_data.images`, without EXIF's orientation.
+    """Decode an image by the rules of `eva_data.images`, as stored: (3, height, width) uint8, RGB.
 
     torchvision decodes JPEG, PNG and WebP, which is faster and gives the same pixels; the one
-    decoder does the rest.
-
-    Returns:
-        (3, height, width) uint8, RGB.
-
-    Raises:
-        UnreadableImageError: If it cannot be decoded, or claims too many pixels.
+    decoder does the rest. What cannot be decoded is an `UnreadableImageError`.
     """
     image_size(content, upright=False, name=name)  # before torchvision allocates what it claims
     image: Tensor | None = None
@@ -66,14 +57,14 @@ class Images(Dataset[Any]):
     """
 
     def __init__(
-        self, files: Files | Mixture[Files], transform: TensorTransform | None = None
+        self, files: StoredFiles | Mixture[StoredFiles], transform: TensorTransform | None = None
     ) -> None:
         self.files, self.transform = files, transform
 
     def __len__(self) -> int:
         return len(self.files)
 
-    def _locate(self, index: int) -> tuple[Files, int]:
+    def _locate(self, index: int) -> tuple[StoredFiles, int]:
         return self.files.locate(index) if isinstance(self.files, Mixture) else (self.files, index)
 
     def sample_id(self, index: int) -> str:
@@ -94,16 +85,7 @@ class Images(Dataset[Any]):
     def decode(self, index: int) -> Tensor:
         """Decode an image to (3, height, width) uint8."""
         files, place = self._locate(index)
-        name = files.sample_id(place)
-        try:
-            check_encoded_size(files.size(place), name)
-            content = files.read(place)
-        except UnreadableImageError:
-            raise
-        except OSError as error:
-            reason = f"{name}: {error.strerror}" if error.strerror else str(error)
-            raise UnreadableImageError(reason) from error
-        return decode_image(content, name)
+        return decode_image(read_encoded(files, place), files.sample_id(place))
 
     def __getitem__(self, index: int) -> Any:
         image = self.decode(index)
@@ -117,10 +99,6 @@ def open_images(
 
     With an index file, which a manifest may name, nothing is searched: for millions of images that
     saves minutes to hours at every start, and memory in every worker.
-
-    Raises:
-        FileNotFoundError: If the manifest, or the index that it names, is not there.
-        ValueError: If the manifest is wrong, a source has no images, or the index is of others.
     """
     path = expand_path(os.fspath(location), "the images")
     if path.suffix == ".toml":
@@ -137,9 +115,9 @@ def open_source(entry: SourceEntry, table: Table | None = None) -> Images:
     return Images(open_files(entry, table))
 
 
-def open_files(entry: SourceEntry, table: Table | None = None) -> Files:
+def open_files(entry: SourceEntry, table: Table | None = None) -> StoredFiles:
     """Open a source of a manifest by its part of the index; without one, search for the images."""
-    files: Files
+    files: StoredFiles
     if entry.kind == "shards":
         shards = expand_shards(entry.location)
         table = index_members(shards, IMAGE_SUFFIXES) if table is None else table
@@ -153,11 +131,3 @@ def open_files(entry: SourceEntry, table: Table | None = None) -> Files:
     if not len(files):
         raise ValueError(f"{entry.location} holds no image ({LISTED_IMAGE_SUFFIXES})")
     return files
-
-
-def select(table: Table, keep: NDArray[np.bool_]) -> Table:
-    """Take those images of a source that `keep`, (number of images,), marks, for an index."""
-    names = Names(table)
-    places = {key: table[key][keep] for key in PLACES if key in table}
-    chosen = Names.collect(names[index] for index in np.flatnonzero(keep).tolist())
-    return Table(places | chosen.arrays(), table.about)

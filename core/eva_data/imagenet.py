@@ -27,11 +27,8 @@ IMAGENET_A, IMAGENET_R = map(tuple, np.loadtxt(_SUBSETS, int, delimiter=",", ski
 class TestSet:
     """A test set of models with the 1000 classes of ImageNet-1K.
 
-    Attributes:
-        name: Name in tables.
-        samples: Images and labels; sets of the same images share them.
-        columns: Classes that compete, in the order of the labels; None for all.
-        accepted: Correct classes of each image, if not its label alone; none if it does not count.
+    `columns` are the classes that compete, in the order of the labels (None: all), and `accepted`
+    the correct classes of each image, if not its label alone (an image without any is not counted).
     """
 
     __test__ = False  # not a test class of pytest
@@ -68,23 +65,12 @@ def open_sets(
     crop_pct: float = 1.0,
     bilinear: bool = True,
 ) -> list[TestSet]:
-    """Open the sets that are given.
+    """Open the sets that are given, ImageNet-ReaL behind the images of ImageNet-1K.
 
-    Args:
-        paths: Where they are.
-        image_size: Side of the model's images.
-        mean: Mean of the pixels, for each channel.
-        std: Their standard deviation.
-        crop_pct: Share of the crop in the usual transform.
-        bilinear: Resize ImageNet-V2 and ObjectNet bilinearly with a crop of all, as the official
-            classification; otherwise they have the usual transform, as those of a CLIP.
-
-    Returns:
-        The sets, ImageNet-ReaL behind the images of ImageNet-1K that it labels.
-
-    Raises:
-        OSError: If a file of labels is missing.
-        ValueError: If none is given, or one is not what its name says.
+    See `eva_data.transforms.evaluation_transform` of a model's `image_size`. `bilinear` resizes
+    ImageNet-V2 and ObjectNet bilinearly with a crop of all, as the official classification;
+    otherwise they have the usual transform, as those of a CLIP. One that is not what its name says
+    is an error.
     """
     usual = evaluation_transform(image_size, crop_pct=crop_pct, mean=mean, std=std)
     other = usual

@@ -29,13 +29,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from eva_data.files import make_folder, replacing, require_regular_file
+from eva_data.index import StoredFiles
 
 LIMIT = "EVA_MAX_IMAGE_PIXELS"  # environment variable: reaches every worker of every project
 _USUAL_LIMIT = 100_000_000  # 10,000 x 10,000
 _BYTES_OF_A_PIXEL = 8
 _BYTES_OF_METADATA = 64 * 2**20
 _ORIENTATION = 274  # EXIF tag
-SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange width and height
+_SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange width and height
 _NO_RANGE = ("F", "I")  # modes of fractions and of 32 bits
 _JPEG_SIDE = 65_500  # pixels, at most
 # What Pillow's decoders raise for damaged files, besides OSError; anything else is a bug.
@@ -50,38 +51,34 @@ Source = File | Image.Image
 
 
 class UnreadableImageError(OSError, ValueError):
-    """An image that cannot be read or decoded; the message names it and says why.
-
-    It is an OSError for those who read files, and a ValueError for those who are handed an image.
-    """
+    """An image that cannot be read or decoded, in a file or handed over; the message names it."""
 
 
 def max_pixels() -> int:
-    """Return the pixels that an image may have: `EVA_MAX_IMAGE_PIXELS`, or 100 million.
-
-    Raises:
-        ValueError: If the variable is not a positive integer.
-    """
-    text = os.environ.get(LIMIT, "")
-    if not text:
-        return _USUAL_LIMIT
+    """Return the pixels that an image may have: `EVA_MAX_IMAGE_PIXELS`, or 100 million."""
+    text = os.environ.get(LIMIT, "") or str(_USUAL_LIMIT)
     if not text.isdecimal() or not int(text):
         raise ValueError(f"{LIMIT} must be a positive integer, a number of pixels, got {text!r}")
     return int(text)
 
 
-def check_encoded_size(size: int, name: str) -> None:
-    """Refuse a file of `size` bytes that is too large to be an image, before it is read.
+def read_encoded(files: StoredFiles, index: int) -> bytes:
+    """Read an image of a dataset without decoding it; an UnreadableImageError if it cannot be.
 
-    Raises:
-        UnreadableImageError: If it is larger than an image of `max_pixels()` pixels with 16 bits
-            a value and without compression.
+    A file of more bytes than `max_pixels()` pixels of 16 bits is not read.
     """
-    most = max_pixels() * _BYTES_OF_A_PIXEL + _BYTES_OF_METADATA
-    if size > most:
-        raise UnreadableImageError(
-            f"{name} has {size:,} bytes, more than {most:,}; if it is an image, raise {LIMIT}"
-        )
+    name, most = files.sample_id(index), max_pixels() * _BYTES_OF_A_PIXEL + _BYTES_OF_METADATA
+    try:
+        if (size := files.size(index)) > most:
+            raise UnreadableImageError(
+                f"{name} has {size:,} bytes, more than {most:,}; if it is an image, raise {LIMIT}"
+            )
+        return files.read(index)
+    except UnreadableImageError:
+        raise
+    except (OSError, ValueError) as error:  # a ValueError of a path with a zero byte
+        reason = str(error) if name in str(error) else f"{name}: {error}"
+        raise UnreadableImageError(reason) from error
 
 
 def read_image(source: Source, *, upright: bool, name: str | None = None) -> Image.Image:
@@ -104,12 +101,7 @@ def read_image(source: Source, *, upright: bool, name: str | None = None) -> Ima
 def read_rgb(
     source: Source | NDArray[np.uint8], *, upright: bool, name: str | None = None
 ) -> NDArray[np.uint8]:
-    """Read an image as an array (H, W, 3), as `read_image`; such an array is returned as it is.
-
-    Raises:
-        UnreadableImageError: As for `read_image`.
-        ValueError: If an array is not an image.
-    """
+    """Read an image as an array (H, W, 3), as `read_image`; such an array is returned as it is."""
     if not isinstance(source, np.ndarray):
         return np.array(read_image(source, upright=upright, name=name))
     if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or not source.size:
@@ -133,6 +125,12 @@ class ImageFacts(NamedTuple):
     mode: str
     animated: bool
 
+    @property
+    def seen_size(self) -> tuple[int, int]:
+        """Width and height for a reader that applies the orientation, as detectron2 does."""
+        width, height = self[:2]
+        return (height, width) if self.orientation in _SIDEWAYS else (width, height)
+
 
 def inspect_image(source: File, *, decode: bool, name: str | None = None) -> ImageFacts:
     """Look at an image without converting it; with `decode`, read all pixels."""
@@ -150,16 +148,14 @@ def image_size(source: File, *, upright: bool, name: str | None = None) -> tuple
     """Read height and width in pixels, of the turned image if `upright`, from the header."""
     with open_image(source, _name(source, name)) as image:
         width, height = image.size
-        turned = upright and _orientation(image, decode=False) in SIDEWAYS
+        turned = upright and _orientation(image, decode=False) in _SIDEWAYS
         return (width, height) if turned else (height, width)
 
 
 def save_image(image: Image.Image, file: Path) -> None:
     """Write a JPEG or PNG, completely or not at all, and the folders that lead to it.
 
-    Raises:
-        UnwritableError: If the disk is full or the folder read-only, for example.
-        ValueError: If it is larger than a JPEG can be.
+    A JPEG of more than 65,500 pixels a side is a ValueError.
     """
     if max(image.size) > _JPEG_SIDE and file.suffix.lower() != ".png":
         raise ValueError(f"{file} would be larger than JPEG's {_JPEG_SIDE:,} pixels: give a PNG")

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import zlib
+from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -38,12 +39,7 @@ class Table(Mapping[str, NDArray[Any]]):
 
     @classmethod
     def open(cls, file: Path, *, kind: str = IMAGE_KIND) -> "Table":
-        """Map an index file of a kind.
-
-        Raises:
-            FileNotFoundError: If there is none.
-            ValueError: If it is not such an index file, or is damaged.
-        """
+        """Map an index file of a kind; a ValueError if it is damaged, or of another kind."""
         try:
             with safe_open(file, "np") as opened:  # checks that sizes and offsets fit the file
                 metadata = opened.metadata() or {}
@@ -76,6 +72,15 @@ class Table(Mapping[str, NDArray[Any]]):
         table = Table(arrays, about, kind=self.kind)
         table._origin = None if self._origin is None else (self._origin[0], prefix)
         return table
+
+    def select(self, which: NDArray[Any]) -> "Table":
+        """Take the files of some indexes, or those that a mask keeps."""
+        names = Names(self)
+        places = np.arange(len(names))[which].tolist()
+        chosen = Names.collect(names[index] for index in places).arrays()
+        for name in self.keys() - chosen.keys():
+            chosen[name] = np.ascontiguousarray(self[name][which])
+        return Table(chosen, self.about, kind=self.kind)
 
     def require_equal_lengths(self, *names: str, length: int) -> None:
         """Refuse a damaged index, whose arrays do not belong together."""
@@ -113,8 +118,7 @@ def damaged(index: Path | str, reason: str) -> ValueError:
 class Names:
     """A sequence of file names, or of other short texts, kept as two arrays of a table.
 
-    Thirty million file names as Python strings take 3 GB in every process. Here they are one array
-    of bytes, `names.bytes`, and one of ends, which the processes of a loader share.
+    Thirty million Python strings take 3 GB in every process; the processes of a loader share these.
     """
 
     def __init__(self, table: Mapping[str, NDArray[Any]], prefix: str = "names") -> None:
@@ -156,32 +160,59 @@ class Names:
         return (self[index] for index in range(len(self)))
 
 
-class FolderFiles:
-    """Files below a folder by the names in a table; see `eva_data.tar.TarIndex` for shards."""
+class StoredFiles(ABC):
+    """Files of a dataset by their index: below a folder, or in shards (`eva_data.tar.TarIndex`).
 
-    def __init__(self, folder: Path, table: Table) -> None:
-        self.folder, self.table, self.names = folder, table, Names(table)
+    Args:
+        table: Names the files, and where they are.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self.table, self.names = table, Names(table)
 
     def __len__(self) -> int:
         return len(self.names)
 
+    @abstractmethod
     def sample_id(self, index: int) -> str:
-        """Name a file by its path."""
-        return str(self.folder / self.names[index])
+        """Name the place of a file, for messages."""
 
+    @abstractmethod
     def size(self, index: int) -> int:
-        """Return the bytes of a file; an OSError if it is none."""
-        path = self.folder / self.names[index]
-        require_regular_file(path)
-        return path.stat().st_size
+        """Return the bytes of a file."""
 
+    @abstractmethod
     def read(self, index: int) -> bytes:
-        """Read a file, of which `size` has shown that it is one."""
-        return (self.folder / self.names[index]).read_bytes()
+        """Read a file; an OSError that names it if it cannot be read."""
 
     def checksum(self) -> int:
         """Compute a number that changes with the names or their order, not with their place."""
         return self.names.checksum()
+
+
+class FolderFiles(StoredFiles):
+    """Files below a folder."""
+
+    def __init__(self, folder: Path, table: Table) -> None:
+        super().__init__(table)
+        self.folder = folder
+
+    def path(self, index: int) -> Path:
+        """Return the path of a file."""
+        return self.folder / self.names[index]
+
+    def sample_id(self, index: int) -> str:
+        """Name a file by its path."""
+        return str(self.path(index))
+
+    def size(self, index: int) -> int:
+        """See `StoredFiles`; what is no file, such as a pipe, is refused."""
+        require_regular_file(path := self.path(index))
+        return path.stat().st_size
+
+    def read(self, index: int) -> bytes:
+        """See `StoredFiles`; `size` has to be asked for first."""
+        return self.path(index).read_bytes()
 
 
 def state_of(file: Path, part: str | None = None) -> dict[str, Any]:
@@ -195,8 +226,7 @@ def state_of(file: Path, part: str | None = None) -> dict[str, Any]:
 def require_unchanged(file: Path, noted: Any, *, part: str | None = None, index: Path) -> None:
     """Refuse an index of a list that was edited since `state_of` noted it, or of another part.
 
-    The list need not be there, and may have been copied: its content counts, which is read where
-    its size is the same and its time is another.
+    The list need not be there, and may have been copied: its content counts.
     """
     if not isinstance(noted, dict) or "sha256" not in noted:
         return

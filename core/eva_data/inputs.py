@@ -26,8 +26,8 @@ Result = TypeVar("Result")
 class Job(NamedTuple):
     """A file to read, or the device of a camera, and the files that are written of it.
 
-    `name` is its path below the folder or the pattern that was given, with slashes, or its own
-    name; the path as it was given, where another one without targets has that name.
+    `name` is its path below the folder or pattern that was given, or its own name; the entire path,
+    where another one without targets has that name.
     """
 
     source: Path
@@ -68,14 +68,12 @@ def plan_jobs(
             files; patterns such as `photos/*.jpg`, also with `**`; the number of a camera.
         suffixes: Suffixes of the files that are taken from folders and by patterns.
         targets: Function from a name below the output to the files that are written of it.
-        results: Folders of earlier results, which are left out where they lie in a folder of
-            `inputs`.
-        kinds: Name of what is looked for, in the sentence on an empty folder.
+        results: Folders of earlier results, which are left out of folders of `inputs`.
+        kinds: Name of what is looked for, for messages.
         cameras: Whether a number is a camera, where there is no such file.
 
     Raises:
-        ValueError: If two inputs would be written to one file, an input would be overwritten, or
-            there is no such camera.
+        ValueError: If one file would be written twice or over an input, or there is no such camera.
     """
     jobs: dict[Path, Job] = {}
     problems: list[str] = []
@@ -192,14 +190,13 @@ def predicted(
 
     Args:
         predict: Function that takes one image or video: an array, a path or a PIL image.
-        source: One of these; a list or tuple of them; a folder, or a pattern such as
-            `photos/*.jpg`.
+        source: One of these; a list or tuple of them; a folder, or a pattern as `photos/*.jpg`.
         suffixes: Suffixes of the files that are taken from folders and by patterns.
         unreadable: Error of a file of these that is passed over, with a warning.
 
     Returns:
-        One result for one image; a list for a list, in its order; for a folder or a pattern an
-        iterator over pairs of file and result, one in memory at a time.
+        One result for one image; a list for a list; for a folder or a pattern an iterator over
+        pairs of file and result, one in memory at a time.
     """
     is_list = isinstance(source, list | tuple)
     for one in source if is_list else (source,):

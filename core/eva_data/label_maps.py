@@ -15,7 +15,6 @@ This module needs neither torch nor mmsegmentation.
 """
 
 import colorsys
-import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
@@ -25,12 +24,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_data.files import IMAGE_SUFFIXES, find_files
+from eva_data.classes import listed
+from eva_data.files import IMAGE_SUFFIXES, find_files, load_toml
 from eva_data.holdout import held_out
 from eva_data.images import UnreadableImageError, image_size, open_image
 
 IGNORED = 255  # what the loss and the metric leave out
-_SHOWN = 3
 _DEEP = ("I;16", "I;16B", "I;16L")
 _MODES = ("1", "L", "P", "I", *_DEEP)  # one integer for each pixel
 LabelMap = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.int32]
@@ -41,18 +40,15 @@ class LabelMapError(UnreadableImageError):
 
 
 def read_label_map(path: Path) -> LabelMap:
-    """Read the label values (H, W) of a file, palette or not.
-
-    Raises:
-        LabelMapError: A ValueError, if it is unreadable or does not hold integers.
-    """
+    """Read the label values (H, W) of a file, palette or not; else a `LabelMapError`."""
     try:
         with open_image(path, name="it", decode=True) as stored:
             mode = stored.mode
             if mode in _MODES:
                 values = np.asarray(stored)
-                kind = {"1": np.uint8}.get(mode, np.uint16 if mode in _DEEP else values.dtype)
-                return values.astype(kind, copy=False)
+                if mode == "1":
+                    return values.astype(np.uint8)
+                return values.astype(np.uint16) if mode in _DEEP else values
     except UnreadableImageError as error:
         raise LabelMapError(f"cannot read {path} as a label map: {error}") from error
     what = "fractions" if mode == "F" else "colours"
@@ -73,16 +69,14 @@ class LabelTable:
     def __call__(self, values: LabelMap, path: Path | str) -> NDArray[np.uint8]:
         """Find class indices (H, W) of label values; `IGNORED` where a pixel has no class.
 
-        Raises:
-            LabelMapError: A ValueError, if a value neither belongs to a class nor is ignored.
+        A value that neither belongs to a class nor is ignored is a `LabelMapError`.
         """
         indices = self._table[np.clip(values, 0, len(self._table) - 1)]
         if indices.min(initial=0) < 0 or values.min(initial=0) < 0:
             unknown = np.unique(values[(indices < 0) | (values < 0)]).tolist()
-            some = ", ".join(map(str, unknown[:_SHOWN])) + (", ..." if unknown[_SHOWN:] else "")
             raise LabelMapError(
-                f"{path} has labels that are neither a class's nor ignored: {some}; name them in "
-                "the class file, or correct the map"
+                f"{path} has labels that are neither a class's nor ignored: "
+                f"{listed([*map(str, unknown)], 3)}; name them in the class file, or correct it"
             )
         return indices.astype(np.uint8)
 
@@ -106,28 +100,23 @@ class ClassFile:
 
 def read_class_file(path: Path) -> ClassFile:
     """Read the file that is described at the top of this module; an error names the entry."""
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not a TOML file: {error}") from error
-    entries: Any = content.get("classes")
-    ignore: Any = content.get("ignore", [IGNORED])
+    content: Any = load_toml(path)
+    entries, ignore = content.get("classes"), content.get("ignore", [IGNORED])
+    endings = {key: content.get(key, "") for key in ("image_ending", "map_ending")}
     named = isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)
-    if not named or not 2 <= len(entries) <= IGNORED:
-        raise ValueError(f"{path} needs from 2 to {IGNORED} [[classes]]; {EXAMPLE}")
+    with_label = sum("label" in entry for entry in entries) if named else 0
+    if not named or not 2 <= len(entries) <= IGNORED or with_label not in (0, len(entries)):
+        raise ValueError(
+            f"{path} needs from 2 to {IGNORED} [[classes]], with a label in all or none of them "
+            f"(not in {with_label}); {EXAMPLE}"
+        )
     _check(
         content,
         str(path),
         classes=(True, ""),
         ignore=(_are_labels(ignore), "a list of labels such as [0, 255]"),
-        image_ending=(isinstance(content.get("image_ending", ""), str), "text"),
-        map_ending=(isinstance(content.get("map_ending", ""), str), "text"),
+        **{key: (isinstance(ending, str), "text") for key, ending in endings.items()},
     )
-    with_label = sum("label" in entry for entry in entries)
-    if with_label not in (0, len(entries)):
-        raise ValueError(
-            f"{path}: {with_label} of {len(entries)} classes have a label: all or none"
-        )
     names: list[str] = []
     labels: list[int] = []
     colors: list[Color] = []
@@ -153,8 +142,7 @@ def read_class_file(path: Path) -> ClassFile:
         labels=tuple(labels),
         colors=tuple(colors),
         ignore=tuple(value for value in ignore if value not in labels),
-        image_ending=content.get("image_ending", ""),
-        map_ending=content.get("map_ending", ""),
+        **endings,
     )
 
 
@@ -207,9 +195,6 @@ def find_pairs(
 
     Returns:
         The pairs in order of their names, images without a map, and maps without an image.
-
-    Raises:
-        ValueError: If two files of a folder have the same name apart from the suffix.
     """
     named = _by_name(images, IMAGE_SUFFIXES, image_ending)
     labels = _by_name(maps, MAPS, map_ending)
@@ -260,12 +245,7 @@ def check_pairs(images: Path, maps: Path, classes: ClassFile) -> list[Pair]:
 
 
 def read_pair(pair: Pair, table: LabelTable) -> NDArray[np.uint8]:
-    """Read the class indices, (H, W), of a label map, and the size of its image.
-
-    Raises:
-        UnreadableImageError: If one of them cannot be read; of the map, its size or labels a
-            `LabelMapError`.
-    """
+    """Read the class indices, (H, W), of a label map; its size and labels must be right."""
     values = read_label_map(pair.label_map)
     size = image_size(pair.image, upright=True)
     if size != values.shape:

@@ -10,7 +10,6 @@ import inspect
 import os
 import re
 from abc import abstractmethod
-from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,20 +19,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset
 
-from eva_data.classes import (
-    files_of_classes,
-    find_class_folders,
-    labels_of_folders,
-    listed,
-    read_class_list,
-)
+from eva_data.classes import find_class_files, listed, read_class_list
 from eva_data.files import IMAGE_SUFFIXES
 from eva_data.holdout import held_out
 from eva_data.images import UnreadableImageError, read_image
-from eva_data.index import Names
 from eva_data.transforms import ImageTransform
 
-_TEST = ("test", "val", "validation")
+_TRAIN = {"train": True, "test": False, "val": False, "validation": False}
+_OF_TORCHVISION = (
+    *(AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError),
+)
 # NAME[:CONFIG]:SPLIT, where the split may be a slice: train[:10%]+test[5:]
 _HUGGING_FACE = re.compile(r"([^:]+)(?::([^:\[]+))?:([^:\[]+(?:\[[^\]]*\][^:\[]*)*)")
 
@@ -63,11 +58,7 @@ class LabelledImages(Dataset[tuple[Any, int]]):
 
     @abstractmethod
     def load(self, index: int) -> tuple[Image.Image, int]:
-        """Read an image in RGB, and its label.
-
-        Raises:
-            UnreadableImageError: If it cannot be read.
-        """
+        """Read an image in RGB, and its label; an UnreadableImageError if it cannot be read."""
 
     def image(self, index: int) -> Image.Image:
         """Read an image in RGB, whatever its label."""
@@ -84,13 +75,7 @@ class ClassFolders(LabelledImages):
     Paths and labels are two arrays and a block of bytes: 14 million images take about 1 GB, and
     the loader's processes share them.
 
-    Args:
-        folder: Folder with a folder for each class.
-        transform: See `LabelledImages`.
-        classes: Names of the class folders in the order of the labels; None sorts those there.
-        labels: Label of each class folder, instead of its place in `classes`; other folders are
-            left out.
-        upright: See `LabelledImages`.
+    `classes` and `labels` are those of `eva_data.classes.find_class_files`.
     """
 
     def __init__(
@@ -103,51 +88,29 @@ class ClassFolders(LabelledImages):
         upright: bool,
     ) -> None:
         self.folder = Path(folder)
-        found = find_class_folders(self.folder)
-        classes = found if classes is None else classes
-        super().__init__(transform, classes, upright=upright)
-        if labels is None:
-            labels = labels_of_folders(found, classes, self.folder, exact=True)
-        searched = {name: labels[name] for name in found if name in labels}
-        numbers = array("i")
-        files = files_of_classes(self.folder, searched, numbers, suffixes=IMAGE_SUFFIXES)
-        self._names = Names.collect(files)
-        self.labels = np.array(numbers, np.int32)
+        found = find_class_files(self.folder, IMAGE_SUFFIXES, classes=classes, labels=labels)
+        super().__init__(transform, found.classes, upright=upright)
+        self.names, self.labels = found.names, found.labels
+        self._places: NDArray[np.int64] = np.arange(len(self.labels))
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def name(self, index: int) -> str:
-        """Name an image by its path below the folder."""
-        return self._names[index]
-
     def sample_id(self, index: int) -> str:
         """Name an image by its path."""
-        return str(self.folder / self.name(index))
+        return str(self.folder / self.names[int(self._places[index])])
+
+    def subset(self, which: NDArray[np.bool_], transform: ImageTransform | None) -> "ClassFolders":
+        """Take the images that a mask, (number of images,), keeps, with a transform."""
+        chosen = copy.copy(self)
+        chosen.labels, chosen._places = self.labels[which], self._places[which]
+        chosen.transform = transform
+        return chosen
 
     def load(self, index: int) -> tuple[Image.Image, int]:
         """See `LabelledImages`."""
         image = read_image(self.sample_id(index), upright=self.upright)
         return image, int(self.labels[index])
-
-
-class ChosenImages(LabelledImages):
-    """Some of the images of a dataset, with its transform."""
-
-    def __init__(self, samples: LabelledImages, indices: NDArray[np.int64]) -> None:
-        super().__init__(samples.transform, samples.classes, upright=samples.upright)
-        self._samples, self._places = samples, indices
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def sample_id(self, index: int) -> str:
-        """See `LabelledImages`."""
-        return self._samples.sample_id(int(self._places[index]))
-
-    def load(self, index: int) -> tuple[Image.Image, int]:
-        """See `LabelledImages`."""
-        return self._samples.load(int(self._places[index]))
 
 
 class NamedImages(LabelledImages):
@@ -198,25 +161,15 @@ class NamedImages(LabelledImages):
 
 def hold_out_images(
     samples: LabelledImages, fraction: float, transform: ImageTransform, *, name: str
-) -> tuple[ChosenImages, ChosenImages]:
-    """Split a folder of classes into images to train on and held-out ones, of another transform.
-
-    Raises:
-        ValueError: If it is not a folder, or one side would be empty.
-    """
+) -> tuple[ClassFolders, ClassFolders]:
+    """Split a folder of classes into images to train on and held-out ones, of another transform."""
     if not isinstance(samples, ClassFolders):
         raise ValueError(
             f"{name}={fraction:g} is for folders of classes; name a split of this dataset as val, "
             "such as hf:NAME:train[90%:] beside hf:NAME:train[:90%]"
         )
-    names = (samples.name(index) for index in range(len(samples)))
-    chosen = held_out(names, fraction, classes=samples.labels.tolist(), name=name)
-    others = copy.copy(samples)
-    others.transform = transform
-    return (
-        ChosenImages(samples, np.flatnonzero(~chosen)),
-        ChosenImages(others, np.flatnonzero(chosen)),
-    )
+    chosen = held_out(samples.names, fraction, classes=samples.labels.tolist(), name=name)
+    return samples.subset(~chosen, samples.transform), samples.subset(chosen, transform)
 
 
 def open_labelled(
@@ -231,13 +184,10 @@ def open_labelled(
     Args:
         location: A folder of class folders, `torchvision:NAME:ROOT[:SPLIT]` or
             `hf:NAME[:CONFIG]:SPLIT` (see `open_torchvision`, `open_hugging_face`).
-        transform: Takes the PIL image in RGB; None returns it as it is.
+        transform: See `LabelledImages`.
         classes: Names in the order of the labels, or a text file with them; those of a training
             set for its validation set. None takes them from the data.
         upright: See `LabelledImages`.
-
-    Raises:
-        ValueError: If there is no such data, or its classes are not `classes`.
     """
     if isinstance(classes, str | os.PathLike):
         classes = read_class_list(classes)
@@ -261,26 +211,22 @@ def open_torchvision(
     from torchvision import datasets
 
     name, root, split = (*description.split(":", 2), "", "")[:3]
-    kind: Any = getattr(datasets, name, None) if name in datasets.__all__ and root else None
-    parameters = inspect.signature(kind).parameters if inspect.isclass(kind) else {}
     arguments: dict[str, Any] = {}
-    if "split" in parameters:
-        arguments = {"split": split}
-    elif "train" in parameters:
-        arguments = {"train": split == "train"}
-    known = split in ("train", *_TEST) if "train" in arguments else bool(split) == bool(arguments)
-    if not parameters or not known:
-        raise ValueError(
-            f"torchvision:{description} must be torchvision:NAME:ROOT[:SPLIT], with a NAME of "
-            "torchvision.datasets, and a SPLIT such as train or test where it has several"
-        )
     try:
+        kind = getattr(datasets, name)
+        parameters = inspect.signature(kind).parameters
+        if "train" in parameters and "split" not in parameters:
+            arguments = {"train": _TRAIN[split]}
+        elif "split" in parameters or split:
+            arguments = {"split": split}
         samples = kind(root, **arguments)
-    except (RuntimeError, OSError, ValueError, TypeError, ImportError) as error:
+    except _OF_TORCHVISION as error:
         given = "".join(f", {key}={value!r}" for key, value in arguments.items())
         raise ValueError(
-            f"torchvision:{description} cannot be opened ({error}); nothing is downloaded here. "
-            "Where torchvision can download it, do so once in Python: "
+            f"torchvision:{description} cannot be opened ({type(error).__name__}: {error}). It is "
+            "torchvision:NAME:ROOT[:SPLIT], with a NAME of torchvision.datasets, and a SPLIT as "
+            "train or test where it has several; nothing is downloaded here. Where torchvision can "
+            "download it, do so once in Python: "
             f"torchvision.datasets.{name}({root!r}{given}, download=True)"
         ) from error
     classes = _classes(description, samples)

@@ -21,7 +21,6 @@ import difflib
 import logging
 import os
 import re
-import tomllib
 import zlib
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -30,7 +29,9 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from eva_data.files import home_expanded
+import numpy as np
+
+from eva_data.files import home_expanded, load_toml
 from eva_data.index import IMAGE_KIND, Table, damaged
 
 logger = logging.getLogger(__name__)
@@ -40,10 +41,9 @@ _LARGEST_WEIGHT = 1000  # the order of an epoch lies in memory
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
-    """What the manifests of one kind of data may say.
+    """What manifests may say: kinds of sources (keys of their places), further keys that hold text.
 
-    Kinds of sources, the key of each holding its place; further keys, which hold text; the check of
-    `eva data verify` that writes the index, and the kind of that.
+    `check` is that of `eva data verify` that writes the index, whose kind is `index`.
     """
 
     kinds: tuple[str, ...]
@@ -66,11 +66,6 @@ class SourceEntry:
     limit: int | None = None
     options: Mapping[str, str] = field(default_factory=dict)
 
-    def samples_of(self, available: int) -> int:
-        """Count the samples of the source in an epoch, of those that it has."""
-        wanted = max(1, round(self.weight * available))
-        return wanted if self.limit is None else min(wanted, self.limit)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
@@ -85,17 +80,9 @@ class Manifest:
     def read(
         cls, file: str | os.PathLike[str], *, root: str | None = None, form: Form = IMAGES
     ) -> "Manifest":
-        """Read a manifest of a form; `root` takes the place of its own.
-
-        Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If it is not a manifest; the message names the entry.
-        """
+        """Read a manifest of a form; `root` takes the place of its own. Errors name the entry."""
         path = Path(file)
-        try:
-            content = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path} is not a TOML file: {error}") from error
+        content = load_toml(path)
         _refuse_unknown(content, ("root", "index", "source"), str(path))
         folder = path.parent / expand_path(root or content.get("root", "."), str(path))
         entries = content.get("source")
@@ -154,29 +141,27 @@ def expand_path(text: Any, where: str) -> Path:
 
 
 class Samples(Protocol):
-    """What a mixture needs of a source."""
+    """What a mixture needs of a source; a checksum changes with the samples and their order."""
 
     def __len__(self) -> int: ...
 
-    def checksum(self) -> int:
-        """Compute a number that changes with the samples and their order."""
+    def checksum(self) -> int: ...  # noqa: D102
 
 
 Source = TypeVar("Source", bound=Samples)
 
 
 class Mixture(Generic[Source]):
-    """Which sample of which source stands at each place of an epoch.
-
-    `counts` has the samples of each source in an epoch, by its name.
-    """
+    """Which sample of which source stands at each place of an epoch."""
 
     def __init__(self, sources: Sequence[Source], entries: Sequence[SourceEntry]) -> None:
-        self.sources = sources
-        pairs = zip(entries, sources, strict=True)
-        self.counts = {entry.name: entry.samples_of(len(source)) for entry, source in pairs}
-        self._ends = list(accumulate(self.counts.values()))
-        logger.info("samples in an epoch: %s", self.counts)
+        self._sources = sources
+        self._counts = {}
+        for entry, source in zip(entries, sources, strict=True):
+            wanted = max(1, round(entry.weight * len(source)))
+            self._counts[entry.name] = min(wanted, entry.limit or wanted)
+        self._ends = list(accumulate(self._counts.values()))
+        logger.info("samples in an epoch: %s", self._counts)
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -187,15 +172,33 @@ class Mixture(Generic[Source]):
             raise IndexError(f"no sample {index} among {len(self)}")
         number = bisect_right(self._ends, index)
         begin = self._ends[number - 1] if number else 0
-        source, count = self.sources[number], self._ends[number] - begin
+        source, count = self._sources[number], self._ends[number] - begin
         return source, (index - begin) * len(source) // count  # evenly over all of them
 
     def checksum(self) -> int:
         """Compute a number that changes with the samples, weights and limits, not with paths."""
-        value = zlib.crc32(repr(self.counts).encode())
-        for source in self.sources:
+        value = zlib.crc32(repr(self._counts).encode())
+        for source in self._sources:
             value = zlib.crc32(source.checksum().to_bytes(4, "little"), value)
         return value
+
+
+class Choice(Generic[Source]):
+    """Some of the samples of a source, by their indexes there."""
+
+    def __init__(self, source: Source, indices: Sequence[int]) -> None:
+        self._source, self._places = source, np.asarray(indices, np.int64)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def locate(self, index: int) -> tuple[Source, int]:
+        """See `Mixture`."""
+        return self._source, int(self._places[index])
+
+    def checksum(self) -> int:
+        """Compute a number that changes with the samples and their order."""
+        return zlib.crc32(self._places.tobytes(), self._source.checksum())
 
 
 def write_index(file: Path, tables: Mapping[str, Table], manifest: Manifest) -> None:

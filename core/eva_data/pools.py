@@ -25,33 +25,31 @@ def ordered_map(
     what: str,
     chunk: int = 32,
     shared: tuple[Any, ...] = (),
+    died: Callable[[Item], Result] | None = None,
 ) -> Iterator[Result]:
     """Yield `work(*shared, item)` of all items, in their order, with a progress bar on a terminal.
 
     Where the caller stops early or is interrupted, what has not begun is cancelled and the
     processes end. They ignore Ctrl-C, which is the caller's. One that dies is a ValueError.
 
+    A library in C that reads damaged files may end its process. With `died`, the items that were
+    being worked on are then done once more, one by one, until it is known which of them it is:
+    `died(item)` is its result. The work is always done in other processes then.
+
     Args:
         work: A function of a module, or a `partial` of one.
         items: What it is called with.
         workers: Number of processes; with 1, or a single item, the work is done in this one.
         what: Name of the items beside the progress bar.
-        chunk: Items that a process is given at once.
+        chunk: Items that a process is given at once; 1 with `died`.
         shared: Values that each process is given once.
+        died: Function of an item, see above.
     """
-    if workers == 1 or len(items) < 2:
-        alone = functools.partial(work, *shared)
-        yield from progress(map(alone, items), total=len(items), what=what)
-        return
-    pool = _spawned(workers, shared)
-    try:
-        results = pool.map(functools.partial(_with_shared, work), items, chunksize=chunk)
-        yield from progress(results, total=len(items), what=what)
-    except BrokenProcessPool as error:
-        _kill(pool)
-        raise _died_early(workers) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
+    if died is None and (workers == 1 or len(items) < 2):
+        results: Iterator[Result] = map(functools.partial(work, *shared), items)
+    else:
+        results = _spread(work, items, workers, 1 if died else chunk, shared, died)
+    yield from progress(results, total=len(items), what=what)
 
 
 def map_blocks(
@@ -64,71 +62,46 @@ def map_blocks(
     yield from ordered_map(look, blocks, workers=workers, what=what, chunk=1, shared=(samples,))
 
 
-def surviving_map(
+def _spread(
     work: Callable[..., Result],
     items: Sequence[Item],
-    *,
     workers: int,
-    what: str,
-    died: Callable[[Item], Result],
-    shared: tuple[Any, ...] = (),
-) -> Iterator[Result]:
-    """Yield results as `ordered_map` does, also if some items kill the process that works on them.
-
-    A library in C that reads damaged files may end its process. Those items that were being worked
-    on are then done once more, one by one, until it is known which of them it is: `died(item)` is
-    its result. The work is always done in other processes.
-    """
-    results = _survived(functools.partial(_with_shared, work), items, workers, died, shared)
-    yield from progress(results, total=len(items), what=what)
-
-
-def _survived(
-    work: Callable[[Item], Result],
-    items: Sequence[Item],
-    workers: int,
-    died: Callable[[Item], Result],
+    chunk: int,
     shared: tuple[Any, ...],
+    died: Callable[[Item], Result] | None,
 ) -> Iterator[Result]:
+    chunks = [items[start : start + chunk] for start in range(0, len(items), chunk)]
     done = suspects = 0  # suspects are done one by one
-    while done < len(items):
+    while done < len(chunks):
         ahead = 1 if suspects else 4 * workers
-        end = min(len(items), done + suspects) if suspects else len(items)
+        end = done + suspects if suspects else len(chunks)
         pool, started = _spawned(1 if suspects else workers, shared), False
         try:
             pool.submit(int).result()
             started = True
-            waiting: deque[Future[Result]] = deque()
+            waiting: deque[Future[list[Result]]] = deque()
             while done < end:
-                for item in items[done + len(waiting) : min(done + ahead, end)]:
-                    waiting.append(pool.submit(work, item))
-                result = waiting[0].result()
+                for one in chunks[done + len(waiting) : min(done + ahead, end)]:
+                    waiting.append(pool.submit(_with_shared, work, one))
+                results = waiting[0].result()
                 waiting.popleft()
                 done, suspects = done + 1, max(0, suspects - 1)
-                yield result
+                yield from results
         except BrokenProcessPool as error:
-            _kill(pool)
-            if not started:
-                raise _died_early(workers) from error
+            for process in list((pool._processes or {}).values()):  # it may wait for work
+                process.kill()
+            if died is None or not started:
+                raise ValueError(
+                    f"one of {workers} processes died, perhaps for lack of memory; give fewer "
+                    "--workers"
+                ) from error
             if suspects:
-                yield died(items[done])
+                yield died(chunks[done][0])
                 done, suspects = done + 1, suspects - 1
             else:
-                suspects = ahead
+                suspects = min(ahead, len(chunks) - done)
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _kill(pool: ProcessPoolExecutor) -> None:
-    """End what a broken pool has left: it was seen to wait for a process that waited for work."""
-    for process in list((pool._processes or {}).values()):
-        process.kill()
-
-
-def _died_early(workers: int) -> ValueError:
-    return ValueError(
-        f"one of {workers} processes died, perhaps for lack of memory; give fewer --workers"
-    )
 
 
 def _spawned(workers: int, shared: tuple[Any, ...]) -> ProcessPoolExecutor:
@@ -151,5 +124,5 @@ def _begin(*shared: Any) -> None:
         sys.modules["torch"].set_num_threads(1)
 
 
-def _with_shared(work: Callable[..., Result], item: Any) -> Result:
-    return work(*_Process.shared, item)
+def _with_shared(work: Callable[..., Result], items: Sequence[Any]) -> list[Result]:
+    return [work(*_Process.shared, item) for item in items]

@@ -23,7 +23,7 @@ class ProgressBar:
         unit: Name of a step.
         start: Steps that are done already.
         leave: Whether the bar stays at its end; None lets one inside another go.
-        clock: Function that returns seconds.
+        clock: Seconds.
     """
 
     def __init__(

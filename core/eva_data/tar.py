@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from eva_data.files import require_regular_file
-from eva_data.index import IMAGE_KIND, Names, Table, damaged
+from eva_data.index import IMAGE_KIND, Names, StoredFiles, Table, damaged
 
 PLACES = ("shard", "offset", "size")  # arrays of an index
 MOST_SHARDS = 1_000_000
@@ -48,20 +48,18 @@ def key_of(name: str) -> str:
     return folder + slash + base.partition(".")[0]
 
 
-class TarIndex:
+class TarIndex(StoredFiles):
     """Files in tar shards by their places; see `table_of_members`."""
 
     def __init__(self, shards: Sequence[Path], table: Table) -> None:
-        self.shards, self.table, self.names = shards, table, Names(table)
+        super().__init__(table)
+        self.shards = shards
         actual = [[shard.name, shard.stat().st_size] for shard in shards]
         known = table.about if isinstance(table.about, list) else []
         if known != actual:
             differ = (a or b for a, b in itertools.zip_longest(actual, known) if a != b)
             raise damaged("the index", f"{next(differ)} is new, gone or of another size")
         table.require_equal_lengths(*PLACES, length=len(self.names))
-
-    def __len__(self) -> int:
-        return len(self.names)
 
     def sample_id(self, index: int) -> str:
         """Name shard and member, `folder/shard-0000.tar:key.jpg`."""
@@ -74,15 +72,11 @@ class TarIndex:
         return self.shards[number]
 
     def size(self, index: int) -> int:
-        """Return the bytes of a member's content."""
+        """See `StoredFiles`."""
         return int(self.table["size"][index])
 
-    def checksum(self) -> int:
-        """Compute a number that changes with the members' names or order."""
-        return self.names.checksum()
-
     def read(self, index: int) -> bytes:
-        """Read a member; an OSError that names it if it cannot be read."""
+        """See `StoredFiles`."""
         return self.read_beside(index, int(self.table["offset"][index]), self.size(index))
 
     def read_beside(self, index: int, offset: int, size: int) -> bytes:
@@ -91,17 +85,16 @@ class TarIndex:
         Its header must be right before it and have the key: a shard that was replaced by another
         of the same size would give wrong samples.
         """
-        shard, begin, wanted = self._shard(index), offset - tarfile.BLOCKSIZE, size
+        shard, begin = self._shard(index), offset - tarfile.BLOCKSIZE
         try:
             require_regular_file(shard)
             with shard.open("rb") as stream:
                 there = os.fstat(stream.fileno()).st_size - offset
-                if begin < 0 or not 0 <= wanted <= there:
+                if begin < 0 or not 0 <= size <= there:
                     raise OSError("the shard ends before, or the index is damaged")
                 stream.seek(begin)
-                block = stream.read(tarfile.BLOCKSIZE)
-                self._check_header(index, block)
-                return stream.read(wanted)
+                self._check_header(index, stream.read(tarfile.BLOCKSIZE))
+                return stream.read(size)
         except (OSError, MemoryError, OverflowError, tarfile.TarError) as error:
             reason = str(error) or "too large for the memory"
             raise OSError(f"{self.sample_id(index)}: {reason}; write the index again?") from error
@@ -124,10 +117,9 @@ def index_members(shards: Sequence[Path], suffixes: Collection[str]) -> Table:
 def table_of_members(
     shards: Sequence[Path], members: Iterator[tuple[int, Member]], *, kind: str = IMAGE_KIND
 ) -> Table:
-    """Make an index of members, each with the number of its shard.
+    """Make an index of members, each with the number of its shard: `PLACES`, and names.
 
-    It has arrays `shard`, `offset` and `size`, and the names of the members; the description holds
-    name and size of every shard.
+    The description holds name and size of every shard.
     """
     numbers, offsets, sizes = array("i"), array("q"), array("q")
 

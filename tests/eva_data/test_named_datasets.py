@@ -89,8 +89,8 @@ def test_classes_must_be_those_that_are_expected(digits, tmp_path):
     ("description", "message"),
     [
         ("mnist:ROOT:test", r"torchvision:mnist:ROOT"),
-        ("MNIST:ROOT", r"MNIST:ROOT must be"),
-        ("MNIST:ROOT:test", r"cannot be opened \(Dataset not found.*; nothing is downloaded here"
+        ("MNIST:ROOT", r"MNIST:ROOT cannot be opened \(KeyError: ''\)\. It is "),
+        ("MNIST:ROOT:test", r"opened \(RuntimeError: Dataset not found.*; nothing is downloaded"
                             r".*datasets.MNIST\('ROOT', train=False, download=True\)"),
         ("DTD:ROOT:tset", r"cannot be opened \(.*'tset'.*DTD\('ROOT', split='tset', download=True"),
         ("FakeData:ROOT", r"torchvision:FakeData:ROOT is not a dataset of labelled images"),

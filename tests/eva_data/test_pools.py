@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from eva_data.pools import ordered_map, surviving_map
+from eva_data.pools import ordered_map
 
 WORK = """
 import os
@@ -73,7 +73,7 @@ def test_who_stops_early_waits_for_what_has_begun_alone():
 def test_work_that_kills_its_process_is_known(work):
     """The first, two in a row, the last: each is named, and no other is lost or done for it."""
     settings = {"workers": 2, "what": "numbers", "shared": ("a",), "died": lambda number: -number}
-    results = list(surviving_map(work.square_or_die, range(20), **settings))
+    results = list(ordered_map(work.square_or_die, range(20), **settings))
     assert [r if isinstance(r, int) else r[0] for r in results] == [
         -number if number in (0, 5, 6, 19) else number * number for number in range(20)
     ]
@@ -102,7 +102,7 @@ def test_interrupted_from_outside_it_ends_its_processes(tmp_path):
     program.write_text(
         "import sys, time\n"
         "from eva_runs.commands import exit_code\n"
-        "from eva_data.pools import ordered_map, surviving_map\n"
+        "from eva_data.pools import ordered_map\n"
         "def run():\n"
         "    for _ in ordered_map(time.sleep, [0.05] * 400, workers=2, what='sleeps', chunk=1):\n"
         "        print('one', flush=True)\n"

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eva_data.files import replacing, require_free
+from eva_data.index import FolderFiles
 from eva_data.kinetics import (
     SOURCES,
     TABLE,
@@ -36,7 +37,6 @@ from eva_data.kinetics import (
 )
 from eva_data.labelled_videos.lists import ID_LENGTH, youtube_id
 from eva_data.labelled_videos.opening import open_videos
-from eva_data.labelled_videos.sources import VideoFiles
 from eva_runs.commands import check_outputs, program, say
 from eva_runs.options import command_parser
 from eva_runs.output_folder import locked
@@ -125,7 +125,7 @@ def read_list(location: str, name: str, *, root: str | None, skip_nameless: bool
             has a name without YouTube's id, unless such are skipped.
     """
     files = open_videos(location, root=root)
-    if not isinstance(files, VideoFiles):
+    if not isinstance(files.files, FolderFiles):
         raise ValueError(f"{location} holds its videos in shards, and a list names files")
     try:
         if all(text.isdecimal() for text in files.classes):  # numbers from 0
@@ -134,7 +134,7 @@ def read_list(location: str, name: str, *, root: str | None, skip_nameless: bool
             labels = find_classes(files.classes, name)
     except (ValueError, IndexError) as error:
         raise ValueError(f"{location} is no list of {TITLES[name]}: {error}") from error
-    ids = [youtube_id(file, sure=True) for file in files.names]
+    ids = [youtube_id(file, sure=True) for file in files.files.names]
     named = [position for position, found in enumerate(ids) if found]
     if nameless := [files.sample_id(at) for at, found in enumerate(ids) if not found]:
         text = f"{location}: names of {len(nameless):,} of {len(ids):,} videos do not begin with "

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eva_data.checks.findings import Findings, Kind
-from eva_data.files import DEMO_IMAGE_SUFFIXES
+from eva_data.files import DEMO_IMAGE_SUFFIXES, load_json, printable
 from eva_data.index import CAPTION_KIND, Names, Table
 from eva_data.tables import LONGEST, find_columns, rows_of_table
 
@@ -45,7 +45,6 @@ LEFT_OUT = {
         "malformed": "entry that is not of the form of its list",
     }.items()
 }
-Pairs = Iterator[tuple[str, str]]  # path of the image, and a caption
 
 
 class UnreadableCaptionError(OSError):
@@ -101,19 +100,16 @@ def _texts_of(value: Any) -> list[str]:
 
 def pairs_of_list(
     file: Path, left_out: Findings, *, split: str | None, image: str | None, caption: str | None
-) -> Pairs:
-    """Read the pairs of a table with a header, or of JSON.
+) -> Iterator[tuple[str, str]]:
+    """Read the pairs of a table with a header, or of JSON: path of the image, and a caption.
 
-    Args:
-        file: The list.
-        left_out: Filled with the entries that are not pairs.
-        split: Split of a JSON list that has several, or several joined by `+`.
-        image: Column or key of the paths; None takes the first of `IMAGE_COLUMNS`.
-        caption: Column or key of the captions; None takes the first of `CAPTION_COLUMNS`.
+    `left_out` is filled with the entries that are not pairs. Of a JSON list `split` is one of its
+    splits, or several joined by `+`. Without a column (or key) of the paths or captions, the first
+    of `IMAGE_COLUMNS` or `CAPTION_COLUMNS` is taken.
     """
     names = (image,) if image else IMAGE_COLUMNS, (caption,) if caption else CAPTION_COLUMNS
     if file.suffix.lower() == ".json":
-        found = _entries_of_json(file, left_out, split, image, *names)
+        found = _entries_of_json(file, left_out, split, *names)
     else:
         found = _rows(file, left_out, *names)
     for where, path, texts in found:
@@ -136,7 +132,7 @@ def _rows(
     columns = find_columns(file, roles)
     path, text = (columns.places.get(role) for role in roles)
     if path is None or text is None or path == text:
-        shown = ", ".join(columns.names)[:200].encode("utf-8", "backslashreplace").decode()
+        shown = printable(", ".join(columns.names)[:200])
         raise ValueError(
             f"{file} has the columns {shown}: image_column must be one of {', '.join(image)}, and "
             f"caption_column another of {', '.join(caption)}"
@@ -158,14 +154,10 @@ def _entries_of_json(
     file: Path,
     left_out: Findings,
     split: str | None,
-    key: str | None,
     image: tuple[str, ...],
     caption: tuple[str, ...],
 ) -> Found:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is not JSON: {error}") from error
+    content = load_json(file)
     entries = content.get("images") if isinstance(content, dict) else content
     if not isinstance(entries, list) or not entries:
         raise ValueError(
@@ -177,30 +169,26 @@ def _entries_of_json(
     wanted = _splits(file, entries, split)
     for number, entry in enumerate(entries, 1):
         where = f"{file}, entry {number}"
-        if not isinstance(entry, dict):
-            left_out.add("malformed", where)
-        elif wanted is None or entry.get("split") in wanted:
-            try:
-                path = _path(entry, image, key)
-                value = entry.get("sentences") if caption == CAPTION_COLUMNS else None
-                if isinstance(value, list):
-                    value = [one.get("raw") if isinstance(one, dict) else one for one in value]
-                value = _first_of(entry, caption) if value is None else value
-                if value is None or value == []:
-                    left_out.add("uncaptioned", f"{where}, {path}")
-                else:
-                    yield where, path, _texts_of(value)
-            except ValueError as error:  # half a pair of surrogates, which no disk has, is one too
-                left_out.add("malformed", f"{where}: {error}")
+        try:
+            if wanted and entry.get("split") not in wanted:
+                continue
+            path, value = _path(entry, image), _first_of(entry, caption)
+            if caption == CAPTION_COLUMNS and entry.get("sentences") is not None:
+                value = [one["raw"] for one in entry["sentences"]]
+            if value is None or value == []:
+                left_out.add("uncaptioned", f"{where}, {path}")
+            else:
+                yield where, path, _texts_of(value)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            left_out.add("malformed", f"{where}: {error}")
 
 
-def _path(entry: dict[str, Any], image: tuple[str, ...], key: str | None) -> str:
+def _path(entry: dict[str, Any], image: tuple[str, ...]) -> str:
     folder, name = entry.get("filepath"), entry.get("filename")
     path = next((entry[one] for one in image if isinstance(entry.get(one), str)), "")
-    if key is None and isinstance(folder, str) and isinstance(name, str):  # Karpathy's, of COCO
-        path = f"{folder}/{name}"
-    os.fsencode(path)
-    if not path:
+    if image == IMAGE_COLUMNS and isinstance(folder, str) and isinstance(name, str):
+        path = f"{folder}/{name}"  # Karpathy's, of COCO
+    if not os.fsencode(path):  # which half a pair of surrogates, that no disk has, is refused by
         raise ValueError("it has no path of an image")
     return path
 
@@ -223,15 +211,15 @@ def _merged(images: list[Any], annotations: list[Any], file: Path, left_out: Fin
     return merged
 
 
-def _splits(file: Path, entries: list[Any], split: str | None) -> set[str] | None:
+def _splits(file: Path, entries: list[Any], split: str | None) -> list[str]:
     found = (entry.get("split") for entry in entries if isinstance(entry, dict))
-    there = {one for one in found if isinstance(one, str)}
-    wanted = None if split is None else {*split.split("+")}
-    if (wanted is None and len(there) > 1) or (wanted and not wanted <= there):
+    there = sorted({one for one in found if isinstance(one, str)})
+    wanted = split.split("+") if split else []
+    if (not wanted and len(there) > 1) or not {*wanted} <= {*there}:
         raise ValueError(
-            f"{file} holds the splits {', '.join(sorted(there)[:10]) or 'none'}, and {split} is "
-            f"asked for: name one behind the path, as {file.name}#{min(there, default='test')}, or "
-            "several as #train+restval"
+            f"{file} holds the splits {', '.join(there[:10]) or 'none'}, and {split} is asked for: "
+            f"name one behind the path, as {file.name}#{min(there, default='test')}, or several as "
+            "#train+restval"
         )
     return wanted
 

@@ -30,9 +30,9 @@ from pathlib import Path
 from eva_data.captions.lists import LEFT_OUT, pairs_of_list, table_of_pairs
 from eva_data.captions.sources import (
     CaptionedImages,
+    CaptionView,
     FolderCaptions,
     ListedCaptions,
-    MixedCaptions,
     ShardCaptions,
     SourceCaptions,
     index_folder,
@@ -43,12 +43,13 @@ from eva_data.files import home_expanded
 from eva_data.index import (
     CAPTION_KIND,
     INDEX_SUFFIX,
+    FolderFiles,
     Table,
     damaged,
     require_unchanged,
     state_of,
 )
-from eva_data.manifests import Form, Manifest, SourceEntry, expand_path, read_index
+from eva_data.manifests import Form, Manifest, Mixture, SourceEntry, expand_path, read_index
 from eva_data.tar import expand_shards, is_shard_pattern
 
 logger = logging.getLogger(__name__)
@@ -64,6 +65,11 @@ FORMS = (
     "images with captions, a folder of images with .txt files, a manifest (.toml), or an index "
     "of `eva data verify captions`"
 )
+_WITHOUT_EFFECT = {
+    "index": ("image_column", "caption_column"),  # which it has itself
+    "folder": PAIRS.options,
+    "shards": ("root", "image_column"),
+}
 _TRIED = 20  # pairs of which one can be read
 
 
@@ -91,14 +97,13 @@ def open_captions(
         The pairs, in the order of the shards or the list, or sorted by path.
 
     Raises:
-        FileNotFoundError: If there is no such manifest or index.
-        ValueError: If there is no such data, it is in no known form, a shard is damaged, it holds
-            no pair, or none of its first ones can be read.
+        ValueError: If a shard is damaged, there is no pair, or none of the first can be read.
     """
     path = expand_path(os.fspath(location), "the captions")
     given = {"root": root, "image_column": image_column, "caption_column": caption_column}
     options = {key: os.fspath(value) for key, value in given.items() if value}
-    for key in without_effect(path):
+    kind = "index" if path.suffix in (".toml", INDEX_SUFFIX) else _kind_of(path)
+    for key in _WITHOUT_EFFECT.get(kind, ()):
         if options.pop(key, None):
             logger.warning("%s=%s has no effect on %s", key, given[key], path)
     index: Path | None = None
@@ -111,25 +116,21 @@ def open_captions(
         entries, tables = _read_index(path, options.get("root"))
     else:
         entries, tables = (entry_of(path, options),), [None]
+    opened = []
     for entry, table in zip(entries, tables, strict=True):
         if index is not None and table is not None and entry.kind == "table":
             file, split = file_and_split(Path(entry.location))
             require_unchanged(file, table.about, part=split, index=index)
-    opened = [open_source(*one) for one in zip(entries, tables, strict=True)]
-    if index is None:
-        for source, entry in zip(opened, entries, strict=True):
+        opened.append(source := open_source(entry, table))
+        if index is None:
             source.left_out.warn(entry.location)
             _require_readable(source, entry.location)
-    is_manifest = path.suffix == ".toml" or len(opened) > 1
-    return MixedCaptions(opened, entries) if is_manifest else opened[0]
-
-
-def without_effect(path: Path) -> tuple[str, ...]:
-    """Name the options of `open_captions` that change nothing for what a location names."""
-    if path.suffix in (".toml", INDEX_SUFFIX):  # which have them
-        return ("image_column", "caption_column")
-    useless = {"folder": PAIRS.options, "shards": ("root", "image_column")}
-    return useless.get(_kind_of(path), ())
+    if path.suffix != ".toml" and len(opened) == 1:
+        return opened[0]
+    mixed = CaptionView(Mixture[CaptionedImages](opened, entries))
+    for source in opened:
+        mixed.left_out.merge(source.left_out)
+    return mixed
 
 
 def _kind_of(path: Path) -> str:
@@ -144,54 +145,42 @@ def entry_of(path: Path, options: Mapping[str, str]) -> SourceEntry:
 def open_source(
     entry: SourceEntry, table: Table | None = None, *, workers: int = 1, keep_going: bool = False
 ) -> SourceCaptions:
-    """Open a source with all its pairs; a ValueError if there is none.
+    """Open a source with all its pairs by its part of an index; without one, look for the pairs.
 
-    Args:
-        entry: The source.
-        table: Its part of an index; None looks for the pairs.
-        workers: Processes that look through shards.
-        keep_going: Count missing and damaged shards, and go on.
+    `keep_going` counts missing and damaged shards, and goes on. No pair is a ValueError.
     """
-    left_out = Findings(LEFT_OUT)
+    left_out, place = Findings(LEFT_OUT), Path(entry.location)
     opened: SourceCaptions
     if entry.kind == "shards":
-        opened = _open_shards(entry, table, left_out, workers, keep_going=keep_going)
+        key, missing = entry.options.get("caption_column"), list[str]()
+        # an index is of those that were there
+        lenient = keep_going or table is not None
+        shards = expand_shards(entry.location, missing=missing if lenient else None)
+        if table is None:
+            left_out.add_many("missing", len(missing), missing)
+            table = index_shards(shards, left_out, key=key, workers=workers, keep_going=keep_going)
+        opened = ShardCaptions(shards, table, left_out, key=key)
     elif entry.kind == "folder":
-        folder = Path(entry.location)
-        table = index_folder(folder, left_out) if table is None else table
-        opened = FolderCaptions(folder, table, left_out)
+        table = index_folder(place, left_out) if table is None else table
+        opened = FolderCaptions(FolderFiles(place, table), left_out)
     else:
-        opened = _open_list(entry, table, left_out)
+        root = home_expanded(entry.options.get("root", place.parent))
+        table = _read_list(entry, root, left_out) if table is None else table
+        opened = ListedCaptions(root, table, left_out)
     if not len(opened):
         seen = "; ".join(left_out.lines())
         raise ValueError(f"{entry.location} holds no pair of an image and a caption ({seen})")
     return opened
 
 
-def _open_shards(
-    entry: SourceEntry, table: Table | None, left_out: Findings, workers: int, *, keep_going: bool
-) -> ShardCaptions:
-    key, missing = entry.options.get("caption_column"), list[str]()
-    # an index is of those that were there
-    lenient = keep_going or table is not None
-    shards = expand_shards(entry.location, missing=missing if lenient else None)
-    if table is None:
-        left_out.add_many("missing", len(missing), missing)
-        table = index_shards(shards, left_out, key=key, workers=workers, keep_going=keep_going)
-    return ShardCaptions(shards, table, left_out, key=key)
-
-
-def _open_list(entry: SourceEntry, table: Table | None, left_out: Findings) -> ListedCaptions:
+def _read_list(entry: SourceEntry, root: Path, left_out: Findings) -> Table:
     file, split = file_and_split(Path(entry.location))
-    root = home_expanded(entry.options.get("root", file.parent))
-    if table is None:
-        if not file.is_file() or not root.is_dir():
-            raise ValueError(f"there is no {file}, or no folder {root} of its images: name {FORMS}")
-        image, caption = (entry.options.get(key) for key in ("image_column", "caption_column"))
-        state = state_of(file, split)  # before it is read
-        pairs = pairs_of_list(file, left_out, split=split, image=image, caption=caption)
-        table = table_of_pairs(pairs, state)
-    return ListedCaptions(root, table, left_out)
+    if not file.is_file() or not root.is_dir():
+        raise ValueError(f"there is no {file}, or no folder {root} of its images: name {FORMS}")
+    image, caption = (entry.options.get(key) for key in ("image_column", "caption_column"))
+    state = state_of(file, split)  # before it is read
+    pairs = pairs_of_list(file, left_out, split=split, image=image, caption=caption)
+    return table_of_pairs(pairs, state)
 
 
 def file_and_split(path: Path) -> tuple[Path, str | None]:
@@ -203,37 +192,33 @@ def file_and_split(path: Path) -> tuple[Path, str | None]:
 
 
 def _read_index(file: Path, root: str | None) -> tuple[tuple[SourceEntry, ...], list[Table]]:
-    table = Table.open(file, kind=CAPTION_KIND)
+    table, entries = Table.open(file, kind=CAPTION_KIND), []
     try:
-        entries = tuple(_moved(SourceEntry(**about[3]), root) for about in table.about)
-        return entries, [table.part(about[0], about[2]) for about in table.about]
+        for about in table.about:
+            entry = SourceEntry(**about[3])
+            if root is not None and entry.kind == "table":
+                entry = replace(entry, options={**entry.options, "root": root})
+            elif root is not None:  # where it is now
+                place = Path(root, Path(entry.location).name if entry.kind == "shards" else "")
+                entry = replace(entry, location=str(place))
+            entries.append(entry)
+        return tuple(entries), [table.part(about[0], about[2]) for about in table.about]
     except (TypeError, LookupError, AttributeError) as error:
         raise damaged(file, repr(error)) from error
 
 
-def _moved(entry: SourceEntry, root: str | None) -> SourceEntry:
-    """Put a source of an index where it is now."""
-    if root is None:
-        return entry
-    if entry.kind == "table":
-        return replace(entry, options={**entry.options, "root": root})
-    place = root if entry.kind == "folder" else str(Path(root) / Path(entry.location).name)
-    return replace(entry, location=place)
-
-
 def _require_readable(pairs: CaptionedImages, location: str) -> None:
     """Try some pairs, so that a wrong root or column is an error at once."""
-    count = min(_TRIED, len(pairs))
-    problem: OSError | None = None
-    for number in range(count):
-        index = number * len(pairs) // count
+    places = [number * len(pairs) // _TRIED for number in range(_TRIED)]
+    problems = []
+    for index in sorted({*places}):
         try:
             pairs.captions(index)
             pairs.image(index)
             return
         except OSError as error:
-            problem = problem or error
+            problems.append(error)
     raise ValueError(
-        f"none of {count} pairs of {location} can be read: {problem}; is the folder of the "
-        "images (root) right, and the column?"
+        f"none of {len(problems)} pairs of {location} can be read: {problems[0]}; is the folder of "
+        "the images (root) right, and the column?"
     )

@@ -29,9 +29,9 @@ from eva_data.files import (
     require_regular_file,
 )
 from eva_data.holdout import held_out, stem
-from eva_data.images import UnreadableImageError, check_encoded_size, read_image
-from eva_data.index import CAPTION_KIND, Names, Table
-from eva_data.manifests import Mixture, SourceEntry
+from eva_data.images import read_encoded, read_image
+from eva_data.index import CAPTION_KIND, FolderFiles, Names, StoredFiles, Table
+from eva_data.manifests import Choice, Mixture
 from eva_data.pools import ordered_map
 from eva_data.tables import LONGEST
 from eva_data.tar import Member, TarIndex, find_members, table_of_members
@@ -44,9 +44,8 @@ class CaptionedImages(ABC):
     """A list of images, each with one caption or several; nothing is open.
 
     What can be seen from a list, a folder or the headers of a shard is looked at once, and what
-    makes no pair is left out, counted and named. Images and the captions in files of their own
-    are read when they are asked for: what is wrong with one of them is an OSError then, which the
-    engine answers with another pair.
+    makes no pair is left out, counted and named. Images and captions in files of their own are read
+    when they are asked for, with an OSError, which the engine answers with another pair.
     """
 
     def __init__(self, left_out: Findings | None = None) -> None:
@@ -64,16 +63,12 @@ class CaptionedImages(ABC):
         return self.sample_id(index)
 
     @abstractmethod
-    def source(self, index: int) -> Path | bytes:
-        """Find an image: the path of its file, or its content; an OSError if it cannot be read."""
+    def image(self, index: int) -> Image.Image:
+        """Read an image as RGB, as it is stored: EXIF's orientation is not applied."""
 
     @abstractmethod
     def captions(self, index: int) -> tuple[str, ...]:
-        """Read the captions of an image: one at least, none of them empty.
-
-        Raises:
-            UnreadableCaptionError: If there is none, or one is not text.
-        """
+        """Read the captions of an image, one at least; else an UnreadableCaptionError."""
 
     @abstractmethod
     def checksum(self) -> int:
@@ -82,67 +77,52 @@ class CaptionedImages(ABC):
         Where the data lie does not matter. The content of files and members is not read.
         """
 
-    def image(self, index: int) -> Image.Image:
-        """Read an image as RGB, as it is stored: EXIF's orientation is not applied.
-
-        Raises:
-            UnreadableImageError: If it cannot be read or decoded; an OSError that names it.
-        """
-        name = self.sample_id(index)
-        try:
-            return read_image(self.source(index), upright=False, name=name)
-        except UnreadableImageError:
-            raise
-        except (OSError, ValueError) as error:  # a ValueError of a path with a zero byte
-            raise UnreadableImageError(f"{name}: {error}") from error
-
 
 class SourceCaptions(CaptionedImages):
-    """The pairs of one source, whose images, below `root` if they are files, a table names."""
+    """The pairs of one source, whose images are files in a folder or in shards."""
 
-    def __init__(self, root: Path, table: Table, left_out: Findings | None = None) -> None:
+    def __init__(self, files: StoredFiles, left_out: Findings | None = None) -> None:
         super().__init__(left_out)
-        self.root, self.table, self.names = root, table, Names(table)
+        self.files, self.table = files, files.table
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self.files)
 
     def name(self, index: int) -> str:
         """See `CaptionedImages`; a path below the folder, or a member of a shard."""
-        return self.names[index]
+        return self.files.names[index]
 
     def sample_id(self, index: int) -> str:
-        """Name an image by its path."""
-        return str(self.source(index))
+        """Name an image by its path, or shard and member, `folder/00000.tar:key.jpg`."""
+        return self.files.sample_id(index)
 
-    def source(self, index: int) -> Path | bytes:
-        """Name a file."""
-        return self.root / self.names[index]
+    def image(self, index: int) -> Image.Image:
+        """See `CaptionedImages`."""
+        content = read_encoded(self.files, index)
+        return read_image(content, upright=False, name=self.sample_id(index))
 
     def checksum(self) -> int:
         """See `CaptionedImages`."""
-        return self.names.checksum()
+        return self.files.checksum()
 
 
 class ListedCaptions(SourceCaptions):
     """Images in files whose captions a list has; see `table_of_pairs`.
 
-    Images and captions are kept as bytes and ends, without an object for each: a list of 12 million
-    takes 1.3 GB, which forked workers share, and twice as much more while it is read. With an index
-    file all processes of a machine share it, and the list is not read again.
+    A list of 12 million takes 1.3 GB, which forked workers share, and twice as much more while it
+    is read. With an index file all processes of a machine share it, and no list is read.
     """
 
     def __init__(self, root: Path, table: Table, left_out: Findings | None = None) -> None:
-        super().__init__(root, table, left_out)
+        super().__init__(FolderFiles(root, table), left_out)
         self._texts = Names(table, CAPTIONS)
-        table.require_equal_lengths(FIRST, length=len(self.names) + 1)
+        self._below = os.path.join(os.path.abspath(root), "")  # noqa: PTH100, PTH118 (text)
+        table.require_equal_lengths(FIRST, length=len(self) + 1)
         table.require_equal_lengths(f"{CAPTIONS}.ends", length=int(table[FIRST][-1]))
 
     def name(self, index: int) -> str:
         """Name an image by its path below the root; one outside of it by the complete path."""
-        path = os.path.normpath(self.names[index])
-        below = os.path.join(os.path.abspath(self.root), "")  # noqa: PTH100, PTH118 (of millions)
-        return path.removeprefix(below)
+        return os.path.normpath(self.files.names[index]).removeprefix(self._below)
 
     def captions(self, index: int) -> tuple[str, ...]:
         """See `CaptionedImages`."""
@@ -154,7 +134,7 @@ class ListedCaptions(SourceCaptions):
 
     def checksum(self) -> int:
         """See `CaptionedImages`."""
-        value = self._texts.checksum() << 32 | self.names.checksum()
+        value = self._texts.checksum() << 32 | self.files.checksum()
         return zlib.crc32(self.table[FIRST].data, zlib.crc32(value.to_bytes(8, "little")))
 
 
@@ -163,7 +143,7 @@ class FolderCaptions(SourceCaptions):
 
     def captions(self, index: int) -> tuple[str, ...]:
         """See `CaptionedImages`."""
-        file = (self.root / self.names[index]).with_suffix(_TEXT)
+        file = Path(self.sample_id(index)).with_suffix(_TEXT)
         try:
             require_regular_file(file)
             with file.open("rb") as stream:
@@ -203,9 +183,8 @@ class ShardCaptions(SourceCaptions):
     The two need not be neighbours. A key with two images or two texts has no certain pair and is
     left out. A text file is one caption, also if it has several lines; JSON may have a list.
 
-    Only headers are read to index a shard: 54 bytes a pair are kept, so 22 GB for 400 million,
-    mapped from an index file that all processes share. The captions stay in the shards: one is
-    read, with its image, at its place.
+    An index keeps 54 bytes a pair, so 22 GB for 400 million, mapped from a file that all processes
+    share. The captions stay in the shards: one is read, with its image, at its place.
     """
 
     def __init__(
@@ -216,32 +195,24 @@ class ShardCaptions(SourceCaptions):
         *,
         key: str | None = None,
     ) -> None:
-        super().__init__(Path(), table, left_out)
-        self.members, self._key = TarIndex(shards, table), key
-        table.require_equal_lengths(*TEXTS, length=len(self.members))
-
-    def sample_id(self, index: int) -> str:
-        """Name shard and member, `folder/00000.tar:key.jpg`."""
-        return self.members.sample_id(index)
-
-    def source(self, index: int) -> bytes:
-        """Read a member."""
-        check_encoded_size(self.members.size(index), self.sample_id(index))
-        return self.members.read(index)
+        members = TarIndex(shards, table)
+        super().__init__(members, left_out)
+        self._members, self._key = members, key
+        table.require_equal_lengths(*TEXTS, length=len(members))
 
     def captions(self, index: int) -> tuple[str, ...]:
         """See `CaptionedImages`."""
         where = f"the text beside {self.sample_id(index)}"
         offset, size, is_json = (int(self.table[name][index]) for name in TEXTS)
         try:
-            content = self.members.read_beside(index, offset, min(size, LONGEST + 1))
+            content = self._members.read_beside(index, offset, min(size, LONGEST + 1))
         except OSError as error:
             raise UnreadableCaptionError(f"the caption of {error}") from error
         return parse_captions(content, where, is_json=bool(is_json), key=self._key)
 
     def checksum(self) -> int:
         """See `CaptionedImages`."""
-        return zlib.crc32(self.table[TEXTS[1]].data, self.names.checksum())
+        return zlib.crc32(self.table[TEXTS[1]].data, self.files.checksum())
 
 
 def index_shards(
@@ -252,15 +223,10 @@ def index_shards(
     workers: int = 1,
     keep_going: bool = False,
 ) -> Table:
-    """Look through the headers of shards for pairs.
+    """Look through the headers of shards for pairs; `left_out` is filled with what makes none.
 
-    Args:
-        shards: The tar files.
-        left_out: Filled with what makes no pair.
-        key: Key of the captions in JSON: text files are not looked at then. None takes `KEY.txt`,
-            or else `KEY.json`.
-        workers: Processes that look.
-        keep_going: Leave out a damaged shard.
+    `key` is that of the captions in JSON, and text files are not looked at then; None takes
+    `KEY.txt`, or else `KEY.json`. `keep_going` leaves out damaged shards.
 
     Returns:
         Arrays of `table_of_members`, and `text.offset`, `text.size` and `text.json` (1 for JSON).
@@ -328,107 +294,71 @@ def _problem(images: Sequence[Member], texts: Sequence[Member]) -> str | None:
     return "long" if texts[0].size > LONGEST else None
 
 
-class _View(CaptionedImages):
-    """The pairs of other sources, in an order of its own."""
+class CaptionView(CaptionedImages):
+    """The pairs of other sources: those that a manifest mixes, or some of one source."""
 
-    @abstractmethod
-    def _locate(self, index: int) -> tuple[CaptionedImages, int]:
-        """Find the source of a pair, and its index there."""
+    def __init__(self, pairs: Mixture[CaptionedImages] | Choice[CaptionedImages]) -> None:
+        super().__init__()
+        self._pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self._pairs)
 
     def sample_id(self, index: int) -> str:
-        source, place = self._locate(index)
+        """See `CaptionedImages`."""
+        source, place = self._pairs.locate(index)
         return source.sample_id(place)
 
     def name(self, index: int) -> str:
-        source, place = self._locate(index)
+        """See `CaptionedImages`."""
+        source, place = self._pairs.locate(index)
         return source.name(place)
 
-    def source(self, index: int) -> Path | bytes:
-        source, place = self._locate(index)
-        return source.source(place)
+    def image(self, index: int) -> Image.Image:
+        """See `CaptionedImages`."""
+        source, place = self._pairs.locate(index)
+        return source.image(place)
 
     def captions(self, index: int) -> tuple[str, ...]:
-        source, place = self._locate(index)
+        """See `CaptionedImages`."""
+        source, place = self._pairs.locate(index)
         return source.captions(place)
-
-
-class MixedCaptions(_View):
-    """The pairs of several sources, as the entries of a manifest mix them."""
-
-    def __init__(self, sources: Sequence[CaptionedImages], entries: Sequence[SourceEntry]) -> None:
-        super().__init__()
-        self._mixture = Mixture(sources, entries)
-        self.counts = self._mixture.counts
-        for source in sources:
-            self.left_out.merge(source.left_out)
-
-    def __len__(self) -> int:
-        return len(self._mixture)
-
-    def _locate(self, index: int) -> tuple[CaptionedImages, int]:
-        return self._mixture.locate(index)
 
     def checksum(self) -> int:
         """See `CaptionedImages`; weights and limits count."""
-        return self._mixture.checksum()
-
-
-class ChosenCaptions(_View):
-    """Some of the images of a source, each with all of its captions."""
-
-    def __init__(self, pairs: CaptionedImages, indices: Sequence[int]) -> None:
-        super().__init__()
-        self._pairs, self._places = pairs, np.asarray(indices, np.int64)
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def _locate(self, index: int) -> tuple[CaptionedImages, int]:
-        return self._pairs, int(self._places[index])
-
-    def checksum(self) -> int:
-        """See `CaptionedImages`."""
-        return zlib.crc32(self._places.tobytes(), self._pairs.checksum())
+        return self._pairs.checksum()
 
 
 def hold_out(
     pairs: CaptionedImages, fraction: float, *, name: str
-) -> tuple[ChosenCaptions, ChosenCaptions]:
+) -> tuple[CaptionView, CaptionView]:
     """Split the images of a source by their names without suffix, of shards by their keys.
 
     An image stays with all of its captions, and one that a manifest names several times is on one
     side, that of its first name; among those that are held out it comes once. See
     `eva_data.holdout`; `name` is that of the setting.
-
-    Returns:
-        The images to train on and those that are held out.
     """
-    names = (stem(pairs.name(index)) for index in range(len(pairs)))
-    if isinstance(pairs, MixedCaptions):  # whose sources may name an image below other folders
+    every = range(len(pairs))
+    names = (stem(pairs.name(index)) for index in every)
+    if isinstance(pairs, CaptionView):  # whose sources may name an image below other folders
         first: dict[str, str] = {}
-        places = (_place(pairs, index) for index in range(len(pairs)))
+        places = map(os.path.normpath, map(pairs.sample_id, every))
         names = (first.setdefault(place, one) for place, one in zip(places, names, strict=True))
     chosen = held_out(names, fraction, name=name)
-    once = {_place(pairs, index): index for index in np.flatnonzero(chosen)[::-1].tolist()}
-    return (
-        ChosenCaptions(pairs, np.flatnonzero(~chosen).tolist()),
-        ChosenCaptions(pairs, sorted(once.values())),
-    )
-
-
-def _place(pairs: CaptionedImages, index: int) -> str:
-    return os.path.normpath(pairs.sample_id(index))
+    backwards = np.flatnonzero(chosen)[::-1].tolist()
+    once = {os.path.normpath(pairs.sample_id(index)): index for index in backwards}
+    sides = np.flatnonzero(~chosen).tolist(), sorted(once.values())
+    train, held = (CaptionView(Choice(pairs, side)) for side in sides)
+    return train, held
 
 
 def select(table: Table, keep: NDArray[np.bool_]) -> Table:
     """Take some of the pairs of a source, (number of pairs,), for an index."""
-    names = Names(table)
-    arrays = dict(Names.collect(names[int(index)] for index in np.flatnonzero(keep)).arrays())
-    if FIRST in table:
-        texts, counts = Names(table, CAPTIONS), np.diff(table[FIRST])
-        kept = np.flatnonzero(np.repeat(keep, counts))
-        arrays |= Names.collect((texts[int(place)] for place in kept), CAPTIONS).arrays()
-        arrays[FIRST] = np.concatenate([[0], np.cumsum(counts[keep])])
-    for name in table.keys() - arrays.keys():
-        arrays[name] = np.ascontiguousarray(table[name][keep])
-    return Table(arrays, table.about, kind=CAPTION_KIND)
+    if FIRST not in table:
+        return table.select(keep)
+    texts, counts = Names(table, CAPTIONS), np.diff(table[FIRST])
+    kept = np.flatnonzero(np.repeat(keep, counts)).tolist()
+    arrays = {FIRST: np.concatenate([[0], np.cumsum(counts[keep])])}
+    arrays |= Names.collect((texts[place] for place in kept), CAPTIONS).arrays()
+    images = Table({k: table[k] for k in table.keys() - arrays.keys()}).select(keep)
+    return Table({**images, **arrays}, table.about, kind=CAPTION_KIND)

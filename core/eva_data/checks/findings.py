@@ -19,10 +19,7 @@ WRITTEN_AT_ONCE = 20_000  # entries of a list
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of finding: its text for the table, and what cleaning does about it.
-
-    A note is only worth knowing and not a problem.
-    """
+    """A kind of finding: its text, what cleaning does, and whether it is a note, no problem."""
 
     text: str
     cleaning: str
@@ -41,11 +38,7 @@ class _Found:
 
 
 class Findings:
-    """Findings counted by kind, in the order of the kinds.
-
-    Args:
-        kinds: Name -> kind.
-    """
+    """Findings counted by kind, in the order of the kinds."""
 
     def __init__(self, kinds: Mapping[str, Kind]) -> None:
         self.kinds = kinds
@@ -56,10 +49,7 @@ class Findings:
         self.add_many(name, 1, [key], detail)
 
     def add_many(self, name: str, count: int, keys: Iterable[Any], detail: str = "") -> None:
-        """Count findings of one kind by the ids of the first of them, or of all; 0 is nothing.
-
-        The detail is shown if the first is the first of its kind.
-        """
+        """Count findings of one kind by the ids of the first of them, or of all; 0 is nothing."""
         if not count:
             return
         found = self._found.setdefault(name, _Found(detail=detail))
@@ -80,11 +70,13 @@ class Findings:
         """Number of findings that are not notes."""
         return sum(found.count for name, found in self._found.items() if not self.kinds[name].note)
 
-    def summary(self, where: str = "") -> str:
-        """Say in a line how many problems there are, and `where` if there are some."""
-        if not self.problems:
-            return "no problem"
-        return f"{self.problems:,} {'problem' if self.problems == 1 else 'problems'}{where}"
+    def summary(self) -> str:
+        """Say how many problems there are."""
+        return (
+            f"{self.problems:,} problem{'s' * (self.problems > 1)}"
+            if self.problems
+            else "no problem"
+        )
 
     def lines(self) -> list[str]:
         """Say of each kind how often it was found and where first."""

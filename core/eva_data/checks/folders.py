@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from eva_data.checks.findings import Findings, Kind
 from eva_data.files import IMAGE_SUFFIXES, LISTED_IMAGE_SUFFIXES, find_files
-from eva_data.images import SIDEWAYS, inspect_image
+from eva_data.images import ImageFacts, inspect_image
 from eva_data.pools import ordered_map
 
 KINDS = {
@@ -27,42 +27,30 @@ _PARTS = ("train", "val", "valid", "validation", "test")
 
 
 class ImageFile(NamedTuple):
-    """Result of inspecting an image file.
+    """Result of inspecting an image file: its facts, or the problem.
 
-    `name` differs from that asked for if only leading folders of it were wrong. `size` is width and
-    height as stored, before EXIF's orientation. Of the bits of a value 16 are scaled to 8, 32 (and
-    fractions) cannot be used; `mode` is Pillow's name for its kind.
+    `name` differs from that asked for if only leading folders of it were wrong.
     """
 
     name: str
-    size: tuple[int, int] | None = None
-    orientation: int = 1
-    bits: int = 8
-    mode: str = ""
-    missing: bool = False
+    facts: ImageFacts | None = None
     problem: str = ""
-
-    @property
-    def seen_size(self) -> tuple[int, int] | None:
-        """Width and height for a reader that applies the orientation, as detectron2 does."""
-        if self.size and self.orientation in SIDEWAYS:
-            return self.size[::-1]
-        return self.size
 
 
 def inspect(folder: Path, name: str, *, decode: bool = True) -> ImageFile:
     """Look at one file, also by its name without its first folders."""
-    found: str | None = name
+    found = name
     try:
         parts = Path(name).parts
         names = [name, *("/".join(parts[start:]) for start in range(1, len(parts)))]
-        found = next((one for one in names if (folder / one).is_file()), None)
-        if found is None:
-            return ImageFile(name, missing=True)
+        there = [one for one in names if (folder / one).is_file()]
+        if not there:
+            return ImageFile(name, problem="it is not there")
+        found = there[0]
         facts = inspect_image(folder / found, decode=decode, name="it")
     except OSError as error:  # of the name as well
-        return ImageFile(found or name, problem=str(error))
-    return ImageFile(found, facts[:2], facts.orientation, facts.bits, facts.mode)
+        return ImageFile(found, problem=str(error))
+    return ImageFile(found, facts, "it has 32 bits a value" if facts.bits == 32 else "")
 
 
 def inspect_all(
@@ -117,11 +105,11 @@ def check_parts(parts: Sequence[Part], findings: Findings, *, workers: int, deco
         found = ordered_map(work, part.names, workers=workers, what="images")
         for name, (one, content) in zip(part.names, found, strict=True):
             path = f"{part.folder}/{name}"
-            if one.problem or one.missing:
-                findings.add("unreadable", path, one.problem or "it is not there")
+            if one.facts is None:
+                findings.add("unreadable", path, one.problem)
                 continue
-            if one.bits == 32:
-                findings.add("depth", path, f"mode {one.mode}")
+            if one.problem:
+                findings.add("depth", path, f"mode {one.facts.mode}")
             before, first = seen.setdefault(content, (part, name)) if content else (part, name)
             if (before, first) != (part, name):
                 same = before.class_of(first) == part.class_of(name)
@@ -138,7 +126,7 @@ def check_parts(parts: Sequence[Part], findings: Findings, *, workers: int, deco
 def _inspect_and_digest(folder: Path, decode: bool, name: str) -> tuple[ImageFile, bytes]:
     """Look at a file, and digest its content if it is decoded."""
     found = inspect(folder, name, decode=decode)
-    if not decode or found.problem or found.missing:
+    if not decode or found.facts is None:
         return found, b""
     with (folder / name).open("rb") as stream:
         return found, hashlib.file_digest(stream, "sha256").digest()

@@ -29,6 +29,13 @@ KINDS: Mapping[str, Kind] = {
 }
 
 
+# Splits, labels of the classes, the label to ignore, and the ending of the maps' names.
+_LAYOUTS = {
+    "ade20k": (("training", "validation"), range(1, 151), 0, ""),
+    "coco-stuff": (("train2017", "val2017"), range(171), IGNORED, "_labelTrainIds"),
+}
+
+
 class Split(NamedTuple):
     """Folders of images and of label maps."""
 
@@ -38,41 +45,28 @@ class Split(NamedTuple):
 
 def open_layout(name: str, root: Path) -> tuple[ClassFile, dict[str, Split]]:
     """Find the splits of a public dataset, "ade20k" or "coco-stuff", below a folder."""
-    if name == "ade20k":
-        splits = {
-            part: Split(root / "images" / part, root / "annotations" / part)
-            for part in ("training", "validation")
-        }
-        return _numbered(range(1, 151), ignore=0), splits
+    parts, labels, ignore, ending = _LAYOUTS[name]
     splits = {}
-    for part in ("train2017", "val2017"):
+    for part in parts:
         images = root / "images" / part
         there = images if images.is_dir() else root / part
         splits[part] = Split(there, root / "annotations" / part)
-    return _numbered(range(171), ignore=IGNORED, map_ending="_labelTrainIds"), splits
-
-
-def _numbered(labels: range, *, ignore: int, map_ending: str = "") -> ClassFile:
-    return ClassFile(
+    classes = ClassFile(
         names=tuple(f"label {label}" for label in labels),
         labels=tuple(labels),
         colors=((0, 0, 0),) * len(labels),
         ignore=(ignore,),
-        map_ending=map_ending,
+        map_ending=ending,
     )
+    return classes, splits
 
 
 def check_split(
     split: Split, classes: ClassFile, findings: Findings, *, workers: int, decode: bool
 ) -> dict[str, Any]:
-    """Read all pairs of two folders as training does, and count the pixels of each class.
+    """Read all pairs of two folders as training does; `decode` reads all pixels of the images too.
 
-    Args:
-        split: The folders.
-        classes: Labels and endings of names.
-        findings: Gains what is wrong.
-        workers: Number of processes.
-        decode: Read all pixels of the images, not just the headers.
+    `findings` gains what is wrong.
 
     Returns:
         Part of the report: the number of pairs, and images and pixels of each class.
@@ -96,9 +90,9 @@ def check_split(
             findings.add(kind, str(file), detail)
         else:
             counts += np.stack([np.array(pixels) > 0, pixels])
-    columns = (classes.names, classes.labels, *counts.tolist())
+    columns = zip(classes.names, classes.labels, *counts.tolist(), strict=True)
     keys = ("name", "label", "images", "pixels")
-    listed = [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)]
+    listed = [dict(zip(keys, row, strict=True)) for row in columns]
     return about | {"pairs": len(pairs), "classes": listed}
 
 

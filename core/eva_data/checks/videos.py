@@ -1,6 +1,6 @@
 """Checks of labelled videos: whether they decode, copies, leaks between sets."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,8 +11,8 @@ from eva_data.checks.findings import Findings, Kind
 from eva_data.index import INDEX_SUFFIX, VIDEO_KIND, Table
 from eva_data.labelled_videos.lists import youtube_id
 from eva_data.labelled_videos.opening import open_videos
-from eva_data.labelled_videos.sources import VideoFiles, VideoShards
-from eva_data.pools import surviving_map
+from eva_data.labelled_videos.sources import LabelledVideos
+from eva_data.pools import ordered_map
 
 _OUT, _FIRST = "left out", "left out but the first"
 KINDS = {
@@ -32,7 +32,6 @@ KINDS = {
 _SHA256 = 32  # bytes
 _SHORT = 8  # frames, below which a video is noted
 _FACTS = ("frames", "bytes", "height", "width", "rotation")
-Videos = VideoFiles | VideoShards
 Mask = NDArray[np.bool_]
 
 
@@ -45,21 +44,7 @@ class VideoFacts(NamedTuple):
     sha256: bytes = bytes(_SHA256)
 
 
-def read_facts(videos: Videos, indices: Sequence[int], *, workers: int) -> Iterator[VideoFacts]:
-    """Read videos, in order, with a progress bar on a terminal.
-
-    Each is opened, its frames are counted, and the first, the middle and the last are decoded.
-    """
-    yield from surviving_map(
-        _read, indices, workers=workers, what="videos", died=_died, shared=(videos,)
-    )
-
-
-def _died(index: int) -> VideoFacts:
-    return VideoFacts("died", "the process that read it died: a fault of the decoder, or no memory")
-
-
-def _read(videos: Videos, index: int) -> VideoFacts:
+def _read(videos: LabelledVideos, index: int) -> VideoFacts:
     try:
         size, digest = videos.digest(index)
         with videos.open(index) as video:
@@ -74,19 +59,26 @@ def _read(videos: Videos, index: int) -> VideoFacts:
 
 
 def read_videos(
-    videos: Videos, findings: Findings, keep: Mask, *, workers: int
+    videos: LabelledVideos, findings: Findings, keep: Mask, *, workers: int
 ) -> dict[str, NDArray[Any]]:
     """Read the videos that are kept so far, and find copies.
 
-    `keep` loses what cannot be read, and all but the first of each content. The arrays of the
-    result are `frames`, `bytes`, `height`, `width` and `rotation`, (number of videos,), and
-    `sha256`, (number of videos, 32).
+    The frames of each are counted, and the first, the middle and the last are decoded. `keep` loses
+    what cannot be read, and all but the first of each content.
+
+    Returns:
+        `frames`, `bytes`, `height`, `width`, `rotation`, (number of videos,), and `sha256`, (number
+        of videos, 32).
     """
     facts = {name: np.zeros(len(videos), np.int64) for name in _FACTS}
     digests = np.zeros((len(videos), _SHA256), np.uint8)
     first: dict[bytes, int] = {}
     places = np.flatnonzero(keep).tolist()
-    for index, found in zip(places, read_facts(videos, places, workers=workers), strict=True):
+    died = VideoFacts("died", "the process that read it died: a fault of the decoder, or no memory")
+    read = ordered_map(
+        _read, places, workers=workers, what="videos", died=lambda _: died, shared=(videos,)
+    )
+    for index, found in zip(places, read, strict=True):
         name = videos.name(index)
         keep[index] = not found.problem
         if found.problem:
@@ -105,7 +97,7 @@ def read_videos(
     return {**facts, "sha256": digests}
 
 
-def find_in_list(videos: Videos, findings: Findings, keep: Mask) -> None:
+def find_in_list(videos: LabelledVideos, findings: Findings, keep: Mask) -> None:
     """Find what a list shows alone: videos listed again, which go, clips of one YouTube video."""
     counts = np.bincount(videos.labels, minlength=len(videos.classes))
     empty = [name for name, count in zip(videos.classes, counts, strict=True) if not count]
@@ -123,13 +115,13 @@ def find_in_list(videos: Videos, findings: Findings, keep: Mask) -> None:
             findings.add("same_id" if same else "two_classes", found, _two(videos, first, index))
 
 
-def _two(videos: Videos, first: int, index: int) -> str:
+def _two(videos: LabelledVideos, first: int, index: int) -> str:
     one, two = (videos.classes[videos.labels[place]] for place in (first, index))
     return f"{videos.name(first)} ({one}) and {videos.name(index)} ({two})"
 
 
 def find_leaks(
-    videos: Videos,
+    videos: LabelledVideos,
     facts: Mapping[str, NDArray[Any]],
     other: str,
     findings: Findings,
@@ -137,18 +129,12 @@ def find_leaks(
     *,
     classes: Path | None,
 ) -> None:
-    """Find videos that another dataset holds too, by YouTube id and by content.
+    """Find videos that another dataset, at a place, holds too, by YouTube id and by content.
 
-    Args:
-        videos: The videos.
-        facts: See `read_videos`; nothing if they were not read, and only ids are compared.
-        other: Place of the others; those of a list need not be there.
-        findings: Gains the findings.
-        keep: Loses what is found.
-        classes: See `open_videos`.
+    Those of a list need not be there. Without `facts`, see `read_videos`, only ids are compared.
+    `keep` loses what is found.
     """
     others = open_videos(other, classes=classes, may_lack=True)
-    assert isinstance(others, VideoFiles | VideoShards)
     names = [*map(others.name, range(len(others))), *others.missing]
     ids = {found for name in names if (found := youtube_id(name))}
     leaks = np.array([youtube_id(videos.name(i)) in ids for i in range(len(videos))], bool)
@@ -160,7 +146,7 @@ def find_leaks(
         keep[index] = False
 
 
-def _contents(others: Videos, place: str, lengths: set[int]) -> set[bytes]:
+def _contents(others: LabelledVideos, place: str, lengths: set[int]) -> set[bytes]:
     """Compute digests of the videos of another dataset that may have one of these lengths."""
     if place.endswith(INDEX_SUFFIX) and "sha256" in (
         table := Table.open(Path(place), kind=VIDEO_KIND)

@@ -1,12 +1,9 @@
 """Annotations in COCO format: reading, validation, writing.
 
-Own files rarely are as regular as COCO's: no areas, no crowd flags, polygons beside run-length
-encodings (RLE). Every format ends here, in `validate`, whose errors training raises and
-`eva data verify` collects.
+Every format ends here, in `validate`, whose errors training raises and `eva data verify` collects.
 """
 
 import contextlib
-import gc
 import json
 import os
 from collections import Counter, defaultdict
@@ -19,7 +16,7 @@ import numpy as np
 import pycocotools.mask as mask_api
 
 from eva_data.detection.rules import Size, is_box, is_id, is_integer, is_number, rle_runs, shown
-from eva_data.files import make_folder, require_regular_file, write_text
+from eva_data.files import load_json, make_folder, without_collector, write_text
 
 Array = np.ndarray[Any, Any]
 Entry = dict[str, Any]
@@ -44,13 +41,7 @@ _NEEDED = {
 
 
 class EntryError(ValueError):
-    """An entry of a dataset that cannot be used.
-
-    Args:
-        kind: List and field, such as "annotations.bbox"; errors are counted by it.
-        place: File and entry.
-        text: What is wrong, with the value.
-    """
+    """An entry of a dataset that cannot be used: list and field, file and entry, what is wrong."""
 
     def __init__(self, kind: str, place: str, text: str) -> None:
         super().__init__(f"{place}: {text}")
@@ -74,9 +65,8 @@ class CocoDataset:
         folder: Image folder; empty where only the annotations were read.
         categories: Name of each category id, in the order of the ids.
         images: Image id -> `id`, `file_name`, `width`, `height`.
-        objects: Annotated objects: `image_id`, `category_id`, `bbox` (x, y, width, height),
-            `area`, `iscrowd` (0 or 1), and `segmentation` where it can be used: polygons or a
-            compressed RLE.
+        objects: `image_id`, `category_id`, `bbox` (x, y, width, height), `area`, `iscrowd` (0 or
+            1), and `segmentation` where it can be used: polygons or a compressed RLE.
         left_out: Number of objects left out because their box has no area in the image.
         lvis: Whether the file states which classes are not annotated, as LVIS does.
     """
@@ -109,15 +99,13 @@ class CocoDataset:
         instances = self.instances
         masks = [one["segmentation"] for one in instances if "segmentation" in one]
         empty = len(self.images) - len({one["image_id"] for one in instances})
-        text = (
+        lost = f"; {self.left_out} objects are left out: their box has no area in the image"
+        return (
             f"{self.path}: {len(self.images)} images, {empty} of them without objects; "
             f"{len(instances)} objects of {len(self.categories)} classes, {len(masks)} with masks "
             f"({sum(isinstance(mask, dict) for mask in masks)} RLE), "
-            f"{len(self.objects) - len(instances)} crowds"
+            f"{len(self.objects) - len(instances)} crowds{lost * bool(self.left_out)}"
         )
-        if self.left_out:
-            text += f"; {self.left_out} objects are left out: their box has no area in the image"
-        return text
 
     def reason_against_masks(self, *, training: bool) -> str | None:
         """Return why a detector cannot have masks, or None; some masks alone are an error."""
@@ -136,11 +124,10 @@ class CocoDataset:
     def check_categories(self, expected: Mapping[int, str], *, of: str) -> None:
         """Refuse an id that those of a detector do not have, or with another name."""
         for key, name in self.categories.items():
-            if expected.get(key) != name:
-                there = f"it is {expected[key]!r}" if key in expected else "it is missing"
+            if (other := expected.get(key, "missing")) != name:
                 raise ValueError(
-                    f"{self.path} has category {key} {name!r}; in {of} {there}: both need the same "
-                    "ids and names"
+                    f"{self.path} has category {key} {name!r}; in {of} it is {other!r}: both need "
+                    "the same ids and names"
                 )
 
     def lists(self) -> dict[str, list[Entry]]:
@@ -162,11 +149,7 @@ class CocoDataset:
         return lists
 
     def write(self, *, continues: bool) -> None:
-        """Write the file, completely or not at all; one with the same content is left as it is.
-
-        Raises:
-            ValueError: If a run `continues`, and the file has another content.
-        """
+        """Write the file; one with other content is an error where a run `continues`."""
         lines = {key: ",\n".join(map(json.dumps, one)) for key, one in self.lists().items()}
         text = "{" + ",\n".join(f'"{key}": [{one}]' for key, one in lines.items()) + "}\n"
         if _holds(self.path, text):
@@ -193,21 +176,20 @@ def _holds(path: Path, text: str) -> bool:
 def read_coco(
     path: str | Path, *, folder: str | Path | None = None, boxes_only: bool = False
 ) -> CocoDataset:
-    """Read and validate an annotation file.
+    """Read and validate an annotation file in COCO's format for instances.
+
+    `annotations`, `iscrowd` and `area` may be missing; `ignore` means the same as `iscrowd`.
 
     Args:
-        path: JSON file in COCO's format for instances. `annotations`, `iscrowd` and `area` may be
-            missing; `ignore` means the same as `iscrowd`.
+        path: JSON file.
         folder: Image folder, in which every image is looked for; None to look for none.
         boxes_only: Leave masks alone, whatever they are: no object has a `segmentation`.
 
     Raises:
-        OSError: If the file cannot be read.
-        ValueError: If it is not in COCO format, which names the first wrong entry, or if images
-            are missing.
+        ValueError: If an entry is wrong, which is named, or images are missing.
     """
     path = Path(path)
-    with _without_collector():
+    with without_collector():
         dataset = validate(path, load_lists(path), folder=folder or "", boxes_only=boxes_only)
     if folder is not None:
         check_images(dataset)
@@ -229,33 +211,6 @@ def load_lists(path: Path) -> dict[str, Any]:
     return data
 
 
-@contextlib.contextmanager
-def _without_collector() -> Iterator[None]:
-    """Pause the garbage collector, which would look at millions of new objects again and again."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
-
-
-def load_json(path: Path) -> Any:
-    """Parse a JSON file; its error names it."""
-    require_regular_file(path)
-    return parse_json(path.read_bytes(), str(path))
-
-
-def parse_json(content: bytes, name: str) -> Any:
-    """Parse JSON of the file `name`; a ValueError names it."""
-    try:
-        with _without_collector():
-            return json.loads(content)
-    except (ValueError, RecursionError) as error:  # also of the encoding
-        raise ValueError(f"{name} is not JSON: {error}") from error
-
-
 def validate(
     path: Path,
     data: Mapping[str, Iterable[Any]],
@@ -266,12 +221,8 @@ def validate(
 ) -> CocoDataset:
     """Validate the lists `images`, `categories` and `annotations`, and make them uniform.
 
-    Args:
-        path: Annotation file, which errors name.
-        data: The lists.
-        folder: Image folder.
-        boxes_only: Leave masks alone.
-        report: Takes the error of an entry, which is left out; by default it is raised.
+    `path` is the file that errors name. `report` takes the error of an entry, which is left out; by
+    default it is raised.
     """
     categories = _categories(path, list(data["categories"]), report)
     entries = list(data["images"])
@@ -321,12 +272,10 @@ def _usable(
     """Yield the entries without a wrong field, each of an id of its own."""
     ids = Counter(one["id"] for one in entries if isinstance(one, dict) and is_id(one.get("id")))
     for number, entry in enumerate(entries):
-        if not isinstance(entry, dict):
-            field = "entry"
-        elif not is_id(entry.get("id")) or ids[entry["id"]] > 1:
-            field = "id"
-        else:
-            field = wrong(entry)
+        field = "entry"
+        if isinstance(entry, dict):
+            alone = is_id(entry.get("id")) and ids[entry["id"]] == 1
+            field = wrong(entry) if alone else "id"
         if field:
             report(_entry_error(path, part, number, entry, field))
         else:
@@ -356,15 +305,12 @@ def _images(path: Path, entries: Sequence[Any], report: Report) -> dict[int, Ent
             return "size"
         return "" if _file_name(entry) else "file_name"
 
-    return {
-        one["id"]: {
-            "id": one["id"],
-            "file_name": _file_name(one),
-            "width": int(one["width"]),
-            "height": int(one["height"]),
-        }
-        for one in _usable(path, "images", entries, wrong, report)
-    }
+    found = {}
+    for one in _usable(path, "images", entries, wrong, report):
+        width, height = int(one["width"]), int(one["height"])
+        facts = {"file_name": _file_name(one), "width": width, "height": height}
+        found[one["id"]] = {"id": one["id"], **facts}
+    return found
 
 
 def _file_name(entry: Entry) -> str:
@@ -436,18 +382,16 @@ def _uniform(entry: Entry, mask: Any, image: Entry) -> Entry:
 def _mask(segmentation: Any, image: Entry) -> Any:
     """Take polygons of at least three corners, or a compressed RLE; None if there is neither.
 
-    Raises:
-        ValueError: If they are damaged.
+    Damaged ones are a ValueError.
     """
     height, width = image["height"], image["width"]
     if isinstance(segmentation, list):
-        polygons = [
-            one
-            for one in segmentation
-            if isinstance(one, list) and len(one) >= 6 and len(one) % 2 == 0
-        ]
-        if not all(map(_is_near, polygons)):
-            raise ValueError("polygons of other values than finite numbers")
+        lists = [one for one in segmentation if isinstance(one, list)]
+        polygons = [one for one in lists if len(one) >= 6 and len(one) % 2 == 0]
+        values = [value for polygon in polygons for value in polygon]
+        numbers = {*map(type, values)} <= {int, float}
+        if not numbers or not all(abs(value) <= _FARTHEST for value in values):
+            raise ValueError("polygons of other values than finite numbers, or of far ones")
         return polygons or None
     if not isinstance(segmentation, dict):
         return None
@@ -456,12 +400,6 @@ def _mask(segmentation: Any, image: Entry) -> Any:
     if not isinstance(code["counts"], str):
         code["counts"] = mask_api.frPyObjects(code, height, width)["counts"].decode()
     return code
-
-
-def _is_near(values: list[Any]) -> bool:
-    """Return whether all are finite numbers, and none is so far that pycocotools never returns."""
-    numbers = {*map(type, values)} <= {int, float}
-    return numbers and all(abs(value) <= _FARTHEST for value in values)
 
 
 def _outside(boxes: Array, sides: Array) -> Array:
@@ -497,8 +435,7 @@ def check_images(dataset: CocoDataset) -> None:
 class ImageList:
     """The images of a part of a dataset, sorted, by names relative to a folder.
 
-    `labels` has a label file, or what was read of it, for each image that has objects; `missing`
-    are images that a list names and that are not there.
+    `labels` has a label file, or its content, for each image with objects; `missing` are listed.
     """
 
     folder: Path
@@ -509,15 +446,11 @@ class ImageList:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledImages:
-    """A dataset with a label file for each image.
+    """A dataset with a label file for each image: of YOLO or of Pascal VOC, its `format`.
 
-    Attributes:
-        format: "YOLO" or "Pascal VOC".
-        source: File or folder that was named.
-        classes: Names of the classes, in the order of their ids, which begin with 1.
-        parts: "train", "val", "test", as far as they are there -> images.
-        read: Function of a label, the size of its image, whether it is scored, and the report of
-            errors, that yields `category_id`, `bbox` and, where known, `segmentation`, `iscrowd`.
+    `source` is the file or folder that was named, and `classes` are in the order of the ids, which
+    begin with 1. `read` takes a label, the size of its image, whether it is scored, and the report
+    of errors; it yields `category_id`, `bbox` and, where known, `segmentation` and `iscrowd`.
     """
 
     format: str

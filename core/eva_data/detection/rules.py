@@ -40,28 +40,15 @@ def is_box(value: Any) -> TypeGuard[list[float]]:
 
 
 def rle_runs(segmentation: Mapping[str, Any], size: Size) -> list[int]:
-    """Read a run-length encoding (RLE), compressed or not.
+    """Read the runs, of background and foreground in turn, of an RLE, compressed or not.
 
     pycocotools does not check what it decodes, and writes beyond its memory if the runs are too
-    long.
-
-    Args:
-        segmentation: `size` and `counts`.
-        size: Height and width of its image.
-
-    Returns:
-        The runs, of background and foreground in turn, which fill the image exactly.
-
-    Raises:
-        ValueError: If they do not, or cannot be read; the message starts with "RLE".
+    long: those that do not fill the image of this size exactly are a ValueError ("RLE ...").
     """
     counts = segmentation.get("counts")
     lengths = _run_lengths(counts)
-    if segmentation.get("size") != [*size] or not lengths or min(lengths) < 0:
-        covered = -1
-    else:
-        covered = sum(lengths)
-    if covered != math.prod(size):
+    right = segmentation.get("size") == [*size] and min(lengths, default=-1) >= 0
+    if not right or sum(lengths) != math.prod(size):
         raise ValueError(
             f"RLE of size {shown(segmentation.get('size'))} with counts {shown(counts)}; its image "
             f"needs size [{size[0]}, {size[1]}] and runs of {math.prod(size)} pixels"
@@ -70,11 +57,7 @@ def rle_runs(segmentation: Mapping[str, Any], size: Size) -> list[int]:
 
 
 def _run_lengths(counts: Any) -> list[int]:
-    """Read the counts of an RLE: a list, or a string (cocoapi, maskApi.c: rleFrString).
-
-    Returns:
-        The runs; none if they cannot be read.
-    """
+    """Read counts, a list or a string (cocoapi, maskApi.c: rleFrString); none if they are wrong."""
     if isinstance(counts, list) and all(type(count) is int for count in counts):
         return counts
     lengths: list[int] = []

@@ -34,11 +34,7 @@ def class_scores(scorer: COCOeval_faster) -> dict[Any, float]:
 
 
 def as_lvis(truth: COCO, file: str, *, otherwise: str) -> COCO:
-    """Check annotations by LVIS's format, and take marks of crowds away, which LVIS does not have.
-
-    Raises:
-        ValueError: If they lack what LVIS says of classes and images.
-    """
+    """Check annotations by LVIS's format, and take away marks of crowds, which it does not have."""
     for entries, field in ((truth.cats, "frequency"), (truth.imgs, "neg_category_ids")):
         if truth.anns and not all(field in entry for entry in entries.values()):
             raise ValueError(f"{file} is not in LVIS format (no {field}): use {otherwise}")

@@ -10,11 +10,12 @@ import dataclasses
 import functools
 import itertools
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from eva_data.classes import listed
 from eva_data.detection.coco import (
     CocoDataset,
     Entry,
@@ -35,13 +36,13 @@ from eva_data.pools import ordered_map
 PARTS = ("train", "val")
 FOLDER = "data"  # of a run, for the annotation files that are made for it
 _FLAGS = tuple(f"{part}_{what}" for part in PARTS for what in ("annotations", "images"))
-_SHOWN = 12  # names of classes in a message
 _MOST_UNREADABLE = 10  # images; as many as a run may meet by default
 _FEW = 20_000  # images whose sizes one process reads in some seconds
 _FORMATS = (
     "a data.yaml of YOLO or its folder, a folder of Pascal VOC (Annotations, JPEGImages), or a "
     "folder of COCO files (train/_annotations.coco.json, or annotations/instances_train.json); a "
-    "COCO file is named with --train-annotations or --val-annotations"
+    "COCO file is named with --train-annotations or --val-annotations, and YOLO needs a data.yaml "
+    "with names, train and val"
 )
 _ROBOFLOW = "_annotations.coco.json"
 _ROBOFLOW_FOLDERS = {"train": ("train",), "val": ("valid", "val", "validation"), "test": ("test",)}
@@ -52,13 +53,11 @@ Files = dict[str, tuple[Path, Path]]  # part -> annotation file and image folder
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSpec:
-    """Detection data that a command line names.
+    """Detection data that a command line names; several sources are merged.
 
     Attributes:
         sources: Path of `--data`, in any format -> None; or of a file in COCO format -> parts.
-            Several are merged.
-        val_fraction: Fraction of the training data that is held out for evaluation; None if data
-            for evaluation are named.
+        val_fraction: Fraction of the training data that is held out for evaluation, if any.
         boxes_only: Leave masks alone.
         parts: Parts that are needed: "train", "val" or both.
     """
@@ -81,13 +80,10 @@ class DatasetSpec:
 
 @dataclass(kw_only=True)
 class DetectionData:
-    """Resolved data, owned by a run.
+    """Resolved data, owned by a run: the datasets of the parts, and messages for the log.
 
-    Attributes:
-        parts: Part -> dataset.
-        notes: Messages for the log.
-        generated: Parts that are not an annotation file on disk; their paths name their source
-            until `place` gives them one.
+    `generated` parts are not an annotation file on disk; their paths name their source until
+    `place` gives them one.
     """
 
     parts: dict[str, CocoDataset] = field(default_factory=dict)
@@ -103,9 +99,8 @@ class DetectionData:
 
     def write(self, *, continues: bool) -> None:
         """Write the files of generated parts, see `CocoDataset.write`."""
-        for part in self.parts:
-            if part in self.generated:
-                self.parts[part].write(continues=continues)
+        for part in self.generated & self.parts.keys():
+            self.parts[part].write(continues=continues)
 
     def for_detector(
         self, saved: Mapping[int, str] | None, *, boxes_only: bool
@@ -117,25 +112,28 @@ class DetectionData:
             None; messages for the log.
         """
         train, val = self.parts.get("train"), self.parts["val"]
-        categories, of = saved or val.categories, "the config"
-        if train is not None:
-            categories, of = train.categories, str(train.path)
-        val.check_categories(categories, of=of)
+        categories = train.categories if train is not None else saved or val.categories
+        val.check_categories(categories, of="the config" if train is None else str(train.path))
         reason = "--boxes-only" if boxes_only else None
         if reason is None and (train is not None or not saved):  # else as it was trained
             reason = (train or val).reason_against_masks(training=train is not None)
-        notes = [*self.notes, *(f"Own data: {one.describe()}" for one in self.parts.values())]
-        for one in self.parts.values():
-            if one.lvis:
-                notes.append(f"{one.path} is in LVIS format: read as if all objects were annotated")
-        classes = _listed([f"{key} {name}" for key, name in categories.items()])
-        notes.append(f"The detector has {len(categories)} classes (id, name): {classes}")
+        classes = listed([f"{key} {name}" for key, name in categories.items()], 12)
+        notes = [
+            *self.notes,
+            *(f"Own data: {one.describe()}" for one in self.parts.values()),
+            *(
+                f"{one.path} is in LVIS format: read as if all objects were annotated"
+                for one in self.parts.values()
+                if one.lvis
+            ),
+            f"The detector has {len(categories)} classes (id, name): {classes}",
+        ]
         return dict(categories), reason, notes
 
     def take(self, path: str | Path) -> CocoDataset | None:
         """Give away the dataset of an annotation file, which is not held here any more."""
-        part = next((part for part, one in self.parts.items() if one.path == Path(path)), None)
-        return self.parts.pop(part) if part is not None else None
+        parts = [part for part, one in self.parts.items() if one.path == Path(path)]
+        return self.parts.pop(parts[0]) if parts else None
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, training: bool = True) -> None:
@@ -223,12 +221,7 @@ def _as_flags(names: Sequence[str]) -> str:
 
 
 def resolve(spec: DatasetSpec) -> DetectionData:
-    """Read and validate the data of a spec.
-
-    Raises:
-        OSError: If a file cannot be read.
-        ValueError: If something is wrong: file, id and value are named.
-    """
+    """Read and validate the data of a spec; an error names file, id and value."""
     opened = {path: files or open_source(path) for path, files in spec.sources.items()}
     found = _merge(opened, spec) if len(opened) > 1 else _resolve_one(*opened.popitem(), spec)
     if "train" in found.parts and not found.parts["train"].instances:
@@ -239,15 +232,10 @@ def resolve(spec: DatasetSpec) -> DetectionData:
 def open_source(path: Path, *, report: Report = refuse) -> LabelledImages | Files:
     """Find the format of a dataset, a `data.yaml` or a folder, and open it.
 
-    Args:
-        path: The file or folder.
-        report: Takes errors of VOC's annotations, which are raised by default.
+    `report` takes errors of VOC's annotations, which are raised by default, as are other errors.
 
     Returns:
         Images of YOLO or VOC with their labels; or part -> file in COCO format and its images.
-
-    Raises:
-        ValueError: If it is in no such format, or something in it is wrong.
     """
     if path.is_dir():
         if exports := find_exports(path):
@@ -258,11 +246,8 @@ def open_source(path: Path, *, report: Report = refuse) -> LabelledImages | File
             return open_yolo(description)
     elif path.is_file() and path.suffix.lower() in YAML:
         return open_yolo(path)
-    hint = ""
-    if (path / "images").is_dir() and (path / "labels").is_dir():
-        hint = "; for YOLO, write a data.yaml into it with names, train and val"
     what = "is not" if path.exists() else "is not there; it must be"
-    raise ValueError(f"{path} {what} {_FORMATS}{hint}")
+    raise ValueError(f"{path} {what} {_FORMATS}")
 
 
 def find_exports(folder: Path) -> Files:
@@ -272,10 +257,10 @@ def find_exports(folder: Path) -> Files:
     `annotations/instances_train*.json` with `train*/` or `images/train*/` (COCO, CVAT).
     """
     found: Files = {}
-    for part, names in _ROBOFLOW_FOLDERS.items():
-        for name in names:
-            if part not in found and (folder / name / _ROBOFLOW).is_file():
-                found[part] = folder / name / _ROBOFLOW, folder / name
+    for part, named in _ROBOFLOW_FOLDERS.items():
+        for place in (folder / one for one in named):
+            if (place / _ROBOFLOW).is_file():
+                found.setdefault(part, (place / _ROBOFLOW, place))
     if {*found} & {*PARTS}:
         return found
     if (folder / _ROBOFLOW).is_file():
@@ -284,19 +269,14 @@ def find_exports(folder: Path) -> Files:
     for part, stems in _COCO_STEMS.items():
         patterns = [f"instances_{one}*.json" for one in stems]
         files = [file for one in patterns for file in sorted((folder / "annotations").glob(one))]
-        places = [
-            place
-            for file in files
-            for name in [file.stem.removeprefix("instances_")]
-            for place in (folder / name, folder / "images" / name, folder / "images")
-            if place.is_dir()
-        ]
+        name = files[0].stem.removeprefix("instances_") if files else ""
+        below = (folder / name, folder / "images" / name, folder / "images")
+        places = [place for place in below if place.is_dir()]
         if len(files) > 1 or (files and not places):
-            names_ = ", ".join(map(str, files))
             raise ValueError(
-                f"{names_}: there is not one such file, with a folder of images of its name in "
-                f"{folder} or {folder / 'images'}; name one with --{part}-annotations, and its "
-                f"images with --{part}-images"
+                f"{', '.join(map(str, files))}: there is not one such file, with a folder of "
+                f"images of its name in {folder} or {folder / 'images'}; name one with "
+                f"--{part}-annotations, and its images with --{part}-images"
             )
         if files:
             found[part] = files[0], places[0]
@@ -307,18 +287,14 @@ def read_labels(
     source: LabelledImages,
     images: ImageList,
     *,
-    scored: bool,
+    scored: Container[str] = (),
     boxes_only: bool = False,
     report: Report = refuse,
 ) -> tuple[CocoDataset, list[str]]:
     """Read images and labels of a part of a dataset; ids count from 1 in the order of the names.
 
-    Args:
-        source: The dataset.
-        images: One of its parts.
-        scored: Whether it is for evaluation.
-        boxes_only: Leave masks alone.
-        report: Takes errors of labels, which are raised by default.
+    `scored` are the names of images for evaluation; `report` takes errors of labels, which are
+    raised by default.
 
     Returns:
         The dataset, and each image that is not in it, with the reason.
@@ -334,7 +310,7 @@ def read_labels(
     def annotations() -> Iterator[Entry]:
         for number, (name, size) in enumerate(found, start=1):
             if (label := images.labels.get(name)) is not None:
-                for one in source.read(label, size, scored, report):
+                for one in source.read(label, size, name in scored, report):
                     yield {"image_id": number, **one}
 
     lists: dict[str, Iterable[Any]] = {
@@ -372,87 +348,66 @@ def _parts_of(
 def _resolve_one(path: Path, source: LabelledImages | Files, spec: DatasetSpec) -> DetectionData:
     parts, notes = _parts_of(source, spec, path)
     spec.check_parts(parts, str(path))
+    found = {}
+    for part in spec.parts if spec.val_fraction is None else ("train",):
+        if isinstance(source, LabelledImages):
+            found[part] = _read_images(source, parts[part], part, spec, notes)
+        else:
+            file, folder = parts[part]
+            found[part] = read_coco(file, folder=folder, boxes_only=spec.boxes_only)
     if isinstance(source, LabelledImages):
-        found = _read_parts(source, parts, spec, notes)
-    elif spec.val_fraction is not None:
-        file, folder = parts["train"]
-        found = _split_file(file, folder, spec, notes)
-    else:
-        read = functools.partial(read_coco, boxes_only=spec.boxes_only)
-        files = {part: parts[part] for part in spec.parts}
-        found = {part: read(file, folder=folder) for part, (file, folder) in files.items()}
+        notes.append(f"{source.source} is read as {source.format}")
+    elif spec.val_fraction is None:
         return DetectionData(parts=found, notes=notes)
     if spec.val_fraction is not None:
-        notes += _classes_not_trained(found)
+        found = _split(found["train"], spec, notes)
     return DetectionData(parts=found, notes=notes, generated=frozenset(found))
 
 
-def _read_parts(
-    source: LabelledImages, images: dict[str, ImageList], spec: DatasetSpec, notes: list[str]
-) -> dict[str, CocoDataset]:
+def _read_images(
+    source: LabelledImages, images: ImageList, part: str, spec: DatasetSpec, notes: list[str]
+) -> CocoDataset:
+    scored = {*images.names} if part == "val" else set[str]()
     if spec.val_fraction is not None:
-        train = images["train"]
-        for part, side in _split(train.names, spec.val_fraction, notes).items():
-            names = list(itertools.compress(train.names, side))
-            missing = train.missing if part == "train" else ()
-            images[part] = dataclasses.replace(train, names=names, missing=missing)
-    found = {}
-    for part in spec.parts:
-        found[part], lost = read_labels(
-            source, images[part], scored=part == "val", boxes_only=spec.boxes_only
+        scored = {*itertools.compress(images.names, _held_out(images.names, spec))}
+    dataset, lost = read_labels(source, images, scored=scored, boxes_only=spec.boxes_only)
+    if images.missing or len(lost) > _MOST_UNREADABLE or not dataset.images:
+        raise ValueError(
+            f"{source.source}: {len(lost)} of {len(lost) + len(dataset.images)} images for {part} "
+            f"are missing or cannot be read, such as {lost[0]}; up to {_MOST_UNREADABLE} "
+            "unreadable ones are left out"
         )
-        if images[part].missing or len(lost) > _MOST_UNREADABLE or not found[part].images:
-            raise ValueError(
-                f"{source.source}: {len(lost)} of {len(lost) + len(found[part].images)} images for "
-                f"{part} are missing or cannot be read, such as {lost[0]}; up to "
-                f"{_MOST_UNREADABLE} unreadable ones are left out"
-            )
-        if lost:
-            notes.append(f"left out of {part}: {len(lost)} images, such as {lost[0]}")
-    notes.append(f"{source.source} is read as {source.format}")
-    return found
+    if lost:
+        notes.append(f"left out of {part}: {len(lost)} images, such as {lost[0]}")
+    return dataset
 
 
-def _split_file(
-    file: Path, folder: Path, spec: DatasetSpec, notes: list[str]
-) -> dict[str, CocoDataset]:
-    dataset = read_coco(file, folder=folder, boxes_only=spec.boxes_only)
+def _held_out(names: Sequence[str], spec: DatasetSpec) -> Flags:
+    return held_out(map(stem, names), spec.val_fraction or 0, name="--val-fraction")
+
+
+def _split(dataset: CocoDataset, spec: DatasetSpec, notes: list[str]) -> dict[str, CocoDataset]:
+    """Split training data into what is trained on and what is evaluated on."""
     names = [one["file_name"] for one in dataset.images.values()]
     # a name must not depend on the place of the data, also where a file has paths
-    names = [os.path.relpath(one, folder) if os.path.isabs(one) else one for one in names]  # noqa: PTH117
-    sides = _split(names, spec.val_fraction or 0, notes)
+    names = [os.path.relpath(n, dataset.folder) if os.path.isabs(n) else n for n in names]  # noqa: PTH117
+    chosen = _held_out(names, spec)
+    notes.append(
+        f"--val-fraction {spec.val_fraction:g}: {int(chosen.sum())} of {len(chosen)} images are "
+        f"held out for evaluation, {int((~chosen).sum())} are trained on; their names decide"
+    )
     found = {}
-    for part in spec.parts:
-        images = dict(itertools.compress(dataset.images.items(), sides[part]))
+    for part, side in (("train", ~chosen), ("val", chosen)):
+        images = dict(itertools.compress(dataset.images.items(), side))
         objects = [one for one in dataset.objects if one["image_id"] in images]
         found[part] = dataclasses.replace(dataset, images=images, objects=objects)
-    return found
-
-
-def _split(names: Sequence[str], fraction: float, notes: list[str]) -> dict[str, Flags]:
-    """Choose the images of both parts; return a flag for each image."""
-    chosen = held_out(map(stem, names), fraction, name="--val-fraction")
-    notes.append(
-        f"--val-fraction {fraction:g}: {int(chosen.sum())} of {len(chosen)} images are held out "
-        f"for evaluation, {int((~chosen).sum())} are trained on; their names decide"
-    )
-    return {"train": ~chosen, "val": chosen}
-
-
-def _classes_not_trained(parts: Mapping[str, CocoDataset]) -> Iterator[str]:
-    """Name the classes all of whose objects were held out."""
-    if not {"train", "val"} <= parts.keys():
-        return
-    trained, held = ({one["category_id"] for one in parts[part].instances} for part in PARTS)
-    if lost := [parts["val"].categories[key] for key in sorted(held - trained)]:
-        yield (
-            f"no image that is trained on has {_listed(lost)}: name data for evaluation, or "
+    trained, held = ({one["category_id"] for one in found[part].instances} for part in PARTS)
+    if lost := [dataset.categories[key] for key in sorted(held - trained)]:
+        notes.append(
+            f"no image that is trained on has {listed(lost)}: name data for evaluation, or "
             "another fraction"
         )
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + ", ..." * (len(names) > _SHOWN)
+    return {part: found[part] for part in spec.parts}
 
 
 def _merge(opened: Mapping[Path, LabelledImages | Files], spec: DatasetSpec) -> DetectionData:
@@ -490,16 +445,16 @@ def _common_categories(
     voc = [one for one in opened if isinstance(one, LabelledImages) and one.format == "Pascal VOC"]
     if len(voc) == len(opened):
         return dict(enumerate(sorted({name for one in voc for name in one.classes}), start=1))
-    every = [(path, part.categories) for path, one in found.items() for part in one.parts.values()]
-    first_path, first = every[0]
-    for path, categories in every:
-        theirs, ours = [*categories.values()], [*first.values()]
-        if theirs != ours:
+    parts = [(path, part) for path, one in found.items() for part in one.parts.values()]
+    first_path, first = parts[0]
+    ours = [*first.categories.values()]
+    for path, part in parts:
+        if (theirs := [*part.categories.values()]) != ours:
             raise ValueError(
                 f"merged datasets need the same classes in the same order: {path} has "
-                f"{len(theirs)} ({_listed(theirs)}); {first_path} has {len(ours)} ({_listed(ours)})"
+                f"{len(theirs)} ({listed(theirs)}); {first_path} has {len(ours)} ({listed(ours)})"
             )
-    return first
+    return first.categories
 
 
 def _merge_part(

@@ -22,14 +22,9 @@ from eva_data.detection.spec import open_source, read_labels
 class CheckedPart:
     """A part of a dataset as training reads it, and the errors of what is left out.
 
-    Args:
-        name: "train", "val", "test", or "" where there is one file.
-        source: File or folder of the dataset.
-
-    Attributes:
-        dataset: What is left.
-        data: COCO's lists as the file has them; none of YOLO and VOC.
-        findings: The errors, counted by list and field.
+    Its `name` is "train", "val", "test", or "" where there is one file. `dataset` is what is left,
+    `data` has COCO's lists as the file has them (none of YOLO and VOC), and `findings` has the
+    errors, counted by list and field.
     """
 
     dataset: CocoDataset
@@ -88,14 +83,10 @@ class CheckedPart:
 
 
 def _problem(entry: Entry, file: ImageFile) -> str:
-    if file.missing:
-        return "it is not there"
-    if file.size is None or file.bits == 32:
-        return file.problem or "it has 32 bits a value"
-    sides = entry["width"], entry["height"]
-    if file.seen_size != sides:
-        return f"it is {file.size} px, EXIF orientation {file.orientation}, and listed as {sides}"
-    return ""
+    sides, facts = (entry["width"], entry["height"]), file.facts
+    if facts is None or file.problem or facts.seen_size == sides:
+        return file.problem
+    return f"it is {facts[:2]} px, EXIF orientation {facts.orientation}, and listed as {sides}"
 
 
 def check_file(file: Path, folder: Path | None, *, boxes_only: bool, name: str = "") -> CheckedPart:
@@ -119,8 +110,9 @@ def check_parts(path: Path, *, boxes_only: bool) -> Iterator[CheckedPart]:
         return
     for name, images in source.parts.items():
         part = CheckedPart(name, path)
+        scored = {*images.names} if name != "train" else set[str]()
         part.dataset, lost = read_labels(
-            source, images, scored=name != "train", boxes_only=boxes_only, report=part.report
+            source, images, scored=scored, boxes_only=boxes_only, report=part.report
         )
         errors += [EntryError("images.file", text, "it cannot be read") for text in lost]
         for error in errors:  # those of VOC's files are found before any part, and told with it

@@ -9,9 +9,8 @@ others, as detectron2 does; in scoring they are crowds, which count neither way.
 import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 from eva_data.detection.coco import (
@@ -32,14 +31,13 @@ _SIDE_BY_SIDE = {"train": ("train",), "val": ("valid", "val")}
 _DIFFICULT = {"": False, "0": False, "false": False, "unspecified": False, "1": True, "true": True}
 
 
-@dataclass(frozen=True, slots=True)
-class _Annotation:
+class _Annotation(NamedTuple):
     """The content of an annotation file; objects are (class, edges in pixels from 1, difficult)."""
 
     file: Path
     filename: str
     size: Size | None
-    objects: tuple[tuple[str, list[float], bool], ...]
+    objects: list[tuple[str, list[float], bool]]
 
 
 def find_voc(folder: Path) -> Path | None:
@@ -55,14 +53,9 @@ def find_voc(folder: Path) -> Path | None:
 
 
 def open_voc(folder: Path, *, report: Report = refuse) -> LabelledImages:
-    """Read the annotation files of a VOC dataset.
+    """Read the annotation files of a folder with `Annotations`, or with `train` and `valid`.
 
-    Args:
-        folder: Folder with `Annotations`, or with `train` and `valid`.
-        report: Takes an error of a file or object, which is left out if it returns.
-
-    Returns:
-        The dataset; its classes are the names of all objects, sorted, as VOC has no list of them.
+    Its classes are the names of all objects, sorted, as VOC has no list of them.
     """
     folder = folder.absolute()
     if (folder / _ANNOTATIONS).is_dir():
@@ -90,12 +83,12 @@ def open_voc(folder: Path, *, report: Report = refuse) -> LabelledImages:
 
 
 def _side_by_side(folder: Path) -> dict[str, Path]:
-    places = {
-        part: [folder / name for name in names if (folder / name).is_dir()]
-        for part, names in _SIDE_BY_SIDE.items()
-    }
-    found = {part: [one for one in few if _stems(one)] for part, few in places.items()}
-    return {part: few[0] for part, few in found.items() if few}
+    found: dict[str, Path] = {}
+    for part, names in _SIDE_BY_SIDE.items():
+        for place in (folder / name for name in names):
+            if place.is_dir() and _stems(place):
+                found.setdefault(part, place)
+    return found
 
 
 def _stems(folder: Path) -> list[str]:
@@ -122,14 +115,9 @@ def _lists(folder: Path) -> dict[str, Sequence[str]]:
     return {part: stems for part, stems in (("train", train), ("val", val)) if stems}
 
 
-def _is_image(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122
-
-
 def _part(stems: Sequence[str], files: Path, folder: Path, report: Report) -> ImageList:
-    there = [name for name in sorted(os.listdir(folder)) if _is_image(name)]  # noqa: PTH208
-    by_stem = {os.path.splitext(name)[0]: name for name in reversed(there)}  # noqa: PTH122
-    known = set(there)
+    parts = map(os.path.splitext, sorted(os.listdir(folder), reverse=True))  # noqa: PTH208
+    by_stem = {stem: stem + suffix for stem, suffix in parts if suffix.lower() in IMAGE_SUFFIXES}
     labels: dict[str, _Annotation] = {}
     missing = []
     for stem in progress(stems, total=len(stems), what="annotations"):
@@ -138,7 +126,7 @@ def _part(stems: Sequence[str], files: Path, folder: Path, report: Report) -> Im
         if one is None:
             continue
         stated = Path(one.filename.replace("\\", "/")).name
-        name = by_stem.get(stem) or (stated if stated in known else "")
+        name = by_stem.get(stem) or by_stem.get(Path(stated).stem, "")
         if not name:
             missing.append(f"{folder / (stated or f'{stem}.jpg')} ({one.file})")
         elif name in labels:
@@ -171,7 +159,7 @@ def _read_annotation(file: Path, report: Report) -> _Annotation | None:
         )
         report(EntryError("labels.object", f"{file}: object {number}", text))
     known = (height, width) if height and width else None  # some programs write zeros
-    return _Annotation(file, _text(root, "filename"), known, tuple(objects))
+    return _Annotation(file, _text(root, "filename"), known, objects)
 
 
 def _text(element: ElementTree.Element, tag: str) -> str:

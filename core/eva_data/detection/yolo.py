@@ -46,21 +46,19 @@ def find_yaml(folder: Path) -> Path | None:
 def open_yolo(file: Path) -> LabelledImages:
     """Open the dataset that a `data.yaml` describes; its labels are read later."""
     settings = _read_yaml(file)
-    named = {
-        part: next((settings[key] for key in keys if settings.get(key)), None)
-        for part, keys in _KEYS.items()
-    }
+    named: dict[str, list[Any]] = {}
+    for part, keys in _KEYS.items():
+        value: Any = next((settings[key] for key in keys if settings.get(key)), [])
+        named[part] = value if isinstance(value, list) else [value]
     if "kpt_shape" in settings or not (named["train"] or named["val"]):
         raise ValueError(
             f"{file} must name images of objects, as train or val, and not of keypoints (kpt_shape)"
         )
     classes = _class_names(file, settings)
-    root = _root(file, settings, [*_listed(named["train"]), *_listed(named["val"])])
-    if named["val"] or not all(_find(name, root) for name in _listed(named["test"])):
-        named["test"] = None  # it stands in for val, and may be left out of a copy of a dataset
-    parts = {
-        part: _part(file, part, _listed(value), root) for part, value in named.items() if value
-    }
+    root = _root(file, settings, named["train"] + named["val"])
+    if named["val"] or not all(_find(name, root) for name in named["test"]):
+        named["test"] = []  # it stands in for val, and may be left out of a copy of a dataset
+    parts = {part: _part(file, part, values, root) for part, values in named.items() if values}
     if not any(part.labels for part in parts.values()):
         first = next(iter(parts.values()))
         looked = _label_path(str(first.folder / first.names[0]))
@@ -82,9 +80,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{file} is not YAML: {reason}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{file} must have keys and values, such as names and train")
-    return content
+    return content if isinstance(content, dict) else {}
 
 
 def _class_names(file: Path, settings: Mapping[str, Any]) -> list[str]:
@@ -101,10 +97,6 @@ def _class_names(file: Path, settings: Mapping[str, Any]) -> list[str]:
             f"0, 1, 2, ..., as many as nc if that is given; got {shown(given, 200)} and nc {count}"
         )
     return texts
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value] if value else []
 
 
 def _root(file: Path, settings: Mapping[str, Any], names: Sequence[Any]) -> Path:

@@ -30,10 +30,9 @@ import numpy as np
 
 from eva_data.classes import Spellings, listed
 from eva_data.files import VIDEO_SUFFIXES, find_files
-from eva_data.index import Names
-from eva_data.labelled_videos.sources import VideoFiles
-from eva_data.tables import Columns, find_columns, rows_of_table, text_lines
-from eva_data.video.source import Backend
+from eva_data.index import FolderFiles, Names, Table
+from eva_data.labelled_videos.sources import LabelledVideos
+from eva_data.tables import Columns, rows_of_table, text_lines
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +47,6 @@ COLUMNS = {
 MOST_CLASSES = 100_000  # that numbers alone may stand for
 ID_LENGTH = 11  # characters of a YouTube id
 UCF101_SPLITS = (1, 2, 3)
-_UCF101_LISTS = "ucfTrainTestlist"
 _SEPARATORS = ("::", ",", " ")
 _TRIED = 100  # lines that are looked at, to find out the form of a list
 _NUMBER = re.compile(r"[+-]?\d{1,18}")
@@ -63,7 +61,7 @@ class Labels:
     """Labels of a list: numbers, or names of `classes` if they are known."""
 
     def __init__(self, classes: Sequence[str] | None) -> None:
-        self._classes = classes
+        self._classes = None if classes is None else list(classes)
         self._spellings = None if classes is None else Spellings(classes)
         self._largest = -1
 
@@ -93,16 +91,14 @@ class Labels:
         label = self.read(text)
         most = MOST_CLASSES if self._classes is None else len(self._classes)
         if label is None or not 0 <= label < most:
-            names = "" if self._classes is None else f" or {listed(list(self._classes), 4)}"
+            names = "" if self._classes is None else f" or {listed(self._classes, 4)}"
             raise ValueError(f"{where} has the label {text!r}, not one of 0 to {most - 1}{names}")
         self._largest = max(self._largest, label)
         return label
 
     def classes(self) -> list[str]:
         """Name the classes: as given, or by the numbers up to the largest label."""
-        if self._classes is not None:
-            return list(self._classes)
-        return [str(label) for label in range(self._largest + 1)]
+        return self._classes or [str(label) for label in range(self._largest + 1)]
 
 
 class Entry(NamedTuple):
@@ -129,30 +125,29 @@ def read_path_list(file: Path, root: Path, labels: Labels) -> Iterator[Entry]:
     is named by its number.
     """
     head = [line for _, line in itertools.islice(text_lines(file), _TRIED)]
+    if not head:
+        raise ValueError(f"{file} is empty: it must have a line `path label` for each video")
 
     def fits(separator: str) -> int:
-        found = (_divided(line, separator, labels) for line in head)
-        return sum(1 for _ in itertools.takewhile(bool, found))
+        return sum(
+            1 for _ in itertools.takewhile(lambda one: _divided(one, separator, labels), head)
+        )
 
     separator = max(_SEPARATORS, key=fits)
     paths = [(_divided(line, separator, labels) or ("",))[0] for line in head]
     with_frames = all(_counted(path, separator) for path in paths) and (
-        not paths or Shelves(root).find_path(paths[0]) is None
+        Shelves(root).find(paths[0]) is None
     )
-    number = 0
     for number, line in text_lines(file):
         where = f"{file}, line {number}"
-        found = _divided(line, separator, labels)
-        folder = _counted(found[0], separator) if found and with_frames else None
-        if found is None or (with_frames and folder is None):
+        path, text = _divided(line, separator, labels) or ("", "")
+        path, frames = _counted(path, separator) or ("", None) if with_frames else (path, None)
+        if not path:
             raise ValueError(
                 f"{where} is {line!r}, and not `path{separator}label` as the lines before: labels "
                 "are numbers from 0, or names of given classes; or `folder frames label`"
             )
-        path, frames = folder or (found[0], None)
-        yield Entry(number, path, labels.require(found[1], where), frames)
-    if not number:
-        raise ValueError(f"{file} is empty: it must have a line `path label` for each video")
+        yield Entry(number, path, labels.require(text, where), frames)
 
 
 def _divided(line: str, separator: str, labels: Labels) -> tuple[str, str] | None:
@@ -164,11 +159,8 @@ def _divided(line: str, separator: str, labels: Labels) -> tuple[str, str] | Non
         parts = [(line[:begin], line[end:]) for begin, end in spaces]
     else:
         path, _, text = line.rpartition(separator)
-        parts = [(path, text)]
-    for path, text in parts:
-        if path.strip() and labels.read(text.strip()) is not None:
-            return path.strip(), text.strip()
-    return None
+        parts = [(path.strip(), text.strip())]
+    return next(((p, text) for p, text in parts if p and labels.read(text) is not None), None)
 
 
 def _counted(path: str, separator: str) -> tuple[str, int] | None:
@@ -185,13 +177,6 @@ def list_line(path: str, label: int) -> str | None:
     return None if cannot else f"{path} {label}"
 
 
-def columns_of(file: Path) -> Columns | None:
-    """Find the columns of a table of videos; None for a list of lines."""
-    columns = find_columns(file, COLUMNS)
-    is_table = "label" in columns.places and ("path" in columns.places or "id" in columns.places)
-    return columns if is_table else None
-
-
 def read_table(columns: Columns, classes: Sequence[str] | None) -> tuple[Labels, Iterator[Entry]]:
     """Read a table of paths, or of ids if it has no paths.
 
@@ -200,31 +185,30 @@ def read_table(columns: Columns, classes: Sequence[str] | None) -> tuple[Labels,
     """
     file, places = columns.file, columns.places
     key = places["path" if "path" in places else "id"]
-    rows, first, splits = list[tuple[int, list[str]]](), dict[str, str](), set[str]()
+    times = [places[role] for role in ("start", "end") if role in places and "path" not in places]
+    rows, first, splits = list[tuple[int, str, str]](), dict[str, str](), set[str]()
     for number, cells in rows_of_table(columns):
+        where = f"{file}, line {number}"
         if cells is None or not cells[key] or not cells[places["label"]]:
             raise ValueError(
-                f"{file}, line {number} lacks a path, an id or a label, or does not have "
-                f"{len(columns.names)} cells as the header"
+                f"{where} lacks a path, an id or a label, or does not have {len(columns.names)} "
+                "cells as the header"
             )
-        rows.append((number, cells))
-        first.setdefault(cells[places["label"]], f"{file}, line {number}")
+        name, text = cells[key], cells[places["label"]]
+        if len(times) == 2:
+            try:
+                name += "".join(f"_{int(float(cells[place])):06d}" for place in times)
+            except (ValueError, OverflowError) as error:
+                raise ValueError(f"{where}: {error}") from error
+        rows.append((number, name, text))
+        first.setdefault(text, where)
         splits.add(cells[places["split"]] if "split" in places else "")
     if len(splits) != 1:
         shown = ", ".join(sorted(splits)) or "none"
         raise ValueError(f"{file} must hold the videos of one split, and it has: {shown}")
     labels = Labels.among(first) if classes is None else Labels(classes)
-    entries = []
-    for number, cells in rows:
-        name, where = cells[key], f"{file}, line {number}"
-        if "path" not in places and "start" in places and "end" in places:
-            try:
-                start, end = (int(float(cells[places[role]])) for role in ("start", "end"))
-            except (ValueError, OverflowError) as error:
-                raise ValueError(f"{where}: {error}") from error
-            name = f"{name}_{start:06d}_{end:06d}"
-        entries.append(Entry(number, name, labels.require(cells[places["label"]], where)))
-    return labels, iter(entries)
+    numbers = {text: labels.require(text, where) for text, where in first.items()}
+    return labels, (Entry(number, name, numbers[text]) for number, name, text in rows)
 
 
 class Shelves:
@@ -237,12 +221,12 @@ class Shelves:
         self._root = root
         self._folders: dict[str, dict[str, bool]] = {}  # name -> whether it is a folder
 
-    def find(self, entry: Entry) -> tuple[str, bool] | None:
-        """Return a path on the disk and whether it is a folder (of images), or None."""
-        return self.find_path(entry.path)
+    def find(self, path: str) -> tuple[str, bool] | None:
+        """Find a video by its path, absolute or below the root; the suffix may differ or lack.
 
-    def find_path(self, path: str) -> tuple[str, bool] | None:
-        """Find a video by its path, absolute or below the root; the suffix may differ or lack."""
+        Returns:
+            The path on the disk, and whether it is a folder (of images).
+        """
         folder, name = os.path.split(path.rstrip("/"))
         if folder not in self._folders:
             self._folders[folder] = self._list(folder)
@@ -279,11 +263,11 @@ class Clips:
         alone = {name for name, count in Counter(ids).items() if count == 1}
         self._by_id = {_key(i): n for i, n in zip(ids, self.names, strict=True) if i in alone}
 
-    def find(self, entry: Entry) -> tuple[str, bool] | None:
+    def find(self, path: str) -> tuple[str, bool] | None:
         """Find a file of id and times, or else of the id alone; without times any one."""
-        name, found = clip_id(entry.path), self._by_key.get(_key(entry.path))
+        name, found = clip_id(path), self._by_key.get(_key(path))
         if found is None:
-            found = (self._by_id if name == entry.path else self._by_key).get(_key(name))
+            found = (self._by_id if name == path else self._by_key).get(_key(name))
         return None if found is None else (found, False)
 
 
@@ -309,9 +293,9 @@ def clip_id(name: str) -> str:
 def youtube_id(name: str, *, sure: bool = False) -> str | None:
     """Take the YouTube id out of the path of a clip, None if there is none.
 
-    An id is 11 letters, digits, `-` and `_`, and may begin with each of them. A name of eleven
-    letters without times may be any, unless videos are surely YouTube's; by chance one id in 300
-    has no capital. Programs may have put anything behind it, as in `-3B32lodo2M.f137.mp4`.
+    An id is 11 letters, digits, `-` and `_`. A name of eleven letters without times may be any,
+    unless videos are surely YouTube's; by chance one id in 300 has no capital. Programs may have
+    put anything behind it, as in `-3B32lodo2M.f137.mp4`.
     """
     if sure:
         match = _NAMED.match(name.rpartition("/")[2])
@@ -329,9 +313,8 @@ def place_entries(
     *,
     file: Path,
     root: Path,
-    backend: Backend,
     may_lack: bool = False,
-) -> VideoFiles:
+) -> LabelledVideos:
     """Find the videos of a list on the disk; a warning counts those that are not there.
 
     `missing` of the result names them, `unlisted` the clips of the folder that a list of ids does
@@ -342,7 +325,7 @@ def place_entries(
 
     def placed() -> Iterator[str]:
         for entry in entries:
-            found = finder.find(entry)
+            found = finder.find(entry.path)
             if found is None:
                 absent.append(entry.path)
                 absent_lines.append(f"{entry.path} (line {entry.line})")
@@ -363,42 +346,14 @@ def place_entries(
         )
     for lines, what in ((absent_lines, "are not there and left out"), (again, "come again")):
         if lines:
-            message = "%s: %s of %s videos %s: %s"
-            count = f"{len(lines):,}"
-            logger.warning(message, file, count, len(absent) + len(numbers), what, listed(lines, 5))
+            count = f"{len(lines):,} of {len(absent) + len(numbers)}"
+            logger.warning("%s: %s videos %s: %s", file, count, what, listed(lines, 5))
     counts = np.array(frames, np.int32)
-    return VideoFiles(
-        root,
-        names,
+    return LabelledVideos(
+        FolderFiles(root, Table(names.arrays())),
         np.array(numbers, np.int32),
         labels.classes(),
-        backend=backend,
         images=counts if (counts >= 0).any() else None,
         missing=absent,
         unlisted=[n for n in finder.names if n not in seen] if isinstance(finder, Clips) else [],
     )
-
-
-def read_ucf101(
-    location: Path, split: int, classes: Sequence[str], labels: Labels
-) -> tuple[Path, list[Entry]]:
-    """Read a test list of UCF-101: `ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi` in each line.
-
-    The folder says the class, in any spelling. The list is in or beside a folder, or is given.
-    """
-    file, name = location, f"testlist{split:02}.txt"
-    if location.is_dir():
-        above = location.parent
-        places = (location, location / _UCF101_LISTS, above / _UCF101_LISTS, above)
-        file = next((place / name for place in places if (place / name).is_file()), location / name)
-    by_key = {_letters(name): label for label, name in enumerate(classes)}
-    entries = []
-    for number, line in text_lines(file):
-        path = re.sub(r"\s+\d+$", "", line)  # the label of a training list
-        label = by_key.get(_letters(Path(path).parent.name), path)
-        entries.append(Entry(number, path, labels.require(str(label), f"{file}, line {number}")))
-    return file, entries
-
-
-def _letters(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())

@@ -8,6 +8,7 @@ with videos.open(0) as video:
 import json
 import logging
 import os
+import re
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,29 +17,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_data.classes import (
-    Spellings,
-    files_of_classes,
-    find_class_folders,
-    labels_of_folders,
-    listed,
-    read_class_list,
-)
+from eva_data.classes import Spellings, find_class_files, listed, read_class_list
 from eva_data.files import VIDEO_SUFFIXES, home_expanded
-from eva_data.index import INDEX_SUFFIX, VIDEO_KIND, Names, Table, damaged, require_unchanged
+from eva_data.index import (
+    INDEX_SUFFIX,
+    VIDEO_KIND,
+    FolderFiles,
+    Names,
+    Table,
+    damaged,
+    require_unchanged,
+)
 from eva_data.labelled_videos.lists import (
     COLUMNS,
     Clips,
+    Entry,
     Labels,
     Shelves,
-    columns_of,
     is_video,
     place_entries,
     read_path_list,
     read_table,
-    read_ucf101,
 )
-from eva_data.labelled_videos.sources import LabelledVideos, VideoFiles, VideoShards
+from eva_data.labelled_videos.sources import LabelledVideos
+from eva_data.tables import find_columns, text_lines
 from eva_data.tar import (
     PLACES,
     Member,
@@ -59,6 +61,7 @@ FORMS = (
 )
 _SPLITS = frozenset({"train", "training", "val", "valid", "validate", "validation", "test"})
 _FIELDS = ("cls", *COLUMNS["label"])  # of JSON
+_UCF101_LISTS = "ucfTrainTestlist"
 _LONGEST = 1_000_000  # bytes of a label
 
 
@@ -84,10 +87,6 @@ def open_videos(
 
     Returns:
         The videos, in the order of the list, or sorted by class and path.
-
-    Raises:
-        ValueError: If there is no such data, it is in no known form, a label has no class, none of
-            its videos is there, or the decoder is not installed.
     """
     require_backend(backend)  # at once, and not with the first video
     if isinstance(classes, str | os.PathLike):
@@ -95,46 +94,46 @@ def open_videos(
     path = home_expanded(location)
     if root is not None and (path.is_dir() or is_shard_pattern(path)):
         logger.warning("root=%s has no effect on %s: it is for lists and indexes", root, path)
-    if path.is_dir():
-        return _open_class_folders(path, classes, backend)
-    if is_shard_pattern(path):
-        return open_video_shards(expand_shards(str(path)), classes=classes, backend=backend)
     below = path.parent if root is None else home_expanded(root)
-    if path.suffix == INDEX_SUFFIX:
-        moved = None if root is None else below
-        return _open_index(path, classes, moved, backend, may_lack=may_lack)
-    if not below.is_dir():
-        raise ValueError(f"root must be a folder, and there is none at {below}")
-    if not path.is_file() or is_video(path) or path.suffix == ".json":
-        raise ValueError(f"{path} is no list of videos: name {FORMS}")
-    columns = columns_of(path)
-    if columns is None:
-        labels = Labels(classes)
-        entries = read_path_list(path, below, labels)
+    if path.is_dir():
+        videos = _open_class_folders(path, classes)
+    elif is_shard_pattern(path):
+        videos = open_video_shards(expand_shards(str(path)), classes=classes)
+    elif path.suffix == INDEX_SUFFIX:
+        videos = _open_index(path, classes, None if root is None else below, may_lack=may_lack)
     else:
+        videos = _open_list(path, classes, below, may_lack=may_lack)
+    videos.backend = backend
+    return videos
+
+
+def _open_list(
+    file: Path, classes: Sequence[str] | None, root: Path, *, may_lack: bool
+) -> LabelledVideos:
+    if not root.is_dir():
+        raise ValueError(f"root must be a folder, and there is none at {root}")
+    if not file.is_file() or is_video(file) or file.suffix == ".json":
+        raise ValueError(f"{file} is no list of videos: name {FORMS}")
+    columns = find_columns(file, COLUMNS)
+    is_table = "label" in columns.places and not {"path", "id"}.isdisjoint(columns.places)
+    finder: Shelves | Clips = Shelves(root)
+    if is_table:
         labels, entries = read_table(columns, classes)
-    of_ids = columns is not None and "path" not in columns.places
-    finder = Clips(below) if of_ids else Shelves(below)
-    return place_entries(
-        entries, labels, finder, file=path, root=below, backend=backend, may_lack=may_lack
-    )
+        finder = finder if "path" in columns.places else Clips(root)
+    else:
+        labels = Labels(classes)
+        entries = read_path_list(file, root, labels)
+    return place_entries(entries, labels, finder, file=file, root=root, may_lack=may_lack)
 
 
-def _open_class_folders(
-    folder: Path, classes: Sequence[str] | None, backend: Backend
-) -> VideoFiles:
-    """Open the videos in a folder for each class, searched with its subfolders.
-
-    A folder may write the spaces of its class as underscores.
-    """
-    found = find_class_folders(folder)
-    if len(found) > 1 and _SPLITS.issuperset(found):
-        logger.warning("%s holds the splits %s, which become classes", folder, ", ".join(found))
-    names = found if classes is None else classes
-    labels = labels_of_folders(found, names, folder, exact=classes is None)
-    numbers = array("i")
-    files = Names.collect(files_of_classes(folder, labels, numbers, suffixes=VIDEO_SUFFIXES))
-    return VideoFiles(folder, files, np.array(numbers, np.int32), names, backend=backend)
+def _open_class_folders(folder: Path, classes: Sequence[str] | None) -> LabelledVideos:
+    """Open the videos of class folders, which may write the spaces of given classes in any way."""
+    found = find_class_files(folder, VIDEO_SUFFIXES, classes=classes, exact=classes is None)
+    if classes is None and len(found.classes) > 1 and _SPLITS.issuperset(found.classes):
+        splits = ", ".join(found.classes)
+        logger.warning("%s holds the splits %s, which become classes", folder, splits)
+    files = FolderFiles(folder, Table(found.names.arrays()))
+    return LabelledVideos(files, found.labels, found.classes)
 
 
 def open_ucf101(
@@ -145,26 +144,38 @@ def open_ucf101(
     root: Path | None = None,
     backend: Backend = "pyav",
 ) -> LabelledVideos:
-    """Open the videos of a test list of UCF-101.
+    """Open a test list of UCF-101: `ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi` in each line.
 
-    Args:
-        location: Folder of the class folders, or a list.
-        classes: Names in the order of the labels, in any spelling: `Apply Eye Makeup`.
-        split: Number of the test list, if `location` is a folder.
-        root: Folder of the class folders, if `location` is a list and they are not beside it.
-        backend: See `open_video`.
+    The folder says the class, in any spelling (`Apply Eye Makeup`). The list of a `split` is in or
+    beside the folder that is named; or a list is named, and `root` if the class folders are not
+    beside it.
     """
     require_backend(backend)
+    file, above = location, location.parent
+    if location.is_dir():
+        name = f"testlist{split:02}.txt"
+        folders = (location, location / _UCF101_LISTS, above / _UCF101_LISTS, above)
+        places = [folder / name for folder in folders]
+        file = next((place for place in places if place.is_file()), places[0])
     labels = Labels(classes)
-    file, entries = read_ucf101(location, split, classes, labels)
-    root = root or (location if location.is_dir() else location.parent)
+    by_key = {_letters(name): str(label) for label, name in enumerate(classes)}
+    entries = []
+    for number, line in text_lines(file):
+        path = re.sub(r"\s+\d+$", "", line)  # the label of a training list
+        text = by_key.get(_letters(Path(path).parent.name), path)
+        entries.append(Entry(number, path, labels.require(text, f"{file}, line {number}")))
+    root = root or (location if location.is_dir() else above)
     root = root / "UCF-101" if (root / "UCF-101").is_dir() else root
-    return place_entries(entries, labels, Shelves(root), file=file, root=root, backend=backend)
+    videos = place_entries(entries, labels, Shelves(root), file=file, root=root)
+    videos.backend = backend
+    return videos
 
 
-def open_video_shards(
-    shards: Sequence[Path], *, classes: Sequence[str] | None, backend: Backend
-) -> VideoShards:
+def _letters(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def open_video_shards(shards: Sequence[Path], *, classes: Sequence[str] | None) -> LabelledVideos:
     """Look through tar shards for videos with labels, as webdataset and video2dataset write them.
 
     A sample is `KEY.mp4` with `KEY.cls` (a number or the name of a class), or with `KEY.json` that
@@ -195,13 +206,8 @@ def open_video_shards(
         )
     labels = Labels.among(first) if classes is None else Labels(classes)
     numbers = np.array([labels.require(text, first[text]) for text in texts], np.int32)
-    return VideoShards(
-        TarIndex(shards, table),
-        numbers[np.array(codes, np.int32)],
-        labels.classes(),
-        backend=backend,
-        unlisted=unlabelled,
-    )
+    members, labels_of_all = TarIndex(shards, table), numbers[np.array(codes, np.int32)]
+    return LabelledVideos(members, labels_of_all, labels.classes(), unlisted=unlabelled)
 
 
 def _labelled(shard: Path) -> Iterator[tuple[Member, str]]:
@@ -237,52 +243,40 @@ def _label_of(member: Member, content: bytes, shard: Path) -> str:
 
 def write_video_index(
     file: Path,
-    videos: VideoFiles | VideoShards,
+    videos: LabelledVideos,
     kept: Sequence[int],
     facts: Mapping[str, NDArray[Any]],
     *,
     listed_in: Path | None = None,
     state: dict[str, Any] | None = None,
 ) -> None:
-    """Write an index of some of the videos, completely or not at all.
+    """Write an index, `.safetensors`, of the videos of some indexes.
 
-    Args:
-        file: The index; it ends in `.safetensors`.
-        videos: The videos.
-        kept: Indexes of those that the index is to list.
-        facts: Arrays about all videos by name, see `eva_data.checks.videos.read_videos`.
-        listed_in: List of the videos; None for a folder, shards or an index.
-        state: What `state_of` gave of the list before it was read.
+    `facts` are arrays about all videos, see `eva_data.checks.videos.read_videos`. Of videos that a
+    list names, `state` is what `state_of` gave of it before it was read.
     """
-    places = np.asarray(kept, np.int64)
-    arrays = {name: np.ascontiguousarray(values[places]) for name, values in facts.items()}
+    places, files = np.asarray(kept, np.int64), videos.files
+    stored = ("names.bytes", "names.ends", *PLACES)
+    arrays = {name: one for name, one in files.table.select(places).items() if name in stored}
+    arrays |= {name: np.ascontiguousarray(values[places]) for name, values in facts.items()}
     arrays["label"] = videos.labels[places]
     about: dict[str, Any] = {"classes": list(videos.classes), "shards": None}
-    if isinstance(videos, VideoShards):
-        table = videos.members.table
-        arrays |= {name: table[name][places] for name in PLACES}
-        about["shards"] = table.about
-        about["paths"] = [os.fspath(shard.absolute()) for shard in videos.members.shards]
-    else:
-        about["root"] = os.fspath(videos.root.absolute())
-        if videos.images is not None:
-            arrays["pictures"] = videos.images[places]
+    if isinstance(files, TarIndex):
+        about["shards"] = files.table.about
+        about["paths"] = [os.fspath(shard.absolute()) for shard in files.shards]
+    elif isinstance(files, FolderFiles):
+        about["root"] = os.fspath(files.folder.absolute())
+    if videos.images is not None:
+        arrays["pictures"] = videos.images[places]
     if listed_in is not None:
         about["list"] = [os.fspath(listed_in.absolute()), state]
-    arrays |= Names.collect(videos.name(int(place)) for place in places).arrays()
     Table(arrays, about, kind=VIDEO_KIND).save(file)
 
 
 def _open_index(
-    file: Path,
-    classes: Sequence[str] | None,
-    root: Path | None,
-    backend: Backend,
-    *,
-    may_lack: bool,
+    file: Path, classes: Sequence[str] | None, root: Path | None, *, may_lack: bool
 ) -> LabelledVideos:
     table = Table.open(file, kind=VIDEO_KIND)
-    names = Names(table)
     try:
         about = dict(table.about)
         known, shards = list(about["classes"]), about["shards"]
@@ -296,9 +290,17 @@ def _open_index(
     if noted is not None:
         require_unchanged(Path(noted), state, index=file)  # it would keep earlier labels
     images = np.array(table["pictures"]) if "pictures" in table else None
-    table.require_equal_lengths("label", *["pictures"] * ("pictures" in table), length=len(names))
+    of_each = ("label", "pictures") if "pictures" in table else ("label",)
+    table.require_equal_lengths(*of_each, length=len(Names(table)))
     if classes is not None:
-        labels, known = _relabelled(labels, known, classes, file), list(classes)
+        spellings = Spellings(classes)
+        places = [-1 if (one := spellings.label(name)) is None else one for name in known]
+        if lacking := [known[label] for label in np.unique(labels).tolist() if places[label] < 0]:
+            raise ValueError(
+                f"{file} has {len(lacking)} classes that are not among the {len(classes)} given: "
+                f"{listed(lacking)}"
+            )
+        labels, known = np.array(places, np.int32)[labels], list(classes)
     if root is not None:
         paths = [root] if shards is None else [root / path.name for path in paths]
     if (gone := [path for path in paths if not path.exists()]) and not may_lack:
@@ -306,21 +308,6 @@ def _open_index(
             f"{file} is an index of videos in {gone[0]}, which is not there: name their folder as "
             "root"
         )
-    if shards is None:
-        return VideoFiles(paths[0], names, labels, known, backend=backend, images=images)
     table.about = shards
-    return VideoShards(TarIndex(paths, table), labels, known, backend=backend)
-
-
-def _relabelled(
-    labels: NDArray[np.int32], known: Sequence[str], classes: Sequence[str], file: Path
-) -> NDArray[np.int32]:
-    """Number the labels by other classes."""
-    spellings = Spellings(classes)
-    found = [spellings.label(name) for name in known]
-    if lacking := [known[label] for label in np.unique(labels).tolist() if found[label] is None]:
-        raise ValueError(
-            f"{file} has {len(lacking)} classes that are not among the {len(classes)} given: "
-            f"{listed(lacking)}"
-        )
-    return np.array([-1 if label is None else label for label in found], np.int32)[labels]
+    files = FolderFiles(paths[0], table) if shards is None else TarIndex(paths, table)
+    return LabelledVideos(files, labels, known, images=images)

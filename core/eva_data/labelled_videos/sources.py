@@ -1,8 +1,8 @@
 """Videos with labels as samples: in files, in shards, some of them, and their middle frames."""
 
+import copy
 import hashlib
 import zlib
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eva_data.files import require_regular_file
-from eva_data.index import Names
-from eva_data.tar import TarIndex
+from eva_data.index import FolderFiles, Names, StoredFiles
 from eva_data.video.frames import RawFrames
 from eva_data.video.source import (
     Backend,
@@ -27,46 +26,46 @@ if TYPE_CHECKING:
     from eva_data.transforms import ImageTransform  # loads torch
 
 
-class LabelledVideos(ABC):
-    """A list of videos with labels, none of which is open.
+class LabelledVideos:
+    """Videos with labels, in files or shards, each opened when it is asked for.
 
     Args:
-        classes: Names of the labels 0, 1, ...
+        files: Where the videos are.
         labels: Label of each video, (number of videos,).
+        classes: Names of the labels 0, 1, ...
+        images: Number of images of each, where some are folders of images: 0 if it is not known,
+            and -1 for files of videos.
         missing: Paths or ids that were listed and are not there.
         unlisted: Videos that are there and were not listed, or have no label, where that is known.
+        backend: Decoder, see `open_video`.
     """
 
     def __init__(
         self,
-        classes: Sequence[str],
+        files: StoredFiles,
         labels: NDArray[np.int32],
+        classes: Sequence[str],
         *,
+        images: NDArray[np.int32] | None = None,
         missing: Iterable[str] = (),
         unlisted: Iterable[str] = (),
+        backend: Backend = "pyav",
     ) -> None:
-        self.classes = tuple(classes)
-        self.labels = labels
+        self.files, self.labels, self.classes = files, labels, tuple(classes)
+        self.images, self.backend = images, backend
         self.missing, self.unlisted = Names.collect(missing), Names.collect(unlisted)
+        self._places: NDArray[np.int64] = np.arange(len(labels))
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def name(self, index: int) -> str:
-        """Name a video without the place of its dataset, as a list would."""
-        return self.sample_id(index)
+        """Name a video as a list would, by its path below the root or its member in the shards."""
+        return self.files.names[int(self._places[index])]
 
-    @abstractmethod
     def sample_id(self, index: int) -> str:
-        """Name the place of a video, for messages."""
-
-    @abstractmethod
-    def open(self, index: int) -> VideoSource:
-        """Open a video; the caller closes it.
-
-        Raises:
-            UnreadableVideoError: If it cannot be read; an OSError that names it.
-        """
+        """Name a video by its path, or shard and member, `folder/shard-0000.tar:key.mp4`."""
+        return self.files.sample_id(int(self._places[index]))
 
     def checksum(self) -> int:
         """Compute a number that changes with the videos, their order, labels or classes.
@@ -74,119 +73,47 @@ class LabelledVideos(ABC):
         Where the dataset lies does not matter.
         """
         value = zlib.crc32(self.labels.tobytes(), zlib.crc32("\n".join(self.classes).encode()))
-        for index in range(len(self)):
-            value = zlib.crc32(self.name(index).encode("utf-8", "surrogateescape") + b"\0", value)
+        for name in map(self.name, range(len(self))):
+            value = zlib.crc32(name.encode("utf-8", "surrogateescape") + b"\0", value)
         return value
 
     def subset(self, indices: Sequence[int]) -> "LabelledVideos":
         """Take some of the videos by their indexes, in that order, with the same classes."""
-        return _Subset(self, indices)
-
-
-class _Subset(LabelledVideos):
-    def __init__(self, videos: LabelledVideos, indices: Sequence[int]) -> None:
-        self._videos, self._places = videos, np.asarray(indices, np.int64)
-        super().__init__(videos.classes, videos.labels[self._places])
-
-    def sample_id(self, index: int) -> str:
-        return self._videos.sample_id(int(self._places[index]))
-
-    def name(self, index: int) -> str:
-        return self._videos.name(int(self._places[index]))
+        chosen, places = copy.copy(self), np.asarray(indices, np.int64)
+        chosen.labels, chosen._places = self.labels[places], self._places[places]
+        chosen.images = None if self.images is None else self.images[places]
+        chosen.missing = chosen.unlisted = Names.collect(())
+        return chosen
 
     def open(self, index: int) -> VideoSource:
-        return self._videos.open(int(self._places[index]))
-
-
-class VideoFiles(LabelledVideos):
-    """Videos in files below a root, each opened when it is asked for.
-
-    `images` has the number of images of each, where some are folders of images: 0 if it is not
-    known, and -1 for files of videos.
-    """
-
-    def __init__(
-        self,
-        root: Path,
-        names: Names,
-        labels: NDArray[np.int32],
-        classes: Sequence[str],
-        *,
-        backend: Backend,
-        images: NDArray[np.int32] | None = None,
-        **left_out: Iterable[str],
-    ) -> None:
-        super().__init__(classes, labels, **left_out)
-        self.root, self.names, self._backend, self.images = root, names, backend, images
-
-    def name(self, index: int) -> str:
-        """Name a video by its path below the root."""
-        return self.names[index]
-
-    def sample_id(self, index: int) -> str:
-        """Name a video by its path."""
-        return str(self.root / self.name(index))
-
-    def open(self, index: int) -> VideoSource:
-        """See `LabelledVideos`."""
-        path = self.sample_id(index)
+        """Open a video, which the caller closes; an UnreadableVideoError if it cannot be."""
+        name = self.sample_id(index)
         if self.images is not None and self.images[index] >= 0:
-            return RawFrames(path, count=int(self.images[index]) or None)
-        return open_video(path, backend=self._backend)
+            return RawFrames(name, count=int(self.images[index]) or None)
+        content = name if isinstance(self.files, FolderFiles) else self._read(index)
+        return open_video(content, name=name, backend=self.backend)
+
+    def _read(self, index: int) -> bytes:
+        try:
+            return self.files.read(int(self._places[index]))
+        except OSError as error:
+            raise UnreadableVideoError(f"cannot read {error}") from error
 
     def digest(self, index: int) -> tuple[int, bytes]:
         """Read a video's content: its bytes, and their SHA-256; an OSError if it cannot be read."""
-        path = Path(self.sample_id(index))
+        if not isinstance(self.files, FolderFiles):
+            content = self._read(index)
+            return len(content), hashlib.sha256(content).digest()
+        path, size, digest = Path(self.sample_id(index)), 0, hashlib.sha256()
         files = [path]
         if self.images is not None and self.images[index] >= 0:
             files = sorted(entry for entry in path.iterdir() if entry.is_file())
-        size, digest = 0, hashlib.sha256()
         for file in files:
             require_regular_file(file)
             with file.open("rb") as stream:
                 hashlib.file_digest(stream, lambda: digest)
                 size += stream.tell()
         return size, digest.digest()
-
-
-class VideoShards(LabelledVideos):
-    """Videos in tar shards, each read at its place when it is asked for."""
-
-    def __init__(
-        self,
-        members: TarIndex,
-        labels: NDArray[np.int32],
-        classes: Sequence[str],
-        *,
-        backend: Backend,
-        unlisted: Iterable[str] = (),
-    ) -> None:
-        super().__init__(classes, labels, unlisted=unlisted)
-        self.members, self._backend = members, backend
-
-    def name(self, index: int) -> str:
-        """Name a video by its member in the shards."""
-        return self.members.names[index]
-
-    def sample_id(self, index: int) -> str:
-        """Name shard and member, `folder/shard-0000.tar:key.mp4`."""
-        return self.members.sample_id(index)
-
-    def read(self, index: int) -> bytes:
-        """Read an encoded video; an UnreadableVideoError if it cannot be read."""
-        try:
-            return self.members.read(index)
-        except OSError as error:
-            raise UnreadableVideoError(f"cannot read {error}") from error
-
-    def digest(self, index: int) -> tuple[int, bytes]:
-        """Read a video's content: its bytes, and their SHA-256."""
-        content = self.read(index)
-        return len(content), hashlib.sha256(content).digest()
-
-    def open(self, index: int) -> VideoSource:
-        """See `LabelledVideos`."""
-        return open_video(self.read(index), name=self.sample_id(index), backend=self._backend)
 
 
 class MiddleFrames:

@@ -40,8 +40,7 @@ _KINDS = (
 _INDEXED = {"mov", "matroska", "avi", "flv"}  # whose packets have a length
 _SEGMENT = bytes.fromhex("18538067")
 _HEAD = 4096  # bytes
-# Containers that give each packet the time at which it is shown.
-_TIMED = {"mov", "matroska", "flv"}
+_TIMED = {"mov", "matroska", "flv"}  # which give each packet the time at which it is shown
 _CODECS = {"h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg", "ffv1", "prores"}
 _ONE_PICTURE = (0, 1)  # order of fields: unknown, progressive; else a packet may be half a frame
 _LARGEST_EMPTY = 19  # bytes of a packet of MPEG-4 that repeats a frame and shows none
@@ -108,31 +107,30 @@ def explained(name: str, *, after: Callable[[], str] = str) -> Iterator[None]:
 
 
 def open_container(content: Content) -> OpenVideo:
-    """Open a file, by its path or content, and choose the stream of its pictures.
+    """Open a file, by its path or content, and choose the stream of its images.
 
-    A picture that is attached to the file, such as the cover of a record, is not a video. What is
+    An image that is attached to the file, such as the cover of a record, is not a video. What is
     wrong is an FFmpegError or OSError.
     """
     source: str | io.BytesIO
     if isinstance(content, bytes):
-        source, size, head = io.BytesIO(content), len(content), content[:_HEAD]
+        source, size, head, protocols = io.BytesIO(content), len(content), content[:_HEAD], "none"
     else:
         require_regular_file(path := Path(content))
         # a name such as "a:b.mp4" would be taken for a protocol
-        source, size = f"file:{os.fspath(content)}", path.stat().st_size
+        source, size, protocols = f"file:{os.fspath(content)}", path.stat().st_size, "file"
         with path.open("rb") as file:
             head = file.read(_HEAD)
-    protocols = "none" if isinstance(content, bytes) else "file"
     options = {"format_whitelist": _KINDS, "protocol_whitelist": protocols}
-    with contextlib.ExitStack() as stack:
-        try:
-            container = av.open(source, metadata_errors="replace", container_options=options)
-        except av.ArgumentError as error:
-            raise OSError("it is not a video of a known kind") from error
-        stack.callback(container.close)
-        video = OpenVideo(container, _choose_stream(container), size, head)
-        stack.pop_all()  # it stays open
-    return video
+    try:
+        container = av.open(source, metadata_errors="replace", container_options=options)
+    except av.ArgumentError as error:
+        raise OSError("it is not a video of a known kind") from error
+    try:
+        return OpenVideo(container, _choose_stream(container), size, head)
+    except BaseException:
+        container.close()
+        raise
 
 
 def _choose_stream(container: InputContainer) -> VideoStream:
@@ -161,11 +159,7 @@ def check_size(width: int, height: int) -> None:
 
 
 def to_rgb(frame: VideoFrame, stored_size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Convert a decoded frame to RGB, upright, (H, W, 3).
-
-    Frames of a video that changes its size are scaled to `stored_size`, height and width before
-    they are turned.
-    """
+    """Convert a frame to RGB, upright, (H, W, 3), scaled to the height and width as stored."""
     height, width = stored_size
     rgb = _without_place_of_colours(frame).to_ndarray(
         format="rgb24",
@@ -216,10 +210,10 @@ class Place(NamedTuple):
 
 
 class FrameTable(NamedTuple):
-    """The frames of a file in order of display: their times in ticks, all packets, keyframes.
+    """The frames of a file in order of display: times in ticks, packets by time, keyframes.
 
-    `places` has the packets by their time, also those that are decoded and not shown; it is empty
-    if the packets do not say which frames there are.
+    `places` has also what is decoded and not shown; it is empty if packets do not say which frames
+    there are.
     """
 
     times: list[int]
@@ -227,11 +221,7 @@ class FrameTable(NamedTuple):
     keys: list[Place]
 
     def start_of(self, time: int) -> Place:
-        """Find the packet with which a decoder begins to reach a frame: the keyframe before it.
-
-        A frame that is shown before a keyframe may need the one before that, also if it is stored
-        behind it.
-        """
+        """Find the keyframe before a frame, as it is shown and not as it is stored."""
         return self.keys[bisect.bisect_right(self.keys, time, key=lambda place: place.pts) - 1]
 
 
@@ -294,10 +284,10 @@ def time_of(packet: VideoPacket) -> int | None:
 
 
 def scan(video: OpenVideo) -> tuple[FrameTable, VideoFrame] | None:
-    """Read all packets of a file at its beginning, and decode only until there is a frame.
+    """Read all packets of a file at its beginning, and decode only the first frame.
 
     Returns:
-        The table and the first frame, or None if the packets do not say which frames there are.
+        The table and the frame, or None if the packets do not say which frames there are.
     """
     kind = video.stream.codec_context.codec.canonical_name
     if not _has_one_frame_in_a_packet(video, kind):

@@ -25,16 +25,7 @@ _FLOW = re.compile(r"flow|(^|_)[xyuv]_$")
 
 
 class ArrayVideo(VideoSource):
-    """Frames of an array, for what else opens files.
-
-    Args:
-        frames: (T, H, W, 3), uint8, RGB, T at least 1.
-        rate: Frames a second.
-        name: Name in messages.
-
-    Raises:
-        ValueError: If the array has another shape or number format.
-    """
+    """Frames of an array, (T, H, W, 3) in uint8 and RGB, for what else opens files."""
 
     def __init__(
         self, frames: NDArray[np.uint8], *, rate: Fraction | float = 25, name: str = "the array"

@@ -27,12 +27,9 @@ class UnreadableVideoError(OSError):
 class VideoSource(ABC):
     """An open video; a context manager that closes it.
 
-    Attributes:
-        name: Name of the video, for messages.
-        rate: Frames a second, on average.
-        size: Height and width of the upright frames in pixels.
-        rotation: Degrees counterclockwise by which stored frames are turned to stand upright: 0,
-            90, 180 or 270.
+    `rate` are the frames a second, on average; `size`, height and width of the upright frames in
+    pixels; `rotation`, by which stored frames are turned to stand upright, 0, 90, 180 or 270
+    degrees counterclockwise.
     """
 
     name: str
@@ -53,10 +50,6 @@ class VideoSource(ABC):
 
         Returns:
             (N, H, W, 3), RGB, upright, in the order of `indices`.
-
-        Raises:
-            IndexError: If there is no such frame.
-            UnreadableVideoError: If one of them cannot be decoded.
         """
 
     @abstractmethod
@@ -104,17 +97,12 @@ def open_video(
 ) -> VideoSource:
     """Open a video, in the process that reads it: a loader's worker cannot use its parent's.
 
+    It has one decoding thread; close it, best by `with`.
+
     Args:
         content: Path of a file, or its content.
-        backend: `pyav`, or `torchcodec` where it is installed.
+        backend: `pyav`, or `torchcodec` where it is installed (else a ValueError).
         name: Name in messages; by default the path.
-
-    Returns:
-        The video, with one decoding thread; close it, best by `with`.
-
-    Raises:
-        UnreadableVideoError: If it cannot be read, has no picture or no frame.
-        ValueError: If there is no such backend, or it is not installed.
     """
     require_backend(backend)
     if backend == "torchcodec":

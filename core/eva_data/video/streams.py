@@ -125,11 +125,7 @@ class VideoWriter:
         return self
 
     def add(self, rgb: NDArray[np.uint8], like: Frame) -> None:
-        """Append a frame, (H, W, 3), of the same size each time, at the time of the source's frame.
-
-        Raises:
-            UnwritableError: If the disk is full, for example, or the frame is too large for H.264.
-        """
+        """Append a frame, (H, W, 3), of the same size each time, at the time of `like`."""
         height, width = rgb.shape[:2]
         # half the resolution for colour: sides must be even
         rgb = np.pad(rgb, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")

@@ -85,7 +85,8 @@ def read():
 
     def read_part(path, part="train", *, scored=False):
         source = open_source(path)
-        return read_labels(source, source.parts[part], scored=scored)[0]
+        images = source.parts[part]
+        return read_labels(source, images, scored=images.names if scored else ())[0]
 
     return read_part
 

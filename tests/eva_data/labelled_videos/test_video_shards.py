@@ -56,7 +56,7 @@ def test_what_webdataset_writes(encoded, tmp_path, monkeypatch):
     for index, sample in enumerate(theirs):
         assert videos.name(index) == f"{sample['__key__']}.mp4"
         assert videos.labels[index] == int(sample["cls"])
-        assert videos.read(index) == sample["mp4"]
+        assert videos.files.read(index) == sample["mp4"]
     assert videos.classes == ("0", "1", "2", "3")
     assert videos.sample_id(3) == str(tmp_path / "s-0001.tar") + ":part/00003.mp4"
     for copy in (videos, pickle.loads(pickle.dumps(videos))):

@@ -1,12 +1,14 @@
 """Data sets of clips: what is decoded, their order, short and unreadable videos."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from eva_data.index import FolderFiles, Names, Table
 from eva_data.labelled_videos.opening import open_videos
 from eva_data.labelled_videos.sources import LabelledVideos
 from eva_runs.data_order import SeededSamples
@@ -49,12 +51,11 @@ class NumberedVideos(LabelledVideos):
     """Videos of so many frames."""
 
     def __init__(self, lengths, size=(20, 30)):
-        super().__init__(["a", "b"], np.arange(len(lengths), dtype=np.int32) % 2)
+        names = Names.collect(f"video-{index}.mp4" for index in range(len(lengths)))
+        labels = np.arange(len(lengths), dtype=np.int32) % 2
+        super().__init__(FolderFiles(Path(), Table(names.arrays())), labels, "ab")
         self.lengths, self.size = lengths, size
         self.asked, self.opened, self.closed = [], 0, 0
-
-    def sample_id(self, index):
-        return f"video-{index}.mp4"
 
     def open(self, index):
         return Numbered(self, self.sample_id(index), self.lengths[index], self.size)
