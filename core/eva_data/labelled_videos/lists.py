@@ -129,9 +129,8 @@ def read_path_list(file: Path, root: Path, labels: Labels) -> Iterator[Entry]:
         raise ValueError(f"{file} is empty: it must have a line `path label` for each video")
 
     def fits(separator: str) -> int:
-        return sum(
-            1 for _ in itertools.takewhile(lambda one: _divided(one, separator, labels), head)
-        )
+        found = (_divided(line, separator, labels) for line in head)
+        return sum(1 for _ in itertools.takewhile(bool, found))
 
     separator = max(_SEPARATORS, key=fits)
     paths = [(_divided(line, separator, labels) or ("",))[0] for line in head]
@@ -141,7 +140,9 @@ def read_path_list(file: Path, root: Path, labels: Labels) -> Iterator[Entry]:
     for number, line in text_lines(file):
         where = f"{file}, line {number}"
         path, text = _divided(line, separator, labels) or ("", "")
-        path, frames = _counted(path, separator) or ("", None) if with_frames else (path, None)
+        frames = None
+        if with_frames:
+            path, frames = _counted(path, separator) or ("", None)
         if not path:
             raise ValueError(
                 f"{where} is {line!r}, and not `path{separator}label` as the lines before: labels "
