@@ -72,11 +72,8 @@ class Findings:
 
     def summary(self) -> str:
         """Say how many problems there are."""
-        return (
-            f"{self.problems:,} problem{'s' * (self.problems > 1)}"
-            if self.problems
-            else "no problem"
-        )
+        count = f"{self.problems:,}" if self.problems else "no"
+        return f"{count} problem{'s' * (self.problems > 1)}"
 
     def lines(self) -> list[str]:
         """Say of each kind how often it was found and where first."""
@@ -91,16 +88,8 @@ class Findings:
     def as_json(self) -> list[dict[str, Any]]:
         """Make the findings' part of a report: each kind with up to 1000 ids."""
         return [
-            {
-                "kind": name,
-                "text": kind.text,
-                "note": kind.note,
-                "count": found.count,
-                "cleaning": kind.cleaning,
-                "first": found.detail,
-                "ids": found.ids,
-            }
-            for name, kind, found in self._in_order()
+            {"kind": name, **vars(kind), "count": one.count, "first": one.detail, "ids": one.ids}
+            for name, kind, one in self._in_order()
         ]
 
     def _in_order(self) -> list[tuple[str, Kind, _Found]]:
