@@ -47,13 +47,9 @@ def decode_image(content: bytes, name: str = "image") -> Tensor:
 class Images(Dataset[Any]):
     """A map-style dataset of stored images: `images[index]` reads, decodes and transforms one.
 
-    An image that cannot be read raises `UnreadableImageError`, which names it; what to do instead
-    is the caller's decision. All members of a shard that are images count, whatever else (captions,
-    labels) shares their key.
-
-    Args:
-        files: Where the images are.
-        transform: Takes the image, (3, height, width) uint8; None returns it as it is.
+    An image that cannot be read raises `UnreadableImageError`, which names it. All members of a
+    shard that are images count, whatever else (captions, labels) shares their key. `transform`
+    takes the image, (3, height, width) uint8; None returns it as it is.
     """
 
     def __init__(

@@ -229,21 +229,11 @@ def _explained(
 def _orientation(image: Image.Image, *, decode: bool) -> int:
     if image.format == "TIFF":  # Pillow turns it, and gives the size that it then has
         return 1
-    try:
+    with contextlib.suppress(OSError, *_DAMAGE):  # damaged EXIF data are not an error
         # the EXIF reader of PNG files decodes all pixels to look for data behind them
         exif = image.getexif() if decode else Image.Image.getexif(image)
-    except (OSError, *_DAMAGE):  # damaged EXIF data are not an error
-        return 1
-    orientation: int = exif.get(_ORIENTATION, 1)
-    return orientation
-
-
-def _turned(image: Image.Image) -> Image.Image:
-    image.load()  # damaged pixels are an error, damaged EXIF data are not
-    try:
-        return ImageOps.exif_transpose(image)
-    except (OSError, *_DAMAGE):
-        return image
+        return int(exif.get(_ORIENTATION, 1))
+    return 1
 
 
 def _bits(image: Image.Image) -> int:
@@ -259,7 +249,9 @@ def _rgb(image: Image.Image, *, upright: bool, name: str) -> Image.Image:
         what = "fractions" if image.mode == "F" else "32 bits"
         raise UnreadableImageError(f"{name} holds {what} a pixel; save it with 8 or 16 bits")
     if upright:
-        image = _turned(image)
+        image.load()  # damaged pixels are an error, damaged EXIF data are not
+        with contextlib.suppress(OSError, *_DAMAGE):
+            image = ImageOps.exif_transpose(image)
     if bits == 16:
         values = np.asarray(image).astype(np.uint16) >> 8
         image = Image.fromarray(values.astype(np.uint8))

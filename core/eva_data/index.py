@@ -161,11 +161,7 @@ class Names:
 
 
 class StoredFiles(ABC):
-    """Files of a dataset by their index: below a folder, or in shards (`eva_data.tar.TarIndex`).
-
-    Args:
-        table: Names the files, and where they are.
-    """
+    """Files of a dataset by their index: below a folder, or in shards (`eva_data.tar.TarIndex`)."""
 
     def __init__(self, table: Table) -> None:
         self.table, self.names = table, Names(table)
@@ -179,7 +175,7 @@ class StoredFiles(ABC):
 
     @abstractmethod
     def size(self, index: int) -> int:
-        """Return the bytes of a file."""
+        """Count the bytes of a file; an OSError that names it if there is none."""
 
     @abstractmethod
     def read(self, index: int) -> bytes:
@@ -206,13 +202,14 @@ class FolderFiles(StoredFiles):
         return str(self.path(index))
 
     def size(self, index: int) -> int:
-        """See `StoredFiles`; what is no file, such as a pipe, is refused."""
+        """See `StoredFiles`."""
         require_regular_file(path := self.path(index))
         return path.stat().st_size
 
     def read(self, index: int) -> bytes:
-        """See `StoredFiles`; `size` has to be asked for first."""
-        return self.path(index).read_bytes()
+        """See `StoredFiles`."""
+        require_regular_file(path := self.path(index))
+        return path.read_bytes()
 
 
 def state_of(file: Path, part: str | None = None) -> dict[str, Any]:

@@ -1,8 +1,7 @@
 """Inputs and outputs of demos and predictors: files, folders and patterns of images and videos.
 
 It plans what becomes of each input, and refuses, before any work is done, a plan in which two
-results have one name, an input is overwritten or an earlier result is lost. Importing it loads no
-heavy library, so that a program answers mistakes in its arguments at once.
+results have one name or an input is overwritten. Importing it loads no heavy library.
 """
 
 import fnmatch

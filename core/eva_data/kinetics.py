@@ -2,8 +2,7 @@
 
 `kinetics_classes.csv` has a row for each class of Kinetics-722 (paper section A.2): its name, and
 its label in Kinetics-400, 600 and 700, where it is one of theirs. Every dataset numbers its classes
-by their sorted names. Kinetics-722 takes names for classes, but for three that another spelling
-keeps apart (`ALIASES`).
+by their sorted names; `ALIASES` has those that another spelling keeps apart.
 """
 
 import csv

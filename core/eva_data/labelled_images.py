@@ -260,8 +260,7 @@ def open_hugging_face(
 ) -> NamedImages:
     """Open `NAME[:CONFIG]:SPLIT` of the Hugging Face hub, or a folder that `datasets` reads.
 
-    The library `datasets` keeps its own cache and downloads what is not in it. The split may be a
-    slice such as `train[:10%]`.
+    The library `datasets` downloads what its cache lacks. A split may be `train[:10%]`.
     """
     parts = _HUGGING_FACE.fullmatch(description)
     if parts is None:

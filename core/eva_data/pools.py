@@ -75,7 +75,13 @@ def _spread(
     while done < len(chunks):
         ahead = 1 if suspects else 4 * workers
         end = done + suspects if suspects else len(chunks)
-        pool, started = _spawned(1 if suspects else workers, shared), False
+        pool = ProcessPoolExecutor(
+            1 if suspects else workers,
+            multiprocessing.get_context("spawn"),  # the caller may hold threads
+            initializer=_begin,
+            initargs=shared,
+        )
+        started = False
         try:
             pool.submit(int).result()
             started = True
@@ -102,12 +108,6 @@ def _spread(
                 suspects = min(ahead, len(chunks) - done)
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _spawned(workers: int, shared: tuple[Any, ...]) -> ProcessPoolExecutor:
-    """Start processes; not by fork, as the caller may hold threads."""
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=shared)
 
 
 class _Process:

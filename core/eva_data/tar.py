@@ -1,8 +1,7 @@
 """Random access into tar shards, as webdataset, img2dataset and video2dataset write them.
 
-Reading shards as a stream cannot be resumed at an exact place and shuffles only within a buffer.
-An index of where every member lies makes a shard a dataset like any other: any of them can be read
-at any time, by one `open`, `seek` and `read`. Members are never unpacked to the disk.
+A stream of shards cannot be resumed at an exact place and shuffles only within a buffer. By an
+index of where every member lies, any of them can be read at any time, by `open`, `seek` and `read`.
 """
 
 import itertools

@@ -49,6 +49,7 @@ _ROBOFLOW_FOLDERS = {"train": ("train",), "val": ("valid", "val", "validation"),
 _COCO_STEMS = {"train": ("train", "default"), "val": ("val",)}  # "val" begins "valid" too
 
 Files = dict[str, tuple[Path, Path]]  # part -> annotation file and image folder
+Source = LabelledImages | Files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +57,13 @@ class DatasetSpec:
     """Detection data that a command line names; several sources are merged.
 
     Attributes:
-        sources: Path of `--data`, in any format -> None; or of a file in COCO format -> parts.
+        sources: Path of `--data` or of a file in COCO format -> what is there.
         val_fraction: Fraction of the training data that is held out for evaluation, if any.
         boxes_only: Leave masks alone.
         parts: Parts that are needed: "train", "val" or both.
     """
 
-    sources: Mapping[Path, Files | None]
+    sources: Mapping[Path, Source]
     val_fraction: float | None = None
     boxes_only: bool = False
     parts: tuple[str, ...] = PARTS
@@ -202,9 +203,9 @@ def resolve_arguments(args: argparse.Namespace, parts: Sequence[str]) -> Detecti
             "--val-fraction stands in place of data for evaluation, and --boxes-only beside data: "
             f"given {_as_flags(given) or 'none'}, missing {_as_flags(missing) or 'none'}"
         )
-    sources: dict[Path, Files | None] = dict.fromkeys(
-        Path(one).absolute() for one in named.get("data", ())
-    )
+    sources: dict[Path, Source] = {}
+    for one in named.pop("data", ()):
+        sources[Path(one).absolute()] = open_source(Path(one).absolute())
     if not sources:
         paths = {flag: Path(path).absolute() for flag, path in named.items()}
         files = {p: (paths[f"{p}_annotations"], paths[f"{p}_images"]) for p in needed}
@@ -222,14 +223,14 @@ def _as_flags(names: Sequence[str]) -> str:
 
 def resolve(spec: DatasetSpec) -> DetectionData:
     """Read and validate the data of a spec; an error names file, id and value."""
-    opened = {path: files or open_source(path) for path, files in spec.sources.items()}
-    found = _merge(opened, spec) if len(opened) > 1 else _resolve_one(*opened.popitem(), spec)
+    (path, source), *others = spec.sources.items()
+    found = _merge(spec) if others else _resolve_one(path, source, spec)
     if "train" in found.parts and not found.parts["train"].instances:
         raise ValueError(f"{found.parts['train'].path} has no objects to train on, crowds aside")
     return found
 
 
-def open_source(path: Path, *, report: Report = refuse) -> LabelledImages | Files:
+def open_source(path: Path, *, report: Report = refuse) -> Source:
     """Find the format of a dataset, a `data.yaml` or a folder, and open it.
 
     `report` takes errors of VOC's annotations, which are raised by default, as are other errors.
@@ -334,9 +335,7 @@ def _upright_size(folder: str, name: str) -> Size | str:
         return str(error)
 
 
-def _parts_of(
-    source: LabelledImages | Files, spec: DatasetSpec, name: Path
-) -> tuple[dict[str, Any], list[str]]:
+def _parts_of(source: Source, spec: DatasetSpec, name: Path) -> tuple[dict[str, Any], list[str]]:
     """Return the parts of a source; without data for evaluation, those for tests stand in."""
     parts = dict(source.parts if isinstance(source, LabelledImages) else source)
     test = parts.pop("test", None)
@@ -345,7 +344,7 @@ def _parts_of(
     return parts | {"val": test}, [f"{name} has no val: its test images are evaluated on"]
 
 
-def _resolve_one(path: Path, source: LabelledImages | Files, spec: DatasetSpec) -> DetectionData:
+def _resolve_one(path: Path, source: Source, spec: DatasetSpec) -> DetectionData:
     parts, notes = _parts_of(source, spec, path)
     spec.check_parts(parts, str(path))
     found = {}
@@ -410,8 +409,9 @@ def _split(dataset: CocoDataset, spec: DatasetSpec, notes: list[str]) -> dict[st
     return {part: found[part] for part in spec.parts}
 
 
-def _merge(opened: Mapping[Path, LabelledImages | Files], spec: DatasetSpec) -> DetectionData:
+def _merge(spec: DatasetSpec) -> DetectionData:
     """Merge several sources, which have the same classes, or are all of VOC."""
+    opened = spec.sources
     parts = {path: _parts_of(source, spec, path)[0] for path, source in opened.items()}
     shared = spec.val_fraction is not None
     if not shared:
@@ -435,7 +435,7 @@ def _merge(opened: Mapping[Path, LabelledImages | Files], spec: DatasetSpec) -> 
 
 
 def _common_categories(
-    opened: Collection[LabelledImages | Files], found: Mapping[Path, DetectionData]
+    opened: Collection[Source], found: Mapping[Path, DetectionData]
 ) -> Mapping[int, str]:
     """Return the categories of the first dataset, whose names all have in the same order.
 

@@ -255,8 +255,8 @@ def _demuxed(video: OpenVideo) -> Iterator[VideoPacket]:
 def frames_of(video: OpenVideo) -> Iterator[VideoFrame]:
     """Decode a file from its beginning.
 
-    Frames that are damaged because the recording was cut, at its beginning or its end, are left
-    out; an OSError or FFmpegError says what is damaged in between.
+    Damaged frames at the beginning or end of a recording that was cut are left out; an OSError or
+    FFmpegError says what is damaged in between.
     """
     begun = damaged = False
     for packet in packets_of(video):

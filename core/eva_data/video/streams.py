@@ -106,13 +106,8 @@ class VideoWriter:
     """Writes H.264 in MP4, with the times of the source's frames and without sound.
 
     A frame whose time is not after that of the frame before it, as in some repaired recordings,
-    comes a tick after it: no file may hold it otherwise.
-
-    The file appears under its name once it is complete; without frames there is none.
-
-    Args:
-        file: The video to write.
-        reproducible: Same bytes from the same frames each time, on any number of cores; slower.
+    comes a tick after it. The file appears once it is complete; without frames there is none. With
+    `reproducible` equal frames give equal bytes, on any number of cores; it is slower.
     """
 
     def __init__(self, file: Path, *, reproducible: bool = False) -> None:
