@@ -59,10 +59,7 @@ def read_class_list(file: str | os.PathLike[str]) -> list[str]:
     It has one name in each line (the heads of ImageNet-21K follow the sorted names of its 21,841
     folders), or is a table of CSV with the header `id,name`, in any order of the ids.
     """
-    try:
-        names = read_lines(file, skip_blank=True)
-    except OSError as error:
-        raise ValueError(f"there is no class list, with a class in each line: {error}") from error
+    names = read_lines(file, skip_blank=True)
     if names[0].replace(" ", "").lower() == "id,name":
         rows = [[cell.strip() for cell in row] for row in csv.reader(names, skipinitialspace=True)]
         by_id = {row[0]: row[1] for row in rows[1:] if len(row) == 2 and row[1]}

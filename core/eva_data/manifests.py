@@ -168,8 +168,6 @@ class Mixture(Generic[Source]):
 
     def locate(self, index: int) -> tuple[Source, int]:
         """Find the source of a sample, and its index there."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"no sample {index} among {len(self)}")
         number = bisect_right(self._ends, index)
         begin = self._ends[number - 1] if number else 0
         source, count = self._sources[number], self._ends[number] - begin

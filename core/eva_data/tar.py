@@ -175,21 +175,23 @@ def expand_shards(pattern: str | Sequence[str], *, missing: list[str] | None = N
     `{0000..0099}` stands for numbers of that many digits, `{a,b}` for alternatives, `*`, `?` and
     `[...]` are a shell's. A file that is not there is an error, unless `missing` takes it.
     """
-    paths = list[Path]()
-    for one in [pattern] if isinstance(pattern, str) else pattern:
-        for path in _expand_braces(one):
-            found = [Path(path)]
-            if any(character in path for character in "*?["):
-                root = Path(Path(path).anchor or ".")
-                found = sorted(root.glob(str(Path(path).relative_to(root))))
-            there = [file for file in found if os.path.isfile(file)]  # noqa: PTH113 (any name)
-            paths += there
-            if not there and missing is None:
-                raise ValueError(f"there is no shard {path} (of {one!r})")
-            if not there and missing is not None:
-                missing.append(path)
-    if not paths:
-        raise ValueError(f"there is no shard {pattern!r}")
+    patterns = [pattern] if isinstance(pattern, str) else pattern
+    paths, absent = list[Path](), list[str]()
+    for path in itertools.chain.from_iterable(map(_expand_braces, patterns)):
+        found = [Path(path)]
+        if any(character in path for character in "*?["):
+            root = Path(Path(path).anchor or ".")
+            found = sorted(root.glob(str(Path(path).relative_to(root))))
+        there = [file for file in found if os.path.isfile(file)]  # noqa: PTH113 (any name)
+        paths += there
+        if not there:
+            absent.append(path)
+            if missing is None:
+                break  # a pattern may stand for millions
+    if not paths or (absent and missing is None):
+        raise ValueError(f"there is no shard {', '.join(absent[:1])} (of {pattern!r})")
+    if missing is not None:
+        missing += absent
     return paths
 
 

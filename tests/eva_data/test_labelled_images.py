@@ -67,7 +67,7 @@ def test_a_class_list(tmp_path):
     file.write_text("\n \n")
     with pytest.raises(ValueError, match=r"classes.txt is empty"):
         read_class_list(str(file))
-    with pytest.raises(ValueError, match=r"none\.txt"):
+    with pytest.raises(FileNotFoundError, match=r"none\.txt"):
         read_class_list(tmp_path / "none.txt")
     file.write_text('id, name\n1, b\n0, "a, or A"\n')
     assert read_class_list(file) == ["a, or A", "b"]

@@ -105,7 +105,7 @@ def test_patterns(tmp_path):
     assert names("{b,a-09}.tar") == ["b", "a-09"]
     assert names("b.tar", "a-*.tar") == ["b", "a-08", "a-09", "a-10"]
     assert names("a-0{8..9}.tar", "a-{10..10}.tar") == ["a-08", "a-09", "a-10"]
-    with pytest.raises(ValueError, match=r"there is no shard .*a-11\.tar \(of '.*\{10\.\.11\}"):
+    with pytest.raises(ValueError, match=r"there is no shard .*a-11\.tar \(of .*\{10\.\.11\}"):
         names("a-{10..11}.tar")
     for wrong in ("c*.tar", "a-{2..1}.tar"):
         with pytest.raises(ValueError, match=re.escape(wrong)):

@@ -22,12 +22,7 @@ from eva_data.captions.lists import (
     problem_of,
 )
 from eva_data.checks.findings import Findings
-from eva_data.files import (
-    IMAGE_SUFFIXES,
-    LISTED_IMAGE_SUFFIXES,
-    find_files,
-    require_regular_file,
-)
+from eva_data.files import IMAGE_SUFFIXES, find_files, require_regular_file
 from eva_data.holdout import held_out, stem
 from eva_data.images import read_encoded, read_image
 from eva_data.index import CAPTION_KIND, FolderFiles, Names, StoredFiles, Table
@@ -161,11 +156,6 @@ def index_folder(folder: Path, left_out: Findings) -> Table:
     names = list(find_files(folder, IMAGE_SUFFIXES | {_TEXT}))
     texts = {name for name in names if name.endswith(_TEXT)}
     images = [name for name in names if not name.lower().endswith(_TEXT)]
-    if not images:
-        raise ValueError(
-            f"{folder} holds no image ({LISTED_IMAGE_SUFFIXES}); shards are named, such as "
-            "{00000..00999}.tar"
-        )
     beside = {name: f"{name.rpartition('.')[0]}{_TEXT}" for name in images}
     for name, text in beside.items():
         if text not in texts:

@@ -110,10 +110,8 @@ def open_videos(
 def _open_list(
     file: Path, classes: Sequence[str] | None, root: Path, *, may_lack: bool
 ) -> LabelledVideos:
-    if not root.is_dir():
-        raise ValueError(f"root must be a folder, and there is none at {root}")
-    if not file.is_file() or is_video(file) or file.suffix == ".json":
-        raise ValueError(f"{file} is no list of videos: name {FORMS}")
+    if not root.is_dir() or not file.is_file() or is_video(file) or file.suffix == ".json":
+        raise ValueError(f"{file} is no list of videos, or {root} not their folder: name {FORMS}")
     columns = find_columns(file, COLUMNS)
     is_table = "label" in columns.places and not {"path", "id"}.isdisjoint(columns.places)
     finder: Shelves | Clips = Shelves(root)
