@@ -238,22 +238,20 @@ def require_free(files: Iterable[Path], *, overwrite: bool) -> None:
     for file in files:
         _require_folders(file.parent)
         if file.is_dir() or (file.exists() and not overwrite):
-            raise ValueError(
-                f"{file} {'is a folder: give another name' if file.is_dir() else _THERE}"
-            )
+            problem = "is a folder: give another name" if file.is_dir() else _THERE
+            raise ValueError(f"{file} {problem}")
 
 
 def require_replaceable(folder: Path, names: Collection[str], *, overwrite: bool) -> None:
     """Refuse, by a ValueError, an output folder that holds other than `names`, or could not be."""
     _require_folders(folder)
     found = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-    others = [
-        f"holds {name}, which this program does not write: name another folder"
-        for name in found
-        if name not in names
-    ]
+    others = [name for name in found if name not in names]
     if others or (found and not overwrite):
-        raise ValueError(f"{folder} {others[0] if others else _THERE}")
+        problem = _THERE
+        if others:
+            problem = f"holds {others[0]}, which this program does not write: name another folder"
+        raise ValueError(f"{folder} {problem}")
 
 
 def _require_folders(folder: Path) -> None:

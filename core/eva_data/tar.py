@@ -169,15 +169,14 @@ def is_shard_pattern(path: Path) -> bool:
     return path.suffix == ".tar" or (path.name.endswith("}") and not path.is_dir())
 
 
-def expand_shards(pattern: str | Sequence[str], *, missing: list[str] | None = None) -> list[Path]:
-    """Turn patterns into the paths of existing files.
+def expand_shards(pattern: str, *, missing: list[str] | None = None) -> list[Path]:
+    """Turn a pattern into the paths of existing files.
 
     `{0000..0099}` stands for numbers of that many digits, `{a,b}` for alternatives, `*`, `?` and
     `[...]` are a shell's. A file that is not there is an error, unless `missing` takes it.
     """
-    patterns = [pattern] if isinstance(pattern, str) else pattern
     paths, absent = list[Path](), list[str]()
-    for path in itertools.chain.from_iterable(map(_expand_braces, patterns)):
+    for path in _expand_braces(pattern):
         found = [Path(path)]
         if any(character in path for character in "*?["):
             root = Path(Path(path).anchor or ".")
@@ -211,7 +210,7 @@ def _expand_braces(pattern: str) -> Iterator[str]:
     if not 0 < count <= MOST_SHARDS:
         raise ValueError(
             f"{pattern!r} stands for {count:,} shards, not for 1 to {MOST_SHARDS:,}: count up, or "
-            "name those that are there, with * or with several patterns"
+            "name those that are there, with *"
         )
     for chosen in itertools.product(*choices):
         parts = zip(chosen, widths, strict=True)

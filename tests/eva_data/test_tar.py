@@ -97,9 +97,7 @@ def test_patterns(tmp_path):
     folder = str(tmp_path)
 
     def names(*patterns):
-        return [
-            path.stem for path in expand_shards([f"{folder}/{pattern}" for pattern in patterns])
-        ]
+        return [path.stem for pattern in patterns for path in expand_shards(f"{folder}/{pattern}")]
 
     assert names("a-{08..10}.tar") == ["a-08", "a-09", "a-10"]
     assert names("{b,a-09}.tar") == ["b", "a-09"]
