@@ -124,10 +124,11 @@ class CocoDataset:
     def check_categories(self, expected: Mapping[int, str], *, of: str) -> None:
         """Refuse an id that those of a detector do not have, or with another name."""
         for key, name in self.categories.items():
-            if (other := expected.get(key, "missing")) != name:
+            if expected.get(key) != name:
+                there = repr(expected[key]) if key in expected else "missing"
                 raise ValueError(
-                    f"{self.path} has category {key} {name!r}; in {of} it is {other!r}: both need "
-                    "the same ids and names"
+                    f"{self.path} has category {key} {name!r}; in {of} it is {there}: both need the "
+                    "same ids and names"
                 )
 
     def lists(self) -> dict[str, list[Entry]]:
