@@ -127,8 +127,8 @@ class CocoDataset:
             if expected.get(key) != name:
                 there = repr(expected[key]) if key in expected else "missing"
                 raise ValueError(
-                    f"{self.path} has category {key} {name!r}; in {of} it is {there}: both need the "
-                    "same ids and names"
+                    f"{self.path} has category {key} {name!r}; in {of} it is {there}: both need "
+                    "the same ids and names"
                 )
 
     def lists(self) -> dict[str, list[Entry]]:

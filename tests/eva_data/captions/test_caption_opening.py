@@ -76,7 +76,7 @@ def test_manifest_mixes_weights_limits_and_columns(mixed, listed):
     each = [f"s-{shard}.tar:{n}.png" for shard in range(2) for n in range(2)]
     assert ids == [name for name in each for _ in range(2)]
     assert pairs.image(9).getpixel((0, 0))[0] == 9
-    with pytest.raises(IndexError, match="14 among 14"):
+    with pytest.raises(IndexError):
         pairs.captions(14)
 
 
