@@ -73,17 +73,18 @@ def _spread(
     chunks = [items[start : start + chunk] for start in range(0, len(items), chunk)]
     done = suspects = 0  # suspects are done one by one
     while done < len(chunks):
-        ahead = 1 if suspects else 4 * workers
+        processes, ahead = (1, 1) if suspects else (workers, 4 * workers)
         end = done + suspects if suspects else len(chunks)
         pool = ProcessPoolExecutor(
-            1 if suspects else workers,
+            processes,
             multiprocessing.get_context("spawn"),  # the caller may hold threads
             initializer=_begin,
             initargs=shared,
         )
         started = False
         try:
-            pool.submit(int).result()
+            for first in [pool.submit(int) for _ in range(processes)]:  # starts all of them
+                first.result()
             started = True
             waiting: deque[Future[list[Result]]] = deque()
             while done < end:
