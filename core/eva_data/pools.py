@@ -73,7 +73,8 @@ def _spread(
     chunks = [items[start : start + chunk] for start in range(0, len(items), chunk)]
     done = suspects = 0  # suspects are done one by one
     while done < len(chunks):
-        processes, ahead = (1, 1) if suspects else (workers, 4 * workers)
+        processes = 1 if suspects else min(workers, len(chunks) - done)
+        ahead = 1 if suspects else 4 * workers
         end = done + suspects if suspects else len(chunks)
         pool = ProcessPoolExecutor(
             processes,
