@@ -67,7 +67,7 @@ def test_patterns_are_searched(folder, plan, tmp_path):
     (folder / "sub/loop2").symlink_to(folder)  # two of them have 2^40 paths
     names = [job.name for job in plan(tmp_path / "i*" / "**" / "*.png").jobs]
     assert names == ["in/a.png", "in/out/old.png", "in/sub/c.png"]
-    assert plan(folder / "*.bmp").problems == [f"{folder / '*.bmp'} holds no images"]
+    assert plan(folder / "*.bmp").problems == [f"{folder / '*.bmp'} holds no images and no videos"]
     (folder / "[1].png").write_bytes(b"")
     assert [job.name for job in plan(folder / "[1].png").jobs] == ["[1].png"]
     assert files_at(folder / "sub", SUFFIXES) == [folder / "sub/c.png", folder / "sub/e.mov"]
