@@ -19,7 +19,7 @@ from eva_engine import distributed
 from eva_engine.commands.options import check_frozen
 from eva_engine.distributed import choose_dtype
 from eva_engine.evaluation import frozen
-from eva_engine.evaluation.classification_report import average_and_gap, sections_of, table
+from eva_engine.evaluation.classification_report import average_and_gap, class_sections, table
 from eva_engine.evaluation.counting import AnyLabel, OneLabel, Rule, Score, count
 from eva_engine.evaluation.own_data import (
     evaluate_own_data,
@@ -106,7 +106,7 @@ def _imagenet(model: ImageClassifier, options: argparse.Namespace) -> Evaluated:
         )  # fmt: skip
         scores |= counted.scores
         if complete:
-            sections = partial(sections_of, samples, counted, unit="images")
+            sections = partial(class_sections, samples, counted)
     # in the paper's order: ReaL was judged together with ImageNet-1K
     ordered = {name: scores[name] for name in (*PAPER_SETS, "ObjectNet") if name in scores}
     return Evaluated(ordered, data, sections)
@@ -123,7 +123,7 @@ def _own_data(model: ImageClassifier, options: argparse.Namespace) -> Evaluated:
         model, samples, options, num_classes=model.num_classes, skip_unreadable=True,
         max_bad_samples=options.max_bad_samples,
     )  # fmt: skip
-    sections = partial(sections_of, samples, counted, unit="images")
+    sections = partial(class_sections, samples, counted, complete_in="per_class.csv")
     return Evaluated(dict(counted.scores), data, sections, counted.left_out)
 
 

@@ -3,8 +3,6 @@
 Shapes: N images, M captions, D values of a feature.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,8 +11,6 @@ from torch import Tensor
 from eva_contrastive.evaluation.retrieval import EncodedPairs, ranks_of
 from eva_data.captions.sources import CaptionedImages
 from eva_data.files import printable
-from eva_engine.evaluation.classification_report import classification_sections
-from eva_engine.evaluation.counting import Counted, ShownSamples
 from eva_report.content import Example, Gallery, Section, Step, TitledImage
 from eva_report.drawing import score_text
 from eva_runs.commands import command_to_run
@@ -32,21 +28,6 @@ def search_step(weights: str | Path, folder: Path) -> Step:
         "--weights", weights, "--output", folder / "search", "--text", "what you look for",
     )  # fmt: skip
     return Step(text="Search a folder of images by a sentence.", command=command)
-
-
-def class_sections(
-    samples: ShownSamples,
-    counted: Counted,
-    names: Sequence[str],
-    *,
-    of: str = "",
-    **more: str,
-) -> list[Section]:
-    """Make the sections of a set of classes."""
-    found = classification_sections(
-        counted, names, name=samples.sample_id, image=samples.image, **more
-    )
-    return [replace(section, title=f"{section.title}{of}") for section in found]
 
 
 def retrieval_examples(

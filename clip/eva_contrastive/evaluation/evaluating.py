@@ -27,13 +27,18 @@ from eva_contrastive.evaluation.zero_shot import ZeroShotClassifier, class_featu
 from eva_contrastive.model.eva_clip import EvaClip
 from eva_contrastive.model.loading import load_eva_clip
 from eva_contrastive.model.open_clip_files import find_preparation, open_clip_weights
-from eva_contrastive.reports import class_sections, retrieval_examples, search_step
+from eva_contrastive.reports import retrieval_examples, search_step
 from eva_data.captions.sources import CaptionedImages
 from eva_data.files import UnwritableError, write_text
 from eva_data.transforms import ImageTransform, evaluation_transform
 from eva_engine import distributed
 from eva_engine.distributed import choose_dtype
-from eva_engine.evaluation.classification_report import complain_of_left_out, say_end, write_results
+from eva_engine.evaluation.classification_report import (
+    class_sections,
+    complain_of_left_out,
+    say_end,
+    write_results,
+)
 from eva_engine.evaluation.counting import OneLabel, count
 from eva_engine.evaluation.own_data import evaluate_own_data, fill_from_training, settings_of
 from eva_engine.report import announce, evaluation_page
@@ -124,7 +129,7 @@ class _Evaluation:
         if counted.confusion is not None:
             results.class_means[one.name] = counted.mean_per_class
             self._sections.append(partial(
-                class_sections, one.samples, counted, one.names, of=f" ({one.name})",
+                class_sections, one.samples, counted, classes=one.names, of=f" ({one.name})",
                 unit="samples", complete_in="per_class.csv" if one.name == OWN else "",
             ))  # fmt: skip
         results.left_out += counted.left_out

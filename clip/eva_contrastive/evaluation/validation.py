@@ -16,11 +16,15 @@ from eva_contrastive.evaluation.prompts import find_templates, names_of
 from eva_contrastive.evaluation.retrieval import EncodedPairs, encode_pairs, retrieval_scores
 from eva_contrastive.evaluation.zero_shot import ZeroShotClassifier, class_features
 from eva_contrastive.model.eva_clip import EvaClip
-from eva_contrastive.reports import class_sections, retrieval_examples
+from eva_contrastive.reports import retrieval_examples
 from eva_data.captions.sources import CaptionedImages
 from eva_data.transforms import ImageTransform
 from eva_engine.config import RunConfig
-from eva_engine.evaluation.classification_report import MOST_CONFUSION, BestEvaluation
+from eva_engine.evaluation.classification_report import (
+    MOST_CONFUSION,
+    BestEvaluation,
+    class_sections,
+)
 from eva_engine.evaluation.counting import (
     LeftOutSamples,
     OneLabel,
@@ -100,7 +104,7 @@ class ContrastiveValidation:
             )  # fmt: skip
             self._left_out.mention(counted.left_out, of=len(self.classes))
             found |= {name: getattr(counted.scores["val"], name) for name in OF_CLASSES}
-            sections.append(partial(class_sections, self.classes, counted, self._names))
+            sections.append(partial(class_sections, self.classes, counted, classes=self._names))
         self.best.offer(found, sections)
         return found
 

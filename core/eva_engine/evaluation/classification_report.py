@@ -3,13 +3,12 @@
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from eva_data.files import make_folder, printable, replacing, write_text
@@ -24,7 +23,6 @@ from eva_engine.evaluation.counting import (
     count,
 )
 from eva_report.content import (
-    Cell,
     Confusion,
     Example,
     Gallery,
@@ -133,18 +131,8 @@ def write_per_class(
     return folder / "per_class.csv"
 
 
-class _OfClass(NamedTuple):
-    """Accuracies of a class in percent, None without samples; and its most frequent confusion."""
-
-    name: str
-    samples: int
-    top1: float | None
-    top5: float | None
-    taken_for: str
-    times: int
-
-
-def _per_class(counted: Counted, names: Sequence[str]) -> list[_OfClass]:
+def _per_class(counted: Counted, names: Sequence[str]) -> list[list[Any]]:
+    """List name, samples, top1 and top5 (percent, or None), what it was taken for, how often."""
     assert counted.confusion is not None
     assert counted.right5 is not None
     wrong = counted.confusion.clone()
@@ -152,11 +140,11 @@ def _per_class(counted: Counted, names: Sequence[str]) -> list[_OfClass]:
     times, taken_for = wrong.max(1)
     samples, right = counted.confusion.sum(1), counted.confusion.diagonal()
     columns = (samples, right, counted.right5, taken_for, times)
-    found = []
+    rows = []
     for name, n, *rights, other, many in zip(names, *(c.tolist() for c in columns), strict=True):
-        top1, top5 = (100 * one / n if n else None for one in rights)
-        found.append(_OfClass(name, n, top1, top5, names[other] if many else "", many))
-    return found
+        shares = (100 * one / n if n else None for one in rights)
+        rows.append([name, n, *shares, names[other] if many else "", many])
+    return rows
 
 
 def draw_confusion(
@@ -223,22 +211,22 @@ def score_table(
     return ScoreTable(title="Scores", columns=list(scores), rows=rows, text=counts, digits=2)
 
 
-def classification_sections(
+def class_sections(
+    samples: ShownSamples,
     counted: Counted,
-    classes: Sequence[str],
     *,
-    image: Callable[[int], Image.Image] | None = None,
-    name: Callable[[int], str] = str,
     unit: str = "images",
+    classes: Sequence[str] | None = None,
+    of: str = "",
     complete_in: str = "",
+    examples: bool = True,
 ) -> list[Section]:
     """Make the sections of a classifier's evaluation: classes, confusion, worst and best examples.
 
-    Functions of a sample's index give its name, and an image of it, such as the image, or frames
-    of a video side by side; without the latter there are no examples. The file `complete_in`
+    `classes` replace the names of the samples' own; titles end in `of`. The file `complete_in`
     beside the report has the results of all classes.
     """
-    names = [printable(one) for one in classes]
+    names = [printable(one) for one in classes or samples.classes]
     sections: list[Section] = []
     if counted.confusion is not None:
         sections += [
@@ -260,33 +248,22 @@ def classification_sections(
         ("Worst: confident and wrong", counted.wrong, worst),
         ("Best: confident and right", counted.right, best),
     ):
-        if image is not None:
-            examples = [_example(one, names, image, name) for one in outcomes]
-            sections.append(Gallery(title=title, examples=examples, text=text))
-    return sections
-
-
-def sections_of(
-    samples: ShownSamples, counted: Counted, *, unit: str, complete_in: str = "per_class.csv"
-) -> list[Section]:
-    """Make the sections of `classification_sections` for samples that can be shown."""
-    return classification_sections(
-        counted, samples.classes, image=samples.image, name=samples.sample_id,
-        unit=unit, complete_in=complete_in,
-    )  # fmt: skip
+        if examples:
+            shown = [_example(one, names, samples) for one in outcomes]
+            sections.append(Gallery(title=title, examples=shown, text=text))
+    return [replace(one, title=one.title + of) for one in sections]
 
 
 def _classes(counted: Counted, names: Sequence[str], unit: str, complete_in: str) -> Table:
-    rows: list[list[Cell]] = []
-    found = _per_class(counted, names)
-    for one in sorted(found, key=lambda one: (one.top1 is None, one.top1)):
-        mistake = f"{one.taken_for} ({one.times} time{'s' * (one.times > 1)})"
-        rows.append([*one[:4], mistake if one.times else None])
+    rows = sorted(_per_class(counted, names), key=lambda row: (row[2] is None, row[2]))
     left = len(counted.left_out)
     return Table(
         title="Classes",
         heads=["class", unit, "top1 (%)", "top5 (%)", "most often taken for"],
-        rows=rows,
+        rows=[
+            [*row, f"{other} ({times} time{'s' * (times > 1)})" if times else None]
+            for *row, other, times in rows
+        ],
         text="The worst class comes first. "
         f"Mean over the classes that have {unit}: {counted.mean_per_class:.1f} %."
         + (f" Left out because they could not be read: {left:,} {unit}." if left else ""),
@@ -294,16 +271,12 @@ def _classes(counted: Counted, names: Sequence[str], unit: str, complete_in: str
     )
 
 
-def _example(
-    one: Outcome,
-    names: Sequence[str],
-    image: Callable[[int], Image.Image],
-    name: Callable[[int], str],
-) -> Example:
+def _example(one: Outcome, names: Sequence[str], samples: ShownSamples) -> Example:
     predicted = f"{names[one.prediction]} ({score_text(one.confidence)})"
     said = f"truth {names[one.label]}, predicted {predicted}"
-    title = printable("/".join(Path(name(one.sample)).parts[-2:]))  # folder of a class, and file
-    return Example(caption=said, images=[TitledImage(title=title, image=image(one.sample))])
+    # folder of a class, and file
+    title = printable("/".join(Path(samples.sample_id(one.sample)).parts[-2:]))
+    return Example(caption=said, images=[TitledImage(title=title, image=samples.image(one.sample))])
 
 
 T = TypeVar("T")
@@ -371,6 +344,4 @@ class Validation:
         """Make the sections of a report on the best evaluation; none before one."""
         if self.best.kept is None:
             return []
-        return self.best.named(
-            sections_of(self._samples, self.best.kept, unit=unit, complete_in="")
-        )
+        return self.best.named(class_sections(self._samples, self.best.kept, unit=unit))

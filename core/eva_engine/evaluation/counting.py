@@ -399,9 +399,9 @@ class _Sums:
 def counted_of(logits: Tensor, labels: Tensor) -> Counted:
     """Count what a cheap classifier said, logits (M, K) and labels (M,), on one process.
 
-    There are no scores, and the confusion of at most `MAX_CONFUSION` classes.
+    The only score has the name "", and there is the confusion of at most `MAX_CONFUSION` classes.
     """
     classes = logits.shape[1] if logits.shape[1] <= MAX_CONFUSION else 0
-    sums = _Sums({}, classes, logits.device, examples=True)
+    sums = _Sums({"": OneLabel()}, classes, logits.device, examples=True)
     sums.add(logits, labels, torch.arange(len(labels)))
     return sums.counted(alone=True)

@@ -7,7 +7,6 @@ Shapes: N labelled features to learn from, M queries, C channels, K classes.
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,22 +22,19 @@ from eva_engine.commands.classifiers import ClassifierProject
 from eva_engine.commands.options import L2
 from eva_engine.data.loading import evaluation_loader
 from eva_engine.evaluation.classification_report import (
-    classification_sections,
+    class_sections,
     complain_of_left_out,
     table,
 )
 from eva_engine.evaluation.counting import (
     Indexed,
     LabelledSamples,
-    OneLabel,
-    Score,
     ShownSamples,
     collate_readable,
     counted_of,
     require_few,
 )
 from eva_engine.report import announce, report_evaluation
-from eva_report.content import Section
 
 TEMPERATURE = 0.07  # of the neighbours' votes (DINO, arXiv 2104.14294)
 MAX_STEPS = 300  # of L-BFGS
@@ -222,17 +218,6 @@ def frozen_methods(
     return found, chosen
 
 
-def score_of(logits: Tensor, labels: Tensor) -> Score:
-    """Score logits (M, K) against labels (M,)."""
-    judged = OneLabel()(logits, labels, labels)
-    return Score(
-        samples=len(labels),
-        right1=int(judged.top1.sum()),
-        right5=int(judged.top5.sum()),
-        loss=float(judged.loss.mean()),
-    )
-
-
 # of the features of `Kept` of known samples, their labels, and the features of queries
 Probe = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, dict[str, Any]]]
 
@@ -299,7 +284,8 @@ def evaluate_frozen(
     if probe is not None:
         methods["attentive"], settled = probe(kept[1], labels, asked[1])
         chosen |= settled
-    scores = {name: score_of(logits, truth) for name, logits in methods.items()}
+    counted = {name: counted_of(logits, truth) for name, logits in methods.items()}
+    scores = {name: one.scores[""] for name, one in counted.items()}
     settings = {
         f"train_{project.unit}": len(labels), "pooling": extractor.pooling,
         "image_size": extractor.image_size, **(settings or {}), **chosen,
@@ -308,22 +294,14 @@ def evaluate_frozen(
         f"{Path(options.weights).name}, pooling {extractor.pooling}, {seen}: {len(labels)} "
         f"{project.unit} of {classes} classes to learn from"
     )
-    method, logits = list(methods.items())[-1]
+    method = list(methods)[-1]
     report_evaluation(
         options, scores, began=began, unit=project.unit, task="Frozen features",
         text=f"{title}\n{table(scores, unit=project.unit)}", data=list(places.items()),
         settings={"weights": str(options.weights), **places, **settings},
-        sections=partial(_sections, queries, method, logits.cpu(), truth.cpu(), project.unit),
+        sections=partial(
+            class_sections, queries, counted[method], unit=project.unit,
+            of=f" ({method})", examples=len(truth) == len(queries),  # else places are unknown
+        ),
         device=device.type,
     )  # fmt: skip
-
-
-def _sections(
-    samples: ShownSamples, method: str, logits: Tensor, truth: Tensor, unit: str
-) -> list[Section]:
-    """Show what a method said; and samples, unless some were left out and places are unknown."""
-    found = classification_sections(
-        counted_of(logits, truth), samples.classes, name=samples.sample_id,
-        image=samples.image if len(truth) == len(samples) else None, unit=unit,
-    )  # fmt: skip
-    return [replace(one, title=f"{one.title} ({method})") for one in found]

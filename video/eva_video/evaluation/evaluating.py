@@ -23,7 +23,7 @@ from eva_data.labelled_videos.sources import LabelledVideos
 from eva_data.video.source import UnreadableVideoError, require_backend
 from eva_engine import distributed
 from eva_engine.distributed import choose_dtype
-from eva_engine.evaluation.classification_report import sections_of
+from eva_engine.evaluation.classification_report import class_sections
 from eva_engine.evaluation.counting import BatchResults, MultiView
 from eva_engine.evaluation.own_data import (
     evaluate_own_data,
@@ -103,7 +103,9 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
         options, counted.scores, began=began, task=VIDEOS.task, unit="videos", data=data,
         settings=settings_of(options, **views, views=options.clips * options.crops),
         extra={"data": extra}, left_out=counted.left_out, device=device.type,
-        sections=partial(sections_of, samples, counted, unit="videos"),
+        sections=partial(
+            class_sections, samples, counted, unit="videos", complete_in="per_class.csv"
+        ),
         next_steps=VIDEOS.steps_after_evaluation(options, flags),
     )  # fmt: skip
 
