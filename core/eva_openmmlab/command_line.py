@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from eva_openmmlab.run_folder import require_config_of_run
 from eva_runs.commands import program_name
-from eva_runs.options import add_download_option
+from eva_runs.options import add_download_option, command_parser
 from eva_runs.recipes import find_recipe
 
 if TYPE_CHECKING:
@@ -36,13 +36,10 @@ def train(
     `own_data` is the project's module for own data, with `add_arguments`, `check` and `apply`; the
     help ends with the `examples`.
     """
-    parser = _parser("train.py", "CONFIG", task=task, about=f"Train {what}.", epilog=examples)
+    parser = _runner_parser("train.py", "CONFIG", task, f"Train {what}.", examples)
     add = parser.add_argument
-    add(
-        "--load-from",
-        metavar="WEIGHTS",
-        help=f"weights to start from, in place of the config's: {WEIGHTS}",
-    )
+    text = f"weights to start from, in place of the config's: {WEIGHTS}"
+    add("--load-from", metavar="WEIGHTS", help=text)
     add("--resume", action="store_true", help="continue the run of the work folder, if it has one")
     add("--amp", action="store_true", help="train in mixed precision (GPU)")
     own_data.add_arguments(parser)
@@ -78,7 +75,7 @@ def evaluate(
 
 def test_parser(task: str, *, what: str, predictions: str) -> argparse.ArgumentParser:
     """Make the parser of an evaluation; see `evaluate`."""
-    parser = _parser("test.py", "[CONFIG] WEIGHTS", task=task, about=f"Score {what}.")
+    parser = _runner_parser("test.py", "[CONFIG] WEIGHTS", task, f"Score {what}.")
     add = parser.add_argument
     add("--weights", help=f"{WEIGHTS}; the folder of a run brings its config along")
     add("--out", type=Path, metavar="DIR", help=f"save {predictions} there")
@@ -86,33 +83,22 @@ def test_parser(task: str, *, what: str, predictions: str) -> argparse.ArgumentP
     return parser
 
 
-def make_parser(program: str, usage: str, about: str, epilog: str) -> argparse.ArgumentParser:
-    """Make a parser of a program with `--no-download`; the usage follows its name."""
-    parser = argparse.ArgumentParser(
-        prog=program_name(program),
-        usage=f"%(prog)s {usage}",
-        description=about,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def make_parser(program: str, words: str, about: str, epilog: str) -> argparse.ArgumentParser:
+    """Make a parser with `--no-download`; `words` follow the program's name in its usage."""
+    names = dict(prog=program_name(program), usage=f"%(prog)s {words}", epilog=epilog)
+    parser = command_parser(about, **names)
     add_download_option(parser)
     return parser
 
 
-def _parser(
-    program: str, words: str, *, task: str, about: str, epilog: str = ""
+def _runner_parser(
+    program: str, words: str, task: str, about: str, epilog: str = ""
 ) -> argparse.ArgumentParser:
     """Make a parser of words, settings KEY=VALUE anywhere, and flags."""
     parser = make_parser(program, f"{words} [flags] [KEY=VALUE ...]", about, epilog)
     add = parser.add_argument
-    add(
-        "words",
-        nargs="*",
-        metavar=words,
-        help=f"CONFIG is a config file, or the name of a recipe (`eva recipes {task}`); the folder "
-        "of a run has its own",
-    )
+    text = f"CONFIG is a config file, or the name of a recipe (`eva recipes {task}`); the folder "
+    add("words", nargs="*", metavar=words, help=text + "of a run has its own")
     add(
         "--cfg-options",
         nargs="+",
