@@ -15,8 +15,7 @@ from PIL import Image
 importlib.import_module("eva_mmdetection.plugin")  # before anything of mmdetection
 
 from eva_mmdetection.commands import train  # noqa: E402
-from eva_mmdetection.data.pipelines import testing, training  # noqa: E402
-from eva_mmdetection.model.cascade import classes, extractor  # noqa: E402
+from eva_mmdetection.parts import classes, extractor, testing, training  # noqa: E402
 from eva_openmmlab import config as configuration  # noqa: E402
 
 CONFIGS = Path(__file__).parents[2] / "mmdetection" / "configs"

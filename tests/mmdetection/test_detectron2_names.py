@@ -9,13 +9,13 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
 
-from eva_mmdetection.model.cascade import classes
 from eva_mmdetection.model.detectron2_names import (
     mmdet_name,
     official_names,
     to_detectron2,
     to_mmdet,
 )
+from eva_mmdetection.parts import classes
 
 for module in ("federated_loss", "heads"):
     importlib.import_module(f"eva_mmdetection.model.{module}")

@@ -12,8 +12,9 @@ from mmdet.datasets import CocoDataset
 from mmengine.dataset import Compose
 from PIL import Image
 
-from eva_mmdetection.data import own_data, pipelines
-from eva_mmdetection.evaluation.metrics import CocoFileMetric
+from eva_mmdetection import parts
+from eva_mmdetection.data import own_data
+from eva_mmdetection.data.coco_file import CocoFileMetric
 from eva_mmdetection.inference import predictor
 from eva_openmmlab.hooks import CompleteFiles, EVACheckpointHook
 
@@ -60,11 +61,11 @@ def test_a_strip_keeps_a_pixel_of_its_short_side_in_training(bitmaps, tmp_path):
     instance = {"bbox": [5, 0, 35, 2], "bbox_label": 0, "ignore_flag": 0}
     instance["mask"] = [[5, 0, 35, 0, 35, 2, 5, 2]]
     record = {"img_path": str(tmp_path / "strip.png"), "img_id": 1, "instances": [instance]}
-    steps = pipelines.training(64, ratios=(0.5, 0.5), flip=0, bitmaps=bitmaps)
+    steps = parts.training(64, ratios=(0.5, 0.5), flip=0, bitmaps=bitmaps)
     found = Compose(steps[:-2])(record | {"height": 2, "width": 1200})
     assert found["img_shape"] == (1, 32)
     assert found["gt_masks"].height == 1
-    later = Compose(pipelines.testing(64))(record)
+    later = Compose(parts.testing(64))(record)
     assert later["inputs"].shape == (3, 1, 64)
 
 

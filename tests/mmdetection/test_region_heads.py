@@ -12,7 +12,7 @@ from mmdet.structures.mask import BitmapMasks
 from mmengine.config import Config
 from mmengine.structures import InstanceData
 
-from eva_mmdetection.model.cascade import classes, extractor
+from eva_mmdetection.parts import classes, extractor
 
 importlib.import_module("eva_mmdetection.model.federated_loss")
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from eva_runs.recipes import list_recipes
 from eva_segmentation.model.segmentor import StreamingTTA
-from eva_segmentation.model.sizes import mask2former
+from eva_segmentation.parts import mask2former
 
 RECIPES = {recipe.name: recipe.path for recipe in list_recipes("segmentation")}
 SIDE, WIDTH = 64, 32

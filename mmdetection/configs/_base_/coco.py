@@ -2,7 +2,7 @@
 
 _base_ = "loaders.py"
 
-from eva_mmdetection.data.pipelines import testing, training  # noqa: E402
+from eva_mmdetection.parts import testing, training  # noqa: E402
 
 _data = dict(type="CocoDataset", data_root="data/coco")
 train_dataloader = dict(

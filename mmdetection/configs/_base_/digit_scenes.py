@@ -2,7 +2,7 @@
 
 _base_ = "loaders.py"
 
-from eva_mmdetection.data.pipelines import testing, training  # noqa: E402
+from eva_mmdetection.parts import testing, training  # noqa: E402
 
 _colours = [dict(type=kind, min_mag=0.8, max_mag=1.2) for kind in ("Brightness", "Contrast")]
 _data = dict(

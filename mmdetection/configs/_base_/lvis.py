@@ -2,7 +2,7 @@
 
 _base_ = "loaders.py"
 
-from eva_mmdetection.data.pipelines import testing, training  # noqa: E402
+from eva_mmdetection.parts import testing, training  # noqa: E402
 
 _data = dict(type="LVISV1Dataset", data_root="data/lvis_v1", data_prefix=dict(img=""))
 train_dataloader = dict(

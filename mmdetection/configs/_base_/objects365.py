@@ -2,7 +2,7 @@
 
 _base_ = "loaders.py"
 
-from eva_mmdetection.data.pipelines import testing, training  # noqa: E402
+from eva_mmdetection.parts import testing, training  # noqa: E402
 
 _data = dict(type="Objects365V2Dataset", data_root="data/objects365")
 _train = dict(pipeline=training(1024, masks=False), filter_cfg=dict(filter_empty_gt=True), **_data)

@@ -5,7 +5,7 @@ The `1536_det` and `1536_seg` configs add what the published numbers use besides
 
 _base_ = "cascade_mask_rcnn_eva_g_1280.py"
 
-from eva_mmdetection.data.pipelines import testing, training  # noqa: E402
+from eva_mmdetection.parts import testing, training  # noqa: E402
 
 model = dict(data_preprocessor=dict(pad_size_divisor=1536), backbone=dict(rel_pos="beit"))
 train_dataloader = dict(dataset=dict(pipeline=training(1536)))

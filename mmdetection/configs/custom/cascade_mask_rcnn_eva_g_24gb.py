@@ -13,7 +13,7 @@ Memory (computed for the same recipe of detection/, which has the arithmetic): 1
 
 _base_ = "../coco/cascade_mask_rcnn_eva_g_1280.py"
 
-from eva_mmdetection.data.pipelines import testing, training  # noqa: E402
+from eva_mmdetection.parts import testing, training  # noqa: E402
 
 model = dict(
     data_preprocessor=dict(pad_size_divisor=1024), backbone=dict(img_size=1024, freeze_blocks=20)

@@ -9,7 +9,7 @@ This should give (paper, detectron2, evaluated with the 1536 config): box AP 62.
 
 _base_ = ["../_base_/models/cascade_mask_rcnn_eva.py", "../_base_/lvis.py", "../_base_/run.py"]
 
-from eva_mmdetection.model.cascade import classes  # noqa: E402
+from eva_mmdetection.parts import classes  # noqa: E402
 
 _loss = dict(type="EVAFederatedLoss", num_classes=1203)
 model = dict(

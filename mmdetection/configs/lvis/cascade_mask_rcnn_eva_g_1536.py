@@ -7,7 +7,7 @@ This should give (official README, detectron2), maskness included: box AP 62.2, 
 
 _base_ = "cascade_mask_rcnn_eva_g_1280.py"
 
-from eva_mmdetection.data.pipelines import testing, training  # noqa: E402
+from eva_mmdetection.parts import testing, training  # noqa: E402
 
 model = dict(
     data_preprocessor=dict(pad_size_divisor=1536),

@@ -12,7 +12,7 @@ _base_ = [
     "../_base_/run.py",
 ]
 
-from eva_mmdetection.model.cascade import classes  # noqa: E402
+from eva_mmdetection.parts import classes  # noqa: E402
 
 model = dict(
     data_preprocessor=dict(pad_size_divisor=1024),

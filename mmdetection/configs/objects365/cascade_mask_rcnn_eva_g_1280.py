@@ -7,7 +7,7 @@ the paper does not give them.
 
 _base_ = "cascade_mask_rcnn_eva_g_1024.py"
 
-from eva_mmdetection.data.pipelines import testing, training  # noqa: E402
+from eva_mmdetection.parts import testing, training  # noqa: E402
 
 _train, _val = training(1280, masks=False), testing(1280)
 model = dict(data_preprocessor=dict(pad_size_divisor=1280), backbone=dict(img_size=1280))

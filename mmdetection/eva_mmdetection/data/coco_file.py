@@ -1,13 +1,19 @@
-"""A dataset of one file in COCO format, validated as `detection/` reads it."""
+"""A file in COCO format, validated as `detection/` reads it: as a dataset, and its scores."""
 
+import math
 import os
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from mmdet.datasets.api_wrappers import COCO
 from mmdet.datasets.base_det_dataset import BaseDetDataset
-from mmdet.registry import DATASETS
+from mmdet.evaluation.metrics import CocoMetric
+from mmdet.registry import DATASETS, METRICS
 
 from eva_data.detection.coco import read_coco
+from eva_mmdetection.evaluation.metrics import or_nan
+
+_SCORES = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
 
 
 @DATASETS.register_module()
@@ -58,6 +64,47 @@ class CocoFileDataset(BaseDetDataset):
         """Leave out images without objects, where `filter_cfg` says so."""
         filters = not self.test_mode and (self.filter_cfg or {}).get("filter_empty_gt", False)
         return [one for one in self.data_list if one["instances"] or not filters]
+
+
+@METRICS.register_module()
+class CocoFileMetric(CocoMetric):
+    """mmdetection's `CocoMetric` of a file as `CocoFileDataset` reads it.
+
+    Args:
+        ann_file: File in COCO format; it may lack areas, crowd flags or some of the categories.
+        boxes_only: Leave masks of the file alone, whatever they are.
+        **settings: Further arguments of `CocoMetric`.
+    """
+
+    cat_ids: list[int] | None
+
+    def __init__(self, *, ann_file: str, boxes_only: bool = False, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._file, self._boxes_only = ann_file, boxes_only
+        self._coco_api = COCO()  # filled once the classes are known
+
+    def compute_metrics(self, results: list[Any]) -> dict[str, float]:
+        """Score the predictions of all processes.
+
+        Returns:
+            Name -> 0..1, NaN where the file has no such objects or nothing was found; NaN is never
+            the best.
+        """
+        if self.cat_ids is None:
+            names = categories(self.dataset_meta or {})
+            file = read_coco(self._file, boxes_only=self._boxes_only)
+            self._coco_api.dataset = file.for_scoring(names)
+            self._coco_api.createIndex()
+            self._coco_api.img_ann_map = self._coco_api.imgToAnns
+            self._coco_api.cat_img_map = self._coco_api.catToImgs
+            self.cat_ids = list(names)
+        scores: dict[str, float] = super().compute_metrics(results)
+        if self.format_only:
+            return scores
+        items = self.metric_items or _SCORES
+        kinds = [kind for kind in self.metrics if kind in ("bbox", "segm")]
+        unknown = {f"{kind}_{name}": math.nan for kind in kinds for name in items}
+        return unknown | {name: or_nan(value) for name, value in scores.items()}
 
 
 def categories(metainfo: Mapping[str, Any]) -> dict[int, str]:

@@ -1,4 +1,4 @@
-"""Scores that mmdetection's metrics do not give: of LVIS, and of own files in COCO format."""
+"""Scores that mmdetection's metrics do not give: of LVIS, and of each class."""
 
 import itertools
 import logging
@@ -9,12 +9,10 @@ from typing import Any
 
 import faster_coco_eval
 from faster_coco_eval import COCOeval_faster
-from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation.metrics import CocoMetric
 from mmdet.registry import METRICS
 from mmengine.fileio import load
 
-from eva_data.detection.coco import read_coco
 from eva_data.detection.scoring import (
     Detection,
     as_lvis,
@@ -23,56 +21,13 @@ from eva_data.detection.scoring import (
     judged,
     read_annotations,
 )
-from eva_mmdetection.data.coco_file import categories
 
 logger = logging.getLogger(__name__)
 
-_COCO_NAMES = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
 _NAMES = {"AP": "AP_all", "AP50": "AP_50", "AP75": "AP_75"}
 _NAMES |= {f"AP{size[0]}": f"AP_{size}" for size in ("small", "medium", "large")}
 _NAMES |= {name: name for name in ("APr", "APc", "APf")}
 _UNUSED = {"bbox": "segmentation", "segm": "bbox"}
-
-
-@METRICS.register_module()
-class CocoFileMetric(CocoMetric):
-    """mmdetection's `CocoMetric` of a file as `CocoFileDataset` reads it.
-
-    Args:
-        ann_file: File in COCO format; it may lack areas, crowd flags or some of the categories.
-        boxes_only: Leave masks of the file alone, whatever they are.
-        **settings: Further arguments of `CocoMetric`.
-    """
-
-    cat_ids: list[int] | None
-
-    def __init__(self, *, ann_file: str, boxes_only: bool = False, **settings: Any) -> None:
-        super().__init__(**settings)
-        self._file, self._boxes_only = ann_file, boxes_only
-        self._coco_api = COCO()  # filled once the classes are known
-
-    def compute_metrics(self, results: list[Any]) -> dict[str, float]:
-        """Score the predictions of all processes.
-
-        Returns:
-            Name -> 0..1, NaN where the file has no such objects or nothing was found; NaN is never
-            the best.
-        """
-        if self.cat_ids is None:
-            names = categories(self.dataset_meta or {})
-            file = read_coco(self._file, boxes_only=self._boxes_only)
-            self._coco_api.dataset = file.for_scoring(names)
-            self._coco_api.createIndex()
-            self._coco_api.img_ann_map = self._coco_api.imgToAnns
-            self._coco_api.cat_img_map = self._coco_api.catToImgs
-            self.cat_ids = list(names)
-        scores: dict[str, float] = super().compute_metrics(results)
-        if self.format_only:
-            return scores
-        items = self.metric_items or _COCO_NAMES
-        kinds = [kind for kind in self.metrics if kind in _UNUSED]
-        unknown = {f"{kind}_{name}": math.nan for kind in kinds for name in items}
-        return unknown | {name: _or_nan(value) for name, value in scores.items()}
 
 
 @METRICS.register_module()
@@ -129,7 +84,7 @@ class EVALVISMetric(CocoMetric):
         scorer.params.maxDets = [self._max_dets]
         scorer.run()
         self.class_scores[kind] = class_scores(scorer)
-        return {name: _or_nan(scorer.stats_as_dict[key]) for name, key in _NAMES.items()}
+        return {name: or_nan(scorer.stats_as_dict[key]) for name, key in _NAMES.items()}
 
 
 def scores_of_classes(metric: CocoMetric) -> dict[str, dict[int, float]]:
@@ -161,6 +116,6 @@ def _scorer(truth: Any, found: Sequence[Detection], kind: str, **style: Any) -> 
     return COCOeval_faster(truth, truth.loadRes(ones), kind, print_function=logger.debug, **style)
 
 
-def _or_nan(value: float) -> float:
+def or_nan(value: float) -> float:
     """Give NaN in place of COCO's -1 for what has no objects."""
     return float(value) if value >= 0 else math.nan

@@ -2,7 +2,7 @@
 
 _base_ = "data_896.py"
 
-from eva_segmentation.data.pipelines import annotated  # noqa: E402
+from eva_segmentation.parts import annotated  # noqa: E402
 
 _data = dict(type="ADE20KDataset", data_root="data/ade/ADEChallengeData2016")
 train_dataloader = dict(dataset=annotated("training", **_data))

@@ -2,7 +2,7 @@
 
 _base_ = "ade20k.py"
 
-from eva_segmentation.data.pipelines import multi_scale, testing, training  # noqa: E402
+from eva_segmentation.parts import multi_scale, testing, training  # noqa: E402
 
 train_dataloader = dict(dataset=dict(pipeline=training(512)))
 test_pipeline = testing(512)

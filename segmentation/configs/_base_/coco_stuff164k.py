@@ -2,7 +2,7 @@
 
 _base_ = "data_896.py"
 
-from eva_segmentation.data.pipelines import annotated  # noqa: E402
+from eva_segmentation.parts import annotated  # noqa: E402
 
 _data = dict(type="COCOStuffDataset", data_root="data/coco_stuff164k")
 train_dataloader = dict(dataset=annotated("train2017", **_data))

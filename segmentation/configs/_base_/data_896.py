@@ -2,7 +2,7 @@
 
 _base_ = "loaders.py"
 
-from eva_segmentation.data.pipelines import multi_scale, testing, training  # noqa: E402
+from eva_segmentation.parts import multi_scale, testing, training  # noqa: E402
 
 train_dataloader = dict(batch_size=1, num_workers=4, dataset=dict(pipeline=training(896)))
 test_pipeline = testing(896)  # also what mmsegmentation's `inference_model` reads

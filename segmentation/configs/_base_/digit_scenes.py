@@ -5,7 +5,7 @@ Scenes of 128 px are enlarged to 256 px.
 
 _base_ = "loaders.py"
 
-from eva_segmentation.data.pipelines import annotated, multi_scale, testing, training  # noqa: E402
+from eva_segmentation.parts import annotated, multi_scale, testing, training  # noqa: E402
 
 _data = dict(
     type="BaseSegDataset",

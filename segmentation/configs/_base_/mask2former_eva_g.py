@@ -2,7 +2,7 @@
 
 _base_ = "mask2former.py"
 
-from eva_segmentation.model.sizes import mask2former, vit  # noqa: E402
+from eva_segmentation.parts import mask2former, vit  # noqa: E402
 
 model = dict(
     data_preprocessor=dict(size=(896, 896)),

@@ -5,7 +5,7 @@ Heads and widths as in mmsegmentation's UPerNet for plain ViTs.
 
 _base_ = "segmentor.py"
 
-from eva_segmentation.model.sizes import vit  # noqa: E402
+from eva_segmentation.parts import vit  # noqa: E402
 
 _head = dict(
     dropout_ratio=0.1,

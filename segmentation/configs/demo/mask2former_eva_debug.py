@@ -12,7 +12,7 @@ patches of 16 px, so scenes and patch embedding of `eva_debug` (8 px) are enlarg
 
 _base_ = ["../_base_/mask2former_eva_g.py", "../_base_/digit_scenes.py", "../_base_/debug_run.py"]
 
-from eva_segmentation.model.sizes import mask2former, vit  # noqa: E402
+from eva_segmentation.parts import mask2former, vit  # noqa: E402
 
 _adapter = dict(interaction_indexes=[[0, 1], [2, 2], [3, 3], [4, 4]], conv_inplane=16)
 _small = dict(deform_num_heads=4, activation_checkpointing=False)

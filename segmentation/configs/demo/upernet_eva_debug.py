@@ -8,8 +8,7 @@ Data and command as in `mask2former_eva_debug.py`, with the name of this file.
 
 _base_ = ["../_base_/upernet_eva_l.py", "../_base_/digit_scenes.py", "../_base_/debug_run.py"]
 
-from eva_segmentation.data.pipelines import testing, training  # noqa: E402
-from eva_segmentation.model.sizes import vit  # noqa: E402
+from eva_segmentation.parts import testing, training, vit  # noqa: E402
 
 model = dict(
     data_preprocessor=dict(size=(128, 128)),

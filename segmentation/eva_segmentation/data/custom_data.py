@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from eva_data.holdout import check_share
 from eva_data.label_maps import EXAMPLE, check_pairs, hold_out, read_class_file
 from eva_openmmlab.own_data import LOADERS, add_plugin, dicts, replace_dataset
-from eva_segmentation.data.pipelines import LABEL_READERS
+from eva_segmentation.parts import LABEL_READERS
 
 if TYPE_CHECKING:
     from mmengine.config import Config

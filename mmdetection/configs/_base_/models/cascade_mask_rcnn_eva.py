@@ -10,7 +10,7 @@ official detectors know come from `Resize(..., backend="pillow")`.
 _base_ = []  # type: ignore[var-annotated]
 
 from eva_backbone.variants import variant_arguments  # noqa: E402
-from eva_mmdetection.model.cascade import NORM, classes, extractor, stages  # noqa: E402
+from eva_mmdetection.parts import NORM, classes, extractor, stages  # noqa: E402
 
 model = dict(
     type="CascadeRCNN",

@@ -3,7 +3,7 @@
 _base_ = "cascade_mask_rcnn_eva.py"
 
 from eva_backbone.variants import variant_arguments  # noqa: E402
-from eva_mmdetection.model.cascade import classes, extractor, stages  # noqa: E402
+from eva_mmdetection.parts import classes, extractor, stages  # noqa: E402
 
 _strides = (4, 8, 16)
 _vit = dict(global_attn_indexes=[2, 4], window_size=8, drop_path_rate=0.1)
