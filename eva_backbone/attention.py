@@ -4,7 +4,7 @@ Shapes: B batch (windows count as batch), N tokens, M of them that are read, C c
 D = C / h, H x W patches.
 """
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -32,21 +32,13 @@ class Attention(nn.Module):
         qkv_bias: "qv" for separate `q_bias` and `v_bias` (EVA-g; a key bias cannot change a
             softmax), "qkv" for one bias on the projection (EVA-L). With "qv", `load_state_dict`
             takes a joint `qkv.bias` too, as detectron2's ViT has it, without the part of the keys.
-
-    Raises:
-        ValueError: If the heads do not divide the width or the bias form is unknown.
     """
 
     def __init__(self, dim: int, *, num_heads: int, qkv_bias: QkvBias) -> None:
         super().__init__()
-        if dim % num_heads or qkv_bias not in get_args(QkvBias):
-            raise ValueError(
-                f"embed_dim {dim} must be divisible by num_heads {num_heads}, and qkv_bias "
-                f"{qkv_bias!r} one of {get_args(QkvBias)}"
-            )
         self.num_heads = num_heads
-        self.qkv = Linear(dim, 3 * dim, bias=qkv_bias == "qkv")
-        separate = qkv_bias == "qv"
+        separate = {"qv": True, "qkv": False}[qkv_bias]
+        self.qkv = Linear(dim, 3 * dim, bias=not separate)
         self.q_bias = nn.Parameter(torch.zeros(dim)) if separate else None
         self.v_bias = nn.Parameter(torch.zeros(dim)) if separate else None
         self.proj = Linear(dim, dim)
@@ -113,7 +105,7 @@ class DecomposedRelPosAttention(Attention):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int] | None) -> Tensor:
         """Apply softmax attention over a map of N = H * W patches, without a class token."""
-        grid = _expect_grid(grid, tokens=q.shape[2], prefix=0)
+        assert grid is not None, "relative positions need the patch grid"
         height, width = grid
         if is_traced() and self.interpolation == "beit":  # its matrices are of one size
             height, width = int(height), int(width)
@@ -137,7 +129,7 @@ class TableRelPosAttention(Attention):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int] | None) -> Tensor:
         """Apply softmax attention over the class token and N - 1 = H * W patches."""
-        grid = _expect_grid(grid, tokens=q.shape[2], prefix=1)
+        assert grid is not None, "relative positions need the patch grid"
         if is_traced():  # the index and the matrices are of one size
             made_for = (int(grid[0]), int(grid[1]))
             q, grid = bind_to_grid(q, made_for, grid), made_for
@@ -167,12 +159,3 @@ def _take_joint_bias(
     joint, q_name, v_name = (f"{prefix}{name}" for name in ("qkv.bias", "q_bias", "v_bias"))
     if joint in state_dict and not {q_name, v_name} & state_dict.keys():
         state_dict[q_name], state_dict[v_name] = split_joint_bias(state_dict.pop(joint))
-
-
-def _expect_grid(grid: tuple[int, int] | None, *, tokens: int, prefix: int) -> tuple[int, int]:
-    if grid is None or grid[0] * grid[1] + prefix != tokens:
-        raise ValueError(
-            f"attention with relative positions needs the patch grid of its {tokens} tokens, of "
-            f"which {prefix} is a class token, got {grid}"
-        )
-    return grid

@@ -133,12 +133,7 @@ def freeze_layers(model: nn.Module, *, depth: int, below: int) -> list[str]:
 
     Returns:
         Names of the frozen parameters.
-
-    Raises:
-        ValueError: If `below` is not a number of groups.
     """
-    if not 0 <= below <= depth + 2:
-        raise ValueError(f"below must be in 0..{depth + 2} for depth {depth}, got {below}")
     frozen = []
     for name, parameter in model.named_parameters():
         if layer_index(name, depth) < below:

@@ -72,22 +72,13 @@ def resample_pos_embed(pos_embed: Tensor, grid: tuple[int, ...]) -> Tensor:
 
     Returns:
         (1, 1 + rows * columns, C) in the input's dtype; the first row is unchanged.
-
-    Raises:
-        ValueError: If the stored grid is not square.
     """
-    count = int(pos_embed.shape[1]) - 1
-    side = math.isqrt(count)
-    if side < 1 or side * side != count:
-        raise ValueError(
-            f"pos_embed has {count} patch positions, which is not a square grid; expected the "
-            "class token's row and G * G patch rows"
-        )
+    side = math.isqrt(int(pos_embed.shape[1]) - 1)
     # a trace that left this out would hold for one size alone; it gives the same bits back
     if not is_traced() and grid == (side, side):
         return pos_embed
     first, patches = pos_embed[:, :1], pos_embed[:, 1:]
-    patches = patches.reshape(1, side, side, -1).permute(0, 3, 1, 2)  # (1, C, G, G)
+    patches = patches.unflatten(1, (side, side)).permute(0, 3, 1, 2)  # (1, C, G, G)
     resized = F.interpolate(patches.float(), size=grid, mode="bicubic", align_corners=False)
     resized = resized.flatten(2).transpose(1, 2).to(pos_embed.dtype)  # (1, rows * columns, C)
     return torch.cat([first, resized], dim=1)
@@ -107,24 +98,15 @@ def resample_clip_pos_embed(pos_embed: Tensor, frames: int, grid: tuple[int, ...
 
     Returns:
         (1, 1 + T * rows * columns, C) in the input's dtype; the first row is unchanged.
-
-    Raises:
-        ValueError: If the stored positions are not that many square grids.
     """
-    count, length = pos_embed.shape[1] - 1, grid[0]
-    side = math.isqrt(max(0, count) // frames)
-    if side < 1 or frames * side * side != count:
-        raise ValueError(
-            f"pos_embed has {count} patch positions, which are not {frames} square grids; expected "
-            "the class token's row and T * G * G patch rows"
-        )
+    side = math.isqrt((pos_embed.shape[1] - 1) // frames)
     if grid == (frames, side, side):
         return pos_embed
     if frames == 1:
         image = resample_pos_embed(pos_embed, grid[1:])
-        return torch.cat([image[:, :1], image[:, 1:].repeat(1, length, 1)], dim=1)
+        return torch.cat([image[:, :1], image[:, 1:].repeat(1, grid[0], 1)], dim=1)
     first, patches = pos_embed[:, :1], pos_embed[:, 1:]
-    patches = patches.reshape(1, frames, side, side, -1).permute(0, 4, 1, 2, 3)  # (1, C, T, G, G)
+    patches = patches.unflatten(1, (frames, side, side)).permute(0, 4, 1, 2, 3)  # (1, C, T, G, G)
     resized = F.interpolate(patches.float(), size=grid, mode="trilinear", align_corners=False)
     resized = resized.flatten(2).transpose(1, 2).to(pos_embed.dtype)  # (1, T * rows * columns, C)
     return torch.cat([first, resized], dim=1)

@@ -85,13 +85,6 @@ def variant_arguments(variant: str) -> dict[str, Any]:
     return dict(vars(VARIANTS[variant]))
 
 
-def check_variant(variant: str, *, image_size: int) -> None:
-    """Refuse an unknown variant, or an image side in pixels that its patches do not fill."""
-    patch = int(variant_arguments(variant)["patch_size"])
-    if image_size < patch or image_size % patch:
-        raise ValueError(f"patch {patch} of {variant} does not divide {image_size}")
-
-
 eva_g_patch14 = partial(build_vit, "eva_g_patch14")  # 1.0B: all but detection, segmentation
 eva_g_patch16 = partial(build_vit, "eva_g_patch16")  # 1.0B: detection, segmentation
 eva_l_patch14 = partial(build_vit, "eva_l_patch14")  # 0.3B

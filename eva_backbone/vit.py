@@ -85,17 +85,16 @@ class VisionTransformer(nn.Module):
     ) -> None:
         super().__init__()
         pretrain_img_size = img_size if pretrain_img_size is None else pretrain_img_size
-        for name, size in (("img_size", img_size), ("pretrain_img_size", pretrain_img_size)):
-            if patch_size < 1 or size <= 0 or size % patch_size:
-                raise ValueError(f"{name} {size} is not divisible by patch_size {patch_size}")
-        _check_choices(extra_tokens, rel_pos, window_size, global_attn_indexes, depth)
-        side = img_size // patch_size
-        if not 0 <= window_size <= side:
-            raise ValueError(
-                f"window_size {window_size} does not fit a map of {side}x{side} patches (img_size "
-                f"{img_size}, patch_size {patch_size}), which every forward pass would be padded "
-                f"to: choose 1 to {side}, 0 for no windows, or a larger img_size"
-            )
+        _check_arguments(
+            img_size=img_size,
+            pretrain_img_size=pretrain_img_size,
+            patch_size=patch_size,
+            depth=depth,
+            extra_tokens=extra_tokens,
+            window_size=window_size,
+            global_attn_indexes=global_attn_indexes,
+            rel_pos=rel_pos,
+        )
         self.img_size, self.patch_size = img_size, patch_size
         self.embed_dim, self.depth, self.num_heads = embed_dim, depth, num_heads
         self.window_size, self.layer_scale = window_size, layer_scale
@@ -204,7 +203,7 @@ class VisionTransformer(nn.Module):
             where the model has one.
 
         Raises:
-            ValueError: For an unfit image size or mask.
+            ValueError: For an unfit image size.
         """
         tokens, grid = self.embed(images, mask)
         return self.norm(self.forward_tokens(tokens, grid))
@@ -240,7 +239,8 @@ class VisionTransformer(nn.Module):
         # (B, N, C), in this order in memory: all blocks would inherit another one
         tokens = patch_map.flatten(2).transpose(1, 2).contiguous()
         if mask is not None:
-            tokens = self._replace_masked(tokens, mask)
+            assert self.mask_token is not None, "a mask needs extra_tokens with 'mask'"
+            tokens = torch.where(mask[..., None], self.mask_token.to(tokens.dtype), tokens)
         position = self._positions(grid)  # (1, 1 + N, C)
         tokens = tokens + position[:, 1:]
         if self.cls_token is not None:
@@ -250,16 +250,6 @@ class VisionTransformer(nn.Module):
 
     def _positions(self, grid: tuple[int, ...]) -> Tensor:
         return resample_pos_embed(self.pos_embed, grid)
-
-    def _replace_masked(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        known = self.mask_token is not None
-        if self.mask_token is None or mask.dtype != torch.bool or mask.shape != tokens.shape[:2]:
-            raise ValueError(
-                f"mask must be bool of shape {tuple(tokens.shape[:2])}, for a model with 'mask' "
-                f"token, got {mask.dtype} {tuple(mask.shape)} and a model "
-                f"{'with' if known else 'without'} it"
-            )
-        return torch.where(mask[..., None], self.mask_token.to(tokens.dtype), tokens)
 
     def forward_tokens(
         self,
@@ -306,31 +296,42 @@ def _token(dim: int, *, present: bool) -> nn.Parameter | None:
     return nn.Parameter(torch.zeros(1, 1, dim)) if present else None
 
 
-def _check_choices(
+def _check_arguments(
+    *,
+    img_size: int,
+    pretrain_img_size: int,
+    patch_size: int,
+    depth: int,
     extra_tokens: Sequence[str],
-    rel_pos: str,
     window_size: int,
     global_attn_indexes: Sequence[int],
-    depth: int,
+    rel_pos: str,
 ) -> None:
-    if not {*extra_tokens} <= {"cls", "mask"} or rel_pos not in get_args(RelPos):
-        raise ValueError(
-            f"extra_tokens may hold 'cls' and 'mask', got {extra_tokens!r}; rel_pos must be one of "
-            f"{get_args(RelPos)}, got {rel_pos!r}"
-        )
-    on_patches, has_cls = bool(window_size) or rel_pos in ("vitdet", "beit"), "cls" in extra_tokens
-    if (on_patches and has_cls) or (rel_pos == "table" and (on_patches or not has_cls)):
-        raise ValueError(
-            f"rel_pos={rel_pos!r}, window_size={window_size}, extra_tokens={tuple(extra_tokens)}: "
-            "windows and decomposed relative positions work on patches alone, and rel_pos='table' "
-            "needs a class token and window_size=0"
-        )
-    outside = [index for index in global_attn_indexes if not 0 <= index < depth]
-    if outside or (global_attn_indexes and not window_size):
-        raise ValueError(
-            f"global_attn_indexes {tuple(global_attn_indexes)} have no effect with window_size="
-            f"{window_size} and depth={depth}: {outside or 'all'}"
-        )
+    """Refuse arguments that make no ViT, or another one than they say."""
+    given = ", ".join(f"{name}={value!r}" for name, value in locals().items())
+    sizes, has_cls = (img_size, pretrain_img_size), "cls" in extra_tokens
+    on_patches = bool(window_size) or rel_pos in ("vitdet", "beit")
+    rules = {
+        "sizes must be multiples of patch_size": all(
+            patch_size > 0 and size > 0 and size % patch_size == 0 for size in sizes
+        ),
+        "every map would be padded to a window larger than that of img_size": (
+            0 <= window_size * patch_size <= img_size
+        ),
+        "extra_tokens may hold 'cls' and 'mask'": {*extra_tokens} <= {"cls", "mask"},
+        f"rel_pos must be one of {get_args(RelPos)}": rel_pos in get_args(RelPos),
+        "windows and decomposed relative positions work on patches alone": (
+            not (on_patches and has_cls)
+        ),
+        "rel_pos='table' needs a class token and window_size=0": (
+            rel_pos != "table" or (has_cls and not window_size)
+        ),
+        "global_attn_indexes must be blocks of a model with windows": (
+            all(window_size and 0 <= index < depth for index in global_attn_indexes)
+        ),
+    }
+    if broken := [rule for rule, kept in rules.items() if not kept]:
+        raise ValueError(f"{'; '.join(broken)}: got {given}")
 
 
 class VideoTransformer(VisionTransformer):

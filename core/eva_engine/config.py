@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
 
-from eva_backbone.variants import CLIP_MEAN, CLIP_STD, VARIANTS, check_variant
+from eva_backbone.variants import CLIP_MEAN, CLIP_STD, VARIANTS, variant_arguments
 from eva_data.holdout import check_setting
 from eva_runs.output_folder import RunSentences
 from eva_runs.recipes import is_unfinished
@@ -162,7 +162,7 @@ class VitConfig:
     init_checkpoint: str = ""
 
     def __post_init__(self) -> None:
-        check_variant(self.variant, image_size=self.image_size)
+        variant_arguments(self.variant)  # which refuses an unknown one
         one_of_its_choices(self)
 
     @property

@@ -160,16 +160,13 @@ def _resample_patches(weights: dict[str, Tensor], prefix: str, patch_size: int) 
     count = weights[position].shape[1] if position in weights else 0
     old, side = kernel.shape[-1], math.isqrt(max(0, count - 1))
     pixels = side * old
-    if fixed or kernel.ndim != 4 or side < 1 or side**2 + 1 != count:
+    divides = patch_size > 0 and pixels % patch_size == 0
+    if fixed or kernel.ndim != 4 or side < 1 or side**2 + 1 != count or not divides:
         raise ValueError(
             "--patch-size is for pre-trained backbones of images with square positions, without "
-            f"tables of relative positions and without a detector; the file has {count} positions, "
+            "tables of relative positions and without a detector, and a divisor of their side "
+            f"({pixels} px), got {patch_size}; the file has {count} positions, "
             f"patches of shape {tuple(kernel.shape)} and {listed(fixed, 3) or 'no such tables'}"
-        )
-    if patch_size < 1 or pixels % patch_size:
-        raise ValueError(
-            f"{pixels} px, which the positions are made for, cannot be cut in patches of "
-            f"--patch-size {patch_size}; choose a divisor"
         )
     if old == patch_size:
         return []

@@ -146,15 +146,12 @@ def load_vit(
             f"{weights.name} holds a ViT of width {arguments['embed_dim']} and depth "
             f"{arguments['depth']} that its weights do not determine; pass {', '.join(needed)}"
         )
-    try:
-        with torch.device("meta"):
-            model = (
-                VisionTransformer(**arguments)
-                if frames is None
-                else VideoTransformer(frames=frames, **arguments)
-            )
-    except ValueError as error:
-        raise ValueError(f"{weights.name} and what was passed make no ViT: {error}") from error
+    with torch.device("meta"):
+        model = (
+            VisionTransformer(**arguments)
+            if frames is None
+            else VideoTransformer(frames=frames, **arguments)
+        )
     own = {k: v for k, v in weights.tensors.items() if k.startswith(trunk.prefix)}
     positions = own[f"{trunk.prefix}pos_embed"]  # (1, 1 + T * N, C), frame after frame
     if "level_embed" in trunk.names:
@@ -200,7 +197,7 @@ def describe(weights: Weights) -> Trunk:
     if len(heads) == 1:
         arguments["num_heads"] = heads.pop()
     return Trunk(
-        arguments=arguments | _relative_positions(shapes, arguments, name=weights.name),
+        arguments=arguments | _relative_positions(shapes, arguments),
         prefix=prefix,
         names=frozenset(shapes),
         frames=frames,
@@ -225,18 +222,13 @@ def _require_eva(shapes: Mapping[str, Shape], name: str) -> None:
 
 
 def _relative_positions(
-    shapes: Mapping[str, Shape], arguments: Mapping[str, Any], *, name: str
+    shapes: Mapping[str, Shape], arguments: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Read arguments off the tables of relative positions."""
     patch, depth = arguments["patch_size"], arguments["depth"]
     table = shapes.get("blocks.0.attn.relative_position_bias_table")
     if table is not None:  # ((2 side - 1) ** 2 + 3, heads)
         side = (math.isqrt(max(0, table[0] - 3)) + 1) // 2
-        if (2 * side - 1) ** 2 + 3 != table[0]:
-            raise ValueError(
-                f"{name} has bias tables of {table[0]} rows, which is not (2 S - 1) ** 2 + 3 for a "
-                "square map of side S"
-            )
         return {"rel_pos": "table", "num_heads": table[1], "img_size": side * patch}
     rows = [shapes.get(f"blocks.{index}.attn.rel_pos_h") for index in range(depth)]
     sides = [(row[0] + 1) // 2 for row in rows if row is not None]  # tables of 2 side - 1 rows

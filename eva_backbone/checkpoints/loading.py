@@ -187,10 +187,10 @@ def _fit(
         wanted = tuple(target[name].shape)
         try:
             fitted = resample(local, value, wanted, clips)
-        except ValueError as error:
+        except RuntimeError as error:
             raise ValueError(
                 f"{report.source} holds {stored} {tuple(value.shape)}, which cannot be resampled "
-                f"to {wanted}: {error}"
+                f"to {wanted}"
             ) from error
         if fitted is not None and tuple(fitted.shape) == wanted:
             if fitted is not value:

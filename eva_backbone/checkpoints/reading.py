@@ -78,18 +78,18 @@ def read_torch_file(
             anything but plain data.
     """
     path = require_regular_file(path)
-    archive = _check_content(path)
-    try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(list(allowed)):
-            warnings.simplefilter("ignore")  # on odd protocols; what matters becomes an error
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
-        # mapped first: torch reads what the pickle claims, not what the archive has
-        return copy.deepcopy(content) if archive and not mapped else content
-    except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL (\S+)", str(error))
-        raise _refusal(path.name, f"it names {named[1]}" if named else "") from error
-    except Exception as error:  # the unpickler of a damaged file raises anything
-        raise _unreadable(path.name, error) from error
+    with path.open("rb") as file:
+        archive = file.read(4) == b"PK\x03\x04"  # what torch looks at, too
+        try:
+            if fault := (_fault_of_archive if archive else _fault_of_pickle)(file):
+                raise pickle.UnpicklingError(fault)
+            with warnings.catch_warnings(), torch.serialization.safe_globals(list(allowed)):
+                warnings.simplefilter("ignore")  # on odd protocols; what matters becomes an error
+                content = torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
+            # mapped first: torch reads what the pickle claims, not what the archive has
+            return copy.deepcopy(content) if archive and not mapped else content
+        except Exception as error:  # the unpickler of a damaged file raises anything
+            raise _refusal(path.name, error) from error
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -105,7 +105,7 @@ def read_safetensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except Exception as error:  # SafetensorError, and whatever an unknown type leads to
-        raise _unreadable(path.name, error) from error
+        raise _refusal(path.name, error) from error
 
 
 class _Ignored:
@@ -235,53 +235,40 @@ def _fault_of(name: str, value: Tensor) -> str:
     return ""
 
 
-def _unreadable(name: str, reason: str | Exception) -> ValueError:
-    text = str(reason).partition("\n")[0][:200]
-    if not text or "weights_only" in text:  # torch's advice to read it unsafely
-        text = type(reason).__name__
+def _refusal(name: str, error: Exception) -> ValueError:
+    named = re.search(r"GLOBAL (\S+)", str(error))
+    reason = f"it names {named[1]}" if named else str(error).partition("\n")[0][:200]
+    if not reason or "weights_only" in reason:  # torch's advice to read it unsafely
+        reason = type(error).__name__
     return ValueError(
-        f"{name} cannot be read, it is truncated or no checkpoint ({text}); download it again"
+        f"{name} is refused: it is damaged, no checkpoint, or holds Python objects that could run "
+        f"code ({reason}); {_AGAIN} or convert it to safetensors"
     )
 
 
-def _refusal(name: str, reason: str) -> ValueError:
-    return ValueError(
-        f"{name} is refused: it is damaged or holds Python objects that could run code "
-        f"({reason or 'its pickle is malformed'}); {_AGAIN} or convert it to safetensors"
-    )
+def _fault_of_pickle(file: BinaryIO) -> str:
+    """Find what torch should not see in a file that is not an archive, or ""."""
+    file.seek(0)
+    start = file.read(100)
+    meanings = (text for first, text in _LOOKS_LIKE.items() if start.startswith(first))
+    if fault := next(meanings, "" if start else "it is empty"):
+        return fault
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        huge = any(content.find(call) >= 0 for call in _MEMORY)  # sizes are claimed, not stored
+    return "it names bytearray" if huge else ""
 
 
-def _check_content(path: Path) -> bool:
-    """Refuse a file that torch should not see; returns whether it is an archive."""
-    with path.open("rb") as file:
-        start = file.read(100)
-        meanings = (text for first, text in _LOOKS_LIKE.items() if start.startswith(first))
-        if fault := next(meanings, "" if start else "it is empty"):
-            raise _unreadable(path.name, fault)
-        if start[:4] == b"PK\x03\x04":  # what torch looks at, too
-            _check_archive(file, path.name)
-            return True
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            if any(content.find(call) >= 0 for call in _MEMORY):  # sizes are claimed, not stored
-                raise _refusal(path.name, "it names bytearray")
-    return False
-
-
-def _check_archive(file: BinaryIO, name: str) -> None:
+def _fault_of_archive(file: BinaryIO) -> str:
     """Check the records of a torch archive against its table of contents."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            fault = _fault_of_table(archive, file) or _fault_of_records(archive)
-            names = archive.namelist()
-            pickles = [archive.read(n) for n in names if not fault and n.endswith("data.pkl")]
-    except Exception as error:  # zipfile raises anything for a damaged table
-        raise _unreadable(name, error) from error
-    if any(record.partition("/")[2] == "constants.pkl" for record in names):
-        raise _refusal(name, "it is a TorchScript archive")
-    if fault:
-        raise _unreadable(name, fault)
-    if any(call in pickled for pickled in pickles for call in _MEMORY):
-        raise _refusal(name, "it names bytearray")
+    with zipfile.ZipFile(file) as archive:
+        names = archive.namelist()
+        if any(record.partition("/")[2] == "constants.pkl" for record in names):
+            return "it is a TorchScript archive"
+        if fault := _fault_of_table(archive, file) or _fault_of_records(archive):
+            return fault
+        pickles = [archive.read(name) for name in names if name.endswith("data.pkl")]
+    huge = any(call in pickled for pickled in pickles for call in _MEMORY)
+    return "it names bytearray" if huge else ""
 
 
 def _fault_of_table(archive: zipfile.ZipFile, file: BinaryIO) -> str:

@@ -136,16 +136,8 @@ def best_of_engine(folder: Path, *, ema: bool | None = None) -> Path | None:
 
 
 def of_checkpoint(folder: Path, *, ema: bool) -> Path:
-    """Find the weights of a complete checkpoint, or their moving average.
-
-    Raises:
-        FileNotFoundError: If it has no such weights.
-    """
-    file = folder / (EMA_WEIGHTS if ema else WEIGHTS)
-    if not file.is_file():
-        lacks = "moving average: the run had ema_decay=0" if ema else WEIGHTS
-        raise FileNotFoundError(f"{folder} has no {lacks}")
-    return file
+    """Name the file of the weights of a complete checkpoint, or of their moving average."""
+    return folder / (EMA_WEIGHTS if ema else WEIGHTS)
 
 
 def is_mmengine_run(folder: Path) -> bool:

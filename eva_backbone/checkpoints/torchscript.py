@@ -64,8 +64,6 @@ def read_torchscript(file: Path) -> dict[str, Tensor]:
             pickled = _record(archive, f"{root}/data.pkl")
             _check_numbering(pickled)
             top = _Unpickler(pickled, lambda name: _record(archive, f"{root}/data/{name}")).load()
-        if not isinstance(top, _Module):
-            raise pickle.UnpicklingError("it is not the archive of a module")
         tensors = dict(_walk(top, "", 0, itertools.count()))
     except Exception as error:  # the unpickler of a damaged file raises anything
         raise ValueError(

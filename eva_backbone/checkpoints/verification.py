@@ -32,9 +32,7 @@ def require_regular_file(path: str | os.PathLike[str]) -> Path:
         ValueError: If something else is there.
     """
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"there is no file {path}")
-    if not path.is_file():
+    if not stat.S_ISREG(path.stat().st_mode):
         what = "a folder" if path.is_dir() else "a pipe, socket or device"
         raise ValueError(f"{path} is {what}; name a regular file")
     return path

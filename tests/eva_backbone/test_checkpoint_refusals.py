@@ -36,10 +36,10 @@ def test_truncated_anywhere(make_vit, save, refused, kind):
     model = make_vit(depth=1)
     state = make_vit(depth=1).state_dict()
     if kind == "safetensors":
-        path, message = save(state, "weights.safetensors"), "weights.safetensors cannot be read"
+        path, message = save(state, "weights.safetensors"), "weights.safetensors is refused"
     else:
         path = save({"model": state}, _use_new_zipfile_serialization=kind == "zip")
-        message = "weights.pt (cannot be read, it is truncated|is refused: it is damaged)"
+        message = "weights.pt is refused: it is damaged"
     content = path.read_bytes()
     size = len(content)
     places = {0, 1, 7, 8, 9, 100, size - 100, size - 8, size - 1} | {

@@ -97,7 +97,7 @@ def test_something_behind_the_end(archive):
         shutil.copy(archive, copied := archive.with_name("longer.pt"))
         with copied.open("ab") as file:
             file.write(tail)
-        with pytest.raises(ValueError, match=r"longer.pt cannot be read.*behind its end"):
+        with pytest.raises(ValueError, match=r"longer.pt is refused.*behind its end"):
             read_torch_file(copied)
 
 
@@ -163,5 +163,5 @@ def test_only_regular_files(tmp_path):
         for read in (require_regular_file, read_torch_file, read_safetensors):
             with pytest.raises(ValueError, match=message):
                 read(path)
-    with pytest.raises(FileNotFoundError, match=r"there is no file .*absent.pt"):
+    with pytest.raises(FileNotFoundError, match=r"absent\.pt"):
         read_torch_file(tmp_path / "absent.pt")
