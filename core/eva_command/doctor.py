@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
-from importlib.machinery import EXTENSION_SUFFIXES, PathFinder
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -251,9 +251,6 @@ def _build_folder(what: str) -> str:
 def _install(what: str, source: str, *, dry_run: bool) -> int:
     """Install a part into the Python that runs this; return the first exit code that is not 0."""
     commands = _install_commands(what, source)
-    # not importlib.util.find_spec: setuptools' hook answers it for pip, with a warning
-    if not dry_run and PathFinder.find_spec("pip") is None:
-        raise ValueError(f"{sys.executable} has no pip; `python -m ensurepip` adds it")
     for command in commands:
         say(shlex.join(command))
         if not dry_run and (code := subprocess.run(command, check=False).returncode):

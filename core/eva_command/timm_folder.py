@@ -62,21 +62,15 @@ transform = timm.data.create_transform(**timm.data.resolve_data_config(model=mod
 
 
 def timm_weights(folder: Path) -> Path | None:
-    """Find the weights in a folder that timm reads as `local-dir:`; None for any other path.
-
-    Raises:
-        FileNotFoundError: If the folder has no weights.
-    """
+    """Find the weights in a folder that timm reads as `local-dir:`; None for any other path."""
     try:  # the config of a run and of a transformers model has the same name
         config: Any = json.loads((folder / CONFIG).read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
         return None
-    for name in _WEIGHTS_OF_TIMM:
-        if (folder / name).is_file():
-            return folder / name
-    raise FileNotFoundError(f"{folder} has timm's {CONFIG}, and no weights such as {WEIGHTS}")
+    there = (folder / name for name in _WEIGHTS_OF_TIMM if (folder / name).is_file())
+    return next(there, folder / WEIGHTS)
 
 
 def write_folder(weights: Mapping[str, Tensor], folder: Path, source: Path) -> list[str]:

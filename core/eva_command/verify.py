@@ -77,8 +77,6 @@ def _run(args: argparse.Namespace) -> int:
 def guess(arguments: Sequence[str]) -> list[str]:
     """Put the name of a check in front of the path that a command line begins with."""
     path, rest = Path(arguments[0]), list(arguments[1:])
-    if not path.exists():
-        raise ValueError(f"{arguments[0]} is neither a check (see --help) nor a file or folder")
     if path.is_dir():
         from eva_command.checking import check_of_folder
 
@@ -94,7 +92,7 @@ def guess(arguments: Sequence[str]) -> list[str]:
         kind = ["captions"] if b'"caption"' in start else ["coco", "--annotations"]
         return [*kind, str(path), *rest]
     hint = f"`video {path}` or `captions {path}`" if suffix in _LISTS else "one of the checks"
-    raise ValueError(f"{path} does not say what is in it: write {hint}, see --help")
+    raise ValueError(f"{path} is neither a check nor says what is in it: write {hint}, see --help")
 
 
 def _add_coco(parser: argparse.ArgumentParser) -> None:

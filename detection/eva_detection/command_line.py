@@ -151,9 +151,6 @@ def check(args: argparse.Namespace) -> None:
 
 def require_recipe(args: argparse.Namespace) -> Path:
     """Find the recipe of a command line."""
-    if not args.config_file:
-        example = "demo/cascade_mask_rcnn_vitdet_eva_debug"
-        raise ValueError(f"name a recipe, such as {example}; `eva recipes detection` lists them")
     return find_recipe("detection", args.config_file)
 
 

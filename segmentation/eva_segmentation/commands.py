@@ -47,8 +47,6 @@ def _change(cfg: "Config", args: argparse.Namespace) -> None:
         cfg.default_hooks.visualization.update(draw=True)
         cfg.visualizer.save_dir = str(args.show_dir)
     if args.tta:
-        if not cfg.get("tta_model"):
-            raise ValueError(f"{args.config} has no tta_pipeline; leave --tta out")
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
         cfg.model = cfg.tta_model | dict(module=cfg.model)
 

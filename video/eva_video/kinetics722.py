@@ -270,8 +270,6 @@ def _run(options: argparse.Namespace) -> int:
                 place, name, root=root, skip_nameless=options.leave_out_nameless
             )
     lists = merge(read["train"], read["val"], keep_k400_leaks=options.keep_k400_leaks)
-    if empty := [name for name, one in lists.items() if not len(one.kept)]:
-        raise ValueError(f"nothing stays of {', '.join(empty)}: is one list named twice?")
     statistics: dict[str, Any] = {
         "data_sets": given,
         "keep_k400_leaks": options.keep_k400_leaks,

@@ -79,12 +79,8 @@ def load_config_file(file: str | os.PathLike[str]) -> DictConfig:
     ValueError names a file that is not local, or YAML that is damaged, too large, or names what a
     detector is not built of.
     """
-    path = Path(file)
-    python = path.suffix == ".py"
-    if "://" in os.fspath(file) or not (python or path.suffix in (".yaml", ".yml")):
-        raise ValueError(f"{file} is not a local file in Python (.py) or YAML (.yaml, .yml)")
-    require_regular_file(path)
-    if python:
+    path = require_regular_file(file)
+    if path.suffix == ".py":
         imports = builtins.__import__
         try:
             return LazyConfig.load(str(path))

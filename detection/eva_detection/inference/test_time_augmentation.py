@@ -72,12 +72,6 @@ class EVARCNNWithTTA(nn.Module):
     ) -> None:
         super().__init__()
         model = getattr(model, "module", model)  # of `DistributedDataParallel`
-        heads = getattr(model, "roi_heads", None)
-        if not isinstance(model, EVARCNN) or not isinstance(heads, EVACascadeROIHeads):
-            raise ValueError(
-                "test-time augmentation needs an EVARCNN with EVACascadeROIHeads, got "
-                f"{type(model).__name__} with {type(heads).__name__}"
-            )
         max_sizes = min_sizes if max_sizes is None else max_sizes
         self.model, self.input_format = model, model.input_format
         self.scales = tuple(zip(min_sizes, max_sizes, strict=True))
@@ -207,9 +201,7 @@ def _mask_scale(size: int | None, sizes: Sequence[int], model: EVARCNN) -> int:
     if size is None:
         canvas = model.backbone.padding_constraints.get("square_size", 0)
         return min(range(len(sizes)), key=lambda index: abs(sizes[index] - canvas))
-    if not model.roi_heads.mask_on or size not in sizes:
-        raise ValueError(f"mask_size={size} needs a mask head, and must be one of {[*sizes]}")
-    return sizes.index(size)
+    return [*sizes].index(size)
 
 
 def _to_original(found: Instances, size: tuple[int, int], *, flipped: bool) -> Instances:

@@ -94,8 +94,6 @@ class LoadCheckedAnnotations(LoadAnnotations):
                     "as your own, with a class file"
                 )
             super()._load_seg_map(results)
-        except LabelMapError:
-            raise
         except (OSError, SyntaxError, ValueError) as error:
             raise LabelMapError(f"cannot read {path} as a label map: {error}") from error
         _require_size(results, results["gt_seg_map"].shape)

@@ -45,8 +45,6 @@ class MultiScaleDeformableAttention(nn.Module):
     ) -> None:
         super().__init__()
         value_dim = int(dim * value_ratio)
-        if not value_dim or value_dim % num_heads:
-            raise ValueError(f"deform_num_heads {num_heads} do not divide a width of {value_dim}")
         self.num_heads, self.num_levels, self.num_points = num_heads, num_levels, num_points
         points = num_heads * num_levels * num_points
         self.sampling_offsets = Linear(dim, 2 * points)
