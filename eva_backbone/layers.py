@@ -180,10 +180,6 @@ class StochasticDepth(nn.Module):
         update = branch(*(tensor.index_select(0, kept) for tensor in (x, *context)))
         return x.index_add(0, kept, update.to(x.dtype), alpha=1.0 / keep)
 
-    def extra_repr(self) -> str:
-        """Show the rate when the model is printed."""
-        return f"rate={self.rate:.3f}"
-
 
 class _ZeroGradient(torch.autograd.Function):
     """Identity on its first input that gives its other inputs a gradient of zero."""

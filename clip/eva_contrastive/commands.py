@@ -255,7 +255,10 @@ def _parse_demo(arguments: Sequence[str] | None) -> argparse.Namespace:
     add_arguments(search, batch_size=32)
     rank.set_defaults(like=[], cache=None, results=["ranking.json"])
     search.set_defaults(results=["results.json", "results.csv", "contact_sheet.jpg"])
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if not options.text and not options.like:
+        options.parser.error("nothing to compare with: give --text, or for a search --like")
+    return options
 
 
 def demo(arguments: Sequence[str] | None = None) -> None:
@@ -271,8 +274,6 @@ def demo(arguments: Sequence[str] | None = None) -> None:
 
 
 def _plan(options: argparse.Namespace) -> Plan:
-    if not options.text and not options.like:
-        raise ValueError("nothing to compare with: give --text, or for a search --like")
     for file in options.like:
         file.stat()
     options.cache = options.cache or options.output

@@ -140,8 +140,6 @@ def _run_images(args: argparse.Namespace) -> int:
 def _run_captions(args: argparse.Namespace) -> int:
     path = expand_path(args.location, "LOCATION")
     options = {key: getattr(args, key) for key in PAIRS.options if getattr(args, key)}
-    if path.suffix == INDEX_SUFFIX:
-        raise ValueError(f"{path} is an index: name the data that it was written of")
     _require_index_name(args.write)
     if path.suffix == ".toml":
         if others := options.keys() - {"root"}:

@@ -227,9 +227,6 @@ def _install_commands(what: str, source: str) -> list[list[str]]:
     if what == _MMCV_OPERATORS:
         return [[*pip, "install", _build_folder(what)]]
     if what != UPSTREAM:
-        if what not in extras():
-            known = ", ".join([UPSTREAM, _MMCV_OPERATORS, *extras()])
-            raise ValueError(f"--install {what}: there is no such part; known are {known}")
         return [[*pip, "install", f"{TOOLKIT}[{what}]"]]
     if source == "repack":
         wanted, built = REPACKED, [_build_folder(what)]
@@ -262,7 +259,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = command_parser(__doc__)
     add = parser.add_argument
     add("--quick", action="store_true", help="look at versions only, import nothing")
-    add("--install", metavar="PART", help="install detectron2, mmcv-operators or an extra")
+    parts = [UPSTREAM, _MMCV_OPERATORS, *extras()]
+    add("--install", choices=parts, metavar="PART", help=f"install one of {', '.join(parts)}")
     add("--source", default="repack",
         help="of detectron2: repack (default; the copy on PyPI, its SHA-256 checked), upstream "
         "(its repository, needs git and a C++ compiler), or what pip takes as a requirement",

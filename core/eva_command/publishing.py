@@ -6,7 +6,7 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,15 +70,19 @@ def read_run_folder(folder: Path, *, best: bool, ema: bool) -> Run:
     """Describe a run of any trainer; one that has no such weights is refused."""
     if run_folders.is_engine_run(folder):
         return _engine_run(folder, best=best, ema=ema)
-    of_mmengine = run_folders.is_mmengine_run(folder)
-    if ema or (best and not of_mmengine):
-        raise ValueError(f"{folder} has no such weights: leave --best and --ema out")
-    if of_mmengine:
-        return _mmengine_run(folder, best=best)
-    weights = run_folders.last_of_detectron2(folder)
-    if weights is None or not run_folders.is_detectron2_run(folder):
-        raise ValueError(f"{folder} holds no complete checkpoint of a run: name its output folder")
-    return _detectron2_run(folder, weights)
+    weights = config = None
+    describe: Callable[[Path, Path, Path], Run] = _detectron2_run
+    if run_folders.is_mmengine_run(folder) and not ema:
+        find = run_folders.best_of_mmengine if best else run_folders.last_of_mmengine
+        weights, config, describe = find(folder), config_of_run(folder), _mmengine_run
+    elif run_folders.is_detectron2_run(folder) and not (best or ema):
+        weights, config = run_folders.last_of_detectron2(folder), folder / "config.yaml"
+    if weights is None or config is None:
+        raise ValueError(
+            f"{folder} holds no such weights with the config of their run: name the output folder "
+            "of a training, and --best and --ema only where it kept such weights"
+        )
+    return describe(folder, weights, config)
 
 
 def _engine_run(folder: Path, *, best: bool, ema: bool) -> Run:
@@ -123,8 +127,8 @@ def _engine_run(folder: Path, *, best: bool, ema: bool) -> Run:
     )  # fmt: skip
 
 
-def _detectron2_run(folder: Path, weights: Path) -> Run:
-    settings, published, text = read_yaml(folder / "config.yaml")
+def _detectron2_run(folder: Path, weights: Path, config: Path) -> Run:
+    settings, published, text = read_yaml(config)
     train = section(settings, "train")
     steps = int(train.get("max_iter", 0)) or None
     step = run_folders.step_of_detectron2(weights) or steps or 0
@@ -147,12 +151,7 @@ def _detectron2_run(folder: Path, weights: Path) -> Run:
     )  # fmt: skip
 
 
-def _mmengine_run(folder: Path, *, best: bool) -> Run:
-    weights = run_folders.best_of_mmengine(folder) if best else run_folders.last_of_mmengine(folder)
-    config = config_of_run(folder)
-    if weights is None or config is None:
-        lacks = "weights of a best evaluation" if weights is None else "config that its run names"
-        raise ValueError(f"{folder} has no {lacks}")
+def _mmengine_run(folder: Path, weights: Path, config: Path) -> Run:
     settings, published, text = read_python(config)
     number = re.search(r"_(\d+)\.pth$", weights.name)
     step, unit = int(number[1]) if number else 0, "epoch" if "epoch_" in weights.name else "step"

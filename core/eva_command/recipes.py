@@ -83,10 +83,11 @@ def _find(name: str, task: str | None) -> tuple[str, Path]:
             found[one] = find_recipe(one, name)
         except NoRecipeError:
             continue
-    if not found:
-        raise ValueError(f"there is no recipe {name!r} of any task; `eva recipes` lists all")
-    if len(found) > 1 and not Path(name).is_file():
-        raise ValueError(f"{', '.join(found)} have a recipe {name!r}: say which with --task")
+    if not found or (len(found) > 1 and not Path(name).is_file()):
+        raise ValueError(
+            f"a recipe {name!r} is in {', '.join(found) or 'no task'}: `eva recipes` lists all, "
+            "and --task chooses among several"
+        )
     return next(iter(found.items()))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from eva_backbone.checkpoints.registry import (
     OFFICIAL_FILES,
     SHA256,
+    TASKS,
     find_official_file,
     list_official_files,
     resolve_source,
@@ -16,13 +17,11 @@ from eva_backbone.checkpoints.registry import (
 from eva_runs.commands import complain, program, say
 from eva_runs.options import add_download_option, command_parser
 
-_TASKS = ("pretrain", "classification", "clip", "detection", "segmentation", "video")
-
 
 def _parse_list(arguments: Sequence[str] | None) -> argparse.Namespace:
     text = "List the official files and where they are on this machine."
     parser = command_parser(text)
-    parser.add_argument("task", nargs="?", choices=_TASKS, metavar="TASK", help=", ".join(_TASKS))
+    parser.add_argument("task", nargs="?", choices=TASKS, metavar="TASK", help=", ".join(TASKS))
     return parser.parse_args(arguments)
 
 

@@ -326,8 +326,6 @@ def export(arguments: Sequence[str] | None = None) -> None:
         )
     try:
         args.config_file = find_recipe("detection", require_config(args.config_file, args.weights))
-        if args.output.suffix != (ENDINGS | {"torchscript": ".ts"})[args.form]:
-            raise ValueError(f"{args.output} has not the suffix of the format {args.form}")
         require_free([args.output], overwrite=args.overwrite)
         require_form(args.form)
     except (OSError, ValueError) as error:

@@ -29,7 +29,7 @@ from eva_contrastive.model.loading import load_eva_clip
 from eva_contrastive.model.open_clip_files import find_preparation, open_clip_weights
 from eva_contrastive.reports import retrieval_examples, search_step
 from eva_data.captions.sources import CaptionedImages
-from eva_data.files import UnwritableError, write_text
+from eva_data.files import write_text
 from eva_data.transforms import ImageTransform, evaluation_transform
 from eva_engine import distributed
 from eva_engine.distributed import choose_dtype
@@ -44,7 +44,6 @@ from eva_engine.evaluation.own_data import evaluate_own_data, fill_from_training
 from eva_engine.report import announce, evaluation_page
 from eva_report.content import Report, ScoreRow, ScoreTable, Section, Step
 from eva_report.page import report_name, try_report
-from eva_runs.errors import one_line
 
 MOST_CLASSES = 200  # of a set with a section of its own
 
@@ -72,16 +71,10 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     title = f"evaluate a CLIP at {model.image_size} px on {device.type}"
     announce(title, weights=options.weights, data=data)
     evaluation = _Evaluation(model, options, transform, names=[name for name, _ in data])
-    try:
-        for one in sets:
-            evaluation.count(one)
-        for name, own in pairs.items():
-            evaluation.retrieve(name, own)
-    except OSError as error:
-        if options.skip_unreadable or isinstance(error, UnwritableError):
-            raise
-        fix = "--skip-unreadable leaves such samples out"
-        raise OSError(f"{one_line(error)}; {fix}") from error
+    for one in sets:
+        evaluation.count(one)
+    for name, own in pairs.items():
+        evaluation.retrieve(name, own)
     if distributed.rank() == 0:
         evaluation.report(data, began, device)
 

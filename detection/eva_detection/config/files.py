@@ -79,7 +79,8 @@ def load_config_file(file: str | os.PathLike[str]) -> DictConfig:
     ValueError names a file that is not local, or YAML that is damaged, too large, or names what a
     detector is not built of.
     """
-    path = require_regular_file(file)
+    path = Path(file)
+    require_regular_file(path)
     if path.suffix == ".py":
         imports = builtins.__import__
         try:

@@ -60,6 +60,9 @@ SERVERS: Mapping[str, Server] = {
     ),
 }
 
+# what zipfile raises for damage, encryption and unknown compression
+_DAMAGE_OF_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+
 
 class ImageList(NamedTuple):
     """Height and width of each image id of a test set, and its category ids."""
@@ -127,7 +130,7 @@ def check(file: Path, task: str, server: Server, images: ImageList) -> Iterator[
         yield f"is named {file.name}, not {named}.zip"
     try:
         entries = parse_json(_unpacked(file) if file.suffix == ".zip" else file.read_bytes(), "it")
-    except ValueError as error:
+    except (ValueError, *_DAMAGE_OF_ZIP) as error:
         yield str(error)
         return
     problems = list(problems_of(entries, images, [task]))
@@ -144,20 +147,16 @@ def check(file: Path, task: str, server: Server, images: ImageList) -> Iterator[
 
 
 def _unpacked(file: Path) -> bytes:
-    """Read the JSON in a zip file; what is wrong with it is a ValueError."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            sizes = {one.filename: one.file_size for one in archive.infolist()}
-            if [*sizes] != [f"{file.stem}.json"] or max(sizes.values()) > MOST_BYTES:
-                raise ValueError(
-                    f"holds {shown(sizes)} (name: bytes), not {file.stem}.json alone, of at most "
-                    f"{MOST_BYTES:,} bytes"
-                )
-            with archive.open(f"{file.stem}.json") as stream:
-                return stream.read(MOST_BYTES)
-    # what zipfile raises for damage, encryption and unknown compression
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise ValueError(f"is not a zip file, or a damaged one ({error})") from error
+    """Read the JSON in a zip file; a file of another content is a ValueError."""
+    with zipfile.ZipFile(file) as archive:
+        sizes = {one.filename: one.file_size for one in archive.infolist()}
+        if [*sizes] != [f"{file.stem}.json"] or max(sizes.values()) > MOST_BYTES:
+            raise ValueError(
+                f"holds {shown(sizes)} (name: bytes), not {file.stem}.json alone, of at most "
+                f"{MOST_BYTES:,} bytes"
+            )
+        with archive.open(f"{file.stem}.json") as stream:
+            return stream.read(MOST_BYTES)
 
 
 def prepare(

@@ -56,7 +56,7 @@ class EVARCNNWithTTA(nn.Module):
             detector's `square_pad`.
 
     Raises:
-        ValueError: For a model of another kind, or settings that are wrong or have no effect.
+        ValueError: For settings that are wrong or have no effect.
     """
 
     def __init__(

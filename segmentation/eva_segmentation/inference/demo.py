@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from eva_data.files import replacing
+from eva_data.files import make_folder, replacing
 from eva_data.images import read_rgb, save_image
 from eva_data.inputs import Job, Plan, plan_jobs, written_name
 from eva_openmmlab import demo
@@ -89,8 +89,6 @@ def _plan(args: argparse.Namespace, inputs: list[Path]) -> Plan:
         cameras=True,
     )
     archive = args.ade20k_submission
-    if archive and not archive.absolute().parent.is_dir():
-        raise ValueError(f"{archive} is not in an existing folder: name a file in one")
     stems: dict[str, Path] = {}
     for job in planned.jobs if archive else ():
         other = stems.setdefault(job.source.stem, job.source)
@@ -148,6 +146,7 @@ def _segment(args: argparse.Namespace, predictor: "Predictor", planned: Plan) ->
 
 def _write_submission(archive: Path, jobs: Sequence[Job]) -> None:
     """Write the ZIP file for the ADE20K test server from the label maps of images."""
+    make_folder(archive.absolute().parent)
     with replacing(archive) as part, zipfile.ZipFile(part, "w") as file:  # PNG is compressed
         for job in jobs:
             stream = io.BytesIO()

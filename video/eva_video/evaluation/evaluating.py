@@ -20,7 +20,7 @@ from eva_data.files import write_text
 from eva_data.kinetics import official_classes
 from eva_data.labelled_videos.opening import open_videos
 from eva_data.labelled_videos.sources import LabelledVideos
-from eva_data.video.source import UnreadableVideoError, require_backend
+from eva_data.video.source import require_backend
 from eva_engine import distributed
 from eva_engine.distributed import choose_dtype
 from eva_engine.evaluation.classification_report import class_sections
@@ -32,7 +32,6 @@ from eva_engine.evaluation.own_data import (
     settings_of,
 )
 from eva_engine.report import announce, report_evaluation
-from eva_runs.errors import one_line
 from eva_runs.processes import on_main
 from eva_video.commands import VIDEOS
 from eva_video.data.clips import Sampling, Views
@@ -80,17 +79,12 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     judge = MultiView(model, columns=columns, views_per_forward=options.views_per_forward)
     judge = judge.to(device, choose_dtype(options.precision, device)).eval()
     lines = VideoLines(samples, samples.classes, clips=options.clips)
-    try:
-        counted = evaluate_own_data(
-            judge, samples, options, unit="videos",
-            receive=None if options.output is None else lines.add,
-            num_classes=model.num_classes if columns is None else len(columns),
-            skip_unreadable=options.skip_unreadable,
-        )  # fmt: skip
-    except UnreadableVideoError as error:
-        raise UnreadableVideoError(
-            f"{one_line(error)}; --skip-unreadable leaves such videos out"
-        ) from error
+    counted = evaluate_own_data(
+        judge, samples, options, unit="videos",
+        receive=None if options.output is None else lines.add,
+        num_classes=model.num_classes if columns is None else len(columns),
+        skip_unreadable=options.skip_unreadable,
+    )  # fmt: skip
     if options.output is not None:
         lines.write(options.output / LINES)
     if distributed.rank():
