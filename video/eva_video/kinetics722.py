@@ -117,12 +117,12 @@ def merge(
     return lists
 
 
-def read_list(location: str, name: str, *, root: str | None, skip_nameless: bool) -> Videos:
+def read_list(location: str, name: str, *, root: str | None) -> Videos:
     """Read the videos of a dataset: class folders, or a list with classes or official labels.
 
     Raises:
         ValueError: If a class is not one of the dataset, the videos are not in files, or a file
-            has a name without YouTube's id, unless such are skipped.
+            has a name without YouTube's id.
     """
     files = open_videos(location, root=root)
     if not isinstance(files.files, FolderFiles):
@@ -135,17 +135,16 @@ def read_list(location: str, name: str, *, root: str | None, skip_nameless: bool
     except (ValueError, IndexError) as error:
         raise ValueError(f"{location} is no list of {TITLES[name]}: {error}") from error
     ids = [youtube_id(file, sure=True) for file in files.files.names]
-    named = [position for position, found in enumerate(ids) if found]
     if nameless := [files.sample_id(at) for at, found in enumerate(ids) if not found]:
-        text = f"{location}: names of {len(nameless):,} of {len(ids):,} videos do not begin with "
-        text += f"YouTube's id, such as {nameless[0]}"
-        if not named or not skip_nameless:
-            raise ValueError(f"{text}: name them ID.mp4, or give --leave-out-nameless")
-        logging.getLogger(__name__).warning("%s, and are left out", text)
+        raise ValueError(
+            f"{location}: names of {len(nameless):,} of {len(ids):,} videos do not begin with "
+            f"YouTube's id, such as {nameless[0]}: name them ID.mp4, or take them out of the list"
+        )
     return Videos(
-        ids=np.array([ids[at] for at in named], dtype=f"S{ID_LENGTH}"),
-        labels=labels[files.labels[named]],
-        paths=[os.path.abspath(files.sample_id(at)) for at in named],  # noqa: PTH100 (links stay)
+        ids=np.array(ids, dtype=f"S{ID_LENGTH}"),
+        labels=labels[files.labels],
+        # links stay
+        paths=[os.path.abspath(files.sample_id(at)) for at in range(len(ids))],  # noqa: PTH100
     )
 
 
@@ -241,8 +240,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--root", type=Path, metavar="DIR", help=text)
     text = "keep videos of K-400's validation list in its own training list, as officially"
     add("--keep-k400-leaks", action="store_true", help=text)
-    text = "leave out files whose name does not begin with YouTube's id"
-    add("--leave-out-nameless", action="store_true", help=text)
     add("--overwrite", action="store_true", help="replace earlier lists")
     options = parser.parse_args(arguments)
     if not any(getattr(options, name) for name in SOURCES):
@@ -266,9 +263,7 @@ def _run(options: argparse.Namespace) -> int:
         folders = getattr(options, f"{name}_videos")
         for split, place, folder in zip(SPLITS, getattr(options, name), folders, strict=True):
             root = None if folder == "-" else folder
-            read[split][name] = read_list(
-                place, name, root=root, skip_nameless=options.leave_out_nameless
-            )
+            read[split][name] = read_list(place, name, root=root)
     lists = merge(read["train"], read["val"], keep_k400_leaks=options.keep_k400_leaks)
     statistics: dict[str, Any] = {
         "data_sets": given,
