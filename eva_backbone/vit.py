@@ -85,22 +85,13 @@ class VisionTransformer(nn.Module):
     ) -> None:
         super().__init__()
         pretrain_img_size = img_size if pretrain_img_size is None else pretrain_img_size
-        _check_arguments(
-            img_size=img_size,
-            pretrain_img_size=pretrain_img_size,
-            patch_size=patch_size,
-            depth=depth,
-            extra_tokens=extra_tokens,
-            window_size=window_size,
-            global_attn_indexes=global_attn_indexes,
-            rel_pos=rel_pos,
-        )
         self.img_size, self.patch_size = img_size, patch_size
         self.embed_dim, self.depth, self.num_heads = embed_dim, depth, num_heads
         self.window_size, self.layer_scale = window_size, layer_scale
         self.global_attn_indexes = tuple(global_attn_indexes)
         self.rel_pos = rel_pos
         self.activation_checkpointing = activation_checkpointing
+        _check_arguments(self, pretrain_img_size, extra_tokens)
 
         self.patch_embed = PatchEmbed(patch_size=patch_size, embed_dim=embed_dim)
         positions = (pretrain_img_size // patch_size) ** 2
@@ -297,26 +288,18 @@ def _token(dim: int, *, present: bool) -> nn.Parameter | None:
 
 
 def _check_arguments(
-    *,
-    img_size: int,
-    pretrain_img_size: int,
-    patch_size: int,
-    depth: int,
-    extra_tokens: Sequence[str],
-    window_size: int,
-    global_attn_indexes: Sequence[int],
-    rel_pos: str,
+    vit: VisionTransformer, pretrain_img_size: int, extra_tokens: Sequence[str]
 ) -> None:
     """Refuse arguments that make no ViT, or another one than they say."""
-    given = ", ".join(f"{name}={value!r}" for name, value in locals().items())
-    sizes, has_cls = (img_size, pretrain_img_size), "cls" in extra_tokens
-    on_patches = bool(window_size) or rel_pos in ("vitdet", "beit")
+    patch, window, rel_pos = vit.patch_size, vit.window_size, vit.rel_pos
+    has_cls, sizes = "cls" in extra_tokens, (vit.img_size, pretrain_img_size)
+    on_patches = bool(window) or rel_pos in ("vitdet", "beit")
     rules = {
         "sizes must be multiples of patch_size": all(
-            patch_size > 0 and size > 0 and size % patch_size == 0 for size in sizes
+            patch > 0 and size > 0 and size % patch == 0 for size in sizes
         ),
-        "every map would be padded to a window larger than that of img_size": (
-            0 <= window_size * patch_size <= img_size
+        "a window larger than the map of img_size would pad every map": (
+            0 <= window * patch <= vit.img_size
         ),
         "extra_tokens may hold 'cls' and 'mask'": {*extra_tokens} <= {"cls", "mask"},
         f"rel_pos must be one of {get_args(RelPos)}": rel_pos in get_args(RelPos),
@@ -324,14 +307,18 @@ def _check_arguments(
             not (on_patches and has_cls)
         ),
         "rel_pos='table' needs a class token and window_size=0": (
-            rel_pos != "table" or (has_cls and not window_size)
+            rel_pos != "table" or (has_cls and not window)
         ),
-        "global_attn_indexes must be blocks of a model with windows": (
-            all(window_size and 0 <= index < depth for index in global_attn_indexes)
+        "global_attn_indexes must be blocks of a model with windows": all(
+            window and 0 <= index < vit.depth for index in vit.global_attn_indexes
         ),
     }
     if broken := [rule for rule, kept in rules.items() if not kept]:
-        raise ValueError(f"{'; '.join(broken)}: got {given}")
+        names = "img_size", "patch_size", "depth", "window_size", "global_attn_indexes", "rel_pos"
+        given = {name: getattr(vit, name) for name in names}
+        given |= {"pretrain_img_size": pretrain_img_size, "extra_tokens": extra_tokens}
+        stated = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        raise ValueError(f"{'; '.join(broken)}: got {stated}")
 
 
 class VideoTransformer(VisionTransformer):
