@@ -71,9 +71,9 @@ class EVARCNNWithTTA(nn.Module):
         mask_size: int | None = None,
     ) -> None:
         super().__init__()
-        model = getattr(model, "module", model)  # of `DistributedDataParallel`
+        self.model: Any = getattr(model, "module", model)  # of `DistributedDataParallel`
+        self.input_format = self.model.input_format
         max_sizes = min_sizes if max_sizes is None else max_sizes
-        self.model, self.input_format = model, model.input_format
         self.scales = tuple(zip(min_sizes, max_sizes, strict=True))
         flags = isinstance(flip, bool) and isinstance(keep_all_before_merge, bool)
         if not flags or not self.scales or any(min(scale) < 1 for scale in self.scales):
@@ -84,7 +84,7 @@ class EVARCNNWithTTA(nn.Module):
         self.flip = flip
         self.area_ranges = _area_ranges(area_ranges, tuple(min_sizes))
         self.keep_all_before_merge = keep_all_before_merge
-        self.mask_scale = _mask_scale(mask_size, min_sizes, model)
+        self.mask_scale = _mask_scale(mask_size, min_sizes, self.model)
         self.train(model.training)
 
     def forward(self, batched_inputs: Sequence[dict[str, Any]]) -> list[dict[str, Instances]]:
@@ -130,7 +130,8 @@ class EVARCNNWithTTA(nn.Module):
     @property
     def heads(self) -> EVACascadeROIHeads:
         """The detector's heads."""
-        return self.model.roi_heads
+        heads: EVACascadeROIHeads = self.model.roi_heads
+        return heads
 
     def _pixels(self, entry: dict[str, Any], size: tuple[int, int]) -> NDArray[np.uint8]:
         """Return the image (H, W, 3), in full resolution where that is to be had."""
