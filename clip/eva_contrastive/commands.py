@@ -267,7 +267,8 @@ def demo(arguments: Sequence[str] | None = None) -> None:
     run_demo(
         options.parser,
         prepare=lambda: _plan(options),
-        work=lambda planned: _show(options, planned.jobs),
+        load=lambda: weights_file(options.weights),
+        work=lambda _, planned: _show(options, planned.jobs),
         overwrite=options.overwrite,
         results=[options.output / name for name in options.results if options.output is not None],
     )
@@ -288,7 +289,6 @@ def _plan(options: argparse.Namespace) -> Plan:
 
 def _show(options: argparse.Namespace, jobs: Sequence[Job]) -> list[str]:
     try:
-        weights_file(options.weights)
         from eva_contrastive.inference.demo import load, rank_files, search_files
 
         work = rank_files if options.command == "rank" else search_files

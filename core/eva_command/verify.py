@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eva_runs.commands import complain, exit_code
+from eva_runs.commands import complain, program
 from eva_runs.options import add_check_options, command_parser
 
 _ABOUT = """\
@@ -30,32 +30,19 @@ _LISTS = (".csv", ".tsv", ".txt", ".tar", ".parquet", ".safetensors", ".jsonl")
 _START = 2**16  # bytes of a JSON file that are looked at
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a check; where a path stands in place of its name, the one that fits.
-
-    Returns:
-        The exit code: that of the check, 2 if the arguments or a file cannot be used, 130 after
-        Ctrl-C.
-    """
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse a command line; a path in place of a check's name stands for the one that fits."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given and given[0] not in _CHECKS and not given[0].startswith("-"):
-        try:
-            given = guess(given)
-        except (ValueError, OSError) as error:
-            complain(f"error: {error}")
-            return 2
+        given = guess(given)
         complain(f"checked as: {shlex.join(given)}")
-    args = parse(given)
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be text
         sys.stdout.reconfigure(errors="backslashreplace")
-    return exit_code(lambda: int(args.run(args)))
+    return parse(given)
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse a command line that begins with the name of a check.
-
-    The option `run` is a function of all that returns 0 without problems and 1 with some.
-    """
+    """Parse a command line that begins with the name of a check."""
     parser = command_parser(_ABOUT)
     options: Any = {"formatter_class": parser.formatter_class, "allow_abbrev": False}
     subparsers = parser.add_subparsers(dest="command", required=True)
@@ -63,7 +50,6 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         command = subparsers.add_parser(name, help=text, **options)
         if name == next(iter(arguments), None):
             command.description = inspect.getdoc(add)
-            command.set_defaults(run=_run)
             add(command)
     return parser.parse_args(arguments)
 
@@ -72,6 +58,9 @@ def _run(args: argparse.Namespace) -> int:
     from eva_command.checking import CHECKS  # libraries that --help does not need
 
     return CHECKS[args.command](args)
+
+
+main = program(_parse, _run)  # 0 without problems, 1 with some
 
 
 def guess(arguments: Sequence[str]) -> list[str]:

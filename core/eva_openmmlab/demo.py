@@ -12,7 +12,7 @@ from eva_data.files import home_expanded
 from eva_data.inputs import Plan
 from eva_openmmlab.command_line import WEIGHTS, make_parser
 from eva_openmmlab.run_folder import require_config_of_run
-from eva_report.demos import refuse, run_demo
+from eva_report.demos import run_demo
 from eva_runs.recipes import SUFFIXES as RECIPES
 from eva_runs.recipes import WEIGHTS as SUFFIXES
 from eva_runs.recipes import find_recipe
@@ -65,17 +65,13 @@ def main(
             resolve_source(args.weights)
         return planned
 
-    def do(planned: Plan) -> list[str]:
-        warnings.filterwarnings("ignore", message="torch.meshgrid")  # inside the frameworks
-        try:
-            predictor = load(args)
-        except (ValueError, FileNotFoundError) as error:
-            refuse(parser, error)
-        return work(args, predictor, planned)
-
+    warnings.filterwarnings("ignore", message="torch.meshgrid")  # inside the frameworks
     file = result(args)
-    results = [file] if file else []
-    run_demo(parser, prepare=prepare, work=do, overwrite=args.overwrite, results=results)
+    run_demo(
+        parser, prepare=prepare, load=lambda: load(args),
+        work=lambda predictor, planned: work(args, predictor, planned),
+        overwrite=args.overwrite, results=[file] if file else [],
+    )  # fmt: skip
 
 
 def named_model(

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from eva_report.terminal import TerminalHandler
 from eva_runs.commands import complain
 from eva_runs.interruption import EXIT_KEYBOARD
 
-EXIT_WRONG_ARGUMENTS = 2
+P = TypeVar("P")
 FILES_NAMED = 20  # with more, only the total is said
 BEST_ASKED = 20  # images whose best score is looked for, where nothing was found so far
 _CLASSES_NAMED = 10
@@ -244,42 +244,39 @@ def do_jobs(jobs: Sequence[Job], do: Callable[[Job], str | None], *, title: str)
 
 def refuse(parser: argparse.ArgumentParser, error: Exception | str) -> NoReturn:
     """End a program with code 2 and one sentence on a value, without the lines on its usage."""
-    parser.exit(EXIT_WRONG_ARGUMENTS, printable(f"{parser.prog}: error: {error}\n"))
+    parser.exit(2, printable(f"{parser.prog}: error: {error}\n"))
 
 
 def run_demo(
     parser: argparse.ArgumentParser,
     *,
     prepare: Callable[[], Plan],
-    work: Callable[[Plan], list[str]],
+    load: Callable[[], P],
+    work: Callable[[P, Plan], list[str]],
     overwrite: bool,
     results: Sequence[Path] = (),
 ) -> None:
     """Process every readable input and report the rest; the terminal gets warnings alone.
 
-    Args:
-        parser: Parser of the program, for its name.
-        prepare: Function that plans and checks; its OSError or ValueError is a mistake in the
-            arguments.
-        work: Function that does the jobs, if there are any, and returns a sentence for each file
-            that could not be used.
-        overwrite: Replace earlier results.
-        results: Files to write, besides the targets of the jobs.
+    An OSError or ValueError of `prepare`, which plans and checks, or of `load`, which makes a
+    predictor if there are jobs, is a mistake in the arguments. `work` does the jobs with it, and
+    returns a sentence for each file that could not be used. Besides the targets of the jobs, files
+    `results` are written.
 
     Raises:
         SystemExit: With code 2 for wrong arguments, 1 and one sentence for each input that could
             not be used or for a full disk, 130 after Ctrl-C.
     """
     try:
-        plan = prepare()
-        targets = [target for job in plan.jobs for target in job.targets]
-        require_free([*targets, *results], overwrite=overwrite)
-    except (OSError, ValueError) as error:
-        refuse(parser, error)
-    log_to_terminal()
-    problems = list(plan.problems)
-    try:
-        problems += work(plan) if plan.jobs else []
+        try:
+            plan = prepare()
+            targets = [target for job in plan.jobs for target in job.targets]
+            require_free([*targets, *results], overwrite=overwrite)
+            log_to_terminal()
+            predictor = load() if plan.jobs else None
+        except (OSError, ValueError) as error:
+            refuse(parser, error)
+        problems = [*plan.problems, *(work(predictor, plan) if predictor is not None else ())]
     except KeyboardInterrupt:
         sys.exit(EXIT_KEYBOARD)
     except UnwritableError as error:

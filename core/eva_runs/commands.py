@@ -71,37 +71,6 @@ def command_to_run(words: str, program: str, *arguments: str | Path) -> str:
     return shlex.join([*start, *map(str, arguments)])
 
 
-def exit_code(
-    command: Callable[[], int],
-    *,
-    refused: int = 2,
-    name: str = "error",
-    interrupted: str = "nothing was written",
-) -> int:
-    """Run a command; an error that the user can fix ends it with one sentence.
-
-    Args:
-        command: Does the work and returns the exit code.
-        refused: Exit code after such an error.
-        name: Start of the sentence.
-        interrupted: What Ctrl-C leaves behind.
-
-    Returns:
-        The exit code: that of the command, `refused`, or 130 after Ctrl-C.
-    """
-    try:
-        return command()
-    except (OSError, ValueError, ImportError) as error:
-        reason = sentence_of(error) if isinstance(error, ImportError) else str(error)
-        if reason is None:
-            raise
-        complain(f"{name}: {reason}")
-        return refused
-    except KeyboardInterrupt:
-        complain(f"interrupted; {interrupted}")
-        return EXIT_KEYBOARD
-
-
 def program(
     parse: Callable[[Sequence[str] | None], argparse.Namespace],
     work: Callable[[argparse.Namespace], int],
@@ -112,14 +81,23 @@ def program(
 ) -> Callable[..., int]:
     """Make the `main` of a program of one step: from arguments, or those of the process, to a code.
 
-    `parse` ends the process for wrong arguments; the other options are those of `exit_code`.
+    `parse` ends the process for wrong arguments, `work` returns the exit code. An error that the
+    user can fix gives the code `refused` and one sentence, which begins with `name`; Ctrl-C gives
+    130, and `interrupted` says what it leaves behind.
     """
 
     def main(arguments: Sequence[str] | None = None) -> int:
-        options = parse(arguments)
-        return exit_code(
-            lambda: work(options), refused=refused, name=program_name(name), interrupted=interrupted
-        )
+        try:
+            return work(parse(arguments))
+        except (OSError, ValueError, ImportError) as error:
+            reason = sentence_of(error) if isinstance(error, ImportError) else str(error)
+            if reason is None:
+                raise
+            complain(f"{program_name(name)}: {reason}")
+            return refused
+        except KeyboardInterrupt:
+            complain(f"interrupted; {interrupted}")
+            return EXIT_KEYBOARD
 
     return main
 

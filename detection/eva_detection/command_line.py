@@ -248,18 +248,21 @@ def demo(arguments: Sequence[str] | None = None) -> None:
             resolve_source(args.weights)
         return planned
 
-    def work(planned: Plan) -> list[str]:
+    def load() -> Any:
         _hush()
-        from eva_detection.inference.predictor import detect_jobs, named_predictor
+        from eva_detection.inference.predictor import named_predictor
 
-        try:
-            predictor = named_predictor(args)
-        except (ValueError, FileNotFoundError) as error:
-            refuse(parser, error)
+        return named_predictor(args)
+
+    def work(predictor: Any, planned: Plan) -> list[str]:
+        from eva_detection.inference.predictor import detect_jobs
+
         return detect_jobs(predictor, planned.jobs, args.output)
 
     results = [args.output / "predictions.json"]
-    run_demo(parser, prepare=prepare, work=work, overwrite=args.overwrite, results=results)
+    run_demo(
+        parser, prepare=prepare, load=load, work=work, overwrite=args.overwrite, results=results
+    )
 
 
 def _take_model(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:

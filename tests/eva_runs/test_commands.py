@@ -5,7 +5,7 @@ import os
 import pytest
 
 from eva_data.files import UnwritableError
-from eva_runs.commands import check_outputs, exit_code
+from eva_runs.commands import check_outputs, program
 
 
 def _raise(error):
@@ -21,7 +21,7 @@ def _raise(error):
     ],
 )
 def test_what_the_user_can_fix_is_a_sentence(capsys, error, code, message):
-    assert exit_code(lambda: _raise(error)) == code
+    assert program(lambda _: None, lambda _: _raise(error))([]) == code
     assert capsys.readouterr() == ("", message)
 
 

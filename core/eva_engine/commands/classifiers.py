@@ -151,22 +151,15 @@ def run_classifier_demo(
     work: Callable[[Any, Sequence[Job], argparse.Namespace], list[str]],
     check: Callable[[argparse.Namespace], None] = lambda options: None,
 ) -> None:
-    """Parse the options of `add_demo`, plan the jobs, and do them.
+    """Parse the options of `add_demo` and others, plan the jobs, and do them by `run_demo`.
 
-    Args:
-        parser: Parser with these options and others.
-        arguments: Arguments; None takes those of the process.
-        suffixes: Suffixes of the files that are taken from folders.
-        kinds: Name of what is looked for.
-        omit: Name of the option that omits annotated files.
-        files: Names of the lists of predictions.
-        load: Function from the options to a predictor; its ValueError is the user's mistake.
-        work: Function that does jobs with it, see `run_demo`.
-        check: Function that refuses options by a ValueError, before torch is imported.
+    Files of these suffixes, called `kinds`, are taken from folders; the option `omit` omits
+    annotated ones, and `files` are lists of predictions. `check` refuses options by a ValueError
+    before torch is imported, `load` makes a predictor of them.
     """
     options = parser.parse_intermixed_args(arguments)
     take_weights(parser, options)
-    from eva_report.demos import refuse, run_demo  # loads PyAV
+    from eva_report.demos import run_demo  # loads PyAV
 
     output = options.output
 
@@ -185,12 +178,8 @@ def run_classifier_demo(
             resolve_source(options.weights)
         return planned
 
-    def do(planned: Plan) -> list[str]:
-        try:
-            predictor = load(options)
-        except (ValueError, FileNotFoundError) as error:
-            refuse(parser, error)
-        return work(predictor, planned.jobs, options)
-
-    results = [output / name for name in files]
-    run_demo(parser, prepare=prepare, work=do, overwrite=options.overwrite, results=results)
+    run_demo(
+        parser, prepare=prepare, load=lambda: load(options),
+        work=lambda predictor, planned: work(predictor, planned.jobs, options),
+        overwrite=options.overwrite, results=[output / name for name in files],
+    )  # fmt: skip
