@@ -90,5 +90,3 @@ def test_few_classes_have_all_counts_more_a_map_and_many_their_mistakes():
         view = confusion_view(confusion(counts), 200)
         assert (bool(view.map), view.cells) == (has_map, [])
         assert view.mistakes[0][:3] == (3, 8, 2)
-    with pytest.raises(ValueError, match=r"\(1, 2\)"):
-        confusion_view(confusion([[1, 2]]), 200)
