@@ -74,11 +74,13 @@ class RunHook(Hook):
         folder = Path(runner.work_dir)
         if isinstance(runner._train_loop, EVATrainLoop):
             self._stack.enter_context(self._stop.listen())
+            if runner.val_loop is not None:
+                protect_workers(runner.val_dataloader)
         if trains(runner) and runner._resume:
             self.resumed = processes.on_main(lambda: newest_checkpoint(folder))
             runner._resume = self.resumed is not None
             if self.resumed is None:
-                _say(runner, SAYS.nothing_to_resume(folder))
+                runner.logger.info(SAYS.nothing_to_resume(folder), extra=SHOWN)
             else:
                 runner._load_from = str(self.resumed)
 
@@ -95,7 +97,7 @@ class RunHook(Hook):
         inside = getattr(model, "module", model)  # test-time augmentation wraps it
         report = load_start(inside, runner._load_from, complete=not trains(runner))
         if report.from_scratch:
-            runner.logger.warning("%s", report.from_scratch, extra=SHOWN)
+            runner.logger.warning(report.from_scratch, extra=SHOWN)
         loaded = model.state_dict()
         checkpoint.clear()  # mmengine removes one "module." and loads the rest
         checkpoint["state_dict"] = {f"module.{name}": value for name, value in loaded.items()}
@@ -157,7 +159,6 @@ class RunHook(Hook):
         if runner.world_size > 1:
             for value in runner.model.buffers():
                 broadcast(value)
-        protect_workers(runner.val_dataloader)
 
     def _begin(self, runner: Any) -> None:
         folder = Path(runner.work_dir)
@@ -214,10 +215,10 @@ class RunHook(Hook):
         """Name the images of the losses that are not finite, or of all."""
         bad = [names for names, one in zip(self._images, self._finite, strict=False) if not one]
         images = [name for batch in bad or self._images for name in batch][:_NAMED]
-        found = dict(enumerate(processes.gather((bool(bad), images))))
-        if of_losses := {rank: one for rank, one in found.items() if one[0]}:
+        found = list(enumerate(processes.gather((bool(bad), images))))
+        if of_losses := [one for one in found if one[1][0]]:
             found, what = of_losses, "The loss" if what == "A gradient" else what
-        places = "; ".join(f"process {rank}: {', '.join(one[1])}" for rank, one in found.items())
+        places = "; ".join(f"process {rank}: {', '.join(names)}" for rank, (_, names) in found)
         raise NonFiniteError(SAYS.not_finite(what, self._iteration, f"these images of {places}"))
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
@@ -241,7 +242,8 @@ class RunHook(Hook):
             hook._save_checkpoint_with_step(runner, done, {"epoch": runner.epoch, "iter": done})
         if together:
             processes.barrier()  # the first process that ends takes the others along
-        _say(runner, SAYS.stopped(name, what_is_saved(Path(runner.work_dir))))
+        saved = what_is_saved(Path(runner.work_dir))
+        runner.logger.info(SAYS.stopped(name, saved), extra=SHOWN)
         raise SystemExit(EXIT_RUN_AGAIN)
 
 
@@ -317,10 +319,6 @@ def trains(runner: Any) -> bool:
 
 def _inner(model: Any) -> Any:
     return model.module if is_model_wrapper(model) else model
-
-
-def _say(runner: Any, sentence: str) -> None:
-    runner.logger.info("%s", sentence, extra=SHOWN)
 
 
 def _keep_predictions(evaluator: Any, folder: Path) -> None:

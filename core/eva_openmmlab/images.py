@@ -56,20 +56,14 @@ class KeepSides:
 
     keep_ratio: bool
     scale: Any
-    scale_factor: Any
 
     def transform(self, results: dict[str, Any]) -> Any:
         """Resize an image and what belongs to it; see mmcv's and mmdetection's class."""
-        height, width = results["img"].shape[:2]
-        scale = self.scale or tuple(
-            int(side * factor + 0.5)
-            for side, factor in zip((width, height), self.scale_factor, strict=True)
-        )
-        if self.keep_ratio:
-            scale = mmcv.rescale_size((width, height), tuple(scale))
         before = self.keep_ratio, self.scale
-        if min(scale) < 1:
-            self.keep_ratio, self.scale = False, (max(1, scale[0]), max(1, scale[1]))
+        if self.keep_ratio and self.scale:
+            width, height = mmcv.rescale_size(results["img"].shape[1::-1], tuple(self.scale))
+            if min(width, height) < 1:
+                self.keep_ratio, self.scale = False, (max(1, width), max(1, height))
         try:
             return super().transform(results)  # type: ignore[misc]
         finally:

@@ -100,9 +100,7 @@ def numbered_loader(loader: DataLoader[Any], seed: int) -> DataLoader[Any]:
 
 def protect_workers(loader: DataLoader[Any]) -> None:
     """Let the workers of a loader leave signals to the run; see `end_workers`."""
-    then = loader.worker_init_fn
-    if not (isinstance(then, partial) and then.func is _start_worker):
-        loader.worker_init_fn = partial(_start_worker, then=then)
+    loader.worker_init_fn = partial(_start_worker, then=loader.worker_init_fn)
 
 
 def _start_worker(worker: int, *, then: Callable[[int], None] | None) -> None:
@@ -174,8 +172,7 @@ class EVATrainLoop(IterBasedTrainLoop):
             runner.val_loop.run()
         elif self._iter >= self._max_iters:
             self.was_over = True
-            finished = SAYS.finished(folder, self._max_iters)
-            runner.logger.info("%s", finished, extra=SHOWN)
+            runner.logger.info(SAYS.finished(folder, self._max_iters), extra=SHOWN)
 
     def run(self) -> Any:
         """Train to the last iteration, and return the model."""

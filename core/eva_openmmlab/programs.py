@@ -56,7 +56,7 @@ def run(
     for known in ("The draw is False", "torch.meshgrid"):  # a user cannot do anything about them
         warnings.filterwarnings("ignore", message=known)
     program = program_name("train.py" if trains else "test.py")
-    with ending(program, log=log, saved=saved if trains else None), quiet() as messages:
+    with ending(program, log=log, saved=saved if trains else None), quiet() as write_log:
         cfg = _configure(args, own_data, change)
         folder = Path(cfg.work_dir)
         require_data(cfg, ("train", "val") if trains else ("test",))
@@ -66,7 +66,7 @@ def run(
         begun = partial(has_run, folder)
         with claimed(folder, kind, traces=_TRACES, begun=RECORD, check=begun):
             folders.append(folder)
-            messages.write_to(folder)
+            write_log(folder)
             runner = _run(cfg, trains=trains, recipe=recipe_name(task, args.config))
             processes.barrier()  # here: the other processes do not wait for the report
             if processes.is_main():

@@ -4,7 +4,6 @@ import importlib
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,8 @@ class RunReport:
         folder: Work folder, of the report too.
         training_set: Dataset of the training, or None.
         dataset: Dataset of the last evaluation, or None.
+        entries: What was logged, see `read_scalars`; nothing for an evaluation.
+        scores: Scores of the last evaluation in the metrics' own scale; NaN for nothing to score.
     """
 
     def __init__(self, runner: Any, kind: Kind, *, task: str) -> None:
@@ -52,15 +53,10 @@ class RunReport:
         found = next((file for file in files if file.is_file()), None)
         # those that a user goes on with: the best of a training, or those scored
         self._weights = found if self._trains else resolve_source(runner._load_from).absolute()
+        self.entries = read_scalars(self.folder) if self._trains else []
+        self.scores = self._last_scores()
 
-    @cached_property
-    def entries(self) -> Sequence[Entry]:
-        """What was logged, see `read_scalars`; nothing for an evaluation."""
-        return read_scalars(self.folder) if self._trains else []
-
-    @cached_property
-    def scores(self) -> dict[str, float]:
-        """Scores of the last evaluation in the metrics' own scale; NaN for nothing to score."""
+    def _last_scores(self) -> dict[str, float]:
         stage = "val/" if self._trains else "test/"
         found = {
             name.removeprefix(stage): float(buffer.current())
@@ -86,23 +82,25 @@ class RunReport:
         names = dict.fromkeys(name for entry in self.entries for name in entry)
         losses = {one: one for one in names if "loss" in one and not re.match(without, one)}
         rates = {"base_lr" if "base_lr" in names else "lr": "learning rate"}
-        all_losses = "The sum of all losses, and those of the last layer or stage."
-        all_rates = "Without layer decay, which lowers it from the head to the patches."
-        plots = (
-            ("Losses", "loss", losses, 1.0, all_losses),
-            ("Learning rate", "learning rate", rates, 1.0, all_rates),
-            ("Scores of the evaluations", scores, shown, factor, ""),
-        )
-        return [
-            Curves(
+
+        def plot(
+            title: str, axis: str, names: Mapping[str, str], text: str, factor: float = 1.0
+        ) -> Curves:
+            return Curves(
                 title=title,
                 x_label="iteration",
                 y_label=axis,
-                curves=[curve(self.entries, *one, factor=scale) for one in plotted.items()],
-                logarithmic=plotted is losses,
+                curves=[curve(self.entries, *one, factor=factor) for one in names.items()],
+                logarithmic=names is losses,
                 text=text,
             )
-            for title, axis, plotted, scale, text in plots
+
+        all_losses = "The sum of all losses, and those of the last layer or stage."
+        all_rates = "Without layer decay, which lowers it from the head to the patches."
+        return [
+            plot("Losses", "loss", losses, all_losses),
+            plot("Learning rate", "learning rate", rates, all_rates),
+            plot("Scores of the evaluations", scores, shown, "", factor),
         ]
 
     def report(
@@ -132,17 +130,17 @@ class RunReport:
         began = str(self.runner.cfg.get("load_from") or "random weights")
         config = self._config.name
         files = {"weights": self._weights, "scores": RESULTS, "log": LOG, "config": config}
-        steps = {
-            "See what these weights find in images, folders and videos": self._demo_command(),
-            "Score them again": self._command("evaluate", "test"),
-        }
+        look = "See what these weights find in images, folders and videos"
         return Report(
             title=f"{title}: {self.kind} of {self._config.stem}",
             summary=summary,
             facts=[*named, *data, ("began from" if self._trains else "weights", began)],
             sections=list(sections),
             links=[Link(title=title, path=Path(file)) for title, file in files.items() if file],
-            next_steps=[Step(text=text, command=command) for text, command in steps.items()],
+            next_steps=[
+                Step(text=look, command=self._demo_command()),
+                Step(text="Score them again", command=self._command("evaluate", "test")),
+            ],
         )
 
     def write(self) -> Path | None:

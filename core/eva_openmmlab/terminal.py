@@ -10,7 +10,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from logging.handlers import MemoryHandler
 from numbers import Real
 from pathlib import Path
@@ -25,13 +25,7 @@ from eva_data.progress import ProgressBar
 from eva_openmmlab.config import parts_of
 from eva_openmmlab.hooks import run_hook, trains
 from eva_openmmlab.run_folder import SAYS, iteration_of
-from eva_report.terminal import (
-    FileFormatter,
-    TerminalHandler,
-    opening_lines,
-    root_logs_to,
-    show,
-)
+from eva_report.terminal import FileFormatter, TerminalHandler, opening_lines, root_logs_to, show
 from eva_runs import processes
 
 LOG = "log.txt"
@@ -45,37 +39,31 @@ _OTHERS = 4  # scores of an unknown metric
 NOTHING = "no scores, since nothing was found"
 
 
-class Log(MemoryHandler):
-    """Keeps what is logged until there is a folder to write it to."""
-
-    def __init__(self) -> None:
-        super().__init__(10_000, flushLevel=logging.CRITICAL + 1)
-
-    def write_to(self, folder: Path) -> None:
-        """Write what was logged, what follows, and what is printed; of the main process alone."""
-        file = folder / LOG if _is_first() else Path(os.devnull)
-        with explained(file):
-            target = logging.FileHandler(file, encoding="utf-8")
-        target.setFormatter(FileFormatter())
-        self.setTarget(target)
-        self.capacity = 1  # every record at once
-        self.flush()
-        sys.stdout = target.stream
-
-    def close(self) -> None:
-        """Close the file, too."""
-        target = self.target
-        super().close()
-        if target is not None:
-            target.close()
-
-
 @contextlib.contextmanager
-def quiet() -> Iterator[Log]:
-    """Keep the messages of a program and its frameworks from the terminal, except the toolkit's."""
-    log = Log()
-    with contextlib.redirect_stdout(sys.stdout), root_logs_to(terminal(), log):  # the one before
-        yield log
+def quiet() -> Iterator[Callable[[Path], None]]:
+    """Keep the messages of a program and its frameworks from the terminal, except the toolkit's.
+
+    Yields:
+        Function that writes what was logged, and all that follows or is printed, to the log of a
+        folder; the main process alone writes.
+    """
+    log = MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1)
+    with contextlib.ExitStack() as stack:
+
+        def write_to(folder: Path) -> None:
+            file = folder / LOG if _is_first() else Path(os.devnull)
+            with explained(file):
+                target = logging.FileHandler(file, encoding="utf-8")
+            stack.callback(target.close)
+            target.setFormatter(FileFormatter())
+            log.setTarget(target)
+            log.flushLevel = logging.NOTSET  # every record at once
+            log.flush()
+            sys.stdout = target.stream
+
+        stack.enter_context(contextlib.redirect_stdout(sys.stdout))  # the one before
+        stack.enter_context(root_logs_to(terminal(), log))
+        yield write_to
 
 
 def terminal() -> TerminalHandler:
@@ -113,17 +101,16 @@ class TerminalHook(Hook):
         if trains(runner):
             images, parts = runner.train_dataloader.batch_size * get_world_size(), ["train", "val"]
             task = f"train {self._recipe}: {runner.max_iters:,} iterations of {images} images"
-        more = [SAYS.resumed(iteration_of(resumed), runner.max_iters, resumed)] if resumed else []
+        loaders = [f"{part}_dataloader" for part in parts]
         lines = opening_lines(
             task=f"{task} on {_device(runner)}",
             weights=str(resolve_source(given)) if Path(given).is_dir() else str(given),
-            data=[
-                _described(runner, part) for part in parts if runner.cfg.get(f"{part}_dataloader")
-            ],
+            data=[_described(runner, one) for one in loaders if runner.cfg.get(one)],
             output=Path(runner.work_dir),
-            more=more,
         )
         show(*lines)
+        if resumed:
+            show(SAYS.resumed(iteration_of(resumed), runner.max_iters, resumed))
         runner.logger.info("%s", runner.model)
 
     def after_run(self, runner: Any) -> None:
@@ -200,17 +187,18 @@ def _text(value: float | None, digits: int) -> str:
     return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
-def _described(runner: Any, part: str) -> str:
-    """Describe the dataset of a part in a line: images, classes, place."""
-    dataset = getattr(runner, f"{part}_dataloader").dataset
+def _described(runner: Any, loader: str) -> str:
+    """Describe the dataset of a loader in a line: part, images, classes, place."""
+    dataset = getattr(runner, loader).dataset
     classes = len((getattr(dataset, "metainfo", None) or {}).get("classes") or ())
-    first = parts_of(runner.cfg[f"{part}_dataloader"].dataset)[0]
+    first = parts_of(runner.cfg[loader].dataset)[0]
     place = first.get("data_root") or first.get("ann_file") or first.get("images")
+    part = loader.partition("_")[0]
     return f"{part}: {len(dataset):,} images, {classes:,} classes ({place})"
 
 
 def _device(runner: Any) -> str:
-    kind, count = next(runner.model.parameters()).device.type, get_world_size()
-    if kind == "cpu":
+    count = get_world_size()
+    if next(runner.model.parameters()).device.type == "cpu":
         return "cpu" if count == 1 else f"cpu, {count} processes"
     return "one GPU" if count == 1 else f"{count} GPUs"
