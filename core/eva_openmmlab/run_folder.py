@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from eva_backbone.checkpoints.run_folders import is_mmengine_run, last_of_mmengine
 from eva_data.files import home_expanded, write_text
 from eva_runs.output_folder import RunSentences
 
@@ -27,22 +28,8 @@ def iteration_of(checkpoint: Path) -> int:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """Find the checkpoint that `last_checkpoint` names, else the one with the highest number.
-
-    The folder may have been moved or copied since.
-
-    Raises:
-        FileNotFoundError: If the named one is missing.
-    """
-    tag = folder / LATEST
-    noted = tag.read_text(encoding="utf-8", errors="replace").strip() if tag.is_file() else ""
-    if not noted:  # no write of it was ever finished
-        numbered = [one for one in folder.glob("iter_*.pth") if one.stem[5:].isdecimal()]
-        return max(numbered, key=iteration_of, default=None)
-    here = folder / Path(noted).name
-    if not here.is_file():
-        raise FileNotFoundError(f"{tag} names {noted}, which is not there; name another one in it")
-    return here
+    """Find the checkpoint that `last_checkpoint` names, else the one with the highest number."""
+    return last_of_mmengine(folder) if is_mmengine_run(folder) else None
 
 
 def has_run(folder: Path) -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 
-from eva_backbone.checkpoints.registry import resolve_source
+from eva_backbone.checkpoints.run_folders import named_weights
 from eva_data.files import explained
 from eva_data.progress import ProgressBar
 from eva_openmmlab.config import parts_of
@@ -96,7 +96,7 @@ class TerminalHook(Hook):
         """Say what is trained or scored, once the data are read and before weights are."""
         if not processes.is_main():
             return
-        resumed, given, parts = run_hook(runner).resumed, runner._load_from or "random", ["test"]
+        resumed, parts = run_hook(runner).resumed, ["test"]
         task = f"evaluate {self._recipe}"
         if trains(runner):
             images, parts = runner.train_dataloader.batch_size * get_world_size(), ["train", "val"]
@@ -104,7 +104,7 @@ class TerminalHook(Hook):
         loaders = [f"{part}_dataloader" for part in parts]
         lines = opening_lines(
             task=f"{task} on {_device(runner)}",
-            weights=str(resolve_source(given)) if Path(given).is_dir() else str(given),
+            weights=named_weights(runner._load_from or ""),
             data=[_described(runner, one) for one in loaders if runner.cfg.get(one)],
             output=Path(runner.work_dir),
         )
