@@ -3,9 +3,9 @@
 import argparse
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import MappingProxyType, ModuleType
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from eva_openmmlab.run_folder import require_config_of_run
@@ -23,58 +23,38 @@ WEIGHTS = (
 _SETTING = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*=")
 
 
-def train(
-    arguments: Sequence[str] | None = None,
+def run(
+    parser: argparse.ArgumentParser,
+    arguments: Sequence[str] | None,
     *,
     own_data: ModuleType,
-    task: str,
-    what: str,
-    examples: str,
+    change: Callable[["Config", argparse.Namespace], None] | None = None,
 ) -> None:
-    """Train `what` ("a segmentor") as a command line describes; None for that of the process.
+    """Train as a command line describes, or score weights; None for that of the process.
 
-    `own_data` is the project's module for own data, with `add_arguments`, `check` and `apply`; the
-    help ends with the `examples`.
+    `own_data` is the project's module for own data, with `add_arguments`, `check` and `apply`.
+    `change` applies the project's own flags of an evaluation to the config, None trains.
     """
+    own_data.add_arguments(parser, training=change is None)
+    args = read(parser, arguments, check=own_data.check)
+    from eva_openmmlab import programs
+
+    programs.run(args, own_data.apply, change=change)
+
+
+def train_parser(task: str, *, what: str, examples: str) -> argparse.ArgumentParser:
+    """Make the parser of a training of `what` ("a segmentor"); the help ends with the examples."""
     parser = _runner_parser("train.py", "CONFIG", task, f"Train {what}.", examples)
     add = parser.add_argument
     text = f"weights to start from, in place of the config's: {WEIGHTS}"
     add("--load-from", metavar="WEIGHTS", help=text)
     add("--resume", action="store_true", help="continue the run of the work folder, if it has one")
     add("--amp", action="store_true", help="train in mixed precision (GPU)")
-    own_data.add_arguments(parser)
-    args = read(parser, arguments, task=task, check=own_data.check)
-    from eva_openmmlab.programs import run
-
-    run(args, own_data.apply, task=task)
-
-
-def evaluate(
-    arguments: Sequence[str] | None = None,
-    *,
-    own_data: ModuleType,
-    task: str,
-    what: str,
-    predictions: str,
-    change: Callable[["Config", argparse.Namespace], None],
-    switches: Mapping[str, str] = MappingProxyType({}),
-) -> None:
-    """Score `what` as a command line describes, which can save `predictions`.
-
-    `change` applies `--out`, `--show-dir` and the project's `switches`, flag -> help.
-    """
-    parser = test_parser(task, what=what, predictions=predictions)
-    for flag, text in switches.items():
-        parser.add_argument(flag, action="store_true", help=text)
-    own_data.add_arguments(parser, training=False)
-    args = read(parser, arguments, task=task, check=own_data.check)
-    from eva_openmmlab.programs import run
-
-    run(args, own_data.apply, task=task, change=change)
+    return parser
 
 
 def test_parser(task: str, *, what: str, predictions: str) -> argparse.ArgumentParser:
-    """Make the parser of an evaluation; see `evaluate`."""
+    """Make the parser of an evaluation of `what`, which can save `predictions`."""
     parser = _runner_parser("test.py", "[CONFIG] WEIGHTS", task, f"Score {what}.")
     add = parser.add_argument
     add("--weights", help=f"{WEIGHTS}; the folder of a run brings its config along")
@@ -83,10 +63,13 @@ def test_parser(task: str, *, what: str, predictions: str) -> argparse.ArgumentP
     return parser
 
 
-def make_parser(program: str, words: str, about: str, epilog: str) -> argparse.ArgumentParser:
+def make_parser(
+    program: str, words: str, task: str, about: str, epilog: str
+) -> argparse.ArgumentParser:
     """Make a parser with `--no-download`; `words` follow the program's name in its usage."""
     names = dict(prog=program_name(program), usage=f"%(prog)s {words}", epilog=epilog)
     parser = command_parser(about, **names)
+    parser.set_defaults(task=task)
     add_download_option(parser)
     return parser
 
@@ -95,7 +78,7 @@ def _runner_parser(
     program: str, words: str, task: str, about: str, epilog: str = ""
 ) -> argparse.ArgumentParser:
     """Make a parser of words, settings KEY=VALUE anywhere, and flags."""
-    parser = make_parser(program, f"{words} [flags] [KEY=VALUE ...]", about, epilog)
+    parser = make_parser(program, f"{words} [flags] [KEY=VALUE ...]", task, about, epilog)
     add = parser.add_argument
     text = f"CONFIG is a config file, or the name of a recipe (`eva recipes {task}`); the folder "
     add("words", nargs="*", metavar=words, help=text + "of a run has its own")
@@ -126,7 +109,6 @@ def read(
     parser: argparse.ArgumentParser,
     arguments: Sequence[str] | None,
     *,
-    task: str,
     check: Callable[[argparse.Namespace], object],
 ) -> argparse.Namespace:
     """Read a command line and look for the files that it names; `check` is for own data.
@@ -145,7 +127,8 @@ def read(
         parser.error(f"name one config or recipe, not {words}; settings are written KEY=VALUE")
     args.of_run = not words
     try:
-        args.config = find_recipe(task, words[0]) if words else require_config_of_run(args.weights)
+        named = find_recipe(args.task, words[0]) if words else None
+        args.config = named or require_config_of_run(args.weights)
         if args.data_root is not None and not Path(args.data_root).is_dir():
             raise FileNotFoundError(f"--data-root {args.data_root} is not a folder")
         check(args)

@@ -23,7 +23,7 @@ P = TypeVar("P")
 def demo_parser(description: str, epilog: str, *, task: str) -> argparse.ArgumentParser:
     """Make the parser of a demo of a task; the `epilog` says what it writes, with examples."""
     usage = "[CONFIG] WEIGHTS INPUT ... --output DIR [flags]"
-    parser = make_parser("demo.py", usage, description, epilog)
+    parser = make_parser("demo.py", usage, task, description, epilog)
     add = parser.add_argument
     add(
         "words",
@@ -37,7 +37,6 @@ def demo_parser(description: str, epilog: str, *, task: str) -> argparse.Argumen
     add("--output", required=True, type=Path, metavar="DIR", help="folder for the results")
     add("--device", help='"cuda", "cuda:1" or "cpu" (default: the GPU if there is one)')
     add("--overwrite", action="store_true", help="replace earlier results")
-    parser.set_defaults(task=task)
     return parser
 
 

@@ -66,11 +66,10 @@ class IterationLR(LRSchedulerMixin, _ParamScheduler):
 
     factor: Any  # share of the peak learning rate, 0 to 1, after some steps
 
-    def __init__(self, optimizer: Any, *, end: int, by_epoch: bool = True, **base: Any) -> None:
+    def __init__(self, optimizer: Any, *, by_epoch: bool = True, **base: Any) -> None:
         if by_epoch:
             raise ValueError(f"{type(self).__name__} counts iterations: set by_epoch=False")
-        self.iters = end
-        super().__init__(optimizer, end=end, by_epoch=False, **base)
+        super().__init__(optimizer, by_epoch=False, **base)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue at a checkpoint's iteration."""
@@ -115,7 +114,7 @@ class WarmupPolyLR(IterationLR):
 
     def factor(self, iteration: int) -> float:
         """Return the share of the peak learning rate after some steps."""
-        value: float = (1 - iteration / self.iters) ** self.power
+        value: float = (1 - iteration / self.end) ** self.power
         if iteration < self.warmup_iters:
             value *= 1 - (1 - iteration / self.warmup_iters) * (1 - self.warmup_ratio)
         return value
@@ -155,7 +154,7 @@ class EVAWarmupLR(IterationLR):
 
     def factor(self, iteration: int) -> float:
         """Return the share of the peak learning rate after some steps."""
-        place = iteration / self.iters
+        place = iteration / self.end
         if place >= self.warmup:
             return self._shape(place)
         part = place / self.warmup

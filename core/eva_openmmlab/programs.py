@@ -35,9 +35,7 @@ _OWN = ("data", "train_annotations", "train_images", "val_annotations", "val_ima
 _TRACES = (LOG, "*.py", "[0-9]" * 8 + "_" + "[0-9]" * 6, "log_rank*.txt")  # mmengine's, and ours
 
 
-def run(
-    args: argparse.Namespace, own_data: Apply, *, task: str, change: Change | None = None
-) -> None:
+def run(args: argparse.Namespace, own_data: Apply, *, change: Change | None) -> None:
     """Train as a command line describes, or score weights; exit with a code of `eva_runs.errors`.
 
     `own_data` puts own data into a config and returns a new one, the same if there are none;
@@ -67,10 +65,10 @@ def run(
         with claimed(folder, kind, traces=_TRACES, begun=RECORD, check=begun):
             folders.append(folder)
             write_log(folder)
-            runner = _run(cfg, trains=trains, recipe=recipe_name(task, args.config))
+            runner = _run(cfg, trains=trains, recipe=recipe_name(args.task, args.config))
             processes.barrier()  # here: the other processes do not wait for the report
             if processes.is_main():
-                report = RunReport(runner, kind, task=task)
+                report = RunReport(runner, kind, task=args.task)
                 show(*report.closing(report.write(), duration=time.monotonic() - began))
         processes.leave()
 

@@ -1,7 +1,7 @@
 """Command lines of `mmdetection/train.py` and `test.py`: mmengine's runner, checked before."""
 
 import argparse
-import functools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from eva_mmdetection.data import own_data
@@ -30,9 +30,20 @@ The demo, on two CPU cores:
 """
 
 
-train = functools.partial(
-    command_line.train, own_data=own_data, task="mmdetection", what="a detector", examples=_EXAMPLES
-)
+def train(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line of `train.py`; None for the arguments of the process."""
+    parser = command_line.train_parser("mmdetection", what="a detector", examples=_EXAMPLES)
+    command_line.run(parser, arguments, own_data=own_data)
+
+
+def evaluate(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line of `test.py`; None for the arguments of the process."""
+    parser = command_line.test_parser(
+        "mmdetection",
+        what="a detector",
+        predictions="the predictions, in COCO's format for results,",
+    )
+    command_line.run(parser, arguments, own_data=own_data, change=_change)
 
 
 def _change(cfg: "Config", args: argparse.Namespace) -> None:
@@ -43,13 +54,3 @@ def _change(cfg: "Config", args: argparse.Namespace) -> None:
     if args.show_dir is not None:  # absolute, else below the logs
         folder = str(args.show_dir.absolute())
         cfg.default_hooks.visualization.update(draw=True, test_out_dir=folder)
-
-
-evaluate = functools.partial(
-    command_line.evaluate,
-    own_data=own_data,
-    task="mmdetection",
-    what="a detector",
-    predictions="the predictions, in COCO's format for results,",
-    change=_change,
-)

@@ -1,7 +1,7 @@
 """Command lines of `segmentation/train.py` and `test.py`: mmengine's runner, checked before."""
 
 import argparse
-import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,13 +31,19 @@ The demo, on two CPU cores:
 """
 
 
-train = functools.partial(
-    command_line.train,
-    own_data=custom_data,
-    task="segmentation",
-    what="a segmentor",
-    examples=_EXAMPLES,
-)
+def train(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line of `train.py`; None for the arguments of the process."""
+    parser = command_line.train_parser("segmentation", what="a segmentor", examples=_EXAMPLES)
+    command_line.run(parser, arguments, own_data=custom_data)
+
+
+def evaluate(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line of `test.py`; None for the arguments of the process."""
+    parser = command_line.test_parser(
+        "segmentation", what="a segmentor", predictions="the predicted label maps"
+    )
+    parser.add_argument("--tta", action="store_true", help="several scales, by tta_pipeline")
+    command_line.run(parser, arguments, own_data=custom_data, change=_change)
 
 
 def _change(cfg: "Config", args: argparse.Namespace) -> None:
@@ -62,14 +68,3 @@ def _save_maps(cfg: "Config", folder: Path) -> None:
         prefix = (dataset.get("data_prefix") or {}).get("img_path", "")
         images = str(Path(dataset.get("data_root") or "") / prefix)
     evaluator.update(type="IoUAndLabelMaps", maps=str(folder), images=images)
-
-
-evaluate = functools.partial(
-    command_line.evaluate,
-    own_data=custom_data,
-    task="segmentation",
-    what="a segmentor",
-    predictions="the predicted label maps",
-    change=_change,
-    switches={"--tta": "several scales, by tta_pipeline"},
-)

@@ -16,7 +16,7 @@ def read():
     """Function: the words of an evaluation."""
     parser = command_line.test_parser(TASK, what="a segmentor", predictions="maps")
     parser.add_argument("--tta", action="store_true")
-    return lambda *words: command_line.read(parser, words, task=TASK, check=lambda args: None)
+    return lambda *words: command_line.read(parser, words, check=lambda args: None)
 
 
 @pytest.fixture
