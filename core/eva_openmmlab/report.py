@@ -1,8 +1,6 @@
 """What all runs on mmengine say at their end: facts, curves, links and next commands."""
 
-import contextlib
 import importlib
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +13,7 @@ from mmengine.runner import BaseLoop
 
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_openmmlab.config import parts_of
-from eva_openmmlab.run_folder import config_of_run
+from eva_openmmlab.run_folder import STEP, Entry, config_of_run, read_scalars
 from eva_openmmlab.terminal import LOG, NOTHING, score_lines
 from eva_report.content import Curve, Curves, Link, Report, Section, Step
 from eva_report.page import NAME, RESULTS, report_name, try_report
@@ -23,8 +21,6 @@ from eva_report.terminal import closing_lines
 from eva_runs.commands import command_to_run
 from eva_runs.record import Kind, facts
 
-STEP = "step"
-Entry = Mapping[str, Any]  # of a log
 _NO_SCORES = ("time", "data_time", STEP)
 
 
@@ -203,22 +199,6 @@ class RunReport:
             model = [*config, weights]
         script = f"{self.task}/{program}.py"
         return command_to_run(f"{self.task} {command}", script, *model, *words)
-
-
-def read_scalars(folder: Path) -> list[Entry]:
-    """Read `*/vis_data/scalars.json` of a run, entries with their `step` in order of iterations.
-
-    Losses and scores of one iteration are two. A run that was stopped and continued has logged
-    some iterations twice; the later start counts.
-    """
-    found: dict[tuple[int, bool], Entry] = {}
-    for file in sorted(folder.glob("*/vis_data/scalars.json")):  # named by their time
-        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-            # the run may have been killed in the middle of a line
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                entry = json.loads(line)
-                found[entry[STEP], "loss" in entry] = entry
-    return [found[place] for place in sorted(found)]
 
 
 def curve(entries: Iterable[Entry], key: str, name: str = "", *, factor: float = 1.0) -> Curve:

@@ -3,9 +3,12 @@
 Nothing heavy is imported: programs look here before they begin.
 """
 
+import contextlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from eva_backbone.checkpoints.run_folders import is_mmengine_run, last_of_mmengine
 from eva_data.files import home_expanded, write_text
@@ -15,6 +18,8 @@ SAYS = RunSentences(unit="iteration", resume="--resume", output="--work-dir")
 LATEST = "last_checkpoint"  # mmengine's
 RECORD = "run.json"
 EVALUATED = "last_evaluation"
+STEP = "step"
+Entry = Mapping[str, Any]  # of a log
 
 
 def iteration_of(checkpoint: Path) -> int:
@@ -67,3 +72,19 @@ def require_config_of_run(weights: str | os.PathLike[str]) -> Path:
     if config is None:
         raise ValueError(f"{weights} has no config of a run: name its config or recipe before it")
     return config
+
+
+def read_scalars(folder: Path) -> list[Entry]:
+    """Read `*/vis_data/scalars.json` of a run, entries with their `step` in order of iterations.
+
+    Losses and scores of one iteration are two. A run that was stopped and continued has logged
+    some iterations twice; the later start counts.
+    """
+    found: dict[tuple[int, bool], Entry] = {}
+    for file in sorted(folder.glob("*/vis_data/scalars.json")):  # named by their time
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+            # the run may have been killed in the middle of a line
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                entry = json.loads(line)
+                found[entry[STEP], "loss" in entry] = entry
+    return [found[place] for place in sorted(found)]

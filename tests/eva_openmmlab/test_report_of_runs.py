@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from eva_openmmlab.report import curve, read_scalars
+from eva_openmmlab.report import curve
+from eva_openmmlab.run_folder import read_scalars
 from eva_openmmlab.terminal import score_lines
 
 
