@@ -37,18 +37,11 @@ def train_classifier(
     flops: float,
     groups: Callable[[Any, Any], Sequence[ParameterGroup]] = classifier_groups,
 ) -> None:
-    """Train a classifier with the settings of its recipe.
+    """Train a classifier with the settings of its recipe, on samples, validated on others.
 
-    Args:
-        project: The project, for the terminal and the report.
-        config: The recipe.
-        device: Device of the training.
-        build: Function from `config.model` to the model with its first weights.
-        samples: Samples to train on.
-        others: Samples to validate on.
-        what: What is trained, in words.
-        flops: Model FLOPs of one sample, see `training_flops`.
-        groups: Function from the recipe and the model to the groups of its parameters.
+    `build` makes the model of `config.model` with its first weights, `groups` groups the parameters
+    by recipe and model; `what` names it in words, `flops` are the model FLOPs of one sample, see
+    `training_flops`.
     """
     data, validation = config.data, None
     described = [("train", f"{project.counted(samples)} ({data.train})")]

@@ -159,21 +159,13 @@ def report_evaluation(
     next_steps: Sequence[Step] = (),
     **page: Any,
 ) -> None:
-    """Write and say the results of a classifier; on the main process.
+    """Write and say the results of a classifier, set or method -> score; on the main process.
 
-    Args:
-        options: Has `weights`, and the folder of the results as `output`, or None.
-        scores: Set, or method, -> score.
-        began: When the evaluation began, by `time.monotonic`.
-        settings: Settings for `results.json` and the page.
-        unit: Name of the samples.
-        text: What is said in place of the table of scores.
-        extra: Set -> further numbers by the keys of `TITLES`.
-        more: Further entries of `results.json`.
-        left_out: Why samples could not be read; None where that is said elsewhere.
-        sections: Makes further sections of the page.
-        next_steps: Commands to run next.
-        **page: `task`, `data` and `device`, see `evaluation_page`.
+    `options` have `weights`, and the folder of the results as `output`, or None; the evaluation
+    `began` by `time.monotonic`. The `settings` are for `results.json` and the page, `text` replaces
+    the table of scores on the terminal, `extra` has further numbers of sets by the keys of
+    `TITLES`, and `more` further entries of `results.json`. `left_out` says why samples could not be
+    read; None where that is said elsewhere. For `page` see `evaluation_page`.
     """
     shown = {
         name: {TITLES[key]: value for key, value in values.items()}

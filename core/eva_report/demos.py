@@ -54,11 +54,7 @@ class Found:
 
     @property
     def wants_best(self) -> bool:
-        """Whether the best score of an image without objects is worth looking for.
-
-        It may need another forward pass: it is asked for up to `BEST_ASKED` times, while nothing
-        has been found.
-        """
+        """Whether the best score of an image without objects is worth another forward pass."""
         return len(self._best) < BEST_ASKED and not self._counts
 
     def add(
@@ -71,16 +67,11 @@ class Found:
         details: Sequence[str] = (),
         frames: int | None = None,
     ) -> None:
-        """Count what was found in a file.
+        """Count what was found in a file: the class of each object, or the first class of all.
 
-        Args:
-            name: Name of the file.
-            classes: Class of each object that was found, in a video in all of its frames; the
-                first class of an image.
-            best: The best score where nothing was found, if it is known, and its class.
-            text: What the line of the file says; "" for the classes with their numbers.
-            details: Further lines below that one.
-            frames: Frames of a video; None for images.
+        `best` is the best score where nothing was found, if it is known, and its class. The line of
+        the file says `text`, or the classes with their numbers, with `details` below it; a video
+        has `frames`.
         """
         counts = Counter(classes)
         said = text or listed_counts(counts) if counts else nothing_at(self._threshold, best)

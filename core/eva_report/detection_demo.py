@@ -24,10 +24,8 @@ PREDICTIONS = "predictions.json"
 def writing_predictions(file: Path, categories: Mapping[int, str]) -> Iterator[Callable[..., None]]:
     """Write predictions to a COCO file, which appears under its name at the end.
 
-    It holds what an annotation file holds, and a score for each object, so `pycocotools.COCO`
-    reads it.
-
-    `categories` are ids and names in the model's order.
+    `pycocotools.COCO` reads it as an annotation file, whose objects have a score. `categories` are
+    ids and names in the model's order.
 
     Yields:
         `add(detections, size=(height, width), **entry)`, which writes the predictions of an image:
@@ -77,14 +75,10 @@ def detect_files(
     categories: Mapping[int, str],
     threshold: float,
 ) -> list[str]:
-    """Detect in files, draw, write `predictions.json`, and say what was found.
+    """Detect in files, draw, write `predictions.json` to the output, and say what was found.
 
-    Args:
-        detect: Detector of an image (H, W, 3) in RGB; its ValueError is about the image.
-        jobs: Jobs of a plan.
-        output: Folder for `predictions.json`.
-        categories: Id -> name of each class, in the model's order.
-        threshold: Least score of what counts as found.
+    A ValueError of `detect`, which gets an image (H, W, 3) in RGB, is about the image; `categories`
+    are ids and names in the model's order, `threshold` the least score of what counts as found.
 
     Returns:
         A complaint for each file that could not be read, or not to its end.

@@ -127,8 +127,7 @@ def opening_lines(
     Args:
         task: What it does: "train demo/mask2former_eva_debug: 250 iterations of 6 images on cpu".
         weights: Weights that it begins from or scores; "random" for none.
-        data: A line for each dataset, with counts: "train: 2,000 images, 10,431 objects, 10
-            classes (output/datasets/...)".
+        data: A line for each dataset, such as "train: 2,000 images, 10 classes (output/...)".
         output: Folder of the run.
         more: Further lines, such as that it continues after a step.
     """
@@ -147,12 +146,7 @@ def closing_lines(
 ) -> list[str]:
     """Say what came out of a run, in lines for the terminal.
 
-    Args:
-        scores: Scores, in a few lines; empty if nothing was scored.
-        duration: Seconds that it took.
-        weights: File of the trained weights.
-        report: `report.html`.
-        next_command: A command that a user may want to run next.
+    `scores` are a few lines, or empty; the `duration` is in seconds, `report` the page.
     """
     took = None if duration is None else duration_text(duration)
     named = {"took": took, "weights": weights, "report": report, "next": next_command}

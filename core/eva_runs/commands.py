@@ -134,13 +134,11 @@ def _same(path: Path, other: Path) -> bool:
 
 
 def require_data(location: str, *, name: str, forms: str = "") -> None:
-    """Refuse a place of data where nothing is.
+    """Refuse a place of data, named by an option or setting, where nothing is.
 
-    Args:
-        location: Path, pattern of paths such as `shards/{0000..0099}.tar`, list with a part such as
-            `captions.json#train`, or the name of a public dataset, which is not looked for.
-        name: Option or setting that names it.
-        forms: What it may be, for the message.
+    It is a path, a pattern such as `shards/{0000..0099}.tar`, a list with a part such as
+    `captions.json#train`, or the name of a public dataset, which is not looked for; `forms` says
+    what it may be.
 
     Raises:
         ValueError: If nothing is there, with the command that makes it where it is demo data.

@@ -89,12 +89,8 @@ def add_check_options(
 ) -> None:
     """Add the options that checks of data share: outputs, and how files are read.
 
-    Args:
-        parser: Parser of a command.
-        what: What the processes decode.
-        skip: Help of `--skip-decode`.
-        write: Placeholder and content of the file `--write`; None leaves the option out.
-        report: Content of the file `--report`.
+    `what` is decoded, `skip` the help of `--skip-decode`, `report` the content of `--report`, and
+    `write` placeholder and content of `--write`; None leaves that out.
     """
     add = parser.add_argument
     if write is not None:

@@ -42,13 +42,9 @@ def claimed(
     A training has the folder for itself. An evaluation may write into the folder of any run. A run
     that is refused leaves nothing behind.
 
-    Args:
-        folder: The folder; it is made if it is not there.
-        kind: "training" or "evaluation".
-        traces: Patterns of what a run makes in it before it begins, which go if it is refused.
-        begun: Name of the file by which a run has begun.
-        check: Called by the main process once the folder is reserved for a training: refuses a
-            folder with another run, and returns whether this one continues.
+    What `traces`, patterns, match goes if a run is refused before it makes the file `begun`.
+    `check`, called by the main process once the folder is reserved for a training, refuses a folder
+    with another run, and returns whether this one continues.
 
     Raises:
         FolderInUseError: A ValueError, if another process trains in it.
@@ -135,15 +131,11 @@ _REFUSALS = (ValueError, OSError, ImportError)
 def clean_if_refused(
     folder: Path, traces: Collection[str], *, begun: Callable[[], bool]
 ) -> Iterator[None]:
-    """Remove what a run that is refused has made in its folder; what was there before stays.
+    """Remove what a run that is refused has made in its folder, by patterns, unless it has begun.
 
-    A refusal is a ValueError, an OSError or an ImportError that no error of another kind caused. Of
-    any other, which is of the code, the user's too, the log with its traceback stays.
-
-    Args:
-        folder: The output folder of a run, which need not be there.
-        traces: Patterns of what a run makes in it before it begins.
-        begun: Whether the run has begun; nothing is removed then.
+    What was there before stays. A refusal is a ValueError, an OSError or an ImportError that no
+    error of another kind caused. Of any other, which is of the code, the user's too, the log with
+    its traceback stays.
     """
     # Path's raises where a folder above may not be read, which `locked` says in a sentence
     made = [path for path in (folder, *folder.parents) if not os.path.exists(path)]  # noqa: PTH110

@@ -39,12 +39,8 @@ def record_start(folder: Path, kind: Kind, *, log: str = "log.txt", continues: b
     Called once by the main process, when it may use the folder. A training that continues has
     several lines; each also says when the one before it was last heard of.
 
-    Args:
-        folder: Output folder.
-        kind: Which of both it is.
-        log: Name of the file in the folder that a running process writes to.
-        continues: Whether a training may go on where the start before ended; one that begins is
-            not the continuation of starts that were refused or saved nothing.
+    A running process writes to the file `log`. A training `continues` where the start before ended,
+    or begins, and is then not the continuation of starts that were refused or saved nothing.
 
     Raises:
         UnwritableError: If it cannot be written.

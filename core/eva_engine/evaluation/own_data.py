@@ -131,11 +131,7 @@ class NamedClasses:
 
 
 def require_finite(probabilities: NDArray[np.float32], name: str) -> None:
-    """Refuse probabilities of a named image or video that are not finite.
-
-    Raises:
-        FloatingPointError: If one of them is not.
-    """
+    """Refuse probabilities of a named image or video that are not finite."""
     if not np.isfinite(probabilities).all():
         raise FloatingPointError(
             f"predictions for {name} are not finite: use --precision fp32 or bf16"
