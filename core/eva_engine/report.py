@@ -26,7 +26,7 @@ from eva_engine.evaluation.counting import Score
 from eva_engine.run_log import Size, lines_of
 from eva_report.content import Curve, Curves, Link, Report, ScoreRow, ScoreTable, Section, Step
 from eva_report.page import NAME, report_name, try_report
-from eva_report.terminal import closing_lines, opening_lines, show
+from eva_report.terminal import closing_lines, counted, opening_lines, show
 from eva_runs.commands import say
 from eva_runs.record import facts, record_start
 
@@ -224,7 +224,7 @@ class Presenter:
         self, presentation: Presentation, run: RunConfig, config: Mapping[str, Any], size: Size
     ) -> None:
         self._says, self._run, self._config, self._size = presentation, run, config, size
-        self._length = f"{_counted(size.steps, 'step')} of {size.batch} samples"
+        self._length = f"{counted(size.steps, 'step')} of {size.batch} samples"
         self._metric = run.best_metric or next(iter(presentation.meanings), "loss")
         self._recipe = RECIPE.get() or run.output.name
         self._began = time.monotonic()
@@ -236,7 +236,7 @@ class Presenter:
         write_text(run.output / CONFIG, json.dumps(self._config, indent=2))
         where = f"{size.processes} x " * (size.processes > 1) + size.device.type
         model = f" {says.what}," if says.what else ""
-        epochs = _counted(run.epochs, "epoch")
+        epochs = counted(run.epochs, "epoch")
         show(*opening_lines(
             task=f"train {self._recipe}:{model} {self._length} ({epochs}) on {where}",
             weights=str(checkpoint) if checkpoint else named_weights(says.weights),
@@ -350,7 +350,3 @@ def _settings(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     }  # fmt: skip
     return [(name, f"{value:g}" if isinstance(value, float) else str(value))
             for name, value in named.items() if value]  # fmt: skip
-
-
-def _counted(number: int, unit: str) -> str:
-    return f"{number:,} {unit}{'s' * (number != 1)}"

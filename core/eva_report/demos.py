@@ -18,7 +18,7 @@ from eva_data.inputs import Job, Plan
 from eva_data.progress import ProgressBar, progress
 from eva_data.video.streams import CameraReader, VideoReader, VideoWriter
 from eva_report.drawing import Pixels, score_text
-from eva_report.terminal import TerminalHandler
+from eva_report.terminal import TerminalHandler, counted
 from eva_runs.commands import complain
 from eva_runs.interruption import EXIT_KEYBOARD
 
@@ -105,7 +105,8 @@ class Found:
                 total += f", nothing in {self._nothing:,}"
             lines = [*lines, f"{self._files()}: {total}"]
         if lines and not counts and best is not None:
-            lines = [*lines[:-1], f"{lines[-1]}: {lower()}"]
+            # the results are there by then
+            lines = [*lines[:-1], f"{lines[-1]}: lower --score-threshold, with --overwrite"]
         return [printable(line) for line in lines]
 
     def _files(self) -> str:
@@ -165,11 +166,6 @@ def nothing_at(threshold: float, best: Prediction | None) -> str:
     return f"nothing at {threshold:g}; the best score is {score_text(best.probability)}{named}"
 
 
-def lower(option: str = "--score-threshold") -> str:
-    """Say how a demo that found nothing is run again: its results are there by then."""
-    return f"lower {option}, with --overwrite"
-
-
 def listed_counts(counts: Counter[str]) -> str:
     """List classes with their numbers, the most frequent first: `3 dog, 1 cat`."""
     ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
@@ -182,11 +178,6 @@ def listed_counts(counts: Counter[str]) -> str:
 def _quoted(name: str) -> str:
     """Quote the name of a class that begins like a number, as those of digits do."""
     return f'"{name}"' if name[:1].isdecimal() else name
-
-
-def counted(count: int, noun: str) -> str:
-    """Write a number of things: `1 image`, `1,200 frames`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def draw_video(job: Job, draw: Callable[[Pixels, int], Pixels]) -> tuple[int, str | None]:

@@ -5,7 +5,6 @@ scores. Nothing here depends on the framework that made them.
 """
 
 import contextlib
-import math
 import re
 from array import array
 from collections import defaultdict
@@ -43,7 +42,8 @@ from eva_report.matching import (
     judgements,
     match_image,
 )
-from eva_report.page import write_csv
+from eva_report.page import known, write_csv
+from eva_report.terminal import counted
 
 Scores = Mapping[str, Mapping[str, float | None]]  # task ("bbox", "segm") -> metric -> percent
 
@@ -175,18 +175,16 @@ def data_fact(truth: Mapping[str, Any]) -> str:
     """
     images, classes = len(truth["images"]), len(truth["categories"])
     objects = sum(not one.get("iscrowd") for one in truth.get("annotations") or ())
-    return (
-        f"{images:,} image{'s' * (images != 1)}, {objects:,} object{'s' * (objects != 1)} of "
-        f"{classes:,} class{'es' * (classes != 1)}"
-    )
+    named = f"{classes:,} class{'es' * (classes != 1)}"
+    return f"{counted(images, 'image')}, {counted(objects, 'object')} of {named}"
 
 
 def _curves(matches: Iterable[ImageMatches]) -> Curves | None:
     """Draw precision, recall and F1 over the score threshold."""
-    counted = [(one, one.matched != IGNORED) for one in matches]
-    objects = sum(int((~one.truth.crowd).sum()) for one, _ in counted)
-    scores = [one.predictions.scores[which] for one, which in counted]
-    right = [one.right[which] for one, which in counted]
+    judged = [(one, one.matched != IGNORED) for one in matches]
+    objects = sum(int((~one.truth.crowd).sum()) for one, _ in judged)
+    scores = [one.predictions.scores[which] for one, which in judged]
+    right = [one.right[which] for one, which in judged]
     all_scores = np.concatenate(scores) if scores else np.zeros(0)
     if not objects or not len(all_scores):
         return None
@@ -219,7 +217,7 @@ def _class_table(
     aps = {}
     for task, metrics in scores.items():
         alone = metrics.get("AP") if len(names) == 1 else None
-        values = [_number(metrics.get(f"AP-{name}", alone)) for name in names]
+        values = [known(metrics.get(f"AP-{name}", alone)) for name in names]
         if any(value is not None for value in values):
             aps[task] = values
     heads = ["class", *(f"AP {title_of(task)}" for task in aps)]
@@ -265,11 +263,6 @@ def _confusion(names: Sequence[str], counts: NDArray[np.int64], folder: Path | N
     )
 
 
-def _number(value: float | None) -> float | None:
-    """Return a score, or None where there is nothing to score (None, NaN)."""
-    return None if value is None or math.isnan(value) else float(value)
-
-
 def title_of(task: str) -> str:
     """Name a task of an evaluator for people: "bbox" is "box", "segm-fixed" is "mask, fixed"."""
     kind, _, rule = task.partition("-")
@@ -281,7 +274,7 @@ def _score_table(scores: Scores, text: str, missing: str) -> ScoreTable | None:
     every = dict.fromkeys(name for metrics in scores.values() for name in metrics)
     rows = []
     for name in (name for name in every if not name.startswith("AP-")):
-        values = [_number(metrics.get(name)) for metrics in scores.values()]
+        values = [known(metrics.get(name)) for metrics in scores.values()]
         meaning = _MEANINGS.get(name, "")
         if recall := _RECALL.fullmatch(name):
             kind, limit = recall["size"], recall["limit"]

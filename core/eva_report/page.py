@@ -104,7 +104,7 @@ def write_results(folder: Path, results: Mapping[str, Mapping[str, float | None]
 
 
 def known(value: float | None) -> float | None:
-    """Return a score; None in place of NaN."""
+    """Return a score; None where there is nothing to score (None, NaN)."""
     return None if value is None or math.isnan(value) else float(value)
 
 

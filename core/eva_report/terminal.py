@@ -39,6 +39,11 @@ def show(*lines: str) -> None:
         logger.info("%s", line, extra=SHOWN)
 
 
+def counted(count: int, noun: str) -> str:
+    """Write a number of things: `1 image`, `1,200 frames`."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 class TerminalHandler(logging.Handler):
     """Writes what a user wants to see to standard error, above a progress bar.
 

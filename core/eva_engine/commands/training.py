@@ -235,16 +235,12 @@ def main(
                 show(left_out)
             context = copy_context()
             context.run(report.RECIPE.set, recipe)
-            context.run(_recorded(train), config, device)
+            work: Callable[..., None] = train
+            if "TORCHELASTIC_ERROR_FILE" in os.environ:  # torchrun's report names the error
+                from torch.distributed.elastic.multiprocessing.errors import record
 
-
-def _recorded(train: Callable[..., None]) -> Callable[..., None]:
-    """Let torchrun's report name the error, where it is the launcher."""
-    if "TORCHELASTIC_ERROR_FILE" not in os.environ:
-        return train
-    from torch.distributed.elastic.multiprocessing.errors import record
-
-    return record(train)
+                work = record(train)
+            context.run(work, config, device)
 
 
 def _check_output(run: RunConfig) -> bool:

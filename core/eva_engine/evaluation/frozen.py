@@ -251,7 +251,8 @@ def evaluate_frozen(
         seen: What is seen of a sample, such as `8 frames of 224 px`.
         began: When the command began, by `time.monotonic`.
         settings: Further settings for `results.json`.
-        compute: Function from inputs to pooled features and those of `more`, one further kind.
+        compute: Function from inputs to pooled features and those of `more`.
+        more: Further features that are kept, one kind.
         probe: Function from the latter to logits of the queries, and settings that were chosen.
     """
     if not (options.neighbours or options.l2 or probe):
