@@ -90,13 +90,13 @@ def frame_strip(frames: Sequence[NDArray[Any]] | NDArray[Any]) -> Image.Image:
     return strip
 
 
-def strip_of(video: VideoSource, *, frames: int = FRAMES) -> Image.Image:
-    """Show at most so many frames, which are spread over a video from the first to the last.
+def strip_of(video: VideoSource) -> Image.Image:
+    """Show at most `FRAMES` frames, which are spread over a video from the first to the last.
 
     Raises:
         UnreadableVideoError: If one of them cannot be decoded.
     """
-    places = np.linspace(0, len(video) - 1, min(frames, len(video))).round().astype(int)
+    places = np.linspace(0, len(video) - 1, min(FRAMES, len(video))).round().astype(int)
     return frame_strip(video.frames(places.tolist()))
 
 

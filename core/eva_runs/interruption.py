@@ -8,7 +8,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from types import FrameType
 
 EXIT_RUN_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: a checkpoint was saved, run again to continue
@@ -98,15 +97,10 @@ def _end_with_the_run(parent: int) -> None:
     os._exit(1)
 
 
-def run_step(
-    command: Sequence[str],
-    *,
-    environment: Mapping[str, str] | None = None,
-    folder: Path | None = None,
-) -> int:
+def run_step(command: Sequence[str], *, environment: Mapping[str, str]) -> int:
     """Run a command to its end; signals and Ctrl-C reach it, and it says what is saved.
 
-    Its `environment` are variables besides those of this process, `folder` is where it runs.
+    Its `environment` are variables besides those of this process.
 
     Returns:
         Its exit code, as a shell reports it: 128 and more where a signal has ended it.
@@ -114,7 +108,7 @@ def run_step(
     waiting: list[int] = []  # signals that came before there was a process
     receive = waiting.append
     with _handled(lambda number, _: receive(number)):
-        process = subprocess.Popen(command, env=os.environ | (environment or {}), cwd=folder)
+        process = subprocess.Popen(command, env=os.environ | environment)
         receive = process.send_signal
         for number in waiting:
             receive(number)

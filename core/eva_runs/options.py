@@ -1,11 +1,6 @@
 """Options that several commands share, and types of numbers within limits for `argparse`.
 
-    parser.add_argument("--workers", type=integer(0, 512))     # 0 to 512
-    parser.add_argument("--port", type=integer(least=1))       # from 1, without an upper limit
-    parser.add_argument("--tolerance", type=number(0))         # finite, from 0
-    parser.add_argument("--score", type=probability)           # in [0, 1]
-
-A value outside ends the program as `argparse` does.
+parser.add_argument("--workers", type=integer(0, 512))  # a value outside ends the program
 """
 
 import argparse

@@ -66,7 +66,7 @@ def test_a_signal_reaches_the_step(tmp_path):
 
     before = signal.getsignal(signal.SIGUSR1)
     threading.Thread(target=stop, daemon=True).start()
-    assert run_step([sys.executable, "-c", program]) == 75
+    assert run_step([sys.executable, "-c", program], environment={}) == 75
     assert signal.getsignal(signal.SIGUSR1) == before
 
 
@@ -78,4 +78,4 @@ def test_a_signal_before_there_is_a_step_reaches_it(monkeypatch):
         return start(*command, **settings)
 
     monkeypatch.setattr(subprocess, "Popen", late)
-    assert run_step(["sleep", "60"]) == 128 + signal.SIGTERM
+    assert run_step(["sleep", "60"], environment={}) == 128 + signal.SIGTERM

@@ -24,26 +24,16 @@ from eva_runs.options import integer, probability
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierProject:
-    """A project that trains classifiers.
+    """A project that trains classifiers."""
 
-    Attributes:
-        name: Its folder, and the first word of its commands.
-        task: Title of its pages.
-        unit: What the samples are, in the plural.
-        forms: Forms of its data, for messages.
-        demo: Purpose of its demo.
-        evaluation: Purpose of its evaluation, after a training.
-        config: Class of its recipes.
-        check_data: Further check of a place of data, before torch is imported.
-    """
-
-    name: str
-    task: str
-    unit: str
-    forms: str
-    demo: str
-    evaluation: str
-    config: type[Any]
+    name: str  # its folder, and the first word of its commands
+    task: str  # title of its pages
+    unit: str  # what the samples are, in the plural
+    forms: str  # of its data, for messages
+    demo: str  # purpose of its demo
+    evaluation: str  # purpose of its evaluation, after a training
+    config: type[Any]  # class of its recipes
+    # further check of a place of data, before torch is imported
     check_data: Callable[[str], None] = lambda location: None
 
     def train(self, arguments: Sequence[str] | None = None) -> None:

@@ -92,9 +92,8 @@ def class_names(
 ) -> tuple[str, ...]:
     """Name the classes of a head: as `given`, names or a file of them, or by their number.
 
-    Returns:
-        The names; without `given` the `official` ones of so many classes, and for other numbers
-        `class 0`, `class 1` and so on, with a warning.
+    Without `given` they are the `official` ones of so many classes, and for other numbers
+    `class 0`, `class 1` and so on, with a warning.
 
     Raises:
         ValueError: If there are more or fewer names than rows, or the file cannot be read.
@@ -113,11 +112,7 @@ def class_names(
 
 
 class NamedClasses:
-    """What predictors know of their classes.
-
-    Raises:
-        ValueError: If there is not a name for each class.
-    """
+    """What predictors know of their classes, each of which has a name."""
 
     def __init__(self, class_names: Sequence[str], *, num_classes: int) -> None:
         if len(class_names) != num_classes:
