@@ -109,16 +109,10 @@ def known(value: float | None) -> float | None:
 
 
 def rendered(report: Report, folder: Path, *, limit: int = LIMIT) -> str:
-    """Render the page.
+    """Render the page, with links relative to a folder, in at most `limit` bytes.
 
-    Args:
-        report: What it says.
-        folder: Folder that links are relative to.
-        limit: Bytes of the page. Long tables are cut first, then images become smaller, then
-            fewer; of what is left, sections at the end go last.
-
-    Returns:
-        The page.
+    Long tables are cut first, then images become smaller, then fewer; of what is left, sections at
+    the end go last.
 
     Raises:
         ValueError: If the texts alone take more than the limit.

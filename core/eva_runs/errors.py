@@ -46,12 +46,9 @@ def ending(
 ) -> Iterator[None]:
     """End the program with one line and an exit code, whatever is raised in the block.
 
-    Where several processes meet the same error, one says so.
-
-    Args:
-        program: Name in the messages.
-        log: Function for the file of this process that receives tracebacks, if there is one yet.
-        saved: Function that says what of a training is saved, for the end of the line.
+    Where several processes meet the same error, one says so. Messages begin with `program` and end
+    with what of a training is `saved`; `log` gives the file of this process that receives
+    tracebacks, if there is one yet.
 
     Raises:
         SystemExit: 1 after an error, 130 after Ctrl-C, and what the block raises.

@@ -74,12 +74,9 @@ def find_recipe(task: str, name: str | os.PathLike[str]) -> Path:
     """Find a recipe by path or name.
 
     In this order: a file that exists, returned as it is given; a path below the recipes of the
-    task, which may lack its suffix or begin with `TASK/configs/`, as in a checkout; a file name
-    with or without its suffix, where one recipe has it.
-
-    Args:
-        task: One of `TASKS`.
-        name: Path or name, such as `coco/cascade_mask_rcnn_vitdet_eva_g_1280`.
+    task, such as `coco/cascade_mask_rcnn_vitdet_eva_g_1280`, which may lack its suffix or begin
+    with `TASK/configs/`, as in a checkout; a file name with or without its suffix, where one recipe
+    has it.
 
     Raises:
         ValueError: If there is no such task, or several recipes have the name.

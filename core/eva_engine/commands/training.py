@@ -64,13 +64,9 @@ def parse(
 ) -> Parsed[C]:
     """Parse `RECIPE [--print-config] [--name.of.value VALUE ...] [name.of.value=VALUE ...]`.
 
-    Args:
-        kind: Class of the config.
-        arguments: Arguments in any order; None for those of the command line.
-        program: Path of the program, TASK/FILE: its name in the help, and the task whose recipes
-            can be given by name.
-        adapt: Function that takes flags and the config of the recipe, and returns the flags with
-            those that follow from them, and a line on that or an empty one.
+    The words are in any order. `program`, TASK/FILE, has the task whose recipes can be given by
+    name; `adapt` takes flags and the config of the recipe, of class `kind`, and returns the flags
+    with those that follow from them, and a line on that or an empty one.
 
     Raises:
         SystemExit: 2 for a wrong recipe, option or value; 0 after `--help`.

@@ -5,6 +5,7 @@ import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
+from itertools import takewhile
 from typing import Any, TypeVar
 
 from torch.utils.data import DataLoader, Dataset
@@ -81,7 +82,7 @@ def evaluation_loader(
     )
     stop = _stop.get()
     with running(loader) as stream:
-        wanted = stream if stop is None else _until(stream, stop)
+        wanted = takewhile(lambda _: stop is None or not stop.requested, stream)
         if progress is None or distributed.rank() > 0:
             yield wanted
         else:
@@ -98,10 +99,3 @@ def interruptible(stop: StopSignal) -> Iterator[None]:
         yield
     finally:
         _stop.reset(token)
-
-
-def _until(stream: Iterator[T], stop: StopSignal) -> Iterator[T]:
-    for batch in stream:
-        if stop.requested:
-            return
-        yield batch
