@@ -57,40 +57,27 @@ EvaluateFn = Callable[[nn.Module], Mapping[str, float]]
 class TrainingRun:
     """One training run.
 
-    Attributes:
-        model: The model, on the CPU, with its initial weights.
-        samples: The training data, see `eva_runs.data_order.Samples`.
-        step_fn: Function that computes loss and metrics (scalars) of a batch on the model's
-            device, given the model as DeepSpeed's engine. The loss is a mean over the samples; the
-            names of the metrics are always the same. One that needs all micro-batches of a step at
-            once is a `StepWithBeginning`, see `eva_engine.steps.micro_batches`.
-        config: The resolved recipe; weight decay and layer decay of its optimizer are those of
-            `groups`.
-        groups: Parameter groups of the model, see `eva_engine.steps.parameter_groups`.
-        device: Device of this process, from `distributed.start`.
-        evaluate: Function that computes results; called on all processes, with the model in
-            evaluation mode, and again with the moving average, where there is one.
-        results: Names of these results, of which `run.best_metric` is one.
-        collate: Function that makes a batch from samples; None stacks tensors.
-        flops_per_sample: Model FLOPs of a sample, forward and backward.
-        presentation: What the project says of the run on the terminal and in `report.html`.
-        limits: Name of a parameter -> smallest and largest value of its weights. A step that takes
-            them beyond sets them to it; of a frozen parameter there is no step.
-        notes: Further entries for the record of the recipe, such as the names of the classes.
+    `step_fn` computes loss and metrics (scalars) of a batch on the model's device, given the model
+    as DeepSpeed's engine. The loss is a mean over the samples; the names of the metrics are always
+    the same. One that needs all micro-batches of a step at once is a `StepWithBeginning`, see
+    `eva_engine.steps.micro_batches`. `evaluate` is called on all processes, with the model in
+    evaluation mode, and again with the moving average, where there is one. A step that takes
+    weights beyond their `limits` sets them to these; of a frozen parameter there is no step.
     """
 
-    model: nn.Module
+    model: nn.Module  # on the CPU, with its initial weights
     samples: Samples
     step_fn: StepFn
-    config: Recipe
+    config: Recipe  # weight decay and layer decay of its optimizer are those of `groups`
     groups: Sequence[ParameterGroup]
-    device: torch.device
+    device: torch.device  # of this process, from `distributed.start`
     evaluate: EvaluateFn | None = None
-    results: Sequence[str] = ()
-    collate: Callable[[list[Any]], Any] | None = None
-    flops_per_sample: float | None = None
+    results: Sequence[str] = ()  # names of its results, of which `run.best_metric` is one
+    collate: Callable[[list[Any]], Any] | None = None  # makes a batch; None stacks tensors
+    flops_per_sample: float | None = None  # of the model, forward and backward
     presentation: Presentation = field(default_factory=lambda: Presentation(task="Training"))
-    limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # smallest, largest
+    # further entries for the record of the recipe, such as the names of the classes
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

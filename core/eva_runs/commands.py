@@ -56,11 +56,6 @@ def program_name(default: str) -> str:
     return called if called.startswith("eva ") else default
 
 
-def folder_to_show(*data: str | os.PathLike[str] | None, otherwise: str) -> str:
-    """Name the first folder of data, the best first, on which a demo can be tried; or a word."""
-    return next((os.fspath(one) for one in data if one and Path(one).is_dir()), otherwise)
-
-
 def command_to_run(words: str, program: str, *arguments: str | Path) -> str:
     """Write a command for the user to run next, for a shell, as this process was called.
 

@@ -18,7 +18,7 @@ from eva_engine.commands.options import (
     take_weights,
 )
 from eva_report.content import Step
-from eva_runs.commands import command_to_run, folder_to_show, require_data
+from eva_runs.commands import command_to_run, require_data
 from eva_runs.options import integer, probability
 
 
@@ -81,9 +81,10 @@ class ClassifierProject:
     ) -> Step:
         """Write the command of the demo on the first folder of `data`, the best to be shown."""
         otherwise = f"{self.unit.removesuffix('s').upper()}_OR_FOLDER"
+        shown = next((one for one in data if one and Path(one).is_dir()), otherwise)
         command = command_to_run(
             f"{self.name} demo", f"{self.name}/demo.py", "--weights", str(weights), *flags,
-            "--output", output, folder_to_show(*data, otherwise=otherwise),
+            "--output", output, shown,
         )  # fmt: skip
         return Step(text=self.demo, command=command)
 
