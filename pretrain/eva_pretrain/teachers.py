@@ -49,9 +49,11 @@ def build_teacher(config: TeacherConfig, device: torch.device) -> Teacher:
     """Build the frozen teacher of a recipe on a device.
 
     Raises:
-        ValueError: For an unknown model, or unfit weights.
+        ValueError: For an unknown model, unfit weights, or fp16 without a GPU.
         FileNotFoundError: If weights are not there.
     """
+    if config.precision == "fp16" and device.type == "cpu":
+        raise ValueError("teacher.precision=fp16 needs a GPU; on a CPU use fp32")
     if config.library == "eva":
         plain = BackboneTeacher(config.model, weights=config.weights, image_size=config.image_size)
         return plain.to(device, DTYPES[config.precision])

@@ -75,9 +75,9 @@ _YACS = frozenset({"MODEL", "_BASE_", "DATASETS", "SOLVER"})
 def load_config_file(file: str | os.PathLike[str]) -> DictConfig:
     """Load a config, as `LazyConfig.load`, but for YAML, in which nothing runs.
 
-    `EVA_CONFIG_MODULES` lists modules of your own that YAML may name, separated by commas. A
-    ValueError names a file that is not local, or YAML that is damaged, too large, or names what a
-    detector is not built of.
+    `EVA_CONFIG_MODULES` lists modules of your own that YAML may name, separated by commas. An
+    OSError names a file that is not there, a ValueError YAML that is damaged, too large, or names
+    what a detector is not built of.
     """
     path = Path(file)
     require_regular_file(path)
