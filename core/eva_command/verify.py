@@ -81,7 +81,9 @@ def guess(arguments: Sequence[str]) -> list[str]:
         kind = ["captions"] if b'"caption"' in start else ["coco", "--annotations"]
         return [*kind, str(path), *rest]
     hint = f"`video {path}` or `captions {path}`" if suffix in _LISTS else "one of the checks"
-    raise ValueError(f"{path} is neither a check nor says what is in it: write {hint}, see --help")
+    raise ValueError(
+        f"{path} is neither a check nor a file that says what is in it: write {hint}, see --help"
+    )
 
 
 def _add_coco(parser: argparse.ArgumentParser) -> None:

@@ -159,6 +159,3 @@ class PadShortSide(BaseTransform):
         results["padding_size"] = [0, right, 0, below]  # left, right, top, bottom
         results["pad_shape"] = results["img"].shape[:2]
         return results
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(size={self.size})"
