@@ -5,6 +5,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from PIL import Image
 
@@ -38,6 +39,7 @@ def images(tmp_path):
 def weights(tmp_path_factory, load_config):
     """A file with random weights of the demo's segmentor."""
     torch.manual_seed(0)
+    init_default_scope("mmseg")  # before the fixture that sets it for each test
     model = MODELS.build(load_config("demo/mask2former_eva_debug").model)
     path = tmp_path_factory.mktemp("weights") / "model.pth"
     torch.save({"state_dict": model.state_dict()}, path)
