@@ -106,7 +106,7 @@ class Extractor(PooledVit):
             (B, C) float32, on the extractor's device.
 
         Raises:
-            ValueError: If there is no sample, or an unfit size.
+            ValueError: If a size or number format does not fit.
             OSError: If a file cannot be read.
         """
         with torch.no_grad():
@@ -124,10 +124,7 @@ class Extractor(PooledVit):
     def _encode(self, samples: Any) -> tuple[Tensor, tuple[int, ...]]:
         if not isinstance(samples, Tensor):
             one = isinstance(samples, str | os.PathLike | Image.Image)
-            read = [self.read(sample) for sample in ([samples] if one else samples)]
-            if not read:
-                raise ValueError(f"there is no {'video' if self.clips else 'image'}")
-            samples = torch.stack(read)
+            samples = torch.stack([self.read(each) for each in ([samples] if one else samples)])
         if not samples.is_floating_point():
             raise ValueError(
                 f"samples must be normalised floating-point numbers, got {samples.dtype}; "
