@@ -1,7 +1,9 @@
 """EVA-CLIP-g-plus: a larger text tower and batch, patch dropout 0.5 (official EVA-CLIP README).
 
 112 processes x 1024 pairs = 114,688 a step of LAION-2B and COYO (1.6B + 0.4B pairs, a manifest);
-100 virtual epochs of 40M are 4B samples, two passes, 35,000 steps.
+100 virtual epochs of 40M, as in the official command, are 4B samples, two passes, 35,000 steps.
+The name of the released file says 11B (`s11B`), which would be epochs=5.5; nothing tells which of
+the two is right.
 
 This should give (official README): ImageNet-1K zero-shot 79.3 top-1.
 """

@@ -9,7 +9,7 @@ from eva_detection.model.soft_nms import MIN_SCORE, soft_nms
 
 
 def _brute_force(boxes, scores, classes, *, method, iou_threshold, sigma, min_score=MIN_SCORE):
-    """One list, one pick at a time, as mmcv's kernel goes about it."""
+    """One list of classes that an offset sets apart, one pick at a time, as the official code."""
 
     def iou(a, b):
         width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
@@ -19,13 +19,13 @@ def _brute_force(boxes, scores, classes, *, method, iou_threshold, sigma, min_sc
         return inter / area if area else 0.0
 
     remaining = dict(enumerate(scores.tolist()))
-    boxes, classes = boxes.tolist(), classes.tolist()
+    boxes = (boxes + (classes * (boxes.max() + 1))[:, None]).tolist()
     picked = []
     while remaining:
         best = max(remaining, key=remaining.get)
         picked.append((best, remaining.pop(best)))
         for other in list(remaining):
-            overlap = iou(boxes[best], boxes[other]) if classes[best] == classes[other] else 0.0
+            overlap = iou(boxes[best], boxes[other])
             if method == "gaussian":
                 remaining[other] *= math.exp(-(overlap**2) / sigma)
             elif overlap >= iou_threshold:
@@ -36,16 +36,19 @@ def _brute_force(boxes, scores, classes, *, method, iou_threshold, sigma, min_sc
 
 
 def _candidates(n, *, classes, seed):
+    """Boxes of a small image; of many classes, as many around each place, of a large one."""
     torch.manual_seed(seed)
     corner, size = torch.rand(n, 2) * 60, torch.rand(n, 2) * 40 + 1
-    return torch.cat([corner, corner + size], 1), torch.rand(n), torch.randint(classes, (n,))
+    labels = torch.randint(classes, (n,))
+    if classes > 20:
+        corner += torch.rand(classes, 2)[labels] * 900
+    return torch.cat([corner, corner + size], 1), torch.rand(n), labels
 
 
 @pytest.mark.parametrize("method", ["linear", "gaussian", "naive"])
-@pytest.mark.parametrize("classes", [1, 7])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("classes", "seed"), [(1, 0), (7, 0), (7, 1), (60, 0), (60, 1)])
 def test_equals_brute_force(method, classes, seed):
-    boxes, scores, labels = _candidates(150, classes=classes, seed=seed)
+    boxes, scores, labels = _candidates(150 * (1 + classes // 10), classes=classes, seed=seed)
     settings = {"method": method, "iou_threshold": 0.4, "sigma": 0.3}
     kept, new_scores = soft_nms(boxes, scores, labels, **settings)
     expected = _brute_force(boxes, scores, labels, **settings)
@@ -53,7 +56,7 @@ def test_equals_brute_force(method, classes, seed):
     torch.testing.assert_close(new_scores, torch.tensor([score for _, score in expected]))
     lowered = (new_scores < scores[kept] - 1e-6).sum()
     assert lowered > 10 or method == "naive"
-    assert len(kept) < 150 or method != "naive"
+    assert len(kept) < len(boxes) or method != "naive"
 
 
 def test_classes_do_not_touch_each_other():

@@ -82,6 +82,26 @@ def test_clips_in_a_random_order_of_the_batch(kind, size):
     assert (tuple(range(size)) in orders) == (size < 6)  # a sample can meet itself
 
 
+def test_boxes_of_cutmix_are_those_of_the_official_code():
+    """timm 0.4.12: sides are rounded down to even numbers, current timm keeps odd ones."""
+    targets = MixedTargets(MixingConfig(cutmix=1.0), num_classes=5)
+    images, labels = torch.rand(2, 3, 14, 21), torch.tensor([1, 3])
+    for seed in range(60):
+        np.random.seed(seed)  # noqa: NPY002
+        np.random.rand()  # noqa: NPY002
+        side = np.sqrt(1 - np.random.beta(1.0, 1.0))  # noqa: NPY002
+        edges = []
+        for length in (14, 21):
+            half, centre = int(length * side) // 2, np.random.randint(0, length)  # noqa: NPY002
+            edges += np.clip([centre - half, centre + half], 0, length).tolist()
+        share = 1 - (edges[1] - edges[0]) * (edges[3] - edges[2]) / (14 * 21)
+        np.random.seed(seed)  # noqa: NPY002
+        found, wanted = targets.mix(images.clone(), labels)
+        mixed, expected = official_mix(images, labels, [1, 0], share=share, box=edges)
+        assert found.equal(mixed)
+        torch.testing.assert_close(wanted, expected)
+
+
 def test_a_batch_without_a_partner_for_each_sample():
     with pytest.raises(ValueError, match=r"batch_size .* even, got 3"):
         MixingConfig(cutmix=1.0).check_batch_size(3)

@@ -17,6 +17,24 @@ from torch import Tensor, nn
 from eva_engine.config import MixingConfig
 
 
+class OfficialMixup(Mixup):  # type: ignore[misc]  # timm has no types
+    """timm's Mixup with the boxes of timm 0.4.12, which the official code uses: even sides."""
+
+    def _mix_batch(self, x: Tensor) -> float:
+        share, cuts = self._params_per_batch()
+        other = x.flip(0)
+        if not cuts:
+            x.mul_(share).add_(other.mul_(1 - share))
+            return float(share)
+        box, side = [], np.sqrt(1 - share)
+        for length in x.shape[-2:]:
+            half, centre = int(length * side) // 2, np.random.randint(0, length)  # noqa: NPY002
+            box.append(slice(max(centre - half, 0), min(centre + half, length)))
+        x[..., box[0], box[1]] = other[..., box[0], box[1]]
+        (height, width), whole = x[0, 0, box[0], box[1]].shape, x[0, 0].numel()
+        return 1 - height * width / whole
+
+
 class MixedTargets:
     """Mixes a batch of K classes and makes the loss that goes with it."""
 
@@ -24,7 +42,7 @@ class MixedTargets:
         self.smoothing, self.pairing = config.label_smoothing, config.pairing
         self._mix: Any = None
         if config.mixup or config.cutmix:
-            self._mix = Mixup(
+            self._mix = OfficialMixup(
                 mixup_alpha=config.mixup,
                 cutmix_alpha=config.cutmix,
                 switch_prob=config.mixup_switch,
