@@ -135,6 +135,7 @@ class StochasticDepth(nn.Module):
     nothing. Idea: DINOv2's batch-subset stochastic depth, there with a fixed subset size.
 
     The random choice is drawn from the CPU generator, so that no GPU synchronisation is needed.
+    `torch.compile` makes a graph of fixed shapes, which computes all branches and drops the same.
 
     Args:
         rate: Probability of dropping a sample's branch, in [0, 1).
@@ -169,7 +170,11 @@ class StochasticDepth(nn.Module):
         if not self.training or self.rate == 0.0:
             return x + branch(x, *context)
         keep = 1.0 - self.rate
-        kept = (torch.rand(x.shape[0], device="cpu") < keep).nonzero().squeeze(1)
+        chosen = torch.rand(x.shape[0], device="cpu") < keep
+        if torch.compiler.is_compiling():
+            factor = (chosen.to(x.device) / keep).view(-1, *[1] * (x.ndim - 1))
+            return x + (branch(x, *context) * factor).to(x.dtype)
+        kept = chosen.nonzero().squeeze(1)
         if len(kept) == 0:
             return _ZeroGradient.apply(
                 x, *(p for p in parameters() if p is not None and p.requires_grad)

@@ -174,3 +174,17 @@ def test_a_size_that_does_not_fit_names_both_and_the_fix(make_vit, method):
     message = r"patch size 14, got \(1, 3, 60, 56\); resize or pad to 70x56"
     with pytest.raises(ValueError, match=message):
         getattr(make_vit(), method)(torch.zeros(1, 3, 60, 56))
+
+
+def test_one_graph_in_training(make_vit):
+    """`torch.compile` sees no shape that depends on which samples a block keeps."""
+    model = make_vit(drop_path_rate=0.5).train()
+    images, results = torch.randn(6, 3, 56, 56), []
+    for forward in (model, torch.compile(model, backend="aot_eager", fullgraph=True)):
+        torch.manual_seed(0)
+        model.zero_grad()
+        out = forward(images)
+        out.square().sum().backward()
+        results.append([out, *(one.grad for one in model.parameters() if one.grad is not None)])
+    for plain, compiled in zip(*results, strict=True):
+        torch.testing.assert_close(compiled, plain, atol=1e-4, rtol=1e-4)

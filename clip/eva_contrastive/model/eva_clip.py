@@ -68,7 +68,7 @@ class TextTower(TextTransformer):
     """open_clip's text transformer with exact GELU, and what turns cosines into logits.
 
     The official files keep `logit_scale` here. It has one dimension more than theirs, because
-    DeepSpeed cannot share a tensor without dimensions among processes.
+    DeepSpeed cannot share a tensor without dimensions among processes; either form loads.
 
     Args:
         output_dim: D.
@@ -86,6 +86,12 @@ class TextTower(TextTransformer):
         self.logit_scale = nn.Parameter(torch.full((1,), math.log(scale)))
         self.logit_bias = nn.Parameter(torch.full((1,), SIGMOID_BIAS)) if sigmoid else None
         self.depth = depth
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *args: Any) -> None:
+        for name in (f"{prefix}logit_scale", f"{prefix}logit_bias"):
+            if name in state and state[name].ndim == 0:
+                state[name] = state[name][None]
+        super()._load_from_state_dict(state, prefix, *args)
 
 
 def require_finite(features: Tensor) -> Tensor:

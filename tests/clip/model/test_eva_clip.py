@@ -14,6 +14,19 @@ def test_the_official_counts(count):
     assert len(model.state_dict()) == 678
 
 
+def test_official_states_load_without_a_loader(make_clip):
+    """Their factor of the logits is a tensor without dimensions."""
+    model = make_clip()
+    state = {name: value + 1 for name, value in model.state_dict().items()}
+    state["text.logit_scale"] = state["text.logit_scale"].squeeze()
+    model.load_state_dict(state)
+    assert model.text.logit_scale.shape == (1,)
+    assert all(
+        value.equal(state[name].view_as(value)) for name, value in model.state_dict().items()
+    )
+    assert state["text.logit_scale"].shape == ()
+
+
 def test_patch_dropout(make_clip):
     """Kept patches stay in order and keep their positions; the class token always stays."""
     tower = make_clip(patch_dropout=0.5, img_size=70, depth=1).visual.train()
