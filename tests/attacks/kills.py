@@ -157,6 +157,7 @@ class Clip(_EngineTrainer):
         data = ["--data.train", str(pairs / "train/00000.tar")]
         data += ["--data.val", str(pairs / "val/00000.tar")]
         data += ["--data.zero-shot", str(pairs / "zero_shot")]
+        data += ["--data.templates", str(pairs / "templates.txt")]
         model = ["--model.drop-path-rate", "0.2", "--model.patch-dropout", "0.25"]
         recipe = ROOT / "clip/configs/eva_debug_captions.py"
         return [str(recipe), *self._shared(folder, 6), "--run.accumulate", "2", *data, *model]
