@@ -7,10 +7,12 @@ package.
 """
 
 import re
+import shutil
 import tomllib
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 PROJECTS = sorted(path.parent.name for path in ROOT.glob("*/configs"))
@@ -18,6 +20,15 @@ RECIPES = {f"eva_recipes.{project}": f"{project}/configs" for project in PROJECT
 BUILDS = ("detectron2", "mmcv_operators")
 THIRD_PARTY = {f"eva_recipes.third_party.{name}": f"third_party/{name}" for name in BUILDS}
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
+
+
+class FreshBuild(build_py):
+    """A build without modules that an earlier one left in `build/lib`."""
+
+    def run(self) -> None:
+        if not self.editable_mode:
+            shutil.rmtree(self.build_lib, ignore_errors=True)
+        super().run()
 
 
 def description() -> str:
@@ -46,6 +57,7 @@ for folder in (".", "core", *PROJECTS, "tools"):
         packages[name] = f"{folder}/{name.replace('.', '/')}".removeprefix("./")
 
 setup(
+    cmdclass={"build_py": FreshBuild},
     long_description=description(),
     long_description_content_type="text/markdown",
     packages=[*packages, *RECIPES, *THIRD_PARTY],
