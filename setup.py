@@ -26,6 +26,7 @@ class FreshBuild(build_py):
     """A build without modules that an earlier one left in `build/lib`."""
 
     def run(self) -> None:
+        """Empty the folder and build."""
         if not self.editable_mode:
             shutil.rmtree(self.build_lib, ignore_errors=True)
         super().run()
