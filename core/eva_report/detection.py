@@ -5,10 +5,11 @@ scores. Nothing here depends on the framework that made them.
 """
 
 import contextlib
+import json
 import re
 from array import array
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pycocotools.mask as mask_api
 from numpy.typing import NDArray
 from PIL import Image
 
-from eva_data.files import load_json
+from eva_data.files import require_regular_file
 from eva_data.images import UnreadableImageError, read_rgb
 from eva_report.content import (
     Cell,
@@ -54,6 +55,8 @@ _TRIED = 4  # times as many images may be unreadable
 _SIDE = 1024  # px; larger images are reduced, since the page has no room for them
 _LOWER = (0.4, 0.3, 0.2, 0.1, 0.05, 0.01, 0.0)  # thresholds where nothing passes the first one
 _STEPS = np.linspace(0, 1, 101)  # thresholds of the curves
+_CHUNK = 2**20  # characters
+_FIELDS = {"bbox", "category_id", "image_id", "score"}  # of a prediction
 _KINDS = {"bbox": "box", "segm": "mask"}
 _SIZES = {
     "s": "small objects, below 32 x 32 px",
@@ -128,7 +131,8 @@ def detection_sections(
 
     Args:
         truth: Labels in COCO's format, as `json.load` gives them; ids of any kind.
-        predictions: Predictions in COCO's format of results, or a file of them.
+        predictions: Predictions in COCO's format of results, or a file of them, which is read
+            object by object.
         images: Image id -> file.
         scores: Task ("bbox", "segm", and others of the evaluator) -> metric ("AP", "AP50", ...)
             -> percent; None or NaN where there is nothing to score. Metrics named "AP-CLASS" are
@@ -140,7 +144,7 @@ def detection_sections(
         those that have nothing to show.
     """
     data = _Dataset(truth, images)
-    found = load_json(predictions) if isinstance(predictions, Path) else predictions
+    found = _File(predictions) if isinstance(predictions, Path) else predictions
     matches = data.matched(found)
     best = max((one.predictions.scores.max(initial=-1) for one in matches.values()), default=-1)
     threshold, note = THRESHOLD, " There are no predictions." if best < 0 else ""
@@ -378,3 +382,38 @@ def _mask(segmentation: Any, size: tuple[int, ...]) -> dict[str, Any] | None:
     if isinstance(code, list):
         code = mask_api.merge(code)
     return code if list(code["size"]) == list(size) else None  # of a turned image
+
+
+class _File:
+    """The predictions in a file of COCO's results, of which one is in memory at a time."""
+
+    def __init__(self, file: Path) -> None:
+        require_regular_file(file)
+        self._file = file
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        """Read the predictions in their order; a ValueError names a file that is damaged."""
+        decode = json.JSONDecoder().raw_decode
+        with self._file.open(encoding="utf-8") as stream:
+            text, place = stream.read(_CHUNK).lstrip(), 1
+            if not text.startswith("["):
+                raise ValueError(f"{self._file} is not a list of predictions")
+            while True:
+                while text[place : place + 1] in tuple(" \n\r\t,"):
+                    place += 1
+                if text[place : place + 1] == "]":
+                    return
+                try:
+                    one, place = decode(text, place)
+                except ValueError as error:
+                    more = stream.read(_CHUNK)
+                    if not more:
+                        raise ValueError(
+                            f"{self._file} is not a complete list of predictions: {error}"
+                        ) from error
+                    text, place = text[place:] + more, 0
+                    continue
+                if not isinstance(one, dict) or not one.keys() >= _FIELDS:
+                    named = ", ".join(sorted(_FIELDS))
+                    raise ValueError(f"{self._file} holds {one!r:.200}, without {named}")
+                yield one

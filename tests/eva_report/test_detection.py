@@ -136,15 +136,23 @@ def test_pictures_that_cannot_be_read_are_left_out_and_named(scene, tmp_path):
     assert len(worst.examples) == 1
 
 
-def test_predictions_may_be_a_file(scene, tmp_path):
+def test_a_file_of_predictions_is_read_object_by_object(scene, tmp_path, monkeypatch):
     expected = [one.counts.tolist() for one in _of(detection_sections(**scene), Confusion)]
+    scene_of_one = scene["predictions"][:1]
     file = tmp_path / "results.json"
     file.write_text(json.dumps(scene["predictions"], indent=1))
-    sections = detection_sections(**scene | {"predictions": file})
+    monkeypatch.setattr("eva_report.detection._CHUNK", 7)
+    scene["predictions"] = file
+    sections = detection_sections(**scene)
     assert [one.counts.tolist() for one in _of(sections, Confusion)] == expected
-    file.write_text(file.read_text()[:-1])
-    with pytest.raises(ValueError, match=r"results\.json"):
-        detection_sections(**scene | {"predictions": file})
+    for text, message in (
+        ('{"a": 1}', "is not a list"),
+        (json.dumps(scene_of_one)[:-1], "not a complete list"),
+        ("[1]", "holds 1, without bbox, category_id, image_id, score"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            detection_sections(**scene)
 
 
 def test_without_predictions_or_objects(scene):
