@@ -35,7 +35,7 @@ _SHOWN = 20  # complaints of a file that are printed one by one
 
 
 class Server(NamedTuple):
-    """Rules of a server: a file's name, its split, what it scores of one group at most."""
+    """Rules of a server: a file's name, its usual split, what it scores of one group at most."""
 
     name: str
     split: str
@@ -205,7 +205,7 @@ def _write(args: argparse.Namespace) -> int:
         return 1
     files = {}
     for task in tasks:
-        parts = dict(split=server.split, algorithm=args.algorithm, task=task)
+        parts = dict(split=args.split or server.split, algorithm=args.algorithm, task=task)
         files[task] = args.output / task / f"{server.name.format(**parts)}.zip"
         make_folder(files[task].parent)
     inputs = {"image list": args.images, "predictions": args.predictions}
@@ -267,6 +267,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--predictions", required=True, type=Path, help="*_results.json")
     add("--output", required=True, type=Path, help="folder for bbox/ and segm/")
     add("--algorithm", required=True, type=_name, help="name of the method")
+    add("--split", type=_name, help="by default test-dev2017 (COCO), test_dev (LVIS)")
     add("--task", nargs="+", choices=FIELDS, help="by default what is there")
     text = "size of a file's JSON; 1200 MB have been too much for COCO's (default %(default)s)"
     add("--max-mb", type=number(0.001, 1_000_000), default=1000, help=text)
