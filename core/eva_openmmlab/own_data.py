@@ -1,7 +1,8 @@
-"""Own data in a config: the changes that segmentation and mmdetection share; nothing heavy."""
+"""Data in a config: what segmentation and mmdetection read and change there; nothing heavy."""
 
 import importlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,6 +18,13 @@ def dicts(node: Any) -> Iterator[Any]:
     if isinstance(node, dict | list | tuple):
         for value in list(node.values() if isinstance(node, dict) else node):
             yield from dicts(value)
+
+
+def image_folder(dataset: Any) -> Path:
+    """Return the folder of the images of a dataset, by its part of a config."""
+    prefixes = dataset.get("data_prefix") or {}
+    prefix = prefixes.get("img", prefixes.get("img_path", ""))
+    return Path(dataset.get("images") or Path(dataset.get("data_root") or "", prefix))
 
 
 def as_list(value: Any) -> list[Any]:

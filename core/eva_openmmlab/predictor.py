@@ -3,12 +3,13 @@
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from numpy.typing import NDArray
@@ -92,11 +93,11 @@ def load_model(
     device: str | None,
     *,
     task: str,
-    multi_scale: bool = False,
+    change: Callable[[Config], None] | None = None,
 ) -> tuple[nn.Module, Sequence[Any], Mapping[str, Any]]:
     """Build the model that a caller of `from_config` names, and load all of its weights.
 
-    With `multi_scale` it is the config's `tta_model`, for its `tta_pipeline`.
+    `change` adapts the config before.
 
     Returns:
         The model on its device; pipeline and metainfo of its test set, whose files need not exist.
@@ -117,15 +118,12 @@ def load_model(
     except (RuntimeError, AssertionError) as error:  # torch's own text says why
         raise ValueError(f"device {device!r}: {error}") from error
     cfg = load_config(path)
+    if change is not None:
+        change(cfg)
     init_default_scope(cfg.default_scope)
     dataset = cfg.test_dataloader.dataset
     metainfo = DATASETS.build({**dataset, "lazy_init": True, "pipeline": []}).metainfo
-    pipeline = dataset.pipeline
-    if multi_scale and "module" not in cfg.model:
-        if not cfg.get("tta_pipeline"):
-            raise ValueError(f"{path} has no tta_pipeline, which --tta needs")
-        pipeline, cfg.model = cfg.tta_pipeline, {**cfg.tta_model, "module": cfg.model}
     with no_init_weights():
         model: nn.Module = MODELS.build(cfg.model)
     load_start(getattr(model, "module", model), weights, complete=True)
-    return model.to(chosen), pipeline, metainfo
+    return model.to(chosen), dataset.pipeline, metainfo

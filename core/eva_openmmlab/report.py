@@ -13,6 +13,7 @@ from mmengine.runner import BaseLoop
 
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_openmmlab.config import parts_of
+from eva_openmmlab.own_data import image_folder
 from eva_openmmlab.run_folder import STEP, Entry, config_of_run, read_scalars
 from eva_openmmlab.terminal import LOG, NOTHING, score_lines
 from eva_report.content import Curve, Curves, Link, Report, Section, Step
@@ -182,12 +183,7 @@ class RunReport:
     def _demo_command(self) -> str:
         """Write the command that shows what weights find in the images of their evaluation."""
         loader = self.runner.cfg.get("val_dataloader" if self._trains else "test_dataloader")
-        images: str | Path = "IMAGES"
-        if loader:
-            first = parts_of(loader.dataset)[0]
-            prefixes = first.get("data_prefix") or {}
-            prefix = prefixes.get("img", prefixes.get("img_path", ""))
-            images = first.get("images") or Path(first.get("data_root") or "", prefix)
+        images = image_folder(parts_of(loader.dataset)[0]) if loader else "IMAGES"
         return self._command("demo", "demo", images, "--output", self.folder / "demo")
 
     def _command(self, command: str, program: str, *words: str | Path) -> str:

@@ -12,7 +12,7 @@ from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
-from eva_backbone import LoadReport
+from eva_backbone import LoadReport, load_pretrained
 from eva_backbone.checkpoints.reading import read_safetensors, read_torch_file
 from eva_backbone.checkpoints.registry import resolve_source
 
@@ -45,13 +45,13 @@ METADATA = [
 def load_start(
     model: nn.Module, source: str | os.PathLike[str], *, complete: bool = False
 ) -> LoadReport:
-    """Load a backbone or a complete segmentor or detector; see `load_pretrained`.
+    """Load a model; see `load_pretrained`.
 
-    A project registers a function for its framework's base class. Unless `complete`, for
-    evaluation, heads may be missing in a file, and a classifier of other classes starts from
-    scratch, which the report says.
+    A project registers a function for its framework's base class, for a backbone or a complete
+    segmentor or detector. Unless `complete`, for evaluation, heads may be missing in a file, and a
+    classifier of other classes starts from scratch, which the report says.
     """
-    raise NotImplementedError(f"no function is registered that loads a {type(model).__name__}")
+    return load_pretrained(model, source, complete=complete)
 
 
 @CheckpointLoader.register_scheme(prefixes=("http://", "https://"), force=True)

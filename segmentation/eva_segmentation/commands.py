@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eva_openmmlab import command_line
+from eva_openmmlab.own_data import image_folder
 from eva_segmentation.data import custom_data
 
 if TYPE_CHECKING:
@@ -53,8 +54,16 @@ def _change(cfg: "Config", args: argparse.Namespace) -> None:
         cfg.default_hooks.visualization.update(draw=True)
         cfg.visualizer.save_dir = str(args.show_dir)
     if args.tta:
+        average_views(cfg)
+
+
+def average_views(cfg: "Config") -> None:
+    """Let a config test at several scales and flips, by its `tta_pipeline`."""
+    if not cfg.get("tta_pipeline"):
+        raise ValueError(f"{cfg.filename} has no tta_pipeline, which --tta needs")
+    if "module" not in cfg.model:  # else it does so already
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
-        cfg.model = cfg.tta_model | dict(module=cfg.model)
+        cfg.model = {**cfg.tta_model, "module": cfg.model}
 
 
 def _save_maps(cfg: "Config", folder: Path) -> None:
@@ -62,9 +71,5 @@ def _save_maps(cfg: "Config", folder: Path) -> None:
     if evaluator.get("type") not in ("IoUMetric", "IoUAndConfusion", "IoUAndLabelMaps"):
         raise ValueError(f"--out goes with IoUMetric, not with test_evaluator {evaluator}")
     command_line.require_empty(folder)
-    dataset = cfg.test_dataloader.dataset
-    images = dataset.get("images")
-    if images is None:
-        prefix = (dataset.get("data_prefix") or {}).get("img_path", "")
-        images = str(Path(dataset.get("data_root") or "") / prefix)
-    evaluator.update(type="IoUAndLabelMaps", maps=str(folder), images=images)
+    images = image_folder(cfg.test_dataloader.dataset)
+    evaluator.update(type="IoUAndLabelMaps", maps=str(folder), images=str(images))

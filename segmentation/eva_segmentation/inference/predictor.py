@@ -18,6 +18,7 @@ from torch import nn
 import eva_segmentation.model.segmentor  # noqa: F401 (how segmentors are loaded)
 from eva_data.label_maps import Color, described
 from eva_openmmlab.predictor import ImageLike, ImagePredictor, Source, load_model
+from eva_segmentation.commands import average_views
 
 __all__ = ["Predictor"]
 Classes = NDArray[np.uint8]
@@ -68,8 +69,9 @@ class Predictor(ImagePredictor[Classes]):
             ValueError: If the weights do not fit, or the config has no `tta_pipeline`.
             FileNotFoundError: If the config or the weights do not exist.
         """
+        change = average_views if multi_scale else None
         model, pipeline, metainfo = load_model(
-            config, weights, device, task="segmentation", multi_scale=multi_scale
+            config, weights, device, task="segmentation", change=change
         )
         names, colors, labels = described(metainfo)
         return cls(model, pipeline=pipeline, names=names, colors=colors, labels=labels)
