@@ -38,6 +38,7 @@ def images(tmp_path):
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory, load_config):
     """A file with random weights of the demo's segmentor."""
+    init_default_scope("mmseg")
     torch.manual_seed(0)
     init_default_scope("mmseg")  # before the fixture that sets it for each test
     model = MODELS.build(load_config("demo/mask2former_eva_debug").model)
