@@ -87,9 +87,13 @@ def pretrained_file(tmp_path, make_vit):
 
 
 @BOTH
-def test_a_pretrained_vit_is_resampled_when_the_weights_are_initialised(backbone, pretrained_file):
+@pytest.mark.parametrize("way", ["pretrained", "init_cfg"])
+def test_a_pretrained_vit_is_resampled_when_the_weights_are_initialised(
+    backbone, way, pretrained_file
+):
     path, state = pretrained_file
-    model = _segmentor(backbone | {"pretrained": str(path)})
+    named = str(path) if way == "pretrained" else {"type": "Pretrained", "checkpoint": str(path)}
+    model = _segmentor(backbone | {way: named})
     vit = model.backbone if backbone is ADAPTER else model.backbone.net
     head = {n: p.clone() for n, p in model.backbone.named_parameters() if "blocks" not in n}
     assert not torch.equal(vit.blocks[2].attn.qkv.weight, state["blocks.2.attn.qkv.weight"])
@@ -100,6 +104,18 @@ def test_a_pretrained_vit_is_resampled_when_the_weights_are_initialised(backbone
     assert torch.equal(vit.pos_embed, resample_pos_embed(state["pos_embed"], (4, 4)))
     name = "level_embed" if backbone is ADAPTER else "simfp_4.0.weight"
     assert torch.equal(model.backbone.get_parameter(name), head[name]), "what the file lacks stays"
+
+
+@BOTH
+@pytest.mark.parametrize("more", [
+    {"pretrained": "other.pt"},
+    {"init_cfg": {"type": "TruncNormal", "std": 0.02}},
+    {"init_cfg": {"type": "Pretrained", "checkpoint": "mine.pt", "prefix": "backbone."}},
+])  # fmt: skip
+def test_weights_that_would_be_ignored_are_refused(backbone, more):
+    named = {"init_cfg": {"type": "Pretrained", "checkpoint": "mine.pt"}} | more
+    with pytest.raises(ValueError, match=r"init_cfg=\{.*type"):
+        MODELS.build(backbone | named)
 
 
 @BOTH
