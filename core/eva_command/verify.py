@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from eva_data.files import open_regular
 from eva_runs.commands import complain, program
 from eva_runs.options import add_check_options, command_parser
 
@@ -76,7 +77,7 @@ def guess(arguments: Sequence[str]) -> list[str]:
     if suffix == ".toml":
         return ["images", str(path), *rest]
     if suffix == ".json":
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             start = stream.read(_START)
         kind = ["captions"] if b'"caption"' in start else ["coco", "--annotations"]
         return [*kind, str(path), *rest]

@@ -271,6 +271,30 @@ def require_regular_file(path: Path) -> None:
         raise OSError(f"{path} is {_KINDS.get(stat.S_IFMT(mode), 'a device')} and not a file")
 
 
+@contextlib.contextmanager
+def open_regular(path: Path) -> Iterator[io.BufferedReader]:
+    """Open a file of others to read it; a pipe or device is refused, and never waited for."""
+    require_regular_file(path)
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:  # perhaps a pipe by now
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            raise OSError(f"{path} is not a file any more")
+        yield stream
+
+
+def read_regular(path: Path, *, most: int | None = None) -> bytes:
+    """Read a file of others, of which only `most` bytes are taken into memory.
+
+    Raises:
+        OSError: If it is missing, or not a regular file.
+        ValueError: If there are more bytes to read, whatever the system says of its size.
+    """
+    with open_regular(path) as stream:
+        content = stream.read() if most is None else stream.read(most + 1)
+    if most is not None and len(content) > most:
+        raise ValueError(f"{path} has more than {most:,} bytes")
+    return content
+
+
 def printable(text: str) -> str:
     """Escape what is not text: names of files are bytes, and not all of them are UTF-8."""
     return text.encode(errors="backslashreplace").decode()
@@ -292,9 +316,9 @@ def read_lines(file: str | os.PathLike[str], *, skip_blank: bool = False) -> lis
     Blank lines at its end are left out, and others with `skip_blank` (else a ValueError).
     """
     path = Path(file)
-    require_regular_file(path)
+    content = read_regular(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = content.decode("utf-8-sig")
     except ValueError as error:
         raise ValueError(f"{path} is not text in UTF-8 ({error}): save it as UTF-8") from error
     lines = [line.strip() for line in text.rstrip().split("\n")]
@@ -322,15 +346,14 @@ def without_collector() -> Iterator[None]:
 
 def load_json(path: Path) -> Any:
     """Parse a JSON file, with or without a mark of UTF-8; its error names it."""
-    require_regular_file(path)
-    return parse_json(path.read_bytes(), str(path))
+    return parse_json(read_regular(path), str(path))
 
 
 def load_toml(path: Path) -> dict[str, Any]:
     """Parse a TOML file; its error names it."""
-    require_regular_file(path)
+    content = read_regular(path)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(content.decode())
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a TOML file: {error}") from error
 

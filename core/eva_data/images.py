@@ -22,7 +22,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,7 @@ _ORIENTATION = 274  # EXIF tag
 _SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange width and height
 _NO_RANGE = ("F", "I")  # modes of fractions and of 32 bits
 _JPEG_SIDE = 65_500  # pixels, at most
+_SCAN, _MOST_SCANS = b"\xff\xda", 100  # of a progressive JPEG; encoders write 10, each costs a pass
 # What Pillow's decoders raise for damaged files, besides OSError; anything else is a bug.
 _DAMAGE = (
     *(SyntaxError, ValueError, EOFError, TypeError, IndexError, KeyError, OverflowError),
@@ -174,6 +175,8 @@ def open_image(source: File, name: str, *, decode: bool = False) -> Iterator[Ima
         image = _open(source, name)
     with image, _explained(name, only=(OSError, Image.DecompressionBombError)):
         _check_size(image, name)
+        if image.info.get("progressive"):
+            _check_scans(image, name)
         if decode:
             with _explained(name):
                 image.load()
@@ -205,6 +208,16 @@ def _check_size(image: Image.Image, name: str) -> None:
             f"{name} has {width} x {height} pixels, more than {limit:,}; if it is meant, set "
             f"{LIMIT}={width * height}"
         )
+
+
+def _check_scans(image: Image.Image, name: str) -> None:
+    stream: Any = image.fp  # type: ignore[attr-defined]  # until it is decoded
+    place = stream.tell()
+    stream.seek(0)
+    scans = stream.read().count(_SCAN)
+    stream.seek(place)
+    if scans > _MOST_SCANS:
+        raise UnreadableImageError(f"{name} has {scans:,} scans, more than {_MOST_SCANS}")
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from eva_data.files import require_regular_file, write_tensors
+from eva_data.files import open_regular, read_regular, require_regular_file, write_tensors
 
 IMAGE_KIND = "eva_pretrain image index 1"
 VIDEO_KIND = "eva_data video index 1"
@@ -208,13 +208,12 @@ class FolderFiles(StoredFiles):
 
     def read(self, index: int) -> bytes:
         """See `StoredFiles`."""
-        require_regular_file(path := self.path(index))
-        return path.read_bytes()
+        return read_regular(self.path(index))
 
 
 def state_of(file: Path, part: str | None = None) -> dict[str, Any]:
     """Describe a list before it is read, so that an index of it notices when it was edited."""
-    with file.open("rb") as stream:
+    with open_regular(file) as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     size, modified = file.stat().st_size, file.stat().st_mtime_ns
     return {"bytes": size, "modified": modified, "sha256": digest, "part": part}

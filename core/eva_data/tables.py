@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
+from eva_data.files import require_regular_file
+
 LONGEST = 1_000_000  # bytes of a header, or of a text
 _SEPARATORS = "\t,;|"
 
@@ -83,6 +85,7 @@ def rows_of_table(
 
 def open_text(file: Path) -> TextIO:
     """Open a list; names of files need not be text: bytes that are not UTF-8 stay as they are."""
+    require_regular_file(file)
     return file.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 

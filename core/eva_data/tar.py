@@ -4,6 +4,7 @@ A stream of shards cannot be resumed at an exact place and shuffles only within 
 index of where every member lies, any of them can be read at any time, by `open`, `seek` and `read`.
 """
 
+import contextlib
 import itertools
 import math
 import os
@@ -12,7 +13,7 @@ import tarfile
 from array import array
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +22,12 @@ from eva_data.index import IMAGE_KIND, Names, StoredFiles, Table, damaged
 
 PLACES = ("shard", "offset", "size")  # arrays of an index
 MOST_SHARDS = 1_000_000
+# headers that describe the next one: tarfile reads them whole, and calls itself for what follows
+_DESCRIBING = (
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
+_MOST_DESCRIBING, _MOST_IN_A_ROW = 64 * 2**10, 8  # bytes of one; webdataset's have some hundred
 
 
 class Member(NamedTuple):
@@ -135,6 +142,27 @@ def table_of_members(
     return Table(arrays, [[shard.name, shard.stat().st_size] for shard in shards], kind=kind)
 
 
+class _BoundedHeader(tarfile.TarInfo):
+    """A header of a tar file, of which a few bytes may cost hours or gigabytes."""
+
+    @classmethod
+    def fromtarfile(cls, archive: Any) -> "_BoundedHeader":
+        """Read the next header, looking at its kind and size first."""
+        place = archive.fileobj.tell()
+        with contextlib.suppress(tarfile.HeaderError):  # which is raised again below
+            block = archive.fileobj.read(tarfile.BLOCKSIZE)
+            header = tarfile.TarInfo.frombuf(block, archive.encoding, archive.errors)
+            describes = header.type in _DESCRIBING
+            archive.in_a_row = getattr(archive, "in_a_row", 0) + 1 if describes else 0
+            too_long = describes and not 0 <= header.size <= _MOST_DESCRIBING
+            if too_long or archive.in_a_row > _MOST_IN_A_ROW:
+                raise tarfile.ReadError(
+                    f"a description of {header.size:,} bytes, number {archive.in_a_row} of a member"
+                )
+        archive.fileobj.seek(place)
+        return super().fromtarfile(archive)
+
+
 def find_members(shard: Path, suffixes: Collection[str] | None) -> Iterator[Member]:
     """Yield the files of some kinds in a tar file, in its order.
 
@@ -145,7 +173,7 @@ def find_members(shard: Path, suffixes: Collection[str] | None) -> Iterator[Memb
         require_regular_file(shard)
         length = shard.stat().st_size
         # "r:" refuses compressed files, in which no place can be read directly
-        with tarfile.open(shard, "r:", errors="surrogateescape") as tar:
+        with tarfile.open(shard, "r:", errors="surrogateescape", tarinfo=_BoundedHeader) as tar:
             for entry in tar:
                 member = Member(entry.name, entry.offset_data, entry.size)
                 wanted = suffixes is None or member.suffix in suffixes

@@ -22,11 +22,12 @@ from eva_data.detection.coco import (
     refuse,
 )
 from eva_data.detection.rules import Size, shown
-from eva_data.files import IMAGE_SUFFIXES, LISTED_IMAGE_SUFFIXES, read_lines
+from eva_data.files import IMAGE_SUFFIXES, LISTED_IMAGE_SUFFIXES, read_lines, read_regular
 from eva_data.progress import progress
 
 _ANNOTATIONS, _IMAGES, _LISTS = "Annotations", "JPEGImages", "ImageSets/Main"
 _EDGES = ("xmin", "ymin", "xmax", "ymax")
+_MOST = 4 * 2**20  # bytes of an annotation file: some 15,000 objects
 _SIDE_BY_SIDE = {"train": ("train",), "val": ("valid", "val")}
 _DIFFICULT = {"": False, "0": False, "false": False, "unspecified": False, "1": True, "true": True}
 
@@ -139,7 +140,7 @@ def _part(stems: Sequence[str], files: Path, folder: Path, report: Report) -> Im
 
 def _read_annotation(file: Path, report: Report) -> _Annotation | None:
     try:
-        root = ElementTree.fromstring(file.read_bytes())
+        root = ElementTree.fromstring(read_regular(file, most=_MOST))
         if root.tag != "annotation":
             raise ValueError(f"it begins with <{shown(root.tag)[1:-1]}>, not with <annotation>")
         height, width = (int(_text(root, f"size/{key}") or 0) for key in ("height", "width"))

@@ -24,12 +24,13 @@ from eva_data.files import (
     find_files,
     home_expanded,
     read_lines,
-    require_regular_file,
+    read_regular,
 )
 
 YAML = (".yaml", ".yml")
 _KEYS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 _DATASETS = "datasets"  # where ultralytics looks, here or beside the repository, by default
+_MOST_YAML, _MOST_LABELS = 2 * 2**20, 16 * 2**20  # bytes: 100,000 classes; 300,000 boxes
 _TOLERANCE = 0.01  # by which a value may leave 0 to 1
 
 
@@ -74,9 +75,10 @@ def open_yolo(file: Path) -> LabelledImages:
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     """Read YAML with every value as its text: `names: [yes, 1.0]` are "yes" and "1.0"."""
-    require_regular_file(file)
+    text = read_regular(file, most=_MOST_YAML)
     try:
-        content = yaml.load(file.read_text(encoding="utf-8-sig"), yaml.BaseLoader)
+        # libyaml, where PyYAML has it: Python's parser takes 20 s for a megabyte
+        content = yaml.load(text, getattr(yaml, "CBaseLoader", yaml.BaseLoader))
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{file} is not YAML: {reason}") from error
@@ -190,8 +192,7 @@ def read_label_file(
     """Yield the objects of one label file, see `LabelledImages.read`; ids are class + 1."""
     del scored
     try:
-        require_regular_file(file)
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_regular(file, most=_MOST_LABELS).decode("utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         report(EntryError("labels.file", str(file), f"it cannot be read ({error})"))
         return
