@@ -15,6 +15,8 @@ from torch import nn
 from torch.utils.data import default_collate
 
 from eva_backbone import SimpleFeaturePyramid, VisionTransformer
+from eva_backbone.checkpoints.pooled import PooledVit
+from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
 from eva_runs.data_order import to_device
 
 ROOT = Path(__file__).parents[1]
@@ -210,7 +212,8 @@ def clip_extractor():
     """Features of clips of the tiny classifier, on the CPU."""
     from eva_video.model.features import ClipFeatureExtractor
 
-    return ClipFeatureExtractor(video_classifier(), pooling="mean", image_size=64)
+    pooled = PooledVit(video_classifier(), pooling="mean", image_size=64)
+    return ClipFeatureExtractor(pooled, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 
 
 def contrastive(kind):
@@ -269,7 +272,8 @@ def feature_extractor():
     torch.manual_seed(0)
     model = build_classifier("eva_debug", num_classes=3, **SMALL)
     half = (0.5, 0.5, 0.5)
-    return FeatureExtractor(model, pooling="mean", image_size=64, mean=half, std=half)
+    pooled = PooledVit(model, pooling="mean", image_size=64)
+    return FeatureExtractor(pooled, mean=half, std=half)
 
 
 def picture(height=72, width=96):

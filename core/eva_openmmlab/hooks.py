@@ -61,7 +61,6 @@ class RunHook(Hook):
         self.resumed: Path | None = None
         self._stop = StopSignal()
         self._stack = contextlib.ExitStack()
-        self._finite: list[Tensor] = []  # of the losses since the last step
         self._images: list[list[str]] = []
         self._iteration = 0
         self._stepped = False
@@ -180,7 +179,13 @@ class RunHook(Hook):
             return
         values = [v for one in losses.values() for v in (one if isinstance(one, list) else [one])]
         finite = [value.detach().isfinite().all() for value in values if isinstance(value, Tensor)]
-        self._finite.append(torch.stack(finite).all())
+        here = torch.stack(finite).all()
+        wrong = (~here).int()
+        # before the backward pass, whose collectives a process without finite losses may not join
+        if torch.distributed.is_initialized():
+            torch.distributed.all_reduce(wrong)
+        if wrong:
+            self._refuse("The loss", mine=not here)
 
     def _before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         """Look at gradients, which are the same on all processes."""
@@ -196,29 +201,25 @@ class RunHook(Hook):
         """Agree with the other processes whether to go on, after each step of the optimizer."""
         if not runner.optim_wrapper.should_update():
             return
-        bad = not all(self._finite)
-        facts = torch.tensor([bad, self._stop.requested], dtype=torch.int32, device=get_device())
+        stop = torch.tensor(self._stop.requested, dtype=torch.int32, device=get_device())
         if runner.world_size > 1:
-            torch.distributed.all_reduce(facts)
-        any_bad, stop = map(bool, facts.tolist())
-        if any_bad:
-            self._refuse("The loss")
+            torch.distributed.all_reduce(stop)
         self._skipped = 0 if self._stepped else self._skipped + 1  # by a loss scale
         half = getattr(runner.optim_wrapper, "cast_dtype", None) is not torch.bfloat16
         if self._skipped > (MAX_SKIPPED if half else 0):
             self._refuse(f"For {self._skipped} steps, whatever the loss scale, a gradient")
-        self._stepped, self._finite, self._images = False, [], []
+        self._stepped, self._images = False, []
         if stop and batch_idx + 1 < runner.max_iters:
             self._save_and_exit(runner, batch_idx + 1)
 
-    def _refuse(self, what: str) -> NoReturn:
-        """Name the images of the losses that are not finite, or of all."""
-        bad = [names for names, one in zip(self._images, self._finite, strict=False) if not one]
-        images = [name for batch in bad or self._images for name in batch][:_NAMED]
-        found = list(enumerate(processes.gather((bool(bad), images))))
-        if of_losses := [one for one in found if one[1][0]]:
-            found, what = of_losses, "The loss" if what == "A gradient" else what
-        places = "; ".join(f"process {rank}: {', '.join(names)}" for rank, (_, names) in found)
+    def _refuse(self, what: str, *, mine: bool = True) -> NoReturn:
+        """Name the last images of the processes where it is so, or all of a step for a gradient."""
+        batches = self._images[-1:] if what == "The loss" else self._images
+        images = [name for batch in batches for name in batch][:_NAMED]
+        found = enumerate(processes.gather((mine, images)))
+        places = "; ".join(
+            f"process {rank}: {', '.join(of)}" for rank, (is_so, of) in found if is_so
+        )
         raise NonFiniteError(SAYS.not_finite(what, self._iteration, f"these images of {places}"))
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:

@@ -27,7 +27,8 @@ from mmdet.structures.mask import BitmapMasks  # noqa: E402
 
 from eva_detection.config.recipes import update_each  # noqa: E402
 from eva_mmdetection.model.detectron2_names import to_detectron2, to_mmdet  # noqa: E402
-from eva_mmdetection.parts import classes, extractor, testing  # noqa: E402
+from eva_mmdetection.parts import classes, extractor  # noqa: E402
+from eva_mmdetection.parts import testing as steps_of_a_test  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
 REPOSITORY = Path(__file__).parents[2]
@@ -200,7 +201,7 @@ def test_the_debug_recipes_from_file_to_masks(tmp_path):
     config = Config.fromfile(REPOSITORY / "mmdetection" / DEBUG_TWIN.format("rcnn"))
     ours = MODELS.build(config.model).eval()
     ours.load_state_dict(to_mmdet(theirs.state_dict())[0], strict=True)
-    pipeline = Compose(testing(128))
+    pipeline = Compose(steps_of_a_test(128))
     for name in ("rocket", "chelsea"):
         file = tmp_path / f"{name}.png"
         picture = getattr(skimage.data, name)()

@@ -96,6 +96,13 @@ def test_two_processes_stop_together_and_continue(trainer, run, tmp_path):
     assert all(torch.equal(ours[name], expected[name]) for name in expected)
 
 
+def test_a_loss_that_is_not_finite_on_one_of_two_processes(trainer, run, tmp_path):
+    words = trainer.command(tmp_path / "run", steps=3, period=3, processes=2)
+    end = run(*words, accident="nan@1/1", code=None, **trainer.variables)
+    assert end.code == 1
+    assert end.names("process 1", ".jpg"), end.text
+
+
 def test_a_used_folder_is_refused_and_stays_as_it_is(trainer, finished, run, fails):
     output = finished(trainer.name)
     before = {file: file.stat().st_mtime_ns for file in output.rglob("*")}

@@ -116,6 +116,14 @@ class EVAMask2FormerHead(Mask2FormerHead):
             )
         return losses
 
+    def _get_targets_single(
+        self, cls_score: Tensor, mask_pred: Tensor, *args: Any
+    ) -> tuple[Tensor, ...]:
+        # of a run that diverged: its losses say so, where the matcher's error would end one process
+        scores, masks = (one.nan_to_num(0.0, 1e4, -1e4) for one in (cls_score, mask_pred))
+        targets: tuple[Tensor, ...] = super()._get_targets_single(scores, masks, *args)
+        return targets
+
     def predict(
         self, x: tuple[Tensor, ...], batch_img_metas: list[dict[str, Any]], test_cfg: Any
     ) -> Tensor:
