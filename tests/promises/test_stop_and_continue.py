@@ -96,6 +96,11 @@ def test_two_processes_stop_together_and_continue(trainer, run, tmp_path):
     assert all(torch.equal(ours[name], expected[name]) for name in expected)
 
 
+@pytest.mark.parametrize(
+    "trainer",
+    ["mmdetection", "segmentation", pytest.param("detection", marks=pytest.mark.slow)],
+    indirect=True,
+)
 def test_a_loss_that_is_not_finite_on_one_of_two_processes(trainer, run, tmp_path):
     words = trainer.command(tmp_path / "run", steps=3, period=3, processes=2)
     end = run(*words, accident="nan@1/1", code=None, **trainer.variables)
