@@ -216,10 +216,8 @@ class RunHook(Hook):
         """Name the last images of the processes where it is so, or all of a step for a gradient."""
         batches = self._images[-1:] if what == "The loss" else self._images
         images = [name for batch in batches for name in batch][:_NAMED]
-        found = enumerate(processes.gather((mine, images)))
-        places = "; ".join(
-            f"process {rank}: {', '.join(of)}" for rank, (is_so, of) in found if is_so
-        )
+        found = enumerate(processes.gather(images if mine else []))
+        places = "; ".join(f"process {rank}: {', '.join(of)}" for rank, of in found if of)
         raise NonFiniteError(SAYS.not_finite(what, self._iteration, f"these images of {places}"))
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:

@@ -73,13 +73,14 @@ def hooked():
     return make
 
 
-def test_all_batches_of_a_step_count(hooked):
-    layer, _, _, step = hooked(lambda one: OptimWrapper(one, accumulative_counts=2))
+def test_each_batch_of_a_step_counts(hooked):
+    layer, _, _, step = hooked(lambda one: OptimWrapper(one, accumulative_counts=3))
     before = layer.weight.clone()
-    step(float("inf"))  # no step, and nothing is said yet
-    with pytest.raises(NonFiniteError, match=r"iteration 2, .* of process 0: 0\.png$"):
-        step()
+    step()
+    with pytest.raises(NonFiniteError, match=r"iteration 2, .* of process 0: 1\.png$"):
+        step(float("inf"))  # in the middle of the step
     assert torch.equal(layer.weight, before)
+    assert torch.equal(layer.weight.grad, torch.ones_like(before) / 3)
 
 
 @pytest.fixture
