@@ -276,8 +276,6 @@ def open_regular(path: Path) -> Iterator[io.BufferedReader]:
     """Open a file of others to read it; a pipe or device is refused, and never waited for."""
     require_regular_file(path)
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:  # perhaps a pipe by now
-        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-            raise OSError(f"{path} is not a file any more")
         yield stream
 
 

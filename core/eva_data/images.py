@@ -175,8 +175,6 @@ def open_image(source: File, name: str, *, decode: bool = False) -> Iterator[Ima
         image = _open(source, name)
     with image, _explained(name, only=(OSError, Image.DecompressionBombError)):
         _check_size(image, name)
-        if image.info.get("progressive"):
-            _check_scans(image, name)
         if decode:
             with _explained(name):
                 image.load()
@@ -202,22 +200,27 @@ def _name(source: File, name: str | None) -> str:
 
 
 def _check_size(image: Image.Image, name: str) -> None:
-    (width, height), limit = image.size, max_pixels()
+    (width, height), limit, scans = image.size, max_pixels(), _count_scans(image)
+    problem = f"{scans:,} scans, more than {_MOST_SCANS}" if scans > _MOST_SCANS else ""
     if width * height > limit:
-        raise UnreadableImageError(
-            f"{name} has {width} x {height} pixels, more than {limit:,}; if it is meant, set "
+        problem = (
+            f"{width} x {height} pixels, more than {limit:,}; if it is meant, set "
             f"{LIMIT}={width * height}"
         )
+    if problem:
+        raise UnreadableImageError(f"{name} has {problem}")
 
 
-def _check_scans(image: Image.Image, name: str) -> None:
-    stream: Any = image.fp  # type: ignore[attr-defined]  # until it is decoded
+def _count_scans(image: Image.Image) -> int:
+    """Count the passes over a progressive JPEG that is not decoded yet; 0 for other images."""
+    stream: Any = getattr(image, "fp", None)
+    if stream is None or not image.info.get("progressive"):
+        return 0
     place = stream.tell()
     stream.seek(0)
-    scans = stream.read().count(_SCAN)
+    scans: int = stream.read().count(_SCAN)
     stream.seek(place)
-    if scans > _MOST_SCANS:
-        raise UnreadableImageError(f"{name} has {scans:,} scans, more than {_MOST_SCANS}")
+    return scans
 
 
 @contextlib.contextmanager
