@@ -78,6 +78,7 @@ def test_fine_tuning_learns_digits(config, device):
     assert f"--weights {config.run.output}" in page
 
 
+@pytest.mark.slow
 def test_a_probe_of_the_bundled_backbone_beats_that_of_a_random_one(config, device, tmp_path):
     scores = {}
     for weights in ("eva_debug", ""):

@@ -9,6 +9,7 @@ from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
 STEPS = 12  # 32 pairs, 8 a step, 3 epochs
 
 
+@pytest.mark.slow
 def test_killed_stopped_and_continued_with_other_workers(
     launch, metrics, assert_same_end, tmp_path
 ):

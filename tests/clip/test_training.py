@@ -33,7 +33,7 @@ def last_weights(config):
     return load_file(folder / "model.safetensors")
 
 
-@pytest.mark.parametrize("loss", ["contrastive", "sigmoid"])
+@pytest.mark.parametrize("loss", ["contrastive", pytest.param("sigmoid", marks=pytest.mark.slow)])
 def test_it_learns(config, device, metrics, loss):
     """Chance is a quarter; a file of the run gives the model."""
     run = replace(config.run, epochs=5, best_metric="top1", keep_checkpoints=1)

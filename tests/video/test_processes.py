@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 STEPS = 12  # 24 videos, 4 a step, 2 epochs
 
 
+@pytest.mark.slow
 def test_two_processes_that_accumulate_give_what_one_process_gives(launch, metrics, tmp_path):
     """At equal steps of 4 clips; a clip does not depend on its process. Mixing does: it is off."""
     lines, weights = {}, {}
