@@ -146,8 +146,12 @@ def inspect_image(source: File, *, decode: bool, name: str | None = None) -> Ima
 
 
 def image_size(source: File, *, upright: bool, name: str | None = None) -> tuple[int, int]:
-    """Read height and width in pixels, of the turned image if `upright`, from the header."""
-    with open_image(source, _name(source, name)) as image:
+    """Read height and width in pixels, of the turned image if `upright`, from the header.
+
+    Of a path no more is read; in content, which another decoder may get, scans are counted too.
+    """
+    in_memory = isinstance(source, bytes)
+    with open_image(source, _name(source, name), count_scans=in_memory) as image:
         width, height = image.size
         turned = upright and _orientation(image, decode=False) in _SIDEWAYS
         return (width, height) if turned else (height, width)
@@ -166,15 +170,18 @@ def save_image(image: Image.Image, file: Path) -> None:
 
 
 @contextlib.contextmanager
-def open_image(source: File, name: str, *, decode: bool = False) -> Iterator[Image.Image]:
+def open_image(
+    source: File, name: str, *, decode: bool = False, count_scans: bool = True
+) -> Iterator[Image.Image]:
     """Open an image of any mode by Pillow, if its size is allowed; with `decode`, decode it.
 
+    To count the scans of a progressive JPEG, which are bounded as well, all of it is read.
     Who decodes it inside the context must expect what Pillow raises besides OSError.
     """
     with _explained(name):
         image = _open(source, name)
     with image, _explained(name, only=(OSError, Image.DecompressionBombError)):
-        _check_size(image, name)
+        _check_size(image, name, count_scans=count_scans)
         if decode:
             with _explained(name):
                 image.load()
@@ -199,8 +206,9 @@ def _name(source: File, name: str | None) -> str:
     return name or ("image" if isinstance(source, bytes) else os.fspath(source))
 
 
-def _check_size(image: Image.Image, name: str) -> None:
-    (width, height), limit, scans = image.size, max_pixels(), _count_scans(image)
+def _check_size(image: Image.Image, name: str, *, count_scans: bool = False) -> None:
+    (width, height), limit = image.size, max_pixels()
+    scans = _count_scans(image) if count_scans else 0
     problem = f"{scans:,} scans, more than {_MOST_SCANS}" if scans > _MOST_SCANS else ""
     if width * height > limit:
         problem = (
@@ -213,9 +221,9 @@ def _check_size(image: Image.Image, name: str) -> None:
 
 def _count_scans(image: Image.Image) -> int:
     """Count the passes over a progressive JPEG that is not decoded yet; 0 for other images."""
-    stream: Any = getattr(image, "fp", None)
-    if stream is None or not image.info.get("progressive"):
+    if not image.info.get("progressive"):
         return 0
+    stream: Any = image.fp  # type: ignore[attr-defined]
     place = stream.tell()
     stream.seek(0)
     scans: int = stream.read().count(_SCAN)
