@@ -4,6 +4,7 @@ It is section 2.3.1 of the paper, Table 5. All sets but ImageNet-V2 and ObjectNe
 bicubic transform; those two are resized bilinearly.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from eva_data.transforms import ImageTransform, evaluation_transform
 
 CLASSES = 1000
 _NUMBERS = [str(label) for label in range(CLASSES)]
+# as the loader of torchvision's ImageFolder reads them
+_official_images = functools.partial(ClassFolders, upright=False, on_white=False)
 # The 200 classes of ImageNet-A and ImageNet-R: label i of ImageNet-A is label IMAGENET_A[i] of
 # ImageNet-1K. Labels follow the sorted folder names (WordNet ids) in all of them.
 _SUBSETS = Path(__file__).with_name("imagenet_subsets.csv")
@@ -86,7 +89,7 @@ def open_sets(
             accepted = real_labels(images, paths.real)
             sets.append(TestSet(name="ImageNet-ReaL", samples=images, accepted=accepted))
     if paths.v2 is not None:
-        images = ClassFolders(paths.v2, other, classes=_NUMBERS, upright=False)
+        images = _official_images(paths.v2, other, classes=_NUMBERS)
         sets.append(TestSet(name="ImageNet-V2", samples=images))
     for name, folder, columns in (
         ("ImageNet-A", paths.a, IMAGENET_A),
@@ -97,7 +100,7 @@ def open_sets(
             sets.append(_opened(name, folder, usual, columns=columns, names=names))
     if paths.objectnet is not None:
         folder, labels, _ = objectnet_labels(paths.objectnet)
-        images = ClassFolders(folder, other, classes=_NUMBERS, labels=labels, upright=False)
+        images = _official_images(folder, other, classes=_NUMBERS, labels=labels)
         sets.append(TestSet(name="ObjectNet", samples=images))
     if not sets or (paths.real is not None and paths.imagenet is None):
         raise ValueError(
@@ -119,7 +122,7 @@ def _opened(
 
     Labels are places among sorted folders: they mean the same only if the folders do.
     """
-    samples = ClassFolders(folder, transform, upright=False)
+    samples = _official_images(folder, transform)
     found = samples.classes
     places = range(CLASSES) if columns is None else columns
     expected = found if names is None else [names[place] for place in places]
@@ -187,4 +190,4 @@ def open_objectnet(folder: Path, transform: ImageTransform) -> ClassFolders:
     images, labels, objects = objectnet_labels(folder)
     places = {name: place for place, name in enumerate(sorted(labels))}
     names = [str(objects[name]).lower() for name in places]
-    return ClassFolders(images, transform, classes=names, labels=places, upright=False)
+    return _official_images(images, transform, classes=names, labels=places)

@@ -1,6 +1,8 @@
 """The one decoder of images, with one rule for each kind of file.
 
-* 8 bits: as they are; palettes and grey become RGB, transparency is dropped, CMYK is converted.
+* 8 bits: as they are; palettes and grey become RGB, CMYK is converted.
+* Transparency (alpha, or a transparent colour) shows white, as a viewer shows it. Test sets with
+  published results drop it, as the official code (`on_white=False`), and show what it hides.
 * 16 bits: the upper 8 are kept (a conversion by Pillow would make everything white).
 * 32 bits and fractions have no agreed range and are refused.
 * Animations give their first frame, as Pillow reads it; a truncated file is refused.
@@ -82,8 +84,12 @@ def read_encoded(files: StoredFiles, index: int) -> bytes:
         raise UnreadableImageError(reason) from error
 
 
-def read_image(source: Source, *, upright: bool, name: str | None = None) -> Image.Image:
+def read_image(
+    source: Source, *, upright: bool, on_white: bool = True, name: str | None = None
+) -> Image.Image:
     """Read an image as RGB; `upright` turns it as its EXIF data say.
+
+    What is transparent becomes white; without `on_white` it shows the colour that it hides.
 
     Raises:
         UnreadableImageError: If it is missing, damaged, too large or of a kind without one meaning;
@@ -93,10 +99,10 @@ def read_image(source: Source, *, upright: bool, name: str | None = None) -> Ima
         name = name or "image"
         _check_size(source, name)
         with _explained(name):
-            return _rgb(source, upright=upright, name=name)
+            return _rgb(source, upright=upright, on_white=on_white, name=name)
     name = _name(source, name)
     with open_image(source, name) as image, _explained(name):
-        return _rgb(image, upright=upright, name=name)
+        return _rgb(image, upright=upright, on_white=on_white, name=name)
 
 
 def read_rgb(
@@ -116,7 +122,8 @@ class ImageFacts(NamedTuple):
     """Result of inspecting an image, of the size as stored, before EXIF's orientation (1: none).
 
     Of 16 bits a value the upper 8 are used; 32 also stand for fractions and are refused. `mode` is
-    Pillow's.
+    Pillow's. `transparent` is an image with alpha, or if it was decoded with a pixel that is not
+    opaque.
     """
 
     width: int
@@ -125,6 +132,7 @@ class ImageFacts(NamedTuple):
     bits: int
     mode: str
     animated: bool
+    transparent: bool
 
     @property
     def seen_size(self) -> tuple[int, int]:
@@ -142,11 +150,20 @@ def inspect_image(source: File, *, decode: bool, name: str | None = None) -> Ima
             bits=_bits(image),
             mode=image.mode,
             animated=getattr(image, "is_animated", False),
+            transparent=_has_alpha(image) and not (decode and _is_opaque(image.convert("RGBA"))),
         )
 
 
-def image_size(source: File, *, upright: bool, name: str | None = None) -> tuple[int, int]:
-    """Read height and width in pixels, of the turned image if `upright`, from the header.
+class Header(NamedTuple):
+    """Height and width in pixels, and whether the image has alpha or a transparent colour."""
+
+    height: int
+    width: int
+    alpha: bool
+
+
+def read_header(source: File, *, upright: bool, name: str | None = None) -> Header:
+    """Read the header of an image; the size is that of the turned image if `upright`.
 
     Of a path no more is read; in content, which another decoder may get, scans are counted too.
     """
@@ -154,7 +171,23 @@ def image_size(source: File, *, upright: bool, name: str | None = None) -> tuple
     with open_image(source, _name(source, name), count_scans=in_memory) as image:
         width, height = image.size
         turned = upright and _orientation(image, decode=False) in _SIDEWAYS
-        return (width, height) if turned else (height, width)
+        size = (width, height) if turned else (height, width)
+        return Header(*size, alpha=_has_alpha(image))
+
+
+def image_size(source: File, *, upright: bool, name: str | None = None) -> tuple[int, int]:
+    """Read height and width in pixels, see `read_header`."""
+    return read_header(source, upright=upright, name=name)[:2]
+
+
+def on_white_ground(image: Image.Image) -> Image.Image:
+    """Composite an image of any mode on white; one without transparency is returned as it is."""
+    if not _has_alpha(image):
+        return image
+    over = image.convert("RGBA")
+    if not _is_opaque(over):
+        over = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
+    return over.convert("RGB")
 
 
 def save_image(image: Image.Image, file: Path) -> None:
@@ -267,7 +300,15 @@ def _bits(image: Image.Image) -> int:
     return 32 if image.mode in _NO_RANGE else 8
 
 
-def _rgb(image: Image.Image, *, upright: bool, name: str) -> Image.Image:
+def _has_alpha(image: Image.Image) -> bool:
+    return image.has_transparency_data and _bits(image) == 8
+
+
+def _is_opaque(image: Image.Image) -> bool:
+    return image.getchannel("A").getextrema()[0] == 255
+
+
+def _rgb(image: Image.Image, *, upright: bool, on_white: bool, name: str) -> Image.Image:
     bits = _bits(image)  # before it is turned, which forgets the format
     if bits == 32:
         what = "fractions" if image.mode == "F" else "32 bits"
@@ -279,4 +320,4 @@ def _rgb(image: Image.Image, *, upright: bool, name: str) -> Image.Image:
     if bits == 16:
         values = np.asarray(image).astype(np.uint16) >> 8
         image = Image.fromarray(values.astype(np.uint8))
-    return image.convert("RGB")
+    return (on_white_ground(image) if on_white else image).convert("RGB")

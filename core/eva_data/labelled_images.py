@@ -75,7 +75,8 @@ class ClassFolders(LabelledImages):
     Paths and labels are two arrays and a block of bytes: 14 million images take about 1 GB, and
     the loader's processes share them.
 
-    `classes` and `labels` are those of `eva_data.classes.find_class_files`.
+    `classes` and `labels` are those of `eva_data.classes.find_class_files`, `upright` and
+    `on_white` those of `eva_data.images.read_image`.
     """
 
     def __init__(
@@ -86,8 +87,9 @@ class ClassFolders(LabelledImages):
         classes: Sequence[str] | None = None,
         labels: Mapping[str, int] | None = None,
         upright: bool,
+        on_white: bool = True,
     ) -> None:
-        self.folder = Path(folder)
+        self.folder, self._on_white = Path(folder), on_white
         found = find_class_files(self.folder, IMAGE_SUFFIXES, classes=classes, labels=labels)
         super().__init__(transform, found.classes, upright=upright)
         self.names, self.labels = found.names, found.labels
@@ -109,7 +111,7 @@ class ClassFolders(LabelledImages):
 
     def load(self, index: int) -> tuple[Image.Image, int]:
         """See `LabelledImages`."""
-        image = read_image(self.sample_id(index), upright=self.upright)
+        image = read_image(self.sample_id(index), upright=self.upright, on_white=self._on_white)
         return image, int(self.labels[index])
 
 

@@ -37,7 +37,8 @@ class LoadPicture(LoadImageFromFile):
                 return super().transform(results)
             content, image = Path(path).read_bytes(), None
             # of other modes and of animations OpenCV makes other pixels
-            if facts.mode in _USUAL and not facts.animated and content.endswith(_COMPLETE):
+            usual = facts.mode in _USUAL and not (facts.animated or facts.transparent)
+            if usual and content.endswith(_COMPLETE):
                 with contextlib.suppress(cv2.error):
                     image = mmcv.imfrombytes(content, flag="color", backend="cv2")
             if image is None:

@@ -8,6 +8,7 @@ from itertools import zip_longest
 
 from PIL import Image
 
+from eva_data.images import on_white_ground
 from eva_report.content import Gallery, TitledImage
 
 MOST_EXAMPLES = 200  # of a gallery
@@ -90,11 +91,8 @@ def fitted(galleries: Sequence[Gallery], room: int) -> list[list[Figure]]:
 
 def _encoded(titled: TitledImage, level: int) -> Encoded:
     """Encode an image of any mode, which is never enlarged; what is transparent becomes white."""
-    image = titled.image
-    if image.has_transparency_data:
-        over = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
-    elif image.mode in ("P", "1"):
+    image = on_white_ground(titled.image)
+    if image.mode in ("P", "1"):
         image = image.convert("RGB")
     side, quality = _LEVELS[level]
     if max(image.size) > side:

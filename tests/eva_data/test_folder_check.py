@@ -47,6 +47,13 @@ def test_a_folder_without_classes(save, findings, capsys):
     assert f"checked as: folders {root}/photos" in shown.err
 
 
+def test_transparent_images_are_a_note(save, findings):
+    root = save(photos__a=1)
+    Image.new("RGBA", (9, 9), (1, 2, 3, 4)).save(root / "photos/b.png")
+    Image.new("RGBA", (9, 9), (1, 2, 3, 255)).save(root / "photos/opaque.png")
+    assert findings(root / "photos") == ({"transparent": [f"{root}/photos/b.png"]}, 0)
+
+
 def test_classes_and_copies_within_and_across(save, findings, capsys):
     root = save(
         set__train__cat__1=1, set__train__cat__2=1, set__train__dog__1=2, set__train__dog__2=1,

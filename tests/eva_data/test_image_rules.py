@@ -70,6 +70,12 @@ def _three(grey):
     return np.repeat(grey[..., None], 3, axis=2)
 
 
+def _on_white(pixels, alpha):
+    picture = Image.fromarray(np.dstack([pixels, alpha]))
+    white = Image.new("RGBA", picture.size, "white")
+    return np.asarray(Image.alpha_composite(white, picture).convert("RGB"))
+
+
 def _good():
     """Name -> content, pixels as stored, and how often EXIF turns them by a quarter."""
     jpeg = _encoded(PIXELS, "JPEG", exif=_exif(6))
@@ -77,6 +83,12 @@ def _good():
     palette = Image.fromarray(PIXELS).quantize(16)
     cmyk = _encoded(Image.fromarray(PIXELS).convert("CMYK"), "JPEG")
     rgba = Image.fromarray(np.dstack([PIXELS, ALPHA]))
+    opaque = Image.fromarray(np.dstack([PIXELS, np.full_like(ALPHA, 255)]))
+    levels = bytes(range(0, 160, 10))
+    pierced, pierced_grey = PIXELS.copy(), GREY.copy()
+    pierced[:8], pierced_grey[:8] = (1, 2, 3), 77
+    hole, grey_hole = (255 * (one != value).astype(np.uint8) for one, value in (
+        (pierced @ (1, 256, 65536), 1 + 2 * 256 + 3 * 65536), (pierced_grey, 77)))  # fmt: skip
     return {
         "JPEG, sideways": (jpeg, _by_pillow(jpeg), 1),
         "JPEG, damaged EXIF": (spoilt, _by_pillow(_encoded(PIXELS, "JPEG")), 0),
@@ -94,8 +106,11 @@ def _good():
         ),
         "palette": (_encoded(palette, "PNG"), np.asarray(palette.convert("RGB")), 0),
         "palette with transparency": (
-            _encoded(palette, "PNG", transparency=bytes(range(0, 160, 10))),
-            np.asarray(palette.convert("RGB")),
+            _encoded(palette, "PNG", transparency=levels),
+            _on_white(
+                np.asarray(palette.convert("RGB")),
+                np.frombuffer(levels, np.uint8)[np.asarray(palette)],
+            ),
             0,
         ),
         "CMYK": (cmyk, _by_pillow(cmyk), 0),
@@ -105,7 +120,33 @@ def _good():
             np.asarray(Image.fromarray(GREY).convert("1").convert("RGB")),
             0,
         ),
-        "transparency": (_encoded(rgba, "PNG"), PIXELS, 0),
+        "transparency": (_encoded(rgba, "PNG"), _on_white(PIXELS, ALPHA), 0),
+        "transparency, sideways": (
+            _encoded(rgba, "PNG", exif=_exif(6)),
+            _on_white(PIXELS, ALPHA),
+            1,
+        ),
+        "opaque alpha": (_encoded(opaque, "PNG"), PIXELS, 0),
+        "transparency of WebP": (
+            _encoded(rgba, "WEBP", lossless=True, exact=True),
+            _on_white(PIXELS, ALPHA),
+            0,
+        ),
+        "transparency of grey": (
+            _encoded(Image.fromarray(np.dstack([GREY, ALPHA])), "PNG"),
+            _on_white(_three(GREY), ALPHA),
+            0,
+        ),
+        "transparent colour": (
+            _encoded(pierced, "PNG", transparency=(1, 2, 3)),
+            _on_white(pierced, hole),
+            0,
+        ),
+        "transparent grey": (
+            _encoded(pierced_grey, "PNG", transparency=77),
+            _on_white(_three(pierced_grey), grey_hole),
+            0,
+        ),
         "animated GIF": (_moving("GIF"), _by_pillow(_moving("GIF")), 0),
         "animated WebP": (_moving("WEBP", lossless=True), PIXELS, 0),
         "animated PNG": (_moving("PNG"), PIXELS, 0),
@@ -343,6 +384,8 @@ def test_what_checkers_see_is_what_readers_get(file, decode):
         facts = inspect_image(file, decode=decode)
         assert (facts.height, facts.width) == stored.shape[:2], name
         assert facts.animated == ("animated" in name)
+        transparent = "transparen" in name or (name == "opaque alpha" and not decode)
+        assert facts.transparent == transparent, name
         assert facts.bits == (16 if "16 bits" in name else 8)
         for upright in (True, False):
             height, width = np.rot90(stored, -turns if upright else 0).shape[:2]
@@ -354,3 +397,17 @@ def test_what_checkers_see_is_what_readers_get(file, decode):
         _place(file, content)
         with pytest.raises(UnreadableImageError, match=rf"picture\.png {reason}"):
             inspect_image(file, decode=decode)
+
+
+def test_sets_with_published_results_drop_transparency_as_officially(file):
+    from eva_data.imagenet import ImageNetPaths, open_sets
+
+    for name in ("0", "1"):
+        (file.parent.parent / name).mkdir()
+    place = file.parent.parent / "0" / "a.png"
+    place.write_bytes(GOOD["transparency"][0])
+    file.unlink()
+    file.parent.rmdir()
+    paths = ImageNetPaths(v2=file.parent.parent)
+    (samples,) = open_sets(paths, image_size=32, mean=(0,) * 3, std=(1,) * 3)
+    np.testing.assert_array_equal(np.asarray(samples.samples.image(0)), PIXELS)

@@ -18,6 +18,7 @@ KINDS = {
     "two_classes": Kind("image with the content of one of another class", "-"),
     "leak": Kind("image with the content of one of the other part", "-"),
     "class_unknown": Kind("class that training does not have", "-"),
+    "transparent": Kind("image with transparency, which is shown as white", "-", note=True),
     "copy": Kind("image with the content of another of its class", "-", note=True),
     "class_empty": Kind("class without an image", "-", note=True),
     "class_unseen": Kind("class of training that the other part does not have", "-", note=True),
@@ -110,6 +111,7 @@ def check_parts(parts: Sequence[Part], findings: Findings, *, workers: int, deco
                 continue
             if one.problem:
                 findings.add("depth", path, f"mode {one.facts.mode}")
+            findings.add_many("transparent", one.facts.transparent, [path])
             before, first = seen.setdefault(content, (part, name)) if content else (part, name)
             if (before, first) != (part, name):
                 same = before.class_of(first) == part.class_of(name)

@@ -26,11 +26,10 @@ from eva_data.detection.coco import (
     refuse,
     validate,
 )
-from eva_data.detection.rules import Size
 from eva_data.detection.voc import find_voc, open_voc
 from eva_data.detection.yolo import YAML, find_yaml, open_yolo
 from eva_data.holdout import Flags, held_out, stem
-from eva_data.images import UnreadableImageError, image_size
+from eva_data.images import Header, UnreadableImageError, read_header
 from eva_data.pools import ordered_map
 
 PARTS = ("train", "val")
@@ -291,22 +290,22 @@ def read_labels(
     scored: Container[str] = (),
     boxes_only: bool = False,
     report: Report = refuse,
-) -> tuple[CocoDataset, list[str]]:
+) -> tuple[CocoDataset, list[str], int]:
     """Read images and labels of a part of a dataset; ids count from 1 in the order of the names.
 
     `scored` are the names of images for evaluation; `report` takes errors of labels, which are
     raised by default.
 
     Returns:
-        The dataset, and each image that is not in it, with the reason.
+        The dataset; each image that is not in it, with the reason; how many have alpha.
     """
     workers = 1 if len(images.names) < _FEW else min(8, os.cpu_count() or 1)
-    work = functools.partial(_upright_size, str(images.folder))
-    sizes = list(ordered_map(work, images.names, workers=workers, what="image sizes", chunk=256))
-    sized = zip(images.names, sizes, strict=True)
-    found = [(name, size) for name, size in sized if not isinstance(size, str)]
+    work = functools.partial(_upright_header, str(images.folder))
+    headers = list(ordered_map(work, images.names, workers=workers, what="image sizes", chunk=256))
+    named = zip(images.names, headers, strict=True)
+    found = [(name, header[:2]) for name, header in named if not isinstance(header, str)]
     lost = [f"{one} is not there" for one in images.missing]
-    lost += [size for size in sizes if isinstance(size, str)]
+    lost += [header for header in headers if isinstance(header, str)]
 
     def annotations() -> Iterator[Entry]:
         for number, (name, size) in enumerate(found, start=1):
@@ -325,12 +324,12 @@ def read_labels(
     dataset = validate(
         source.source, lists, folder=images.folder, boxes_only=boxes_only, report=report
     )
-    return dataset, lost
+    return dataset, lost, sum(not isinstance(one, str) and one.alpha for one in headers)
 
 
-def _upright_size(folder: str, name: str) -> Size | str:
+def _upright_header(folder: str, name: str) -> Header | str:
     try:
-        return image_size(f"{folder}/{name}", upright=True)
+        return read_header(f"{folder}/{name}", upright=True)
     except UnreadableImageError as error:
         return str(error)
 
@@ -369,7 +368,7 @@ def _read_images(
     scored = {*images.names} if part == "val" else set[str]()
     if spec.val_fraction is not None:
         scored = {*itertools.compress(images.names, _held_out(images.names, spec))}
-    dataset, lost = read_labels(source, images, scored=scored, boxes_only=spec.boxes_only)
+    dataset, lost, alpha = read_labels(source, images, scored=scored, boxes_only=spec.boxes_only)
     if images.missing or len(lost) > _MOST_UNREADABLE or not dataset.images:
         raise ValueError(
             f"{source.source}: {len(lost)} of {len(lost) + len(dataset.images)} images for {part} "
@@ -378,6 +377,10 @@ def _read_images(
         )
     if lost:
         notes.append(f"left out of {part}: {len(lost)} images, such as {lost[0]}")
+    if alpha:
+        notes.append(
+            f"{alpha} of {len(dataset.images)} images for {part} have transparency: shown as white"
+        )
     return dataset
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from eva_data.checks.findings import Findings, Kind
-from eva_data.checks.folders import ImageFile, inspect_all
+from eva_data.checks.folders import KINDS, ImageFile, inspect_all
 from eva_data.detection.coco import (
     CocoDataset,
     Entry,
@@ -64,6 +64,9 @@ class CheckedPart:
         for (key, entry), file in zip(images.items(), files, strict=True):
             moved = file.name != entry["file_name"]
             problem = _problem(entry, file)
+            if file.facts is not None and file.facts.transparent:
+                self._kinds.setdefault("images.transparent", KINDS["transparent"])
+                self.findings.add("images.transparent", entry["file_name"])
             if problem or moved:
                 text = problem or f"it is at {file.name}"
                 self.report(EntryError("images.file", f"{entry['file_name']} (id {key})", text))
@@ -111,7 +114,7 @@ def check_parts(path: Path, *, boxes_only: bool) -> Iterator[CheckedPart]:
     for name, images in source.parts.items():
         part = CheckedPart(name, path)
         scored = {*images.names} if name != "train" else set[str]()
-        part.dataset, lost = read_labels(
+        part.dataset, lost, _ = read_labels(
             source, images, scored=scored, boxes_only=boxes_only, report=part.report
         )
         errors += [EntryError("images.file", text, "it cannot be read") for text in lost]

@@ -5,9 +5,11 @@ import os
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from eva_command.verify import main as run_check
 from eva_data.detection.coco import EntryError
-from eva_data.detection.spec import open_source
+from eva_data.detection.spec import DatasetSpec, open_source, resolve
 from eva_data.detection.yolo import read_label_file
 
 BOX = "1 0.5 0.5 0.25 0.5"
@@ -26,6 +28,15 @@ def test_boxes_and_outlines_in_pixels(yolo, read):
     assert outline["segmentation"] == [[4, 2, 36, 2, 36, 18]]
     assert found.categories == {1: "cat", 2: "dog"}
     assert found.images == {1: {"id": 1, "file_name": "0.jpg", "height": 20, "width": 40}}
+
+
+def test_transparent_images_are_counted_when_a_run_begins_and_by_the_check(yolo, capsys):
+    root = yolo(BOX, BOX)
+    Image.new("RGBA", (40, 20)).save(root / "images/train/0.jpg", "PNG")
+    data = resolve(DatasetSpec(sources={root: open_source(root)}, parts=("train",)))
+    assert any(note.startswith("1 of 2 images for train have transpar") for note in data.notes)
+    assert run_check(["coco", "--data", str(root), "--workers", "1"]) == 0
+    assert "transparency" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
