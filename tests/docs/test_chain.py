@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from eva_backbone import load_vit
 from eva_runs.recipes import TASKS
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "pretrain" / "README.md").read_text()
 _CAPTIONS = "output/datasets/digit_captions/captions"

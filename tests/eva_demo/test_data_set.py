@@ -53,6 +53,7 @@ def generated(name, split):
     return [generator.make(index) for index in range(COUNTS[split])]
 
 
+@pytest.mark.slow
 def test_same_bytes_for_any_number_of_workers(made, make, tmp_path):
     assert make(tmp_path / "demo", formats=tuple(FORMATS))
     assert digests(tmp_path / "demo") == digests(made)

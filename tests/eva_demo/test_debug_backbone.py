@@ -80,6 +80,7 @@ def test_shipped_weights_are_small_and_load_by_name():
     assert max(record["result"]["linear"], record["result"]["nearest_neighbours"]) >= 0.92
 
 
+@pytest.mark.slow
 def test_shipped_weights_know_digits_they_have_not_seen():
     """A smaller read-out than the record's: fitted on 150 scenes."""
     trained = eva_debug()

@@ -55,6 +55,7 @@ def test_two_ranks_give_the_result_of_one(launch, metrics, tmp_path, stage):
         assert all((first[key] - second[key]).abs().max() < 1e-5 for key in first)
 
 
+@pytest.mark.slow  # two processes that stop and continue are a promise too
 def test_two_ranks_resume_and_refuse_to_be_one(launch, metrics, tmp_path):
     """A signal to one rank stops both; both parts of the state and the average come back."""
     options = {"ranks": 2, "run__batch_size": 4, "run__precision": "bf16", **OFTEN}

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[2]
 ACCIDENTS = Path(__file__).with_name("accidents.py")
@@ -172,17 +173,35 @@ def measure():
 
 
 @pytest.fixture(scope="session")
-def demo(run, tmp_path_factory):
+def once(tmp_path_factory):
+    """Function: the folder of a name; the first of the processes that test makes what is in it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def folder(name, make):
+        place, done = shared / name, shared / f"{name}.done"
+        with FileLock(shared / f"{name}.lock"):
+            if not done.exists():
+                make(place)
+                done.touch()
+        return place
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo(run, once):
     """Function: folder with the demo data of a format, made once by `eva data make-demo`."""
 
-    @cache
-    def make(*formats, train=16, val=4):
-        output = tmp_path_factory.mktemp("demo") / "digit_scenes"
-        sizes = ("--train", train, "--val", val, "--workers", 1)
-        run("eva", "data", "make-demo", "--output", output, "--formats", *formats, *sizes)
-        return output
+    def digits(*formats, train=16, val=4):
+        def make(folder):
+            sizes = ("--train", train, "--val", val, "--workers", 1)
+            output = folder / "digit_scenes"
+            run("eva", "data", "make-demo", "--output", output, "--formats", *formats, *sizes)
 
-    return make
+        return once(f"demo_{'_'.join(formats)}_{train}_{val}", make) / "digit_scenes"
+
+    return digits
 
 
 # ---- trainers of the three frameworks ------------------------------------------------------------
@@ -278,17 +297,16 @@ def trainers(root, demo, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def finished(trainers, run, tmp_path_factory):
+def finished(trainers, run, once):
     """Function: output folder of six steps of the small training of a framework, scored."""
 
-    @cache
-    def make(name):
+    def train(name):
         trainer = trainers(name)
-        output = tmp_path_factory.mktemp("finished") / name
-        run(*trainer.command(output), **trainer.variables)
-        return output
+        return once(
+            f"finished_{name}", lambda folder: run(*trainer.command(folder), **trainer.variables)
+        )
 
-    return make
+    return train
 
 
 @pytest.fixture(scope="session")

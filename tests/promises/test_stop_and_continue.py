@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-TRAINERS = ("detection", "mmdetection", "segmentation")
+# the runs of segmentation and mmdetection stand on the same hooks
+TRAINERS = ("detection", pytest.param("mmdetection", marks=pytest.mark.slow), "segmentation")
 
 
 def last(output):
