@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from eva_openmmlab.run_folder import require_config_of_run
 from eva_runs.commands import program_name
-from eva_runs.options import add_download_option, command_parser
+from eva_runs.options import add_download_option, add_size_and_length, command_parser
 from eva_runs.recipes import find_recipe
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def train_parser(task: str, *, what: str, examples: str) -> argparse.ArgumentPar
     add("--load-from", metavar="WEIGHTS", help=text)
     add("--resume", action="store_true", help="continue the run of the work folder, if it has one")
     add("--amp", action="store_true", help="train in mixed precision (GPU)")
+    add_size_and_length(parser)
     return parser
 
 

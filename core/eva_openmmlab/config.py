@@ -6,6 +6,7 @@ from the maintained forks, which mmengine knows under the names of the original 
 """
 
 import inspect
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -15,8 +16,10 @@ from typing import Any
 import yaml
 from mmengine.config import Config, DictAction
 from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.dist import get_world_size
 from mmengine.fileio import load, register_handler
 from mmengine.fileio.handlers import YamlHandler
+from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
 
@@ -35,6 +38,7 @@ _OF_RUNNER = {
     *("runner_type", "activation_checkpointing", "compile", "efficient_conv_bn_eval"),
     *("find_unused_parameters", "model_wrapper_cfg", "sync_bn"),
 }
+_COUNTED = {"warmup_iters", "milestones", "begin", "end", "T_max"}  # iterations of a schedule
 MODULE2PACKAGE.update(mmseg="onedl-mmsegmentation", mmdet="onedl-mmdetection")
 
 
@@ -128,6 +132,31 @@ def set_data_root(cfg: Config, folder: str | os.PathLike[str]) -> None:
     for metric in dicts([cfg.get("val_evaluator"), cfg.get("test_evaluator")]):
         if (file := str(Path(metric.get("ann_file") or ""))) in moved:
             metric.ann_file = moved[file]
+
+
+def set_epochs(cfg: Config, epochs: int) -> str:
+    """Set the iterations of a number of epochs, and return a line; all processes have joined.
+
+    Warm-ups and milestones that count iterations keep their share of the run.
+    """
+    if "max_iters" not in cfg.train_cfg:
+        raise ValueError(f"--epochs {epochs}: {cfg.filename} has no train_cfg.max_iters")
+    init_default_scope(cfg.get("default_scope", "mmengine"))
+    samples = len(DATASETS.build(cfg.train_dataloader.dataset))
+    images = cfg.train_dataloader.batch_size * get_world_size()
+    step = cfg.optim_wrapper.get("accumulative_counts", 1)
+    before = cfg.train_cfg.max_iters
+    after = cfg.train_cfg.max_iters = step * math.ceil(epochs * samples / images / step)
+    schedulers = cfg.get("param_scheduler") or []
+    for one in schedulers if isinstance(schedulers, list) else [schedulers]:
+        for key in _COUNTED & one.keys() if not one.get("by_epoch", True) else ():
+            values = one[key] if isinstance(one[key], list | tuple) else [one[key]]
+            scaled = [round(value * after / before) for value in values]
+            one[key] = scaled if isinstance(one[key], list | tuple) else scaled[0]
+    return (
+        f"--epochs {epochs}: {epochs} x {samples:,} images, {images} an iteration, are "
+        f"{after:,} iterations"
+    )
 
 
 def require_data(cfg: Config, parts: Sequence[str]) -> None:

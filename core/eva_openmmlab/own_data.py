@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mmengine.config import Config
 
+_SIZED = ("Resize", "RandomResize", "RandomCrop", "PadShortSide")  # transforms
 LOADERS = {"train": ("train_dataloader",), "val": ("val_dataloader", "test_dataloader")}
 
 
@@ -50,3 +51,45 @@ def add_plugin(config: "Config", plugin: str) -> None:
     named = as_list((config.get("custom_imports") or {}).get("imports"))
     imports = list(dict.fromkeys([*named, plugin]))
     config.custom_imports = {"imports": imports, "allow_failed_imports": False}
+
+
+def image_side(cfg: "Config") -> int:
+    """Return the side of the crops in training, or the short side of tests; 0 if unknown."""
+    loaders = cfg.get("train_dataloader"), cfg.get("test_dataloader")
+    kinds = (("RandomCrop", "crop_size"), ("Resize", "scale"))
+    for (kind, key), loader in zip(kinds, loaders, strict=True):
+        for step in dicts(loader):
+            if _kind(step) == kind and _is_size(step.get(key)):
+                return int(min(step[key]))
+    return 0
+
+
+def set_image_size(cfg: "Config", side: int) -> None:
+    """Set the side of the images, by which all sizes of pipelines and model grow or shrink.
+
+    `model.backbone.img_size`, which position tables are made for, is left.
+    """
+    before = image_side(cfg)
+    if not before:
+        raise ValueError(
+            f"--image-size {side}: {cfg.filename} has no RandomCrop or Resize of a size"
+        )
+    model = cfg.model.get("module", cfg.model)  # of test-time augmentation
+    nodes = {id(node): node for node in dicts(cfg._cfg_dict) if _kind(node) in _SIZED}
+    chosen = [(node, key) for node in nodes.values() for key in ("scale", "crop_size", "size")]
+    chosen += [(model.get("data_preprocessor") or {}, "size")]
+    chosen += [(model.get("test_cfg") or {}, key) for key in ("crop_size", "stride")]
+    for node, key in chosen:
+        if _is_size(node.get(key)):
+            node[key] = tuple(round(length * side / before) for length in node[key])
+    if (model.get("data_preprocessor") or {}).get("pad_size_divisor") == before:
+        model.data_preprocessor.pad_size_divisor = side
+
+
+def _kind(node: Any) -> str:
+    return str(node.get("type")).rpartition(".")[2]
+
+
+def _is_size(value: Any) -> bool:
+    pair = isinstance(value, list | tuple) and len(value) == 2
+    return pair and all(isinstance(length, int) for length in value)

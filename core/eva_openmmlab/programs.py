@@ -16,8 +16,9 @@ from mmengine.registry import RUNNERS
 from eva_backbone import no_init_weights
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_data.files import home_expanded
-from eva_openmmlab.config import load_config, require_data, set_data_root
+from eva_openmmlab.config import load_config, require_data, set_data_root, set_epochs
 from eva_openmmlab.hooks import run_hook
+from eva_openmmlab.own_data import set_image_size
 from eva_openmmlab.report import RunReport
 from eva_openmmlab.run_folder import RECORD, has_run, require_unused, what_is_saved
 from eva_openmmlab.terminal import LOG, TerminalHook, quiet, terminal
@@ -61,6 +62,10 @@ def run(args: argparse.Namespace, own_data: Apply, *, change: Change | None) -> 
         if cfg.get("load_from"):
             resolve_source(cfg.load_from)  # official ones may be downloaded now
         _join(cfg)
+        if epochs := getattr(args, "epochs", None):
+            line = set_epochs(cfg, epochs)
+            if processes.is_main():
+                show(line)
         begun = partial(has_run, folder)
         with claimed(folder, kind, traces=_TRACES, begun=RECORD, check=begun):
             folders.append(folder)
@@ -75,6 +80,10 @@ def run(args: argparse.Namespace, own_data: Apply, *, change: Change | None) -> 
 
 def _configure(args: argparse.Namespace, own_data: Apply, change: Change | None) -> Config:
     cfg = load_config(args.config, args.settings)
+    if side := getattr(args, "image_size", None):
+        set_image_size(cfg, side)
+    if getattr(args, "epochs", None) and "train_cfg.max_iters" in args.settings:
+        raise ValueError("--epochs sets train_cfg.max_iters: leave one of them out")
     cfg.launcher = args.launcher
     cfg.setdefault("runner_type", "Runner")
     cfg.work_dir = str(_work_dir(cfg, args, trains=change is None))

@@ -74,6 +74,15 @@ def add_download_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_size_and_length(parser: argparse.ArgumentParser) -> None:
+    """Add `--image-size` and `--epochs`, whatever a framework calls them."""
+    add = parser.add_argument
+    text = "side of the images in training and evaluation, in place of the recipe's"
+    add("--image-size", type=integer(1), metavar="PIXELS", help=text)
+    text = "passes over the training data, in place of the recipe's length; the schedule follows"
+    add("--epochs", type=integer(1), metavar="N", help=text)
+
+
 def add_check_options(
     parser: argparse.ArgumentParser,
     what: str,

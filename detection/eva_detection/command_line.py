@@ -27,6 +27,7 @@ from eva_runs.errors import ending
 from eva_runs.options import (
     ENDINGS,
     add_download_option,
+    add_size_and_length,
     command_parser,
     integer,
     number,
@@ -82,6 +83,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="where the processes find each other: tcp://FIRST_MACHINE:PORT (default: %(default)s)",
     )
     spec.add_arguments(parser)
+    add_size_and_length(parser)
     text = "multiply optimizer.lr by the images of a step / those of a step of the recipe"
     add("--scale-lr", action="store_true", help=text)
     return parser
@@ -99,6 +101,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     names = [word for word in args.words if word not in args.opts]
     if args.weights and not args.eval_only:
         parser.error(f"--weights is for --eval-only: a training begins with {_WEIGHTS}=WEIGHTS")
+    length = any(one.startswith("train.max_iter=") for one in args.opts)
+    if args.epochs and (args.eval_only or length):
+        parser.error("--epochs sets train.max_iter, for a training: leave one of them out")
     if args.eval_only and names and not args.weights:
         last = Path(names[-1])
         if len(names) == 2 or args.config_file or last.suffix in WEIGHTS or config_of_run(last):

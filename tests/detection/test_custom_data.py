@@ -10,7 +10,7 @@ from detectron2.utils.events import EventStorage
 
 from eva_detection import command_line
 from eva_detection.config.own_data import apply_custom_data
-from eva_detection.config.settings import images_per_step
+from eva_detection.config.settings import images_per_step, load_config
 from eva_detection.evaluation.evaluators import CustomEvaluator
 from eva_detection.training.trainer import DetectionTrainer
 
@@ -196,3 +196,32 @@ def test_frozen_blocks_stay_as_they_are(write, apply):
     cfg.model.backbone.freeze_blocks = 3
     with pytest.raises(ValueError, match=r"freeze_blocks must be in 0\.\.2, got 3"):
         instantiate(cfg.model)
+
+
+def test_size_and_epochs_of_any_recipe_and_what_does_not_fit_it(write, tmp_path):
+    small = _annotation(2, box=(20, 20, 2, 2))
+    file = write([_annotation(1, segmentation=SQUARE)] + [small] * 120)
+
+    def loaded(recipe, *words):
+        data = [f"--{part}-annotations={file}" for part in ("train", "val")]
+        data += [f"--{part}-images={write.pictures}" for part in ("train", "val")]
+        settings = ["train.init_checkpoint=", f"train.output_dir={tmp_path}"]
+        arguments = [recipe, "--boxes-only", *data, *settings, *words]
+        cfg, notes = load_config(command_line.parse(arguments))
+        return cfg, " ".join(notes)
+
+    cfg, notes = loaded(COCO, "--image-size", "320", "--epochs", "96")
+    assert cfg.model.backbone.square_pad == 320
+    assert cfg.dataloader.test.mapper.augmentations[0].max_size == 320
+    assert cfg.dataloader.train.mapper.augmentations[-1].crop_size == [320, 320]
+    assert cfg.train.max_iter == 96 * 2 / 64  # two images have objects
+    assert cfg.lr_multiplier.scheduler.milestones == [int(3 * 40000 / 45000)]
+    assert instantiate(cfg.lr_multiplier)(0.5) == 1
+    assert "1 of 4 images have more objects, up to 120, than the 100 detections" in notes
+    assert "the median box has 5.0 px" in notes
+    assert "twice the training size" not in notes
+    cfg, notes = loaded(SMALL.format("l"), "--epochs", "96", "model.backbone.square_pad=32")
+    assert cfg.train.max_iter == 96 * 2 / 16
+    assert "4 of 4 images are more than twice the training size of 32 px, up to 128 px" in notes
+    with pytest.raises(SystemExit):
+        loaded(COCO, "--epochs", "2", "train.max_iter=7")

@@ -60,6 +60,20 @@ def test_values_before_or_after_the_recipe_and_as_pairs(parsed, recipe, order):
     assert (config.run.tensorboard, config.run.seed) == (False, 3)
 
 
+def test_epochs_and_the_size_of_images_have_one_name_everywhere(parsed, recipe):
+    from eva_pretrain.config import PretrainConfig
+    from eva_video.config import VideoConfig
+
+    assert parsed(recipe, "--epochs", "7").run.epochs == 7
+    words = ["eva_debug_motion", "--image-size", "64", "--epochs=2"]
+    config = command_line.parse(VideoConfig, words, program="video/train.py").config
+    assert (config.model.image_size, config.run.epochs) == (64, 2)
+    words = ["--image-size", "128", "eva_debug_digit_scenes"]
+    config = command_line.parse(PretrainConfig, words, program="pretrain/train.py").config
+    assert (config.student.image_size, config.teacher.image_size) == (128, 128)
+    assert config.mask.num_masked == 104  # of four times the patches
+
+
 @pytest.mark.parametrize("error", [
     ValueError("value and fix"), FloatingPointError("value and fix"), KeyError("value and fix"),
 ])  # fmt: skip

@@ -2,7 +2,9 @@
 
 import pytest
 
-from eva_openmmlab.config import load_config
+from eva_openmmlab import config
+from eva_openmmlab.config import load_config, set_epochs
+from eva_openmmlab.own_data import image_side, set_image_size
 from eva_openmmlab.predictor import load_model
 from eva_openmmlab.run_folder import config_of_run, write_record
 from eva_runs.recipes import find_recipe
@@ -56,3 +58,30 @@ def test_only_the_config_that_a_record_names_is_of_a_run(tmp_path):
     assert config_of_run(tmp_path) == config_of_run(weights) == tmp_path / "mine.py"
     assert load_config(tmp_path / "mine.py").name == "{{ fileBasename }}"  # as it was saved
     assert not ran.exists()
+
+
+def test_every_size_of_a_recipe_follows_the_side_of_its_images():
+    cfg = merged()
+    set_image_size(cfg, 448)
+    sizes = {step.type: step.get("scale", step.get("crop_size"))
+             for step in cfg.train_dataloader.dataset.pipeline}  # fmt: skip
+    assert (sizes["RandomResize"], sizes["RandomCrop"]) == ((1792, 448), (448, 448))
+    assert cfg.test_dataloader.dataset.pipeline[1].scale == (1792, 448)
+    assert cfg.model.data_preprocessor.size == cfg.model.test_cfg.crop_size == (448, 448)
+    assert cfg.model.test_cfg.stride == (256, 256)
+    detector = load_config(find_recipe("mmdetection", "coco/cascade_mask_rcnn_eva_g_1280"))
+    set_image_size(detector, 320)
+    assert detector.model.data_preprocessor.pad_size_divisor == image_side(detector) == 320
+    assert detector.test_dataloader.dataset.pipeline[1].scale == (320, 320)
+    cfg.train_dataloader = cfg.test_dataloader = None
+    with pytest.raises(ValueError, match=r"--image-size 448: .* has no RandomCrop or Resize"):
+        set_image_size(cfg, 448)
+
+
+def test_epochs_become_iterations_and_the_warm_up_keeps_its_share(monkeypatch):
+    recipe = find_recipe("segmentation", "ade20k/mask2former_eva_g_512_24gb")
+    cfg = load_config(recipe)
+    monkeypatch.setattr(config.DATASETS, "build", lambda dataset: range(150))
+    assert "12 x 150 images" in set_epochs(cfg, 12)
+    assert cfg.train_cfg.max_iters == 1808  # 113 steps of 16
+    assert cfg.param_scheduler[0].warmup_iters == round(8000 * 1808 / 80000)

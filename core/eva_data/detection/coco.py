@@ -5,11 +5,13 @@ Every format ends here, in `validate`, whose errors training raises and `eva dat
 
 import contextlib
 import json
+import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ Entry = dict[str, Any]
 
 _MOST_PIXELS = 2**32 - 1  # what pycocotools can count
 _FARTHEST = 10**6  # px; pycocotools steps along the sides of polygons without looking
+_TINY = 8  # px of a box at the training size, below which little of it is seen
 _SMALL = 4  # px; sides of images in which boxes below 1 px are not suspicious
 _ROUNDING = 1e-6  # px
 _NEEDED = {
@@ -106,6 +109,39 @@ class CocoDataset:
             f"({sum(isinstance(mask, dict) for mask in masks)} RLE), "
             f"{len(self.objects) - len(instances)} crowds{lost * bool(self.left_out)}"
         )
+
+    def misfits(self, *, side: int, most: int) -> list[str]:
+        """Say what of the data does not fit a detector, each in one line.
+
+        Args:
+            side: Pixels to which the longer side of an image is resized in training.
+            most: Objects that it reports in an image; 0 for no limit.
+        """
+        lines = []
+        counts = Counter(one["image_id"] for one in self.instances)
+        crowded = [count for count in counts.values() if count > most > 0]
+        if crowded:
+            lines.append(
+                f"{len(crowded)} of {len(self.images)} images have more objects, up to "
+                f"{max(crowded)}, than the {most} detections of an image that the recipe keeps"
+            )
+        longest = {key: max(one["width"], one["height"]) for key, one in self.images.items()}
+        boxes = [
+            math.sqrt(one["bbox"][2] * one["bbox"][3]) * side / longest[one["image_id"]]
+            for one in self.instances
+        ]
+        if side and boxes and (size := median(boxes)) < _TINY:
+            lines.append(
+                f"the median box has {size:.1f} px at the training size of {side} px: take a "
+                "larger --image-size, or cut the images into tiles"
+            )
+        large = sum(length > 2 * side > 0 for length in longest.values())
+        if large:
+            lines.append(
+                f"{large} of {len(longest)} images are more than twice the training size of {side} "
+                f"px, up to {max(longest.values()):,} px: they are shrunk"
+            )
+        return lines
 
     def reason_against_masks(self, *, training: bool) -> str | None:
         """Return why a detector cannot have masks, or None; some masks alone are an error."""
@@ -447,11 +483,12 @@ class ImageList:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledImages:
-    """A dataset with a label file for each image: of YOLO or of Pascal VOC, its `format`.
+    """A dataset with labels of each image that are not in COCO's form; `format` names theirs.
 
     `source` is the file or folder that was named, and `classes` are in the order of the ids, which
     begin with 1. `read` takes a label, the size of its image, whether it is scored, and the report
     of errors; it yields `category_id`, `bbox` and, where known, `segmentation` and `iscrowd`.
+    Without `is_split` the images are for training or for evaluation, as they are needed.
     """
 
     format: str
@@ -459,6 +496,7 @@ class LabelledImages:
     classes: Sequence[str]
     parts: Mapping[str, ImageList]
     read: Callable[[Any, Size, bool, Report], Iterator[Entry]]
+    is_split: bool = True
 
 
 def box_inside(left: float, top: float, right: float, bottom: float, size: Size) -> list[float]:

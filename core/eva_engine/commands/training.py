@@ -18,7 +18,7 @@ from eva_engine.config import METRICS, SAYS, Recipe, RunConfig, SplitConfig, as_
 from eva_report.terminal import show
 from eva_runs.commands import program_name, say
 from eva_runs.errors import ending
-from eva_runs.options import add_download_option
+from eva_runs.options import add_download_option, add_size_and_length
 from eva_runs.output_folder import claimed
 from eva_runs.recipes import TASKS, find_recipe, unfinished
 
@@ -75,7 +75,8 @@ def parse(
     program = program_name(program)
     parser = argparse.ArgumentParser(
         prog=program,
-        usage=f"{program} RECIPE [--print-config] [--no-download] [--name VALUE ...]",
+        usage=f"{program} RECIPE [--image-size PIXELS] [--epochs N] [--print-config] "
+        "[--no-download] [--name VALUE ...]",
         description="Train from a recipe, a Python file that defines `config`. With a recipe, "
         "--help lists all its values; `eva recipes` lists the recipes. Values are written "
         "--run.epochs 3 or run.epochs=3, before or after the recipe.",
@@ -83,6 +84,7 @@ def parse(
         allow_abbrev=False,
     )
     add_download_option(parser)
+    add_size_and_length(parser)
     parser.add_argument("--print-config", action="store_true", help="print the config and stop")
     # the launcher `deepspeed` adds it; the variable LOCAL_RANK, which it sets too, is what counts
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)
@@ -94,6 +96,7 @@ def parse(
     try:
         file = _file_of(task, recipe)
         default = unfinished(lambda: load_recipe(file, kind))
+        words += _size_and_length(known, default)
         flags = _without_other_validation(as_flags(words, default), default)
         flags, left_out = (flags, "") if adapt is None else adapt(flags, default)
         import tyro
@@ -145,6 +148,22 @@ def as_flags(words: Sequence[str], default: Any) -> list[str]:
         else:
             flags.append(f"--{name}={text}")
     return flags
+
+
+def _size_and_length(known: argparse.Namespace, default: Any) -> list[str]:
+    """Write `--image-size` and `--epochs` as settings of a recipe.
+
+    Sizes keep their proportion, such as a teacher's to its student's, and so does a masked share.
+    """
+    words = [f"run.epochs={known.epochs}"] if known.epochs else []
+    if side := known.image_size:
+        values = dict(_values(default))
+        sizes = {key: value for key, value in values.items() if key.endswith(".image_size")}
+        first = next(iter(sizes.values()))
+        words += [f"{key}={round(value * side / first)}" for key, value in sizes.items()]
+        if masked := values.get("mask.num_masked"):
+            words.append(f"mask.num_masked={max(1, round(masked * (side / first) ** 2))}")
+    return words
 
 
 def _values(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

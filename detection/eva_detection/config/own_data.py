@@ -48,6 +48,15 @@ def apply_custom_data(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
     return notes
 
 
+def find_misfits(cfg: DictConfig, train: CocoDataset) -> list[str]:
+    """Say what of training data does not fit the final config."""
+    heads = cfg.model.roi_heads
+    most = box_predictors(heads)[0].get("test_topk_per_image", 100)
+    if heads.get("use_soft_nms", False):
+        most = heads.get("max_detections") or 0
+    return train.misfits(side=cfg.model.backbone.get("square_pad", 0), most=most)
+
+
 def _set_data(
     cfg: DictConfig, parts: Mapping[str, CocoDataset], categories: dict[int, str], **without: bool
 ) -> None:

@@ -36,6 +36,11 @@ def set_image_size(model: DictConfig, dataloader: DictConfig, size: int) -> None
 
     The size that relative-position tables are made for, `model.backbone.net.img_size`, is left.
     """
+    if "square_pad" not in model.backbone:
+        raise ValueError(
+            f"--image-size {size}: the recipe has no model.backbone.square_pad, its size is that "
+            "of its augmentations"
+        )
     model.backbone.square_pad = size
     train, test = (dataloader[part].mapper.augmentations for part in ("train", "test"))
     for transform in train:

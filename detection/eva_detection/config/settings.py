@@ -13,10 +13,12 @@ from detectron2.evaluation import LVISEvaluator
 from omegaconf import DictConfig, OmegaConf
 
 from eva_backbone.checkpoints.registry import resolve_source
+from eva_data.detection.coco import CocoDataset
 from eva_detection.building import build, naming, resolving, target_of
-from eva_detection.command_line import require_recipe
+from eva_detection.command_line import read_own_data, require_recipe
 from eva_detection.config.files import apply_overrides, load_config_file
-from eva_detection.config.own_data import apply_custom_data
+from eva_detection.config.own_data import apply_custom_data, find_misfits
+from eva_detection.config.recipes import set_image_size
 from eva_detection.data.datasets import require_registered
 from eva_runs.recipes import find_recipe
 
@@ -43,7 +45,14 @@ def load_config(args: argparse.Namespace) -> tuple[DictConfig, list[str]]:
         # where own data may be written to
         apply_overrides(cfg, [one for one in args.opts if one.lstrip("+").startswith(_OUTPUT)])
         notes = apply_custom_data(cfg, args)
+        if side := getattr(args, "image_size", None):
+            set_image_size(cfg.model, cfg.dataloader, side)
         apply_overrides(cfg, args.opts)
+        own = read_own_data(args).parts.get("train")
+        if epochs := getattr(args, "epochs", None):
+            notes.append(set_epochs(cfg, epochs, own))
+        if own is not None and not args.eval_only:
+            notes += find_misfits(cfg, own)
         check_config(cfg, trains=not args.eval_only, processes=args.num_gpus * args.num_machines)
         continues = args.resume and (Path(cfg.train.output_dir) / "last_checkpoint").exists()
         if cfg.train.init_checkpoint and not continues:
@@ -111,6 +120,29 @@ def check_schedule(multiplier: Callable[[float], float], max_iter: int) -> None:
         value = build(step, name, lambda step: multiplier(step / max_iter))
         if not 0 <= value < math.inf:
             raise ValueError(f"{name} is {value!r}")
+
+
+def set_epochs(cfg: DictConfig, epochs: int, own: CocoDataset | None) -> str:
+    """Set the iterations of a number of epochs of own data, or of the config's; return a line.
+
+    Milestones that count iterations keep their share of the run.
+    """
+    node, images = cfg.dataloader.train.dataset, images_per_step(cfg)
+    if own is None:
+        samples = len(build(node, "dataloader.train.dataset"))
+    else:
+        empty = not node.get("filter_empty", True)
+        samples = len(own.images if empty else {one["image_id"] for one in own.instances})
+    scheduler = cfg.lr_multiplier.get("scheduler", {})
+    before = scheduler.get("num_updates")
+    cfg.train.max_iter = math.ceil(epochs * samples / images)
+    if before and scheduler.num_updates != before:
+        share = scheduler.num_updates / before
+        scheduler.milestones = [int(one * share) for one in scheduler.milestones]
+    return (
+        f"--epochs {epochs}: {epochs} x {samples:,} images, {images} a step, are "
+        f"{cfg.train.max_iter:,} iterations"
+    )
 
 
 def images_per_step(cfg: DictConfig) -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from eva_data.detection import spec
 from eva_data.detection.coco import CocoDataset
-from eva_openmmlab.own_data import LOADERS, add_plugin, dicts, replace_dataset
+from eva_openmmlab.own_data import LOADERS, add_plugin, dicts, image_side, replace_dataset
 from eva_openmmlab.run_folder import has_run
 from eva_report.terminal import SHOWN
 
@@ -74,10 +74,15 @@ def apply(config: "Config", arguments: argparse.Namespace) -> "Config":
         notes.append(f"{_NO_MASKS}: {reason}")
     _set_masks(config.train_dataloader, parts.get("train"), masks=masks)
     notes += _set_classes(config, len(categories))
+    misfits: list[str] = []
+    if "train" in parts:
+        kept = ((config.model.get("test_cfg") or {}).get("rcnn") or {}).get("max_per_img", 0)
+        misfits = parts["train"].misfits(side=image_side(config), most=kept)
+    notes += misfits
     notes += _set_metric(config, parts["val"], masks=masks, boxes_only=arguments.boxes_only)
     add_plugin(config, PLUGIN)
     for note in notes:
-        chosen = note in data.notes or note.startswith(_NO_MASKS)
+        chosen = note in [*data.notes, *misfits] or note.startswith(_NO_MASKS)
         logger.info("%s", note, extra=SHOWN if chosen else None)
     return config
 
