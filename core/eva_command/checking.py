@@ -39,9 +39,9 @@ _SHOWN = 30  # classes with their counts
 
 def check_of_folder(folder: Path) -> list[str]:
     """Begin the command line of the check that fits a folder."""
-    from eva_data.detection import spec, voc, yolo  # need pycocotools, as only detectors do
+    from eva_data.detection.spec import find_opener  # needs pycocotools, as only detectors do
 
-    if spec.find_exports(folder) or voc.find_voc(folder) or yolo.find_yaml(folder):
+    if find_opener(folder):
         return ["coco", "--data", str(folder)]
     for check, suffixes in (("folders", IMAGE_SUFFIXES), ("video", VIDEO_SUFFIXES)):
         if next(find_files(folder, suffixes), None):

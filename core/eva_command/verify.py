@@ -81,6 +81,11 @@ def guess(arguments: Sequence[str]) -> list[str]:
             start = stream.read(_START)
         kind = ["captions"] if b'"caption"' in start else ["coco", "--annotations"]
         return [*kind, str(path), *rest]
+    if suffix in (".csv", ".tsv"):
+        from eva_data.detection.spec import find_opener
+
+        if find_opener(path):
+            return ["coco", "--data", str(path), *rest]
     hint = f"`video {path}` or `captions {path}`" if suffix in _LISTS else "one of the checks"
     raise ValueError(
         f"{path} is neither a check nor a file that says what is in it: write {hint}, see --help"
@@ -96,7 +101,7 @@ def _add_coco(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--annotations", type=Path, metavar="JSON", help="file in COCO's format")
-    what = "data.yaml of YOLO, folder of Pascal VOC, or folder of a COCO export, with its images"
+    what = "data.yaml of YOLO, folder of Pascal VOC, CSV of boxes, or folder of a COCO export"
     source.add_argument("--data", type=Path, metavar="PATH", help=what)
     add("--images", type=Path, metavar="DIR", help="image folder of --annotations")
     add("--boxes-only", action="store_true", help="leave masks alone, of the cleaned file too")
@@ -209,7 +214,7 @@ def _add_video(parser: argparse.ArgumentParser) -> None:
 
 _CHECKS: Mapping[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "captions": ("images with captions, and their index", _add_captions),
-    "coco": ("objects of COCO, LVIS, YOLO or Pascal VOC, and a clean file", _add_coco),
+    "coco": ("objects of COCO, LVIS, YOLO, Pascal VOC or tables, and a clean file", _add_coco),
     "folders": ("folders of images, of classes or without", _add_folders),
     "images": ("the images of pre-training, and their index", _add_images),
     "semantic": ("images and maps for semantic segmentation", _add_semantic),

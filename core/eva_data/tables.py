@@ -46,7 +46,10 @@ def find_columns(file: Path, roles: Mapping[str, Sequence[str]]) -> Columns:
 
 
 def rows_of_table(
-    columns: Columns, *, is_row: Callable[[list[str]], bool] = lambda cells: False
+    columns: Columns,
+    *,
+    is_row: Callable[[list[str]], bool] = lambda cells: False,
+    header: bool = True,
 ) -> Iterator[tuple[int, list[str] | None]]:
     """Read the rows below the header with their line: stripped cells, None for what is no row.
 
@@ -78,7 +81,7 @@ def rows_of_table(
             if row is None:
                 return
             cells = [cell.strip() for cell in row]
-            if cells and number:
+            if cells and (number or not header):
                 fits = len(cells) >= width and not any(cells[width:])
                 yield number + 1, cells[:width] if fits else None
 

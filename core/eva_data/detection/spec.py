@@ -10,12 +10,13 @@ import dataclasses
 import functools
 import itertools
 import os
-from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from eva_data.classes import listed
+from eva_data.detection.box_tables import COLUMNS, find_tables, open_tables
 from eva_data.detection.coco import (
     CocoDataset,
     Entry,
@@ -38,10 +39,11 @@ _FLAGS = tuple(f"{part}_{what}" for part in PARTS for what in ("annotations", "i
 _MOST_UNREADABLE = 10  # images; as many as a run may meet by default
 _FEW = 20_000  # images whose sizes one process reads in some seconds
 _FORMATS = (
-    "a data.yaml of YOLO or its folder, a folder of Pascal VOC (Annotations, JPEGImages), or a "
-    "folder of COCO files (train/_annotations.coco.json, or annotations/instances_train.json); a "
-    "COCO file is named with --train-annotations or --val-annotations, and YOLO needs a data.yaml "
-    "with names, train and val"
+    "a data.yaml of YOLO or its folder, a folder of Pascal VOC (Annotations, JPEGImages; or images "
+    f"with .xml beside them), a table of boxes (.csv with {COLUMNS}) or its folder, or a folder of "
+    "COCO files (train/_annotations.coco.json, or annotations/instances_train.json); a COCO file "
+    "is named with --train-annotations or --val-annotations, and YOLO needs a data.yaml with "
+    "names, train and val"
 )
 _ROBOFLOW = "_annotations.coco.json"
 _ROBOFLOW_FOLDERS = {"train": ("train",), "val": ("valid", "val", "validation"), "test": ("test",)}
@@ -138,7 +140,7 @@ class DetectionData:
 
 def add_arguments(parser: argparse.ArgumentParser, *, training: bool = True) -> None:
     """Add the flags for own data; those for training data where a program is `training`."""
-    about = "any dataset in the form of YOLO, Pascal VOC or COCO"
+    about = "any dataset in the form of YOLO, Pascal VOC, COCO or a table of boxes"
     if training:
         about += "; the training data define the classes"
     add = parser.add_argument_group("your own data", about).add_argument
@@ -147,8 +149,8 @@ def add_arguments(parser: argparse.ArgumentParser, *, training: bool = True) -> 
         action="append",
         type=Path,
         metavar="PATH",
-        help="data.yaml of YOLO, folder of Pascal VOC, or folder of a COCO export, in place of the "
-        "files and folders below; several are merged",
+        help="data.yaml of YOLO, folder of Pascal VOC, CSV of boxes, or folder of a COCO export, "
+        "in place of the files and folders below; several are merged",
     )
     for part, what in (("train", "training"), ("val", "evaluation")):
         if training or part == "val":
@@ -230,24 +232,33 @@ def resolve(spec: DatasetSpec) -> DetectionData:
 
 
 def open_source(path: Path, *, report: Report = refuse) -> Source:
-    """Find the format of a dataset, a `data.yaml` or a folder, and open it.
+    """Find the format of a dataset, a file or a folder, and open it.
 
-    `report` takes errors of VOC's annotations, which are raised by default, as are other errors.
+    `report` takes errors of VOC's annotations and of tables, which are raised by default, as are
+    other errors.
 
     Returns:
-        Images of YOLO or VOC with their labels; or part -> file in COCO format and its images.
+        Images with their labels; or part -> file in COCO format and its images.
     """
-    if path.is_dir():
-        if exports := find_exports(path):
-            return exports
-        if (voc := find_voc(path)) is not None:
-            return open_voc(voc, report=report)
-        if (description := find_yaml(path)) is not None:
-            return open_yolo(description)
-    elif path.is_file() and path.suffix.lower() in YAML:
-        return open_yolo(path)
+    if (opener := find_opener(path)) is not None:
+        return opener(report)
     what = "is not" if path.exists() else "is not there; it must be"
     raise ValueError(f"{path} {what} {_FORMATS}")
+
+
+def find_opener(path: Path) -> Callable[[Report], Source] | None:
+    """Find the format of a dataset; return what opens it, None if there is no dataset."""
+    is_folder = path.is_dir()
+    if is_folder and (exports := find_exports(path)):
+        return lambda report: exports
+    if is_folder and (voc := find_voc(path)) is not None:
+        return lambda report: open_voc(voc, report=report)
+    description = find_yaml(path) if is_folder else path
+    if description is not None and description.suffix.lower() in YAML and description.is_file():
+        return lambda report: open_yolo(description)
+    if tables := find_tables(path):
+        return lambda report: open_tables(tables, report=report)
+    return None
 
 
 def find_exports(folder: Path) -> Files:
@@ -336,7 +347,13 @@ def _upright_header(folder: str, name: str) -> Header | str:
 
 def _parts_of(source: Source, spec: DatasetSpec, name: Path) -> tuple[dict[str, Any], list[str]]:
     """Return the parts of a source; without data for evaluation, those for tests stand in."""
-    parts = dict(source.parts if isinstance(source, LabelledImages) else source)
+    parts: dict[str, Any]
+    if isinstance(source, LabelledImages):
+        parts = dict(source.parts)
+        if not source.is_split and spec.parts == ("val",) and spec.val_fraction is None:
+            return {"val": parts["train"]}, []
+    else:
+        parts = dict(source)
     test = parts.pop("test", None)
     if test is None or "val" in parts or spec.val_fraction is not None:
         return parts, []
@@ -413,7 +430,7 @@ def _split(dataset: CocoDataset, spec: DatasetSpec, notes: list[str]) -> dict[st
 
 
 def _merge(spec: DatasetSpec) -> DetectionData:
-    """Merge several sources, which have the same classes, or are all of VOC."""
+    """Merge several sources, which have the same classes, or have no lists of them."""
     opened = spec.sources
     parts = {path: _parts_of(source, spec, path)[0] for path, source in opened.items()}
     shared = spec.val_fraction is not None
@@ -442,12 +459,12 @@ def _common_categories(
 ) -> Mapping[int, str]:
     """Return the categories of the first dataset, whose names all have in the same order.
 
-    The classes of VOC are those of which objects were found, and of no list: the names of all are
-    then joined, sorted, and numbered from 1.
+    The classes of VOC and of tables are those of which objects were found, and of no list: the
+    names of all are then joined, sorted, and numbered from 1.
     """
-    voc = [one for one in opened if isinstance(one, LabelledImages) and one.format == "Pascal VOC"]
-    if len(voc) == len(opened):
-        return dict(enumerate(sorted({name for one in voc for name in one.classes}), start=1))
+    free = [one for one in opened if isinstance(one, LabelledImages) and one.format != "YOLO"]
+    if len(free) == len(opened):
+        return dict(enumerate(sorted({name for one in free for name in one.classes}), start=1))
     parts = [(path, part) for path, one in found.items() for part in one.parts.values()]
     first_path, first = parts[0]
     ours = [*first.categories.values()]

@@ -1,6 +1,8 @@
 """Pascal VOC: `Annotations/*.xml`, `JPEGImages/`, and lists in `ImageSets/Main/`.
 
-Roboflow's exports, with images and annotations side by side in `train/` and `valid/`, are read too.
+Images and annotations side by side are read too: in `train/` and `valid/`, as Roboflow exports
+them, or in the folder itself, as labelImg leaves them.
+
 VOC counts pixels from 1 and names the last pixel of a box, so in COCO's way `x = xmin - 1` and
 `width = xmax - x`, as detectron2 reads them. Objects that are `difficult` are trained on like
 others, as detectron2 does; in scoring they are crowds, which count neither way.
@@ -54,7 +56,7 @@ def find_voc(folder: Path) -> Path | None:
 
 
 def open_voc(folder: Path, *, report: Report = refuse) -> LabelledImages:
-    """Read the annotation files of a folder with `Annotations`, or with `train` and `valid`.
+    """Read the annotation files of a folder of `find_voc`.
 
     Its classes are the names of all objects, sorted, as VOC has no list of them.
     """
@@ -62,9 +64,11 @@ def open_voc(folder: Path, *, report: Report = refuse) -> LabelledImages:
     if (folder / _ANNOTATIONS).is_dir():
         files, images = folder / _ANNOTATIONS, folder / _IMAGES
         listed = _lists(folder)
+        is_split = (folder / _LISTS).is_dir()
         parts = {part: _part(stems, files, images, report) for part, stems in listed.items()}
     else:
         found = _side_by_side(folder)
+        is_split = folder not in found.values()
         parts = {part: _part(_stems(place), place, place, report) for part, place in found.items()}
     annotations = [one for part in parts.values() for one in part.labels.values()]
     classes = sorted({name for one in annotations for name, _, _ in one.objects})
@@ -80,6 +84,7 @@ def open_voc(folder: Path, *, report: Report = refuse) -> LabelledImages:
         classes=classes,
         parts=parts,
         read=functools.partial(_objects, ids),
+        is_split=is_split,
     )
 
 
@@ -89,6 +94,10 @@ def _side_by_side(folder: Path) -> dict[str, Path]:
         for place in (folder / name for name in names):
             if place.is_dir() and _stems(place):
                 found.setdefault(part, place)
+    if not found and (stems := {*_stems(folder)}):
+        parts = map(os.path.splitext, os.listdir(folder))  # noqa: PTH208
+        if any(stem in stems and suffix.lower() in IMAGE_SUFFIXES for stem, suffix in parts):
+            return {"train": folder}
     return found
 
 
