@@ -3,22 +3,29 @@
 Shapes: N images, M captions, D values of a feature.
 """
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from textwrap import wrap
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from eva_contrastive.evaluation.retrieval import EncodedPairs, ranks_of
+from eva_contrastive.model.eva_clip import caption_of
 from eva_data.captions.sources import CaptionedImages
 from eva_data.files import printable
 from eva_report.content import Example, Gallery, Section, Step, TitledImage
 from eva_report.drawing import score_text
+from eva_report.first_batch import SAMPLES, denormalised
+from eva_report.sheets import Tile
 from eva_runs.commands import command_to_run
 
 MOST_IMAGES = 10_000  # whose captions are compared for examples
 EXAMPLES = 8  # of a gallery
 _FOUND_TEXTS, _FOUND_IMAGES = 3, 2  # that are shown of each
 _TEXT = 120  # characters of a caption
+_LINE = 40  # characters below an image of the first batch
 
 
 def search_step(weights: str | Path, folder: Path) -> Step:
@@ -28,6 +35,16 @@ def search_step(weights: str | Path, folder: Path) -> Step:
         "--weights", weights, "--output", folder / "search", "--text", "what you look for",
     )  # fmt: skip
     return Step(text="Search a folder of images by a sentence.", command=command)
+
+
+def first_samples(
+    batch: tuple[Tensor, Tensor], *, mean: Sequence[float], std: Sequence[float]
+) -> Iterator[Tile]:
+    """Show the first images (N, 3, H, W) of a batch, with the captions of its tokens (N, L)."""
+    images, tokens = batch
+    for pixels, one in zip(denormalised(images[:SAMPLES], mean, std), tokens, strict=False):
+        lines = [*wrap(caption_of(one), _LINE, max_lines=2, placeholder=" ..."), "", ""]
+        yield Tile(Image.fromarray(pixels), *lines[:2])
 
 
 def retrieval_examples(

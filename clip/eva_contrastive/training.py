@@ -25,7 +25,7 @@ from eva_contrastive.evaluation.validation import ContrastiveValidation
 from eva_contrastive.interpolation import write_interpolated
 from eva_contrastive.model.eva_clip import EvaClip, build_eva_clip, tokenize
 from eva_contrastive.model.loading import initialise
-from eva_contrastive.reports import search_step
+from eva_contrastive.reports import first_samples, search_step
 from eva_contrastive.step import ContrastiveStep, build_loss, freeze, parameter_groups
 from eva_data.captions.lists import UnreadableCaptionError
 from eva_data.captions.opening import open_captions
@@ -223,6 +223,7 @@ def _presentation(
         weights=model.init_checkpoint,
         data=described,
         meanings={name: MEANINGS[name] for name in names},
+        first_batch=partial(first_samples, mean=data.mean, std=data.std),
         sections=validation.sections if validation else tuple,
         next_steps=partial(_next_steps, data),
     )

@@ -1,23 +1,26 @@
 """A training run of a classifier, of images or videos."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from PIL import Image
+from torch import Tensor, nn
 
 from eva_data.holdout import validation_fact
 from eva_engine import distributed
 from eva_engine.commands.classifiers import ClassifierProject
 from eva_engine.config import ClassifierConfig
-from eva_engine.data.mixed_targets import ClassificationStep, MixedTargets
+from eva_engine.data.mixed_targets import ClassificationStep, MixedTargets, label_text
 from eva_engine.evaluation.classification_report import Validation, meanings
 from eva_engine.evaluation.counting import LabelledSamples, ShownSamples
 from eva_engine.loop import TrainingRun
 from eva_engine.report import Presentation
 from eva_engine.steps.parameter_groups import ParameterGroup, layer_decay_groups
 from eva_report.content import Section
+from eva_report.first_batch import SAMPLES, denormalised
+from eva_report.sheets import Tile, frame_grid
 
 
 def classifier_groups(config: ClassifierConfig, model: nn.Module) -> list[ParameterGroup]:
@@ -53,14 +56,22 @@ def train_classifier(
     def sections() -> Sequence[Section]:
         return () if validation is None else validation.sections(project.unit)
 
+    def first_samples(batch: tuple[Tensor, Tensor]) -> Iterator[Tile]:
+        inputs, labels = targets.mix(batch[0].clone(), batch[1])
+        shown = denormalised(inputs[:SAMPLES], data.mean, data.std)
+        for pixels, label in zip(shown, labels, strict=False):
+            image = pixels if pixels.ndim == 3 else frame_grid(pixels)
+            yield Tile(Image.fromarray(image), label_text(label, classes), "")
+
     distributed.seed_all(config.run.seed)
     model = build(config.model)
     classes = list(samples.classes)
+    targets = MixedTargets(config.augment, num_classes=len(classes))
     TrainingRun(
         model=model,
         groups=groups(config, model),
         samples=samples,
-        step_fn=ClassificationStep(MixedTargets(config.augment, num_classes=len(classes))),
+        step_fn=ClassificationStep(targets),
         config=config,
         notes={"class_names": classes},
         device=device,
@@ -73,6 +84,7 @@ def train_classifier(
             weights=config.model.init_checkpoint,
             data=described,
             meanings=meanings(project.unit),
+            first_batch=first_samples,
             sections=sections,
             next_steps=partial(project.steps_after_training, data.val, data.train),
         ),

@@ -37,6 +37,7 @@ from eva_engine.steps.parameter_groups import (
     check_that_settings_are_used,
     warmup_cosine,
 )
+from eva_report.first_batch import keep_first_batch
 from eva_report.terminal import show
 from eva_runs.data_order import (
     BadSamples,
@@ -230,6 +231,10 @@ class TrainingRun:
         micro_batches = MicroBatches(
             self._stream, count=self._run.accumulate, device=self.device, seeds=(self._seed, step)
         )
+        if self._log and not step:
+            batch = next(iter(micro_batches))
+            with self._paused():
+                keep_first_batch(self._run.output, lambda: self.presentation.first_batch(batch))
         sums = forward_and_backward(self._engine, self.step_fn, micro_batches)
         values, stop, finite = share(
             sums, micro_batches.taken, stop=self._signal.requested,

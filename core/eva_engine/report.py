@@ -25,7 +25,9 @@ from eva_engine.evaluation.classification_report import (
 from eva_engine.evaluation.counting import Score
 from eva_engine.run_log import Size, lines_of
 from eva_report.content import Curve, Curves, Link, Report, ScoreRow, ScoreTable, Section, Step
+from eva_report.first_batch import first_batch
 from eva_report.page import NAME, report_name, try_report
+from eva_report.sheets import Tile
 from eva_report.terminal import closing_lines, counted, opening_lines, show
 from eva_runs.commands import say
 from eva_runs.record import facts, record_start
@@ -211,6 +213,8 @@ class Presentation:
     data: Sequence[tuple[str, str]] = ()  # ("train", "1,425 images, 10 classes (output/train)")
     # of the results of `eva_engine.loop.TrainingRun`, the main one first
     meanings: Mapping[str, str] = field(default_factory=dict)
+    # draws samples of the run's first batch, on the device, with the random state of its step
+    first_batch: Callable[[Any], Iterable[Tile]] = lambda batch: ()
     # called on the main process after the last evaluation of this start
     sections: Callable[[], Sequence[Section]] = tuple
     # commands to run next in the run's folder; the terminal names the first one
@@ -307,7 +311,8 @@ class Presenter:
                 *_settings(self._config),
             ],
             sections=[
-                *([self._score_table(shown)] if shown else []), *curves(folder), *says.sections(),
+                *first_batch(folder), *([self._score_table(shown)] if shown else []),
+                *curves(folder), *says.sections(),
             ],
             links=[
                 Link(title=f"weights{average}: {place}", path=place),

@@ -6,6 +6,7 @@ mmdetection's own tools keep them too.
 
 import contextlib
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,6 +21,7 @@ from mmengine.runner import BaseLoop
 from torch import Tensor, nn
 
 from eva_data.files import replacing, write_text
+from eva_openmmlab.images import first_samples
 from eva_openmmlab.loop import EVATrainLoop, protect_workers
 from eva_openmmlab.run_folder import (
     EVALUATED,
@@ -30,6 +32,7 @@ from eva_openmmlab.run_folder import (
     write_record,
 )
 from eva_openmmlab.weights import load_start
+from eva_report.first_batch import watch_first_batch
 from eva_report.terminal import SHOWN
 from eva_runs import processes
 from eva_runs.errors import NonFiniteError
@@ -139,6 +142,9 @@ class RunHook(Hook):
             if classes and _HEAD.fullmatch(name) and count != classes:
                 raise ValueError(f"num_classes of {name} is {count}, of the data {classes}")
         model.register_forward_hook(self._see_losses)
+        if self.resumed is None and is_main_process():
+            draw = partial(first_samples, model.data_preprocessor, metainfo)
+            watch_first_batch(model, Path(runner.work_dir), draw)
         runner.optim_wrapper.optimizer.register_step_pre_hook(self._before_step)
         self._begin(runner)
 

@@ -1,6 +1,7 @@
-"""Reading images for training and tests, by the rules of `eva_data.images`; resizing strips."""
+"""Images read by the rules of `eva_data.images`, resized strips, and samples of a batch drawn."""
 
 import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,11 @@ import mmcv
 import numpy as np
 from mmcv.transforms import LoadImageFromFile
 from mmengine.registry import TRANSFORMS
+from torch import Tensor
 
 from eva_data.images import UnreadableImageError, inspect_image, read_rgb
+from eva_report.first_batch import SAMPLES, denormalised, label_map_tile, objects_tile
+from eva_report.sheets import Tile
 
 # How complete JPEG and PNG files end. OpenCV fills up what is cut off with grey.
 _COMPLETE = (b"\xff\xd9", b"IEND\xaeB`\x82")
@@ -69,3 +73,21 @@ class KeepSides:
             return super().transform(results)  # type: ignore[misc]
         finally:
             self.keep_ratio, self.scale = before
+
+
+def first_samples(
+    scale: Any, metainfo: Mapping[str, Any], inputs: Tensor, data_samples: Any, **_: Any
+) -> Iterator[Tile]:
+    """Draw the first images (B, 3, H, W) that a data preprocessor scaled, with their labels."""
+    names = metainfo.get("classes") or ()
+    mean, std = ((value.flatten() / 255).tolist() for value in (scale.mean, scale.std))
+    shown = denormalised(inputs[:SAMPLES], mean, std)
+    for rgb, sample in zip(shown, data_samples, strict=False):
+        if "gt_sem_seg" in sample:
+            labels = sample.gt_sem_seg.data[0].cpu().numpy()
+            yield label_map_tile(rgb, labels, names=names, colors=metainfo["palette"])
+            continue
+        truth, (height, width) = sample.gt_instances, sample.img_shape  # padding ends the image
+        masks = truth.masks.to_ndarray()[:, :height, :width] if "masks" in truth else None
+        boxes = getattr(truth.bboxes, "tensor", truth.bboxes)
+        yield objects_tile(rgb[:height, :width], boxes, truth.labels, masks, names=names)

@@ -17,6 +17,7 @@ from eva_openmmlab.own_data import image_folder
 from eva_openmmlab.run_folder import STEP, Entry, config_of_run, read_scalars
 from eva_openmmlab.terminal import LOG, NOTHING, score_lines
 from eva_report.content import Curve, Curves, Link, Report, Section, Step
+from eva_report.first_batch import first_batch
 from eva_report.page import NAME, RESULTS, report_name, try_report
 from eva_report.terminal import closing_lines
 from eva_runs.commands import command_to_run
@@ -136,7 +137,7 @@ class RunReport:
             title=f"{title}: {self.kind} of {self._config.stem}",
             summary=summary,
             facts=[*named, *data, ("began from" if self._trains else "weights", began)],
-            sections=list(sections),
+            sections=[*(first_batch(self.folder) if self._trains else ()), *sections],
             links=[Link(title=title, path=Path(file)) for title, file in files.items() if file],
             next_steps=[
                 Step(text=look, command=self._demo_command()),

@@ -4,7 +4,7 @@ Shapes: B images, H x W grid of patches, p pixels of a patch.
 """
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,9 @@ from torch import Tensor
 
 from eva_pretrain.tokens.tokenizer import Codebook
 from eva_report.content import Curve, Curves, Example, Gallery, Section, Step, TitledImage
+from eva_report.drawing import Pixels
+from eva_report.first_batch import SAMPLES, denormalised
+from eva_report.sheets import Tile
 from eva_runs.commands import command_to_run
 
 SHOWN = 6  # validation images
@@ -34,13 +37,13 @@ MEANINGS = {
 
 
 def gallery(
-    names: Sequence[str], images: Tensor, mask: Tensor | None, agreement: Tensor, *, measure: str
+    names: Sequence[str], pixels: Pixels, mask: Tensor | None, agreement: Tensor, *, measure: str
 ) -> Gallery:
     """Show each image, what the student saw of it, and its agreement with the teacher.
 
     Args:
         names: Name of each image.
-        images: (B, 3, H * p, W * p), values in [0, 1].
+        pixels: (B, H * p, W * p, 3).
         mask: (B, H, W) bool, True where a patch was hidden; None if none was.
         agreement: (B, H, W), NaN where nothing was predicted.
         measure: What the agreement is: "cosine".
@@ -51,7 +54,6 @@ def gallery(
     low = np.floor(float(finite.min()) * 10) / 10
     high = max(np.ceil(float(finite.max()) * 10) / 10, low + 0.1)
     colors = colormaps["viridis"]
-    pixels = (images.clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).numpy()  # (B, H * p, W * p, 3)
     examples = []
     for index, (name, image) in enumerate(zip(names, pixels, strict=True)):
         values = agreement[index].numpy()  # (H, W)
@@ -60,9 +62,7 @@ def gallery(
         cells = np.where(known, shades, _SHOWN_TO_STUDENT).astype(np.uint8)
         shown = [TitledImage(title="image", image=_enlarged(image))]
         if mask is not None:
-            size = image.shape[0] // values.shape[0]
-            hidden = np.kron(mask[index].numpy(), np.ones((size, size), bool))
-            masked = np.where(hidden[..., None], _HIDDEN, image).astype(np.uint8)
+            masked = _masked(image, mask[index])
             shown.append(TitledImage(title="what the student sees", image=_enlarged(masked)))
         shown.append(TitledImage(title=measure, image=_enlarged(cells)))
         caption = f"{Path(name).name}: mean {measure} {np.nanmean(values):.2f}"
@@ -74,6 +74,21 @@ def gallery(
         f"{measure.capitalize()} of each predicted patch, from {low:.1f} (dark blue) to "
         f"{high:.1f} (yellow); light grey patches were shown to the student and are not predicted.",
     )
+
+
+def first_samples(
+    batch: Mapping[str, Tensor], *, mean: Sequence[float], std: Sequence[float]
+) -> Iterator[Tile]:
+    """Show the first images (B, 3, H * p, W * p) of a batch, hidden patches in grey."""
+    for index, pixels in enumerate(denormalised(batch["images"][:SAMPLES], mean, std)):
+        seen = _masked(pixels, batch["mask"][index].cpu()) if "mask" in batch else pixels
+        yield Tile(Image.fromarray(seen), "", "")
+
+
+def _masked(pixels: Pixels, mask: Tensor) -> Pixels:
+    size = pixels.shape[0] // mask.shape[0]
+    hidden = np.kron(mask.numpy(), np.ones((size, size), bool))
+    return np.where(hidden[..., None], np.uint8(_HIDDEN), pixels)
 
 
 def _enlarged(pixels: NDArray[np.uint8]) -> Image.Image:

@@ -28,12 +28,13 @@ from eva_pretrain.masked_image_modeling import (
     collate,
     masked_image_modeling,
 )
-from eva_pretrain.report import MEANINGS, SHOWN, gallery, next_steps
+from eva_pretrain.report import MEANINGS, SHOWN, first_samples, gallery, next_steps
 from eva_pretrain.teachers import Teacher, build_teacher
 from eva_pretrain.tokens.tokenizer import MaskedTokens
 from eva_pretrain.tokens.training import load_tokenizer
 from eva_pretrain.transforms import PretrainTransform, ValidationTransform, Views
 from eva_report.content import Gallery, Section
+from eva_report.first_batch import denormalised
 from eva_runs.data_order import to_device
 
 
@@ -103,9 +104,8 @@ class Validation:
         agreement[predicted] = values.float().cpu()
         names = [self.images.sample_id(index) for index in chosen]
         data = self._config.data
-        std, mean = (torch.tensor(values)[:, None, None] for values in (data.std, data.mean))
-        images = batch["images"].float().cpu() * std + mean
-        return partial(gallery, names, images, mask, agreement, measure=objective.measure)
+        pixels = denormalised(batch["images"], data.mean, data.std)
+        return partial(gallery, names, pixels, mask, agreement, measure=objective.measure)
 
     def sections(self) -> list[Section]:
         """Show the first images with the last model's predictions, on the main process."""
@@ -175,6 +175,7 @@ def _presentation(
         weights=student.init_checkpoint,
         data=described,
         meanings={name: MEANINGS[name] for name in (*objective.metric_names, "loss")},
+        first_batch=partial(first_samples, mean=data.mean, std=data.std),
         sections=validation.sections if validation else tuple,
         next_steps=partial(next_steps, student.variant),
     )

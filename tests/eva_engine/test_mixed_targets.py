@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from eva_engine.config import MixingConfig
-from eva_engine.data.mixed_targets import MixedTargets, accuracy
+from eva_engine.data.mixed_targets import MixedTargets, accuracy, label_text
 
 
 def test_mixed_labels_are_probabilities():
@@ -106,3 +106,10 @@ def test_a_batch_without_a_partner_for_each_sample():
     with pytest.raises(ValueError, match=r"batch_size .* even, got 3"):
         MixingConfig(cutmix=1.0).check_batch_size(3)
     MixingConfig(cutmix=1.0, pairing="permute").check_batch_size(3)
+
+
+def test_a_mixed_label_names_both_classes_with_their_shares():
+    classes = list("abcd")
+    assert label_text(torch.tensor(2), classes) == "c"
+    assert label_text(torch.tensor([0.01, 0.6, 0.01, 0.38]), classes) == "b 60%, d 38%"
+    assert label_text(torch.tensor([0.97, 0.01, 0.01, 0.01]), classes) == "a 97%"

@@ -18,9 +18,11 @@ from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 ACCIDENTS = Path(__file__).with_name("accidents.py")
@@ -368,6 +370,21 @@ def read_page():
         return page
 
     return read
+
+
+@pytest.fixture(scope="session")
+def begins_with_first_batch(read_page):
+    """Function: the page of a run begins with its first batch, which is a file of the run, too."""
+
+    def check(output):
+        text = read_page(output / "report.html").text
+        assert 0 < text.index("First training batch") < text.index(" Scores"), text
+        with Image.open(output / "first_batch.jpg") as sheet:
+            pixels = np.asarray(sheet.convert("RGB"))
+        assert max(pixels.shape) <= 1280
+        assert len(np.unique(pixels[60:200, 20:200].reshape(-1, 3), axis=0)) > 100  # an image
+
+    return check
 
 
 @pytest.fixture(scope="session")

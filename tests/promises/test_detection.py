@@ -26,7 +26,8 @@ def picture(scenes):
     return sorted((scenes / "val").iterdir())[0]
 
 
-def test_a_training_leaves_a_page_of_its_own(output, read_page):
+def test_a_training_leaves_a_page_of_its_own(output, read_page, begins_with_first_batch):
+    begins_with_first_batch(output)
     page = read_page(output / "report.html")
     scores = json.loads((output / "results.json").read_text())
     for name in ("bbox", "segm"):

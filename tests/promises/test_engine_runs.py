@@ -66,8 +66,11 @@ def stop(wait_for, metrics_of):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_training_leaves_scores_weights_and_a_page(trained, metrics_of, read_page, task):
+def test_a_training_leaves_scores_weights_and_a_page(
+    trained, metrics_of, read_page, begins_with_first_batch, task
+):
     output, ended = trained(task)
+    begins_with_first_batch(output)
     lines = metrics_of(output)
     losses = [line for line in lines if "loss" in line]
     scores = [line[f"val_{SCORE[task]}"] for line in lines if f"val_{SCORE[task]}" in line]

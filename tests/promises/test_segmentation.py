@@ -28,7 +28,8 @@ def scores(folder):
     return json.loads((folder / "results.json").read_text())["sem_seg"]
 
 
-def test_a_training_leaves_a_page_of_its_own(output, read_page):
+def test_a_training_leaves_a_page_of_its_own(output, read_page, begins_with_first_batch):
+    begins_with_first_batch(output)
     page = read_page(output / "report.html")
     for name in ("mIoU", "mAcc", "aAcc"):
         assert f"{scores(output)[name]:.1f}" in page.text

@@ -5,7 +5,7 @@ Random numbers come from numpy's global generator, which the loop seeds for each
 Shapes: B samples, K classes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from timm.data import Mixup
 from torch import Tensor, nn
 
 from eva_engine.config import MixingConfig
+
+_LEAST_SHARE = 0.02  # that a label names; smoothing gives less to each of many classes
 
 
 class OfficialMixup(Mixup):  # type: ignore[misc]  # timm has no types
@@ -93,6 +95,15 @@ class ClassificationStep:
         inputs, labels = self.targets.mix(*batch)
         logits = model(inputs.to(next(model.parameters()).dtype))
         return self.targets.loss(logits, labels), {"accuracy": accuracy(logits.detach(), labels)}
+
+
+def label_text(target: Tensor, classes: Sequence[str]) -> str:
+    """Name a label (), or of probabilities (K,) the two classes that were mixed, with shares."""
+    if target.ndim == 0:
+        return classes[int(target)]
+    shares, numbers = target.topk(min(2, len(classes)))
+    named = zip(shares.tolist(), numbers.tolist(), strict=True)
+    return ", ".join(f"{classes[n]} {s:.0%}" for s, n in named if s >= _LEAST_SHARE)
 
 
 def accuracy(logits: Tensor, targets: Tensor) -> Tensor:

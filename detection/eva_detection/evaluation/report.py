@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,9 +15,12 @@ from eva_detection.config.settings import images_per_step
 from eva_detection.data.custom_data import annotation_files, image_folder, registered_names
 from eva_detection.data.datasets import ROOT_VARIABLE
 from eva_detection.data.loading import TestSet
+from eva_detection.inference.predictor import find_categories
 from eva_detection.training.output_folder import FINAL, METRICS, RESULTS, read_metrics
 from eva_report.content import Curve, Curves, Link, Report, Section, Step
 from eva_report.detection import CONFUSION, PER_CLASS, data_fact, detection_sections, title_of
+from eva_report.first_batch import SAMPLES, first_batch, objects_tile
+from eva_report.sheets import Tile
 from eva_runs.commands import command_to_run
 from eva_runs.record import facts
 
@@ -64,6 +67,7 @@ def make_report(
         files = ", ".join(annotation_files(cfg.dataloader.test.dataset))
         data.append(("evaluation data", f"{data_fact(test_set.labels)} ({files})"))
     sections[1:1] = curves(metrics)  # after the scores
+    sections = [*(first_batch(folder) if trains else ()), *sections]
     seed, device = cfg.train.get("seed"), str(cfg.train.device)
     linked = dict(_FILES)
     if predictions is not None:
@@ -82,6 +86,17 @@ def make_report(
         links=[Link(title=title, path=Path(name)) for title, name in linked.items() if name],
         next_steps=_next_steps(cfg, str(folder / FINAL) if trains else source, image=image),
     )
+
+
+def first_samples(cfg: DictConfig, batch: Sequence[Mapping[str, Any]]) -> Iterator[Tile]:
+    """Draw the first images of a batch of detectron2's with their objects."""
+    names = [one.name for one in find_categories(cfg)]
+    for sample in batch[:SAMPLES]:
+        pixels, truth = sample["image"].permute(1, 2, 0).numpy(), sample["instances"].get_fields()
+        masks = getattr(truth.get("gt_masks"), "tensor", None)  # no polygons
+        yield objects_tile(
+            pixels, truth["gt_boxes"].tensor, truth["gt_classes"], masks, names=names
+        )
 
 
 def scored(results: Results) -> dict[str, str]:

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import logging
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from eva_detection.data.loading import (
     choose_seed,
     read_training_set,
 )
+from eva_detection.evaluation.report import first_samples
 from eva_detection.inference.test_time_augmentation import with_test_time_augmentation
 from eva_detection.model.weights import load_initial_weights
 from eva_detection.training.checkpoint import RunCheckpointer
@@ -43,6 +45,7 @@ from eva_detection.training.output_folder import (
 )
 from eva_detection.training.processes import Evaluations, start_processes
 from eva_detection.training.trainer import DetectionTrainer
+from eva_report.first_batch import watch_first_batch
 from eva_report.page import write_results
 from eva_runs.commands import program_name
 from eva_runs.errors import ending
@@ -146,6 +149,8 @@ def build_trainer(
     if comm.is_main_process():  # last: what is refused leaves no files of them
         writers += default_writers(str(folder), options.max_iter)
     trainer.register_hooks(_build_hooks(cfg, trainer, test_set, checkpointer, multiplier, writers))
+    if comm.is_main_process() and not steps:
+        watch_first_batch(model, folder, partial(first_samples, cfg))
     checkpointer.add_checkpointable("trainer", trainer)
     if saved:
         together(lambda: checkpointer.restore(saved))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from eva_engine.loop import TrainingRun
 from eva_engine.report import Presentation
 from eva_engine.steps.parameter_groups import layer_decay_groups
 from eva_pretrain.config import TokenizerConfig
-from eva_pretrain.report import use_of_codes
+from eva_pretrain.report import first_samples, use_of_codes
 from eva_pretrain.teachers import build_teacher
 from eva_pretrain.tokens.tokenizer import Codebook, FeatureTokenizer
 from eva_pretrain.transforms import PretrainTransform, Views
@@ -52,6 +53,7 @@ def train_tokenizer(config: TokenizerConfig, device: torch.device) -> None:
             task="Tokenizer",
             what=f"{config.num_codes:,} codes for {named.model} {named.weights}",
             data=[("train", f"{len(samples):,} images ({config.data.train})")],
+            first_batch=partial(first_samples, mean=teacher.mean, std=teacher.std),
             sections=lambda: use_of_codes(tokenizer.codebook),
             next_steps=_next_steps,
         ),

@@ -1,0 +1,88 @@
+"""The first training batch as the model sees it: a sheet in the run's folder and report."""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from eva_data.files import replacing
+from eva_report.content import Example, Gallery, Section, TitledImage
+from eva_report.drawing import Color, DrawnObject, Pixels, draw_objects, overlay
+from eva_report.sheets import SheetSection, Tile, draw_contact_sheet
+from eva_report.terminal import counted
+
+logger = logging.getLogger(__name__)
+
+FIRST_BATCH = "first_batch.jpg"
+SAMPLES = 8  # that are shown, at most
+_COLUMNS, _SIDE = 4, 304  # of the sheet; pixels of a sample
+_TITLE = "First training batch"
+
+
+def keep_first_batch(folder: Path, samples: Callable[[], Iterable[Tile]]) -> None:
+    """Write the sheet of a run's first samples, by its main process; a failure is one warning."""
+    try:
+        if tiles := [*samples()]:
+            columns = min(len(tiles), _COLUMNS)
+            sections = [SheetSection(_TITLE, tiles)]
+            with replacing(folder / FIRST_BATCH) as part:
+                draw_contact_sheet(sections, columns=columns, side=_SIDE).save(part, quality=85)
+    except Exception as error:  # whatever it is: the training goes on
+        logger.warning("no %s in %s: %r", FIRST_BATCH, folder, error)
+
+
+def watch_first_batch(model: Any, folder: Path, samples: Callable[..., Iterable[Tile]]) -> None:
+    """Keep what a model's first forward pass is given; `samples` takes the same arguments."""
+
+    def keep(_: Any, words: tuple[Any, ...], named: dict[str, Any]) -> None:
+        hook.remove()
+        keep_first_batch(folder, lambda: samples(*words, **named))
+
+    hook = model.register_forward_pre_hook(keep, with_kwargs=True)
+
+
+def first_batch(folder: Path) -> list[Section]:
+    """Show the sheet of a run, if there is one."""
+    file = folder / FIRST_BATCH
+    if not file.is_file():
+        return []
+    with Image.open(file) as sheet:
+        shown = TitledImage(title=FIRST_BATCH, image=sheet.convert("RGB"))
+    text = "Samples with their labels as the model saw them: cropped, augmented, mixed or masked."
+    return [Gallery(title=_TITLE, examples=[Example(caption="", images=[shown])], text=text)]
+
+
+def denormalised(images: Any, mean: Sequence[float], std: Sequence[float]) -> Pixels:
+    """Make pixels (..., H, W, 3) of a tensor (..., 3, H, W) normalised by these, of values to 1."""
+    values = np.moveaxis(images.detach().float().cpu().numpy(), -3, -1)
+    scaled = values * np.asarray(std, np.float32) + np.asarray(mean, np.float32)
+    pixels: Pixels = np.rint(255 * scaled).clip(0, 255).astype(np.uint8)
+    return pixels
+
+
+def objects_tile(rgb: Pixels, boxes: Any, labels: Any, masks: Any, *, names: Sequence[str]) -> Tile:
+    """Draw N objects: boxes (N, 4) as x0, y0, x1, y1, labels (N,), masks (N, H, W) or None."""
+    import pycocotools.mask as mask_api
+
+    codes = [None] * len(boxes)
+    if masks is not None and len(masks):
+        codes = mask_api.encode(np.asfortranarray(np.moveaxis(np.uint8(masks), 0, -1)))
+    objects = [
+        DrawnObject(box, names[label] if label < len(names) else str(label), label, mask=code)
+        for box, label, code in zip(boxes.tolist(), labels.tolist(), codes, strict=True)
+    ]
+    drawn = Image.fromarray(draw_objects(rgb, objects, longest=_SIDE))
+    return Tile(drawn, counted(len(objects), "object"), ", ".join({one.name: 0 for one in objects}))
+
+
+def label_map_tile(
+    rgb: Pixels, labels: NDArray[Any], *, names: Sequence[str], colors: Sequence[Color]
+) -> Tile:
+    """Paint a label map (H, W) over its image (H, W, 3), and name its classes."""
+    present = np.unique(labels[labels < len(names)])
+    found = ", ".join(names[label] for label in present)
+    return Tile(Image.fromarray(overlay(rgb, labels, colors)), found, "")
