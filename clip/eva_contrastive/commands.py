@@ -53,6 +53,7 @@ from eva_runs.options import (
     probability,
     require_form,
 )
+from eva_runs.recipes import require_start
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +76,7 @@ def _check_data(config: ContrastiveConfig) -> None:
         if location := getattr(config.data, name):
             require_data(location, name=f"data.{name}", forms=forms)
     for source in filter(None, (config.model.init_checkpoint, config.model.text_checkpoint)):
-        resolve_source(source)
+        require_start("clip", source)
 
 
 def without_other_classes(

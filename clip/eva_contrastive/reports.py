@@ -8,11 +8,11 @@ from pathlib import Path
 from textwrap import wrap
 
 import torch
+from open_clip import decode
 from PIL import Image
 from torch import Tensor
 
 from eva_contrastive.evaluation.retrieval import EncodedPairs, ranks_of
-from eva_contrastive.model.eva_clip import caption_of
 from eva_data.captions.sources import CaptionedImages
 from eva_data.files import printable
 from eva_report.content import Example, Gallery, Section, Step, TitledImage
@@ -43,8 +43,9 @@ def first_samples(
     """Show the first images (N, 3, H, W) of a batch, with the captions of its tokens (N, L)."""
     images, tokens = batch
     for pixels, one in zip(denormalised(images[:SAMPLES], mean, std), tokens, strict=False):
-        lines = [*wrap(caption_of(one), _LINE, max_lines=2, placeholder=" ..."), "", ""]
-        yield Tile(Image.fromarray(pixels), *lines[:2])
+        text = decode(one[1 : int(one.argmax())]).replace(" ,", ",")
+        first, second, *_ = *wrap(text, _LINE, max_lines=2, placeholder=" ..."), "", ""
+        yield Tile(Image.fromarray(pixels), first, second)
 
 
 def retrieval_examples(

@@ -249,6 +249,8 @@ def _architecture(trunk: Trunk) -> tuple[str, dict[str, Any]]:
     *usual, mlp_dim = sizes
     parts = zip(("patch_size", "embed_dim", "depth", "num_heads"), usual, strict=True)
     found = {part: vit[part] for part, theirs in parts if vit[part] != theirs}
+    if not name.endswith(f"_{side}"):
+        found["img_size"] = side  # transformers' TimmWrapper reads no input_size
     if (vit["mlp_dim"], vit["embed_dim"]) != (mlp_dim, sizes[1]):
         found["mlp_ratio"] = (vit["mlp_dim"] + 0.5) / vit["embed_dim"]  # timm rounds down
     if vit["layer_scale"] is not None:

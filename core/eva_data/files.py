@@ -236,7 +236,7 @@ def remove_unfinished(folder: Path) -> None:
 def require_free(files: Iterable[Path], *, overwrite: bool) -> None:
     """Refuse, by a ValueError, output files that are there, or could not be."""
     for file in files:
-        _require_folders(file.parent)
+        require_writable(file.parent)
         if file.is_dir() or (file.exists() and not overwrite):
             problem = "is a folder: give another name" if file.is_dir() else _THERE
             raise ValueError(f"{file} {problem}")
@@ -244,7 +244,7 @@ def require_free(files: Iterable[Path], *, overwrite: bool) -> None:
 
 def require_replaceable(folder: Path, names: Collection[str], *, overwrite: bool) -> None:
     """Refuse, by a ValueError, an output folder that holds other than `names`, or could not be."""
-    _require_folders(folder)
+    require_writable(folder)
     found = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
     others = [name for name in found if name not in names]
     if others or (found and not overwrite):
@@ -254,9 +254,13 @@ def require_replaceable(folder: Path, names: Collection[str], *, overwrite: bool
         raise ValueError(f"{folder} {problem}")
 
 
-def _require_folders(folder: Path) -> None:
-    if above := next((path for path in (folder, *folder.parents) if path.is_file()), None):
+def require_writable(folder: Path) -> None:
+    """Refuse, by a ValueError, a folder that cannot be made or takes no files; nothing is made."""
+    above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if above.is_file():
         raise ValueError(f"{above} is a file and would have to be a folder")
+    if not os.access(above, os.W_OK):
+        raise ValueError(f"{above} takes no files: choose another folder")
 
 
 def require_regular_file(path: Path) -> None:

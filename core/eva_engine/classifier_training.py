@@ -76,7 +76,7 @@ def train_classifier(
         notes={"class_names": classes},
         device=device,
         evaluate=validation,
-        results=Validation.results,
+        results=validation.results if validation else (),
         flops_per_sample=flops,
         presentation=Presentation(
             task=project.task,

@@ -48,6 +48,7 @@ from eva_runs.data_order import (
     check_same_data,
 )
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
+from eva_runs.precision import warn_of_slow_bf16
 
 logger = logging.getLogger(__name__)
 
@@ -146,6 +147,8 @@ class TrainingRun:
         self._total = run.epochs * self._steps_per_epoch
         self._lr(0)
         warn_of_slow_average(run.ema_decay, self._total)
+        if run.precision == "bf16" and distributed.rank() == 0:
+            warn_of_slow_bf16(self.device)
         self._record = {
             "seed": self._seed, "processes": processes, "precision": run.precision,
             "zero_stage": run.zero_stage, "step_batch": step_batch,

@@ -8,10 +8,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from eva_data.files import require_writable
 from eva_openmmlab.run_folder import require_config_of_run
 from eva_runs.commands import program_name
 from eva_runs.options import add_download_option, add_size_and_length, command_parser
-from eva_runs.recipes import find_recipe
+from eva_runs.recipes import find_recipe, require_start, stated_start
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -133,6 +134,13 @@ def read(
         if args.data_root is not None and not Path(args.data_root).is_dir():
             raise FileNotFoundError(f"--data-root {args.data_root} is not a folder")
         check(args)
+        start = args.weights if scored else args.load_from
+        if not start and "load_from" not in args.settings:
+            start = stated_start(args.config)
+        if start and (scored or not args.resume):
+            require_start(args.task, start)
+        if args.work_dir is not None:
+            require_writable(Path(args.work_dir))
     except (ValueError, OSError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
     return args

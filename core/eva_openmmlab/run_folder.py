@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from eva_backbone.checkpoints.registry import require_known
 from eva_backbone.checkpoints.run_folders import is_mmengine_run, last_of_mmengine
 from eva_data.files import home_expanded, write_text
 from eva_runs.output_folder import RunSentences
@@ -68,6 +69,7 @@ def config_of_run(place: str | os.PathLike[str]) -> Path | None:
 
 def require_config_of_run(weights: str | os.PathLike[str]) -> Path:
     """Find the config of the run that weights are of; a ValueError if they are of none."""
+    require_known(weights)
     config = config_of_run(weights)
     if config is None:
         raise ValueError(f"{weights} has no config of a run: name its config or recipe before it")

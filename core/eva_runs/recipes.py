@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from eva_backbone.checkpoints.hub import HubError
+from eva_backbone.checkpoints.registry import resolve_source
+from eva_backbone.checkpoints.run_folders import absence
 from eva_data.files import home_expanded
 
 T = TypeVar("T")
@@ -100,14 +103,32 @@ def find_recipe(task: str, name: str | os.PathLike[str]) -> Path:
         names = ", ".join(map(_plain, same))
         raise ValueError(f"several recipes of {task} are called {text!r}; name one of {names}")
     if given.is_dir() or given.suffix in WEIGHTS:
-        hint = "that is a folder or weights"
+        hint = absence(given) or "that is a folder or weights"
     elif close := _close(text, [_plain(one) for one in known]):
         hint = f"close to it: {close}"
     else:
-        hint = "and no such file"
+        hint = absence(given)
     raise NoRecipeError(
         f"there is no recipe {os.fspath(name)!r} of {task}; {hint}; `eva recipes {task}` lists all"
     )
+
+
+def require_start(task: str, source: str) -> None:
+    """Find the weights that a run begins from, or raise and name a recipe that has its own."""
+    try:
+        resolve_source(source)
+    except FileNotFoundError as error:
+        if not isinstance(error.__cause__, HubError):
+            raise
+        small = next(name for name in _names(task, (".py",)) if "debug" in name)
+        text = f"{error}. The recipe {_plain(small)} needs no download"
+        raise FileNotFoundError(text) from error
+
+
+def stated_start(file: Path) -> str:
+    """Read off a recipe's source which weights it begins from; "" where a parent says it."""
+    stated = re.search(r'^(?:train\.init_checkpoint|load_from) = "(.*)"$', file.read_text(), re.M)
+    return stated[1] if stated else ""
 
 
 def recipe_name(task: str, file: str | os.PathLike[str]) -> str:

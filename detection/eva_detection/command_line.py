@@ -15,10 +15,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eva_backbone.checkpoints.hub import refusal
-from eva_backbone.checkpoints.registry import BUNDLED_FILES, list_official_files, resolve_source
+from eva_backbone.checkpoints.registry import (
+    is_weights,
+    require_known,
+    resolve_source,
+)
+from eva_backbone.checkpoints.run_folders import absence
 from eva_data.detection import spec
-from eva_data.files import home_expanded, is_there, require_free
+from eva_data.files import home_expanded, is_there, require_free, require_writable
 from eva_data.inputs import Plan, plan_jobs, written_name
 from eva_detection.training.output_folder import check_unused, last_checkpoint
 from eva_report.demos import refuse, run_demo
@@ -34,7 +38,7 @@ from eva_runs.options import (
     probability,
     require_form,
 )
-from eva_runs.recipes import WEIGHTS, find_recipe, name_on_own_data
+from eva_runs.recipes import WEIGHTS, find_recipe, name_on_own_data, require_start, stated_start
 
 logger = logging.getLogger(__name__)
 
@@ -144,14 +148,14 @@ def check(args: argparse.Namespace) -> None:
         given[_OUTPUT] = f"./output/{name}"
     read_own_data(args)
     folder = Path(given[_OUTPUT]) if _OUTPUT in given else None
+    if folder:
+        require_writable(folder)
     if folder and not args.eval_only and not args.resume:
         check_unused(folder)
-    continues = args.resume and folder and last_checkpoint(folder)
-    source = given.get(_WEIGHTS, "").strip("'")
-    elsewhere = "${" in source or "://" in source or Path(source).is_file()
-    downloaded_later = source in _official_names() and not refusal()
-    if source and not continues and not elsewhere and not downloaded_later:
-        resolve_source(source)
+    continues = args.resume and (not folder or last_checkpoint(folder))
+    source = given.get(_WEIGHTS, stated_start(recipe)).strip("'")
+    if source and not continues and "${" not in source and "://" not in source:
+        require_start("detection", source)
 
 
 def require_recipe(args: argparse.Namespace) -> Path:
@@ -164,10 +168,6 @@ def read_own_data(args: argparse.Namespace) -> spec.DetectionData:
     named = {"train_annotations", "train_images"} & {*spec.named_data(args)}
     both = not args.eval_only or (named and args.val_fraction is None)
     return spec.resolve_arguments(args, spec.PARTS if both else ("val",))
-
-
-def _official_names() -> set[str]:
-    return {word for one in list_official_files() for word in (one.name, one.stem)}
 
 
 def config_of_run(weights: str | os.PathLike[str]) -> Path | None:
@@ -183,8 +183,7 @@ def require_config(
     """Return the config of a detector: the one that is given, or that of the run of its weights."""
     if found := config_file or config_of_run(weights):
         return found
-    if os.fspath(weights) not in _official_names():
-        resolve_source(weights)
+    require_known(weights)
     raise ValueError(
         f"no {SAVED} of a training lies with {weights}: name the recipe (--config-file)"
     )
@@ -279,11 +278,10 @@ def _take_model(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
             args.config_file = find_recipe("detection", first)
             words.pop(0)
     if args.weights is None:
-        first, known = words[0], _official_names() | BUNDLED_FILES.keys()
-        named = first.suffix in WEIGHTS or str(first) in known or config_of_run(first)
-        if len(words) < 2 or not named:
-            text = f"{first} is not the folder of a training, and there are no other weights"
-            parser.error(f"{text}: name them before the first INPUT, or with --weights")
+        first = words[0]
+        if len(words) < 2 or not is_weights(first):
+            text = absence(first) or f"{first} is not the folder of a training"
+            parser.error(f"{text}: name weights before the first INPUT, or with --weights")
         args.weights = str(words.pop(0))
 
 

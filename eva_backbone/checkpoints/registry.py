@@ -29,7 +29,7 @@ from eva_backbone.checkpoints.hub import (
     is_address,
     parse_address,
 )
-from eva_backbone.checkpoints.run_folders import weights_of_run
+from eva_backbone.checkpoints.run_folders import absence, weights_of_run
 from eva_backbone.checkpoints.verification import require_regular_file, verify_once
 from eva_backbone.checkpoints.verification import verify_sha256 as verify_sha256
 
@@ -84,7 +84,8 @@ _BY_NAME = {key: entry for entry in OFFICIAL_FILES for key in (entry.name, entry
 
 def _close_to(name: str) -> str:
     """Make the sentence that names close matches, or ""."""
-    known = [*(entry.stem for entry in OFFICIAL_FILES), *BUNDLED_FILES]
+    here = (path.name for path in Path().iterdir())
+    known = [*(entry.stem for entry in OFFICIAL_FILES), *BUNDLED_FILES, *here]
     for suffix in CHECKPOINT_SUFFIXES:
         name = name.removesuffix(suffix)
     found = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
@@ -170,11 +171,28 @@ def resolve_source(source: str | os.PathLike[str]) -> Path:
     if path.is_dir():
         return weights_of_run(path)
     raise FileNotFoundError(
-        f"there is no file {text!r} (looked for {path.absolute()}), and no official one has this "
+        f"{absence(path)}, looked for as {path.absolute()}, and no official file has this "
         f"name.{_close_to(path.name)} Name the folder of a run, a {'/'.join(CHECKPOINT_SUFFIXES)} "
         "file that exists, an official one (`eva weights list`, list_official_files()) or an "
         f"address {FORM}."
     )
+
+
+def require_known(source: str | os.PathLike[str]) -> None:
+    """Refuse a path without weights as `resolve_source` does; nothing is downloaded."""
+    text = os.fspath(source)
+    if text not in _BY_NAME and not is_address(text):
+        resolve_source(text)
+
+
+def is_weights(word: str | os.PathLike[str]) -> bool:
+    """Return whether a word is the folder of a run with weights, or a name or path of a file."""
+    path = Path(word)
+    try:
+        run = path.is_dir() and weights_of_run(path).is_file()
+    except OSError:
+        return False
+    return run or path.suffix in CHECKPOINT_SUFFIXES or str(word) in {*_BY_NAME, *BUNDLED_FILES}
 
 
 def _resolve_official(entry: OfficialFile, revision: str = DEFAULT_REVISION) -> Path:

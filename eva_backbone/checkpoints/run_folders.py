@@ -5,6 +5,7 @@ detectron2 and mmengine. A file that `last_checkpoint` does not name may be cut:
 killed left it.
 """
 
+import difflib
 import json
 import logging
 import re
@@ -55,6 +56,18 @@ def weights_of_run(folder: Path, *, ema: bool | None = None) -> Path:
         )
     logger.info("of the run in %s: %s", folder, found.relative_to(folder))
     return found
+
+
+def absence(path: Path) -> str:
+    """Say that a path is not there, and what beside it has a close name; "" if it is there."""
+    if path.exists():
+        return ""
+    place = path
+    while not place.parent.is_dir():
+        place = place.parent
+    names = [one.name for one in place.parent.iterdir()]
+    close = [str(place.with_name(one)) for one in difflib.get_close_matches(place.name, names)]
+    return f"there is no {path}" + f" (close to it: {', '.join(close)})" * bool(close)
 
 
 def named_weights(source: str) -> str:

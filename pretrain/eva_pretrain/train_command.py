@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from eva_backbone.checkpoints.registry import resolve_source
 from eva_engine.commands import training
 from eva_engine.commands.options import deferred
 from eva_pretrain.config import PretrainConfig, TokenizerConfig
 from eva_runs.commands import require_data
+from eva_runs.recipes import require_start
 
 _FORMS = "a manifest (.toml), a folder of images, or a pattern of tar shards"
 
@@ -30,7 +30,7 @@ def tokenizer(arguments: Sequence[str] | None = None) -> None:
 def _check(config: PretrainConfig) -> None:
     _check_data(config)
     if config.student.init_checkpoint:
-        resolve_source(config.student.init_checkpoint)
+        require_start("pretrain", config.student.init_checkpoint)
     if config.tokenizer:
         require_data(config.tokenizer, name="tokenizer", forms="the output of train_tokenizer.py")
 
@@ -40,4 +40,4 @@ def _check_data(config: PretrainConfig | TokenizerConfig) -> None:
         if location := getattr(config.data, name):
             require_data(location, name=f"data.{name}", forms=_FORMS)
     if config.teacher.library == "eva":  # open_clip knows its own names
-        resolve_source(config.teacher.weights)
+        require_start("pretrain", config.teacher.weights)

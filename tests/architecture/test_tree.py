@@ -101,3 +101,11 @@ def test_documents_name_files_that_exist():
         missing += [f"{_name(document)}: {path}" for path in named if not path.exists()]
     missing = [line for line in missing if "/output/" not in line]
     assert missing == []
+
+
+@pytest.mark.parametrize("package", ["opencv-python", "opencv-python-headless"])
+def test_opencv_is_bounded_where_mmdetection_comes_with_it(package):
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for extra, wanted in extras["optional-dependencies"].items():
+        if any(one.startswith("onedl-") for one in wanted):
+            assert any(re.match(rf"{package}>.*<", one) for one in wanted), extra

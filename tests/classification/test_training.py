@@ -66,15 +66,16 @@ def test_fine_tuning_learns_digits(config, device):
     *steps, evaluation = _results(config)
     assert steps[-1]["loss"] < steps[0]["loss"]
     assert evaluation["val_top1"] >= 90
-    assert evaluation["val_top5"] == 100
+    assert "val_top5" not in evaluation  # of three classes
     saved = RunCheckpoints(config.run.output, keep=1).complete()[-1] / "model.safetensors"
     model = load_classifier(saved)
     assert model.num_classes == 3
     classes = json.loads((config.run.output / "config.json").read_text())["class_names"]
     assert classes == ["0", "1", "4"]
     page = (config.run.output / "report.html").read_text()
-    for text in ("Learning rate", "Confusion", "Best: confident and right", "top5"):
+    for text in ("Learning rate", "Confusion", "Best: confident and right"):
         assert text in page
+    assert "top5" not in page
     assert f"--weights {config.run.output}" in page
 
 

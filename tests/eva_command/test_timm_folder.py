@@ -71,6 +71,9 @@ def test_pretrained(variant, convert, randomise):
     torch.testing.assert_close(own, peer(images), **TOLERANCE)
     new = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=7, img_size=48)
     assert new(torch.randn(1, 3, 48, 48)).shape == (1, 7)
+    config = json.loads((folder / "config.json").read_text())  # as transformers' TimmWrapper
+    alone = timm.create_model(config["architecture"], num_classes=0, **config["model_args"])
+    alone.load_state_dict(load_file(folder / "model.safetensors"))
 
 
 @pytest.mark.parametrize(("pooling", "layer_scale"), [("mean", 0.1), ("cls", None)])

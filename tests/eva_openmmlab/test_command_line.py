@@ -33,15 +33,15 @@ def run(tmp_path):
 @pytest.mark.parametrize(
     "line",
     [
-        "RECIPE run --tta --work-dir out --cfg-options a=1 b.c=[2,3]",
-        "--cfg-options a=1 b.c=[2,3] RECIPE run --tta --work-dir out",
-        "--cfg-options a=1 --tta RECIPE b.c=[2,3] --work-dir out run",
-        "a=1 RECIPE --work-dir=out b.c=[2,3] --weights run --tta",
+        "RECIPE eva_debug --tta --work-dir out --cfg-options a=1 b.c=[2,3]",
+        "--cfg-options a=1 b.c=[2,3] RECIPE eva_debug --tta --work-dir out",
+        "--cfg-options a=1 --tta RECIPE b.c=[2,3] --work-dir out eva_debug",
+        "a=1 RECIPE --work-dir=out b.c=[2,3] --weights eva_debug --tta",
     ],
 )
 def test_the_order_of_words_does_not_matter(read, line):
     args = read(*line.replace("RECIPE", RECIPE).split())
-    assert (args.config.stem, args.weights, args.work_dir) == (RECIPE[5:], "run", "out")
+    assert (args.config.stem, args.weights, args.work_dir) == (RECIPE[5:], "eva_debug", "out")
     assert args.settings == {"a": "1", "b.c": "[2,3]"}
     assert args.tta
     assert not args.of_run

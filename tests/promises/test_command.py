@@ -70,6 +70,53 @@ def test_what_is_wrong_is_named(words, value, run, fails, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "segmentation evaluate out/run_god",
+        "mmdetection evaluate out/run_god",
+        "detection evaluate out/run_god",
+        "video evaluate out/run_god --data out",
+        "segmentation demo out/run_god out --output x",
+        "detection demo out/run_god out --output x",
+        "classification demo out/run_god out --output x",
+        "clip evaluate --weights out/run_god --data out",
+        "detection export --weights out/run_god --format onnx --output x.onnx",
+        "pretrain train eva_debug_distill --student.init-checkpoint out/run_god",
+    ],
+)
+def test_a_mistyped_run_folder_is_answered_with_what_is_close(words, run, fails, demo, tmp_path):
+    (tmp_path / "out" / "run_good").mkdir(parents=True)
+    more = ("--data.train", demo("folder"), "--data.val", "") if "pretrain" in words else ()
+    ended = run("eva", *words.split(), *more, folder=tmp_path, code=None)
+    fails(ended, "there is no out/run_god", "close to it: out/run_good")
+
+
+@pytest.mark.parametrize(
+    ("words", "recipe"),
+    [
+        ("detection train coco/cascade_mask_rcnn_vitdet_eva_l_1280", DETECTOR),
+        ("mmdetection train coco/cascade_mask_rcnn_eva_l_1280", "cascade_mask_rcnn_eva_debug"),
+        ("segmentation train ade20k/upernet_eva_l_512_160k", "eva_debug"),
+        ("segmentation evaluate ade20k/upernet_eva_l_512_160k eva_l_psz14.pt", "eva_debug"),
+    ],
+)
+def test_missing_weights_and_an_output_that_cannot_be_are_known_at_once(
+    words, recipe, measure, fails, tmp_path
+):
+    seconds, ended = measure(*words.split(), "--no-download")
+    fails(ended, "eva_l_psz14.pt", recipe)
+    assert seconds < 3
+    (tmp_path / "file").write_text("")
+    output = "train.output_dir=" if words.startswith("detection") else "--work-dir="
+    weights = "train.init_checkpoint=" if words.startswith("detection") else "load_from=None"
+    if "evaluate" not in words:
+        words = f"{words} {weights} {output}{tmp_path}/file/run"
+        seconds, ended = measure(*words.split())
+        fails(ended, tmp_path / "file")
+        assert seconds < 3
+
+
 def test_a_mistyped_command_is_answered_with_what_is_close(run):
     assert run("eva", "detectoin", "train", code=2).names("eva detection")
 

@@ -94,7 +94,7 @@ def accuracy_rows(results: Results) -> list[Row]:
     for name, score in results.scores.items():
         mean = score.mean_top1_top5 if name.startswith("Kinetics") else None
         more = (mean, results.class_means.get(name), expected(name, score))
-        rows.append((name, score.samples, score.top1, score.top5, *more))
+        rows.append((name, score.samples, score.top1, None if score.few else score.top5, *more))
     found = summary(results.scores)
     for title, value in (("average of 12", found["average"]), ("robustness gap", found["gap"])):
         if value is not None:

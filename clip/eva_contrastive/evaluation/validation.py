@@ -26,6 +26,7 @@ from eva_engine.evaluation.classification_report import (
     class_sections,
 )
 from eva_engine.evaluation.counting import (
+    FIRST,
     LeftOutSamples,
     OneLabel,
     ShownSamples,
@@ -68,7 +69,7 @@ class ContrastiveValidation:
         self._left_out = LeftOutSamples(run.max_bad_samples)
         self.results = (
             *(OF_PAIRS if pairs is not None else ()),
-            *(OF_CLASSES if classes is not None else ()),
+            *(OF_CLASSES[: 1 if len(self._names) <= FIRST else 2] if classes is not None else ()),
         )
         metric = run.best_metric or next(name for name in self.results if name != "loss")
         self.best = BestEvaluation[list[Callable[[], list[Section]]]](metric)
@@ -103,7 +104,8 @@ class ContrastiveValidation:
                 confusion=len(self._names) <= MOST_CONFUSION, **sizes,
             )  # fmt: skip
             self._left_out.mention(counted.left_out, of=len(self.classes))
-            found |= {name: getattr(counted.scores["val"], name) for name in OF_CLASSES}
+            score, names = counted.scores["val"], OF_CLASSES
+            found |= {name: getattr(score, name) for name in names if name in self.results}
             sections.append(partial(class_sections, self.classes, counted, classes=self._names))
         self.best.offer(found, sections)
         return found

@@ -5,6 +5,7 @@ Shapes: K captions, F frames of a video, D values of a feature.
 
 import argparse
 import json
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,10 +39,13 @@ from eva_report.sheets import SheetSection, Tile, draw_contact_sheet
 from eva_runs.commands import say
 from eva_runs.output_folder import locked
 
+logger = logging.getLogger(__name__)
+
 MOST_TILES = 500  # of a contact sheet
 _CAPTIONS, _HITS = 3, 5  # of a file and of a query, in the terminal
 _TOTAL_NAMED = 10  # captions of all files together
 _LONGEST = 100  # characters of a sentence, in the terminal
+_FLAT = 0.75  # least probability of the captions over the largest that says nothing
 _DIGITS = 6  # of a score; times are in milliseconds
 
 
@@ -87,21 +91,24 @@ def rank_files(clip: ClipFeatures, options: argparse.Namespace, jobs: Sequence[J
     if options.output is not None:
         make_folder(options.output)  # fails now, not after hours
     found: dict[str, list[Ranked]] = {}
-    entries, unreadable = list[Any](), list[Any]()
+    entries, unreadable, flat = list[Any](), list[Any](), list[bool]()
 
     def do(job: Job) -> str | None:
         try:
-            ranked = rank(clip, job.source, options.text, features)[: options.top]
+            ranked = rank(clip, job.source, options.text, features)
         except (OSError, FloatingPointError) as error:
             unreadable.append({"file": str(job.source), "error": str(error)})
             return str(error)
-        found[job.name] = ranked
+        flat.append(ranked[-1].probability > _FLAT * ranked[0].probability)
+        found[job.name] = ranked = ranked[: options.top]
         entries.append({"file": str(job.source), "captions": [_entry(one) for one in ranked]})
         return None
 
     sentences = do_jobs(jobs, do, title="ranking")
     for line in _ranking_lines(found):
         say(printable(line))
+    if len(options.text) > 1 and flat and all(flat):
+        logger.warning("all captions are as probable, which says nothing: is the CLIP trained?")
     if options.output is not None:
         file = options.output / "ranking.json"
         _write_json(file, settings=_settings(options, clip), files=entries + unreadable)

@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 KIND = "eva_contrastive library 2"
 _SECONDS = 30.0  # between two saves
 _SHARE = 20  # and at least this many times as long as a save takes
+_FLAT = 0.02  # range of cosines that say nothing
 _ROWS = 16384  # that are compared at once
 # what safetensors, json and numpy raise for content that is not that of a library
 _DAMAGE = (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError,
@@ -267,6 +268,9 @@ def search(
     rows = np.array([len(library.entries[path].features) for path in paths])
     starts = np.cumsum(rows) - rows  # (N,), first row of each file
     best = np.maximum.reduceat(cosines, starts, axis=1)  # (Q, N)
+    if len(paths) > 1 and np.ptp(best, axis=1).max() < _FLAT:
+        text = "all %d files have scores from %.2f to %.2f, which say nothing: is the CLIP trained?"
+        logger.warning(text, len(paths), best.min(), best.max())
     return [
         [
             _hit(paths[at], library.entries[paths[at]], row[starts[at] : starts[at] + rows[at]])

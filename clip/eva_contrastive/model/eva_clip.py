@@ -181,12 +181,6 @@ def tokenize(texts: str | Sequence[str], context_length: int = CONTEXT_LENGTH) -
     return tokens
 
 
-def caption_of(tokens: Tensor) -> str:
-    """Write the text that tokens (L,) of `tokenize` say, without its start and end."""
-    text: str = _tokenizer().decode(tokens[1 : int(tokens.argmax())].tolist())
-    return text.strip().replace(" ,", ",")
-
-
 def count_tokens(text: str) -> int:
     """Count the tokens of a text, with those of its start and end; of a very long one its first."""
     return len(_without_rare_words().encode(_beginning(text, CONTEXT_LENGTH))) + 2

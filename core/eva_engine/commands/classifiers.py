@@ -20,6 +20,7 @@ from eva_engine.commands.options import (
 from eva_report.content import Step
 from eva_runs.commands import command_to_run, require_data
 from eva_runs.options import integer, probability
+from eva_runs.recipes import require_start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ class ClassifierProject:
                 self.require(location, name=f"data.{name}")
         check_classes(config.data.classes, name="data.classes")
         if config.model.init_checkpoint:
-            resolve_source(config.model.init_checkpoint)
+            require_start(self.name, config.model.init_checkpoint)
 
     def require(self, location: str, *, name: str) -> None:
         """Refuse a place where no data are, named by an option or setting."""

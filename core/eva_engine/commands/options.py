@@ -8,11 +8,10 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from operator import attrgetter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from eva_backbone.checkpoints.registry import CHECKPOINT_SUFFIXES, list_official_files
-from eva_backbone.checkpoints.run_folders import weights_of_run
+from eva_backbone.checkpoints.registry import is_weights
+from eva_backbone.checkpoints.run_folders import absence
 from eva_data.files import home_expanded
 from eva_engine.config import MOST_WORKERS
 from eva_runs.commands import program_name
@@ -126,21 +125,11 @@ def take_weights(parser: argparse.ArgumentParser, options: argparse.Namespace) -
     """Take the first of a demo's `inputs` for its weights, if `--weights` names none."""
     if options.weights is not None:
         return
-    if len(options.inputs) < 2 or not _are_weights(options.inputs[0]):
-        parser.error("give --weights, or the folder of a training as the first INPUT")
+    first, *others = options.inputs
+    if not others or not is_weights(first):
+        wrong = (others and absence(first)) or f"{first} has no weights of a run"
+        parser.error(f"{wrong}: give --weights, or the folder of a training as the first INPUT")
     options.weights = str(options.inputs.pop(0))
-
-
-def _are_weights(word: Path) -> bool:
-    """Test whether a word is a run's folder, or the name or path of a file of weights."""
-    if word.is_dir():
-        try:
-            return weights_of_run(word).is_file()
-        except OSError:
-            return False
-    return word.suffix in CHECKPOINT_SUFFIXES or str(word) in {
-        one.stem for one in list_official_files()
-    }
 
 
 def add_output(parser: argparse.ArgumentParser, *, help: str, required: bool = False) -> None:

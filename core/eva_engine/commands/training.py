@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from eva_backbone.checkpoints.run_folders import CONFIG, complete_checkpoints
+from eva_data.files import require_writable
 from eva_engine.config import METRICS, SAYS, Recipe, RunConfig, SplitConfig, as_plain, what_is_saved
 from eva_report.terminal import show
 from eva_runs.commands import program_name, say
@@ -263,6 +264,7 @@ def _check_output(run: RunConfig) -> bool:
     complete = complete_checkpoints(run.output)
     if complete and not run.resume:
         raise ValueError(SAYS.used(run.output, checkpoint=complete[-1].name))
+    require_writable(run.output)
     return bool(complete)
 
 

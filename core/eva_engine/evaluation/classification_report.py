@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from eva_data.files import make_folder, printable, replacing, write_text
 from eva_engine.config import RunConfig
 from eva_engine.evaluation.counting import (
+    FIRST,
     Counted,
     LeftOutSamples,
     OneLabel,
@@ -42,6 +43,7 @@ Extra = Mapping[str, float]  # further numbers of a set by their names
 
 NAMED = 40  # classes whose names fit beside an image
 NUMBERED = 20  # classes whose numbers fit into its cells
+TERMS = {"top1": "top-1", "top5": "top-5", "loss": "loss"}  # of a score, in the terminal
 _LEFT_OUT = 10  # samples left out that the terminal names
 
 
@@ -50,13 +52,19 @@ def table(
 ) -> str:
     """Write scores (set -> score), and further numbers of a set by their titles, as a table."""
     titles = list(dict.fromkeys(title for values in (extra or {}).values() for title in values))
-    widths = [max(8, len(title)) for title in titles]
-    rows = [[f"{'set':16} {unit:>8} {'top-1':>8} {'top-5':>8} {'loss':>8}", *titles]]
+    widths, shown = [max(8, len(title)) for title in titles], _shown(scores)
+    rows = [[f"{'set':16} {unit:>8}" + "".join(f" {TERMS[one]:>8}" for one in shown), *titles]]
     for name, score in scores.items():
-        line = f"{name:16} {score.samples:8} {score.top1:8.3f} {score.top5:8.3f} {score.loss:8.3f}"
+        numbers = [getattr(score, one) for one in shown]
+        line = f"{name:16} {score.samples:8}" + "".join(f" {value:8.3f}" for value in numbers)
         values = (extra or {}).get(name, {})
         rows.append([line, *(f"{values[one]:.3f}" if one in values else "" for one in titles)])
     return "\n".join(" ".join(map(str.rjust, row, [0, *widths])) for row in rows)
+
+
+def _shown(scores: Mapping[str, Score]) -> list[str]:
+    few = all(score.few for score in scores.values())
+    return [name for name in TERMS if name != "top5" or not few]
 
 
 def average_and_gap(values: Mapping[str, float], sets: Sequence[str]) -> tuple[float, float] | None:
@@ -203,7 +211,7 @@ def score_table(
 ) -> ScoreTable:
     """Make the table of scores (set, or method, -> score) and further numbers in percent."""
     more = list(dict.fromkeys(name for values in extra.values() for name in values))
-    values = {name: [getattr(one, name) for one in scores.values()] for name in MEANINGS}
+    values = {name: [getattr(one, name) for one in scores.values()] for name in _shown(scores)}
     values |= {name: [extra.get(one, {}).get(name) for one in scores] for name in more}
     known = meanings(unit) | EXTRA_MEANINGS
     rows = [ScoreRow(name=k, values=v, meaning=known.get(k, "")) for k, v in values.items()]
@@ -256,19 +264,28 @@ def class_sections(
 
 def _classes(counted: Counted, names: Sequence[str], unit: str, complete_in: str) -> Table:
     rows = sorted(_per_class(counted, names), key=lambda row: (row[2] is None, row[2]))
-    left = len(counted.left_out)
+    left, few = len(counted.left_out), len(names) <= FIRST
     return Table(
         title="Classes",
-        heads=["class", unit, "top1 (%)", "top5 (%)", "most often taken for"],
+        heads=["class", unit, "top1 (%)", *["top5 (%)"] * (not few), "most often taken for"],
         rows=[
-            [*row, f"{other} ({times} time{'s' * (times > 1)})" if times else None]
+            [*row[: 4 - few], f"{other} ({times} time{'s' * (times > 1)})" if times else None]
             for *row, other, times in rows
         ],
-        text="The worst class comes first. "
+        text=called_alike(counted, names, unit) + "The worst class comes first. "
         f"Mean over the classes that have {unit}: {counted.mean_per_class:.1f} %."
         + (f" Left out because they could not be read: {left:,} {unit}." if left else ""),
         complete_in=complete_in,
     )
+
+
+def called_alike(counted: Counted, names: Sequence[str], unit: str) -> str:
+    """Say that samples of several classes have one prediction; "" where they have more."""
+    assert counted.confusion is not None
+    predicted, several = counted.confusion.sum(0), int((counted.confusion.sum(1) > 0).sum()) > 1
+    if not several or predicted.max() < predicted.sum():
+        return ""
+    return f"All {int(predicted.sum()):,} {unit} were called {names[int(predicted.argmax())]}. "
 
 
 def _example(one: Outcome, names: Sequence[str], samples: ShownSamples) -> Example:
@@ -316,13 +333,13 @@ class Validation:
     At most `run.max_bad_samples` that cannot be read are left out and named.
 
     Attributes:
+        results: Names of the results.
         best: Counts of the best evaluation by `run.best_metric`, or else by `top1`, with the
             confusion of at most `MOST_CONFUSION` classes, and with examples.
     """
 
-    results = ("loss", "top1", "top5")
-
     def __init__(self, samples: ShownSamples, run: RunConfig, device: torch.device) -> None:
+        self.results = ("loss", "top1", "top5")[: 2 if len(samples.classes) <= FIRST else 3]
         self._samples, self._run, self._device = samples, run, device
         self.best = BestEvaluation[Counted](run.best_metric or "top1")
         self._left_out = LeftOutSamples(run.max_bad_samples)

@@ -26,6 +26,7 @@ from eva_runs.errors import TooManyUnreadableError
 logger = logging.getLogger(__name__)
 
 MAX_CONFUSION = 2000  # classes; more would fill the memory with zeros
+FIRST = 5  # classes among which top5 looks for the label
 MOST = 12  # examples of each kind
 
 
@@ -75,7 +76,7 @@ class AnyLabel:
 
 def first_five(logits: Tensor) -> Tensor:
     """Find the classes of the largest logits: (B, 5) of (B, K), or (B, K) of fewer classes."""
-    return logits.topk(min(5, logits.shape[1]), dim=1).indices
+    return logits.topk(min(FIRST, logits.shape[1]), dim=1).indices
 
 
 class MultiView(nn.Module):
@@ -200,6 +201,7 @@ class Score:
     right1: int  # of those, with a correct first prediction
     right5: int  # with a correct one among the first five
     loss: float  # mean cross-entropy
+    few: bool = False  # whether at most five classes compete, among which top5 says nothing
 
     @property
     def top1(self) -> float:
@@ -317,7 +319,7 @@ def count(
             sums.left_out |= unreadable
             if receive is not None:
                 receive(BatchResults(indexes, labels, logits, views, unreadable))
-    return sums.counted()
+    return sums.counted(few=classes <= FIRST)
 
 
 class _Sums:
@@ -364,7 +366,7 @@ class _Sums:
                 self._wrong.append(one)
         self._wrong = heapq.nlargest(MOST, self._wrong)
 
-    def counted(self, *, alone: bool = False) -> Counted:
+    def counted(self, *, few: bool, alone: bool = False) -> Counted:
         """Sum up over all processes, in the same call on all of them, or of this one `alone`."""
         flat = torch.cat([*self._sums.values(), self._pairs, self._fives]).tolist()
         own = (self.left_out, self._wrong, self._right)
@@ -383,8 +385,9 @@ class _Sums:
                 why = f": {printable(reasons[min(reasons)])}" if reasons else ""
                 raise ValueError(f"no sample counts in {name}, {len(reasons)} cannot be read{why}")
             scores[name] = Score(
-                samples=int(counts), right1=int(right1), right5=int(right5), loss=loss / counts
-            )
+                samples=int(counts), right1=int(right1), right5=int(right5), loss=loss / counts,
+                few=few,
+            )  # fmt: skip
         rest, classes = total[4 * len(self._rules) :].long(), self._classes
         return Counted(
             scores=scores,
@@ -404,4 +407,4 @@ def counted_of(logits: Tensor, labels: Tensor) -> Counted:
     classes = logits.shape[1] if logits.shape[1] <= MAX_CONFUSION else 0
     sums = _Sums({"": OneLabel()}, classes, logits.device, examples=True)
     sums.add(logits, labels, torch.arange(len(labels)))
-    return sums.counted(alone=True)
+    return sums.counted(few=logits.shape[1] <= FIRST, alone=True)

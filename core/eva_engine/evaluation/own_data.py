@@ -22,7 +22,11 @@ from eva_data.classes import names_of_head
 from eva_engine import distributed
 from eva_engine.checkpoints.files import read_config
 from eva_engine.config import PixelConfig
-from eva_engine.evaluation.classification_report import draw_confusion, write_per_class
+from eva_engine.evaluation.classification_report import (
+    called_alike,
+    draw_confusion,
+    write_per_class,
+)
 from eva_engine.evaluation.counting import (
     MAX_CONFUSION,
     BatchResults,
@@ -33,7 +37,7 @@ from eva_engine.evaluation.counting import (
     require_few,
 )
 from eva_report.demos import Prediction
-from eva_runs.commands import say
+from eva_runs.commands import complain, say
 
 logger = logging.getLogger(__name__)
 
@@ -176,7 +180,11 @@ def evaluate_own_data(
     )  # fmt: skip
     if max_bad_samples is not None:
         require_few(counted.left_out, of=unit, total=len(samples), most=max_bad_samples)
-    if distributed.rank() or options.output is None:
+    if distributed.rank():
+        return counted
+    if counted.confusion is not None and (alike := called_alike(counted, classes, unit)):
+        complain(alike.strip())
+    if options.output is None:
         return counted
     if counted.confusion is None:
         say(f"no per-class results for more than {MAX_CONFUSION} classes")

@@ -12,7 +12,6 @@ from typing import Any
 from detectron2.evaluation import LVISEvaluator
 from omegaconf import DictConfig, OmegaConf
 
-from eva_backbone.checkpoints.registry import resolve_source
 from eva_data.detection.coco import CocoDataset
 from eva_detection.building import build, naming, resolving, target_of
 from eva_detection.command_line import read_own_data, require_recipe
@@ -20,7 +19,7 @@ from eva_detection.config.files import apply_overrides, load_config_file
 from eva_detection.config.own_data import apply_custom_data, find_misfits
 from eva_detection.config.recipes import set_image_size
 from eva_detection.data.datasets import require_registered
-from eva_runs.recipes import find_recipe
+from eva_runs.recipes import find_recipe, require_start
 
 # Settings that a config may leave out, and nodes whose names the object that is built checks.
 _OPTIONAL = {
@@ -56,7 +55,7 @@ def load_config(args: argparse.Namespace) -> tuple[DictConfig, list[str]]:
         check_config(cfg, trains=not args.eval_only, processes=args.num_gpus * args.num_machines)
         continues = args.resume and (Path(cfg.train.output_dir) / "last_checkpoint").exists()
         if cfg.train.init_checkpoint and not continues:
-            resolve_source(cfg.train.init_checkpoint)
+            require_start("detection", cfg.train.init_checkpoint)
         if reference:
             notes.append(scale_lr(cfg, reference=reference))
     return cfg, notes

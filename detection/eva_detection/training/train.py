@@ -51,6 +51,7 @@ from eva_runs.commands import program_name
 from eva_runs.errors import ending
 from eva_runs.interruption import StopSignal, passed_on_to_children
 from eva_runs.output_folder import claimed
+from eva_runs.precision import warn_of_slow_bf16
 from eva_runs.processes import leave, on_main, together
 
 logger = logging.getLogger(__name__)
@@ -136,6 +137,8 @@ def build_trainer(
     loader = together(lambda: build_training_loader(cfg, dataset, place, seed=seed, batches=done))
     together(test_set.check)
     show(output_place(cfg, resume=resume, done=steps))
+    if precision_of(options) == "bf16" and comm.is_main_process():
+        warn_of_slow_bf16(torch.device(options.device))
     trainer = DetectionTrainer(
         model,
         loader,
