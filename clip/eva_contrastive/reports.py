@@ -5,11 +5,9 @@ Shapes: N images, M captions, D values of a feature.
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from textwrap import wrap
 
 import torch
 from open_clip import decode
-from PIL import Image
 from torch import Tensor
 
 from eva_contrastive.evaluation.retrieval import EncodedPairs, ranks_of
@@ -17,7 +15,7 @@ from eva_data.captions.sources import CaptionedImages
 from eva_data.files import printable
 from eva_report.content import Example, Gallery, Section, Step, TitledImage
 from eva_report.drawing import score_text
-from eva_report.first_batch import SAMPLES, denormalised
+from eva_report.first_batch import image_tiles
 from eva_report.sheets import Tile
 from eva_runs.commands import command_to_run
 
@@ -25,7 +23,6 @@ MOST_IMAGES = 10_000  # whose captions are compared for examples
 EXAMPLES = 8  # of a gallery
 _FOUND_TEXTS, _FOUND_IMAGES = 3, 2  # that are shown of each
 _TEXT = 120  # characters of a caption
-_LINE = 40  # characters below an image of the first batch
 
 
 def search_step(weights: str | Path, folder: Path) -> Step:
@@ -42,10 +39,8 @@ def first_samples(
 ) -> Iterator[Tile]:
     """Show the first images (N, 3, H, W) of a batch, with the captions of its tokens (N, L)."""
     images, tokens = batch
-    for pixels, one in zip(denormalised(images[:SAMPLES], mean, std), tokens, strict=False):
-        text = decode(one[1 : int(one.argmax())]).replace(" ,", ",")
-        first, second, *_ = *wrap(text, _LINE, max_lines=2, placeholder=" ..."), "", ""
-        yield Tile(Image.fromarray(pixels), first, second)
+    captions = (decode(one[1 : int(one.argmax())]).replace(" ,", ",") for one in tokens)
+    return image_tiles(images, captions, mean, std)
 
 
 def retrieval_examples(

@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from eva_data.holdout import validation_fact
@@ -19,8 +18,8 @@ from eva_engine.loop import TrainingRun
 from eva_engine.report import Presentation
 from eva_engine.steps.parameter_groups import ParameterGroup, layer_decay_groups
 from eva_report.content import Section
-from eva_report.first_batch import SAMPLES, denormalised
-from eva_report.sheets import Tile, frame_grid
+from eva_report.first_batch import image_tiles
+from eva_report.sheets import Tile
 
 
 def classifier_groups(config: ClassifierConfig, model: nn.Module) -> list[ParameterGroup]:
@@ -58,10 +57,8 @@ def train_classifier(
 
     def first_samples(batch: tuple[Tensor, Tensor]) -> Iterator[Tile]:
         inputs, labels = targets.mix(batch[0].clone(), batch[1])
-        shown = denormalised(inputs[:SAMPLES], data.mean, data.std)
-        for pixels, label in zip(shown, labels, strict=False):
-            image = pixels if pixels.ndim == 3 else frame_grid(pixels)
-            yield Tile(Image.fromarray(image), label_text(label, classes), "")
+        captions = (label_text(label, classes) for label in labels)
+        return image_tiles(inputs, captions, data.mean, data.std)
 
     distributed.seed_all(config.run.seed)
     model = build(config.model)

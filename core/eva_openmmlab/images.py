@@ -10,10 +10,12 @@ import mmcv
 import numpy as np
 from mmcv.transforms import LoadImageFromFile
 from mmengine.registry import TRANSFORMS
+from PIL import Image
 from torch import Tensor
 
 from eva_data.images import UnreadableImageError, inspect_image, read_rgb
-from eva_report.first_batch import SAMPLES, denormalised, label_map_tile, objects_tile
+from eva_report.drawing import overlay
+from eva_report.first_batch import SAMPLES, denormalised, objects_tile
 from eva_report.sheets import Tile
 
 # How complete JPEG and PNG files end. OpenCV fills up what is cut off with grey.
@@ -85,7 +87,8 @@ def first_samples(
     for rgb, sample in zip(shown, data_samples, strict=False):
         if "gt_sem_seg" in sample:
             labels = sample.gt_sem_seg.data[0].cpu().numpy()
-            yield label_map_tile(rgb, labels, names=names, colors=metainfo["palette"])
+            found = ", ".join(names[label] for label in np.unique(labels) if label < len(names))
+            yield Tile(Image.fromarray(overlay(rgb, labels, metainfo["palette"])), found, "")
             continue
         truth, (height, width) = sample.gt_instances, sample.img_shape  # padding ends the image
         masks = truth.masks.to_ndarray()[:, :height, :width] if "masks" in truth else None

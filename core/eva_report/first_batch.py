@@ -1,25 +1,25 @@
 """The first training batch as the model sees it: a sheet in the run's folder and report."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from eva_data.files import replacing
 from eva_report.content import Example, Gallery, Section, TitledImage
-from eva_report.drawing import Color, DrawnObject, Pixels, draw_objects, overlay
-from eva_report.sheets import SheetSection, Tile, draw_contact_sheet
+from eva_report.drawing import DrawnObject, Pixels, draw_objects
+from eva_report.sheets import SIDE, SheetSection, Tile, draw_contact_sheet
 from eva_report.terminal import counted
 
 logger = logging.getLogger(__name__)
 
 FIRST_BATCH = "first_batch.jpg"
 SAMPLES = 8  # that are shown, at most
-_COLUMNS, _SIDE = 4, 304  # of the sheet; pixels of a sample
+_COLUMNS, _LINE = 4, 30  # of the sheet; letters below a sample
 _TITLE = "First training batch"
 
 
@@ -27,10 +27,11 @@ def keep_first_batch(folder: Path, samples: Callable[[], Iterable[Tile]]) -> Non
     """Write the sheet of a run's first samples, by its main process; a failure is one warning."""
     try:
         if tiles := [*samples()]:
-            columns = min(len(tiles), _COLUMNS)
-            sections = [SheetSection(_TITLE, tiles)]
+            sheet = draw_contact_sheet(
+                [SheetSection(_TITLE, tiles)], columns=min(len(tiles), _COLUMNS)
+            )
             with replacing(folder / FIRST_BATCH) as part:
-                draw_contact_sheet(sections, columns=columns, side=_SIDE).save(part, quality=85)
+                sheet.save(part, quality=85)
     except Exception as error:  # whatever it is: the training goes on
         logger.warning("no %s in %s: %r", FIRST_BATCH, folder, error)
 
@@ -64,25 +65,29 @@ def denormalised(images: Any, mean: Sequence[float], std: Sequence[float]) -> Pi
     return pixels
 
 
+def image_tiles(
+    images: Any, captions: Iterable[str], mean: Sequence[float], std: Sequence[float]
+) -> Iterator[Tile]:
+    """Show images (B, 3, H, W) or four frames of clips (B, T, 3, H, W), in two rows."""
+    shown = denormalised(images[:SAMPLES], mean, std)
+    for pixels, caption in zip(shown, captions, strict=False):
+        if pixels.ndim == 4:
+            a, b, c, d = pixels[np.linspace(0, len(pixels) - 1, 4).round().astype(int)]
+            pixels = np.vstack([np.hstack([a, b]), np.hstack([c, d])])
+        first, second, *_ = *wrap(caption, _LINE, max_lines=2, placeholder=" ..."), "", ""
+        yield Tile(Image.fromarray(pixels), first, second)
+
+
 def objects_tile(rgb: Pixels, boxes: Any, labels: Any, masks: Any, *, names: Sequence[str]) -> Tile:
     """Draw N objects: boxes (N, 4) as x0, y0, x1, y1, labels (N,), masks (N, H, W) or None."""
     import pycocotools.mask as mask_api
 
     codes = [None] * len(boxes)
     if masks is not None and len(masks):
-        codes = mask_api.encode(np.asfortranarray(np.moveaxis(np.uint8(masks), 0, -1)))
+        codes = mask_api.encode(np.asfortranarray(np.asarray(masks, np.uint8).transpose(1, 2, 0)))
     objects = [
         DrawnObject(box, names[label] if label < len(names) else str(label), label, mask=code)
         for box, label, code in zip(boxes.tolist(), labels.tolist(), codes, strict=True)
     ]
-    drawn = Image.fromarray(draw_objects(rgb, objects, longest=_SIDE))
+    drawn = Image.fromarray(draw_objects(rgb, objects, longest=SIDE))
     return Tile(drawn, counted(len(objects), "object"), ", ".join({one.name: 0 for one in objects}))
-
-
-def label_map_tile(
-    rgb: Pixels, labels: NDArray[Any], *, names: Sequence[str], colors: Sequence[Color]
-) -> Tile:
-    """Paint a label map (H, W) over its image (H, W, 3), and name its classes."""
-    present = np.unique(labels[labels < len(names)])
-    found = ", ".join(names[label] for label in present)
-    return Tile(Image.fromarray(overlay(rgb, labels, colors)), found, "")

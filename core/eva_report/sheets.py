@@ -90,12 +90,6 @@ def frame_strip(frames: Sequence[NDArray[Any]] | NDArray[Any]) -> Image.Image:
     return strip
 
 
-def frame_grid(frames: Pixels) -> Pixels:
-    """Put four of (T, H, W, 3) frames in two rows."""
-    a, b, c, d = frames[np.linspace(0, len(frames) - 1, 4).round().astype(int)]
-    return np.vstack([np.hstack([a, b]), np.hstack([c, d])])
-
-
 def strip_of(video: VideoSource) -> Image.Image:
     """Show at most `FRAMES` frames, which are spread over a video from the first to the last.
 
@@ -121,17 +115,13 @@ class SheetSection(NamedTuple):
     tiles: Sequence[Tile]
 
 
-def draw_contact_sheet(
-    sections: Sequence[SheetSection], *, columns: int = COLUMNS, side: int = SIDE
-) -> Image.Image:
+def draw_contact_sheet(sections: Sequence[SheetSection], *, columns: int = COLUMNS) -> Image.Image:
     """Draw sections, at least one, below each other; a section without tiles is its title."""
-    return Image.fromarray(
-        np.vstack([row for one in sections for row in _rows(one, columns, side)])
-    )
+    return Image.fromarray(np.vstack([row for one in sections for row in _rows(one, columns)]))
 
 
-def _rows(section: SheetSection, columns: int, side: int) -> Iterator[Pixels]:
-    width = columns * (side + _GAP) + _GAP
+def _rows(section: SheetSection, columns: int) -> Iterator[Pixels]:
+    width = columns * (SIDE + _GAP) + _GAP
     title = Image.new("RGB", (width, 2 * _TITLE + _GAP), _BACK)
     letters, middle = font(_TITLE), title.height / 2
     text = shortened(section.title, letters, width - 2 * _GAP)
@@ -139,23 +129,21 @@ def _rows(section: SheetSection, columns: int, side: int) -> Iterator[Pixels]:
     yield np.asarray(title)
     line, small = round(1.5 * _LETTER), font(_LETTER)
     for start in range(0, len(section.tiles), columns):
-        row = Image.new("RGB", (width, side + 2 * line + 2 * _GAP), _BACK)
+        row = Image.new("RGB", (width, SIDE + 2 * line + 2 * _GAP), _BACK)
         for column, tile in enumerate(section.tiles[start : start + columns]):
-            _draw_tile(row, tile, (_GAP + column * (side + _GAP), side), small, line)
+            _draw_tile(row, tile, _GAP + column * (SIDE + _GAP), small, line)
         yield np.asarray(row)
 
 
-def _draw_tile(
-    row: Image.Image, tile: Tile, place: tuple[int, int], letters: Font, line: int
-) -> None:
-    draw, (left, side) = ImageDraw.Draw(row), place
+def _draw_tile(row: Image.Image, tile: Tile, left: int, letters: Font, line: int) -> None:
+    draw = ImageDraw.Draw(row)
     if tile.image is None:
-        draw.rectangle((left, _GAP, left + side - 1, _GAP + side - 1), fill=_EMPTY)
+        draw.rectangle((left, _GAP, left + SIDE - 1, _GAP + SIDE - 1), fill=_EMPTY)
     else:
-        fitted = ImageOps.contain(tile.image, (side, side), Image.Resampling.BICUBIC)
-        spare = (side - fitted.width) // 2, (side - fitted.height) // 2
+        fitted = ImageOps.contain(tile.image, (SIDE, SIDE), Image.Resampling.BICUBIC)
+        spare = (SIDE - fitted.width) // 2, (SIDE - fitted.height) // 2
         row.paste(fitted, (left + spare[0], _GAP + spare[1]))
     for number, (text, color) in enumerate(((tile.heading, _TEXT), (tile.name, _FAINT))):
-        middle = _GAP + side + (number + 0.5) * line
-        shown = shortened(text, letters, side)
+        middle = _GAP + SIDE + (number + 0.5) * line
+        shown = shortened(text, letters, SIDE)
         draw.text((left, middle), shown, fill=color, font=letters, anchor="lm")

@@ -8,14 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from eva_pretrain.tokens.tokenizer import Codebook
 from eva_report.content import Curve, Curves, Example, Gallery, Section, Step, TitledImage
-from eva_report.drawing import Pixels
-from eva_report.first_batch import SAMPLES, denormalised
+from eva_report.first_batch import image_tiles
 from eva_report.sheets import Tile
 from eva_runs.commands import command_to_run
 
@@ -37,13 +37,13 @@ MEANINGS = {
 
 
 def gallery(
-    names: Sequence[str], pixels: Pixels, mask: Tensor | None, agreement: Tensor, *, measure: str
+    names: Sequence[str], images: Tensor, mask: Tensor | None, agreement: Tensor, *, measure: str
 ) -> Gallery:
     """Show each image, what the student saw of it, and its agreement with the teacher.
 
     Args:
         names: Name of each image.
-        pixels: (B, H * p, W * p, 3).
+        images: (B, 3, H * p, W * p), values in [0, 1].
         mask: (B, H, W) bool, True where a patch was hidden; None if none was.
         agreement: (B, H, W), NaN where nothing was predicted.
         measure: What the agreement is: "cosine".
@@ -54,6 +54,7 @@ def gallery(
     low = np.floor(float(finite.min()) * 10) / 10
     high = max(np.ceil(float(finite.max()) * 10) / 10, low + 0.1)
     colors = colormaps["viridis"]
+    pixels = (images.clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).numpy()  # (B, H * p, W * p, 3)
     examples = []
     for index, (name, image) in enumerate(zip(names, pixels, strict=True)):
         values = agreement[index].numpy()  # (H, W)
@@ -62,7 +63,9 @@ def gallery(
         cells = np.where(known, shades, _SHOWN_TO_STUDENT).astype(np.uint8)
         shown = [TitledImage(title="image", image=_enlarged(image))]
         if mask is not None:
-            masked = _masked(image, mask[index])
+            size = image.shape[0] // values.shape[0]
+            hidden = np.kron(mask[index].numpy(), np.ones((size, size), bool))
+            masked = np.where(hidden[..., None], _HIDDEN, image).astype(np.uint8)
             shown.append(TitledImage(title="what the student sees", image=_enlarged(masked)))
         shown.append(TitledImage(title=measure, image=_enlarged(cells)))
         caption = f"{Path(name).name}: mean {measure} {np.nanmean(values):.2f}"
@@ -76,26 +79,22 @@ def gallery(
     )
 
 
-def first_samples(
-    batch: Mapping[str, Tensor], *, mean: Sequence[float], std: Sequence[float]
-) -> Iterator[Tile]:
-    """Show the first images (B, 3, H * p, W * p) of a batch, hidden patches in grey."""
-    for index, pixels in enumerate(denormalised(batch["images"][:SAMPLES], mean, std)):
-        seen = _masked(pixels, batch["mask"][index].cpu()) if "mask" in batch else pixels
-        yield Tile(Image.fromarray(seen), "", "")
-
-
-def _masked(pixels: Pixels, mask: Tensor) -> Pixels:
-    size = pixels.shape[0] // mask.shape[0]
-    hidden = np.kron(mask.numpy(), np.ones((size, size), bool))
-    return np.where(hidden[..., None], np.uint8(_HIDDEN), pixels)
-
-
 def _enlarged(pixels: NDArray[np.uint8]) -> Image.Image:
     height, width = pixels.shape[:2]
     factor = max(1, -(-_SIDE // max(height, width)))
     size = width * factor, height * factor
     return Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST)
+
+
+def first_samples(
+    batch: Mapping[str, Tensor], *, mean: Sequence[float], std: Sequence[float]
+) -> Iterator[Tile]:
+    """Show the first images (B, 3, H * p, W * p) of a batch, without what is hidden."""
+    images = batch["images"]
+    if "mask" in batch:
+        hidden = F.interpolate(batch["mask"][:, None].float(), images.shape[-2:]) > 0
+        images = images.masked_fill(hidden, 0.0)  # the mean color
+    return image_tiles(images, [""] * len(images), mean, std)
 
 
 def use_of_codes(codebook: Codebook) -> list[Section]:

@@ -34,7 +34,6 @@ from eva_pretrain.tokens.tokenizer import MaskedTokens
 from eva_pretrain.tokens.training import load_tokenizer
 from eva_pretrain.transforms import PretrainTransform, ValidationTransform, Views
 from eva_report.content import Gallery, Section
-from eva_report.first_batch import denormalised
 from eva_runs.data_order import to_device
 
 
@@ -104,8 +103,9 @@ class Validation:
         agreement[predicted] = values.float().cpu()
         names = [self.images.sample_id(index) for index in chosen]
         data = self._config.data
-        pixels = denormalised(batch["images"], data.mean, data.std)
-        return partial(gallery, names, pixels, mask, agreement, measure=objective.measure)
+        std, mean = (torch.tensor(values)[:, None, None] for values in (data.std, data.mean))
+        images = batch["images"].float().cpu() * std + mean
+        return partial(gallery, names, images, mask, agreement, measure=objective.measure)
 
     def sections(self) -> list[Section]:
         """Show the first images with the last model's predictions, on the main process."""

@@ -10,11 +10,11 @@ from eva_report.first_batch import (
     FIRST_BATCH,
     denormalised,
     first_batch,
+    image_tiles,
     keep_first_batch,
-    label_map_tile,
     objects_tile,
 )
-from eva_report.sheets import Tile, frame_grid
+from eva_report.sheets import Tile
 
 MEAN, STD = (0.48, 0.45, 0.40), (0.26, 0.25, 0.27)
 
@@ -30,7 +30,9 @@ def test_pixels_come_back(pixels, dtype):
     assert np.array_equal(denormalised(tensors, MEAN, STD), pixels)
     clips = tensors[:, None].repeat(1, 3, 1, 1, 1)  # (2, 3, 3, H, W)
     assert np.array_equal(denormalised(clips, MEAN, STD)[1, 2], pixels[1])
-    assert frame_grid(pixels).shape == (32, 48, 3)  # of two frames
+    tiles = list(image_tiles(clips, ["a caption " * 5, ""], MEAN, STD))
+    assert tiles[0].image.size == (48, 32)  # four frames
+    assert tiles[0].name.startswith("a caption")
 
 
 def test_a_sheet_is_small_and_a_section_of_its_run(tmp_path):
@@ -57,11 +59,3 @@ def test_objects_with_and_without_masks_and_none(pixels):
         assert tile.image.width <= 320
     none = objects_tile(pixels[0], boxes[:0], labels[:0], masks[:0], names="ab")
     assert none.heading == "0 objects"
-
-
-def test_classes_of_a_label_map_are_named(pixels):
-    labels = np.full((16, 24), 255)
-    labels[0, :3], labels[1] = 1, 0
-    colors = [(0, 0, 0), (9, 9, 9)]
-    tile = label_map_tile(pixels[0], labels, names=["sky", "sea"], colors=colors)
-    assert tile.heading == "sky, sea"
