@@ -85,6 +85,7 @@ class RunConfig:
         compile: Compile the model with `torch.compile`, a ViT block by block.
         device: `cuda`, `cpu`, or `auto` for a GPU where there is one.
         workers: Processes that load data, for each training process.
+        loader_timeout: Seconds to wait for a batch of theirs, before the run ends.
         ema_decay: Decay of the exponential moving average of the weights, in float32; 0 has none.
         log_every: Steps between lines of the log.
         checkpoint_every: Steps between checkpoints; 0 saves at the end of each epoch.
@@ -112,6 +113,7 @@ class RunConfig:
     compile: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: int = 8
+    loader_timeout: float = 1800.0
     ema_decay: float = 0.0
     log_every: int = 20
     checkpoint_every: int = 0
@@ -128,7 +130,7 @@ class RunConfig:
         one_of_its_choices(self)
         at_least(self, epochs=1, batch_size=1, accumulate=1, log_every=1, keep_checkpoints=1)
         at_least(self, workers=0, checkpoint_every=0, evaluate_every=0, seed=0)
-        at_least(self, max_skipped=0, max_bad_samples=0)
+        at_least(self, max_skipped=0, max_bad_samples=0, loader_timeout=1)
         most = MOST_WORKERS
         require(self.workers <= most, f"workers must be at most {most}, got {self.workers}")
         require(0 <= self.ema_decay < 1, f"ema_decay must be in [0, 1), got {self.ema_decay}")

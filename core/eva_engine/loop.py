@@ -110,8 +110,8 @@ class TrainingRun:
             self._prepare()
             stack.enter_context(self._signal.listen())  # to the end: loaders are shut down in it
             loader = build_loader(
-                self.samples, self._batches, workers=run.workers, collate=self.collate,
-                pin_memory=self.device.type == "cuda",
+                self.samples, self._batches, workers=run.workers, timeout=run.loader_timeout,
+                collate=self.collate, pin_memory=self.device.type == "cuda",
             )  # fmt: skip
             self._stream: Iterator[Batch] = stack.enter_context(running(loader))
             presenter = self._open_log() if distributed.rank() == 0 else None

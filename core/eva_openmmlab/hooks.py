@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from eva_data.files import replacing, write_text
 from eva_openmmlab.images import first_samples
-from eva_openmmlab.loop import EVATrainLoop, protect_workers
+from eva_openmmlab.loop import EVATrainLoop
 from eva_openmmlab.run_folder import (
     EVALUATED,
     RECORD,
@@ -35,6 +35,7 @@ from eva_openmmlab.weights import load_start
 from eva_report.first_batch import watch_first_batch
 from eva_report.terminal import SHOWN
 from eva_runs import processes
+from eva_runs.data_order import guard_workers
 from eva_runs.errors import NonFiniteError
 from eva_runs.fits import check_model, check_optimizer
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
@@ -78,7 +79,7 @@ class RunHook(Hook):
         if isinstance(runner._train_loop, EVATrainLoop):
             self._stack.enter_context(self._stop.listen())
             if runner.val_loop is not None:
-                protect_workers(runner.val_dataloader)
+                guard_workers(runner.val_dataloader)
         if trains(runner) and runner._resume:
             self.resumed = processes.on_main(lambda: newest_checkpoint(folder))
             runner._resume = self.resumed is not None

@@ -6,8 +6,7 @@ loaded, a step from (seed, iteration, rank), and a run that continues skips what
 without loading it. No random state has to be saved, and the number of workers changes nothing.
 """
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from eva_openmmlab.run_folder import EVALUATED, SAYS
 from eva_report.terminal import SHOWN
-from eva_runs.data_order import end_workers, seed_all
-from eva_runs.interruption import leave_signals_to_the_run
+from eva_runs.data_order import end_workers, guard_workers, seed_all
 
 SAMPLE, STEP = range(2)  # what a random number is for: first part of its key
 Draw = tuple[int, int]  # number in the stream; index of the sample
@@ -94,19 +92,7 @@ def numbered_loader(loader: DataLoader[Any], seed: int) -> DataLoader[Any]:
         sampler=NumberedSampler(loader.sampler),
         **{name: getattr(loader, name) for name in _KEPT},
     )
-    protect_workers(numbered)
-    return numbered
-
-
-def protect_workers(loader: DataLoader[Any]) -> None:
-    """Let the workers of a loader leave signals to the run; see `end_workers`."""
-    loader.worker_init_fn = partial(_start_worker, then=loader.worker_init_fn)
-
-
-def _start_worker(worker: int, *, then: Callable[[int], None] | None) -> None:
-    leave_signals_to_the_run(worker)
-    if then is not None:
-        then(worker)
+    return guard_workers(numbered)
 
 
 def run_seed(runner: Any) -> int:

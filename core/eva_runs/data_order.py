@@ -5,13 +5,16 @@ batch that the sample falls into, and no random state has to be saved.
 """
 
 import logging
+import os
 import random
+import resource
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from multiprocessing.queues import Queue
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -19,13 +22,15 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from eva_runs import processes
-from eva_runs.errors import TooManyUnreadableError
+from eva_runs.commands import complain
+from eva_runs.errors import TooManyUnreadableError, one_line
 from eva_runs.interruption import leave_signals_to_the_run
 
 logger = logging.getLogger(__name__)
 
 _ATTEMPTS = 20  # replacements in a row for one sample
 _SHOWN = 10  # names in a message
+TIMEOUT = 1800.0  # seconds to wait for a batch; collectives of PyTorch wait as long
 # What reading a damaged or missing file raises (`UnreadableImageError` is an OSError); anything
 # else is a bug of the dataset or its transforms, and an error.
 READ_ERRORS = (OSError, EOFError, struct.error, zlib.error)
@@ -227,19 +232,48 @@ def build_loader(
     batches: OrderedBatches,
     *,
     workers: int,
+    timeout: float = TIMEOUT,
     pin_memory: bool = False,
     collate: Callable[[list[Any]], Any] | None = None,
 ) -> DataLoader[Batch]:
     """Build the loader of a run's batches, without end; `collate` makes the data of a batch."""
-    return DataLoader(
+    loader = DataLoader(
         SeededSamples(samples, seed=batches.seed),
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=partial(_batch, collate or default_collate),
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
-        worker_init_fn=leave_signals_to_the_run,
     )
+    return guard_workers(loader, timeout=timeout)
+
+
+def guard_workers(loader: DataLoader[T], *, timeout: float = TIMEOUT) -> DataLoader[T]:
+    """Let a loader's workers leave signals to the run, and end the run rather than let it wait.
+
+    It waits for a batch for as long as the loader says, or else for `timeout` seconds.
+    """
+    if loader.num_workers:
+        loader.worker_init_fn = partial(_begin_worker, then=loader.worker_init_fn)
+        loader.timeout = loader.timeout or timeout
+    return loader
+
+
+def _begin_worker(worker: int, *, then: Callable[[int], None] | None) -> None:
+    leave_signals_to_the_run()
+    Queue._on_queue_feeder_error = staticmethod(_end_without_batch)  # type: ignore[attr-defined]
+    if then is not None:
+        then(worker)
+
+
+def _end_without_batch(error: Exception, _: object) -> NoReturn:
+    """End a worker that cannot hand a batch over: Python would drop it, and the run wait for it."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    complain(
+        f"a worker cannot hand its batch over: {one_line(error)} "
+        f"(at most {files} open files: ulimit -n; shared memory: df -h /dev/shm)"
+    )
+    os._exit(1)
 
 
 def end_workers(*iterators: Any) -> None:

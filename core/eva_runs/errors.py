@@ -35,6 +35,11 @@ class TooManyUnreadableError(RuntimeError):
 
 _AGREED = (FloatingPointError, TooManyUnreadableError)
 _EXPECTED = (ValueError, OSError, *_AGREED)
+_WORKERS = {  # part of PyTorch's message -> likely cause
+    "signal: Killed": ": the main memory may be full; fewer workers or smaller batches take less",
+    "timed out": ": the storage may be stuck; docs/reliability.md names the setting",
+    "exited unexpectedly": ": it may say why above",
+}
 
 
 @contextlib.contextmanager
@@ -94,6 +99,10 @@ def _explanation(error: Exception) -> str | None:
         return sentence_of(error)
     if isinstance(error, _EXPECTED):
         return one_line(error)
+    if isinstance(error, RuntimeError) and "DataLoader" in str(error):
+        text = one_line(error.__cause__ or error)  # PyTorch gives the signal of a worker as cause
+        causes = (cause for sign, cause in _WORKERS.items() if sign in text)
+        return f"{text.rstrip('. ')}{next(causes, '')}"
     if processes.world_size() > 1 and _is_lost_connection(error):
         lost = f"process {processes.rank()} lost the connection to another one"
         return f"{lost}, whose own message says why: {one_line(error)[:200]}"

@@ -75,15 +75,14 @@ def passed_on_to_children() -> Iterator[None]:
         yield
 
 
-def leave_signals_to_the_run(worker: int = 0) -> None:
-    """Ignore the signals that end a run, in a process that loads data (`worker_init_fn`).
+def leave_signals_to_the_run() -> None:
+    """Ignore the signals that end a run, in a process that loads data.
 
     Ctrl-C and batch systems send theirs to all processes of a group; the run needs its workers up
     to its stop. Whoever starts such workers must shut them down. One whose run was killed ends by
     itself: large samples may wait in a pipe that the worker itself holds open, and PyTorch's
     worker would wait for their reader for ever.
     """
-    del worker
     for number in (signal.SIGINT, *SIGNALS):
         signal.signal(number, signal.SIG_IGN)
     if multiprocessing.parent_process() is not None:

@@ -45,7 +45,7 @@ def test_with_nothing_to_save_a_signal_ends_the_process_at_once():
 
 
 def test_workers_leave_all_three_signals_to_the_run():
-    leave_signals_to_the_run(0)
+    leave_signals_to_the_run()
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         os.kill(os.getpid(), number)  # would end this process
 

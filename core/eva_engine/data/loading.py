@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from eva_data.progress import progress as shown
 from eva_engine import distributed
-from eva_runs.data_order import end_workers
-from eva_runs.interruption import SIGNALS, StopSignal, leave_signals_to_the_run
+from eva_runs.data_order import end_workers, guard_workers
+from eva_runs.interruption import SIGNALS, StopSignal
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ class EvaluationInterruptedError(Exception):
 def running(loader: DataLoader[T]) -> Iterator[Iterator[T]]:
     """Iterate over a loader whose processes do not outlive the block.
 
-    They ignore SIGTERM (`worker_init_fn=leave_signals_to_the_run`), so Python, which sends it at
+    They ignore SIGTERM (`guard_workers`), so Python, which sends it at
     its own end and waits, would wait for ever.
     """
     before = set(multiprocessing.active_children())
@@ -78,10 +78,9 @@ def evaluation_loader(
         num_workers=workers,
         collate_fn=collate,
         pin_memory=pin_memory,
-        worker_init_fn=leave_signals_to_the_run,
     )
     stop = _stop.get()
-    with running(loader) as stream:
+    with running(guard_workers(loader)) as stream:
         wanted = takewhile(lambda _: stop is None or not stop.requested, stream)
         if progress is None or distributed.rank() > 0:
             yield wanted

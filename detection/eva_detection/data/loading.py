@@ -33,8 +33,7 @@ from eva_detection.data.custom_data import (
 )
 from eva_detection.data.stream import SAMPLER, TrainStream
 from eva_report.terminal import SHOWN
-from eva_runs.data_order import end_workers, seed_all
-from eva_runs.interruption import leave_signals_to_the_run
+from eva_runs.data_order import end_workers, guard_workers, seed_all
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +47,8 @@ class EvaluationLoader:
     def __init__(self, loader: Any, *, bar: bool = False) -> None:
         self._loader, self._bar = loader, bar
         self._batches: Any = None
-        if isinstance(loader, DataLoader) and loader.num_workers:
-            loader.worker_init_fn = leave_signals_to_the_run
+        if isinstance(loader, DataLoader):
+            guard_workers(loader)
 
     def __len__(self) -> int:
         return len(self._loader)

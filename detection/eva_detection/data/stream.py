@@ -23,7 +23,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from eva_runs import data_order
 from eva_runs.data_order import seed_all
 from eva_runs.errors import TooManyUnreadableError
-from eva_runs.interruption import leave_signals_to_the_run
 
 SAMPLE, STEP, SAMPLER = range(3)  # what a random number is for: first part of its key
 # The toolkit's mappers raise OSError; detectron2's, of stock and earlier configs, what Pillow and
@@ -76,8 +75,7 @@ class Plan(Sampler[list[Draw]]):
                 bucket.clear()
 
 
-def _begin_worker(worker: int) -> None:
-    leave_signals_to_the_run(worker)
+def _begin_worker(_: int) -> None:
     # of detectron2's masks, about which a user cannot do anything; a spawned worker has no log
     warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
 
@@ -159,7 +157,7 @@ class TrainStream:
             spares=max_bad_images,
             start=start,
         )
-        self._loader = DataLoader(
+        loader: DataLoader[Any] = DataLoader(
             _MappedDataset(dataset, mapper, seed),
             batch_sampler=plan,
             num_workers=num_workers,
@@ -167,6 +165,7 @@ class TrainStream:
             worker_init_fn=_begin_worker,
             **options,
         )
+        self._loader = data_order.guard_workers(loader)
         self._collate, self._spares = collate_fn, max_bad_images
         self.order = dict(
             seed=seed,
