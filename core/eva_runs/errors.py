@@ -36,6 +36,7 @@ class TooManyUnreadableError(RuntimeError):
 _AGREED = (FloatingPointError, TooManyUnreadableError)
 _EXPECTED = (ValueError, OSError, *_AGREED)
 _WORKERS = {  # part of PyTorch's message -> likely cause
+    "Bus error": ": shared memory may be full (df -h /dev/shm); fewer workers take less",
     "signal: Killed": ": the main memory may be full; fewer workers or smaller batches take less",
     "timed out": ": the storage may be stuck; docs/reliability.md names the setting",
     "exited unexpectedly": ": it may say why above",
@@ -102,7 +103,7 @@ def _explanation(error: Exception) -> str | None:
     if isinstance(error, RuntimeError) and "DataLoader" in str(error):
         text = one_line(error.__cause__ or error)  # PyTorch gives the signal of a worker as cause
         causes = (cause for sign, cause in _WORKERS.items() if sign in text)
-        return f"{text.rstrip('. ')}{next(causes, '')}"
+        return text.partition(". ")[0] + next(causes, "")
     if processes.world_size() > 1 and _is_lost_connection(error):
         lost = f"process {processes.rank()} lost the connection to another one"
         return f"{lost}, whose own message says why: {one_line(error)[:200]}"
