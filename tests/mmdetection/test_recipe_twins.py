@@ -12,6 +12,11 @@ from eva_runs.recipes import list_recipes
 
 ROOT = Path(__file__).parents[2]
 RECIPES = [recipe.name for recipe in list_recipes("mmdetection")]
+COLOURS = {
+    "Brightness": "RandomBrightness",
+    "Contrast": "RandomContrast",
+    "Color": "RandomSaturation",
+}
 
 
 @pytest.fixture
@@ -43,8 +48,8 @@ def of_detectron2(cfg):
         "bitmaps": masks and mapper.get("instance_mask_format", "polygon") == "bitmask",
         "colours": {
             kind: (steps[name].intensity_min, steps[name].intensity_max)
-            for kind in ("Brightness", "Contrast")
-            if (name := f"Random{kind}") in steps
+            for kind, name in COLOURS.items()
+            if name in steps
         },
         "test size": tuple(
             (step.short_edge_length, step.max_size)
@@ -88,7 +93,7 @@ def pooler(cfg):
 
 
 NAMES = {"RandomResize": "ResizeScale", "RandomCrop": "FixedSizeCrop", "RandomFlip": "RandomFlip"}
-NAMES |= {"Brightness": "RandomBrightness", "Contrast": "RandomContrast"}
+NAMES |= COLOURS
 
 
 def of_mmdetection(cfg):
@@ -102,7 +107,6 @@ def of_mmdetection(cfg):
     anchors, proposals = rpn.anchor_generator, (train.rpn_proposal, test.rpn)
     assert {one.nms.type for one in proposals} == {"nms"}
     assert {one.min_bbox_size for one in proposals} == {0}
-    assert anchors.scales == [1.0]
     for stage in train.rcnn:
         assert stage.assigner.neg_iou_thr == stage.assigner.pos_iou_thr
     first, nms = train.rcnn[0].sampler, test.rcnn.nms
@@ -110,7 +114,7 @@ def of_mmdetection(cfg):
         "test size": tuple(
             tuple(step.scale) for step in cfg.test_dataloader.dataset.pipeline if "scale" in step
         ),
-        "anchor sizes": list(anchors.base_sizes),
+        "anchor sizes": [side * scale for side in anchors.base_sizes for scale in anchors.scales],
         "anchor ratios": list(anchors.ratios),
         "anchor strides": list(anchors.strides),
         "anchor offset": anchors.get("center_offset", 0.0),
@@ -148,9 +152,7 @@ def of_pipeline(pipeline):
         "boxes from masks": crop.recompute_bbox,
         "bitmaps": reader.get("with_mask", False) and reader.poly2mask,
         "colours": {
-            kind: (steps[kind].min_mag, steps[kind].max_mag)
-            for kind in ("Brightness", "Contrast")
-            if kind in steps
+            kind: (steps[kind].min_mag, steps[kind].max_mag) for kind in COLOURS if kind in steps
         },
     }
 

@@ -24,7 +24,7 @@ KINDS = {
     "class_unseen": Kind("class of training that the other part does not have", "-", note=True),
     "stray": Kind("image beside the folders of classes, which is not read", "-", note=True),
 }
-_PARTS = ("train", "val", "valid", "validation", "test")
+_PARTS = ("train", "training", "val", "valid", "validation", "test")
 
 
 class ImageFile(NamedTuple):
@@ -77,7 +77,7 @@ class Part(NamedTuple):
 def find_parts(folder: Path) -> list[Path]:
     """Find the folders of training and of what it is evaluated on, if there is nothing else."""
     names = {path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != "."}
-    split = "train" in names and len(names) > 1 and names <= {*_PARTS}
+    split = {*_PARTS[:2]} & names and len(names) > 1 and names <= {*_PARTS}
     return [folder / name for name in _PARTS if name in names] if split else []
 
 

@@ -1,0 +1,179 @@
+"""`eva train DATA`: task by the form of the data, recipe by the machine, and its command."""
+
+import argparse
+import shlex
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+from eva_backbone.checkpoints.registry import weights_directories
+from eva_command.verify import guess
+from eva_data.captions.lists import CAPTION_COLUMNS, IMAGE_COLUMNS
+from eva_data.checks.folders import find_parts
+from eva_data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, find_files
+from eva_data.labelled_videos.lists import COLUMNS
+from eva_data.tables import find_columns
+from eva_data.tar import is_shard_pattern
+from eva_runs.commands import program, say
+from eva_runs.options import command_parser
+from eva_runs.recipes import find_recipe, list_recipes, name_on_own_data
+
+Words = list[str]
+_SHARE = "0.1"  # of the training data to evaluate on, where there is nothing else
+_IMAGES, _MAPS = ("images", "imgs", "photos"), ("annotations", "labels", "maps", "masks")
+_LARGE = 22 * 2**30  # bytes of a card of 24 GB
+# task -> recipes for such a card, best first, with the official weights that they start from
+_RECIPES: Mapping[str, Mapping[str, str]] = {
+    "detection": {
+        "custom/cascade_mask_rcnn_vitdet_eva_g_24gb": "eva_o365.pth",
+        "custom/cascade_mask_rcnn_vitdet_eva_l_24gb": "eva_l_psz14.pt",
+    },
+    "mmdetection": {
+        "custom/cascade_mask_rcnn_eva_g_24gb": "eva_o365.pth",
+        "custom/cascade_mask_rcnn_eva_l_24gb": "eva_l_psz14.pt",
+    },
+    "segmentation": {
+        "ade20k/mask2former_eva_g_512_24gb": "eva_sem_seg_mask2former_ade_ss61p5_ms62p3.pth"
+    },
+    "classification": {"eva_l_patch14_in21k_to_in1k_336px": "eva_l_psz14_21k_ft.pt"},
+    "video": {"own_videos": "eva_video_k722.pth"},
+    "clip": {"own_pairs": "eva_clip_psz14.pt"},
+}
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    text = """Train on own data: the task by their form, the recipe by this machine. The command
+is printed, then run; further arguments are those of the task's training.
+
+    eva train photos/         # a folder of images, or of videos, for each class
+    eva train my/data.yaml    # objects: YOLO, Pascal VOC, a COCO export
+    eva train my/             # images/ and masks/ with equal file names, and classes.toml
+    eva train pairs.csv       # images with captions"""
+    parser = command_parser(text)
+    add = parser.add_argument
+    add("data", type=Path, metavar="DATA", help="folder or file, in front of further arguments")
+    add("--task", choices=_RECIPES, help="task, where the data fit several")
+    add("--recipe", metavar="NAME", help="a recipe of `eva recipes TASK`, or its path")
+    options, options.rest = parser.parse_known_args(arguments)
+    return options
+
+
+def _run(options: argparse.Namespace) -> int:
+    from eva_command.main import main as run  # which calls this one
+
+    task, named = _choose(options.data, options.task)
+    recipe = options.recipe or _recipe_for(task)
+    if task in ("classification", "video", "clip"):  # others name the run by data and recipe
+        folder = name_on_own_data(find_recipe(task, recipe), options.data)
+        named += ["--run.output", f"output/{folder or 'own_data'}"]
+    words = [task, "train", recipe, *named, *options.rest]
+    say(f"$ eva {shlex.join(words)}")
+    return run(words)
+
+
+main = program(_parse, _run, name="eva train")
+
+
+def _choose(data: Path, task: str | None) -> tuple[str, Words]:
+    """Choose the only task that data fit, or take the given one, and name the data in its words."""
+    found = find_tasks(data)
+    if "detection" in found and task == "mmdetection":
+        found = {task: found["detection"]}
+    if task in found or (task is None and len(found) == 1):
+        return task or next(iter(found)), found[task or next(iter(found))]
+    if task is None and found:
+        raise ValueError(f"{data} fits {' and '.join(found)}: choose with --task")
+    raise ValueError(
+        f"{data} has no form that is known of {task or 'any task'}: a folder for each class, "
+        "data.yaml, Pascal VOC, a COCO export, images/ and masks/, a table of captions; "
+        f"`eva {task or 'TASK'} train --help` has options for others"
+    )
+
+
+def find_tasks(data: Path) -> dict[str, Words]:
+    """Find the tasks that data fit, with the words that name the data to `eva TASK train`."""
+    if not data.is_dir():
+        return _tasks_of_file(data)
+    if guess([str(data)])[0] == "coco":
+        return {"detection": _objects(data)}
+    if words := _maps(data):
+        return {"segmentation": words}
+    train, *others = find_parts(data) or [data]
+    below = [folder for folder in train.iterdir() if folder.is_dir()]
+    found = {}
+    for task, suffixes in (("classification", IMAGE_SUFFIXES), ("video", VIDEO_SUFFIXES)):
+        if sum(any(find_files(folder, suffixes)) for folder in below) > 1:
+            found[task] = _samples(train, *others)
+    images = islice(find_files(data, IMAGE_SUFFIXES), 20)
+    if any((data / name).with_suffix(".txt").is_file() for name in images):
+        found["clip"] = _samples(data)
+    return found
+
+
+def _tasks_of_file(data: Path) -> dict[str, Words]:
+    if is_shard_pattern(data):
+        return {"video": _samples(data), "clip": _samples(data)}
+    data.stat()
+    match data.suffix.lower():
+        case ".yaml" | ".yml":
+            return {"detection": _objects(data)}
+        case ".json":
+            tasks = ["clip"] if guess([str(data)])[0] == "captions" else []
+        case ".csv" | ".tsv":
+            pairs = find_columns(data, {"image": IMAGE_COLUMNS, "caption": CAPTION_COLUMNS}).places
+            videos = find_columns(data, COLUMNS).places
+            tasks = ["clip"] if len(pairs) == 2 else []
+            tasks += ["video"] if "label" in videos and {"path", "id"} & {*videos} else []
+        case suffix:
+            tasks = {".toml": ["clip"], ".txt": ["video"]}.get(suffix, [])
+    return {task: _samples(data) for task in tasks}
+
+
+def _objects(data: Path) -> Words:
+    from eva_data.detection import spec  # needs pycocotools, as only detectors do
+
+    source = spec.open_source(data.absolute())
+    parts = source if isinstance(source, dict) else source.parts
+    return ["--data", str(data), *(["--val-share", _SHARE] if {*parts} == {"train"} else [])]
+
+
+def _maps(data: Path) -> Words:
+    """Name folders of images and label maps; training and validation may lie above or below."""
+    pairs = [
+        (top / images, top / maps)
+        for top in find_parts(data)[:2] or [data]
+        for images in _IMAGES
+        for maps in _MAPS
+        if (top / images).is_dir() and (top / maps).is_dir()
+        if any(find_files(top / maps, IMAGE_SUFFIXES))
+    ]
+    for images, maps in pairs[:1]:
+        pairs = [(part, maps / part.name) for part in find_parts(images)[:2]] or pairs
+    words = [*(["--val-share", _SHARE] if len(pairs) == 1 else [])]
+    for part, (images, maps) in zip(("train", "val"), pairs, strict=False):
+        words += [f"--{part}-images", str(images), f"--{part}-maps", str(maps)]
+    classes = data / "classes.toml"
+    return words + (["--classes", str(classes)] if words and classes.is_file() else [])
+
+
+def _samples(train: Path, *others: Path) -> Words:
+    val = [str(others[0])] if others else ["", "--data.val-share", _SHARE]
+    return ["--data.train", str(train), "--data.val", *val]
+
+
+def _recipe_for(task: str) -> str:
+    """Choose a recipe by the card and the official weights on this machine, and say why."""
+    import torch
+
+    small = next(one.name for one in list_recipes(task) if one.name.endswith("_small"))
+    best, *_ = _RECIPES[task]
+    cuda = torch.cuda.is_available()
+    if not cuda or torch.cuda.get_device_properties(0).total_memory < _LARGE:
+        say(f"{small}: no GPU of 24 GB is here, which {best} needs")
+        return small
+    here = {file.name for folder in weights_directories() for file in folder.glob("*.pt*")}
+    for recipe, weights in _RECIPES[task].items():
+        if weights in here:
+            return recipe
+    say(f"{small}: `eva weights get {_RECIPES[task][best]}` fetches the weights of {best}")
+    return small

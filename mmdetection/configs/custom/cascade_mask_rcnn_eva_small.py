@@ -1,0 +1,36 @@
+"""Own data on a CPU or a small card, without a download: 320 px, from the bundled `eva_debug`.
+
+The recipe of detection/ in mmdetection; `train_cfg.max_iters` sets the length.
+"""
+
+_base_ = "../demo/cascade_mask_rcnn_eva_debug.py"
+
+from eva_mmdetection.parts import extractor, stages, testing, training  # noqa: E402
+
+_levels = dict(channels=64, strides=(4, 8, 16), finest=32)
+model = dict(
+    data_preprocessor=dict(pad_size_divisor=320),
+    backbone=dict(img_size=320, rel_pos="none"),
+    rpn_head=dict(
+        anchor_generator=dict(
+            base_sizes=[16, 48, 128], scales=[1.0, 1.5, 2.0], ratios=[0.5, 1.0, 2.0]
+        )
+    ),
+    roi_head=dict(
+        bbox_roi_extractor=extractor(7, **_levels), mask_roi_extractor=extractor(14, **_levels)
+    ),
+    train_cfg=dict(
+        rpn=dict(sampler=dict(num=128)),
+        rpn_proposal=dict(nms_pre=1000, max_per_img=300),
+        rcnn=stages(64),
+    ),
+    test_cfg=dict(rpn=dict(nms_pre=1000, max_per_img=300), rcnn=dict(max_per_img=100)),
+)
+_colours = [dict(type=kind, min_mag=0.5, max_mag=1.5) for kind in ("Brightness", "Contrast")]
+_colours += [dict(type="Color", min_mag=0.2, max_mag=1.8)]
+_pipeline = training(320, ratios=(0.6, 1.6), bitmaps=True, extra=_colours)
+train_dataloader = dict(batch_size=4, dataset=dict(pipeline=_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=testing(320)))
+test_dataloader = val_dataloader
+train_cfg = dict(max_iters=900, val_interval=900)
+work_dir = "work_dirs/custom_eva_small"

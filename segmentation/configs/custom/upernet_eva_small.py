@@ -1,0 +1,21 @@
+"""Own data on a CPU or a small card, without a download: 256 px, from the bundled `eva_debug`.
+
+UPerNet on the simple pyramid, crops of 256 px with flips; `train_cfg.max_iters` sets the length.
+"""
+
+_base_ = "../demo/upernet_eva_debug.py"
+
+from eva_segmentation.parts import multi_scale, testing, training  # noqa: E402
+
+model = dict(
+    data_preprocessor=dict(size=(256, 256)),
+    backbone=dict(img_size=256),
+    test_cfg=dict(crop_size=(256, 256), stride=(171, 171)),
+)
+train_dataloader = dict(batch_size=4, dataset=dict(pipeline=training(256)))
+test_pipeline = testing(256)
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+tta_pipeline = multi_scale((192, 256, 320), window=256)
+train_cfg = dict(max_iters=600, val_interval=300)
+work_dir = "work_dirs/custom_eva_small"

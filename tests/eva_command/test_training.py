@@ -1,0 +1,63 @@
+"""`eva train DATA`: which task data of a form are for, and how they are named to its training."""
+
+import pytest
+
+from eva_command.training import find_tasks
+
+FILES = {  # form -> files, task, words after the data's
+    "classes": (["a/1.png", "b/2.png"], "classification", ["--data.val-share"]),
+    "split classes": (
+        ["train/a/1.png", "train/b/2.png", "val/a/3.png", "val/b/4.png"],
+        "classification",
+        ["val"],
+    ),
+    "videos": (["a/1.mp4", "b/2.mp4"], "video", ["--data.val-share"]),
+    "maps": (["images/1.png", "masks/1.png"], "segmentation", ["--val-share", "images", "masks"]),
+    "split maps": (
+        [f"{what}/{part}/1.png" for what in ("images", "labels") for part in ("train", "val")],
+        "segmentation",
+        ["images/train", "labels/train", "images/val", "labels/val"],
+    ),
+    "maps of parts": (
+        [f"{part}/{what}/1.png" for what in ("images", "maps") for part in ("train", "valid")],
+        "segmentation",
+        ["train/images", "train/maps", "valid/images", "valid/maps"],
+    ),
+    "voc": (["Annotations/1.xml", "JPEGImages/1.png"], "detection", ["--val-share"]),
+    "split voc": (["train/1.xml", "train/1.png", "valid/2.xml", "valid/2.png"], "detection", []),
+    "captions": (["1.png", "1.txt"], "clip", ["--data.val-share"]),
+}
+XML = "<annotation><object><name>a</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax>"
+XML += "<ymax>9</ymax></bndbox></object></annotation>"
+
+
+@pytest.mark.parametrize("form", FILES)
+def test_folders(form, write_picture, tmp_path):
+    files, task, words = FILES[form]
+    for name in files:
+        write_picture(tmp_path / name)
+        if name.endswith(".xml"):
+            (tmp_path / name).write_text(XML)
+    ((found, named),) = find_tasks(tmp_path).items()
+    assert found == task
+    assert {str(tmp_path / word) if "-" not in word else word for word in words} <= {*named}
+    assert len([word for word in named if word.endswith("val-share")]) == (
+        "--val-share" in words or "--data.val-share" in words
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "header", "tasks"),
+    [
+        ("a.csv", "image,caption", ["clip"]),
+        ("a.tsv", "path\tlabel", ["video"]),
+        ("a.csv", "filename,label,caption", ["clip", "video"]),
+        ("a.json", '{"annotations": [{"caption": "x"}]}', ["clip"]),
+        ("a.json", '{"annotations": [{"bbox": []}]}', []),
+        ("a.txt", "a.mp4 0", ["video"]),
+        ("a.tar", "", ["video", "clip"]),
+    ],
+)
+def test_files(name, header, tasks, tmp_path):
+    (tmp_path / name).write_text(header)
+    assert [*find_tasks(tmp_path / name)] == tasks

@@ -1,0 +1,67 @@
+"""`eva train DATA`: own data of every form train a step of the small recipe of their task."""
+
+import re
+import shlex
+import shutil
+
+import pytest
+
+ENGINE = ("--run.epochs", 1, "--run.batch-size", 32, "--run.workers", 0, "--run.device", "cpu")
+DETECTION = ("train.max_iter=1", "train.device=cpu", "dataloader.train.num_workers=0")
+MMENGINE = (
+    "train_cfg.max_iters=1",
+    "train_dataloader.num_workers=0",
+    "train_dataloader.persistent_workers=False",
+)
+TASKS = {  # task -> its demo data, words of a step
+    "detection": ("yolo", DETECTION),
+    "mmdetection": ("voc", MMENGINE),
+    "segmentation": ("semantic", MMENGINE),
+    "classification": ("folder/val", ENGINE),
+    "video": ("video", ENGINE),
+    "clip": ("pairs.csv", ENGINE),
+}
+
+
+@pytest.fixture(scope="module")
+def data(demo, engine_data):
+    """Function: where the data of a form are."""
+    place = demo("yolo", "voc", "semantic")
+    images = sorted((engine_data / "folder/train").rglob("*.png"))
+    rows = [f"{image},a photo of the number {image.parent.name}" for image in images]
+    (place / "pairs.csv").write_text("\n".join(["image,caption", *rows]))
+    return lambda form: next(one / form for one in (place, engine_data) if (one / form).exists())
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_own_data_train_the_small_recipe_of_their_task(task, data, run, tmp_path):
+    form, words = TASKS[task]
+    chosen = ["--task", task] if task == "mmdetection" else []
+    ended = run("eva", "train", data(form), *chosen, *words, folder=tmp_path)
+    command = shlex.split(re.search(r"^\$ (.*)$", ended.out, re.MULTILINE)[1])
+    assert command[:3] == ["eva", task, "train"]
+    assert command[3].startswith("custom/")
+    assert command[3].endswith("_small")
+    (report,) = tmp_path.glob("*/*/report.html")
+    assert report.parent.name.endswith("_eva_small")
+
+
+def test_what_fits_two_tasks_asks_for_one_of_them(engine_data, run, fails, tmp_path):
+    for name in ("folder", "video"):
+        shutil.copytree(engine_data / name / "val", tmp_path / "both", dirs_exist_ok=True)
+    fails(run("eva", "train", tmp_path / "both", code=None), "classification", "video", "--task")
+    shards = engine_data / "captions/train/00000.tar"
+    fails(run("eva", "train", shards, code=None), shards, "clip", "video", "--task")
+
+
+def test_what_fits_no_task_is_named(run, fails, tmp_path):
+    fails(run("eva", "train", tmp_path, code=None), tmp_path)
+    fails(run("eva", "train", tmp_path / "nothing", code=None), tmp_path / "nothing")
+    (tmp_path / "notes.doc").write_text("")
+    fails(run("eva", "train", tmp_path / "notes.doc", code=None), tmp_path / "notes.doc")
+
+
+def test_help_waits_for_no_framework(measure):
+    seconds, ended = measure("train", "--help")
+    assert "--task" in ended.out
+    assert seconds < 2.5
