@@ -34,16 +34,16 @@ def data(demo, engine_data):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_own_data_train_the_small_recipe_of_their_task(task, data, run, tmp_path):
+def test_own_data_train_the_small_recipe_of_their_task_to_a_report(task, data, run, tmp_path):
     form, words = TASKS[task]
     chosen = ["--task", task] if task == "mmdetection" else []
     ended = run("eva", "train", data(form), *chosen, *words, folder=tmp_path)
     command = shlex.split(re.search(r"^\$ (.*)$", ended.out, re.MULTILINE)[1])
     assert command[:3] == ["eva", task, "train"]
-    assert command[3].startswith("custom/")
-    assert command[3].endswith("_small")
+    recipe = command[3].rpartition("/")[2]
+    assert recipe == "eva_debug_captions" if task == "clip" else recipe.endswith("_small")
     (report,) = tmp_path.glob("*/*/report.html")
-    assert report.parent.name.endswith("_eva_small")
+    assert report.parent.name.endswith(recipe[recipe.index("eva_") :])
 
 
 def test_what_fits_two_tasks_asks_for_one_of_them(engine_data, run, fails, tmp_path):

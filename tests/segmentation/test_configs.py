@@ -47,7 +47,7 @@ def test_each_config_builds(name, load_config):
     model = build(cfg.model)
     segmentor = getattr(model, "module", model)
     size = name.partition("_eva_")[2].split("_")[0]
-    variant = VARIANTS["eva_debug" if size == "debug" else f"eva_{size}_patch16"]
+    variant = VARIANTS["eva_debug" if size in ("debug", "small") else f"eva_{size}_patch16"]
     backbone = getattr(segmentor.backbone, "net", segmentor.backbone)
     assert (backbone.embed_dim, backbone.depth, backbone.num_heads) == (
         variant.embed_dim,

@@ -10,8 +10,7 @@ video/README.md.
 1 process x 4 clips x 8 = 32 a step. As `eva_g_k400_16f_24gb.py`, the lower 20 blocks are frozen;
 8 frames, a new head over Kinetics-722's features. The learning rate is Table 15's for 256 clips,
 not tuned. No result was published for these settings. Where left and right matter:
-`--augment.flip 0`. Without a GPU: `--model.variant eva_debug --model.init-checkpoint eva_debug
---model.image-size 64 --model.frozen-blocks 0 --optimizer.lr 1e-3 --run.precision fp32`.
+`--augment.flip 0`. Without a GPU: `custom/eva_small`.
 """
 
 from pathlib import Path
