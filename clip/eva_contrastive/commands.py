@@ -101,7 +101,7 @@ def without_other_classes(
     )  # fmt: skip
     if given.get("data.train", data.train) == data.train or not data.zero_shot or wanted:
         return [*flags], ""
-    more = ["--data.zero-shot", ""]
+    more = ["--data.zero-shot", "", "--data.templates", *type(data).templates]
     said = f"data.zero_shot={data.zero_shot} of the recipe is left out"
     if default.run.best_metric in OF_CLASSES and "run.best_metric" not in given:
         share = float(given.get("data.val_share", data.val_share))

@@ -117,7 +117,8 @@ def _work_dir(cfg: Config, args: argparse.Namespace, *, trains: bool) -> Path:
         given = home_expanded(args.weights)
         folder = given if given.is_dir() else given.parent
     elif place := next((value for name in _OWN if (value := getattr(args, name, None))), None):
-        folder = Path("work_dirs") / name_on_own_data(args.config, place)
+        first = place[0] if isinstance(place, list) else place  # --data may come again
+        folder = Path("work_dirs") / name_on_own_data(args.config, first)
     else:
         folder = Path(cfg.get("work_dir") or Path("work_dirs") / Path(args.config).stem)
     return folder if trains else folder / "test"

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-ENGINE = ("--run.epochs", 1, "--run.batch-size", 32, "--run.workers", 0, "--run.device", "cpu")
+ENGINE = ("--run.epochs", 1, "--run.batch-size", 16, "--run.workers", 0, "--run.device", "cpu")
 DETECTION = ("train.max_iter=1", "train.device=cpu", "dataloader.train.num_workers=0")
 MMENGINE = (
     "train_cfg.max_iters=1",
@@ -17,7 +17,7 @@ TASKS = {  # task -> its demo data, words of a step
     "detection": ("yolo", DETECTION),
     "mmdetection": ("voc", MMENGINE),
     "segmentation": ("semantic", MMENGINE),
-    "classification": ("folder/val", ENGINE),
+    "classification": ("folder", ENGINE),
     "video": ("video", ENGINE),
     "clip": ("pairs.csv", ENGINE),
 }

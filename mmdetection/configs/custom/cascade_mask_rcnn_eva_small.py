@@ -1,4 +1,4 @@
-"""Own data on a CPU or a small card, without a download: 320 px, from the bundled `eva_debug`.
+"""Own data on a CPU or a small card, without a download: 256 px, from the bundled `eva_debug`.
 
 The recipe of detection/ in mmdetection; `train_cfg.max_iters` sets the length.
 """
@@ -9,12 +9,10 @@ from eva_mmdetection.parts import extractor, stages, testing, training  # noqa: 
 
 _levels = dict(channels=64, strides=(4, 8, 16), finest=32)
 model = dict(
-    data_preprocessor=dict(pad_size_divisor=320),
-    backbone=dict(img_size=320, rel_pos="none"),
+    data_preprocessor=dict(pad_size_divisor=256),
+    backbone=dict(img_size=256, rel_pos="none"),
     rpn_head=dict(
-        anchor_generator=dict(
-            base_sizes=[16, 48, 128], scales=[1.0, 1.5, 2.0], ratios=[0.5, 1.0, 2.0]
-        )
+        anchor_generator=dict(base_sizes=[16, 48, 144], scales=[1.0, 1.75], ratios=[0.5, 1.0, 2.0])
     ),
     roi_head=dict(
         bbox_roi_extractor=extractor(7, **_levels), mask_roi_extractor=extractor(14, **_levels)
@@ -28,9 +26,9 @@ model = dict(
 )
 _colours = [dict(type=kind, min_mag=0.5, max_mag=1.5) for kind in ("Brightness", "Contrast")]
 _colours += [dict(type="Color", min_mag=0.2, max_mag=1.8)]
-_pipeline = training(320, ratios=(0.6, 1.6), bitmaps=True, extra=_colours)
-train_dataloader = dict(batch_size=4, dataset=dict(pipeline=_pipeline))
-val_dataloader = dict(dataset=dict(pipeline=testing(320)))
+_pipeline = training(256, ratios=(0.6, 1.6), bitmaps=True, extra=_colours)
+train_dataloader = dict(batch_size=2, dataset=dict(pipeline=_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=testing(256)))
 test_dataloader = val_dataloader
-train_cfg = dict(max_iters=900, val_interval=900)
+train_cfg = dict(max_iters=1200, val_interval=1200)
 work_dir = "work_dirs/custom_eva_small"
