@@ -22,15 +22,15 @@ Words = list[str]
 _SHARE = "0.1"  # of the training data to evaluate on, where there is nothing else
 _IMAGES, _MAPS = ("images", "imgs", "photos"), ("annotations", "labels", "maps", "masks")
 _LARGE = 22 * 2**30  # bytes of a card of 24 GB
+_DETECTORS = {"g": "eva_o365.pth", "l": "eva_l_psz14.pt"}
 # task -> recipes for such a card, best first, with the official weights that they start from
 _RECIPES: Mapping[str, Mapping[str, str]] = {
     "detection": {
-        "custom/cascade_mask_rcnn_vitdet_eva_g_24gb": "eva_o365.pth",
-        "custom/cascade_mask_rcnn_vitdet_eva_l_24gb": "eva_l_psz14.pt",
+        f"custom/cascade_mask_rcnn_vitdet_eva_{size}_24gb": weights
+        for size, weights in _DETECTORS.items()
     },
     "mmdetection": {
-        "custom/cascade_mask_rcnn_eva_g_24gb": "eva_o365.pth",
-        "custom/cascade_mask_rcnn_eva_l_24gb": "eva_l_psz14.pt",
+        f"custom/cascade_mask_rcnn_eva_{size}_24gb": weights for size, weights in _DETECTORS.items()
     },
     "segmentation": {
         "ade20k/mask2former_eva_g_512_24gb": "eva_sem_seg_mask2former_ade_ss61p5_ms62p3.pth"
@@ -61,7 +61,14 @@ is printed, then run; further arguments are those of the task's training.
 def _run(options: argparse.Namespace) -> int:
     from eva_command.main import main as run  # which calls this one
 
-    task, named = _choose(options.data, options.task)
+    found = find_tasks(options.data)
+    task = options.task or (next(iter(found)) if len(found) == 1 else "")
+    named = found.get("detection" if task == "mmdetection" else task)
+    if named is None:
+        raise ValueError(
+            f"{options.data} fits {' and '.join(found) or 'no task'}: choose with --task, or name "
+            "it by the options of `eva TASK train --help`; see docs/command.md for the forms"
+        )
     recipe = options.recipe or _recipe_for(task)
     if "--data.train" in named:  # other trainers name their runs by data and recipe themselves
         folder = name_on_own_data(find_recipe(task, recipe), options.data)
@@ -74,28 +81,15 @@ def _run(options: argparse.Namespace) -> int:
 main = program(_parse, _run, name="eva train")
 
 
-def _choose(data: Path, task: str | None) -> tuple[str, Words]:
-    """Choose the only task that data fit, or take the given one, and name the data in its words."""
-    found = find_tasks(data)
-    if len(found) > 1 and not task:
-        raise ValueError(f"{data} fits {' and '.join(found)}: choose with --task")
-    chosen = task or next(iter(found), "TASK")
-    words = found.get("detection" if chosen == "mmdetection" else chosen)
-    if words is None:
-        raise ValueError(
-            f"{data} has no form that is known: a folder for each class, data.yaml, Pascal VOC, a "
-            "COCO export, images/ and masks/, a table of captions or videos; "
-            f"`eva {chosen} train --help` has options for others"
-        )
-    return chosen, words
-
-
 def find_tasks(data: Path) -> dict[str, Words]:
     """Find the tasks that data fit, with the words that name the data to `eva TASK train`."""
+    if is_shard_pattern(data):
+        return {task: _samples(data) for task in ("video", "clip")}
+    data.stat()
+    if words := _objects(data):
+        return {"detection": words}
     if not data.is_dir():
-        return _tasks_of_file(data)
-    if guess([str(data)])[0] == "coco":
-        return {"detection": _objects(data)}
+        return {task: _samples(data) for task in _tasks_of_list(data)}
     if words := _maps(data):
         return {"segmentation": words}
     train, *others = find_parts(data) or [data]
@@ -110,29 +104,26 @@ def find_tasks(data: Path) -> dict[str, Words]:
     return found
 
 
-def _tasks_of_file(data: Path) -> dict[str, Words]:
-    if is_shard_pattern(data):
-        return {task: _samples(data) for task in ("video", "clip")}
-    data.stat()
-    match data.suffix.lower():
-        case ".yaml" | ".yml":
-            return {"detection": _objects(data)}
-        case ".json":
-            tasks = ["clip"] if guess([str(data)])[0] == "captions" else []
-        case ".csv" | ".tsv":
-            pairs = find_columns(data, {"image": IMAGE_COLUMNS, "caption": CAPTION_COLUMNS}).places
-            videos = find_columns(data, COLUMNS).places
-            tasks = ["clip"] if len(pairs) == 2 else []
-            tasks += ["video"] if "label" in videos and {"path", "id"} & {*videos} else []
-        case suffix:
-            tasks = {".toml": ["clip"], ".txt": ["video"]}.get(suffix, [])
-    return {task: _samples(data) for task in tasks}
+def _tasks_of_list(data: Path) -> Words:
+    suffix = data.suffix.lower()
+    if suffix == ".json":
+        return ["clip"] if guess([str(data)])[0] == "captions" else []
+    if suffix not in (".csv", ".tsv"):
+        return {".toml": ["clip"], ".txt": ["video"]}.get(suffix, [])
+    pairs = find_columns(data, {"image": IMAGE_COLUMNS, "caption": CAPTION_COLUMNS}).places
+    videos = find_columns(data, COLUMNS).places
+    tasks = ["clip"] if len(pairs) == 2 else []
+    return tasks + (["video"] if "label" in videos and {"path", "id"} & {*videos} else [])
 
 
 def _objects(data: Path) -> Words:
-    from eva_data.detection import spec  # needs pycocotools, as only detectors do
-
-    source = spec.open_source(data.absolute())
+    try:
+        from eva_data.detection.spec import find_opener, open_source
+    except ImportError:  # pycocotools, which only detectors and segmentors have
+        return []
+    if find_opener(data) is None:
+        return []
+    source = open_source(data.absolute())
     parts = source if isinstance(source, dict) else source.parts
     return ["--data", str(data), *(["--val-share", _SHARE] if {*parts} == {"train"} else [])]
 

@@ -1,10 +1,4 @@
-"""Own images on a CPU or a small card, without a download: 128 px, from the bundled `eva_debug`.
-
-    eva classification train custom/eva_small --data.train photos --data.val-share 0.1
-
-The digits that `eva_debug` knows are not your classes: hundreds of images a class, or a GPU with
-official weights, are another thing.
-"""
+"""Own images on a CPU or a small card, without a download: 128 px, from the bundled `eva_debug`."""
 
 from pathlib import Path
 
@@ -17,10 +11,6 @@ config = ClassificationConfig(
     augment=AugmentConfig(scale=(0.35, 1.0), auto_augment="", color_jitter=0.3),
     optimizer=OptimizerConfig(lr=1e-3, warmup_epochs=1, layer_decay=0.8, clip_grad=3.0),
     run=RunConfig(
-        output=Path("output/own_images_small"),
-        epochs=30,
-        batch_size=32,
-        workers=1,
-        best_metric="top1",
+        output=Path("output/images"), epochs=30, batch_size=32, workers=1, best_metric="top1"
     ),
 )

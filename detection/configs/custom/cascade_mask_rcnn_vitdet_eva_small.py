@@ -28,18 +28,11 @@ model.proposal_generator.anchor_generator.update(
 model.roi_heads.batch_size_per_image = 64
 update_each((model.roi_heads.box_pooler, model.roi_heads.mask_pooler), canonical_box_size=64)
 update_each(model.roi_heads.box_predictors, test_topk_per_image=100)
-
-_half = dict(intensity_min=0.5, intensity_max=1.5)
+_steps = dataloader.train.mapper.augmentations  # size, crop, brightness, contrast
+_steps[0].update(min_scale=0.6, max_scale=1.6)
+update_each(_steps[2:], intensity_min=0.5, intensity_max=1.5)
+_steps.insert(0, L(T.RandomFlip)(horizontal=True))
+_steps.append(L(T.RandomSaturation)(intensity_min=0.2, intensity_max=1.8))
 dataloader.train.total_batch_size = 2
-dataloader.train.mapper.augmentations = [
-    L(T.RandomFlip)(horizontal=True),
-    L(T.ResizeScale)(min_scale=0.6, max_scale=1.6, target_height=256, target_width=256),
-    L(T.FixedSizeCrop)(crop_size=(256, 256), pad=False),
-    L(T.RandomBrightness)(**_half),
-    L(T.RandomContrast)(**_half),
-    L(T.RandomSaturation)(intensity_min=0.2, intensity_max=1.8),
-]
 set_image_size(model, dataloader, 256)
-train.max_iter = 1200
-train.device = _train.device
-train.output_dir = "./output/custom_eva_small"
+train.update(max_iter=1200, device=_train.device, output_dir="./output/custom_eva_small")

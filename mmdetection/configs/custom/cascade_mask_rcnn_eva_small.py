@@ -1,28 +1,21 @@
-"""Own data on a CPU or a small card, without a download: 256 px, from the bundled `eva_debug`.
-
-The recipe of detection/ in mmdetection; `train_cfg.max_iters` sets the length.
-"""
+"""Own data on a CPU or a small card, without a download: the recipe of detection/ here."""
 
 _base_ = "../demo/cascade_mask_rcnn_eva_debug.py"
 
 from eva_mmdetection.parts import extractor, stages, testing, training  # noqa: E402
 
+_anchors = dict(base_sizes=[16, 48, 144], scales=[1.0, 1.75], ratios=[0.5, 1.0, 2.0])
 _levels = dict(channels=64, strides=(4, 8, 16), finest=32)
+_proposals = dict(nms_pre=1000, max_per_img=300)
 model = dict(
     data_preprocessor=dict(pad_size_divisor=256),
     backbone=dict(img_size=256, rel_pos="none"),
-    rpn_head=dict(
-        anchor_generator=dict(base_sizes=[16, 48, 144], scales=[1.0, 1.75], ratios=[0.5, 1.0, 2.0])
-    ),
+    rpn_head=dict(anchor_generator=_anchors),
     roi_head=dict(
         bbox_roi_extractor=extractor(7, **_levels), mask_roi_extractor=extractor(14, **_levels)
     ),
-    train_cfg=dict(
-        rpn=dict(sampler=dict(num=128)),
-        rpn_proposal=dict(nms_pre=1000, max_per_img=300),
-        rcnn=stages(64),
-    ),
-    test_cfg=dict(rpn=dict(nms_pre=1000, max_per_img=300), rcnn=dict(max_per_img=100)),
+    train_cfg=dict(rpn=dict(sampler=dict(num=128)), rpn_proposal=_proposals, rcnn=stages(64)),
+    test_cfg=dict(rpn=_proposals, rcnn=dict(max_per_img=100)),
 )
 _colours = [dict(type=kind, min_mag=0.5, max_mag=1.5) for kind in ("Brightness", "Contrast")]
 _colours += [dict(type="Color", min_mag=0.2, max_mag=1.8)]

@@ -1,7 +1,4 @@
-"""Own data on a CPU or a small card, without a download: 256 px, from the bundled `eva_debug`.
-
-UPerNet on the simple pyramid, crops of 256 px with flips; `train_cfg.max_iters` sets the length.
-"""
+"""Own data on a CPU or a small card, without a download: UPerNet on `eva_debug` at 256 px."""
 
 _base_ = "../demo/upernet_eva_debug.py"
 

@@ -1,7 +1,5 @@
 """Own videos on a CPU or a small card, without a download: 8 x 64 px, from bundled `eva_debug`.
 
-    eva video train custom/eva_small --data.train videos --data.val-share 0.1
-
 Where left and right matter: `--augment.flip 0`.
 """
 
@@ -10,22 +8,14 @@ from pathlib import Path
 from eva_engine.config import OptimizerConfig, RunConfig
 from eva_video.config import DataConfig, ModelConfig, VideoConfig
 
+_POSITIONS = dict(frames=8, full_position_lr=True)  # which show the order of the frames
 config = VideoConfig(
     model=ModelConfig(
-        variant="eva_debug",
-        image_size=64,
-        frames=8,
-        init_checkpoint="eva_debug",
-        full_position_lr=True,
+        variant="eva_debug", image_size=64, init_checkpoint="eva_debug", **_POSITIONS
     ),
     data=DataConfig(train="videos/train", val="videos/val"),
     optimizer=OptimizerConfig(lr=1e-3, warmup_epochs=1, layer_decay=0.75, clip_grad=3.0),
     run=RunConfig(
-        output=Path("output/own_videos_small"),
-        epochs=30,
-        batch_size=16,
-        workers=1,
-        evaluate_every=5,
-        best_metric="top1",
+        output=Path("output/videos"), epochs=20, batch_size=16, workers=1, best_metric="top1"
     ),
 )
