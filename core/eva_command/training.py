@@ -22,22 +22,17 @@ Words = list[str]
 _SHARE = "0.1"  # of the training data to evaluate on, where there is nothing else
 _IMAGES, _MAPS = ("images", "imgs", "photos"), ("annotations", "labels", "maps", "masks")
 _LARGE = 22 * 2**30  # bytes of a card of 24 GB
-_DETECTORS = {"g": "eva_o365.pth", "l": "eva_l_psz14.pt"}
-# task -> recipes for such a card, best first, with the official weights that they start from
-_RECIPES: Mapping[str, Mapping[str, str]] = {
-    "detection": {
-        f"custom/cascade_mask_rcnn_vitdet_eva_{size}_24gb": weights
-        for size, weights in _DETECTORS.items()
-    },
-    "mmdetection": {
-        f"custom/cascade_mask_rcnn_eva_{size}_24gb": weights for size, weights in _DETECTORS.items()
-    },
-    "segmentation": {
-        "ade20k/mask2former_eva_g_512_24gb": "eva_sem_seg_mask2former_ade_ss61p5_ms62p3.pth"
-    },
-    "classification": {"eva_l_patch14_in21k_to_in1k_336px": "eva_l_psz14_21k_ft.pt"},
-    "video": {"own_videos": "eva_video_k722.pth"},
-    "clip": {"own_pairs": "eva_clip_psz14.pt"},
+# task -> recipe for such a card, and the official weights that it starts from
+_RECIPES: Mapping[str, tuple[str, str]] = {
+    "detection": ("custom/cascade_mask_rcnn_vitdet_eva_l_24gb", "eva_l_psz14.pt"),
+    "mmdetection": ("custom/cascade_mask_rcnn_eva_l_24gb", "eva_l_psz14.pt"),
+    "segmentation": (
+        "ade20k/mask2former_eva_g_512_24gb",
+        "eva_sem_seg_mask2former_ade_ss61p5_ms62p3.pth",
+    ),
+    "classification": ("eva_l_patch14_in21k_to_in1k_336px", "eva_l_psz14_21k_ft.pt"),
+    "video": ("own_videos", "eva_video_k722.pth"),
+    "clip": ("own_pairs", "eva_clip_psz14.pt"),
 }
 
 
@@ -93,10 +88,10 @@ def find_tasks(data: Path) -> dict[str, Words]:
     if words := _maps(data):
         return {"segmentation": words}
     train, *others = find_parts(data) or [data]
-    below = [folder for folder in train.iterdir() if folder.is_dir()]
+    below = [one for one in train.iterdir() if one.is_dir() and one.name[0] != "."]
     found = {}
     for task, suffixes in (("classification", IMAGE_SUFFIXES), ("video", VIDEO_SUFFIXES)):
-        if sum(any(find_files(folder, suffixes)) for folder in below) > 1:
+        if sum(any(find_files(one, suffixes)) for one in below) > 1:
             found[task] = _samples(train, *others)
     images = islice(find_files(data, IMAGE_SUFFIXES), 20)
     if any((data / name).with_suffix(".txt").is_file() for name in images):
@@ -156,13 +151,11 @@ def _recipe_for(task: str) -> str:
     """Choose a recipe by the card and the official weights on this machine, and say why."""
     import torch
 
-    cuda = torch.cuda.is_available()
-    if cuda and torch.cuda.get_device_properties(0).total_memory > _LARGE:
-        here = {file.name for folder in weights_directories() for file in folder.glob("*.pt*")}
-        for recipe, weights in _RECIPES[task].items():
-            if weights in here:
-                return recipe
-    small = [one.name for one in list_recipes(task) if one.name.endswith("_small")]
-    best, weights = next(iter(_RECIPES[task].items()))
-    say(f"{best} would need a card of 24 GB and `eva weights get {weights}`")
-    return small[0] if small else "eva_debug_captions"  # of CLIP
+    large, weights = _RECIPES[task]
+    card = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
+    here = any((folder / weights).is_file() for folder in weights_directories())
+    if here and card is not None and card.total_memory > _LARGE:
+        return large
+    say(f"{large} would need a GPU of 24 GB and `eva weights get {weights}`")
+    small = (one.name for one in list_recipes(task) if one.name.endswith("_small"))
+    return next(small, "eva_debug_captions")  # of CLIP

@@ -1,7 +1,11 @@
 """`eva train DATA`: which task data of a form are for, and how they are named to its training."""
 
-import pytest
+from types import SimpleNamespace
 
+import pytest
+import torch
+
+from eva_command import main, training
 from eva_command.training import find_tasks
 
 FILES = {  # form -> files, task, words after the data's
@@ -61,3 +65,21 @@ def test_folders(form, write_picture, tmp_path):
 def test_files(name, header, tasks, tmp_path):
     (tmp_path / name).write_text(header)
     assert [*find_tasks(tmp_path / name)] == tasks
+
+
+def test_a_large_card_with_official_weights_takes_the_large_recipe(
+    write_picture, tmp_path, monkeypatch
+):
+    ran = []
+    monkeypatch.setattr(main, "main", lambda words: ran.append(words) or 75)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    card = SimpleNamespace(total_memory=24 * 10**9)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
+    monkeypatch.setenv("EVA_WEIGHTS", str(tmp_path))
+    for name in ("data/a/1.png", "data/b/2.png"):
+        write_picture(tmp_path / name)
+    for _ in range(2):
+        assert training.main([str(tmp_path / "data"), "--run.epochs", "3"]) == 75
+        (tmp_path / "eva_l_psz14_21k_ft.pt").touch()
+    assert [words[2] for words in ran] == ["custom/eva_small", "eva_l_patch14_in21k_to_in1k_336px"]
+    assert ran[0][-2:] == ["--run.epochs", "3"]
