@@ -1,6 +1,6 @@
 """Own data on a CPU or a small card, without a download: 256 px, from the bundled `eva_debug`.
 
-The detector of the demo with flips, wide jitter of scale and colours, and anchors of 16 to 252 px.
+The detector of the demo with flips, wide jitter of scale and colours, and anchors of 16 to 256 px.
 """
 
 import detectron2.data.transforms as T
@@ -21,18 +21,18 @@ model.backbone.net.update(img_size=256, rel_pos="none")
 model.proposal_generator.update(
     batch_size_per_image=128, pre_nms_topk=(1000, 1000), post_nms_topk=(300, 300)
 )
-model.proposal_generator.head.num_anchors = 6
+model.proposal_generator.head.num_anchors = 9
 model.proposal_generator.anchor_generator.update(
-    sizes=[[16, 28], [48, 84], [144, 252]], aspect_ratios=[0.5, 1.0, 2.0]
+    sizes=[[16, 24, 32], [48, 72, 96], [128, 192, 256]], aspect_ratios=[0.5, 1.0, 2.0]
 )
 model.roi_heads.batch_size_per_image = 64
 update_each((model.roi_heads.box_pooler, model.roi_heads.mask_pooler), canonical_box_size=64)
 update_each(model.roi_heads.box_predictors, test_topk_per_image=100)
 _steps = dataloader.train.mapper.augmentations  # size, crop, brightness, contrast
-_steps[0].update(min_scale=0.6, max_scale=1.6)
-update_each(_steps[2:], intensity_min=0.5, intensity_max=1.5)
+_steps[0].update(min_scale=0.5, max_scale=1.5)
 _steps.insert(0, L(T.RandomFlip)(horizontal=True))
-_steps.append(L(T.RandomSaturation)(intensity_min=0.2, intensity_max=1.8))
-dataloader.train.total_batch_size = 2
+_steps.append(L(T.RandomSaturation)())
+update_each(_steps[3:], intensity_min=0.5, intensity_max=1.5)
+dataloader.train.total_batch_size = 4
 set_image_size(model, dataloader, 256)
-train.update(max_iter=1200, device=_train.device, output_dir="./output/custom_eva_small")
+train.update(max_iter=640, device=_train.device, output_dir="./output/custom_eva_small")

@@ -4,7 +4,7 @@ _base_ = "../demo/cascade_mask_rcnn_eva_debug.py"
 
 from eva_mmdetection.parts import extractor, stages, testing, training  # noqa: E402
 
-_anchors = dict(base_sizes=[16, 48, 144], scales=[1.0, 1.75], ratios=[0.5, 1.0, 2.0])
+_anchors = dict(base_sizes=[16, 48, 128], scales=[1.0, 1.5, 2.0], ratios=[0.5, 1.0, 2.0])
 _levels = dict(channels=64, strides=(4, 8, 16), finest=32)
 _proposals = dict(nms_pre=1000, max_per_img=300)
 model = dict(
@@ -17,11 +17,11 @@ model = dict(
     train_cfg=dict(rpn=dict(sampler=dict(num=128)), rpn_proposal=_proposals, rcnn=stages(64)),
     test_cfg=dict(rpn=_proposals, rcnn=dict(max_per_img=100)),
 )
-_colours = [dict(type=kind, min_mag=0.5, max_mag=1.5) for kind in ("Brightness", "Contrast")]
-_colours += [dict(type="Color", min_mag=0.2, max_mag=1.8)]
-_pipeline = training(256, ratios=(0.6, 1.6), bitmaps=True, extra=_colours)
-train_dataloader = dict(batch_size=2, dataset=dict(pipeline=_pipeline))
+_kinds = ("Brightness", "Contrast", "Color")
+_colours = [dict(type=kind, min_mag=0.5, max_mag=1.5) for kind in _kinds]
+_pipeline = training(256, ratios=(0.5, 1.5), bitmaps=True, extra=_colours)
+train_dataloader = dict(batch_size=4, dataset=dict(pipeline=_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=testing(256)))
 test_dataloader = val_dataloader
-train_cfg = dict(max_iters=1200, val_interval=1200)
+train_cfg = dict(max_iters=640, val_interval=640)
 work_dir = "work_dirs/custom_eva_small"
