@@ -49,7 +49,8 @@ is printed, then run; further arguments are those of the task's training.
     add("data", type=Path, metavar="DATA", help="folder or file, in front of further arguments")
     add("--task", choices=_RECIPES, help="task, where the data fit several")
     add("--recipe", metavar="NAME", help="a recipe of `eva recipes TASK`, or its path")
-    options, options.rest = parser.parse_known_args(arguments)
+    options, rest = parser.parse_known_args(arguments)
+    options.rest = rest
     return options
 
 
