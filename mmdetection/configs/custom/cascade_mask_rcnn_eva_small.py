@@ -5,15 +5,13 @@ _base_ = "../demo/cascade_mask_rcnn_eva_debug.py"
 from eva_mmdetection.parts import extractor, stages, testing, training  # noqa: E402
 
 _anchors = dict(base_sizes=[16, 48, 128], scales=[1.0, 1.5, 2.0], ratios=[0.5, 1.0, 2.0])
-_levels = dict(channels=64, strides=(4, 8, 16), finest=32)
+_box, _mask = (extractor(side, channels=64, strides=(4, 8, 16), finest=32) for side in (7, 14))
 _proposals = dict(nms_pre=1000, max_per_img=300)
 model = dict(
     data_preprocessor=dict(pad_size_divisor=256),
     backbone=dict(img_size=256, rel_pos="none"),
     rpn_head=dict(anchor_generator=_anchors),
-    roi_head=dict(
-        bbox_roi_extractor=extractor(7, **_levels), mask_roi_extractor=extractor(14, **_levels)
-    ),
+    roi_head=dict(bbox_roi_extractor=_box, mask_roi_extractor=_mask),
     train_cfg=dict(rpn=dict(sampler=dict(num=128)), rpn_proposal=_proposals, rcnn=stages(64)),
     test_cfg=dict(rpn=_proposals, rcnn=dict(max_per_img=100)),
 )
