@@ -8,10 +8,13 @@ from pathlib import Path
 from eva_engine.config import OptimizerConfig, RunConfig
 from eva_video.config import DataConfig, ModelConfig, VideoConfig
 
-_POSITIONS = dict(frames=8, full_position_lr=True)  # which show the order of the frames
 config = VideoConfig(
     model=ModelConfig(
-        variant="eva_debug", image_size=64, init_checkpoint="eva_debug", **_POSITIONS
+        variant="eva_debug",
+        image_size=64,
+        frames=8,
+        init_checkpoint="eva_debug",
+        full_position_lr=True,  # the order of the frames
     ),
     data=DataConfig(train="videos/train", val="videos/val"),
     optimizer=OptimizerConfig(lr=1e-3, warmup_epochs=1, layer_decay=0.75, clip_grad=3.0),
