@@ -31,6 +31,7 @@ def test_killed_stopped_and_continued_with_other_workers(
     assert len({line["loss"] for line in metrics(complete) if "loss" in line}) == STEPS
 
 
+@pytest.mark.slow  # the loss alone is compared in steps/test_losses.py
 def test_two_processes_that_accumulate_give_what_one_process_gives(launch, metrics, tmp_path):
     """At equal steps of 8 pairs, all of which are compared with each other."""
     lines, weights = {}, {}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "interop.md").read_text()
 TASKS = ["detection", "mmdetection", "segmentation", "classification", "pretrain", "video", "clip"]
@@ -45,7 +46,6 @@ def run(stand_in, tmp_path, tmp_path_factory, mmengine_runs, monkeypatch):
     return run_section
 
 
-@pytest.mark.slow
 def test_detectron2(run, tmp_path):
     printed = run("detectron2", check="print('found', found.has('pred_masks'))")
     assert "found True" in printed
@@ -53,7 +53,6 @@ def test_detectron2(run, tmp_path):
     assert (tmp_path / "output" / "detectron2" / "model_final.pth").exists()
 
 
-@pytest.mark.slow
 def test_mmdetection(run):
     check = "print('found', len(instances.bboxes[0]), len(predictions), predictions[0].keys())"
     printed = run("mmdetection", check=check)
@@ -61,7 +60,6 @@ def test_mmdetection(run):
     assert "coco/segm_mAP" in printed
 
 
-@pytest.mark.slow
 def test_mmsegmentation(run):
     printed = run("mmsegmentation", check="print('found', *classes.shape, predictions.shape)")
     assert re.search(r"found 1 (\d+) (\d+) \(\1, \2\)", printed)

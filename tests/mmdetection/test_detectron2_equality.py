@@ -168,7 +168,7 @@ def _assert_same(found, expected):
     assert (masks != expected[3]).flatten(1).sum(1).max() <= 8, "of some thousand pixels"
 
 
-@pytest.mark.parametrize("data", ["coco", "lvis"])
+@pytest.mark.parametrize("data", ["coco", pytest.param("lvis", marks=pytest.mark.slow)])
 def test_real_pictures(data):
     """Softmax over 80 classes, and 1203 classes scaled down to 60 independent ones."""
     loss = dict(type="EVAFederatedLoss", num_classes=60) if data == "lvis" else None

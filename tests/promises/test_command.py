@@ -193,7 +193,9 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("task", ["detection", "mmdetection", "segmentation"])
+@pytest.mark.parametrize(
+    "task", ["detection", "segmentation", pytest.param("mmdetection", marks=pytest.mark.slow)]
+)
 def test_what_would_be_published_names_no_place(task, finished, run, fails, tmp_path):
     output, card = finished(task), tmp_path / "card"
     run("eva", "push", output, "someone/name", "--dry-run", card)

@@ -87,7 +87,13 @@ def test_a_training_leaves_scores_weights_and_a_page(
     assert json.loads((output / "config.json").read_text())["run"]["epochs"] == 2
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    "task",
+    [
+        pytest.param(task, marks=[pytest.mark.slow] * (task in ("pretrain", "video")))
+        for task in TASKS
+    ],
+)
 def test_killed_in_a_save_and_stopped_and_continued(
     run, start, training, trained, stop, ends_alike, tmp_path, task
 ):
