@@ -15,7 +15,7 @@ from torchvision.io import ImageReadMode
 from torchvision.io import decode_image as torchvision_decode
 
 from eva_data.files import IMAGE_SUFFIXES, LISTED_IMAGE_SUFFIXES, find_files
-from eva_data.images import read_encoded, read_header, read_rgb
+from eva_data.images import inspect_image, read_encoded, read_rgb
 from eva_data.index import FolderFiles, Names, StoredFiles, Table
 from eva_data.manifests import Manifest, Mixture, SourceEntry, expand_path, read_index
 from eva_data.tar import TarIndex, expand_shards, index_members, is_shard_pattern
@@ -31,9 +31,9 @@ def decode_image(content: bytes, name: str = "image") -> Tensor:
     pixels; the one decoder does the rest. What cannot be decoded is an `UnreadableImageError`.
     """
     # before torchvision allocates what it claims
-    header = read_header(content, upright=False, name=name)
+    facts = inspect_image(content, decode=False, name=name)
     image: Tensor | None = None
-    if not (header.alpha or content.startswith(_GIF)):
+    if not (facts.transparent or content.startswith(_GIF)):
         with contextlib.suppress(RuntimeError, ValueError):
             data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
             image = torchvision_decode(data, mode=ImageReadMode.RGB)

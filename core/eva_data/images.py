@@ -141,9 +141,12 @@ class ImageFacts(NamedTuple):
         return (height, width) if self.orientation in _SIDEWAYS else (width, height)
 
 
-def inspect_image(source: File, *, decode: bool, name: str | None = None) -> ImageFacts:
+def inspect_image(
+    source: File, *, decode: bool, name: str | None = None, count_scans: bool = True
+) -> ImageFacts:
     """Look at an image without converting it; with `decode`, read all pixels."""
-    with open_image(source, _name(source, name), decode=decode) as image:
+    place = _name(source, name)
+    with open_image(source, place, decode=decode, count_scans=count_scans) as image:
         return ImageFacts(
             *image.size,
             orientation=_orientation(image, decode=decode),
@@ -154,30 +157,15 @@ def inspect_image(source: File, *, decode: bool, name: str | None = None) -> Ima
         )
 
 
-class Header(NamedTuple):
-    """Height and width in pixels, and whether the image has alpha or a transparent colour."""
-
-    height: int
-    width: int
-    alpha: bool
-
-
-def read_header(source: File, *, upright: bool, name: str | None = None) -> Header:
-    """Read the header of an image; the size is that of the turned image if `upright`.
+def image_size(source: File, *, upright: bool, name: str | None = None) -> tuple[int, int]:
+    """Read height and width in pixels, of the turned image if `upright`, from the header.
 
     Of a path no more is read; in content, which another decoder may get, scans are counted too.
     """
     in_memory = isinstance(source, bytes)
-    with open_image(source, _name(source, name), count_scans=in_memory) as image:
-        width, height = image.size
-        turned = upright and _orientation(image, decode=False) in _SIDEWAYS
-        size = (width, height) if turned else (height, width)
-        return Header(*size, alpha=_has_alpha(image))
-
-
-def image_size(source: File, *, upright: bool, name: str | None = None) -> tuple[int, int]:
-    """Read height and width in pixels, see `read_header`."""
-    return read_header(source, upright=upright, name=name)[:2]
+    facts = inspect_image(source, decode=False, name=name, count_scans=in_memory)
+    width, height = facts.seen_size if upright else facts[:2]
+    return height, width
 
 
 def on_white_ground(image: Image.Image) -> Image.Image:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-_SIZED = ("Resize", "RandomResize", "RandomCrop", "PadShortSide")  # transforms
+_SIZED = ("Resize", "RandomResize", "RandomChoiceResize", "RandomCrop", "PadShortSide")
+_SIZES = ("scale", "scales", "crop_size", "size")  # arguments of these transforms
 LOADERS = {"train": ("train_dataloader",), "val": ("val_dataloader", "test_dataloader")}
 
 
@@ -59,8 +60,9 @@ def image_side(cfg: "Config") -> int:
     kinds = (("RandomCrop", "crop_size"), ("Resize", "scale"))
     for (kind, key), loader in zip(kinds, loaders, strict=True):
         for step in dicts(loader):
-            if _kind(step) == kind and _is_size(step.get(key)):
-                return int(min(step[key]))
+            size = step.get(key) if _kind(step) == kind else None
+            if isinstance(size, list | tuple) and all(isinstance(one, int) for one in size):
+                return int(min(size))
     return 0
 
 
@@ -76,12 +78,12 @@ def set_image_size(cfg: "Config", side: int) -> None:
         )
     model = cfg.model.get("module", cfg.model)  # of test-time augmentation
     nodes = {id(node): node for node in dicts(cfg._cfg_dict) if _kind(node) in _SIZED}
-    chosen = [(node, key) for node in nodes.values() for key in ("scale", "crop_size", "size")]
+    chosen = [(node, key) for node in nodes.values() for key in _SIZES]
     chosen += [(model.get("data_preprocessor") or {}, "size")]
     chosen += [(model.get("test_cfg") or {}, key) for key in ("crop_size", "stride")]
     for node, key in chosen:
-        if _is_size(node.get(key)):
-            node[key] = tuple(round(length * side / before) for length in node[key])
+        if key in node:
+            node[key] = _scaled(node[key], side / before)
     if (model.get("data_preprocessor") or {}).get("pad_size_divisor") == before:
         model.data_preprocessor.pad_size_divisor = side
 
@@ -90,6 +92,8 @@ def _kind(node: Any) -> str:
     return str(node.get("type")).rpartition(".")[2]
 
 
-def _is_size(value: Any) -> bool:
-    pair = isinstance(value, list | tuple) and len(value) == 2
-    return pair and all(isinstance(length, int) for length in value)
+def _scaled(value: Any, share: float) -> Any:
+    """Multiply all integers in a value; a fraction is one of an image of any size."""
+    if isinstance(value, list | tuple):
+        return tuple(_scaled(one, share) for one in value)
+    return round(value * share) if type(value) is int else value

@@ -117,13 +117,12 @@ class CocoDataset:
             side: Pixels to which the longer side of an image is resized in training.
             most: Objects that it reports in an image; 0 for no limit.
         """
-        lines = []
+        lines, total = [], len(self.images)
         counts = Counter(one["image_id"] for one in self.instances)
-        crowded = [count for count in counts.values() if count > most > 0]
-        if crowded:
+        if crowded := [count for count in counts.values() if count > most > 0]:
             lines.append(
-                f"{len(crowded)} of {len(self.images)} images have more objects, up to "
-                f"{max(crowded)}, than the {most} detections of an image that the recipe keeps"
+                f"{len(crowded)} of {total} images have more objects, up to {max(crowded)}, than "
+                f"the {most} detections of an image that the recipe keeps"
             )
         longest = {key: max(one["width"], one["height"]) for key, one in self.images.items()}
         boxes = [
@@ -135,11 +134,10 @@ class CocoDataset:
                 f"the median box has {size:.1f} px at the training size of {side} px: take a "
                 "larger --image-size, or cut the images into tiles"
             )
-        large = sum(length > 2 * side > 0 for length in longest.values())
-        if large:
+        if large := [length for length in longest.values() if length > 2 * side > 0]:
             lines.append(
-                f"{large} of {len(longest)} images are more than twice the training size of {side} "
-                f"px, up to {max(longest.values()):,} px: they are shrunk"
+                f"{len(large)} of {total} images are more than twice the training size of {side} "
+                f"px, up to {max(large):,} px: they are shrunk"
             )
         return lines
 

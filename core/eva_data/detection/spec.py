@@ -30,7 +30,7 @@ from eva_data.detection.coco import (
 from eva_data.detection.voc import find_voc, open_voc
 from eva_data.detection.yolo import YAML, find_yaml, open_yolo
 from eva_data.holdout import Flags, held_out, stem
-from eva_data.images import Header, UnreadableImageError, read_header
+from eva_data.images import ImageFacts, UnreadableImageError, inspect_image
 from eva_data.pools import ordered_map
 
 PARTS = ("train", "val")
@@ -311,12 +311,12 @@ def read_labels(
         The dataset; each image that is not in it, with the reason; how many have alpha.
     """
     workers = 1 if len(images.names) < _FEW else min(8, os.cpu_count() or 1)
-    work = functools.partial(_upright_header, str(images.folder))
-    headers = list(ordered_map(work, images.names, workers=workers, what="image sizes", chunk=256))
-    named = zip(images.names, headers, strict=True)
-    found = [(name, header[:2]) for name, header in named if not isinstance(header, str)]
+    work = functools.partial(_facts, str(images.folder))
+    facts = list(ordered_map(work, images.names, workers=workers, what="image sizes", chunk=256))
+    named = zip(images.names, facts, strict=True)
+    found = [(name, one.seen_size[::-1]) for name, one in named if not isinstance(one, str)]
     lost = [f"{one} is not there" for one in images.missing]
-    lost += [header for header in headers if isinstance(header, str)]
+    lost += [one for one in facts if isinstance(one, str)]
 
     def annotations() -> Iterator[Entry]:
         for number, (name, size) in enumerate(found, start=1):
@@ -335,25 +335,22 @@ def read_labels(
     dataset = validate(
         source.source, lists, folder=images.folder, boxes_only=boxes_only, report=report
     )
-    return dataset, lost, sum(not isinstance(one, str) and one.alpha for one in headers)
+    return dataset, lost, sum(not isinstance(one, str) and one.transparent for one in facts)
 
 
-def _upright_header(folder: str, name: str) -> Header | str:
+def _facts(folder: str, name: str) -> ImageFacts | str:
     try:
-        return read_header(f"{folder}/{name}", upright=True)
+        return inspect_image(f"{folder}/{name}", decode=False, count_scans=False)
     except UnreadableImageError as error:
         return str(error)
 
 
 def _parts_of(source: Source, spec: DatasetSpec, name: Path) -> tuple[dict[str, Any], list[str]]:
     """Return the parts of a source; without data for evaluation, those for tests stand in."""
-    parts: dict[str, Any]
-    if isinstance(source, LabelledImages):
-        parts = dict(source.parts)
-        if not source.is_split and spec.parts == ("val",) and spec.val_fraction is None:
-            return {"val": parts["train"]}, []
-    else:
-        parts = dict(source)
+    parts = dict(source.parts if isinstance(source, LabelledImages) else source)
+    whole = isinstance(source, LabelledImages) and not source.is_split
+    if whole and spec.parts == ("val",) and spec.val_fraction is None:
+        return {"val": parts["train"]}, []
     test = parts.pop("test", None)
     if test is None or "val" in parts or spec.val_fraction is not None:
         return parts, []

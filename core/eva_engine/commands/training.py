@@ -97,7 +97,7 @@ def parse(
     try:
         file = _file_of(task, recipe)
         default = unfinished(lambda: load_recipe(file, kind))
-        words += _size_and_length(known, default)
+        words = [*_size_and_length(known, default), *words]  # a setting of its own comes last
         flags = _without_other_validation(as_flags(words, default), default)
         flags, left_out = (flags, "") if adapt is None else adapt(flags, default)
         import tyro
@@ -160,7 +160,9 @@ def _size_and_length(known: argparse.Namespace, default: Any) -> list[str]:
     if side := known.image_size:
         values = dict(_values(default))
         sizes = {key: value for key, value in values.items() if key.endswith(".image_size")}
-        first = next(iter(sizes.values()))
+        first = next(iter(sizes.values()), None)
+        if first is None:
+            raise ValueError(f"--image-size {side}: the recipe has no image_size")
         words += [f"{key}={round(value * side / first)}" for key, value in sizes.items()]
         if masked := values.get("mask.num_masked"):
             words.append(f"mask.num_masked={max(1, round(masked * (side / first) ** 2))}")
