@@ -124,6 +124,8 @@ def find_class_files(
 ) -> ClassFiles:
     """Find the files in class folders and their subfolders, sorted by folder and name.
 
+    A folder without files is no class.
+
     Args:
         folder: Folder of the class folders.
         suffixes: Suffixes of the files, in lower case; one file must be there.
@@ -132,35 +134,44 @@ def find_class_files(
             left out.
         exact: Allow no other spelling of a class.
     """
-    found = find_class_folders(folder)
-    classes = found if classes is None else classes
-    if labels is None:
-        labels = _labels_of(found, classes, folder, exact=exact)
+    found, own = find_class_folders(folder), list[str]()
+    if labels is None and classes is not None:
+        labels = _labels_of(found, classes, folder, suffixes, exact=exact)
     kinds = ", ".join(sorted(suffix.removeprefix(".") for suffix in suffixes))
     numbers = array("i")
 
     def files() -> Iterator[str]:
         for name in found:
-            before = len(numbers)
-            for path in find_files(folder / name, suffixes) if name in labels else ():
-                numbers.append(labels[name])
+            before, label = len(numbers), len(own) if labels is None else labels.get(name)
+            if label is None:
+                continue
+            for path in find_files(folder / name, suffixes):
+                numbers.append(label)
                 yield f"{name}/{path}"
-            if len(numbers) == before and name in labels:
+            if len(numbers) > before:
+                own.append(name)
+            else:
                 logger.warning("class folder %s holds no file of %s", folder / name, kinds)
 
     names = Names.collect(files())
     if not numbers:
         raise ValueError(f"{folder} has class folders without a file of {kinds}")
-    return ClassFiles(names, np.array(numbers, np.int32), classes)
+    return ClassFiles(names, np.array(numbers, np.int32), own if classes is None else classes)
 
 
 def _labels_of(
-    found: Sequence[str], classes: Sequence[str], folder: Path, *, exact: bool
+    found: Sequence[str],
+    classes: Sequence[str],
+    folder: Path,
+    suffixes: Collection[str],
+    *,
+    exact: bool,
 ) -> dict[str, int]:
     spellings = Spellings(classes)
     labels = {name: spellings.label(name, exact=exact) for name in found}
     known = {name: label for name, label in labels.items() if label is not None}
-    if unknown := [name for name in found if name not in known]:
+    others = (name for name in found if name not in known)
+    if unknown := [name for name in others if next(find_files(folder / name, suffixes), None)]:
         raise ValueError(
             f"{folder} has {len(unknown)} folders that are not among the {len(classes)} classes: "
             f"{listed(unknown)}; expected {listed(list(classes), 4)}"

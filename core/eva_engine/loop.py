@@ -4,7 +4,7 @@ import contextlib
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import nn
 from eva_engine import distributed
 from eva_engine.checkpoints import run_checkpoint
 from eva_engine.checkpoints.files import EMA_WEIGHTS, WEIGHTS, BestWeights, read_run
-from eva_engine.config import SAYS, Recipe, as_plain, require, what_is_saved
+from eva_engine.config import SAYS, Recipe, RunConfig, as_plain, require, what_is_saved
 from eva_engine.data.loading import EvaluationInterruptedError, interruptible, running
 from eva_engine.report import Presentation, Presenter
 from eva_engine.run_log import RunLog, Size
@@ -38,7 +38,7 @@ from eva_engine.steps.parameter_groups import (
     warmup_cosine,
 )
 from eva_report.first_batch import keep_first_batch
-from eva_report.terminal import show
+from eva_report.terminal import SHOWN, show
 from eva_runs.data_order import (
     BadSamples,
     Batch,
@@ -52,6 +52,7 @@ from eva_runs.precision import warn_of_slow_bf16
 
 logger = logging.getLogger(__name__)
 
+_NOTABLE = 0.05  # share of the samples that the terminal mentions if an epoch lacks it
 EvaluateFn = Callable[[nn.Module], Mapping[str, float]]
 
 
@@ -123,10 +124,11 @@ class TrainingRun:
 
     def _prepare(self) -> None:
         """Refuse everything that can be refused, before anything is changed."""
-        run, processes = self._run, distributed.world_size()
+        processes, size = distributed.world_size(), len(self.samples)
         check_same_data(self.samples)
+        self._run = run = _fitted(self._run, size, processes)
         step_batch = run.batch_size * run.accumulate * processes
-        self._every = run.checkpoint_every or len(self.samples) // step_batch
+        self._every = run.checkpoint_every or size // step_batch
         self._checkpoints = run_checkpoint.RunCheckpoints(
             run.output, keep=run.keep_checkpoints, config=self._recipe
         )
@@ -140,11 +142,15 @@ class TrainingRun:
             run, self.samples, seed=self._seed, in_a_row=saved.get("skipped_in_a_row", 0)
         )
         self._batches = OrderedBatches(
-            len(self.samples), batch_size=run.batch_size, accumulate=run.accumulate,
+            size, batch_size=run.batch_size, accumulate=run.accumulate,
             rank=distributed.rank(), world_size=processes, seed=self._seed, start_step=self._start,
         )  # fmt: skip
         self._steps_per_epoch = self._batches.steps_per_epoch
         self._total = run.epochs * self._steps_per_epoch
+        if left := size % step_batch:
+            text = f"{left:,} of {size:,} samples are left out of each epoch, others each time: "
+            shown = SHOWN if left >= _NOTABLE * size else None
+            logger.info("%s", f"{text}they fill no step of {step_batch:,}", extra=shown)
         self._lr(0)
         warn_of_slow_average(run.ema_decay, self._total)
         if run.precision == "bf16" and distributed.rank() == 0:
@@ -307,3 +313,18 @@ class TrainingRun:
         if self._best:
             self._best.consider(self._engine, name, step=step, results=results)
         return results
+
+
+def _fitted(run: RunConfig, size: int, processes: int) -> RunConfig:
+    """Shrink a step that the samples do not fill; an even batch stays even, for mixup."""
+    batch, accumulate = run.batch_size, run.accumulate
+    if processes <= size < batch * accumulate * processes:
+        batch = min(batch, size // processes)
+        batch -= batch % 2 if batch > 1 and run.batch_size % 2 == 0 else 0
+        accumulate = min(accumulate, size // (batch * processes))
+        show(
+            f"{size:,} samples do not fill a step of {run.batch_size} x {run.accumulate} x "
+            f"{processes} (batch_size x accumulate x processes): batch_size is {batch} and "
+            f"accumulate {accumulate}"
+        )
+    return replace(run, batch_size=batch, accumulate=accumulate)

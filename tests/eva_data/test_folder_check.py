@@ -60,6 +60,7 @@ def test_classes_and_copies_within_and_across(save, findings, capsys):
         set__val__cat__1=2, set__val__owl__1=4, set__val__stray=5,
     )  # fmt: skip
     (root / "set/train/empty").mkdir()
+    (root / "set/val/empty_too").mkdir()
     found, code = findings(root / "set")
     at = f"{root}/set"
     assert found == {
@@ -67,10 +68,10 @@ def test_classes_and_copies_within_and_across(save, findings, capsys):
         "leak": [f"{at}/val/cat/1.png"],
         "class_unknown": [f"{at}/val/owl"],
         "copy": [f"{at}/train/cat/2.png"],
-        "class_empty": [f"{at}/train/empty"],
-        "class_unseen": [f"{at}/val/dog", f"{at}/val/empty"],
+        "class_empty": [f"{at}/train/empty", f"{at}/val/empty_too"],
+        "class_unseen": [f"{at}/val/dog"],
         "stray": [f"{at}/val/stray.png"],
     }
     assert code == 1
-    assert f"{at}/train: 4 images of 3 classes: cat 2, dog 2, empty 0" in capsys.readouterr().out
+    assert f"{at}/train: 4 images of 2 classes: cat 2, dog 2" in capsys.readouterr().out
     assert findings("folders", root / "set/train", "--against", root / "set/val") == (found, 1)

@@ -54,6 +54,20 @@ LAMB = OptimizerConfig(name="lamb", lr=3e-2, warmup_epochs=1, layer_decay=0.8, e
 SHORT = {"epochs": 2, "batch_size": 16, "checkpoint_every": 3, "ema_decay": 0.9, "resume": True}
 
 
+@pytest.mark.parametrize(("batch", "accumulate", "steps", "said"), [
+    (128, 1, 1, "batch_size is 64 and accumulate 1"),
+    (25, 4, 1, "14 of 64 samples are left out of each epoch"),
+    (8, 1, 8, ""),
+])  # fmt: skip
+def test_little_data_make_a_small_step(batch, accumulate, steps, said, start, metrics, tmp_path,
+                                       caplog):  # fmt: skip
+    with caplog.at_level("INFO"):
+        start(epochs=2, batch_size=batch, accumulate=accumulate)
+    assert said in caplog.text
+    assert ("left out" in caplog.text) == ("left out" in said)
+    assert len([one for one in metrics(tmp_path / "run") if "loss" in one]) == 2 * steps
+
+
 @pytest.fixture
 def killed_and_resumed(start, metrics, tmp_path):
     """Function: let a call end a run, continue it, compare with an uninterrupted one."""

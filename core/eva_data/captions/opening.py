@@ -124,7 +124,7 @@ def open_captions(
         opened.append(source := open_source(entry, table))
         if index is None:
             source.left_out.warn(entry.location)
-            _require_readable(source, entry.location)
+            require_readable(source, entry.location)
     if path.suffix != ".toml" and len(opened) == 1:
         return opened[0]
     mixed = CaptionView(Mixture[CaptionedImages](opened, entries))
@@ -207,7 +207,7 @@ def _read_index(file: Path, root: str | None) -> tuple[tuple[SourceEntry, ...], 
         raise damaged(file, repr(error)) from error
 
 
-def _require_readable(pairs: CaptionedImages, location: str) -> None:
+def require_readable(pairs: CaptionedImages, location: str) -> None:
     """Try some pairs, so that a wrong root or column is an error at once."""
     places = [number * len(pairs) // _TRIED for number in range(_TRIED)]
     problems = []
@@ -220,5 +220,5 @@ def _require_readable(pairs: CaptionedImages, location: str) -> None:
             problems.append(error)
     raise ValueError(
         f"none of {len(problems)} pairs of {location} can be read: {problems[0]}; is the folder of "
-        "the images (root) right, and the column?"
+        "the images (--root, of a training --data.root) right, and the column?"
     )

@@ -20,7 +20,7 @@ KINDS = {
     "class_unknown": Kind("class that training does not have", "-"),
     "transparent": Kind("image with transparency, which is shown as white", "-", note=True),
     "copy": Kind("image with the content of another of its class", "-", note=True),
-    "class_empty": Kind("class without an image", "-", note=True),
+    "class_empty": Kind("folder without an image, which is no class", "-", note=True),
     "class_unseen": Kind("class of training that the other part does not have", "-", note=True),
     "stray": Kind("image beside the folders of classes, which is not read", "-", note=True),
 }
@@ -90,9 +90,10 @@ def list_part(folder: Path, findings: Findings) -> Part:
     if not counts:
         return Part(folder, names, {})
     shown = (entry.name for entry in folder.iterdir() if entry.is_dir())
-    classes = {name: counts[name] for name in sorted(shown) if not name.startswith(".")}
+    folders = sorted(name for name in shown if not name.startswith("."))
+    classes = {name: counts[name] for name in folders if name in counts}
     stray = [f"{folder}/{name}" for name in names if "/" not in name]
-    empty = [f"{folder}/{name}" for name, count in classes.items() if not count]
+    empty = [f"{folder}/{name}" for name in folders if name not in counts]
     findings.add_many("stray", len(stray), stray)
     findings.add_many("class_empty", len(empty), empty)
     return Part(folder, [name for name in names if "/" in name], classes)

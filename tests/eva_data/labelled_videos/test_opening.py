@@ -9,11 +9,12 @@ def test_class_folders(make_files, content, caplog):
     folder = make_files("b c/2.mp4", "b c/x/1.MKV", "a/1.avi", "a/.2.mp4", "a/1.jpg", "z.mp4")
     (folder / "empty").mkdir()
     videos = open_videos(folder)
-    assert videos.classes == ("a", "b c", "empty")
+    assert videos.classes == ("a", "b c")
     assert content(videos) == [("a/1.avi", 0), ("b c/2.mp4", 1), ("b c/x/1.MKV", 1)]
     assert videos.labels.dtype == np.int32
     assert videos.sample_id(1) == str(folder / "b c/2.mp4")
     assert str(folder / "empty") in caplog.text
+    assert open_videos(folder, classes=videos.classes).classes == ("a", "b c")
 
 
 def test_checksums(make_files, write_list):
