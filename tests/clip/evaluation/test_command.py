@@ -4,7 +4,6 @@ import csv
 import json
 import logging
 
-import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
@@ -50,14 +49,18 @@ class Seer(nn.Module):
         return torch.stack(features)
 
 
+def few_templates(name):
+    return named_templates(name)[:2]  # for speed
+
+
 def say(kind, *names, weights=(1,)):
-    templates = named_templates(kind)
-    return [sentences(name, templates) for name in names], weights
+    return [sentences(name, few_templates(kind)) for name in names], weights
 
 
 @pytest.fixture
 def run(monkeypatch, tmp_path):
     """Function: run the command with a model of these sayings; its results."""
+    monkeypatch.setattr(benchmarks, "named_templates", few_templates)
     monkeypatch.setattr(own_data, "notes_of_training", lambda _, **given: given)
     (tmp_path / "w.pt").write_bytes(b"weights")
 
@@ -83,9 +86,7 @@ VIDEO_SAYINGS = {
 }
 
 
-def test_the_sets_of_imagenet(make_set, make_objectnet, run, capsys, caplog, monkeypatch):
-    few = open_clip.OPENAI_IMAGENET_TEMPLATES[:2]  # for speed
-    monkeypatch.setattr(open_clip, "OPENAI_IMAGENET_TEMPLATES", few)
+def test_the_sets_of_imagenet(make_set, make_objectnet, run, capsys, caplog):
     caplog.set_level(logging.ERROR)  # of folders without images
     sayings = {
         20: say("imagenet", IMAGENET[5]),
@@ -149,9 +150,7 @@ def test_cifar_and_own_folders(make_set, run, tmp_path, capsys):
     assert "average" not in capsys.readouterr().out.replace("average of", "")
 
 
-def test_videos(write_video, run, tmp_path, capsys, caplog, refused, monkeypatch):
-    monkeypatch.setattr(benchmarks, "named_templates", lambda name: named_templates(name)[:2])
-
+def test_videos(write_video, run, tmp_path, capsys, caplog, refused):
     def video(path, frames):
         file = tmp_path / path
         file.parent.mkdir(parents=True, exist_ok=True)
