@@ -23,13 +23,14 @@ from eva_engine.evaluation.classification_report import (
     write_results,
 )
 from eva_engine.evaluation.counting import Score
-from eva_engine.run_log import Size, lines_of
+from eva_engine.run_log import Size
 from eva_report.content import Curve, Curves, Link, Report, ScoreRow, ScoreTable, Section, Step
 from eva_report.first_batch import first_batch
 from eva_report.page import NAME, report_name, try_report
 from eva_report.sheets import Tile
 from eva_report.terminal import closing_lines, counted, opening_lines, show
 from eva_runs.commands import say
+from eva_runs.log_lines import read_log
 from eva_runs.record import facts, record_start
 
 logger = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class Evaluation(NamedTuple):
 def evaluations_of(folder: Path) -> list[Evaluation]:
     """Read all evaluations off the log, in order; of two in a step, the average is second."""
     found = []
-    for line in lines_of(folder / METRICS):
+    for line in read_log(folder / METRICS):
         plain, averaged = dict[str, float](), dict[str, float]()
         for name, value in line.items():
             if name.startswith(f"{_VAL}{_EMA}") and value is not None:
@@ -70,7 +71,7 @@ def evaluations_of(folder: Path) -> list[Evaluation]:
 def curves(folder: Path) -> list[Section]:
     """Draw the log of a training in its folder: loss, results of evaluations, learning rate."""
     steps: dict[str, list[tuple[float, float]]] = {}
-    for line in lines_of(folder / METRICS):
+    for line in read_log(folder / METRICS):
         for name, value in line.items():
             if isinstance(value, int | float) and name not in ("step", "samples", "epoch"):
                 steps.setdefault(name, []).append((line["step"] + 1.0, float(value)))

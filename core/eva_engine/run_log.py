@@ -4,7 +4,6 @@ import contextlib
 import json
 import logging
 import math
-import operator
 import resource
 import sys
 import time
@@ -15,11 +14,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from eva_data.files import explained, make_folder, write_text
+from eva_data.files import explained, make_folder
 from eva_data.progress import ProgressBar
 from eva_engine.config import METRICS, RunConfig
 from eva_engine.steps.flops import peak_flops
 from eva_report.terminal import SHOWN, FileFormatter, TerminalHandler, root_logs_to
+from eva_runs.log_lines import cut_log
 from eva_runs.processes import rank
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,9 @@ class RunLog:
         self._peak = size.processes * peak_flops(size.device) if flops_per_sample else math.nan
         make_folder(run.output)
         self._file, self._board_folder = run.output / METRICS, run.output / "tensorboard"
-        self.last_evaluation = _cut(self._file, start_step)
+        kept = cut_log(self._file, lambda line: line["step"] < start_step)
+        evaluated = (line["step"] for line in kept if any(name.startswith("val_") for name in line))
+        self.last_evaluation = max(evaluated, default=-1)
         with explained(self._file):
             self._lines = self._file.open("a", encoding="utf-8")
         self._board: Any = None
@@ -188,30 +190,6 @@ class RunLog:
             with explained(self._board_folder):
                 for name in record.keys() - {"step"}:
                     self._board.add_scalar(name, record[name], step)
-
-
-def lines_of(file: Path) -> Iterator[dict[str, Any]]:
-    """Read the lines of `metrics.jsonl`: `step`, from 0, and other numbers.
-
-    They end before the first that is not complete: a kill may cut one.
-    """
-    with (
-        contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError),
-        file.open(encoding="utf-8", errors="replace") as lines,
-    ):
-        for line in lines:
-            record = json.loads(line)
-            operator.index(record["step"])
-            yield record
-
-
-def _cut(file: Path, start_step: int) -> int:
-    """Keep the lines before a step; returns the step of the last evaluation among them."""
-    kept = [record for record in lines_of(file) if record["step"] < start_step]
-    if file.exists():
-        write_text(file, "".join(json.dumps(record) + "\n" for record in kept))
-    evaluated = (one["step"] for one in kept if any(name.startswith("val_") for name in one))
-    return max(evaluated, default=-1)
 
 
 def _memory(device: torch.device) -> float:

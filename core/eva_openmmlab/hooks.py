@@ -27,6 +27,7 @@ from eva_openmmlab.run_folder import (
     EVALUATED,
     RECORD,
     SAYS,
+    cut_scalars,
     newest_checkpoint,
     what_is_saved,
     write_record,
@@ -151,6 +152,8 @@ class RunHook(Hook):
         half = getattr(runner.optim_wrapper, "cast_dtype", None) is torch.bfloat16
         if half and is_main_process():
             warn_of_slow_bf16(next(model.parameters()).device)
+        if self.resumed:
+            processes.on_main(lambda: cut_scalars(Path(runner.work_dir), runner.iter))
         self._begin(runner)
 
     def before_train_epoch(self, runner: Any) -> None:

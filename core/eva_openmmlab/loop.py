@@ -17,7 +17,7 @@ from mmengine.registry import LOOPS
 from mmengine.runner import IterBasedTrainLoop
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from eva_openmmlab.run_folder import EVALUATED, SAYS
+from eva_openmmlab.run_folder import SAYS, last_evaluation
 from eva_report.terminal import SHOWN
 from eva_runs.data_order import end_workers, guard_workers, seed_all
 
@@ -148,10 +148,7 @@ class EVATrainLoop(IterBasedTrainLoop):
         """Evaluate where a run that continues was stopped before it did, or say that it is over."""
         runner, folder = self.runner, Path(self.runner.work_dir)
         due = self._iter % self.val_interval == 0 or self._iter == self._max_iters
-        try:
-            evaluated = int((folder / EVALUATED).read_text())
-        except (OSError, ValueError):
-            evaluated = -1
+        evaluated = last_evaluation(folder)
         scores = runner.val_loop is not None and self._iter >= self.val_begin
         if self._iter and scores and due and evaluated != self._iter:
             runner.logger.info("catching up on the evaluation after iteration %d", self._iter)

@@ -3,7 +3,6 @@
 Nothing heavy is imported: programs look here before they begin.
 """
 
-import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from typing import Any
 from eva_backbone.checkpoints.registry import require_known
 from eva_backbone.checkpoints.run_folders import is_mmengine_run, last_of_mmengine
 from eva_data.files import home_expanded, write_text
+from eva_runs.log_lines import cut_log, read_log
 from eva_runs.output_folder import RunSentences
 
 SAYS = RunSentences(unit="iteration", resume="--resume", output="--work-dir")
@@ -76,17 +76,28 @@ def require_config_of_run(weights: str | os.PathLike[str]) -> Path:
     return config
 
 
+def last_evaluation(folder: Path) -> int:
+    """Return the iteration of the last finished evaluation of a training, or -1."""
+    try:
+        return int((folder / EVALUATED).read_text())
+    except (OSError, ValueError):
+        return -1
+
+
+def cut_scalars(folder: Path, iteration: int) -> None:
+    """Remove what earlier starts logged after an iteration, which will be logged again."""
+    scored = iteration + (last_evaluation(folder) == iteration)
+    for file in folder.glob("*/vis_data/*.json"):
+        cut_log(file, lambda line: line[STEP] < (scored, iteration + 1)["loss" in line])
+
+
 def read_scalars(folder: Path) -> list[Entry]:
     """Read `*/vis_data/scalars.json` of a run, entries with their `step` in order of iterations.
 
-    Losses and scores of one iteration are two. A run that was stopped and continued has logged
-    some iterations twice; the later start counts.
+    Losses and scores of one iteration are two. Of those of several starts the last one counts.
     """
     found: dict[tuple[int, bool], Entry] = {}
     for file in sorted(folder.glob("*/vis_data/scalars.json")):  # named by their time
-        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-            # the run may have been killed in the middle of a line
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                entry = json.loads(line)
-                found[entry[STEP], "loss" in entry] = entry
+        for entry in read_log(file, STEP):
+            found[entry[STEP], "loss" in entry] = entry
     return [found[place] for place in sorted(found)]

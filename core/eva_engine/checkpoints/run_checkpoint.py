@@ -36,9 +36,9 @@ from eva_engine.checkpoints.files import (
     save_weights,
 )
 from eva_engine.config import METRICS, SAYS, RunConfig, require
-from eva_engine.run_log import lines_of
 from eva_engine.steps.engine import MovingAverage, TrainingEngine
 from eva_report.terminal import show
+from eva_runs.log_lines import read_log
 from eva_runs.processes import is_main, on_main
 
 logger = logging.getLogger(__name__)
@@ -281,7 +281,7 @@ def find_checkpoint(checkpoints: RunCheckpoints, run: RunConfig, *, first_save: 
         raise ValueError(SAYS.used(run.output, checkpoint=checkpoint.name))
     if checkpoint:
         return checkpoint
-    logged = lines_of(run.output / METRICS)
+    logged = read_log(run.output / METRICS)
     reached = on_main(lambda: max((one["step"] + 1 for one in logged), default=0))
     if reached > first_save or (reached and not run.resume):
         again = f"begin it again with {SAYS.resume}" if reached <= first_save else "put one back"

@@ -1,16 +1,12 @@
 """The output folder of a run: its last checkpoint, and what was logged in it."""
 
-import json
-import logging
-import os
 import re
 from pathlib import Path
 from typing import Any
 
 from eva_data.files import require_regular_file
+from eva_runs.log_lines import cut_log, read_log
 from eva_runs.output_folder import RunSentences
-
-logger = logging.getLogger(__name__)
 
 LAST, METRICS, FINAL = "last_checkpoint", "metrics.json", "model_final.pth"
 RESULTS = "results.json"
@@ -72,29 +68,16 @@ def check_unused(folder: Path) -> None:
         raise ValueError(SAYS.used(folder, checkpoint=own[0].name if own else ""))
 
 
-def repair_metrics(folder: Path) -> None:
-    """Remove the end of `metrics.json` that a killed run left without a line's end."""
-    file = folder / METRICS
-    content = file.read_bytes() if file.is_file() else b""
-    kept = content.rfind(b"\n") + 1
-    if kept < len(content):
-        logger.warning("%s: removed the last line, which was not complete", file)
-        os.truncate(file, kept)
+def cut_metrics(folder: Path, iteration: int) -> None:
+    """Remove the lines of `metrics.json` from an iteration on, which will be written again."""
+    cut_log(folder / METRICS, lambda line: line["iteration"] < iteration, "iteration")
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
     """Read detectron2's `metrics.json` (one JSON object a line), in order of iterations."""
-    file = run / METRICS
-    if not file.exists():
-        return []
-    require_regular_file(file)
     by_iteration: dict[int, dict[str, Any]] = {}
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            entry = json.loads(line)
-            by_iteration.setdefault(int(entry["iteration"]), {}).update(entry)
-        except (ValueError, TypeError, KeyError):  # the run was killed in the middle of this line
-            continue
+    for line in read_log(run / METRICS, "iteration"):
+        by_iteration.setdefault(line["iteration"], {}).update(line)
     return [by_iteration[iteration] for iteration in sorted(by_iteration)]
 
 
