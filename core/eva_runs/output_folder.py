@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import socket
+import threading
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,11 +64,20 @@ def claimed(
                 make_folder(folder)
             record_start(folder, kind, continues=continues)
 
+        # such as TensorBoard's, whose error its next call raises
+        stack.callback(setattr, threading, "excepthook", threading.excepthook)
+        threading.excepthook = _note_thread
         if is_main():
             traces = [STARTS, *traces]
             stack.enter_context(clean_if_refused(folder, traces, begun=(folder / begun).exists))
         on_main(claim)
         yield
+
+
+def _note_thread(failed: threading.ExceptHookArgs) -> None:
+    """Leave the traceback of a thread to the log."""
+    error = failed.exc_value
+    logger.info("a thread has failed: %s", error, exc_info=error)
 
 
 @contextlib.contextmanager

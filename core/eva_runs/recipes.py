@@ -17,12 +17,14 @@ from typing import TypeVar
 from eva_backbone.checkpoints.hub import HubError
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.checkpoints.run_folders import absence
-from eva_data.files import home_expanded
+from eva_data.files import home_expanded, is_there
 
 T = TypeVar("T")
 
 PARENT_FOLDERS = ("_base_", "common")  # files that recipes inherit from, no recipes themselves
 SUFFIXES = (".py", ".toml", ".yaml")
+_FILES = (*SUFFIXES, ".yml", ".json")  # of a user, which the frameworks read, too
+_LONGEST = 200  # letters of a name in a message
 WEIGHTS = (".pt", ".pth", ".safetensors")
 TASKS = ("detection", "mmdetection", "segmentation", "classification", "pretrain", "video", "clip")
 _unfinished: ContextVar[bool] = ContextVar("_unfinished", default=False)
@@ -76,10 +78,10 @@ def list_data_files(task: str) -> tuple[Recipe, ...]:
 def find_recipe(task: str, name: str | os.PathLike[str]) -> Path:
     """Find a recipe by path or name.
 
-    In this order: a file that exists, returned as it is given; a path below the recipes of the
-    task, such as `coco/cascade_mask_rcnn_vitdet_eva_g_1280`, which may lack its suffix or begin
-    with `TASK/configs/`, as in a checkout; a file name with or without its suffix, where one recipe
-    has it.
+    In this order: a Python, YAML, TOML or JSON file, returned as it is given; a path below the
+    recipes of the task, such as `coco/cascade_mask_rcnn_vitdet_eva_g_1280`, which may lack its
+    suffix or begin with `TASK/configs/`, as in a checkout; a file name with or without its suffix,
+    where one recipe has it.
 
     Raises:
         ValueError: If there is no such task, or several recipes have the name.
@@ -87,13 +89,14 @@ def find_recipe(task: str, name: str | os.PathLike[str]) -> Path:
     """
     folder = recipe_folder(task)
     given = home_expanded(name)
-    if given.is_file() and given.suffix not in WEIGHTS:
+    there = is_there(str(given))
+    if there and given.is_file() and given.suffix in _FILES:
         return given
     text = given.as_posix().removeprefix(f"{task}/configs/")
     if not given.is_absolute() and ".." not in given.parts:
         for suffix in ("", *SUFFIXES):
             below = folder / f"{text}{suffix}"
-            if below.is_file():
+            if is_there(str(below)) and below.is_file():
                 return below
     known = _names(task, SUFFIXES)
     same = [one for one in known if text in (Path(one).name, Path(one).stem)]
@@ -102,14 +105,15 @@ def find_recipe(task: str, name: str | os.PathLike[str]) -> Path:
     if same:
         names = ", ".join(map(_plain, same))
         raise ValueError(f"several recipes of {task} are called {text!r}; name one of {names}")
-    if given.is_dir() or given.suffix in WEIGHTS:
-        hint = absence(given) or "that is a folder or weights"
+    if there or given.suffix in WEIGHTS:
+        hint = absence(given) or f"that is none of {', '.join(_FILES)}"
     elif close := _close(text, [_plain(one) for one in known]):
         hint = f"close to it: {close}"
     else:
         hint = absence(given)
     raise NoRecipeError(
-        f"there is no recipe {os.fspath(name)!r} of {task}; {hint}; `eva recipes {task}` lists all"
+        f"there is no recipe {os.fspath(name)[:_LONGEST]!r} of {task}; {hint}; "
+        f"`eva recipes {task}` lists all"
     )
 
 

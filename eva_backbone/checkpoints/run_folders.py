@@ -6,6 +6,7 @@ killed left it.
 """
 
 import difflib
+import os
 import json
 import logging
 import re
@@ -60,14 +61,14 @@ def weights_of_run(folder: Path, *, ema: bool | None = None) -> Path:
 
 def absence(path: Path) -> str:
     """Say that a path is not there, and what beside it has a close name; "" if it is there."""
-    if path.exists():
+    if os.path.exists(path):  # noqa: PTH110 (Path's raises for a name that is too long)
         return ""
     place = path
-    while not place.parent.is_dir():
+    while not os.path.isdir(place.parent):  # noqa: PTH112
         place = place.parent
     names = [one.name for one in place.parent.iterdir()]
     close = [str(place.with_name(one)) for one in difflib.get_close_matches(place.name, names)]
-    return f"there is no {path}" + f" (close to it: {', '.join(close)})" * bool(close)
+    return f"there is no {str(path)[:200]}" + f" (close to it: {', '.join(close)})" * bool(close)
 
 
 def named_weights(source: str) -> str:

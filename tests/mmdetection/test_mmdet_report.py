@@ -3,7 +3,7 @@
 import json
 import math
 
-from eva_mmdetection.commands import evaluate
+from eva_mmdetection.commands import evaluate, train
 from eva_openmmlab.terminal import percent
 
 
@@ -23,6 +23,13 @@ def test_scores_have_the_names_of_detectron2_in_percent():
         "bbox": {"AP": 50, "AP50": 75, "APl": None},
         "segm": {"AP75": None, "APr": 25, "AP": 12.5},
     }
+
+
+def test_a_training_without_an_evaluation_has_a_page(tiny, launch, tmp_path):
+    words = ("--work-dir", tmp_path, "train_cfg.max_iters=1", "train_cfg.val_begin=9")
+    launch(train, tiny / "tiny.py", *words)
+    assert "nothing was scored" in (tmp_path / "report.html").read_text().lower()
+    assert not (tmp_path / "results.json").exists()
 
 
 def test_an_evaluation_that_detects_nothing_leaves_results(tiny_run, launch, tmp_path):

@@ -3,7 +3,6 @@
 import argparse
 import logging
 import math
-import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -73,7 +72,6 @@ def start_log(cfg: DictConfig, args: argparse.Namespace) -> Path:
     folder, rank = Path(cfg.train.output_dir), comm.get_rank()
     log = log_to(folder, rank)
     logging.raiseExceptions = False  # a full disk is said once, by what is written besides the log
-    threading.excepthook = lambda hook: logger.error("A thread has failed: %s", hook.exc_value)
     logger.info("Process %d of %d. %s", rank, comm.get_world_size(), collect_env_info())
     logger.info("Command line arguments: %s", args)
     text = Path(args.config_file).read_text(encoding="utf-8", errors="replace")

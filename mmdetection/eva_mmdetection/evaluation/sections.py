@@ -21,6 +21,8 @@ def make_report(run: RunReport) -> Report:
     """Write `results.json` and tables, and say what the page shows."""
     scores, data, sections = percent(run.scores), _data(run), list[Section]()
     metric = run.metric(CocoMetric)
+    if metric is not None and metric.cat_ids is None:  # it has never scored
+        metric = None
     for task in getattr(metric, "metrics", ()):  # without a detection the metric gives none
         scores.setdefault(task, dict.fromkeys(("AP", "AP50", "AP75")))
     if metric is not None and metric._coco_api is not None and metric.outfile_prefix:
