@@ -1,7 +1,8 @@
 """Name what images show: `python classification/demo.py --help`."""
 
-from eva_classification.commands import demo
-from eva_runs.extras import explained
+import sys
+
+from eva_runs.commands import entry
 
 if __name__ == "__main__":
-    explained(demo)()
+    sys.exit(entry("eva_classification.commands:demo"))

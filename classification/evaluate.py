@@ -1,7 +1,8 @@
 """Evaluate a classifier: `python classification/evaluate.py --help`."""
 
-from eva_classification.commands import evaluate
-from eva_runs.extras import explained
+import sys
+
+from eva_runs.commands import entry
 
 if __name__ == "__main__":
-    explained(evaluate)()
+    sys.exit(entry("eva_classification.commands:evaluate"))

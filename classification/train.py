@@ -1,7 +1,8 @@
 """Fine-tune or probe a classifier: `python classification/train.py RECIPE --help`."""
 
-from eva_classification.commands import train
-from eva_runs.extras import explained
+import sys
+
+from eva_runs.commands import entry
 
 if __name__ == "__main__":
-    explained(train)()
+    sys.exit(entry("eva_classification.commands:train"))

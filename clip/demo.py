@@ -1,7 +1,8 @@
 """Rank captions, and search images and videos: `python clip/demo.py --help`."""
 
-from eva_contrastive.commands import demo
-from eva_runs.extras import explained
+import sys
+
+from eva_runs.commands import entry
 
 if __name__ == "__main__":
-    explained(demo)()
+    sys.exit(entry("eva_contrastive.commands:demo"))

@@ -1,6 +1,8 @@
 """Evaluate a CLIP without training: `python clip/evaluate_zero_shot.py --help`."""
 
-from eva_contrastive.commands import evaluate
+import sys
+
+from eva_runs.commands import entry
 
 if __name__ == "__main__":
-    evaluate()
+    sys.exit(entry("eva_contrastive.commands:evaluate"))

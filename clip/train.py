@@ -1,7 +1,8 @@
 """Train a CLIP: `python clip/train.py RECIPE --help`."""
 
-from eva_contrastive.commands import train
-from eva_runs.extras import explained
+import sys
+
+from eva_runs.commands import entry
 
 if __name__ == "__main__":
-    explained(train)()
+    sys.exit(entry("eva_contrastive.commands:train"))

@@ -1,7 +1,8 @@
 """Detect objects in images and videos: `python detection/demo.py --help`."""
 
-from eva_detection.command_line import demo
-from eva_runs.extras import explained
+import sys
+
+from eva_runs.commands import entry
 
 if __name__ == "__main__":
-    explained(demo)()
+    sys.exit(entry("eva_detection.command_line:demo"))

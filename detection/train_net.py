@@ -1,7 +1,8 @@
 """Train or evaluate an EVA detector: `python detection/train_net.py --help`."""
 
-from eva_detection.command_line import train
-from eva_runs.extras import explained
+import sys
+
+from eva_runs.commands import entry
 
 if __name__ == "__main__":
-    explained(train)()
+    sys.exit(entry("eva_detection.command_line:train"))

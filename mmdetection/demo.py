@@ -1,7 +1,8 @@
 """Detect objects with mmdetection: `python mmdetection/demo.py --help`."""
 
-from eva_mmdetection.inference.demo import main
-from eva_runs.extras import explained
+import sys
+
+from eva_runs.commands import entry
 
 if __name__ == "__main__":
-    explained(main)()
+    sys.exit(entry("eva_mmdetection.inference.demo:main"))

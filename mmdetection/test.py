@@ -1,7 +1,8 @@
 """Evaluate an EVA detector in mmdetection: `python mmdetection/test.py --help`."""
 
-from eva_mmdetection.commands import evaluate as main
-from eva_runs.extras import explained
+import sys
+
+from eva_runs.commands import entry
 
 if __name__ == "__main__":
-    explained(main)()
+    sys.exit(entry("eva_mmdetection.commands:evaluate"))

@@ -1,7 +1,8 @@
 """Train an EVA detector in mmdetection: `python mmdetection/train.py --help`."""
 
-from eva_mmdetection.commands import train as main
-from eva_runs.extras import explained
+import sys
+
+from eva_runs.commands import entry
 
 if __name__ == "__main__":
-    explained(main)()
+    sys.exit(entry("eva_mmdetection.commands:train"))

@@ -1,7 +1,8 @@
 """Pre-train a ViT: `python pretrain/train.py RECIPE --help`."""
 
-from eva_pretrain.train_command import main
-from eva_runs.extras import explained
+import sys
+
+from eva_runs.commands import entry
 
 if __name__ == "__main__":
-    explained(main)()
+    sys.exit(entry("eva_pretrain.train_command:main"))

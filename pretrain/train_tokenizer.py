@@ -1,7 +1,8 @@
 """Train a tokenizer: `python pretrain/train_tokenizer.py RECIPE --help`."""
 
-from eva_pretrain.train_command import tokenizer
-from eva_runs.extras import explained
+import sys
+
+from eva_runs.commands import entry
 
 if __name__ == "__main__":
-    explained(tokenizer)()
+    sys.exit(entry("eva_pretrain.train_command:tokenizer"))

@@ -1,7 +1,8 @@
 """Segment images: `python segmentation/demo.py --help`."""
 
-from eva_runs.extras import explained
-from eva_segmentation.inference.demo import main
+import sys
+
+from eva_runs.commands import entry
 
 if __name__ == "__main__":
-    explained(main)()
+    sys.exit(entry("eva_segmentation.inference.demo:main"))

@@ -1,7 +1,8 @@
 """Train an EVA segmentor: `python segmentation/train.py --help`."""
 
-from eva_runs.extras import explained
-from eva_segmentation.commands import train as main
+import sys
+
+from eva_runs.commands import entry
 
 if __name__ == "__main__":
-    explained(main)()
+    sys.exit(entry("eva_segmentation.commands:train"))

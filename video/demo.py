@@ -1,7 +1,8 @@
 """Name what happens in videos: `python video/demo.py --help`."""
 
-from eva_runs.extras import explained
-from eva_video.commands import demo
+import sys
+
+from eva_runs.commands import entry
 
 if __name__ == "__main__":
-    explained(demo)()
+    sys.exit(entry("eva_video.commands:demo"))

@@ -1,6 +1,8 @@
 """Evaluate a classifier of videos: `python video/evaluate.py --help`."""
 
-from eva_video.commands import evaluate
+import sys
+
+from eva_runs.commands import entry
 
 if __name__ == "__main__":
-    evaluate()
+    sys.exit(entry("eva_video.commands:evaluate"))

@@ -1,7 +1,8 @@
 """Fine-tune a classifier of videos: `python video/train.py RECIPE --help`."""
 
-from eva_runs.extras import explained
-from eva_video.commands import train
+import sys
+
+from eva_runs.commands import entry
 
 if __name__ == "__main__":
-    explained(train)()
+    sys.exit(entry("eva_video.commands:train"))

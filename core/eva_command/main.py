@@ -1,14 +1,13 @@
 """The command line of `eva`: finds a command of the table, imports it and calls it."""
 
 import difflib
-import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 
 from eva_command.table import COMMANDS, GROUPS, Command, Group
-from eva_runs.commands import complain, leave_unread, say
-from eva_runs.extras import TOOLKIT, sentence_of
+from eva_runs.commands import complain, entry, leave_unread, say
+from eva_runs.extras import TOOLKIT
 
 _HELP = ("-h", "--help", "help")
 _FIRST_SCREEN = """\
@@ -58,17 +57,10 @@ def _call(command: Command, name: str, given: Sequence[str]) -> int:
     """Import and call a command, whose usage and messages begin with the words of `eva`."""
     arguments = [*command.arguments, *given]
     before, sys.argv = sys.argv, [name, *arguments]
-    module, _, function = command.function.partition(":")
     try:
-        return int(getattr(importlib.import_module(module), function)(arguments) or 0)
+        return entry(command.function, arguments)
     except BrokenPipeError:
         leave_unread()
-    except ImportError as error:
-        sentence = sentence_of(error)
-        if sentence is None:
-            raise
-        complain(f"{name}: {sentence}")
-        return 1
     finally:
         sys.argv = before
 

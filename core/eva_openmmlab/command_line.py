@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from eva_data.files import require_writable
 from eva_openmmlab.run_folder import require_config_of_run
 from eva_runs.commands import program_name
+from eva_runs.errors import said_once
 from eva_runs.options import add_download_option, add_size_and_length, command_parser
 from eva_runs.recipes import find_recipe, require_start, stated_start
 
@@ -37,7 +38,8 @@ def run(
     `change` applies the project's own flags of an evaluation to the config, None trains.
     """
     own_data.add_arguments(parser, training=change is None)
-    args = read(parser, arguments, check=own_data.check)
+    with said_once():
+        args = read(parser, arguments, check=own_data.check)
     from eva_openmmlab import programs
 
     programs.run(args, own_data.apply, change=change)

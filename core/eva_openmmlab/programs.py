@@ -25,7 +25,7 @@ from eva_openmmlab.terminal import LOG, TerminalHook, quiet, terminal
 from eva_report.terminal import show
 from eva_runs import processes
 from eva_runs.commands import program_name
-from eva_runs.errors import ending, one_line
+from eva_runs.errors import ending, one_line, said_once
 from eva_runs.output_folder import claimed
 from eva_runs.recipes import name_on_own_data, recipe_name
 from eva_runs.record import Kind
@@ -56,11 +56,12 @@ def run(args: argparse.Namespace, own_data: Apply, *, change: Change | None) -> 
         warnings.filterwarnings("ignore", message=known)
     program = program_name("train.py" if trains else "test.py")
     with ending(program, log=log, saved=saved if trains else None), quiet() as write_log:
-        cfg = _configure(args, own_data, change)
-        folder = Path(cfg.work_dir)
-        require_data(cfg, ("train", "val") if trains else ("test",))
-        if cfg.get("load_from"):
-            resolve_source(cfg.load_from)  # official ones may be downloaded now
+        with said_once(), ending(program):
+            cfg = _configure(args, own_data, change)
+            folder = Path(cfg.work_dir)
+            require_data(cfg, ("train", "val") if trains else ("test",))
+            if cfg.get("load_from"):
+                resolve_source(cfg.load_from)  # official ones may be downloaded now
         _join(cfg)
         if epochs := getattr(args, "epochs", None):
             line = set_epochs(cfg, epochs)

@@ -1,16 +1,18 @@
 """Data, outputs and exit codes of commands, and the command to run next."""
 
 import argparse
+import importlib
 import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from eva_data.files import home_expanded, make_folder, require_free
 from eva_data.progress import above_bars
+from eva_runs import processes
 from eva_runs.extras import sentence_of
 from eva_runs.interruption import EXIT_KEYBOARD
 
@@ -64,6 +66,26 @@ def command_to_run(words: str, program: str, *arguments: str | Path) -> str:
     """
     start = ["eva", *words.split()] if sys.argv[0].startswith("eva ") else ["python", program]
     return shlex.join([*start, *map(str, arguments)])
+
+
+def entry(function: str, *arguments: Any) -> int:
+    """Import and call the function of a command line, "module:name"; return its exit code.
+
+    What is not installed, or a Ctrl-C while modules are imported, is one line.
+    """
+    module, _, name = function.partition(":")
+    called = program_name(Path(sys.argv[0]).name)
+    try:
+        return int(getattr(importlib.import_module(module), name)(*arguments) or 0)
+    except ImportError as error:
+        if (sentence := sentence_of(error)) is None:
+            raise
+        complain(f"{called}: {sentence}")
+        return 1
+    except KeyboardInterrupt:
+        if processes.speaks():
+            complain(f"{called}: stopped by Ctrl-C")
+        return EXIT_KEYBOARD
 
 
 def program(

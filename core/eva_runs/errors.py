@@ -5,11 +5,12 @@
 | 0 | done |
 | 1 | an error, which the last line explains |
 | 2 | a command line that cannot be understood (argparse, tyro) |
-| 75 | stopped by a signal after a checkpoint: run again to continue |
-| 130 | Ctrl-C |
+| 75 | stopped by a signal or Ctrl-C after a checkpoint: run again to continue |
+| 130 | Ctrl-C where nothing is to be saved, or a second one |
 """
 
 import contextlib
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from eva_runs import processes
 from eva_runs.commands import complain
 from eva_runs.extras import sentence_of
 from eva_runs.interruption import EXIT_KEYBOARD
-from eva_runs.processes import OtherProcessError
+from eva_runs.processes import OtherProcessError, says_first
 
 _LONGEST = 1000  # characters of a message of a library
 
@@ -63,7 +64,7 @@ def ending(
     try:
         yield
     except KeyboardInterrupt:
-        if processes.is_main():
+        if processes.speaks():
             complain(f"{program}: stopped by Ctrl-C{_saved(saved)}")
         sys.exit(EXIT_KEYBOARD)
     except OtherProcessError:
@@ -77,13 +78,25 @@ def ending(
             if file is None:
                 raise
             line = f"unexpected {type(error).__name__}: {one_line(error)}"
+        known = isinstance(error, (*_EXPECTED, ImportError))
+        says = processes.is_main() if isinstance(error, _AGREED) else not known or says_first(line)
         if isinstance(error, FloatingPointError):
             line += _saved(saved)
         if file is not None and file.exists():
             line += f" (traceback: {file})"
-        if not isinstance(error, _AGREED) or processes.is_main():
+        if says:
             complain(printable(f"{program}: {line}"))
         sys.exit(1)
+
+
+@contextlib.contextmanager
+def said_once() -> Iterator[None]:
+    """Let one process say what is wrong in a block that ends all of them alike, see `speaks`."""
+    with contextlib.ExitStack() as stack:
+        if not processes.speaks():
+            nothing = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(contextlib.redirect_stderr(nothing))
+        yield
 
 
 def one_line(error: BaseException) -> str:
@@ -106,7 +119,7 @@ def _explanation(error: Exception) -> str | None:
         return text.partition(". ")[0] + next(causes, "")
     if processes.world_size() > 1 and _is_lost_connection(error):
         lost = f"process {processes.rank()} lost the connection to another one"
-        return f"{lost}, whose own message says why: {one_line(error)[:200]}"
+        return f"{lost}, which was killed or says why itself"
     return None
 
 

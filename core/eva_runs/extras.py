@@ -4,11 +4,6 @@ A package that a project imports belongs to an optional part ("extra") of this t
 which upstream does not publish on PyPI, to none: `eva doctor` installs it.
 """
 
-import functools
-import sys
-from collections.abc import Callable
-from typing import Any
-
 TOOLKIT = "eva-toolkit"
 DETECTRON2 = "eva doctor --install detectron2"
 _PACKAGES: dict[str, tuple[str, ...]] = {  # extra -> names under which its packages are imported
@@ -62,21 +57,6 @@ def sentence_of(error: BaseException | None) -> str | None:
         return None
     command = install_command(error.name or "", _project_of(error))
     return f"{error.name} is not installed; this installs it: {command}" if command else None
-
-
-def explained(main: Callable[..., int | None]) -> Callable[..., int | None]:
-    """Make the function of a command line end with one sentence where a package is missing."""
-
-    @functools.wraps(main)
-    def wrapped(*arguments: Any, **options: Any) -> int | None:
-        try:
-            return main(*arguments, **options)
-        except ImportError as error:
-            if sentence := sentence_of(error):
-                sys.exit(sentence)
-            raise
-
-    return wrapped
 
 
 def _project_of(error: BaseException) -> str:

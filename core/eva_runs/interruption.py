@@ -10,16 +10,20 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 
+from eva_runs import processes
+
 EXIT_RUN_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: a checkpoint was saved, run again to continue
 EXIT_KEYBOARD = 130  # as a shell reports Ctrl-C
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+_ONE_PRESS = 1.0  # seconds; a terminal sends Ctrl-C to all processes, and their parents pass it on
+_NOTED = b"\nCtrl-C: the run saves after this step and ends; another Ctrl-C ends it at once\n"
 _PARENT_SECONDS = 1.0  # between looks at the run
 
 _Handler = Callable[[int, FrameType | None], None]
 
 
 class StopSignal:
-    """Whether this process was asked to stop, by SIGTERM or SIGUSR1.
+    """Whether this process was asked to stop, by SIGTERM, SIGUSR1 or a first Ctrl-C.
 
     Attributes:
         received: Name of the signal; None before one has arrived.
@@ -27,7 +31,8 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.received: str | None = None
-        self._at_once = False
+        self._at_once = self._to_children = False
+        self._pressed: float | None = None  # when Ctrl-C came
 
     @property
     def requested(self) -> bool:
@@ -35,14 +40,18 @@ class StopSignal:
         return self.received is not None
 
     @contextlib.contextmanager
-    def listen(self) -> Iterator[None]:
-        """Note the signals, which do not end the process inside the block.
+    def listen(self, *, to_children: bool = False) -> Iterator[None]:
+        """Note the signals, which do not end the process inside the block, or pass them on, too.
 
         After a request they stay without effect until the process ends: launchers send SIGTERM to
-        the others as soon as the first process is gone. Only a main thread can listen; in any
-        other thread nothing changes.
+        the others as soon as the first process is gone. A second Ctrl-C is a KeyboardInterrupt; one
+        that the shell of a background process ignores stays so. Only a main thread can listen; in
+        any other thread nothing changes.
         """
-        with _handled(self._note, ignored_after=lambda: self.requested):
+        self._to_children = to_children
+        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        numbers = SIGNALS if ignored else (*SIGNALS, signal.SIGINT)
+        with _handled(self._note, numbers, left=self._is_left):
             yield
 
     def exit_at_once(self) -> None:
@@ -55,24 +64,44 @@ class StopSignal:
         if self.requested:
             raise SystemExit(EXIT_RUN_AGAIN)
 
-    def _note(self, number: int, _: FrameType | None) -> None:
-        self.received = signal.Signals(number).name  # no logging: it may meet its own locks here
+    def _is_left(self, number: int) -> bool:
+        return self._pressed is not None if number == signal.SIGINT else self.requested
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._to_children:
+            for child in multiprocessing.active_children():
+                if child.pid is not None:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(child.pid, number)
+        now, before = time.monotonic(), self._pressed
+        if number == signal.SIGINT and before is not None:
+            if now - before > _ONE_PRESS:
+                self._pressed = now
+                signal.default_int_handler(number, frame)
+            return
+        # no logging: it may meet its own locks here
+        self.received = signal.Signals(number).name
+        if number == signal.SIGINT:
+            self.received, self._pressed = "Ctrl-C", now
         if self._at_once:
             self.exit_at_once()
+        if self._pressed == now and processes.is_main() and not self._to_children:
+            os.write(2, _NOTED)
 
 
 @contextlib.contextmanager
-def passed_on_to_children() -> Iterator[None]:
-    """Forward both signals to child processes."""
-
-    def pass_on(number: int, _: FrameType | None) -> None:
-        for child in multiprocessing.active_children():
-            if child.pid is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(child.pid, number)
-
-    with _handled(pass_on):
+def held_back() -> Iterator[None]:
+    """Hold back Ctrl-C and both signals, also in processes that are started in the block."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *SIGNALS})
+    try:
         yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def take_signals() -> None:
+    """Take what is held back in a process that was started so."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, *SIGNALS})
 
 
 def leave_signals_to_the_run() -> None:
@@ -119,13 +148,20 @@ def run_step(command: Sequence[str], *, environment: Mapping[str, str]) -> int:
 
 @contextlib.contextmanager
 def _handled(
-    handler: _Handler, *, ignored_after: Callable[[], bool] = lambda: False
+    handler: _Handler,
+    numbers: Sequence[signal.Signals] = SIGNALS,
+    *,
+    left: Callable[[int], bool] = lambda _: False,
 ) -> Iterator[None]:
-    """Handle both signals in the block; outside a main thread nothing changes."""
+    """Handle signals in the block; outside a main thread nothing changes.
+
+    Where they are `left`, both stay ignored, and Ctrl-C with the handler.
+    """
     main = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, handler) for number in SIGNALS} if main else {}
+    before = {number: signal.signal(number, handler) for number in numbers} if main else {}
     try:
         yield
     finally:
         for number, old in before.items():
-            signal.signal(number, signal.SIG_IGN if ignored_after() else old)
+            after = handler if number == signal.SIGINT else signal.SIG_IGN
+            signal.signal(number, after if left(number) else old)

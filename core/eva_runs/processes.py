@@ -4,6 +4,7 @@ Everything stands on the default process group of `torch.distributed`; without o
 alone. torch is imported where it is used: a command line is checked before.
 """
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -39,6 +40,26 @@ def world_size() -> int:
 def is_main() -> bool:
     """Return whether this process writes the files of the run."""
     return rank() == 0
+
+
+def speaks() -> bool:
+    """Return whether this process says what all meet: the main one, or each machine's first.
+
+    The latter before there is a process group.
+    """
+    return is_main() and (_group() is not None or os.environ.get("LOCAL_RANK", "0") == "0")
+
+
+def says_first(text: str) -> bool:
+    """Return whether no other process has called this with a text, as far as can be known."""
+    group = _group()
+    if group is None or world_size() == 1:
+        return True
+    try:
+        store = group.distributed_c10d._get_default_store()
+        return bool(store.add(f"said: {text}", 1) == 1)
+    except RuntimeError:  # the process that has the store is gone
+        return True
 
 
 def barrier() -> None:

@@ -27,7 +27,7 @@ from eva_data.inputs import Plan, plan_jobs, written_name
 from eva_detection.training.output_folder import check_unused, last_checkpoint
 from eva_report.demos import refuse, run_demo
 from eva_runs.commands import program_name
-from eva_runs.errors import ending
+from eva_runs.errors import ending, said_once
 from eva_runs.options import (
     ENDINGS,
     add_download_option,
@@ -55,7 +55,8 @@ examples:
   %(prog)s --eval-only coco/cascade_mask_rcnn_vitdet_eva_g_1536_seg
 
 settings: train.init_checkpoint, train.output_dir, train.max_iter, optimizer.lr, and all others of
-the recipe. SIGTERM and SIGUSR1 save a checkpoint and exit with 75; --resume continues."""
+the recipe. SIGTERM, SIGUSR1 and Ctrl-C save a checkpoint and exit with 75; --resume continues.
+Under torchrun or another launcher --num-gpus and --num-machines are left out."""
 
 
 def _parser(program: str, description: str, **texts: Any) -> argparse.ArgumentParser:
@@ -86,6 +87,9 @@ def make_parser() -> argparse.ArgumentParser:
         default=f"tcp://127.0.0.1:{port}",
         help="where the processes find each other: tcp://FIRST_MACHINE:PORT (default: %(default)s)",
     )
+    parser.set_defaults(
+        launched="LOCAL_RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
+    )
     spec.add_arguments(parser)
     add_size_and_length(parser)
     text = "multiply optimizer.lr by the images of a step / those of a step of the recipe"
@@ -101,6 +105,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """
     parser = make_parser()
     args = parser.parse_intermixed_args(arguments)
+    if args.launched:  # by torchrun, for example
+        if args.num_gpus * args.num_machines > 1:
+            parser.error("--num-gpus and --num-machines are not for processes of a launcher")
+        args.num_gpus = int(os.environ["WORLD_SIZE"])
     args.opts = [word for word in args.words if "=" in word and not is_there(word)]
     names = [word for word in args.words if word not in args.opts]
     if args.weights and not args.eval_only:
@@ -191,8 +199,8 @@ def require_config(
 
 def train(arguments: Sequence[str] | None = None) -> None:
     """Train or evaluate; exits with 75 if a signal stopped it after a checkpoint."""
-    args = parse(arguments)
-    with ending(program_name("train_net.py")):
+    with said_once(), ending(program_name("train_net.py")):
+        args = parse(arguments)
         check(args)
     from eva_detection.training.train import start
 

@@ -23,7 +23,7 @@ Your own dataset in COCO's format, on one card of 24 GB:
         --val-annotations val.json --val-images photos/val
 
 Continue a run:
-    the same command with --resume; SIGTERM and SIGUSR1 save a checkpoint and exit with code 75
+    the same command with --resume; SIGTERM, SIGUSR1 and Ctrl-C save a checkpoint, code 75
 
 The demo, on two CPU cores:
     python mmdetection/train.py demo/cascade_mask_rcnn_eva_debug

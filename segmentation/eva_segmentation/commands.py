@@ -25,7 +25,7 @@ Your own images and label maps:
         segmentation/configs/ade20k/mask2former_eva_g_512_24gb.py
 
 Continue a run:
-    the same command with --resume; SIGTERM and SIGUSR1 save a checkpoint and exit with code 75
+    the same command with --resume; SIGTERM, SIGUSR1 and Ctrl-C save a checkpoint, code 75
 
 The demo, on two CPU cores:
     python segmentation/train.py segmentation/configs/demo/mask2former_eva_debug.py

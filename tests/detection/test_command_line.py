@@ -27,6 +27,14 @@ def test_recipe_flags_and_settings_stand_in_any_order():
         assert sorted(args.opts) == ["optimizer.lr=1", "train.max_iter=3"]
 
 
+def test_processes_of_a_launcher_are_counted_by_its_variables(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert parse([DEMO]).num_gpus == 4
+    with pytest.raises(SystemExit):
+        parse([DEMO, "--num-gpus", "4"])
+
+
 @pytest.mark.parametrize(
     "words",
     [

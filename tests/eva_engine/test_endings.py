@@ -44,12 +44,13 @@ def test_a_signal_in_an_evaluation(launch, metrics, tmp_path):
     assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
 
 
-def test_ctrl_c_says_what_is_saved(launch, tmp_path):
-    message = r"step (\d+) is saved \(step_0*\1\), and the same command with --run.resume continues"
-    ended = launch(tmp_path / "run", signal="SIGINT", lines=5, group=True, run__workers=1,
-                   run__checkpoint_every=3, run__epochs=9, limit=40)  # fmt: skip
-    assert ended.codes == [130], ended.texts
-    assert re.search("stopped by Ctrl-C; " + message, ended.texts[0])
+def test_ctrl_c_to_all_processes_saves(launch, tmp_path):
+    message = r"stopped by Ctrl-C: step (\d+) is saved \(step_0*\1\), and the same command"
+    ended = launch(tmp_path / "run", signal="SIGINT", lines=5, group=True, ranks=2, run__workers=1,
+                   run__batch_size=4, run__checkpoint_every=3, run__epochs=9, limit=40)  # fmt: skip
+    assert ended.codes == [75, 75], ended.texts
+    assert re.search(message, ended.texts[0])
+    assert "Ctrl-C" not in ended.texts[1]
 
 
 def test_an_error_on_one_rank_ends_torchrun(launch_environment, run_started, stand_in, tmp_path):

@@ -1,11 +1,13 @@
 """How a command ends, and which files it may write."""
 
 import os
+import signal
+import sys
 
 import pytest
 
 from eva_data.files import UnwritableError
-from eva_runs.commands import check_outputs, program
+from eva_runs.commands import check_outputs, entry, program
 
 
 def _raise(error):
@@ -23,6 +25,18 @@ def _raise(error):
 def test_what_the_user_can_fix_is_a_sentence(capsys, error, code, message):
     assert program(lambda _: None, lambda _: _raise(error))([]) == code
     assert capsys.readouterr() == ("", message)
+
+
+def test_ctrl_c_while_modules_are_imported_is_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "slow_import.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["eva detection train"])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert entry("slow_import:main") == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capsys.readouterr().err == "eva detection train: stopped by Ctrl-C\n"
 
 
 def test_folders_that_take_no_file_are_refused_before_the_work(tmp_path, small_disk):

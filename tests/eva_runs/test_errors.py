@@ -36,6 +36,7 @@ def test_traceback_reaches_the_log(capsys, tmp_path):
 WORK = """
 import sys
 import torch.distributed
+from eva_runs.errors import ending
 from eva_runs.processes import gather, on_main, together
 
 rank, port = map(int, sys.argv[1:])
@@ -47,6 +48,11 @@ for failing in (0, 1):
         together(lambda: 1 / (rank != failing))
     except Exception as error:
         found.append(type(error).__name__)
+try:
+    with ending("train"):
+        raise ValueError("there is no such data")
+except SystemExit as end:
+    found.append(end.code)
 print(found)
 torch.distributed.destroy_process_group()
 """
@@ -57,10 +63,15 @@ def test_two_processes_agree():
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     started = [
-        subprocess.Popen([sys.executable, "-c", WORK, str(rank), str(port)], stdout=subprocess.PIPE)
+        subprocess.Popen(
+            [sys.executable, "-c", WORK, str(rank), str(port)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
         for rank in range(2)
-    ]
-    first, second = (one.communicate(timeout=120)[0].decode().strip() for one in started)
+    ]  # fmt: skip
+    ends = [one.communicate(timeout=120) for one in started]
+    first, second = (out.strip() for out, _ in ends)
     other = OtherProcessError.__name__
-    assert first == repr([[0, 1], "main", "ZeroDivisionError", other])
-    assert second == repr([[0, 1], "main", other, "ZeroDivisionError"])
+    assert first == repr([[0, 1], "main", "ZeroDivisionError", other, 1])
+    assert second == repr([[0, 1], "main", other, "ZeroDivisionError", 1])
+    assert "".join(err for _, err in ends).count("there is no such data") == 1

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -31,6 +32,21 @@ def test_a_signal_is_noted_and_then_without_effect(number):
         assert stop.received == number.name
     os.kill(os.getpid(), number)  # would end this process
     assert signal.getsignal(number) is signal.SIG_IGN
+
+
+def test_ctrl_c_is_noted_once_and_a_second_one_ends_at_once(monkeypatch, capfd):
+    clock = iter((1.0, 1.5, 3.0, 5.0))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    stop = StopSignal()
+    with stop.listen():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)  # the same one, which a launcher passes on
+        assert stop.received == "Ctrl-C"
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):  # while the process ends, too
+        os.kill(os.getpid(), signal.SIGINT)
+    assert capfd.readouterr().err.count("Ctrl-C: ") == 1
 
 
 def test_with_nothing_to_save_a_signal_ends_the_process_at_once():

@@ -150,10 +150,13 @@ def test_the_program_of_a_checkout_has_the_same_settings(run, root, tmp_path, ta
 
 @pytest.mark.parametrize("task", TASKS)
 def test_an_output_folder_that_is_used_is_refused(run, fails, training, trained, task):
+    """By the first process, where there are several."""
     output, _ = trained(task)
     before = _state(output)
-    ended = run(*training(task, output, "--run.no-resume"), code=None)
-    fails(ended, output)
+    words = training(task, output, "--run.no-resume")
+    fails(run(*words, code=None), output)
+    other = run(*words, code=None, RANK=1, LOCAL_RANK=1, WORLD_SIZE=2)
+    assert (other.code, other.text) == (1, "")
     assert _state(output) == before
 
 
@@ -257,4 +260,7 @@ def test_a_lost_process_ends_the_other(start_two, training, wait_for, metrics_of
     two = start_two(*words)
     wait_for(lambda: metrics_of(output))
     os.kill(two[1].process.pid, signal.SIGKILL)
-    assert two[0].wait(timeout=60).code not in (0, STOPPED)
+    ended = two[0].wait(timeout=60)
+    assert ended.code not in (0, STOPPED)
+    assert ended.names("process 0 lost the connection")
+    assert not ended.names("pair.cc")

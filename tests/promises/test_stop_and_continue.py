@@ -5,6 +5,7 @@ after each third one.
 """
 
 import json
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -18,6 +19,16 @@ TRAINERS = ("detection", pytest.param("mmdetection", marks=pytest.mark.slow), "s
 def last(output):
     """Name of the checkpoint that a run would continue from."""
     return (output / "last_checkpoint").read_text().rpartition("/")[2]
+
+
+def logged(output):
+    """Numbers of each line of a run's logs that are no times."""
+    files = [*output.glob("metrics.json"), *sorted(output.glob("*/vis_data/scalars.json"))]
+    lines = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    return [
+        {key: line[key] for key in sorted(line) if not re.search("time|eta|memory", key)}
+        for line in lines
+    ]
 
 
 @pytest.fixture(scope="module", params=TRAINERS)
@@ -63,8 +74,9 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_the_step(story, trainer, 
     assert story.diverged.last == trainer.checkpoint(3)
 
 
-def test_ctrl_c_ends_with_130_and_names_what_is_saved(story, trainer, fails):
-    fails(story.interrupted.end, trainer.checkpoint(3), code=130)
+def test_ctrl_c_saves_after_the_step_and_asks_to_be_run_again(story, trainer, fails):
+    fails(story.interrupted.end, "Ctrl-C", story.interrupted.last, code=75)
+    assert story.interrupted.last not in {trainer.checkpoint(step) for step in (3, 6)}
 
 
 def test_the_end_equals_that_of_an_undisturbed_run_bit_for_bit(story, trainer, finished):
@@ -72,11 +84,8 @@ def test_the_end_equals_that_of_an_undisturbed_run_bit_for_bit(story, trainer, f
     expected, ours = (trainer.weights(folder) for folder in (finished(trainer.name), story.output))
     assert ours.keys() == expected.keys()
     assert all(torch.equal(ours[name], expected[name]) for name in expected)
-    scores = [
-        json.loads((folder / "results.json").read_text())
-        for folder in (finished(trainer.name), story.output)
-    ]
-    assert str(scores[0]) == str(scores[1])
+    for read in (logged, lambda folder: json.loads((folder / "results.json").read_text())):
+        assert str(read(story.output)) == str(read(finished(trainer.name)))
 
 
 @pytest.mark.parametrize(
@@ -84,15 +93,19 @@ def test_the_end_equals_that_of_an_undisturbed_run_bit_for_bit(story, trainer, f
     ["detection", "segmentation", pytest.param("mmdetection", marks=pytest.mark.slow)],
     indirect=True,
 )
-def test_two_processes_stop_together_and_continue(trainer, run, tmp_path):
-    def train(name, *more, **keywords):
-        words = trainer.command(tmp_path / name, *more, steps=5, period=5, processes=2)
+def test_two_processes_stop_together_at_ctrl_c_and_continue(trainer, run, tmp_path):
+    def train(name, *more, torchrun=False, **keywords):
+        own = trainer.name == "detection" and not torchrun  # which has a launcher of its own
+        more = [*more, "--num-gpus", 2, "--dist-url", "auto"] if own else more
+        words = trainer.command(tmp_path / name, *more, steps=5, period=5)
+        if not own:
+            words = ["torchrun", "--nproc-per-node", 2, "-m", "eva_command", *words[1:]]
         return run(*words, **keywords, **trainer.variables)
 
     train("whole")
-    end = train("stopped", accident="SIGTERM@2/1", code=None)
+    end = train("stopped", accident="SIGINT@2!/1", code=None)
     assert end.code == (75 if trainer.name == "detection" else 1), end.text
-    train("stopped", "--resume")
+    train("stopped", "--resume", torchrun=True)
     expected, ours = (trainer.weights(tmp_path / name, 5) for name in ("whole", "stopped"))
     assert all(torch.equal(ours[name], expected[name]) for name in expected)
 
@@ -107,6 +120,13 @@ def test_a_loss_that_is_not_finite_on_one_of_two_processes(trainer, run, tmp_pat
     end = run(*words, accident="nan@1/1", code=None, **trainer.variables)
     assert end.code == 1
     assert end.names("process 1", ".jpg"), end.text
+
+
+def test_the_second_process_leaves_a_refusal_to_the_first(trainer, finished, run):
+    place = {"RANK": 1, "LOCAL_RANK": 1, "WORLD_SIZE": 2}
+    words = trainer.command(finished(trainer.name))
+    end = run(*words, code=None, **place, **trainer.variables)
+    assert (end.code, end.text) == (1, "")
 
 
 def test_a_used_folder_is_refused_and_stays_as_it_is(trainer, finished, run, fails):

@@ -15,7 +15,7 @@ from eva_backbone.checkpoints.run_folders import absence
 from eva_data.files import home_expanded
 from eva_engine.config import MOST_WORKERS
 from eva_runs.commands import program_name
-from eva_runs.errors import ending
+from eva_runs.errors import ending, said_once
 from eva_runs.options import add_download_option, integer, number
 from eva_runs.output_folder import claimed
 
@@ -45,10 +45,11 @@ def command(
     """
 
     def main(arguments: Sequence[str] | None = None) -> None:
-        options = parse(arguments)
-        with ending(program_name(program)):
+        with said_once(), ending(program_name(program)):
+            options = parse(arguments)
             if check is not None:
                 check(options)
+        with ending(program_name(program)):
             from eva_engine import distributed
             from eva_report.demos import log_to_terminal
 

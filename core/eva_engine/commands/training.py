@@ -18,7 +18,7 @@ from eva_data.files import require_writable
 from eva_engine.config import METRICS, SAYS, Recipe, RunConfig, SplitConfig, as_plain, what_is_saved
 from eva_report.terminal import show
 from eva_runs.commands import program_name, say
-from eva_runs.errors import ending
+from eva_runs.errors import ending, said_once
 from eva_runs.options import add_download_option, add_size_and_length
 from eva_runs.output_folder import claimed
 from eva_runs.recipes import TASKS, find_recipe, unfinished
@@ -39,8 +39,10 @@ def load_recipe(file: str | Path, kind: type[C]) -> C:
     """Read the `config` of a recipe, a Python file.
 
     Raises:
-        ValueError: If it defines no config of this class.
+        ValueError: If it is of another kind, or defines no config of this class.
     """
+    if Path(file).suffix != ".py":
+        raise ValueError(f"{file} is no Python file, as a recipe is")
     config = runpy.run_path(str(file)).get("config")
     if not isinstance(config, kind):
         raise ValueError(f"{Path(file).name} defines no `config` of {kind.__name__}")
@@ -224,7 +226,14 @@ def main(
     Raises:
         SystemExit: As `eva_runs.errors.ending`, and 75 after a signal and a checkpoint.
     """
-    config, only_print, recipe, left_out = parse(kind, arguments, program=program, adapt=adapt)
+    with said_once(), ending(program_name(program)):
+        config, only_print, recipe, left_out = parse(kind, arguments, program=program, adapt=adapt)
+        if only_print:
+            say(json.dumps(as_plain(config), indent=2))
+            return
+        _check_output(config.run)
+        if check is not None:  # last: it may download weights
+            check(config)
     run, log = config.run, config.run.output / METRICS
 
     def log_of_begun() -> Path | None:
@@ -233,12 +242,6 @@ def main(
 
     file: Path | None = None
     with ending(program_name(program), log=log_of_begun, saved=lambda: _what_is_saved(run)):
-        if only_print:
-            say(json.dumps(as_plain(config), indent=2))
-            return
-        _check_output(run)
-        if check is not None:  # last: it may download weights
-            check(config)
         from eva_engine import distributed, report, run_log
 
         with (

@@ -2,7 +2,6 @@
 
 import contextlib
 import multiprocessing
-import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from itertools import takewhile
@@ -13,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from eva_data.progress import progress as shown
 from eva_engine import distributed
 from eva_runs.data_order import end_workers, guard_workers
-from eva_runs.interruption import SIGNALS, StopSignal
+from eva_runs.interruption import StopSignal, held_back
 
 T = TypeVar("T")
 
@@ -34,11 +33,8 @@ def running(loader: DataLoader[T]) -> Iterator[Iterator[T]]:
     before = set(multiprocessing.active_children())
     stream: Iterator[T] | None = None
     try:
-        held_back = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *SIGNALS})
-        try:  # the processes start with signals blocked
+        with held_back():  # the processes start so
             stream = iter(loader)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, held_back)
         yield stream
     finally:
         try:

@@ -6,19 +6,21 @@ import datetime
 import logging
 import multiprocessing
 import os
-import signal
+import socket
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import torch.distributed
-from detectron2.engine import launch
+from detectron2.engine.launch import DEFAULT_TIMEOUT, _find_free_port
 from detectron2.utils import comm
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
+from torch.multiprocessing.spawn import start_processes as start_all
 
 from eva_runs.commands import complain, program_name
-from eva_runs.interruption import EXIT_KEYBOARD, EXIT_RUN_AGAIN
-from eva_runs.processes import OtherProcessError
+from eva_runs.errors import ending
+from eva_runs.interruption import EXIT_KEYBOARD, EXIT_RUN_AGAIN, StopSignal, held_back, take_signals
+from eva_runs.processes import OtherProcessError, gather
 
 _STOPPED = "stopped by a signal"
 _PATIENCE = datetime.timedelta(days=30)
@@ -63,21 +65,31 @@ class Evaluations:
 
 
 def start_processes(run: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
-    """Start the processes of a run on this machine, and end when they have ended."""
+    """Start the processes of a run on this machine, and end when they have ended.
+
+    One that a launcher has started joins the others in their place.
+    """
+    if args.num_gpus * args.num_machines == 1:
+        run(args)
+        return
+    if args.launched:
+        _run(int(os.environ["LOCAL_RANK"]), run, args)
+        return
     # it says which process it ends
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
     name = program_name("train_net.py")
+    if args.dist_url == "auto":
+        args.dist_url = f"tcp://127.0.0.1:{_find_free_port()}"
     try:
-        launch(
-            run,
-            args.num_gpus,
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            args=(args,),
-        )
+        with StopSignal().listen(to_children=True):
+            with held_back():  # a process takes them once it has imported what it needs
+                started = start_all(_run, (run, args), args.num_gpus, join=False)
+            while not started.join():
+                pass
     except KeyboardInterrupt:
-        _end_children()
+        for child in multiprocessing.active_children():  # which have it, too
+            child.join(5)
+            child.kill()
         sys.exit(EXIT_KEYBOARD)
     except ProcessExitedException as error:
         if error.signal_name:
@@ -90,10 +102,32 @@ def start_processes(run: Callable[[argparse.Namespace], None], args: argparse.Na
         sys.exit(1)
 
 
-def _end_children() -> None:
-    """End the processes of a run that Ctrl-C has not reached."""
-    for patience, number in ((5, signal.SIGINT), (30, signal.SIGKILL)):
-        for child in multiprocessing.active_children():
-            child.join(patience)
-            if child.is_alive() and child.pid is not None:
-                os.kill(child.pid, number)
+def _run(
+    local_rank: int, run: Callable[[argparse.Namespace], None], args: argparse.Namespace
+) -> None:
+    """Run a process of this machine as a member of the group of all."""
+    os.environ["LOCAL_RANK"] = str(local_rank)
+    with ending(program_name("train_net.py")):
+        take_signals()
+        _join(local_rank, args)
+    run(args)
+
+
+def _join(local_rank: int, args: argparse.Namespace) -> None:
+    """Join the process group, as detectron2's `launch` does."""
+    place: dict[str, Any] = {}
+    if not args.launched:
+        rank = args.machine_rank * args.num_gpus + local_rank
+        count = args.num_gpus * args.num_machines
+        place = dict(init_method=args.dist_url, rank=rank, world_size=count)
+    count = torch.cuda.device_count()
+    if 0 < count <= local_rank:
+        raise ValueError(f"process {local_rank} of this machine has no GPU: there are {count}")
+    backend = "nccl" if count else "gloo"
+    torch.distributed.init_process_group(backend, timeout=DEFAULT_TIMEOUT, **place)
+    if count:
+        torch.cuda.set_device(local_rank)
+    names = gather(socket.gethostname())
+    comm.create_local_process_group(
+        names.count(socket.gethostname()) if args.launched else args.num_gpus
+    )

@@ -38,9 +38,9 @@ from eva_detection.training.output_folder import (
     METRICS,
     RESULTS,
     check_unused,
+    cut_metrics,
     is_finished,
     last_checkpoint,
-    repair_metrics,
     saved_progress,
 )
 from eva_detection.training.processes import Evaluations, start_processes
@@ -48,8 +48,8 @@ from eva_detection.training.trainer import DetectionTrainer
 from eva_report.first_batch import watch_first_batch
 from eva_report.page import write_results
 from eva_runs.commands import program_name
-from eva_runs.errors import ending
-from eva_runs.interruption import StopSignal, passed_on_to_children
+from eva_runs.errors import ending, said_once
+from eva_runs.interruption import StopSignal
 from eva_runs.output_folder import claimed
 from eva_runs.precision import warn_of_slow_bf16
 from eva_runs.processes import leave, on_main, together
@@ -90,7 +90,7 @@ def train(cfg: DictConfig, *, resume: bool, test_set: TestSet | None = None) -> 
     and `train.progress_bar` are read. `resume` continues from the last checkpoint, if there is one.
 
     Raises:
-        SystemExit: With `EXIT_RUN_AGAIN`, after SIGTERM or SIGUSR1 and a checkpoint.
+        SystemExit: With `EXIT_RUN_AGAIN`, after a signal or Ctrl-C and a checkpoint.
         FloatingPointError: If a loss or a gradient is not finite.
         TooManyUnreadableError: If more images than `train.max_bad_images` cannot be read.
         ValueError: If a part, the checkpoint or the files of the dataset cannot be used.
@@ -149,6 +149,8 @@ def build_trainer(
         max_bad_images=options.get("max_bad_images", 10),
         seed=seed,
     )
+    # the losses of the last iteration are written with the scores
+    on_main(lambda: cut_metrics(folder, steps - (steps == options.max_iter)))
     if comm.is_main_process():  # last: what is refused leaves no files of them
         writers += default_writers(str(folder), options.max_iter)
     trainer.register_hooks(_build_hooks(cfg, trainer, test_set, checkpointer, multiplier, writers))
@@ -222,7 +224,6 @@ def run(args: argparse.Namespace) -> None:
             def continues() -> bool:
                 if not args.resume:
                     check_unused(folder)
-                repair_metrics(folder)
                 return args.resume and last_checkpoint(folder) is not None
 
             with claimed(
@@ -266,10 +267,8 @@ def _train_or_evaluate(
 
 def start(args: argparse.Namespace) -> None:
     """Start the processes of this machine, after a look at the config."""
-    many = args.num_gpus * args.num_machines > 1
-    if many:
-        with ending(program_name("train_net.py")):
-            load_config(args)  # what is wrong with it is said once, not by every process
+    if args.num_gpus * args.num_machines > 1:
+        with said_once(), ending(program_name("train_net.py")):
+            load_config(args)
         args.resolved = None  # each process reads the data
-    with passed_on_to_children() if many else contextlib.nullcontext():
-        start_processes(run, args)
+    start_processes(run, args)
