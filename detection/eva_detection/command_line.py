@@ -181,8 +181,10 @@ def read_own_data(args: argparse.Namespace) -> spec.DetectionData:
 def config_of_run(weights: str | os.PathLike[str]) -> Path | None:
     """Find the config that a training has left with its weights."""
     place = home_expanded(weights)
+    if not is_there(str(place)):
+        return None
     file = (place if place.is_dir() else place.parent) / SAVED
-    return file if place.exists() and file.is_file() else None
+    return file if file.is_file() else None
 
 
 def require_config(
