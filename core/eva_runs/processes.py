@@ -18,11 +18,8 @@ class OtherProcessError(RuntimeError):
 
 def _group() -> Any:
     """Return `torch.distributed` if there is a process group."""
-    if "torch.distributed" not in sys.modules:
-        return None
-    import torch.distributed as dist
-
-    return dist if dist.is_available() and dist.is_initialized() else None
+    dist: Any = sys.modules.get("torch.distributed")  # half of it where its import was interrupted
+    return dist if getattr(dist, "is_initialized", bool)() else None
 
 
 def rank() -> int:

@@ -6,9 +6,9 @@ killed left it.
 """
 
 import difflib
-import os
 import json
 import logging
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path

@@ -2,12 +2,14 @@
 
 import errno
 import os
+import shutil
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from detectron2.utils.events import TensorboardXWriter
 
 from eva_detection.training import train as train_module
 from eva_detection.training.output_folder import read_metrics
@@ -51,6 +53,15 @@ def test_a_full_disk_is_one_sentence_and_the_checkpoint_before_intact(
         "model_0000000.pth",
         "model_0000001.pth",
     ]
+
+
+def test_a_folder_that_is_gone_is_one_sentence(run_here, tmp_path, monkeypatch):
+    def write(writer):
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "events")
+
+    monkeypatch.setattr(TensorboardXWriter, "write", write)
+    assert "No such file or directory: 'events'" in run_here(tmp_path / "run", "train.max_iter=2")
 
 
 def test_a_bug_is_one_line_and_a_traceback_in_the_log(run_here, tmp_path, monkeypatch):

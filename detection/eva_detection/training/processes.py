@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from multiprocessing.resource_tracker import ensure_running
 from typing import Any
 
 import torch.distributed
@@ -82,6 +83,7 @@ def start_processes(run: Callable[[argparse.Namespace], None], args: argparse.Na
         args.dist_url = f"tcp://127.0.0.1:{_find_free_port()}"
     try:
         with StopSignal().listen(to_children=True):
+            ensure_running()  # it would let through what is held back
             with held_back():  # a process takes them once it has imported what it needs
                 started = start_all(_run, (run, args), args.num_gpus, join=False)
             while not started.join():

@@ -213,10 +213,11 @@ class DetectionTrainer(SimpleTrainer):
         self.iter = min(self.iter, self.max_iter)  # one more in a run that had ended
         try:
             super().after_train()
-        except OSError:  # of a full disk, which has ended the training before
+        except Exception:
             if self.iter >= self.max_iter:
                 raise
-            logger.exception("Metrics cannot be written:")
+            # what has ended the training counts, such as a full disk
+            logger.info("metrics cannot be written", exc_info=True)
         finally:
             getattr(self._data_loader_iter_obj, "close", lambda: None)()
             self._data_loader_iter_obj = None
