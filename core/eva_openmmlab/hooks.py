@@ -41,7 +41,6 @@ from eva_runs.errors import NonFiniteError
 from eva_runs.fits import check_model, check_optimizer
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
 from eva_runs.output_folder import ANOTHER
-from eva_runs.precision import warn_of_slow_bf16
 
 RUN = "eva_run"  # key of the place in the data
 PREDICTIONS = "inference/coco_instances_results"  # and .bbox.json or .segm.json
@@ -149,9 +148,6 @@ class RunHook(Hook):
             draw = partial(first_samples, model.data_preprocessor, metainfo)
             watch_first_batch(model, Path(runner.work_dir), draw)
         runner.optim_wrapper.optimizer.register_step_pre_hook(self._before_step)
-        half = getattr(runner.optim_wrapper, "cast_dtype", None) is torch.bfloat16
-        if half and is_main_process():
-            warn_of_slow_bf16(next(model.parameters()).device)
         if self.resumed:
             processes.on_main(lambda: cut_scalars(Path(runner.work_dir), runner.iter))
         self._begin(runner)

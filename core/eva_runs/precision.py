@@ -1,7 +1,7 @@
 """How fast a CPU computes in half precision."""
 
 import logging
-import time
+import timeit
 
 import torch
 
@@ -12,12 +12,9 @@ _SIDE = 512  # of the probe's matrices
 
 def rate_of(dtype: torch.dtype) -> float:
     """Multiply small matrices on the CPU: GF/s, the best of three."""
-    matrix, best = torch.ones(_SIDE, _SIDE, dtype=dtype), float("inf")
-    for _ in range(4):  # the first one warms up
-        began = time.perf_counter()
-        torch.mm(matrix, matrix)
-        best = min(best, time.perf_counter() - began)
-    return 2e-9 * _SIDE**3 / best
+    matrix = torch.ones(_SIDE, _SIDE, dtype=dtype)
+    seconds = timeit.repeat(lambda: matrix @ matrix, number=1, repeat=4)  # the first warms up
+    return 2e-9 * _SIDE**3 / min(seconds)
 
 
 def warn_of_slow_bf16(device: torch.device) -> None:
