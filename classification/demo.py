@@ -1,8 +1,6 @@
 """Name what images show: `python classification/demo.py --help`."""
 
-import sys
-
 from eva_runs.commands import entry
 
 if __name__ == "__main__":
-    sys.exit(entry("eva_classification.commands:demo"))
+    raise SystemExit(entry("eva_classification.commands:demo"))

@@ -1,8 +1,6 @@
 """Evaluate a classifier: `python classification/evaluate.py --help`."""
 
-import sys
-
 from eva_runs.commands import entry
 
 if __name__ == "__main__":
-    sys.exit(entry("eva_classification.commands:evaluate"))
+    raise SystemExit(entry("eva_classification.commands:evaluate"))

@@ -1,8 +1,6 @@
 """Evaluate a CLIP without training: `python clip/evaluate_zero_shot.py --help`."""
 
-import sys
-
 from eva_runs.commands import entry
 
 if __name__ == "__main__":
-    sys.exit(entry("eva_contrastive.commands:evaluate"))
+    raise SystemExit(entry("eva_contrastive.commands:evaluate"))

@@ -1,8 +1,6 @@
 """Train or evaluate an EVA detector: `python detection/train_net.py --help`."""
 
-import sys
-
 from eva_runs.commands import entry
 
 if __name__ == "__main__":
-    sys.exit(entry("eva_detection.command_line:train"))
+    raise SystemExit(entry("eva_detection.command_line:train"))

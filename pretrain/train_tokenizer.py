@@ -1,8 +1,6 @@
 """Train a tokenizer: `python pretrain/train_tokenizer.py RECIPE --help`."""
 
-import sys
-
 from eva_runs.commands import entry
 
 if __name__ == "__main__":
-    sys.exit(entry("eva_pretrain.train_command:tokenizer"))
+    raise SystemExit(entry("eva_pretrain.train_command:tokenizer"))

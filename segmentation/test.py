@@ -1,8 +1,6 @@
 """Evaluate an EVA segmentor: `python segmentation/test.py --help`."""
 
-import sys
-
 from eva_runs.commands import entry
 
 if __name__ == "__main__":
-    sys.exit(entry("eva_segmentation.commands:evaluate"))
+    raise SystemExit(entry("eva_segmentation.commands:evaluate"))

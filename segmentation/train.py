@@ -1,8 +1,6 @@
 """Train an EVA segmentor: `python segmentation/train.py --help`."""
 
-import sys
-
 from eva_runs.commands import entry
 
 if __name__ == "__main__":
-    sys.exit(entry("eva_segmentation.commands:train"))
+    raise SystemExit(entry("eva_segmentation.commands:train"))
