@@ -8,16 +8,16 @@ from importlib import metadata
 from eva_command.table import COMMANDS, GROUPS, Command, Group
 from eva_runs.commands import complain, entry, leave_unread, say
 from eva_runs.extras import TOOLKIT
+from eva_runs.recipes import TASKS
 
 _HELP = ("-h", "--help", "help")
 _FIRST_SCREEN = """\
 eva: the EVA vision transformer, and what is built on it
 
-First steps of each task (`eva TASK` has all of its commands):
-{steps}
+{commands}
 
-Also:
-{others}
+Tasks (`eva TASK` has all commands of one):
+{tasks}
 
 Every command has --help. `eva doctor` says what is installed and what is missing.
 Several GPUs: torchrun --nproc-per-node N -m eva_command TASK train ..."""
@@ -75,26 +75,21 @@ def _unknown(word: str, before: str, known: Mapping[str, str]) -> int:
 
 
 def _first_screen() -> str:
-    tasks = {name: group for name, group in GROUPS.items() if group.example}
-    steps = "\n".join(
-        f"  {name}: {group.text}\n      eva quickstart {name}\n      {group.example}"
-        for name, group in tasks.items()
-    )
-    others = {
+    tasks = {name: GROUPS[name].text for name in TASKS}
+    commands = {f"eva {name}": command.text for name, command in COMMANDS.items()}
+    commands |= {
         f"eva {name} {'|'.join(group.commands)}": group.text
         for name, group in GROUPS.items()
-        if name not in tasks
+        if name not in TASKS
     }
-    others |= {f"eva {name}": command.text for name, command in COMMANDS.items()}
-    return _FIRST_SCREEN.format(steps=steps, others=_columns(others))
+    return _FIRST_SCREEN.format(commands=_columns(commands), tasks=_columns(tasks))
 
 
 def _overview(word: str, group: Group) -> str:
     commands = {f"eva {word} {verb}": command.text for verb, command in group.commands.items()}
     text = f"eva {word}: {group.text}\n\n{_columns(commands)}"
-    if group.example:
-        steps = f"  eva quickstart {word}\n  {group.example}"
-        text += f"\n\nFirst steps:\n{steps}\n\n`eva recipes {word}` lists the recipes."
+    if word in TASKS:
+        text += f"\n\n`eva recipes {word}` lists the recipes, `eva quickstart {word}` shows one."
     if group.aliases:
         aliases = (f"{alias} = {of}" for alias, of in group.aliases.items())
         text += f" Other words: {', '.join(aliases)}."

@@ -28,13 +28,11 @@ class Group(NamedTuple):
     Attributes:
         text: Line of help.
         commands: Second word -> command.
-        example: Of a task, what a newcomer runs after its quick start.
         aliases: Other second words, each for one of `commands`.
     """
 
     text: str
     commands: Mapping[str, Command]
-    example: str = ""
     aliases: Mapping[str, str] = {}
 
 
@@ -58,7 +56,6 @@ GROUPS: Mapping[str, Group] = {
                 "eva_command.quickstart:main", "train and report, on a CPU", ("detection",)
             ),
         },
-        "eva detection train custom/cascade_mask_rcnn_vitdet_eva_l_24gb --data data.yaml ...",
         _ALIASES,
     ),
     "mmdetection": Group(
@@ -68,7 +65,6 @@ GROUPS: Mapping[str, Group] = {
             "evaluate": Command("eva_mmdetection.commands:evaluate", "score a detector"),
             "demo": Command("eva_mmdetection.inference.demo:main", "detect in images"),
         },
-        "eva mmdetection train custom/cascade_mask_rcnn_eva_l_24gb --data data.yaml ...",
         _ALIASES,
     ),
     "segmentation": Group(
@@ -78,7 +74,6 @@ GROUPS: Mapping[str, Group] = {
             "evaluate": Command("eva_segmentation.commands:evaluate", "score one"),
             "demo": Command("eva_segmentation.inference.demo:main", "segment images"),
         },
-        "eva segmentation train ade20k/mask2former_eva_g_512_24gb --train-images DIR ...",
         _ALIASES,
     ),
     "classification": Group(
@@ -93,7 +88,6 @@ GROUPS: Mapping[str, Group] = {
             ),
             "demo": Command("eva_classification.commands:demo", "name what images show"),
         },
-        "eva classification train eva_l_patch14_in21k_to_in1k_336px --data.train DIR ...",
         _ALIASES,
     ),
     "pretrain": Group(
@@ -102,7 +96,6 @@ GROUPS: Mapping[str, Group] = {
             "train": Command("eva_pretrain.train_command:main", "pre-train a ViT"),
             "train-tokenizer": Command("eva_pretrain.train_command:tokenizer", "its tokenizer"),
         },
-        "eva pretrain train eva_g_patch14_224_merged30m_150ep --data.train DIR ...",
     ),
     "video": Group(
         "a class for each video",
@@ -114,7 +107,6 @@ GROUPS: Mapping[str, Group] = {
             ),
             "demo": Command("eva_video.commands:demo", "name what happens in videos"),
         },
-        "eva video train own_videos --data.train DIR ...",
         _ALIASES,
     ),
     "clip": Group(
@@ -128,7 +120,6 @@ GROUPS: Mapping[str, Group] = {
                 "eva_contrastive.commands:interpolate", "between two sets of weights"
             ),
         },
-        "eva clip demo search DIR --weights eva_clip_psz14.pt --text 'a dog in the snow' ...",
         {**_ALIASES, "evaluate-zero-shot": "evaluate"},
     ),
     "data": Group(
