@@ -23,12 +23,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from eva_backbone.recording import is_recorded, is_traced
-from eva_backbone.resample import (
-    RelPosInterpolation,
-    cached_tensor,
-    no_autocast,
-    resample_rel_pos,
-)
+from eva_backbone.resample import RelPosInterpolation, cached_tensor, no_autocast, resample_rel_pos
 
 CHUNK_ELEMENTS = 2**25  # scores held at once by a chunk, all heads: 128 MiB in float32
 CACHE_ELEMENTS = 2**20  # scores held at once by a thread on CPU: 4 MiB in float32

@@ -15,11 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eva_backbone.checkpoints.registry import (
-    is_weights,
-    require_known,
-    resolve_source,
-)
+from eva_backbone.checkpoints.registry import is_weights, require_known, resolve_source
 from eva_backbone.checkpoints.run_folders import absence
 from eva_data.detection import spec
 from eva_data.files import home_expanded, is_there, require_free, require_writable

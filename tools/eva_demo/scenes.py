@@ -11,14 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_demo.sources import (
-    Generator,
-    Glyph,
-    box_of_mask,
-    canvas_side,
-    choose_paint,
-    draw_colours,
-)
+from eva_demo.sources import Generator, Glyph, box_of_mask, canvas_side, choose_paint, draw_colours
 
 # Raised whenever the same seed gives other scenes than before, so that old datasets are noticed.
 SCENE_VERSION = 1

@@ -27,14 +27,7 @@ from numpy.typing import NDArray
 
 from eva_data.files import replacing, require_free
 from eva_data.index import FolderFiles
-from eva_data.kinetics import (
-    SOURCES,
-    TABLE,
-    TITLES,
-    find_classes,
-    kinetics_classes,
-    mapping,
-)
+from eva_data.kinetics import SOURCES, TABLE, TITLES, find_classes, kinetics_classes, mapping
 from eva_data.labelled_videos.lists import ID_LENGTH, youtube_id
 from eva_data.labelled_videos.opening import open_videos
 from eva_runs.commands import check_outputs, program, say

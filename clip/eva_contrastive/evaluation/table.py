@@ -114,10 +114,7 @@ def retrieval_rows(results: Results) -> list[Row]:
 
 def text_tables(results: Results) -> list[list[list[str]]]:
     """Make the tables that have rows, below their heads, as text."""
-    tables = [
-        [HEADS, *accuracy_rows(results)],
-        [RETRIEVAL_HEADS, *retrieval_rows(results)],
-    ]
+    tables = [[HEADS, *accuracy_rows(results)], [RETRIEVAL_HEADS, *retrieval_rows(results)]]
     return [[[_text(cell) for cell in row] for row in rows] for rows in tables if len(rows) > 1]
 
 

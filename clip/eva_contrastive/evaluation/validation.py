@@ -25,13 +25,7 @@ from eva_engine.evaluation.classification_report import (
     BestEvaluation,
     class_sections,
 )
-from eva_engine.evaluation.counting import (
-    FIRST,
-    LeftOutSamples,
-    OneLabel,
-    ShownSamples,
-    count,
-)
+from eva_engine.evaluation.counting import FIRST, LeftOutSamples, OneLabel, ShownSamples, count
 from eva_report.content import Section
 
 

@@ -10,13 +10,7 @@ from eva_backbone.checkpoints.registry import resolve_source
 from eva_data.classes import read_class_list
 from eva_data.inputs import Job, Plan, plan_jobs, written_name
 from eva_engine.commands import training
-from eva_engine.commands.options import (
-    add_device,
-    add_output,
-    add_weights,
-    deferred,
-    take_weights,
-)
+from eva_engine.commands.options import add_device, add_output, add_weights, deferred, take_weights
 from eva_report.content import Step
 from eva_runs.commands import command_to_run, require_data
 from eva_runs.options import integer, probability

@@ -21,11 +21,7 @@ from eva_engine import distributed
 from eva_engine.commands.classifiers import ClassifierProject
 from eva_engine.commands.options import L2
 from eva_engine.data.loading import evaluation_loader
-from eva_engine.evaluation.classification_report import (
-    class_sections,
-    complain_of_left_out,
-    table,
-)
+from eva_engine.evaluation.classification_report import class_sections, complain_of_left_out, table
 from eva_engine.evaluation.counting import (
     Indexed,
     LabelledSamples,

@@ -168,10 +168,7 @@ class TrainStream:
         self._loader = data_order.guard_workers(loader)
         self._collate, self._spares = collate_fn, max_bad_images
         self.order = dict(
-            seed=seed,
-            processes=processes,
-            total_batch_size=total_batch_size,
-            images=len(dataset),
+            seed=seed, processes=processes, total_batch_size=total_batch_size, images=len(dataset)
         )
         self.batches = start
         self.unreadable: dict[str, str] = {}

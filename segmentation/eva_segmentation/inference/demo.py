@@ -82,12 +82,7 @@ def _plan(args: argparse.Namespace, inputs: list[Path]) -> Plan:
         drawn = overlays / written_name(name)
         return [drawn] if drawn.suffix == ".mp4" else [drawn, labels / name.with_suffix(".png")]
 
-    planned = plan_jobs(
-        inputs,
-        targets=targets,
-        results=[overlays, labels],
-        cameras=True,
-    )
+    planned = plan_jobs(inputs, targets=targets, results=[overlays, labels], cameras=True)
     archive = args.ade20k_submission
     stems: dict[str, Path] = {}
     for job in planned.jobs if archive else ():
