@@ -79,7 +79,7 @@ def test_voc_and_yolo_are_read_as_in_training(made):
     for source in (open_voc(made / "voc"), open_yolo(made / "yolo/data.yaml")):
         assert {*source.parts} == {"train", "val"}
         for split, part in source.parts.items():
-            dataset, lost = read_labels(source, part)
+            dataset, lost, _ = read_labels(source, part)
             assert not lost
             scenes = generated("voc", split)
             boxes = [instance.box for scene in scenes for instance in scene.instances]
