@@ -10,12 +10,7 @@ give (official README): 86.5 top-1.
 
 from pathlib import Path
 
-from eva_classification.config import (
-    AugmentConfig,
-    ClassificationConfig,
-    DataConfig,
-    ModelConfig,
-)
+from eva_classification.config import AugmentConfig, ClassificationConfig, DataConfig, ModelConfig
 from eva_engine.config import OptimizerConfig, RunConfig
 
 config = ClassificationConfig(

@@ -9,12 +9,7 @@ least 95 % (`top1`, `ema_top1`) on 1023 digits of other handwriting and photogra
 
 from pathlib import Path
 
-from eva_classification.config import (
-    AugmentConfig,
-    ClassificationConfig,
-    DataConfig,
-    ModelConfig,
-)
+from eva_classification.config import AugmentConfig, ClassificationConfig, DataConfig, ModelConfig
 from eva_engine.config import OptimizerConfig, RunConfig
 
 config = ClassificationConfig(

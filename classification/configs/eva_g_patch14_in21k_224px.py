@@ -13,12 +13,7 @@ paper is silent. This should give: `eva_21k_224px_psz14.pt`; no accuracy was pub
 
 from pathlib import Path
 
-from eva_classification.config import (
-    AugmentConfig,
-    ClassificationConfig,
-    DataConfig,
-    ModelConfig,
-)
+from eva_classification.config import AugmentConfig, ClassificationConfig, DataConfig, ModelConfig
 from eva_engine.config import OptimizerConfig, RunConfig
 
 config = ClassificationConfig(

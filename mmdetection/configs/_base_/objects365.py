@@ -23,8 +23,6 @@ train_dataloader = dict(
 val_dataloader = dict(dataset=dict(test_mode=True, pipeline=testing(1024), **_val, **_data))
 test_dataloader = val_dataloader
 val_evaluator = dict(
-    type="CocoMetric",
-    ann_file="data/objects365/annotations/zhiyuan_objv2_val.json",
-    metric="bbox",
+    type="CocoMetric", ann_file="data/objects365/annotations/zhiyuan_objv2_val.json", metric="bbox"
 )
 test_evaluator = val_evaluator

@@ -22,9 +22,7 @@ train_dataloader = dict(
 )
 test_pipeline = testing(256)
 val_dataloader = dict(
-    batch_size=10,
-    num_workers=0,
-    dataset=annotated("validation", pipeline=test_pipeline, **_data),
+    batch_size=10, num_workers=0, dataset=annotated("validation", pipeline=test_pipeline, **_data)
 )
 test_dataloader = val_dataloader
 tta_pipeline = multi_scale((256, 320, 384), window=256)  # the sizes of training
