@@ -18,14 +18,7 @@ from eva_data.checks import label_maps
 from eva_data.checks.findings import Findings, write_json
 from eva_data.checks.sources import IMAGE_KINDS, PAIR_KINDS, read_source
 from eva_data.checks.videos import KINDS, find_in_list, find_leaks, read_videos
-from eva_data.files import (
-    IMAGE_SUFFIXES,
-    VIDEO_SUFFIXES,
-    find_files,
-    make_folder,
-    write_text,
-    writing,
-)
+from eva_data.files import make_folder, write_text, writing
 from eva_data.index import INDEX_SUFFIX, FolderFiles, Table, state_of
 from eva_data.label_maps import read_class_file
 from eva_data.labelled_videos.lists import list_line
@@ -35,18 +28,6 @@ from eva_data.tar import is_shard_pattern
 from eva_runs.commands import check_outputs, complain, say
 
 _SHOWN = 30  # classes with their counts
-
-
-def check_of_folder(folder: Path) -> list[str]:
-    """Begin the command line of the check that fits a folder."""
-    from eva_data.detection.spec import find_opener  # needs pycocotools, as only detectors do
-
-    if find_opener(folder):
-        return ["coco", "--data", str(folder)]
-    for check, suffixes in (("folders", IMAGE_SUFFIXES), ("video", VIDEO_SUFFIXES)):
-        if next(find_files(folder, suffixes), None):
-            return [check, str(folder)]
-    raise ValueError(f"{folder} holds neither images nor videos, nor a description of them")
 
 
 def _finish(args: argparse.Namespace, findings: Findings, about: Mapping[str, Any]) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eva_data.files import open_regular
+from eva_data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, find_files, open_regular
 from eva_runs.commands import complain, program
 from eva_runs.options import add_check_options, command_parser
 
@@ -67,13 +67,7 @@ main = program(_parse, _run)  # 0 without problems, 1 with some
 def guess(arguments: Sequence[str]) -> list[str]:
     """Put the name of a check in front of the path that a command line begins with."""
     path, rest = Path(arguments[0]), list(arguments[1:])
-    if path.is_dir():
-        from eva_command.checking import check_of_folder
-
-        return [*check_of_folder(path), *rest]
-    suffix = path.suffix.lower()
-    if suffix in (".yaml", ".yml"):
-        return ["coco", "--data", str(path), *rest]
+    suffix = "" if path.is_dir() else path.suffix.lower()
     if suffix == ".toml":
         return ["images", str(path), *rest]
     if suffix == ".json":
@@ -81,11 +75,14 @@ def guess(arguments: Sequence[str]) -> list[str]:
             start = stream.read(_START)
         kind = ["captions"] if b'"caption"' in start else ["coco", "--annotations"]
         return [*kind, str(path), *rest]
-    if suffix in (".csv", ".tsv"):
-        from eva_data.detection.spec import find_opener
+    if suffix in ("", ".yaml", ".yml", ".csv", ".tsv"):
+        from eva_data.detection.spec import find_opener  # needs pycocotools, as only detectors do
 
-        if find_opener(path):
+        if suffix in (".yaml", ".yml") or find_opener(path):
             return ["coco", "--data", str(path), *rest]
+    for check, suffixes in (("folders", IMAGE_SUFFIXES), ("video", VIDEO_SUFFIXES)):
+        if path.is_dir() and any(find_files(path, suffixes)):
+            return [check, str(path), *rest]
     hint = f"`video {path}` or `captions {path}`" if suffix in _LISTS else "one of the checks"
     raise ValueError(
         f"{path} is neither a check nor a file that says what is in it: write {hint}, see --help"

@@ -157,17 +157,6 @@ def inspect_image(
         )
 
 
-def image_size(source: File, *, upright: bool, name: str | None = None) -> tuple[int, int]:
-    """Read height and width in pixels, of the turned image if `upright`, from the header.
-
-    Of a path no more is read; in content, which another decoder may get, scans are counted too.
-    """
-    in_memory = isinstance(source, bytes)
-    facts = inspect_image(source, decode=False, name=name, count_scans=in_memory)
-    width, height = facts.seen_size if upright else facts[:2]
-    return height, width
-
-
 def on_white_ground(image: Image.Image) -> Image.Image:
     """Composite an image of any mode on white; one without transparency is returned as it is."""
     if not _has_alpha(image):

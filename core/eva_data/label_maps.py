@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from eva_data.classes import listed
 from eva_data.files import IMAGE_SUFFIXES, find_files, load_toml
 from eva_data.holdout import held_out
-from eva_data.images import UnreadableImageError, image_size, open_image
+from eva_data.images import UnreadableImageError, inspect_image, open_image
 
 IGNORED = 255  # what the loss and the metric leave out
 _DEEP = ("I;16", "I;16B", "I;16L")
@@ -247,7 +247,7 @@ def check_pairs(images: Path, maps: Path, classes: ClassFile) -> list[Pair]:
 def read_pair(pair: Pair, table: LabelTable) -> NDArray[np.uint8]:
     """Read the class indices, (H, W), of a label map; its size and labels must be right."""
     values = read_label_map(pair.label_map)
-    size = image_size(pair.image, upright=True)
+    size = inspect_image(pair.image, decode=False, count_scans=False).seen_size[::-1]
     if size != values.shape:
         raise LabelMapError(
             f"{pair.image} is {size} (height, width) and its map {pair.label_map} "

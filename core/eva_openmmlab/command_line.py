@@ -12,16 +12,12 @@ from eva_data.files import require_writable
 from eva_openmmlab.run_folder import require_config_of_run
 from eva_runs.commands import program_name
 from eva_runs.errors import said_once
-from eva_runs.options import add_download_option, add_size_and_length, command_parser
+from eva_runs.options import SOURCES, add_download_option, add_size_and_length, command_parser
 from eva_runs.recipes import find_recipe, require_start, stated_start
 
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-WEIGHTS = (
-    "folder of a run, path of a file, name of an official one (`eva weights list`), or "
-    "hf://ORG/REPOSITORY/FILE"
-)
 _SETTING = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*=")
 
 
@@ -49,7 +45,7 @@ def train_parser(task: str, *, what: str, examples: str) -> argparse.ArgumentPar
     """Make the parser of a training of `what` ("a segmentor"); the help ends with the examples."""
     parser = _runner_parser("train.py", "CONFIG", task, f"Train {what}.", examples)
     add = parser.add_argument
-    text = f"weights to start from, in place of the config's: {WEIGHTS}"
+    text = f"weights to start from, in place of the config's: {SOURCES}"
     add("--load-from", metavar="WEIGHTS", help=text)
     add("--resume", action="store_true", help="continue the run of the work folder, if it has one")
     add("--amp", action="store_true", help="train in mixed precision (GPU)")
@@ -61,7 +57,7 @@ def test_parser(task: str, *, what: str, predictions: str) -> argparse.ArgumentP
     """Make the parser of an evaluation of `what`, which can save `predictions`."""
     parser = _runner_parser("test.py", "[CONFIG] WEIGHTS", task, f"Score {what}.")
     add = parser.add_argument
-    add("--weights", help=f"{WEIGHTS}; the folder of a run brings its config along")
+    add("--weights", help=f"{SOURCES}; the folder of a run brings its config along")
     add("--out", type=Path, metavar="DIR", help=f"save {predictions} there")
     add("--show-dir", type=Path, metavar="DIR", help="save images with predictions there")
     return parser

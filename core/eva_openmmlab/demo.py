@@ -10,9 +10,10 @@ from typing import TypeVar
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_data.files import home_expanded
 from eva_data.inputs import Plan
-from eva_openmmlab.command_line import WEIGHTS, make_parser
+from eva_openmmlab.command_line import make_parser
 from eva_openmmlab.run_folder import require_config_of_run
 from eva_report.demos import run_demo
+from eva_runs.options import SOURCES
 from eva_runs.recipes import SUFFIXES as RECIPES
 from eva_runs.recipes import WEIGHTS as SUFFIXES
 from eva_runs.recipes import find_recipe
@@ -33,7 +34,7 @@ def demo_parser(description: str, epilog: str, *, task: str) -> argparse.Argumen
         "and weights: a path, or the name of an official file. Then images, videos, folders of "
         'them, patterns in quotes ("photos/*.jpg"), or the number of a camera, which Ctrl-C ends',
     )
-    add("--weights", help=f"{WEIGHTS}; the other words are then [CONFIG] INPUT")
+    add("--weights", help=f"{SOURCES}; the other words are then [CONFIG] INPUT")
     add("--output", required=True, type=Path, metavar="DIR", help="folder for the results")
     add("--device", help='"cuda", "cuda:1" or "cpu" (default: the GPU if there is one)')
     add("--overwrite", action="store_true", help="replace earlier results")

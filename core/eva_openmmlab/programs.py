@@ -15,6 +15,7 @@ from mmengine.registry import RUNNERS
 
 from eva_backbone import no_init_weights
 from eva_backbone.checkpoints.registry import resolve_source
+from eva_data.detection.spec import first_path
 from eva_data.files import home_expanded
 from eva_openmmlab.config import load_config, require_data, set_data_root, set_epochs
 from eva_openmmlab.hooks import run_hook
@@ -32,7 +33,6 @@ from eva_runs.record import Kind
 
 Apply = Callable[[Config, argparse.Namespace], Config]
 Change = Callable[[Config, argparse.Namespace], None]
-_OWN = ("data", "train_annotations", "train_images", "val_annotations", "val_images")
 _TRACES = (LOG, "*.py", "[0-9]" * 8 + "_" + "[0-9]" * 6, "log_rank*.txt")  # mmengine's, and ours
 
 
@@ -117,9 +117,8 @@ def _work_dir(cfg: Config, args: argparse.Namespace, *, trains: bool) -> Path:
     if args.of_run and not trains:  # which may have been moved since
         given = home_expanded(args.weights)
         folder = given if given.is_dir() else given.parent
-    elif place := next((value for name in _OWN if (value := getattr(args, name, None))), None):
-        first = place[0] if isinstance(place, list) else place  # --data may come again
-        folder = Path("work_dirs") / name_on_own_data(args.config, first)
+    elif place := first_path(args):
+        folder = Path("work_dirs") / name_on_own_data(args.config, place)
     else:
         folder = Path(cfg.get("work_dir") or Path("work_dirs") / Path(args.config).stem)
     return folder if trains else folder / "test"

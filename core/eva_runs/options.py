@@ -14,6 +14,10 @@ from typing import Any, TypeVar
 
 N = TypeVar("N", int, float)
 NO_DOWNLOAD = "EVA_NO_DOWNLOAD"  # read by eva_backbone.checkpoints, also in processes started later
+SOURCES = (  # for the help of options
+    "folder of a run, path of a file, name of an official one (`eva weights list`), or "
+    "hf://ORG/REPOSITORY/FILE"
+)
 ENDINGS = {"torch-export": ".pt2", "onnx": ".onnx"}  # of files that `eva_runs.exported` writes
 DATA = ".data"  # end of the file beside an ONNX file of more than 1.5 GiB, which holds its weights
 

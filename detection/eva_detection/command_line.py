@@ -26,6 +26,7 @@ from eva_runs.commands import program_name
 from eva_runs.errors import ending, said_once
 from eva_runs.options import (
     ENDINGS,
+    SOURCES,
     add_download_option,
     add_size_and_length,
     command_parser,
@@ -39,10 +40,6 @@ from eva_runs.recipes import WEIGHTS, find_recipe, name_on_own_data, require_sta
 logger = logging.getLogger(__name__)
 
 SAVED = "config.yaml"  # the config that a run leaves with its weights
-SOURCES = (
-    "folder of a run, path of a file, name of an official one (`eva weights list`), or "
-    "hf://ORG/REPOSITORY/FILE"
-)
 _WEIGHTS, _OUTPUT = "train.init_checkpoint", "train.output_dir"
 _EPILOG = """\
 examples:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from eva_data.detection.coco import (
+    PART_NAMES,
     EntryError,
     ImageList,
     LabelledImages,
@@ -39,7 +40,6 @@ _ROLES = {
 }
 COLUMNS = "image_path,xmin,ymin,xmax,ymax,label"  # for messages
 _EMPTY = ("", "nan")
-_PARTS = (("train", ("train",)), ("val", ("val", "valid", "validation")), ("test", ("test",)))
 
 Row = tuple[str, str, list[float]]  # image, class, edges; no edges of an image without objects
 
@@ -53,9 +53,10 @@ def find_tables(path: Path) -> dict[str, Path]:
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     tables = {one.stem.lower(): one for one in files if one.suffix.lower() in SUFFIXES}
     tables = {stem: one for stem, one in tables.items() if one.is_file() and _columns(one)}
-    named = {part: [tables[name] for name in names if name in tables] for part, names in _PARTS}
-    if path.is_dir() and (named["train"] or named["val"]):
-        return {part: found[0] for part, found in named.items() if found}
+    parts = ((part, name) for part, names in PART_NAMES.items() for name in reversed(names))
+    named = {part: tables[name] for part, name in parts if name in tables}
+    if path.is_dir() and {"train", "val"} & {*named}:
+        return named
     if len(tables) > 1:
         several = ", ".join(table.name for table in tables.values())
         raise ValueError(f"{path} has several tables of boxes ({several}): name one of them")

@@ -23,6 +23,7 @@ from eva_data.files import load_json, make_folder, without_collector, write_text
 Array = np.ndarray[Any, Any]
 Entry = dict[str, Any]
 
+PART_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 _MOST_PIXELS = 2**32 - 1  # what pycocotools can count
 _FARTHEST = 10**6  # px; pycocotools steps along the sides of polygons without looking
 _TINY = 8  # px of a box at the training size, below which little of it is seen

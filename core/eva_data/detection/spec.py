@@ -18,6 +18,7 @@ from typing import Any
 from eva_data.classes import listed
 from eva_data.detection.box_tables import COLUMNS, find_tables, open_tables
 from eva_data.detection.coco import (
+    PART_NAMES,
     CocoDataset,
     Entry,
     ImageList,
@@ -46,7 +47,6 @@ _FORMATS = (
     "names, train and val"
 )
 _ROBOFLOW = "_annotations.coco.json"
-_ROBOFLOW_FOLDERS = {"train": ("train",), "val": ("valid", "val", "validation"), "test": ("test",)}
 _COCO_STEMS = {"train": ("train", "default"), "val": ("val",)}  # "val" begins "valid" too
 
 Files = dict[str, tuple[Path, Path]]  # part -> annotation file and image folder
@@ -268,7 +268,7 @@ def find_exports(folder: Path) -> Files:
     `annotations/instances_train*.json` with `train*/` or `images/train*/` (COCO, CVAT).
     """
     found: Files = {}
-    for part, named in _ROBOFLOW_FOLDERS.items():
+    for part, named in PART_NAMES.items():
         for place in (folder / one for one in named):
             if (place / _ROBOFLOW).is_file():
                 found.setdefault(part, (place / _ROBOFLOW, place))

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 from eva_data.detection.coco import (
+    PART_NAMES,
     EntryError,
     ImageList,
     LabelledImages,
@@ -30,7 +31,6 @@ from eva_data.progress import progress
 _ANNOTATIONS, _IMAGES, _LISTS = "Annotations", "JPEGImages", "ImageSets/Main"
 _EDGES = ("xmin", "ymin", "xmax", "ymax")
 _MOST = 4 * 2**20  # bytes of an annotation file: some 15,000 objects
-_SIDE_BY_SIDE = {"train": ("train",), "val": ("valid", "val")}
 _DIFFICULT = {"": False, "0": False, "false": False, "unspecified": False, "1": True, "true": True}
 
 
@@ -90,8 +90,8 @@ def open_voc(folder: Path, *, report: Report = refuse) -> LabelledImages:
 
 def _side_by_side(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for part, names in _SIDE_BY_SIDE.items():
-        for place in (folder / name for name in names):
+    for part in ("train", "val"):
+        for place in (folder / name for name in PART_NAMES[part]):
             if place.is_dir() and _stems(place):
                 found.setdefault(part, place)
     if not found and (stems := {*_stems(folder)}):

@@ -16,7 +16,14 @@ from typing import Any
 
 import yaml
 
-from eva_data.detection.coco import EntryError, ImageList, LabelledImages, Report, box_inside
+from eva_data.detection.coco import (
+    PART_NAMES,
+    EntryError,
+    ImageList,
+    LabelledImages,
+    Report,
+    box_inside,
+)
 from eva_data.detection.rules import Size, shown
 from eva_data.files import (
     IMAGE_SUFFIXES,
@@ -28,7 +35,6 @@ from eva_data.files import (
 )
 
 YAML = (".yaml", ".yml")
-_KEYS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 _DATASETS = "datasets"  # where ultralytics looks, here or beside the repository, by default
 _MOST_YAML, _MOST_LABELS = 2 * 2**20, 16 * 2**20  # bytes: 100,000 classes; 300,000 boxes
 _TOLERANCE = 0.01  # by which a value may leave 0 to 1
@@ -48,7 +54,7 @@ def open_yolo(file: Path) -> LabelledImages:
     """Open the dataset that a `data.yaml` describes; its labels are read later."""
     settings = _read_yaml(file)
     named: dict[str, list[Any]] = {}
-    for part, keys in _KEYS.items():
+    for part, keys in PART_NAMES.items():
         value: Any = next((settings[key] for key in keys if settings.get(key)), [])
         named[part] = value if isinstance(value, list) else [value]
     if "kpt_shape" in settings or not (named["train"] or named["val"]):

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eva_data.files import IMAGE_SUFFIXES
-from eva_data.images import image_size, read_rgb
+from eva_data.images import inspect_image, read_rgb
 from eva_data.video.source import UnreadableVideoError, VideoSource
 
 _RATE = Fraction(25)  # which images do not say
@@ -63,7 +63,9 @@ class RawFrames(VideoSource):
         self.name, self.rate, self.rotation = str(folder), _RATE, 0
         self._files = self._list(count)
         with self._explained():
-            self.size = image_size(self._folder / self._files[0], upright=False)
+            first = self._folder / self._files[0]
+            width, height, *_ = inspect_image(first, decode=False, count_scans=False)
+            self.size = height, width
 
     def _list(self, count: int | None) -> list[str]:
         series: dict[tuple[str, str], dict[int, str]] = {}
