@@ -1,12 +1,11 @@
 """What `eva push` publishes of a run of any trainer: weights, model card, settings, scores."""
 
 import argparse
-import contextlib
 import json
 import math
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,7 @@ from eva_command.push import FILES
 from eva_data.files import write_tensors, write_text
 from eva_openmmlab.run_folder import config_of_run, read_scalars
 from eva_runs.extras import DETECTRON2, TOOLKIT
+from eva_runs.log_lines import read_log
 
 _PACKAGES = {  # that train, beside torch
     "detection": ("detectron2",),
@@ -117,8 +117,9 @@ def _engine_run(folder: Path, *, best: bool, ema: bool) -> Run:
         recipe_name="recipe.json",
         step=step,
         steps=samples // batch * epochs if samples and batch and epochs else None,
-        scores={found[1]: value for line in _lines(folder / "metrics.jsonl", step=step - 1)
-                for name, value in line.items() if (found := score.fullmatch(name))},
+        scores={found[1]: value for line in read_log(folder / "metrics.jsonl")
+                if line["step"] == step - 1
+                for name, value in _finite(line).items() if (found := score.fullmatch(name))},
         data={use: data_name(str(place)) for use, place in section(config, "data").items()
               if use in ("train", "val") and place},
         classes=published.get("class_names") or (),
@@ -142,8 +143,10 @@ def _detectron2_run(folder: Path, weights: Path, config: Path) -> Run:
         recipe_name="config.yaml",
         step=step,
         steps=steps,
-        scores={name: value for line in _lines(folder / "metrics.json", iteration=step)
-                for name, value in line.items() if re.match(r"(bbox|segm|boundary)/AP(?!-)", name)},
+        scores={name: value for line in read_log(folder / "metrics.json", "iteration")
+                if line["iteration"] == step
+                for name, value in _finite(line).items()
+                if re.match(r"(bbox|segm|boundary)/AP(?!-)", name)},
         data={use: data_name(str(some[0] if isinstance(some, list) and some else some))
               for use, some in names.items()},
         classes=[*filter(None, categories.values())],
@@ -180,16 +183,6 @@ def _mmengine_data(dataset: Mapping[str, Any]) -> str:
         return ""
     coco = re.search(r"instances_(train|val)2017\.json$", str(dataset.get("ann_file")))
     return f"coco_2017_{coco[1]}" if coco else _MMSEG.get(str(dataset.get("type")), "")
-
-
-def _lines(file: Path, **wanted: int) -> Iterator[dict[str, float]]:
-    """Read the numbers of the lines of a log with these values; lines that are cut are left out."""
-    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
-    for line in text.splitlines():
-        with contextlib.suppress(TypeError, ValueError):
-            values = _finite({**json.loads(line)})
-            if wanted.items() <= values.items():
-                yield values
 
 
 def _finite(values: Mapping[str, Any]) -> dict[str, float]:

@@ -46,12 +46,9 @@ def find_columns(file: Path, roles: Mapping[str, Sequence[str]]) -> Columns:
 
 
 def rows_of_table(
-    columns: Columns,
-    *,
-    is_row: Callable[[list[str]], bool] = lambda cells: False,
-    header: bool = True,
+    columns: Columns, *, is_row: Callable[[list[str]], bool] = lambda cells: False
 ) -> Iterator[tuple[int, list[str] | None]]:
-    """Read the rows below the header with their line: stripped cells, None for what is no row.
+    """Read the rows below a header with their line: stripped cells, None for what is no row.
 
     A quote that is never closed would swallow lines: such a line is no row, and the next one is a
     line again, as it is if `is_row` holds for its cells, which then are no part of a text.
@@ -81,7 +78,7 @@ def rows_of_table(
             if row is None:
                 return
             cells = [cell.strip() for cell in row]
-            if cells and (number or not header):
+            if cells and (number or not any(columns.names)):
                 fits = len(cells) >= width and not any(cells[width:])
                 yield number + 1, cells[:width] if fits else None
 

@@ -23,7 +23,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
 
-from eva_openmmlab.own_data import as_list, dicts
+from eva_openmmlab.own_data import as_list, dicts, scaled
 from eva_openmmlab.run_folder import config_of_run
 from eva_runs.extras import sentence_of
 
@@ -150,9 +150,7 @@ def set_epochs(cfg: Config, epochs: int) -> str:
     schedulers = cfg.get("param_scheduler") or []
     for one in schedulers if isinstance(schedulers, list) else [schedulers]:
         for key in _COUNTED & one.keys() if not one.get("by_epoch", True) else ():
-            values = one[key] if isinstance(one[key], list | tuple) else [one[key]]
-            scaled = [round(value * after / before) for value in values]
-            one[key] = scaled if isinstance(one[key], list | tuple) else scaled[0]
+            one[key] = scaled(one[key], after / before)
     return (
         f"--epochs {epochs}: {epochs} x {samples:,} images, {images} an iteration, are "
         f"{after:,} iterations"

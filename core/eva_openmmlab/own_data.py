@@ -83,7 +83,7 @@ def set_image_size(cfg: "Config", side: int) -> None:
     chosen += [(model.get("test_cfg") or {}, key) for key in ("crop_size", "stride")]
     for node, key in chosen:
         if key in node:
-            node[key] = _scaled(node[key], side / before)
+            node[key] = scaled(node[key], side / before)
     if (model.get("data_preprocessor") or {}).get("pad_size_divisor") == before:
         model.data_preprocessor.pad_size_divisor = side
 
@@ -92,8 +92,8 @@ def _kind(node: Any) -> str:
     return str(node.get("type")).rpartition(".")[2]
 
 
-def _scaled(value: Any, share: float) -> Any:
+def scaled(value: Any, share: float) -> Any:
     """Multiply all integers in a value; a fraction is one of an image of any size."""
     if isinstance(value, list | tuple):
-        return tuple(_scaled(one, share) for one in value)
+        return tuple(scaled(one, share) for one in value)
     return round(value * share) if type(value) is int else value

@@ -44,21 +44,21 @@ _EMPTY = ("", "nan")
 Row = tuple[str, str, list[float]]  # image, class, edges; no edges of an image without objects
 
 
-def find_tables(path: Path) -> dict[str, Path]:
-    """Find the tables of a dataset: part -> file; {"": file} where there is one for all.
+def find_tables(path: Path) -> dict[str, Columns]:
+    """Find the tables of a dataset: part -> table; {"": table} where there is one for all.
 
     They are `path` itself; or in a folder `train.csv` and `val.csv`, or the only table. Nothing is
     found if there is none.
     """
     files = sorted(path.iterdir()) if path.is_dir() else [path]
-    tables = {one.stem.lower(): one for one in files if one.suffix.lower() in SUFFIXES}
-    tables = {stem: one for stem, one in tables.items() if one.is_file() and _columns(one)}
+    files = [one for one in files if one.suffix.lower() in SUFFIXES and one.is_file()]
+    tables = {one.file.stem.lower(): one for one in map(_columns, files) if one}
     parts = ((part, name) for part, names in PART_NAMES.items() for name in reversed(names))
     named = {part: tables[name] for part, name in parts if name in tables}
     if path.is_dir() and {"train", "val"} & {*named}:
         return named
     if len(tables) > 1:
-        several = ", ".join(table.name for table in tables.values())
+        several = ", ".join(table.file.name for table in tables.values())
         raise ValueError(f"{path} has several tables of boxes ({several}): name one of them")
     return {"": next(iter(tables.values()))} if tables else {}
 
@@ -88,11 +88,11 @@ def _row(cells: Sequence[str], columns: Columns) -> Row | None:
     return (image, name, values) if image and name and right_way else None
 
 
-def open_tables(tables: Mapping[str, Path], *, report: Report = refuse) -> LabelledImages:
+def open_tables(tables: Mapping[str, Columns], *, report: Report = refuse) -> LabelledImages:
     """Read the tables of `find_tables`. The classes are the names of all objects, sorted."""
-    parts = {part or "train": _part(file, report) for part, file in tables.items()}
+    parts = {part or "train": _part(table, report) for part, table in tables.items()}
     rows = [row for part in parts.values() for rows in part.labels.values() for row in rows]
-    classes, first = sorted({name for _, name, _ in rows}), next(iter(tables.values()))
+    classes, first = sorted({name for _, name, _ in rows}), next(iter(tables.values())).file
     if not classes:
         raise ValueError(f"{first} has no box")
     return LabelledImages(
@@ -105,11 +105,10 @@ def open_tables(tables: Mapping[str, Path], *, report: Report = refuse) -> Label
     )
 
 
-def _part(file: Path, report: Report) -> ImageList:
-    columns, folder = _columns(file), file.parent.absolute()
-    assert columns is not None
+def _part(columns: Columns, report: Report) -> ImageList:
+    file, folder = columns.file, columns.file.parent.absolute()
     labels, missing = defaultdict[str, list[Row]](list), dict[str, str]()
-    for number, cells in rows_of_table(columns, header=any(columns.names)):
+    for number, cells in rows_of_table(columns):
         row, place = _row(cells, columns) if cells else None, f"{file}, line {number}"
         if row is None:
             text = (

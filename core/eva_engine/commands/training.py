@@ -240,8 +240,11 @@ def main(
         """Return the log that takes a traceback; a refused run leaves none."""
         return file if file and (file.exists() or log.exists()) else None
 
+    def saved() -> str:
+        return what_is_saved(next(reversed(complete_checkpoints(run.output)), None))
+
     file: Path | None = None
-    with ending(program_name(program), log=log_of_begun, saved=lambda: _what_is_saved(run)):
+    with ending(program_name(program), log=log_of_begun, saved=saved):
         from eva_engine import distributed, report, run_log
 
         with (
@@ -271,8 +274,3 @@ def _check_output(run: RunConfig) -> bool:
         raise ValueError(SAYS.used(run.output, checkpoint=complete[-1].name))
     require_writable(run.output)
     return bool(complete)
-
-
-def _what_is_saved(run: RunConfig) -> str:
-    complete = complete_checkpoints(run.output)
-    return what_is_saved(complete[-1] if complete else None)

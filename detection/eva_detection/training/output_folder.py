@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from eva_data.files import require_regular_file
-from eva_runs.log_lines import cut_log, read_log
+from eva_runs.log_lines import read_log
 from eva_runs.output_folder import RunSentences
 
 LAST, METRICS, FINAL = "last_checkpoint", "metrics.json", "model_final.pth"
@@ -66,11 +66,6 @@ def check_unused(folder: Path) -> None:
     own = [path for path in checkpoints(folder) if path.name.startswith("model_")]
     if own or (folder / LAST).exists() or (metrics.is_file() and metrics.stat().st_size):
         raise ValueError(SAYS.used(folder, checkpoint=own[0].name if own else ""))
-
-
-def cut_metrics(folder: Path, iteration: int) -> None:
-    """Remove the lines of `metrics.json` from an iteration on, which will be written again."""
-    cut_log(folder / METRICS, lambda line: line["iteration"] < iteration, "iteration")
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:

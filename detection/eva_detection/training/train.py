@@ -38,7 +38,6 @@ from eva_detection.training.output_folder import (
     METRICS,
     RESULTS,
     check_unused,
-    cut_metrics,
     is_finished,
     last_checkpoint,
     saved_progress,
@@ -50,6 +49,7 @@ from eva_report.page import write_results
 from eva_runs.commands import program_name
 from eva_runs.errors import ending, said_once
 from eva_runs.interruption import StopSignal
+from eva_runs.log_lines import cut_log
 from eva_runs.output_folder import claimed
 from eva_runs.precision import warn_of_slow_bf16
 from eva_runs.processes import leave, on_main, together
@@ -149,8 +149,9 @@ def build_trainer(
         max_bad_images=options.get("max_bad_images", 10),
         seed=seed,
     )
-    # the losses of the last iteration are written with the scores
-    on_main(lambda: cut_metrics(folder, steps - (steps == options.max_iter)))
+    # what will be logged again; the losses of the last iteration are written with the scores
+    kept = steps - (steps == options.max_iter)
+    on_main(lambda: cut_log(folder / METRICS, lambda one: one["iteration"] < kept, "iteration"))
     if comm.is_main_process():  # last: what is refused leaves no files of them
         writers += default_writers(str(folder), options.max_iter)
     trainer.register_hooks(_build_hooks(cfg, trainer, test_set, checkpointer, multiplier, writers))
