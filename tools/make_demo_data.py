@@ -1,8 +1,6 @@
 """Make the demo data: `python tools/make_demo_data.py --help`."""
 
-import sys
-
 from eva_demo.command import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

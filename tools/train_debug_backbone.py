@@ -1,8 +1,6 @@
 """Pre-train the debug backbone: `python tools/train_debug_backbone.py --help`."""
 
-import sys
-
 from eva_demo.debug_backbone import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -4,7 +4,6 @@ Its manifest has generator, settings and digests: whether a folder is complete, 
 """
 
 import functools
-import hashlib
 import importlib.metadata
 import json
 import platform
@@ -15,6 +14,7 @@ from typing import Any
 
 import cv2
 
+from eva_backbone.checkpoints.verification import sha256_of
 from eva_data.files import remove_leftovers, replacing_folder
 from eva_data.pools import ordered_map
 from eva_demo.captions import CAPTION_VERSION
@@ -131,7 +131,7 @@ def _difference(output: Path, manifest: Mapping[str, Any], settings: Mapping[str
             return f"was made with {name}={there.get(name)}, not {wanted}"
     for name, digest in manifest["sha256"].items():
         file = output / name
-        if not file.is_file() or _sha256(file) != digest:
+        if not file.is_file() or sha256_of(file) != digest:
             return f"is damaged ({name} is missing or was changed)"
     files = sum(path.is_file() for path in output.rglob("*"))
     if files != manifest["files"]:
@@ -144,7 +144,7 @@ def _write_manifest(root: Path, settings: Settings, files: list[Path]) -> None:
     manifest = {
         "generator": _GENERATOR,
         "settings": settings.as_json(),
-        "sha256": {path.relative_to(root).as_posix(): _sha256(path) for path in files},
+        "sha256": {path.relative_to(root).as_posix(): sha256_of(path) for path in files},
         "files": 1 + sum(path.is_file() for path in root.rglob("*")),  # with this one
         "versions": {
             "python": platform.python_version(),
@@ -153,7 +153,3 @@ def _write_manifest(root: Path, settings: Settings, files: list[Path]) -> None:
         },
     }
     (root / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
