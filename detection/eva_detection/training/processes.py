@@ -119,9 +119,8 @@ def _join(local_rank: int, args: argparse.Namespace) -> None:
     """Join the process group, as detectron2's `launch` does."""
     place: dict[str, Any] = {}
     if not args.launched:
-        rank = args.machine_rank * args.num_gpus + local_rank
-        count = args.num_gpus * args.num_machines
-        place = dict(init_method=args.dist_url, rank=rank, world_size=count)
+        rank, size = args.machine_rank * args.num_gpus, args.num_gpus * args.num_machines
+        place = dict(init_method=args.dist_url, rank=rank + local_rank, world_size=size)
     count = torch.cuda.device_count()
     if 0 < count <= local_rank:
         raise ValueError(f"process {local_rank} of this machine has no GPU: there are {count}")
@@ -129,7 +128,5 @@ def _join(local_rank: int, args: argparse.Namespace) -> None:
     torch.distributed.init_process_group(backend, timeout=DEFAULT_TIMEOUT, **place)
     if count:
         torch.cuda.set_device(local_rank)
-    names = gather(socket.gethostname())
-    comm.create_local_process_group(
-        names.count(socket.gethostname()) if args.launched else args.num_gpus
-    )
+    here = gather(socket.gethostname()).count(socket.gethostname())
+    comm.create_local_process_group(here if args.launched else args.num_gpus)
