@@ -79,7 +79,7 @@ def start_processes(run: Callable[[argparse.Namespace], None], args: argparse.Na
     # it says which process it ends
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
     name = program_name("train_net.py")
-    if args.dist_url == "auto":
+    if args.dist_url == "auto" and args.num_machines == 1:
         args.dist_url = f"tcp://127.0.0.1:{_find_free_port()}"
     try:
         with StopSignal().listen(to_children=True):
