@@ -283,6 +283,9 @@ def end_workers(*iterators: Any) -> None:
     """
     for iterator in iterators:
         getattr(iterator, "_shutdown_workers", lambda: None)()
+        for worker in getattr(iterator, "_workers", ()):
+            worker.kill()  # one that is stuck has not ended in PyTorch's five seconds
+            worker.join()
 
 
 def next_batch(stream: Iterator[Batch]) -> Batch:

@@ -1,6 +1,7 @@
 """Processes that load data: they end with their run, and a batch that does not come ends it."""
 
 import contextlib
+import multiprocessing
 import os
 import resource
 import signal
@@ -12,7 +13,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from eva_runs.data_order import guard_workers
+from eva_runs.data_order import end_workers, guard_workers
 from eva_runs.errors import ending
 
 PROGRAM = """
@@ -87,8 +88,11 @@ ACCIDENTS = {
 @pytest.mark.parametrize("reason", ACCIDENTS)
 def test_a_batch_that_does_not_come_ends_the_run_with_the_reason(reason, capfd):
     loader = guard_workers(DataLoader(Stuck(ACCIDENTS[reason]), num_workers=1), timeout=2.0)
+    stream = iter(loader)
     with pytest.raises(SystemExit) as end, ending("train"):
-        list(loader)
+        list(stream)
+    end_workers(stream)
+    assert not multiprocessing.active_children()
     said = capfd.readouterr().err
     assert end.value.code == 1
     assert reason in said
