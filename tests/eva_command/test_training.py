@@ -10,11 +10,7 @@ from eva_command.training import find_tasks
 
 FILES = {  # form -> files, task, words after the data's
     "classes": (["a/1.png", "b/2.png"], "classification", ["--data.val-share"]),
-    "split classes": (
-        ["train/a/1.png", "train/b/2.png", "val/a/3.png", "val/b/4.png"],
-        "classification",
-        ["val"],
-    ),
+    "split classes": (["train/a/1.png", "train/b/2.png", "val/a/3.png"], "classification", ["val"]),
     "videos": (["a/1.mp4", "b/2.mp4"], "video", ["--data.val-share"]),
     "maps": (["images/1.png", "masks/1.png"], "segmentation", ["--val-share", "images", "masks"]),
     "split maps": (

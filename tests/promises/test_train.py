@@ -59,9 +59,3 @@ def test_what_fits_no_task_is_named(run, fails, tmp_path):
     fails(run("eva", "train", tmp_path / "nothing", code=None), tmp_path / "nothing")
     (tmp_path / "notes.doc").write_text("")
     fails(run("eva", "train", tmp_path / "notes.doc", code=None), tmp_path / "notes.doc")
-
-
-def test_help_waits_for_no_framework(measure):
-    seconds, ended = measure("train", "--help")
-    assert "--task" in ended.out
-    assert seconds < 2.5
