@@ -3,4 +3,4 @@
 from eva_runs.commands import entry
 
 if __name__ == "__main__":
-    raise SystemExit(entry("eva_contrastive.commands:train"))
+    entry("eva_contrastive.commands:train")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 
 from eva_command.table import COMMANDS, GROUPS, Command, Group
-from eva_runs.commands import complain, entry, leave_unread, say
+from eva_runs.commands import called, complain, leave_unread, say
 from eva_runs.extras import TOOLKIT
 from eva_runs.recipes import TASKS
 
@@ -58,7 +58,7 @@ def _call(command: Command, name: str, given: Sequence[str]) -> int:
     arguments = [*command.arguments, *given]
     before, sys.argv = sys.argv, [name, *arguments]
     try:
-        return entry(command.function, arguments)
+        return called(command.function, arguments)
     except BrokenPipeError:
         leave_unread()
     finally:

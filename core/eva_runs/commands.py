@@ -68,23 +68,28 @@ def command_to_run(words: str, program: str, *arguments: str | Path) -> str:
     return shlex.join([*start, *map(str, arguments)])
 
 
-def entry(function: str, *arguments: Any) -> int:
+def entry(function: str) -> NoReturn:
+    """Be the program of a command line, see `called`, and exit with its code."""
+    sys.exit(called(function))
+
+
+def called(function: str, *arguments: Any) -> int:
     """Import and call the function of a command line, "module:name"; return its exit code.
 
     What is not installed, or a Ctrl-C while modules are imported, is one line.
     """
     module, _, name = function.partition(":")
-    called = program_name(Path(sys.argv[0]).name)
+    title = program_name(Path(sys.argv[0]).name)
     try:
         return int(getattr(importlib.import_module(module), name)(*arguments) or 0)
     except ImportError as error:
         if (sentence := sentence_of(error)) is None:
             raise
-        complain(f"{called}: {sentence}")
+        complain(f"{title}: {sentence}")
         return 1
     except KeyboardInterrupt:
         if processes.speaks():
-            complain(f"{called}: stopped by Ctrl-C")
+            complain(f"{title}: stopped by Ctrl-C")
         return EXIT_KEYBOARD
 
 

@@ -8,7 +8,7 @@ import types
 import pytest
 
 from eva_data.files import UnwritableError
-from eva_runs.commands import check_outputs, entry, program
+from eva_runs.commands import called, check_outputs, program
 
 
 def _raise(error):
@@ -36,7 +36,7 @@ def test_ctrl_c_while_modules_are_imported_is_one_line(tmp_path, monkeypatch, ca
     monkeypatch.setitem(sys.modules, half.__name__, half)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        assert entry("slow_import:main") == 130
+        assert called("slow_import:main") == 130
     finally:
         signal.signal(signal.SIGINT, before)
     assert capsys.readouterr().err == "eva detection train: stopped by Ctrl-C\n"

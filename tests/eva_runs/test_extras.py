@@ -11,7 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from eva_runs.commands import entry, program
+from eva_runs.commands import called, program
 from eva_runs.extras import TASK_OF, install_command
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +50,7 @@ def _main(arguments=None):
 
 
 def test_a_program_ends_with_the_sentence(capsys):
-    assert entry(f"{__name__}:_main") == 1
+    assert called(f"{__name__}:_main") == 1
     assert "lvis is not installed; this installs it: pip install" in capsys.readouterr().err
     one_step = program(lambda arguments: arguments, _main)
     assert one_step([]) == 2
