@@ -207,6 +207,12 @@ def draw_video(job: Job, draw: Callable[[Pixels, int], Pixels]) -> tuple[int, st
     return done + 1, reader.error
 
 
+def named_error(job: Job, error: Exception) -> str:
+    """Write an error with the file of its job."""
+    text = str(error)
+    return text if str(job.source) in text else f"{job.source}: {text}"
+
+
 def do_jobs(jobs: Sequence[Job], do: Callable[[Job], str | None], *, title: str) -> list[str]:
     """Do jobs one after another; `do` returns a sentence if a file cannot be used.
 

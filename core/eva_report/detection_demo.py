@@ -13,7 +13,7 @@ from PIL import Image
 from eva_data.files import make_folder, replacing
 from eva_data.images import read_rgb, save_image
 from eva_data.inputs import Job
-from eva_report.demos import BEST_ASKED, Found, Prediction, do_jobs, draw_video
+from eva_report.demos import BEST_ASKED, Found, Prediction, do_jobs, draw_video, named_error
 from eva_report.drawing import DrawnObject, Pixels, draw_objects
 from eva_runs.commands import say
 
@@ -106,8 +106,7 @@ def detect_files(
                 drawn = draw(read_rgb(job.source, upright=True))
                 save_image(Image.fromarray(drawn), job.targets[0])
         except ValueError as error:
-            text = str(error)
-            return text if str(job.source) in text else f"{job.source}: {text}"
+            return named_error(job, error)
         best = Prediction("", max(scores)) if scores and not classes else None
         if frames != 0:
             found.add(job.name, classes, best=best, frames=frames)

@@ -1,7 +1,6 @@
 """Work of the demo: images in batches, frames of videos one by one; drawn and written."""
 
 import argparse
-import csv
 import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,11 +12,12 @@ from torch import Tensor
 
 from eva_classification.commands import JSON, TABLE
 from eva_classification.inference.predictor import Predictor
-from eva_data.files import make_folder, printable, replacing, write_text
+from eva_data.files import make_folder, write_text
 from eva_data.images import read_rgb, save_image
 from eva_data.inputs import Job
 from eva_engine.evaluation.own_data import require_finite
-from eva_report.demos import Found, Prediction, do_jobs, draw_video
+from eva_report.demos import Found, Prediction, do_jobs, draw_video, named_error
+from eva_report.page import write_csv
 from eva_report.sheets import CLASSES_SHOWN, annotate
 from eva_runs.commands import say
 
@@ -76,7 +76,7 @@ class _Work:
             rgb = read_rgb(job.source, upright=True)
             self._waiting.append(_Waiting(job, entry, rgb, self._predictor.prepare(rgb)))
         except (ValueError, FloatingPointError) as error:
-            entry["error"] = _sentence(job, error)
+            entry["error"] = named_error(job, error)
             return str(entry["error"])
         pixels = sum(one.rgb.size // 3 for one in self._waiting)
         if len(self._waiting) >= self._predictor.batch_size or pixels > MOST_WAITING:
@@ -94,7 +94,7 @@ class _Work:
                 require_finite(row, str(one.job.source))
                 self._image(one, row)
             except (ValueError, FloatingPointError) as error:
-                one.entry["error"] = _sentence(one.job, error)
+                one.entry["error"] = named_error(one.job, error)
                 self.problems.append(one.entry["error"])
 
     def write(self) -> None:
@@ -109,16 +109,12 @@ class _Work:
         write_text(args.output / JSON, json.dumps(content, indent=1) + "\n")
         top = min(args.top, len(self._predictor.class_names))
         more = [f"{name}_{k}" for k in range(2, top + 1) for name in ("class", "probability")]
-        with (
-            replacing(args.output / TABLE) as part,
-            part.open("w", encoding="utf-8", newline="") as stream,
-        ):
-            table = csv.writer(stream, lineterminator="\n")
-            table.writerow(["file", "class", "probability", *more])
-            for entry in self._entries:
-                if classes := entry.get("classes"):
-                    cells = [entry["file"], *(cell for one in classes for cell in one.values())]
-                    table.writerow([printable(str(cell)) for cell in cells])
+        rows = [
+            [entry["file"], *(cell for one in entry["classes"] for cell in one.values())]
+            for entry in self._entries
+            if "classes" in entry
+        ]
+        write_csv(args.output / TABLE, ["file", "class", "probability", *more], rows)
 
     def _image(self, one: _Waiting, row: NDArray[np.float32]) -> None:
         for target in one.job.targets:
@@ -159,8 +155,3 @@ class _Work:
         more = {"error": problem} if problem else {}
         self._note(entry, (total / frames).astype(np.float32), frames=frames, **more)
         return problem
-
-
-def _sentence(job: Job, error: Exception) -> str:
-    text = str(error)
-    return text if str(job.source) in text else f"{job.source}: {text}"

@@ -17,7 +17,7 @@ from eva_data.files import make_folder, replacing
 from eva_data.images import read_rgb, save_image
 from eva_data.inputs import Job, Plan, plan_jobs, written_name
 from eva_openmmlab import demo
-from eva_report.demos import FoundShares, do_jobs, draw_video
+from eva_report.demos import FoundShares, do_jobs, draw_video, named_error
 from eva_report.drawing import Pixels, label_image, overlay, with_legend
 from eva_runs.commands import say
 from eva_runs.options import probability
@@ -125,8 +125,7 @@ def _segment(args: argparse.Namespace, predictor: "Predictor", planned: Plan) ->
             for target, image in zip(job.targets, (Image.fromarray(painted), labels), strict=True):
                 save_image(image, target)
         except ValueError as error:
-            text = str(error)
-            return text if str(job.source) in text else f"{job.source}: {text}"
+            return named_error(job, error)
         return None
 
     problems, archive = do_jobs(planned.jobs, do, title="segmenting"), args.ade20k_submission
