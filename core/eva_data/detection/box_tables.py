@@ -23,7 +23,7 @@ from eva_data.detection.coco import (
     box_inside,
     refuse,
 )
-from eva_data.detection.rules import Size, shown
+from eva_data.detection.rules import Size, edges_of, shown
 from eva_data.tables import LONGEST, Columns, find_columns, open_text, rows_of_table
 
 SUFFIXES = (".csv", ".tsv")
@@ -80,12 +80,8 @@ def _row(cells: Sequence[str], columns: Columns) -> Row | None:
     image, *edges, name = (cells[columns.places[role]].strip() for role in _ROLES)
     if image and all(edge.lower() in _EMPTY for edge in edges):
         return image, "", []
-    try:
-        left, top, right, bottom = values = [float(edge) for edge in edges]
-    except ValueError:
-        return None
-    right_way = left <= right and top <= bottom and all(abs(value) < 2**31 for value in values)
-    return (image, name, values) if image and name and right_way else None
+    values = edges_of(edges)
+    return (image, name, values) if image and name and values else None
 
 
 def open_tables(tables: Mapping[str, Columns], *, report: Report = refuse) -> LabelledImages:

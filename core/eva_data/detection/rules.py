@@ -1,7 +1,7 @@
 """Rules of COCO's format for single values: numbers, ids, boxes and run lengths."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeGuard
 
 Size = tuple[int, int]  # height and width in pixels
@@ -75,3 +75,13 @@ def _run_lengths(counts: Any) -> list[int]:
         lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
         value = shift = 0
     return [] if shift else lengths
+
+
+def edges_of(texts: Iterable[str]) -> list[float] | None:
+    """Read left, top, right and bottom of a box; None if they are not numbers in this order."""
+    try:
+        left, top, right, bottom = edges = [float(text) for text in texts]
+    except ValueError:
+        return None
+    finite = all(abs(edge) < 2**31 for edge in edges)
+    return edges if finite and left <= right and top <= bottom else None

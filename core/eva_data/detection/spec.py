@@ -36,6 +36,10 @@ from eva_data.pools import ordered_map
 
 PARTS = ("train", "val")
 FOLDER = "data"  # of a run, for the annotation files that are made for it
+NO_FEDERATED_LOSS = (  # a note of both detectors
+    "No federated loss, which is for LVIS: every object of a class counts as annotated. The "
+    "recipe's sigmoid classifier and sampler stay"
+)
 _FLAGS = tuple(f"{part}_{what}" for part in PARTS for what in ("annotations", "images"))
 _MOST_UNREADABLE = 10  # images; as many as a run may meet by default
 _FEW = 20_000  # images whose sizes one process reads in some seconds

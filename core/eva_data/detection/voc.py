@@ -24,7 +24,7 @@ from eva_data.detection.coco import (
     box_inside,
     refuse,
 )
-from eva_data.detection.rules import Size, shown
+from eva_data.detection.rules import Size, edges_of, shown
 from eva_data.files import IMAGE_SUFFIXES, LISTED_IMAGE_SUFFIXES, read_lines, read_regular
 from eva_data.progress import progress
 
@@ -178,13 +178,8 @@ def _text(element: ElementTree.Element, tag: str) -> str:
 
 def _object(element: ElementTree.Element) -> tuple[str, list[float], bool] | None:
     name, difficult = _text(element, "name"), _text(element, "difficult").lower()
-    try:
-        edges = [float(_text(element, f"bndbox/{key}")) for key in _EDGES]
-    except ValueError:
-        return None
-    left, top, right, bottom = edges
-    finite = all(abs(edge) < 2**31 for edge in edges)
-    if not (name and finite and left <= right and top <= bottom and difficult in _DIFFICULT):
+    edges = edges_of(_text(element, f"bndbox/{key}") for key in _EDGES)
+    if not name or edges is None or difficult not in _DIFFICULT:
         return None
     return name, edges, _DIFFICULT[difficult]
 

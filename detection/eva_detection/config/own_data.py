@@ -13,6 +13,7 @@ from detectron2.data import DatasetMapper
 from omegaconf import DictConfig, OmegaConf
 
 from eva_data.detection.coco import CocoDataset
+from eva_data.detection.spec import NO_FEDERATED_LOSS
 from eva_detection.building import target_of
 from eva_detection.command_line import read_own_data
 from eva_detection.config.files import literal
@@ -93,7 +94,4 @@ def _set_classes(model: DictConfig, count: int, notes: list[str]) -> None:
         update_each(predictors, use_fed_loss=False)
         for node in predictors:
             node.pop("get_fed_loss_cls_weights", None)
-        notes.append(
-            "No federated loss, which is for LVIS: every object of a class counts as annotated. "
-            "The recipe's sigmoid classifier and sampler stay"
-        )
+        notes.append(NO_FEDERATED_LOSS)

@@ -4,7 +4,7 @@ import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -22,10 +22,9 @@ from eva_report.detection import CONFUSION, PER_CLASS, data_fact, detection_sect
 from eva_report.first_batch import SAMPLES, first_batch, objects_tile
 from eva_report.sheets import Tile
 from eva_runs.commands import command_to_run
-from eva_runs.record import facts
+from eva_runs.record import Kind, facts
 
 Results = Mapping[str, Mapping[str, float | None]]  # task -> metric -> percent
-Kind = Literal["training", "evaluation"]
 
 _PREDICTIONS = ("coco_instances_results.json", "lvis_instances_results.json")
 _EARLIER_STAGES = ("_stage0", "_stage1")

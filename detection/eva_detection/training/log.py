@@ -20,7 +20,6 @@ from eva_detection.config.files import load_config_file
 from eva_detection.config.settings import images_per_step
 from eva_detection.data.loading import TestSet
 from eva_detection.evaluation.report import (
-    Kind,
     Results,
     demo_command,
     make_report,
@@ -42,6 +41,7 @@ from eva_report.terminal import (
 )
 from eva_runs.commands import say
 from eva_runs.recipes import recipe_name
+from eva_runs.record import Kind
 
 logger = logging.getLogger(__name__)
 

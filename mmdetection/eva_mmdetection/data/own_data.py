@@ -31,10 +31,6 @@ _WITHOUT_MASKS = {
     "FilterAnnotations": {"by_mask": False},
 }
 _NO_MASKS = "The detector has no mask head"
-_NO_FEDERATED_LOSS = (
-    "No federated loss, which is for LVIS: every object of a class counts as annotated. The "
-    "recipe's sigmoid classifier and sampler stay"
-)
 add_arguments = spec.add_arguments
 
 
@@ -126,7 +122,7 @@ def _set_classes(config: "Config", count: int) -> list[str]:
             node.update(num_sampled=0, image_counts=None)
             hooks = config.get("custom_hooks") or []
             config.custom_hooks = [hook for hook in hooks if hook["type"] != "CountClasses"]
-            notes.add(_NO_FEDERATED_LOSS)
+            notes.add(spec.NO_FEDERATED_LOSS)
     return [*notes]
 
 
