@@ -47,8 +47,7 @@ Row = tuple[str, str, list[float]]  # image, class, edges; no edges of an image 
 def find_tables(path: Path) -> dict[str, Columns]:
     """Find the tables of a dataset: part -> table; {"": table} where there is one for all.
 
-    They are `path` itself; or in a folder `train.csv` and `val.csv`, or the only table. Nothing is
-    found if there is none.
+    They are `path` itself; or in a folder `train.csv` and `val.csv`, or the only table.
     """
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     files = [one for one in files if one.suffix.lower() in SUFFIXES and one.is_file()]

@@ -238,8 +238,7 @@ def resolve(spec: DatasetSpec) -> DetectionData:
 def open_source(path: Path, *, report: Report = refuse) -> Source:
     """Find the format of a dataset, a file or a folder, and open it.
 
-    `report` takes errors of VOC's annotations and of tables, which are raised by default, as are
-    other errors.
+    `report` takes errors of labels that are read now, which are raised by default, as are others.
 
     Returns:
         Images with their labels; or part -> file in COCO format and its images.

@@ -27,8 +27,7 @@ class EvaluationInterruptedError(Exception):
 def running(loader: DataLoader[T]) -> Iterator[Iterator[T]]:
     """Iterate over a loader whose processes do not outlive the block.
 
-    They ignore SIGTERM (`guard_workers`), so Python, which sends it at
-    its own end and waits, would wait for ever.
+    They ignore SIGTERM (`guard_workers`): Python, which sends it at its end, would wait for ever.
     """
     before = set(multiprocessing.active_children())
     stream: Iterator[T] | None = None
