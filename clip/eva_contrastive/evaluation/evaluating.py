@@ -2,7 +2,7 @@
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from eva_contrastive.evaluation.table import (
     HEADS,
     RETRIEVAL_HEADS,
     Results,
+    Row,
     accuracy_rows,
     aligned,
     further_entries,
@@ -177,29 +178,21 @@ class _Evaluation:
         self, data: list[tuple[str, str]], device: torch.device, next_steps: list[Step]
     ) -> Report:
         options, results, meanings = self._options, self._results, dict(data)
-        accuracies = ScoreTable(
-            title="Zero-shot accuracy",
-            columns=HEADS[2:],
-            rows=[
-                ScoreRow(name=name, values=values, meaning=meanings.get(name, ""))
-                for name, _, *values in accuracy_rows(results)
-            ],
-            text="Percent of the samples whose class is the first, or among the first five, by "
-            "sentences about the classes alone. The mean over classes counts each class as much "
-            "as any other.",
-            digits=2,
-        )
-        retrieval = ScoreTable(
-            title="Retrieval",
-            columns=RETRIEVAL_HEADS[3:],
-            rows=[
-                ScoreRow(name=name, values=values, meaning=meanings.get(name, ""))
-                for name, _, _, *values in retrieval_rows(results)
-            ],
-            text="Percent of the images that find a caption of theirs (I->T), and of the captions "
-            "that find their image (T->I), in the first place, among the first five and ten.",
-            digits=2,
-        )
+
+        def table(title: str, heads: Sequence[str], rows: Iterable[Row], text: str) -> ScoreTable:
+            scores = [
+                ScoreRow(name=name, values=values[-len(heads) :], meaning=meanings.get(name, ""))
+                for name, *values in rows
+            ]
+            return ScoreTable(title=title, columns=heads, rows=scores, text=text, digits=2)
+
+        text = "Percent of the samples whose class is the first, or among the first five, by "
+        text += "sentences about the classes alone. The mean over classes counts each class as "
+        text += "much as any other."
+        accuracies = table("Zero-shot accuracy", HEADS[2:], accuracy_rows(results), text)
+        text = "Percent of the images that find a caption of theirs (I->T), and of the captions "
+        text += "that find their image (T->I), in the first place, among the first five and ten."
+        retrieval = table("Retrieval", RETRIEVAL_HEADS[3:], retrieval_rows(results), text)
         settings = {
             "sentences of data": " | ".join(options.templates or ()),
             "class names": options.classes,

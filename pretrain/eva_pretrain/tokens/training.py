@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from eva_backbone.checkpoints.run_folders import complete_checkpoints
+from eva_backbone.checkpoints.run_folders import CONFIG, complete_checkpoints
 from eva_data.image_sources import open_images
 from eva_engine import distributed
 from eva_engine.checkpoints.files import WEIGHTS
@@ -24,8 +24,6 @@ from eva_pretrain.tokens.tokenizer import Codebook, FeatureTokenizer
 from eva_pretrain.transforms import PretrainTransform, Views
 from eva_report.content import Step
 from eva_runs.commands import command_to_run
-
-CONFIG = "config.json"  # in the output folder of every run
 
 
 def train_tokenizer(config: TokenizerConfig, device: torch.device) -> None:
