@@ -22,6 +22,11 @@ CAMERAS = "/dev/video"  # and the number
 Result = TypeVar("Result")
 
 
+def is_video(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path has the suffix of a video."""
+    return Path(path).suffix.lower() in VIDEO_SUFFIXES
+
+
 class Job(NamedTuple):
     """A file to read, or the device of a camera, and the files that are written of it.
 
@@ -36,7 +41,7 @@ class Job(NamedTuple):
     @property
     def is_video(self) -> bool:
         """Whether the source has the suffix of a video."""
-        return self.source.suffix.lower() in VIDEO_SUFFIXES
+        return is_video(self.source)
 
     @property
     def is_camera(self) -> bool:

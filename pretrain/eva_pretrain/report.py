@@ -15,6 +15,7 @@ from torch import Tensor
 
 from eva_pretrain.tokens.tokenizer import Codebook
 from eva_report.content import Curve, Curves, Example, Gallery, Section, Step, TitledImage
+from eva_report.drawing import enlarged
 from eva_report.first_batch import image_tiles
 from eva_report.sheets import Tile
 from eva_runs.commands import command_to_run
@@ -80,10 +81,7 @@ def gallery(
 
 
 def _enlarged(pixels: NDArray[np.uint8]) -> Image.Image:
-    height, width = pixels.shape[:2]
-    factor = max(1, -(-_SIDE // max(height, width)))
-    size = width * factor, height * factor
-    return Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST)
+    return Image.fromarray(enlarged(pixels, max(1, -(-_SIDE // max(pixels.shape[:2])))))
 
 
 def first_samples(

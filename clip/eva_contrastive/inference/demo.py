@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from eva_backbone.checkpoints.verification import sha256_of
-from eva_contrastive.inference.features import ClipFeatures, is_video
+from eva_contrastive.inference.features import ClipFeatures
 from eva_contrastive.inference.finding import (
     Hit,
     Library,
@@ -30,7 +30,7 @@ from eva_contrastive.inference.finding import (
 from eva_contrastive.model.open_clip_files import weights_file
 from eva_data.files import make_folder, printable, write_text
 from eva_data.images import read_image, save_image
-from eva_data.inputs import Job
+from eva_data.inputs import Job, is_video
 from eva_data.video.source import Backend, open_video
 from eva_report.demos import FILES_NAMED, do_jobs
 from eva_report.drawing import clock, score_text

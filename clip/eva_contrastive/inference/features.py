@@ -36,7 +36,7 @@ from eva_contrastive.model.loading import load_eva_clip, load_vision_tower
 from eva_contrastive.model.open_clip_files import find_preparation
 from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from eva_data.images import read_image, read_rgb
-from eva_data.inputs import files_at, is_several
+from eva_data.inputs import files_at, is_several, is_video
 from eva_data.transforms import ImageTransform, evaluation_transform
 from eva_data.video.source import Backend, open_video, require_backend, require_usual_shape
 from eva_engine.commands.options import Precision
@@ -56,11 +56,6 @@ class Frames(NamedTuple):
     values: Tensor  # normalised pixels (F, 3, S, S), or features (F, D) of unit length
     indexes: tuple[int, ...]
     times: tuple[float, ...]  # in seconds from the first frame's
-
-
-def is_video(file: Media) -> bool:
-    """Whether a file has the suffix of a video."""
-    return Path(file).suffix.lower() in VIDEO_SUFFIXES
 
 
 def spread(length: int, count: int) -> list[int]:

@@ -31,6 +31,7 @@ import numpy as np
 from eva_data.classes import Spellings, listed
 from eva_data.files import VIDEO_SUFFIXES, find_files
 from eva_data.index import FolderFiles, Names, Table
+from eva_data.inputs import is_video
 from eva_data.labelled_videos.sources import LabelledVideos
 from eva_data.tables import Columns, rows_of_table, text_lines
 
@@ -111,11 +112,6 @@ class Entry(NamedTuple):
     path: str
     label: int
     frames: int | None = None
-
-
-def is_video(path: str | Path) -> bool:
-    """Test whether a path has the suffix of a video."""
-    return Path(path).suffix.lower() in VIDEO_SUFFIXES
 
 
 def read_path_list(file: Path, root: Path, labels: Labels) -> Iterator[Entry]:

@@ -28,13 +28,13 @@ from eva_data.index import (
     damaged,
     require_unchanged,
 )
+from eva_data.inputs import is_video
 from eva_data.labelled_videos.lists import (
     COLUMNS,
     Clips,
     Entry,
     Labels,
     Shelves,
-    is_video,
     place_entries,
     read_path_list,
     read_table,
