@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eva_data.classes import listed
+from eva_data.classes import find_class_folders, listed
 from eva_data.files import load_json, read_lines
 from eva_data.labelled_images import ClassFolders, LabelledImages
 from eva_data.transforms import ImageTransform, evaluation_transform
@@ -122,8 +122,8 @@ def _opened(
 
     Labels are places among sorted folders: they mean the same only if the folders do.
     """
-    samples = _official_images(folder, transform)
-    found = samples.classes
+    found = find_class_folders(folder)
+    samples = _official_images(folder, transform, classes=found)  # a part may lack some images
     places = range(CLASSES) if columns is None else columns
     expected = found if names is None else [names[place] for place in places]
     other = [name for name in found if name not in {*expected}]
