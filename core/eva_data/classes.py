@@ -136,7 +136,7 @@ def find_class_files(
     """
     found, own = find_class_folders(folder), list[str]()
     if labels is None and classes is not None:
-        labels = _labels_of(found, classes, folder, suffixes, exact=exact)
+        labels = _labels_of(folder, found, classes, suffixes, exact=exact)
     kinds = ", ".join(sorted(suffix.removeprefix(".") for suffix in suffixes))
     numbers = array("i")
 
@@ -160,25 +160,20 @@ def find_class_files(
 
 
 def _labels_of(
-    found: Sequence[str],
-    classes: Sequence[str],
-    folder: Path,
-    suffixes: Collection[str],
-    *,
-    exact: bool,
+    root: Path, found: list[str], classes: Sequence[str], suffixes: Collection[str], *, exact: bool
 ) -> dict[str, int]:
     spellings = Spellings(classes)
     labels = {name: spellings.label(name, exact=exact) for name in found}
     known = {name: label for name, label in labels.items() if label is not None}
     others = (name for name in found if name not in known)
-    if unknown := [name for name in others if next(find_files(folder / name, suffixes), None)]:
+    if unknown := [name for name in others if any(find_files(root / name, suffixes))]:
         raise ValueError(
-            f"{folder} has {len(unknown)} folders that are not among the {len(classes)} classes: "
+            f"{root} has {len(unknown)} folders that are not among the {len(classes)} classes: "
             f"{listed(unknown)}; expected {listed(list(classes), 4)}"
         )
     there = {*known.values()}
     if absent := [name for label, name in enumerate(classes) if label not in there]:
-        logger.warning("%s has no folder of %d classes: %s", folder, len(absent), listed(absent))
+        logger.warning("%s has no folder of %d classes: %s", root, len(absent), listed(absent))
     return known
 
 

@@ -104,15 +104,10 @@ class ProgressBar:
 
 
 def progress(
-    items: Iterable[Item],
-    *,
-    total: int | None,
-    what: str,
-    unit: str = "it",
-    leave: bool | None = None,
+    items: Iterable[Item], *, total: int | None, what: str, unit: str = "it"
 ) -> Iterator[Item]:
     """Yield items, and show progress meanwhile; see `ProgressBar`."""
-    with ProgressBar(total, what=what, unit=unit, leave=leave) as bar:
+    with ProgressBar(total, what=what, unit=unit) as bar:
         for item in items:
             yield item
             bar.update()

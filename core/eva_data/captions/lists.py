@@ -122,12 +122,11 @@ def pairs_of_list(
                 yield path, text
 
 
+Keys = tuple[str, ...]  # of paths or captions, the first that is there counts
 Found = Iterator[tuple[str, str, list[str]]]  # place in the list, path of the image, captions
 
 
-def _rows(
-    file: Path, left_out: Findings, image: tuple[str, ...], caption: tuple[str, ...]
-) -> Found:
+def _rows(file: Path, left_out: Findings, image: Keys, caption: Keys) -> Found:
     roles = {"image": [name.lower() for name in image], "text": [name.lower() for name in caption]}
     columns = find_columns(file, roles)
     path, text = (columns.places.get(role) for role in roles)
@@ -151,11 +150,7 @@ def _rows(
 
 
 def _entries_of_json(
-    file: Path,
-    left_out: Findings,
-    split: str | None,
-    image: tuple[str, ...],
-    caption: tuple[str, ...],
+    file: Path, left_out: Findings, split: str | None, image: Keys, caption: Keys
 ) -> Found:
     content = load_json(file)
     entries = content.get("images") if isinstance(content, dict) else content
@@ -183,7 +178,7 @@ def _entries_of_json(
             left_out.add("malformed", f"{where}: {error}")
 
 
-def _path(entry: dict[str, Any], image: tuple[str, ...]) -> str:
+def _path(entry: dict[str, Any], image: Keys) -> str:
     folder, name = entry.get("filepath"), entry.get("filename")
     path = next((entry[one] for one in image if isinstance(entry.get(one), str)), "")
     if image == IMAGE_COLUMNS and isinstance(folder, str) and isinstance(name, str):

@@ -76,10 +76,7 @@ def _segmented(model: Any, dataset: Any, paths: set[str]) -> dict[str, tuple[Lab
 
 
 def _example(
-    scored: ImageScore,
-    maps: tuple[Labels, Labels],
-    names: Sequence[str],
-    colors: Sequence[Color],
+    scored: ImageScore, maps: tuple[Labels, Labels], names: Sequence[str], colors: Sequence[Color]
 ) -> Example:
     truth, prediction = maps
     wrong = (truth != IGNORED) & (truth != prediction)
