@@ -126,11 +126,7 @@ class VisionTransformer(nn.Module):
         if self.rel_pos == "table":
             return TableRelPosAttention(dim, num_heads=heads, qkv_bias=qkv_bias, window=side)
         return DecomposedRelPosAttention(
-            dim,
-            num_heads=heads,
-            qkv_bias=qkv_bias,
-            size=(side, side),
-            interpolation=self.rel_pos,
+            dim, num_heads=heads, qkv_bias=qkv_bias, size=(side, side), interpolation=self.rel_pos
         )
 
     def init_weights(self, *, std: float = 0.02, bound: float = 2.0) -> None:

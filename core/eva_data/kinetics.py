@@ -24,9 +24,7 @@ ALIASES: Mapping[str, Mapping[str, str]] = {
         "changing wheel": "changing wheel (not on bike)",
         "cooking sausages": "cooking sausages (not on barbeque)",
     },
-    "k600": {
-        "passing american football (not in game)": "passing American football (not in game)",
-    },
+    "k600": {"passing american football (not in game)": "passing American football (not in game)"},
     "k700": {},
 }
 
