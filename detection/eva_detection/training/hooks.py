@@ -12,8 +12,9 @@ from detectron2.utils.events import EventWriter
 
 from eva_data.progress import ProgressBar
 from eva_detection.training.checkpoint import RunCheckpointer
-from eva_detection.training.log import evaluation_line, show, shown_every
+from eva_detection.training.log import evaluation_line, shown_every
 from eva_detection.training.output_folder import SAYS, last_checkpoint, was_logged
+from eva_report.terminal import show
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
 
 logger = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ class StopOnSignal(HookBase):
         comm.synchronize()  # the first process that ends takes the others along
         name = last_checkpoint(Path(self.checkpointer.save_dir))
         saved = SAYS.saved(name.name if name else "", done=iteration + 1)
-        show([SAYS.stopped(self.stop.received, saved)])
+        show(SAYS.stopped(self.stop.received, saved))
         sys.exit(EXIT_RUN_AGAIN)
 
     def after_train(self) -> None:
@@ -144,7 +145,7 @@ class Evaluation(hooks.EvalHook):
         done, latest = self.trainer.storage.iter + 1, self.trainer.storage.latest()
         results = {n.removesuffix("/AP"): {"AP": latest[n][0]} for n in latest if n.endswith("/AP")}
         if results and done % shown_every(self._period, self.trainer.max_iter) == 0:
-            show([evaluation_line(done, results)])
+            show(evaluation_line(done, results))
 
     def after_train(self) -> None:
         """Evaluate at the end of the training, not after an error."""

@@ -4,7 +4,6 @@ import argparse
 import logging
 import math
 import time
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -32,12 +31,12 @@ from eva_report.detection import title_of
 from eva_report.page import NAME as REPORT
 from eva_report.page import report_name, try_report
 from eva_report.terminal import (
-    SHOWN,
     WARNINGS,
     FileFormatter,
     TerminalHandler,
     closing_lines,
     opening_lines,
+    show,
 )
 from eva_runs.commands import say
 from eva_runs.recipes import recipe_name
@@ -45,7 +44,10 @@ from eva_runs.record import Kind
 
 logger = logging.getLogger(__name__)
 
-LOGGERS = ("fvcore", "detectron2", "eva_backbone", "eva_data", "eva_runs", "eva_detection")
+LOGGERS = (
+    *("fvcore", "detectron2", "eva_backbone", "eva_data", "eva_runs", "eva_report"),
+    "eva_detection",
+)
 MOST_EVALUATIONS = 12  # lines of a run, however many evaluations it has
 
 
@@ -96,12 +98,6 @@ def _save_config(cfg: DictConfig, file: Path) -> None:
         except ValueError as error:
             logger.warning("%s cannot be read again: %s", file, error)
     logger.info("Full config saved to %s", file)
-
-
-def show(lines: Iterable[str]) -> None:
-    """Log lines that also go to the terminal."""
-    for line in lines:
-        logger.info(line, extra=SHOWN)
 
 
 def opening(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
@@ -160,7 +156,7 @@ def close(test_set: TestSet, *, trains: bool, began: float | None, recipe: str) 
     weights = folder / FINAL
     kind: Kind = "training" if trains else "evaluation"
     if began is None:
-        show([SAYS.finished(folder, cfg.train.max_iter)])
+        show(SAYS.finished(folder, cfg.train.max_iter))
     page: Path | None = folder / REPORT
     if began is not None or not (folder / REPORT).is_file():
         options = dict(

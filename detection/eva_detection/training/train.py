@@ -33,7 +33,7 @@ from eva_detection.inference.test_time_augmentation import with_test_time_augmen
 from eva_detection.model.weights import load_initial_weights
 from eva_detection.training.checkpoint import RunCheckpointer
 from eva_detection.training.hooks import Evaluation, MetricsHistory, StopOnSignal, TrainingProgress
-from eva_detection.training.log import close, opening, output_place, show, start_log
+from eva_detection.training.log import close, opening, output_place, start_log
 from eva_detection.training.output_folder import (
     METRICS,
     RESULTS,
@@ -46,6 +46,7 @@ from eva_detection.training.processes import Evaluations, start_processes
 from eva_detection.training.trainer import DetectionTrainer
 from eva_report.first_batch import watch_first_batch
 from eva_report.page import write_results
+from eva_report.terminal import show
 from eva_runs.commands import program_name
 from eva_runs.errors import ending, said_once
 from eva_runs.interruption import StopSignal
@@ -136,7 +137,7 @@ def build_trainer(
     done = steps * accumulate
     loader = together(lambda: build_training_loader(cfg, dataset, place, seed=seed, batches=done))
     together(test_set.check)
-    show(output_place(cfg, resume=resume, done=steps))
+    show(*output_place(cfg, resume=resume, done=steps))
     if precision_of(options) == "bf16" and comm.is_main_process():
         warn_of_slow_bf16(torch.device(options.device))
     trainer = DetectionTrainer(
@@ -251,7 +252,7 @@ def _train_or_evaluate(
     if trains and args.resume and on_main(lambda: is_finished(folder, steps)):
         began = None
     else:
-        show([*opening(cfg, args), *notes])
+        show(*opening(cfg, args), *notes)
         if trains:
             train(cfg, resume=args.resume, test_set=test_set)
         else:
@@ -259,7 +260,7 @@ def _train_or_evaluate(
                 model = together(lambda: build(cfg.model, "model"))
             with_test_time_augmentation(cfg, model)  # its settings, before the weights are read
             together(test_set.check)
-            show(output_place(cfg))
+            show(*output_place(cfg))
             source = cfg.train.init_checkpoint
             together(lambda: load_initial_weights(model, source, complete=True))
             evaluate(test_set, model.to(cfg.train.device))
