@@ -52,10 +52,10 @@ FUNCTIONS = [
     ("eva_openmmlab.weights", "load_from_local_safely", (), "", {}),
 ]  # fmt: skip
 
-# commands of `eva` that take no weights; all others must have --no-download
+# commands of `eva` that take no weights, or hand them on; all others must have --no-download
 WITHOUT_WEIGHTS = {
     *("config", "doctor", "push", "recipes", "submit", "weights list", "weights verify"),
-    *("detection coco-lvis-gap", "detection quickstart", "detection submit", "quickstart"),
+    *("detection coco-lvis-gap", "detection quickstart", "detection submit", "quickstart", "train"),
     *(f"data {name}" for name in GROUPS["data"].commands),
 }
 EVERY = {
