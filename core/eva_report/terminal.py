@@ -27,7 +27,8 @@ _PACKAGES = frozenset(  # of this toolkit; folders of users may begin like them
     f"eva_{name}"
     for name in (
         *("backbone", "classification", "command", "contrastive", "data", "demo", "detection"),
-        *("engine", "mmdetection", "openmmlab", "pretrain", "segmentation", "video"),
+        *("engine", "mmdetection", "openmmlab", "pretrain", "report", "runs", "segmentation"),
+        "video",
     )
 )
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")

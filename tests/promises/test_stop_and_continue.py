@@ -90,7 +90,10 @@ def test_the_end_equals_that_of_an_undisturbed_run_bit_for_bit(story, trainer, f
 
 @pytest.mark.parametrize(
     "trainer",
-    ["detection", "segmentation", pytest.param("mmdetection", marks=pytest.mark.slow)],
+    [
+        "detection",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("mmdetection", "segmentation")),
+    ],
     indirect=True,
 )
 def test_two_processes_stop_together_at_ctrl_c_and_continue(trainer, run, tmp_path):
@@ -112,7 +115,10 @@ def test_two_processes_stop_together_at_ctrl_c_and_continue(trainer, run, tmp_pa
 
 @pytest.mark.parametrize(
     "trainer",
-    ["mmdetection", "segmentation", pytest.param("detection", marks=pytest.mark.slow)],
+    [
+        "segmentation",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("mmdetection", "detection")),
+    ],
     indirect=True,
 )
 def test_a_loss_that_is_not_finite_on_one_of_two_processes(trainer, run, tmp_path):

@@ -24,13 +24,14 @@ TASKS = {  # task -> its demo data, words of a step
 
 
 @pytest.fixture(scope="module")
-def data(demo, engine_data):
+def data(demo, engine_data, tmp_path_factory):
     """Function: where the data of a form are."""
-    place = demo("yolo", "voc", "semantic")
+    place = tmp_path_factory.mktemp("pairs")
     images = sorted((engine_data / "folder/train").rglob("*.png"))
     rows = [f"{image},a photo of the number {image.parent.name}" for image in images]
     (place / "pairs.csv").write_text("\n".join(["image,caption", *rows]))
-    return lambda form: next(one / form for one in (place, engine_data) if (one / form).exists())
+    places = (place, engine_data, demo("coco", "yolo", "voc"), demo("semantic"))
+    return lambda form: next(one / form for one in places if (one / form).exists())
 
 
 @pytest.mark.parametrize("task", TASKS)

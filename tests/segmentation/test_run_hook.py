@@ -38,6 +38,8 @@ def test_a_gradient_stops_a_run_before_the_step_and_names_the_images(
 
 
 class Layer(nn.Linear):
+    data_preprocessor = None
+
     def forward(self, value, **_):
         return {"loss": super().forward(value).sum()}
 
