@@ -12,6 +12,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from eva_classification import training
+from eva_classification.commands import IMAGES
 from eva_classification.config import (
     AugmentConfig,
     ClassificationConfig,
@@ -19,6 +20,7 @@ from eva_classification.config import (
     ModelConfig,
 )
 from eva_classification.models import build_classifier, load_classifier
+from eva_data.labelled_images import open_labelled
 from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
 from eva_engine.commands.training import load_recipe, parse
 from eva_engine.config import OptimizerConfig, RunConfig
@@ -190,3 +192,12 @@ def test_own_training_data_does_not_take_the_recipes_validation_along(capsys):
         assert parse(ClassificationConfig, words, program=program).config.data.train == "photos"
     words = [recipe, "--data.train", own.train]
     assert parse(ClassificationConfig, words, program=program).config.data.val == own.val
+
+
+def test_transparent_images_are_counted_in_the_opening_line(tmp_path):
+    for name, *color in (("a/1.png", 9, 9, 9), ("a/2.png", 9, 9, 9, 0), ("b/3.webp", 9, 9, 9, 7)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGBA" if len(color) == 4 else "RGB", (8, 8), tuple(color)).save(tmp_path / name)
+    (tmp_path / "b" / "torn.png").write_bytes(b"torn")
+    line = IMAGES.counted(open_labelled(str(tmp_path), None, upright=False))
+    assert line == "4 images, 2 classes, 2 with transparency, shown on white"

@@ -61,9 +61,11 @@ class ClassifierProject:
         resolve_source(options.weights)
 
     def counted(self, samples: Any) -> str:
-        """Count samples and classes, and those that are listed and not there, if that is known."""
+        """Count samples and classes; say how many are not there, or transparent, if it is known."""
         missing = len(getattr(samples, "missing", ()))
         more = f", {missing:,} more are listed and not there" if missing else ""
+        if alpha := getattr(samples, "transparent", int)():
+            more += f", {alpha:,} with transparency, shown on white"
         return f"{len(samples):,} {self.unit}, {len(samples.classes):,} classes{more}"
 
     def demo_step(
