@@ -113,12 +113,13 @@ class ClassFolders(LabelledImages):
         return chosen
 
     def transparent(self) -> int:
-        """Count the images that are not opaque by their headers; 0 of very many, unlooked at."""
-        count = 0
-        for place in map(self.sample_id, range(len(self) if len(self) <= _LOOKED_AT else 0)):
+        """Count the images shown on white, by their headers; 0 of very many, unlooked at."""
+        count, looks = 0, self._on_white and len(self) <= _LOOKED_AT
+        for place in map(self.sample_id, range(len(self) if looks else 0)):
             if not place.lower().endswith(_OPAQUE):
                 with contextlib.suppress(UnreadableImageError):
-                    count += inspect_image(place, decode=False).transparent
+                    facts = inspect_image(place, decode=False, count_scans=False)
+                    count += facts.transparent
         return count
 
     def load(self, index: int) -> tuple[Image.Image, int]:
