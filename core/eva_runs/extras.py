@@ -20,8 +20,11 @@ _PACKAGES: dict[str, tuple[str, ...]] = {  # extra -> names under which its pack
     "export": ("onnx", "onnxscript", "onnxruntime"),
     "demo": ("cv2", "matplotlib", "scipy", "skimage", "sklearn"),
     "hub": ("huggingface_hub",),
+    "lora": ("peft",),
+    "int8": ("torchao",),
+    "track": ("trackers",),
 }
-_ALONE = ("", "torchcodec", "export", "hub")  # in no other extra
+_ALONE = ("", "torchcodec", "export", "hub", "lora", "int8", "track")  # in no other extra
 TASK_OF = {  # package of a project -> the extra that has all it needs
     "eva_detection": "detection",
     "eva_segmentation": "segmentation",
