@@ -22,7 +22,7 @@ endif
 # glibc returns large blocks to the system after every step; keeping them saves a third of the time.
 KEEP_MEMORY := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8589934592 MALLOC_TOP_PAD_=268435456
 
-.PHONY: help setup ready quickstart check test test-gpu attack format bench mmcv-ops clean clean-all
+.PHONY: help setup ready quickstart check test test-slow test-gpu attack format bench mmcv-ops clean clean-all
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
@@ -47,6 +47,9 @@ check: ready ## lint, format, types, and who may import whom
 
 test: ready ## all tests but the slow ones and those that need a GPU
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist worksteal -m 'not slow and not gpu' $(TEST_ARGS)
+
+test-slow: ready ## the slow tests
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist worksteal -m 'slow and not gpu' $(TEST_ARGS)
 
 test-gpu: ready ## the tests that need a GPU, one by one; GPU_TEST_ARGS='-k attention' chooses some
 	$(PY) -m pytest -m gpu tests/gpu tests/detection/test_trainer.py $(GPU_TEST_ARGS)

@@ -56,6 +56,7 @@ def test_unequal_contrastive_steps_are_refused(benchmark, clip_args, monkeypatch
         list(program.check(clip_args, CPU))
 
 
+@pytest.mark.slow
 def test_the_stock_model_has_our_sizes(benchmark, clip_args):
     """`--size complete` is EVA-CLIP-g of both."""
     program, models = benchmark("clip_step"), benchmark("clip_models")

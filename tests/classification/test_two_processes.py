@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow  # one evaluation in two processes is a promise, too
 
 
 def test_what_one_process_cannot_read_is_left_out_by_both(

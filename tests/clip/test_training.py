@@ -96,6 +96,7 @@ def test_weights_between_start_and_end_are_written(config, device, tmp_path):
     assert load_eva_clip(written).image_size == 16
 
 
+@pytest.mark.slow
 def test_bad_pairs_are_replaced_and_counted(config, device, pairs, write_shard, metrics, tmp_path):
     """A picture that is cut, an empty caption, one of bytes that are not text."""
     with tarfile.open(pairs / "pairs.tar") as shard:

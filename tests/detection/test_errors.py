@@ -77,6 +77,7 @@ class CutOffError(Exception):
     """Stands in for a kill."""
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_was_cut_off_is_made_up_for(run_here, tmp_path, monkeypatch):
     """And a torn line does not swallow the next; the last one is logged where it belongs."""
     run, scores = tmp_path / "run", iter(range(100))
@@ -156,6 +157,7 @@ def _left_of(process):
     return left.stdout.split()
 
 
+@pytest.mark.slow
 def test_a_signal_in_an_evaluation_with_workers(start_script, tmp_path):
     words = ("train.max_iter=6", "train.eval_period=2", "dataloader.test.num_workers=1")
     process = start_script(SIGNAL, *words)

@@ -63,6 +63,7 @@ def worker(rank, name, port):
 """
 
 
+@pytest.mark.slow
 def test_two_processes(start, finish, tmp_path, in_two_processes):
     script = tmp_path / "evaluate.py"
     script.write_text(PROGRAM + in_two_processes)

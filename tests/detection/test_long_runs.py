@@ -71,6 +71,7 @@ def test_a_signal_in_the_last_step_leaves_only_the_evaluation(
     assert evaluated == [1]
 
 
+@pytest.mark.slow
 def test_changes_that_change_the_order_are_told(configure, registered_demo_data, caplog):
     cfg, run = configure("train.max_iter=2", "train.seed=3")
     train_module.train(cfg, resume=False)

@@ -94,6 +94,7 @@ def test_golden(variant, build, golden):
     _assert_golden(_detect(build(**VARIANTS[variant]), golden), variant, golden)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")

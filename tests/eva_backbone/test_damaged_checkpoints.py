@@ -77,7 +77,9 @@ def _try_all(file, kind):
     return messages
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind != "video")) for kind in KINDS]
+)
 def test_wrong_shapes(kind, save):
     """Each part in turn with a shape that it cannot have: too few dimensions, empty, odd."""
     generator, errors = random.Random(kind), 0

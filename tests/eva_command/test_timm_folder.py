@@ -167,6 +167,7 @@ def test_a_run_with_its_classes_and_pixels(convert, tmp_path, randomise):
     torch.testing.assert_close(transform(picture), own(picture), atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow
 def test_the_same_names_and_shapes_as_timm_at_the_published_sizes():
     """ViT-g and EVA-L on the meta device: every name of timm that EVA-01 has."""
     from eva_command.timm_folder import to_timm

@@ -175,6 +175,7 @@ def test_recipes_are_listed_shown_and_copied(eva, tmp_path):
     assert "config = VideoConfig(" in eva("config", "own_videos")
 
 
+@pytest.mark.slow
 def test_relative_imports_and_bases_work_in_site_packages(installed):
     path = Path(installed(RECIPES).split()[-1])
     assert path.parts[-4:-1] == ("eva_recipes", "detection", "demo")

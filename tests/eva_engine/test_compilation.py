@@ -39,7 +39,9 @@ def calls(monkeypatch):
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize(("rate", "checkpointing"), [(0.0, False), (0.4, True)])
+@pytest.mark.parametrize(
+    ("rate", "checkpointing"), [(0.0, False), pytest.param(0.4, True, marks=pytest.mark.slow)]
+)
 def test_every_block_runs_compiled(calls, rate, checkpointing):
     """Training steps with any number of kept samples, evaluations, the same numbers as plainly."""
     settings = {"drop_path_rate": rate, "activation_checkpointing": checkpointing}

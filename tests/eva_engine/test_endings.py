@@ -4,6 +4,8 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).parent
 WORKERS = {"run__workers": 2, "limit": 40}
 # A limit gives -9, and so an ending that had to be forced is none.
@@ -16,6 +18,7 @@ def test_an_error_in_a_worker_ends_a_run(launch, tmp_path):
     assert "SampleError: sample file-5.jpg (epoch 0, index 5) met a bug: KeyError" in log
 
 
+@pytest.mark.slow
 def test_an_error_in_the_evaluation_and_in_the_save(launch, tmp_path):
     """With both loaders open; the save fails for want of space on every rank at once."""
     ended = launch(tmp_path / "run", ranks=2, run__batch_size=4, evaluation_workers=1,
@@ -26,6 +29,7 @@ def test_an_error_in_the_evaluation_and_in_the_save(launch, tmp_path):
     assert "Traceback" not in "".join(ended.texts)
 
 
+@pytest.mark.slow
 def test_a_signal_in_an_evaluation(launch, metrics, tmp_path):
     """Its workers are of the group, too; the evaluation is caught up on."""
     ranks = 2
@@ -53,6 +57,7 @@ def test_ctrl_c_to_all_processes_saves(launch, tmp_path):
     assert "Ctrl-C" not in ended.texts[1]
 
 
+@pytest.mark.slow
 def test_an_error_on_one_rank_ends_torchrun(launch_environment, run_started, stand_in, tmp_path):
     """Its report names the error, and the traceback of rank 1 is in a file."""
     recipe, script = tmp_path / "recipe.py", tmp_path / "script.py"

@@ -89,6 +89,7 @@ def killed_and_resumed(start, metrics, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_killed_in_any_phase(killed_and_resumed, tmp_path):
     for number, point in enumerate((
         (loop.TrainingRun, "_step", 6),

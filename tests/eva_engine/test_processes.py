@@ -21,6 +21,7 @@ def assert_same_result(metrics, one, other, *, steps=24):
         assert all(first[key].equal(second[key]) for key in first)
 
 
+@pytest.mark.slow
 def test_signal_to_the_whole_group_saves_at_a_step(launch, metrics, tmp_path):
     """Slurm sends it to the data workers too."""
     launch(tmp_path / "whole", run__workers=2, **OFTEN)
@@ -37,7 +38,7 @@ def test_signal_to_the_whole_group_saves_at_a_step(launch, metrics, tmp_path):
     assert_same_result(metrics, tmp_path / "whole", tmp_path / "stopped")
 
 
-@pytest.mark.parametrize("stage", [0, 1])
+@pytest.mark.parametrize("stage", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_two_ranks_give_the_result_of_one(launch, metrics, tmp_path, stage):
     both = {"run__ema_decay": 0.9, "run__zero_stage": stage, "dropout": 0.0}
     assert launch(tmp_path / "one", **both).codes == [0]
@@ -71,6 +72,7 @@ def test_two_ranks_resume_and_refuse_to_be_one(launch, metrics, tmp_path):
     assert_same_result(metrics, tmp_path / "whole", tmp_path / "stopped")
 
 
+@pytest.mark.slow
 def test_two_ranks_without_zero_continue_as_one(launch, metrics, tmp_path):
     options = {"run__zero_stage": 0, "dropout": 0.0, **OFTEN}
     launch(tmp_path / "run", ranks=2, run__batch_size=4, term_at=9, **options)

@@ -163,6 +163,7 @@ def test_links_are_relative_and_quoted_and_lead_to_files(tmp_path):
     assert files == ["b%20%FF%23%3F%25.pth", "javascript%3Aalert%281%29", "run/log.txt", "run"]
 
 
+@pytest.mark.slow
 def test_the_page_stays_below_its_limit_whatever_is_in_it(tmp_path):
     long = "\udcff" * 5_000
     table = Table(title=long, heads=["a"] * 9, rows=[[long] * 9] * 30, text=long)

@@ -45,6 +45,7 @@ def ends(group, seconds):
     return False
 
 
+@pytest.mark.slow
 def test_workers_end_when_the_run_is_killed():
     """Its last samples wait in a pipe that it holds open itself, and it waited for their reader."""
     command = [sys.executable, "-c", PROGRAM]

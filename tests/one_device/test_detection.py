@@ -21,6 +21,7 @@ def _same(found, wanted):
         torch.testing.assert_close(other.cpu(), value, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rel_pos", ["vitdet", "beit", "none"])
 def test_training(same_training, steps, rel_pos):
     """detectron2 indexes masks with `torch.arange` of the CPU; all else is strict."""

@@ -15,6 +15,7 @@ def _alone(monkeypatch):
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_training(same_training, steps, kind):
     same_training(steps.segmentation(kind))

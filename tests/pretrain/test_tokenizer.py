@@ -66,6 +66,7 @@ def test_it_learns_to_reconstruct_unseen_digits(features, trained):
     assert metrics["code_usage"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("revive_below", "recovers"), [(0.01, True), (0.0, False)])
 def test_a_collapsed_codebook_recovers(features, revive_below, recovers):
     """All codes in one place: the first is chosen always, until the others are revived."""

@@ -140,6 +140,7 @@ def test_recipes_of_every_task_are_listed_shown_and_copied_once(run, fails, tmp_
     assert copy.read_text() == "# mine"
 
 
+@pytest.mark.slow
 def test_every_recipe_of_the_frameworks_is_read(run, root):
     """With all that it inherits from."""
     code = """
@@ -194,7 +195,11 @@ def test_a_reader_that_has_seen_enough_is_no_error():
 
 
 @pytest.mark.parametrize(
-    "task", ["detection", "segmentation", pytest.param("mmdetection", marks=pytest.mark.slow)]
+    "task",
+    [
+        "segmentation",
+        *(pytest.param(task, marks=pytest.mark.slow) for task in ("detection", "mmdetection")),
+    ],
 )
 def test_what_would_be_published_names_no_place(task, finished, run, fails, tmp_path):
     output, card = finished(task), tmp_path / "card"

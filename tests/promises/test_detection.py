@@ -208,6 +208,7 @@ def test_test_time_augmentation_is_a_setting(output, trainers, run, tmp_path):
     assert first != second
 
 
+@pytest.mark.slow
 def test_images_that_cannot_be_read_are_replaced_up_to_a_number(
     demo, trainers, run, fails, tmp_path
 ):

@@ -89,10 +89,7 @@ def test_a_training_leaves_scores_weights_and_a_page(
 
 @pytest.mark.parametrize(
     "task",
-    [
-        pytest.param(task, marks=[pytest.mark.slow] * (task in ("pretrain", "video")))
-        for task in TASKS
-    ],
+    [pytest.param(task, marks=[pytest.mark.slow] * (task != "classification")) for task in TASKS],
 )
 def test_killed_in_a_save_and_stopped_and_continued(
     run, start, training, trained, stop, ends_alike, tmp_path, task
@@ -110,10 +107,8 @@ def test_killed_in_a_save_and_stopped_and_continued(
     ends_alike(trained(task)[0], output)
 
 
-@pytest.mark.parametrize(
-    "task",
-    ["pretrain", *(pytest.param(task, marks=pytest.mark.slow) for task in TASKS[1:])],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
 def test_two_processes_stopped_and_continued(
     start_two, training, trained, stop, ends_alike, metrics_of, tmp_path, task
 ):

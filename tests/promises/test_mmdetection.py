@@ -40,6 +40,7 @@ def test_a_run_is_evaluated_by_its_folder_with_the_same_scores(output, run, tmp_
     assert list((tmp_path / "found").rglob("*bbox*.json"))
 
 
+@pytest.mark.slow
 def test_a_detector_of_detectron2_has_the_same_scores_here(finished, trainers, run, tmp_path):
     """Names are translated while loading; a converted file loads, too."""
     weights = finished("detection") / "model_final.pth"

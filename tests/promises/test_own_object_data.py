@@ -95,7 +95,16 @@ def expected(scenes, trainers, run, tmp_path_factory):
     return losses(output)
 
 
-@pytest.mark.parametrize("form", [form for form in FORMS if form != "COCO files"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        pytest.param(
+            form, marks=[pytest.mark.slow] * (form not in ("COCO folder", "YOLO folder", "VOC"))
+        )
+        for form in FORMS
+        if form != "COCO files"
+    ],
+)
 def test_every_form_of_a_set_gives_the_same_first_step(form, scenes, expected, train, tmp_path):
     (tmp_path / "data").mkdir()
     train(tmp_path / "out", *FORMS[form](scenes, tmp_path / "data"), "--boxes-only")
@@ -103,14 +112,14 @@ def test_every_form_of_a_set_gives_the_same_first_step(form, scenes, expected, t
     assert losses(tmp_path / "out") == expected
 
 
-@pytest.mark.parametrize("form", ["YOLO file", "COCO files"])
+@pytest.mark.parametrize("form", [pytest.param("YOLO file", marks=pytest.mark.slow), "COCO files"])
 def test_masks_of_the_files_are_trained_and_scored(form, scenes, train, tmp_path):
     train(tmp_path / "out", *FORMS[form](scenes, tmp_path))
     assert "loss_mask" in losses(tmp_path / "out")
     assert json.loads((tmp_path / "out/results.json").read_text()).keys() == {"bbox", "segm"}
 
 
-@pytest.mark.parametrize("form", ["YOLO folder", "VOC"])
+@pytest.mark.parametrize("form", [pytest.param("YOLO folder", marks=pytest.mark.slow), "VOC"])
 def test_mmdetection_takes_the_same_data(form, scenes, trainers, run, tmp_path):
     small = trainers("mmdetection")
     words = small.command(tmp_path / "out", "--boxes-only", steps=1)

@@ -43,6 +43,7 @@ def _manifest(images, folder):
     return manifest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [_shards, _manifest])
 def test_every_form_of_images(run, training, metrics_of, images, tmp_path, form):
     (tmp_path / "data").mkdir()

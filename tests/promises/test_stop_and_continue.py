@@ -88,14 +88,8 @@ def test_the_end_equals_that_of_an_undisturbed_run_bit_for_bit(story, trainer, f
         assert str(read(story.output)) == str(read(finished(trainer.name)))
 
 
-@pytest.mark.parametrize(
-    "trainer",
-    [
-        "detection",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("mmdetection", "segmentation")),
-    ],
-    indirect=True,
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("trainer", ["detection", "mmdetection", "segmentation"], indirect=True)
 def test_two_processes_stop_together_at_ctrl_c_and_continue(trainer, run, tmp_path):
     def train(name, *more, torchrun=False, **keywords):
         own = trainer.name == "detection" and not torchrun  # which has a launcher of its own

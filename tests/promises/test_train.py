@@ -34,7 +34,13 @@ def data(demo, engine_data, tmp_path_factory):
     return lambda form: next(one / form for one in places if (one / form).exists())
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    "task",
+    [
+        pytest.param(task, marks=[pytest.mark.slow] * (task in ("mmdetection", "video", "clip")))
+        for task in TASKS
+    ],
+)
 def test_own_data_train_the_small_recipe_of_their_task_to_a_report(task, data, run, tmp_path):
     form, words = TASKS[task]
     chosen = ["--task", task] if task == "mmdetection" else []

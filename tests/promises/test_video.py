@@ -138,6 +138,7 @@ def test_an_evaluation_repeats_the_best_scores_and_shows_them(
     assert len(page.images) >= 8
 
 
+@pytest.mark.slow
 def test_checked_data_can_be_trained_on(run, training, metrics_of, videos, tmp_path):
     """`eva data verify video` leaves out what is damaged, and writes a list and an index."""
     data = tmp_path / "data"
@@ -194,6 +195,7 @@ def test_a_demo_names_videos_as_the_predictor(run, mine, videos, tmp_path, docum
         assert entry["probability"] == pytest.approx(probability, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_check_of_frozen_features(run, mine, videos, read_page, tmp_path):
     run("eva", "video", "evaluate-frozen", mine, "--train", videos / "train",
         "--val", videos / "val", "--neighbours", 3, "--image-size", 32, "--probe-epochs", 1,

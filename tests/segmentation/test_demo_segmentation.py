@@ -77,6 +77,7 @@ def test_predictor_of_a_config(configs, weights, images):
         predictor(np.zeros((4, 4), np.uint8))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:torch.meshgrid")
 def test_predictor_at_several_scales(configs, weights, images):
     config = configs / "demo" / "mask2former_eva_debug.py"

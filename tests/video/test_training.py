@@ -87,6 +87,7 @@ def damaged(colours, write_frames, write_sound, tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_damaged_files_are_replaced_alike_with_any_workers(
     config, device, damaged, metrics, tmp_path, caplog
 ):

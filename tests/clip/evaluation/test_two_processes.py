@@ -30,6 +30,7 @@ def evaluate(launch, weights, folders, captions, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_the_command(evaluate, tmp_path):
     one, texts = evaluate(1, output="one")
     assert "data" in texts[0]

@@ -53,6 +53,7 @@ def test_a_block_of_cross_attention(randomise):
         torch.testing.assert_close(probe(tokens), expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", [marked, ordered])
 def test_it_finds_what_the_mean_hides(task):
     tokens, labels = task(240)

@@ -97,6 +97,7 @@ def test_views_equal_a_plain_loop(evaluate, classifier, videos, tmp_path):
         assert shown in report
 
 
+@pytest.mark.slow
 def test_random_draws_are_those_of_their_seed(evaluate, classifier, videos):
     _, first, _ = evaluate("--draws", "random")
     _, again, _ = evaluate("--draws", "random", "--batch-size", "4", "--workers", "1")
@@ -137,6 +138,7 @@ def save(folder, classes, config=None):
     return model.eval(), file
 
 
+@pytest.mark.slow
 def test_a_subset_of_merged_weights(evaluate, tmp_path, write_frames):
     """As a model with these rows of the head alone."""
     model, file = save(tmp_path, 722)

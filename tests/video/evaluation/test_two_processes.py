@@ -5,6 +5,8 @@ import shutil
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 def read_lines(folder):
     return [json.loads(line) for line in (folder / "videos.jsonl").read_text().splitlines()]
