@@ -26,7 +26,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from eva_backbone.checkpoints._key_maps import CONTAINERS, NOT_WEIGHTS, WEIGHTS
+from eva_backbone.checkpoints.adapters import AdapterConfig, find_base, merge
 from eva_backbone.checkpoints.registry import resolve_source
+from eva_backbone.checkpoints.run_folders import ADAPTER_WEIGHTS
 from eva_backbone.checkpoints.verification import require_regular_file as require_regular_file
 
 Allowed = Sequence[Callable[..., Any] | tuple[Callable[..., Any], str]]
@@ -127,11 +129,13 @@ def _attribute_of_ignored(owner: object, name: str) -> type:
     return _Ignored
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path, *, above: tuple[Path, ...] = ()) -> dict[str, Tensor]:
     """Read the tensors of a checkpoint file without running any code in it.
 
     Args:
-        path: `.safetensors`, or anything that `torch.save` wrote.
+        path: `.safetensors`, or anything that `torch.save` wrote. Adapters are merged with their
+            base, which is found and verified.
+        above: Adapters whose base this is.
 
     Returns:
         Name -> tensor on the CPU, out of the container that the file wraps them in.
@@ -161,9 +165,22 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"known containers are {', '.join(CONTAINERS)}"
         )
     check_tensors(named, source=path.name)
+    if path.name == ADAPTER_WEIGHTS:
+        return _merged(named, path, above)
     if all(name.startswith("module.") for name in named):
         return {name.removeprefix("module."): value for name, value in named.items()}
     return named
+
+
+def _merged(
+    tensors: Mapping[str, Tensor], path: Path, above: tuple[Path, ...]
+) -> dict[str, Tensor]:
+    config = AdapterConfig.read(path.parent)
+    base = find_base(config, path.parent)
+    above = (*above, path.resolve())
+    if base.resolve() in above:
+        raise ValueError(f"{path} has {base} as its base, which is an adapter of it")
+    return merge(config, read_weights(base, above=above), tensors, path)
 
 
 @dataclass(frozen=True)

@@ -234,5 +234,9 @@ def _verified(path: Path) -> Path:
     """A file that has an official name has the official content."""
     if path.name in SHA256:
         fetch = _download_command(HubFile(REPOSITORY, path.name), weights_directories()[0])
-        verify_once(path, SHA256[path.name], fetch=fetch)
+        advice = (
+            f"download it again with: {fetch}. If it is a file of your own, give it another name: "
+            "only official names are verified"
+        )
+        verify_once(path, SHA256[path.name], advice=advice)
     return path

@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 
 MARKER = "COMPLETE"  # in a checkpoint of eva_engine: its files with sizes and digests
 WEIGHTS, EMA_WEIGHTS = "model.safetensors", "model_ema.safetensors"
+# A run with adapters has peft's folders in place of these files.
+ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+ADAPTER, EMA_ADAPTER = f"adapter/{ADAPTER_WEIGHTS}", f"adapter_ema/{ADAPTER_WEIGHTS}"
 CONFIG, CHECKPOINTS, BEST, RECORD = "config.json", "checkpoints", "best", "best.json"
 _LAST, _FINAL = "last_checkpoint", "model_final.pth"
 _DETECTRON2 = re.compile(r"model_(\d+)\.pth")
@@ -30,7 +33,7 @@ def weights_of_run(folder: Path, *, ema: bool | None = None) -> Path:
     """Find the weights of a run: the best ones if it kept them, else the last complete ones.
 
     Args:
-        folder: Output folder of any training, or a checkpoint in it.
+        folder: Output folder of any training, or a checkpoint in it; or a folder of adapters.
         ema: True for the moving average, False for the weights without it; None takes the better
             one of the best weights, and else the weights without it.
 
@@ -41,7 +44,9 @@ def weights_of_run(folder: Path, *, ema: bool | None = None) -> Path:
         FileNotFoundError: If there are no such weights.
     """
     found: Path | None = None
-    if is_complete(folder):
+    if is_adapter(folder):
+        found = None if ema else folder / ADAPTER_WEIGHTS
+    elif is_complete(folder):
         found = of_checkpoint(folder, ema=bool(ema))
     elif (folder / CHECKPOINTS).is_dir():
         found = best_of_engine(folder, ema=ema)
@@ -82,7 +87,17 @@ def named_weights(source: str) -> str:
         return source
     if file is None:
         return source
-    return f"{file} (moving average)" if file.name == EMA_WEIGHTS else str(file)
+    return f"{file} (moving average)" if is_average(file) else str(file)
+
+
+def is_adapter(folder: Path) -> bool:
+    """Return whether a folder is one of adapters, in peft's format."""
+    return (folder / ADAPTER_WEIGHTS).is_file() and (folder / ADAPTER_CONFIG).is_file()
+
+
+def is_average(file: Path) -> bool:
+    """Return whether a file of weights of a run is its moving average."""
+    return file.name == EMA_WEIGHTS or f"{file.parent.name}/{file.name}" == EMA_ADAPTER
 
 
 def is_engine_run(folder: Path) -> bool:
@@ -132,7 +147,7 @@ def listed_files(folder: Path) -> dict[str, str] | str:
 def best_of_engine(folder: Path, *, ema: bool | None = None) -> Path | None:
     """Find the best weights of a run of `eva_engine`, `ema` as for `weights_of_run`, or None."""
     record = _table(folder / BEST / RECORD)
-    names = (EMA_WEIGHTS, WEIGHTS) if ema is None else ((WEIGHTS, EMA_WEIGHTS)[ema],)
+    names = (EMA_WEIGHTS, EMA_ADAPTER) * (ema is not False) + (WEIGHTS, ADAPTER) * (not ema)
     run = _table(folder / CONFIG).get("run")
     metric = run.get("best_metric") if isinstance(run, dict) else None
 
@@ -151,7 +166,8 @@ def best_of_engine(folder: Path, *, ema: bool | None = None) -> Path | None:
 
 def of_checkpoint(folder: Path, *, ema: bool) -> Path:
     """Name the file of the weights of a complete checkpoint, or of their moving average."""
-    return folder / (EMA_WEIGHTS if ema else WEIGHTS)
+    adapter = folder / (EMA_ADAPTER if ema else ADAPTER)
+    return adapter if adapter.is_file() else folder / (EMA_WEIGHTS if ema else WEIGHTS)
 
 
 def is_mmengine_run(folder: Path) -> bool:

@@ -45,23 +45,28 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
 
 
 def verify_sha256(
-    path: str | os.PathLike[str], expected: str, *, advice: str = "download it again"
+    path: str | os.PathLike[str],
+    expected: str,
+    *,
+    advice: str = "download it again",
+    of: str = "the official file",
 ) -> None:
     """Check a file against its recorded SHA-256; a ValueError names both, and the advice."""
     if (actual := sha256_of(path)) != expected.lower():
         raise ValueError(
-            f"{os.fspath(path)} has SHA-256 {actual}, but the official file has {expected}: it is "
+            f"{os.fspath(path)} has SHA-256 {actual}, but {of} has {expected}: it is "
             f"incomplete, damaged or another file; {advice}"
         )
 
 
-def verify_once(path: Path, expected: str, *, fetch: str) -> None:
-    """Check a file that has an official name, unless that was done and it has not changed since.
+def verify_once(path: Path, expected: str, *, advice: str, of: str = "the official file") -> None:
+    """Check a file that must be a known one, unless that was done and it has not changed since.
 
     Args:
         path: Path of the file.
-        expected: The official SHA-256.
-        fetch: Command that downloads the file, for the message.
+        expected: The SHA-256 that it must have.
+        advice: What to do, for the message.
+        of: What has this SHA-256, for the message.
 
     Raises:
         ValueError: If the content differs; the message has both hashes and what to do.
@@ -74,11 +79,7 @@ def verify_once(path: Path, expected: str, *, fetch: str) -> None:
     if path.stat().st_size >= LARGE:
         size = path.stat().st_size / 1e9
         logger.info("verifying the SHA-256 of %s (%.2f GB), once", path, size)
-    advice = (
-        f"download it again with: {fetch}. If it is a file of your own, give it another name: only "
-        "official names are verified"
-    )
-    verify_sha256(path, expected, advice=advice)
+    verify_sha256(path, expected, advice=advice, of=of)
     if record is not None and _state_of(path, expected) == state:  # unchanged meanwhile
         _remember(record, state)
 

@@ -1,0 +1,177 @@
+"""Adapters: outputs, gradients, the folder that they are saved in, and what is refused."""
+
+import json
+import shutil
+import weakref
+from functools import partial
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from eva_backbone import load_vit
+from eva_backbone.checkpoints.reading import Weights
+from eva_backbone.checkpoints.verification import sha256_of
+from eva_backbone.lora import LoraSettings, add_adapters
+from eva_classification.config import ModelConfig
+from eva_classification.models import load_classifier
+from eva_classification.training import build_model
+from eva_runs.adapters import Adapters
+
+IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def built(base="eva_debug", **settings):
+    """A classifier of 64 px, for which the base's positions are resampled."""
+    torch.manual_seed(0)
+    config = ModelConfig(variant="eva_debug", image_size=64, init_checkpoint=str(base), **settings)
+    return build_model(config, num_classes=3)
+
+
+def trained(folder, *, seed, base="eva_debug", **settings):
+    """A classifier with adapters as after a training, which is saved."""
+    model = built(base)
+    adapters = Adapters(model, LoraSettings(rank=4, **settings), base)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+    adapters.write(model.state_dict(), folder)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Two adapters on one base: folders and models."""
+    place = tmp_path_factory.mktemp("adapters")
+    return [
+        (place / name, trained(place / name, seed=seed, first_block=2, alpha=3.0))
+        for seed, name in enumerate(("one", "other"))
+    ]
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    return shutil.copytree(saved[0][0], tmp_path / "adapter")
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_blocks_below_the_adapters_have_no_graph(checkpointing):
+    model = built(activation_checkpointing=checkpointing).train()
+    before = model(IMAGES)
+    add_adapters(model, LoraSettings(rank=4, first_block=2))
+    graphs, held = [], weakref.WeakSet()
+
+    def pack(tensor):  # what the graph holds, as long as it does
+        box = partial(tensor.view_as, tensor)
+        held.add(box)
+        return box
+
+    for block in model.blocks:
+        block.register_forward_hook(lambda *call: graphs.append(call[2].grad_fn is not None))
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda box: box()):
+        tokens = model.forward_tokens(model.embed(IMAGES)[0], stop=2)
+        assert not held
+        graphs.clear()
+        logits = model(IMAGES)
+    assert held
+    assert not tokens.requires_grad
+    assert torch.equal(logits, before)  # adapters begin as zero
+    assert graphs == [False, False, *[True] * (model.depth - 2)]
+    logits.sum().backward()
+    learning = {name for name, one in model.named_parameters() if one.grad is not None}
+    assert learning == {name for name, one in model.named_parameters() if one.requires_grad}
+    assert all(".lora_" in name or name.startswith(("head.", "fc_norm.")) for name in learning)
+
+
+def test_a_folder_with_its_base_is_the_trained_model(saved):
+    """Whoever reads it: this toolkit, or peft around the model of the base."""
+    import peft  # a slow import, that nothing else needs
+
+    results = []
+    for place, model in saved:
+        found = load_classifier(place)(IMAGES)
+        results.append(model(IMAGES))
+        torch.testing.assert_close(found, results[-1], atol=1e-6, rtol=1e-5)
+        base = built()
+        with torch.no_grad():
+            base.pos_embed.zero_()  # which the base's file has for another size
+        wrapped = peft.PeftModel.from_pretrained(base, str(place)).eval()
+        assert torch.equal(wrapped(IMAGES), results[-1])
+    assert (results[0] - results[1]).abs().max() > 0.01
+    assert load_vit(saved[0][0]).blocks[0].attn.qkv.weight.dtype == torch.float32
+
+
+def test_adapters_hold_what_the_base_lacks_and_nothing_else(saved):
+    tensors = load_file(saved[0][0] / "adapter_model.safetensors")
+    whole = {name.removeprefix("base_model.model.") for name in tensors if ".lora_" not in name}
+    assert whole == {"fc_norm.weight", "fc_norm.bias", "head.weight", "head.bias", "pos_embed"}
+    assert len(tensors) - len(whole) == 2 * 4 * 3
+
+
+def test_adapters_of_an_adapter(saved, tmp_path):
+    model = trained(tmp_path / "second", seed=5, base=saved[0][0], layers=("qkv",))
+    torch.testing.assert_close(load_classifier(tmp_path / "second")(IMAGES), model(IMAGES))
+
+
+def test_another_base_is_refused_by_its_hash(folder, tmp_path):
+    file = tmp_path / "base.safetensors"
+    base = dict(Weights.read("eva_debug").tensors)
+    save_file(base, file)
+    trained(folder, seed=0, base=file)
+    shutil.move(file, folder / file.name)  # it is found beside the adapter, too
+    load_vit(folder)
+    save_file(base | {"cls_token": base["cls_token"] + 1}, folder / file.name)
+    with pytest.raises(ValueError, match=r"base\.safetensors has SHA-256 .* its base has "):
+        load_vit(folder)
+    (folder / file.name).unlink()
+    with pytest.raises(FileNotFoundError, match="base"):
+        load_vit(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("r", 10**9), ("r", 0), ("r", "4"), ("lora_alpha", float("nan")), ("lora_alpha", None),
+        ("use_dora", True), ("rank_pattern", {"qkv": 8}), ("revision", "main"),
+        ("peft_type", "IA3"), ("base_model_name_or_path", 3),
+        ("base_model_name_or_path", "/dev/zero"),
+    ],
+)  # fmt: skip
+def test_an_odd_config_is_one_error(folder, key, value):
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
+    with pytest.raises((ValueError, FileNotFoundError), match=r"adapter"):
+        load_vit(folder)
+
+
+def test_adapters_of_each_other_are_refused(folder):
+    file = folder / "adapter_config.json"
+    own = {"base_model_name_or_path": str(folder / "adapter_model.safetensors")}
+    own["revision"] = sha256_of(folder / "adapter_model.safetensors")
+    file.write_text(json.dumps(json.loads(file.read_text()) | own))
+    with pytest.raises(ValueError, match="base"):
+        load_vit(folder)
+
+
+@pytest.mark.parametrize(
+    ("settings", "model", "named"),
+    [
+        ({"rank": -1}, {}, "rank=-1"),
+        ({"rank": 4, "layers": ("k",)}, {}, "'k'"),
+        ({"rank": 4, "dropout": 1.0}, {}, "dropout=1.0"),
+        ({"alpha": 8.0}, {}, "alpha"),
+        ({"rank": 0}, {}, "rank=0"),
+        ({"rank": 4, "first_block": 5}, {}, "first_block=5"),
+        ({"rank": 4}, {"linear_probe": True}, "frozen"),
+    ],
+)
+def test_settings_that_make_no_adapters(settings, model, named):
+    with pytest.raises(ValueError, match=named):
+        add_adapters(built(**model), LoraSettings(**settings))
+
+
+def test_adapters_need_a_base():
+    with pytest.raises(ValueError, match="rank=4"):
+        Adapters(built(base=""), LoraSettings(rank=4), "")
