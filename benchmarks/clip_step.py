@@ -56,9 +56,9 @@ from eva_contrastive.model.eva_clip import EvaClip
 from eva_contrastive.step import ContrastiveStep, build_loss, parameter_groups
 from eva_engine import distributed
 from eva_engine.config import OptimizerConfig, RunConfig
-from eva_engine.distributed import DTYPES
 from eva_engine.steps.flops import image_input, training_flops
 from eva_runs.data_order import to_device
+from eva_runs.precision import DTYPES
 
 OPTIMIZER = OptimizerConfig(lr=1e-4, betas=(0.9, 0.98), eps=1e-6, clip_grad=5.0)
 BUILDERS: dict[str, Callable[..., Any]] = {"ours": build_ours, "open_clip": build_peer}

@@ -37,8 +37,8 @@ from eva_contrastive.model.eva_clip import EvaClip
 from eva_data.labelled_images import open_labelled
 from eva_data.transforms import evaluation_transform
 from eva_engine import distributed
-from eva_engine.distributed import DTYPES
 from eva_engine.evaluation.counting import OneLabel, count
+from eva_runs.precision import DTYPES
 
 SEED, TOLERANCE, CLASSES = 0, 1e-3, 20
 TEMPLATES = [f"a {kind} photo of a {{}}." for kind in ("good", "bad", "large", "small", "dark")]

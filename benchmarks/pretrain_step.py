@@ -30,7 +30,6 @@ from training_steps import SEED, Step, engine_step, gradients_of, plain_step, re
 
 from eva_engine import distributed
 from eva_engine.config import OptimizerConfig
-from eva_engine.distributed import DTYPES
 from eva_engine.steps.flops import forward_flops, image_input
 from eva_engine.steps.parameter_groups import layer_decay_groups
 from eva_pretrain.masked_image_modeling import (
@@ -42,6 +41,7 @@ from eva_pretrain.masked_image_modeling import (
 )
 from eva_pretrain.teachers import ClipTeacher
 from eva_runs.data_order import to_device
+from eva_runs.precision import DTYPES
 
 SIDE, PATCH, EVA_DEPTH, MASKED = 224, 14, 40, 105
 TEACHER = "ViT-L-14"

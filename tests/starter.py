@@ -151,6 +151,9 @@ def _serve(place):
     for name in FRAMEWORKS:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    cpu = importlib.import_module("torch").cpu
+    known = {name: has for name, has in cpu.get_capabilities().items() if "bf16" not in name}
+    cpu.get_capabilities = lambda: known  # precision "auto" is fp32, as in `conftest.py`
     gc.freeze()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(f"{place}.part")

@@ -172,6 +172,7 @@ def _check_features(options: argparse.Namespace) -> None:
 def _prepare_features(options: argparse.Namespace, device: "torch.device") -> Extraction:
     from eva_classification.features import FeatureExtractor
     from eva_engine.extraction import Images
+    from eva_runs.precision import precision_of
 
     extractor = FeatureExtractor.from_options(options, device)
     pooled = options.kind == "pooled"
@@ -187,7 +188,7 @@ def _prepare_features(options: argparse.Namespace, device: "torch.device") -> Ex
             "vit": [options.num_heads, options.window_size, options.global_blocks],
             "pooling": extractor.pooling if pooled else None,
             "image_size": extractor.image_size,
-            "precision": str(next(extractor.parameters()).dtype).removeprefix("torch."),
+            "precision": precision_of(extractor),
         },
     )
 

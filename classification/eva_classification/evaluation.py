@@ -17,7 +17,6 @@ from eva_data.labelled_images import open_labelled
 from eva_data.transforms import evaluation_transform
 from eva_engine import distributed
 from eva_engine.commands.options import check_frozen
-from eva_engine.distributed import choose_dtype
 from eva_engine.evaluation import frozen
 from eva_engine.evaluation.classification_report import average_and_gap, class_sections, table
 from eva_engine.evaluation.counting import AnyLabel, OneLabel, Rule, Score, count
@@ -29,6 +28,7 @@ from eva_engine.evaluation.own_data import (
 )
 from eva_engine.report import announce, report_evaluation
 from eva_report.content import Section
+from eva_runs.precision import resolve, to_precision
 
 PAPER_SETS = (  # in the order of Table 5; the gap is between the first and the average
     "ImageNet-1K",
@@ -57,7 +57,8 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
     """
     began = time.monotonic()
     model = load_classifier(options.weights, variant=options.variant, image_size=options.image_size)
-    model = model.to(device, choose_dtype(options.precision, device))
+    options.precision = resolve(options.precision, device)
+    model = to_precision(model, options.precision, device)
     flags = given_flags(options, "classes", "variant", "image_size", "crop_pct", "mean", "std")
     fill_from_training(options)
     work = _own_data if options.data else _imagenet

@@ -15,9 +15,9 @@ from eva_classification.models import ImageClassifier, build_classifier, build_l
 from eva_data.labelled_images import LabelledImages, hold_out_images, open_labelled
 from eva_data.transforms import evaluation_transform
 from eva_engine.classifier_training import train_classifier
-from eva_engine.distributed import DTYPES
 from eva_engine.steps.flops import training_flops
 from eva_report.terminal import SHOWN
+from eva_runs.precision import DTYPES
 
 logger = logging.getLogger(__name__)
 

@@ -253,7 +253,7 @@ def _parse_demo(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--output", required=True, type=Path, help="folder for the results")
     add("--cache", type=Path, help="folder of the library (default: OUTPUT)")
     add("--top", type=integer(1, 1000), default=20, help="hits (default: %(default)s)")
-    add_arguments(search, batch_size=32)
+    add_arguments(search, batch_size=32, published=False)
     rank.set_defaults(like=[], cache=None, results=["ranking.json"])
     search.set_defaults(results=["results.json", "results.csv", "contact_sheet.jpg"])
     options = parser.parse_args(arguments)
@@ -398,6 +398,7 @@ def _check_embeddings(options: argparse.Namespace) -> None:
 def _prepare_embeddings(options: argparse.Namespace, device: "torch.device") -> Extraction:
     from eva_contrastive.inference.features import ClipFeatures
     from eva_engine.extraction import Images, Texts
+    from eva_runs.precision import precision_of
 
     clip = ClipFeatures.from_weights(
         options.weights, texts=options.texts is not None, device=str(device),
@@ -407,7 +408,7 @@ def _prepare_embeddings(options: argparse.Namespace, device: "torch.device") -> 
     # the file of a folder of open_clip, which the tool names and hashes too
     options.weights = str(open_clip_weights(Path(options.weights)) or options.weights)
     unit_length = bool(options.unit_length)
-    settings = {"unit_length": unit_length, "precision": str(clip.dtype).removeprefix("torch.")}
+    settings = {"unit_length": unit_length, "precision": precision_of(clip.visual)}
     shape = (clip.embed_dim,)
     if options.texts is not None:
         texts = Texts(options.texts, clip.tokens)

@@ -18,7 +18,6 @@ from eva_runs.processes import raise_together as raise_together
 from eva_runs.processes import rank as rank
 from eva_runs.processes import world_size as world_size
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _TIMEOUT = timedelta(minutes=30)  # for what the main process does alone, as DeepSpeed has it
 seed_all = seed_for
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -99,13 +98,6 @@ def choose_device(device: str = "auto") -> torch.device:
         raise ValueError(f"device {device}: process {local} of this machine has no GPU, of which "
                          f"there are {count}; use fewer processes, or cpu")  # fmt: skip
     return torch.device("cuda", local)
-
-
-def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Choose a number format: by default (`auto`) fp16 on a GPU, as officially, else fp32."""
-    if precision == "auto":
-        precision = "fp16" if device.type == "cuda" else "fp32"
-    return DTYPES[precision]
 
 
 def own_share(count: int) -> range:

@@ -40,11 +40,11 @@ from eva_data.transforms import ImageTransform
 from eva_engine import distributed
 from eva_engine.commands.extraction import Extraction
 from eva_engine.data.loading import evaluation_loader
-from eva_engine.distributed import DTYPES
 from eva_engine.evaluation.classification_report import complain_of_left_out
 from eva_engine.evaluation.counting import Indexed, collate_readable
 from eva_runs.commands import say
 from eva_runs.output_folder import locked
+from eva_runs.precision import DTYPES
 from eva_runs.processes import is_main, on_main
 
 SETTINGS = "features.json"

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from eva_backbone.checkpoints.pooled import PooledVit, load_pooled
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, Pooling
-from eva_engine.commands.options import Precision
-from eva_engine.distributed import choose_device, choose_dtype
+from eva_engine.distributed import choose_device
 from eva_engine.evaluation.own_data import notes_of_training
+from eva_runs.options import Precision
+from eva_runs.precision import choose_dtype, to_precision
 
 
 class Extractor(PooledVit):
@@ -63,7 +64,7 @@ class Extractor(PooledVit):
             mean: Mean of the pixels, in place of the one that belongs to the weights.
             std: Standard deviation of the pixels, in place of the one that belongs to the weights.
             device: "cuda", "cpu" or "auto".
-            precision: Number format; "auto" is fp16 on a GPU and fp32 elsewhere.
+            precision: Number format, see `eva_runs.precision.resolve`; "int8" is of the ViT.
             **vit_arguments: Settings that the weights do not hold, see `eva_backbone.load_vit`.
 
         Returns:
@@ -89,7 +90,7 @@ class Extractor(PooledVit):
             mean=noted["mean"] or (IMAGENET_MEAN if imagenet else CLIP_MEAN),
             std=noted["std"] or (IMAGENET_STD if imagenet else CLIP_STD),
         )
-        return extractor.to(place)
+        return to_precision(extractor, precision, place)
 
     @abstractmethod
     def read(self, sample: Any) -> Tensor:

@@ -10,9 +10,10 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 N = TypeVar("N", int, float)
+Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 NO_DOWNLOAD = "EVA_NO_DOWNLOAD"  # read by eva_backbone.checkpoints, also in processes started later
 SOURCES = (  # for the help of options
     "folder of a run, path of a file, name of an official one (`eva weights list`), or "
@@ -85,6 +86,12 @@ def add_size_and_length(parser: argparse.ArgumentParser) -> None:
     add("--image-size", type=integer(1), metavar="PIXELS", help=text)
     text = "passes over the training data, in place of the recipe's length; the schedule follows"
     add("--epochs", type=integer(1), metavar="N", help=text)
+
+
+def add_precision(parser: argparse.ArgumentParser, *, default: Precision | None, text: str) -> None:
+    """Add `--precision` of inference; the text says the default."""
+    text = f"number format; auto asks the hardware, int8 is of the ViT's weights (default: {text})"
+    parser.add_argument("--precision", choices=get_args(Precision), default=default, help=text)
 
 
 def add_check_options(

@@ -1,13 +1,91 @@
-"""How fast a CPU computes in half precision."""
+"""Number formats of inference: what suits the hardware, half precision, int8."""
 
+import copy
 import logging
 import timeit
+from collections.abc import Mapping
+from typing import Any
 
 import torch
+from torch import Tensor, nn
+
+from eva_backbone import VisionTransformer
+from eva_runs.options import Precision
+from eva_runs.processes import is_main, on_main
 
 logger = logging.getLogger(__name__)
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _SIDE = 512  # of the probe's matrices
+_TOKENS = 256  # of the probe of int8
+_BF16 = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")  # instructions of x86, and of ARM
+_MATRICES = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)  # all that autocast lowers in a backbone
+
+
+def resolve(precision: Precision | None, device: torch.device) -> str:
+    """Choose a precision for a device.
+
+    Args:
+        precision: "auto" is bf16 where the hardware has instructions for it, else fp16 on a GPU and
+            fp32 elsewhere. None is what classifiers were published with: fp16 on a GPU, else fp32.
+        device: Where a model runs.
+    """
+    if precision == "auto" and _computes_bf16(device):
+        return "bf16"
+    if precision in (None, "auto"):
+        return "fp16" if device.type == "cuda" else "fp32"
+    return str(precision)
+
+
+def choose_dtype(precision: Precision | None, device: torch.device) -> torch.dtype:
+    """Choose the number format of a precision; with int8, of all that is not quantised.
+
+    bf16 on a CPU that is slow in it is warned of.
+    """
+    if precision == "bf16":
+        warn_of_slow_bf16(device)
+    return DTYPES[resolve("auto" if precision == "int8" else precision, device)]
+
+
+def to_precision(model: nn.Module, precision: Precision | None, device: torch.device) -> Any:
+    """Move a model to a device and cast it, or quantise its ViT; returns it."""
+    model = model.to(device, choose_dtype(precision, device))
+    if precision == "int8":
+        _quantise(model)
+    return model
+
+
+def lower_backbone(backbone: nn.Module, precision: Precision, device: torch.device) -> None:
+    """Let the backbone of a detector or segmentor compute in a precision, by autocast.
+
+    Its weights of matrix products are cast, which saves their memory and computes the same. Inputs
+    and outputs, and with them all heads, stay in float32, as in training.
+    """
+    dtype = choose_dtype(precision, device)
+    for layer in backbone.modules():
+        if isinstance(layer, _MATRICES):
+            layer.to(dtype)
+    if precision == "int8":
+        _quantise(backbone)
+    if dtype == torch.float32:
+        return
+    forward = backbone.forward
+
+    def lowered(images: Tensor) -> Any:
+        with torch.autocast(device.type, dtype):
+            maps = forward(images)
+        if isinstance(maps, Mapping):
+            return {name: level.float() for name, level in maps.items()}
+        return tuple(level.float() for level in maps)
+
+    backbone.forward = lowered  # type: ignore[method-assign]  # hooks cannot hold a context
+
+
+def precision_of(model: nn.Module) -> str:
+    """Name the format of a model's parameters: "float32", or "int8" if its ViT is quantised."""
+    if any(type(one).__module__.startswith("torchao.") for one in model.parameters()):
+        return "int8"
+    return str(next(model.parameters()).dtype).removeprefix("torch.")
 
 
 def rate_of(dtype: torch.dtype) -> float:
@@ -18,10 +96,71 @@ def rate_of(dtype: torch.dtype) -> float:
 
 
 def warn_of_slow_bf16(device: torch.device) -> None:
-    """Warn of bf16 on a CPU without instructions for it, by a probe of milliseconds."""
-    if device.type != "cpu":
+    """Warn, on the main process, of bf16 on a CPU that is slow in it: a probe of milliseconds."""
+    if device.type != "cpu" or not is_main():
         return
     half, full = rate_of(torch.bfloat16), rate_of(torch.float32)
     if half < full / 2:
-        text = "bf16 is slow on this CPU: %.0f GF/s in matrix products, %.0f in fp32; train in fp32"
+        text = "bf16 is slow on this CPU: %.0f GF/s in matrix products, %.0f in fp32; choose fp32"
         logger.warning(text, half, full)
+
+
+def _computes_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    known: Any = getattr(torch.cpu, "get_capabilities", dict)()  # older torch does not tell
+    return device.type == "cpu" and any(known.get(name) for name in _BF16)
+
+
+def _quantise(model: nn.Module) -> None:
+    """Quantise the linear layers of a model's ViT by torchao, in the way that is faster here.
+
+    Activations are quantised too ("dynamic") only where that is clearly faster, as it is coarser.
+    """
+    before, logging.root.manager.disable = logging.root.manager.disable, logging.WARNING
+    try:  # torchao warns of kernels for other GPUs
+        from torchao import quantization
+    finally:
+        logging.root.manager.disable = before
+    configs = {
+        "weights": quantization.Int8WeightOnlyConfig(set_inductor_config=False),
+        "dynamic": quantization.Int8DynamicActivationInt8WeightConfig(set_inductor_config=False),
+    }
+    vits = [part for part in model.modules() if isinstance(part, VisionTransformer)]
+    blocks: Any = vits[0].blocks
+    layer = blocks[0].mlp.fc1
+    plain = str(layer.weight.dtype).removeprefix("torch.")
+
+    def time_ways() -> dict[str, float]:
+        inputs = torch.ones(_TOKENS, layer.in_features).to(layer.weight)
+        times = {}
+        for way, config in {plain: None, **configs}.items():
+            one = nn.Sequential(copy.deepcopy(layer))
+            if config is not None:
+                quantization.quantize_(one, config)
+            times[way] = _seconds(one, inputs)
+        return times
+
+    times = on_main(time_ways)
+    way = "dynamic" if times["dynamic"] < 0.8 * times["weights"] else "weights"
+    for vit in vits:
+        quantization.quantize_(vit.blocks, configs[way])
+    if is_main():
+        faster = times[way] < times[plain]
+        figures = ", ".join(f"{name} {1e3 * one:.3g}" for name, one in times.items())
+        end = "" if faster else ": it saves memory here, and no time"
+        text = "int8 (%s); ms of a layer of %d x %d: %s%s"
+        size = layer.in_features, layer.out_features
+        logger.log(logging.INFO if faster else logging.WARNING, text, way, *size, figures, end)
+
+
+def _seconds(layer: nn.Module, inputs: Tensor) -> float:
+    """Time a layer, the best of three after one that warms up."""
+
+    def call() -> None:
+        layer(inputs)
+        if inputs.is_cuda:
+            torch.cuda.synchronize()
+
+    with torch.inference_mode():
+        return min(timeit.repeat(call, number=1, repeat=4)[1:])

@@ -28,6 +28,7 @@ from eva_runs.options import (
     ENDINGS,
     SOURCES,
     add_download_option,
+    add_precision,
     add_size_and_length,
     command_parser,
     integer,
@@ -71,6 +72,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_download_option(parser)
     add("--eval-only", action="store_true", help="evaluate; do not train")
     add("--weights", help=f"with --eval-only: {SOURCES}")
+    add_precision(parser, default=None, text="fp32, as published; with --eval-only")
     add("--num-gpus", type=int, default=1, help="processes on this machine, one for each GPU")
     add("--num-machines", type=int, default=1, help="machines of the run")
     add("--machine-rank", type=int, default=0, help="number of this machine, from 0")
@@ -106,6 +108,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     names = [word for word in args.words if word not in args.opts]
     if args.weights and not args.eval_only:
         parser.error(f"--weights is for --eval-only: a training begins with {_WEIGHTS}=WEIGHTS")
+    if args.precision and not args.eval_only:
+        parser.error("--precision is for --eval-only: a training has train.amp.precision")
     length = any(one.startswith("train.max_iter=") for one in args.opts)
     if args.epochs and (args.eval_only or length):
         parser.error("--epochs sets train.max_iter, for a training: leave one of them out")
@@ -223,6 +227,7 @@ def _demo_parser() -> argparse.ArgumentParser:
     text = "least score of what is shown and written (default: %(default)s)"
     add("--score-threshold", type=probability, default=0.5, help=text)
     add("--device", help='"cuda", "cuda:1" or "cpu" (default: from the recipe)')
+    add_precision(parser, default="fp32", text="fp32, as published")
     add("--overwrite", action="store_true", help="replace earlier results")
     return parser
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from eva_backbone.checkpoints.loading import load_pretrained
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD, build_vit
-from eva_engine.distributed import DTYPES
 from eva_pretrain.clip_weights import build_vision_tower
 from eva_pretrain.config import TeacherConfig
+from eva_runs.precision import DTYPES
 
 
 class Teacher(nn.Module):

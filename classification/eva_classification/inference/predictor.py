@@ -25,8 +25,7 @@ from eva_data.files import DEMO_IMAGE_SUFFIXES
 from eva_data.images import UnreadableImageError, read_rgb
 from eva_data.inputs import predicted
 from eva_data.transforms import ImageTransform, evaluation_transform
-from eva_engine.commands.options import Precision
-from eva_engine.distributed import choose_device, choose_dtype
+from eva_engine.distributed import choose_device
 from eva_engine.evaluation.own_data import (
     PUBLISHED,
     NamedClasses,
@@ -35,6 +34,8 @@ from eva_engine.evaluation.own_data import (
     require_finite,
 )
 from eva_report.demos import Prediction
+from eva_runs.options import Precision
+from eva_runs.precision import to_precision
 
 IMAGENET = {1000: "imagenet-1k", 21841: "imagenet-22k"}  # number of classes -> name in timm
 
@@ -90,7 +91,7 @@ class Predictor(NamedClasses):
             std: Standard deviation of the pixels; by default that of the training.
             batch_size: Images that go through the model at once.
             device: "cuda", "cpu" or "auto".
-            precision: Number format; "auto" is fp16 on a GPU and fp32 elsewhere.
+            precision: Number format, see `eva_runs.precision.resolve`; "int8" is of the ViT.
 
         Raises:
             ValueError: If the file or an argument does not fit.
@@ -104,7 +105,7 @@ class Predictor(NamedClasses):
         given = found.pop("class_names")
         names = class_names(model.num_classes, given=given, source=source, official=imagenet_names)
         return cls(
-            model.to(place, choose_dtype(precision, place)),
+            to_precision(model, precision, place),
             class_names=names,
             batch_size=batch_size,
             **{name: PUBLISHED[name] if value is None else value for name, value in found.items()},

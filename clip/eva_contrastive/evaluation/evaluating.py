@@ -33,7 +33,6 @@ from eva_data.captions.sources import CaptionedImages
 from eva_data.files import write_text
 from eva_data.transforms import ImageTransform, evaluation_transform
 from eva_engine import distributed
-from eva_engine.distributed import choose_dtype
 from eva_engine.evaluation.classification_report import (
     class_sections,
     complain_of_left_out,
@@ -45,6 +44,7 @@ from eva_engine.evaluation.own_data import evaluate_own_data, fill_from_training
 from eva_engine.report import announce, evaluation_page
 from eva_report.content import Report, ScoreRow, ScoreTable, Section, Step
 from eva_report.page import report_name, try_report
+from eva_runs.precision import choose_dtype, resolve, to_precision
 
 MOST_CLASSES = 200  # of a set with a section of its own
 
@@ -56,10 +56,10 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
         options.weights, image_size=options.image_size, mean=options.mean, std=options.std
     )
     options.weights = str(open_clip_weights(Path(options.weights)) or options.weights)
-    model = load_eva_clip(
-        options.weights, image_size=options.image_size,
-        dtype=choose_dtype(options.precision, device),
-    ).to(device)  # fmt: skip
+    options.precision = resolve(options.precision, device)
+    dtype = choose_dtype(options.precision, device)
+    model = load_eva_clip(options.weights, image_size=options.image_size, dtype=dtype)
+    model = to_precision(model, options.precision, device)
     fill_from_training(options)
     transform = evaluation_transform(
         model.image_size, crop_pct=options.crop_pct, mean=options.mean, std=options.std

@@ -38,6 +38,7 @@ from eva_report.page import write_csv
 from eva_report.sheets import SheetSection, Tile, draw_contact_sheet
 from eva_runs.commands import say
 from eva_runs.output_folder import locked
+from eva_runs.precision import precision_of
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ def _settings(options: argparse.Namespace, clip: ClipFeatures) -> dict[str, Any]
     return {
         "weights": options.weights, "image_size": clip.image_size, "mean": clip.mean,
         "std": clip.std, "frames": options.frames,
-        "precision": str(clip.dtype).removeprefix("torch."),
+        "precision": precision_of(clip.visual),
     }  # fmt: skip
 
 

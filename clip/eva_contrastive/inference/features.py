@@ -39,8 +39,9 @@ from eva_data.images import read_image, read_rgb
 from eva_data.inputs import files_at, is_several, is_video
 from eva_data.transforms import ImageTransform, evaluation_transform
 from eva_data.video.source import Backend, open_video, require_backend, require_usual_shape
-from eva_engine.commands.options import Precision
-from eva_engine.distributed import choose_device, choose_dtype
+from eva_engine.distributed import choose_device
+from eva_runs.options import Precision
+from eva_runs.precision import choose_dtype, to_precision
 
 logger = logging.getLogger(__name__)
 
@@ -170,7 +171,7 @@ class ClipFeatures:
             frames: Frames of a video.
             batch_size: Images, frames or texts that go through a tower at once.
             device: "cuda", "cpu" or "auto".
-            precision: Number format; "auto" is fp16 on a GPU and fp32 elsewhere.
+            precision: Number format, see `eva_runs.precision.resolve`; "int8" is of the ViT.
             backend: Decoder of the videos.
             **vision_arguments: Settings that the weights do not hold, such as `num_heads` of an
                 unusual size.
@@ -184,7 +185,8 @@ class ClipFeatures:
         load: Callable[..., EvaClip | VisionTower] = load_eva_clip if texts else load_vision_tower
         side, mean, std = find_preparation(source, image_size=image_size, mean=mean, std=std)
         dtype = choose_dtype(precision, place)
-        model = load(source, image_size=side, dtype=dtype, **vision_arguments).to(place)
+        model = load(source, image_size=side, dtype=dtype, **vision_arguments)
+        model = to_precision(model, precision, place)
         return cls(model, mean=mean, std=std, frames=frames, batch_size=batch_size, backend=backend)
 
     def images(

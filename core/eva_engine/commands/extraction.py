@@ -69,7 +69,7 @@ def _parse(
     add("--skip-unreadable", action="store_true", help="leave images out that cannot be read")
     for kind in kinds:
         kind.add_options(parser)
-    add_arguments(parser, batch_size=32)
+    add_arguments(parser, batch_size=32, published=False)
     options = parser.parse_args(arguments)
     given = "images" if options.texts is None else "texts"
     fitting = [name for name, takes in inputs.items() if given in takes]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 from eva_backbone.checkpoints.registry import is_weights
 from eva_backbone.checkpoints.run_folders import absence
@@ -16,13 +16,12 @@ from eva_data.files import home_expanded
 from eva_engine.config import MOST_WORKERS
 from eva_runs.commands import program_name
 from eva_runs.errors import ending, said_once
-from eva_runs.options import add_download_option, integer, number
+from eva_runs.options import add_download_option, add_precision, integer, number
 from eva_runs.output_folder import claimed
 
 if TYPE_CHECKING:  # the parsers alone need no torch
     import torch
 
-Precision = Literal["auto", "fp32", "fp16", "bf16"]
 WEIGHTS = "official name, file, or folder of a training"
 NEIGHBOURS = [10, 20]
 MAX_BAD_SAMPLES = 100  # as in a training
@@ -138,22 +137,23 @@ def add_output(parser: argparse.ArgumentParser, *, help: str, required: bool = F
     parser.add_argument("--output", type=home_expanded, required=required, help=help)
 
 
-def add_arguments(parser: argparse.ArgumentParser, *, batch_size: int = 64) -> None:
-    """Add the options of how a model is run."""
+def add_arguments(
+    parser: argparse.ArgumentParser, *, batch_size: int = 64, published: bool = True
+) -> None:
+    """Add the options of how a model is run, by default in the `published` precision."""
     add = parser.add_argument
     add("--batch-size", type=integer(1), default=batch_size, help="default: %(default)s")
     add("--workers", type=integer(0, MOST_WORKERS), default=min(4, os.cpu_count() or 1),
         help="processes that load data (default: %(default)s)")  # fmt: skip
-    add_device(parser)
+    add_device(parser, published=published)
     add("--local_rank", help=argparse.SUPPRESS)
 
 
-def add_device(parser: argparse.ArgumentParser) -> None:
-    """Add `--device` and `--precision`."""
-    add = parser.add_argument
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    add("--precision", choices=get_args(Precision), default="auto",
-        help="default: fp16 on a GPU, else fp32")  # fmt: skip
+def add_device(parser: argparse.ArgumentParser, *, published: bool = False) -> None:
+    """Add `--device` and `--precision`; that of scores is by default the `published` one."""
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    text = "fp16 on a GPU, else fp32, as published" if published else "auto"
+    add_precision(parser, default=None if published else "auto", text=text)
 
 
 def add_max_bad_samples(parser: argparse.ArgumentParser, *, unit: str = "images") -> None:

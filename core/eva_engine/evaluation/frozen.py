@@ -31,6 +31,7 @@ from eva_engine.evaluation.counting import (
     require_few,
 )
 from eva_engine.report import announce, report_evaluation
+from eva_runs.precision import resolve
 
 TEMPERATURE = 0.07  # of the neighbours' votes (DINO, arXiv 2104.14294)
 MAX_STEPS = 300  # of L-BFGS
@@ -253,6 +254,7 @@ def evaluate_frozen(
     """
     if not (options.neighbours or options.l2 or probe):
         raise ValueError("there is nothing to score: --neighbours and --l2 are empty")
+    options.precision = resolve(options.precision, device)
     places = {"train": options.train, "val": options.val}
     announce(
         f"score frozen features of {seen} on {device.type}",

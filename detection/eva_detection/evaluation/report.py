@@ -41,9 +41,15 @@ _FILES = {
 
 
 def make_report(
-    cfg: DictConfig, test_set: TestSet, *, kind: Kind, processes: int, recipe: str
+    cfg: DictConfig,
+    test_set: TestSet,
+    *,
+    kind: Kind,
+    processes: int,
+    recipe: str,
+    precision: str | None = None,
 ) -> Report:
-    """Make the report of a run from its output folder."""
+    """Make the report of a run from its output folder; an evaluation has a precision."""
     folder, source = Path(cfg.train.output_dir), str(cfg.train.get("init_checkpoint") or "")
     metrics, trains = read_metrics(folder), kind == "training"
     results: Results = {}
@@ -80,6 +86,7 @@ def make_report(
             *facts(folder, kind, seed=seed, device=device, processes=processes),
             *data,
             ("began from" if trains else "weights", named_weights(source)),
+            *([("precision", precision)] if precision else []),
         ],
         sections=sections,
         links=[Link(title=title, path=Path(name)) for title, name in linked.items() if name],

@@ -40,6 +40,8 @@ from eva_detection.data.mapper import Augmentations
 from eva_detection.inference.test_time_augmentation import with_test_time_augmentation
 from eva_detection.model.weights import load_initial_weights
 from eva_report.detection_demo import Detections, detect_files
+from eva_runs.options import Precision
+from eva_runs.precision import lower_backbone
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +84,7 @@ class Predictor:
         weights: str | os.PathLike[str],
         score_threshold: float = 0.5,
         device: str | None = None,
+        precision: Precision = "fp32",
         overrides: Sequence[str] = (),
     ) -> "Predictor":
         """Build the detector of a LazyConfig and load its weights.
@@ -92,6 +95,7 @@ class Predictor:
             weights: Name of an official file or a path; a complete detector, not a backbone.
             score_threshold: Detections below it are left out; in place of the config's thresholds.
             device: Name such as "cuda" or "cpu"; None for the config's `train.device`.
+            precision: Of the backbone, see `eva_runs.precision.resolve`; the heads are in fp32.
             overrides: Config values as on the command line, such as
                 "model.roi_heads.use_soft_nms=True" or "test.aug.min_sizes=[1280,1536]".
 
@@ -111,6 +115,7 @@ class Predictor:
         model = build(cfg.model, "model")
         model.to(place)
         load_initial_weights(model, os.fspath(weights), complete=True)
+        lower_backbone(model.backbone, precision, torch.device(place))
         detector = with_test_time_augmentation(cfg, model)
         resize = instantiate(cfg.dataloader.test.mapper.augmentations)
         return cls(
@@ -218,6 +223,7 @@ def named_predictor(args: argparse.Namespace) -> Predictor:
         weights=args.weights,
         score_threshold=args.score_threshold,
         device=args.device,
+        precision=args.precision,
         overrides=args.opts,
     )
 

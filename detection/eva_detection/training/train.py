@@ -52,7 +52,7 @@ from eva_runs.errors import ending, said_once
 from eva_runs.interruption import StopSignal
 from eva_runs.log_lines import cut_log
 from eva_runs.output_folder import claimed
-from eva_runs.precision import warn_of_slow_bf16
+from eva_runs.precision import lower_backbone, resolve, warn_of_slow_bf16
 from eva_runs.processes import leave, on_main, together
 
 logger = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ def build_trainer(
     loader = together(lambda: build_training_loader(cfg, dataset, place, seed=seed, batches=done))
     together(test_set.check)
     show(*output_place(cfg, resume=resume, done=steps))
-    if precision_of(options) == "bf16" and comm.is_main_process():
+    if precision_of(options) == "bf16":
         warn_of_slow_bf16(torch.device(options.device))
     trainer = DetectionTrainer(
         model,
@@ -263,8 +263,11 @@ def _train_or_evaluate(
             show(*output_place(cfg))
             source = cfg.train.init_checkpoint
             together(lambda: load_initial_weights(model, source, complete=True))
-            evaluate(test_set, model.to(cfg.train.device))
-    close(test_set, trains=trains, began=began, recipe=args.config_file)
+            device = torch.device(cfg.train.device)
+            args.precision = resolve(args.precision or "fp32", device)
+            lower_backbone(model.to(device).backbone, args.precision, device)
+            evaluate(test_set, model)
+    close(test_set, args, began=began)
 
 
 def start(args: argparse.Namespace) -> None:

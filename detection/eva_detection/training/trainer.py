@@ -23,13 +23,13 @@ from eva_detection.training.output_folder import SAYS
 from eva_runs.data_order import BadSamples, seed_all
 from eva_runs.errors import NonFiniteError, TooManyUnreadableError
 from eva_runs.interruption import StopSignal
+from eva_runs.precision import DTYPES
 from eva_runs.processes import raise_together
 
 logger = logging.getLogger(__name__)
 
 Precision = Literal["fp32", "fp16", "bf16"]
 MIN_LOSS_SCALE = 1.0  # as DeepSpeed's: below it fp16 has lost what the scale is for
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class Trouble(NamedTuple):
@@ -75,10 +75,10 @@ class DetectionTrainer(SimpleTrainer):
         self.device = next(model.parameters()).device
         self.device_type = self.device.type
         of_gpu = precision == "fp16" and self.device_type == "cpu"
-        if accumulate < 1 or precision not in _DTYPES or of_gpu:
+        if accumulate < 1 or precision not in DTYPES or of_gpu:
             raise ValueError(
                 f"train.accumulate={accumulate} must be at least 1, train.amp.precision={precision}"
-                f" one of {', '.join(_DTYPES)}; fp16 training needs a GPU"
+                f" one of {', '.join(DTYPES)}; fp16 training needs a GPU"
             )
         self.precision, self.accumulate, self.seed = precision, accumulate, seed
         self.grad_scaler = torch.amp.GradScaler(self.device_type, enabled=precision == "fp16")
@@ -137,7 +137,7 @@ class DetectionTrainer(SimpleTrainer):
     def _losses(self, batch: Any, index: int) -> dict[str, Tensor]:
         if self.seed is not None:  # not before the batch: loading draws numbers as well
             seed_all(self.seed, STEP, self.iter * self.accumulate + index, comm.get_rank())
-        mixed, dtype = self.precision != "fp32", _DTYPES[self.precision]
+        mixed, dtype = self.precision != "fp32", DTYPES[self.precision]
         with torch.autocast(self.device_type, dtype=dtype) if mixed else contextlib.nullcontext():
             return self.model(batch)
 

@@ -22,7 +22,6 @@ from eva_data.labelled_videos.opening import open_videos
 from eva_data.labelled_videos.sources import LabelledVideos
 from eva_data.video.source import require_backend
 from eva_engine import distributed
-from eva_engine.distributed import choose_dtype
 from eva_engine.evaluation.classification_report import class_sections
 from eva_engine.evaluation.counting import BatchResults, MultiView
 from eva_engine.evaluation.own_data import (
@@ -32,6 +31,7 @@ from eva_engine.evaluation.own_data import (
     settings_of,
 )
 from eva_engine.report import announce, report_evaluation
+from eva_runs.precision import resolve, to_precision
 from eva_runs.processes import on_main
 from eva_video.commands import VIDEOS
 from eva_video.data.clips import Sampling, Views
@@ -77,7 +77,8 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
         data=data,
     )
     judge = MultiView(model, columns=columns, views_per_forward=options.views_per_forward)
-    judge = judge.to(device, choose_dtype(options.precision, device)).eval()
+    options.precision = resolve(options.precision, device)
+    judge = to_precision(judge, options.precision, device).eval()
     lines = VideoLines(samples, samples.classes, clips=options.clips)
     counted = evaluate_own_data(
         judge, samples, options, unit="videos",

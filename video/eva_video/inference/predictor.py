@@ -36,8 +36,7 @@ from eva_data.video.source import (
     require_backend,
     require_usual_shape,
 )
-from eva_engine.commands.options import Precision
-from eva_engine.distributed import choose_device, choose_dtype
+from eva_engine.distributed import choose_device
 from eva_engine.evaluation.counting import MultiView
 from eva_engine.evaluation.own_data import (
     NamedClasses,
@@ -46,6 +45,8 @@ from eva_engine.evaluation.own_data import (
     require_finite,
 )
 from eva_report.demos import Prediction
+from eva_runs.options import Precision
+from eva_runs.precision import to_precision
 from eva_video.config import check_windows
 from eva_video.data.clips import Sampling, sampling_of
 from eva_video.data.transforms import CropsTransform, Normalise
@@ -206,7 +207,7 @@ class VideoPredictor(NamedClasses):
             crops: Views in space: 3 along the longer side, or 1 in the middle.
             batch_size: Windows that go through the model at once.
             device: "cuda", "cpu" or "auto".
-            precision: Number format; "auto" is fp16 on a GPU and fp32 elsewhere.
+            precision: Number format, see `eva_runs.precision.resolve`; "int8" is of the ViT.
             backend: Decoder.
 
         Raises:
@@ -221,7 +222,7 @@ class VideoPredictor(NamedClasses):
             model.num_classes, given=noted["class_names"], source=source, official=official_classes
         )
         return cls(
-            model.to(place, choose_dtype(precision, place)),
+            to_precision(model, precision, place),
             class_names=names,
             sampling=sampling_of(source, frames=model.frames),
             mean=noted["mean"] or IMAGENET_MEAN,
