@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_contrastive.config import (
-    EXPORT_TOLERANCES,
     EXPORTED_FILES,
     MOST_VIDEO_FRAMES,
     OF_CLASSES,
@@ -48,6 +47,7 @@ from eva_runs.options import (
     DATA,
     ENDINGS,
     add_download_option,
+    add_export_precision,
     integer,
     number,
     probability,
@@ -323,19 +323,19 @@ def _parse_export(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--output", required=True, type=Path, help="folder")
     add("--towers", nargs="+", choices=_TOWERS, default=_TOWERS, help="(default: both)")
     add("--normalize", action="store_true", help="features of unit length")
-    add("--dtype", default="float32", choices=EXPORT_TOLERANCES)
+    add_export_precision(parser)
     add("--device", default="cpu", help="where a torch.export program will run (default: cpu)")
     add("--tolerance", type=number(0), help="largest difference, as a share of the largest value")
     add("--overwrite", action="store_true", help="replace an earlier folder")
     options = parser.parse_args(arguments)
-    if options.form == "onnx" and (options.dtype == "bfloat16" or options.device != "cpu"):
-        parser.error("onnxruntime runs here on a CPU, and has no operators in bfloat16 there")
+    if options.form == "onnx" and options.device != "cpu":
+        parser.error("onnxruntime runs here on a CPU")
     return options
 
 
 def _export(options: argparse.Namespace) -> int:
     names = [f"{tower}{end}" for tower in _TOWERS for end in (*ENDINGS.values(), f".onnx{DATA}")]
-    require_form(options.form)
+    require_form(options.form, options.precision)
     require_replaceable(options.output, [*names, *EXPORTED_FILES], overwrite=options.overwrite)
     weights_file(options.weights)
     log_to_terminal()

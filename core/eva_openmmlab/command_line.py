@@ -12,7 +12,13 @@ from eva_data.files import require_writable
 from eva_openmmlab.run_folder import require_config_of_run
 from eva_runs.commands import program_name
 from eva_runs.errors import said_once
-from eva_runs.options import SOURCES, add_download_option, add_size_and_length, command_parser
+from eva_runs.options import (
+    SOURCES,
+    add_download_option,
+    add_precision,
+    add_size_and_length,
+    command_parser,
+)
 from eva_runs.recipes import find_recipe, require_start, stated_start
 
 if TYPE_CHECKING:
@@ -59,6 +65,7 @@ def test_parser(task: str, *, what: str, predictions: str) -> argparse.ArgumentP
     add = parser.add_argument
     add("--weights", help=f"{SOURCES}; the folder of a run brings its config along")
     add("--out", type=Path, metavar="DIR", help=f"save {predictions} there")
+    add_precision(parser, default="fp32", text="fp32, as published")
     add("--show-dir", type=Path, metavar="DIR", help="save images with predictions there")
     return parser
 

@@ -13,7 +13,7 @@ from eva_data.inputs import Plan
 from eva_openmmlab.command_line import make_parser
 from eva_openmmlab.run_folder import require_config_of_run
 from eva_report.demos import run_demo
-from eva_runs.options import SOURCES
+from eva_runs.options import SOURCES, add_precision
 from eva_runs.recipes import SUFFIXES as RECIPES
 from eva_runs.recipes import WEIGHTS as SUFFIXES
 from eva_runs.recipes import find_recipe
@@ -37,6 +37,7 @@ def demo_parser(description: str, epilog: str, *, task: str) -> argparse.Argumen
     add("--weights", help=f"{SOURCES}; the other words are then [CONFIG] INPUT")
     add("--output", required=True, type=Path, metavar="DIR", help="folder for the results")
     add("--device", help='"cuda", "cuda:1" or "cpu" (default: the GPU if there is one)')
+    add_precision(parser, default="fp32", text="fp32, as published")
     add("--overwrite", action="store_true", help="replace earlier results")
     return parser
 

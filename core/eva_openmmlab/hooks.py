@@ -41,6 +41,7 @@ from eva_runs.errors import NonFiniteError
 from eva_runs.fits import check_model, check_optimizer
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
 from eva_runs.output_folder import ANOTHER
+from eva_runs.precision import lower_backbone, resolve
 
 RUN = "eva_run"  # key of the place in the data
 PREDICTIONS = "inference/coco_instances_results"  # and .bbox.json or .segm.json
@@ -158,8 +159,12 @@ class RunHook(Hook):
             runner._train_loop.catch_up()
 
     def before_test(self, runner: Any) -> None:
-        """Let metrics leave their predictions for the report."""
+        """Let metrics leave their predictions for the report, and the model compute as asked."""
         _keep_predictions(runner.test_evaluator, Path(runner.work_dir))
+        if precision := runner.cfg.get("precision"):
+            model, device = _inner(runner.model), torch.device(get_device())
+            runner.cfg.precision = precision = resolve(precision, device)
+            lower_backbone(getattr(model, "module", model).backbone, precision, device)
         self._begin(runner)
 
     def before_val(self, runner: Any) -> None:

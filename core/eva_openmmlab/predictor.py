@@ -23,6 +23,8 @@ from eva_data.inputs import predicted
 from eva_openmmlab.config import load_config
 from eva_openmmlab.run_folder import require_config_of_run
 from eva_openmmlab.weights import load_start
+from eva_runs.options import Precision
+from eva_runs.precision import lower_backbone
 from eva_runs.recipes import find_recipe
 
 ImageLike = NDArray[np.uint8] | Image.Image | str | os.PathLike[str]
@@ -93,6 +95,7 @@ def load_model(
     device: str | None,
     *,
     task: str,
+    precision: Precision = "fp32",
     change: Callable[[Config], None] | None = None,
 ) -> tuple[nn.Module, Sequence[Any], Mapping[str, Any]]:
     """Build the model that a caller of `from_config` names, and load all of its weights.
@@ -125,5 +128,7 @@ def load_model(
     metainfo = DATASETS.build({**dataset, "lazy_init": True, "pipeline": []}).metainfo
     with no_init_weights():
         model: nn.Module = MODELS.build(cfg.model)
-    load_start(getattr(model, "module", model), weights, complete=True)
+    inside: Any = getattr(model, "module", model)
+    load_start(inside, weights, complete=True)
+    lower_backbone(inside.to(chosen).backbone, precision, chosen)
     return model.to(chosen), dataset.pipeline, metainfo

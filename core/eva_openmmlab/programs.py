@@ -96,7 +96,7 @@ def _configure(args: argparse.Namespace, own_data: Apply, change: Change | None)
         if not cfg.resume:
             require_unused(Path(cfg.work_dir))
     else:
-        cfg.load_from, cfg.resume = args.weights, False
+        cfg.load_from, cfg.resume, cfg.precision = args.weights, False, args.precision
         copy = Path(cfg.work_dir, Path(args.config).name)
         if copy.exists() and copy.samefile(args.config):
             raise ValueError(f"--work-dir {cfg.work_dir} holds {args.config}: name another folder")

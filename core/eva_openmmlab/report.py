@@ -129,6 +129,8 @@ class RunReport:
             device=str(next(self.runner.model.parameters()).device.type),
             processes=get_world_size(),
         )
+        if not self._trains:
+            named.append(("precision", self.runner.cfg.get("precision", "fp32")))
         began = str(self.runner.cfg.get("load_from") or "random weights")
         config = self._config.name
         files = {"weights": self._weights, "scores": RESULTS, "log": LOG, "config": config}

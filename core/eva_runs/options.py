@@ -94,6 +94,15 @@ def add_precision(parser: argparse.ArgumentParser, *, default: Precision | None,
     parser.add_argument("--precision", choices=get_args(Precision), default=default, help=text)
 
 
+def add_export_precision(parser: argparse.ArgumentParser) -> None:
+    """Add `--precision` of an exported file, formerly `--dtype`, see `require_form`."""
+    earlier = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
+    text = "number format; auto asks the hardware of --device, int8 is for torch-export and needs "
+    parser.add_argument("--precision", "--dtype", type=lambda text: earlier.get(text, text),
+                        choices=get_args(Precision), default="fp32",
+                        help=f"{text}torchao where it runs (default: %(default)s)")  # fmt: skip
+
+
 def add_check_options(
     parser: argparse.ArgumentParser,
     what: str,
@@ -117,12 +126,16 @@ def add_check_options(
         help=f"processes that decode {what} (default %(default)s)")  # fmt: skip
 
 
-def require_form(form: str) -> None:
-    """Refuse a format, a key of `ENDINGS`, whose packages are not installed.
+def require_form(form: str, precision: Precision = "fp32") -> None:
+    """Refuse a format of a file whose packages are not installed, or that has no such precision.
 
     Raises:
         ModuleNotFoundError: If a package is missing.
+        ValueError: If it cannot hold the precision; int8 by torchao is for torch-export alone.
     """
+    held = {"onnx": ("fp32", "fp16"), "torchscript": ("auto", "fp32", "bf16", "fp16")}.get(form)
+    if held and precision not in held:
+        raise ValueError(f"--precision {precision}: --format {form} has {', '.join(held)}")
     for name in ("onnx", "onnxscript", "onnxruntime") if form == "onnx" else ():
         if importlib.util.find_spec(name) is None:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)

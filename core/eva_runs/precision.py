@@ -22,7 +22,7 @@ _BF16 = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")  # instructions of x86, 
 _MATRICES = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)  # all that autocast lowers in a backbone
 
 
-def resolve(precision: Precision | None, device: torch.device) -> str:
+def resolve(precision: Precision | None, device: torch.device) -> Precision:
     """Choose a precision for a device.
 
     Args:
@@ -34,7 +34,7 @@ def resolve(precision: Precision | None, device: torch.device) -> str:
         return "bf16"
     if precision in (None, "auto"):
         return "fp16" if device.type == "cuda" else "fp32"
-    return str(precision)
+    return precision
 
 
 def choose_dtype(precision: Precision | None, device: torch.device) -> torch.dtype:
@@ -78,7 +78,7 @@ def lower_backbone(backbone: nn.Module, precision: Precision, device: torch.devi
             return {name: level.float() for name, level in maps.items()}
         return tuple(level.float() for level in maps)
 
-    backbone.forward = lowered  # type: ignore[method-assign]  # hooks cannot hold a context
+    backbone.forward = lowered  # hooks cannot hold a context
 
 
 def precision_of(model: nn.Module) -> str:

@@ -28,6 +28,7 @@ from eva_runs.options import (
     ENDINGS,
     SOURCES,
     add_download_option,
+    add_export_precision,
     add_precision,
     add_size_and_length,
     command_parser,
@@ -321,7 +322,7 @@ def _export_parser() -> argparse.ArgumentParser:
     text = "side, or height and width, fixed in the file (default: the recipe's canvas)"
     add("--size", nargs="+", type=integer(1), metavar="PIXELS", help=text)
     add("--batch-size", type=_batch_size, default=1, help='fixed, or "any" (default: %(default)s)')
-    add("--dtype", default="float32", choices=("float32", "float16"))
+    add_export_precision(parser)
     add("--device", default="cpu", help="where a torch.export program will run (default: cpu)")
     add("--overwrite", action="store_true", help="replace an earlier file")
     return parser
@@ -332,16 +333,16 @@ def export(arguments: Sequence[str] | None = None) -> None:
     parser = _export_parser()
     args = parser.parse_args(arguments)
     complete = args.form == "torchscript"
-    fixed = args.size or args.batch_size != 1 or args.dtype != "float32"
+    fixed = args.size or args.batch_size != 1
     if complete and (args.image is None or fixed):
         parser.error(
-            "--format torchscript needs --image, an image on which something is detected; --size, "
-            "--batch-size and --dtype are not for it"
+            "--format torchscript needs --image, an image on which something is detected; --size "
+            "and --batch-size are not for it"
         )
     try:
         args.config_file = find_recipe("detection", require_config(args.config_file, args.weights))
         require_free([args.output], overwrite=args.overwrite)
-        require_form(args.form)
+        require_form(args.form, args.precision)
     except (OSError, ValueError) as error:
         refuse(parser, error)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")

@@ -27,6 +27,7 @@ from eva_engine.distributed import choose_device
 from eva_runs.commands import say
 from eva_runs.exported import demand_close, differences, open_program, quiet, write_program
 from eva_runs.options import ENDINGS
+from eva_runs.precision import choose_dtype, to_precision
 
 logger = logging.getLogger(__name__)
 
@@ -40,15 +41,16 @@ def export(options: argparse.Namespace) -> None:
     noted = find_preparation(
         options.weights, image_size=options.image_size, mean=options.mean, std=options.std
     )
-    dtype = getattr(torch, options.dtype)
+    device = choose_device(options.device)
+    dtype = choose_dtype(options.precision, device)
     model = load_eva_clip(options.weights, image_size=noted.image_size, dtype=dtype)
     found = export_towers(
-        model.to(choose_device(options.device)).requires_grad_(False), options.output,
+        to_precision(model.requires_grad_(False), options.precision, device), options.output,
         form=options.form, towers=options.towers, normalize=options.normalize,
         pixels={"mean": list(noted.mean), "std": list(noted.std)},
         tolerance=options.tolerance,
     )  # fmt: skip
-    if options.form == "onnx" and options.dtype == "float16" and "text" in found:
+    if options.form == "onnx" and options.precision == "fp16" and "text" in found:
         logger.warning(
             "onnxruntime 1.32 crashes on a CPU with a text tower in float16: pass it session "
             "options with graph_optimization_level ORT_ENABLE_EXTENDED, or export in float32"

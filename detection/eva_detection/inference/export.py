@@ -33,12 +33,13 @@ from eva_detection.model.backbone import EVAViTDet
 from eva_detection.model.weights import load_initial_weights
 from eva_runs.exported import demand_close, differences, open_program, quiet, write_program
 from eva_runs.options import DATA
+from eva_runs.precision import to_precision
 
 logger = logging.getLogger(__name__)
 
 # Largest absolute difference; the levels end in a LayerNorm, so values are of order 1. Between
 # two programs in half precision the order of summation alone makes up for much of it.
-TOLERANCES = {torch.float32: 1e-3, torch.float16: 5e-2}
+TOLERANCES = {torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 4e-1}
 # Largest differences of pixels, scores, mask probabilities and classes of a complete detector.
 DETECTOR_TOLERANCES = {"pred_boxes": 0.5, "scores": 1e-3, "pred_masks": 2e-2, "pred_classes": 0.0}
 _CLASS = 1e6  # pixels by which boxes of different classes lie apart, when detections are paired
@@ -51,7 +52,7 @@ def export_from_config(args: argparse.Namespace) -> dict[str, float]:
     backbone, preparation = load_backbone(args.config_file, args.weights, overrides=args.opts)
     sides = args.size or [backbone.square_pad]
     return export_backbone(
-        backbone.to(device=args.device, dtype=getattr(torch, args.dtype)),
+        to_precision(backbone, args.precision, torch.device(args.device)),
         args.output,
         size=(sides[0], sides[-1]),
         batch_size=args.batch_size,

@@ -68,7 +68,11 @@ def _load(args: argparse.Namespace) -> "Predictor":
     from eva_mmdetection.inference.predictor import Predictor
 
     return Predictor.from_config(
-        args.config, weights=args.weights, score_threshold=args.score_threshold, device=args.device
+        args.config,
+        weights=args.weights,
+        score_threshold=args.score_threshold,
+        device=args.device,
+        precision=args.precision,
     )
 
 

@@ -18,6 +18,7 @@ from torch import nn
 
 from eva_openmmlab.predictor import ImageLike, ImagePredictor, Source, load_model
 from eva_report.detection_demo import Detections
+from eva_runs.options import Precision
 
 importlib.import_module("eva_mmdetection.plugin")  # before anything of mmdetection
 from mmdet.datasets import CocoDataset  # noqa: E402
@@ -58,6 +59,7 @@ class Predictor(ImagePredictor[InstanceData]):
         weights: Source | None = None,
         score_threshold: float = 0.5,
         device: str | None = None,
+        precision: Precision = "fp32",
     ) -> "Predictor":
         """Build the detector of a config and load its weights.
 
@@ -67,13 +69,16 @@ class Predictor(ImagePredictor[InstanceData]):
                 backbone. None for those of the run that `config` names.
             score_threshold: Least score of a detection.
             device: Such as "cuda" or "cpu"; None for the GPU if there is one.
+            precision: Of the backbone, see `eva_runs.precision.resolve`; the heads are in fp32.
 
         Raises:
             ValueError: If the weights do not fit or lack a part, or there is no such recipe or
                 device.
             FileNotFoundError: If the weights do not exist.
         """
-        model, pipeline, metainfo = load_model(config, weights, device, task="mmdetection")
+        model, pipeline, metainfo = load_model(
+            config, weights, device, task="mmdetection", precision=precision
+        )
         categories = _categories(metainfo)
         return cls(model, pipeline=pipeline, categories=categories, score_threshold=score_threshold)
 

@@ -96,7 +96,11 @@ def _load(args: argparse.Namespace) -> "Predictor":
     from eva_segmentation.inference.predictor import Predictor
 
     predictor = Predictor.from_config(
-        args.config, weights=args.weights, device=args.device, multi_scale=args.tta
+        args.config,
+        weights=args.weights,
+        device=args.device,
+        precision=args.precision,
+        multi_scale=args.tta,
     )
     if args.ade20k_submission and len(predictor.names) != ADE20K_CLASSES:
         raise ValueError(

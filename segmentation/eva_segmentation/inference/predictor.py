@@ -18,6 +18,7 @@ from torch import nn
 import eva_segmentation.model.segmentor  # noqa: F401 (how segmentors are loaded)
 from eva_data.label_maps import Color, described
 from eva_openmmlab.predictor import ImageLike, ImagePredictor, Source, load_model
+from eva_runs.options import Precision
 from eva_segmentation.commands import average_views
 
 __all__ = ["Predictor"]
@@ -54,6 +55,7 @@ class Predictor(ImagePredictor[Classes]):
         *,
         weights: Source | None = None,
         device: str | None = None,
+        precision: Precision = "fp32",
         multi_scale: bool = False,
     ) -> "Predictor":
         """Build the segmentor of a config and load its weights.
@@ -63,6 +65,7 @@ class Predictor(ImagePredictor[Classes]):
             weights: Name of an official file, a path, or the folder of a run; a segmentor, not a
                 backbone. None for those of the run that `config` names.
             device: Such as "cuda" or "cpu"; None for the GPU if there is one.
+            precision: Of the backbone, see `eva_runs.precision.resolve`; the heads are in fp32.
             multi_scale: Average over the scales and flips of the config's `tta_pipeline`.
 
         Raises:
@@ -71,7 +74,7 @@ class Predictor(ImagePredictor[Classes]):
         """
         change = average_views if multi_scale else None
         model, pipeline, metainfo = load_model(
-            config, weights, device, task="segmentation", change=change
+            config, weights, device, task="segmentation", precision=precision, change=change
         )
         names, colors, labels = described(metainfo)
         return cls(model, pipeline=pipeline, names=names, colors=colors, labels=labels)
