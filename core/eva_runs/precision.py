@@ -3,11 +3,11 @@
 import copy
 import logging
 import timeit
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from eva_backbone import VisionTransformer
 from eva_runs.options import Precision
@@ -73,10 +73,7 @@ def lower_backbone(backbone: nn.Module, precision: Precision, device: torch.devi
 
     def lowered(images: Tensor) -> Any:
         with torch.autocast(device.type, dtype):
-            maps = forward(images)
-        if isinstance(maps, Mapping):
-            return {name: level.float() for name, level in maps.items()}
-        return tuple(level.float() for level in maps)
+            return tree_map(Tensor.float, forward(images))
 
     backbone.forward = lowered  # hooks cannot hold a context
 
@@ -117,41 +114,35 @@ def _quantise(model: nn.Module) -> None:
 
     Activations are quantised too ("dynamic") only where that is clearly faster, as it is coarser.
     """
-    before, logging.root.manager.disable = logging.root.manager.disable, logging.WARNING
-    try:  # torchao warns of kernels for other GPUs
-        from torchao import quantization
-    finally:
-        logging.root.manager.disable = before
-    configs = {
-        "weights": quantization.Int8WeightOnlyConfig(set_inductor_config=False),
-        "dynamic": quantization.Int8DynamicActivationInt8WeightConfig(set_inductor_config=False),
+    for name in ("torchao", "torch.utils._pytree"):  # on kernels for other devices
+        logging.getLogger(name).setLevel(logging.ERROR)
+    from torchao import quantization as ao
+
+    ways = {
+        "weights": ao.Int8WeightOnlyConfig(set_inductor_config=False),
+        "dynamic": ao.Int8DynamicActivationInt8WeightConfig(set_inductor_config=False),
     }
-    vits = [part for part in model.modules() if isinstance(part, VisionTransformer)]
-    blocks: Any = vits[0].blocks
-    layer = blocks[0].mlp.fc1
-    plain = str(layer.weight.dtype).removeprefix("torch.")
+    vits: list[Any] = [part for part in model.modules() if isinstance(part, VisionTransformer)]
 
-    def time_ways() -> dict[str, float]:
+    def choose() -> str:
+        layer = vits[0].blocks[0].mlp.fc1
         inputs = torch.ones(_TOKENS, layer.in_features).to(layer.weight)
-        times = {}
-        for way, config in {plain: None, **configs}.items():
-            one = nn.Sequential(copy.deepcopy(layer))
-            if config is not None:
-                quantization.quantize_(one, config)
+        plain = str(layer.weight.dtype).removeprefix("torch.")
+        times = {plain: _seconds(layer, inputs)}
+        for way, config in ways.items():
+            ao.quantize_(one := nn.Sequential(copy.deepcopy(layer)), config)
             times[way] = _seconds(one, inputs)
-        return times
+        way = "dynamic" if times["dynamic"] < 0.8 * times["weights"] else "weights"
+        said = ", ".join(f"{name} {1e3 * one:.3g}" for name, one in times.items())
+        said += ": it saves memory here, and no time" * (slow := times[way] >= times[plain])
+        text = "int8 (%s); ms of a layer of %d x %d: %s"
+        level = logging.WARNING if slow else logging.INFO
+        logger.log(level, text, way, layer.in_features, layer.out_features, said)
+        return way
 
-    times = on_main(time_ways)
-    way = "dynamic" if times["dynamic"] < 0.8 * times["weights"] else "weights"
+    way = on_main(choose)
     for vit in vits:
-        quantization.quantize_(vit.blocks, configs[way])
-    if is_main():
-        faster = times[way] < times[plain]
-        figures = ", ".join(f"{name} {1e3 * one:.3g}" for name, one in times.items())
-        end = "" if faster else ": it saves memory here, and no time"
-        text = "int8 (%s); ms of a layer of %d x %d: %s%s"
-        size = layer.in_features, layer.out_features
-        logger.log(logging.INFO if faster else logging.WARNING, text, way, *size, figures, end)
+        ao.quantize_(vit.blocks, ways[way])
 
 
 def _seconds(layer: nn.Module, inputs: Tensor) -> float:

@@ -41,15 +41,9 @@ _FILES = {
 
 
 def make_report(
-    cfg: DictConfig,
-    test_set: TestSet,
-    *,
-    kind: Kind,
-    processes: int,
-    recipe: str,
-    precision: str | None = None,
+    cfg: DictConfig, test_set: TestSet, *, kind: Kind, processes: int, recipe: str
 ) -> Report:
-    """Make the report of a run from its output folder; an evaluation has a precision."""
+    """Make the report of a run from its output folder."""
     folder, source = Path(cfg.train.output_dir), str(cfg.train.get("init_checkpoint") or "")
     metrics, trains = read_metrics(folder), kind == "training"
     results: Results = {}
@@ -78,6 +72,7 @@ def make_report(
     if predictions is not None:
         linked["predictions"] = os.path.relpath(predictions, folder)
     if not trains:
+        data.append(("precision", cfg.train.get("precision", "fp32")))
         del linked["weights"]
     return Report(
         title=f"Detection: {kind} of {recipe or folder.name}",
@@ -86,7 +81,6 @@ def make_report(
             *facts(folder, kind, seed=seed, device=device, processes=processes),
             *data,
             ("began from" if trains else "weights", named_weights(source)),
-            *([("precision", precision)] if precision else []),
         ],
         sections=sections,
         links=[Link(title=title, path=Path(name)) for title, name in linked.items() if name],

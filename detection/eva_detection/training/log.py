@@ -148,21 +148,20 @@ def score_lines(results: Results) -> str:
     return "\n".join(lines)
 
 
-def close(test_set: TestSet, args: argparse.Namespace, *, began: float | None) -> None:
+def close(test_set: TestSet, *, trains: bool, began: float | None, recipe: str) -> None:
     """Write the report and say what came out; the other processes do not wait for it."""
     if not comm.is_main_process():
         return
     cfg, folder = test_set.cfg, Path(test_set.cfg.train.output_dir)
-    weights, trains = folder / FINAL, not args.eval_only
+    weights = folder / FINAL
     kind: Kind = "training" if trains else "evaluation"
     if began is None:
         show(SAYS.finished(folder, cfg.train.max_iter))
     page: Path | None = folder / REPORT
     if began is not None or not (folder / REPORT).is_file():
         options = dict(
-            kind=kind, processes=comm.get_world_size(), precision=args.precision,
-            recipe=recipe_name("detection", args.config_file),
-        )  # fmt: skip
+            kind=kind, processes=comm.get_world_size(), recipe=recipe_name("detection", recipe)
+        )
         name = report_name(folder, kind)
         page = try_report(folder, lambda: make_report(cfg, test_set, **options), name=name)
     lines = closing_lines(

@@ -264,10 +264,10 @@ def _train_or_evaluate(
             source = cfg.train.init_checkpoint
             together(lambda: load_initial_weights(model, source, complete=True))
             device = torch.device(cfg.train.device)
-            args.precision = resolve(args.precision or "fp32", device)
-            lower_backbone(model.to(device).backbone, args.precision, device)
+            cfg.train.precision = resolve(args.precision or "fp32", device)  # for the report
+            lower_backbone(model.to(device).backbone, cfg.train.precision, device)
             evaluate(test_set, model)
-    close(test_set, args, began=began)
+    close(test_set, trains=trains, began=began, recipe=args.config_file)
 
 
 def start(args: argparse.Namespace) -> None:
