@@ -153,8 +153,7 @@ class TrainingRun:
             logger.info("%s", f"{text}they fill no step of {step_batch:,}", extra=shown)
         self._lr(0)
         warn_of_slow_average(run.ema_decay, self._total)
-        if run.precision == "bf16":
-            warn_of_slow_bf16(self.device)
+        warn_of_slow_bf16(run.precision, self.device)
         self._record = {
             "seed": self._seed, "processes": processes, "precision": run.precision,
             "zero_stage": run.zero_stage, "step_batch": step_batch,

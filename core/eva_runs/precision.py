@@ -3,7 +3,7 @@
 import copy
 import logging
 import timeit
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,13 @@ def resolve(precision: Precision | None, device: torch.device) -> Precision:
         precision: "auto" is bf16 where the hardware has instructions for it, else fp16 on a GPU and
             fp32 elsewhere. None is what classifiers were published with: fp16 on a GPU, else fp32.
         device: Where a model runs.
+
+    Raises:
+        ValueError: If there is no such precision.
     """
+    if precision not in (None, *get_args(Precision)):
+        known = ", ".join(get_args(Precision))
+        raise ValueError(f"precision must be one of {known}, got {precision!r}")
     if precision == "auto" and _computes_bf16(device):
         return "bf16"
     if precision in (None, "auto"):
@@ -38,17 +44,13 @@ def resolve(precision: Precision | None, device: torch.device) -> Precision:
 
 
 def choose_dtype(precision: Precision | None, device: torch.device) -> torch.dtype:
-    """Choose the number format of a precision; with int8, of all that is not quantised.
-
-    bf16 on a CPU that is slow in it is warned of.
-    """
-    if precision == "bf16":
-        warn_of_slow_bf16(device)
+    """Choose the number format of a precision; with int8, of all that is not quantised."""
     return DTYPES[resolve("auto" if precision == "int8" else precision, device)]
 
 
 def to_precision(model: nn.Module, precision: Precision | None, device: torch.device) -> Any:
     """Move a model to a device and cast it, or quantise its ViT; returns it."""
+    warn_of_slow_bf16(precision, device)
     model = model.to(device, choose_dtype(precision, device))
     if precision == "int8":
         _quantise(model)
@@ -61,6 +63,7 @@ def lower_backbone(backbone: nn.Module, precision: Precision, device: torch.devi
     Its weights of matrix products are cast, which saves their memory and computes the same. Inputs
     and outputs, and with them all heads, stay in float32, as in training.
     """
+    warn_of_slow_bf16(precision, device)
     dtype = choose_dtype(precision, device)
     for layer in backbone.modules():
         if isinstance(layer, _MATRICES):
@@ -92,9 +95,9 @@ def rate_of(dtype: torch.dtype) -> float:
     return 2e-9 * _SIDE**3 / min(seconds)
 
 
-def warn_of_slow_bf16(device: torch.device) -> None:
+def warn_of_slow_bf16(precision: str | None, device: torch.device) -> None:
     """Warn, on the main process, of bf16 on a CPU that is slow in it: a probe of milliseconds."""
-    if device.type != "cpu" or not is_main():
+    if precision != "bf16" or device.type != "cpu" or not is_main():
         return
     half, full = rate_of(torch.bfloat16), rate_of(torch.float32)
     if half < full / 2:

@@ -14,12 +14,14 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(
-    ("half", "device", "warns"), [(18, "cpu", True), (110, "cpu", False), (18, "cuda", False)]
-)
-def test_slow_bf16_is_warned_of_with_both_rates(monkeypatch, caplog, half, device, warns):
+    ("half", "kind", "device", "warns"),
+    [(18, "bf16", "cpu", True), (110, "bf16", "cpu", False), (18, "bf16", "cuda", False),
+     (18, "auto", "cpu", False)],
+)  # fmt: skip
+def test_slow_bf16_is_warned_of_with_both_rates(monkeypatch, caplog, half, kind, device, warns):
     rates = {torch.bfloat16: half, torch.float32: 113}
     monkeypatch.setattr(precision, "rate_of", rates.__getitem__)
-    precision.warn_of_slow_bf16(torch.device(device))
+    precision.warn_of_slow_bf16(kind, torch.device(device))
     assert ("18 GF/s" in caplog.text and "113" in caplog.text) == warns
 
 
@@ -48,6 +50,11 @@ def test_auto_of_a_gpu_is_bf16_where_it_is_native(monkeypatch):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, is_=capability: is_)
         assert resolve("auto", gpu) == chosen
         assert resolve(None, gpu) == "fp16"
+
+
+def test_an_unknown_precision_is_named():
+    with pytest.raises(ValueError, match="int8, got 'fp8'"):
+        to_precision(nn.Linear(2, 2), "fp8", CPU)
 
 
 @pytest.fixture

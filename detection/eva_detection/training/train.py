@@ -138,8 +138,7 @@ def build_trainer(
     loader = together(lambda: build_training_loader(cfg, dataset, place, seed=seed, batches=done))
     together(test_set.check)
     show(*output_place(cfg, resume=resume, done=steps))
-    if precision_of(options) == "bf16":
-        warn_of_slow_bf16(torch.device(options.device))
+    warn_of_slow_bf16(precision_of(options), torch.device(options.device))
     trainer = DetectionTrainer(
         model,
         loader,
