@@ -40,7 +40,7 @@ class ImagePredictor(ABC, Generic[Prediction]):
 
     def __init__(self, model: nn.Module, pipeline: Sequence[Any]) -> None:
         self.model: Any = model.eval()
-        self._prepare = Compose([{"type": "LoadImageFromNDArray"}, *_without_reading(pipeline)])
+        self._prepare = for_arrays(pipeline)
 
     def __call__(
         self, image: ImageLike | Sequence[ImageLike]
@@ -70,10 +70,18 @@ class ImagePredictor(ABC, Generic[Prediction]):
         """Run the model on an image; its sample."""
         rgb = read_rgb(image, upright=True)
         bgr = np.ascontiguousarray(rgb[:, :, ::-1])  # as the frameworks read files
-        data = pseudo_collate([self._prepare({"img": bgr, "img_id": 0, "img_path": ""})])
+        inputs = self._prepare({"img": bgr, "img_id": 0, "img_path": ""})
+        if hasattr(self.model, "slicing"):  # which reads it again
+            inputs["data_samples"].set_metainfo({"img_path": rgb})
+        data = pseudo_collate([inputs])
         with torch.inference_mode():
             (sample,) = self.model.test_step(data)
         return sample
+
+
+def for_arrays(pipeline: Sequence[Any]) -> Compose:
+    """Build the transforms of a test image for arrays, without those that read files."""
+    return Compose([{"type": "LoadImageFromNDArray"}, *_without_reading(pipeline)])
 
 
 def _without_reading(pipeline: Sequence[Any]) -> list[Any]:

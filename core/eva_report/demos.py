@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import importlib
 import logging
 import sys
 from collections import Counter
@@ -14,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eva_data.files import UnwritableError, make_folder, printable, require_free
-from eva_data.inputs import Job, Plan
+from eva_data.inputs import Job, Plan, plan_jobs, written_name
 from eva_data.progress import ProgressBar, progress
 from eva_data.video.streams import CameraReader, VideoReader, VideoWriter
 from eva_report.drawing import Pixels, score_text
 from eva_report.terminal import TerminalHandler, counted
 from eva_runs.commands import complain
 from eva_runs.interruption import EXIT_KEYBOARD
+from eva_runs.options import probability
 
 P = TypeVar("P")
 FILES_NAMED = 20  # with more, only the total is said
@@ -228,6 +230,26 @@ def do_jobs(jobs: Sequence[Job], do: Callable[[Job], str | None], *, title: str)
             complain(printable(problem))
         raise
     return problems
+
+
+def add_detector_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--score-threshold` and `--track`."""
+    text = "least score of what is shown and written (default: %(default)s)"
+    parser.add_argument("--score-threshold", type=probability, default=0.5, help=text)
+    text = "follow objects of videos: ids, also in a MOT text file beside each video"
+    parser.add_argument("--track", action="store_true", help=text)
+
+
+def plan_detection(inputs: list[Path], output: Path, *, track: bool) -> Plan:
+    """Plan the jobs of a detector; to `track` images is an error, as is a missing package."""
+    planned = plan_jobs(
+        inputs, targets=lambda name: [output / written_name(name)], results=[output], cameras=True
+    )
+    for job in planned.jobs if track else ():
+        if not (job.is_video or job.is_camera):
+            raise ValueError(f"--track is for videos, and {job.source} is an image")
+        importlib.import_module("trackers")
+    return planned
 
 
 def refuse(parser: argparse.ArgumentParser, error: Exception | str) -> NoReturn:

@@ -3,18 +3,29 @@
 import contextlib
 import itertools
 import json
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pycocotools.mask as mask_api
 from PIL import Image
 
-from eva_data.files import make_folder, replacing
+from eva_data.files import make_folder, replacing, write_text
 from eva_data.images import read_rgb, save_image
 from eva_data.inputs import Job
-from eva_report.demos import BEST_ASKED, Found, Prediction, do_jobs, draw_video, named_error
+from eva_report.demos import (
+    BEST_ASKED,
+    Found,
+    Prediction,
+    do_jobs,
+    draw_video,
+    listed_counts,
+    named_error,
+)
 from eva_report.drawing import DrawnObject, Pixels, draw_objects
+from eva_report.terminal import counted
 from eva_runs.commands import say
 
 PREDICTIONS = "predictions.json"
@@ -67,6 +78,35 @@ class Detections(NamedTuple):
     best: Callable[[], float | None]  # gives the best score below the threshold, if there is one
 
 
+class _Tracks:
+    """Tracks of the objects of a video, by ByteTrack: `lines` of a MOT file, their `classes`."""
+
+    def __init__(self, threshold: float) -> None:
+        from trackers import ByteTrackTracker
+
+        least = dict.fromkeys(("track_activation_threshold", "high_conf_det_threshold"), threshold)
+        self._tracker: Any = ByteTrackTracker(minimum_consecutive_frames=1, **least)  # type: ignore[arg-type]
+        self.lines, self.classes = list[str](), defaultdict[int, Counter[int]](Counter)
+
+    def add(self, objects: Sequence[dict[str, Any]], frame: int) -> None:
+        """Give the objects of a frame their `track_id`, but for those seen for the first time."""
+        from supervision import Detections as Supervised
+
+        boxes = np.array([one["bbox"] for one in objects], float).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        scores, places = np.array([one["score"] for one in objects]), np.arange(len(objects))
+        for _ in range(2 if frame == 0 else 1):  # as in the paper, the first frame needs no second
+            given = Supervised(boxes, confidence=scores, data={"at": places})
+            found = self._tracker.update(given)
+        for at, number in zip(found.data.get("at", ()), found.tracker_id, strict=False):
+            if number >= 0:
+                one = objects[at]
+                one["track_id"] = key = int(number) + 1
+                numbers = (f"{value:.2f}" for value in (*one["bbox"], one["score"]))
+                self.lines.append(f"{frame + 1},{key},{','.join(numbers)},-1,-1,-1\n")
+                self.classes[key][one["category_id"]] += 1
+
+
 def detect_files(
     detect: Callable[[Pixels], Detections],
     jobs: Sequence[Job],
@@ -74,11 +114,13 @@ def detect_files(
     *,
     categories: Mapping[int, str],
     threshold: float,
+    track: bool = False,
 ) -> list[str]:
     """Detect in files, draw, write `predictions.json` to the output, and say what was found.
 
     A ValueError of `detect`, which gets an image (H, W, 3) in RGB, is about the image; `categories`
     are ids and names in the model's order, `threshold` the least score of what counts as found.
+    `track` gives the objects of videos a `track_id`, also in a text file (MOT) beside each.
 
     Returns:
         A complaint for each file that could not be read, or not to its end.
@@ -89,9 +131,12 @@ def detect_files(
     def do(job: Job) -> str | None:
         classes: list[str] = []
         scores: list[float] = []
+        tracks = _Tracks(threshold) if track else None
 
         def draw(rgb: Pixels, index: int = 0, **entry: int) -> Pixels:
             objects, best = detect(rgb)
+            if tracks is not None:
+                tracks.add(objects, index)
             add(objects, size=rgb.shape[:2], file_name=job.name, **entry)
             classes.extend(names[one["category_id"]] for one in objects)
             if not classes and index < BEST_ASKED and found.wants_best:
@@ -109,8 +154,15 @@ def detect_files(
             return named_error(job, error)
         best = Prediction("", max(scores)) if scores and not classes else None
         if frames != 0:
-            found.add(job.name, classes, best=best, frames=frames)
+            found.add(job.name, classes, best=best, frames=frames, details=details(tracks))
+            if tracks:
+                write_text(job.targets[0].with_suffix(".txt"), "".join(tracks.lines))
         return problem
+
+    def details(tracks: _Tracks | None) -> list[str]:
+        most = [one.most_common(1)[0][0] for one in (tracks.classes if tracks else {}).values()]
+        counts = Counter(names[label] for label in most)
+        return [f"  {counted(len(most), 'track')}: {listed_counts(counts)}"] if most else []
 
     make_folder(output)
     with writing_predictions(output / PREDICTIONS, categories) as add:
@@ -125,4 +177,5 @@ def as_drawn(one: Mapping[str, Any], names: Sequence[str]) -> DrawnObject:
     x, y, width, height = one["bbox"]
     label = one["category_id"]
     box = (x, y, x + width, y + height)
-    return DrawnObject(box, names[label], label, one["score"], one.get("segmentation"))
+    name = f"{names[label]} #{one['track_id']}" if "track_id" in one else names[label]
+    return DrawnObject(box, name, label, one["score"], one.get("segmentation"))

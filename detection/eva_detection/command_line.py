@@ -18,10 +18,11 @@ from typing import Any
 from eva_backbone.checkpoints.registry import is_weights, require_known, resolve_source
 from eva_backbone.checkpoints.run_folders import absence
 from eva_data.detection import spec
+from eva_data.detection.tiles import add_slicing
 from eva_data.files import home_expanded, is_there, require_free, require_writable
-from eva_data.inputs import Plan, plan_jobs, written_name
+from eva_data.inputs import Plan
 from eva_detection.training.output_folder import check_unused, last_checkpoint
-from eva_report.demos import refuse, run_demo
+from eva_report.demos import add_detector_options, plan_detection, refuse, run_demo
 from eva_runs.commands import program_name
 from eva_runs.errors import ending, said_once
 from eva_runs.options import (
@@ -34,7 +35,6 @@ from eva_runs.options import (
     command_parser,
     integer,
     number,
-    probability,
     require_form,
 )
 from eva_runs.recipes import WEIGHTS, find_recipe, name_on_own_data, require_start, stated_start
@@ -121,6 +121,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     if len(names) + bool(args.config_file) > 1:
         parser.error(f"name one recipe, got {', '.join(filter(None, [args.config_file, *names]))}")
     args.config_file = args.config_file or "".join(names)
+    args.opts += slice_settings(args.slice, args.overlap)
     if args.weights:
         given = {text.partition("=")[0] for text in args.opts}
         if _WEIGHTS in given:
@@ -131,6 +132,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
             if _OUTPUT not in given:
                 args.opts.append(setting(_OUTPUT, str(saved.parent / "evaluation")))
     return args
+
+
+def slice_settings(size: int | str | None, overlap: float) -> list[str]:
+    """Write the settings of tiles."""
+    return [] if size is None else [f"test.slice={size}", f"test.overlap={overlap}"]
 
 
 def setting(key: str, path: str) -> str:
@@ -225,10 +231,10 @@ def _demo_parser() -> argparse.ArgumentParser:
     add("inputs", nargs="+", type=Path, metavar="INPUT", help=text)
     _add_model(parser)
     add("--output", required=True, type=Path, help="folder for the results")
-    text = "least score of what is shown and written (default: %(default)s)"
-    add("--score-threshold", type=probability, default=0.5, help=text)
     add("--device", help='"cuda", "cuda:1" or "cpu" (default: from the recipe)')
     add_precision(parser, default="fp32", text="fp32, as published")
+    add_detector_options(parser)
+    add_slicing(parser)
     add("--overwrite", action="store_true", help="replace earlier results")
     return parser
 
@@ -246,15 +252,11 @@ def demo(arguments: Sequence[str] | None = None) -> None:
     """Detect objects in images, folders and videos."""
     parser = _demo_parser()
     args = parser.parse_intermixed_args(arguments)
+    args.opts += slice_settings(args.slice, args.overlap)
     _take_model(parser, args)
 
     def prepare() -> Plan:
-        planned = plan_jobs(
-            args.inputs,
-            targets=lambda name: [args.output / written_name(name)],
-            results=[args.output],
-            cameras=True,
-        )
+        planned = plan_detection(args.inputs, args.output, track=args.track)
         if planned.jobs:
             config = require_config(args.config_file, args.weights)
             args.config_file = find_recipe("detection", config)
@@ -270,7 +272,7 @@ def demo(arguments: Sequence[str] | None = None) -> None:
     def work(predictor: Any, planned: Plan) -> list[str]:
         from eva_detection.inference.predictor import detect_jobs
 
-        return detect_jobs(predictor, planned.jobs, args.output)
+        return detect_jobs(predictor, planned.jobs, args.output, track=args.track)
 
     results = [args.output / "predictions.json"]
     run_demo(

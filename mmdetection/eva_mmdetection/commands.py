@@ -51,6 +51,8 @@ def _change(cfg: "Config", args: argparse.Namespace) -> None:
         command_line.require_empty(args.out)
         args.out.mkdir(parents=True, exist_ok=True)
         cfg.test_evaluator.outfile_prefix = str(args.out / "predictions")
+    if args.show_dir is not None and args.slice is not None:
+        raise ValueError("--show-dir does not go with --slice: `eva mmdetection demo` draws")
     if args.show_dir is not None:  # absolute, else below the logs
         folder = str(args.show_dir.absolute())
         cfg.default_hooks.visualization.update(draw=True, test_out_dir=folder)

@@ -14,7 +14,7 @@ from mmdet.registry import MODELS, TRANSFORMS
 
 from eva_mmdetection.data import coco_file
 from eva_mmdetection.evaluation import metrics
-from eva_mmdetection.model import federated_loss, heads, weights
+from eva_mmdetection.model import federated_loss, heads, slices, weights
 from eva_openmmlab import config, hooks, images, loop, optimizer
 from eva_openmmlab.backbone import EVAViT
 

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eva_data.detection.tiles import add_slicing, read_slicing
 from eva_openmmlab import command_line
-from eva_openmmlab.own_data import image_folder
+from eva_openmmlab.own_data import dicts, image_folder, image_side
 from eva_segmentation.data import custom_data
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
         "segmentation", what="a segmentor", predictions="the predicted label maps"
     )
     parser.add_argument("--tta", action="store_true", help="several scales, by tta_pipeline")
+    add_slicing(parser)
     command_line.run(parser, arguments, own_data=custom_data, change=_change)
 
 
@@ -53,8 +55,27 @@ def _change(cfg: "Config", args: argparse.Namespace) -> None:
     if args.show_dir is not None:
         cfg.default_hooks.visualization.update(draw=True)
         cfg.visualizer.save_dir = str(args.show_dir)
-    if args.tta:
+    change_views(cfg, multi_scale=args.tta, slice=args.slice, overlap=args.overlap)
+
+
+def change_views(
+    cfg: "Config", *, multi_scale: bool, slice: int | str | None, overlap: float
+) -> None:
+    """Let a config test at several scales and flips, or slide over large images as they are."""
+    if multi_scale and slice is not None:
+        raise ValueError(f"--slice {slice} does not go with --tta, which resizes every image")
+    if multi_scale:
         average_views(cfg)
+    if slice is None:
+        return
+    patch = cfg.model.backbone.get("patch_size", 1)
+    slicing = read_slicing(slice, overlap, training=image_side(cfg), patch=patch)
+    side, above = slicing.size, max(slicing.above, slicing.size)
+    window = dict(above=above, crop_size=[side] * 2, stride=[max(1, int(side * (1 - overlap)))] * 2)
+    cfg.model.test_cfg.update(mode="slide", slice=window)
+    for step in dicts(cfg.test_dataloader.dataset.pipeline):
+        if step.get("type") == "Resize":
+            step["above"] = above
 
 
 def average_views(cfg: "Config") -> None:

@@ -4,6 +4,9 @@ The stand-in comes first: what follows imports `mmdet.models` and with it `mmcv.
 `mmseg.datasets`, without what it prints.
 """
 
+import math
+from typing import Any
+
 from eva_openmmlab.stand_in import import_datasets, install_stand_in
 
 install_stand_in()
@@ -20,4 +23,12 @@ from eva_segmentation.model import backbone, head, segmentor
 
 @TRANSFORMS.register_module(name="Resize", force=True)  # also for what `RandomResize` builds
 class ResizeKeepingSides(images.KeepSides, Resize):
-    """mmsegmentation's `Resize`, also of images that are very long."""
+    """mmsegmentation's `Resize`, also of images that are very long; not of those `above` a side."""
+
+    def __init__(self, *args: Any, above: float = math.inf, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._above = above
+
+    def transform(self, results: dict[str, Any]) -> Any:
+        """Resize an image; see the class."""
+        return results if max(results["img_shape"]) > self._above else super().transform(results)

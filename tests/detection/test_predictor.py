@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from pycocotools import mask as rle
 
-from eva_detection.inference import predictor as predictor_module
+from eva_detection.inference import test_time_augmentation
 from eva_detection.inference.predictor import Predictor, find_categories
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
@@ -59,10 +59,10 @@ def test_encoded_masks_are_pasted_a_few_at_a_time(aug, build, picture, monkeypat
     predictor = build(*aug)
     expected = predictor(picture)
     assert len(expected) > 5
-    pasted, paste = [], predictor_module.detector_postprocess
-    monkeypatch.setattr(predictor_module, "_PASTED_AT_ONCE", 3 * 60 * 90)
+    pasted, paste = [], test_time_augmentation.detector_postprocess
+    monkeypatch.setattr(test_time_augmentation, "_PASTED_AT_ONCE", 3 * 60 * 90)
     monkeypatch.setattr(
-        predictor_module,
+        test_time_augmentation,
         "detector_postprocess",
         lambda raw, *size: (pasted.append(len(raw)), paste(raw, *size))[1],
     )
@@ -119,3 +119,43 @@ def test_names_from_metadata_of_coco_and_lvis(load_config):
     assert len(lvis) == 1203
     assert lvis[0].id == 1
     assert lvis[-1] == (1203, "zucchini")
+
+
+@pytest.fixture(scope="module")
+def large():
+    """A picture of two by two tiles of 128 px, the training size."""
+    return np.random.default_rng(1).integers(0, 256, (200, 220, 3), dtype=np.uint8)
+
+
+def test_slices_of_one_tile_change_nothing(build, large):
+    assert _same(build(slice=220)(large), build()(large))
+    assert _same(build(slice="auto")(large[:192]), build()(large[:192])) is False
+    assert _same(build(slice="auto")(large[:180, :190]), build()(large[:180, :190]))
+
+
+@pytest.mark.parametrize("aug", [(), ("test.aug.min_sizes=[128]",)])
+def test_slices_find_what_their_tiles_and_the_image_show(aug, build, large, tmp_path):
+    plain, sliced = build(*aug), build(*aug, slice=128, overlap=0.2)
+    found = sliced(large)
+    assert (found.scores.diff() <= 0).all()
+    alone = [(plain(large[y : y + 128, x : x + 128]), x, y) for y in (0, 72) for x in (0, 92)]
+    alone.append((plain(large), 0, 0))
+    boxes = torch.cat([one.pred_boxes.tensor + torch.tensor([x, y, x, y]) for one, x, y in alone])
+    assert (found.pred_boxes.tensor[:, None] - boxes).abs().amax(2).amin(1).max() < 1e-3
+    assert len(found) > len(plain(large))
+    # an evaluator gets the same, with codes of masks; the loader's image is resized
+    Image.fromarray(large).save(tmp_path / "large.png")
+    entry = {"image": torch.zeros(3, 116, 128), "height": 200, "width": 220}
+    (scored,) = sliced.model([entry | {"file_name": str(tmp_path / "large.png")}])
+    masks = np.stack([rle.decode(code) for code in scored["instances"].pred_masks_rle])
+    assert np.array_equal(found.pred_masks.numpy(), masks)
+
+
+def test_detections_of_supervision(build, picture):
+    supervision = pytest.importorskip("supervision")
+    predictor = build()
+    found = predictor(picture)[:3]
+    ours = found.to_supervision()
+    names = ours.data.pop("class_name").tolist()
+    assert ours == supervision.Detections.from_detectron2({"instances": found})
+    assert names == [predictor.class_names[label] for label in found.pred_classes]

@@ -1,12 +1,17 @@
 """The work of a detector's demo: drawings, predictions, what was found."""
 
 import json
+from fractions import Fraction
 
 import numpy as np
+import pytest
 from PIL import Image
+from sklearn.datasets import load_digits
 
 from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from eva_data.inputs import plan_jobs, written_name
+from eva_data.video.streams import Frame, VideoWriter
+from eva_report.demos import plan_detection
 from eva_report.detection_demo import Detections, detect_files
 
 
@@ -16,13 +21,15 @@ def detect(rgb):
     return Detections([one] if rgb.mean() > 99 else [], lambda: 0.25)
 
 
-def run(inputs, output):
+def run(inputs, output, detect=detect, **options):
     jobs, _ = plan_jobs(
         inputs,
         suffixes=DEMO_IMAGE_SUFFIXES | VIDEO_SUFFIXES,
         targets=lambda name: [output / written_name(name)],
     )
-    return detect_files(detect, jobs, output, categories={3: "cat", 7: "dog"}, threshold=0.5)
+    return detect_files(
+        detect, jobs, output, categories={3: "cat", 7: "dog"}, threshold=0.5, **options
+    )
 
 
 def test_pictures_and_videos_are_drawn_written_and_summed_up(tmp_path, write_video, capsys):
@@ -47,3 +54,53 @@ def test_pictures_and_videos_are_drawn_written_and_summed_up(tmp_path, write_vid
         assert drawn.size == (512, 256)  # small pictures are enlarged
         assert np.asarray(drawn).min() < 200
     assert (output / "d.mp4").stat().st_size
+
+
+@pytest.fixture
+def digits(tmp_path):
+    """A film of 12 frames in which two digits move towards each other, and their boxes."""
+    shapes = load_digits().images[[1, 8]].astype(np.uint8) * 15
+    places = [((10 + 4 * at, 10), (90 - 4 * at, 40)) for at in range(12)]
+    with VideoWriter(tmp_path / "film.mp4") as film:
+        for at, pair in enumerate(places):
+            scene = np.zeros((80, 120, 3), np.uint8)
+            for (x, y), shape in zip(pair, shapes, strict=True):
+                scene[y : y + 16, x : x + 16] = np.kron(shape, np.ones((2, 2)))[:, :, None]
+            film.add(scene, Frame(scene, at, Fraction(1, 10), Fraction(10)))
+    return tmp_path / "film.mp4", places
+
+
+def test_tracks_keep_their_ids_through_a_film(digits, tmp_path, capsys):
+    pytest.importorskip("trackers")
+    (film, places), rng = digits, np.random.default_rng(0)
+    output = tmp_path / "out"
+    frames = iter(places)
+
+    def find(rgb):
+        found = [(*place, 16, 16) for place in next(frames)][:: rng.choice([-1, 1])]
+        return Detections(
+            [
+                {"category_id": int(y > 25), "bbox": [x, y, w, h], "score": 0.6}
+                for x, y, w, h in found
+            ],
+            lambda: None,
+        )
+
+    run([film], output, detect=find, track=True)
+    assert "  2 tracks: 1 cat, 1 dog" in capsys.readouterr().out.splitlines()
+    objects = json.loads((output / "predictions.json").read_text())["annotations"]
+    ids = {(one["category_id"], one["track_id"]) for one in objects}
+    assert len(objects) == 24
+    assert len(ids) == len({number for _, number in ids}) == 2
+    lines = [line.split(",") for line in (output / "film.txt").read_text().splitlines()]
+    assert [int(line[0]) for line in lines] == [at for at in range(1, 13) for _ in range(2)]
+    assert {line[1] for line in lines} == {"1", "2"}
+    assert all(line[7:] == ["-1", "-1", "-1"] for line in lines)
+    assert [float(line[2]) for line in lines if float(line[3]) < 25] == [x for (x, _), _ in places]
+
+
+def test_tracks_are_for_videos(digits, tmp_path):
+    film, _ = digits
+    Image.new("RGB", (32, 16)).save(tmp_path / "photo.png")
+    with pytest.raises(ValueError, match=r"photo\.png"):
+        plan_detection([film, tmp_path / "photo.png"], tmp_path / "x", track=True)

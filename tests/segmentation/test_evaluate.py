@@ -36,3 +36,25 @@ def test_maps_are_those_of_the_weights_that_were_named(tiny_run, maps):
             for name, map_ in found.items()
         ]
     assert equal == {"iter_3.pth": [True] * 3, "iter_1.pth": [False] * 3}
+
+
+def test_slices_slide_over_large_images_as_they_are(tiny_run, launch, fails, tmp_path):
+    """A window is then what the model sees of a picture of that size; small ones are as before."""
+    run, images = tiny_run / "run", tiny_run / "images" / "validation"
+    small = np.asarray(Image.open(images / "a.jpg"))
+    whole, sliced, auto = (
+        Predictor.from_config(run, device="cpu", slice=size, overlap=0)
+        for size in (None, 32, "auto")
+    )
+    large = np.tile(small, (1, 2, 1))
+    views = [whole(small), whole(small)]
+    assert np.array_equal(sliced(large), np.concatenate(views, 1))
+    assert np.array_equal(sliced(small), whole(small))
+    assert np.array_equal(auto(large), sliced(large))
+    assert np.array_equal(auto(large[:, :48]), whole(large[:, :48]))
+    words = (run / "tiny.py", run / "iter_3.pth", "--out", tmp_path, "--work-dir", tmp_path / "run")
+    launch(evaluate, *words, "--slice", 16)
+    assert len([*tmp_path.rglob("*.png")]) >= 3
+    for options, value in ((("--slice", 4), "4"), (("--slice", 16, "--overlap", 1), "1"),
+                           (("--slice", 16, "--tta"), "--tta")):  # fmt: skip
+        assert value in fails(evaluate, *words[:2], *options, "--work-dir", tmp_path / "no")

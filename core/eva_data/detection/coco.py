@@ -73,6 +73,7 @@ class CocoDataset:
             1), and `segmentation` where it can be used: polygons or a compressed RLE.
         left_out: Number of objects left out because their box has no area in the image.
         lvis: Whether the file states which classes are not annotated, as LVIS does.
+        whole: The dataset of complete images, where those here are tiles of them.
     """
 
     path: Path
@@ -82,6 +83,7 @@ class CocoDataset:
     objects: list[Entry]
     left_out: int = 0
     lvis: bool = False
+    whole: "CocoDataset | None" = None
 
     @property
     def instances(self) -> list[Entry]:
@@ -133,12 +135,13 @@ class CocoDataset:
         if side and boxes and (size := median(boxes)) < _TINY:
             lines.append(
                 f"the median box has {size:.1f} px at the training size of {side} px: take a "
-                "larger --image-size, or cut the images into tiles"
+                f"larger --image-size, or tiles with --tile {side}"
             )
         if large := [length for length in longest.values() if length > 2 * side > 0]:
             lines.append(
                 f"{len(large)} of {total} images are more than twice the training size of {side} "
-                f"px, up to {max(large):,} px: they are shrunk"
+                f"px, up to {max(large):,} px: they are shrunk. --tile {side} trains on tiles of "
+                f"them, --slice {side} detects in tiles"
             )
         return lines
 
@@ -186,7 +189,8 @@ class CocoDataset:
 
     def write(self, *, continues: bool) -> None:
         """Write the file; one with other content is an error where a run `continues`."""
-        lines = {key: ",\n".join(map(json.dumps, one)) for key, one in self.lists().items()}
+        lists = (self.whole or self).lists()
+        lines = {key: ",\n".join(map(json.dumps, one)) for key, one in lists.items()}
         text = "{" + ",\n".join(f'"{key}": [{one}]' for key, one in lines.items()) + "}\n"
         if _holds(self.path, text):
             return

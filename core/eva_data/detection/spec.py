@@ -28,6 +28,7 @@ from eva_data.detection.coco import (
     refuse,
     validate,
 )
+from eva_data.detection.tiles import Slicing, add_slicing, tiled
 from eva_data.detection.voc import find_voc, open_voc
 from eva_data.detection.yolo import YAML, find_yaml, open_yolo
 from eva_data.holdout import Flags, held_out, stem
@@ -66,12 +67,14 @@ class DatasetSpec:
         val_fraction: Fraction of the training data that is held out for evaluation, if any.
         boxes_only: Leave masks alone.
         parts: Parts that are needed: "train", "val" or both.
+        tile: Tiles of the training images, if they are trained on.
     """
 
     sources: Mapping[Path, Source]
     val_fraction: float | None = None
     boxes_only: bool = False
     parts: tuple[str, ...] = PARTS
+    tile: Slicing | None = None
 
     def check_parts(self, there: Collection[str], name: str) -> None:
         """Refuse a source without the parts that are needed."""
@@ -143,7 +146,7 @@ class DetectionData:
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, training: bool = True) -> None:
-    """Add the flags for own data; those for training data where a program is `training`."""
+    """Add the flags for own data and for tiles; those of training where a program is `training`."""
     about = "any dataset in the form of YOLO, Pascal VOC, COCO or a table of boxes"
     if training:
         about += "; the training data define the classes"
@@ -168,7 +171,13 @@ def add_arguments(parser: argparse.ArgumentParser, *, training: bool = True) -> 
         help="fraction of the training images to evaluate on, such as 0.1, where no others are "
         "named; chosen by their names, always the same",
     )
+    if training:
+        text = "train on tiles of this side of larger images, which are cropped as they are read"
+        add("--tile", type=int, metavar="PIXELS", help=text)
+        text = "least fraction of a tile that its neighbour has, too (default: %(default)s)"
+        add("--tile-overlap", type=float, default=0.2, metavar="FRACTION", help=text)
     add("--boxes-only", action="store_true", help="no mask head; masks are not looked at")
+    add_slicing(parser)
 
 
 def named_data(args: argparse.Namespace) -> dict[str, Any]:
@@ -190,7 +199,9 @@ def resolve_arguments(args: argparse.Namespace, parts: Sequence[str]) -> Detecti
     """
     named, fraction = named_data(args), getattr(args, "val_fraction", None)
     boxes_only = bool(getattr(args, "boxes_only", False))
-    if not named and fraction is None and not boxes_only:
+    side = getattr(args, "tile", None)
+    tile = None if side is None else Slicing(side, args.tile_overlap)
+    if not named and fraction is None and not boxes_only and tile is None:
         return DetectionData()
     kept: DetectionData | None = getattr(args, "resolved", None)
     if kept is not None and {*kept.parts} == {*parts}:
@@ -216,7 +227,11 @@ def resolve_arguments(args: argparse.Namespace, parts: Sequence[str]) -> Detecti
         files = {p: (paths[f"{p}_annotations"], paths[f"{p}_images"]) for p in needed}
         sources = {files[needed[0]][0]: files}
     spec = DatasetSpec(
-        sources=sources, val_fraction=fraction, boxes_only=boxes_only, parts=tuple(parts)
+        sources=sources,
+        val_fraction=fraction,
+        boxes_only=boxes_only,
+        parts=tuple(parts),
+        tile=tile,
     )
     args.resolved = resolve(spec)
     return args.resolved
@@ -230,6 +245,10 @@ def resolve(spec: DatasetSpec) -> DetectionData:
     """Read and validate the data of a spec; an error names file, id and value."""
     (path, source), *others = spec.sources.items()
     found = _merge(spec) if others else _resolve_one(path, source, spec)
+    if spec.tile is not None and (whole := found.parts.get("train")) is not None:
+        found.parts["train"] = tiles = tiled(whole, spec.tile)
+        size, count = spec.tile.size, len(whole.images)
+        found.notes.append(f"{len(tiles.images)} tiles of {size} px of {count} training images")
     if "train" in found.parts and not found.parts["train"].instances:
         raise ValueError(f"{found.parts['train'].path} has no objects to train on, crowds aside")
     return found

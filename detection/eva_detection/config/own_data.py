@@ -37,6 +37,8 @@ def apply_custom_data(cfg: DictConfig, args: argparse.Namespace) -> list[str]:
         cfg.model.roi_heads.pop("maskness_thresh", None)
         notes.append(f"The detector has no mask head: {reason}")
     _set_data(cfg, data.parts, categories, **({"boxes_only": True} if boxes_only else {}))
+    if args.tile is not None and "train" in data.parts:
+        cfg.dataloader.train.dataset.tile = [args.tile, args.tile_overlap]
     _set_classes(cfg.model, len(categories), notes)
     if "mask_head" in cfg.model.roi_heads:
         val = data.parts["val"]

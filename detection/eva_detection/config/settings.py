@@ -25,7 +25,7 @@ from eva_runs.recipes import find_recipe, require_start
 _OPTIONAL = {
     "": ("test",),
     "dataloader": ("evaluator",),
-    "test": ("aug",),
+    "test": ("aug", "overlap", "slice"),
     "train": ("accumulate", "cudnn_benchmark", "max_bad_images", "progress_bar", "seed"),
     "train.amp": ("precision",),
 }

@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 
 from eva_backbone.checkpoints.reading import listed
 from eva_data.detection.coco import CocoDataset, read_coco
+from eva_data.detection.tiles import Slicing, tiled
 
 _THREADS, _AT_ONCE = 16, 1000  # a network file system answers many questions at once
 _ENDLESS = "is a pipe, socket or device"
@@ -29,6 +30,7 @@ def load_records(
     categories: Mapping[int, str],
     filter_empty: bool,
     boxes_only: bool = False,
+    tile: Sequence[Any] | None = None,
     dataset: CocoDataset | None = None,
 ) -> list[dict[str, Any]]:
     """Load a dataset in detectron2's format: one record for each image, in the order of their ids.
@@ -39,9 +41,12 @@ def load_records(
         categories: Name of each category id; the classes of the model, in the order of the ids.
         filter_empty: Leave out images without objects, or with crowds alone.
         boxes_only: Leave masks alone, whatever they are.
+        tile: Side and overlap of tiles, of which there is a record each; objects that a border
+            cuts below 30 % are crowds, which detectron2 leaves out.
         dataset: The content of the file, where it was read already.
     """
     dataset = dataset or read_coco(annotations, boxes_only=boxes_only)
+    dataset = tiled(dataset, Slicing(*tile)) if tile else dataset
     dataset.check_categories(categories, of="the config")
     classes = {category: index for index, category in enumerate(sorted(categories))}
     records = {
@@ -51,6 +56,7 @@ def load_records(
             "height": entry["height"],
             "width": entry["width"],
             "annotations": [],
+            **{name: entry[name] for name in ("tile",) if name in entry},
         }
         for key, entry in sorted(dataset.images.items())
     }
@@ -79,7 +85,8 @@ def describe_data(node: Any, records: Sequence[Mapping[str, Any]]) -> str:
     known = MetadataCatalog.get(names[0]).get("thing_classes", ()) if names else ()
     classes = (node.get("categories") if isinstance(node, DictConfig) else None) or known
     objects = sum(len(one.get("annotations", ())) for one in records)
-    counts = {"images": len(records), "objects": objects, "classes": len(classes)}
+    images = "tiles" if records and "tile" in records[0] else "images"
+    counts = {images: len(records), "objects": objects, "classes": len(classes)}
     text = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
     place = ", ".join(annotation_files(node))
     return f"{text} ({place})" if place else text

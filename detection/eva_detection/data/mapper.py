@@ -70,13 +70,14 @@ class ImageMapper(DatasetMapper):
         super().__init__(*args, **kwargs)
         configured: T.AugmentationList = vars(self)["augmentations"]
         self.augmentations = Augmentations(configured.augs)
+        self._last: tuple[str, Any] = ("", None)
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """Load and augment an image: `image` (3, H, W) uint8, and in training `instances`."""
         if self.proposal_topk is not None or "sem_seg_file_name" in dataset_dict:
             return super().__call__(dataset_dict)
         sample = copy.deepcopy(dataset_dict)
-        pixels = read_pixels(sample["file_name"], format=self.image_format)
+        pixels = self._read(sample["file_name"], sample.get("tile"))
         detection_utils.check_image_size(sample, pixels)
         given = T.AugInput(pixels)
         transforms = self.augmentations(given)
@@ -86,6 +87,15 @@ class ImageMapper(DatasetMapper):
         elif "annotations" in sample:
             self._transform_annotations(sample, transforms, given.image.shape[:2])
         return sample
+
+    def _read(self, name: str, tile: Any) -> NDArray[np.uint8]:
+        """Read an image, or a tile of one, which is kept for its other tiles."""
+        if tile is None:
+            return read_pixels(name, format=self.image_format)
+        if self._last[0] != name:
+            self._last = name, read_pixels(name, format=self.image_format)
+        x, y, width, height = tile
+        return self._last[1][y : y + height, x : x + width]
 
     def _transform_annotations(
         self, dataset_dict: dict[str, Any], transforms: Any, image_shape: tuple[int, int]

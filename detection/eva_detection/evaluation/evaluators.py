@@ -12,7 +12,6 @@ from typing import Any, cast
 from detectron2.data import MetadataCatalog
 from detectron2.data.catalog import Metadata
 from detectron2.evaluation import DatasetEvaluator
-from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import create_small_table
@@ -29,6 +28,7 @@ from eva_data.detection.scoring import (
     read_annotations,
 )
 from eva_data.files import write_text
+from eva_detection.inference.test_time_augmentation import as_coco
 
 # below detectron2's logger, so that scores also show in detectron2's own training program
 logger = logging.getLogger(f"detectron2.{__name__}")
@@ -101,8 +101,8 @@ class CocoEvaluator(DatasetEvaluator):
         """Keep a batch's predictions; a ValueError names a class that the dataset lacks."""
         for image, output in zip(inputs, outputs, strict=True):
             instances = output["instances"].to("cpu")
-            self._masks = self._masks or instances.has("pred_masks")
-            detections = instances_to_coco_json(instances, image["image_id"])
+            self._masks |= instances.has("pred_masks") or instances.has("pred_masks_rle")
+            detections = as_coco(instances, image["image_id"])
             if ids := self._ids:
                 for one in detections:
                     if one["category_id"] not in ids:

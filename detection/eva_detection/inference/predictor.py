@@ -16,12 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pycocotools.mask as mask_api
 import torch
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.transforms import AugInput
-from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Instances
 from numpy.typing import NDArray
@@ -33,11 +31,16 @@ from eva_data.files import DEMO_IMAGE_SUFFIXES, load_json
 from eva_data.images import UnreadableImageError, read_rgb
 from eva_data.inputs import Job, predicted
 from eva_detection.building import build, require_device, resolving
-from eva_detection.command_line import require_config
+from eva_detection.command_line import require_config, slice_settings
 from eva_detection.config.recipes import box_predictors, update_each
 from eva_detection.config.settings import load_recipe
 from eva_detection.data.mapper import Augmentations
-from eva_detection.inference.test_time_augmentation import with_test_time_augmentation
+from eva_detection.inference.test_time_augmentation import (
+    as_coco,
+    encode_masks,
+    with_slicing,
+    with_test_time_augmentation,
+)
 from eva_detection.model.weights import load_initial_weights
 from eva_report.detection_demo import Detections, detect_files
 from eva_runs.options import Precision
@@ -46,7 +49,6 @@ from eva_runs.precision import lower_backbone
 logger = logging.getLogger(__name__)
 
 _LEAST = 0.01  # of the scores that `best_score` looks for
-_PASTED_AT_ONCE = 2**28  # pixels of masks, one byte each
 ImageLike = NDArray[np.uint8] | Image.Image | str | os.PathLike[str]
 
 
@@ -55,6 +57,26 @@ class Category(NamedTuple):
 
     id: int
     name: str
+
+
+class NamedInstances(Instances):
+    """detectron2's `Instances` that know the names of their classes."""
+
+    def __init__(self, found: Instances, names: tuple[str, ...]) -> None:
+        super().__init__(found.image_size, **found.get_fields())
+        self._names = names
+
+    def __getitem__(self, item: Any) -> "NamedInstances":
+        """Choose some of them, as `Instances` do."""
+        return NamedInstances(super().__getitem__(item), self._names)
+
+    def to_supervision(self) -> Any:
+        """Make `supervision.Detections` of them, with `data["class_name"]`."""
+        from supervision import Detections as Supervised
+
+        found = Supervised.from_detectron2({"instances": self})
+        found.data["class_name"] = np.array(self._names)[found.class_id]
+        return found
 
 
 class Predictor:
@@ -85,6 +107,8 @@ class Predictor:
         score_threshold: float = 0.5,
         device: str | None = None,
         precision: Precision = "fp32",
+        slice: int | str | None = None,
+        overlap: float = 0.2,
         overrides: Sequence[str] = (),
     ) -> "Predictor":
         """Build the detector of a LazyConfig and load its weights.
@@ -96,6 +120,8 @@ class Predictor:
             score_threshold: Detections below it are left out; in place of the config's thresholds.
             device: Name such as "cuda" or "cpu"; None for the config's `train.device`.
             precision: Of the backbone, see `eva_runs.precision.resolve`; the heads are in fp32.
+            slice: Side in px of tiles of large images, or "auto"; see `--slice` of the demo.
+            overlap: Least fraction of a tile that its neighbour has, too.
             overrides: Config values as on the command line, such as
                 "model.roi_heads.use_soft_nms=True" or "test.aug.min_sizes=[1280,1536]".
 
@@ -103,7 +129,7 @@ class Predictor:
             ValueError: If recipe, overrides, weights or device cannot be used.
             FileNotFoundError: If the weights are missing.
         """
-        cfg = load_recipe(config_file, overrides)
+        cfg = load_recipe(config_file, [*overrides, *slice_settings(slice, overlap)])
         # Before the model's NMS: suppression only ever comes from higher scores, so the result is
         # the same as with filtering afterwards, without masks for what is then thrown away.
         with resolving():
@@ -116,7 +142,7 @@ class Predictor:
         model.to(place)
         load_initial_weights(model, os.fspath(weights), complete=True)
         lower_backbone(model.backbone, precision, torch.device(place))
-        detector = with_test_time_augmentation(cfg, model)
+        detector = with_slicing(cfg, with_test_time_augmentation(cfg, model))
         resize = instantiate(cfg.dataloader.test.mapper.augmentations)
         return cls(
             detector,
@@ -147,7 +173,8 @@ class Predictor:
 
         Returns:
             `pred_boxes`, `scores`, `pred_classes` and, with a mask head, `pred_masks` (n, H, W), on
-            the CPU and in coordinates of the image, best score first. For a list a list of these;
+            the CPU and in coordinates of the image, best score first; `to_supervision()` makes
+            `supervision.Detections` of them. For a list a list of these;
             for a folder or a pattern an iterator over pairs of file and detections, which passes
             over files that cannot be read, with a warning.
 
@@ -155,10 +182,12 @@ class Predictor:
             ValueError: If the image cannot be read or is none, or the folder has no images.
         """
 
-        def detect(image: ImageLike) -> Instances:
+        def detect(image: ImageLike) -> NamedInstances:
+            sample = self.prepare(image)
             with torch.inference_mode():
-                instances = self.model([self.prepare(image)])[0]["instances"].to("cpu")
-            return instances[self._chosen(instances.scores)]
+                (found,) = self.model.inference([sample], do_postprocess=False)
+                found = detector_postprocess(found, sample["height"], sample["width"]).to("cpu")
+            return NamedInstances(found[self._chosen(found.scores)], self.class_names)
 
         suffixes, unreadable = DEMO_IMAGE_SUFFIXES, UnreadableImageError
         return predicted(detect, image, suffixes=suffixes, unreadable=unreadable)
@@ -173,9 +202,7 @@ class Predictor:
         with torch.inference_mode():
             found = self.model.inference([sample], do_postprocess=False)[0]
             found = found[self._chosen(found.scores)]
-            step = max(1, _PASTED_AT_ONCE // (height * width))
-            starts = range(0, max(1, len(found)), step)
-            return Instances.cat([_encoded(found[i : i + step], height, width) for i in starts])
+            return encode_masks(found, height, width).to("cpu")
 
     def best_score(self, image: ImageLike) -> float | None:
         """Find the best score of an image in another forward pass; None if all are below 0.01."""
@@ -205,17 +232,6 @@ class Predictor:
         return order[scores[order] >= self.score_threshold]
 
 
-def _encoded(raw: Instances, height: int, width: int) -> Instances:
-    """Return detections in the image's coordinates, on the CPU, with the codes of their masks."""
-    found = detector_postprocess(raw, height, width).to("cpu")
-    if found.has("pred_masks"):
-        masks = (np.asfortranarray(mask, dtype=np.uint8) for mask in found.pred_masks.numpy())
-        codes = [mask_api.encode(mask) for mask in masks]
-        found.pred_masks_rle = [code | {"counts": code["counts"].decode()} for code in codes]
-        found.remove("pred_masks")
-    return found
-
-
 def named_predictor(args: argparse.Namespace) -> Predictor:
     """Build the detector that the options of a program name."""
     return Predictor.from_config(
@@ -228,20 +244,19 @@ def named_predictor(args: argparse.Namespace) -> Predictor:
     )
 
 
-def detect_jobs(predictor: Predictor, jobs: Sequence[Job], output: Path) -> list[str]:
+def detect_jobs(
+    predictor: Predictor, jobs: Sequence[Job], output: Path, *, track: bool = False
+) -> list[str]:
     """Draw and write what a detector finds in files, with a progress bar, and say it."""
 
     def detect(rgb: NDArray[np.uint8]) -> Detections:
-        instances = predictor.with_encoded_masks(rgb)
-        found: list[dict[str, Any]] = instances_to_coco_json(instances, 0)
-        for index, one in enumerate(found):
+        found = as_coco(predictor.with_encoded_masks(rgb), 0)
+        for one in found:
             del one["image_id"]
-            if instances.has("pred_masks_rle"):
-                one["segmentation"] = instances.pred_masks_rle[index]
         return Detections(found, lambda: predictor.best_score(rgb))
 
-    categories, least = dict(predictor.categories), predictor.score_threshold
-    return detect_files(detect, jobs, output, categories=categories, threshold=least)
+    options = dict(categories=dict(predictor.categories), threshold=predictor.score_threshold)
+    return detect_files(detect, jobs, output, track=track, **options)  # type: ignore[arg-type]
 
 
 def find_categories(cfg: DictConfig) -> tuple[Category, ...]:

@@ -1,4 +1,4 @@
-"""Detection at several scales, merged: test-time augmentation for detectors from LazyConfigs.
+"""Detection in several views, merged: in tiles, and at several scales (test-time augmentation).
 
 detectron2's own `GeneralizedRCNNWithTTA` reads a yacs config. The official EVA code has none for
 LazyConfigs; the options here are from the authors' later code, under its names.
@@ -12,15 +12,17 @@ import numpy as np
 import torch
 from detectron2.config import instantiate
 from detectron2.data.detection_utils import check_image_size
-from detectron2.data.transforms import ResizeShortestEdge
+from detectron2.data.transforms import AugInput, ResizeShortestEdge
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from eva_data.detection.tiles import Slicing, Tile, detect_in_tiles, encode_mask, read_slicing
 from eva_detection.building import naming, target_of
-from eva_detection.data.mapper import keep_sides, read_pixels
+from eva_detection.data.mapper import Augmentations, keep_sides, read_pixels
 from eva_detection.model.rcnn import EVARCNN
 from eva_detection.model.roi_heads import EVACascadeROIHeads, maskness
 
@@ -28,9 +30,104 @@ SIZES = (1280, 1536, 1664, 1792, 1920, 2048)
 # Least and greatest area in the original image, one pair for each of SIZES.
 _LARGE = ((32**2, None), (16**2, None), (0, None))
 AREA_RANGES = (*_LARGE, (0, 16**2), (0, 24**2), (0, 16**2))
+_PASTED_AT_ONCE = 2**28  # pixels of masks, one byte each
 
 
-class EVARCNNWithTTA(nn.Module):
+class _Views(nn.Module):
+    """A detector with the interface of `GeneralizedRCNN` that looks at an image in several views.
+
+    `_detect` of an entry gives boxes, and masks in them, in coordinates of the original image.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model: Any = getattr(model, "module", model)  # of `DistributedDataParallel`
+        self.input_format = self.model.input_format
+        self.train(model.training)
+
+    def forward(self, batched_inputs: Sequence[dict[str, Any]]) -> list[dict[str, Instances]]:
+        """Detect, as a detector in inference: one dict an image, with `image` (3, H, W).
+
+        `height` and `width` are the size of the result, `file_name` is as said above.
+        """
+        found = self.inference(batched_inputs, do_postprocess=False)
+        return [{"instances": detector_postprocess(one, *one.image_size)} for one in found]
+
+    @torch.no_grad()
+    def inference(
+        self, batched_inputs: Sequence[dict[str, Any]], *, do_postprocess: bool = True
+    ) -> list[Any]:
+        """Detect, with the interface of `GeneralizedRCNN.inference`."""
+        assert not self.training  # as detectron2's
+        if do_postprocess:
+            return self.forward(batched_inputs)
+        return [self._detect(entry, _size(entry)) for entry in batched_inputs]
+
+    def _detect(self, entry: dict[str, Any], size: tuple[int, int]) -> Instances:
+        raise NotImplementedError
+
+    def _pixels(self, entry: dict[str, Any], size: tuple[int, int]) -> NDArray[np.uint8]:
+        """Return the image (H, W, 3), in full resolution where that is to be had."""
+        image = entry["image"]
+        if tuple(image.shape[-2:]) != size and "file_name" in entry and self.input_format:
+            pixels = read_pixels(entry["file_name"], format=self.input_format)
+            check_image_size(dict(entry), pixels)
+            return pixels
+        if image.dtype != torch.uint8:
+            image = image.round().clamp(0, 255).to(torch.uint8)
+        return np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy())
+
+
+class SlicedRCNN(_Views):
+    """A detector that looks at large images tile by tile, and at the whole; inference only.
+
+    Args:
+        model: The detector, maybe with test-time augmentation.
+        slicing: Tiles of an image; one of one tile is detected as without.
+        augmentations: What the detector's inputs go through, such as a resize.
+    """
+
+    def __init__(self, model: nn.Module, slicing: Slicing, augmentations: Sequence[Any]) -> None:
+        super().__init__(model)
+        self.slicing, self._augment = slicing, Augmentations(list(augmentations))
+
+    @torch.no_grad()
+    def forward(self, batched_inputs: Sequence[dict[str, Any]]) -> list[dict[str, Instances]]:
+        """Detect, as a detector in inference, with compressed masks `pred_masks_rle`."""
+        pairs = [(self._detect(entry, _size(entry)), _size(entry)) for entry in batched_inputs]
+        return [{"instances": encode_masks(found, *size)} for found, size in pairs]
+
+    def _detect(self, entry: dict[str, Any], size: tuple[int, int]) -> Instances:
+        tiles, resized = self.slicing.tiles(*size), tuple(entry["image"].shape[-2:]) != size
+        if len(tiles) == 1:
+            view = entry if resized else self._view(self._pixels(entry, size), *tiles)
+            return self.model.inference([view], do_postprocess=False)[0]
+        pixels = self._pixels(entry, size)
+
+        def run(some: Sequence[Tile]) -> list[Instances]:
+            views, parts = [self._view(pixels, tile) for tile in some], []
+            found = self.model.inference(views, do_postprocess=False)
+            for one, (x, y, width, height) in zip(found, some, strict=True):
+                fields = _to_original(one, (height, width), flipped=False).get_fields()
+                parts.append(Instances(size, **fields))
+                parts[-1].pred_boxes.tensor += one.scores.new_tensor([x, y, x, y])
+            return parts
+
+        def fields(found: Instances) -> list[Any]:
+            tensors = (found.pred_boxes.tensor, found.scores, found.pred_classes)
+            return [one.cpu().numpy() for one in tensors]
+
+        return detect_in_tiles(run, tiles, join=Instances.cat, fields=fields)
+
+    def _view(self, pixels: NDArray[np.uint8], tile: Tile) -> dict[str, Any]:
+        x, y, width, height = tile
+        view = AugInput(pixels[y : y + height, x : x + width])
+        self._augment(view)
+        image = torch.from_numpy(np.array(view.image.transpose(2, 0, 1), order="C"))
+        return {"image": image, "height": height, "width": width}
+
+
+class EVARCNNWithTTA(_Views):
     """A detector that looks at every image in several sizes; inference only.
 
     Boxes of all passes are brought to the original image and merged as the heads suppress: by their
@@ -70,9 +167,7 @@ class EVARCNNWithTTA(nn.Module):
         keep_all_before_merge: bool = True,
         mask_size: int | None = None,
     ) -> None:
-        super().__init__()
-        self.model: Any = getattr(model, "module", model)  # of `DistributedDataParallel`
-        self.input_format = self.model.input_format
+        super().__init__(model)
         max_sizes = min_sizes if max_sizes is None else max_sizes
         self.scales = tuple(zip(min_sizes, max_sizes, strict=True))
         flags = isinstance(flip, bool) and isinstance(keep_all_before_merge, bool)
@@ -85,30 +180,9 @@ class EVARCNNWithTTA(nn.Module):
         self.area_ranges = _area_ranges(area_ranges, tuple(min_sizes))
         self.keep_all_before_merge = keep_all_before_merge
         self.mask_scale = _mask_scale(mask_size, min_sizes, self.model)
-        self.train(model.training)
 
-    def forward(self, batched_inputs: Sequence[dict[str, Any]]) -> list[dict[str, Instances]]:
-        """Detect, as a detector in inference: one dict an image, with `image` (3, H, W).
-
-        `height` and `width` are the size of the result, `file_name` is as said above.
-        """
-        found = self.inference(batched_inputs, do_postprocess=False)
-        return [{"instances": detector_postprocess(one, *one.image_size)} for one in found]
-
-    @torch.no_grad()
-    def inference(
-        self, batched_inputs: Sequence[dict[str, Any]], *, do_postprocess: bool = True
-    ) -> list[Any]:
-        """Detect, with the interface of `GeneralizedRCNN.inference`."""
-        assert not self.training  # as detectron2's
-        if do_postprocess:
-            return self.forward(batched_inputs)
-        return [self._detect(entry) for entry in batched_inputs]
-
-    def _detect(self, entry: dict[str, Any]) -> Instances:
-        height = entry.get("height", entry["image"].shape[-2])
-        width = entry.get("width", entry["image"].shape[-1])
-        pixels = self._pixels(entry, (height, width))
+    def _detect(self, entry: dict[str, Any], size: tuple[int, int]) -> Instances:
+        pixels = self._pixels(entry, size)
         candidates, for_masks = [], []
         for index, scale in enumerate(self.scales):
             resize = ResizeShortestEdge(*scale).get_transform(pixels)
@@ -117,7 +191,7 @@ class EVARCNNWithTTA(nn.Module):
                 features, found = self._detect_boxes(resized[:, ::-1] if flipped else resized)
                 if self.heads.mask_on and index == self.mask_scale:
                     for_masks.append((features, found.image_size, flipped))
-                found = _to_original(found, (height, width), flipped=flipped)
+                found = _to_original(found, size, flipped=flipped)
                 if self.area_ranges is not None:
                     (low, high), area = self.area_ranges[index], found.pred_boxes.area()
                     found = found[(area >= low) & (area <= high)]
@@ -132,17 +206,6 @@ class EVARCNNWithTTA(nn.Module):
         """The detector's heads."""
         heads: EVACascadeROIHeads = self.model.roi_heads
         return heads
-
-    def _pixels(self, entry: dict[str, Any], size: tuple[int, int]) -> NDArray[np.uint8]:
-        """Return the image (H, W, 3), in full resolution where that is to be had."""
-        image = entry["image"]
-        if tuple(image.shape[-2:]) != size and "file_name" in entry and self.input_format:
-            pixels = read_pixels(entry["file_name"], format=self.input_format)
-            check_image_size(dict(entry), pixels)
-            return pixels
-        if image.dtype != torch.uint8:
-            image = image.round().clamp(0, 255).to(torch.uint8)
-        return np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy())
 
     def _detect_boxes(self, pixels: NDArray[np.uint8]) -> tuple[dict[str, Tensor], Instances]:
         """Compute features and boxes of one view, in its own coordinates."""
@@ -182,6 +245,46 @@ def with_test_time_augmentation(cfg: DictConfig, model: nn.Module) -> nn.Module:
     settings = {name: instantiate(node[name]) for name in names}
     with naming("test.aug", (TypeError, ValueError)):
         return (target_of(node) or EVARCNNWithTTA)(model, **settings)
+
+
+def with_slicing(cfg: DictConfig, model: nn.Module) -> nn.Module:
+    """Wrap a detector as `test.slice` and `test.overlap` of its config say, if they do."""
+    if OmegaConf.select(cfg, "test.slice") is None:
+        return model
+    side, patch = cfg.model.backbone.get("square_pad", 0), cfg.model.backbone.net.patch_size
+    resize = () if isinstance(model, EVARCNNWithTTA) else cfg.dataloader.test.mapper.augmentations
+    overlap = cfg.test.get("overlap", 0.2)
+    slicing = read_slicing(cfg.test.slice, overlap, training=side, patch=patch)
+    return SlicedRCNN(model, slicing, instantiate(resize))
+
+
+def encode_masks(raw: Instances, height: int, width: int) -> Instances:
+    """Return detections in an image's coordinates with compressed masks, few pasted at a time."""
+    step = max(1, _PASTED_AT_ONCE // (height * width))
+    starts = range(0, max(1, len(raw)), step)
+    return Instances.cat([_encoded(raw[i : i + step], height, width) for i in starts])
+
+
+def _encoded(raw: Instances, height: int, width: int) -> Instances:
+    found = detector_postprocess(raw, height, width)
+    if found.has("pred_masks"):
+        found.pred_masks_rle = [encode_mask(mask) for mask in found.pred_masks.cpu().numpy()]
+        found.remove("pred_masks")
+    return found
+
+
+def as_coco(found: Instances, image_id: Any) -> list[dict[str, Any]]:
+    """Write detections on the CPU in COCO's format for results."""
+    objects: list[dict[str, Any]] = instances_to_coco_json(found, image_id)
+    if found.has("pred_masks_rle"):
+        for one, code in zip(objects, found.pred_masks_rle, strict=True):
+            one["segmentation"] = code
+    return objects
+
+
+def _size(entry: dict[str, Any]) -> tuple[int, int]:
+    sides = entry["image"].shape[-2:]
+    return entry.get("height", sides[0]), entry.get("width", sides[1])
 
 
 def _area_ranges(ranges: Any, sizes: tuple[int, ...]) -> list[tuple[float, float]] | None:

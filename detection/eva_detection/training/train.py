@@ -29,7 +29,10 @@ from eva_detection.data.loading import (
     read_training_set,
 )
 from eva_detection.evaluation.report import first_samples
-from eva_detection.inference.test_time_augmentation import with_test_time_augmentation
+from eva_detection.inference.test_time_augmentation import (
+    with_slicing,
+    with_test_time_augmentation,
+)
 from eva_detection.model.weights import load_initial_weights
 from eva_detection.training.checkpoint import RunCheckpointer
 from eva_detection.training.hooks import Evaluation, MetricsHistory, StopOnSignal, TrainingProgress
@@ -72,6 +75,7 @@ def evaluate(test_set: TestSet, model: nn.Module, *, augment: bool = True) -> di
         return {}
     if augment:
         model = with_test_time_augmentation(test_set.cfg, model)
+    model = with_slicing(test_set.cfg, model)
     loader = test_set.loader
     try:
         results = inference_on_dataset(model, loader, test_set.evaluator) or {}
@@ -257,7 +261,7 @@ def _train_or_evaluate(
         else:
             with no_init_weights():
                 model = together(lambda: build(cfg.model, "model"))
-            with_test_time_augmentation(cfg, model)  # its settings, before the weights are read
+            with_slicing(cfg, with_test_time_augmentation(cfg, model))  # before weights are read
             together(test_set.check)
             show(*output_place(cfg))
             source = cfg.train.init_checkpoint

@@ -11,6 +11,7 @@ from mmdet.evaluation.metrics import CocoMetric
 from mmdet.registry import DATASETS, METRICS
 
 from eva_data.detection.coco import read_coco
+from eva_data.detection.tiles import Slicing, tiled
 from eva_mmdetection.evaluation.metrics import or_nan
 
 _SCORES = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
@@ -26,19 +27,24 @@ class CocoFileDataset(BaseDetDataset):
     Args:
         *args: Arguments of mmdetection's `BaseDetDataset`.
         boxes_only: Leave masks alone, whatever they are.
+        tile: Side and overlap of tiles, of which there is a record each; crowds, and objects that a
+            border cuts below 30 %, are then ignored: neither objects nor background.
         **settings: Further arguments of `BaseDetDataset`.
     """
 
     METAINFO: ClassVar[dict[str, Any]] = {"classes": (), "category_ids": (), "palette": None}
 
-    def __init__(self, *args: Any, boxes_only: bool = False, **settings: Any) -> None:
-        self._boxes_only = boxes_only  # before the file is read
+    def __init__(
+        self, *args: Any, boxes_only: bool = False, tile: Any = None, **settings: Any
+    ) -> None:
+        self._boxes_only, self._tile = boxes_only, tile  # before the file is read
         super().__init__(*args, **settings)
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Read the file: a record for each image, in order of the image ids."""
         file = read_coco(self.ann_file, boxes_only=self._boxes_only)
         file.check_categories(categories(self.metainfo), of="the config")
+        file = tiled(file, Slicing(*self._tile)) if self._tile else file
         labels = {key: label for label, key in enumerate(self.metainfo["category_ids"])}
         folder = self.data_prefix["img"]
         records = {
@@ -48,22 +54,25 @@ class CocoFileDataset(BaseDetDataset):
                 "width": entry["width"],
                 "height": entry["height"],
                 "instances": [],
+                **{name: entry[name] for name in ("tile",) if name in entry},
             }
             for key, entry in sorted(file.images.items())
         }
-        for one in file.instances:
+        for one in file.objects if self._tile else file.instances:
             x, y, width, height = one["bbox"]
             box, label = [x, y, x + width, y + height], labels[one["category_id"]]
-            instance = {"bbox": box, "bbox_label": label, "ignore_flag": 0}
-            if "segmentation" in one:
-                instance["mask"] = one["segmentation"]
+            instance = {"bbox": box, "bbox_label": label, "ignore_flag": one["iscrowd"]}
+            if "segmentation" in one or one["iscrowd"]:
+                instance["mask"] = one.get("segmentation", [])
             records[one["image_id"]]["instances"].append(instance)
         return list(records.values())
 
     def filter_data(self) -> list[dict[str, Any]]:
         """Leave out images without objects, where `filter_cfg` says so."""
         filters = not self.test_mode and (self.filter_cfg or {}).get("filter_empty_gt", False)
-        return [one for one in self.data_list if one["instances"] or not filters]
+        ignored = [all(box["ignore_flag"] for box in one["instances"]) for one in self.data_list]
+        pairs = zip(self.data_list, ignored, strict=True)
+        return [one for one, nothing in pairs if not (filters and nothing)]
 
 
 @METRICS.register_module()

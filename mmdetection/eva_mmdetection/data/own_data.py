@@ -31,6 +31,8 @@ _WITHOUT_MASKS = {
     "FilterAnnotations": {"by_mask": False},
 }
 _NO_MASKS = "The detector has no mask head"
+
+
 add_arguments = spec.add_arguments
 
 
@@ -47,6 +49,10 @@ def apply(config: "Config", arguments: argparse.Namespace) -> "Config":
         ValueError: If flags are missing or the data are wrong.
     """
     data = check(arguments)
+    if arguments.slice is not None:
+        from eva_mmdetection.model.slices import slice_images  # after the plugin's stand-in
+
+        slice_images(config, arguments.slice, arguments.overlap)
     if not data.parts:
         return config
     config = copy.deepcopy(config)
@@ -58,9 +64,15 @@ def apply(config: "Config", arguments: argparse.Namespace) -> "Config":
     if saved.get("type") == DATASET:
         stated = dict(zip(saved.metainfo.category_ids, saved.metainfo.classes, strict=True))
     categories, reason, notes = data.for_detector(stated, boxes_only=arguments.boxes_only)
+    tile = getattr(arguments, "tile", None) and [arguments.tile, arguments.tile_overlap]
     for part, file in parts.items():
+        options = dict(boxes_only=arguments.boxes_only, tile=tile if part == "train" else None)
         for name in LOADERS[part]:
-            _set_dataset(config[name], file, categories, boxes_only=arguments.boxes_only)
+            _set_dataset(config[name], file, categories, **options)
+    if tile:
+        for node in dicts(config.model.train_cfg):
+            if "ignore_iof_thr" in node:
+                node["ignore_iof_thr"] = 0.5  # of a region in what a border cuts
     head = config.model.get("roi_head") or {}
     masks = head.get("mask_head") is not None
     if masks and reason:
@@ -84,7 +96,7 @@ def apply(config: "Config", arguments: argparse.Namespace) -> "Config":
 
 
 def _set_dataset(
-    loader: Any, file: CocoDataset, categories: Mapping[int, str], *, boxes_only: bool
+    loader: Any, file: CocoDataset, categories: Mapping[int, str], **options: Any
 ) -> None:
     hues = [number / len(categories) for number in range(len(categories))]
     colours = [[int(255 * c) for c in colorsys.hsv_to_rgb(hue, 0.8, 0.9)] for hue in hues]
@@ -99,7 +111,7 @@ def _set_dataset(
             "palette": colours,
         },
         filter_cfg={"filter_empty_gt": True},  # of training
-        boxes_only=boxes_only,
+        **options,
     )
 
 

@@ -5,13 +5,13 @@ The frameworks are imported once the arguments are known to be right.
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eva_data.inputs import Plan, plan_jobs, written_name
+from eva_data.detection.tiles import add_slicing
+from eva_data.inputs import Plan
 from eva_openmmlab import demo
+from eva_report.demos import add_detector_options, plan_detection
 from eva_report.detection_demo import PREDICTIONS, detect_files
-from eva_runs.options import probability
 
 if TYPE_CHECKING:
     from eva_mmdetection.inference.predictor import Predictor
@@ -39,28 +39,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _EPILOG,
         task="mmdetection",
     )
-    parser.add_argument(
-        "--score-threshold",
-        type=probability,
-        default=0.5,
-        help="least score of what is shown and written (default: %(default)s)",
-    )
+    add_detector_options(parser)
+    add_slicing(parser)
     demo.main(
         parser,
         arguments,
-        plan=_plan,
+        plan=lambda args, inputs: plan_detection(inputs, args.output, track=args.track),
         load=_load,
         work=_detect,
         result=lambda args: args.output / PREDICTIONS,
-    )
-
-
-def _plan(args: argparse.Namespace, inputs: list[Path]) -> Plan:
-    return plan_jobs(
-        inputs,
-        targets=lambda name: [args.output / written_name(name)],
-        results=[args.output],
-        cameras=True,
     )
 
 
@@ -73,6 +60,8 @@ def _load(args: argparse.Namespace) -> "Predictor":
         score_threshold=args.score_threshold,
         device=args.device,
         precision=args.precision,
+        slice=args.slice,
+        overlap=args.overlap,
     )
 
 
@@ -83,4 +72,5 @@ def _detect(args: argparse.Namespace, predictor: "Predictor", planned: Plan) -> 
         args.output,
         categories=predictor.categories,
         threshold=args.score_threshold,
+        track=args.track,
     )

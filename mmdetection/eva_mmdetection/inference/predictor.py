@@ -8,14 +8,18 @@ The folder of a run has both: `Predictor.from_config("output/mmdet")`.
 """
 
 import importlib
+import types
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pycocotools.mask as mask_api
+import torch
 from mmengine.structures import InstanceData
 from torch import nn
 
+from eva_data.detection.tiles import encode_mask
 from eva_openmmlab.predictor import ImageLike, ImagePredictor, Source, load_model
 from eva_report.detection_demo import Detections
 from eva_runs.options import Precision
@@ -23,12 +27,26 @@ from eva_runs.options import Precision
 importlib.import_module("eva_mmdetection.plugin")  # before anything of mmdetection
 from mmdet.datasets import CocoDataset  # noqa: E402
 
+from eva_mmdetection.model.slices import slice_images  # noqa: E402
+
 # COCO numbers its 80 classes from 1 to 90, without these
 _NOT_IN_COCO = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 __all__ = ["Predictor"]
 
 
-class Predictor(ImagePredictor[InstanceData]):
+class NamedInstances(InstanceData):
+    """mmengine's `InstanceData` that know the names of their classes, `classes`."""
+
+    def to_supervision(self) -> Any:
+        """Make `supervision.Detections` of them, with `data["class_name"]`."""
+        from supervision import Detections as Supervised
+
+        found = Supervised.from_mmdetection(types.SimpleNamespace(pred_instances=self))
+        found.data["class_name"] = np.array(self.classes)[found.class_id]
+        return found
+
+
+class Predictor(ImagePredictor[NamedInstances]):
     """A detector with its preprocessing; `from_config` builds one.
 
     Args:
@@ -60,6 +78,8 @@ class Predictor(ImagePredictor[InstanceData]):
         score_threshold: float = 0.5,
         device: str | None = None,
         precision: Precision = "fp32",
+        slice: int | str | None = None,
+        overlap: float = 0.2,
     ) -> "Predictor":
         """Build the detector of a config and load its weights.
 
@@ -70,39 +90,47 @@ class Predictor(ImagePredictor[InstanceData]):
             score_threshold: Least score of a detection.
             device: Such as "cuda" or "cpu"; None for the GPU if there is one.
             precision: Of the backbone, see `eva_runs.precision.resolve`; the heads are in fp32.
+            slice: Side in px of tiles of large images, or "auto"; see `--slice` of the demo.
+            overlap: Least fraction of a tile that its neighbour has, too.
 
         Raises:
             ValueError: If the weights do not fit or lack a part, or there is no such recipe or
                 device.
             FileNotFoundError: If the weights do not exist.
         """
+        change = partial(slice_images, size=slice, overlap=overlap)
         model, pipeline, metainfo = load_model(
-            config, weights, device, task="mmdetection", precision=precision
+            config, weights, device, task="mmdetection", precision=precision, change=change
         )
         categories = _categories(metainfo)
         return cls(model, pipeline=pipeline, categories=categories, score_threshold=score_threshold)
 
-    def predict(self, image: ImageLike) -> InstanceData:
+    def predict(self, image: ImageLike) -> NamedInstances:
         """Detect the objects of one image with a score of at least `score_threshold`.
 
         Returns:
             `bboxes` (n, 4) as x0, y0, x1, y1 in px, `scores` (n,), `labels` (n,) indices of
             `names`, and `masks` (n, H, W) bool where the detector has them; on the CPU, the
-            highest score first.
+            highest score first. `to_supervision()` makes `supervision.Detections` of them.
         """
-        found = self._all_objects(image)
-        return found[found.scores >= self.score_threshold]
+        found, shape = self._all_objects(image)
+        found = found[found.scores >= self.score_threshold]
+        if isinstance(found.get("masks"), list):  # of slices
+            masks = np.array([mask_api.decode(code) for code in found.masks], bool)
+            found.masks = torch.from_numpy(masks.reshape(-1, *shape))
+        return NamedInstances(metainfo={"classes": self.names}, **dict(found.items()))
 
     def in_coco_format(self, image: ImageLike) -> Detections:
         """Detect objects in COCO's format, with the best score of those below the threshold."""
-        found = self._all_objects(image)
+        found, _ = self._all_objects(image)
         best = float(found.scores[0]) if len(found) else None
         return Detections(as_coco(found[found.scores >= self.score_threshold]), lambda: best)
 
-    def _all_objects(self, image: ImageLike) -> InstanceData:
-        """Detect objects, whatever their score; the highest first."""
-        found: InstanceData = self._sample(image).pred_instances.cpu()
-        return found[found.scores.argsort(descending=True, stable=True)]
+    def _all_objects(self, image: ImageLike) -> tuple[InstanceData, tuple[int, int]]:
+        """Detect objects, whatever their score, the highest first; and the size of the image."""
+        sample = self._sample(image)
+        found = sample.pred_instances.cpu()
+        return found[found.scores.argsort(descending=True, stable=True)], sample.ori_shape
 
 
 def as_coco(found: InstanceData) -> list[dict[str, Any]]:
@@ -112,10 +140,8 @@ def as_coco(found: InstanceData) -> list[dict[str, Any]]:
     for (x0, y0, x1, y1), score, label in zip(boxes, scores, labels, strict=True):
         box = [x0, y0, x1 - x0, y1 - y0]
         detections.append({"category_id": label, "bbox": box, "score": score})
-    if "masks" in found:
-        for one, mask in zip(detections, found.masks.numpy(), strict=True):
-            code = mask_api.encode(np.asfortranarray(mask, np.uint8))
-            one["segmentation"] = {**code, "counts": code["counts"].decode()}
+    for one, mask in zip(detections, found.get("masks", ()), strict="masks" in found):
+        one["segmentation"] = mask if isinstance(mask, dict) else encode_mask(mask.numpy())
     return detections
 
 

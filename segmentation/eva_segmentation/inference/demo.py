@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from eva_data.detection.tiles import add_slicing
 from eva_data.files import make_folder, replacing
 from eva_data.images import read_rgb, save_image
 from eva_data.inputs import Job, Plan, plan_jobs, written_name
@@ -58,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     add = parser.add_argument
     add("--tta", action="store_true", help="several scales and flips, by the config's tta_pipeline")
+    add_slicing(parser)
     add(
         "--opacity",
         type=probability,
@@ -101,6 +103,8 @@ def _load(args: argparse.Namespace) -> "Predictor":
         device=args.device,
         precision=args.precision,
         multi_scale=args.tta,
+        slice=args.slice,
+        overlap=args.overlap,
     )
     if args.ade20k_submission and len(predictor.names) != ADE20K_CLASSES:
         raise ValueError(

@@ -8,6 +8,7 @@ The folder of a run has both: `Predictor.from_config("output/semantic")`.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ import eva_segmentation.model.segmentor  # noqa: F401 (how segmentors are loaded
 from eva_data.label_maps import Color, described
 from eva_openmmlab.predictor import ImageLike, ImagePredictor, Source, load_model
 from eva_runs.options import Precision
-from eva_segmentation.commands import average_views
+from eva_segmentation.commands import change_views
 
 __all__ = ["Predictor"]
 Classes = NDArray[np.uint8]
@@ -57,6 +58,8 @@ class Predictor(ImagePredictor[Classes]):
         device: str | None = None,
         precision: Precision = "fp32",
         multi_scale: bool = False,
+        slice: int | str | None = None,
+        overlap: float = 0.2,
     ) -> "Predictor":
         """Build the segmentor of a config and load its weights.
 
@@ -67,12 +70,15 @@ class Predictor(ImagePredictor[Classes]):
             device: Such as "cuda" or "cpu"; None for the GPU if there is one.
             precision: Of the backbone, see `eva_runs.precision.resolve`; the heads are in fp32.
             multi_scale: Average over the scales and flips of the config's `tta_pipeline`.
+            slice: Side in px of windows that slide over large images, which are not resized, or
+                "auto"; see `--slice` of the demo.
+            overlap: Least fraction of a window that the next one has, too.
 
         Raises:
             ValueError: If the weights do not fit, or the config has no `tta_pipeline`.
             FileNotFoundError: If the config or the weights do not exist.
         """
-        change = average_views if multi_scale else None
+        change = partial(change_views, multi_scale=multi_scale, slice=slice, overlap=overlap)
         model, pipeline, metainfo = load_model(
             config, weights, device, task="segmentation", precision=precision, change=change
         )

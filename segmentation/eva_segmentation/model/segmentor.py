@@ -23,6 +23,7 @@ from mmseg.structures import SegDataSample  # noqa: E402
 from mmseg.utils import dataset_aliases, get_classes, get_palette  # noqa: E402
 
 from eva_backbone import LoadReport, load_pretrained  # noqa: E402
+from eva_data.detection.tiles import windows  # noqa: E402
 from eva_data.label_maps import distinct_color  # noqa: E402
 from eva_openmmlab.backbone import EVAViT  # noqa: E402
 from eva_openmmlab.weights import load_start  # noqa: E402
@@ -51,13 +52,6 @@ def load_segmentor(
         reinitialise=() if complete else (_CLASSIFIER,),
         rename=modern_name,
     )
-
-
-def windows(size: int, *, window: int, stride: int) -> list[slice]:
-    """Place windows along a side; the last one ends at the border, so it may overlap more."""
-    last = max(size - window, 0)
-    starts = [*range(0, last, stride), last]
-    return [slice(start, min(start + window, size)) for start in starts]
 
 
 class NamedClasses:
@@ -107,8 +101,12 @@ class EVASegmentor(NamedClasses, EncoderDecoder):
 
     def slide_inference(self, inputs: Tensor, batch_img_metas: list[dict[str, Any]]) -> Tensor:
         """Average the scores of overlapping windows of (B, 3, H, W) to (B, K, H, W)."""
-        (below, across), (step_y, step_x) = self.test_cfg.crop_size, self.test_cfg.stride
-        height, width = inputs.shape[2:]
+        (height, width), cfg = inputs.shape[2:], self.test_cfg
+        if "slice" in cfg and max(batch_img_metas[0]["ori_shape"]) > cfg.slice.above:
+            cfg = cfg.slice
+        (below, across), (step_y, step_x) = (
+            cfg.get(key, (height, width)) for key in ("crop_size", "stride")
+        )
         total = inputs.new_zeros(len(inputs), self.out_channels, height, width)
         count = inputs.new_zeros(height, width)
         for ys, xs in product(

@@ -1,0 +1,177 @@
+"""Tiles of large images: the grid, detection in tiles, objects of training data cut to them."""
+
+import argparse
+import dataclasses
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pycocotools.mask as mask_api
+from numpy.typing import NDArray
+
+from eva_data.detection.coco import CocoDataset, Entry
+
+Tile = tuple[int, int, int, int]  # x, y, width, height in px
+Array = NDArray[Any]
+
+_AT_ONCE = 4  # tiles
+_LEAST = 0.3  # of an object's area; what a border leaves less of is ignored
+_SAME = 0.5  # IoU of two boxes of an object, or what a whole one covers of a cut one
+_NEAR = 0.02  # of a tile's side: a box so close to a seam may be cut by it
+_AUTO = 1.5  # of the training size, above which "auto" slices
+
+
+@dataclass(frozen=True)
+class Slicing:
+    """Tiles of a `size` in px, of which neighbours have at least a fraction `overlap` in common.
+
+    Images whose longer side is at most `above` px, or the size, are left whole.
+    """
+
+    size: int
+    overlap: float = 0.2
+    above: float = 0
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or not 0 <= self.overlap < 1:
+            raise ValueError(f"no tiles of {self.size} px with an overlap of {self.overlap}")
+
+    def tiles(self, height: int, width: int) -> list[Tile]:
+        """Cover an image with tiles, row by row."""
+        if max(height, width) <= max(self.above, self.size):
+            return [(0, 0, width, height)]
+        stride = max(1, int(self.size * (1 - self.overlap)))
+        sides = (windows(one, window=self.size, stride=stride) for one in (height, width))
+        return [(x.start, y.start, x.stop - x.start, y.stop - y.start) for y, x in product(*sides)]
+
+
+def add_slicing(parser: argparse.ArgumentParser) -> None:
+    """Add `--slice` and `--overlap`, which look at large images in tiles."""
+    add = parser.add_argument
+    text = 'look at large images in tiles of this side, too; "auto": of the training size, where '
+    add("--slice", metavar="PIXELS", help=text + "images are more than 1.5 times as large")
+    text = "least fraction of a tile that its neighbour has, too (default: %(default)s)"
+    add("--overlap", type=float, default=0.2, metavar="FRACTION", help=text)
+
+
+def read_slicing(size: int | str, overlap: float, *, training: int, patch: int) -> Slicing:
+    """Read `--slice` and `--overlap` for a model of a training size and a patch in px."""
+    pixels = training if size == "auto" else int(size)
+    if pixels < patch:
+        raise ValueError(f"--slice {size}: {pixels} px are less than the model's patch of {patch}")
+    return Slicing(pixels, overlap, _AUTO * training if size == "auto" else 0)
+
+
+def windows(size: int, *, window: int, stride: int) -> list[slice]:
+    """Place windows along a side; the last one ends at the border, so it may overlap more."""
+    last = max(size - window, 0)
+    starts = [*range(0, last, stride), last]
+    return [slice(start, min(start + window, size)) for start in starts]
+
+
+def detect_in_tiles(
+    run: Callable[[Sequence[Tile]], Sequence[Any]],
+    tiles: Sequence[Tile],
+    *,
+    join: Callable[[list[Any]], Any],
+    fields: Callable[[Any], Sequence[Array]],
+) -> Any:
+    """Detect in tiles, and in the image, which alone has large objects whole: each object once.
+
+    `run` detects in some tiles, fewer where memory ends, in coordinates of the image; `join` joins
+    what was found; `fields` are its boxes (n, 4), x0, y0, x1, y1, its scores and its classes (n,).
+    """
+    *_, (x, y, width, height) = tiles
+    views = [*tiles, (0, 0, x + width, y + height)]
+    found, most = list[Any](), _AT_ONCE
+    while len(found) < len(views):
+        batch = views[len(found) : len(found) + most]
+        try:
+            found += run(batch)
+        except RuntimeError as error:
+            if len(batch) == 1 or type(error).__name__ != "OutOfMemoryError":
+                raise
+            most = len(batch) // 2
+    joined = join(found)
+    origins = np.repeat(np.arange(len(views)), [len(one) for one in found])
+    boxes, scores, classes = fields(joined)
+    return joined[_suppress(boxes, scores, classes, origins, np.array(views, float))]
+
+
+def _suppress(boxes: Array, scores: Array, classes: Array, origins: Array, views: Array) -> Array:
+    """Suppress boxes of other tiles; those that a seam cuts come last and go when half covered."""
+    views[:, 2:] += views[:, :2]
+    near = _NEAR * (views[:, 2:] - views[:, :2]).max(1, keepdims=True)[origins]
+    cut = ((np.abs(boxes - views[origins]) <= near) & (views != views[-1])[origins]).any(1)
+    areas = (boxes[:, 2:] - boxes[:, :2]).clip(0).prod(1)
+    waiting, kept = np.lexsort((-scores, cut)), list[int]()
+    while len(waiting):
+        best, waiting = waiting[0], waiting[1:]
+        kept.append(best)
+        ends = np.minimum(boxes[best, 2:], boxes[waiting, 2:])
+        common = (ends - np.maximum(boxes[best, :2], boxes[waiting, :2])).clip(0).prod(1)
+        same = common > _SAME * (areas[best] + areas[waiting] - common)
+        same |= cut[waiting] & (common > _SAME * areas[waiting])
+        other = (origins[waiting] != origins[best]) & (classes[waiting] == classes[best])
+        waiting = waiting[~(same & other)]
+    found = np.array(kept, int)
+    return found[np.argsort(-scores[found], kind="stable")]
+
+
+def tiled(dataset: CocoDataset, slicing: Slicing) -> CocoDataset:
+    """View the large images of a dataset as tiles: an entry for each, with `tile` to be cropped.
+
+    An object less than 30 % of which is in a tile is a crowd there. Masks become RLEs.
+    """
+    if dataset.whole is not None:
+        return dataset
+    objects_of: dict[int, list[Entry]] = defaultdict(list)
+    for one in dataset.objects:
+        objects_of[one["image_id"]].append(one)
+    images, objects = dict[int, Entry](), list[Entry]()
+    for key, entry in dataset.images.items():
+        boxes = np.array([one["bbox"] for one in objects_of[key]]).reshape(-1, 4)
+        for tile in slicing.tiles(entry["height"], entry["width"]):
+            (x, y, width, height), number = tile, len(images) + 1
+            images[number] = entry | {"id": number, "width": width, "height": height, "tile": tile}
+            inside = boxes[:, :2] < (x + width, y + height)
+            inside &= boxes[:, :2] + boxes[:, 2:] > (x, y)
+            for index in np.flatnonzero(inside.all(1)):
+                part = _part(objects_of[key][index], tile)
+                objects += [part | {"image_id": number}] if part["area"] else []
+    return dataclasses.replace(dataset, images=images, objects=objects, whole=dataset)
+
+
+def _part(one: Entry, tile: Tile) -> Entry:
+    """Cut an object to a tile, in whose coordinates it is then."""
+    low, sides = np.array(one["bbox"]).reshape(2, 2)
+    start = np.maximum(low - tile[:2], 0)
+    size = np.minimum(low + sides - tile[:2], tile[2:]) - start
+    share, new = float(size.prod() / sides.prod()), dict[str, Any]()
+    if mask := one.get("segmentation"):
+        first = np.floor(low).astype(int)
+        whole = _window(mask, (*first, *np.ceil(low + sides - first).astype(int)))
+        new["segmentation"] = code = _window(mask, tile)
+        share = float(mask_api.area(code)) / max(1, mask_api.area(whole))
+    crowd = int(one["iscrowd"] or share < _LEAST)
+    new |= {"bbox": [*start.tolist(), *size.tolist()], "area": one["area"] * share}
+    return one | new | {"iscrowd": crowd}
+
+
+def encode_mask(mask: Array) -> dict[str, Any]:
+    """Encode a mask (H, W) as a compressed RLE."""
+    code: dict[str, Any] = mask_api.encode(np.asfortranarray(mask, np.uint8))
+    return code | {"counts": code["counts"].decode()}
+
+
+def _window(mask: Any, tile: Any) -> Any:
+    """Encode what is in a tile of polygons or of an RLE of an image."""
+    x, y, width, height = map(int, tile)
+    if isinstance(mask, dict):
+        return encode_mask(mask_api.decode(mask)[max(y, 0) : y + height, max(x, 0) : x + width])
+    moved = [(np.reshape(one, (-1, 2)) - (x, y)).ravel().tolist() for one in mask]
+    code = mask_api.merge(mask_api.frPyObjects(moved, height, width))
+    return code | {"counts": code["counts"].decode()}
