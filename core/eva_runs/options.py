@@ -133,7 +133,7 @@ def require_form(form: str, precision: Precision = "fp32") -> None:
         ModuleNotFoundError: If a package is missing.
         ValueError: If it cannot hold the precision; int8 by torchao is for torch-export alone.
     """
-    held = {"onnx": ("fp32", "fp16"), "torchscript": ("auto", "fp32", "bf16", "fp16")}.get(form)
+    held = {"onnx": ("fp32", "fp16"), "torchscript": ("fp32",)}.get(form)
     if held and precision not in held:
         raise ValueError(f"--precision {precision}: --format {form} has {', '.join(held)}")
     for name in ("onnx", "onnxscript", "onnxruntime") if form == "onnx" else ():
