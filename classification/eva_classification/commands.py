@@ -44,6 +44,7 @@ SETS = {
     "sketch": "ImageNet-Sketch",
     "objectnet": "ObjectNet, with images and mappings",
 }
+_PREDICTOR = "eva_classification.inference.predictor:Predictor"
 _FORMS = "a folder of class folders, torchvision:NAME:ROOT:SPLIT or hf:NAME:SPLIT"
 _EXAMPLES = f"""
 INPUT is an image, a video, a folder of both, a pattern in quotes ("photos/*.jpg"), or the number
@@ -77,8 +78,9 @@ IMAGES = ClassifierProject(
     evaluation="Score the best weights on any folder of class folders.",
     config=ClassificationConfig,
     check_data=_check_folders,
+    predictor=_PREDICTOR,
 )
-train = IMAGES.train
+train, export = IMAGES.train, IMAGES.export
 
 
 def _add_crop(parser: argparse.ArgumentParser) -> None:
@@ -219,6 +221,6 @@ def demo(arguments: Sequence[str] | None = None) -> None:
         kinds="images and no videos",
         omit="no_images",
         files=(JSON, TABLE),
-        load=deferred("eva_classification.inference.predictor:Predictor.from_options"),
+        load=deferred(f"{_PREDICTOR}.from_options"),
         work=deferred("eva_classification.inference.demo:classify"),
     )

@@ -73,6 +73,7 @@ GROUPS: Mapping[str, Group] = {
             "train": Command("eva_segmentation.commands:train", "train a segmentor"),
             "evaluate": Command("eva_segmentation.commands:evaluate", "score one"),
             "demo": Command("eva_segmentation.inference.demo:main", "segment images"),
+            "export": Command("eva_segmentation.commands:export", "for other programs"),
         },
         _ALIASES,
     ),
@@ -87,6 +88,7 @@ GROUPS: Mapping[str, Group] = {
                 "eva_classification.commands:evaluate_frozen", "neighbours, linear classifiers"
             ),
             "demo": Command("eva_classification.commands:demo", "name what images show"),
+            "export": Command("eva_classification.commands:export", "for other programs"),
         },
         _ALIASES,
     ),
@@ -106,6 +108,7 @@ GROUPS: Mapping[str, Group] = {
                 "eva_video.commands:evaluate_frozen", "check weights without training"
             ),
             "demo": Command("eva_video.commands:demo", "name what happens in videos"),
+            "export": Command("eva_video.commands:export", "for other programs"),
         },
         _ALIASES,
     ),
@@ -149,6 +152,7 @@ COMMANDS: Mapping[str, Command] = {
     "recipes": Command("eva_command.recipes:recipes", "recipes of all tasks, or one"),
     "config": Command("eva_command.recipes:config", "show a recipe, or copy it"),
     "convert": Command("eva_command.convert:main", "weights for other programs, and back"),
+    "export": Command("eva_command.training:export", "models for other programs, such as ONNX"),
     "extract": Command("eva_command.extract:main", "features of images or texts into files"),
     "submit": _SUBMIT,
     "push": Command("eva_command.push:main", "publish a run on the hub"),

@@ -1,4 +1,4 @@
-"""`eva train DATA`: task by the form of the data, recipe by the machine, and its command."""
+"""`eva train DATA`: task by the form of the data, recipe by the machine; `eva export RUN`."""
 
 import argparse
 import shlex
@@ -7,6 +7,8 @@ from itertools import islice
 from pathlib import Path
 
 from eva_backbone.checkpoints.registry import weights_directories
+from eva_backbone.checkpoints.run_folders import absence
+from eva_command.table import GROUPS
 from eva_command.verify import guess
 from eva_data.captions.lists import CAPTION_COLUMNS, IMAGE_COLUMNS
 from eva_data.checks.folders import find_parts
@@ -55,8 +57,6 @@ is printed, then run; further arguments are those of the task's training.
 
 
 def _run(options: argparse.Namespace) -> int:
-    from eva_command.main import main as run  # which calls this one
-
     found = find_tasks(options.data)
     task = options.task or (next(iter(found)) if len(found) == 1 else "")
     named = found.get("detection" if task == "mmdetection" else task)
@@ -69,12 +69,48 @@ def _run(options: argparse.Namespace) -> int:
     if "--data.train" in named:  # other trainers name their runs by data and recipe themselves
         folder = name_on_own_data(find_recipe(task, recipe), options.data)
         named += ["--run.output", f"output/{folder or 'own_data'}"]
-    words = [task, "train", recipe, *named, *options.rest]
+    return _call([task, "train", recipe, *named, *options.rest])
+
+
+def _call(words: Words) -> int:
+    from eva_command.main import main as run  # which calls this module
+
     say(f"$ eva {shlex.join(words)}")
     return run(words)
 
 
 main = program(_parse, _run, name="eva train")
+
+
+def _parse_export(arguments: Sequence[str] | None) -> argparse.Namespace:
+    text = """Write a model for programs without this toolkit, such as onnxruntime. Further
+arguments are those of `eva TASK export`; docs/interop.md has a program that runs the file.
+
+    eva export output/coins --image photo.jpg --output coins.onnx    # a detector, complete
+    eva export output/rooms --output rooms.onnx                      # a segmentor, a classifier
+    eva export segmentation --weights WEIGHTS --config RECIPE --output rooms.onnx"""
+    parser = command_parser(text)
+    parser.add_argument("source", metavar="RUN|TASK", help="folder of a run, or task of --weights")
+    options, rest = parser.parse_known_args(arguments)
+    options.rest = rest
+    return options
+
+
+def _export(options: argparse.Namespace) -> int:
+    task, words = options.source, options.rest
+    if Path(task).is_dir():
+        from eva_command.publishing import read_run_folder
+
+        words = ["--weights", task, *words]
+        task = read_run_folder(Path(task), best=False, ema=False).task
+    if "export" not in (GROUPS[task].commands if task in GROUPS else ()):
+        missing = task not in GROUPS and absence(Path(task))
+        tasks = ", ".join(name for name, group in GROUPS.items() if "export" in group.commands)
+        raise ValueError(f"{missing or task + ' has no export'}: name a run, or a task of {tasks}")
+    return _call([task, "export", *words])
+
+
+export = program(_parse_export, _export, name="eva export")
 
 
 def find_tasks(data: Path) -> dict[str, Words]:

@@ -66,7 +66,7 @@ class ImagePredictor(ABC, Generic[Prediction]):
     def predict(self, image: ImageLike) -> Prediction:
         """Predict for one image."""
 
-    def _sample(self, image: ImageLike) -> Any:
+    def sample(self, image: ImageLike) -> Any:
         """Run the model on an image; its sample."""
         rgb = read_rgb(image, upright=True)
         bgr = np.ascontiguousarray(rgb[:, :, ::-1])  # as the frameworks read files

@@ -2,7 +2,8 @@
 
 import importlib
 import json
-import math
+import os
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.jit import TracerWarning  # type: ignore[attr-defined]  # not in __all__
 
-from eva_runs.options import ENDINGS
+from eva_data.files import make_folder
+from eva_runs.options import DATA, ENDINGS
 
 _FACTS = "preparation"
 
@@ -21,9 +24,24 @@ _FACTS = "preparation"
 def quiet() -> Iterator[None]:
     """Silence what torch says of itself while it saves and translates; a context."""
     with warnings.catch_warnings():
-        for kind in (FutureWarning, DeprecationWarning):
+        for kind in (FutureWarning, DeprecationWarning, TracerWarning):
             warnings.filterwarnings("ignore", category=kind)
+        warnings.filterwarnings("ignore", category=UserWarning, module="torch")
         yield
+
+
+@contextmanager
+def replacing_program(output: Path) -> Iterator[Path]:
+    """Name a file to write and compare; without an error it and its weights get their names."""
+    make_folder(output.parent)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=output.parent) as folder:
+        part, data = Path(folder) / output.name, output.with_name(output.name + DATA)
+        yield part
+        if (beside := part.with_name(data.name)).exists():
+            os.replace(beside, data)
+        elif output.suffix == ENDINGS["onnx"]:
+            data.unlink(missing_ok=True)  # of an earlier export
+        os.replace(part, output)
 
 
 def write_program(
@@ -50,8 +68,89 @@ def write_program(
         program, dynamo=True, verbose=False, input_names=list(inputs), output_names=list(outputs)
     )
     assert converted is not None
-    converted.model.metadata_props[_FACTS] = json.dumps(facts)
-    converted.save(file)
+    save_onnx(converted, file, facts)
+
+
+def save_onnx(program: torch.onnx.ONNXProgram, file: Path, facts: Mapping[str, Any]) -> None:
+    """Write an ONNX program; file and facts are those of `write_program`."""
+    program.model.metadata_props[_FACTS] = json.dumps(facts)
+    program.save(file)
+
+
+def traced(
+    module: nn.Module,
+    inputs: Mapping[str, Tensor],
+    outputs: Sequence[str],
+    axes: Mapping[str, Sequence[int]],
+    folder: Path,
+) -> torch.onnx.ONNXProgram:
+    """Trace a module, where sizes depend on values; `axes` of inputs and outputs vary."""
+    import onnx_ir
+
+    place = str(folder / "traced.onnx")
+    folder.mkdir()  # where each tensor of a large model has a file, if `place` is a string
+    torch.onnx.export(
+        module.eval(), (*inputs.values(),), place, dynamo=False, dynamic_axes=axes,
+        opset_version=17, input_names=[*inputs], output_names=[*outputs],
+    )  # fmt: skip
+    return torch.onnx.ONNXProgram(onnx_ir.load(place), None)
+
+
+class Called(nn.Module):
+    """A model by a function that calls it, whose output may get a name."""
+
+    def __init__(self, model: nn.Module, call: Callable[[Tensor], Any], output: str = "") -> None:
+        super().__init__()
+        self.model, self.call, self.output = model, call, output
+
+    def forward(self, inputs: Tensor) -> Any:
+        """Return the output, in a dict if it has a name."""
+        found = self.call(inputs)
+        return {self.output: found} if self.output else found
+
+
+def normal_batches(model: nn.Module, *shape: int) -> Callable[[int], Tensor]:
+    """Make a function that draws a batch (size, *shape) for a model."""
+    weight, source = next(model.parameters()), torch.Generator()
+    return lambda size: torch.randn(size, *shape, generator=source.manual_seed(size)).to(weight)
+
+
+def write_compared(
+    module: nn.Module,
+    file: Path,
+    *,
+    name: str,
+    inputs: Callable[[int], Tensor],
+    facts: Mapping[str, Any],
+    tolerance: float,
+    batch_size: int | None = None,
+    relative: bool = True,
+) -> dict[str, float]:
+    """Write a model of batches, read the file again and compare: output -> largest difference.
+
+    The module is in evaluation mode and returns a dict of tensors; `name` is that of its input.
+    `inputs` makes a batch of a size; any size fits the file unless `batch_size` fixes one. If
+    `relative`, differences are shares of the largest value of an output. One above the tolerance is
+    a ValueError. File and facts are those of `write_program`.
+    """
+    # torch.export takes a dimension of one example for a fixed one
+    sizes = (2, 1, 5) if batch_size is None else (batch_size,)
+    shapes = ({0: torch.export.Dim("batch")},) if batch_size is None else None
+    worst: dict[str, float] = {}
+    with torch.no_grad(), quiet():
+        # first: interpolation matrices, once there, become constants instead of a linear system
+        batches = [(given, module(given)) for given in map(inputs, sizes)]
+        program = torch.export.export(module, batches[0][:1], dynamic_shapes=shapes)
+        write_program(program, file, inputs=[name], outputs=list(batches[0][1]), facts=facts)
+        run = open_program(file)
+        for given, expected in batches:
+            found = run({name: given})
+            for key, value in expected.items():
+                unit = max(value.abs().max().item(), 1e-12) if relative else 1.0
+                difference = (value.cpu().double() - found[key].cpu().double()).abs().max().item()
+                demand_close(difference / unit, tolerance)
+                worst[key] = max(difference / unit, worst.get(key, 0.0))
+    return worst
 
 
 def open_program(file: Path) -> Callable[[Mapping[str, Tensor]], dict[str, Tensor]]:
@@ -78,24 +177,10 @@ def open_program(file: Path) -> Callable[[Mapping[str, Tensor]], dict[str, Tenso
     return run
 
 
-def differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> dict[str, float]:
-    """Return the largest absolute difference of each output of a model and its file."""
-    assert list(expected) == list(found), (list(expected), list(found))
-    return {
-        name: (value.cpu().double() - found[name].cpu().double()).abs().max().item()
-        for name, value in expected.items()
-    }
-
-
-def demand_close(found: Mapping[str, float], tolerance: float) -> None:
-    """Refuse a file that differs from its model: name of an output -> largest difference.
-
-    Raises:
-        ValueError: If one is larger than the tolerance, or not a number.
-    """
-    worst = max(found.values(), key=lambda value: (math.isnan(value), value))
-    if not worst <= tolerance:  # also for NaN
+def demand_close(difference: float, tolerance: float) -> None:
+    """Refuse a file that differs from its model by more, or by NaN, with a ValueError."""
+    if not difference <= tolerance:
         raise ValueError(
-            f"the written file differs by {worst:.2g} from the model, more than {tolerance:g}, and "
-            "was deleted; export in float32, or set --tolerance"
+            f"the written file differs by {difference:.2g} from the model, more than "
+            f"{tolerance:g}, and was deleted; export in float32, or set --tolerance"
         )

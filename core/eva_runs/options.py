@@ -8,9 +8,11 @@ import contextlib
 import importlib.util
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
+
+from eva_data.files import require_free
 
 N = TypeVar("N", int, float)
 Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
@@ -19,7 +21,7 @@ SOURCES = (  # for the help of options
     "folder of a run, path of a file, name of an official one (`eva weights list`), or "
     "hf://ORG/REPOSITORY/FILE"
 )
-ENDINGS = {"torch-export": ".pt2", "onnx": ".onnx"}  # of files that `eva_runs.exported` writes
+ENDINGS = {"onnx": ".onnx", "torch-export": ".pt2"}  # of files that `eva_runs.exported` writes
 DATA = ".data"  # end of the file beside an ONNX file of more than 1.5 GiB, which holds its weights
 
 
@@ -124,6 +126,32 @@ def add_check_options(
     add("--skip-decode", action="store_true", help=skip)
     add("--workers", type=integer(1), default=os.cpu_count() or 1, metavar="N",
         help=f"processes that decode {what} (default %(default)s)")  # fmt: skip
+
+
+def add_export(
+    parser: argparse.ArgumentParser, endings: Mapping[str, str] = ENDINGS, *, size: str = ""
+) -> None:
+    """Add the options of an export, by formats and suffixes; with `--size`, if it has a default."""
+    add = parser.add_argument
+    add("--format", choices=endings, dest="form", help="default: by the suffix of --output")
+    text = f"file ending in {' or '.join(endings.values())}"
+    add("--output", required=True, type=Path, help=text)
+    add("--overwrite", action="store_true", help="replace an earlier file")
+    if size:
+        text = f"side, or height and width, fixed in the file (default: {size})"
+        add("--size", nargs="+", type=integer(1), metavar="PIXELS", help=text)
+
+
+def require_export(options: argparse.Namespace, endings: Mapping[str, str] = ENDINGS) -> None:
+    """Choose format and size (H, W) of an export, and refuse a file that cannot be written."""
+    named = {suffix: form for form, suffix in endings.items()}
+    options.form = options.form or named.get(options.output.suffix)
+    if options.form is None:
+        raise ValueError(f"--output {options.output} does not end in {' or '.join(named)}")
+    if sides := getattr(options, "size", None):
+        options.size = (sides[0], sides[-1])
+    require_form(options.form, getattr(options, "precision", "fp32"))
+    require_free([options.output], overwrite=options.overwrite)
 
 
 def require_form(form: str, precision: Precision = "fp32") -> None:

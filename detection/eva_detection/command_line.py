@@ -2,7 +2,7 @@
 
 train_net.py [RECIPE] [WEIGHTS, with --eval-only] [flags] [KEY=VALUE ...]
 demo.py [RECIPE] [WEIGHTS] INPUT ... --output DIR [flags] [--opts KEY=VALUE ...]
-export.py --weights WEIGHTS --format FORMAT --output FILE [flags] [--opts KEY=VALUE ...]
+export.py --weights WEIGHTS --output FILE [--image FILE] [flags] [--opts KEY=VALUE ...]
 """
 
 import argparse
@@ -19,7 +19,7 @@ from eva_backbone.checkpoints.registry import is_weights, require_known, resolve
 from eva_backbone.checkpoints.run_folders import absence
 from eva_data.detection import spec
 from eva_data.detection.tiles import add_slicing
-from eva_data.files import home_expanded, is_there, require_free, require_writable
+from eva_data.files import home_expanded, is_there, require_writable
 from eva_data.inputs import Plan
 from eva_detection.training.output_folder import check_unused, last_checkpoint
 from eva_report.demos import add_detector_options, plan_detection, refuse, run_demo
@@ -29,13 +29,14 @@ from eva_runs.options import (
     ENDINGS,
     SOURCES,
     add_download_option,
+    add_export,
     add_export_precision,
     add_precision,
     add_size_and_length,
     command_parser,
     integer,
     number,
-    require_form,
+    require_export,
 )
 from eva_runs.recipes import WEIGHTS, find_recipe, name_on_own_data, require_start, stated_start
 
@@ -304,29 +305,27 @@ def _hush() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _batch_size(text: str) -> int | None:
-    return None if text == "any" else integer(1)(text)
+_FORMS = ENDINGS | {"torchscript": ".ts"}
 
 
 def _export_parser() -> argparse.ArgumentParser:
     parser = _parser(
         "export.py",
-        "Write a detector for programs without this toolkit: complete as TorchScript\n"
-        "(one image in; boxes, classes, masks, scores out), or its ViT and pyramid (normalised\n"
-        "images in, p2 ... out). The file is compared with the model before it is kept.",
+        "Write a detector for programs without this toolkit: with --image complete, as ONNX or\n"
+        "TorchScript (one image in; boxes, classes, masks, scores out), else its ViT and pyramid\n"
+        "(normalised images in, p2 ... out). It is compared with the model before it is kept.",
     )
     _add_model(parser, required=True)
     add = parser.add_argument
-    add("--format", required=True, choices=[*ENDINGS, "torchscript"], dest="form")
-    add("--output", required=True, type=Path, help="file ending in .ts, .pt2 or .onnx")
-    add("--image", type=Path, help="torchscript: image on which something is detected")
-    add("--score-threshold", type=number(0), default=0.05, help="torchscript: default %(default)s")
-    text = "side, or height and width, fixed in the file (default: the recipe's canvas)"
-    add("--size", nargs="+", type=integer(1), metavar="PIXELS", help=text)
-    add("--batch-size", type=_batch_size, default=1, help='fixed, or "any" (default: %(default)s)')
+    add_export(parser, _FORMS, size="the recipe's canvas; any with --image")
+    text = "export the complete detector: an image that it detects something in"
+    add("--image", type=Path, help=text)
+    add("--score-threshold", type=number(0), default=0.05, help="with --image: default %(default)s")
+    size = integer(1)
+    add("--batch-size", type=lambda text: None if text == "any" else size(text), default=1,
+        help='fixed, or "any" (default: %(default)s)')  # fmt: skip
     add_export_precision(parser)
     add("--device", default="cpu", help="where a torch.export program will run (default: cpu)")
-    add("--overwrite", action="store_true", help="replace an earlier file")
     return parser
 
 
@@ -334,17 +333,16 @@ def export(arguments: Sequence[str] | None = None) -> None:
     """Write a detector, or its backbone, for other programs."""
     parser = _export_parser()
     args = parser.parse_args(arguments)
-    complete = args.form == "torchscript"
-    fixed = args.size or args.batch_size != 1
-    if complete and (args.image is None or fixed):
-        parser.error(
-            "--format torchscript needs --image, an image on which something is detected; --size "
-            "and --batch-size are not for it"
-        )
     try:
         args.config_file = find_recipe("detection", require_config(args.config_file, args.weights))
-        require_free([args.output], overwrite=args.overwrite)
-        require_form(args.form, args.precision)
+        require_export(args, _FORMS)
+        scripted = args.form == "torchscript"
+        other = args.batch_size != 1 or args.precision != "fp32" or (scripted and args.size)
+        if scripted if args.image is None else (other or args.form == "torch-export"):
+            raise ValueError(
+                "the complete detector is --format onnx or torchscript with --image, on which "
+                "something is detected, without --batch-size and --precision; --size is for onnx"
+            )
     except (OSError, ValueError) as error:
         refuse(parser, error)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")

@@ -5,14 +5,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eva_backbone.checkpoints.registry import resolve_source
 from eva_data.detection.tiles import add_slicing, read_slicing
 from eva_openmmlab import command_line
 from eva_openmmlab.own_data import dicts, image_folder, image_side
+from eva_runs.commands import program, say
+from eva_runs.options import ENDINGS, SOURCES, add_export, require_export
 from eva_segmentation.data import custom_data
 
 if TYPE_CHECKING:
     from mmengine.config import Config
 
+_FORMS = {"onnx": ENDINGS["onnx"]}
 _EXAMPLES = """
 Examples:
 
@@ -47,6 +51,34 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tta", action="store_true", help="several scales, by tta_pipeline")
     add_slicing(parser)
     command_line.run(parser, arguments, own_data=custom_data, change=_change)
+
+
+def _parse_export(arguments: Sequence[str] | None) -> argparse.Namespace:
+    about = """Write a segmentor for programs without this toolkit: the pixels of an image in, the
+labels and scores of its classes out. It is compared with the model before it is kept."""
+    usage = "--weights WEIGHTS [--config CONFIG] --output FILE [flags]"
+    parser = command_line.make_parser("eva segmentation export", usage, "segmentation", about, "")
+    parser.add_argument("--weights", required=True, help=SOURCES)
+    text = "config or recipe of the weights (default: that of their run)"
+    parser.add_argument("--config", help=text)
+    add_export(parser, _FORMS, size="any size")
+    return parser.parse_args(arguments)
+
+
+def _export(options: argparse.Namespace) -> int:
+    require_export(options, _FORMS)
+    resolve_source(options.weights)
+    from eva_segmentation.inference.export import export_segmentor
+    from eva_segmentation.inference.predictor import Predictor
+
+    config, weights = options.config or options.weights, options.weights
+    predictor = Predictor.from_config(config, weights=weights, device="cpu")
+    worst = export_segmentor(predictor, options.output, size=options.size)
+    say(f"wrote {options.output}; scores differ from the model by at most {worst:.2g}")
+    return 0
+
+
+export = program(_parse_export, _export, refused=1, name="eva segmentation export")
 
 
 def _change(cfg: "Config", args: argparse.Namespace) -> None:

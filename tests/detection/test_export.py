@@ -43,7 +43,7 @@ def test_a_file_that_differs_is_deleted(tiny_detector, tmp_path, monkeypatch):
         levels = tiny_detector.backbone(inputs["images"])
         return {name: level + 0.01 for name, level in levels.items()}
 
-    monkeypatch.setattr(export, "open_program", lambda file: off)
+    monkeypatch.setattr(export.exported, "open_program", lambda file: off)
     (tmp_path / "a.pt2").write_bytes(b"earlier")
     with pytest.raises(ValueError, match=r"differs by 0\.01 from the model, more than 0\.001"):
         export.export_backbone(tiny_detector.backbone, tmp_path / "a.pt2", size=(64, 64))

@@ -13,8 +13,9 @@ quickstart
 detection train|detection evaluate|detection demo|detection export|detection submit
 detection coco-lvis-gap|detection quickstart|submit|submit write|submit check
 mmdetection train|mmdetection evaluate|mmdetection demo
-segmentation train|segmentation evaluate|segmentation demo
+segmentation train|segmentation evaluate|segmentation demo|segmentation export
 classification train|classification evaluate|classification demo|classification evaluate-frozen
+classification export|video export|export
 pretrain train|pretrain train-tokenizer
 video train|video evaluate|video evaluate-frozen|video demo
 clip train|clip evaluate|clip demo|clip export|clip interpolate

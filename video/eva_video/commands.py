@@ -39,6 +39,7 @@ from eva_video.config import (
     check_windows,
 )
 
+_PREDICTOR = "eva_video.inference.predictor:VideoPredictor"
 VIDEOS = ClassifierProject(
     name="video",
     task="Video recognition",
@@ -47,8 +48,9 @@ VIDEOS = ClassifierProject(
     demo="Name what happens in videos.",
     evaluation="Score the best weights with 12 views of each video.",
     config=VideoConfig,
+    predictor=_PREDICTOR,
 )
-train = VIDEOS.train
+train, export = VIDEOS.train, VIDEOS.export
 
 
 def _add_frames(parser: argparse.ArgumentParser, default: str) -> None:
@@ -205,7 +207,7 @@ def demo(arguments: Sequence[str] | None = None) -> None:
         kinds="videos",
         omit="no_video",
         files=(PREDICTIONS,),
-        load=deferred("eva_video.inference.predictor:VideoPredictor.from_options"),
+        load=deferred(f"{_PREDICTOR}.from_options"),
         work=deferred("eva_video.inference.demo:recognise"),
         check=lambda options: check_windows(options.window, options.stride),
     )

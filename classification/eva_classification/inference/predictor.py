@@ -58,6 +58,12 @@ class Predictor(NamedClasses):
         super().__init__(class_names, num_classes=model.num_classes)
         self.model = model.eval()
         self.batch_size, self.crop_pct = batch_size, crop_pct
+        side = model.img_size
+        self.facts = {
+            "task": "classification", "name": "images", "shape": [3, side, side],
+            "input": "RGB in [0, 1], shorter side resized (bicubic), centre cut, normalised",
+            "resize": int(side / crop_pct), "mean": [*mean], "std": [*std],
+        }  # fmt: skip
         self._transform: ImageTransform = evaluation_transform(
             model.img_size, crop_pct=crop_pct, mean=mean, std=std
         )

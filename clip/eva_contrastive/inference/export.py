@@ -10,13 +10,13 @@ import argparse
 import json
 import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from open_clip.tokenizer import default_bpe
-from torch import Tensor, nn
+from torch import Tensor
 
 from eva_contrastive.config import EXPORT_TOLERANCES, EXPORTED_FILES
 from eva_contrastive.model.eva_clip import EvaClip, tokenize
@@ -25,7 +25,7 @@ from eva_contrastive.model.open_clip_files import find_preparation
 from eva_data.files import replacing_folder, write_text
 from eva_engine.distributed import choose_device
 from eva_runs.commands import say
-from eva_runs.exported import demand_close, differences, open_program, quiet, write_program
+from eva_runs.exported import Called, normal_batches, write_compared
 from eva_runs.options import ENDINGS
 from eva_runs.precision import choose_dtype, to_precision
 
@@ -92,59 +92,28 @@ def export_towers(
     entries: dict[str, dict[str, Any]] = {}
     facts = _facts(model, pixels or {}, normalize=normalize)
     least = EXPORT_TOLERANCES[facts["features"]["dtype"]] if tolerance is None else tolerance
-    shapes = ({0: torch.export.Dim("batch")},)
-    with torch.no_grad(), quiet(), replacing_folder(folder) as place:
+    with replacing_folder(folder) as place:
         for tower in towers:
             file = place / f"{tower}{ENDINGS[form]}"
             names = {"file": file.name, "input": INPUTS[tower], "output": FEATURES}
             entries[tower] = names | {"batch": "any"}
-            module = _Tower(model, tower, normalize=normalize).eval()
-            inputs = (_inputs(model, tower, 2),)  # of one, torch would take the number for fixed
-            write_program(
-                torch.export.export(module, inputs, dynamic_shapes=shapes),
-                file, inputs=[INPUTS[tower]], outputs=[FEATURES], facts=facts | entries[tower],
-            )  # fmt: skip
-            found[tower] = _differ(module, open_program(file), tolerance=least)
+            encode = partial(getattr(model, f"encode_{tower}"), normalize=normalize)
+            draw = normal_batches(model, 3, model.image_size, model.image_size)
+            found[tower] = write_compared(
+                Called(model, encode, FEATURES).eval(), file, name=INPUTS[tower],
+                inputs=draw if tower == "image" else partial(_texts, model),
+                facts=facts | entries[tower], tolerance=least,
+            )[FEATURES]  # fmt: skip
         write_text(place / FACTS, json.dumps({"towers": entries} | facts, indent=2) + "\n")
         if "text" in towers:
             shutil.copyfile(default_bpe(), place / VOCABULARY)
     return found
 
 
-class _Tower(nn.Module):
-    """A tower, "image" or "text", whose output has a name."""
-
-    def __init__(self, model: EvaClip, name: str, *, normalize: bool) -> None:
-        super().__init__()
-        self.model, self.name, self.normalize = model, name, normalize
-
-    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
-        """Encode (B, 3, S, S) or (B, L) as (B, D)."""
-        encode: Callable[..., Tensor] = getattr(self.model, f"encode_{self.name}")
-        return {FEATURES: encode(inputs, normalize=self.normalize)}
-
-
-def _inputs(model: EvaClip, tower: str, batch_size: int) -> Tensor:
-    """Make images or texts: random ones, of several lengths."""
-    generator = torch.Generator().manual_seed(batch_size)
-    position = model.visual.pos_embed
-    if tower == "image":
-        shape = (batch_size, 3, model.image_size, model.image_size)
-        return torch.randn(shape, generator=generator).to(position)
+def _texts(model: EvaClip, batch_size: int) -> Tensor:
+    """Make texts of several lengths."""
     tokens = tokenize(["a dog " * (index + 1) for index in range(batch_size)], model.context_length)
-    return tokens.to(position.device)
-
-
-def _differ(module: _Tower, run: Callable[..., dict[str, Tensor]], *, tolerance: float) -> float:
-    """Compare for several sizes of a batch; return the largest share of the largest value."""
-    shares = []
-    for size in (1, 2, 5):
-        inputs = _inputs(module.model, module.name, size)
-        expected = module(inputs)
-        found = differences(expected, run({INPUTS[module.name]: inputs}))[FEATURES]
-        shares.append(found / max(expected[FEATURES].abs().max().item(), 1e-12))
-        demand_close({module.name: shares[-1]}, tolerance)
-    return max(shares)
+    return tokens.to(model.visual.pos_embed.device)
 
 
 def _facts(model: EvaClip, pixels: Mapping[str, Any], *, normalize: bool) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,21 @@ from eva_backbone.checkpoints.registry import resolve_source
 from eva_data.classes import read_class_list
 from eva_data.inputs import Job, Plan, plan_jobs, written_name
 from eva_engine.commands import training
-from eva_engine.commands.options import add_device, add_output, add_weights, deferred, take_weights
+from eva_engine.commands.options import (
+    add_device,
+    add_output,
+    add_weights,
+    deferred,
+    new_parser,
+    parse_with_weights,
+    take_weights,
+)
 from eva_report.content import Step
-from eva_runs.commands import command_to_run, require_data
-from eva_runs.options import integer, probability
+from eva_runs.commands import command_to_run, program, require_data, say
+from eva_runs.options import add_export, integer, probability, require_export
 from eva_runs.recipes import require_start
+
+_TOLERANCES = {"fp32": 1e-4, "fp16": 2e-2}  # of exported files, as a share of the largest value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +41,7 @@ class ClassifierProject:
     config: type[Any]  # class of its recipes
     # further check of a place of data, before torch is imported
     check_data: Callable[[str], None] = lambda location: None
+    predictor: str  # `module:Class`
 
     def train(self, arguments: Sequence[str] | None = None) -> None:
         """Train a classifier; `arguments` in place of those of the process."""
@@ -53,6 +65,30 @@ class ClassifierProject:
         """Refuse a place where no data are, named by an option or setting."""
         require_data(location, name=name, forms=self.forms)
         self.check_data(location)
+
+    def export(self, arguments: Sequence[str] | None = None) -> int:
+        """Write a classifier for programs without this toolkit."""
+        name = f"eva {self.name} export"
+        about = f"Write a classifier for programs without this toolkit: {self.unit} in, logits out."
+
+        parser = new_parser(name, about)
+        add_weights(parser, alone=True)
+        parser.add_argument("--precision", choices=_TOLERANCES, default="fp32")
+        add_export(parser)
+        parse = partial(parse_with_weights, parser)
+        return program(parse, self._export, refused=1, name=name)(arguments)
+
+    def _export(self, options: argparse.Namespace) -> int:
+        require_export(options)
+        resolve_source(options.weights)
+        given = {
+            name: getattr(options, name) for name in ("image_size", "mean", "std", "precision")
+        }
+        load = deferred(f"{self.predictor}.from_weights")
+        predictor = load(options.weights, device="cpu", **given)
+        found = predictor.export(options.output, tolerance=_TOLERANCES[options.precision])
+        say(f"wrote {options.output}; differences as shares of the largest value: {found}")
+        return 0
 
     def check_frozen_paths(self, options: argparse.Namespace) -> None:
         """Refuse paths of `evaluate-frozen` that are not there."""

@@ -69,9 +69,9 @@ def deferred(name: str) -> Callable[..., Any]:
         name: `module:function` or `module:Class.method`; the module may import torch.
     """
 
-    def call(*arguments: Any) -> Any:
+    def call(*arguments: Any, **options: Any) -> Any:
         module, _, function = name.partition(":")
-        return attrgetter(function)(import_module(module))(*arguments)
+        return attrgetter(function)(import_module(module))(*arguments, **options)
 
     return call
 

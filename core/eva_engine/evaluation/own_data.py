@@ -10,6 +10,7 @@ import argparse
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ from eva_engine.evaluation.counting import (
 )
 from eva_report.demos import Prediction
 from eva_runs.commands import complain, say
+from eva_runs.exported import Called, normal_batches, replacing_program, write_compared
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +118,10 @@ def class_names(
 
 
 class NamedClasses:
-    """What predictors know of their classes, each of which has a name."""
+    """What predictors know of their classes, each of which has a name, and their export."""
+
+    model: Any
+    facts: Mapping[str, Any]  # on the model's input: `name`, `shape` in a batch, and others
 
     def __init__(self, class_names: Sequence[str], *, num_classes: int) -> None:
         if len(class_names) != num_classes:
@@ -127,6 +132,16 @@ class NamedClasses:
         """Name the classes with the largest of probabilities (K,), in falling order."""
         order = (-probabilities).argsort(kind="stable")[:number].tolist()
         return [Prediction(self.class_names[k], float(probabilities[k])) for k in order]
+
+    def export(self, output: Path, *, tolerance: float) -> dict[str, float]:
+        """Write the model, normalised batches in and `logits` out; see `write_compared`."""
+        with replacing_program(output) as file:
+            return write_compared(
+                Called(self.model, self.model.forward, "logits"), file,
+                name=self.facts["name"], tolerance=tolerance,
+                inputs=normal_batches(self.model, *self.facts["shape"]),
+                facts={**self.facts, "class_names": self.class_names},
+            )  # fmt: skip
 
 
 def require_finite(probabilities: NDArray[np.float32], name: str) -> None:

@@ -1,38 +1,33 @@
-"""Export of a detector: complete as TorchScript, ViT and pyramid as `torch.export` and ONNX.
+"""Export of a detector: complete as TorchScript and ONNX, ViT and pyramid also with `torch.export`.
 
 A file is compared with the model that it came from before it gets its name. A complete detector is
 traced: `torch.export` (torch 2.13) stops wherever control flow or a tensor's size depends on
-values. Such a program takes one image and needs torch and `import torchvision` alone; masks are
-28 x 28 px of their box.
+values. Such a program takes one image and needs onnxruntime, or torch and `import torchvision`,
+alone; masks are 28 x 28 px of their box.
 
 Shapes: H x W pixels, n detections.
 """
 
 import argparse
-import contextlib
 import json
 import logging
 import math
 import os
-import tempfile
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from detectron2.export import TracingAdapter
 from torch import Tensor, nn
-from torch.jit import TracerWarning  # type: ignore[attr-defined]  # not in __all__
 
-from eva_data.files import make_folder
 from eva_detection.building import build
 from eva_detection.config.settings import load_recipe
 from eva_detection.inference.predictor import ImageLike, Predictor, named_predictor
 from eva_detection.model.backbone import EVAViTDet
 from eva_detection.model.weights import load_initial_weights
-from eva_runs.exported import demand_close, differences, open_program, quiet, write_program
-from eva_runs.options import DATA
+from eva_runs import exported
 from eva_runs.precision import to_precision
 
 logger = logging.getLogger(__name__)
@@ -47,14 +42,14 @@ _CLASS = 1e6  # pixels by which boxes of different classes lie apart, when detec
 
 def export_from_config(args: argparse.Namespace) -> dict[str, float]:
     """Export as the options of `export.py` say; returns the largest differences by name."""
-    if args.form == "torchscript":
-        return export_detector(named_predictor(args), args.output, image=args.image)
+    if args.image is not None:
+        given = {"image": args.image, "form": args.form, "size": args.size}
+        return export_detector(named_predictor(args), args.output, **given)
     backbone, preparation = load_backbone(args.config_file, args.weights, overrides=args.opts)
-    sides = args.size or [backbone.square_pad]
     return export_backbone(
         to_precision(backbone, args.precision, torch.device(args.device)),
         args.output,
-        size=(sides[0], sides[-1]),
+        size=args.size or (backbone.square_pad, backbone.square_pad),
         batch_size=args.batch_size,
         preparation=preparation,
     )
@@ -98,73 +93,80 @@ def export_backbone(
         Level -> largest absolute difference; one above `TOLERANCES` is a ValueError, and leaves no
         file.
     """
-    # torch.export takes a dimension of one example for a fixed one
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(batch_size or 2, 3, *size, generator=generator)
-    images = images.to(next(backbone.parameters()))
-    shapes = {"images": {0: torch.export.Dim("batch")}} if batch_size is None else None
-    with torch.no_grad(), quiet(), _part_of(output) as file:
-        # first: interpolation matrices, once there, become constants instead of a linear system
-        expected = backbone(images)
-        program = torch.export.export(backbone, (images,), dynamic_shapes=shapes)
-        names = list(expected)
-        write_program(program, file, inputs=["images"], outputs=names, facts=preparation or {})
-        run = open_program(file)
-        found: dict[str, float] = {}
-        for count in {len(images), batch_size or 1}:
-            first = {name: level[:count] for name, level in expected.items()}
-            one = differences(first, run({"images": images[:count]}))
-            demand_close(one, TOLERANCES[images.dtype])
-            found = {name: max(value, found.get(name, 0.0)) for name, value in one.items()}
-        data = output.with_name(output.name + DATA)
-        if (part := file.with_name(data.name)).exists():
-            os.replace(part, data)
-        elif output.suffix == ".onnx":
-            data.unlink(missing_ok=True)  # of an earlier export
-        os.replace(file, output)
-    return found
+    with exported.replacing_program(output) as file:
+        return exported.write_compared(
+            backbone, file, name="images", inputs=exported.normal_batches(backbone, 3, *size),
+            facts=preparation or {}, tolerance=TOLERANCES[next(backbone.parameters()).dtype],
+            batch_size=batch_size, relative=False,
+        )  # fmt: skip
 
 
-@contextlib.contextmanager
-def _part_of(output: Path) -> Iterator[Path]:
-    """Name a file to write first, in a folder beside the output that is removed at the end."""
-    make_folder(output.parent)
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=output.parent) as folder:
-        yield Path(folder) / output.name
+def export_detector(
+    predictor: Predictor,
+    output: Path,
+    *,
+    image: ImageLike,
+    form: str = "torchscript",
+    size: tuple[int, int] | None = None,
+) -> dict[str, float]:
+    """Write a complete detector, read the file again and compare, upright and turned.
 
+    The image is traced with; something must be detected in it. The form is "torchscript" or "onnx",
+    which has neither soft-NMS nor test-time augmentation; the size (H, W) is fixed in an ONNX file.
 
-def export_detector(predictor: Predictor, output: Path, *, image: ImageLike) -> dict[str, float]:
-    """Write a detector as TorchScript, read the file again and compare, upright and on its side.
-
-    The image is traced with. The result is the largest difference of each field of detectron2's
-    `Instances`; one above `DETECTOR_TOLERANCES` is a ValueError, and leaves no file.
+    Returns:
+        The largest difference of each field of detectron2's `Instances`; one above
+        `DETECTOR_TOLERANCES` is a ValueError, and leaves no file.
     """
     detector, pixels = predictor.model, predictor.prepare(image)["image"]
+    if form == "onnx":
+        _require_plain(detector, size)
+    if size is not None:
+        pixels = F.interpolate(pixels[None], size=size, mode="bilinear", antialias=True)[0]
     expected = _detect(detector, pixels)
     if not len(expected["scores"]):
         raise ValueError("nothing is detected in the image: give another or lower the threshold")
     names = [*sorted(expected), "image_size"]
     facts = {
+        "task": "detection",
         "input": "(3, H, W), values 0 to 255",
         "input_format": detector.input_format,
+        "pixel_mean": detector.pixel_mean.flatten().tolist(),
         "outputs": names,
         "class_names": list(predictor.class_names),
         "largest_side": detector.backbone.padding_constraints.get("square_size", 0) or None,
+        "size": size,
     }
-    with _part_of(output) as file, quiet():
-        # of decisions by sizes and values: the program is compared with the detector
-        warnings.filterwarnings("ignore", category=TracerWarning)
-        adapter = TracingAdapter(detector, [{"image": pixels}], _infer)
-        program = torch.jit.trace(adapter, (pixels,), check_trace=False)
-        torch.jit.save(program, file, _extra_files={"preparation.json": json.dumps(facts)})
-        program = torch.jit.load(file, map_location=pixels.device)
-        turned = pixels.transpose(1, 2).contiguous()
-        again = _compare(_detect(detector, turned), program(turned), names)
-        found = _compare(expected, program(pixels), names)
+    adapter = TracingAdapter(detector, [{"image": pixels}], _infer)
+    turned = (pixels.transpose(1, 2) if size is None else pixels.flip(1, 2)).contiguous()
+    with exported.replacing_program(output) as file, exported.quiet():
+        if form == "onnx":
+            axes = {name: [0] for name in expected} | {"image": [1, 2] if size is None else []}
+            place = file.parent / "traced"
+            program = exported.traced(adapter, {"image": pixels}, names, axes, place)
+            exported.save_onnx(program, file, facts)
+            run = exported.open_program(file)
+            outputs = [run({"image": given}) for given in (pixels, turned)]
+        else:
+            program = torch.jit.trace(adapter, (pixels,), check_trace=False)
+            torch.jit.save(program, file, _extra_files={"preparation.json": json.dumps(facts)})
+            program = torch.jit.load(file, map_location=pixels.device)
+            outputs = [dict(zip(names, program(one), strict=True)) for one in (pixels, turned)]
+        found = _compare(expected, outputs[0])
+        again = _compare(_detect(detector, turned), outputs[1])
         for name, value in [*found.items(), *again.items()]:
-            demand_close({name: value}, DETECTOR_TOLERANCES.get(name, 0.0))
-        os.replace(file, output)
+            exported.demand_close(value, DETECTOR_TOLERANCES.get(name, 0.0))
     return {name: max(value, again.get(name, 0.0)) for name, value in found.items()}
+
+
+def _require_plain(detector: Any, size: tuple[int, int] | None) -> None:
+    """Refuse a detector whose way to its detections ONNX cannot hold."""
+    if not hasattr(detector, "roi_heads"):
+        raise ValueError("test-time augmentation is not exported: leave test.aug out")
+    if getattr(detector.roi_heads, "use_soft_nms", False):
+        raise ValueError("not as ONNX: add --opts model.roi_heads.use_soft_nms=False (plain NMS)")
+    if size is None and not detector.backbone.square_pad:
+        raise ValueError("without a canvas (square_pad=0) images are of one size: give --size")
 
 
 def _infer(detector: Any, inputs: list[dict[str, Tensor]]) -> list[dict[str, Any]]:
@@ -178,11 +180,8 @@ def _detect(detector: nn.Module, image: Tensor) -> dict[str, Tensor]:
     return {name: getattr(value, "tensor", value) for name, value in fields.items()}
 
 
-def _compare(
-    expected: Mapping[str, Tensor], outputs: tuple[Tensor, ...], names: list[str]
-) -> dict[str, float]:
+def _compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> dict[str, float]:
     """Pair the detections, for equal scores have no order; return the largest differences."""
-    found = dict(zip(names, outputs, strict=True))
     if len(expected["scores"]) != len(found["scores"]):
         return {"number of detections": math.inf}
     if not len(expected["scores"]):

@@ -128,7 +128,7 @@ class Predictor(ImagePredictor[NamedInstances]):
 
     def _all_objects(self, image: ImageLike) -> tuple[InstanceData, tuple[int, int]]:
         """Detect objects, whatever their score, the highest first; and the size of the image."""
-        sample = self._sample(image)
+        sample = self.sample(image)
         found = sample.pred_instances.cpu()
         return found[found.scores.argsort(descending=True, stable=True)], sample.ori_shape
 

@@ -47,6 +47,7 @@ class Predictor(ImagePredictor[Classes]):
         labels: Sequence[int],
     ) -> None:
         super().__init__(model, pipeline)
+        self.pipeline = tuple(pipeline)
         self.names, self.colors, self.labels = tuple(names), tuple(colors), tuple(labels)
 
     @classmethod
@@ -87,5 +88,5 @@ class Predictor(ImagePredictor[Classes]):
 
     def predict(self, image: ImageLike) -> Classes:
         """Find the class of each pixel: (H, W) indices into `names`."""
-        classes: Classes = self._sample(image).pred_sem_seg.data[0].to("cpu", torch.uint8).numpy()
+        classes: Classes = self.sample(image).pred_sem_seg.data[0].to("cpu", torch.uint8).numpy()
         return classes

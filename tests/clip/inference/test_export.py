@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from eva_contrastive.inference import export
 from eva_contrastive.inference.export import export_towers
 from eva_contrastive.model.eva_clip import tokenize
+from eva_runs import exported
 
 TEXTS = ["a dog", "", "the digit seven", "two " * 99]
 
@@ -55,8 +55,8 @@ def test_a_program_that_differs_is_deleted(model, tmp_path, monkeypatch, wrong):
 
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "clip.json").write_text("earlier")
-    monkeypatch.setattr(export, "open_program", lambda file: off)
-    monkeypatch.setattr(export, "write_program", lambda program, file, **_: file.touch())
+    monkeypatch.setattr(exported, "open_program", lambda file: off)
+    monkeypatch.setattr(exported, "write_program", lambda program, file, **_: file.touch())
     monkeypatch.setattr(torch.export, "export", lambda *_, **__: None)
     with pytest.raises(ValueError, match=r"the written file differs by .* and was deleted"):
         export_towers(model, tmp_path / "out", form="torch-export", towers=["text"])

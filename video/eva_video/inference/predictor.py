@@ -171,6 +171,13 @@ class VideoPredictor(NamedClasses):
         self.sampling = sampling or Sampling(frames=model.frames)
         self.clips, self.crops, self.batch_size, self.backend = clips, crops, batch_size, backend
         self._judge = MultiView(self.model)
+        chosen, side = self.sampling, model.img_size
+        self.facts = {
+            "task": "video", "name": "clips", "shape": [chosen.frames, 3, side, side],
+            "input": "RGB in [0, 1], shorter side resized, centre cut, normalised",
+            "resize": side, "mean": [*mean], "std": [*std],
+            "sampling": chosen.kind, "interval": chosen.interval,
+        }  # fmt: skip
         normalise = Normalise(mean=mean, std=std)
         self._transform = CropsTransform(model.img_size, crops=crops, normalise=normalise)
 

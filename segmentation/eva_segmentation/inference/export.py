@@ -1,0 +1,159 @@
+"""Export of a complete segmentor as ONNX: from an image's pixels to the class of each.
+
+Shapes: K classes, H x W the image, h x w the size that is looked at, i x j windows of c x d.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from eva_backbone.recording import unrecorded
+from eva_runs import exported
+from eva_segmentation.inference.predictor import Predictor
+
+TOLERANCE = 2e-2  # of scores, between 0 and 1: OpenCV rounds while it resizes
+
+
+def export_segmentor(
+    predictor: Predictor, output: Path, *, size: tuple[int, int] | None = None
+) -> float:
+    """Write a segmentor, read the file again and compare, on an upright and a turned image.
+
+    Args:
+        predictor: A segmentor that slides a window over images resized by their short side.
+        output: File ending in .onnx. Large weights go to a second file, .onnx.data.
+        size: Height and width of the images, fixed in the file; None for any.
+
+    Returns:
+        The largest difference of a score; one above `TOLERANCE` is a ValueError, and leaves no
+        file.
+    """
+    around = _Around(predictor)
+    height, width = size or (around.short * 3 // 4, around.short)
+    coarse = np.random.default_rng(0).integers(0, 256, (height // 16 + 1, width // 16 + 1, 3))
+    image = coarse.astype(np.uint8).repeat(16, 0).repeat(16, 1)[:height, :width]
+    facts = {
+        "task": "segmentation",
+        "input": "(3, H, W), RGB, values 0 to 255",
+        "class_names": list(predictor.names),
+        "colors": [list(map(int, color)) for color in predictor.colors],
+    }
+    worst = 0.0
+    with exported.replacing_program(output) as file, exported.quiet(), torch.no_grad():
+        program = _program(around, _pixels(image), [] if size else [1, 2], file.parent)
+        exported.save_onnx(program, file, facts)
+        run = exported.open_program(file)
+        turned = (image[::-1, ::-1],) if size else (np.rot90(image), image[:, :height])
+        for one in (image, *turned):  # the square has fewer windows
+            expected = predictor.sample(one).seg_logits.data
+            found = run({"image": _pixels(one)})["scores"]
+            exported.demand_close(difference := (expected - found).abs().max().item(), TOLERANCE)
+            worst = max(worst, difference)
+    return worst
+
+
+def _program(around: "_Around", image: Tensor, varying: list[int], folder: Path) -> Any:
+    """Trace what surrounds the model, and the model on one window, which is scanned over all."""
+    import onnx_ir
+    from onnx_ir.passes.common import LiftSubgraphInitializersToMainGraphPass
+
+    model, shape = around.model, (*around.model.test_cfg.crop_size,)
+    windows = torch.zeros(len(around(image, None)), model.num_classes, *shape)
+    axes = {"image": varying, "windows": [0], "labels": [0, 1], "scores": [1, 2], "crops": [0]}
+    inputs, outputs = {"image": image, "windows": windows}, ["labels", "scores", "crops"]
+    program = exported.traced(around, inputs, outputs, axes, folder / "around")
+    window = exported.Called(model, lambda crop: model.encode_decode(crop[None], [{}])[0])
+    with _Pools():
+        inputs = {"crop": torch.zeros(3, *shape)}
+        body = exported.traced(window, inputs, ["found"], {}, folder / "window").model.graph
+    made = (value for node in body for value in node.outputs)
+    for value in (*body.inputs, *body.initializers.values(), *made):
+        value.name = f"window/{value.name}"
+    graph = program.model.graph
+    attributes = [onnx_ir.AttrGraph("body", body), onnx_ir.AttrInt64("num_scan_inputs", 1)]
+    scan = onnx_ir.Node("", "Scan", [graph.outputs.pop()], attributes)
+    graph.append(scan)
+    graph.inputs.pop().replace_all_uses_with(scan.outputs[0])
+    graph.sort()
+    LiftSubgraphInitializersToMainGraphPass()(program.model)
+    return program
+
+
+def _pixels(image: Any) -> Tensor:
+    return torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32))
+
+
+class _Around(nn.Module):
+    """What surrounds the model of a segmentor: resizing and the sliding window."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        super().__init__()
+        self.model: Any = predictor.model
+        steps = {step["type"]: step for step in predictor.pipeline}
+        if self.model.test_cfg.mode != "slide" or not steps.get("Resize", {}).get("keep_ratio"):
+            wrong = f"{self.model.test_cfg}, {steps.get('Resize')}"
+            raise ValueError(f"only mode='slide' and keep_ratio=True are exported, not {wrong}")
+        scale = steps["Resize"]["scale"]
+        self.long, self.short = max(scale), min(scale)
+        self.multiple = steps.get("ResizeToMultiple", {}).get("size_divisor", 1)
+
+    def forward(self, image: Tensor, windows: Tensor | None) -> Any:
+        """Cut windows (i * j, 3, c, d) out of an image (3, H, W), RGB, to be scored.
+
+        With their scores (i * j, K, c, d) it returns labels (H, W), scores (K, H, W), and windows.
+        """
+        pixels, test = self.model.data_preprocessor, self.model.test_cfg
+        sides = torch.stack([torch.as_tensor(side) for side in image.shape[1:]])
+        scale = torch.minimum(self.long / sides.max().double(), self.short / sides.min().double())
+        resized = (sides * scale + 0.5).long()
+        multiple = (resized + self.multiple - 1) // self.multiple * self.multiple
+        image = _resize(_resize(image, resized).round(), multiple).round()  # as OpenCV does bytes
+        (ys, at_y), (xs, at_x) = map(
+            _places, (multiple[0], multiple[1]), test.crop_size, test.stride
+        )
+        crops = ((image - pixels.mean) / pixels.std)[:, ys[:, None, :, None], xs[None, :, None, :]]
+        crops = crops.flatten(1, 2).transpose(0, 1)
+        if windows is None:
+            return crops
+        windows = windows.unflatten(0, (ys.shape[0], xs.shape[0]))
+        total = torch.einsum("ijkcd,icy->jkdy", windows, at_y)
+        total = torch.einsum("jkdy,jdx->kyx", total, at_x)
+        scores = _resize(total / (at_y.sum((0, 1))[:, None] * at_x.sum((0, 1))), sides)
+        return scores.argmax(dim=0), scores, crops
+
+
+class _Pools(TorchFunctionMode):
+    """Adaptive mean pooling by matrix products: ONNX has none to any size."""
+
+    def __torch_function__(self, function: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is not F.adaptive_avg_pool2d:
+            return function(*args, **(kwargs or {}))
+        maps, size = args
+        rows, columns = (  # (side, size)
+            unrecorded(F.adaptive_avg_pool1d, torch.eye(int(side)), size) for side in maps.shape[2:]
+        )
+        return rows.mT @ maps @ columns
+
+
+def _resize(maps: Tensor, sides: Any) -> Tensor:
+    """Resize maps (C, ., .) to sides (2,), numbers of a trace."""
+    size = [sides[0], sides[1]]
+    return F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
+
+
+def _places(side: Any, window: int, step: int) -> tuple[Tensor, Tensor]:
+    """Place n windows of c pixels along a side as `segmentor.windows` does.
+
+    Returns positions (n, c), the last repeated for a side shorter than c, and which pixels of the
+    side they are, as 0 or 1 (n, c, side).
+    """
+    last = (side - window).clamp(min=0)
+    starts = torch.minimum(torch.arange((last + step - 1) // step + 1) * step, last)
+    places = starts[:, None] + torch.arange(window)
+    inside = places[..., None] == torch.arange(side)
+    return torch.minimum(places, side - 1), inside.float()
