@@ -1,15 +1,14 @@
 """Folders of adapters in peft's format, merged with their base into weights of official names.
 
-`adapter_config.json` names the base, and as its `revision` the SHA-256 of the base's file.
-`adapter_model.safetensors` holds the low-rank factors and whole tensors: everything that the base
-does not have as the model has it. Its metadata list the names of what the base gives.
+`adapter_config.json` has the name of the base, and as `revision` the SHA-256 of its file;
+`adapter_model.safetensors` the factors, and whole what the base does not have as the model has it.
+Its metadata say which tensors of the base are which of the model.
 """
 
 import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,111 +19,88 @@ from eva_backbone.checkpoints.registry import resolve_source, weights_directorie
 from eva_backbone.checkpoints.run_folders import ADAPTER_CONFIG
 from eva_backbone.checkpoints.verification import require_regular_file, verify_once
 
-PREFIX = "base_model.model."  # of peft, in front of each name
-NAMES = "base_names"  # key of the metadata: what the base gives, name in the model -> in the base
-FACTOR = re.compile(r"(.+)\.lora_(A|B)\.weight")
+PREFIX, BASE_NAMES = "base_model.model.", "base_names"  # of each name; key of the metadata
+BASE, SHA256_OF_BASE = "base_model_name_or_path", "revision"  # keys of the config
 _MOST_CONFIG = 2**20  # bytes
-# Forms of adapters that peft knows and that are not merged here: key -> the only value.
-_PLAIN: Mapping[str, Any] = {
-    "peft_type": "LORA", "bias": "none", "use_rslora": False, "use_dora": False,
-    "fan_in_fan_out": False, "lora_bias": False,
-}  # fmt: skip
+_UNKNOWN = (
+    "use_rslora",
+    "use_dora",
+    "fan_in_fan_out",
+    "lora_bias",
+    "rank_pattern",
+    "alpha_pattern",
+)
 
 
-@dataclass(frozen=True, kw_only=True)
-class AdapterConfig:
-    """What `adapter_config.json` says: rank, scale of B @ A, name and SHA-256 of the base."""
-
-    rank: int
-    scale: float
-    base: str
-    sha256: str
-
-    @classmethod
-    def read(cls, folder: Path) -> "AdapterConfig":
-        """Read the config of a folder; a ValueError names what this toolkit does not write."""
-        file = require_regular_file(folder / ADAPTER_CONFIG)
-        try:
-            with file.open("rb") as stream:
-                content = json.loads(stream.read(_MOST_CONFIG))
-            rank, alpha = content["r"], content["lora_alpha"]
-            base, sha256 = content["base_model_name_or_path"], content["revision"]
-            odd = {k: content[k] for k, v in _PLAIN.items() if content.get(k, v) != v}
-            odd |= {k: v for k, v in content.items() if k.endswith("_pattern") and v}
-            numbers = type(rank) is int and rank > 0 and 0 < float(alpha) < math.inf
-            texts = isinstance(base, str) and re.fullmatch("[0-9a-f]{64}", str(sha256))
-            if odd or not (numbers and texts):
-                given = {"r": rank, "lora_alpha": alpha, "base": base, "revision": sha256} | odd
-                raise ValueError(str(given)[:500])
-            return cls(rank=rank, scale=alpha / rank, base=base, sha256=sha256)
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            raise ValueError(
-                f"{file} is no adapter of this toolkit, with r, lora_alpha, the name of its base "
-                f"and the base's SHA-256 as revision ({type(error).__name__}: {error})"
-            ) from error
+def read_adapter_config(folder: Path) -> dict[str, Any]:
+    """Read `adapter_config.json`; a ValueError names what this toolkit writes into none."""
+    with require_regular_file(folder / ADAPTER_CONFIG).open("rb") as stream:
+        text = stream.read(_MOST_CONFIG)
+    try:
+        config: dict[str, Any] = json.loads(text)
+        named = {key: config[key] for key in ("peft_type", "r", "lora_alpha", BASE, SHA256_OF_BASE)}
+        kind, rank, alpha, base, sha256 = named.values()
+        fits = kind == "LORA" and type(rank) is int and rank > 0 and 0 < alpha < math.inf
+        unknown = {key: config[key] for key in _UNKNOWN if config.get(key)}
+        if unknown or not (fits and Path(base).name and re.fullmatch("[0-9a-f]{64}", sha256)):
+            raise ValueError(str(named | unknown))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(
+            f"{folder / ADAPTER_CONFIG} is of no adapter of this toolkit, with a rank, an alpha, "
+            f"and a base with its SHA-256 ({type(error).__name__}: {error!s:.500})"
+        ) from error
+    return config
 
 
-def find_base(config: AdapterConfig, folder: Path) -> Path:
-    """Find the base of an adapter by its name, else by its file name beside it or in $EVA_WEIGHTS.
+def find_base(config: Mapping[str, Any], folder: Path) -> Path:
+    """Find the base by its name, else a file of this name beside the adapter or in $EVA_WEIGHTS.
 
     Raises:
-        FileNotFoundError: If it is not on this machine and cannot be downloaded.
+        FileNotFoundError: If there is none.
         ValueError: If it is another file than the adapter was trained on.
     """
+    name = config[BASE]
+    places = [place / Path(name).name for place in (folder, *weights_directories())]
     try:
-        path = resolve_source(config.base)
+        path = resolve_source(name)
     except (FileNotFoundError, ValueError) as error:
-        places = (folder, *weights_directories())
-        found = [place / Path(config.base).name for place in places]
-        if (path := next(filter(Path.is_file, found), None)) is None:  # type: ignore[assignment]
-            raise FileNotFoundError(
-                f"the base of the adapter {folder} is not here: {error} Or put it beside the "
-                "adapter, under its name"
-            ) from error
-    advice = f"the adapter {folder} was trained on {config.base} and fits no other weights"
-    verify_once(path, config.sha256, advice=advice, of="its base")
+        if not (found := [*filter(Path.is_file, places)]):
+            text = f"the base of the adapter {folder} is missing; it may lie beside it: {error}"
+            raise FileNotFoundError(text) from error
+        path = found[0]
+    advice = f"the adapter {folder} was trained on {name} and fits no other weights"
+    verify_once(path, config[SHA256_OF_BASE], advice=advice, of="its base")
     return path
 
 
 def merge(
-    config: AdapterConfig, base: Mapping[str, Tensor], tensors: Mapping[str, Tensor], file: Path
+    config: Mapping[str, Any],
+    base: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
+    file: Path,
 ) -> dict[str, Tensor]:
-    """Add scale * B @ A in float32 to the base, and take whole tensors in place of the base's.
+    """Add scale * B @ A in float32 to tensors of the base; give them the names of the model.
 
-    Args:
-        config: Config of the adapter.
-        base: Name -> tensor of the base.
-        tensors: Name -> tensor of `adapter_model.safetensors`.
-        file: Its path, whose metadata list what the base gives.
-
-    Returns:
-        Name in the model -> tensor.
-
-    Raises:
-        ValueError: If base and adapter do not fit together.
+    `tensors` are those of the adapter's `file`. A ValueError names what does not fit.
     """
-    own = {name.removeprefix(PREFIX): value for name, value in tensors.items()}
-    name = NAMES
+    own, name = {key.removeprefix(PREFIX): value for key, value in tensors.items()}, BASE_NAMES
     try:
         with safe_open(file, framework="pt") as content:
-            names: dict[str, str] = json.loads(content.metadata()[NAMES])
+            names: dict[str, str] = json.loads(content.metadata()[BASE_NAMES])
         merged = {name: base[names[name]] for name in names}
-        for name, value in own.items():
-            factor = FACTOR.fullmatch(name)
-            if not factor:
-                merged[name] = value
-            elif factor[2] == "B":
-                down, weight = own[f"{factor[1]}.lora_A.weight"], merged[f"{factor[1]}.weight"]
-                update = config.scale * (value.float() @ down.float())
-                if len(down) != config.rank or update.shape != weight.shape:
-                    raise ValueError(
-                        f"rank {len(down)} and shape {(*update.shape,)}, and r is {config.rank} "
-                        f"and the base's shape {(*weight.shape,)}"
-                    )
-                merged[f"{factor[1]}.weight"] = weight.float() + update
+        merged |= {name: value for name, value in own.items() if ".lora_" not in name}
+        for name in own.keys() - merged.keys():
+            layer, _, part = name.rpartition(".lora_")
+            down, up = (own[f"{layer}.lora_{factor}.weight"] for factor in "AB")
+            if part == "B.weight":
+                weight, update = merged[f"{layer}.weight"].float(), up.float() @ down.float()
+                if (*update.shape, len(down)) != (*weight.shape, config["r"]):
+                    raise ValueError(f"shapes {up.shape} x {down.shape} of rank {config['r']}")
+                scale = config["lora_alpha"] / config["r"]
+                merged[f"{layer}.weight"] = weight + scale * update
     except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(
-            f"{file} does not fit {ADAPTER_CONFIG} and its base {config.base}, at {name} "
+            f"{file} does not fit {ADAPTER_CONFIG} and the base {config[BASE]}, at {name} "
             f"({type(error).__name__}: {error})"
         ) from error
     return merged

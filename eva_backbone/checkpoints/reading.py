@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from eva_backbone.checkpoints._key_maps import CONTAINERS, NOT_WEIGHTS, WEIGHTS
-from eva_backbone.checkpoints.adapters import AdapterConfig, find_base, merge
+from eva_backbone.checkpoints.adapters import find_base, merge, read_adapter_config
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.checkpoints.run_folders import ADAPTER_WEIGHTS
 from eva_backbone.checkpoints.verification import require_regular_file as require_regular_file
@@ -175,7 +175,7 @@ def read_weights(path: Path, *, above: tuple[Path, ...] = ()) -> dict[str, Tenso
 def _merged(
     tensors: Mapping[str, Tensor], path: Path, above: tuple[Path, ...]
 ) -> dict[str, Tensor]:
-    config = AdapterConfig.read(path.parent)
+    config = read_adapter_config(path.parent)
     base = find_base(config, path.parent)
     above = (*above, path.resolve())
     if base.resolve() in above:
