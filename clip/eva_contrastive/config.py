@@ -1,8 +1,9 @@
 """Settings of contrastive training: what a recipe defines and the command line overrides."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from eva_backbone.lora import LoraSettings
 from eva_engine.config import (
     OptimizerConfig,
     RunConfig,
@@ -145,6 +146,7 @@ class ContrastiveConfig:
         max_logit_scale: Largest factor of the cosines; CLIP's is 100.
         interpolation: Share of the trained weights, beside the starting ones, in
             `interpolated/model.safetensors`, which is written at the end (WiSE-FT); 1 writes none.
+        lora: Adapters that are trained in place of the vision tower's blocks.
     """
 
     model: ModelConfig
@@ -156,6 +158,7 @@ class ContrastiveConfig:
     run: RunConfig
     max_logit_scale: float = 100.0
     interpolation: float = 1.0
+    lora: LoraSettings = field(default_factory=LoraSettings)
 
     def __post_init__(self) -> None:
         one_of_its_choices(self)

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from eva_backbone.checkpoints.run_folders import complete_checkpoints
+from eva_backbone.checkpoints.run_folders import complete_checkpoints, of_checkpoint
 from eva_contrastive.config import ContrastiveConfig
 from eva_contrastive.model.loading import read_clip_weights
 from eva_data.files import make_folder
@@ -64,7 +64,7 @@ def write_interpolated(
     if config.interpolation == 1:
         return
     newest = complete_checkpoints(config.run.output)[-1]
-    end = newest / WEIGHTS
+    end = of_checkpoint(newest, ema=False)
     file = config.run.output / FOLDER / WEIGHTS
     make_folder(file.parent)
     weights = interpolate(first_weights(), read_clip_weights(end).tensors, config.interpolation)

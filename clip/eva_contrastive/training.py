@@ -25,6 +25,7 @@ from eva_contrastive.evaluation.validation import ContrastiveValidation
 from eva_contrastive.interpolation import write_interpolated
 from eva_contrastive.model.eva_clip import EvaClip, build_eva_clip, tokenize
 from eva_contrastive.model.loading import initialise
+from eva_contrastive.model.open_clip_files import open_clip_weights
 from eva_contrastive.reports import first_samples, search_step
 from eva_contrastive.step import ContrastiveStep, build_loss, freeze, parameter_groups
 from eva_data.captions.lists import UnreadableCaptionError
@@ -38,6 +39,7 @@ from eva_engine.loop import TrainingRun
 from eva_engine.report import Presentation
 from eva_engine.steps.flops import image_input, training_flops
 from eva_report.content import Step
+from eva_runs.adapters import adapters_of
 from eva_runs.commands import command_to_run
 
 logger = logging.getLogger(__name__)
@@ -183,6 +185,8 @@ def train(config: ContrastiveConfig, device: torch.device) -> None:
     model, report = build_model(config)
     _check_first_weights(config, report)
     freeze(config, model)
+    base = config.model.init_checkpoint
+    adapters = adapters_of(model, config.lora, open_clip_weights(Path(base)) or base)
     transform = training_transform(config.model.image_size, config.data)
     TrainingRun(
         model=model,
@@ -190,10 +194,11 @@ def train(config: ContrastiveConfig, device: torch.device) -> None:
         samples=Pairs(captions, transform, model.context_length),
         step_fn=ContrastiveStep(build_loss(config.loss)),
         config=config,
+        adapters=adapters,
         device=device,
         evaluate=validation,
         results=validation.results if validation else (),
-        flops_per_sample=count_flops(config),
+        flops_per_sample=None if adapters else count_flops(config),
         limits={"text.logit_scale": (0.0, math.log(config.max_logit_scale))},
         presentation=_presentation(config, len(captions), validation),
     ).start()

@@ -102,7 +102,7 @@ def _engine_run(folder: Path, *, best: bool, ema: bool) -> Run:
     step = record["step"]
     if kept is not None:
         noted = read_json(folder / run_folders.BEST / run_folders.RECORD)
-        step = int(noted[kept.name]["step"]) + 1
+        step = int(noted[kept.relative_to(folder / run_folders.BEST).as_posix()]["step"]) + 1
     epochs, batch = section(config, "run").get("epochs"), record.get("step_batch")
     samples = record.get("samples_of_data")
     model = section(config, "student" if "student" in config else "model")

@@ -20,6 +20,7 @@ from eva_engine.steps.parameter_groups import ParameterGroup, layer_decay_groups
 from eva_report.content import Section
 from eva_report.first_batch import image_tiles
 from eva_report.sheets import Tile
+from eva_runs.adapters import adapters_of
 
 
 def classifier_groups(config: ClassifierConfig, model: nn.Module) -> list[ParameterGroup]:
@@ -62,6 +63,7 @@ def train_classifier(
 
     distributed.seed_all(config.run.seed)
     model = build(config.model)
+    adapters = adapters_of(model, config.lora, config.model.init_checkpoint)
     classes = list(samples.classes)
     targets = MixedTargets(config.augment, num_classes=len(classes))
     TrainingRun(
@@ -70,11 +72,12 @@ def train_classifier(
         samples=samples,
         step_fn=ClassificationStep(targets),
         config=config,
+        adapters=adapters,
         notes={"class_names": classes},
         device=device,
         evaluate=validation,
         results=validation.results if validation else (),
-        flops_per_sample=flops,
+        flops_per_sample=None if adapters else flops,
         presentation=Presentation(
             task=project.task,
             what=what,

@@ -1,10 +1,11 @@
 """Settings of a run: frozen dataclasses, from which the command line is made."""
 
 import math
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
 
+from eva_backbone.lora import LoraSettings
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD, VARIANTS, variant_arguments
 from eva_data.holdout import check_setting
 from eva_runs.output_folder import RunSentences
@@ -269,6 +270,7 @@ class ClassifierConfig:
         augment: Augmentation.
         optimizer: Optimizer and schedule.
         run: Settings of the run.
+        lora: Adapters that are trained in place of the blocks.
     """
 
     model: VitConfig
@@ -276,6 +278,7 @@ class ClassifierConfig:
     augment: MixingConfig
     optimizer: OptimizerConfig
     run: RunConfig
+    lora: LoraSettings = field(default_factory=LoraSettings)
 
     def __post_init__(self) -> None:
         self.augment.check_batch_size(self.run.batch_size)
@@ -334,7 +337,7 @@ def one_of_its_choices(config: Any) -> None:
 def as_plain(config: Any) -> Any:
     """Turn a dataclass, or a value of one, into what JSON can hold."""
     if is_dataclass(config) and not isinstance(config, type):
-        return {field.name: as_plain(getattr(config, field.name)) for field in fields(config)}
+        return {one.name: as_plain(getattr(config, one.name)) for one in fields(config)}
     if isinstance(config, dict):
         return {str(key): as_plain(value) for key, value in config.items()}
     if isinstance(config, list | tuple):

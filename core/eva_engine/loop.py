@@ -39,6 +39,7 @@ from eva_engine.steps.parameter_groups import (
 )
 from eva_report.first_batch import keep_first_batch
 from eva_report.terminal import SHOWN, show
+from eva_runs.adapters import Adapters
 from eva_runs.data_order import (
     BadSamples,
     Batch,
@@ -82,6 +83,7 @@ class TrainingRun:
     limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # smallest, largest
     # further entries for the record of the recipe, such as the names of the classes
     notes: Mapping[str, Any] = field(default_factory=dict)
+    adapters: Adapters | None = None  # of the model
 
     def __post_init__(self) -> None:
         self._run, self._optimizer = self.config.run, self.config.optimizer
@@ -158,6 +160,7 @@ class TrainingRun:
             "seed": self._seed, "processes": processes, "precision": run.precision,
             "zero_stage": run.zero_stage, "step_batch": step_batch,
             "samples_of_data": len(self.samples),
+            "lora": self.adapters and self.adapters.identity,
         }  # fmt: skip
         if saved:
             run_checkpoint.mention_changes(saved, self._record, run)
@@ -175,8 +178,9 @@ class TrainingRun:
     def _build(self, checkpoint: Path | None) -> None:
         run, model = self._run, self.model.to(self.device)
         self._engine = TrainingEngine(
-            model, groups=self.groups, optimizer=self._optimizer, run=run, limits=self.limits
-        )
+            model, groups=self.groups, optimizer=self._optimizer, run=run, limits=self.limits,
+            adapters=self.adapters,
+        )  # fmt: skip
         self._average = MovingAverage(self._engine, decay=run.ema_decay) if run.ema_decay else None
         if checkpoint is not None:
             run_checkpoint.restore(checkpoint, self._engine, self._average)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eva_backbone.checkpoints.run_folders import CONFIG, EMA_WEIGHTS, named_weights, weights_of_run
+from eva_backbone.checkpoints.run_folders import CONFIG, is_average, named_weights, weights_of_run
 from eva_data.files import write_text
 from eva_engine import distributed
 from eva_engine.config import METRICS, SAYS, RunConfig
@@ -293,7 +293,7 @@ class Presenter:
         """Make the page; `shown` has the best evaluation, and the last ones if others."""
         folder, says, metric = self._run.output, self._says, self._metric
         weights = weights_of_run(folder)
-        average = " (moving average)" if weights.name == EMA_WEIGHTS else ""
+        average = " (moving average)" if is_average(weights) else ""
         place = weights.relative_to(folder)
         score = f"; {metric} {shown[0].results[metric]:.4g} after {shown[0].title}" if shown else ""
         how = facts(

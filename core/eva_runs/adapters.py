@@ -68,8 +68,9 @@ class Adapters:
     def _modules_to_save(self, model: nn.Module) -> list[str]:
         """Name the outermost modules of which everything is saved, as peft wraps them."""
         inside: tuple[str, ...] = ()
+        tensors = list(model.state_dict())
         for module, _ in model.named_modules():
-            names = {name for name in model.state_dict() if name.startswith(f"{module}.")}
+            names = {name for name in tensors if name.startswith(f"{module}.")}
             plain = names and not any(".lora_" in name for name in names)
             if plain and names <= self.names and not module.startswith(inside or "."):
                 inside += (f"{module}.",)
@@ -87,6 +88,11 @@ class Adapters:
         make_folder(folder)
         write_text(folder / ADAPTER_CONFIG, json.dumps(self._config, indent=2) + "\n")
         write_tensors(own, folder / ADAPTER_WEIGHTS, metadata)
+
+
+def adapters_of(model: nn.Module, settings: LoraSettings, base: str | Path) -> Adapters | None:
+    """Add the adapters of a recipe to its model, if it has any."""
+    return Adapters(model, settings, base) if settings.rank else None
 
 
 def _plain(name: str) -> str:

@@ -105,6 +105,12 @@ def add_export_precision(parser: argparse.ArgumentParser) -> None:
                         help=f"{text}torchao where it runs (default: %(default)s)")  # fmt: skip
 
 
+def add_lora(parser: argparse.ArgumentParser) -> None:
+    """Add `--lora`, whatever a framework calls the setting."""
+    text = "train adapters of this rank in the ViT, whose weights are frozen (lora.* has the rest)"
+    parser.add_argument("--lora", type=integer(1), metavar="RANK", help=text)
+
+
 def add_check_options(
     parser: argparse.ArgumentParser,
     what: str,

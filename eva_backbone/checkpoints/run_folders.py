@@ -20,9 +20,10 @@ logger = logging.getLogger(__name__)
 
 MARKER = "COMPLETE"  # in a checkpoint of eva_engine: its files with sizes and digests
 WEIGHTS, EMA_WEIGHTS = "model.safetensors", "model_ema.safetensors"
-# A run with adapters has peft's folders in place of these files.
 ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
-ADAPTER, EMA_ADAPTER = f"adapter/{ADAPTER_WEIGHTS}", f"adapter_ema/{ADAPTER_WEIGHTS}"
+EMA_ADAPTER = f"adapter_ema/{ADAPTER_WEIGHTS}"
+# What a run with adapters has in place of these files, in peft's folders.
+ADAPTERS = {WEIGHTS: f"adapter/{ADAPTER_WEIGHTS}", EMA_WEIGHTS: EMA_ADAPTER}
 CONFIG, CHECKPOINTS, BEST, RECORD = "config.json", "checkpoints", "best", "best.json"
 _LAST, _FINAL = "last_checkpoint", "model_final.pth"
 _DETECTRON2 = re.compile(r"model_(\d+)\.pth")
@@ -147,7 +148,8 @@ def listed_files(folder: Path) -> dict[str, str] | str:
 def best_of_engine(folder: Path, *, ema: bool | None = None) -> Path | None:
     """Find the best weights of a run of `eva_engine`, `ema` as for `weights_of_run`, or None."""
     record = _table(folder / BEST / RECORD)
-    names = (EMA_WEIGHTS, EMA_ADAPTER) * (ema is not False) + (WEIGHTS, ADAPTER) * (not ema)
+    kinds = (EMA_WEIGHTS, WEIGHTS) if ema is None else ((WEIGHTS, EMA_WEIGHTS)[ema],)
+    names = [name for kind in kinds for name in (kind, ADAPTERS[kind])]
     run = _table(folder / CONFIG).get("run")
     metric = run.get("best_metric") if isinstance(run, dict) else None
 
@@ -166,8 +168,9 @@ def best_of_engine(folder: Path, *, ema: bool | None = None) -> Path | None:
 
 def of_checkpoint(folder: Path, *, ema: bool) -> Path:
     """Name the file of the weights of a complete checkpoint, or of their moving average."""
-    adapter = folder / (EMA_ADAPTER if ema else ADAPTER)
-    return adapter if adapter.is_file() else folder / (EMA_WEIGHTS if ema else WEIGHTS)
+    name = EMA_WEIGHTS if ema else WEIGHTS
+    adapter = folder / ADAPTERS[name]
+    return adapter if adapter.is_file() else folder / name
 
 
 def is_mmengine_run(folder: Path) -> bool:

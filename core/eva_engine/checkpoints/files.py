@@ -25,6 +25,7 @@ from eva_data.files import (
 )
 from eva_engine import distributed
 from eva_engine.config import require
+from eva_runs.adapters import Adapters
 from eva_runs.processes import is_main, on_main, together
 
 if TYPE_CHECKING:  # DeepSpeed
@@ -98,11 +99,16 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def save_weights(
-    state: dict[str, Tensor], file: Path, config: Mapping[str, Any] | None = None
+    state: dict[str, Tensor],
+    file: Path,
+    config: Mapping[str, Any] | None = None,
+    adapters: Adapters | None = None,
 ) -> None:
     """Write tensors, and a config for `read_config`, in the main process; the others do nothing."""
-    if is_main():
-        metadata = {_CONFIG: json.dumps(config)} if config is not None else None
+    metadata = {_CONFIG: json.dumps(config)} if config is not None else None
+    if is_main() and adapters is not None:
+        adapters.write(state, file.parent, metadata)
+    elif is_main():
         write_tensors(state, file, metadata)
 
 
@@ -149,6 +155,7 @@ class BestWeights:
 
         They are for the file `WEIGHTS` or `EMA_WEIGHTS`, and were evaluated after a step (from 0).
         """
+        name = engine.name_of(name)
         kept = self._record() if is_main() else {}
         better = is_main() and self._is_better(results[self.metric], kept.get(name))
         if not distributed.gather(better)[0]:
@@ -162,7 +169,7 @@ class BestWeights:
 
         def save() -> None:
             with explained(file):
-                save_weights(state, file, self.config)
+                save_weights(state, file, self.config, engine.adapters)
             self._write(kept | {name: {"step": step, "results": dict(results)}})
 
         on_main(forget)

@@ -1,9 +1,10 @@
 """Checkpoints of a run: complete or not there.
 
 `checkpoints/step_00001000/` holds DeepSpeed's files of every process, the moving average, the
-weights as `model.safetensors` and `model_ema.safetensors` (float32, official names), `run.json`,
-and `COMPLETE`, which lists all files with their sizes and digests. It is written in a folder of
-another name, flushed to the disk and then renamed. What cannot be read is never removed.
+weights as `model.safetensors` and `model_ema.safetensors` (float32, official names; with adapters
+the folders `adapter/` and `adapter_ema/`, and nothing of what is frozen), `run.json`, and
+`COMPLETE`, which lists all files with their sizes and digests. It is written in a folder of another
+name, flushed to the disk and then renamed. What cannot be read is never removed.
 """
 
 import contextlib
@@ -196,11 +197,15 @@ class RunCheckpoints:
         # it copies programs that make a file of weights, as is written below; if that failed, it
         # would leave the other processes waiting
         engine.engine._copy_recovery_script = lambda folder: None
-        engine.engine.save_checkpoint(str(folder), tag=_STATE, save_latest=False)
+        engine.engine.save_checkpoint(
+            str(folder), tag=_STATE, save_latest=False,
+            exclude_frozen_parameters=engine.adapters is not None,
+        )  # fmt: skip
         engine.share_buffers()
         state = engine.full_precision_state()
-        with files.noted(folder / WEIGHTS):
-            save_weights(state, folder / WEIGHTS, self.config)
+        weights, averaged = (folder / engine.name_of(name) for name in (WEIGHTS, EMA_WEIGHTS))
+        with files.noted(weights):
+            save_weights(state, weights, self.config, engine.adapters)
         if average is not None:
             if is_main() or engine.zero_stage:
                 file = folder / _average_file(engine)
@@ -208,8 +213,8 @@ class RunCheckpoints:
                     torch.save(average.state_dict(), stream)
             with average.applied():
                 state = engine.full_precision_state()
-                with files.noted(folder / EMA_WEIGHTS):
-                    save_weights(state, folder / EMA_WEIGHTS, self.config)
+                with files.noted(averaged):
+                    save_weights(state, averaged, self.config, engine.adapters)
         if is_main():
             with files.noted(folder / RUN):
                 write_text(folder / RUN, json.dumps(record, indent=2))
@@ -234,14 +239,15 @@ def restore(folder: Path, engine: TrainingEngine, average: MovingAverage | None)
     now: list[tuple[str, Any]] = [
         ("zero_stage", engine.zero_stage),
         ("precision", engine.precision),
+        ("lora", engine.adapters and engine.adapters.identity),
     ]
     if engine.zero_stage:  # each process keeps its part of the state
         now.append(("processes", distributed.world_size()))
     for name, value in now:
         require(
-            saved[name] == value,
-            f"{folder} was saved with {name}={saved[name]} and cannot continue with {value}: go "
-            f"back to {saved[name]}, or begin a new run from {folder / WEIGHTS} in another output",
+            saved.get(name) == value,
+            f"{folder} was saved with {name}={saved.get(name)} and cannot continue with {value}: "
+            f"go back to it, or begin a new run from {folder} in another output",
         )
     average_file = folder / _average_file(engine)
     require(
@@ -251,7 +257,9 @@ def restore(folder: Path, engine: TrainingEngine, average: MovingAverage | None)
     engine.engine.checkpoint_engine = SafeCheckpointEngine()
     try:
         with engine.settings_kept():
-            engine.engine.load_checkpoint(str(folder), tag=_STATE)
+            engine.engine.load_checkpoint(
+                str(folder), tag=_STATE, load_module_strict=engine.adapters is None
+            )
         if average is not None:
             average.load_state_dict(read_torch_file(average_file))
     except (RuntimeError, LookupError, TypeError, AttributeError, AssertionError) as error:

@@ -19,7 +19,7 @@ from eva_engine.config import METRICS, SAYS, Recipe, RunConfig, SplitConfig, as_
 from eva_report.terminal import show
 from eva_runs.commands import program_name, say
 from eva_runs.errors import ending, said_once
-from eva_runs.options import add_download_option, add_size_and_length
+from eva_runs.options import add_download_option, add_lora, add_size_and_length
 from eva_runs.output_folder import claimed
 from eva_runs.recipes import TASKS, find_recipe, unfinished
 
@@ -78,8 +78,8 @@ def parse(
     program = program_name(program)
     parser = argparse.ArgumentParser(
         prog=program,
-        usage=f"{program} RECIPE [--image-size PIXELS] [--epochs N] [--print-config] "
-        "[--no-download] [--name VALUE ...]",
+        usage=f"{program} RECIPE [--image-size PIXELS] [--epochs N] [--lora RANK] "
+        "[--print-config] [--no-download] [--name VALUE ...]",
         description="Train from a recipe, a Python file that defines `config`. With a recipe, "
         "--help lists all its values; `eva recipes` lists the recipes. Values are written "
         "--run.epochs 3 or run.epochs=3, before or after the recipe.",
@@ -88,6 +88,7 @@ def parse(
     )
     add_download_option(parser)
     add_size_and_length(parser)
+    add_lora(parser)
     parser.add_argument("--print-config", action="store_true", help="print the config and stop")
     # the launcher `deepspeed` adds it; the variable LOCAL_RANK, which it sets too, is what counts
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)
@@ -99,7 +100,7 @@ def parse(
     try:
         file = _file_of(task, recipe)
         default = unfinished(lambda: load_recipe(file, kind))
-        words = [*_size_and_length(known, default), *words]  # a setting of its own comes last
+        words = [*_shortcuts(known, default), *words]  # a setting of its own comes last
         flags = _without_other_validation(as_flags(words, default), default)
         flags, left_out = (flags, "") if adapt is None else adapt(flags, default)
         import tyro
@@ -153,12 +154,13 @@ def as_flags(words: Sequence[str], default: Any) -> list[str]:
     return flags
 
 
-def _size_and_length(known: argparse.Namespace, default: Any) -> list[str]:
-    """Write `--image-size` and `--epochs` as settings of a recipe.
+def _shortcuts(known: argparse.Namespace, default: Any) -> list[str]:
+    """Write `--image-size`, `--epochs` and `--lora` as settings of a recipe.
 
     Sizes keep their proportion, such as a teacher's to its student's, and so does a masked share.
     """
     words = [f"run.epochs={known.epochs}"] if known.epochs else []
+    words += [f"lora.rank={known.lora}"] if known.lora else []
     if side := known.image_size:
         values = dict(_values(default))
         sizes = {key: value for key, value in values.items() if key.endswith(".image_size")}

@@ -13,9 +13,11 @@ from timm.optim import Lamb, Lars
 from torch import Tensor, nn
 
 from eva_backbone.block import Block
+from eva_backbone.checkpoints.run_folders import ADAPTERS
 from eva_engine import distributed
 from eva_engine.config import OptimizerConfig, RunConfig
 from eva_engine.steps.parameter_groups import ParameterGroup, optimizer_groups
+from eva_runs.adapters import Adapters
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +81,7 @@ class TrainingEngine:
         optimizer: Other settings of the optimizer.
         run: Precision, ZeRO stage, batch and accumulation.
         limits: Name of a parameter -> smallest and largest value of its weights after a step.
+        adapters: What is saved of a model that has adapters.
 
     Attributes:
         engine: DeepSpeed's engine; call it for a forward pass.
@@ -93,7 +96,9 @@ class TrainingEngine:
         optimizer: OptimizerConfig,
         run: RunConfig,
         limits: Mapping[str, tuple[float, float]] | None = None,
+        adapters: Adapters | None = None,
     ) -> None:
+        self.adapters = adapters
         self.limits = dict(limits or {})
         assert self.limits.keys() <= {name for name, _ in model.named_parameters()}, self.limits
         parameters = optimizer_groups(model, groups, lr=optimizer.lr)
@@ -183,21 +188,27 @@ class TrainingEngine:
                 yield name, parameter, parameter._hp_mapping.get_hp_fragment().detach().view(-1)
 
     def full_precision_state(self) -> dict[str, Tensor]:
-        """Gather copies of all weights in float32 and all buffers, on the main process's CPU.
+        """Gather copies of weights in float32 and of buffers, on the main process's CPU.
 
-        The same call on all processes; the others get nothing.
+        The same call on all processes; the others get nothing. With adapters nothing of the base.
         """
         state = {}
         if distributed.rank() == 0:
-            for name, value in self.module.state_dict().items():
+            whole = self.module.state_dict()
+            for name in self.adapters.names if self.adapters else whole:
+                value = whole[name]
                 full = value.float() if value.is_floating_point() else value
                 state[name] = full.to("cpu", copy=True)
         for name, parameter in self.module.named_parameters():
-            if hasattr(parameter, "_hp_mapping"):
+            if hasattr(parameter, "_hp_mapping"):  # which is trained, so that it is in the state
                 full = safe_get_full_fp32_param(parameter)
                 if state:
                     state[name].copy_(full.view(parameter.shape))
         return state
+
+    def name_of(self, weights: str) -> str:
+        """Name the file in a folder for `WEIGHTS` or `EMA_WEIGHTS`: with adapters another one."""
+        return ADAPTERS[weights] if self.adapters else weights
 
     @contextmanager
     def settings_kept(self) -> Iterator[None]:
