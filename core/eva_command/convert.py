@@ -9,6 +9,7 @@ r"""Convert a checkpoint to the form that another project loads, or back.
     eva convert output/eva_g_pretrain --to timm --output eva_g_timm
     eva convert eva_clip_psz14.pt --to open-clip --output eva_clip_g
     eva convert eva_clip_g --to official --output eva_clip.pt
+    eva convert --merge-lora output/run merged.safetensors
 
 The source is a file, the name of an official one, the output folder of a run of any trainer (its
 best weights if it kept them, else those of its newest checkpoint), or a folder that timm or
@@ -17,7 +18,8 @@ open_clip reads. `detectron2-vitdet` is what an unmodified ViTDet of detectron2 
 Outputs of the model stay the same. The output (`.pth`, `.pt`: weights under "model";
 `.safetensors`) appears when it is complete. `timm` and `open-clip` are folders for these programs,
 which read them as the model `local-dir:FOLDER`; the program must be installed to write one, for its
-outputs are compared with ours.
+outputs are compared with ours. --merge-lora writes adapters merged with their base, as other
+commands read them, and compares outputs.
 """
 
 import argparse
@@ -39,15 +41,29 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = command_parser(__doc__)
     add, forms = parser.add_argument, ("detectron2-vitdet", "official", "mmdet", *FOLDERS)
-    add("source", help="file, name of an official one, or folder of a run, of timm or of open_clip")
+    add(
+        "source",
+        nargs="?",
+        help="file, name of an official one, or folder of a run, of timm or of open_clip",
+    )
     add("--ema", action="store_true", help="take the moving average of a run")
-    add("--to", required=True, choices=forms, help="form of the output")
-    add("--output", required=True, type=Path, help=".pth, .pt or .safetensors; or a folder")
+    add(
+        "--merge-lora",
+        nargs=2,
+        metavar=("ADAPTER", "OUTPUT"),
+        help="merge adapters with their base",
+    )
+    add("--to", choices=forms, help="form of the output")
+    add("--output", type=Path, help=".pth, .pt or .safetensors; or a folder")
     add("--dtype", choices=("fp16", "fp32"), help="by default as in the source")
     add("--patch-size", type=integer(1), metavar="P", help="resample patches and positions to it")
     add("--overwrite", action="store_true", help="replace an earlier output")
     add_download_option(parser)
     args = parser.parse_args(arguments)
+    if bool(args.merge_lora) == bool(args.source and args.to and args.output):
+        parser.error("give a source with --to and --output, or --merge-lora ADAPTER OUTPUT")
+    if args.merge_lora:
+        args.source, args.output = args.merge_lora[0], Path(args.merge_lora[1])
     if args.to not in FOLDERS and args.output.suffix not in SUFFIXES:
         parser.error(f"--output {args.output} must end in one of {', '.join(SUFFIXES)}")
     try:
@@ -61,9 +77,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _work(args: argparse.Namespace) -> int:
-    from eva_command.conversion import convert  # loads torch
+    from eva_command.conversion import convert, merge_adapters  # loads torch
 
-    say(convert(args, folder=args.to in FOLDERS))
+    say(merge_adapters(args) if args.merge_lora else convert(args, folder=args.to in FOLDERS))
     return 0
 
 

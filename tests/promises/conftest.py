@@ -497,7 +497,9 @@ def ends_alike(metrics_of):
     def check(one, other):
         assert metrics_of(one) == metrics_of(other)
         ends = [sorted(Path(output, "checkpoints").glob("step_*"))[-1] for output in (one, other)]
-        files = [sorted(file.name for file in end.glob("*.safetensors")) for end in ends]
+        files = [
+            sorted(file.relative_to(end) for file in end.rglob("*.safetensors")) for end in ends
+        ]
         assert ends[0].name == ends[1].name
         assert files[0] == files[1] != []
         for name in files[0]:
