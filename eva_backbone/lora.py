@@ -37,13 +37,12 @@ class LoraSettings:
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))  # configs may give a list
         set_ = [one.name for one in fields(self) if getattr(self, one.name) != one.default]
+        some = bool(self.layers) and {*self.layers} <= LAYERS.keys()
         rules = {
             "rank and first_block must be at least 0": min(self.rank, self.first_block) >= 0,
             "alpha must be a number above 0": 0 < self.scale < math.inf,
             "dropout must be in [0, 1)": 0 <= self.dropout < 1,
-            f"layers must be some of {', '.join(LAYERS)}": (
-                bool(self.layers) and {*self.layers} <= LAYERS.keys()
-            ),
+            f"layers must be some of {', '.join(LAYERS)}": some,
             f"{', '.join(set_)} has no effect without a rank": bool(self.rank or not set_),
         }
         if broken := [rule for rule, kept in rules.items() if not kept]:
@@ -76,37 +75,26 @@ def add_adapters(model: "nn.Module", settings: LoraSettings) -> list[str]:
     first, depth = settings.first_block, vit.depth
     if not settings.rank or first >= depth:
         raise ValueError(f"adapters need a rank from 1 and a first_block below {depth}: {settings}")
-    targets = [
-        f"blocks.{number}.{LAYERS[layer]}"
-        for number in range(first, depth)
-        for layer in settings.layers
-    ]
+    inside = [LAYERS[layer] for layer in settings.layers]
+    targets = [f"blocks.{n}.{layer}" for n in range(first, depth) for layer in inside]
     linear: dict[str, Any] = {target: vit.get_submodule(target) for target in targets}
     if frozen := [target for target in targets if not linear[target].weight.requires_grad]:
-        raise ValueError(
-            f"adapters from lora.first_block={first} on would change frozen layers, {frozen[0]} to "
-            f"{frozen[-1]}: set it above these, or freeze none of them"
-        )
+        layers = f"{frozen[0]} to {frozen[-1]} are frozen"
+        raise ValueError(f"{layers}, and lora.first_block={first}: set it above, or freeze none")
     trained = [
         parameter
         for name, parameter in vit.named_parameters()
         if parameter.requires_grad and (group := layer_index(name, depth)) > first
         if group > depth or _POSITIONS.fullmatch(name)
     ]
-    peft, alpha = _import_peft(), settings.scale * settings.rank
-    config = peft.LoraConfig(
-        r=settings.rank, lora_alpha=alpha, lora_dropout=settings.dropout, target_modules=targets
-    )
-    peft.inject_adapter_in_model(config, vit)
+    logging.disable(logging.WARNING)  # of torchao, about kernels that nothing here uses
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    finally:
+        logging.disable(logging.NOTSET)
+    alpha, dropout = settings.scale * settings.rank, settings.dropout
+    sizes: Any = {"r": settings.rank, "lora_alpha": alpha, "lora_dropout": dropout}
+    inject_adapter_in_model(LoraConfig(**sizes, target_modules=targets), vit)
     for parameter in trained:
         parameter.requires_grad_(True)
     return [f"{name}.{target}".lstrip(".") for target in targets]
-
-
-def _import_peft() -> Any:
-    logging.disable(logging.WARNING)  # of torchao, about kernels that nothing here uses
-    try:
-        import peft
-    finally:
-        logging.disable(logging.NOTSET)
-    return peft

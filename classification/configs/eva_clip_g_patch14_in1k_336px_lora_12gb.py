@@ -4,13 +4,13 @@
 inputs of blocks 1.0, one block again 2, CUDA 1; sum 6.1.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 from eva_classification.config import ClassificationConfig
 from eva_engine.commands.training import load_recipe
 
-file = Path(__file__).with_name("eva_clip_g_patch14_in1k_336px_lora_24gb.py")
-parent = load_recipe(file, ClassificationConfig)
-run = replace(parent.run, output=Path("output/eva_g_lora_12gb"), batch_size=32, accumulate=16)
-config = replace(parent, lora=replace(parent.lora, first_block=20), run=run)
+config = load_recipe(
+    Path(__file__).with_name("eva_clip_g_patch14_in1k_336px_lora_24gb.py"), ClassificationConfig,
+    lora={"first_block": 20},
+    run={"output": "output/eva_g_lora_12gb", "batch_size": 32, "accumulate": 16},
+)  # fmt: skip

@@ -4,13 +4,13 @@
 inputs of blocks 0.9, one block again 2.5, CUDA 1; sum 5.1.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 from eva_classification.config import ClassificationConfig
 from eva_engine.commands.training import load_recipe
 
-file = Path(__file__).with_name("eva_l_patch14_in21k_to_in1k_336px_lora_24gb.py")
-parent = load_recipe(file, ClassificationConfig)
-run = replace(parent.run, output=Path("output/eva_l_lora_12gb"), batch_size=64, accumulate=8)
-config = replace(parent, lora=replace(parent.lora, first_block=12), run=run)
+config = load_recipe(
+    Path(__file__).with_name("eva_l_patch14_in21k_to_in1k_336px_lora_24gb.py"),
+    ClassificationConfig, lora={"first_block": 12},
+    run={"output": "output/eva_l_lora_12gb", "batch_size": 64, "accumulate": 8},
+)  # fmt: skip

@@ -8,23 +8,18 @@ the two is right.
 This should give (official README): ImageNet-1K zero-shot 79.3 top-1.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 from eva_contrastive.config import ContrastiveConfig
 from eva_engine.commands.training import load_recipe
 
-parent = load_recipe(Path(__file__).with_name("eva_clip_g_patch14.py"), ContrastiveConfig)
-config = replace(
-    parent,
-    model=replace(
-        parent.model,
-        drop_path_rate=0.0,
-        patch_dropout=0.5,
-        text="openclip_h",
-        text_checkpoint="openclip_vit_h_14_laion2b_s32b_b79k.safetensors",
-    ),
-    data=replace(parent.data, train=str(Path(__file__).with_name("merged_2b.toml"))),
-    optimizer=replace(parent.optimizer, warmup_epochs=0.115),  # 2000 steps
-    run=replace(parent.run, output=Path("output/eva_clip_g_plus"), epochs=2, batch_size=1024),
-)
+config = load_recipe(
+    Path(__file__).with_name("eva_clip_g_patch14.py"), ContrastiveConfig,
+    model={
+        "drop_path_rate": 0.0, "patch_dropout": 0.5, "text": "openclip_h",
+        "text_checkpoint": "openclip_vit_h_14_laion2b_s32b_b79k.safetensors",
+    },
+    data={"train": str(Path(__file__).with_name("merged_2b.toml"))},
+    optimizer={"warmup_epochs": 0.115},  # 2000 steps
+    run={"output": "output/eva_clip_g_plus", "epochs": 2, "batch_size": 1024},
+)  # fmt: skip

@@ -4,12 +4,13 @@
 inputs of blocks 0.4, one block again 0.9, CUDA 1; sum 4.6.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 from eva_contrastive.config import ContrastiveConfig
 from eva_engine.commands.training import load_recipe
 
-parent = load_recipe(Path(__file__).with_name("own_pairs_lora_24gb.py"), ContrastiveConfig)
-run = replace(parent.run, output=Path("output/own_pairs_lora_12gb"), batch_size=32, accumulate=16)
-config = replace(parent, lora=replace(parent.lora, first_block=20), run=run)
+config = load_recipe(
+    Path(__file__).with_name("own_pairs_lora_24gb.py"), ContrastiveConfig,
+    lora={"first_block": 20},
+    run={"output": "output/own_pairs_lora_12gb", "batch_size": 32, "accumulate": 16},
+)  # fmt: skip

@@ -39,7 +39,7 @@ from eva_engine.loop import TrainingRun
 from eva_engine.report import Presentation
 from eva_engine.steps.flops import image_input, training_flops
 from eva_report.content import Step
-from eva_runs.adapters import adapters_of
+from eva_runs.adapters import Adapters
 from eva_runs.commands import command_to_run
 
 logger = logging.getLogger(__name__)
@@ -185,8 +185,9 @@ def train(config: ContrastiveConfig, device: torch.device) -> None:
     model, report = build_model(config)
     _check_first_weights(config, report)
     freeze(config, model)
-    base = config.model.init_checkpoint
-    adapters = adapters_of(model, config.lora, open_clip_weights(Path(base)) or base)
+    base, lora = config.model.init_checkpoint, config.lora
+    base = str(open_clip_weights(Path(base)) or base)
+    adapters = Adapters(model, lora, base) if lora.rank else None
     transform = training_transform(config.model.image_size, config.data)
     TrainingRun(
         model=model,

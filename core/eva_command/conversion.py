@@ -79,31 +79,22 @@ def merge_adapters(args: argparse.Namespace) -> str:
     config, factors = read_adapter_config(source.parent), read_safetensors(source)
     base, merged = read_weights(find_base(config, source.parent)), Weights.read(source)
     apart = merge({**config, "lora_alpha": 0.0}, base, factors, source)
-    expected = _tokens(replace(merged, tensors=apart), factors, config["lora_alpha"] / config["r"])
-    found = _tokens(merged, {}, 0.0)
-    difference, largest = ((found - expected).abs().max(), expected.abs().max())
+    vit, scale = load_vit(replace(merged, tensors=apart)), config["lora_alpha"] / config["r"]
+    for name in (one for one in factors if one.endswith(".lora_A.weight")):
+        down, up = factors[name], factors[name.replace("lora_A", "lora_B")]
+        layer = vit.get_submodule(name[name.index("blocks.") :].partition(".lora_A")[0])
+        layer.register_forward_hook(
+            lambda _, x, out, up=up, down=down: out + scale * (x[0] @ down.T @ up.T)
+        )
+    image = torch.rand(1, 3, vit.img_size, vit.img_size)
+    with torch.no_grad():
+        expected, found = vit(image), load_vit(merged)(image)
+    difference, largest = (found - expected).abs().max(), expected.abs().max()
     _write(merged.tensors, args.output, read_config(source))
     return (
         f"{source} -> {args.output}: {len(merged.tensors)} tensors, with adapters of rank "
         f"{config['r']}\n  outputs on one image differ by at most {difference:.2g} of {largest:.3g}"
     )
-
-
-def _tokens(weights: Weights, factors: Mapping[str, Tensor], scale: float) -> Tensor:
-    """Compute what the ViT gives for one image in float32, with adapters beside its layers."""
-    vit = load_vit(weights)
-    for name, down in factors.items():
-        if name.endswith(".lora_A.weight"):
-            up = factors[name.replace("lora_A", "lora_B")]
-            layer = vit.get_submodule(name[name.index("blocks.") : -len(".lora_A.weight")])
-            layer.register_forward_hook(
-                lambda _, x, out, up=up, down=down: out + scale * (x[0] @ down.T @ up.T)
-            )
-    image = torch.randn(
-        1, 3, vit.img_size, vit.img_size, generator=torch.Generator().manual_seed(0)
-    )
-    with torch.no_grad():
-        return vit(image)
 
 
 def find_source(source: str, *, ema: bool) -> Path:

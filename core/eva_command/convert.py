@@ -41,18 +41,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = command_parser(__doc__)
     add, forms = parser.add_argument, ("detectron2-vitdet", "official", "mmdet", *FOLDERS)
-    add(
-        "source",
-        nargs="?",
-        help="file, name of an official one, or folder of a run, of timm or of open_clip",
-    )
+    text = "file, name of an official one, or folder of a run, of timm or of open_clip"
+    add("source", nargs="?", help=text)
     add("--ema", action="store_true", help="take the moving average of a run")
-    add(
-        "--merge-lora",
-        nargs=2,
-        metavar=("ADAPTER", "OUTPUT"),
-        help="merge adapters with their base",
-    )
+    text = "merge adapters with their base"
+    add("--merge-lora", nargs=2, metavar=("ADAPTER", "OUTPUT"), help=text)
     add("--to", choices=forms, help="form of the output")
     add("--output", type=Path, help=".pth, .pt or .safetensors; or a folder")
     add("--dtype", choices=("fp16", "fp32"), help="by default as in the source")

@@ -20,7 +20,7 @@ from eva_engine.steps.parameter_groups import ParameterGroup, layer_decay_groups
 from eva_report.content import Section
 from eva_report.first_batch import image_tiles
 from eva_report.sheets import Tile
-from eva_runs.adapters import adapters_of
+from eva_runs.adapters import Adapters
 
 
 def classifier_groups(config: ClassifierConfig, model: nn.Module) -> list[ParameterGroup]:
@@ -63,7 +63,8 @@ def train_classifier(
 
     distributed.seed_all(config.run.seed)
     model = build(config.model)
-    adapters = adapters_of(model, config.lora, config.model.init_checkpoint)
+    base, lora = config.model.init_checkpoint, config.lora
+    adapters = Adapters(model, lora, base) if lora.rank else None
     classes = list(samples.classes)
     targets = MixedTargets(config.augment, num_classes=len(classes))
     TrainingRun(

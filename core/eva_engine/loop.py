@@ -178,8 +178,8 @@ class TrainingRun:
     def _build(self, checkpoint: Path | None) -> None:
         run, model = self._run, self.model.to(self.device)
         self._engine = TrainingEngine(
-            model, groups=self.groups, optimizer=self._optimizer, run=run, limits=self.limits,
-            adapters=self.adapters,
+            model, groups=self.groups, optimizer=self._optimizer, run=run,
+            limits=self.limits, adapters=self.adapters,
         )  # fmt: skip
         self._average = MovingAverage(self._engine, decay=run.ema_decay) if run.ema_decay else None
         if checkpoint is not None:

@@ -23,10 +23,9 @@ from eva_data.files import make_folder, write_tensors, write_text
 
 
 class Adapters:
-    """Adapters of a model, to which they are added.
+    """Adapters, which are added to a model, and what is saved of it: all that the base lacks.
 
-    Saved is what the base does not have: the factors, what is trained beside them, and what has
-    another size than in the base, such as positions for other images.
+    So the factors, what is trained beside them, and what is of another size, such as positions.
 
     Args:
         model: The ViT or any model around it on the CPU, with its first weights, and with all that
@@ -44,10 +43,7 @@ class Adapters:
 
     def __init__(self, model: nn.Module, settings: LoraSettings, base: str | Path) -> None:
         if not str(base):
-            raise ValueError(
-                f"lora.rank={settings.rank} needs weights to adapt, and the model begins at random:"
-                " name them, for example model.init_checkpoint=eva_l_psz14.pt"
-            )
+            raise ValueError(f"lora.rank={settings.rank} needs an init_checkpoint to adapt, got ''")
         path = resolve_source(base)
         targets = add_adapters(model, settings)
         self._shared = _shared(model, read_weights(path))
@@ -88,11 +84,6 @@ class Adapters:
         make_folder(folder)
         write_text(folder / ADAPTER_CONFIG, json.dumps(self._config, indent=2) + "\n")
         write_tensors(own, folder / ADAPTER_WEIGHTS, metadata)
-
-
-def adapters_of(model: nn.Module, settings: LoraSettings, base: str | Path) -> Adapters | None:
-    """Add the adapters of a recipe to its model, if it has any."""
-    return Adapters(model, settings, base) if settings.rank else None
 
 
 def _plain(name: str) -> str:

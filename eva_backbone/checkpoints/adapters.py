@@ -22,14 +22,8 @@ from eva_backbone.checkpoints.verification import require_regular_file, verify_o
 PREFIX, BASE_NAMES = "base_model.model.", "base_names"  # of each name; key of the metadata
 BASE, SHA256_OF_BASE = "base_model_name_or_path", "revision"  # keys of the config
 _MOST_CONFIG = 2**20  # bytes
-_UNKNOWN = (
-    "use_rslora",
-    "use_dora",
-    "fan_in_fan_out",
-    "lora_bias",
-    "rank_pattern",
-    "alpha_pattern",
-)
+_UNKNOWN = re.compile("use_(rslora|dora)|fan_in_fan_out|lora_bias|(rank|alpha)_pattern")
+Tensors = Mapping[str, Tensor]
 
 
 def read_adapter_config(folder: Path) -> dict[str, Any]:
@@ -41,7 +35,7 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
         named = {key: config[key] for key in ("peft_type", "r", "lora_alpha", BASE, SHA256_OF_BASE)}
         kind, rank, alpha, base, sha256 = named.values()
         fits = kind == "LORA" and type(rank) is int and rank > 0 and 0 < alpha < math.inf
-        unknown = {key: config[key] for key in _UNKNOWN if config.get(key)}
+        unknown = {k: v for k, v in config.items() if v and _UNKNOWN.fullmatch(k)}
         if unknown or not (fits and Path(base).name and re.fullmatch("[0-9a-f]{64}", sha256)):
             raise ValueError(str(named | unknown))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
@@ -61,27 +55,23 @@ def find_base(config: Mapping[str, Any], folder: Path) -> Path:
     """
     name = config[BASE]
     places = [place / Path(name).name for place in (folder, *weights_directories())]
+    found = [] if Path(name).is_file() else [*filter(Path.is_file, places)]
     try:
-        path = resolve_source(name)
+        path = found[0] if found else resolve_source(name)
     except (FileNotFoundError, ValueError) as error:
-        if not (found := [*filter(Path.is_file, places)]):
-            text = f"the base of the adapter {folder} is missing; it may lie beside it: {error}"
-            raise FileNotFoundError(text) from error
-        path = found[0]
+        text = f"the base of the adapter {folder} is missing; it may lie beside it: {error}"
+        raise FileNotFoundError(text) from error
     advice = f"the adapter {folder} was trained on {name} and fits no other weights"
     verify_once(path, config[SHA256_OF_BASE], advice=advice, of="its base")
     return path
 
 
 def merge(
-    config: Mapping[str, Any],
-    base: Mapping[str, Tensor],
-    tensors: Mapping[str, Tensor],
-    file: Path,
+    config: Mapping[str, Any], base: Tensors, tensors: Tensors, file: Path
 ) -> dict[str, Tensor]:
-    """Add scale * B @ A in float32 to tensors of the base; give them the names of the model.
+    """Add scale * B @ A of the `tensors` of a file to the base in float32, by names of the model.
 
-    `tensors` are those of the adapter's `file`. A ValueError names what does not fit.
+    A ValueError names what does not fit.
     """
     own, name = {key.removeprefix(PREFIX): value for key, value in tensors.items()}, BASE_NAMES
     try:

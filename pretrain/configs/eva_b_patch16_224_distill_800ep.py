@@ -4,15 +4,12 @@ Reconstructed like its parent. This should give, after fine-tuning (paper): Imag
 ADE20K 52.7 mIoU.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 from eva_engine.commands.training import load_recipe
 from eva_pretrain.config import PretrainConfig
 
-parent = load_recipe(Path(__file__).with_name("eva_b_patch16_224_masked_800ep.py"), PretrainConfig)
-config = replace(
-    parent,
-    objective="distillation",
-    run=replace(parent.run, output=Path("output/eva_b_distill_800ep")),
-)
+config = load_recipe(
+    Path(__file__).with_name("eva_b_patch16_224_masked_800ep.py"), PretrainConfig,
+    objective="distillation", run={"output": "output/eva_b_distill_800ep"},
+)  # fmt: skip

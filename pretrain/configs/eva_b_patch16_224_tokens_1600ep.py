@@ -4,13 +4,12 @@ Reconstructed like its parent. This should give, after fine-tuning (paper): Imag
 ADE20K 53.1 mIoU.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 from eva_engine.commands.training import load_recipe
 from eva_pretrain.config import PretrainConfig
 
-parent = load_recipe(Path(__file__).with_name("eva_b_patch16_224_tokens_300ep.py"), PretrainConfig)
-config = replace(
-    parent, run=replace(parent.run, output=Path("output/eva_b_tokens_1600ep"), epochs=1600)
-)
+config = load_recipe(
+    Path(__file__).with_name("eva_b_patch16_224_tokens_300ep.py"), PretrainConfig,
+    run={"output": "output/eva_b_tokens_1600ep", "epochs": 1600},
+)  # fmt: skip

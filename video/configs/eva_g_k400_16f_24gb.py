@@ -13,21 +13,15 @@ of 20 blocks, 4097 tokens x 1408 x 2 bytes x 4 clips each, 0.9; one block that i
 and its gradients, 1.4; CUDA 1. Sum 17.4 of 22.4. No result was published for these settings.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 from eva_engine.commands.training import load_recipe
 from eva_video.config import VideoConfig
 
-parent = load_recipe(Path(__file__).with_name("eva_g_k400_16f.py"), VideoConfig)
-config = replace(
-    parent,
-    model=replace(parent.model, frozen_blocks=20),
-    run=replace(
-        parent.run,
-        output=Path("output/eva_g_k400_24gb"),
-        batch_size=4,
-        accumulate=64,
-        precision="bf16",
-    ),
-)
+config = load_recipe(
+    Path(__file__).with_name("eva_g_k400_16f.py"), VideoConfig,
+    model={"frozen_blocks": 20},
+    run={
+        "output": "output/eva_g_k400_24gb", "batch_size": 4, "accumulate": 64, "precision": "bf16",
+    },
+)  # fmt: skip

@@ -10,18 +10,14 @@ the learning rate of Table 16 is for a head that is trained. `--model.frames 16`
 much. No result was published for these settings.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 from eva_engine.commands.training import load_recipe
 from eva_video.config import VideoConfig
 
-parent = load_recipe(Path(__file__).with_name("eva_g_k722_8f.py"), VideoConfig)
-data, lists = parent.data, "datasets/kinetics722/k400_"
-config = replace(
-    parent,
-    data=replace(
-        data, train=f"{lists}train.txt", val=f"{lists}val.txt", classes=f"{lists}classes.txt"
-    ),
-    run=replace(parent.run, output=Path("output/eva_g_k400_direct")),
-)
+lists = "datasets/kinetics722/k400_"
+config = load_recipe(
+    Path(__file__).with_name("eva_g_k722_8f.py"), VideoConfig,
+    data={"train": f"{lists}train.txt", "val": f"{lists}val.txt", "classes": f"{lists}classes.txt"},
+    run={"output": "output/eva_g_k400_direct"},
+)  # fmt: skip

@@ -105,11 +105,12 @@ def save_weights(
     adapters: Adapters | None = None,
 ) -> None:
     """Write tensors, and a config for `read_config`, in the main process; the others do nothing."""
-    metadata = {_CONFIG: json.dumps(config)} if config is not None else None
-    if is_main() and adapters is not None:
-        adapters.write(state, file.parent, metadata)
-    elif is_main():
-        write_tensors(state, file, metadata)
+    if is_main():
+        metadata = {_CONFIG: json.dumps(config)} if config is not None else None
+        if adapters is None:
+            write_tensors(state, file, metadata)
+        else:
+            adapters.write(state, file.parent, metadata)
 
 
 def read_config(file: Path) -> dict[str, Any] | None:

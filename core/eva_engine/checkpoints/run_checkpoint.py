@@ -197,10 +197,8 @@ class RunCheckpoints:
         # it copies programs that make a file of weights, as is written below; if that failed, it
         # would leave the other processes waiting
         engine.engine._copy_recovery_script = lambda folder: None
-        engine.engine.save_checkpoint(
-            str(folder), tag=_STATE, save_latest=False,
-            exclude_frozen_parameters=engine.adapters is not None,
-        )  # fmt: skip
+        part = {"exclude_frozen_parameters": engine.adapters is not None}
+        engine.engine.save_checkpoint(str(folder), tag=_STATE, save_latest=False, **part)
         engine.share_buffers()
         state = engine.full_precision_state()
         weights, averaged = (folder / engine.name_of(name) for name in (WEIGHTS, EMA_WEIGHTS))

@@ -9,7 +9,7 @@ import runpy
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import copy_context
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
@@ -35,8 +35,10 @@ _SETTING = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*=")
 _TRACES = ("log.txt", "log_rank*.txt", "checkpoints", CONFIG)  # of a run before it begins
 
 
-def load_recipe(file: str | Path, kind: type[C]) -> C:
-    """Read the `config` of a recipe, a Python file.
+def load_recipe(file: str | Path, kind: type[C], **changes: Any) -> C:
+    """Read the `config` of a recipe, a Python file, for one that states its difference from it.
+
+    `changes` are new values by name; a dict has those of a group, as `run={"epochs": 3}`.
 
     Raises:
         ValueError: If it is of another kind, or defines no config of this class.
@@ -46,7 +48,10 @@ def load_recipe(file: str | Path, kind: type[C]) -> C:
     config = runpy.run_path(str(file)).get("config")
     if not isinstance(config, kind):
         raise ValueError(f"{Path(file).name} defines no `config` of {kind.__name__}")
-    return config
+    for name, new in changes.items():
+        value = replace(getattr(config, name), **new) if isinstance(new, dict) else new
+        changes[name] = value
+    return replace(config, **changes) if changes else config  # type: ignore[type-var]
 
 
 class Parsed(NamedTuple, Generic[C]):
