@@ -83,11 +83,10 @@ def merge(
             layer, _, part = name.rpartition(".lora_")
             down, up = (own[f"{layer}.lora_{factor}.weight"] for factor in "AB")
             if part == "B.weight":
-                weight, update = merged[f"{layer}.weight"].float(), up.float() @ down.float()
-                if (*update.shape, len(down)) != (*weight.shape, config["r"]):
+                weight, scale = merged[f"{layer}.weight"], config["lora_alpha"] / config["r"]
+                if (len(up), *down.shape[1:], len(down)) != (*weight.shape, config["r"]):
                     raise ValueError(f"shapes {up.shape} x {down.shape} of rank {config['r']}")
-                scale = config["lora_alpha"] / config["r"]
-                merged[f"{layer}.weight"] = weight + scale * update
+                merged[f"{layer}.weight"] = weight.float() + scale * (up.float() @ down.float())
     except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(
             f"{file} does not fit {ADAPTER_CONFIG} and the base {config[BASE]}, at {name} "

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from eva_classification.models import load_classifier
 
-ADAPTERS = ("--lora", 4, "--lora.first-block", 2)
+ADAPTERS = ("--lora", 4, "--lora.first-block", 2, "--lora.dropout", 0.1)
 TASKS = ("classification", "video", "clip")
 FIXED = {"video": ("--model.no-full-position-lr",)}  # positions are frozen
 IMAGE = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))

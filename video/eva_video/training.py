@@ -116,6 +116,7 @@ def parameter_groups(config: VideoConfig, model: VideoClassifier) -> list[Parame
     if not config.model.full_position_lr:
         return groups
     positions = model.pos_embed
+    require(positions.requires_grad, "full_position_lr has no effect: adapters freeze positions")
     others = [
         replace(group, params=[one for one in group.params if one is not positions])
         for group in groups
