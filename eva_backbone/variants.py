@@ -1,7 +1,8 @@
 """The sizes of the ViT as a table of integers, and one factory for each.
 
 EVA-g is Table 3a of the paper; EVA-L, B, S and Ti are the standard ViT sizes (EVA-L's official
-files carry a full qkv bias). `eva_debug` is the small one that examples and tests use.
+files carry a full qkv bias). `eva_debug` is the small one that examples and tests use, and
+`eva_debug_small` its student.
 """
 
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ VARIANTS: dict[str, Variant] = {
     "eva_s_patch16": Variant(16, 224, 384, 12, 6, 1536, "qv"),
     "eva_ti_patch16": Variant(16, 224, 192, 12, 3, 768, "qv"),
     "eva_debug": Variant(8, 128, 128, 5, 4, 512, "qv"),
+    "eva_debug_small": Variant(8, 128, 64, 4, 2, 256, "qv"),
 }
 
 
@@ -93,3 +95,4 @@ eva_b_patch16 = partial(build_vit, "eva_b_patch16")  # 86M, the paper's pilot si
 eva_s_patch16 = partial(build_vit, "eva_s_patch16")  # 22M
 eva_ti_patch16 = partial(build_vit, "eva_ti_patch16")  # 6M
 eva_debug = partial(build_vit, "eva_debug")  # 1M: trains in minutes on two CPU cores
+eva_debug_small = partial(build_vit, "eva_debug_small")  # 0.2M

@@ -149,6 +149,9 @@ GROUPS: Mapping[str, Group] = {
 COMMANDS: Mapping[str, Command] = {
     "quickstart": Command("eva_command.quickstart:main", "a task on demo data, on a CPU"),
     "train": Command("eva_command.training:main", "own data of any form, on any machine"),
+    "distill": Command(
+        "eva_pretrain.train_command:distill", "a small ViT from a large one, on own images"
+    ),
     "recipes": Command("eva_command.recipes:recipes", "recipes of all tasks, or one"),
     "config": Command("eva_command.recipes:config", "show a recipe, or copy it"),
     "convert": Command("eva_command.convert:main", "weights for other programs, and back"),

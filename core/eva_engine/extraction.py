@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -74,6 +75,13 @@ def read_features(folder: str | os.PathLike[str]) -> Features:
     Raises:
         ValueError: If there is no extraction, or it is not complete or damaged.
     """
+    parts = [_read_file(file) for file in list_features(folder)]
+    names = [name for part in parts for name in part.names]
+    return Features(names, torch.cat([part.features for part in parts]))
+
+
+def list_features(folder: str | os.PathLike[str]) -> dict[Path, list[str]]:
+    """List the files of an extraction with the names of their samples; see `read_features`."""
     files = [*_plan(Path(folder), _read_settings(Path(folder)))]
     missing = [file.name for file in files if not file.is_file()]
     if missing:
@@ -81,9 +89,7 @@ def read_features(folder: str | os.PathLike[str]) -> Features:
             f"{folder} lacks {len(missing)} of {len(files)} files, such as {missing[0]}: run the "
             "same command again to complete it"
         )
-    parts = [_read_file(file) for file in files]
-    names = [name for part in parts for name in part.names]
-    return Features(names, torch.cat([part.features for part in parts]))
+    return {file: _read_file(file, features=False).names for file in files}
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:
@@ -208,6 +214,7 @@ def write_features(options: argparse.Namespace, prepare: Callable[[], Extraction
         }
         on_main(lambda: _agree(options.output, settings))
         plan = _plan(options.output, settings)
+        on_main(lambda: _require_room(options.output, plan, bytes_each, samples.unit))
         left_out = distributed.gather(_extract(extraction, plan, options))
         if is_main():
             complain_of_left_out([why for part in left_out for why in part], unit=samples.unit)
@@ -229,8 +236,19 @@ def _agree(folder: Path, settings: dict[str, Any]) -> None:
     if changed:
         listed = ", ".join(f"{key} {before.get(key, '?')} -> {settings[key]}" for key in changed)
         raise ValueError(
-            f"{folder} holds features with other settings ({listed}): choose another --output"
+            f"{folder} holds features with other settings ({listed}): choose another folder"
         )
+
+
+def _require_room(folder: Path, plan: Mapping[Path, range], bytes_each: int, unit: str) -> None:
+    """Say how large the missing files will be, and refuse them if the disk is too small."""
+    missing = sum(len(part) for file, part in plan.items() if not file.is_file())
+    needed, free = missing * bytes_each / 1e9, shutil.disk_usage(folder).free / 1e9
+    text = f"features of {missing:,} {unit} will take {needed:,.3f} GB of {folder}"
+    if needed > free:
+        raise ValueError(f"{text}, whose disk has {free:,.3f} GB free: choose another folder")
+    if missing:
+        say(text)
 
 
 def _extract(

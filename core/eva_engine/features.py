@@ -12,12 +12,26 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from eva_backbone.checkpoints.from_weights import Trunk
 from eva_backbone.checkpoints.pooled import PooledVit, load_pooled
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, Pooling
 from eva_engine.distributed import choose_device
 from eva_engine.evaluation.own_data import notes_of_training
 from eva_runs.options import Precision
 from eva_runs.precision import choose_dtype, to_precision
+
+
+def pixel_statistics(
+    source: str | os.PathLike[str], trunk: Trunk, **given: Sequence[float] | None
+) -> dict[str, tuple[float, ...]]:
+    """Complete `mean` and `std` of the pixels by those that weights were trained with.
+
+    They are as given, or as the file notes, or those of the official weights of their kind.
+    """
+    imagenet = trunk.clips or trunk.dense
+    usual = (IMAGENET_MEAN, IMAGENET_STD) if imagenet else (CLIP_MEAN, CLIP_STD)
+    noted = notes_of_training(source, **{"mean": None, "std": None, **given})
+    return {k: tuple(noted[k] or v) for k, v in zip(("mean", "std"), usual, strict=True)}
 
 
 class Extractor(PooledVit):
@@ -83,13 +97,7 @@ class Extractor(PooledVit):
             dtype=choose_dtype(precision, place),
             **vit_arguments,
         )
-        imagenet = trunk.clips or trunk.dense
-        noted = notes_of_training(source, mean=mean, std=std)
-        extractor = cls(
-            pooled,
-            mean=noted["mean"] or (IMAGENET_MEAN if imagenet else CLIP_MEAN),
-            std=noted["std"] or (IMAGENET_STD if imagenet else CLIP_STD),
-        )
+        extractor = cls(pooled, **pixel_statistics(source, trunk, mean=mean, std=std))
         return to_precision(extractor, precision, place)
 
     @abstractmethod

@@ -33,22 +33,34 @@ class TeacherConfig:
     """The frozen model whose features are predicted.
 
     Attributes:
-        library: `open_clip` for a CLIP vision tower, `eva` for a plain backbone of this toolkit.
-        model: Name in open_clip, or a key of `eva_backbone.VARIANTS`.
-        weights: open_clip's tag (which it downloads) or a file; for `eva` an official name or a
-            file.
-        image_size: Side of its images; its patches must be as many as the student's.
-        precision: Precision of its weights and computation; fp16 needs a GPU.
+        library: `open_clip` for a CLIP vision tower, `eva` for a ViT of this toolkit.
+        model: Name in open_clip, or a key of `eva_backbone.VARIANTS`; with `eva`, empty for the
+            size that the weights have.
+        weights: open_clip's tag (which it downloads) or a file; for `eva` an official name, a file
+            or a run, of any task.
+        image_size: Side of its images; its patches must be as many as the student's. With `eva`, 0
+            for the size at which they are.
+        precision: Precision of its weights and computation; fp16 needs a GPU, and is what `auto`
+            takes there.
+        cache: Folder for features of fixed views, with `eva`: they are computed once, before the
+            training, and not in each step; empty for none.
+        views: Views in the cache of each training image, of random crop and flip.
     """
 
     library: Literal["open_clip", "eva"] = "open_clip"
     model: str = "ViT-L-14"
     weights: str = "openai"
     image_size: int = 224
-    precision: Literal["fp32", "bf16", "fp16"] = "fp16"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp16"
+    cache: str = ""
+    views: int = 1
 
     def __post_init__(self) -> None:
         one_of_its_choices(self)
+        at_least(self, views=1)
+        views, eva = self.views, self.library == "eva"
+        require(bool(self.cache) or views == 1, f"views={views} needs a cache: set teacher.cache")
+        require(eva or not self.cache, f"cache={self.cache} needs library=eva, got {self.library}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,3 +161,5 @@ class TokenizerConfig:
 
     def __post_init__(self) -> None:
         at_least(self, num_codes=2, code_dim=2, width=1, num_heads=1)
+        fits = self.teacher.image_size > 0 and not self.teacher.cache
+        require(fits, "a tokenizer's teacher needs an image_size, and has no cache")

@@ -261,11 +261,12 @@ class PretrainStep:
     """The step function: the teacher's features of a batch, and the objective's loss.
 
     Args:
-        teacher: The frozen network, an `eva_pretrain.teachers.Teacher`, on the device.
+        teacher: The frozen network, an `eva_pretrain.teachers.Teacher`, on the device; None for
+            batches that have its `features` (B, N, D).
         objective: Loss that is computed from its features.
     """
 
-    def __init__(self, teacher: nn.Module, objective: Objective) -> None:
+    def __init__(self, teacher: Any, objective: Objective) -> None:
         self.teacher, self.objective = teacher, objective
 
     def __call__(self, model: nn.Module, batch: Batch) -> Result:
@@ -282,7 +283,10 @@ class PretrainStep:
         Returns:
             Predictions, and the teacher's features (K, D) of the same patches.
         """
-        features = self.teacher(batch.get("teacher_images", batch["images"])).flatten(0, 1)
+        if self.teacher is None:
+            features = batch["features"].float().flatten(0, 1)
+        else:
+            features = self.teacher(batch.get("teacher_images", batch["images"])).flatten(0, 1)
         images = batch["images"].to(next(model.parameters()).dtype)
         predictions: Tensor = model(images, batch.get("mask"), batch.get("positions"))
         if "mask" in batch:

@@ -12,11 +12,14 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from eva_backbone.checkpoints.loading import load_pretrained
-from eva_backbone.variants import CLIP_MEAN, CLIP_STD, build_vit
+from eva_backbone.checkpoints.from_weights import describe
+from eva_backbone.checkpoints.pooled import load_pooled
+from eva_backbone.checkpoints.reading import Weights
+from eva_backbone.variants import CLIP_MEAN, CLIP_STD, variant_arguments
+from eva_engine.features import pixel_statistics
 from eva_pretrain.clip_weights import build_vision_tower
 from eva_pretrain.config import TeacherConfig
-from eva_runs.precision import DTYPES
+from eva_runs.precision import DTYPES, resolve
 
 
 class Teacher(nn.Module):
@@ -45,8 +48,8 @@ class Teacher(nn.Module):
         return super().train(False)
 
 
-def build_teacher(config: TeacherConfig, device: torch.device) -> Teacher:
-    """Build the frozen teacher of a recipe on a device.
+def build_teacher(config: TeacherConfig, device: torch.device, *, patches: int = 0) -> Teacher:
+    """Build the frozen teacher of a recipe on a device; without image size, of so many patches.
 
     Raises:
         ValueError: For an unknown model, unfit weights, or fp16 without a GPU.
@@ -54,46 +57,50 @@ def build_teacher(config: TeacherConfig, device: torch.device) -> Teacher:
     """
     if config.precision == "fp16" and device.type == "cpu":
         raise ValueError("teacher.precision=fp16 needs a GPU; on a CPU use fp32")
+    precision = resolve(config.precision, device)
     if config.library == "eva":
-        plain = BackboneTeacher(config.model, weights=config.weights, image_size=config.image_size)
-        return plain.to(device, DTYPES[config.precision])
+        sizes = {"image_size": config.image_size, "patches": patches}
+        plain = BackboneTeacher(config.model, weights=config.weights, **sizes)
+        return plain.to(device, DTYPES[precision])
     return ClipTeacher.from_open_clip(
         config.model,
         config.weights or None,
-        image_size=config.image_size,
-        precision=config.precision,
+        image_size=config.image_size or None,
+        precision=precision,
         device=device,
     )
 
 
 class BackboneTeacher(Teacher):
-    """Frozen ViT that returns its patch tokens after the final norm.
+    """Frozen ViT that returns its patch tokens, after the final norm if it has one.
 
     Args:
-        variant: A key of `eva_backbone.VARIANTS`.
-        weights: Official name, bundled name or file.
-        image_size: Side of its images in pixels.
+        variant: A key of `eva_backbone.VARIANTS`; empty for the size that the weights have.
+        weights: Official name, bundled name, file or run, of any task.
+        image_size: Side of its images in pixels; 0 for one of so many `patches`.
 
     Raises:
         ValueError: For an unknown variant, or weights that do not fit.
     """
 
-    def __init__(self, variant: str, *, weights: str, image_size: int) -> None:
+    def __init__(
+        self, variant: str, *, weights: str, image_size: int = 0, patches: int = 0
+    ) -> None:
         super().__init__()
-        vit = build_vit(variant, img_size=image_size)
-        load_pretrained(vit, weights)
-        self.vit = vit.eval().requires_grad_(False)
-        self.mean, self.std = CLIP_MEAN, CLIP_STD
+        content = Weights.read(weights)
+        image_size = image_size or patches * describe(content).arguments["patch_size"]
+        given = variant_arguments(variant) | {"img_size": image_size} if variant else {}
+        self.vit, trunk = load_pooled(content, image_size=image_size, **given)
+        self.mean, self.std = pixel_statistics(weights, trunk).values()
         self.image_size = (image_size, image_size)
-        self.grid = (image_size // vit.patch_embed.patch_size,) * 2
-        self.dim = vit.embed_dim
+        self.grid = (image_size // trunk.arguments["patch_size"],) * 2
+        self.dim = trunk.arguments["embed_dim"]
         self.eval()
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """Compute the features (B, N, D) of images (B, 3, H, W), normalised by `mean` and `std`."""
-        tokens: Tensor = self.vit.forward_features(images.to(self.vit.pos_embed.dtype))
-        return tokens[:, 1:]
+        return self.vit.patch_tokens(self.vit.encode(images)[0])
 
 
 class ClipTeacher(Teacher):

@@ -1,13 +1,16 @@
 """Command lines of pre-training and its tokenizer; what needs torch is imported after parsing."""
 
+import shlex
 from collections.abc import Sequence
 
 from eva_engine.commands import training
 from eva_engine.commands.options import deferred
 from eva_pretrain.config import PretrainConfig, TokenizerConfig
-from eva_runs.commands import require_data
+from eva_runs.commands import require_data, say
+from eva_runs.options import command_parser
 from eva_runs.recipes import require_start
 
+_STUDENTS = ("eva_ti_patch16", "eva_s_patch16", "eva_b_patch16", "eva_debug_small")
 _FORMS = "a manifest (.toml), a folder of images, or a pattern of tar shards"
 
 
@@ -25,6 +28,25 @@ def tokenizer(arguments: Sequence[str] | None = None) -> None:
         TokenizerConfig, deferred("eva_pretrain.tokens.training:train_tokenizer"),
         program="pretrain/train_tokenizer.py", arguments=arguments, check=_check_data,
     )  # fmt: skip
+
+
+def distill(arguments: Sequence[str] | None = None) -> None:
+    """Train a small ViT on the cached features of a large one: `eva distill`."""
+    parser = command_parser("""Let a small ViT learn the features of a large one on images without
+labels. They are computed once, then the training begins, whose command is printed; further
+arguments are its own. The same command with --run.resume continues both.""")
+    add = parser.add_argument
+    add("images", metavar="IMAGES", help=_FORMS)
+    add("--teacher", required=True, help="official name, file or run, of any task")
+    add("--student", choices=_STUDENTS, default="eva_s_patch16", help="default: %(default)s")
+    add("--output", required=True, help="folder of the run, and of the features")
+    given, rest = parser.parse_known_args(arguments)
+    words = [
+        f"{given.student}_student", "--data.train", given.images, "--teacher.weights",
+        given.teacher, "--teacher.cache", f"{given.output}/features", "--run.output", given.output,
+    ]  # fmt: skip
+    say(f"$ eva pretrain train {shlex.join([*words, *rest])}")
+    main([*words, *rest])
 
 
 def _check(config: PretrainConfig) -> None:

@@ -11,13 +11,13 @@ from torch.utils.data import Subset
 
 from eva_backbone.checkpoints.loading import load_pretrained
 from eva_backbone.initialisation import no_init_weights
-from eva_data.image_sources import open_images
 from eva_engine import distributed
 from eva_engine.data.loading import evaluation_loader
 from eva_engine.loop import TrainingRun
 from eva_engine.report import Presentation
 from eva_engine.steps.flops import training_flops
 from eva_engine.steps.parameter_groups import layer_decay_groups
+from eva_pretrain.cached_features import open_part
 from eva_pretrain.config import PretrainConfig, StudentConfig
 from eva_pretrain.masked_image_modeling import (
     BlockMasking,
@@ -70,7 +70,8 @@ class Validation:
         self._config, self._grid = config, config.student.grid
         self._step, self._device = step, device
         mask = None if config.objective == "distillation" else partial(alternating_mask, self._grid)
-        self.images = open_images(config.data.val, ValidationTransform(views, mask=mask))
+        transform = ValidationTransform(views, mask=mask)
+        self.images = open_part("val", transform, teacher=step.teacher, config=config)
         self._own = Subset(self.images, distributed.own_share(len(self.images)))
         self._gallery: Callable[[], Gallery] | None = None
 
@@ -125,10 +126,11 @@ def train(config: PretrainConfig, device: torch.device) -> None:
         ValueError: For settings that do not fit together.
     """
     student, data = config.student, config.data
-    teacher, grid = build_teacher(config.teacher, device), student.grid
+    grid = student.grid
+    teacher = build_teacher(config.teacher, device, patches=grid[0])
     if tuple(teacher.grid) != grid:
         raise ValueError(
-            f"the teacher sees {tuple(teacher.grid)} patches at {config.teacher.image_size} px, "
+            f"the teacher sees {tuple(teacher.grid)} patches at {teacher.image_size[0]} px, "
             f"the student {grid} at {student.image_size} px: choose sizes with equal grids"
         )
     objective, target_dim = _objective(config, teacher, device)
@@ -140,11 +142,14 @@ def train(config: PretrainConfig, device: torch.device) -> None:
     model = build(student)
     views = Views(
         size=student.image_size, mean=data.mean, std=data.std,
-        teacher_size=config.teacher.image_size, teacher_mean=teacher.mean, teacher_std=teacher.std,
+        teacher_size=teacher.image_size[0], teacher_mean=teacher.mean, teacher_std=teacher.std,
     )  # fmt: skip
     step = PretrainStep(teacher, objective)
-    samples = open_images(data.train, PretrainTransform(views, scale=data.crop_scale, mask=masking))
+    transform = PretrainTransform(views, scale=data.crop_scale, mask=masking)
+    samples = open_part("train", transform, teacher=teacher, config=config)
     validation = Validation(config, step, views, device) if data.val else None
+    step.teacher = None if config.teacher.cache else teacher
+    del teacher  # whose memory a cache leaves free
     TrainingRun(
         model=model,
         groups=layer_decay_groups(model, config.optimizer, depth=student.depth),
@@ -168,7 +173,9 @@ def _presentation(
     if validation is not None:
         described.append(("val", f"{len(validation.images):,} images ({data.val})"))
 
-    learned = f"{config.objective.replace('_', ' ')} of {teacher.model} {teacher.weights}"
+    learned = (
+        f"{config.objective.replace('_', ' ')} of {f'{teacher.model} {teacher.weights}'.strip()}"
+    )
     return Presentation(
         task="Pre-training",
         what=f"{learned} by {student.variant} at {student.image_size} px",

@@ -102,7 +102,7 @@ def test_texts_are_continued_and_other_texts_refused(extract, texts, monkeypatch
     assert sum(seen) == 2
     assert torch.equal(read_features(folder).features, whole.features)
     texts.write_text("\n".join(TEXTS[::-1]))
-    with refused(r"other settings \(names .*choose another --output"):
+    with refused(r"other settings \(names .*choose another folder"):
         extract("--texts", texts, "--file-mb", SMALL)
 
 
