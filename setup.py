@@ -66,7 +66,7 @@ setup(
     package_data={
         "*": ["py.typed"],
         "eva_backbone": ["checkpoints/*.csv", "weights/*.safetensors", "weights/*.json"],
-        "eva_data": ["*.csv"],
+        "eva_data": ["*.csv", "templates/*.j2"],
         "eva_report": ["*.j2"],
         "eva_command": ["*.j2"],
         "eva_contrastive": ["evaluation/*.toml"],

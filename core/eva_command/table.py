@@ -157,6 +157,7 @@ COMMANDS: Mapping[str, Command] = {
     "convert": Command("eva_command.convert:main", "weights for other programs, and back"),
     "export": Command("eva_command.training:export", "models for other programs, such as ONNX"),
     "extract": Command("eva_command.extract:main", "features of images or texts into files"),
+    "label": Command("eva_command.label:main", "images by a model, and which to label next"),
     "submit": _SUBMIT,
     "push": Command("eva_command.push:main", "publish a run on the hub"),
     "doctor": Command("eva_command.doctor:main", "what is installed, missing, broken"),

@@ -167,6 +167,15 @@ def make_folder(folder: Path) -> None:
             probe.unlink(missing_ok=True)
 
 
+def link_or_copy(file: Path, target: Path) -> None:
+    """Make a hard link to a file, or a copy where the disk or the system takes no links."""
+    make_folder(target.parent)
+    try:
+        os.link(file.resolve(), target)
+    except OSError:
+        shutil.copyfile(file, target)
+
+
 @contextlib.contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
     """Write to an empty folder beside `folder` that takes its place when the block ends.

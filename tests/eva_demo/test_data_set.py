@@ -15,9 +15,10 @@ from eva_data.detection.spec import read_labels
 from eva_data.detection.voc import open_voc
 from eva_data.detection.yolo import open_yolo
 from eva_data.video.streams import VideoReader
+from eva_data.writing import outline
 from eva_demo import command, data_set
 from eva_demo.clips import MOTIONS
-from eva_demo.formats import FORMATS, outline
+from eva_demo.formats import FORMATS
 
 COUNTS = {"train": 9, "val": 9}
 SMALL = {**COUNTS, "size": 64, "seed": 3}

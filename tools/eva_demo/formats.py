@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as rle
-from skimage.measure import find_contours
 
+from eva_data.writing import filled_in, outline
 from eva_demo.captions import CaptionGenerator, export_captions, finish_captions
 from eva_demo.clips import ClipGenerator, export_clip, finish_clips
 from eva_demo.scenes import Scene, SceneGenerator
@@ -33,13 +33,6 @@ COLORS: Mapping[str, tuple[int, int, int]] = {  # of the labels 1, 2, ...
     "other": (52, 101, 164),
     "digit": (252, 200, 20),
 }
-_YAML = """\
-# path: where train and val are; left out, it is the folder of this file
-train: images/train
-val: images/val
-nc: 10
-names: ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]
-"""
 
 
 class Format(NamedTuple):
@@ -174,9 +167,8 @@ def _export_semantic(folder: Path, split: Split, index: int, scene: Scene) -> di
 
 def _finish_semantic(folder: Path, made: Mapping[Split, list[Any]]) -> list[Path]:
     """Write `classes.toml`, which `segmentation/train.py --classes` reads, and `scenes.json`."""
-    text = "ignore = [0]  # labels without a class\n"
-    for number, (name, color) in enumerate(COLORS.items(), start=1):
-        text += f'\n[[classes]]\nlabel = {number}\nname = "{name}"\ncolor = {list(color)}\n'
+    classes = zip(COLORS, range(1, len(COLORS) + 1), COLORS.values(), strict=True)
+    text = filled_in("classes.toml", classes=classes, ignore=0)
     contents = json.dumps({_ADE[split]: scenes for split, scenes in made.items()})
     return write_texts(folder, {"classes.toml": text, "scenes.json": contents})
 
@@ -185,21 +177,9 @@ def _export_voc(folder: Path, split: Split, index: int, scene: Scene) -> str:
     """Write an image and its boxes for Pascal VOC; return their name without suffix."""
     name = f"{split}_{index + 1:06d}"
     _save(scene.image, folder / "JPEGImages" / f"{name}.jpg")
-    height, width = scene.image.shape[:2]
-    lines = [
-        "<annotation>",
-        f"  <filename>{name}.jpg</filename>",
-        f"  <size><width>{width}</width><height>{height}</height><depth>3</depth></size>",
-    ]
-    for instance in scene.instances:
-        x0, y0, x1, y1 = instance.box.tolist()  # VOC counts from 1, and names the last pixel
-        lines += [
-            f"  <object><name>{instance.category}</name><difficult>0</difficult>",
-            f"    <bndbox><xmin>{x0 + 1}</xmin><ymin>{y0 + 1}</ymin>"
-            f"<xmax>{x1}</xmax><ymax>{y1}</ymax></bndbox>",
-            "  </object>",
-        ]
-    text = "\n".join([*lines, "</annotation>", ""])
+    objects = [{"name": one.category, "box": one.box.tolist()} for one in scene.instances]
+    about = {"name": f"{name}.jpg", "size": scene.image.shape[:2], "objects": objects}
+    text = filled_in("voc.xml", **about)
     write_texts(folder, {f"Annotations/{name}.xml": text})
     return name
 
@@ -213,37 +193,23 @@ def _finish_voc(folder: Path, made: Mapping[Split, list[Any]]) -> list[Path]:
     return [*write_texts(folder, lists), *sorted((folder / "Annotations").iterdir())]
 
 
-def outline(mask: NDArray[np.bool_]) -> list[tuple[float, float]]:
-    """Draw around a mask (H, W), along the outer edges of its pixels, with one line.
-
-    Several parts, and holes, are joined by lines there and back, as YOLO has one outline of an
-    object.
-
-    Returns:
-        x and y of its corners in pixels.
-    """
-    rings = find_contours(np.pad(mask, 1).astype(float), 0.5)  # at (row, column) of centres
-    corners = [(float(x) - 0.5, float(y) - 0.5) for ring in rings for y, x in ring]
-    return corners + [(float(r[0][1]) - 0.5, float(r[0][0]) - 0.5) for r in reversed(rings[:-1])]
-
-
 def _export_yolo(folder: Path, split: Split, index: int, scene: Scene) -> Path:
     """Write an image and its outlines; return the file of these."""
     name = f"{index + 1:06d}"
     _save(scene.image, folder / "images" / split / f"{name}.jpg")
-    height, width = scene.image.shape[:2]
-    text = ""
-    for instance in scene.instances:
-        corners = outline(instance.mask)
-        values = "".join(f" {x / width:.6f} {y / height:.6f}" for x, y in corners)
-        text += f"{instance.category}{values}\n"
+    objects = [{"number": one.category, "line": outline(one.mask)} for one in scene.instances]
+    text = filled_in("yolo.txt", size=scene.image.shape[:2], objects=objects)
     return write_texts(folder, {f"labels/{split}/{name}.txt": text})[0]
 
 
 def _finish_yolo(folder: Path, made: Mapping[Split, list[Any]]) -> list[Path]:
     """Write `data.yaml`."""
+    text = "# path: where train and val are; left out, it is the folder of this file\n"
+    text += filled_in(
+        "data.yaml", names=[str(digit) for digit in range(10)], parts=("train", "val")
+    )
     labels = [file for files in made.values() for file in files]
-    return [*write_texts(folder, {"data.yaml": _YAML}), *labels]
+    return [*write_texts(folder, {"data.yaml": text}), *labels]
 
 
 # Name -> format; the name is that of its folder in the dataset.

@@ -204,6 +204,13 @@ class Predictor:
             found = found[self._chosen(found.scores)]
             return encode_masks(found, height, width).to("cpu")
 
+    def in_coco_format(self, image: ImageLike) -> Detections:
+        """Detect objects in COCO's format, with the best score of those below the threshold."""
+        found = as_coco(self.with_encoded_masks(image), 0)
+        for one in found:
+            del one["image_id"]
+        return Detections(found, lambda: self.best_score(image))
+
     def best_score(self, image: ImageLike) -> float | None:
         """Find the best score of an image in another forward pass; None if all are below 0.01."""
         sample = self.prepare(image)
@@ -248,14 +255,8 @@ def detect_jobs(
     predictor: Predictor, jobs: Sequence[Job], output: Path, *, track: bool = False
 ) -> list[str]:
     """Draw and write what a detector finds in files, with a progress bar, and say it."""
-
-    def detect(rgb: NDArray[np.uint8]) -> Detections:
-        found = as_coco(predictor.with_encoded_masks(rgb), 0)
-        for one in found:
-            del one["image_id"]
-        return Detections(found, lambda: predictor.best_score(rgb))
-
     options = dict(categories=dict(predictor.categories), threshold=predictor.score_threshold)
+    detect = predictor.in_coco_format
     return detect_files(detect, jobs, output, track=track, **options)  # type: ignore[arg-type]
 
 

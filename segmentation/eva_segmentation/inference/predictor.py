@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 import eva_segmentation.model.segmentor  # noqa: F401 (how segmentors are loaded)
 from eva_data.label_maps import Color, described
@@ -90,3 +90,8 @@ class Predictor(ImagePredictor[Classes]):
         """Find the class of each pixel: (H, W) indices into `names`."""
         classes: Classes = self.sample(image).pred_sem_seg.data[0].to("cpu", torch.uint8).numpy()
         return classes
+
+    def scores(self, image: ImageLike) -> Tensor:
+        """Score each class at each pixel: (K, H, W), at the size of the image."""
+        scores: Tensor = self.sample(image).seg_logits.data.cpu()
+        return scores

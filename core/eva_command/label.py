@@ -1,0 +1,92 @@
+"""Label images with a trained detector or segmentor, for training and for annotation programs.
+
+    eva label photos --weights output/mine --to yolo --output labelled
+    eva label photos --weights output/mine --to coco --output labelled2 --val mine/data.yaml
+        --target-precision 0.9      # on one line: a threshold for each class
+
+OUTPUT receives a folder with the dataset; report.html, the images in greatest doubt first; and
+label_next.txt, up to 100 images to label by hand next. The same command continues where it was
+stopped. Another format, or other thresholds with --overwrite, take the predictions that are there.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from eva_backbone.checkpoints.registry import OFFICIAL_FILES, require_known
+from eva_backbone.checkpoints.run_folders import is_detectron2_run
+from eva_data.files import IMAGE_SUFFIXES, home_expanded
+from eva_data.inputs import Plan, plan_jobs
+from eva_openmmlab.run_folder import config_of_run
+from eva_runs.commands import program
+from eva_runs.options import SOURCES, add_download_option, command_parser, probability
+from eva_runs.recipes import find_recipe
+
+_TASKS = ("detection", "mmdetection", "segmentation")
+_FORMATS = ("coco", "yolo", "voc", "label-studio", "cvat", "maps")
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = command_parser(__doc__)
+    add = parser.add_argument
+    add("source", nargs="+", type=Path, metavar="SOURCE", help="folder, pattern or image")
+    add("--weights", required=True, help=f"detector or segmentor: {SOURCES}")
+    add("--to", required=True, choices=_FORMATS, dest="form", help="format; of a segmentor: maps")
+    add("--output", required=True, type=Path, metavar="DIR", help="folder for the results")
+    add("--recipe", help="the model's recipe (default: that of the run of the weights)")
+    add("--task", choices=_TASKS, help="default: that of the run, or of the official weights")
+    text = "least score of a labelled object or pixel (default: %(default)s)"
+    add("--score-threshold", type=probability, default=0.5, metavar="SCORE", help=text)
+    text = "for each class the lowest score from which on this share of the boxes in --val is right"
+    add("--target-precision", type=probability, metavar="SHARE", help=text)
+    add("--val", type=Path, metavar="DATA", help="labelled data, as --data of detection")
+    add("--boxes-only", action="store_true", help="no masks")
+    add("--device", help='"cuda", "cuda:1" or "cpu" (default: that of the model\'s demo)')
+    add("--overwrite", action="store_true", help="replace the dataset in OUTPUT")
+    add_download_option(parser)
+    options = parser.parse_args(arguments)
+    if (options.target_precision is None) != (options.val is None):
+        parser.error("--target-precision and --val are given together")
+    if options.val is not None and options.form == "maps":
+        parser.error("--val is for objects; label maps take --score-threshold")
+    return options
+
+
+def _prepare(options: argparse.Namespace) -> Plan:
+    """Find task, config and images, and check that the dataset may be written."""
+    require_known(options.weights)
+    place = home_expanded(options.weights)
+    folder, config = place if place.is_dir() else place.parent, config_of_run(place)
+    task = next((one.task for one in OFFICIAL_FILES if place.name in (one.name, one.stem)), None)
+    if config is not None:
+        task = "mmdetection" if "eva_mmdetection" in config.read_text() else "segmentation"
+    elif place.exists() and is_detectron2_run(folder):
+        task, config = "detection", folder / "config.yaml"
+    options.task = options.task or task
+    if options.task not in _TASKS or not (config or options.recipe):
+        text = "is of no run of a detector or segmentor: give --recipe, and --task if not official"
+        raise ValueError(f"{options.weights} {text}")
+    options.config = find_recipe(options.task, options.recipe) if options.recipe else config
+    if (options.form == "maps") != (options.task == "segmentation"):
+        raise ValueError(f"--to {options.form} is not for {options.task}: a segmentor makes maps")
+    made = options.output / options.form
+    if made.exists() and not options.overwrite:
+        raise ValueError(f"{made} is there already: give --overwrite or another --output")
+
+    plan = plan_jobs(
+        options.source, suffixes=IMAGE_SUFFIXES, results=[options.output],
+        targets=lambda name: [made / "__".join(name.with_suffix("").parts)],  # of labels
+    )  # fmt: skip
+    if not plan.jobs:
+        raise ValueError("; ".join(plan.problems))
+    return plan
+
+
+def _run(options: argparse.Namespace) -> int:
+    plan = _prepare(options)
+    from eva_command.labelling import label  # frameworks
+
+    return label(options, plan)
+
+
+main = program(_parse, _run, name="eva label", interrupted="the same command continues")

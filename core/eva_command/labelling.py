@@ -1,0 +1,314 @@
+"""What `eva label` does: predictions of a model, thresholds, the dataset, images to look at."""
+
+import argparse
+import hashlib
+import json
+import logging
+import warnings
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pycocotools.mask as mask_api
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from eva_backbone import VisionTransformer
+from eva_backbone.checkpoints.registry import resolve_source
+from eva_data.classes import listed
+from eva_data.detection import spec
+from eva_data.files import link_or_copy, make_folder, printable, replacing_folder, write_text
+from eva_data.images import read_rgb, save_image
+from eva_data.inputs import Job, Plan
+from eva_data.writing import FORMATS, filled_in, write_labels
+from eva_report.content import Example, Gallery, Report, Table, TitledImage
+from eva_report.demos import do_jobs, log_to_terminal, named_error
+from eva_report.detection_demo import as_drawn, writing_predictions
+from eva_report.drawing import draw_objects, label_image, overlay
+from eva_report.matching import IGNORED, boxes_of, match_image
+from eva_report.page import try_report
+from eva_runs import record
+from eva_runs.commands import complain, say
+
+Floats = NDArray[np.float64]
+Records = Mapping[Job, dict[str, Any]]  # name, size (H, W), feature, and objects or doubt
+_NEXT = 100  # images to label next
+_LEAST = 0.05  # score of an object that is kept at all
+_SHOWN, _SIDE = 100, 640  # images of the page, and their longest side in px
+_DOUBT = """Doubt is the sum over the objects, from 0, of a score of 0 or 1, to 1, at the threshold
+of the class; of label maps the mean of 1 - (best probability - second) over the pixels."""
+
+
+class Labeller:
+    """A detector or segmentor, and the folder of what it predicted.
+
+    `thresholds` (K, 3) are the least score of each class, and precision and recall from it on, NaN
+    where they are not known; `problems` are about images that cannot be read.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        module = import_module(f"eva_{options.task}.inference.predictor")
+        known = {"score_threshold": _LEAST} if options.form != "maps" else {}
+        self.model: Any = module.Predictor.from_config(
+            options.config, weights=options.weights, device=options.device, **known
+        )
+        categories = getattr(self.model, "categories", None) or enumerate(self.model.names)
+        self.categories: dict[int, str] = dict(categories)
+        self.names = [*self.categories.values()]
+        self.thresholds = np.full((len(self.names), 3), (options.score_threshold, np.nan, np.nan))
+        self.problems: list[str] = []
+        self._tokens: list[torch.Tensor] = []  # (B, N, C) of the last block
+        vit = next(one for one in self.model.model.modules() if isinstance(one, VisionTransformer))
+        vit.blocks[-1].register_forward_hook(lambda *values: self._tokens.append(values[-1]))
+        state = resolve_source(options.weights).stat()
+        about = options.weights, state.st_size, state.st_mtime_ns, str(options.config)
+        self._folder = options.output / "predictions" / _digest(about)
+
+    def predict(self, jobs: Iterable[Job], title: str) -> Records:
+        """Predict for images that have no file yet; return all predictions, by image."""
+        make_folder(self._folder)
+        files = {job: self._file(job) for job in jobs}
+
+        def do(job: Job) -> str | None:
+            try:
+                if not files[job].exists():
+                    write_text(files[job], json.dumps(self._describe(job)))
+            except ValueError as error:
+                return named_error(job, error)
+            return None
+
+        self.problems += do_jobs([*files], do, title=title)
+        return {job: _read(file, job) for job, file in files.items() if file.exists()}
+
+    def _file(self, job: Job) -> Path:
+        """Name the file of an image: another one when that changes."""
+        state = job.source.stat()
+        about = str(job.source.absolute()), state.st_size, state.st_mtime_ns
+        return self._folder / f"{_digest(about)}.json"
+
+    def _describe(self, job: Job) -> dict[str, Any]:
+        """Predict for an image; a segmentor's classes and probabilities go to an LA image."""
+        rgb = read_rgb(job.source, upright=True)
+        about: dict[str, Any] = {"size": rgb.shape[:2]}
+        self._tokens.clear()
+        if hasattr(self.model, "in_coco_format"):
+            about["objects"] = self.model.in_coco_format(rgb).objects
+        else:
+            scores = self.model.scores(rgb).float()  # (K, H, W)
+            if scores.min() < 0:  # logits, where Mask2Former has sums of probabilities
+                scores = scores.softmax(0)
+            (best, second), (classes, _) = (scores / scores.sum(0).clamp(min=1e-9)).topk(2, dim=0)
+            about["doubt"] = 1 - float((best - second).mean())
+            both = torch.stack([classes, (best * 255).round()], -1).byte().numpy()
+            save_image(Image.fromarray(both, "LA"), self._file(job).with_suffix(".png"))
+        tokens = torch.cat([one.flatten(0, -2) for one in self._tokens]).float()
+        return about | {"feature": [round(value, 4) for value in tokens.mean(0).tolist()]}
+
+    def pixels(self, job: Job) -> NDArray[np.uint8]:
+        """Return the (H, W) classes of a segmentor, K where a probability is too low."""
+        with Image.open(self._file(job).with_suffix(".png")) as both:
+            classes, scores = np.moveaxis(np.asarray(both), -1, 0)
+        passing = scores / 255 >= self.thresholds[classes, 0]
+        return np.where(passing, classes, len(self.names)).astype(np.uint8)
+
+    def choose_thresholds(self, data: Path, target: float) -> None:
+        """Predict for labelled images, match as the reports of detectors do, and choose."""
+        source = {data: spec.open_source(data)}
+        wanted = spec.DatasetSpec(sources=source, parts=("val",), boxes_only=True)
+        val = spec.resolve(wanted).parts["val"]
+        if unknown := {*val.categories.values()} - {*self.names}:
+            raise ValueError(f"{data} has classes that the model does not know: {sorted(unknown)}")
+        rows: dict[int, list[Sequence[float]]] = defaultdict(list)
+        for one in val.objects:
+            number = self.names.index(val.categories[one["category_id"]])
+            rows[one["image_id"]].append((*one["bbox"], number, 1, one["iscrowd"]))
+        jobs = {Job(Path(val.folder, one["file_name"]), "", ()): k for k, one in val.images.items()}
+        judged, objects = [np.zeros((3, 0))], np.zeros(len(self.names), np.int64)
+        for job, about in self.predict(jobs, "validating").items():
+            mine = [(*o["bbox"], o["category_id"], o["score"], 0) for o in about["objects"]]
+            found = match_image(boxes_of(rows[jobs[job]]), boxes_of(mine))
+            values = found.predictions.labels, found.predictions.scores, found.right
+            judged.append(np.stack([one[found.matched != IGNORED] for one in values]))
+            objects += np.bincount(found.truth.labels[~found.truth.crowd], minlength=len(objects))
+        labels, scores, right = np.concatenate(judged, axis=1)
+        for number, row in enumerate(self.thresholds):
+            if (known := labels == number).any():
+                row[:] = lowest_score(right[known], scores[known], int(objects[number]), target)
+
+
+def _digest(about: tuple[Any, ...]) -> str:
+    return hashlib.sha256(repr(about).encode()).hexdigest()[:24]
+
+
+def _read(file: Path, job: Job) -> dict[str, Any]:
+    about = json.loads(file.read_text())
+    feature, name = np.array(about["feature"], np.float32), job.name.replace("/", "__")
+    return {**about, "name": name, "feature": feature}
+
+
+def lowest_score(
+    right: Floats, scores: Floats, objects: int, target: float
+) -> tuple[float, float, float]:
+    """Find the lowest score from which on a share `target` of predictions is right.
+
+    Returns:
+        It, or that of the best precision where the target is not reached, and the precision and the
+        recall from it on; NaN without objects.
+    """
+    values, places = np.unique(-scores, return_inverse=True)  # the highest first
+    hits, total = (np.bincount(places, one).cumsum() for one in (right, None))
+    enough = np.flatnonzero(hits >= target * total)
+    at = enough[-1] if len(enough) else (hits / total).argmax()
+    recall = hits[at] / objects if objects else np.nan
+    return -float(values[at]), float(hits[at] / total[at]), float(recall)
+
+
+def choose_next(features: NDArray[np.floating[Any]], doubts: Floats, most: int) -> list[int]:
+    """Choose images to label next: in doubt, and unlike those that are chosen already.
+
+    Greedy k-centre selection of Sener & Savarese, https://arxiv.org/abs/1708.00489, whose distance,
+    1 - cosine of features (N, C) around their mean, is multiplied by the doubt (N,).
+
+    Returns:
+        Up to `most` indexes; the first image is that in the greatest doubt.
+    """
+    unit = features - features.mean(0)
+    unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-9)
+    distance, chosen = np.full(len(unit), 2.0), list[int]()
+    while len(chosen) < min(most, len(unit)):
+        gain = (doubts + 1e-6) * distance
+        gain[chosen] = -1
+        chosen.append(int(gain.argmax()))
+        distance = np.minimum(distance, np.maximum(1 - unit @ unit[chosen[-1]], 0))
+    return chosen
+
+
+def label(options: argparse.Namespace, plan: Plan) -> int:
+    """Label the images of a plan; return the exit code."""
+    log_to_terminal()
+    warnings.filterwarnings("ignore", message="torch.meshgrid")  # inside the frameworks
+    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
+    labeller = Labeller(options)
+    if options.val is not None:
+        labeller.choose_thresholds(options.val.absolute(), options.target_precision)
+    records = labeller.predict(plan.jobs, "labelling")
+    problems = [*plan.problems, *labeller.problems]
+    if not records:
+        raise ValueError(f"no image can be read: {problems[0]}")
+    with replacing_folder(options.output / options.form) as folder:
+        write = _write_maps if options.form == "maps" else _write_objects
+        counts = write(options, labeller, records, folder)
+    _review(options, labeller, records, counts)
+    for problem in problems:
+        complain(printable(problem))
+    return int(bool(problems))
+
+
+def _write_objects(
+    options: argparse.Namespace, labeller: Labeller, records: Records, folder: Path
+) -> NDArray[np.int64]:
+    """Write the dataset of a detector; return the number of objects of each class.
+
+    The records keep the objects that are labelled, and get the doubt about all of them.
+    """
+    counts, form = np.zeros(len(labeller.names), np.int64), options.form
+    for job, about in records.items():
+        link_or_copy(job.source, folder / FORMATS[form].images / about["name"])
+        found, about["objects"], about["doubt"] = about["objects"], [], 0.0
+        for one in found:
+            mask, score, kind = one.get("segmentation"), one["score"], one["category_id"]
+            least = labeller.thresholds[kind, 0]
+            if min(one["bbox"][2:]) < 1 or (mask and not mask_api.area(mask)):
+                continue
+            about["doubt"] += min(score / max(least, 1e-9), (1 - score) / max(1 - least, 1e-9))
+            one.pop("segmentation" if options.boxes_only else "", None)
+            if score >= least:
+                about["objects"].append(one)
+                counts[kind] += 1
+    write_labels(folder, form, labeller.names, [*records.values()])
+    if form == "coco":
+        make_folder(folder / "annotations")
+        file = folder / "annotations/instances_train.json"
+        with writing_predictions(file, labeller.categories) as add:
+            for about in records.values():
+                add(about["objects"], size=about["size"], file_name=about["name"])
+    return counts
+
+
+def _write_maps(
+    _options: argparse.Namespace, labeller: Labeller, records: Records, folder: Path
+) -> NDArray[np.int64]:
+    """Write images, label maps and their classes; return the number of pixels of each class."""
+    labels, colors = labeller.model.labels, labeller.model.colors
+    ignore = max({*range(256)} - {*labels})
+    counts = np.zeros(len(labels) + 1, np.int64)
+    for job, about in records.items():
+        found = labeller.pixels(job)
+        counts += np.bincount(found.ravel(), minlength=len(counts))
+        link_or_copy(job.source, folder / "images" / about["name"])
+        image = label_image(found, [*labels, ignore], [*colors, (0, 0, 0)])
+        save_image(image, (folder / "maps" / about["name"]).with_suffix(".png"))
+    classes = zip(labeller.names, labels, colors, strict=True)
+    write_text(folder / "classes.toml", filled_in("classes.toml", classes=classes, ignore=ignore))
+    return counts[:-1]
+
+
+def _review(
+    options: argparse.Namespace, labeller: Labeller, records: Records, counts: NDArray[np.int64]
+) -> None:
+    """Write the page and the list of images to label next, and say what was labelled."""
+    jobs, doubts = [*records], np.array([about["doubt"] for about in records.values()])
+    features = np.stack([about["feature"] for about in records.values()])
+    following = choose_next(features, doubts, _NEXT)
+    lines = "".join(f"{jobs[at].source.absolute()}\n" for at in following)
+    write_text(options.output / "label_next.txt", printable(lines))
+    columns = labeller.names, labeller.thresholds.tolist(), counts.tolist()
+    classes = [[name, *row, count] for name, row, count in zip(*columns, strict=True)]
+    chosen, target = "", options.target_precision
+    if target is not None:
+        for name, score, precision, recall, _ in classes:
+            say(f"{name}: from {score:.3f}, precision {precision:.2f}, recall {recall:.2f}")
+        short = [name for name, _, precision, *_ in classes if not precision >= target]
+        chosen = f"Lowest scores with a precision of {target:g} in {options.val}."
+        chosen += f" Not reached at any score: {listed(short)}." if short else ""
+        say(chosen)
+    unit = "pixels" if options.form == "maps" else "objects"
+    total = f"{counts.sum():,} {unit} are labelled in {len(jobs):,} images"
+    heads = ["class", "least score", "precision", "recall", f"labelled {unit}"]
+    device = str(next(labeller.model.model.parameters()).device)
+
+    def report() -> Report:
+        order = np.argsort(-doubts, kind="stable")[:_SHOWN].tolist()
+        rank = {at: f", label next: {number}" for number, at in enumerate(following, start=1)}
+        examples = [_example(labeller, records, jobs[at], rank.get(at, "")) for at in order]
+        return Report(
+            title=f"Labels by {options.weights}",
+            summary=f"{total}, for {options.form}.",
+            facts=record.facts(options.output, "evaluation", seed=None, device=device),
+            sections=[
+                Table(title="Classes", heads=heads, rows=classes, text=chosen, digits=2),
+                Gallery(title="Images in doubt", examples=examples, text=_DOUBT),
+            ],
+        )
+
+    try_report(options.output, report)
+    say(f"{total}; {options.output} has {options.form}/, report.html and label_next.txt")
+
+
+def _example(labeller: Labeller, records: Records, job: Job, after: str) -> Example:
+    """Draw the labels of an image; its caption ends with `after`."""
+    rgb, about = read_rgb(job.source, upright=True), records[job]
+    if "objects" in about:
+        drawn = [as_drawn(one, labeller.names) for one in about["objects"]]
+        shown = {"labels": draw_objects(rgb, drawn, longest=_SIDE)}
+    else:
+        painted = overlay(rgb, labeller.pixels(job), labeller.model.colors)
+        shown = {"image": rgb, "labels": painted}
+    images = [TitledImage(title=one, image=Image.fromarray(shown[one])) for one in shown]
+    for one in images:
+        one.image.thumbnail((_SIDE, _SIDE))
+    return Example(caption=f"{job.name}, doubt {about['doubt']:.2f}{after}", images=images)

@@ -1,0 +1,127 @@
+"""`eva label`: images that a model labels train and are verified, and those to label next."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from eva_command.verify import main as verify
+
+FORMATS = ("coco", "yolo")
+
+
+@pytest.fixture(scope="session")
+def photos(demo, tmp_path_factory):
+    """Folder of four images, one of them below, and a file that is no image."""
+    folder = tmp_path_factory.mktemp("photos")
+    (folder / "below").mkdir()
+    for number, file in enumerate(sorted((demo("coco") / "coco/val").iterdir())):
+        (folder / ("below" if number == 3 else ".") / file.name).write_bytes(file.read_bytes())
+    (folder / "broken.jpg").write_bytes(b"none")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def weights(once, finished):
+    """Function: folder of a run of a framework; of a detector that finds threes everywhere."""
+
+    def sure(output):
+        shutil.copytree(finished("detection"), output)
+        content = torch.load(output / "model_final.pth", weights_only=True)
+        for name in (name for name in content["model"] if name.endswith("cls_score.bias")):
+            content["model"][name][3] += 6
+        torch.save(content, output / "model_final.pth")
+
+    return lambda name: once("sure", sure) if name == "detection" else finished(name)
+
+
+@pytest.fixture(scope="session")
+def labelled(run, once, photos, weights):
+    """Function: OUTPUT of a model of a framework, whose every score counts, and what was said."""
+
+    def label(name, *forms):
+        def make(output):
+            for form in forms:
+                words = ("--weights", weights(name), "--to", form, "--output", output)
+                ended = run("eva", "label", photos, *words, "--score-threshold", 0, code=1)
+                assert ended.names(photos / "broken.jpg", "4 images")
+
+        return once(f"labelled_{name}", make)
+
+    return label
+
+
+def _lists(output):
+    return json.loads((output / "coco/annotations/instances_train.json").read_text())
+
+
+def test_labels_of_a_detector_train(labelled):
+    output = labelled("detection", *FORMATS)
+    for form in FORMATS:
+        assert verify([str(output / form), "--workers", "1"]) == 0
+    data = _lists(output)
+    assert len(data["images"]) == 4
+    assert data["annotations"]
+    assert all(one["score"] >= 0.05 for one in data["annotations"])
+    for image in data["images"]:
+        with Image.open(output / "coco/images/train" / image["file_name"]) as file:
+            assert file.size == (image["width"], image["height"])
+
+
+def test_what_a_reviewer_gets(labelled, read_page, photos):
+    output = labelled("detection", *FORMATS)
+    names = sorted(str(one) for one in photos.rglob("0*.jpg"))
+    assert sorted((output / "label_next.txt").read_text().splitlines()) == names
+    page = read_page(output / "report.html")
+    assert len(page.images) == 4
+    assert "label next: 1" in page.text
+
+
+def test_a_stopped_command_continues(run, start, wait_for, weights, photos, labelled, tmp_path):
+    words = ["eva", "label", photos, "--weights", weights("detection"), "--to", "coco"]
+    words += ["--output", tmp_path, "--score-threshold", 0]
+    running = start(*words)
+    wait_for(lambda: [*tmp_path.glob("predictions/*/[0-9a-f]*.json")])
+    running.kill()
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.glob("predictions/*/*.json")}
+    assert not (tmp_path / "coco").exists()
+    run(*words, code=1)
+    assert (
+        before.items()
+        <= {file: file.stat().st_mtime_ns for file in tmp_path.glob("predictions/*/*.json")}.items()
+    )
+    assert _lists(tmp_path) == _lists(labelled("detection", *FORMATS))
+
+
+def test_thresholds_by_labelled_data(run, labelled, weights, photos, demo, fails, tmp_path):
+    output = labelled("detection", *FORMATS)
+    before = (output / "coco").stat().st_mtime_ns
+    words = ("eva", "label", photos, "--weights", weights("detection"), "--output", output)
+    val = ("--target-precision", 1, "--val", demo("coco") / "coco")
+    fails(run(*words, "--to", "coco", *val, code=2), output / "coco", "--overwrite")
+    fails(run(*words, "--to", "maps", code=2), "maps", "detection")
+    fails(run(*words, "--to", "cvat", "--val", tmp_path, code=2), "--target-precision")
+    assert (output / "coco").stat().st_mtime_ns == before
+    ended = run(*words, "--to", "cvat", *val, code=1)
+    assert ended.names("precision of 1", "Not reached")  # after six steps
+    assert (output / "cvat/annotations.xml").read_text().count("<image") == 4
+
+
+@pytest.mark.slow
+def test_labels_of_mmdetection(labelled):
+    output = labelled("mmdetection", "voc")
+    assert verify([str(output / "voc"), "--workers", "1"]) == 0
+
+
+def test_label_maps_of_a_segmentor(labelled, photos):
+    output = labelled("segmentation", "maps") / "maps"
+    words = ("--images", output / "images", "--maps", output / "maps")
+    words = ("semantic", *words, "--classes", output / "classes.toml", "--workers", 1)
+    assert verify([*map(str, words)]) == 0
+    for file in photos.rglob("0*.jpg"):
+        name = file.relative_to(photos).with_suffix(".png").as_posix().replace("/", "__")
+        with Image.open(output / "maps" / name) as labels:
+            assert {*np.unique(np.asarray(labels))} <= {1, 2, 3, 4, 5}
