@@ -6,6 +6,7 @@ The settings are part of a command line: torch and peft are imported where adapt
 import logging
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,14 @@ class LoraSettings:
     dropout: float = 0.0
     layers: tuple[str, ...] = tuple(LAYERS)
     first_block: int = 0
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any] | None) -> "LoraSettings":
+        """Make settings of a config's `lora`, of whatever types its values are."""
+        try:
+            return cls(**(given or {}))
+        except TypeError as error:
+            raise ValueError(f"lora={given}: {error}") from None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))  # configs may give a list

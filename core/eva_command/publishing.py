@@ -6,7 +6,7 @@ import math
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,8 @@ def read_run_folder(folder: Path, *, best: bool, ema: bool) -> Run:
             f"{folder} holds no such weights with the config of their run: name the output folder "
             "of a training, and --best and --ema only where it kept such weights"
         )
-    return describe(folder, weights, config)
+    run = describe(folder, weights, config)
+    return replace(run, weights=run_folders.adapter_of(folder, best=best) or run.weights)
 
 
 def _engine_run(folder: Path, *, best: bool, ema: bool) -> Run:

@@ -15,6 +15,7 @@ from eva_runs.errors import said_once
 from eva_runs.options import (
     SOURCES,
     add_download_option,
+    add_lora,
     add_precision,
     add_size_and_length,
     command_parser,
@@ -56,6 +57,7 @@ def train_parser(task: str, *, what: str, examples: str) -> argparse.ArgumentPar
     add("--resume", action="store_true", help="continue the run of the work folder, if it has one")
     add("--amp", action="store_true", help="train in mixed precision (GPU)")
     add_size_and_length(parser)
+    add_lora(parser)
     return parser
 
 
@@ -127,6 +129,8 @@ def read(
     loose = [*args.words, *args.cfg_options]
     words = [one for one in loose if not _SETTING.match(one)]
     args.settings = dict(one.split("=", 1) for one in loose if _SETTING.match(one))
+    if getattr(args, "lora", None):
+        args.settings.setdefault("lora.rank", str(args.lora))
     scored = "weights" in args
     if scored and args.weights is None:
         args.weights = words.pop() if words else parser.error("name the weights")

@@ -36,7 +36,7 @@ _KIND = re.compile(
 _OF_RUNNER = {
     *inspect.signature(Runner).parameters,  # and what it reads from the config itself
     *("runner_type", "activation_checkpointing", "compile", "efficient_conv_bn_eval"),
-    *("find_unused_parameters", "model_wrapper_cfg", "sync_bn"),
+    *("find_unused_parameters", "lora", "model_wrapper_cfg", "sync_bn"),
 }
 _COUNTED = {"warmup_iters", "milestones", "begin", "end", "T_max"}  # iterations of a schedule
 MODULE2PACKAGE.update(mmseg="onedl-mmsegmentation", mmdet="onedl-mmdetection")

@@ -20,6 +20,7 @@ from mmengine.registry import HOOKS, MODEL_WRAPPERS
 from mmengine.runner import BaseLoop
 from torch import Tensor, nn
 
+from eva_backbone.checkpoints.run_folders import ADAPTER, BEST, LORA
 from eva_data.files import replacing, write_text
 from eva_openmmlab.images import first_samples
 from eva_openmmlab.loop import EVATrainLoop
@@ -32,10 +33,11 @@ from eva_openmmlab.run_folder import (
     what_is_saved,
     write_record,
 )
-from eva_openmmlab.weights import load_start
+from eva_openmmlab.weights import CONTINUED, load_start
 from eva_report.first_batch import watch_first_batch
 from eva_report.terminal import SHOWN
 from eva_runs import processes
+from eva_runs.adapters import Adapters, complete
 from eva_runs.data_order import guard_workers
 from eva_runs.errors import NonFiniteError
 from eva_runs.fits import check_model, check_optimizer
@@ -77,6 +79,9 @@ class RunHook(Hook):
         precision = runner.cfg.get("env_cfg", {}).get("matmul_precision", "highest")
         torch.set_float32_matmul_precision(precision)
         folder = Path(runner.work_dir)
+        rank = (runner.cfg.get("lora") or {}).get("rank")
+        if rank and trains(runner) and _adapters(runner) is None:
+            raise ValueError(f"lora.rank={rank} needs train_cfg.type=EVATrainLoop")
         if isinstance(runner._train_loop, EVATrainLoop):
             self._stack.enter_context(self._stop.listen())
             if runner.val_loop is not None:
@@ -87,7 +92,7 @@ class RunHook(Hook):
             if self.resumed is None:
                 runner.logger.info(SAYS.nothing_to_resume(folder), extra=SHOWN)
             else:
-                runner._load_from = str(self.resumed)
+                runner._load_from, runner._has_loaded = f"{CONTINUED}{self.resumed}", False
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Refuse what does not fit; mmengine would load what fits and log the rest."""
@@ -108,6 +113,7 @@ class RunHook(Hook):
         checkpoint["state_dict"] = {f"module.{name}": value for name, value in loaded.items()}
 
     def _check(self, runner: Any, model: nn.Module, content: dict[str, Any]) -> None:
+        complete(content, "state_dict", model, _adapters(runner))
         check_model(content["state_dict"], model)
         check_optimizer(content["optimizer"], runner.optim_wrapper.optimizer)
         own = [sorted(one.state_dict()) for one in runner.param_schedulers or []]
@@ -236,7 +242,13 @@ class RunHook(Hook):
         raise NonFiniteError(SAYS.not_finite(what, self._iteration, f"these images of {places}"))
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Add the place in the data to a checkpoint."""
+        """Add the place in the data to a checkpoint; with adapters take out what is frozen."""
+        if (adapters := _adapters(runner)) is not None:
+            # the best weights come without the optimizer
+            file = ADAPTER if "optimizer" in checkpoint else f"{BEST}/{ADAPTER}"
+            adapters.write(checkpoint["state_dict"], Path(runner.work_dir, file).parent)
+            checkpoint["state_dict"] = adapters.cut(checkpoint["state_dict"])
+            checkpoint[LORA] = adapters.identity
         if isinstance(runner._train_loop, EVATrainLoop):
             place = runner._train_loop.position(checkpoint["meta"]["iter"])
             checkpoint[RUN] = place
@@ -329,6 +341,10 @@ def run_hook(runner: Any) -> RunHook:
 def trains(runner: Any) -> bool:
     """Return whether a runner that has begun trains, and does not score weights."""
     return isinstance(runner._train_loop, BaseLoop)
+
+
+def _adapters(runner: Any) -> Adapters | None:
+    return getattr(runner._train_loop, "adapters", None)
 
 
 def _inner(model: Any) -> Any:

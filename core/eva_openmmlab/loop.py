@@ -17,8 +17,11 @@ from mmengine.registry import LOOPS
 from mmengine.runner import IterBasedTrainLoop
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from eva_backbone.lora import LoraSettings
 from eva_openmmlab.run_folder import SAYS, last_evaluation
+from eva_openmmlab.weights import load_start
 from eva_report.terminal import SHOWN
+from eva_runs.adapters import Adapters
 from eva_runs.data_order import end_workers, guard_workers, seed_all
 
 SAMPLE, STEP = range(2)  # what a random number is for: first part of its key
@@ -101,6 +104,25 @@ def run_seed(runner: Any) -> int:
     return int(runner.seed) - (get_rank() if different else 0)
 
 
+def _add_adapters(runner: Any) -> Adapters | None:
+    """Load the first weights and add adapters to them, before there is an optimizer."""
+    settings = LoraSettings.of(runner.cfg.get("lora"))
+    if not settings.rank:
+        return None
+    runner._init_model_weights()
+    runner._init_model_weights = lambda: None  # no more, behind the weights that are loaded here
+    model: Any = getattr(runner.model, "module", runner.model).cpu()
+    base = runner._load_from or getattr(model.backbone, "pretrained", None) or ""
+    if runner._load_from:
+        report = load_start(model, base)
+        if report.from_scratch and not runner._resume:
+            runner.logger.warning(report.from_scratch, extra=SHOWN)
+    adapters = Adapters(model, settings, base)
+    runner._has_loaded = True
+    runner.model = runner.wrap_model(runner.cfg.get("model_wrapper_cfg"), model)
+    return adapters
+
+
 @LOOPS.register_module()
 class EVATrainLoop(IterBasedTrainLoop):
     """mmengine's `IterBasedTrainLoop` (same arguments), in which a sample owns its random numbers.
@@ -110,9 +132,11 @@ class EVATrainLoop(IterBasedTrainLoop):
 
     Attributes:
         was_over: Whether for this start nothing was left to do.
+        adapters: Adapters of the model, which get their settings from `lora` in the config.
     """
 
     def __init__(self, runner: Any, dataloader: Any, *args: Any, **kwargs: Any) -> None:
+        self.adapters = _add_adapters(runner)
         seed = run_seed(runner)
         numbered = numbered_loader(runner.build_dataloader(dataloader, seed=seed), seed)
         super().__init__(runner, numbered, *args, **kwargs)

@@ -15,6 +15,7 @@ from mmengine.registry import RUNNERS
 
 from eva_backbone import no_init_weights
 from eva_backbone.checkpoints.registry import resolve_source
+from eva_backbone.checkpoints.run_folders import folder_of_run
 from eva_data.detection.spec import first_path
 from eva_data.files import home_expanded
 from eva_openmmlab.config import load_config, require_data, set_data_root, set_epochs
@@ -115,8 +116,7 @@ def _work_dir(cfg: Config, args: argparse.Namespace, *, trains: bool) -> Path:
     if args.work_dir is not None:
         return Path(args.work_dir)
     if args.of_run and not trains:  # which may have been moved since
-        given = home_expanded(args.weights)
-        folder = given if given.is_dir() else given.parent
+        folder = folder_of_run(home_expanded(args.weights))
     elif place := first_path(args):
         folder = Path("work_dirs") / name_on_own_data(args.config, place)
     else:

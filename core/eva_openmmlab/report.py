@@ -12,6 +12,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import BaseLoop
 
 from eva_backbone.checkpoints.registry import resolve_source
+from eva_backbone.checkpoints.run_folders import is_mmengine_run
 from eva_openmmlab.config import parts_of
 from eva_openmmlab.own_data import image_folder
 from eva_openmmlab.run_folder import STEP, Entry, config_of_run, read_scalars
@@ -49,12 +50,10 @@ class RunReport:
         self._over = bool(getattr(train, "was_over", False))  # nothing was left to train
         self.training_set = train.dataloader.dataset if train else None
         self.dataset = self._scored.dataloader.dataset if self._scored else None
-        info = runner.message_hub.runtime_info
-        best = [value for name, value in info.items() if name.startswith("best_ckpt") and value]
-        files = [Path(str(file)) for file in (*best, info.get("last_ckpt")) if file]
-        found = next((file for file in files if file.is_file()), None)
         # those that a user goes on with: the best of a training, or those scored
-        self._weights = found if self._trains else resolve_source(runner._load_from).absolute()
+        place = self.folder if self._trains else runner._load_from
+        none = self._trains and not is_mmengine_run(self.folder)
+        self._weights = None if none else resolve_source(place).absolute()
         self.entries = read_scalars(self.folder) if self._trains else []
         self.scores = self._last_scores()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from eva_backbone.checkpoints.registry import require_known
-from eva_backbone.checkpoints.run_folders import is_mmengine_run, last_of_mmengine
+from eva_backbone.checkpoints.run_folders import folder_of_run, is_mmengine_run, last_of_mmengine
 from eva_data.files import home_expanded, write_text
 from eva_runs.log_lines import cut_log, read_log
 from eva_runs.output_folder import RunSentences
@@ -57,8 +57,7 @@ def write_record(folder: Path, config: str) -> None:
 
 def config_of_run(place: str | os.PathLike[str]) -> Path | None:
     """Find the config that the record of a run names, by its folder or a file in it; else None."""
-    given = home_expanded(place)
-    folder = given if given.is_dir() else given.parent
+    folder = folder_of_run(home_expanded(place))
     try:
         name = json.loads((folder / RECORD).read_text(encoding="utf-8"))["config"]
     except (OSError, ValueError, KeyError, TypeError):

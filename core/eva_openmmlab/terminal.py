@@ -104,7 +104,7 @@ class TerminalHook(Hook):
         loaders = [f"{part}_dataloader" for part in parts]
         lines = opening_lines(
             task=f"{task} on {_device(runner)}",
-            weights=named_weights(runner._load_from or ""),
+            weights=named_weights(str(resumed or runner._load_from or "")),
             data=[_described(runner, one) for one in loaders if runner.cfg.get(one)],
             output=Path(runner.work_dir),
         )

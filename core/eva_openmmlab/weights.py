@@ -5,6 +5,7 @@ import importlib
 import os
 import pickle
 from functools import singledispatch
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from eva_backbone import LoadReport, load_pretrained
-from eva_backbone.checkpoints.reading import read_safetensors, read_torch_file
+from eva_backbone.checkpoints.reading import read_torch_file, read_weights, require_whole
 from eva_backbone.checkpoints.registry import resolve_source
+
+CONTINUED = "continued:"  # in front of a path
 
 
 def _method_of_buffer(owner: type, name: str) -> object:
@@ -69,5 +72,13 @@ def load_from_local_safely(filename: str, map_location: Any = None) -> Any:
     """
     path = resolve_source(filename)
     if path.suffix == ".safetensors":
-        return {"state_dict": read_safetensors(path)}
-    return read_torch_file(path, allowed=METADATA)
+        return {"state_dict": read_weights(path)}
+    content = read_torch_file(path, allowed=METADATA)
+    require_whole(content, path)
+    return content
+
+
+@CheckpointLoader.register_scheme(prefixes=CONTINUED, force=True)
+def load_continued(filename: str, map_location: Any = None) -> Any:
+    """Read a checkpoint that a run continues from, which may lack what is frozen."""
+    return read_torch_file(Path(filename.removeprefix(CONTINUED)), allowed=METADATA)

@@ -16,7 +16,7 @@ from eva_backbone.checkpoints.adapters import BASE, BASE_NAMES, PREFIX, SHA256_O
 from eva_backbone.checkpoints.convert import find_trunk
 from eva_backbone.checkpoints.reading import read_weights
 from eva_backbone.checkpoints.registry import resolve_source
-from eva_backbone.checkpoints.run_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from eva_backbone.checkpoints.run_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LORA
 from eva_backbone.checkpoints.verification import sha256_of
 from eva_backbone.lora import LoraSettings, add_adapters
 from eva_data.files import make_folder, write_tensors, write_text
@@ -72,6 +72,10 @@ class Adapters:
                 inside += (f"{module}.",)
         return [module.rstrip(".") for module in inside]
 
+    def cut(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Keep `names` of a state dict of the model."""
+        return {name: value for name, value in state.items() if name in self.names}
+
     def write(
         self, state: Mapping[str, Tensor], folder: Path, notes: Mapping[str, str] | None = None
     ) -> None:
@@ -84,6 +88,22 @@ class Adapters:
         make_folder(folder)
         write_text(folder / ADAPTER_CONFIG, json.dumps(self._config, indent=2) + "\n")
         write_tensors(own, folder / ADAPTER_WEIGHTS, metadata)
+
+
+def complete(
+    content: dict[str, Any], key: str, model: nn.Module, adapters: Adapters | None
+) -> None:
+    """Add what the weights of a checkpoint, under `key`, lack because it is frozen in the model.
+
+    Raises:
+        ValueError: If the checkpoint is of other adapters, another base, or none.
+    """
+    saved, here = content.get(LORA), adapters and adapters.identity
+    if saved != here:
+        raise ValueError(f"it was saved with lora={saved}, and this run has lora={here}")
+    if adapters is not None and isinstance(content.get(key), dict):
+        state = model.state_dict().items()
+        content[key] = {n: v for n, v in state if n not in adapters.names} | content[key]
 
 
 def _plain(name: str) -> str:

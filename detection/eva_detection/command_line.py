@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from eva_backbone.checkpoints.registry import is_weights, require_known, resolve_source
-from eva_backbone.checkpoints.run_folders import absence
+from eva_backbone.checkpoints.run_folders import absence, folder_of_run
 from eva_data.detection import spec
 from eva_data.detection.tiles import add_slicing
 from eva_data.files import home_expanded, is_there, require_writable
@@ -31,6 +31,7 @@ from eva_runs.options import (
     add_download_option,
     add_export,
     add_export_precision,
+    add_lora,
     add_precision,
     add_size_and_length,
     command_parser,
@@ -89,6 +90,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     spec.add_arguments(parser)
     add_size_and_length(parser)
+    add_lora(parser)
     text = "multiply optimizer.lr by the images of a step / those of a step of the recipe"
     add("--scale-lr", action="store_true", help=text)
     return parser
@@ -115,6 +117,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     length = any(one.startswith("train.max_iter=") for one in args.opts)
     if args.epochs and (args.eval_only or length):
         parser.error("--epochs sets train.max_iter, for a training: leave one of them out")
+    if args.lora and args.eval_only:
+        parser.error("--lora is for a training: weights with adapters are evaluated as any others")
+    if args.lora:
+        args.opts.insert(0, f"lora.rank={args.lora}")  # a setting of its own comes last
     if args.eval_only and names and not args.weights:
         last = Path(names[-1])
         if len(names) == 2 or args.config_file or last.suffix in WEIGHTS or config_of_run(last):
@@ -188,7 +194,7 @@ def config_of_run(weights: str | os.PathLike[str]) -> Path | None:
     place = home_expanded(weights)
     if not is_there(str(place)):
         return None
-    file = (place if place.is_dir() else place.parent) / SAVED
+    file = folder_of_run(place) / SAVED
     return file if file.is_file() else None
 
 

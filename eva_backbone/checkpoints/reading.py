@@ -28,7 +28,7 @@ from torch import Tensor
 from eva_backbone.checkpoints._key_maps import CONTAINERS, NOT_WEIGHTS, WEIGHTS
 from eva_backbone.checkpoints.adapters import find_base, merge, read_adapter_config
 from eva_backbone.checkpoints.registry import resolve_source
-from eva_backbone.checkpoints.run_folders import ADAPTER_WEIGHTS
+from eva_backbone.checkpoints.run_folders import ADAPTER, ADAPTER_WEIGHTS, LORA
 from eva_backbone.checkpoints.verification import require_regular_file as require_regular_file
 
 Allowed = Sequence[Callable[..., Any] | tuple[Callable[..., Any], str]]
@@ -152,6 +152,7 @@ def read_weights(path: Path, *, above: tuple[Path, ...] = ()) -> dict[str, Tenso
         attribute = (_attribute_of_ignored, "builtins.getattr")
         allowed = [argparse.Namespace, attribute, *ignored]
         content = read_torch_file(path, allowed=allowed, mapped=True)
+        require_whole(content, path)
     for container in CONTAINERS:
         if isinstance(content, Mapping) and isinstance(content.get(container), Mapping):
             content = content[container]
@@ -170,6 +171,15 @@ def read_weights(path: Path, *, above: tuple[Path, ...] = ()) -> dict[str, Tenso
     if all(name.startswith("module.") for name in named):
         return {name.removeprefix("module."): value for name, value in named.items()}
     return named
+
+
+def require_whole(content: object, path: Path) -> None:
+    """Refuse a checkpoint of a run with adapters, which lacks what is frozen."""
+    if isinstance(content, Mapping) and LORA in content:
+        raise ValueError(
+            f"{path} is what a run with adapters continues from, and lacks the weights of their "
+            f"base: take the folder of the run, or of its adapter, {(path.parent / ADAPTER).parent}"
+        )
 
 
 def _merged(

@@ -21,9 +21,10 @@ logger = logging.getLogger(__name__)
 MARKER = "COMPLETE"  # in a checkpoint of eva_engine: its files with sizes and digests
 WEIGHTS, EMA_WEIGHTS = "model.safetensors", "model_ema.safetensors"
 ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
-EMA_ADAPTER = f"adapter_ema/{ADAPTER_WEIGHTS}"
+ADAPTER, EMA_ADAPTER = f"adapter/{ADAPTER_WEIGHTS}", f"adapter_ema/{ADAPTER_WEIGHTS}"
 # What a run with adapters has in place of these files, in peft's folders.
-ADAPTERS = {WEIGHTS: f"adapter/{ADAPTER_WEIGHTS}", EMA_WEIGHTS: EMA_ADAPTER}
+ADAPTERS = {WEIGHTS: ADAPTER, EMA_WEIGHTS: EMA_ADAPTER}
+LORA = "lora"  # key of a checkpoint of such a run of detectron2 or mmengine, which lacks the base
 CONFIG, CHECKPOINTS, BEST, RECORD = "config.json", "checkpoints", "best", "best.json"
 _LAST, _FINAL = "last_checkpoint", "model_final.pth"
 _DETECTRON2 = re.compile(r"model_(\d+)\.pth")
@@ -55,7 +56,8 @@ def weights_of_run(folder: Path, *, ema: bool | None = None) -> Path:
             found = of_checkpoint(complete[-1], ema=bool(ema))
     elif not ema:  # the other trainers keep no moving average
         last = last_of_mmengine if is_mmengine_run(folder) else last_of_detectron2
-        found = best_of_mmengine(folder) or last(folder)
+        best = best_of_mmengine(folder)
+        found = adapter_of(folder, best=bool(best)) or best or last(folder)
     if found is None:
         raise FileNotFoundError(
             f"{str(folder)!r} is a folder without {'averaged ' if ema else ''}weights of a run: "
@@ -94,6 +96,21 @@ def named_weights(source: str) -> str:
 def is_adapter(folder: Path) -> bool:
     """Return whether a folder is one of adapters, in peft's format."""
     return (folder / ADAPTER_WEIGHTS).is_file() and (folder / ADAPTER_CONFIG).is_file()
+
+
+def adapter_of(folder: Path, *, best: bool = False) -> Path | None:
+    """Find the adapter that a run of detectron2 or mmengine has in place of whole weights."""
+    file = folder / BEST / ADAPTER if best else folder / ADAPTER
+    return file if file.is_file() else None
+
+
+def folder_of_run(weights: Path) -> Path:
+    """Return the folder of a run of detectron2 or mmengine, by itself or by weights in it."""
+    folder = weights if weights.is_dir() else weights.parent
+    if is_adapter(folder):
+        folder = folder.parent
+        return folder.parent if folder.name == BEST else folder
+    return folder
 
 
 def is_average(file: Path) -> bool:

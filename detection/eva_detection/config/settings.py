@@ -6,12 +6,14 @@ import inspect
 import math
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from detectron2.evaluation import LVISEvaluator
 from omegaconf import DictConfig, OmegaConf
 
+from eva_backbone.lora import LoraSettings
 from eva_data.detection.coco import CocoDataset
 from eva_detection.building import build, naming, resolving, target_of
 from eva_detection.command_line import read_own_data, require_recipe
@@ -23,8 +25,9 @@ from eva_runs.recipes import find_recipe, require_start
 
 # Settings that a config may leave out, and nodes whose names the object that is built checks.
 _OPTIONAL = {
-    "": ("test",),
+    "": ("test", "lora"),
     "dataloader": ("evaluator",),
+    "lora": tuple(one.name for one in fields(LoraSettings)),
     "test": ("aug", "overlap", "slice"),
     "train": ("accumulate", "cudnn_benchmark", "max_bad_images", "progress_bar", "seed"),
     "train.amp": ("precision",),
@@ -110,6 +113,11 @@ def check_config(cfg: DictConfig, *, trains: bool, processes: int = 1) -> None:
 def precision_of(train: DictConfig) -> Any:
     """Return the precision of a training: "fp32", "fp16" or "bf16"."""
     return train.amp.get("precision", "fp16") if train.amp.enabled else "fp32"
+
+
+def lora_of(cfg: DictConfig) -> LoraSettings:
+    """Return the adapters of a training, of rank 0 if it has none."""
+    return LoraSettings.of(OmegaConf.to_container(cfg.get("lora") or OmegaConf.create()))
 
 
 def check_schedule(multiplier: Callable[[float], float], max_iter: int) -> None:

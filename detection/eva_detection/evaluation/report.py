@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from eva_backbone.checkpoints.run_folders import named_weights
+from eva_backbone.checkpoints.run_folders import folder_of_run, named_weights
 from eva_data.files import load_json
 from eva_detection.command_line import config_of_run
 from eva_detection.config.settings import images_per_step
@@ -16,7 +16,7 @@ from eva_detection.data.custom_data import annotation_files, image_folder, regis
 from eva_detection.data.datasets import ROOT_VARIABLE
 from eva_detection.data.loading import TestSet
 from eva_detection.inference.predictor import find_categories
-from eva_detection.training.output_folder import FINAL, METRICS, RESULTS, read_metrics
+from eva_detection.training.output_folder import METRICS, RESULTS, final_weights, read_metrics
 from eva_report.content import Curve, Curves, Link, Report, Section, Step
 from eva_report.detection import CONFUSION, PER_CLASS, data_fact, detection_sections, title_of
 from eva_report.first_batch import SAMPLES, first_batch, objects_tile
@@ -29,7 +29,7 @@ Results = Mapping[str, Mapping[str, float | None]]  # task -> metric -> percent
 _PREDICTIONS = ("coco_instances_results.json", "lvis_instances_results.json")
 _EARLIER_STAGES = ("_stage0", "_stage1")
 _FILES = {
-    "weights": FINAL,
+    "weights": "",
     "scores": RESULTS,
     "predictions": "",
     "scores of every class": PER_CLASS,
@@ -71,9 +71,11 @@ def make_report(
     linked = dict(_FILES)
     if predictions is not None:
         linked["predictions"] = os.path.relpath(predictions, folder)
-    if not trains:
+    weights = final_weights(folder)
+    if trains:
+        linked["weights"] = os.path.relpath(weights, folder)
+    else:
         data.append(("precision", cfg.train.get("precision", "fp32")))
-        del linked["weights"]
     return Report(
         title=f"Detection: {kind} of {recipe or folder.name}",
         summary=_summary(cfg, results if predictions else {}, metrics if trains else None),
@@ -84,7 +86,7 @@ def make_report(
         ],
         sections=sections,
         links=[Link(title=title, path=Path(name)) for title, name in linked.items() if name],
-        next_steps=_next_steps(cfg, str(folder / FINAL) if trains else source, image=image),
+        next_steps=_next_steps(cfg, str(weights) if trains else source, image=image),
     )
 
 
@@ -131,7 +133,7 @@ def demo_command(cfg: DictConfig, weights: str) -> str | None:
         return None
     folder = Path(cfg.train.output_dir)
     words: list[str | Path] = ["--config-file", folder / "config.yaml", "--weights", weights]
-    if Path(weights).parent == folder:  # of a training: its folder is enough
+    if folder_of_run(Path(weights)) == folder:  # of a training: its folder is enough
         words = [folder]
     elif Path(weights).is_dir() and config_of_run(weights):
         words = [weights]

@@ -13,8 +13,10 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 
 from eva_backbone.checkpoints.reading import read_torch_file
+from eva_backbone.checkpoints.run_folders import ADAPTER, LORA
 from eva_data.files import write_text, writing
 from eva_detection.training.output_folder import LAST, checkpoints, last_checkpoint
+from eva_runs.adapters import Adapters, complete
 from eva_runs.fits import check_model, check_optimizer
 
 logger = logging.getLogger(__name__)
@@ -28,15 +30,21 @@ class RunCheckpointer(DetectionCheckpointer):
 
     Attributes:
         saved_iteration: The iteration of the latest checkpoint written or restored here.
+        adapters: Adapters of the model. A checkpoint then lacks what is frozen, and the weights are
+            in `adapter/`.
     """
 
     saved_iteration: int | None = None
+    adapters: Adapters | None = None
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write `name`.pth with the model and `kwargs`, and let `last_checkpoint` point to it."""
         if not self.save_dir or not self.save_to_disk:
             return
         data: dict[str, Any] = {"model": self.model.state_dict()}
+        if self.adapters is not None:
+            self.adapters.write(data["model"], (Path(self.save_dir) / ADAPTER).parent)
+            data = {"model": self.adapters.cut(data["model"]), LORA: self.adapters.identity}
         data |= {key: value.state_dict() for key, value in self.checkpointables.items()}
         with writing(Path(self.save_dir) / f"{name}.pth") as file:
             torch.save(data | kwargs, file)
@@ -72,6 +80,7 @@ class RunCheckpointer(DetectionCheckpointer):
         content = read_torch_file(file, mapped=True)
         content = content if isinstance(content, dict) else {}
         trainer = content.get("trainer") or {}
+        complete(content, "model", self.model, self.adapters)
         check_model(content.get("model"), self.model)
         check_optimizer(trainer.get("optimizer"), optimizer)
         done = content.get("iteration")

@@ -26,7 +26,7 @@ from eva_detection.evaluation.report import (
     read_results,
     scored,
 )
-from eva_detection.training.output_folder import FINAL, LAST, SAYS, last_checkpoint
+from eva_detection.training.output_folder import LAST, SAYS, final_weights, last_checkpoint
 from eva_report.detection import title_of
 from eva_report.page import NAME as REPORT
 from eva_report.page import report_name, try_report
@@ -153,7 +153,7 @@ def close(test_set: TestSet, *, trains: bool, began: float | None, recipe: str) 
     if not comm.is_main_process():
         return
     cfg, folder = test_set.cfg, Path(test_set.cfg.train.output_dir)
-    weights = folder / FINAL
+    weights = final_weights(folder)
     kind: Kind = "training" if trains else "evaluation"
     if began is None:
         show(SAYS.finished(folder, cfg.train.max_iter))

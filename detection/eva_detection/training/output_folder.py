@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from eva_backbone.checkpoints.run_folders import adapter_of
 from eva_data.files import require_regular_file
 from eva_runs.log_lines import read_log
 from eva_runs.output_folder import RunSentences
@@ -32,6 +33,11 @@ def last_checkpoint(folder: Path) -> Path | None:
             f"complete one into it ({others} there), or choose another output"
         )
     return file
+
+
+def final_weights(folder: Path) -> Path:
+    """Name the file of the weights at the end of a training."""
+    return adapter_of(folder) or folder / FINAL
 
 
 def checkpoints(folder: Path) -> list[Path]:

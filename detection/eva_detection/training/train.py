@@ -21,7 +21,7 @@ from eva_backbone import no_init_weights
 from eva_data.detection.spec import FOLDER as OWN_DATA
 from eva_detection.building import build
 from eva_detection.command_line import read_own_data
-from eva_detection.config.settings import check_schedule, load_config, precision_of
+from eva_detection.config.settings import check_schedule, load_config, lora_of, precision_of
 from eva_detection.data.loading import (
     TestSet,
     build_training_loader,
@@ -50,6 +50,7 @@ from eva_detection.training.trainer import DetectionTrainer
 from eva_report.first_batch import watch_first_batch
 from eva_report.page import write_results
 from eva_report.terminal import show
+from eva_runs.adapters import Adapters
 from eva_runs.commands import program_name
 from eva_runs.errors import ending, said_once
 from eva_runs.interruption import StopSignal
@@ -126,9 +127,11 @@ def build_trainer(
     """Build everything that a run needs; the same call on all processes."""
     folder, options = Path(cfg.train.output_dir), cfg.train
     continues = on_main(lambda: resume and last_checkpoint(folder) is not None)
-    model, optimizer, multiplier = together(lambda: _build_model(cfg, load=not continues))
+    model, adapters = together(lambda: _build_model(cfg, load=not continues))
+    optimizer, multiplier = together(lambda: _build_optimizer(cfg, model))
     model = _distributed(cfg, model)
     checkpointer = RunCheckpointer(model, str(folder))
+    checkpointer.adapters = adapters
     saved: dict[str, Any] = {}
     place: dict[str, int] = {}
     steps = 0
@@ -167,19 +170,23 @@ def build_trainer(
     return trainer
 
 
-def _build_model(cfg: DictConfig, *, load: bool) -> tuple[nn.Module, torch.optim.Optimizer, Any]:
-    """Build the model, with initial weights or to be restored, the optimizer, the schedule."""
-    multiplier = build(cfg.lr_multiplier, "lr_multiplier")
-    check_schedule(multiplier, cfg.train.max_iter)
-    source = cfg.train.init_checkpoint
+def _build_model(cfg: DictConfig, *, load: bool) -> tuple[nn.Module, Adapters | None]:
+    """Build the model, with initial weights or to be restored, and its adapters."""
+    lora, source = lora_of(cfg), cfg.train.init_checkpoint
     with no_init_weights(bool(source or not load)):
         model = build(cfg.model, "model")
-    logger.info("Model:\n%s", model)
-    if load and source:
+    if source and (load or lora.rank):  # the base is not in a checkpoint
         load_initial_weights(model, source)
-    model.to(cfg.train.device)
+    adapters = Adapters(model, lora, source) if lora.rank else None
+    logger.info("Model:\n%s", model)
+    return model.to(cfg.train.device), adapters
+
+
+def _build_optimizer(cfg: DictConfig, model: nn.Module) -> tuple[torch.optim.Optimizer, Any]:
+    multiplier = build(cfg.lr_multiplier, "lr_multiplier")
+    check_schedule(multiplier, cfg.train.max_iter)
     cfg.optimizer.params.model = model
-    return model, build(cfg.optimizer, "optimizer"), multiplier
+    return build(cfg.optimizer, "optimizer"), multiplier
 
 
 def _distributed(cfg: DictConfig, model: nn.Module) -> nn.Module:

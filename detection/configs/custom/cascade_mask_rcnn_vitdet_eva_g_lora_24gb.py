@@ -1,0 +1,19 @@
+"""EVA-g with adapters on one card of 24 GB, for own data: 1280 px, 2 x 8 images, all 40 blocks.
+
+GiB, planned, not measured: parameters in float32 4.0; gradients and Adam of ADAPTED M * 12 bytes
+SUM_A; inputs of 40 blocks 2.7; pyramid and heads 7.2 (1.8 at 1024 px, twice 1.6 times as many
+pixels); one block computed again 1.6; CUDA 1. Sum SUM_B of 22.4. The rates are not tuned.
+"""
+
+from eva_detection.config.recipes import set_image_size
+
+from .cascade_mask_rcnn_vitdet_eva_g_24gb import dataloader, lr_multiplier, model, optimizer, train
+
+lora = dict(rank=16)
+set_image_size(model, dataloader, 1280)
+model.backbone.net.img_size = 1280
+model.backbone.freeze_blocks = 0
+dataloader.train.total_batch_size = 2
+train.accumulate = 8
+optimizer.lr = 1e-4
+train.output_dir = "./output/custom_eva_g_lora_24gb"

@@ -1,0 +1,13 @@
+"""EVA-g with adapters in its upper 20 blocks, on one card of 12 GB: as EVA-L.
+
+GiB, planned, not measured: parameters in float32 PARAMS; gradients and Adam of ADAPTED M * 12 bytes
+SUM_A; inputs of 20 blocks 0.2; pyramid and heads 2.6; CUDA 1. Sum SUM_B of 11.2.
+"""
+
+_base_ = "upernet_eva_l_512_lora_12gb.py"
+
+from eva_segmentation.parts import vit  # noqa: E402
+
+model = dict(backbone=vit("eva_g_patch16", drop_path_rate=0.4))
+lora = dict(first_block=20)
+load_from = "eva_psz14to16.pt"

@@ -1,0 +1,15 @@
+"""EVA-L with adapters, pyramid and UPerNet on one card of 12 GB, for own data: 2 x 8 images.
+
+GiB, planned, not measured: parameters in float32 PARAMS; gradients and Adam of ADAPTED M * 12 bytes
+SUM_A; inputs of 24 blocks 0.2; pyramid and heads 2.5; CUDA 1. Sum SUM_B of 11.2. 5,000 steps.
+"""
+
+_base_ = "upernet_eva_l_512_160k.py"
+
+lora = dict(rank=16)
+optim_wrapper = dict(
+    type="AmpOptimWrapper", dtype="bfloat16", loss_scale=1.0, accumulative_counts=8,
+    optimizer=dict(lr=1e-4),
+)  # fmt: skip
+train_cfg = dict(max_iters=40000, val_interval=8000)
+default_hooks = dict(checkpoint=dict(interval=8000, max_keep_ckpts=1))
