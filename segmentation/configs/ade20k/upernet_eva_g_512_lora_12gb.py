@@ -1,7 +1,7 @@
-"""EVA-g with adapters in its upper 20 blocks, on one card of 12 GB: as EVA-L.
+"""EVA-g with adapters in its upper 20 blocks, pyramid and UPerNet on one card of 12 GB.
 
-GiB, planned, not measured: parameters in float32 PARAMS; gradients and Adam of ADAPTED M * 12 bytes
-SUM_A; inputs of 20 blocks 0.2; pyramid and heads 2.6; CUDA 1. Sum SUM_B of 11.2.
+GiB, planned, not measured: parameters in float32 4.0; gradients and Adam, 49 M * 12 bytes, 0.5;
+inputs of 20 blocks 0.2; pyramid and heads 2.8; CUDA 1. Sum 8.5 of 11.2.
 """
 
 _base_ = "upernet_eva_l_512_lora_12gb.py"
