@@ -33,9 +33,9 @@ def train(trainer, finished, run):
     start = start if trainer.name == "detection" else ["--load-from", base]
     rate = RATE.get(trainer.name, "optim_wrapper.optimizer.lr=0.02")
 
-    def begin(output, *more, processes=1, **keywords):
+    def begin(output, *more, steps=4, processes=1, **keywords):
         words = trainer.command(
-            output, *start, "--lora", 4, rate, *more, steps=4, period=2, processes=processes
+            output, *start, "--lora", 4, rate, *more, steps=steps, period=2, processes=processes
         )
         return run(*words, code=None, **keywords, **trainer.variables)
 
@@ -172,13 +172,13 @@ def test_a_killed_run_ends_as_an_undisturbed_one_bit_for_bit(killed, output, tra
 def test_another_rank_or_base_does_not_continue(output, trainer, train, finished, fails, tmp_path):
     folder = shutil.copytree(output, tmp_path / "run")
     named = checkpoint(folder, trainer).name
-    fails(train(folder, "--resume", "lora.rank=2"), named, "rank")
+    fails(train(folder, "--resume", "lora.rank=2", steps=6), named, "rank")
     state = trainer.weights(finished(trainer.name))
     other = {name: 1.01 * v if v.is_floating_point() else v for name, v in state.items()}
     torch.save({"model": other}, tmp_path / "other.pth")
     start = [f"train.init_checkpoint={tmp_path / 'other.pth'}"]
     start = start if trainer.name == "detection" else ["--load-from", tmp_path / "other.pth"]
-    fails(train(folder, "--resume", *start), named, "base")
+    fails(train(folder, "--resume", *start, steps=6), named, "base")
 
 
 @pytest.mark.slow
