@@ -112,8 +112,8 @@ def test_thresholds_by_labelled_data(run, labelled, weights, photos, demo, fails
 
 @pytest.mark.slow
 def test_labels_of_mmdetection(labelled):
-    output = labelled("mmdetection", "voc")
-    assert verify([str(output / "voc"), "--workers", "1"]) == 0
+    output = labelled("mmdetection", "yolo")
+    assert verify([str(output / "yolo"), "--workers", "1"]) == 0
 
 
 def test_label_maps_of_a_segmentor(labelled, photos):
