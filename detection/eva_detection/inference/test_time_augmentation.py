@@ -6,6 +6,7 @@ LazyConfigs; the options here are from the authors' later code, under its names.
 
 import math
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any, Literal
 
 import numpy as np
@@ -113,11 +114,9 @@ class SlicedRCNN(_Views):
                 parts[-1].pred_boxes.tensor += one.scores.new_tensor([x, y, x, y])
             return parts
 
-        def fields(found: Instances) -> list[Any]:
-            tensors = (found.pred_boxes.tensor, found.scores, found.pred_classes)
-            return [one.cpu().numpy() for one in tensors]
-
-        return detect_in_tiles(run, tiles, join=Instances.cat, fields=fields)
+        fields = attrgetter("pred_boxes.tensor", "scores", "pred_classes")
+        device = next(self.parameters()).device
+        return detect_in_tiles(run, tiles, device=device, join=Instances.cat, fields=fields)
 
     def _view(self, pixels: NDArray[np.uint8], tile: Tile) -> dict[str, Any]:
         x, y, width, height = tile

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -52,10 +53,9 @@ class _Slices:
                     one.masks = [(tile, encode_mask(mask)) for mask in one.masks.numpy()]
             return found
 
-        def fields(found: InstanceData) -> list[Any]:
-            return [found[name].numpy() for name in ("bboxes", "scores", "labels")]
-
-        merged = detect_in_tiles(run, tiles, join=InstanceData.cat, fields=fields)
+        fields = attrgetter("bboxes", "scores", "labels")
+        device, join = next(self.parameters()).device, InstanceData.cat  # type: ignore[attr-defined]
+        merged = detect_in_tiles(run, tiles, device=device, join=join, fields=fields)
         if "masks" in merged:
             merged.masks = [_placed(tile, code, sample.ori_shape) for tile, code in merged.masks]
         return merged
