@@ -10,14 +10,14 @@ _PACKAGES: dict[str, tuple[str, ...]] = {  # extra -> names under which its pack
     "": ("torch", "numpy", "safetensors", "PIL", "packaging", "tqdm"),  # of the toolkit itself
     "detection": (
         *("fvcore", "iopath", "omegaconf", "hydra", "pycocotools", "lvis", "faster_coco_eval"),
-        *("shapely", "tabulate", "pkg_resources"),
+        *("shapely", "tabulate", "pkg_resources", "supervision"),
     ),
     "segmentation": ("mmengine", "mmcv", "mmseg", "mmdet", "yaml"),
     "engine": ("deepspeed", "timm", "tensorboard", "torchvision", "tyro", "rich"),
     "clip": ("open_clip",),
     "video": ("av",),
     "torchcodec": ("torchcodec",),
-    "export": ("onnx", "onnxscript", "onnxruntime"),
+    "export": ("onnx", "onnx_ir", "onnxscript", "onnxruntime"),
     "demo": ("cv2", "matplotlib", "scipy", "skimage", "sklearn"),
     "hub": ("huggingface_hub",),
     "lora": ("peft",),

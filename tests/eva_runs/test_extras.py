@@ -15,7 +15,8 @@ from eva_runs.commands import called, program
 from eva_runs.extras import TASK_OF, install_command
 
 ROOT = Path(__file__).parents[2]
-IF_WANTED = {"onnx", "onnxruntime", "onnxscript", "wandb", "huggingface_hub"}  # extras of their own
+# extras of their own
+IF_WANTED = {"onnx", "onnx_ir", "onnxruntime", "onnxscript", "wandb", "huggingface_hub"}
 PROGRAM = """
 import sys
 class Missing:
