@@ -1,6 +1,7 @@
 """Fine-tuning and linear probing: the parts put together (paper section A.1)."""
 
 import logging
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,9 +15,11 @@ from eva_classification.config import ClassificationConfig, ModelConfig
 from eva_classification.models import ImageClassifier, build_classifier, build_linear_probe
 from eva_data.labelled_images import LabelledImages, hold_out_images, open_labelled
 from eva_data.transforms import evaluation_transform
-from eva_engine.classifier_training import train_classifier
+from eva_engine import planning
+from eva_engine.classifier_training import classifier_step, train_classifier
 from eva_engine.steps.flops import training_flops
 from eva_report.terminal import SHOWN
+from eva_runs.memory import Step
 from eva_runs.precision import DTYPES
 
 logger = logging.getLogger(__name__)
@@ -87,6 +90,17 @@ def train(config: ClassificationConfig, device: torch.device) -> None:
         what=f"{'linear probe of ' * model.linear_probe}{model.variant} at {model.image_size} px",
         flops=training_flops(build, model, backward=not model.linear_probe),
     )
+
+
+read_recipe = planning.reader(ClassificationConfig, "classification")
+
+
+def step(config: ClassificationConfig) -> Step:
+    """Build a step for `eva plan`."""
+    model, size = replace(config.model, init_checkpoint=""), config.model.image_size
+    built = build_model(model, num_classes=planning.CLASSES)
+    images = built.pos_embed.new_empty(config.run.batch_size, 3, size, size)
+    return classifier_step(config, built, images)
 
 
 def _open_data(config: ClassificationConfig) -> tuple[LabelledImages, LabelledImages | None]:

@@ -68,6 +68,7 @@ def train(arguments: Sequence[str] | None = None) -> None:
     training.main(
         ContrastiveConfig, deferred("eva_contrastive.training:train"), program="clip/train.py",
         arguments=arguments, check=_check_data, adapt=without_other_classes,
+        planning="eva_contrastive.training",
     )  # fmt: skip
 
 

@@ -34,11 +34,12 @@ from eva_data.captions.sources import CaptionedImages, hold_out
 from eva_data.holdout import validation_fact
 from eva_data.labelled_images import open_labelled
 from eva_data.transforms import ImageTransform, evaluation_transform
-from eva_engine import distributed
+from eva_engine import distributed, planning
 from eva_engine.loop import TrainingRun
 from eva_engine.report import Presentation
 from eva_engine.steps.flops import image_input, training_flops
 from eva_report.content import Step
+from eva_runs import memory
 from eva_runs.adapters import Adapters
 from eva_runs.commands import command_to_run
 
@@ -171,6 +172,21 @@ def count_flops(config: ContrastiveConfig) -> float:
     inputs = [image_input(config.model.image_size), tokens.to("meta")]
     untrained = replace(config.model, text_checkpoint="")
     return training_flops(build, untrained, inputs=inputs)
+
+
+read_recipe = planning.reader(ContrastiveConfig, "clip")
+
+
+def step(config: ContrastiveConfig) -> memory.Step:
+    """Build a step for `eva plan`."""
+    settings = replace(config.model, init_checkpoint="", text_checkpoint="")
+    model, _ = build_model(replace(config, model=settings))
+    freeze(config, model)
+    batch, side = config.run.batch_size, settings.image_size
+    tokens = torch.zeros(batch, model.context_length, dtype=torch.int64)
+    pairs = model.visual.pos_embed.new_empty(batch, 3, side, side), tokens
+    compute = ContrastiveStep(build_loss(config.loss))
+    return planning.build_step(config, model, compute, pairs, side)
 
 
 def train(config: ContrastiveConfig, device: torch.device) -> None:

@@ -55,7 +55,7 @@ the layout and works wherever it lies."""
 
 
 def _show_or_copy(options: argparse.Namespace) -> int:
-    task, path = _find(options.name, options.task)
+    task, path = find_task(options.name, options.task)
     if options.copy is not None:
         for file in _copy(path, recipe_folder(task), options.copy):
             say(str(file))
@@ -70,7 +70,7 @@ def _show_or_copy(options: argparse.Namespace) -> int:
 config = program(_parse_config, _show_or_copy)
 
 
-def _find(name: str, task: str | None) -> tuple[str, Path]:
+def find_task(name: str, task: str | None) -> tuple[str, Path]:
     """Find the task and the file of a recipe; a path of a checkout names the task, too."""
     first, _, rest = name.partition("/")
     if task is None and first in TASKS and rest:

@@ -154,6 +154,7 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "recipes": Command("eva_command.recipes:recipes", "recipes of all tasks, or one"),
     "config": Command("eva_command.recipes:config", "show a recipe, or copy it"),
+    "plan": Command("eva_command.planning:main", "memory of a training step, before it is spent"),
     "convert": Command("eva_command.convert:main", "weights for other programs, and back"),
     "export": Command("eva_command.training:export", "models for other programs, such as ONNX"),
     "extract": Command("eva_command.extract:main", "features of images or texts into files"),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from eva_data.holdout import validation_fact
-from eva_engine import distributed
+from eva_engine import distributed, planning
 from eva_engine.commands.classifiers import ClassifierProject
 from eva_engine.config import ClassifierConfig
 from eva_engine.data.mixed_targets import ClassificationStep, MixedTargets, label_text
@@ -21,11 +21,20 @@ from eva_report.content import Section
 from eva_report.first_batch import image_tiles
 from eva_report.sheets import Tile
 from eva_runs.adapters import Adapters
+from eva_runs.memory import Step
 
 
 def classifier_groups(config: ClassifierConfig, model: nn.Module) -> list[ParameterGroup]:
     """Group the parameters of a recipe's model by learning rate and weight decay."""
     return layer_decay_groups(model, config.optimizer, depth=config.model.depth)
+
+
+def classifier_step(config: ClassifierConfig, model: nn.Module, inputs: Tensor) -> Step:
+    """Build a step for `eva plan`, on inputs of `planning.CLASSES`."""
+    targets = MixedTargets(config.augment, num_classes=planning.CLASSES)
+    batch = inputs, torch.zeros(len(inputs), dtype=torch.int64)
+    side = config.model.image_size
+    return planning.build_step(config, model, ClassificationStep(targets), batch, side)
 
 
 def train_classifier(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from eva_data.files import require_writable
 from eva_openmmlab.run_folder import require_config_of_run
-from eva_runs.commands import program_name
+from eva_runs.commands import program_name, say
 from eva_runs.errors import said_once
 from eva_runs.options import (
     SOURCES,
@@ -18,6 +18,7 @@ from eva_runs.options import (
     add_lora,
     add_precision,
     add_size_and_length,
+    batch_found,
     command_parser,
 )
 from eva_runs.recipes import find_recipe, require_start, stated_start
@@ -42,7 +43,11 @@ def run(
     """
     own_data.add_arguments(parser, training=change is None)
     with said_once():
+        package = own_data.__name__.partition(".")[0]
+        arguments, line = batch_found(arguments, f"{package}.planning")
         args = read(parser, arguments, check=own_data.check)
+        if line:
+            say(line)
     from eva_openmmlab import programs
 
     programs.run(args, own_data.apply, change=change)

@@ -26,6 +26,7 @@ from mmengine.utils import import_modules_from_strings
 from eva_openmmlab.own_data import as_list, dicts, scaled
 from eva_openmmlab.run_folder import config_of_run
 from eva_runs.extras import sentence_of
+from eva_runs.options import accumulated
 
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 # that a config in data may import
@@ -147,14 +148,33 @@ def set_epochs(cfg: Config, epochs: int) -> str:
     step = cfg.optim_wrapper.get("accumulative_counts", 1)
     before = cfg.train_cfg.max_iters
     after = cfg.train_cfg.max_iters = step * math.ceil(epochs * samples / images / step)
-    schedulers = cfg.get("param_scheduler") or []
-    for one in schedulers if isinstance(schedulers, list) else [schedulers]:
-        for key in _COUNTED & one.keys() if not one.get("by_epoch", True) else ():
-            one[key] = scaled(one[key], after / before)
+    _stretch_schedule(cfg, after / before)
     return (
         f"--epochs {epochs}: {epochs} x {samples:,} images, {images} an iteration, are "
         f"{after:,} iterations"
     )
+
+
+def _stretch_schedule(cfg: Config, factor: float) -> None:
+    schedulers = cfg.get("param_scheduler") or []
+    for one in schedulers if isinstance(schedulers, list) else [schedulers]:
+        for key in _COUNTED & one.keys() if not one.get("by_epoch", True) else ():
+            one[key] = scaled(one[key], factor)
+
+
+def set_batch(cfg: Config, batch: int) -> None:
+    """Set the images of an iteration of each process, while a step keeps its number of them.
+
+    Whatever counts iterations follows.
+    """
+    wrapper, loader = cfg.optim_wrapper, cfg.train_dataloader
+    count = accumulated(loader.batch_size * wrapper.get("accumulative_counts", 1), batch)
+    factor = loader.batch_size / batch
+    loader.batch_size, wrapper.accumulative_counts = batch, count
+    for node in (cfg.train_cfg, cfg.get("default_hooks", {}).get("checkpoint", {})):
+        for key in {"max_iters", "val_interval", "val_begin", "interval"} & node.keys():
+            node[key] = scaled(node[key], factor)
+    _stretch_schedule(cfg, factor)
 
 
 def require_data(cfg: Config, parts: Sequence[str]) -> None:

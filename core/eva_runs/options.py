@@ -8,7 +8,9 @@ import contextlib
 import importlib.util
 import math
 import os
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -88,6 +90,31 @@ def add_size_and_length(parser: argparse.ArgumentParser) -> None:
     add("--image-size", type=integer(1), metavar="PIXELS", help=text)
     text = "passes over the training data, in place of the recipe's length; the schedule follows"
     add("--epochs", type=integer(1), metavar="N", help=text)
+    text = "samples of a forward pass of a process, while a step accumulates as many as the "
+    text += "recipe's; auto: the largest number that fits into the free memory"
+    add("--batch", type=integer(1), metavar="N|auto", help=text)
+
+
+def batch_found(words: Sequence[str] | None, module: str) -> tuple[Sequence[str] | None, str]:
+    """Replace `--batch auto` of a command line, if it is there; see `eva_runs.memory`."""
+    given = [*(sys.argv[1:] if words is None else words)]
+    if ("--batch", "auto") not in pairwise(given):
+        return words, ""
+    from eva_runs.memory import with_batch_found
+
+    return with_batch_found(given, module)
+
+
+def accumulated(samples: int, batch: int) -> int:
+    """Return how many forward passes of `--batch` make the samples of a step.
+
+    Raises:
+        ValueError: If it does not divide them.
+    """
+    if samples % batch:
+        few = [one for one in range(1, samples + 1) if samples % one == 0]
+        raise ValueError(f"--batch {batch}: a step has {samples} samples; one of {few} fits")
+    return samples // batch
 
 
 def add_precision(parser: argparse.ArgumentParser, *, default: Precision | None, text: str) -> None:

@@ -23,7 +23,7 @@ from eva_data.files import home_expanded, is_there, require_writable
 from eva_data.inputs import Plan
 from eva_detection.training.output_folder import check_unused, last_checkpoint
 from eva_report.demos import add_detector_options, plan_detection, refuse, run_demo
-from eva_runs.commands import program_name
+from eva_runs.commands import program_name, say
 from eva_runs.errors import ending, said_once
 from eva_runs.options import (
     ENDINGS,
@@ -34,6 +34,7 @@ from eva_runs.options import (
     add_lora,
     add_precision,
     add_size_and_length,
+    batch_found,
     command_parser,
     integer,
     number,
@@ -213,7 +214,10 @@ def require_config(
 def train(arguments: Sequence[str] | None = None) -> None:
     """Train or evaluate; exits with 75 if a signal stopped it after a checkpoint."""
     with said_once(), ending(program_name("train_net.py")):
+        arguments, line = batch_found(arguments, "eva_detection.planning")
         args = parse(arguments)
+        if line:
+            say(line)
         check(args)
     from eva_detection.training.train import start
 

@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Pre-train a ViT: `pretrain/train.py`."""
     training.main(
         PretrainConfig, deferred("eva_pretrain.training:train"), program="pretrain/train.py",
-        arguments=arguments, check=_check,
+        arguments=arguments, check=_check, planning="eva_pretrain.training",
     )  # fmt: skip
 
 

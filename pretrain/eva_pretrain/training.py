@@ -1,7 +1,9 @@
 """Masked-image pre-training: the parts put together (paper section 2.2)."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +13,8 @@ from torch.utils.data import Subset
 
 from eva_backbone.checkpoints.loading import load_pretrained
 from eva_backbone.initialisation import no_init_weights
-from eva_engine import distributed
+from eva_engine import distributed, planning
+from eva_engine.config import Precision
 from eva_engine.data.loading import evaluation_loader
 from eva_engine.loop import TrainingRun
 from eva_engine.report import Presentation
@@ -27,6 +30,7 @@ from eva_pretrain.masked_image_modeling import (
     PretrainStep,
     collate,
     masked_image_modeling,
+    masked_positions,
 )
 from eva_pretrain.report import MEANINGS, SHOWN, first_samples, gallery, next_steps
 from eva_pretrain.teachers import Teacher, build_teacher
@@ -35,6 +39,7 @@ from eva_pretrain.tokens.training import load_tokenizer
 from eva_pretrain.transforms import PretrainTransform, ValidationTransform, Views
 from eva_report.content import Gallery, Section
 from eva_runs.data_order import to_device
+from eva_runs.memory import Step
 
 
 def build_student(config: StudentConfig, *, target_dim: int, masked: bool) -> MaskedImageModeling:
@@ -163,6 +168,31 @@ def train(config: PretrainConfig, device: torch.device) -> None:
         flops_per_sample=training_flops(build, student),
         presentation=_presentation(config, len(samples), objective, validation),
     ).start()  # fmt: skip
+
+
+read_recipe = planning.reader(PretrainConfig, "pretrain")
+
+
+def step(config: PretrainConfig) -> Step:
+    """Build a step for `eva plan`."""
+    cpu, batch = torch.device("cpu"), config.run.batch_size
+    half: Precision = "fp32" if config.teacher.precision == "fp32" else "bf16"
+    named = config.teacher.weights if config.teacher.library == "eva" else ""
+    settings = replace(config.teacher, weights=named, precision=half)
+    teacher = build_teacher(settings, cpu, patches=config.student.grid[0])
+    objective, target_dim = _objective(config, teacher, cpu)
+    masked = config.objective != "distillation"
+    student = replace(config.student, init_checkpoint="")
+    model = build_student(student, target_dim=target_dim, masked=masked)
+    images = model.pos_embed.new_empty(batch, 3, student.image_size, student.image_size)
+    seen = model.pos_embed.new_empty(batch, 3, *teacher.image_size)
+    data: dict[str, Any] = {"images": images, "teacher_images": seen}
+    if masked:
+        drawn = BlockMasking(grid=student.grid, **vars(config.mask))()
+        mask = torch.from_numpy(drawn).flatten().expand(batch, -1)
+        data |= {"mask": mask, "positions": masked_positions(mask)}
+    compute = PretrainStep(teacher, objective)
+    return planning.build_step(config, model, compute, data, student.image_size)
 
 
 def _presentation(

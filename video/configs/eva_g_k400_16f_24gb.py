@@ -6,11 +6,7 @@
 --data.val FOLDER --data.classes '' --model.class-mapping '' --optimizer.lr 8e-6`: a new head needs
 more than 1e-6 (Table 15's rate, not tuned).
 
-GiB, computed, not measured on a GPU: weights in bf16, 1.017 G x 2 bytes, 1.9; of the 506 M
-parameters that are trained, gradients in bf16 and their sum in float32, 6 bytes, 2.8, and float32
-weights and moments, 12 bytes, 5.7; a copy in the step, 6 bytes, 2.8; reduction buffer 0.9; inputs
-of 20 blocks, 4097 tokens x 1408 x 2 bytes x 4 clips each, 0.9; one block that is computed again,
-and its gradients, 1.4; CUDA 1. Sum 17.4 of 22.4. No result was published for these settings.
+No result was published for these settings.
 """
 
 from pathlib import Path

@@ -19,11 +19,13 @@ from eva_data.kinetics import find_classes
 from eva_data.kinetics import mapping as kinetics_mapping
 from eva_data.labelled_videos.opening import open_videos
 from eva_data.labelled_videos.sources import LabelledVideos
+from eva_engine import planning
 from eva_engine.checkpoints.files import read_config
-from eva_engine.classifier_training import classifier_groups, train_classifier
+from eva_engine.classifier_training import classifier_groups, classifier_step, train_classifier
 from eva_engine.config import require
 from eva_engine.steps.flops import image_input, training_flops
 from eva_engine.steps.parameter_groups import ParameterGroup
+from eva_runs.memory import Step
 from eva_video.commands import VIDEOS
 from eva_video.config import MAPPED, DataConfig, ModelConfig, VideoConfig
 from eva_video.data.clips import Clips, Sampling, TrainingClips
@@ -154,6 +156,17 @@ def train(config: VideoConfig, device: torch.device) -> None:
         ),
         groups=parameter_groups,
     )
+
+
+read_recipe = planning.reader(VideoConfig, "video")
+
+
+def step(config: VideoConfig) -> Step:
+    """Build a step for `eva plan`."""
+    settings = replace(config.model, init_checkpoint="", class_mapping="")
+    model = build_model(settings, num_classes=planning.CLASSES)
+    size = (settings.frames, 3, settings.image_size, settings.image_size)
+    return classifier_step(config, model, model.pos_embed.new_empty(config.run.batch_size, *size))
 
 
 def _open_data(data: DataConfig) -> tuple[LabelledVideos, LabelledVideos | None]:

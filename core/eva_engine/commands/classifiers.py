@@ -51,6 +51,7 @@ class ClassifierProject:
             program=f"{self.name}/train.py",
             arguments=arguments,
             check=self._check_training,
+            planning=f"eva_{self.name}.training",
         )
 
     def _check_training(self, config: Any) -> None:

@@ -19,7 +19,13 @@ from eva_engine.config import METRICS, SAYS, Recipe, RunConfig, SplitConfig, as_
 from eva_report.terminal import show
 from eva_runs.commands import program_name, say
 from eva_runs.errors import ending, said_once
-from eva_runs.options import add_download_option, add_lora, add_size_and_length
+from eva_runs.options import (
+    accumulated,
+    add_download_option,
+    add_lora,
+    add_size_and_length,
+    batch_found,
+)
 from eva_runs.output_folder import claimed
 from eva_runs.recipes import TASKS, find_recipe, unfinished
 
@@ -110,7 +116,12 @@ def parse(
         flags, left_out = (flags, "") if adapt is None else adapt(flags, default)
         import tyro
 
-        config = tyro.cli(kind, default=default, args=flags, prog=f"{program} {file.name}")
+        config: Any = tyro.cli(kind, default=default, args=flags, prog=f"{program} {file.name}")
+        if known.batch:
+            samples = config.run.batch_size * config.run.accumulate
+            count = accumulated(samples, known.batch)
+            run = replace(config.run, batch_size=known.batch, accumulate=count)
+            config = replace(config, run=run)
     except (ValueError, OSError) as error:
         parser.exit(2, f"{program}: error: {error}\n")
     return Parsed(config, known.print_config, file.stem, left_out)
@@ -224,16 +235,18 @@ def main(
     arguments: Sequence[str] | None = None,
     check: Callable[[R], None] | None = None,
     adapt: Adapt[R] | None = None,
+    planning: str = "",
 ) -> None:
     """Run a project's training from the command line.
 
     `check` refuses paths that are not there, before torch is imported; `program` and `adapt` are
-    those of `parse`.
+    those of `parse`; the module `planning` measures steps for `--batch auto`.
 
     Raises:
         SystemExit: As `eva_runs.errors.ending`, and 75 after a signal and a checkpoint.
     """
     with said_once(), ending(program_name(program)):
+        arguments, found = batch_found(arguments, planning)
         config, only_print, recipe, left_out = parse(kind, arguments, program=program, adapt=adapt)
         if only_print:
             say(json.dumps(as_plain(config), indent=2))
@@ -262,8 +275,8 @@ def main(
             ),
             run_log.logging_to(run.output) as file,
         ):  # fmt: skip
-            if left_out:
-                show(left_out)
+            for line in filter(None, (left_out, found)):
+                show(line)
             context = copy_context()
             context.run(report.RECIPE.set, recipe)
             work: Callable[..., None] = train

@@ -21,7 +21,7 @@ from eva_runs.adapters import Adapters
 
 logger = logging.getLogger(__name__)
 
-_LARGEST_BUCKET = 500_000_000  # elements, as in the official settings
+LARGEST_BUCKET = 500_000_000  # elements, as in the official settings
 _NO_REPORT = 10**9  # steps; the loop writes its own log
 
 deepspeed_logger.setLevel(logging.WARNING)
@@ -271,7 +271,7 @@ def _deepspeed_config(
         # DeepSpeed allocates the entire bucket, also for a small model
         "zero_optimization": {
             "stage": 2 if in_float32 else run.zero_stage,
-            "reduce_bucket_size": min(_LARGEST_BUCKET, trained),
+            "reduce_bucket_size": min(LARGEST_BUCKET, trained),
         },
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,

@@ -3,11 +3,6 @@
 5,000 steps of 16 images, 80,000 / N epochs of N images: set `train.max_iter`, all else follows it.
 lr 2.5e-5 as in the paper, also what ViTDet's 1e-4 for 64 images is by the linear rule; not tuned.
 The upper 20 of 40 blocks, the pyramid and the heads are trained: 567 M of 1,073 M parameters.
-
-GiB, computed, not measured on a GPU: parameters in float32 4.0; gradients and Adam 567 M * 12 bytes
-6.3; bf16 copies of what is trained 1.1; inputs of 20 blocks 0.4; pyramid and heads 2.3 (1.9 counted
-on a CPU, the rest for masks of many objects); one block computed again 0.5; temporary copies of the
-optimizer 2.1; CUDA 1. Sum 17.7 of 22.4; without frozen blocks 26.7.
 """
 
 from detectron2.config import LazyCall as L

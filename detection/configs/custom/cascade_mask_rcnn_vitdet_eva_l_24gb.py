@@ -1,8 +1,6 @@
 """EVA-L on one card of 24 GB, for own data: as EVA-g, with every block trained.
 
-GiB, computed, not measured on a GPU: parameters 1.3; gradients and Adam 360 M * 12 bytes 4.0; bf16
-copies 0.7; inputs of 24 blocks 0.4; pyramid and heads 2.3; one block computed again 0.4; temporary
-copies of the optimizer 1.3; CUDA 1. Sum 11.4. lr 1e-4 (ViTDet) * 16 / 64.
+lr 1e-4 (ViTDet) * 16 / 64.
 """
 
 from ..coco.cascade_mask_rcnn_vitdet_eva_l_1280 import model as _eva_l

@@ -21,6 +21,7 @@ from eva_detection.config.files import apply_overrides, load_config_file
 from eva_detection.config.own_data import apply_custom_data, find_misfits
 from eva_detection.config.recipes import set_image_size
 from eva_detection.data.datasets import require_registered
+from eva_runs.options import accumulated
 from eva_runs.recipes import find_recipe, require_start
 
 # Settings that a config may leave out, and nodes whose names the object that is built checks.
@@ -50,6 +51,7 @@ def load_config(args: argparse.Namespace) -> tuple[DictConfig, list[str]]:
         if side := getattr(args, "image_size", None):
             set_image_size(cfg.model, cfg.dataloader, side)
         apply_overrides(cfg, args.opts)
+        set_batch(cfg, getattr(args, "batch", None), args.num_gpus * args.num_machines)
         own = read_own_data(args).parts.get("train")
         if epochs := getattr(args, "epochs", None):
             notes.append(set_epochs(cfg, epochs, own))
@@ -156,6 +158,13 @@ def images_per_step(cfg: DictConfig) -> int:
     """Count the images of one optimizer step, over all processes and accumulated batches."""
     images = OmegaConf.select(cfg, "dataloader.train.total_batch_size") or 0
     return int(images * cfg.train.get("accumulate", 1))
+
+
+def set_batch(cfg: DictConfig, batch: int | None, processes: int) -> None:
+    """Set the images of a forward pass of each process, while a step keeps its number of them."""
+    if batch:
+        cfg.train.accumulate = accumulated(images_per_step(cfg), batch * processes)
+        cfg.dataloader.train.total_batch_size = batch * processes
 
 
 def scale_lr(cfg: DictConfig, *, reference: int) -> str:

@@ -7,8 +7,6 @@ upper 20 of 40 blocks, the pyramid and the heads are trained: 567 M of 1,073 M p
     python mmdetection/train.py custom/cascade_mask_rcnn_eva_g_24gb \
         --train-annotations train.json --train-images photos/train \
         --val-annotations val.json --val-images photos/val
-
-Memory (computed for the same recipe of detection/, which has the arithmetic): 17.7 of 22.4 GiB.
 """
 
 _base_ = "../coco/cascade_mask_rcnn_eva_g_1280.py"

@@ -1,6 +1,6 @@
 """EVA-L on one card of 24 GB, for own data: as EVA-g, with every block trained.
 
-lr 1e-4 (ViTDet) * 16 / 64. Memory (computed for the same recipe of detection/): 11.4 of 22.4 GiB.
+lr 1e-4 (ViTDet) * 16 / 64.
 """
 
 _base_ = "cascade_mask_rcnn_eva_g_24gb.py"

@@ -3,11 +3,6 @@
 `train_cfg.max_iters` counts images: 80,000 are 5,000 steps of 16, the warm-up of 8,000 is 500. From
 the ADE20K segmentor; lr 6e-6 is Table 19's by the linear rule, not tuned. Half of the blocks,
 adapter and head are trained.
-
-GiB, computed, not measured on a GPU: parameters in float32 4.8; gradients and Adam 775 M * 12 bytes
-8.7; bf16 copies of what is trained 1.5; maps of 1408 channels and their gradients 1.0; deformable
-attention of the pixel decoder in PyTorch 2.4; masks and the rest of the head 0.7; CUDA 1. Sum 20.1
-of 22.4.
 """
 
 _base_ = ["../_base_/mask2former_eva_g.py", "../_base_/ade20k_512.py", "../_base_/run.py"]

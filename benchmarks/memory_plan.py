@@ -1,0 +1,120 @@
+"""`eva plan` beside the peak of the same training on a CPU, or the plans of all recipes.
+
+    python benchmarks/memory_plan.py [PART OF A NAME]
+    python benchmarks/memory_plan.py --recipes [TASK]
+
+Measured is the largest sum of what PyTorch has allocated while a process trains for some steps on
+demo data. Of detection's recipes a process takes one image.
+"""
+
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from measuring import with_peak
+
+from eva_runs.commands import DEMO_DATA
+from eva_runs.memory import CARDS, MODULES, fits, plan
+from eva_runs.recipes import TASKS, list_recipes
+
+DATA = "output/datasets/digit_scenes/coco"
+PAIRS = "output/datasets/digit_captions/captions"
+MMENGINE = "train_cfg.max_iters=20 train_cfg.val_interval=99 --work-dir run train_dataloader.num_workers=0 "
+MMENGINE += "train_dataloader.persistent_workers=False"
+ENGINE = "--epochs 1 run.evaluate_every=0 run.workers=0 run.output=run"
+RUNS = {  # task and recipe -> words of a short run
+    "detection demo/cascade_mask_rcnn_vitdet_eva_debug": "train.max_iter=60 train.output_dir=run",
+    "mmdetection demo/cascade_mask_rcnn_eva_debug": MMENGINE,
+    "segmentation demo/mask2former_eva_debug": MMENGINE,
+    "segmentation demo/upernet_eva_debug": MMENGINE,
+    "classification eva_debug_digits": ENGINE,
+    "classification eva_debug_digits_mixed": ENGINE,
+    "classification eva_debug_digits_linear": ENGINE,
+    "pretrain eva_debug_digit_scenes": ENGINE,
+    "pretrain eva_debug_distill": ENGINE,
+    "video eva_debug_motion": ENGINE,
+    "clip eva_debug_captions": f"{ENGINE} data.train={PAIRS}/train/00000.tar "
+    f"data.val={PAIRS}/val/00000.tar",
+    "detection custom/cascade_mask_rcnn_vitdet_eva_g_24gb": "--image-size 512 train.max_iter=2 "
+    "train.amp.enabled=False train.accumulate=1 train.init_checkpoint= train.output_dir=run "
+    f"--train-annotations {DATA}/annotations/instances_train.json --train-images {DATA}/train "
+    "--val-share 0.03 dataloader.train.num_workers=0",
+}
+REFUSED = ValueError, SystemExit
+
+
+def command(folder: str, *words: str) -> str:
+    """Run a command of Python in a folder; its output."""
+    call = [sys.executable, *words]
+    return subprocess.run(call, cwd=folder, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def run_command() -> None:
+    """Run the command `eva` with the arguments of this process."""
+    try:
+        runpy.run_module("eva_command", run_name="__main__")
+    except SystemExit as end:
+        if end.code:
+            raise
+
+
+def compare(part: str) -> None:
+    """Plan recipes, and train each in a process of its own on small demo data."""
+    print("| recipe | plan, GiB | measured, GiB | plan / measured |\n|---|---:|---:|---:|")
+    with tempfile.TemporaryDirectory() as folder:
+        for data, more in DEMO_DATA.items():
+            words = ["data", "make-demo", "--output", f"output/datasets/{data}", *more]
+            command(folder, "-m", "eva_command", *words, "--train", "130", "--val", "20")
+        for name in (one for one in RUNS if part in one):
+            task, recipe = name.split()
+            planned = plan(MODULES[task], [recipe, *RUNS[name].split()])["peak"] / 2**30
+            found = float(
+                command(folder, str(Path(__file__).resolve()), "--measure", name).split()[-1]
+            )
+            print(f"| {name} | {planned:.3f} | {found:.3f} | {planned / found:.2f} |", flush=True)
+            shutil.rmtree(Path(folder, "run"))
+
+
+def list_plans(tasks: Sequence[str]) -> None:
+    """Plan all recipes of some tasks."""
+    print("| recipe | M parameters | trained | step | pixels | peak, GiB | fits, GB |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
+    for task, recipe in ((name, one) for name in tasks for one in list_recipes(name)):
+        words = [str(recipe.path), *(["--batch", "1"] if task == "detection" else [])]
+        if found := plan(MODULES[task], words, REFUSED):
+            sizes = [f"{found[key] / 1e6:,.0f}" for key in ("parameters", "trainable")]
+            step, peak = f"{found['batch']} x {found['accumulate']}", f"{found['peak'] / 2**30:.1f}"
+            cards = [card for card in CARDS if fits(found["peak"], card * 10**9)]
+            row = [
+                f"{task} `{recipe.name}`",
+                *sizes,
+                step,
+                found["side"],
+                peak,
+                *(cards or "-")[:1],
+            ]
+            print(f"| {' | '.join(map(str, row))} |", flush=True)
+
+
+def main() -> None:
+    """Print a table in Markdown."""
+    words = sys.argv[1:]
+    if words[:1] == ["--measure"]:
+        task, recipe = words[1].split()
+        sys.argv = ["eva", task, "train", recipe, *RUNS[words[1]].split()]
+        print(with_peak(run_command, torch.device("cpu"))[1])
+    elif words[:1] == ["--recipes"]:
+        list_plans(words[1:] or TASKS)
+    else:
+        compare((words or ["debug"])[0])
+
+
+if __name__ == "__main__":
+    os.environ |= {"DS_ACCELERATOR": "cpu", "DETECTRON2_DATASETS": "output/datasets"}
+    main()

@@ -1,0 +1,94 @@
+"""`eva plan`: the memory of a training step, known before it is spent, and what makes it fit."""
+
+import argparse
+from collections.abc import Sequence
+
+from eva_command.recipes import find_task
+from eva_runs.commands import program, say
+from eva_runs.options import command_parser
+from eva_runs.recipes import TASKS, recipe_name
+
+_COLUMNS = ("weights", "gradients", "optimizer", "activations", "peak")
+_MMENGINE = (
+    ("optim_wrapper.type=OptimWrapper",),
+    (
+        *("optim_wrapper.type=AmpOptimWrapper", "optim_wrapper.dtype=bfloat16"),
+        "optim_wrapper.loss_scale=1.0",
+    ),
+    "model.backbone",
+)
+_ENGINE = (("run.precision=fp32",), ("run.precision=bf16", "run.zero_stage=1"), "model")
+_WORDS = {  # task -> words of fp32, of bf16, where the ViT is
+    "detection": (
+        ("train.amp.enabled=False",),
+        (
+            *("train.amp.enabled=True", "train.amp.precision=bf16"),
+            "train.ddp.fp16_compression=False",
+        ),
+        "model.backbone.net",
+    ),
+    "mmdetection": _MMENGINE,
+    "segmentation": _MMENGINE,
+    "pretrain": (*_ENGINE[:2], "student"),
+}
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    text = """Say how much memory a training step of a recipe needs, and what makes it fit.
+Further arguments are those of the task's training: KEY=VALUE, --image-size, --batch, --lora."""
+    parser = command_parser(text, usage="%(prog)s RECIPE [flags] [KEY=VALUE ...]")
+    parser.add_argument("name", metavar="RECIPE", help="name that `eva recipes` lists, TASK/NAME")
+    parser.add_argument("--task", choices=TASKS, help="where several have a recipe of that name")
+    options, words = parser.parse_known_args(arguments)
+    options.words = words
+    return options
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from eva_runs.memory import CARDS, MODULES, fits, plan
+
+    task, path = find_task(options.name, options.task)
+    words = [str(path), *options.words]
+    known = dict[str, dict[str, int]]()
+    own = plan(MODULES[task], words, known=known)
+
+    def changed(more: tuple[str, ...]) -> dict[str, int]:
+        return plan(MODULES[task], [*words, *more], (ValueError, SystemExit), known)
+
+    say(
+        f"{recipe_name(task, path)} ({task}): {own['parameters'] / 1e6:,.1f} M parameters, "
+        f"{own['trainable'] / 1e6:,.1f} M trained; {own['batch']} x {own['accumulate']} samples "
+        f"of {own['side']} px; GiB:\n{'':28}{''.join(f'{one:>13}' for one in _COLUMNS)}  fits, GB"
+    )
+    full, half, vit = _WORDS.get(task, _ENGINE)
+    off, on = ((f"{vit}.activation_checkpointing={value}",) for value in (False, True))
+    lora = ("--lora", "16")
+    rows = {
+        "as it is": (),
+        "fp32": full + off,
+        "fp32, checkpointing": full + on,
+        "bf16, fp16": half + off,
+        "bf16, fp16, checkpointing": half + on,
+        "the same, LoRA": half + on + lora,
+    }
+    for name, more in rows.items():
+        if usage := changed(more):
+            cards = [str(card) for card in CARDS if fits(usage["peak"], card * 10**9)]
+            numbers = "".join(f"{usage[one] / 2**30:13.2f}" for one in _COLUMNS)
+            say(f"{name:28}{numbers}  {', '.join(cards) or '-'}")
+    sizes = [("--image-size", str(round(own["side"] * share))) for share in (0.75, 0.5)]
+    tried, smallest = list[tuple[str, ...]]([()]), CARDS[0] * 10**9
+    for more in (half, on, ("--batch", "1"), lora, *sizes):
+        if not fits(changed(tried[-1])["peak"], smallest) and changed(tried[-1] + more):
+            tried.append(tried[-1] + more)
+    for card in CARDS:
+        for more in tried:
+            if fits(peak := changed(more)["peak"], card * 10**9):
+                say(f"{card} GB: {peak / 2**30:.1f} GiB {' '.join(more) or 'as it is'}")
+                break
+        else:
+            say(f"{card} GB: -")
+    return 0
+
+
+main = program(_parse, _plan, name="eva plan", interrupted="nothing was planned")

@@ -1,0 +1,52 @@
+"""The memory of a training step: what DeepSpeed's engine keeps, by its sizes, around a real model.
+
+DeepSpeed itself does not run on tensors without content. In one process ZeRO-1 holds float32 master
+weights, the moments of the optimizer and a buffer for the exchange of gradients.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eva_engine.commands.training import parse
+from eva_engine.config import Recipe
+from eva_engine.steps.engine import LARGEST_BUCKET, build_optimizer
+from eva_engine.steps.micro_batches import StepFn, StepWithBeginning
+from eva_runs.memory import Step, adapt, state_of
+from eva_runs.precision import DTYPES
+
+CLASSES = 1000  # of data that are not looked at
+
+
+def reader(kind: type[Any], task: str) -> Callable[[Sequence[str]], Any]:
+    """Make the function that reads a recipe of a kind with settings, without its data."""
+    return lambda words: parse(kind, words, program=f"{task}/train.py").config
+
+
+def build_step(config: Recipe, model: nn.Module, step_fn: StepFn, batch: Any, side: int) -> Step:
+    """Build a step of one process with a recipe's model, on the same batch in all passes."""
+    run, settings, lora = config.run, config.optimizer, getattr(config, "lora", None)
+    adapt(model, lora and vars(lora))
+    model.to(DTYPES[run.precision])
+    trained = [one for one in model.parameters() if one.requires_grad]
+    count, zero = sum(one.numel() for one in trained), run.zero_stage
+    bucket = trained[0].new_empty(min(LARGEST_BUCKET, count) * zero)
+    sums = zero and run.accumulate > 1 and run.precision != "fp32"  # of gradients, in float32
+    groups = 1 if settings.layer_decay == 1 else getattr(model, "depth", 1)
+
+    def optimizer(weights: list[nn.Parameter]) -> torch.optim.Optimizer:
+        group = {"params": weights, "weight_decay": settings.weight_decay}
+        return build_optimizer([group], settings, zero_stage=zero)
+
+    def loss() -> Tensor:
+        assert bucket is not None  # it lives as long as the model
+        if run.accumulate > 1 and isinstance(step_fn, StepWithBeginning):
+            step_fn.begin(model, [batch, batch])  # type: ignore[arg-type]  # is iterated over
+        return step_fn(model, batch)[0]
+
+    return Step(
+        model.train(), loss, state_of(optimizer) + 4 * (zero + sums + bool(run.ema_decay)),
+        run.batch_size, run.accumulate, side, update=(4 + 4 * zero) * count // groups,
+    )  # fmt: skip

@@ -1,0 +1,258 @@
+"""Memory of a training step, counted on PyTorch's fake tensors, which have a size and no content.
+
+Parameters are fake from the moment when a module registers them, and so is all that is computed of
+them. What a loss reads besides, such as boxes, is small and real.
+"""
+
+import logging
+import math
+import os
+import sys
+import warnings
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, suppress
+from importlib import import_module
+from io import StringIO
+from typing import Any, NamedTuple
+
+import psutil
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.utils._mode_utils import no_dispatch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from eva_backbone.layers import StochasticDepth
+from eva_backbone.lora import LoraSettings, add_adapters
+
+aten = torch.ops.aten
+CARDS = (12, 24, 40, 80)  # GB
+MODULES = {task: f"eva_{task}.training" for task in ("classification", "pretrain", "video")} | {
+    "clip": "eva_contrastive.training",
+    **{task: f"eva_{task}.planning" for task in ("detection", "mmdetection", "segmentation")},
+}
+OBJECTS = 8  # of an image whose regions are sampled
+_FILLED = (aten.new_zeros.default, aten.new_ones.default, aten.new_full.default)
+_SMALL = 2**16  # values of such a tensor that is real
+
+
+class Step(NamedTuple):
+    """An optimizer step of a model, built inside `measure`."""
+
+    model: nn.Module
+    loss: Callable[[], Tensor]  # forward pass of a micro-batch
+    state: int  # bytes of the optimizer for each trained weight
+    batch: int  # samples of a micro-batch of one process
+    accumulate: int  # micro-batches of a step
+    side: int  # of the images, in pixels
+    update: int = 0  # bytes that the optimizer takes for a moment
+
+
+class _Follower(TorchDispatchMode):
+    """Sums up the storages that operators allocate, until they are freed.
+
+    Of fake values nothing is exceptional: `any` is false, `all` true, and a number is 1 or 0.0.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = self.peak = 0
+        self.gradients = self.rest = 0  # those of parameters; the peak of all else
+        self._known: dict[int, weakref.ref[Any]] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        first = args[0] if args else None
+        if isinstance(first, FakeTensor):
+            with no_dispatch():
+                if func in (aten.any.default, aten.all.default):
+                    return torch.tensor(func is aten.all.default)
+                if func is aten.nonzero.default:
+                    return torch.ones(first.shape).nonzero()
+                if func is aten._local_scalar_dense.default:
+                    return torch.zeros((), dtype=first.dtype).item() or first.dtype == torch.int64
+                if func in _FILLED and math.prod(args[1]) <= _SMALL:
+                    args = (torch.empty(0, dtype=first.dtype), *args[1:])
+                if func is aten.index.Tensor:  # of a real mask the places, whose number is known
+                    args = (first, [part for one in args[1] for part in _places(one)])
+        result = func(*args, **(kwargs or {}))
+        returns = func._schema.returns
+        for one, value in zip(returns, (result,) if len(returns) == 1 else result or ()):  # noqa: B905
+            for tensor in tree_leaves(value) if one.alias_info is None else ():
+                if isinstance(tensor, Tensor):
+                    self.add(tensor)
+        return result
+
+    def add(self, tensor: Tensor) -> None:
+        """Follow the storage of a tensor."""
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._known:
+            self._known[key] = weakref.ref(storage, lambda _: self._forget(key, size))
+            self.total += size
+            self.peak = max(self.peak, self.total)
+            self.rest = max(self.rest, self.total - self.gradients)
+
+    def keep(self, parameter: Any) -> None:
+        """Note a gradient, which is there from now on."""
+        self.gradients += parameter.grad.nbytes
+
+    def _forget(self, key: int, size: int) -> None:
+        del self._known[key]
+        self.total -= size
+
+
+def _convert(module: nn.Module, change: Callable[[Tensor], Tensor]) -> nn.Module:
+    """Convert a module, as `to` does, which cannot swap fake parameters."""
+    for part in module.modules():
+        for name, one in part._parameters.items():
+            if one is not None:
+                part._parameters[name] = nn.Parameter(change(one.detach()), one.requires_grad)
+        part._buffers.update({k: v if v is None else change(v) for k, v in part._buffers.items()})
+    return module
+
+
+def _places(index: Any) -> tuple[Any, ...]:
+    real = isinstance(index, Tensor) and not isinstance(index, FakeTensor)
+    return index.nonzero(as_tuple=True) if real and index.dtype is torch.bool else (index,)
+
+
+def measure(build: Callable[[], Step]) -> dict[str, int]:
+    """Follow an optimizer step of a model that `build` makes; a billion parameters take seconds.
+
+    Returns:
+        Samples of a forward pass, forward passes of a step, pixels of a side, numbers of
+        parameters; and bytes of weights (with buffers and frozen networks), gradients, optimizer,
+        of the activations that a forward pass keeps, and of the peak.
+    """
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+
+    def without_content(module: nn.Module, name: str, parameter: Any) -> nn.Parameter | None:
+        if isinstance(parameter, FakeTensor) or parameter is None:
+            return None
+        emptied = fake.from_tensor(parameter.detach())
+        follower.add(emptied)
+        return nn.Parameter(emptied, requires_grad=parameter.requires_grad)
+
+    with _Follower() as follower:
+        register: Any = register_module_parameter_registration_hook
+        hook = register(without_content)
+        apply, nn.Module._apply = nn.Module._apply, _convert  # type: ignore[assignment]
+        try:
+            step = build()
+        finally:
+            nn.Module._apply = apply  # type: ignore[method-assign]
+            hook.remove()
+        for part in step.model.modules():
+            if isinstance(part, StochasticDepth):
+                part.rate = 0.0  # nothing is left out: the most that can happen
+        for one in step.model.parameters():
+            if one.requires_grad:
+                one.register_post_accumulate_grad_hook(follower.keep)
+        follower.peak = weights = follower.total
+        loss = step.loss()
+        kept = follower.total - weights
+        loss.backward()
+        del loss
+        gradients = follower.total - weights
+    sizes = [(one.numel(), one.numel() * one.requires_grad) for one in step.model.parameters()]
+    parameters, trainable = map(sum, zip(*sizes, strict=True))
+    state, passes = step.state * trainable, max(follower.peak, follower.total + step.update)
+    if step.accumulate > 1:  # all but the first micro-batch begin with gradients
+        passes = max(passes, follower.rest + gradients)
+    return {
+        "batch": step.batch, "accumulate": step.accumulate, "side": step.side,
+        "parameters": parameters, "trainable": trainable,
+        "weights": weights, "gradients": gradients, "optimizer": state, "activations": kept,
+        "peak": passes + state,  # of the second step, which has a state from the first
+    }  # fmt: skip
+
+
+def adapt(model: nn.Module, lora: Mapping[str, Any] | None) -> None:
+    """Add the adapters of a config to a model, if it has some."""
+    settings = LoraSettings.of(lora)
+    if settings.rank:
+        add_adapters(model, settings)
+
+
+def state_of(build: Callable[[list[nn.Parameter]], torch.optim.Optimizer]) -> int:
+    """Count the bytes that an optimizer keeps for a weight, by one step of a small one."""
+    weight = nn.Parameter(torch.ones(8, 8))
+    weight.grad = torch.ones(8, 8)
+    optimizer = build([weight])
+    optimizer.step()
+    kept = tree_leaves(optimizer.state[weight])
+    return sum(one.nbytes for one in kept if isinstance(one, Tensor)) // weight.numel()
+
+
+def regions(count: int, side: int) -> Tensor:
+    """Lay boxes (count, 4) of an image: objects, twice as often as a detector wants, and others."""
+    corner = torch.linspace(0, side / 2, OBJECTS)[:, None].expand(-1, 2)
+    objects = torch.cat([corner, corner + side / 4], dim=1).repeat(count // OBJECTS + 1, 1)[:count]
+    objects[len(objects) // 2 :] /= 2
+    return objects
+
+
+def fits(peak: int, memory: int) -> bool:
+    """Return whether a peak fits into a memory, a tenth of which context and gaps take."""
+    return peak <= 0.9 * memory
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what libraries say of models without weights, and of values without content."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def plan(
+    module: str,
+    words: Sequence[str],
+    refused: tuple[type[BaseException], ...] = (),
+    known: dict[str, dict[str, int]] | None = None,
+) -> dict[str, int]:
+    """Measure a step of a command line; nothing if it is `refused`.
+
+    `module` has `read_recipe`, which reads words, and `step`, which builds a step of the result.
+    What is `known` of the same config is not measured again.
+    """
+    known = {} if known is None else known
+    task = import_module(module)
+    output = StringIO() if refused else sys.stderr
+    with suppress(*refused), redirect_stderr(output), _quiet():
+        config = task.read_recipe(words)
+        key = str(config)
+        known[key] = known[key] if key in known else measure(lambda: task.step(config))
+        return known[key]
+    return {}
+
+
+def free_memory() -> int:
+    """Return the free memory of the GPU, all of it if it is one of several, or of the machine."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.mem_get_info()["WORLD_SIZE" in os.environ])
+    return int(psutil.virtual_memory().available)
+
+
+def with_batch_found(words: Sequence[str], module: str) -> tuple[list[str], str]:
+    """Replace `--batch auto` of a command line by the largest number that fits, and say so."""
+    place = words.index("--batch")
+    rest = [*words[:place], *words[place + 2 :]]
+    memory = free_memory()
+    own = plan(module, rest)
+    samples, best, peak = own["batch"] * own["accumulate"], 0, 0
+    for batch in (one for one in range(1, samples + 1) if samples % one == 0):
+        found = plan(module, [*rest, "--batch", str(batch)], (ValueError, SystemExit))
+        if found and best and not fits(found["peak"], memory):
+            break
+        best, peak = (batch, found["peak"]) if found else (best, peak)
+    line = f"--batch auto: {best} of {samples} samples at once, {peak / 2**30:.1f} GiB planned"
+    return [*rest, "--batch", str(best)], f"{line}, {memory / 2**30:.1f} GiB free"

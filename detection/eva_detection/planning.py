@@ -1,0 +1,63 @@
+"""A detector's training step for `eva plan`, given boxes where values would decide."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.structures import BitMasks, Boxes, Instances
+from detectron2.utils.events import EventStorage
+from omegaconf import DictConfig
+from torch import Tensor
+
+from eva_detection.building import build, target_of
+from eva_detection.command_line import parse
+from eva_detection.config.recipes import set_image_size
+from eva_detection.config.settings import load_recipe, precision_of, set_batch
+from eva_runs.memory import OBJECTS, Step, adapt, regions, state_of
+
+
+def read_recipe(words: Sequence[str]) -> DictConfig:
+    """Read a recipe with settings, without its data."""
+    args = parse(words)
+    cfg = load_recipe(args.config_file, args.opts)
+    if args.image_size:
+        set_image_size(cfg.model, cfg.dataloader, args.image_size)
+    processes = args.num_gpus * args.num_machines
+    set_batch(cfg, args.batch, processes)
+    cfg.dataloader.train.total_batch_size //= processes
+    return cfg
+
+
+def step(cfg: DictConfig) -> Step:
+    """Build a step of one process, in which heads get as many regions as the recipe samples."""
+    model = build(cfg.model, "model").train()
+    adapt(model, cfg.get("lora"))
+    side, batch = cfg.model.backbone.square_pad, cfg.dataloader.train.total_batch_size
+    image = next(model.parameters()).new_empty(3, side, side)
+    entries = [{"image": image, "instances": _objects(model, side)}] * batch
+    dtype = torch.float16 if precision_of(cfg.train) == "fp16" else torch.bfloat16
+    settings = {k: v for k, v in cfg.optimizer.items() if k not in ("_target_", "params")}
+
+    def loss() -> Tensor:
+        with EventStorage(0), torch.autocast("cpu", dtype, enabled=cfg.train.amp.enabled):
+            return torch.stack([*model(entries).values()]).sum()
+
+    state = state_of(lambda weights: target_of(cfg.optimizer)(weights, **settings))
+    return Step(model, loss, state, batch, cfg.train.get("accumulate", 1), side)
+
+
+def _objects(model: Any, side: int) -> Instances:
+    """Make the objects of an image; the RPN proposes them and others, and the cascade keeps all."""
+    count = model.proposal_generator.post_nms_topk[True]
+    boxes, zeros = regions(count, side), torch.zeros(count)
+
+    def propose(anchors: Any, logits: Any, deltas: Any, sizes: Sequence[Any]) -> list[Instances]:
+        found = dict(proposal_boxes=Boxes(boxes), objectness_logits=zeros)
+        return [Instances(size, **found) for size in sizes]
+
+    model.proposal_generator.predict_proposals = propose
+    for predictor in model.roi_heads.box_predictor:
+        predictor.predict_boxes = lambda _, given: [one.proposal_boxes.tensor for one in given]
+    objects = dict(gt_boxes=Boxes(boxes[:OBJECTS]), gt_classes=zeros[:OBJECTS].long())
+    masks = BitMasks(torch.zeros(OBJECTS, side, side, dtype=torch.bool))
+    return Instances((side, side), **objects, gt_masks=masks)

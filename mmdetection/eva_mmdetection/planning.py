@@ -1,0 +1,40 @@
+"""A detector's training step for `eva plan`, given boxes where values would decide."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
+from mmengine.config import Config
+from mmengine.structures import InstanceData
+
+from eva_mmdetection.data import own_data
+from eva_openmmlab import planning
+from eva_runs.memory import OBJECTS, Step, regions
+
+read_recipe = planning.reader("mmdetection", own_data)
+
+
+def step(cfg: Config) -> Step:
+    """Build a step of one process, in which heads get as many regions as the recipe samples."""
+    return planning.build_step(cfg, _sample)
+
+
+def _sample(model: Any, side: int) -> DetDataSample:
+    boxes = regions(model.train_cfg.rpn_proposal.max_per_img, side)
+    labels = torch.zeros(len(boxes), dtype=torch.int64)
+
+    def propose(*_: Any, batch_img_metas: Sequence[Any], **__: Any) -> list[InstanceData]:
+        rows = dict(bboxes=boxes, scores=labels.float(), labels=labels)
+        return [InstanceData(**rows) for _ in batch_img_metas]
+
+    def keep(stage: int, sampled: Sequence[Any], *_: Any) -> list[InstanceData]:
+        return [InstanceData(priors=one.priors) for one in sampled]
+
+    model.rpn_head.predict_by_feat, model.roi_head._next_proposals = propose, keep
+    masks = BitmapMasks(np.zeros((OBJECTS, side, side), np.uint8), side, side)
+    objects = InstanceData(bboxes=boxes[:OBJECTS], labels=labels[:OBJECTS], masks=masks)
+    metas = dict(img_shape=(side, side), pad_shape=(side, side), batch_input_shape=(side, side))
+    return DetDataSample(gt_instances=objects, metainfo=metas)

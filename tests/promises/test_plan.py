@@ -1,0 +1,132 @@
+"""`eva plan` knows a step's memory before it is spent; `--batch` divides a step and keeps it."""
+
+import json
+import re
+
+import pytest
+import torch
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+
+from eva_command.main import main
+from eva_runs.memory import Step, measure, plan, state_of
+
+MIB = 2**20
+RECIPES = {
+    "eva_classification.training": ("eva_debug_digits",),
+    "eva_video.training": ("eva_debug_motion",),
+    "eva_contrastive.training": ("eva_debug_captions",),
+    "eva_pretrain.training": ("eva_debug_digit_scenes",),
+    "eva_detection.planning": (
+        "demo/cascade_mask_rcnn_vitdet_eva_debug",
+        "dataloader.train.total_batch_size=2",
+    ),
+    "eva_mmdetection.planning": ("demo/cascade_mask_rcnn_eva_debug",),
+    "eva_segmentation.planning": ("demo/upernet_eva_debug", "train_dataloader.batch_size=4"),
+}
+SMALL = ("eva_classification.training", "eva_detection.planning", "eva_segmentation.planning")
+
+
+def step(width=512, batch=1024):
+    """A step of a small network, real or planned."""
+    model = nn.Sequential(nn.Linear(64, width), nn.GELU(), nn.Linear(width, 64))
+    images = model[0].weight.new_empty(batch, 64)
+
+    def loss():
+        return model(images).square().mean()
+
+    return Step(model, loss, state_of(torch.optim.AdamW), batch, 1, 64)
+
+
+def measured_peak(call):
+    """The largest sum in bytes of what a call has allocated at once."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        call()
+    events = [e.nbytes() for e in record.profiler.kineto_results.events() if e.name() == "[memory]"]
+    return max(sum(events[:n]) for n in range(len(events) + 1))
+
+
+def test_a_plan_counts_what_a_real_step_allocates():
+    planned = measure(step)
+    weights = 4 * (64 * 512 + 512 + 512 * 64 + 64)
+    assert planned["trainable"] * 4 == planned["parameters"] * 4 == planned["gradients"] == weights
+    assert planned["optimizer"] == 2 * weights
+    assert planned["weights"] == weights + 1024 * 64 * 4  # with the images
+
+    def train():
+        real = step()
+        optimizer = torch.optim.AdamW(real.model.parameters())
+        for _ in range(2):
+            real.loss().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    assert planned["peak"] == pytest.approx(measured_peak(train), rel=0.05)
+
+
+def test_no_content_is_allocated():
+    planned = measure(lambda: step(width=2**20, batch=2**16))  # 256 GiB of activations, and more
+    assert planned["peak"] > 2**38
+
+
+@pytest.mark.parametrize(
+    "module",
+    [pytest.param(m, marks=[pytest.mark.slow] * (m not in SMALL)) for m in RECIPES],
+)
+def test_each_task_plans_less_with_a_smaller_micro_batch(module):
+    whole = plan(module, RECIPES[module])
+    half = str(whole["batch"] // 2)
+    few = plan(module, [*RECIPES[module], "--batch", half])
+    assert (few["batch"], few["accumulate"]) == (int(half), 2 * whole["accumulate"])
+    assert few["weights"] < whole["weights"] + MIB
+    assert few["activations"] < 0.7 * whole["activations"]
+    assert few["peak"] < whole["peak"]
+
+
+def test_a_table_with_what_makes_it_fit(capsys):
+    assert main(["plan", "classification/eva_debug_digits", "--image-size", "96"]) == 0
+    out = capsys.readouterr().out
+    rows = {line[:28].strip(): line[28:].split() for line in out.splitlines()}
+    assert {"as it is", "fp32", "fp32, checkpointing", "bf16, fp16, checkpointing"} <= {*rows}
+    kept = [float(rows[name][3]) for name in ("fp32", "bf16, fp16", "bf16, fp16, checkpointing")]
+    assert kept == sorted(kept, reverse=True)
+    assert kept[2] < kept[0] / 3
+    assert re.search("^12 GB: .* as it is$", out, re.MULTILINE)
+    assert "96 px" in out
+
+
+def test_wrong_words_are_the_librarys_errors(capsys):
+    assert main(["plan", "eva_no_such_recipe"]) == 2
+    assert "eva_no_such_recipe" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["plan", "eva_debug_digits", "run.batch_sise=3"])
+    assert "sise" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["plan", "eva_debug_digits", "--batch", "5"])
+    assert "--batch 5" in capsys.readouterr().err
+
+
+def test_iterations_of_mmengine_follow_the_micro_batch():
+    from eva_openmmlab.config import load_config, set_batch
+    from eva_runs.recipes import find_recipe
+
+    cfg = load_config(find_recipe("segmentation", "demo/upernet_eva_debug"))
+    images = cfg.train_dataloader.batch_size
+    before = cfg.train_cfg.max_iters, cfg.param_scheduler[0].warmup_iters
+    set_batch(cfg, images // 4)
+    assert cfg.train_dataloader.batch_size * cfg.optim_wrapper.accumulative_counts == images
+    assert (cfg.train_cfg.max_iters, cfg.param_scheduler[0].warmup_iters) == tuple(
+        4 * one for one in before
+    )
+    assert cfg.train_cfg.val_interval % 4 == cfg.default_hooks.checkpoint.interval % 4 == 0
+
+
+@pytest.mark.parametrize(("free", "batch"), [(1e11, 16), (45e6, 4)])
+def test_batch_auto_takes_what_fits_and_keeps_the_step(monkeypatch, capsys, free, batch):
+    monkeypatch.setattr("eva_runs.memory.free_memory", lambda: int(free))
+    words = ["classification", "train", "eva_debug_digits", "--run.batch-size", "4"]
+    main([*words, "--run.accumulate", "4", "--batch", "auto", "--print-config"])
+    out = capsys.readouterr().out
+    run = json.loads(out[out.index("{") :])["run"]
+    assert run["batch_size"] * run["accumulate"] == 16
+    assert run["batch_size"] == batch
