@@ -25,8 +25,8 @@ from eva_runs.recipes import TASKS, list_recipes
 
 DATA = "output/datasets/digit_scenes/coco"
 PAIRS = "output/datasets/digit_captions/captions"
-MMENGINE = "train_cfg.max_iters=20 train_cfg.val_interval=99 --work-dir run train_dataloader.num_workers=0 "
-MMENGINE += "train_dataloader.persistent_workers=False"
+MMENGINE = "train_cfg.max_iters=20 train_cfg.val_interval=99 --work-dir run "
+MMENGINE += "train_dataloader.num_workers=0 train_dataloader.persistent_workers=False"
 ENGINE = "--epochs 1 run.evaluate_every=0 run.workers=0 run.output=run"
 RUNS = {  # task and recipe -> words of a short run
     "detection demo/cascade_mask_rcnn_vitdet_eva_debug": "train.max_iter=60 train.output_dir=run",
