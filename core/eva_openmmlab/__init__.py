@@ -1,7 +1,7 @@
 """What mmsegmentation and mmdetection share: both stand on mmengine and mmcv.
 
-mmengine's runner imports DeepSpeed if it is there, which then prints that it has found no GPU;
-mmdetection imports transformers, and that peft and torchao, which warns of other devices' kernels.
+mmengine imports DeepSpeed if it is there, which then prints that it has found no GPU, and
+transformers, which imports peft and torchao, and that warns of kernels for other devices.
 """
 
 import logging
