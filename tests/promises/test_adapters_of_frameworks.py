@@ -183,10 +183,11 @@ def test_another_rank_or_base_does_not_continue(output, trainer, train, finished
 
 @pytest.mark.slow
 def test_two_processes_are_killed_and_continue(trainer, train, tmp_path):
+    rate = RATE.get(trainer.name, "optim_wrapper.optimizer.lr=0.02").replace("0.02", "0.001")
     for name, accident in (("whole", None), ("killed", f"rename:{trainer.checkpoint(4)}")):
-        end = train(tmp_path / name, processes=2, accident=accident)
+        end = train(tmp_path / name, rate, processes=2, accident=accident)
         assert (end.code == 0) == (accident is None), end.text
-    end = train(tmp_path / "killed", "--resume", processes=2)
+    end = train(tmp_path / "killed", rate, "--resume", processes=2)
     assert end.code == 0, end.text
     expected, ours = (trainer.weights(tmp_path / name, 4) for name in ("whole", "killed"))
     assert all(torch.equal(ours[name], expected[name]) for name in expected)
