@@ -100,6 +100,8 @@ def batch_found(words: Sequence[str] | None, module: str) -> tuple[Sequence[str]
     given = [*(sys.argv[1:] if words is None else words)]
     if ("--batch", "auto") not in pairwise(given):
         return words, ""
+    if not module:
+        raise ValueError("--batch auto is not for this training: give a number")
     from eva_runs.memory import with_batch_found
 
     return with_batch_found(given, module)

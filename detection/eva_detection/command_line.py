@@ -118,6 +118,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     length = any(one.startswith("train.max_iter=") for one in args.opts)
     if args.epochs and (args.eval_only or length):
         parser.error("--epochs sets train.max_iter, for a training: leave one of them out")
+    if args.eval_only and (args.batch or args.tile):
+        parser.error("--batch and --tile are for a training: an evaluation has --slice")
     if args.lora and args.eval_only:
         parser.error("--lora is for a training: weights with adapters are evaluated as any others")
     if args.lora:

@@ -100,6 +100,10 @@ def test_a_folder_with_its_base_is_the_trained_model(saved):
         wrapped = peft.PeftModel.from_pretrained(base, str(place)).eval()
         assert torch.equal(wrapped(IMAGES), results[-1])
     assert (results[0] - results[1]).abs().max() > 0.01
+    wrapped.load_adapter(str(saved[0][0]), "one")  # beside the other, with a head of its own
+    for name, expected in (("one", results[0]), ("default", results[1])):
+        wrapped.set_adapter(name)
+        assert torch.equal(wrapped.eval()(IMAGES), expected)
     assert load_vit(saved[0][0]).blocks[0].attn.qkv.weight.dtype == torch.float32
 
 
