@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, OPTIMIZERS, init_default_scope
 from torch import Tensor, nn
 
@@ -44,7 +45,7 @@ def build_step(cfg: Config, prepare: Callable[[nn.Module, int], Any]) -> Step:
     `prepare` gives the sample of an image of a side, after it has replaced what decides by values.
     """
     init_default_scope(cfg.default_scope)
-    model: Any = MODELS.build(cfg.model).train()
+    model: Any = revert_sync_batchnorm(MODELS.build(cfg.model)).train()
     adapt(model, cfg.get("lora"))
     wrapper, batch, side = cfg.optim_wrapper, cfg.train_dataloader.batch_size, image_side(cfg)
     dtype = torch.bfloat16 if wrapper.get("dtype") == "bfloat16" else torch.float16
