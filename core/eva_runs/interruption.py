@@ -140,10 +140,11 @@ def run_step(command: Sequence[str], *, environment: Mapping[str, str]) -> int:
         receive = process.send_signal
         for number in waiting:
             receive(number)
-        while True:
+        while process.poll() is None:
+            # A signal that another thread has got does not wake a wait without an end.
             with contextlib.suppress(KeyboardInterrupt):  # the step has it too
-                code = process.wait()
-                return code if code >= 0 else 128 - code
+                time.sleep(0.05)
+        return process.returncode if process.returncode >= 0 else 128 - process.returncode
 
 
 @contextlib.contextmanager
