@@ -62,6 +62,26 @@ def seed_for(*numbers: int, purpose: str = "") -> None:
     torch.manual_seed(first % 2**63)
 
 
+def micro_batch_of(step: int, processes: int, *, largest: int) -> int:
+    """Return the largest batch, up to a size, that each process can cut its share of a step into.
+
+    Raises:
+        ValueError: If so many processes cannot share the samples of a step equally.
+    """
+    if step % processes:
+        fitting = ", ".join(str(count) for count in range(1, step + 1) if step % count == 0)
+        raise ValueError(
+            f"{processes} processes cannot share a step of {step} samples equally: take {fitting}"
+        )
+    share = step // processes
+    return max(size for size in range(1, min(largest, share) + 1) if share % size == 0)
+
+
+def share_of(step: int, rank: int, processes: int) -> range:
+    """Return the places of a process's samples among those of a step."""
+    return range(step * rank // processes, step * (rank + 1) // processes)
+
+
 class Samples(Protocol):
     """A dataset: any map-style one; with `sample_id(index) -> str` messages name the sample."""
 

@@ -31,7 +31,7 @@ from eva_detection.data.custom_data import (
     load_records,
     records_of,
 )
-from eva_detection.data.stream import SAMPLER, TrainStream
+from eva_detection.data.stream import SAMPLER, TrainStream, is_cut
 from eva_report.terminal import SHOWN
 from eva_runs.data_order import end_workers, guard_workers, seed_all
 
@@ -169,7 +169,7 @@ def _build_dataset(node: DictConfig, name: str, own: DetectionData) -> Any:
 
 
 def build_training_loader(
-    cfg: DictConfig, dataset: Any, saved: Mapping[str, int], *, seed: int, batches: int
+    cfg: DictConfig, dataset: Any, saved: Mapping[str, int], *, seed: int, steps: int
 ) -> Any:
     """Build the training loader, from the place in the data where a checkpoint ends."""
     node = cfg.dataloader.train
@@ -180,17 +180,47 @@ def build_training_loader(
         )
         return build(node, "dataloader.train")
     arguments = _build_arguments(node, "dataloader.train", dataset)
-    start = saved.get("batches", batches)
-    here = (comm.get_world_size(), arguments["total_batch_size"])
-    if saved and (saved["processes"], saved["total_batch_size"]) != here:
-        start = -(-start * saved["total_batch_size"] // here[1])
-    arguments |= dict(seed=seed, start=start, max_bad_images=cfg.train.get("max_bad_images", 10))
+    arguments |= dict(seed=seed, max_bad_images=cfg.train.get("max_bad_images", 10))
+    arguments |= _place(cfg, saved, arguments, steps=steps)
     loader = build(arguments, "dataloader.train", lambda options: TrainStream(**options))
     before = {name: value for name, value in saved.items() if name != "batches"}
-    if before and before != loader.order:
+    if {name: loader.order[name] for name in before} != before:
         text = "The order of the data differs from the uninterrupted run: it had %s, this start %s"
         logger.warning(text, before, loader.order)
+    elif before and before["processes"] != comm.get_world_size():
+        text = "continues on %d processes, began with %d: a step has %d batches of each"
+        numbers = comm.get_world_size(), before["processes"], loader.accumulate
+        logger.info(text, *numbers, extra=SHOWN)
     return loader
+
+
+def _place(
+    cfg: DictConfig, saved: Mapping[str, int], arguments: Mapping[str, Any], *, steps: int
+) -> dict[str, Any]:
+    """Find out how the data are drawn and grouped, as where the run began, and from which step.
+
+    Another number of images in a step has an order of its own, and so has another number of
+    processes with a sampler that cannot draw for others.
+    """
+    total, accumulate = arguments["total_batch_size"], cfg.train.get("accumulate", 1)
+    now = {"accumulate": accumulate, "processes": comm.get_world_size()}
+    if not saved:
+        return now | {"start": steps}
+    begun = saved["total_batch_size"], saved.get("accumulate", accumulate)
+    seen = saved["batches"] * begun[0]  # images
+    sampler = arguments.get("sampler")
+    if begun[0] * begun[1] != total * accumulate or (
+        saved["processes"] != now["processes"] and not (sampler is None or is_cut(sampler))
+    ):
+        return now | {"start": -(-seen // (total * accumulate))}
+    return {
+        "total_batch_size": begun[0],
+        "accumulate": begun[1],
+        "processes": saved["processes"],
+        "start": saved["batches"] // begun[1],
+        # with --batch another one than the run began with
+        "micro_batch": None if total == begun[0] else total // now["processes"],
+    }
 
 
 def _looks_at_files() -> bool:

@@ -138,11 +138,9 @@ def build_trainer(
     if continues:
         saved = together(lambda: checkpointer.read(optimizer, options.max_iter))
         place, steps = saved["trainer"].get("stream") or {}, saved["iteration"] + 1
-    accumulate = options.get("accumulate", 1)
     seed = choose_seed(cfg, place)
     dataset = together(lambda: read_training_set(test_set, seed))
-    done = steps * accumulate
-    loader = together(lambda: build_training_loader(cfg, dataset, place, seed=seed, batches=done))
+    loader = together(lambda: build_training_loader(cfg, dataset, place, seed=seed, steps=steps))
     together(test_set.check)
     show(*output_place(cfg, resume=resume, done=steps))
     warn_of_slow_bf16(precision_of(options), torch.device(options.device))
@@ -151,7 +149,7 @@ def build_trainer(
         loader,
         optimizer,
         precision=precision_of(options),
-        accumulate=accumulate,
+        accumulate=getattr(loader, "accumulate", options.get("accumulate", 1)),
         stop=stop,
         max_bad_images=options.get("max_bad_images", 10),
         seed=seed,
