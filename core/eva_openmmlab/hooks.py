@@ -132,9 +132,11 @@ class RunHook(Hook):
             info[name] = str(file) if file.name.startswith("best_") else None
         info["keep_ckpt_ids"] = [n for n in info.get("keep_ckpt_ids", ()) if type(n) is int]
         if isinstance(loop, EVATrainLoop):
-            saved, now = content[RUN], loop.position(meta["iter"]) | {"seed": meta["seed"]}
-            loop.continue_at(meta["iter"], int(saved["samples"]))
-            if other := [name for name in now if name != "samples" and saved[name] != now[name]]:
+            saved = content[RUN]
+            loop.continue_at(meta["iter"], saved)
+            now = loop.position(meta["iter"]) | {"seed": meta["seed"]}
+            same = {name: saved[name] == now[name] for name in now if name in saved}
+            if other := [name for name in same if name != "samples" and not same[name]]:
                 runner.logger.warning(
                     "the order of the data is not that of a run without a break: %s",
                     ", ".join(f"{name} was {saved[name]} and is {now[name]}" for name in other),

@@ -6,7 +6,8 @@ loaded, a step from (seed, iteration, rank), and a run that continues skips what
 without loading it. No random state has to be saved, and the number of workers changes nothing.
 """
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Mapping
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,13 @@ from eva_openmmlab.run_folder import SAYS, last_evaluation
 from eva_openmmlab.weights import load_start
 from eva_report.terminal import SHOWN
 from eva_runs.adapters import Adapters
-from eva_runs.data_order import end_workers, guard_workers, seed_all
+from eva_runs.data_order import (
+    end_workers,
+    guard_workers,
+    micro_batch_of,
+    seed_all,
+    share_of,
+)
 
 SAMPLE, STEP = range(2)  # what a random number is for: first part of its key
 Draw = tuple[int, int]  # number in the stream; index of the sample
@@ -33,31 +40,64 @@ _KEPT = (  # of a loader
 
 
 class NumberedSampler(Sampler[Draw]):
-    """The draws of this process from `start` on, numbered over all processes, without end.
+    """The draws of this process from an iteration on, numbered over all processes, without end.
 
-    `sampler` has the indexes of this process; a finite one is taken again for each epoch.
+    The samples of an iteration are those that the processes of the run's beginning draw, whatever
+    their number is now: each process takes its cut of them.
+
+    Args:
+        sampler: Indexes of a process; a finite one is taken again for each epoch.
+        batch_size: Samples of an iteration of each process of the beginning.
+
+    Attributes:
+        processes: Their number.
+        start: Iterations to skip.
     """
 
-    def __init__(self, sampler: Any) -> None:
-        self.sampler = sampler
-        self.start = 0
+    def __init__(self, sampler: Any, batch_size: int) -> None:
+        self.sampler, self.batch_size = sampler, batch_size
+        self.processes, self.start = get_world_size(), 0
 
     def __iter__(self) -> Iterator[Draw]:
-        numbers = count(get_rank(), get_world_size())
-        return islice(zip(numbers, self._indexes(), strict=False), self.start, None)
+        each = self.batch_size
+        own = share_of(each * self.processes, get_rank(), get_world_size())
+        first = own.start // each
+        streams = [self._draws(rank) for rank in range(first, -(-own.stop // each))]
+        while True:
+            step = [draw for stream in streams for draw in islice(stream, each)]
+            yield from step[own.start - first * each : own.stop - first * each]
 
     def __len__(self) -> int:
         return len(self.sampler)
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether the sampler can be told which process of how many it draws for."""
+        return hasattr(self.sampler, "rank") and hasattr(self.sampler, "world_size")
+
     def skip(self, num_samples: int) -> None:
         """Leave `start` as it is, where mmengine skips what an equal number of processes saw."""
 
-    def _indexes(self) -> Iterator[int]:
+    def _draws(self, rank: int) -> Iterator[Draw]:
+        numbers = count(rank, self.processes)
+        draws = zip(numbers, self._indexes(rank), strict=False)
+        return islice(draws, self.start * self.batch_size, None)
+
+    def _indexes(self, rank: int) -> Iterator[int]:
+        sampler = self.sampler
+        if self.is_cut and (rank, self.processes) != (sampler.rank, sampler.world_size):
+            sampler = copy.copy(sampler)
+            sampler.rank, sampler.world_size = rank, self.processes
+            if getattr(sampler, "round_up", True):
+                sampler.num_samples = -(-len(sampler.dataset) // self.processes)
+                sampler.total_size = sampler.num_samples * self.processes
+            if hasattr(sampler, "_indices_of_rank"):  # of mmengine's InfiniteSampler
+                sampler.indices = sampler._indices_of_rank()
         for epoch in count():
-            if hasattr(self.sampler, "set_epoch"):
-                self.sampler.set_epoch(epoch)
+            if hasattr(sampler, "set_epoch"):
+                sampler.set_epoch(epoch)
             index = None
-            for index in self.sampler:
+            for index in sampler:
                 yield int(index)
             if index is None:
                 raise ValueError("the training data have no samples for this process")
@@ -92,7 +132,7 @@ def numbered_loader(loader: DataLoader[Any], seed: int) -> DataLoader[Any]:
         raise ValueError("train_dataloader needs a batch_size, not a batch_sampler of its own")
     numbered = DataLoader(
         NumberedDataset(loader.dataset, seed),
-        sampler=NumberedSampler(loader.sampler),
+        sampler=NumberedSampler(loader.sampler, loader.batch_size),
         **{name: getattr(loader, name) for name in _KEPT},
     )
     return guard_workers(numbered)
@@ -141,6 +181,7 @@ class EVATrainLoop(IterBasedTrainLoop):
         numbered = numbered_loader(runner.build_dataloader(dataloader, seed=seed), seed)
         super().__init__(runner, numbered, *args, **kwargs)
         self.samples_of_a_batch = int(numbered.batch_size or 1) * get_world_size()
+        self._batches = 1  # of an iteration on this process
         self.was_over = False
         self._first = (0, 0)  # iteration and sample (over all processes) of this start
         batches = runner.cfg.get("optim_wrapper", {}).get("accumulative_counts", 1)
@@ -158,15 +199,32 @@ class EVATrainLoop(IterBasedTrainLoop):
         return {
             "seed": run_seed(self.runner),
             "samples_of_a_batch": self.samples_of_a_batch,
+            "processes": self.dataloader.sampler.processes,
             "images": len(self.dataloader.dataset),
             "samples": sample + (iteration - done) * self.samples_of_a_batch,
         }
 
-    def continue_at(self, iteration: int, samples: int) -> None:
-        """Begin after an iteration and the samples that all processes have seen."""
+    def continue_at(self, iteration: int, saved: Mapping[str, int]) -> None:
+        """Begin after an iteration, at its `position`.
+
+        Raises:
+            ValueError: If the processes cannot share the samples of an iteration.
+        """
+        sampler, now = self.dataloader.sampler, get_world_size()
+        begun, samples = saved.get("processes", now), saved["samples_of_a_batch"]
+        if begun != now and sampler.is_cut:
+            cut: Any = self.dataloader.batch_sampler
+            cut.batch_size = micro_batch_of(samples, now, largest=cut.batch_size)
+            self._batches = samples // now // cut.batch_size
+            sampler.processes, sampler.batch_size = begun, samples // begun
+            self.samples_of_a_batch = samples
+            text = (
+                "continues on %d processes, began with %d: an iteration has %d x %d samples of each"
+            )
+            self.runner.logger.info(text, now, begun, self._batches, cut.batch_size, extra=SHOWN)
         batch = self.samples_of_a_batch
-        self._first = iteration, -(-samples // batch) * batch
-        self.dataloader.sampler.start = self._first[1] // get_world_size()
+        self._first = iteration, -(-saved["samples"] // batch) * batch
+        sampler.start = self._first[1] // batch
 
     def catch_up(self) -> None:
         """Evaluate where a run that continues was stopped before it did, or say that it is over."""
@@ -187,6 +245,10 @@ class EVATrainLoop(IterBasedTrainLoop):
         self.dataloader.dataset.seed = seed  # a resumed run has its own
         if hasattr(sampler, "seed"):
             sampler.seed = seed
+        wrapper = self.runner.optim_wrapper
+        wrapper._accumulative_counts *= self._batches
+        counts = self._iter * self._batches, self._max_iters * self._batches
+        wrapper.initialize_count_status(self.runner.model, *counts)
         try:
             return super().run()
         finally:
@@ -196,4 +258,8 @@ class EVATrainLoop(IterBasedTrainLoop):
     def run_iter(self, data_batch: Any) -> None:
         """Train an iteration, whose random numbers are its own: loading draws some as well."""
         seed_all(self.dataloader.dataset.seed, STEP, self._iter, get_rank())
+        for _ in range(self._batches - 1):
+            self.runner.call_hook("before_train_iter", batch_idx=self._iter, data_batch=data_batch)
+            self.runner.model.train_step(data_batch, optim_wrapper=self.runner.optim_wrapper)
+            data_batch = next(self.dataloader_iterator)
         super().run_iter(data_batch)

@@ -9,10 +9,14 @@ WHAT is one of these, where N counts the steps of optimizers from 1:
     SIGTERM@N/R         to process R of several alone
     nan@N               weights become NaN after step N; `/R` as above
     rename:PATTERN      killed when a file or folder is about to get a name like this
+    images:FILE         each process adds to FILE, with each step, the images opened since the last
+
+Several are separated by commas.
 """
 
 import contextlib
 import fnmatch
+import json
 import os
 import re
 import runpy
@@ -60,8 +64,29 @@ def _at_rename(pattern):
     sys.addaudithook(hook)
 
 
+def _note_images(file):
+    opened = []
+
+    def see(event, arguments):
+        if event == "open" and str(arguments[0]).endswith(".jpg") and "r" in str(arguments[1]):
+            name = Path(os.fsdecode(arguments[0])).name
+            if opened[-1:] != [name]:  # some readers open a file twice
+                opened.append(name)
+
+    def note(*_):
+        with open(file, "a") as lines:
+            lines.write(json.dumps([_rank(), opened]) + "\n")
+        opened.clear()
+
+    sys.addaudithook(see)
+    register_optimizer_step_post_hook(note)
+
+
 def prepare(what):
     """Let something happen to this process."""
+    if what.startswith("images:"):
+        _note_images(what.removeprefix("images:"))
+        return
     if what.startswith("rename:"):
         _at_rename(what.removeprefix("rename:"))
         return
@@ -70,7 +95,8 @@ def prepare(what):
 
 
 if __name__ == "__main__":
-    prepare(sys.argv[1])
+    for each in sys.argv[1].split(","):
+        prepare(each)
     if sys.argv[2] == "-m":
         sys.argv = sys.argv[3:]
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

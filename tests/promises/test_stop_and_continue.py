@@ -7,6 +7,7 @@ after each third one.
 import json
 import re
 import shutil
+from itertools import chain
 from types import SimpleNamespace
 
 import pytest
@@ -105,6 +106,45 @@ def test_two_processes_stop_together_at_ctrl_c_and_continue(trainer, run, tmp_pa
     train("stopped", "--resume", torchrun=True)
     expected, ours = (trainer.weights(tmp_path / name, 5) for name in ("whole", "stopped"))
     assert all(torch.equal(ours[name], expected[name]) for name in expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trainer", ["detection", "mmdetection", "segmentation"], indirect=True)
+def test_other_numbers_of_processes_see_the_same_images_in_the_same_steps(trainer, run, tmp_path):
+    six = {"detection": "dataloader.train.total_batch_size=6"}
+    size = six.get(trainer.name, "train_dataloader.batch_size=3")
+
+    def train(name, processes, *more, accident="", **keywords):
+        """Take steps; return the images of each."""
+        folder, notes = tmp_path / name, tmp_path / f"{len([*tmp_path.iterdir()])}.jsonl"
+        words = trainer.command(folder, size, *more, period=1, processes=processes)
+        if trainer.name == "detection" and processes > 1:  # whose own launcher knows no accidents
+            words = [word for word in words if str(word) not in ("--dist-url", "auto")]
+            at = words.index("--num-gpus")
+            words = words[:at] + words[at + 2 :]
+            words = ["torchrun", "--nproc-per-node", processes, "-m", "eva_command", *words[1:]]
+        end = run(*words, accident=f"images:{notes}{accident}", **keywords, **trainer.variables)
+        steps = {}
+        for rank, images in map(
+            json.loads, notes.read_text().splitlines() if notes.exists() else ()
+        ):
+            steps.setdefault(rank, []).append(images[-6 // processes :])
+        return end, [sorted(chain(*step)) for step in zip(*steps.values(), strict=True)]
+
+    _, whole = train("whole", 2)
+    _, seen = train("run", 2, accident=",SIGKILL@3!", code=None)
+    assert seen == whole[:3]
+    done = int(re.sub(r"\D", "", last(tmp_path / "run"))) + (trainer.name == "detection")
+    end, seen = train("run", 1, "--resume", accident=",SIGTERM@2", code=75)
+    assert end.names("on 1 processes, began with 2"), end.text
+    assert 2 <= len(seen) <= 3
+    assert seen == whole[done : done + len(seen)]
+    done += len(seen)
+    end, seen = train("run", 4, "--resume", code=None)
+    assert not seen
+    assert end.names("4 processes", "6 samples", "1, 2, 3, 6"), end.text
+    _, seen = train("run", 3, "--resume")
+    assert seen == whole[done:]
 
 
 @pytest.mark.parametrize(
