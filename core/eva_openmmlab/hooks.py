@@ -6,6 +6,8 @@ mmdetection's own tools keep them too.
 
 import contextlib
 import re
+from collections.abc import Iterator
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,9 +28,11 @@ from eva_openmmlab.images import first_samples
 from eva_openmmlab.loop import EVATrainLoop
 from eva_openmmlab.run_folder import (
     EVALUATED,
+    LATEST,
     RECORD,
     SAYS,
     cut_scalars,
+    iteration_of,
     newest_checkpoint,
     what_is_saved,
     write_record,
@@ -44,11 +48,13 @@ from eva_runs.fits import check_model, check_optimizer
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
 from eva_runs.output_folder import ANOTHER
 from eva_runs.precision import lower_backbone, resolve
+from eva_runs.saving import BackgroundWriter, note_digest, undamaged
 
 RUN = "eva_run"  # key of the place in the data
 PREDICTIONS = "inference/coco_instances_results"  # and .bbox.json or .segm.json
 MAX_SKIPPED = 40  # steps in a row without a scale that fits: 65,536 has become 6e-8
 _NAMED = 16  # images of a process in a message
+_WRITER: ContextVar[BackgroundWriter] = ContextVar("writer")
 _HEAD = re.compile(r"decode_head|roi_head\.(bbox|mask)_head(\.\d+)?")
 
 
@@ -87,7 +93,7 @@ class RunHook(Hook):
             if runner.val_loop is not None:
                 guard_workers(runner.val_dataloader)
         if trains(runner) and runner._resume:
-            self.resumed = processes.on_main(lambda: newest_checkpoint(folder))
+            self.resumed = processes.on_main(lambda: _find_checkpoint(folder))
             runner._resume = self.resumed is not None
             if self.resumed is None:
                 runner.logger.info(SAYS.nothing_to_resume(folder), extra=SHOWN)
@@ -268,6 +274,8 @@ class RunHook(Hook):
         hook = next(one for one in runner.hooks if isinstance(one, CheckpointHook))
         if Path(str(hook.last_ckpt)).name != hook.filename_tmpl.format(done):
             hook._save_checkpoint_with_step(runner, done, {"epoch": runner.epoch, "iter": done})
+        if isinstance(hook, EVACheckpointHook):
+            hook.writer.wait()
         if together:
             processes.barrier()  # the first process that ends takes the others along
         saved = what_is_saved(Path(runner.work_dir))
@@ -285,7 +293,10 @@ class CPUDataParallel(MMDistributedDataParallel):
 
 @register_backend("complete_files")
 class CompleteFiles(LocalBackend):
-    """mmengine's local files, complete or absent; `remove_outdated` removes what was to go."""
+    """mmengine's local files, complete or absent; `remove_outdated` removes what was to go.
+
+    Inside `EVACheckpointHook` they are written in the background.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -293,8 +304,14 @@ class CompleteFiles(LocalBackend):
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         """Write a file completely or not at all."""
-        with replacing(Path(filepath)) as part:
-            part.write_bytes(obj)
+
+        def write() -> None:
+            with replacing(Path(filepath)) as part:
+                part.write_bytes(obj)
+            note_digest(Path(filepath))
+
+        writer = _WRITER.get(None)
+        writer.submit(write) if writer else write()
 
     def remove(self, filepath: str | Path) -> None:
         """Note a file for removal."""
@@ -311,10 +328,26 @@ class EVACheckpointHook(CheckpointHook):
     """mmengine's `CheckpointHook` (arguments as there), which never loses what it had before.
 
     A file takes its name when it is complete, and an older one, or the best so far, goes last.
+    Training goes on meanwhile; the next save, and an evaluation, whose workers are forked, wait.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.writer = BackgroundWriter()
         super().__init__(*args, backend_args={"backend": "complete_files"}, **kwargs)
+
+    def after_train_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
+        """Save where it is due, and raise the error of a save that has failed."""
+        self.writer.check()
+        super().after_train_iter(runner, *args, **kwargs)
+
+    def before_val(self, runner: Any) -> None:
+        """Wait for what is being written."""
+        self.writer.wait()
+
+    def after_train(self, runner: Any) -> None:
+        """Wait for what is being written."""
+        super().after_train(runner)
+        self.writer.wait()
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float]) -> None:
         """Save the best weights, and note that this evaluation is finished."""
@@ -322,15 +355,32 @@ class EVACheckpointHook(CheckpointHook):
         if is_main_process() and trains(runner):
             write_text(Path(runner.work_dir) / EVALUATED, str(runner.iter))
 
+    @contextlib.contextmanager
+    def _behind(self) -> Iterator[None]:
+        """Write the block's files in the background, and remove others behind them."""
+        self.writer.wait()
+        before = _WRITER.set(self.writer)
+        try:
+            yield
+        finally:
+            _WRITER.reset(before)
+        self.writer.submit(self.file_backend.remove_outdated)
+
     def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict[str, Any]) -> None:
-        super()._save_checkpoint_with_step(runner, step, meta)
-        self.file_backend.remove_outdated()
+        note = Path(runner.work_dir) / LATEST
+        with self._behind():
+            before = note.read_text() if note.exists() else ""
+            super()._save_checkpoint_with_step(runner, step, meta)
+            if is_main_process():  # mmengine has noted what is not written yet
+                text = note.read_text()
+                write_text(note, before)
+                self.writer.submit(lambda: write_text(note, text))
 
     def _save_best_checkpoint(self, runner: Any, metrics: dict[str, float]) -> None:
         # mmdetection's metric gives none where nothing is detected: the best weights stay
         if {*(self.key_indicators or ())} <= {*metrics, "auto"}:
-            super()._save_best_checkpoint(runner, metrics)
-            self.file_backend.remove_outdated()
+            with self._behind():
+                super()._save_best_checkpoint(runner, metrics)
 
 
 def run_hook(runner: Any) -> RunHook:
@@ -343,6 +393,13 @@ def run_hook(runner: Any) -> RunHook:
 def trains(runner: Any) -> bool:
     """Return whether a runner that has begun trains, and does not score weights."""
     return isinstance(runner._train_loop, BaseLoop)
+
+
+def _find_checkpoint(folder: Path) -> Path | None:
+    """Find the newest checkpoint that is what was written."""
+    newest = newest_checkpoint(folder)
+    others = sorted(folder.glob("iter_*.pth"), key=iteration_of, reverse=True)
+    return newest and undamaged(newest, others)
 
 
 def _adapters(runner: Any) -> Adapters | None:

@@ -176,16 +176,32 @@ def test_a_used_folder_is_refused_and_stays_as_it_is(trainer, finished, run, fai
     assert before == {file: file.stat().st_mtime_ns for file in output.rglob("*")}
 
 
-def test_a_damaged_checkpoint_is_refused_by_its_name(trainer, finished, run, fails, tmp_path):
+def test_a_flipped_bit_is_found_and_the_checkpoint_before_is_taken(
+    trainer, finished, run, fails, tmp_path
+):
     output = tmp_path / "run"
     shutil.copytree(finished(trainer.name), output)
-    file = output / last(output)
-    file.write_bytes(file.read_bytes()[:-1000])
-    if trainer.name != "detection":
-        (output / "last_checkpoint").write_text(str(file))
-    words = trainer.command(output, "--resume", steps=8)
-    fails(run(*words, code=None, **trainer.variables), file.name)
-    assert file.exists()
+    damaged = output / last(output)
+    if trainer.name == "detection":
+        before = trainer.checkpoint(6)  # beside the final one
+        (output / "results.json").unlink()  # not scored: its end was not reached
+    else:
+        before = trainer.checkpoint(3)
+        (output / "last_checkpoint").write_text(str(damaged))
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    end = run(*trainer.command(output, "--resume"), **trainer.variables)
+    assert end.names(damaged.name, before), end.text
+    expected, ours = (trainer.weights(folder) for folder in (finished(trainer.name), output))
+    assert all(torch.equal(ours[name], expected[name]) for name in expected)
+
+    for file in output.glob("*.pth"):
+        file.write_bytes(file.read_bytes()[:-1000])
+    fails(
+        run(*trainer.command(output, "--resume", steps=8), code=None, **trainer.variables), ".pth"
+    )
+    assert damaged.exists()
 
 
 def test_a_mistyped_setting_is_named(trainer, run, fails, tmp_path):

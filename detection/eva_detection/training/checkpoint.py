@@ -18,6 +18,7 @@ from eva_data.files import write_text, writing
 from eva_detection.training.output_folder import LAST, checkpoints, last_checkpoint
 from eva_runs.adapters import Adapters, complete
 from eva_runs.fits import check_model, check_optimizer
+from eva_runs.saving import BackgroundWriter, note_digest, snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -29,32 +30,60 @@ class RunCheckpointer(DetectionCheckpointer):
     and only one of the folder itself; detectron2 would unpickle whatever `last_checkpoint` names.
 
     Attributes:
+        writer: Writes the checkpoints while training goes on.
         saved_iteration: The iteration of the latest checkpoint written or restored here.
+        keeps_one: Whether no older checkpoint is kept.
         adapters: Adapters of the model. A checkpoint then lacks what is frozen, and the weights are
             in `adapter/`.
     """
 
     saved_iteration: int | None = None
     adapters: Adapters | None = None
+    keeps_one = False
+    _newest = ""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.writer = BackgroundWriter()
 
     def save(self, name: str, **kwargs: Any) -> None:
-        """Write `name`.pth with the model and `kwargs`, and let `last_checkpoint` point to it."""
+        """Write `name`.pth with the model and `kwargs`, and let `last_checkpoint` point to it.
+
+        It is written in the background, behind the one before.
+        """
         if not self.save_dir or not self.save_to_disk:
             return
-        data: dict[str, Any] = {"model": self.model.state_dict()}
-        if self.adapters is not None:
-            self.adapters.write(data["model"], (Path(self.save_dir) / ADAPTER).parent)
-            data = {"model": self.adapters.cut(data["model"]), LORA: self.adapters.identity}
+        self.writer.wait()
+        state, folder = self.model.state_dict(), Path(self.save_dir)
+        adapters = self.adapters
+        data: dict[str, Any] = {"model": adapters.cut(state) if adapters else state}
         data |= {key: value.state_dict() for key, value in self.checkpointables.items()}
-        with writing(Path(self.save_dir) / f"{name}.pth") as file:
-            torch.save(data | kwargs, file)
-        write_text(Path(self.save_dir) / LAST, f"{name}.pth")
+        data = snapshot(data | kwargs | ({LORA: adapters.identity} if adapters else {}))
+
+        def write() -> None:
+            if adapters:
+                adapters.write(data["model"], (folder / ADAPTER).parent)
+            with writing(folder / f"{name}.pth") as file:
+                torch.save(data, file)
+            note_digest(folder / f"{name}.pth")
+            write_text(folder / LAST, f"{name}.pth")
+
+        self.writer.submit(write)
+        if self.keeps_one:  # which is removed now
+            self.writer.wait()
+        self._newest = str(folder / f"{name}.pth")
         self.saved_iteration = kwargs.get("iteration")
 
-    def read(self, optimizer: torch.optim.Optimizer, max_iter: int) -> dict[str, Any]:
-        """Read the last checkpoint of the run and check everything in it; nothing is changed."""
+    def get_checkpoint_file(self) -> str:
+        """Return the last checkpoint, which may still be being written."""
+        return self._newest or super().get_checkpoint_file()
+
+    def read(
+        self, optimizer: torch.optim.Optimizer, max_iter: int, file: Path | None = None
+    ) -> dict[str, Any]:
+        """Read a checkpoint, by default the last, and check it; nothing is changed."""
         # none is there where machines share no file system
-        file = last_checkpoint(Path(self.save_dir)) or Path(self.save_dir) / LAST
+        file = file or last_checkpoint(Path(self.save_dir)) or Path(self.save_dir) / LAST
         try:
             content = self._checked(file, optimizer)
         except ValueError as error:

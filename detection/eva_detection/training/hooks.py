@@ -54,10 +54,12 @@ class StopOnSignal(HookBase):
     def after_step(self) -> None:
         """Save (unless just done) and exit, on all processes together."""
         iteration = self.trainer.iter
+        self.checkpointer.writer.check()
         if not self.trainer.stop_agreed or iteration + 1 >= self.trainer.max_iter:
             return
         if self.checkpointer.saved_iteration != iteration:
             self.checkpointer.save("model_stopped", iteration=iteration)
+        self.checkpointer.writer.wait()
         comm.synchronize()  # the first process that ends takes the others along
         name = last_checkpoint(Path(self.checkpointer.save_dir))
         saved = SAYS.saved(name.name if name else "", done=iteration + 1)
@@ -66,6 +68,7 @@ class StopOnSignal(HookBase):
 
     def after_train(self) -> None:
         """Let a signal end the final evaluation; the last checkpoint is saved."""
+        self.checkpointer.writer.wait()
         if self.trainer.iter >= self.trainer.max_iter:
             self.stop.exit_at_once()
 

@@ -41,6 +41,7 @@ from eva_detection.training.output_folder import (
     METRICS,
     RESULTS,
     check_unused,
+    checkpoints,
     is_finished,
     last_checkpoint,
     saved_progress,
@@ -58,6 +59,7 @@ from eva_runs.log_lines import cut_log
 from eva_runs.output_folder import claimed
 from eva_runs.precision import lower_backbone, resolve, warn_of_slow_bf16
 from eva_runs.processes import leave, on_main, together
+from eva_runs.saving import undamaged
 
 logger = logging.getLogger(__name__)
 
@@ -126,8 +128,8 @@ def build_trainer(
 ) -> DetectionTrainer:
     """Build everything that a run needs; the same call on all processes."""
     folder, options = Path(cfg.train.output_dir), cfg.train
-    continues = on_main(lambda: resume and last_checkpoint(folder) is not None)
-    model, adapters = together(lambda: _build_model(cfg, load=not continues))
+    last = on_main(lambda: _find_checkpoint(folder) if resume else None)
+    model, adapters = together(lambda: _build_model(cfg, load=last is None))
     optimizer, multiplier = together(lambda: _build_optimizer(cfg, model))
     model = _distributed(cfg, model)
     checkpointer = RunCheckpointer(model, str(folder))
@@ -135,8 +137,8 @@ def build_trainer(
     saved: dict[str, Any] = {}
     place: dict[str, int] = {}
     steps = 0
-    if continues:
-        saved = together(lambda: checkpointer.read(optimizer, options.max_iter))
+    if last is not None:
+        saved = together(lambda: checkpointer.read(optimizer, options.max_iter, last))
         place, steps = saved["trainer"].get("stream") or {}, saved["iteration"] + 1
     seed = choose_seed(cfg, place)
     dataset = together(lambda: read_training_set(test_set, seed))
@@ -166,6 +168,12 @@ def build_trainer(
     if saved:
         together(lambda: checkpointer.restore(saved))
     return trainer
+
+
+def _find_checkpoint(folder: Path) -> Path | None:
+    """Find the last checkpoint of a run that is what was written."""
+    last = last_checkpoint(folder)
+    return last and undamaged(last, checkpoints(folder))
 
 
 def _build_model(cfg: DictConfig, *, load: bool) -> tuple[nn.Module, Adapters | None]:
@@ -202,8 +210,14 @@ def _build_hooks(
     writers: list[EventWriter],
 ) -> list[HookBase | None]:
     main_process, period = comm.is_main_process(), cfg.train.log_period
-    checkpoints = hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer)
-    score = Evaluations(lambda: evaluate(test_set, trainer.model, augment=False))
+    saving = hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer)
+    checkpointer.keeps_one = saving.max_to_keep == 1
+
+    def evaluated() -> dict[str, Any]:
+        checkpointer.writer.wait()  # data workers are forked
+        return evaluate(test_set, trainer.model, augment=False)
+
+    score = Evaluations(evaluated)
     folder = Path(cfg.train.output_dir)
     files = [one for one in writers if not isinstance(one, CommonMetricPrinter)]
     return [
@@ -211,7 +225,7 @@ def _build_hooks(
         hooks.LRScheduler(scheduler=multiplier),
         MetricsHistory(),
         TrainingProgress() if main_process and cfg.train.get("progress_bar", True) else None,
-        checkpoints if main_process else None,
+        saving if main_process else None,
         StopOnSignal(checkpointer, trainer.stop),
         Evaluation(cfg.train.eval_period, score, folder=folder, writers=files, log_period=period),
         hooks.PeriodicWriter(writers, period=period) if main_process else None,

@@ -1,0 +1,109 @@
+"""Checkpoints that are written while training goes on, and digests that find a flipped bit."""
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch.utils._pytree import tree_map_only
+
+from eva_backbone.checkpoints.verification import sha256_of
+from eva_data.files import load_json, write_text
+
+logger = logging.getLogger(__name__)
+
+DIGESTS = "digests.json"
+T = TypeVar("T")
+
+
+class BackgroundWriter:
+    """Writes in threads, one after the other, which a process that ends waits for."""
+
+    def __init__(self) -> None:
+        self._pending: list[Future[None]] = []
+
+    def submit(self, work: Callable[[], object]) -> None:
+        """Do something behind what was submitted before, unless that has failed."""
+        before, done = self._pending[-1:], Future[None]()
+
+        def follow() -> None:
+            try:
+                for one in before:
+                    one.result()
+                work()
+                done.set_result(None)
+            except Exception as error:
+                done.set_exception(error)
+
+        self._pending.append(done)
+        threading.Thread(target=follow, name="checkpoint").start()
+
+    def check(self) -> None:
+        """Raise the error of what has failed."""
+        while self._pending and self._pending[0].done():
+            self._pending.pop(0).result()
+
+    def wait(self) -> None:
+        """Wait until everything is written.
+
+        Raises:
+            OSError: If the disk is full, for example.
+        """
+        while self._pending:
+            self._pending.pop(0).result()
+
+
+def snapshot(state: T) -> T:
+    """Copy the tensors of a state to the main memory, so that training may go on."""
+
+    def copy(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.detach().to("cpu", copy=True)
+
+    copied: T = tree_map_only(torch.Tensor, copy, state)
+    return copied
+
+
+def note_digest(file: Path) -> None:
+    """Note size and SHA-256 of a checkpoint in its folder; files that are gone are forgotten."""
+    there = {path.name for path in file.parent.iterdir()}
+    known = {name: one for name, one in _digests(file.parent).items() if name in there}
+    known[file.name] = [file.stat().st_size, sha256_of(file)]
+    write_text(file.parent / DIGESTS, json.dumps(known, indent=1) + "\n")
+
+
+def undamaged(last: Path, others: Iterable[Path]) -> Path:
+    """Choose the last checkpoint, or if it is not what was written, the first that is of others.
+
+    Files whose digests are not known, of other programs, count as undamaged if they are the last.
+    """
+    damage = _damage_of(last)
+    if not damage:
+        return last
+    for file in others:
+        if file != last and _damage_of(file) == "":
+            logger.warning("passed over %s, which %s: %s is taken", last, damage, file.name)
+            return file
+    raise ValueError(f"{last} {damage}, and no other checkpoint beside it is known to be complete")
+
+
+def _damage_of(file: Path) -> str | None:
+    """Return what is wrong with a checkpoint; empty for nothing, None if that is not known."""
+    digest = _digests(file.parent).get(file.name)
+    if digest is None:
+        return None
+    try:
+        same = digest == [file.stat().st_size, sha256_of(file)]
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return "" if same else "is not what was written (another SHA-256)"
+
+
+def _digests(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(load_json(folder / DIGESTS))
+    except (OSError, ValueError, TypeError):
+        return {}
