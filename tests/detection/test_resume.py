@@ -53,6 +53,7 @@ def resume(tmp_path):
         for trainer.iter in range(2):
             trainer.run_step()
             checkpointer.save(f"model_{trainer.iter:07d}", iteration=trainer.iter)
+            checkpointer.writer.wait()
             saved = torch.load(run / f"model_{trainer.iter:07d}.pth", weights_only=True)
             saved["trainer"]["stream"] = dict(
                 seed=1, processes=1, total_batch_size=2, images=9, batches=trainer.iter + 1
