@@ -35,8 +35,9 @@ def build_vision_tower(
 
     Args:
         model_name: Name in open_clip, also `hf-hub:...` and `local-dir:...`.
-        pretrained: Tag of open_clip, a file, or the name of an official EVA-CLIP file; None for
-            random weights, or for those that a hub or folder name brings along.
+        pretrained: Tag, which open_clip downloads; a file (safetensors, a state dict, OpenAI's
+            TorchScript), or the name of an official EVA-CLIP file; None for random weights, or for
+            those that a hub or folder name brings along.
         image_size: Side of the images; position embeddings are resized as open_clip does.
         precision: Precision of the weights, as open_clip defines it: "fp32", "fp16" or "bf16".
 
@@ -50,17 +51,14 @@ def build_vision_tower(
     tag, file = _find_weights(name, pretrained)
     config = open_clip.get_model_config(name) or {"vision_cfg": {}}  # whose lack it explains
     is_timm = "timm_model_name" in config["vision_cfg"]
+    # a file's position embeddings have to meet the size that they were trained with
+    size = None if is_timm and file else image_size
     with _allowed_to_download(f"{model_name} {tag or ''}".strip()):
         model = open_clip.create_model(
-            name,
-            pretrained=tag,
-            precision=precision,
+            name, pretrained=tag, precision=precision, force_image_size=size,
             force_quick_gelu=not is_timm and _quick_gelu(config, name, tag, file),
-            # a file's position embeddings have to meet the size that they were trained with
-            force_image_size=None if is_timm and file else image_size,
-            pretrained_text=False,
-            require_pretrained=schema or tag is not None,
-        )
+            pretrained_text=False, require_pretrained=schema or tag is not None,
+        )  # fmt: skip
     tower: Any = model.visual
     if file is not None:
         state = _read_torchscript(file) if is_torchscript(file) else read_weights(file)
@@ -125,9 +123,7 @@ def _read_torchscript(file: Path) -> dict[str, Tensor]:
     digest = sha256_of(file)
     urls = [open_clip.get_pretrained_url(one, "openai") for one in open_clip.list_openai_models()]
     if not any(digest in url for url in urls):
-        logger.warning(
-            "%s is not one of the files that OpenAI published (SHA-256 %s)", file, digest
-        )
+        logger.warning("%s is none of the files that OpenAI published (SHA-256 %s)", file, digest)
     return read_torchscript(file)
 
 

@@ -142,9 +142,8 @@ class MaskedImageModeling(VisionTransformer):
         super().__init__(extra_tokens=extra_tokens, **vit)
         self.target_dim = target_dim
         self.lm_head = Linear(self.embed_dim, target_dim)
-        if not self.lm_head.weight.is_meta:
-            nn.init.trunc_normal_(self.lm_head.weight, std=INIT_STD, a=-INIT_STD, b=INIT_STD)
-            nn.init.zeros_(self.lm_head.bias)
+        nn.init.trunc_normal_(self.lm_head.weight, std=INIT_STD, a=-INIT_STD, b=INIT_STD)
+        nn.init.zeros_(self.lm_head.bias)
 
     def init_weights(self, *, std: float = INIT_STD, bound: float = INIT_STD) -> None:
         """Initialise like the official pre-training: a normal distribution cut at one `std`."""
@@ -186,13 +185,7 @@ class MaskedImageModeling(VisionTransformer):
 def masked_image_modeling(
     variant: str, *, target_dim: int, **overrides: Any
 ) -> MaskedImageModeling:
-    """Build the student of a ViT size, a key of `eva_backbone.VARIANTS`.
-
-    Args:
-        variant: The size.
-        target_dim: D, see `MaskedImageModeling`.
-        **overrides: Arguments of `VisionTransformer` that replace or join the variant's.
-    """
+    """Build the student of a ViT size, a key of `eva_backbone.VARIANTS`, with other arguments."""
     return MaskedImageModeling(target_dim=target_dim, **variant_arguments(variant) | overrides)
 
 
@@ -203,28 +196,18 @@ def cosines(predictions: Tensor, targets: Tensor) -> Tensor:
 
 
 def negative_cosine(predictions: Tensor, targets: Tensor) -> Tensor:
-    """Compute the negative cosine similarity, the loss of the paper's section 2.2.
+    """Compute the negative cosine of rows (K, D) of any length, the loss of section 2.2.
 
-    Args:
-        predictions: (K, D).
-        targets: (K, D), of any length.
-
-    Returns:
-        Scalar in float32, the mean over all patches of the local batch: an image with more masked
-        patches weighs more.
+    It is the mean over all patches of the local batch, in float32: an image with more masked
+    patches weighs more.
     """
     return -cosines(predictions, targets).mean()
 
 
 class Objective(Protocol):
-    """What is learned from the teacher's features.
+    """Loss and metrics of predictions (K, ...) for the teacher's features (K, D) of any length.
 
-    It takes the predictions (K, ...) of patches and the teacher's features (K, D), of any length,
-    and gives loss and metrics, or how well each patch agrees with the teacher, (K,).
-
-    Attributes:
-        metric_names: Names of the metrics.
-        measure: What `agreement` is, for people.
+    `agreement` with the teacher is that of each patch, (K,), called `measure` in reports.
     """
 
     metric_names: tuple[str, ...]
@@ -275,10 +258,6 @@ class PretrainStep:
 
     def compare(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Predict the masked patches of a batch, or all of one without masks.
-
-        Args:
-            model: A `MaskedImageModeling`, or what distributed training wrapped around it.
-            batch: A batch of `collate`.
 
         Returns:
             Predictions, and the teacher's features (K, D) of the same patches.

@@ -7,7 +7,7 @@ token is dropped and nothing is normalised to unit length, which a cosine loss w
 B batch, N = H x W patches, C width of the tower, D dimension of its projection.
 """
 
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +25,7 @@ from eva_runs.precision import DTYPES, resolve
 class Teacher(nn.Module):
     """A frozen network that gives features (B, N, D) of all patches of images.
 
-    It stays in evaluation mode whatever `train()` asks for, computes without gradients, and takes
-    images in float32 whatever its own precision is.
+    It computes without gradients, and takes images in float32 whatever its own precision is.
 
     Attributes:
         mean: Mean of the images that it takes, in red, green and blue.
@@ -41,11 +40,6 @@ class Teacher(nn.Module):
     image_size: tuple[int, int]
     grid: tuple[int, int]
     dim: int
-
-    def train(self, mode: bool = True) -> Self:
-        """Stay in evaluation mode."""
-        del mode
-        return super().train(False)
 
 
 def build_teacher(config: TeacherConfig, device: torch.device, *, patches: int = 0) -> Teacher:
@@ -63,12 +57,9 @@ def build_teacher(config: TeacherConfig, device: torch.device, *, patches: int =
         plain = BackboneTeacher(config.model, weights=config.weights, **sizes)
         return plain.to(device, DTYPES[precision])
     return ClipTeacher.from_open_clip(
-        config.model,
-        config.weights or None,
-        image_size=config.image_size or None,
-        precision=precision,
-        device=device,
-    )
+        config.model, config.weights or None, image_size=config.image_size or None,
+        precision=precision, device=device,
+    )  # fmt: skip
 
 
 class BackboneTeacher(Teacher):
@@ -137,23 +128,10 @@ class ClipTeacher(Teacher):
         precision: str = "fp32",
         device: torch.device | None = None,
     ) -> "ClipTeacher":
-        """Build a teacher by open_clip's names, and check its tokens.
+        """Build a teacher by open_clip's names, and check its tokens on its device.
 
-        The paper's teacher is `("ViT-L-14", "openai")`; EVA-L's is `("EVA01-g-14",
-        "laion400m_s11b_b41k")`, or the official file `eva_clip_psz14.pt`.
-
-        Args:
-            model_name: Name in open_clip, also `hf-hub:...` and `local-dir:...`.
-            pretrained: Tag, which open_clip downloads; or a file: safetensors, a state dict,
-                OpenAI's TorchScript archives, official EVA-CLIP files. None for random weights.
-            image_size: Side of its images, if it is not the one that the tower was trained with.
-            precision: Precision of the weights: "fp32", "fp16" or "bf16".
-            device: Device of the teacher, where it is also checked; None leaves it on the CPU.
-
-        Raises:
-            ValueError: For an unknown tag, weights that do not fit, a wrong activation, or a tower
-                without patch tokens.
-            FileNotFoundError: If a file is not there.
+        The paper's is `("ViT-L-14", "openai")`; EVA-L's is `("EVA01-g-14", "eva_clip_psz14.pt")`.
+        See `build_vision_tower` for the arguments and errors.
         """
         teacher = cls(build_vision_tower(model_name, pretrained, image_size, precision))
         teacher.to(device)  # before the check: half precision is slow on a CPU

@@ -59,14 +59,7 @@ def build_student(config: StudentConfig, *, target_dim: int, masked: bool) -> Ma
 class Validation:
     """Loss and metrics on validation images: every second patch masked, each image counted once.
 
-    Args:
-        config: The recipe; in distillation nothing is masked.
-        step: The step function of the run.
-        views: Tensors of student and teacher.
-        device: Device of the model.
-
-    Attributes:
-        images: The validation images.
+    In distillation nothing is masked.
     """
 
     def __init__(
@@ -202,10 +195,8 @@ def _presentation(
     described = [("train", f"{images:,} images ({data.train})")]
     if validation is not None:
         described.append(("val", f"{len(validation.images):,} images ({data.val})"))
-
-    learned = (
-        f"{config.objective.replace('_', ' ')} of {f'{teacher.model} {teacher.weights}'.strip()}"
-    )
+    source = f"{teacher.model} {teacher.weights}".strip()
+    learned = f"{config.objective.replace('_', ' ')} of {source}"
     return Presentation(
         task="Pre-training",
         what=f"{learned} by {student.variant} at {student.image_size} px",

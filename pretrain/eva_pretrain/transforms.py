@@ -27,12 +27,8 @@ class Views:
     """Which tensors student and teacher take.
 
     Attributes:
-        size: S.
-        mean: Mean of the student's images.
-        std: Standard deviation of the student's images.
-        teacher_size: T; None for S.
-        teacher_mean: Mean of the teacher's images; None for the student's.
-        teacher_std: Standard deviation of the teacher's images; None for the student's.
+        size: S, with mean and standard deviation of the student's images.
+        teacher_size: T, with those of the teacher's images; None for the student's.
     """
 
     size: int
@@ -66,13 +62,8 @@ class Views:
 class PretrainTransform:
     """Random crop and flip (EVA, section 2.2 and Table 3c); the same for student and teacher.
 
-    A crop has 20 to 100 % of the area and is resized bicubically. Flipping comes after resizing,
-    where it costs least.
-
-    Args:
-        views: Sizes and statistics.
-        scale: Smallest and largest share of the area.
-        mask: Source of a mask (H, W); None for none.
+    A crop has a share in `scale` of the area and is resized bicubically. Flipping comes after
+    resizing, where it costs least. `mask` is the source of masks (H, W), if any.
     """
 
     def __init__(
@@ -94,12 +85,7 @@ class PretrainTransform:
 
 
 class ValidationTransform:
-    """The middle of an image: its shorter side resized to 256/224 of the crop's.
-
-    Args:
-        views: Sizes and statistics.
-        mask: Source of the mask (H, W), always the same one; None for none.
-    """
+    """The middle of an image: its shorter side resized to 256/224 of the crop's."""
 
     def __init__(self, views: Views, *, mask: Mask | None = None) -> None:
         self.views, self.mask = views, mask

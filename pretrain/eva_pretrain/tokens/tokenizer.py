@@ -30,12 +30,7 @@ class Codebook(nn.Module):
     of the vectors that chose it, and codes that are hardly chosen are put on vectors of the batch.
     In distributed training all processes hold the same codes at all times.
 
-    Args:
-        num_codes: K.
-        code_dim: d.
-        decay: Decay of the moving averages, in (0, 1).
-        revive_below: A code is replaced when the moving average of its use falls below this share
-            of 1 / K; 0 replaces none.
+    A code is replaced when the moving average of its use falls below `revive_below` / K.
     """
 
     codes: Tensor
@@ -144,8 +139,8 @@ class FeatureTokenizer(nn.Module):
     Args:
         feature_dim: D, 768 for CLIP ViT-L/14.
         codebook: The K codes of d channels; d is small, so that the codes are used evenly.
-        width: Hidden width of the encoder, width of the decoder.
-        num_heads: Attention heads of the decoder, which is one transformer block.
+        width: Hidden width of the encoder, and that of the decoder, one transformer block.
+        num_heads: Attention heads of the decoder.
     """
 
     def __init__(
@@ -165,7 +160,7 @@ class FeatureTokenizer(nn.Module):
         self.decoder_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
         self.decoder_head = _two_layers(width, width, feature_dim)
         for module in self.modules():
-            if isinstance(module, nn.Linear) and not module.weight.is_meta:
+            if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
 
