@@ -38,7 +38,7 @@ class FixedViews(Samples):
     def view(self, index: int) -> dict[str, Tensor]:
         """Read a view; see `Views.finish`."""
         with torch.random.fork_rng(devices=[]):  # masks, of Python's generator, stay random
-            torch.manual_seed(index)
+            torch.default_generator.manual_seed(index)  # of the CPU alone, which is faster
             view: dict[str, Tensor] = self.images[index // self.count]
         return view
 
