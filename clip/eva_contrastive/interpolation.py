@@ -16,7 +16,6 @@ from torch import Tensor
 from eva_backbone.checkpoints.run_folders import complete_checkpoints, of_checkpoint
 from eva_contrastive.config import ContrastiveConfig
 from eva_contrastive.model.loading import read_clip_weights
-from eva_data.files import make_folder
 from eva_engine.checkpoints.files import WEIGHTS, read_config, save_weights
 from eva_report.terminal import SHOWN
 from eva_runs.commands import say
@@ -66,7 +65,6 @@ def write_interpolated(
     newest = complete_checkpoints(config.run.output)[-1]
     end = of_checkpoint(newest, ema=False)
     file = config.run.output / FOLDER / WEIGHTS
-    make_folder(file.parent)
     weights = interpolate(first_weights(), read_clip_weights(end).tensors, config.interpolation)
     save_weights(weights, file, read_config(end))
     share = f"{config.interpolation:g} of {newest.name}, the rest of the start"

@@ -18,7 +18,7 @@ from eva_backbone.checkpoints.run_folders import ADAPTER_WEIGHTS, weights_of_run
 from eva_command import timm_folder
 from eva_contrastive.model import open_clip_form
 from eva_contrastive.model.open_clip_files import open_clip_weights
-from eva_data.files import make_folder, replacing_folder, writing
+from eva_data.files import replacing_folder, writing
 from eva_engine.checkpoints.files import read_config, save_weights
 from eva_mmdetection.model.detectron2_names import official_names, to_mmdet
 
@@ -125,7 +125,6 @@ def _cast(weights: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor
 def _write(
     weights: Mapping[str, Tensor], file: Path, config: Mapping[str, Any] | None = None
 ) -> None:
-    make_folder(file.parent)
     if file.suffix == ".safetensors":
         save_weights(dict(weights), file, config)
         return

@@ -3,6 +3,8 @@
     eva label photos --weights output/mine --to yolo --output labelled
     eva label photos --weights output/mine --to coco --output labelled2 --val mine/data.yaml
         --target-precision 0.9      # on one line: a threshold for each class
+    eva label photos --weights output/rooms --to maps --output labelled3 --val rooms/val
+        --target-precision 0.9      # pixels below it get 255, which no training looks at
 
 OUTPUT receives a folder with the dataset; report.html, the images in greatest doubt first; and
 label_next.txt, up to 100 images to label by hand next. The same command continues where it was
@@ -14,7 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eva_backbone.checkpoints.registry import OFFICIAL_FILES, require_known
-from eva_backbone.checkpoints.run_folders import is_detectron2_run
+from eva_backbone.checkpoints.run_folders import folder_of_run, is_detectron2_run
+from eva_command.public_settings import read_python, task_of_mmengine
 from eva_data.files import IMAGE_SUFFIXES, home_expanded
 from eva_data.inputs import Plan, plan_jobs
 from eva_openmmlab.run_folder import config_of_run
@@ -37,9 +40,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--task", choices=_TASKS, help="default: that of the run, or of the official weights")
     text = "least score of a labelled object or pixel (default: %(default)s)"
     add("--score-threshold", type=probability, default=0.5, metavar="SCORE", help=text)
-    text = "for each class the lowest score from which on this share of the boxes in --val is right"
-    add("--target-precision", type=probability, metavar="SHARE", help=text)
-    add("--val", type=Path, metavar="DATA", help="labelled data, as --data of detection")
+    text = "for each class the lowest score from which on this share of its boxes, or pixels, in "
+    add("--target-precision", type=probability, metavar="SHARE", help=f"{text}--val is right")
+    text = (
+        "labelled data, as --data of detection, or images/, maps/ and classes.toml of a segmentor"
+    )
+    add("--val", type=Path, metavar="DATA", help=text)
     add("--boxes-only", action="store_true", help="no masks")
     add("--device", help='"cuda", "cuda:1" or "cpu" (default: that of the model\'s demo)')
     add("--overwrite", action="store_true", help="replace the dataset in OUTPUT")
@@ -47,8 +53,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if (options.target_precision is None) != (options.val is None):
         parser.error("--target-precision and --val are given together")
-    if options.val is not None and options.form == "maps":
-        parser.error("--val is for objects; label maps take --score-threshold")
     return options
 
 
@@ -56,10 +60,10 @@ def _prepare(options: argparse.Namespace) -> Plan:
     """Find task, config and images, and check that the dataset may be written."""
     require_known(options.weights)
     place = home_expanded(options.weights)
-    folder, config = place if place.is_dir() else place.parent, config_of_run(place)
+    folder, config = folder_of_run(place), config_of_run(place)
     task = next((one.task for one in OFFICIAL_FILES if place.name in (one.name, one.stem)), None)
     if config is not None:
-        task = "mmdetection" if "eva_mmdetection" in config.read_text() else "segmentation"
+        task = task_of_mmengine(read_python(config)[0])
     elif place.exists() and is_detectron2_run(folder):
         task, config = "detection", folder / "config.yaml"
     options.task = options.task or task

@@ -19,11 +19,14 @@ from PIL import Image
 
 from eva_backbone import VisionTransformer
 from eva_backbone.checkpoints.registry import resolve_source
+from eva_command.training import map_folders
 from eva_data.classes import listed
 from eva_data.detection import spec
-from eva_data.files import link_or_copy, make_folder, printable, replacing_folder, write_text
+from eva_data.files import link_or_copy, printable, replacing_folder, write_text
 from eva_data.images import read_rgb, save_image
 from eva_data.inputs import Job, Plan
+from eva_data.label_maps import IGNORED as NO_CLASS
+from eva_data.label_maps import LabelTable, check_pairs, read_class_file, read_pair
 from eva_data.writing import FORMATS, filled_in, write_labels
 from eva_report.content import Example, Gallery, Report, Table, TitledImage
 from eva_report.demos import do_jobs, log_to_terminal, named_error
@@ -34,6 +37,7 @@ from eva_report.page import try_report
 from eva_runs import record
 from eva_runs.commands import complain, say
 
+_BYTE = 256  # values of a stored probability
 Floats = NDArray[np.float64]
 Records = Mapping[Job, dict[str, Any]]  # name, size (H, W), feature, and objects or doubt
 _NEXT = 100  # images to label next
@@ -70,7 +74,6 @@ class Labeller:
 
     def predict(self, jobs: Iterable[Job], title: str) -> Records:
         """Predict for images that have no file yet; return all predictions, by image."""
-        make_folder(self._folder)
         files = {job: self._file(job) for job in jobs}
 
         def do(job: Job) -> str | None:
@@ -110,34 +113,77 @@ class Labeller:
 
     def pixels(self, job: Job) -> NDArray[np.uint8]:
         """Return the (H, W) classes of a segmentor, K where a probability is too low."""
-        with Image.open(self._file(job).with_suffix(".png")) as both:
-            classes, scores = np.moveaxis(np.asarray(both), -1, 0)
+        classes, scores = self._stored(job)
         passing = scores / 255 >= self.thresholds[classes, 0]
         return np.where(passing, classes, len(self.names)).astype(np.uint8)
 
+    def _stored(self, job: Job) -> NDArray[np.uint8]:
+        """Read classes and probabilities, 0 to 255: (2, H, W)."""
+        with Image.open(self._file(job).with_suffix(".png")) as both:
+            return np.moveaxis(np.asarray(both), -1, 0)
+
     def choose_thresholds(self, data: Path, target: float) -> None:
-        """Predict for labelled images, match as the reports of detectors do, and choose."""
+        """Predict for labelled images, judge what is found, and choose."""
+        judge = self._judge_boxes if hasattr(self.model, "in_coco_format") else self._judge_pixels
+        judged, wanted = judge(data)
+        for number, row in enumerate(self.thresholds):
+            if (known := judged[0] == number).any():
+                _, right, scores, counts = judged[:, known]
+                row[:] = lowest_score(right, scores, counts, wanted[number], target)
+
+    def _numbers(self, names: Sequence[str], data: Path) -> list[int]:
+        if unknown := {*names} - {*self.names}:
+            raise ValueError(f"{data} has classes that the model does not know: {sorted(unknown)}")
+        return [self.names.index(one) for one in names]
+
+    def _judge_boxes(self, data: Path) -> tuple[Floats, Floats]:
+        """Judge as the reports of detectors do: (4, n) classes, right or not, scores, numbers."""
         source = {data: spec.open_source(data)}
         wanted = spec.DatasetSpec(sources=source, parts=("val",), boxes_only=True)
         val = spec.resolve(wanted).parts["val"]
-        if unknown := {*val.categories.values()} - {*self.names}:
-            raise ValueError(f"{data} has classes that the model does not know: {sorted(unknown)}")
+        names = self._numbers([*val.categories.values()], data)
+        numbers = dict(zip(val.categories, names, strict=True))
         rows: dict[int, list[Sequence[float]]] = defaultdict(list)
         for one in val.objects:
-            number = self.names.index(val.categories[one["category_id"]])
-            rows[one["image_id"]].append((*one["bbox"], number, 1, one["iscrowd"]))
+            row = (*one["bbox"], numbers[one["category_id"]], 1, one["iscrowd"])
+            rows[one["image_id"]].append(row)
         jobs = {Job(Path(val.folder, one["file_name"]), "", ()): k for k, one in val.images.items()}
-        judged, objects = [np.zeros((3, 0))], np.zeros(len(self.names), np.int64)
+        judged: list[Floats] = [np.zeros((4, 0))]
+        objects = np.zeros(len(self.names))
         for job, about in self.predict(jobs, "validating").items():
             mine = [(*o["bbox"], o["category_id"], o["score"], 0) for o in about["objects"]]
             found = match_image(boxes_of(rows[jobs[job]]), boxes_of(mine))
-            values = found.predictions.labels, found.predictions.scores, found.right
-            judged.append(np.stack([one[found.matched != IGNORED] for one in values]))
+            labels, scores = found.predictions.labels, found.predictions.scores
+            values = np.stack([labels, found.right, scores, np.ones(len(scores))]).astype(
+                np.float64
+            )
+            judged.append(values[:, found.matched != IGNORED])
             objects += np.bincount(found.truth.labels[~found.truth.crowd], minlength=len(objects))
-        labels, scores, right = np.concatenate(judged, axis=1)
-        for number, row in enumerate(self.thresholds):
-            if (known := labels == number).any():
-                row[:] = lowest_score(right[known], scores[known], int(objects[number]), target)
+        return np.concatenate(judged, axis=1), objects
+
+    def _judge_pixels(self, data: Path) -> tuple[Floats, Floats]:
+        """Judge the pixels that have a class: (4, n) classes, right ones, scores, all of these."""
+        words = map_folders(data)
+        given = {name: Path(value) for name, value in zip(words[::2], words[1::2], strict=True)}
+        part = "val" if "--val-maps" in given else "train"
+        if "--classes" not in given:
+            raise ValueError(f"--val {data} is no folder with images/, maps/ and classes.toml")
+        classes = read_class_file(given["--classes"])
+        pairs = check_pairs(given[f"--{part}-images"], given[f"--{part}-maps"], classes)
+        table, known = LabelTable(classes.labels, classes.ignore), len(self.names)
+        numbers = np.full(NO_CLASS + 1, known)
+        numbers[: len(classes.names)] = self._numbers(classes.names, data)
+        counts, wanted = np.zeros((2, known * _BYTE)), np.zeros(known)
+        jobs = {Job(pair.image, "", ()): pair for pair in pairs}
+        for job in self.predict(jobs, "validating"):
+            truth = numbers[read_pair(jobs[job], table)]
+            found, scores = self._stored(job)[:, truth < known].astype(int)
+            truth = truth[truth < known]
+            for row, weights in zip(counts, (found == truth, None), strict=True):
+                row += np.bincount(found * _BYTE + scores, weights, len(row))
+            wanted += np.bincount(truth, minlength=known)
+        at = np.flatnonzero(counts[1])
+        return np.stack([at // _BYTE, counts[0, at], at % _BYTE / 255, counts[1, at]]), wanted
 
 
 def _digest(about: tuple[Any, ...]) -> str:
@@ -151,16 +197,18 @@ def _read(file: Path, job: Job) -> dict[str, Any]:
 
 
 def lowest_score(
-    right: Floats, scores: Floats, objects: int, target: float
+    right: Floats, scores: Floats, predictions: Floats, objects: float, target: float
 ) -> tuple[float, float, float]:
     """Find the lowest score from which on a share `target` of predictions is right.
+
+    Of each score (n,) there are some predictions, and right ones among them.
 
     Returns:
         It, or that of the best precision where the target is not reached, and the precision and the
         recall from it on; NaN without objects.
     """
     values, places = np.unique(-scores, return_inverse=True)  # the highest first
-    hits, total = (np.bincount(places, one).cumsum() for one in (right, None))
+    hits, total = (np.bincount(places, one).cumsum() for one in (right, predictions))
     enough = np.flatnonzero(hits >= target * total)
     at = enough[-1] if len(enough) else (hits / total).argmax()
     recall = hits[at] / objects if objects else np.nan
@@ -231,7 +279,6 @@ def _write_objects(
                 counts[kind] += 1
     write_labels(folder, form, labeller.names, [*records.values()])
     if form == "coco":
-        make_folder(folder / "annotations")
         file = folder / "annotations/instances_train.json"
         with writing_predictions(file, labeller.categories) as add:
             for about in records.values():

@@ -143,6 +143,11 @@ def read_python(file: Path) -> tuple[Settings, Settings, str]:
     return settings, published, "".join(lines)
 
 
+def task_of_mmengine(settings: Settings) -> str:
+    """Name the task of a run of mmengine."""
+    return "mmdetection" if settings.get("default_scope") == "mmdet" else "segmentation"
+
+
 def _literal(node: ast.expr) -> Any:
     """Evaluate a literal, in which `dict(name=value)` may stand; None for anything else."""
     match node:

@@ -32,6 +32,7 @@ from eva_command.public_settings import (
     read_python,
     read_yaml,
     section,
+    task_of_mmengine,
 )
 from eva_command.push import FILES
 from eva_data.files import write_tensors, write_text
@@ -163,7 +164,7 @@ def _mmengine_run(folder: Path, weights: Path, config: Path) -> Run:
     classes = section(published, "val_dataloader", "dataset", "metainfo").get("classes")
     sets = {use: section(settings, f"{use}_dataloader", "dataset") for use in ("train", "val")}
     return Run(
-        task="mmdetection" if "eva_mmdetection" in str(settings) else "segmentation",
+        task=task_of_mmengine(settings),
         weights=weights,
         recipe=text,
         recipe_name="config.py",

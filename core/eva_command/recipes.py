@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from eva_data.files import make_folder, write_text
+from eva_data.files import write_text
 from eva_runs.commands import program, say
 from eva_runs.options import command_parser
 from eva_runs.recipes import (
@@ -123,7 +123,6 @@ def _copy(recipe: Path, folder: Path, destination: Path) -> list[Path]:
     if there := [str(copy) for copy in copies.values() if copy.exists()]:
         raise ValueError(f"{', '.join(there)}: a copy never replaces a file; name another folder")
     for file, copy in reversed(copies.items()):
-        make_folder(copy.parent)
         write_text(copy, file.read_bytes().decode())
     return list(copies.values())
 

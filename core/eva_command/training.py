@@ -122,7 +122,7 @@ def find_tasks(data: Path) -> dict[str, Words]:
         return {"detection": words}
     if not data.is_dir():
         return {task: _samples(data) for task in _tasks_of_list(data)}
-    if words := _maps(data):
+    if words := map_folders(data):
         return {"segmentation": words}
     train, *others = find_parts(data) or [data]
     below = [one for one in train.iterdir() if one.is_dir() and one.name[0] != "."]
@@ -160,7 +160,7 @@ def _objects(data: Path) -> Words:
     return ["--data", str(data), *(["--val-share", _SHARE] if {*parts} == {"train"} else [])]
 
 
-def _maps(data: Path) -> Words:
+def map_folders(data: Path) -> Words:
     """Name folders of images and label maps; training and validation may lie above or below."""
     pairs = [
         (top / images, top / maps)

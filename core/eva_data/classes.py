@@ -122,17 +122,12 @@ def find_class_files(
     labels: Mapping[str, int] | None = None,
     exact: bool = True,
 ) -> ClassFiles:
-    """Find the files in class folders and their subfolders, sorted by folder and name.
+    """Find the files of some suffixes in class folders and below, sorted by folder and name.
 
-    A folder without files is no class.
-
-    Args:
-        folder: Folder of the class folders.
-        suffixes: Suffixes of the files, in lower case; one file must be there.
-        classes: Names of the class folders in the order of the labels; None sorts those there.
-        labels: Label of each class folder, instead of its place in `classes`; other folders are
-            left out.
-        exact: Allow no other spelling of a class.
+    A folder without files is no class; without any file it is an error. `classes` are the names of
+    the folders in the order of the labels, None sorts those there; `exact` allows no other
+    spelling. `labels` are those of each folder, instead of its place in `classes`; other folders
+    are left out.
     """
     found, own = find_class_folders(folder), list[str]()
     if labels is None and classes is not None:

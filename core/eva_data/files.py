@@ -59,10 +59,12 @@ def explained(path: Path, *, only: Collection[int] | None = None) -> Iterator[No
 def replacing(file: Path) -> Iterator[Path]:
     """Write to a temporary path, of the same suffix, that replaces `file` when the block ends.
 
-    The content is flushed to the disk first, so `file` is complete or as it was before, whatever
-    ends the process. An `UnwritableError` says that the disk is full, for example.
+    Its folder is made. The content is flushed to the disk first, so `file` is complete or as it was
+    before, whatever ends the process. An `UnwritableError` says that the disk is full, for example.
     """
     temporary = file.with_name(f".{file.stem}{_UNFINISHED}-{os.getpid()}{file.suffix}")
+    with explained(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
     try:
         with explained(file, only=_OF_WRITING):
             yield temporary
@@ -108,7 +110,7 @@ class _RememberingFile(io.FileIO):
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write a text file in UTF-8, in a folder that exists, completely or not at all."""
+    """Write a text file in UTF-8 completely or not at all."""
     with writing(file) as stream:
         stream.write(text.encode())
 

@@ -1,9 +1,7 @@
 """Held-out fractions: which samples validate, where no data are named for it.
 
 A sample's name decides: its SHA-256, with a fixed salt, as a fraction of the largest one. So a
-sample stays on its side when others are added or removed, and the fraction is met on average. Where
-samples have classes, each class of two or more has at least one on both sides, and the only one of
-a class is trained on.
+sample stays on its side when others are added or removed, and the fraction is met on average.
 """
 
 import hashlib
@@ -52,11 +50,9 @@ def held_out(
 ) -> Flags:
     """Choose the samples that are held out: a flag for each, (number of samples,).
 
-    Args:
-        names: Name of each sample, which must not depend on the place of the data.
-        share: Fraction of the samples, between 0 and 1; one side without samples is an error.
-        classes: Class of each sample; None where there are none.
-        name: Name of the option, for messages.
+    Names must not depend on the place of the data. One side without samples is an error, in which
+    `name` is the option's. Of `classes`, each of two or more samples has some on both sides, and
+    the only one of a class is trained on.
     """
     check_share(share, name=name)
     encoded = (_SALT + one.encode("utf-8", "surrogateescape") for one in names)

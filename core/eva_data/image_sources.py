@@ -1,7 +1,4 @@
-"""Images without labels, of pre-training: folders, tar shards, and manifests that merge them.
-
-`pretrain/configs/merged30m.toml` is the paper's manifest.
-"""
+"""Images without labels, of pre-training: folders, tar shards, and manifests that merge them."""
 
 import contextlib
 import os

@@ -1,8 +1,4 @@
-"""ImageNet-1K and its variants as they lie on disk, with what the official evaluation says of each.
-
-It is section 2.3.1 of the paper, Table 5. All sets but ImageNet-V2 and ObjectNet use the usual
-bicubic transform; those two are resized bilinearly.
-"""
+"""ImageNet-1K and its variants as they lie on disk (paper, section 2.3.1, Table 5)."""
 
 import functools
 from collections.abc import Sequence

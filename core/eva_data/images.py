@@ -1,18 +1,13 @@
 """The one decoder of images, with one rule for each kind of file.
 
-* 8 bits: as they are; palettes and grey become RGB, CMYK is converted.
-* Transparency (alpha, or a transparent colour) shows white, as a viewer shows it. Test sets with
-  published results drop it, as the official code (`on_white=False`), and show what it hides.
-* 16 bits: the upper 8 are kept (a conversion by Pillow would make everything white).
-* 32 bits and fractions have no agreed range and are refused.
-* Animations give their first frame, as Pillow reads it; a truncated file is refused.
-* More pixels than `max_pixels()` are refused before anything is decoded: a file of some kB may
-  claim gigabytes.
-* EXIF's orientation is the argument `upright`. It is applied (True) wherever people look at
-  images, boxes or maps, or bring images of their own. Pre-training, and the training and
-  evaluation of classifiers, leave images as they are stored (False): the official code read
-  them by the loader of torchvision's `ImageFolder`, which does not turn, and the published
-  results rest on that. TIFF files are turned in both, by Pillow and so by that loader too.
+8 bits are as they are, of 16 the upper 8 are kept, 32 and fractions have no agreed range and are
+refused. Transparency shows white, as a viewer shows it; test sets with published results drop it,
+as the official code (`on_white=False`). Animations give their first frame. A truncated file is
+refused, and before anything is decoded one of more pixels than `max_pixels()`.
+
+EXIF's orientation is applied (`upright`) wherever people look at images, boxes or maps, or bring
+images of their own. Pre-training, and the training and evaluation of classifiers, leave images as
+they are stored, as torchvision's `ImageFolder` for the published results. TIFF is always turned.
 """
 
 import contextlib
@@ -30,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from eva_data.files import make_folder, replacing, require_regular_file
+from eva_data.files import replacing, require_regular_file
 from eva_data.index import StoredFiles
 
 LIMIT = "EVA_MAX_IMAGE_PIXELS"  # environment variable: reaches every worker of every project
@@ -89,11 +84,9 @@ def read_image(
 ) -> Image.Image:
     """Read an image as RGB; `upright` turns it as its EXIF data say.
 
-    What is transparent becomes white; without `on_white` it shows the colour that it hides.
-
-    Raises:
-        UnreadableImageError: If it is missing, damaged, too large or of a kind without one meaning;
-            the message names the path, or `name`.
+    What is transparent becomes white; without `on_white` it shows the colour that it hides. An
+    `UnreadableImageError`, which names the path or `name`, is of a missing, damaged or too large
+    one.
     """
     if isinstance(source, Image.Image):
         name = name or "image"
@@ -168,13 +161,9 @@ def on_white_ground(image: Image.Image) -> Image.Image:
 
 
 def save_image(image: Image.Image, file: Path) -> None:
-    """Write a JPEG or PNG, completely or not at all, and the folders that lead to it.
-
-    A JPEG of more than 65,500 pixels a side is a ValueError.
-    """
+    """Write a JPEG or PNG completely or not at all; a JPEG above 65,500 px a side is an error."""
     if max(image.size) > _JPEG_SIDE and file.suffix.lower() != ".png":
         raise ValueError(f"{file} would be larger than JPEG's {_JPEG_SIDE:,} pixels: give a PNG")
-    make_folder(file.parent)
     with replacing(file) as part:
         image.save(part, quality=95)  # without effect on PNG
 

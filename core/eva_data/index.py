@@ -1,8 +1,4 @@
-"""Index files: large tables of names and numbers, memory-mapped.
-
-Starting takes no time, and all workers of a machine, forked or spawned, share one copy. An index
-file is a safetensors file; its metadata name the kind of index.
-"""
+"""Index files: tables of names and numbers, memory-mapped safetensors that all workers share."""
 
 import hashlib
 import json

@@ -1,8 +1,4 @@
-"""Inputs and outputs of demos and predictors: files, folders and patterns of images and videos.
-
-It plans what becomes of each input, and refuses, before any work is done, a plan in which two
-results have one name or an input is overwritten. Importing it loads no heavy library.
-"""
+"""Inputs and outputs of demos and predictors: files, folders and patterns of images and videos."""
 
 import fnmatch
 import glob
@@ -67,14 +63,10 @@ def plan_jobs(
 ) -> Plan:
     """Plan what is read and written; a file that is given twice is done once.
 
-    Args:
-        inputs: Files, whatever their suffix; folders, which are searched through without hidden
-            files; patterns such as `photos/*.jpg`, also with `**`; the number of a camera.
-        suffixes: Suffixes of the files that are taken from folders and by patterns.
-        targets: Function from a name below the output to the files that are written of it.
-        results: Folders of earlier results, which are left out of folders of `inputs`.
-        kinds: Name of what is looked for, for messages.
-        cameras: Whether a number is a camera, where there is no such file.
+    Inputs are files, whatever their suffix; folders, searched without hidden files, and patterns
+    such as `photos/*.jpg`, also with `**`, both by `suffixes` and without the folders of earlier
+    `results`; with `cameras` the number of a camera. `targets` are the files that are written of a
+    name below the output, and `kinds` is what is looked for, for messages.
 
     Raises:
         ValueError: If one file would be written twice or over an input, or there is no such camera.
@@ -190,13 +182,10 @@ def predicted(
     suffixes: Collection[str],
     unreadable: type[OSError],
 ) -> Result | list[Result] | Iterator[tuple[Path, Result]]:
-    """Predict for whatever a user gives.
+    """Predict for an array, a path or a PIL image; for several; for a folder or a pattern.
 
-    Args:
-        predict: Function that takes one image or video: an array, a path or a PIL image.
-        source: One of these; a list or tuple of them; a folder, or a pattern as `photos/*.jpg`.
-        suffixes: Suffixes of the files that are taken from folders and by patterns.
-        unreadable: Error of a file of these that is passed over, with a warning.
+    Files of a folder or pattern are taken by `suffixes`; one that raises `unreadable` is passed
+    over, with a warning.
 
     Returns:
         One result for one image; a list for a list; for a folder or a pattern an iterator over

@@ -1,8 +1,6 @@
-"""The classes of Kinetics-400, 600 and 700, and of Kinetics-722, which merges them.
+"""The classes of Kinetics-400, 600 and 700, and of Kinetics-722, which merges them (section A.2).
 
-`kinetics_classes.csv` has a row for each class of Kinetics-722 (paper section A.2): its name, and
-its label in Kinetics-400, 600 and 700, where it is one of theirs. Every dataset numbers its classes
-by their sorted names; `ALIASES` has those that another spelling keeps apart.
+`kinetics_classes.csv` has a row for each class of Kinetics-722 with its labels in the others.
 """
 
 import csv

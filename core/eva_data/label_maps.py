@@ -1,17 +1,12 @@
-"""Label maps as files, the classes that their values stand for, and images of the same names.
+"""Label maps as files, images of the same names, and the file that names the classes of own data.
 
-The small file that names the classes of own data:
+ignore = [0, 255]              # label values without a class (default: [255])
+image_ending = "_leftImg8bit"  # of file names, before the suffix; also map_ending
 
-    ignore = [0, 255]              # label values without a class (default: [255])
-    image_ending = "_leftImg8bit"  # of file names, before the suffix; pairs agree in what is left
-    map_ending = "_labels"
-
-    [[classes]]
-    name = "road"
-    label = 7                      # value in the maps (default: the position, from 0)
-    color = [128, 64, 128]         # red, green, blue (default: one of many distinct colours)
-
-This module needs neither torch nor mmsegmentation.
+[[classes]]
+name = "road"
+label = 7                      # value in the maps (default: the position, from 0)
+color = [128, 64, 128]         # default: one of many distinct colours
 """
 
 import colorsys

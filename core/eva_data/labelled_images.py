@@ -1,9 +1,4 @@
-"""Labelled images: folders of classes, and datasets of torchvision and Hugging Face by name.
-
-open_labelled("imagenet/val", transform)
-open_labelled("torchvision:CIFAR100:/data/cifar:test", transform)
-open_labelled("hf:food101:validation", transform)
-"""
+"""Labelled images: folders of classes, and datasets of torchvision and Hugging Face by name."""
 
 import contextlib
 import copy
@@ -239,9 +234,7 @@ def open_torchvision(
         given = "".join(f", {key}={value!r}" for key, value in arguments.items())
         raise ValueError(
             f"torchvision:{description} cannot be opened ({type(error).__name__}: {error}). It is "
-            "torchvision:NAME:ROOT[:SPLIT], with a NAME of torchvision.datasets, and a SPLIT as "
-            "train or test where it has several; nothing is downloaded here. Where torchvision can "
-            "download it, do so once in Python: "
+            "torchvision:NAME:ROOT[:SPLIT], and downloaded, where torchvision can, by "
             f"torchvision.datasets.{name}({root!r}{given}, download=True)"
         ) from error
     classes = _classes(description, samples)

@@ -4,17 +4,13 @@
     index = "merged30m.safetensors"     # optional; written by `eva data verify`
 
     [[source]]
-    name = "coco"
-    folder = "coco/train2017"           # the kind of the source, and where it is
-
-    [[source]]
     name = "cc12m"
-    shards = "cc12m/{00000..01242}.tar"
+    shards = "cc12m/{00000..01242}.tar" # the kind of the source, and where it is
     weight = 0.5                        # how often a sample comes in an epoch; default 1
     limit = 1000000                     # most samples in an epoch; default all
 
-Sources follow one another in the manifest's order. `weight` and `limit` take samples evenly from
-all of a source, always the same ones, so that an index stands for the same sample in every run.
+Sources follow one another. `weight` and `limit` take samples evenly from all of a source, always
+the same ones, so that an index stands for the same sample in every run.
 """
 
 import difflib

@@ -29,21 +29,14 @@ def ordered_map(
 ) -> Iterator[Result]:
     """Yield `work(*shared, item)` of all items, in their order, with a progress bar on a terminal.
 
+    `work` is a function of a module, or a `partial` of one. With one worker, or a single item, it
+    is done in this process; else each process is given `shared` once and `chunk` items at a time.
     Where the caller stops early or is interrupted, what has not begun is cancelled and the
     processes end. They ignore Ctrl-C, which is the caller's. One that dies is a ValueError.
 
     A library in C that reads damaged files may end its process. With `died`, the items that were
     being worked on are then done once more, one by one, until it is known which of them it is:
     `died(item)` is its result. The work is always done in other processes then.
-
-    Args:
-        work: A function of a module, or a `partial` of one.
-        items: What it is called with.
-        workers: Number of processes; with 1, or a single item, the work is done in this one.
-        what: Name of the items beside the progress bar.
-        chunk: Items that a process is given at once; 1 with `died`.
-        shared: Values that each process is given once.
-        died: Function of an item, see above.
     """
     if died is None and (workers == 1 or len(items) < 2):
         results: Iterator[Result] = map(functools.partial(work, *shared), items)

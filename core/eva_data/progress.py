@@ -14,16 +14,10 @@ LINE_SECONDS = 60.0
 class ProgressBar:
     """A bar on standard error if that is a terminal, and a line a minute if it is not.
 
-    Work that takes less than a minute says nothing where there is no terminal. Messages of a log
-    go above the bar: `ProgressBar.write`.
-
-    Args:
-        total: Number of steps; None where it is not known.
-        what: Title, such as "training".
-        unit: Name of a step.
-        start: Steps that are done already.
-        leave: Whether the bar stays at its end; None lets one inside another go.
-        clock: Seconds.
+    Work that takes less than a minute says nothing where there is no terminal. Messages of a log go
+    above the bar: `ProgressBar.write`. `total` steps (None where it is not known) have a title and
+    a unit; `start` of them are done already. The bar stays at its end if `leave`; None lets one
+    inside another go.
     """
 
     def __init__(

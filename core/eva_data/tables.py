@@ -1,12 +1,7 @@
-r"""Lists of samples as people have them: tables with a header (CSV, TSV), and lines of text.
-
-    filepath\ttitle                      open_clip's names and separator
-    image,caption
-    label,youtube_id,time_start,time_end,split
+"""Lists of samples as people have them: tables with a header (CSV, TSV), and lines of text.
 
 The separator is a tab, a comma, a semicolon or a bar: the one by which the header has most of the
-columns that are looked for. A cell in quotes may hold the separator, quotes (doubled) and line
-breaks.
+columns that are looked for. A cell in quotes may hold separators, doubled quotes and line breaks.
 """
 
 import csv

@@ -1,8 +1,4 @@
-"""Random access into tar shards, as webdataset, img2dataset and video2dataset write them.
-
-A stream of shards cannot be resumed at an exact place and shuffles only within a buffer. By an
-index of where every member lies, any of them can be read at any time, by `open`, `seek` and `read`.
-"""
+"""Random access into tar shards by an index of where every member lies."""
 
 import contextlib
 import itertools

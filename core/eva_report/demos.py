@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_data.files import UnwritableError, make_folder, printable, require_free
+from eva_data.files import UnwritableError, printable, require_free
 from eva_data.inputs import Job, Plan, plan_jobs, written_name
 from eva_data.progress import ProgressBar, progress
 from eva_data.video.streams import CameraReader, VideoReader, VideoWriter
@@ -191,8 +191,6 @@ def draw_video(job: Job, draw: Callable[[Pixels, int], Pixels]) -> tuple[int, st
     Returns:
         Number of frames, and an error message if it could not be read, or not to its end.
     """
-    for target in job.targets:
-        make_folder(target.parent)
     reader: Any = CameraReader(job.source) if job.is_camera else VideoReader(job.source)
     frames = iter(reader)
     first = next(frames, None)  # then the number of frames is known

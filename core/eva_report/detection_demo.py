@@ -12,7 +12,7 @@ import numpy as np
 import pycocotools.mask as mask_api
 from PIL import Image
 
-from eva_data.files import make_folder, replacing, write_text
+from eva_data.files import replacing, write_text
 from eva_data.images import read_rgb, save_image
 from eva_data.inputs import Job
 from eva_report.demos import (
@@ -164,7 +164,6 @@ def detect_files(
         counts = Counter(names[label] for label in most)
         return [f"  {counted(len(most), 'track')}: {listed_counts(counts)}"] if most else []
 
-    make_folder(output)
     with writing_predictions(output / PREDICTIONS, categories) as add:
         problems = do_jobs(jobs, do, title="detecting")
     for line in [*found.lines(), f"output   {output} (images, videos and {PREDICTIONS})"]:

@@ -20,7 +20,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from eva_data.files import is_there, make_folder, printable, write_text
+from eva_data.files import is_there, printable, write_text
 from eva_report.confusion import confusion_view
 from eva_report.content import (
     Cell,
@@ -64,7 +64,6 @@ def try_report(folder: Path, make: Callable[[], Report], *, name: str = NAME) ->
         with stop.listen():
             stop.exit_at_once()
             page = rendered(make(), folder)
-            make_folder(folder)
             write_text(folder / name, page)
             return folder / name
     except (SystemExit, KeyboardInterrupt):

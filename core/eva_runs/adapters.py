@@ -20,7 +20,7 @@ from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.checkpoints.run_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LORA
 from eva_backbone.checkpoints.verification import sha256_of
 from eva_backbone.lora import LoraSettings, add_adapters
-from eva_data.files import make_folder, write_tensors, write_text
+from eva_data.files import write_tensors, write_text
 
 
 class Adapters:
@@ -86,7 +86,6 @@ class Adapters:
         """
         own = {PREFIX + _plain(name): state[name] for name in sorted(self.names)}
         metadata = {**(notes or {}), "format": "pt", BASE_NAMES: json.dumps(self._shared)}
-        make_folder(folder)
         write_text(folder / ADAPTER_CONFIG, json.dumps(self._config, indent=2) + "\n")
         write_tensors(own, folder / ADAPTER_WEIGHTS, metadata)
 

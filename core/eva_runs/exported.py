@@ -44,35 +44,8 @@ def replacing_program(output: Path) -> Iterator[Path]:
         os.replace(part, output)
 
 
-def write_program(
-    program: torch.export.ExportedProgram,
-    file: Path,
-    *,
-    inputs: Sequence[str],
-    outputs: Sequence[str],
-    facts: Mapping[str, Any],
-) -> None:
-    """Write a program; the suffix of the file is its format.
-
-    Args:
-        program: A program that returns a dict of tensors.
-        file: File ending in .pt2 or .onnx. Large ONNX weights go to a second file, .onnx.data.
-        inputs: Names of its inputs.
-        outputs: Names of its outputs, the keys of the dict.
-        facts: What a caller must know to prepare the input; stored in the file, as JSON.
-    """
-    if file.suffix == ENDINGS["torch-export"]:
-        torch.export.save(program, file, extra_files={f"{_FACTS}.json": json.dumps(facts)})
-        return
-    converted = torch.onnx.export(
-        program, dynamo=True, verbose=False, input_names=list(inputs), output_names=list(outputs)
-    )
-    assert converted is not None
-    save_onnx(converted, file, facts)
-
-
 def save_onnx(program: torch.onnx.ONNXProgram, file: Path, facts: Mapping[str, Any]) -> None:
-    """Write an ONNX program; file and facts are those of `write_program`."""
+    """Write an ONNX program; large weights go to a second file, .onnx.data."""
     program.model.metadata_props[_FACTS] = json.dumps(facts)
     program.save(file)
 
@@ -128,10 +101,11 @@ def write_compared(
 ) -> dict[str, float]:
     """Write a model of batches, read the file again and compare: output -> largest difference.
 
-    The module is in evaluation mode and returns a dict of tensors; `name` is that of its input.
-    `inputs` makes a batch of a size; any size fits the file unless `batch_size` fixes one. If
+    The module is in evaluation mode and returns a dict of tensors; `name` is that of its input. The
+    file's suffix is its format; it has `facts`, what a caller must know to prepare the input, as
+    JSON. `inputs` makes a batch of a size; any size fits the file unless `batch_size` fixes one. If
     `relative`, differences are shares of the largest value of an output. One above the tolerance is
-    a ValueError. File and facts are those of `write_program`.
+    a ValueError.
     """
     # torch.export takes a dimension of one example for a fixed one
     sizes = (2, 1, 5) if batch_size is None else (batch_size,)
@@ -141,7 +115,14 @@ def write_compared(
         # first: interpolation matrices, once there, become constants instead of a linear system
         batches = [(given, module(given)) for given in map(inputs, sizes)]
         program = torch.export.export(module, batches[0][:1], dynamic_shapes=shapes)
-        write_program(program, file, inputs=[name], outputs=list(batches[0][1]), facts=facts)
+        if file.suffix == ENDINGS["torch-export"]:
+            torch.export.save(program, file, extra_files={f"{_FACTS}.json": json.dumps(facts)})
+        else:
+            names = [*batches[0][1]]
+            converted: Any = torch.onnx.export(
+                program, dynamo=True, verbose=False, input_names=[name], output_names=names
+            )
+            save_onnx(converted, file, facts)
         run = open_program(file)
         for given, expected in batches:
             found = run({name: given})

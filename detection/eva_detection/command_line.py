@@ -1,9 +1,4 @@
-"""The commands of detection: options are parsed and checked before torch is imported.
-
-train_net.py [RECIPE] [WEIGHTS, with --eval-only] [flags] [KEY=VALUE ...]
-demo.py [RECIPE] [WEIGHTS] INPUT ... --output DIR [flags] [--opts KEY=VALUE ...]
-export.py --weights WEIGHTS --output FILE [--image FILE] [flags] [--opts KEY=VALUE ...]
-"""
+"""The commands of detection: options are parsed and checked before torch is imported."""
 
 import argparse
 import contextlib
@@ -81,14 +76,10 @@ def make_parser() -> argparse.ArgumentParser:
     add("--num-machines", type=int, default=1, help="machines of the run")
     add("--machine-rank", type=int, default=0, help="number of this machine, from 0")
     port = 2**15 + 2**14 + hash(os.getuid()) % 2**14  # of each user, as detectron2 chooses it
-    add(
-        "--dist-url",
-        default=f"tcp://127.0.0.1:{port}",
-        help="where the processes find each other: tcp://FIRST_MACHINE:PORT (default: %(default)s)",
-    )
-    parser.set_defaults(
-        launched="LOCAL_RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
-    )
+    text = "where the processes find each other: tcp://FIRST_MACHINE:PORT (default: %(default)s)"
+    add("--dist-url", default=f"tcp://127.0.0.1:{port}", help=text)
+    launched = "LOCAL_RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
+    parser.set_defaults(launched=launched)
     spec.add_arguments(parser)
     add_size_and_length(parser)
     add_lora(parser)

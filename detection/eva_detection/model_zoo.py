@@ -1,11 +1,6 @@
 """Detectors by the names of their recipes, with the functions of `detectron2.model_zoo`.
 
-from eva_detection import model_zoo
 model = model_zoo.get("coco/cascade_mask_rcnn_vitdet_eva_g_1536_det.py", trained=True)
-
-A name is the path below `detection/configs`, with or without its suffix, a file name that is there
-once, or the path of a config of your own. detectron2's own module is not used: it imports
-`pkg_resources`, which new setuptools lacks.
 """
 
 import os
@@ -91,16 +86,11 @@ def get_config(config_path: str | os.PathLike[str], trained: bool = False) -> Di
 def get(
     config_path: str | os.PathLike[str], trained: bool = False, device: str | None = None
 ) -> nn.Module:
-    """Build the detector of a recipe, with weights.
+    """Build the detector of a recipe, in training mode as detectron2's, with weights.
 
-    Args:
-        config_path: Name of the recipe.
-        trained: Load the official detector of this recipe; otherwise what its training starts from,
-            such as a backbone, or random values where that is nothing.
-        device: Name such as "cuda" or "cpu"; None for the config's, or the CPU without CUDA.
-
-    Returns:
-        The detector, in training mode as detectron2's.
+    With `trained` they are the official detector's of this recipe; otherwise what its training
+    starts from, such as a backbone, or random values. `device` is the config's, or the CPU without
+    CUDA.
 
     Raises:
         ValueError: If recipe, device or weights cannot be used.

@@ -15,11 +15,11 @@ RIGHT = np.array([1, 1, 0, 1, 0], bool)
 )
 def test_the_lowest_score_with_a_precision(target, expected):
     """Equal scores are taken together."""
-    assert lowest_score(RIGHT, SCORES, 5, target) == pytest.approx(expected)
+    assert lowest_score(RIGHT, SCORES, np.ones(5), 5, target) == pytest.approx(expected)
 
 
 def test_the_best_precision_where_the_target_is_not_reached():
-    score, precision, recall = lowest_score(RIGHT[1:], SCORES[1:], 0, 0.9)
+    score, precision, recall = lowest_score(RIGHT[1:], SCORES[1:], np.ones(4), 0, 0.9)
     assert (score, precision) == (0.7, pytest.approx(2 / 3))
     assert np.isnan(recall)
 

@@ -125,3 +125,22 @@ def test_label_maps_of_a_segmentor(labelled, photos):
         name = file.relative_to(photos).with_suffix(".png").as_posix().replace("/", "__")
         with Image.open(output / "maps" / name) as labels:
             assert {*np.unique(np.asarray(labels))} <= {1, 2, 3, 4, 5}
+
+
+def test_pixels_of_a_wanted_precision(run, finished, demo, tmp_path):
+    """By the maps of --val; all others get 255, which no training looks at."""
+    data = demo("semantic") / "semantic"
+    words = ("--to", "maps", "--output", tmp_path, "--val", data, "--target-precision", 0.6)
+    images = data / "images/validation"
+    ended = run("eva", "label", images, "--weights", finished("segmentation"), *words)
+    folders = data / "annotations/validation", tmp_path / "maps/maps"
+    truth, found = (
+        np.concatenate([np.ravel(Image.open(file)) for file in sorted(folder.glob("*.png"))])
+        for folder in folders
+    )
+    right = (found == truth)[truth > 0]
+    found = found[truth > 0]
+    shares = {label: right[found == label].mean() for label in {*found.tolist()} - {255}}
+    assert 255 in found
+    assert shares
+    assert min(shares.values()) >= 0.6 or ended.names("Not reached")

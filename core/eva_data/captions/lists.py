@@ -1,12 +1,4 @@
-"""Lists of pairs: tables and JSON, of image retrieval and of own data; captions as text.
-
-image,caption                                several lines of one image are several captions of it
-{"images": [{"filepath": "val2014", "filename": "a.jpg", "split": "test",
-"sentences": [{"raw": "A dog."}, ...]}, ...]}        Karpathy's, of COCO, Flickr30k
-{"images": [{"id": 7, "file_name": "a.jpg"}, ...],
-"annotations": [{"image_id": 7, "caption": "A dog."}, ...]}      COCO's own
-[{"image": "a.jpg", "caption": "A dog."}, ...]                    a caption or a list of them
-"""
+"""Lists of pairs, of retrieval (Karpathy's, COCO's) and own: tables and JSON; captions as text."""
 
 import json
 import os

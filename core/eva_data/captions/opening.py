@@ -1,24 +1,6 @@
-"""Images with captions by whatever names them.
+"""Images with captions by whatever names them; a manifest merges sources, see `eva_data.manifests`.
 
-pairs = open_captions("laion400m/{00000..41455}.tar")
-pairs = open_captions("cc3m.csv", root="cc3m/images")
-pairs = open_captions("dataset_coco.json#test", root="coco")
-pairs = open_captions("merged2b.toml")     # several sources, see below
-
-A manifest merges sources and may name an index, see `eva_data.manifests`:
-
-    index = "merged2b.safetensors"      # eva data verify captions FILE --write INDEX
-
-    [[source]]
-    name = "laion2b"
-    shards = "laion2b/{00000..23295}.tar"
-    limit = 1600000000
-
-    [[source]]
-    name = "own"
-    table = "own/pairs.tsv"             # or folder = "own/photos"
-    root = "own/photos"                 # of the table's images
-    caption_column = "title"            # or image_column
+pairs = open_captions("dataset_coco.json#test", root="coco")    # or shards, a table, a folder
 """
 
 import logging
@@ -85,16 +67,12 @@ def open_captions(
     A warning counts what makes no pair, and names the first of each kind.
 
     Args:
-        location: A pattern of tar shards; a table or JSON list, see `lists`, with `#split` behind
-            it where it has several; a folder; a manifest, see above; or an index.
+        location: A pattern of tar shards; a table or JSON list, with `#split` behind it where it
+            has several; a folder; a manifest; or an index.
         root: Folder of a list's relative paths, by default the list's own; of a manifest's, in
             place of its own; or where the shards or images of an index have been moved to.
-        image_column: Column of a table, or key of a list, with the images' paths; None or an
-            empty text finds it by its name.
+        image_column: Column of a table, or key of a list, with the images' paths; None finds it.
         caption_column: The same for the captions; of shards, key of `KEY.json`.
-
-    Returns:
-        The pairs, in the order of the shards or the list, or sorted by path.
 
     Raises:
         ValueError: If a shard is damaged, there is no pair, or none of the first can be read.

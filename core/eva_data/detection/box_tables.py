@@ -1,10 +1,6 @@
 """Tables of boxes (CSV, TSV): a line for each object, its image relative to the table.
 
-image_path,xmin,ymin,xmax,ymax,label      a header, in any order and with other columns
-a.jpg,10,20,60,80,cat                     RetinaNet's, without a header
-b.jpg,,,,,                                an image without objects
-
-Pixels count from 0, so that a box is `xmax - xmin` wide.
+Pixels count from 0, so that a box is `xmax - xmin` wide. RetinaNet's have no header.
 """
 
 import functools

@@ -1,7 +1,4 @@
-"""Annotations in COCO format: reading, validation, writing.
-
-Every format ends here, in `validate`, whose errors training raises and `eva data verify` collects.
-"""
+"""Annotations in COCO format, in which every format ends: reading, validation, writing."""
 
 import contextlib
 import json
@@ -18,7 +15,7 @@ import numpy as np
 import pycocotools.mask as mask_api
 
 from eva_data.detection.rules import Size, is_box, is_id, is_integer, is_number, rle_runs, shown
-from eva_data.files import load_json, make_folder, without_collector, write_text
+from eva_data.files import load_json, without_collector, write_text
 
 Array = np.ndarray[Any, Any]
 Entry = dict[str, Any]
@@ -199,7 +196,6 @@ class CocoDataset:
                 f"the data are not those that the run began with, which are in {self.path}: bring "
                 "them back, or choose another output"
             )
-        make_folder(self.path.parent)
         try:
             write_text(self.path, text)
         except OSError:  # perhaps other processes write the same
@@ -218,12 +214,8 @@ def read_coco(
 ) -> CocoDataset:
     """Read and validate an annotation file in COCO's format for instances.
 
-    `annotations`, `iscrowd` and `area` may be missing; `ignore` means the same as `iscrowd`.
-
-    Args:
-        path: JSON file.
-        folder: Image folder, in which every image is looked for; None to look for none.
-        boxes_only: Leave masks alone, whatever they are: no object has a `segmentation`.
+    `annotations`, `iscrowd` and `area` may be missing; `ignore` means the same as `iscrowd`. Every
+    image is looked for in the `folder`, if one is named; `boxes_only` leaves masks alone.
 
     Raises:
         ValueError: If an entry is wrong, which is named, or images are missing.

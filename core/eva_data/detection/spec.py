@@ -1,9 +1,4 @@
-"""Detection datasets: what a command line names, and what it resolves to.
-
-`--data data.yaml`, `--train-annotations train.json` and the like become a `DatasetSpec`; `resolve`
-turns it into validated training and validation datasets, for detectron2 and mmdetection alike.
-What is not a COCO file on disk becomes one in the folder of the run.
-"""
+"""Detection datasets: what a command line names, and what it resolves to for both detectors."""
 
 import argparse
 import dataclasses
@@ -28,7 +23,7 @@ from eva_data.detection.coco import (
     refuse,
     validate,
 )
-from eva_data.detection.tiles import Slicing, add_slicing, tiled
+from eva_data.detection.tiles import Slicing, add_overlap, add_slicing, tiled
 from eva_data.detection.voc import find_voc, open_voc
 from eva_data.detection.yolo import YAML, find_yaml, open_yolo
 from eva_data.holdout import Flags, held_out, stem
@@ -62,12 +57,8 @@ Source = LabelledImages | Files
 class DatasetSpec:
     """Detection data that a command line names; several sources are merged.
 
-    Attributes:
-        sources: Path of `--data` or of a file in COCO format -> what is there.
-        val_fraction: Fraction of the training data that is held out for evaluation, if any.
-        boxes_only: Leave masks alone.
-        parts: Parts that are needed: "train", "val" or both.
-        tile: Tiles of the training images, if they are trained on.
+    `sources` are by the path of `--data` or of a file in COCO format; `val_fraction` of the
+    training data is held out; `parts` are needed; `tile` are the tiles that are trained on.
     """
 
     sources: Mapping[Path, Source]
@@ -150,32 +141,21 @@ def add_arguments(parser: argparse.ArgumentParser, *, training: bool = True) -> 
     about = "any dataset in the form of YOLO, Pascal VOC, COCO or a table of boxes"
     if training:
         about += "; the training data define the classes"
-    add = parser.add_argument_group("your own data", about).add_argument
-    add(
-        "--data",
-        action="append",
-        type=Path,
-        metavar="PATH",
-        help="data.yaml of YOLO, folder of Pascal VOC, CSV of boxes, or folder of a COCO export, "
-        "in place of the files and folders below; several are merged",
-    )
+    group = parser.add_argument_group("your own data", about)
+    add = group.add_argument
+    text = "data.yaml of YOLO, folder of Pascal VOC, CSV of boxes, or folder of a COCO export, in "
+    text += "place of the files and folders below; several are merged"
+    add("--data", action="append", type=Path, metavar="PATH", help=text)
     for part, what in (("train", "training"), ("val", "evaluation")):
         if training or part == "val":
             add(f"--{part}-annotations", type=Path, metavar="FILE", help=f"COCO JSON for {what}")
             add(f"--{part}-images", type=Path, metavar="DIR", help=f"folder of images for {what}")
-    add(
-        "--val-fraction",
-        "--val-share",
-        type=float,
-        metavar="FRACTION",
-        help="fraction of the training images to evaluate on, such as 0.1, where no others are "
-        "named; chosen by their names, always the same",
-    )
+    text = "fraction of the training images to evaluate on, such as 0.1, where none are named; "
+    text += "chosen by their names, always the same"
+    add("--val-fraction", "--val-share", type=float, metavar="FRACTION", help=text)
     if training:
         text = "train on tiles of this side of larger images, which are cropped as they are read"
-        add("--tile", type=int, metavar="PIXELS", help=text)
-        text = "least fraction of a tile that its neighbour has, too (default: %(default)s)"
-        add("--tile-overlap", type=float, default=0.2, metavar="FRACTION", help=text)
+        add_overlap(group, "--tile-overlap", add("--tile", type=int, metavar="PIXELS", help=text))
     add("--boxes-only", action="store_true", help="no mask head; masks are not looked at")
     add_slicing(parser)
 
@@ -226,15 +206,9 @@ def resolve_arguments(args: argparse.Namespace, parts: Sequence[str]) -> Detecti
         paths = {flag: Path(path).absolute() for flag, path in named.items()}
         files = {p: (paths[f"{p}_annotations"], paths[f"{p}_images"]) for p in needed}
         sources = {files[needed[0]][0]: files}
-    spec = DatasetSpec(
-        sources=sources,
-        val_fraction=fraction,
-        boxes_only=boxes_only,
-        parts=tuple(parts),
-        tile=tile,
-    )
-    args.resolved = resolve(spec)
-    return args.resolved
+    chosen: Any = dict(val_fraction=fraction, boxes_only=boxes_only, parts=tuple(parts), tile=tile)
+    args.resolved = found = resolve(DatasetSpec(sources=sources, **chosen))
+    return found
 
 
 def _as_flags(names: Sequence[str]) -> str:

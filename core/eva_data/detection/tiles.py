@@ -54,16 +54,24 @@ def add_slicing(parser: argparse.ArgumentParser) -> None:
     def pixels(text: str) -> int | str:
         return text if text == "auto" else int(text)
 
-    add = parser.add_argument
     text = 'look at large images in tiles of this side, too; "auto": of the training size, where '
-    add(
-        "--slice",
-        type=pixels,
-        metavar="PIXELS",
-        help=text + "images are more than 1.5 times as large",
-    )
+    text += "images are more than 1.5 times as large"
+    side = parser.add_argument("--slice", type=pixels, metavar="PIXELS", help=text)
+    add_overlap(parser, "--overlap", side)
+
+
+def add_overlap(parser: Any, name: str, side: argparse.Action) -> None:
+    """Add the overlap of tiles, to a parser or a group; with it, their side is required."""
+
+    class Overlap(argparse.Action):
+        def __call__(self, _: Any, options: argparse.Namespace, value: Any, *_rest: Any) -> None:
+            side.required = True
+            setattr(options, self.dest, value)
+
     text = "least fraction of a tile that its neighbour has, too (default: %(default)s)"
-    add("--overlap", type=float, default=0.2, metavar="FRACTION", help=text)
+    parser.add_argument(
+        name, action=Overlap, type=float, default=0.2, metavar="FRACTION", help=text
+    )
 
 
 def read_slicing(size: int | str, overlap: float, *, training: int, patch: int) -> Slicing:

@@ -1,7 +1,4 @@
-"""Pascal VOC: `Annotations/*.xml`, `JPEGImages/`, and lists in `ImageSets/Main/`.
-
-Images and annotations side by side are read too: in `train/` and `valid/`, as Roboflow exports
-them, or in the folder itself, as labelImg leaves them.
+"""Pascal VOC: `Annotations/*.xml`, `JPEGImages/`, lists in `ImageSets/Main/`; or side by side.
 
 VOC counts pixels from 1 and names the last pixel of a box, so in COCO's way `x = xmin - 1` and
 `width = xmax - x`, as detectron2 reads them. Objects that are `difficult` are trained on like

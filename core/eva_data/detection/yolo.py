@@ -1,9 +1,7 @@
-"""YOLO datasets (ultralytics, Roboflow): `data.yaml`, images, and a text file for each.
+"""YOLO datasets by the rules of ultralytics: `data.yaml`, images, and a text file for each.
 
-The labels of `.../images/a.jpg` are in `.../labels/a.txt`; without a folder `images` they lie
-beside the image. An image without a label file has no objects. A line of a label file is
-`class x_center y_center width height`, a box, or `class x1 y1 x2 y2 x3 y3 ...`, an outline, in
-fractions of the upright image. The rules are those of ultralytics' documentation.
+Labels of `.../images/a.jpg` are in `.../labels/a.txt`, else beside the image: boxes as `class
+x_center y_center width height`, outlines as `class x1 y1 x2 y2 ...`, in fractions.
 """
 
 import functools

@@ -1,18 +1,9 @@
 """Lists of videos with labels: lines, tables of paths or ids, UCF-101; and where the videos lie.
 
-    abseiling/-3B32lodo2M_000059_000069.mp4 0          a space: the label is what follows the last
-    videos/a, b.mp4,12                                 a comma
-    videos/a b.mp4::12                                 two colons
-    frames/-3B32lodo2M 300 0                           a folder of images, their number, the label
-
-A list of lines, as VideoMAE, V-JEPA, InternVideo, mmaction2 and EVA have them, has one separator
-and no header. A table (CSV, TSV) names its columns, any of `COLUMNS`:
-
-    label,youtube_id,time_start,time_end,split
-    testifying,---QUuC4vJs,84,94,train
-
-The clips of a list of ids lie in a folder that is flat or has any subfolders, each as
-`ID_000010_000020.mp4` (cvdf's archives), `ID_10_20.mp4`, or else `ID.mp4` (their replacements).
+A list of lines, as VideoMAE, V-JEPA, InternVideo, mmaction2 and EVA have them, has one separator (a
+space, a comma, two colons) and no header; `folder 300 0` is a folder of 300 images. A table (CSV,
+TSV) names its columns, any of `COLUMNS`. The clips of a list of ids lie in a folder, below it too,
+as `ID_000010_000020.mp4` (cvdf's archives), `ID_10_20.mp4`, or else `ID.mp4` (replacements).
 """
 
 import contextlib

@@ -1,9 +1,4 @@
-"""Videos with labels by whatever names them, and the index of what a check has found out of them.
-
-videos = open_videos("kinetics400/train.csv", root="kinetics400/train")
-with videos.open(0) as video:
-    frames = video.frames([0])
-"""
+"""Videos with labels by whatever names them, and the index of what a check has found of them."""
 
 import json
 import logging
@@ -73,20 +68,17 @@ def open_videos(
     backend: Backend = "pyav",
     may_lack: bool = False,
 ) -> LabelledVideos:
-    """Open labelled videos in any form in which they lie on disks.
+    """Open labelled videos in any form in which they lie on disks, in a list's order or sorted.
 
     Args:
         location: A folder of class folders; a list of paths or of ids, see `lists`; a pattern of
             tar shards, see `open_video_shards`; or an index of `eva data verify video`.
-        classes: Names in the order of the labels, or a file with them; those of a training set
-            for its validation set. None takes them from the data.
+        classes: Names in the order of the labels, or a file with them; those of a training set for
+            its validation set. None takes them from the data.
         root: Folder of a list's relative paths or ids, by default the list's own; or where the
             videos of an index have been moved to.
         backend: Decoder, see `open_video`.
         may_lack: Whether all videos of a list may be missing.
-
-    Returns:
-        The videos, in the order of the list, or sorted by class and path.
     """
     require_backend(backend)  # at once, and not with the first video
     if isinstance(classes, str | os.PathLike):

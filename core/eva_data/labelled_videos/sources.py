@@ -29,15 +29,10 @@ if TYPE_CHECKING:
 class LabelledVideos:
     """Videos with labels, in files or shards, each opened when it is asked for.
 
-    Args:
-        files: Where the videos are.
-        labels: Label of each video, (number of videos,).
-        classes: Names of the labels 0, 1, ...
-        images: Number of images of each, where some are folders of images: 0 if it is not known,
-            and -1 for files of videos.
-        missing: Paths or ids that were listed and are not there.
-        unlisted: Videos that are there and were not listed, or have no label, where that is known.
-        backend: Decoder, see `open_video`.
+    `labels` (number of videos,) count `classes`. `images` are the numbers of images of each, where
+    some are folders of images: 0 if it is not known, and -1 for files of videos. `missing` are
+    paths or ids that were listed and are not there, `unlisted` videos that were not listed, or have
+    no label, where that is known. `backend` is the decoder, see `open_video`.
     """
 
     def __init__(

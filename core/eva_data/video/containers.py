@@ -1,9 +1,7 @@
 """Video files by PyAV: opening, frame table, conversion of frames.
 
-The frame table says which frames a file holds: from its packets, without decoding, where they say
-it reliably. In MP4 and Matroska a packet of a modern codec is a frame, with the time at which it is
-shown. Elsewhere it may be none (a frame that is never shown), two, or one without a time; such a
-file is decoded once, and its frames are counted.
+In MP4 and Matroska a packet of a modern codec is a frame, with the time at which it is shown: the
+table needs no decoding. Elsewhere it may be none or two; such a file is decoded once and counted.
 """
 
 import bisect

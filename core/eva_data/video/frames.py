@@ -1,9 +1,4 @@
-"""Videos that are frames already: an array, or a folder of numbered images.
-
-mmaction2 and TSN extract `img_00001.jpg`, `frame_000001.jpg`, `000000.png`: any name that ends in a
-number. A folder may hold optical flow besides (`flow_x_00001.jpg`, `flow_y_00001.jpg`), which is
-left out.
-"""
+"""Videos that are frames already: an array, or a folder of images with numbers in their names."""
 
 import contextlib
 import os

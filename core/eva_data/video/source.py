@@ -1,10 +1,4 @@
-"""Chosen frames of a video, whatever decodes it.
-
-with open_video("clip.mp4") as video:
-    frames = video.frames([0, len(video) // 2, len(video) - 1])  # (3, H, W, 3)
-
-Shapes: N frames, H x W pixels.
-"""
+"""Chosen frames of a video, whatever decodes it; shapes: N frames, H x W pixels."""
 
 import os
 from abc import ABC, abstractmethod
@@ -95,14 +89,10 @@ def require_backend(backend: Backend) -> None:
 def open_video(
     content: str | os.PathLike[str] | bytes, *, backend: Backend = "pyav", name: str | None = None
 ) -> VideoSource:
-    """Open a video, in the process that reads it: a loader's worker cannot use its parent's.
+    """Open a video, a path or its content, in the process that reads it: not a worker's parent.
 
-    It has one decoding thread; close it, best by `with`.
-
-    Args:
-        content: Path of a file, or its content.
-        backend: `pyav`, or `torchcodec` where it is installed (else a ValueError).
-        name: Name in messages; by default the path.
+    It has one decoding thread; close it, best by `with`. The backend is `pyav`, or `torchcodec`
+    where it is installed (else a ValueError); `name` is for messages.
     """
     require_backend(backend)
     if backend == "torchcodec":

@@ -1,8 +1,4 @@
-"""Chosen frames of a video by torchcodec, an optional decoder of the PyTorch project.
-
-It needs FFmpeg's shared libraries on the system. Which frames a file holds is read as for PyAV, so
-both have the same.
-"""
+"""Chosen frames of a video by torchcodec, which needs FFmpeg's shared libraries on the system."""
 
 import contextlib
 import itertools

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from eva_data.files import make_folder, printable, replacing, write_text
+from eva_data.files import printable, replacing, write_text
 from eva_engine.config import RunConfig
 from eva_engine.evaluation.counting import (
     FIRST,
@@ -120,7 +120,6 @@ def write_results(
         for name, score in scores.items()
     }
     content = {"settings": dict(settings), "sets": sets, **(more or {})}
-    make_folder(folder)
     write_text(folder / "results.json", json.dumps(content, indent=2) + "\n")
     return folder / "results.json"
 
@@ -133,7 +132,6 @@ def write_per_class(
         ["" if cell is None else f"{cell:.3f}" if isinstance(cell, float) else cell for cell in one]
         for one in _per_class(counted, [printable(name) for name in classes])
     ]
-    make_folder(folder)
     heads = ["class", unit, "top1", "top5", "most_often_taken_for", "times"]
     write_csv(folder / "per_class.csv", heads, rows)
     return folder / "per_class.csv"
@@ -181,7 +179,6 @@ def draw_confusion(
             dark = shares[row, column] > 0.5
             axes.text(column, row, str(int(confusion[row, column])), ha="center", va="center",
                       fontsize=8, color="white" if dark else "black")  # fmt: skip
-    make_folder(folder)
     with replacing(folder / "confusion.png") as file:
         figure.savefig(file, dpi=120, format="png")
     return folder / "confusion.png"

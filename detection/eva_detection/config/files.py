@@ -1,8 +1,7 @@
 """Configs in files, and their overrides: a recipe in Python is code, a config in YAML is data.
 
-detectron2 reads YAML with `yaml.unsafe_load`, and instantiates whatever callable it names. Here
-nothing in it runs: its tags are those that `LazyConfig.save` writes, its targets the parts that
-detectors are built of.
+detectron2 reads YAML with `yaml.unsafe_load`; here tags are those that `LazyConfig.save` writes,
+and targets the parts that detectors are built of.
 """
 
 import builtins

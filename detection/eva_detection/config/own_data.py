@@ -1,8 +1,4 @@
-"""Any dataset in any recipe: `--data`, `--train-annotations` and the like.
-
-The config itself states files and classes afterwards, and nothing is registered by name, so every
-process and every reader of the saved `config.yaml` has the same data and class names.
-"""
+"""Any dataset in any recipe: the config itself states files and classes, for every later reader."""
 
 import argparse
 from collections.abc import Mapping

@@ -1,7 +1,4 @@
-"""Functions for recipes: every variable of a LazyConfig file becomes part of the config.
-
-`detectron2.model_zoo` is not used: it would import `pkg_resources`, which new setuptools lacks.
-"""
+"""Functions for recipes: every variable of a LazyConfig file becomes part of the config."""
 
 from collections.abc import Iterable, Sequence
 from functools import partial

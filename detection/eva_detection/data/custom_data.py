@@ -35,15 +35,10 @@ def load_records(
 ) -> list[dict[str, Any]]:
     """Load a dataset in detectron2's format: one record for each image, in the order of their ids.
 
-    Args:
-        annotations: Annotation file in COCO format.
-        images: Image folder.
-        categories: Name of each category id; the classes of the model, in the order of the ids.
-        filter_empty: Leave out images without objects, or with crowds alone.
-        boxes_only: Leave masks alone, whatever they are.
-        tile: Side and overlap of tiles, of which there is a record each; objects that a border
-            cuts below 30 % are crowds, which detectron2 leaves out.
-        dataset: The content of the file, where it was read already.
+    `annotations` is a COCO file, read already if there is a `dataset`; `categories` are the model's
+    classes in the order of the ids. `filter_empty` leaves out images without objects, or with
+    crowds alone, `boxes_only` masks. Of `tile`, side and overlap, there is a record each; objects
+    that a border cuts below 30 % are crowds, which detectron2 leaves out.
     """
     dataset = dataset or read_coco(annotations, boxes_only=boxes_only)
     dataset = tiled(dataset, Slicing(*tile)) if tile else dataset

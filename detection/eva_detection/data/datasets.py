@@ -1,12 +1,7 @@
 """Datasets beyond detectron2's builtin ones, registered on import, and what LVIS recipes count.
 
-As detectron2's, all lie below the folder `$DETECTRON2_DATASETS` (default `datasets`). Functions
-have names, so that a config can be saved and read again.
-
-Objects365 v1 and v2 both have 365 classes, under other ids and partly other names: class 4 of v1 is
-"hat", of v2 "Other Shoes". The heads of a checkpoint of one are therefore not for the other, though
-they load without complaint. A backbone, and the boxes of a class-agnostic regressor, can come from
-either.
+Objects365 v1 and v2 have other classes under the same numbers: heads of one are not for the other,
+though they load. A backbone, and a class-agnostic regressor, can come from either.
 """
 
 import os

@@ -1,8 +1,4 @@
-"""The data of a run: built once, and each file looked at once.
-
-A process builds its training set and its test set once each. The evaluator parses the annotation
-file of the test set once more, at its first evaluation.
-"""
+"""The data of a run: built once, and each file looked at once."""
 
 import functools
 import logging

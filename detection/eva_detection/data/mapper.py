@@ -1,7 +1,4 @@
-"""detectron2's mapper with the toolkit's image decoder, for images without objects and strips too.
-
-detectron2's own reader makes images of 16 bits white.
-"""
+"""detectron2's mapper with the toolkit's image decoder, for images without objects too."""
 
 import copy
 from typing import Any

@@ -1,10 +1,7 @@
 """The stream of training batches: a pure function of a seed and a position in it.
 
-detectron2's loader ties the order of the data to the number of its workers and each augmentation to
-a worker's random state; neither can be restored. Here the sampler runs in the main process and
-numbers what it draws, a worker seeds every random generator from (seed, number) before it loads an
-image, and a run that continues skips what it has seen without loading it. No random state has to be
-saved, and the number of workers changes nothing.
+The sampler runs in the main process and numbers what it draws; a worker seeds every generator from
+(seed, number) before it loads an image. A continued run skips what it has seen without loading it.
 """
 
 import copy

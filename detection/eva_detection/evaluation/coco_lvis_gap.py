@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from eva_data.checks.findings import write_json
-from eva_data.files import load_json, make_folder, require_free, write_text
+from eva_data.files import load_json, require_free, write_text
 from eva_runs.commands import program, say
 from eva_runs.options import command_parser
 
@@ -84,7 +84,6 @@ def _table(args: argparse.Namespace) -> int:
     rows = rows_of({**paper, args.name: read_scores(args.coco, args.lvis)})
     say(markdown(rows))
     if args.json:
-        make_folder(args.json.parent)
         write_text(args.json, json.dumps(rows, indent=2) + "\n")
     return 0
 
@@ -95,7 +94,6 @@ def _subset(args: argparse.Namespace) -> int:
     subset = shared_images(lvis, coco)
     if not subset["images"]:
         raise ValueError(f"{args.lvis} has no image of LVIS's format that is in {args.coco}, too")
-    make_folder(args.output.parent)
     write_json(args.output, subset)
     say(
         f"{args.output}: {len(subset['images'])} of {len(lvis['images'])} images, "

@@ -130,7 +130,6 @@ class CocoEvaluator(DatasetEvaluator):
                 logger.warning("%s: no image was processed", self._name)
             return {}
         if self._output_dir:
-            self._output_dir.mkdir(parents=True, exist_ok=True)
             text = json.dumps([*itertools.chain.from_iterable(images)])
             write_text(self._output_dir / self.predictions_file, text)
         masks, total = any(masks for _, masks in parts), sum(map(len, images))

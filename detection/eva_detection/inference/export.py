@@ -1,9 +1,7 @@
 """Export of a detector: complete as TorchScript and ONNX, ViT and pyramid also with `torch.export`.
 
-A file is compared with the model that it came from before it gets its name. A complete detector is
-traced: `torch.export` (torch 2.13) stops wherever control flow or a tensor's size depends on
-values. Such a program takes one image and needs onnxruntime, or torch and `import torchvision`,
-alone; masks are 28 x 28 px of their box.
+A complete detector is traced: `torch.export` (torch 2.13) stops wherever control flow or a tensor's
+size depends on values. Masks are 28 x 28 px of their box.
 
 Shapes: H x W pixels, n detections.
 """
@@ -80,18 +78,11 @@ def export_backbone(
     batch_size: int | None = 1,
     preparation: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
-    """Write a backbone, read the file again and compare.
+    """Write a backbone in eval mode, read the file again and compare: level -> largest difference.
 
-    Args:
-        backbone: Backbone in eval mode; the program gets its type and device.
-        output: File, ending in .pt2 or .onnx. Large ONNX weights go to a second file, .onnx.data.
-        size: Height and width of the images in pixels, fixed in the file.
-        batch_size: Images of a batch, fixed in the file; None for any number.
-        preparation: Facts to store in the file, as JSON.
-
-    Returns:
-        Level -> largest absolute difference; one above `TOLERANCES` is a ValueError, and leaves no
-        file.
+    The program gets its type and device, images of a `size` (H, W) and of `batch_size`, None for
+    any, and stores the `preparation`. Large ONNX weights go to a second file, .onnx.data. A
+    difference above `TOLERANCES` is a ValueError, and leaves no file.
     """
     with exported.replacing_program(output) as file:
         return exported.write_compared(

@@ -1,10 +1,7 @@
-"""A detector for one image at a time, usable from Python in three lines.
+"""A detector for one image at a time.
 
-from eva_detection.inference.predictor import Predictor
-predictor = Predictor.from_config("detection/configs/...py", weights="eva_coco_seg.pth")
+predictor = Predictor.from_run("output/mine")     # or from_config(RECIPE, weights=WEIGHTS)
 instances = predictor("photo.jpg")  # or an array, a PIL image, a list of them, a folder
-
-`Predictor.from_run("output/mine")` takes what a training has left.
 """
 
 import argparse
@@ -111,19 +108,14 @@ class Predictor:
         overlap: float = 0.2,
         overrides: Sequence[str] = (),
     ) -> "Predictor":
-        """Build the detector of a LazyConfig and load its weights.
+        """Build the detector of a LazyConfig, a path or a recipe's name, and load its weights.
 
-        Args:
-            config_file: The recipe, by path or name. Its test set gives the resize, and the class
-                names by its metadata or annotation file; without one they are numbers.
-            weights: Name of an official file or a path; a complete detector, not a backbone.
-            score_threshold: Detections below it are left out; in place of the config's thresholds.
-            device: Name such as "cuda" or "cpu"; None for the config's `train.device`.
-            precision: Of the backbone, see `eva_runs.precision.resolve`; the heads are in fp32.
-            slice: Side in px of tiles of large images, or "auto"; see `--slice` of the demo.
-            overlap: Least fraction of a tile that its neighbour has, too.
-            overrides: Config values as on the command line, such as
-                "model.roi_heads.use_soft_nms=True" or "test.aug.min_sizes=[1280,1536]".
+        The test set gives the resize, and the class names by its metadata or annotation file;
+        without one they are numbers. `weights`, an official name or a path, are those of a complete
+        detector. Detections below `score_threshold` are left out, in place of the config's
+        thresholds. `device` is the config's by default. `precision` is the backbone's, see
+        `eva_runs.precision.resolve`; `slice` and `overlap` are those of the demo; `overrides` as on
+        the command line, such as "test.aug.min_sizes=[1280,1536]".
 
         Raises:
             ValueError: If recipe, overrides, weights or device cannot be used.
@@ -165,18 +157,14 @@ class Predictor:
         return tuple(category.name for category in self.categories)
 
     def __call__(self, image: ImageLike | list[Any] | tuple[Any, ...]) -> Any:
-        """Detect the objects of an image, or of several.
-
-        Args:
-            image: (H, W, 3) RGB in uint8, a PIL image, or the path of an image file; a list of
-                these; a folder, or a pattern such as `photos/*.jpg`.
+        """Detect the objects of an image: (H, W, 3) RGB in uint8, a PIL image or a path.
 
         Returns:
             `pred_boxes`, `scores`, `pred_classes` and, with a mask head, `pred_masks` (n, H, W), on
             the CPU and in coordinates of the image, best score first; `to_supervision()` makes
-            `supervision.Detections` of them. For a list a list of these;
-            for a folder or a pattern an iterator over pairs of file and detections, which passes
-            over files that cannot be read, with a warning.
+            `supervision.Detections` of them. For a list a list of these; for a folder or a pattern,
+            such as `photos/*.jpg`, an iterator over pairs of file and detections, which passes over
+            files that cannot be read, with a warning.
 
         Raises:
             ValueError: If the image cannot be read or is none, or the folder has no images.

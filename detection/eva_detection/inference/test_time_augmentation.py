@@ -1,7 +1,6 @@
 """Detection in several views, merged: in tiles, and at several scales (test-time augmentation).
 
-detectron2's own `GeneralizedRCNNWithTTA` reads a yacs config. The official EVA code has none for
-LazyConfigs; the options here are from the authors' later code, under its names.
+The options are from the authors' later code; detectron2's `GeneralizedRCNNWithTTA` reads yacs.
 """
 
 import math
@@ -25,7 +24,7 @@ from eva_data.detection.tiles import Slicing, Tile, detect_in_tiles, encode_mask
 from eva_detection.building import naming, target_of
 from eva_detection.data.mapper import Augmentations, keep_sides, read_pixels
 from eva_detection.model.rcnn import EVARCNN
-from eva_detection.model.roi_heads import EVACascadeROIHeads, maskness
+from eva_detection.model.roi_heads import maskness
 
 SIZES = (1280, 1536, 1664, 1792, 1920, 2048)
 # Least and greatest area in the original image, one pair for each of SIZES.
@@ -49,7 +48,7 @@ class _Views(nn.Module):
     def forward(self, batched_inputs: Sequence[dict[str, Any]]) -> list[dict[str, Instances]]:
         """Detect, as a detector in inference: one dict an image, with `image` (3, H, W).
 
-        `height` and `width` are the size of the result, `file_name` is as said above.
+        `height` and `width` are the size of the result; see `_pixels` for `file_name`.
         """
         found = self.inference(batched_inputs, do_postprocess=False)
         return [{"instances": detector_postprocess(one, *one.image_size)} for one in found]
@@ -155,6 +154,8 @@ class EVARCNNWithTTA(_Views):
         ValueError: For settings that are wrong or have no effect.
     """
 
+    heads: Any = property(attrgetter("model.roi_heads"))
+
     def __init__(
         self,
         model: nn.Module,
@@ -199,12 +200,6 @@ class EVARCNNWithTTA(_Views):
         if self.heads.mask_on:
             self._add_masks(merged, for_masks)
         return merged
-
-    @property
-    def heads(self) -> EVACascadeROIHeads:
-        """The detector's heads."""
-        heads: EVACascadeROIHeads = self.model.roi_heads
-        return heads
 
     def _detect_boxes(self, pixels: NDArray[np.uint8]) -> tuple[dict[str, Tensor], Instances]:
         """Compute features and boxes of one view, in its own coordinates."""

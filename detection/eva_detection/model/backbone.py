@@ -1,7 +1,4 @@
-"""The EVA ViT and its simple feature pyramid as a detectron2 backbone.
-
-Parameter names are the official ones (`backbone.net.*`, `backbone.simfp_N.*`), so every released
-detector loads.
+"""The EVA ViT and its simple feature pyramid as a detectron2 backbone, under the official names.
 
 Shapes: B images, H x W pixels, F pyramid channels.
 """

@@ -1,7 +1,5 @@
 """Cascade RoI heads with the official EVA options, and heads in float32 under mixed precision.
 
-Arguments have the names of the official code, so the override lines of its README work.
-
 Letters: R proposals of an image, K classes.
 """
 

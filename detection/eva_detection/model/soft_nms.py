@@ -1,7 +1,4 @@
-"""Soft-NMS (arXiv 1704.04503), all classes at once.
-
-The published COCO results use it without a cap on the number of detections, which makes up to
-80,000 candidates an image: all classes advance together, one pick of each at a step.
+"""Soft-NMS (arXiv 1704.04503), all classes at once: one pick of each at a step.
 
 Letters: n candidates, K groups (classes), M most candidates of a group.
 """
@@ -28,20 +25,13 @@ def soft_nms(
 ) -> tuple[Tensor, Tensor]:
     """Lower the scores of boxes by their overlap with better ones.
 
-    Repeatedly the best remaining box is picked; then every remaining score is multiplied by
-    1 - IoU where the IoU reaches `iou_threshold` ("linear"), by exp(-IoU^2 / sigma) ("gaussian"),
-    or by 0 where it reaches the threshold ("naive"); scores below `min_score` are dropped. The
-    best box of all is never dropped.
+    Repeatedly the best remaining box is picked; then every remaining score is multiplied by 1 - IoU
+    where the IoU reaches `iou_threshold` ("linear"), by exp(-IoU^2 / sigma) ("gaussian"), or by 0
+    where it reaches the threshold ("naive"); scores below `min_score` are dropped. The best box of
+    all is never dropped.
 
-    Args:
-        boxes: (n, 4) x0, y0, x1, y1.
-        scores: (n,) positive.
-        classes: (n,) class of each box; boxes of different classes do not touch each other. None
-            treats all as one class.
-        method: Rule, as above, with its `iou_threshold` or `sigma`.
-        iou_threshold: Overlap from which "linear" and "naive" act.
-        sigma: Width of "gaussian".
-        min_score: Lowest score that is kept.
+    `boxes` are (n, 4) x0, y0, x1, y1, `scores` (n,) positive. Boxes of different `classes` (n,) do
+    not touch each other; None treats all as one class.
 
     Returns:
         Indices of the kept boxes in descending order of their new scores, and these scores.

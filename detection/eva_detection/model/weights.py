@@ -27,10 +27,8 @@ def load_initial_weights(
 ) -> LoadReport | None:
     """Load a backbone or a complete detector before training or evaluation.
 
-    Args:
-        model: The detector.
-        source: Name of an official or bundled file, a path, a run's folder, or "" for none.
-        complete: Refuse a file that lacks any part of the detector (for evaluation).
+    The source is an official or bundled name, a path, a run's folder, or "" for none. With
+    `complete` a file that lacks any part of the detector is refused (for evaluation).
 
     Raises:
         ValueError: If the file does not fit, or holds a backbone where a detector is needed; the

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from eva_data.detection.tiles import add_slicing
-from eva_data.files import make_folder, replacing
+from eva_data.files import replacing
 from eva_data.images import read_rgb, save_image
 from eva_data.inputs import Job, Plan, plan_jobs, written_name
 from eva_openmmlab import demo
@@ -148,7 +148,6 @@ def _segment(args: argparse.Namespace, predictor: "Predictor", planned: Plan) ->
 
 def _write_submission(archive: Path, jobs: Sequence[Job]) -> None:
     """Write the ZIP file for the ADE20K test server from the label maps of images."""
-    make_folder(archive.absolute().parent)
     with replacing(archive) as part, zipfile.ZipFile(part, "w") as file:  # PNG is compressed
         for job in jobs:
             stream = io.BytesIO()

@@ -24,10 +24,8 @@ def export_segmentor(
 ) -> float:
     """Write a segmentor, read the file again and compare, on an upright and a turned image.
 
-    Args:
-        predictor: A segmentor that slides a window over images resized by their short side.
-        output: File ending in .onnx. Large weights go to a second file, .onnx.data.
-        size: Height and width of the images, fixed in the file; None for any.
+    It slides a window over images resized by their short side, whose `size` (H, W) is fixed in the
+    file; None for any. Large weights go to a second file, .onnx.data.
 
     Returns:
         The largest difference of a score; one above `TOLERANCE` is a ValueError, and leaves no

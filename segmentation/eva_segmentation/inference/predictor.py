@@ -64,16 +64,11 @@ class Predictor(ImagePredictor[Classes]):
     ) -> "Predictor":
         """Build the segmentor of a config and load its weights.
 
-        Args:
-            config: Name of a recipe, a config file, or the folder of a run, which has its own.
-            weights: Name of an official file, a path, or the folder of a run; a segmentor, not a
-                backbone. None for those of the run that `config` names.
-            device: Such as "cuda" or "cpu"; None for the GPU if there is one.
-            precision: Of the backbone, see `eva_runs.precision.resolve`; the heads are in fp32.
-            multi_scale: Average over the scales and flips of the config's `tta_pipeline`.
-            slice: Side in px of windows that slide over large images, which are not resized, or
-                "auto"; see `--slice` of the demo.
-            overlap: Least fraction of a window that the next one has, too.
+        The config is a recipe's name, a file, or the folder of a run, which has weights of its own;
+        others are named by an official file, a path or a folder, and hold a segmentor. `device` is
+        the GPU if there is one. `precision` is the backbone's, see `eva_runs.precision.resolve`;
+        `multi_scale` averages over the views of the config's `tta_pipeline`; `slice` (a side in px,
+        or "auto") and `overlap` slide over large images, which are not resized.
 
         Raises:
             ValueError: If the weights do not fit, or the config has no `tta_pipeline`.

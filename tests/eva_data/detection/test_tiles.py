@@ -1,5 +1,6 @@
 """Tiles of large images: every object once over the seams, and objects cut to a tile."""
 
+import argparse
 import dataclasses
 import json
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from eva_data.detection.spec import DatasetSpec, resolve
+from eva_data.detection.spec import DatasetSpec, add_arguments, resolve
 from eva_data.detection.tiles import Slicing, detect_in_tiles, read_slicing
 
 
@@ -81,6 +82,16 @@ def test_tiles_cover_an_image_and_overlap():
 def test_bad_slices_are_one_error(size, overlap, value):
     with pytest.raises(ValueError, match=value):
         read_slicing(size, overlap, training=0, patch=8)
+
+
+@pytest.mark.parametrize("flag", ["--overlap", "--tile-overlap"])
+def test_an_overlap_needs_the_side_of_its_tiles(flag, capsys):
+    add_arguments(parser := argparse.ArgumentParser())
+    with pytest.raises(SystemExit):
+        parser.parse_intermixed_args([flag, "0.1"])
+    needed = "--tile" if "tile" in flag else "--slice"
+    assert needed in capsys.readouterr().err.rpartition("error")[2]
+    assert parser.parse_intermixed_args([flag, "0.1", needed, "32"])
 
 
 def test_a_full_memory_halves_the_batch():

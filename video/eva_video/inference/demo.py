@@ -206,8 +206,6 @@ class _Work:
 
 
 def _writers(job: Job, stack: contextlib.ExitStack) -> list[VideoWriter]:
-    for target in job.targets:
-        make_folder(target.parent)
     return [stack.enter_context(VideoWriter(target)) for target in job.targets]
 
 
