@@ -194,7 +194,8 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     try:
         with explained(folder):
             partial.mkdir()
-        yield partial
+        with explained(folder, only=_OF_WRITING):
+            yield partial
         with explained(folder):
             flush(partial)
             if folder.exists():

@@ -343,8 +343,8 @@ def export(arguments: Sequence[str] | None = None) -> None:
         other = args.batch_size != 1 or args.precision != "fp32" or (scripted and args.size)
         if scripted if args.image is None else (other or args.form == "torch-export"):
             raise ValueError(
-                "the complete detector is --format onnx or torchscript with --image, on which "
-                "something is detected, without --batch-size and --precision; --size is for onnx"
+                f"--format {args.form}, --precision {args.precision}: a complete detector is onnx "
+                "or torchscript, in fp32, of one image, with --image; --size is for onnx"
             )
     except (OSError, ValueError) as error:
         refuse(parser, error)

@@ -133,6 +133,13 @@ def test_an_error_keeps_the_earlier_one(tmp_path):
     assert _names(folder) == ["kept"]
 
 
+def test_a_full_disk_names_the_folder_and_leaves_nothing(tmp_path, full_disk):
+    message = re.escape(f"{tmp_path / 'a'} cannot be written: File too large")
+    with pytest.raises(UnwritableError, match=message), replacing_folder(tmp_path / "a") as place:
+        (place / "x").write_bytes(bytes(10_000_000))
+    assert not _names(tmp_path)
+
+
 def test_what_a_killed_process_left_is_removed(tmp_path):
     script = (
         "import os, signal\nfrom pathlib import Path\n"

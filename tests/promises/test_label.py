@@ -71,6 +71,21 @@ def test_labels_of_a_detector_train(labelled):
             assert file.size == (image["width"], image["height"])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("form", [*FORMATS, "maps"])
+def test_labels_are_trained_on(form, labelled, run, trainers, tmp_path):
+    name, forms = ("segmentation", ["maps"]) if form == "maps" else ("detection", FORMATS)
+    made, trainer = labelled(name, *forms) / form, trainers(name)
+    words = trainer.command(tmp_path / "run", "--val-share", 0.2, steps=2, period=2)
+    if form == "maps":
+        at = words.index("--data-root")
+        words[at : at + 2] = ["--train-images", made / "images", "--train-maps", made / "maps"]
+        words += ["--classes", made / "classes.toml"]
+    else:
+        words += ["--data", made]
+    run(*words, **trainer.variables)
+
+
 def test_what_a_reviewer_gets(labelled, read_page, photos):
     output = labelled("detection", *FORMATS)
     names = sorted(str(one) for one in photos.rglob("0*.jpg"))
