@@ -141,13 +141,10 @@ def inspect_image(
     place = _name(source, name)
     with open_image(source, place, decode=decode, count_scans=count_scans) as image:
         return ImageFacts(
-            *image.size,
-            orientation=_orientation(image, decode=decode),
-            bits=_bits(image),
-            mode=image.mode,
-            animated=getattr(image, "is_animated", False),
+            *image.size, orientation=_orientation(image, decode=decode), bits=_bits(image),
+            mode=image.mode, animated=getattr(image, "is_animated", False),
             transparent=_has_alpha(image) and not (decode and _is_opaque(image.convert("RGBA"))),
-        )
+        )  # fmt: skip
 
 
 def on_white_ground(image: Image.Image) -> Image.Image:

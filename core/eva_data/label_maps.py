@@ -133,12 +133,9 @@ def read_class_file(path: Path) -> ClassFile:
         labels.append(label)
         colors.append((color[0], color[1], color[2]))
     return ClassFile(
-        names=tuple(names),
-        labels=tuple(labels),
-        colors=tuple(colors),
-        ignore=tuple(value for value in ignore if value not in labels),
-        **endings,
-    )
+        names=tuple(names), labels=tuple(labels), colors=tuple(colors),
+        ignore=tuple(value for value in ignore if value not in labels), **endings,
+    )  # fmt: skip
 
 
 def _check(entry: Mapping[str, Any], where: str, **known: tuple[bool, str]) -> None:

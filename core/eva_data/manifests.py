@@ -114,13 +114,9 @@ def _source(entry: dict[str, Any], root: Path, where: str, form: Form) -> Source
     if "root" in options:
         options["root"] = str(root / expand_path(options["root"], where))
     return SourceEntry(
-        name=str(name),
-        kind=kinds[0],
-        location=str(root / expand_path(entry[kinds[0]], where)),
-        weight=float(weight),
-        limit=limit,
-        options=options,
-    )
+        name=str(name), kind=kinds[0], location=str(root / expand_path(entry[kinds[0]], where)),
+        weight=float(weight), limit=limit, options=options,
+    )  # fmt: skip
 
 
 def _refuse_unknown(entry: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:

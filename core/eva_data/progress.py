@@ -40,15 +40,9 @@ class ProgressBar:
             from tqdm import tqdm
 
             self._bar = tqdm(
-                total=total,
-                initial=start,
-                desc=what,
-                unit=unit,
-                leave=leave,
-                dynamic_ncols=True,
-                mininterval=0.5,
-                file=sys.stderr,
-            )
+                total=total, initial=start, desc=what, unit=unit, leave=leave, dynamic_ncols=True,
+                mininterval=0.5, file=sys.stderr,
+            )  # fmt: skip
 
     def update(self, steps: int = 1, **note: str) -> None:
         """Count steps, with names and values to show, such as `loss="0.71"`."""

@@ -52,12 +52,9 @@ def open_layout(name: str, root: Path) -> tuple[ClassFile, dict[str, Split]]:
         there = images if images.is_dir() else root / part
         splits[part] = Split(there, root / "annotations" / part)
     classes = ClassFile(
-        names=tuple(f"label {label}" for label in labels),
-        labels=tuple(labels),
-        colors=((0, 0, 0),) * len(labels),
-        ignore=(ignore,),
-        map_ending=ending,
-    )
+        names=tuple(f"label {label}" for label in labels), labels=tuple(labels),
+        colors=((0, 0, 0),) * len(labels), ignore=(ignore,), map_ending=ending,
+    )  # fmt: skip
     return classes, splits
 
 

@@ -276,14 +276,10 @@ def validate(
         outside = _outside(boxes, sides)
         objects = [one for one, out in zip(objects, outside, strict=True) if not out]
     return CocoDataset(
-        path=path,
-        folder=str(folder),
-        categories=categories,
-        images=images,
-        objects=objects,
+        path=path, folder=str(folder), categories=categories, images=images, objects=objects,
         left_out=len(checked) - len(objects),
         lvis=any(isinstance(one, dict) and "neg_category_ids" in one for one in entries[:1]),
-    )
+    )  # fmt: skip
 
 
 def _entry_error(path: Path, part: str, number: int, entry: Any, field: str) -> EntryError:

@@ -497,11 +497,7 @@ def _merge_part(
             category = numbers[dataset.categories[one["category_id"]]]
             objects.append({**one, "image_id": ids[one["image_id"]], "category_id": category})
     return CocoDataset(
-        path=Path(" and ".join(str(one.path) for one in datasets)),
-        folder=place,
-        categories=categories,
-        images=images,
-        objects=objects,
-        left_out=sum(one.left_out for one in datasets),
-        lvis=any(one.lvis for one in datasets),
-    )
+        path=Path(" and ".join(str(one.path) for one in datasets)), folder=place,
+        categories=categories, images=images, objects=objects,
+        left_out=sum(one.left_out for one in datasets), lvis=any(one.lvis for one in datasets),
+    )  # fmt: skip

@@ -76,13 +76,9 @@ def open_voc(folder: Path, *, report: Report = refuse) -> LabelledImages:
         )
     ids = {name: number for number, name in enumerate(classes, start=1)}
     return LabelledImages(
-        format="Pascal VOC",
-        source=folder,
-        classes=classes,
-        parts=parts,
-        read=functools.partial(_objects, ids),
-        is_split=is_split,
-    )
+        format="Pascal VOC", source=folder, classes=classes, parts=parts,
+        read=functools.partial(_objects, ids), is_split=is_split,
+    )  # fmt: skip
 
 
 def _side_by_side(folder: Path) -> dict[str, Path]:

@@ -69,12 +69,9 @@ def open_yolo(file: Path) -> LabelledImages:
         looked = _label_path(str(first.folder / first.names[0]))
         raise ValueError(f"{file}: none of its images has a label file (looked for {looked})")
     return LabelledImages(
-        format="YOLO",
-        source=file,
-        classes=classes,
-        parts=parts,
+        format="YOLO", source=file, classes=classes, parts=parts,
         read=functools.partial(read_label_file, len(classes)),
-    )
+    )  # fmt: skip
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:

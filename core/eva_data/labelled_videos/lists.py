@@ -338,10 +338,7 @@ def place_entries(
             logger.warning("%s: %s videos %s: %s", file, count, what, listed(lines, 5))
     counts = np.array(frames, np.int32)
     return LabelledVideos(
-        FolderFiles(root, Table(names.arrays())),
-        np.array(numbers, np.int32),
-        labels.classes(),
-        images=counts if (counts >= 0).any() else None,
-        missing=absent,
+        FolderFiles(root, Table(names.arrays())), np.array(numbers, np.int32), labels.classes(),
+        images=counts if (counts >= 0).any() else None, missing=absent,
         unlisted=[n for n in finder.names if n not in seen] if isinstance(finder, Clips) else [],
-    )
+    )  # fmt: skip

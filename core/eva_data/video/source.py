@@ -89,7 +89,7 @@ def require_backend(backend: Backend) -> None:
 def open_video(
     content: str | os.PathLike[str] | bytes, *, backend: Backend = "pyav", name: str | None = None
 ) -> VideoSource:
-    """Open a video, a path or its content, in the process that reads it: not a worker's parent.
+    """Open a video, a path or its content, in the process that reads it, which may be a worker.
 
     It has one decoding thread; close it, best by `with`. The backend is `pyav`, or `torchcodec`
     where it is installed (else a ValueError); `name` is for messages.

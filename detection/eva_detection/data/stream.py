@@ -195,13 +195,9 @@ class TrainStream:
             start=start,
         )
         loader: DataLoader[Any] = DataLoader(
-            _MappedDataset(dataset, mapper, seed),
-            batch_sampler=plan,
-            num_workers=num_workers,
-            collate_fn=list,
-            worker_init_fn=_begin_worker,
-            **options,
-        )
+            _MappedDataset(dataset, mapper, seed), batch_sampler=plan, num_workers=num_workers,
+            collate_fn=list, worker_init_fn=_begin_worker, **options,
+        )  # fmt: skip
         self._loader = data_order.guard_workers(loader)
         self._collate, self._spares = collate_fn, max_bad_images
         self.order = dict(

@@ -230,13 +230,9 @@ class Predictor:
 def named_predictor(args: argparse.Namespace) -> Predictor:
     """Build the detector that the options of a program name."""
     return Predictor.from_config(
-        args.config_file,
-        weights=args.weights,
-        score_threshold=args.score_threshold,
-        device=args.device,
-        precision=args.precision,
-        overrides=args.opts,
-    )
+        args.config_file, weights=args.weights, score_threshold=args.score_threshold,
+        device=args.device, precision=args.precision, overrides=args.opts,
+    )  # fmt: skip
 
 
 def detect_jobs(

@@ -68,13 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     add("--ade20k-submission", type=Path, metavar="ZIP", help="also write a file for the server")
     demo.main(
-        parser,
-        arguments,
-        plan=_plan,
-        load=_load,
-        work=_segment,
+        parser, arguments, plan=_plan, load=_load, work=_segment,
         result=lambda args: args.ade20k_submission,
-    )
+    )  # fmt: skip
 
 
 def _plan(args: argparse.Namespace, inputs: list[Path]) -> Plan:
@@ -98,14 +94,9 @@ def _load(args: argparse.Namespace) -> "Predictor":
     from eva_segmentation.inference.predictor import Predictor
 
     predictor = Predictor.from_config(
-        args.config,
-        weights=args.weights,
-        device=args.device,
-        precision=args.precision,
-        multi_scale=args.tta,
-        slice=args.slice,
-        overlap=args.overlap,
-    )
+        args.config, weights=args.weights, device=args.device, precision=args.precision,
+        multi_scale=args.tta, slice=args.slice, overlap=args.overlap,
+    )  # fmt: skip
     if args.ade20k_submission and len(predictor.names) != ADE20K_CLASSES:
         raise ValueError(
             f"--ade20k-submission needs a model of {ADE20K_CLASSES} classes; that of "
