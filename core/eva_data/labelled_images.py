@@ -234,7 +234,7 @@ def open_torchvision(
         given = "".join(f", {key}={value!r}" for key, value in arguments.items())
         raise ValueError(
             f"torchvision:{description} cannot be opened ({type(error).__name__}: {error}). It is "
-            "torchvision:NAME:ROOT[:SPLIT], and downloaded, where torchvision can, by "
+            "torchvision:NAME:ROOT[:SPLIT]; nothing is downloaded here. Where torchvision can: "
             f"torchvision.datasets.{name}({root!r}{given}, download=True)"
         ) from error
     classes = _classes(description, samples)
