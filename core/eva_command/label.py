@@ -78,7 +78,7 @@ def _prepare(options: argparse.Namespace) -> Plan:
         raise ValueError(f"{made} is there already: give --overwrite or another --output")
 
     plan = plan_jobs(
-        options.source, suffixes=IMAGE_SUFFIXES, results=[options.output],
+        options.source, suffixes=IMAGE_SUFFIXES, results=[options.output], kinds="images",
         targets=lambda name: [made / "__".join(name.with_suffix("").parts)],  # of labels
     )  # fmt: skip
     if not plan.jobs:

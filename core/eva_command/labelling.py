@@ -342,8 +342,9 @@ def _review(
             ],
         )
 
-    try_report(options.output, report)
-    say(f"{total}; {options.output} has {options.form}/, report.html and label_next.txt")
+    page = try_report(options.output, report)
+    files = [f"{options.form}/", *([page.name] if page else []), "label_next.txt"]
+    say(f"{total}; {options.output} has {listed(files)}")
 
 
 def _example(labeller: Labeller, records: Records, job: Job, after: str) -> Example:

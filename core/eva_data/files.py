@@ -31,7 +31,7 @@ VIDEO_SUFFIXES = frozenset(
 LISTED_IMAGE_SUFFIXES = ", ".join(sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES))
 
 # Errors of the output in the middle of a write, and not of something that is read for it.
-_OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 _UNFINISHED, _PARTIAL, _REPLACED = ".writing", "partial", "replaced"
 _THERE = "is there already: give --overwrite or another name"
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
@@ -66,7 +66,7 @@ def replacing(file: Path) -> Iterator[Path]:
     with explained(file):
         file.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with explained(file, only=_OF_WRITING):
+        with explained(file, only=OF_WRITING):
             yield temporary
         with explained(file):
             flush(temporary)
@@ -194,7 +194,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     try:
         with explained(folder):
             partial.mkdir()
-        with explained(folder, only=_OF_WRITING):
+        with explained(folder, only=OF_WRITING):
             yield partial
         with explained(folder):
             flush(partial)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.jit import TracerWarning  # type: ignore[attr-defined]  # not in __all__
 
-from eva_data.files import make_folder
+from eva_data.files import OF_WRITING, explained, make_folder
 from eva_runs.options import DATA, ENDINGS
 
 _FACTS = "preparation"
@@ -36,7 +36,8 @@ def replacing_program(output: Path) -> Iterator[Path]:
     make_folder(output.parent)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=output.parent) as folder:
         part, data = Path(folder) / output.name, output.with_name(output.name + DATA)
-        yield part
+        with explained(output, only=OF_WRITING):
+            yield part
         if (beside := part.with_name(data.name)).exists():
             os.replace(beside, data)
         elif output.suffix == ENDINGS["onnx"]:
