@@ -145,7 +145,8 @@ def read_python(file: Path) -> tuple[Settings, Settings, str]:
 
 def task_of_mmengine(settings: Settings) -> str:
     """Name the task of a run of mmengine."""
-    return "mmdetection" if settings.get("default_scope") == "mmdet" else "segmentation"
+    ours = "eva_mmdetection" in str(settings.get("custom_imports"))
+    return "mmdetection" if ours or settings.get("default_scope") == "mmdet" else "segmentation"
 
 
 def _literal(node: ast.expr) -> Any:
