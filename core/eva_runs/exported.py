@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.jit import TracerWarning  # type: ignore[attr-defined]  # not in __all__
 
-from eva_data.files import OF_WRITING, explained, make_folder
+from eva_data.files import OF_WRITING, UnwritableError, explained, make_folder, writing
 from eva_runs.options import DATA, ENDINGS
 
 _FACTS = "preparation"
@@ -36,8 +36,12 @@ def replacing_program(output: Path) -> Iterator[Path]:
     make_folder(output.parent)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=output.parent) as folder:
         part, data = Path(folder) / output.name, output.with_name(output.name + DATA)
-        with explained(output, only=OF_WRITING):
-            yield part
+        try:
+            with explained(output, only=OF_WRITING):
+                yield part
+        except UnwritableError as error:  # name the file that was asked for
+            error.args = (str(error).replace(str(part), str(output)),)
+            raise
         if (beside := part.with_name(data.name)).exists():
             os.replace(beside, data)
         elif output.suffix == ENDINGS["onnx"]:
@@ -117,7 +121,9 @@ def write_compared(
         batches = [(given, module(given)) for given in map(inputs, sizes)]
         program = torch.export.export(module, batches[0][:1], dynamic_shapes=shapes)
         if file.suffix == ENDINGS["torch-export"]:
-            torch.export.save(program, file, extra_files={f"{_FACTS}.json": json.dumps(facts)})
+            more = {f"{_FACTS}.json": json.dumps(facts)}
+            with writing(file) as stream:  # by its path torch aborts the process on a full disk
+                torch.export.save(program, stream, extra_files=more)
         else:
             names = [*batches[0][1]]
             converted: Any = torch.onnx.export(

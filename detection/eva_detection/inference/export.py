@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from detectron2.export import TracingAdapter
 from torch import Tensor, nn
 
+from eva_data.files import writing
 from eva_detection.building import build
 from eva_detection.config.settings import load_recipe
 from eva_detection.inference.predictor import ImageLike, Predictor, named_predictor
@@ -140,7 +141,9 @@ def export_detector(
             outputs = [run({"image": given}) for given in (pixels, turned)]
         else:
             program = torch.jit.trace(adapter, (pixels,), check_trace=False)
-            torch.jit.save(program, file, _extra_files={"preparation.json": json.dumps(facts)})
+            more = {"preparation.json": json.dumps(facts)}
+            with writing(file) as stream:  # as `exported` does
+                torch.jit.save(program, stream, _extra_files=more)
             program = torch.jit.load(file, map_location=pixels.device)
             outputs = [dict(zip(names, program(one), strict=True)) for one in (pixels, turned)]
         found = _compare(expected, outputs[0])
