@@ -185,14 +185,16 @@ def commit(root: Path) -> str:
     """Name the commit of a checkout: "commit 0123456789ab, modified"; empty for other folders."""
     if not (root / ".git").exists():
         return ""
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+    # `describe --dirty` locks the index, and what is ended meanwhile leaves the lock
+    command = ["git", "-C", str(root), "status", "--porcelain=v2", "--branch"]
     environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}
     with contextlib.suppress(OSError, subprocess.SubprocessError):  # no git, another user's files
-        digest, dash, _ = subprocess.check_output(
-            [*command, "--exclude=*"], text=True, stderr=subprocess.DEVNULL,
+        first, *others = subprocess.check_output(
+            [*command, "--untracked-files=no"], text=True, stderr=subprocess.DEVNULL,
             timeout=_GIT_SECONDS, env=environment,
-        ).strip().partition("-")  # fmt: skip
-        return f"commit {digest}{', modified' if dash else ''}"
+        ).splitlines()  # fmt: skip
+        modified = any(not line.startswith("#") for line in others)
+        return f"commit {first.removeprefix('# branch.oid ')[:12]}{', modified' * modified}"
     return ""
 
 
