@@ -75,14 +75,15 @@ class RunConfig:
         epochs: Passes over the data. The schedule spans them all, so another number changes every
             learning rate.
         batch_size: Samples of one process in one forward pass. An optimizer step takes
-            batch_size x accumulate x processes.
-        accumulate: Forward passes of an optimizer step.
+            batch_size x accumulate x processes; a run that continues keeps this product, and its
+            forward passes have the largest size up to batch_size that divides it.
+        accumulate: Forward passes of an optimizer step, where a run begins.
         seed: Order of the data, augmentation, initialisation and stochastic depth.
         precision: `fp16` with dynamic loss scale (GPU only), `bf16` or `fp32`. Half precision
             keeps the weights in half and float32 master weights in the optimizer; gradients of
             several forward passes are added in float32.
-        zero_stage: 1 shares the optimizer's state among processes, 0 keeps all of it in each
-            (float32 only).
+        zero_stage: 1 shares the optimizer's state among processes, 2 the gradients too, 0 keeps all
+            in each (float32 only).
         compile: Compile the model with `torch.compile`, a ViT block by block.
         device: `cuda`, `cpu`, or `auto` for a GPU where there is one.
         workers: Processes that load data, for each training process.
@@ -110,7 +111,7 @@ class RunConfig:
     accumulate: int = 1
     seed: int = 0
     precision: Precision = "fp32"
-    zero_stage: Literal[0, 1] = 1
+    zero_stage: Literal[0, 1, 2] = 1
     compile: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: int = 8
@@ -140,7 +141,7 @@ class RunConfig:
             f"max_skipped={self.max_skipped} has no effect with nonfinite=stop: set nonfinite=skip",
         )
         require(
-            self.zero_stage == 1 or self.precision == "fp32",
+            self.zero_stage > 0 or self.precision == "fp32",
             f"zero_stage=0 needs precision=fp32, got {self.precision}: set zero_stage=1, whose "
             "optimizer keeps float32 weights",
         )

@@ -47,6 +47,7 @@ from eva_runs.data_order import (
     Samples,
     build_loader,
     check_same_data,
+    micro_batch_of,
 )
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
 from eva_runs.precision import warn_of_slow_bf16
@@ -128,20 +129,23 @@ class TrainingRun:
         """Refuse everything that can be refused, before anything is changed."""
         processes, size = distributed.world_size(), len(self.samples)
         check_same_data(self.samples)
-        self._run = run = _fitted(self._run, size, processes)
-        step_batch = run.batch_size * run.accumulate * processes
-        self._every = run.checkpoint_every or size // step_batch
+        run = self._run
         self._checkpoints = run_checkpoint.RunCheckpoints(
             run.output, keep=run.keep_checkpoints, config=self._recipe
         )
-        checkpoint = run_checkpoint.find_checkpoint(self._checkpoints, run, first_save=self._every)
+        step_batch = run.batch_size * run.accumulate * processes
+        first_save = run.checkpoint_every or max(1, size // step_batch)
+        checkpoint = run_checkpoint.find_checkpoint(self._checkpoints, run, first_save=first_save)
         self._newest, self._saved = checkpoint, checkpoint is not None
         saved = read_run(checkpoint) if checkpoint else {}
+        run = _continued(self.config, saved) if saved else _fitted(run, size, processes)
+        self._run, step_batch = run, run.batch_size * run.accumulate * processes
+        self._every = run.checkpoint_every or size // step_batch
         self._seed = saved.get("seed", run.seed)
         self._start = saved.get("step", 0)
         self._bad_samples = BadSamples(run.max_bad_samples, saved.get("bad_samples", ()))
         self._nonfinite = NonfiniteSteps(
-            run, self.samples, seed=self._seed, in_a_row=saved.get("skipped_in_a_row", 0)
+            run, self.samples, in_a_row=saved.get("skipped_in_a_row", 0)
         )
         self._batches = OrderedBatches(
             size, batch_size=run.batch_size, accumulate=run.accumulate,
@@ -158,12 +162,13 @@ class TrainingRun:
         warn_of_slow_bf16(run.precision, self.device)
         self._record = {
             "seed": self._seed, "processes": processes, "precision": run.precision,
+            "began_with": saved.get("began_with", saved.get("processes", processes)),
             "zero_stage": run.zero_stage, "step_batch": step_batch,
             "samples_of_data": len(self.samples),
             "lora": self.adapters and self.adapters.identity,
         }  # fmt: skip
         if saved:
-            run_checkpoint.mention_changes(saved, self._record, run)
+            run_checkpoint.mention_changes(saved, self._record, self.config)
         self._build(checkpoint)
 
     def _lr(self, step: int) -> float:
@@ -241,8 +246,9 @@ class TrainingRun:
         lr = self._lr(step)
         self._engine.set_learning_rate(lr)
         micro_batches = MicroBatches(
-            self._stream, count=self._run.accumulate, device=self.device, seeds=(self._seed, step)
-        )
+            self._stream, count=self._run.accumulate, device=self.device,
+            seeds=(self._seed, step), began_with=self._record["began_with"],
+        )  # fmt: skip
         if self._log and not step:
             batch = next(iter(micro_batches))
             with self._paused():
@@ -254,7 +260,7 @@ class TrainingRun:
         )  # fmt: skip
         finite = self._engine.gradients_are_finite() and finite
         if not finite:
-            self._nonfinite.meet(step, values["loss"], micro_batches.taken)
+            self._nonfinite.meet(step, values["loss"], micro_batches)
         with smallest_loss_scale_explained(step):
             norm, applied = self._engine.step(skip=not finite)
         if finite:
@@ -329,5 +335,30 @@ def _fitted(run: RunConfig, size: int, processes: int) -> RunConfig:
             f"{size:,} samples do not fill a step of {run.batch_size} x {run.accumulate} x "
             f"{processes} (batch_size x accumulate x processes): batch_size is {batch} and "
             f"accumulate {accumulate}"
+        )
+    return replace(run, batch_size=batch, accumulate=accumulate)
+
+
+def _continued(config: Recipe, saved: Mapping[str, Any]) -> RunConfig:
+    """Divide the step of a checkpoint among the processes.
+
+    Raises:
+        ValueError: If it cannot be divided.
+    """
+    run, processes = config.run, distributed.world_size()
+    samples = saved.get("step_batch", run.batch_size * run.accumulate * processes)
+
+    def fits(size: int) -> bool:
+        with contextlib.suppress(ValueError):  # mixup wants an even batch
+            replace(config, run=replace(run, batch_size=size))  # type: ignore[type-var]
+            return True
+        return False
+
+    batch = micro_batch_of(samples, processes, largest=run.batch_size, fits=fits)
+    before, accumulate = saved.get("processes", processes), samples // processes // batch
+    if (batch, accumulate, before) != (run.batch_size, run.accumulate, processes):
+        show(
+            f"continued with processes={processes} (before: {before}), batch_size={batch} and "
+            f"accumulate={accumulate}: steps of {samples:,} samples, as before"
         )
     return replace(run, batch_size=batch, accumulate=accumulate)

@@ -31,7 +31,7 @@ def build_step(config: Recipe, model: nn.Module, step_fn: StepFn, batch: Any, si
     adapt(model, lora and vars(lora))
     model.to(DTYPES[run.precision])
     trained = [one for one in model.parameters() if one.requires_grad]
-    count, zero = sum(one.numel() for one in trained), run.zero_stage
+    count, zero = sum(one.numel() for one in trained), bool(run.zero_stage)
     bucket = trained[0].new_empty(min(LARGEST_BUCKET, count) * zero)
     sums = zero and run.accumulate > 1 and run.precision != "fp32"  # of gradients, in float32
     groups = 1 if settings.layer_decay == 1 else getattr(model, "depth", 1)

@@ -62,19 +62,27 @@ def seed_for(*numbers: int, purpose: str = "") -> None:
     torch.manual_seed(first % 2**63)
 
 
-def micro_batch_of(step: int, processes: int, *, largest: int) -> int:
+def micro_batch_of(
+    step: int, processes: int, *, largest: int, fits: Callable[[int], bool] = bool
+) -> int:
     """Return the largest batch, up to a size, that each process can cut its share of a step into.
+
+    `fits` says whether a batch of so many samples may be.
 
     Raises:
         ValueError: If so many processes cannot share the samples of a step equally.
     """
-    if step % processes:
-        fitting = ", ".join(str(count) for count in range(1, step + 1) if step % count == 0)
-        raise ValueError(
-            f"{processes} processes cannot share a step of {step} samples equally: take {fitting}"
-        )
-    share = step // processes
-    return max(size for size in range(1, min(largest, share) + 1) if share % size == 0)
+
+    def size_for(count: int) -> int:
+        divisors = (size for size in range(largest, 0, -1) if step % (count * size) == 0)
+        return next(filter(fits, divisors), 0)
+
+    if size := size_for(processes):
+        return size
+    fitting = ", ".join(str(count) for count in range(1, step + 1) if size_for(count))
+    raise ValueError(
+        f"{processes} processes cannot share a step of {step} samples equally: take {fitting}"
+    )
 
 
 def share_of(step: int, rank: int, processes: int) -> range:

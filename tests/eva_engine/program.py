@@ -34,7 +34,8 @@ class Samples:
         x = torch.randn(6, generator=torch.Generator().manual_seed(index))
         x = x + 0.1 * torch.rand(6)  # the augmentation
         y = x[:1] * 2 - x[1:2]
-        return {"x": x, "y": torch.full_like(y, torch.nan) if index in self.poison else y}
+        y = torch.full_like(y, torch.nan) if index in self.poison else y
+        return {"x": x, "y": y, "key": float(index * 2654435761 % 2**32)}
 
     def sample_id(self, index):
         return f"file-{index}.jpg"
@@ -106,7 +107,9 @@ def make_step(config):
         calls += 1
         dtype = next(model.parameters()).dtype
         error = (model(batch["x"].to(dtype)).float() - batch["y"]).square().mean()
-        return error, {"error_root": error.detach().sqrt()}
+        # the means of a step tell which samples it had, and with what augmentation
+        means = {"key": batch["key"].mean(), "input": batch["x"].double().mean()}
+        return error, {"error_root": error.detach().sqrt(), **means}
 
     return step_fn
 

@@ -214,7 +214,6 @@ def test_a_checkpoint_of_another_run_is_refused(start, program, tmp_path):
     before = contents()
     for settings, message in (
         ({"precision": "bf16"}, "precision=fp32 and cannot continue with bf16"),
-        ({"zero_stage": 0}, "zero_stage=1 and cannot continue with 0"),
         ({"ema_decay": 0.9}, "step_00000008 has no moving average: set ema_decay=0"),
         ({"changes": {"model": program.Model(0.1, width=8)}}, "has the state of another model"),
     ):
@@ -227,19 +226,26 @@ def test_a_checkpoint_of_another_run_is_refused(start, program, tmp_path):
 def test_settings_of_the_optimizer_may_change(start, stage, name):
     first = OptimizerConfig(name=name, lr=3e-2, warmup_epochs=1, layer_decay=0.8)
     start(epochs=1, zero_stage=stage, rest={"optimizer": first})
-    changed = OptimizerConfig(name=name, lr=1e-3, weight_decay=0.3, betas=(0.5, 0.6), eps=1e-3)
+    changed = OptimizerConfig(name=name, lr=1e-3, weight_decay=0.3, betas=(0.5, 0.6), eps=1e-3,
+                              clip_grad=0.5)  # fmt: skip
     run = start(epochs=2, zero_stage=stage, resume=True, rest={"optimizer": changed})
     group = next(group for group in run._engine.optimizer.param_groups if group["weight_decay"])
     assert (group["weight_decay"], group["betas"], group["eps"]) == (0.3, (0.5, 0.6), 1e-3)
     assert group["lr_scale"] == 1.0
+    assert run._engine.optimizer.clip_grad == 0.5
 
 
-def test_the_seed_stays_and_another_batch_is_mentioned(start, metrics, tmp_path, caplog):
-    start("whole", epochs=2)
-    start(epochs=1)
-    start(epochs=1, resume=True, seed=5, batch_size=4)
+def test_seed_and_samples_of_a_step_stay(start, metrics, tmp_path, caplog):
+    start("whole", epochs=2, rest={"dropout": 0.0})
+    start(epochs=2, checkpoint_every=8, rest={"dropout": 0.0})
+    shutil.rmtree(tmp_path / "run/checkpoints/step_00000016")
+    with caplog.at_level("INFO"):
+        start(epochs=2, resume=True, seed=5, batch_size=5, rest={"dropout": 0.0})
     assert "seed=5 has no effect: the run began with 0" in caplog.text
-    assert "had step_batch=8, now 4: the order of the data changes" in caplog.text
+    assert "batch_size=4 and accumulate=2: steps of 8 samples, as before" in caplog.text
+    for one, other in zip(metrics(tmp_path / "whole"), metrics(tmp_path / "run"), strict=True):
+        assert one.get("loss", 0) == pytest.approx(other.get("loss", 0), abs=1e-6)
+        assert one.get("key", 0) == pytest.approx(other.get("key", 0), rel=1e-12)
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # dynamo in their hook

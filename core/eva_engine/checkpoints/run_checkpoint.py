@@ -7,26 +7,22 @@ the folders `adapter/` and `adapter_ema/`, and nothing of what is frozen), `run.
 name, flushed to the disk and then renamed. What cannot be read is never removed.
 """
 
-import contextlib
 import itertools
 import json
 import logging
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
-from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
-from deepspeed.runtime.zero.config import ZeroStageEnum
-from deepspeed.utils.tensor_fragment import fragment_address
 
 from eva_backbone.checkpoints.reading import read_torch_file
 from eva_backbone.checkpoints.run_folders import CHECKPOINTS, complete_checkpoints
 from eva_data.files import explained, flush, make_folder, remove_unfinished, write_text, writing
 from eva_engine import distributed
+from eva_engine.checkpoints.deepspeed_files import OtherProcesses, SafeCheckpointEngine
 from eva_engine.checkpoints.files import (
     EMA_WEIGHTS,
     RUN,
@@ -36,7 +32,7 @@ from eva_engine.checkpoints.files import (
     read_run,
     save_weights,
 )
-from eva_engine.config import METRICS, SAYS, RunConfig, require
+from eva_engine.config import METRICS, SAYS, Recipe, RunConfig, require
 from eva_engine.steps.engine import MovingAverage, TrainingEngine
 from eva_report.terminal import show
 from eva_runs.log_lines import read_log
@@ -44,45 +40,9 @@ from eva_runs.processes import is_main, on_main
 
 logger = logging.getLogger(__name__)
 
-_STATE = "deepspeed"
+_STATE, _AVERAGE = "deepspeed", "average_{:05d}.pt"
 _PREFIX, _TEMPORARY, _REMOVED, _DAMAGED = "step_", ".writing_", ".removing_", "damaged_"
 _SEEN = ".seen_by_all_"
-_ALLOWED = [LossScaler, DynamicLossScaler, ZeroStageEnum, fragment_address]  # in DeepSpeed's files
-
-
-class SafeCheckpointEngine(TorchCheckpointEngine):  # type: ignore[misc]
-    """DeepSpeed's reader and writer, but one that runs no code of a file (`weights_only`).
-
-    The first failure of this process to write is kept, so that no process waits for one that
-    failed; all raise it together.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.failure: OSError | None = None
-
-    @contextlib.contextmanager
-    def noted(self, path: Path) -> Iterator[None]:
-        """Keep the system's errors of the block for `raise_together`."""
-        try:
-            with explained(path):
-                yield
-        except OSError as error:
-            self.failure = self.failure or error
-
-    def makedirs(self, path: str, exist_ok: bool = False) -> None:
-        """Make a folder."""
-        with self.noted(Path(path)):
-            super().makedirs(path, exist_ok)
-
-    def save(self, state_dict: Any, path: str) -> None:
-        """Write a file, completely or not at all."""
-        with self.noted(Path(path)), writing(Path(path)) as stream:
-            torch.save(state_dict, stream)
-
-    def load(self, path: str, map_location: Any = None) -> Any:
-        """Read a file on the CPU; DeepSpeed moves tensors to their device."""
-        return read_torch_file(path, allowed=_ALLOWED)
 
 
 class RunCheckpoints:
@@ -229,37 +189,43 @@ def _free(path: Path) -> Path:
 def restore(folder: Path, engine: TrainingEngine, average: MovingAverage | None) -> None:
     """Set engine and moving average from a complete checkpoint; the same call on all processes.
 
+    Another number of processes, or another ZeRO stage, continues as well: see `OtherProcesses`.
+
     Raises:
-        ValueError: If the run has another number of processes, precision, ZeRO stage or model, or
-            an average that the saved one lacks; if a file is damaged or holds code.
+        ValueError: If the run has another precision or model, or an average that the saved one
+            lacks; if a file is damaged or holds code.
     """
     saved = read_run(folder)
     now: list[tuple[str, Any]] = [
-        ("zero_stage", engine.zero_stage),
         ("precision", engine.precision),
         ("lora", engine.adapters and engine.adapters.identity),
     ]
-    if engine.zero_stage:  # each process keeps its part of the state
-        now.append(("processes", distributed.world_size()))
     for name, value in now:
         require(
             saved.get(name) == value,
             f"{folder} was saved with {name}={saved.get(name)} and cannot continue with {value}: "
             f"go back to it, or begin a new run from {folder} in another output",
         )
-    average_file = folder / _average_file(engine)
+    parts = saved.get("processes", 1) if saved.get("zero_stage") else 0  # 0: all is in one file
+    as_it_is = parts == (distributed.world_size() if engine.zero_stage else 0)
+    saving = [_average_file(engine)] if as_it_is else map(_AVERAGE.format, range(parts or 1))
+    averages = [folder / name for name in saving]
     require(
-        average is None or average_file.exists(),
+        average is None or averages[0].exists(),
         f"{folder.name} has no moving average: set ema_decay=0 as when it was saved",
     )
-    engine.engine.checkpoint_engine = SafeCheckpointEngine()
     try:
+        engine.engine.checkpoint_engine = (
+            SafeCheckpointEngine()
+            if as_it_is
+            else OtherProcesses(folder / _STATE, engine, parts=parts)
+        )
         with engine.settings_kept():
             engine.engine.load_checkpoint(
                 str(folder), tag=_STATE, load_module_strict=engine.adapters is None
             )
         if average is not None:
-            average.load_state_dict(read_torch_file(average_file))
+            average.load_state_dict(*(read_torch_file(one, mapped=True) for one in averages))
     except (RuntimeError, LookupError, TypeError, AttributeError, AssertionError) as error:
         raise ValueError(
             f"{folder} has the state of another model, or is damaged: choose another output, or "
@@ -268,8 +234,8 @@ def restore(folder: Path, engine: TrainingEngine, average: MovingAverage | None)
 
 
 def _average_file(engine: TrainingEngine) -> str:
-    """With ZeRO 1 each process has a part of its own, without it all have the same average."""
-    return f"average_{distributed.rank() if engine.zero_stage else 0:05d}.pt"
+    """With ZeRO each process has a part of its own, without it all have the same average."""
+    return _AVERAGE.format(distributed.rank() if engine.zero_stage else 0)
 
 
 def find_checkpoint(checkpoints: RunCheckpoints, run: RunConfig, *, first_save: int) -> Path | None:
@@ -300,11 +266,14 @@ def find_checkpoint(checkpoints: RunCheckpoints, run: RunConfig, *, first_save: 
     return None
 
 
-def mention_changes(saved: Mapping[str, Any], now: Mapping[str, Any], run: RunConfig) -> None:
+def mention_changes(saved: Mapping[str, Any], now: Mapping[str, Any], config: Recipe) -> None:
     """Mention what differs between the records of a checkpoint and of this start, where it may."""
-    for name in ("step_batch", "samples_of_data"):
-        if saved[name] != now[name]:
-            change = f"{name}={saved[name]}, now {now[name]}"
-            logger.warning("the run that continues had %s: the order of the data changes", change)
-    if run.seed != now["seed"]:
-        logger.warning("seed=%d has no effect: the run began with %d", run.seed, now["seed"])
+    name = "samples_of_data"
+    if saved[name] != now[name]:
+        change = f"{name}={saved[name]}, now {now[name]}"
+        logger.warning("the run that continues had %s: the order of the data changes", change)
+    if config.run.seed != now["seed"]:
+        logger.warning("seed=%d has no effect: the run began with %d", config.run.seed, now["seed"])
+    parts = {one["processes"] if one["zero_stage"] else 0 for one in (saved, now)}
+    if config.optimizer.name == "lamb" and len(parts) > 1:
+        logger.warning("LAMB's steps change: with ZeRO they depend on the number of processes")

@@ -86,6 +86,8 @@ class TrainingEngine:
     Attributes:
         engine: DeepSpeed's engine; call it for a forward pass.
         module: The model itself.
+        parameters: Its parameters by name.
+        names: Name of a parameter group -> names of its parameters, in the optimizer's order.
     """
 
     def __init__(
@@ -100,8 +102,11 @@ class TrainingEngine:
     ) -> None:
         self.adapters = adapters
         self.limits = dict(limits or {})
-        assert self.limits.keys() <= {name for name, _ in model.named_parameters()}, self.limits
+        self.parameters = dict(model.named_parameters())
+        assert self.limits.keys() <= self.parameters.keys(), self.limits
         parameters = optimizer_groups(model, groups, lr=optimizer.lr)
+        names = {parameter: name for name, parameter in self.parameters.items()}
+        self.names = {group.name: [names[one] for one in group.params] for group in groups}
         self.zero_stage, self.precision = run.zero_stage, run.precision
         self.clip_grad = optimizer.clip_grad
         trained = sum(parameter.numel() for group in groups for parameter in group.params)
@@ -187,6 +192,20 @@ class TrainingEngine:
             else:
                 yield name, parameter, parameter._hp_mapping.get_hp_fragment().detach().view(-1)
 
+    def own_part(self, name: str, whole: Tensor) -> Tensor:
+        """Cut the part that this process keeps off a flat tensor like a parameter.
+
+        Raises:
+            RuntimeError: If it is one of another model.
+        """
+        parameter = self.parameters[name]
+        if whole.numel() != parameter.numel():
+            raise RuntimeError(f"{name} has {whole.numel()} values, not {parameter.numel()}")
+        if not hasattr(parameter, "_hp_mapping"):
+            return whole
+        place = parameter._hp_mapping.lp_fragment_address
+        return whole[place.start : place.start + place.numel]
+
     def full_precision_state(self) -> dict[str, Tensor]:
         """Gather copies of weights in float32 and of buffers, on the main process's CPU.
 
@@ -219,6 +238,7 @@ class TrainingEngine:
         yield
         for group, settings in zip(self.optimizer.param_groups, kept, strict=True):
             group.update(settings)
+        self.optimizer.clip_grad = self.clip_grad  # which ZeRO clips by
 
     @torch.no_grad()
     def share_buffers(self) -> None:
@@ -312,10 +332,16 @@ class MovingAverage:
         """Return this process's part."""
         return {name: part.cpu() for name, part in self._parts.items()}
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restore this process's part from `state_dict`, of the same model and processes."""
+    def load_state_dict(self, *parts: Mapping[str, Tensor]) -> None:
+        """Restore this process's part from its `state_dict`, or from those of all, in their order.
+
+        Raises:
+            RuntimeError: If they are of another model.
+        """
         for name, part in self._parts.items():
-            part.copy_(state[name])
+            saved = torch.cat([one[name] for one in parts if name in one])
+            fits = saved.numel() == part.numel()
+            part.copy_(saved if fits else self.engine.own_part(name, saved))
 
     @contextmanager
     def applied(self) -> Iterator[None]:

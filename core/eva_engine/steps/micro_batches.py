@@ -27,18 +27,25 @@ class MicroBatches:
     """The micro-batches of a step of this process; to be iterated over as often as is needed.
 
     Each is taken from the loader when it is first needed, and copied to the device when it has its
-    turn. Then the global generators are seeded for it by the seeds of the run and the step, so that
-    stochastic depth and dropout are the same in each pass.
+    turn. Then the global generators are seeded for it by the seeds of the run and the step and by
+    its place in the step, so that stochastic depth and dropout are the same in each pass. A place
+    has the numbers that it had with the processes that the run `began_with`.
 
     Attributes:
         taken: Batches that were taken from the loader.
+        seeds: Numbers that the generators are seeded by, of each micro-batch.
     """
 
     def __init__(
-        self, stream: Iterator[Batch], *, count: int, device: torch.device, seeds: tuple[int, int]
-    ) -> None:
+        self, stream: Iterator[Batch], *, count: int, device: torch.device,
+        seeds: tuple[int, int], began_with: int = 1,
+    ) -> None:  # fmt: skip
         self.taken: list[Batch] = []
-        self._stream, self._count, self._device, self._seeds = stream, count, device, seeds
+        self._stream, self._count, self._device = stream, count, device
+        places = range(
+            distributed.rank(), count * distributed.world_size(), distributed.world_size()
+        )
+        self.seeds = [(*seeds, *divmod(place, began_with)) for place in places]
 
     def __len__(self) -> int:
         return self._count
@@ -47,7 +54,7 @@ class MicroBatches:
         for micro in range(self._count):
             if micro == len(self.taken):
                 self.taken.append(next_batch(self._stream))
-            distributed.seed_all(*self._seeds, micro, distributed.rank(), purpose="step")
+            distributed.seed_all(*self.seeds[micro], purpose="step")
             yield to_device(self.taken[micro].data, self._device)
 
 
@@ -117,25 +124,25 @@ class NonfiniteSteps:
         in_a_row: Steps that were skipped up to now; a step that is carried out sets it to 0.
     """
 
-    def __init__(self, run: RunConfig, samples: Samples, *, seed: int, in_a_row: int) -> None:
+    def __init__(self, run: RunConfig, samples: Samples, *, in_a_row: int) -> None:
         self.in_a_row = in_a_row
-        self._run, self._samples, self._seed = run, samples, seed
+        self._run, self._samples = run, samples
 
-    def meet(self, step: int, loss: float, batches: Sequence[Batch]) -> None:
+    def meet(self, step: int, loss: float, micro_batches: MicroBatches) -> None:
         """Write down what led to a step (from 0); return if it may be skipped.
 
         Raises:
             NonFiniteError: If it may not; on all processes alike.
         """
         rank, run = distributed.rank(), self._run
-        items = [item for batch in batches for item in batch.items]
+        items = [item for batch in micro_batches.taken for item in batch.items]
         file = run.output / f"rank{rank}_nonfinite.json"
         content = {
             "step": step,
             "loss": str(loss),
             "samples": [sample_id(self._samples, index) for _, index in items],
             "epoch_and_index": items,
-            "seeds": [[self._seed, step, micro, rank] for micro in range(run.accumulate)],
+            "seeds": micro_batches.seeds,
         }
         with contextlib.suppress(UnwritableError):  # its subject matters more
             write_text(file, json.dumps(content, indent=1))

@@ -1,0 +1,138 @@
+"""Runs that continue on another number of processes, or with another ZeRO stage."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler
+from safetensors.torch import load_file
+
+from eva_engine.checkpoints.deepspeed_files import OtherProcesses
+from eva_engine.checkpoints.files import mark_complete
+
+STEP = 12  # samples: five steps are an epoch
+RUN = {"run__resume": True, "run__ema_decay": 0.9, "run__keep_checkpoints": 9}
+
+
+def assert_same_run(metrics, one, other, *, close, exact=False):
+    """Two runs had the same samples, augmented alike, in each step, and their losses agree."""
+    lines, others = metrics(one), metrics(other)
+    assert [line["step"] for line in lines] == [line["step"] for line in others]
+    for first, second in zip(lines, others, strict=True):
+        for name in ("key", "input"):
+            assert first.get(name, 0) == pytest.approx(second.get(name, 0), rel=1e-12)
+        for name in ("loss", "val_error", "val_ema_error"):
+            assert first.get(name, 0) == pytest.approx(second.get(name, 0), abs=close), (
+                name,
+                first,
+            )
+    assert not exact or lines == others
+    for name in ("model", "model_ema"):
+        first, second = (load_file(last_of(run) / f"{name}.safetensors") for run in (one, other))
+        assert max((first[key] - second[key]).abs().max() for key in first) <= 10 * close
+
+
+def last_of(run):
+    return max((run / "checkpoints").iterdir())
+
+
+def cut_off(source, output, *, step):
+    """Copy a run as it was when the checkpoint of a step was the last."""
+    shutil.copytree(source, output)
+    for folder in (output / "checkpoints").iterdir():
+        if int(folder.name.removeprefix("step_")) > step:
+            shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(("first", "second"), [
+    (0, 1), (1, 0), *(pytest.param(*one, marks=pytest.mark.slow) for one in [(2, 0), (1, 2)])
+])  # fmt: skip
+def test_another_zero_stage(start, metrics, tmp_path, first, second):
+    """Within one process the numbers are those of the run without a change."""
+    settings = {"epochs": 2, "ema_decay": 0.9, "accumulate": 2, "batch_size": 4, "resume": True}
+    start("whole", zero_stage=first, checkpoint_every=6, keep_checkpoints=9, **settings)
+    cut_off(tmp_path / "whole", tmp_path / "changed", step=6)
+    start("changed", zero_stage=second, checkpoint_every=6, **settings)
+    assert_same_run(metrics, tmp_path / "whole", tmp_path / "changed", close=1e-6)
+
+
+def test_a_record_without_the_samples_of_a_step(start, metrics, tmp_path):
+    """Older checkpoints continue as they did."""
+    settings = {"checkpoint_every": 10, "ema_decay": 0.9, "resume": True}
+    start("whole", **settings)
+    cut_off(tmp_path / "whole", tmp_path / "older", step=10)
+    folder = last_of(tmp_path / "older")
+    record = json.loads((folder / "run.json").read_text())
+    del record["step_batch"], record["began_with"]
+    (folder / "run.json").write_text(json.dumps(record))
+    (folder / "COMPLETE").unlink()
+    mark_complete(folder)
+    start("older", **settings)
+    assert_same_run(metrics, tmp_path / "whole", tmp_path / "older", close=0, exact=True)
+
+
+def test_the_loss_scale_comes_along(start, tmp_path):
+    """It is the same in the files of all processes; fp16 itself needs a GPU."""
+    engine = start(epochs=1)._engine
+    folder = last_of(tmp_path / "run") / "deepspeed"
+    file = folder / "zero_pp_rank_0_mp_rank_00_optim_states.pt"
+    content = torch.load(file, weights_only=False)
+    scaler = DynamicLossScaler(512.0, 500, 1, 2, consecutive_hysteresis=False)
+    content["optimizer_state_dict"]["loss_scaler"] = scaler
+    torch.save(content, file)
+    engine.engine.checkpoint_engine = OtherProcesses(folder, engine, parts=1)
+    engine.engine.load_checkpoint(str(folder.parent), tag=folder.name)
+    assert engine.loss_scale == 512
+
+
+def test_killed_on_three_in_the_first_save_of_one_and_ended_on_two(launch, metrics, tmp_path):
+    """The micro-batch stays, so that dropout draws the same as well."""
+    options = RUN | {
+        "run__checkpoint_every": 2, "run__batch_size": 2, "run__accumulate": 2, "run__epochs": 2,
+    }  # fmt: skip
+    whole = launch(tmp_path / "whole", ranks=3, **options)
+    assert whole.codes == [0] * 3, whole.texts
+    run = tmp_path / "run"
+    assert launch(run, ranks=3, kill_at=9, **options).codes == [-9] * 3
+    assert launch(run, ranks=1, kill_in_save=6, **options).codes == [-9]
+    assert last_of(run).name == "step_00000004"
+    refused = launch(run, ranks=5, **options)
+    assert refused.codes == [1] * 5
+    assert (
+        "5 processes cannot share a step of 12 samples equally: take 1, 2, 3, 4, 6, 12"
+        in "".join(refused.texts)
+    )
+    ended = launch(run, ranks=2, **options)
+    assert ended.codes == [0] * 2, ended.texts
+    assert "processes=2 (before: 3), batch_size=2 and accumulate=3" in ended.texts[0]
+    assert_same_run(metrics, tmp_path / "whole", run, close=1e-6)
+
+
+CASES = [
+    (stage, precision, accumulated)
+    for precision in ("fp32", "bf16") for stage in (0, 1, 2) for accumulated in (False, True)
+    if stage or precision == "fp32"
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("before", [1, 2, 3])
+@pytest.mark.parametrize(("stage", "precision", "accumulated"), CASES)
+def test_each_number_on_each(launch, metrics, tmp_path, stage, precision, accumulated, before):
+    """Where forward passes keep their size, dropout and the like draw the same."""
+    options = RUN | {
+        "run__checkpoint_every": 7, "run__epochs": 2, "run__zero_stage": stage,
+        "run__precision": precision, "run__batch_size": 2 if accumulated else STEP // before,
+        "run__accumulate": STEP // 2 // before if accumulated else 1,
+        "dropout": 0.1 if accumulated else 0.0,
+    }  # fmt: skip
+    whole = launch(tmp_path / "whole", ranks=before, **options)
+    assert whole.codes == [0] * before, whole.texts
+    for now in (1, 2, 3):
+        run = tmp_path / str(now)
+        cut_off(tmp_path / "whole", run, step=7)
+        ended = launch(run, ranks=now, **options)
+        assert ended.codes == [0] * now, ended.texts
+        close = 1e-6 if precision == "fp32" else 0.02
+        assert_same_run(metrics, tmp_path / "whole", run, close=close, exact=now == before)
