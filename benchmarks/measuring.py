@@ -94,8 +94,11 @@ def ratios(slow: Sequence[Seconds], fast: Sequence[Seconds], *, cpu: bool = Fals
     return [a[cpu] / b[cpu] for a, b in zip(slow, fast, strict=True)]
 
 
-def with_peak(call: Callable[[], T], device: torch.device) -> tuple[T, float]:
-    """Call a function; its result, and the largest sum in GiB of what it had allocated at once."""
+def with_peak(call: Callable[[], T], device: torch.device, *, since: str = "") -> tuple[T, float]:
+    """Call a function; its result, and the largest sum in GiB of what it had allocated at once.
+
+    On a CPU what was before the first event whose name begins with `since` is not looked at.
+    """
     gc.collect()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -104,11 +107,12 @@ def with_peak(call: Callable[[], T], device: torch.device) -> tuple[T, float]:
         return result, (torch.cuda.max_memory_allocated() - before) / 2**30
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         result = call()
+    events = sorted(record.profiler.kineto_results.events(), key=lambda event: event.start_ns())
+    first = next(event.start_ns() for event in events if event.name().startswith(since))
     total = peak = 0
-    for event in record.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            total += event.nbytes()
-            peak = max(peak, total)
+    for event in (one for one in events if one.name() == "[memory]"):
+        total += event.nbytes()
+        peak = max(peak, total * (event.start_ns() >= first))
     return result, peak / 2**30
 
 

@@ -4,7 +4,8 @@
     python benchmarks/memory_plan.py --recipes [TASK]
 
 Measured is the largest sum of what PyTorch has allocated while a process trains for some steps on
-demo data. Of detection's recipes a process takes one image.
+demo data, from the first backward pass on: weights are loaded on the CPU. Of detection's recipes a
+process takes one image.
 """
 
 import os
@@ -18,7 +19,10 @@ from pathlib import Path
 
 import torch
 from measuring import with_peak
+from safetensors.torch import save_file
 
+from eva_backbone import build_vit
+from eva_command.planning import WORDS
 from eva_runs.commands import DEMO_DATA
 from eva_runs.memory import CARDS, MODULES, fits, plan
 from eva_runs.recipes import TASKS, list_recipes
@@ -28,6 +32,10 @@ PAIRS = "output/datasets/digit_captions/captions"
 MMENGINE = "train_cfg.max_iters=20 train_cfg.val_interval=99 --work-dir run "
 MMENGINE += "train_dataloader.num_workers=0 train_dataloader.persistent_workers=False"
 ENGINE = "--epochs 1 run.evaluate_every=0 run.workers=0 run.output=run"
+BASE = "base.safetensors"
+LARGE = "--image-size 512 train.max_iter=2 train.amp.enabled=False train.accumulate=1 "
+LARGE += f"--train-annotations {DATA}/annotations/instances_train.json --train-images {DATA}/train "
+LARGE += "--val-share 0.01 dataloader.train.num_workers=0 train.output_dir=run"
 RUNS = {  # task and recipe -> words of a short run
     "detection demo/cascade_mask_rcnn_vitdet_eva_debug": "train.max_iter=60 train.output_dir=run",
     "mmdetection demo/cascade_mask_rcnn_eva_debug": MMENGINE,
@@ -41,10 +49,9 @@ RUNS = {  # task and recipe -> words of a short run
     "video eva_debug_motion": ENGINE,
     "clip eva_debug_captions": f"{ENGINE} data.train={PAIRS}/train/00000.tar "
     f"data.val={PAIRS}/val/00000.tar",
-    "detection custom/cascade_mask_rcnn_vitdet_eva_g_24gb": "--image-size 512 train.max_iter=2 "
-    "train.amp.enabled=False train.accumulate=1 train.init_checkpoint= train.output_dir=run "
-    f"--train-annotations {DATA}/annotations/instances_train.json --train-images {DATA}/train "
-    "--val-share 0.03 dataloader.train.num_workers=0",
+    "detection custom/cascade_mask_rcnn_vitdet_eva_g_24gb": f"{LARGE} train.init_checkpoint=",
+    "detection custom/cascade_mask_rcnn_vitdet_eva_g_lora_12gb": f"{LARGE} "
+    f"train.init_checkpoint={BASE}",
 }
 REFUSED = ValueError, SystemExit
 
@@ -73,6 +80,8 @@ def compare(part: str) -> None:
             command(folder, "-m", "eva_command", *words, "--train", "130", "--val", "20")
         for name in (one for one in RUNS if part in one):
             task, recipe = name.split()
+            if BASE in RUNS[name]:  # of random numbers, which adapters need
+                save_file(build_vit("eva_g_patch16").half().state_dict(), Path(folder, BASE))
             planned = plan(MODULES[task], [recipe, *RUNS[name].split()])["peak"] / 2**30
             found = float(
                 command(folder, str(Path(__file__).resolve()), "--measure", name).split()[-1]
@@ -82,24 +91,24 @@ def compare(part: str) -> None:
 
 
 def list_plans(tasks: Sequence[str]) -> None:
-    """Plan all recipes of some tasks."""
-    print("| recipe | M parameters | trained | step | pixels | peak, GiB | fits, GB |")
-    print("|---|---:|---:|---:|---:|---:|---:|")
-    for task, recipe in ((name, one) for name in tasks for one in list_recipes(name)):
-        words = [str(recipe.path), *(["--batch", "1"] if task == "detection" else [])]
-        if found := plan(MODULES[task], words, REFUSED):
-            sizes = [f"{found[key] / 1e6:,.0f}" for key in ("parameters", "trainable")]
-            step, peak = f"{found['batch']} x {found['accumulate']}", f"{found['peak'] / 2**30:.1f}"
-            cards = [card for card in CARDS if fits(found["peak"], card * 10**9)]
-            row = [
-                f"{task} `{recipe.name}`",
-                *sizes,
-                step,
-                found["side"],
-                peak,
-                *(cards or "-")[:1],
-            ]
-            print(f"| {' | '.join(map(str, row))} |", flush=True)
+    """Plan all recipes of some tasks; those with equal figures share a row."""
+    print("| recipes | M parameters | trained | step | pixels | fp32 | bf16, GiB | fits, GB |")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|")
+    for task in tasks:
+        rows: dict[tuple[str, ...], list[str]] = {}
+        for recipe in list_recipes(task):
+            words = [str(recipe.path), *(["--batch", "1"] if task == "detection" else [])]
+            full, half = (plan(MODULES[task], [*words, *one], REFUSED) for one in WORDS[task][:2])
+            if full and half:
+                sizes = [f"{half[key] / 1e6:,.0f}" for key in ("parameters", "trainable")]
+                peaks = [f"{one['peak'] / 2**30:.1f}" for one in (full, half)]
+                cards = [str(card) for card in CARDS if fits(half["peak"], card * 10**9)]
+                step = f"{half['batch']} x {half['accumulate']}", str(half["side"])
+                rows.setdefault((*sizes, *step, *peaks, *(cards or "-")[:1]), []).append(
+                    recipe.name
+                )
+        for figures, names in rows.items():
+            print(f"| {task} `{'`, `'.join(names)}` | {' | '.join(figures)} |", flush=True)
 
 
 def main() -> None:
@@ -108,7 +117,7 @@ def main() -> None:
     if words[:1] == ["--measure"]:
         task, recipe = words[1].split()
         sys.argv = ["eva", task, "train", recipe, *RUNS[words[1]].split()]
-        print(with_peak(run_command, torch.device("cpu"))[1])
+        print(with_peak(run_command, torch.device("cpu"), since="autograd::")[1])
     elif words[:1] == ["--recipes"]:
         list_plans(words[1:] or TASKS)
     else:

@@ -3,7 +3,6 @@
 The settings are part of a command line: torch and peft are imported where adapters are added.
 """
 
-import logging
 import math
 import re
 from collections.abc import Mapping
@@ -78,6 +77,7 @@ def add_adapters(model: "nn.Module", settings: LoraSettings) -> list[str]:
         ModuleNotFoundError: Without peft.
     """
     from eva_backbone.layer_decay import layer_index
+    from eva_backbone.recording import quiet
     from eva_backbone.vit import VisionTransformer
 
     ((name, vit),) = [(k, m) for k, m in model.named_modules() if isinstance(m, VisionTransformer)]
@@ -96,11 +96,8 @@ def add_adapters(model: "nn.Module", settings: LoraSettings) -> list[str]:
         if parameter.requires_grad and (group := layer_index(name, depth)) > first
         if group > depth or _POSITIONS.fullmatch(name)
     ]
-    logging.disable(logging.WARNING)  # of torchao, about kernels that nothing here uses
-    try:
+    with quiet():  # torchao, about kernels that nothing here uses
         from peft import LoraConfig, inject_adapter_in_model
-    finally:
-        logging.disable(logging.NOTSET)
     alpha, dropout = settings.scale * settings.rank, settings.dropout
     sizes: Any = {"r": settings.rank, "lora_alpha": alpha, "lora_dropout": dropout}
     inject_adapter_in_model(LoraConfig(**sizes, target_modules=targets), vit)

@@ -14,15 +14,30 @@ They count a multiplication and its addition once; `torch.utils.flop_counter` co
 Shapes: B images or windows, h heads, N queries, M keys, D channels of a head.
 """
 
+import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, ParamSpec
 
 import torch
 from torch import Tensor
 
 P = ParamSpec("P")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence warnings of libraries, in their logs too; a context."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logging.disable(before)
 
 
 def is_traced() -> bool:

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from functools import cache
 
 from eva_command.recipes import find_task
 from eva_runs.commands import program, say
@@ -18,19 +19,22 @@ _MMENGINE = (
     "model.backbone",
 )
 _ENGINE = (("run.precision=fp32",), ("run.precision=bf16", "run.zero_stage=1"), "model")
-_WORDS = {  # task -> words of fp32, of bf16, where the ViT is
-    "detection": (
-        ("train.amp.enabled=False",),
-        (
-            *("train.amp.enabled=True", "train.amp.precision=bf16"),
-            "train.ddp.fp16_compression=False",
+WORDS = (
+    dict.fromkeys(TASKS, _ENGINE)
+    | {  # task -> words of fp32, of bf16, where the ViT is
+        "detection": (
+            ("train.amp.enabled=False",),
+            (
+                *("train.amp.enabled=True", "train.amp.precision=bf16"),
+                "train.ddp.fp16_compression=False",
+            ),
+            "model.backbone.net",
         ),
-        "model.backbone.net",
-    ),
-    "mmdetection": _MMENGINE,
-    "segmentation": _MMENGINE,
-    "pretrain": (*_ENGINE[:2], "student"),
-}
+        "mmdetection": _MMENGINE,
+        "segmentation": _MMENGINE,
+        "pretrain": (*_ENGINE[:2], "student"),
+    }
+)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -52,6 +56,7 @@ def _plan(options: argparse.Namespace) -> int:
     known = dict[str, dict[str, int]]()
     own = plan(MODULES[task], words, known=known)
 
+    @cache
     def changed(more: tuple[str, ...]) -> dict[str, int]:
         return plan(MODULES[task], [*words, *more], (ValueError, SystemExit), known)
 
@@ -60,9 +65,10 @@ def _plan(options: argparse.Namespace) -> int:
         f"{own['trainable'] / 1e6:,.1f} M trained; {own['batch']} x {own['accumulate']} samples "
         f"of {own['side']} px; GiB:\n{'':28}{''.join(f'{one:>13}' for one in _COLUMNS)}  fits, GB"
     )
-    full, half, vit = _WORDS.get(task, _ENGINE)
+    full, half, vit = WORDS[task]
     off, on = ((f"{vit}.activation_checkpointing={value}",) for value in (False, True))
-    lora = ("--lora", "16")
+    above = [f"lora.first_block={own['frozen']}"] if own["frozen"] else []
+    lora = ("--lora", "16", *above)
     rows = {
         "as it is": (),
         "fp32": full + off,

@@ -4,17 +4,17 @@ Parameters are fake from the moment when a module registers them, and so is all 
 them. What a loss reads besides, such as boxes, is small and real.
 """
 
-import logging
 import math
 import os
 import sys
-import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, suppress
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import redirect_stderr, suppress
 from importlib import import_module
 from io import StringIO
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import psutil
 import torch
@@ -25,8 +25,11 @@ from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from eva_backbone.block import Block
 from eva_backbone.layers import StochasticDepth
 from eva_backbone.lora import LoraSettings, add_adapters
+from eva_backbone.recording import quiet
+from eva_backbone.vit import VisionTransformer
 
 aten = torch.ops.aten
 CARDS = (12, 24, 40, 80)  # GB
@@ -61,13 +64,17 @@ class _Follower(TorchDispatchMode):
         super().__init__()
         self.total = self.peak = 0
         self.gradients = self.rest = 0  # those of parameters; the peak of all else
-        self._known: dict[int, weakref.ref[Any]] = {}
+        self.known: dict[int, tuple[weakref.ref[Any], int]] = {}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         first = args[0] if args else None
         if isinstance(first, FakeTensor):
+            if func is torch.ops.prim.device.default:  # asked most often
+                return first.fake_device
+            if func._schema.name.endswith("_") and torch.Tag.inplace_view not in func.tags:
+                return first  # of an operator in place
             with no_dispatch():
                 if func in (aten.any.default, aten.all.default):
                     return torch.tensor(func is aten.all.default)
@@ -91,8 +98,8 @@ class _Follower(TorchDispatchMode):
         """Follow the storage of a tensor."""
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
-        if key not in self._known:
-            self._known[key] = weakref.ref(storage, lambda _: self._forget(key, size))
+        if key not in self.known:
+            self.known[key] = weakref.ref(storage, lambda _: self._forget(key, size)), size
             self.total += size
             self.peak = max(self.peak, self.total)
             self.rest = max(self.rest, self.total - self.gradients)
@@ -102,8 +109,99 @@ class _Follower(TorchDispatchMode):
         self.gradients += parameter.grad.nbytes
 
     def _forget(self, key: int, size: int) -> None:
-        del self._known[key]
+        del self.known[key]
         self.total -= size
+
+
+class _Replaced(torch.autograd.Function):
+    """Outputs and gradients of a block without what is between."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dtype: torch.dtype, *parameters: Tensor) -> Tensor:
+        ctx.held = x, parameters
+        return torch.empty_like(x, dtype=dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (x, parameters), ctx.held = ctx.held, None
+        empty = [torch.empty_like(one) if one.requires_grad else None for one in (x, *parameters)]
+        return empty[0], None, *empty[1:]
+
+
+class _Blocks:
+    """Blocks of ViTs, of which equal ones are followed once and counted again.
+
+    Backward passes begin at the end: the last block of a kind is followed, and before it the first.
+    """
+
+    def __init__(self, follower: _Follower, model: nn.Module, *, replace: bool) -> None:
+        self._replace = replace
+        self._follower, self._seen = follower, dict[Any, Any]()
+        self._followed, self._within = set[nn.Module](), False
+        vits = [one.blocks for one in model.modules() if isinstance(one, VisionTransformer)]
+        self.frozen = min((_count_frozen(vit) for vit in vits), default=0)
+        for vit in vits:
+            last = {_kind(one): one for one in vit}
+            self._followed |= {*last.values(), *vit[-2:]}  # the last may read a part
+        self.forward, self._kept, self._times = Block.forward, dict[Any, Any](), Counter[Any]()
+
+    def __call__(self, block: Any, x: Tensor, grid: Any = None, read: Any = None) -> Tensor:
+        """Run a block, or replace it."""
+        learning = [one for one in block.parameters() if one.requires_grad]
+        graph = torch.is_grad_enabled() and bool(learning or x.requires_grad)
+        alone = read is not None or (graph and not x.requires_grad)
+        if self._within or alone or not self._replace:
+            return self.forward(block, x, grid, read)
+        kind = _kind(block), x.shape, x.dtype, graph
+        again = kind in self._seen and not (graph and block in self._followed)
+        if graph:
+            x = x.view_as(x)
+            x.register_hook(lambda _: self._end((kind, "back"), again))
+        self._begin()
+        if again:
+            out = _Replaced.apply(x, self._seen[kind][-1], *learning)
+        else:
+            before = {*self._follower.known}
+            out = self.forward(block, x, grid)
+            new = self._follower.known.keys() - before - {out.untyped_storage()._cdata}
+            self._kept[kind] = {key: self._follower.known[key] for key in new}
+        self._times[kind] += again
+        self._end(kind, again, out.dtype)
+        if graph:
+            out.register_hook(self._begin)
+        return out
+
+    def leave(self) -> None:
+        """Count what the blocks lose when a forward pass ends: autocast's copies of weights."""
+        for kind, kept in self._kept.items():
+            gone = sum(size for storage, size in kept.values() if storage() is None)
+            self._follower.total -= gone * self._times[kind]
+
+    def _begin(self, _: Any = None) -> None:
+        one = self._follower
+        self._before, self._start = (one.peak, one.rest), (one.total, one.total - one.gradients)
+        one.peak, one.rest = self._start
+        self._within = True
+
+    def _end(self, kind: Any, again: bool, *more: Any) -> None:
+        one, (total, rest) = self._follower, self._start
+        if not again:
+            self._seen[kind] = one.peak - total, one.rest - rest, one.total - total, *more
+        peak, most, added = self._seen[kind][:3]
+        one.total = total + added
+        one.peak = max(self._before[0], total + peak)
+        one.rest = max(self._before[1], rest + most)
+        self._within = False
+
+
+def _kind(block: Any) -> tuple[Any, ...]:
+    sizes = ((name, one.shape, one.requires_grad) for name, one in block.named_parameters())
+    return (block.window_size, *sizes)
+
+
+def _count_frozen(blocks: Iterable[nn.Module]) -> int:
+    learning = [any(one.requires_grad for one in block.parameters()) for block in blocks]
+    return [*learning, True].index(True)
 
 
 def _convert(module: nn.Module, change: Callable[[Tensor], Tensor]) -> nn.Module:
@@ -126,27 +224,30 @@ def measure(build: Callable[[], Step]) -> dict[str, int]:
 
     Returns:
         Samples of a forward pass, forward passes of a step, pixels of a side, numbers of
-        parameters; and bytes of weights (with buffers and frozen networks), gradients, optimizer,
-        of the activations that a forward pass keeps, and of the peak.
+        parameters, and of the ViT's first blocks that are frozen; bytes of weights (with buffers
+        and frozen networks), gradients, optimizer, of the activations that a forward pass keeps,
+        and of the peak.
     """
+    with suppress(KeyError):  # of a kind of blocks of which the last does not run
+        return _measure(build, replace=True)
+    return _measure(build, replace=False)
+
+
+def _measure(build: Callable[[], Step], *, replace: bool) -> dict[str, int]:
     fake = FakeTensorMode(allow_non_fake_inputs=True)
 
     def without_content(module: nn.Module, name: str, parameter: Any) -> nn.Parameter | None:
         if isinstance(parameter, FakeTensor) or parameter is None:
             return None
-        emptied = fake.from_tensor(parameter.detach())
+        emptied = FakeTensor(fake, parameter.detach().to("meta"), parameter.device)
         follower.add(emptied)
         return nn.Parameter(emptied, requires_grad=parameter.requires_grad)
 
     with _Follower() as follower:
         register: Any = register_module_parameter_registration_hook
         hook = register(without_content)
-        apply, nn.Module._apply = nn.Module._apply, _convert  # type: ignore[assignment]
-        try:
+        with hook, patch.object(nn.Module, "_apply", _convert):
             step = build()
-        finally:
-            nn.Module._apply = apply  # type: ignore[method-assign]
-            hook.remove()
         for part in step.model.modules():
             if isinstance(part, StochasticDepth):
                 part.rate = 0.0  # nothing is left out: the most that can happen
@@ -154,9 +255,12 @@ def measure(build: Callable[[], Step]) -> dict[str, int]:
             if one.requires_grad:
                 one.register_post_accumulate_grad_hook(follower.keep)
         follower.peak = weights = follower.total
-        loss = step.loss()
-        kept = follower.total - weights
-        loss.backward()
+        blocks = _Blocks(follower, step.model, replace=replace)
+        with patch.object(Block, "forward", lambda *inputs: blocks(*inputs)):
+            loss = step.loss()
+            blocks.leave()
+            kept = follower.total - weights
+            loss.backward()
         del loss
         gradients = follower.total - weights
     sizes = [(one.numel(), one.numel() * one.requires_grad) for one in step.model.parameters()]
@@ -167,6 +271,7 @@ def measure(build: Callable[[], Step]) -> dict[str, int]:
     return {
         "batch": step.batch, "accumulate": step.accumulate, "side": step.side,
         "parameters": parameters, "trainable": trainable,
+        "frozen": blocks.frozen,
         "weights": weights, "gradients": gradients, "optimizer": state, "activations": kept,
         "peak": passes + state,  # of the second step, which has a state from the first
     }  # fmt: skip
@@ -202,17 +307,6 @@ def fits(peak: int, memory: int) -> bool:
     return peak <= 0.9 * memory
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence what libraries say of models without weights, and of values without content."""
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
-
-
 def plan(
     module: str,
     words: Sequence[str],
@@ -227,7 +321,7 @@ def plan(
     known = {} if known is None else known
     task = import_module(module)
     output = StringIO() if refused else sys.stderr
-    with suppress(*refused), redirect_stderr(output), _quiet():
+    with suppress(*refused), redirect_stderr(output), quiet():
         config = task.read_recipe(words)
         key = str(config)
         known[key] = known[key] if key in known else measure(lambda: task.step(config))

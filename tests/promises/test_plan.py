@@ -2,12 +2,15 @@
 
 import json
 import re
+from itertools import accumulate
 
 import pytest
 import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
+from eva_backbone import build_vit
+from eva_backbone.layer_decay import freeze_vit
 from eva_command.main import main
 from eva_runs.memory import Step, measure, plan, state_of
 
@@ -38,12 +41,31 @@ def step(width=512, batch=1024):
     return Step(model, loss, state_of(torch.optim.AdamW), batch, 1, 64)
 
 
-def measured_peak(call):
-    """The largest sum in bytes of what a call has allocated at once."""
+def deep(checkpointing=False):
+    """A step of a ViT with blocks of two kinds, the first two of which are frozen."""
+    windows = {"window_size": 4, "global_attn_indexes": (3, 6, 8), "rel_pos": "vitdet"}
+    more = {"extra_tokens": (), "activation_checkpointing": checkpointing}
+    vit = build_vit("eva_debug", depth=9, **windows, **more)
+    freeze_vit(vit, patch_embed=False, blocks=2)
+    images = vit.pos_embed.new_empty(4, 3, 128, 128)
+
+    def loss():
+        return vit.forward_features(images).square().mean()
+
+    return Step(vit, loss, state_of(torch.optim.AdamW), 4, 1, 128)
+
+
+def measured_peak(build):
+    """The largest sum in bytes of what two steps of a real model have allocated at once."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
-        call()
+        real = build()
+        optimizer = torch.optim.AdamW([p for p in real.model.parameters() if p.requires_grad])
+        for _ in range(2):
+            real.loss().backward()
+            optimizer.step()
+            optimizer.zero_grad()
     events = [e.nbytes() for e in record.profiler.kineto_results.events() if e.name() == "[memory]"]
-    return max(sum(events[:n]) for n in range(len(events) + 1))
+    return max(accumulate(events))
 
 
 def test_a_plan_counts_what_a_real_step_allocates():
@@ -52,16 +74,15 @@ def test_a_plan_counts_what_a_real_step_allocates():
     assert planned["trainable"] * 4 == planned["parameters"] * 4 == planned["gradients"] == weights
     assert planned["optimizer"] == 2 * weights
     assert planned["weights"] == weights + 1024 * 64 * 4  # with the images
+    assert planned["peak"] == pytest.approx(measured_peak(step), rel=0.05)
 
-    def train():
-        real = step()
-        optimizer = torch.optim.AdamW(real.model.parameters())
-        for _ in range(2):
-            real.loss().backward()
-            optimizer.step()
-            optimizer.zero_grad()
 
-    assert planned["peak"] == pytest.approx(measured_peak(train), rel=0.05)
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_blocks_that_are_equal_count_as_often_as_they_are(checkpointing):
+    planned = measure(lambda: deep(checkpointing))
+    assert planned["frozen"] == 2
+    assert planned["gradients"] == pytest.approx(4 * planned["trainable"], rel=0.02)
+    assert planned["peak"] == pytest.approx(measured_peak(lambda: deep(checkpointing)), rel=0.1)
 
 
 def test_no_content_is_allocated():
