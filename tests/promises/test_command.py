@@ -35,7 +35,9 @@ def test_help_is_immediate(measure):
 
 def test_every_command_helps(run):
     for words in COMMANDS.replace("\n", "|").strip("|").split("|"):
-        assert "usage: " in run("eva", *words.split(), "--help").out, words
+        help_text = run("eva", *words.split(), "--help").out
+        assert "usage: " in help_text, words
+        assert "--lora" not in help_text or not words.startswith("pretrain")
 
 
 @pytest.mark.parametrize("task", ["detection", "segmentation", "clip"])

@@ -89,8 +89,7 @@ def parse(
     program = program_name(program)
     parser = argparse.ArgumentParser(
         prog=program,
-        usage=f"{program} RECIPE [--image-size PIXELS] [--epochs N] [--lora RANK] "
-        "[--print-config] [--no-download] [--name VALUE ...]",
+        usage=f"{program} RECIPE [flags] [--name VALUE ...]",
         description="Train from a recipe, a Python file that defines `config`. With a recipe, "
         "--help lists all its values; `eva recipes` lists the recipes. Values are written "
         "--run.epochs 3 or run.epochs=3, before or after the recipe.",
@@ -99,7 +98,8 @@ def parse(
     )
     add_download_option(parser)
     add_size_and_length(parser)
-    add_lora(parser)
+    if "lora" in kind.__dataclass_fields__:  # type: ignore[attr-defined]
+        add_lora(parser)
     parser.add_argument("--print-config", action="store_true", help="print the config and stop")
     # the launcher `deepspeed` adds it; the variable LOCAL_RANK, which it sets too, is what counts
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)
@@ -176,7 +176,7 @@ def _shortcuts(known: argparse.Namespace, default: Any) -> list[str]:
     Sizes keep their proportion, such as a teacher's to its student's, and so does a masked share.
     """
     words = [f"run.epochs={known.epochs}"] if known.epochs else []
-    words += [f"lora.rank={known.lora}"] if known.lora else []
+    words += [f"lora.rank={known.lora}"] if getattr(known, "lora", None) else []
     if side := known.image_size:
         values = dict(_values(default))
         sizes = {key: value for key, value in values.items() if key.endswith(".image_size")}
