@@ -1,7 +1,6 @@
 """As its parent on one card of 12 GB: adapters in the upper 20 blocks.
 
-1 process x 32 pairs x 16 = 512 a step. GiB, planned, not measured: weights 2.1, adapters 0.2,
-inputs of blocks 0.4, one block again 0.9, CUDA 1; sum 4.6.
+1 process x 32 pairs x 16 = 512 a step.
 """
 
 from pathlib import Path

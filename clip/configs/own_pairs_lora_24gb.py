@@ -1,7 +1,6 @@
 """As its parent with adapters in the vision tower, beside a locked text tower; a card of 24 GB.
 
-1 process x 64 pairs x 8 = 512 a step. GiB, planned, not measured: weights in bf16 2.1, adapters
-0.3, inputs of blocks 1.7, one block again 1.8, texts 0.1, CUDA 1; sum 7. The rate is not tuned.
+1 process x 64 pairs x 8 = 512 a step. The rate is not tuned.
 """
 
 from pathlib import Path

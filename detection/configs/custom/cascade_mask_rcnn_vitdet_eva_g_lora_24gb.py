@@ -1,8 +1,6 @@
 """EVA-g with adapters on one card of 24 GB, for own data: 1280 px, 2 x 8 images, all 40 blocks.
 
-GiB, planned, not measured: parameters in float32 4.0; gradients and Adam, 77 M * 12 bytes, 0.9;
-inputs of 40 blocks 2.7; pyramid and heads 7.2; one block computed again 1.6; CUDA 1. Sum 17.4 of
-22.4. The rates are not tuned.
+The rates are not tuned.
 """
 
 from eva_detection.config.recipes import set_image_size

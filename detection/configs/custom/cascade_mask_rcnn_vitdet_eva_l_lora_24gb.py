@@ -1,8 +1,4 @@
-"""EVA-L with adapters on one card of 24 GB, for own data: 1280 px, 2 x 8 images.
-
-GiB, planned, not measured: parameters 1.4; gradients and Adam, 64 M * 12 bytes, 0.7; inputs of 24
-blocks 1.2; pyramid and heads 7.2; one block computed again 1.2; CUDA 1. Sum 12.7 of 22.4.
-"""
+"""EVA-L with adapters on one card of 24 GB, for own data: 1280 px, 2 x 8 images."""
 
 from eva_detection.config.recipes import set_image_size
 

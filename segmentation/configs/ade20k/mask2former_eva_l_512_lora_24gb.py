@@ -1,8 +1,4 @@
-"""EVA-L with adapters on one card of 24 GB, for own data: crops of 512 px, 2 x 8 images.
-
-GiB, planned, not measured: parameters in float32 2.1; gradients and Adam, 252 M * 12 bytes, 2.8;
-bf16 copies 0.5; inputs of 24 blocks 0.2; maps, pixel decoder and head 7.7; CUDA 1. Sum 14.3.
-"""
+"""EVA-L with adapters on one card of 24 GB, for own data: crops of 512 px, 2 x 8 images."""
 
 _base_ = "mask2former_eva_g_512_24gb.py"
 

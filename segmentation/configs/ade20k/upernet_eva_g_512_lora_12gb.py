@@ -1,8 +1,4 @@
-"""EVA-g with adapters in its upper 20 blocks, pyramid and UPerNet on one card of 12 GB.
-
-GiB, planned, not measured: parameters in float32 4.0; gradients and Adam, 49 M * 12 bytes, 0.5;
-inputs of 20 blocks 0.2; pyramid and heads 2.8; CUDA 1. Sum 8.5 of 11.2.
-"""
+"""EVA-g with adapters in its upper 20 blocks, pyramid and UPerNet on one card of 12 GB."""
 
 _base_ = "upernet_eva_l_512_lora_12gb.py"
 

@@ -1,7 +1,6 @@
 """EVA-L with adapters, pyramid and UPerNet on one card of 12 GB, for own data: 2 x 8 images.
 
-GiB, planned, not measured: parameters in float32 1.3; gradients and Adam, 43 M * 12 bytes, 0.5;
-inputs of 24 blocks 0.2; pyramid and heads 2.6; CUDA 1. Sum 5.6 of 11.2. 5,000 steps.
+5,000 steps.
 """
 
 _base_ = "upernet_eva_l_512_160k.py"
