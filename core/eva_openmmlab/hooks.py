@@ -16,7 +16,7 @@ import torch
 from mmengine.device import get_device
 from mmengine.dist import broadcast, is_main_process
 from mmengine.fileio import LocalBackend, register_backend
-from mmengine.hooks import CheckpointHook, Hook
+from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from mmengine.model import MMDistributedDataParallel, is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import HOOKS, MODEL_WRAPPERS
 from mmengine.runner import BaseLoop
@@ -88,6 +88,10 @@ class RunHook(Hook):
         rank = (runner.cfg.get("lora") or {}).get("rank")
         if rank and trains(runner) and _adapters(runner) is None:
             raise ValueError(f"lora.rank={rank} needs train_cfg.type=EVATrainLoop")
+        if _adapters(runner):
+            for hook in runner.hooks:
+                if isinstance(hook, EMAHook):
+                    hook.strict_load = False  # a checkpoint lacks what is frozen
         if isinstance(runner._train_loop, EVATrainLoop):
             self._stack.enter_context(self._stop.listen())
             if runner.val_loop is not None:
@@ -255,7 +259,8 @@ class RunHook(Hook):
             # the best weights come without the optimizer
             file = ADAPTER if "optimizer" in checkpoint else f"{BEST}/{ADAPTER}"
             adapters.write(checkpoint["state_dict"], Path(runner.work_dir, file).parent)
-            checkpoint["state_dict"] = adapters.cut(checkpoint["state_dict"])
+            for key in {"state_dict", "ema_state_dict"} & checkpoint.keys():  # of EMAHook
+                checkpoint[key] = adapters.cut(checkpoint[key])
             checkpoint[LORA] = adapters.identity
         if isinstance(runner._train_loop, EVATrainLoop):
             place = runner._train_loop.position(checkpoint["meta"]["iter"])

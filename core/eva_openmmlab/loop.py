@@ -18,6 +18,8 @@ from mmengine.registry import LOOPS
 from mmengine.runner import IterBasedTrainLoop
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from eva_backbone.checkpoints.adapters import BASE, read_adapter_config
+from eva_backbone.checkpoints.run_folders import ADAPTER, is_adapter
 from eva_backbone.lora import LoraSettings
 from eva_openmmlab.run_folder import SAYS, last_evaluation
 from eva_openmmlab.weights import load_start
@@ -152,8 +154,11 @@ def _add_adapters(runner: Any) -> Adapters | None:
     runner._init_model_weights()
     runner._init_model_weights = lambda: None  # no more, behind the weights that are loaded here
     model: Any = getattr(runner.model, "module", runner.model).cpu()
-    base = runner._load_from or getattr(model.backbone, "pretrained", None) or ""
-    if runner._load_from:
+    start, run = runner._load_from, Path(runner.work_dir, ADAPTER).parent
+    if runner._resume and not start and is_adapter(run):  # mmdetection's own --resume forgets it
+        start = read_adapter_config(run)[BASE]
+    base = start or getattr(model.backbone, "pretrained", None) or ""
+    if start:
         report = load_start(model, base)
         if report.from_scratch and not runner._resume:
             runner.logger.warning(report.from_scratch, extra=SHOWN)

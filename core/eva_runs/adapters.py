@@ -74,8 +74,9 @@ class Adapters:
         return [module.rstrip(".") for module in inside]
 
     def cut(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Keep `names` of a state dict of the model."""
-        return {name: value for name, value in state.items() if name in self.names}
+        """Keep `names` of a state dict of the model, or of an average of it with its `steps`."""
+        kept = {*self.names, *(f"module.{name}" for name in self.names), "steps"}
+        return {name: value for name, value in state.items() if name in kept}
 
     def write(
         self, state: Mapping[str, Tensor], folder: Path, notes: Mapping[str, str] | None = None

@@ -169,6 +169,32 @@ def test_a_killed_run_ends_as_an_undisturbed_one_bit_for_bit(killed, output, tra
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("trainer", ["segmentation"], indirect=True)
+def test_mmengine_s_average_lacks_what_is_frozen_and_continues(trainer, train, tmp_path):
+    average = "default_hooks.ema.type=EMAHook"
+    for name, accident in (("whole", None), ("killed", f"rename:{trainer.checkpoint(4)}")):
+        train(tmp_path / name, average, accident=accident)
+    end = train(tmp_path / "killed", average, "--resume")
+    assert end.code == 0, end.text
+    files = [tmp_path / name / trainer.final.format(steps=4) for name in ("whole", "killed")]
+    found = [torch.load(file, weights_only=False) for file in files]
+    whole, killed = (content["ema_state_dict"] for content in found)
+    names = {name.removeprefix("module.") for name in whole}
+    assert names == {*found[0]["state_dict"], "steps"}
+    assert all(torch.equal(whole[name], killed[name]) for name in whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trainer", ["mmdetection"], indirect=True)
+def test_mmdetection_s_own_program_continues(output, trainer, train, run, tools_of, tmp_path):
+    train(tmp_path, accident=f"rename:{trainer.checkpoint(4)}")
+    config = tmp_path / json.loads((tmp_path / "run.json").read_text())["config"]
+    run("python", tools_of("mmdet") / "train.py", config, "--work-dir", tmp_path, "--resume")
+    expected, ours = (trainer.weights(folder, 4) for folder in (output, tmp_path))
+    assert all(torch.equal(ours[name], expected[name]) for name in expected)
+
+
+@pytest.mark.slow
 def test_another_rank_or_base_does_not_continue(output, trainer, train, finished, fails, tmp_path):
     folder = shutil.copytree(output, tmp_path / "run")
     named = checkpoint(folder, trainer).name
