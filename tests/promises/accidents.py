@@ -9,6 +9,9 @@ WHAT is one of these, where N counts the steps of optimizers from 1:
     SIGTERM@N/R         to process R of several alone
     nan@N               weights become NaN after step N; `/R` as above
     rename:PATTERN      killed when a file or folder is about to get a name like this
+    WHERE@N/R:FILE      process R is killed in step N: in its `forward` pass, an `all-reduce`, a
+                        `save` or a data `worker`; or when it opens a checkpoint to `resume`. Only
+                        once: FILE is there afterwards
     images:FILE         each process adds to FILE, with each step, the images opened since the last
 
 Several are separated by commas.
@@ -82,8 +85,54 @@ def _note_images(file):
     register_optimizer_step_post_hook(note)
 
 
+def fail_at(rank, step, where, once):
+    """Kill a process of several, or a worker of it, in a step (from 1); the first time only."""
+    steps = 0
+
+    def count(*_):
+        nonlocal steps
+        steps += 1
+
+    def fail(due):
+        if due and _rank() == rank and not Path(once).exists():
+            Path(once).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def see(event, arguments):
+        if event != "open" or not isinstance(arguments[0], str | bytes | os.PathLike):
+            return
+        name, flags = os.fsdecode(arguments[0]), arguments[2]
+        writes = flags & (os.O_WRONLY | os.O_RDWR)
+        checkpoint = re.search(r"\.pth$|\.pt$|model\.safetensors$", name)
+        if where == "worker":
+            fail(
+                torch.utils.data.get_worker_info() is not None and re.search(r"\.jpe?g|png$", name)
+            )
+        else:
+            due = steps >= step if where == "save" else not steps
+            fail(checkpoint and due and bool(writes) == (where == "save"))
+
+    def reduced(*arguments, **keywords):
+        fail(steps == step - 1)
+        return reduce(*arguments, **keywords)
+
+    register_optimizer_step_post_hook(count)
+    if where == "forward":
+        torch.nn.modules.module.register_module_forward_pre_hook(
+            lambda module, _: fail(module.training and steps == step - 1)
+        )
+    elif where == "all-reduce":
+        reduce, torch.distributed.all_reduce = torch.distributed.all_reduce, reduced
+    else:
+        sys.addaudithook(see)
+
+
 def prepare(what):
     """Let something happen to this process."""
+    if found := re.fullmatch(r"(forward|all-reduce|save|worker|resume)@(\d+)/(\d+):(.*)", what):
+        where, step, rank, once = found.groups()
+        fail_at(int(rank), int(step), where, once)
+        return
     if what.startswith("images:"):
         _note_images(what.removeprefix("images:"))
         return

@@ -1,0 +1,93 @@
+"""Kills random processes of a run of three under torchrun, for a while, and compares the ends.
+
+    python tests/attacks/restarts.py classification --minutes 30
+
+torchrun starts all three again after each kill. What must hold: the run ends, each saved tensor
+equals that of a run which nobody disturbed, and memory and open files of torchrun and of the
+processes do not grow from one start to the next. Exit code 1 if not.
+"""
+
+import argparse
+import contextlib
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+from kills import ROOT, TRAINERS, same_weights
+
+_COMMANDS = {name: [name, "train"] for name in TRAINERS}
+
+
+def _start(trainer: Any, name: str, folder: Path, log: Any) -> subprocess.Popen[bytes]:
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
+    words += ["--max-restarts", "1000", "-m", "eva_command", *_COMMANDS[name]]
+    words += trainer.arguments(folder)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    return subprocess.Popen(words, stdout=log, stderr=log, env=environment, cwd=ROOT)
+
+
+def _ranks(launcher: psutil.Process) -> list[psutil.Process]:
+    with contextlib.suppress(psutil.Error):
+        return launcher.children()
+    return []
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("trainer", choices=TRAINERS)
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    options = parser.parse_args()
+    chance, kills, ends, wrong = random.Random(options.seed), 0, 0, list[str]()
+    sizes = list[tuple[int, int]]()  # MiB and open files of torchrun and its processes
+    with tempfile.TemporaryDirectory() as place, Path(place, "log.txt").open("wb") as log:
+        data = Path(place, "data")
+        kind = TRAINERS[options.trainer]
+        make = ["data", "make-demo", "--output", str(data / "digit_scenes"), "--formats"]
+        make += [kind.formats, "--train", "48", "--val", "6", "--workers", "1"]
+        subprocess.run([sys.executable, "-m", "eva_command", *make], check=True)
+        os.environ |= {"DETECTRON2_DATASETS": str(data), "DS_ACCELERATOR": "cpu"}
+        trainer = kind(data)
+        if _start(trainer, options.trainer, Path(place, "undisturbed"), log).wait():
+            raise SystemExit(Path(place, "log.txt").read_text()[-3000:])
+        end = time.monotonic() + 60 * options.minutes
+        while time.monotonic() < end:
+            folder = Path(place, f"run_{ends}")
+            run = _start(trainer, options.trainer, folder, log)
+            launcher, last = psutil.Process(run.pid), time.monotonic() + chance.uniform(5, 30)
+            while run.poll() is None:
+                time.sleep(0.05)
+                ranks = _ranks(launcher)
+                if time.monotonic() < min(last, end) or len(ranks) != 3:
+                    continue
+                with contextlib.suppress(psutil.Error):
+                    every = [launcher, *ranks]
+                    memory = sum(one.memory_info().rss for one in every) // 2**20
+                    sizes.append((memory, sum(one.num_fds() for one in every)))
+                    chance.choice(ranks).kill()
+                    kills += 1
+                last = time.monotonic() + chance.uniform(5, 30)
+            if run.returncode:
+                wrong.append(
+                    f"exit code {run.returncode}: {Path(place, 'log.txt').read_text()[-2000:]}"
+                )
+                break
+            wrong += same_weights(trainer, Path(place, "undisturbed"), folder)
+            ends += 1
+    first, second = sizes[: len(sizes) // 2], sizes[len(sizes) // 2 :]
+    for title, part in (("first half", first), ("second half", second)):
+        most = [max(one[at] for one in part) for at in (0, 1)] if part else "none"
+        sys.stdout.write(f"{title}: most memory (MiB) and open files {most}\n")
+    sys.stdout.write(f"{kills} kills, {ends} ends, {len(wrong)} differences {wrong[:5]}\n")
+    raise SystemExit(bool(wrong))
+
+
+if __name__ == "__main__":
+    main()
