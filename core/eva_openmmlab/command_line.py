@@ -102,9 +102,7 @@ def _runner_parser(
         action="extend",
         default=[],
         metavar="KEY=VALUE",
-        help="settings of the config to replace, such as train_cfg.max_iters=5000, "
-        "optim_wrapper.optimizer.lr=1e-5 or train_dataloader.batch_size=2; they may stand "
-        "anywhere, also without this flag",
+        help="settings of the config to replace; they may stand anywhere, also without this flag",
     )
     add("--work-dir", metavar="DIR", help="folder of logs and checkpoints")
     add("--data-root", metavar="DIR", help="folder of the dataset, in place of the config's")

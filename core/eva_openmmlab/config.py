@@ -5,6 +5,7 @@ data; mmengine would run whatever Python a YAML file asks for. Configs such as `
 from the maintained forks, which mmengine knows under the names of the original projects alone.
 """
 
+import argparse
 import inspect
 import math
 import os
@@ -23,7 +24,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
 
-from eva_openmmlab.own_data import as_list, dicts, scaled
+from eva_openmmlab.own_data import as_list, dicts, scaled, set_image_size
 from eva_openmmlab.run_folder import config_of_run
 from eva_runs.extras import sentence_of
 from eva_runs.options import accumulated
@@ -82,6 +83,18 @@ def load_config(path: str | os.PathLike[str], settings: Mapping[str, str] | None
             cfg.merge_from_dict({name: DictAction._parse_iterable(value)})
         except (KeyError, TypeError) as error:
             raise ValueError(f"option {name}: {error}") from error
+    return cfg
+
+
+def changed_config(
+    path: str | os.PathLike[str], settings: Mapping[str, str], args: argparse.Namespace
+) -> Config:
+    """Read a config with settings, and with `--image-size` and `--batch` if a program has them."""
+    cfg = load_config(path, settings)
+    if side := getattr(args, "image_size", None):
+        set_image_size(cfg, side)
+    if batch := getattr(args, "batch", None):
+        set_batch(cfg, batch)
     return cfg
 
 

@@ -10,8 +10,8 @@ from mmengine.registry import MODELS, OPTIMIZERS, init_default_scope
 from torch import Tensor, nn
 
 from eva_openmmlab.command_line import train_parser
-from eva_openmmlab.config import load_config, set_batch
-from eva_openmmlab.own_data import image_side, set_image_size
+from eva_openmmlab.config import changed_config
+from eva_openmmlab.own_data import image_side
 from eva_runs.memory import Step, adapt, state_of
 from eva_runs.recipes import find_recipe
 
@@ -27,11 +27,7 @@ def reader(task: str, own_data: Any) -> Callable[[Sequence[str]], Config]:
         given = dict(one.split("=", 1) for one in settings)
         if args.lora:
             given.setdefault("lora.rank", str(args.lora))
-        cfg = load_config(find_recipe(task, recipe), given)
-        if args.image_size:
-            set_image_size(cfg, args.image_size)
-        if args.batch:
-            set_batch(cfg, args.batch)
+        cfg = changed_config(find_recipe(task, recipe), given, args)
         if args.amp:
             cfg.optim_wrapper.update(type="AmpOptimWrapper")
         return cfg

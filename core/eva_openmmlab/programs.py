@@ -18,9 +18,8 @@ from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.checkpoints.run_folders import folder_of_run
 from eva_data.detection.spec import first_path
 from eva_data.files import home_expanded
-from eva_openmmlab.config import load_config, require_data, set_batch, set_data_root, set_epochs
+from eva_openmmlab.config import changed_config, require_data, set_data_root, set_epochs
 from eva_openmmlab.hooks import run_hook
-from eva_openmmlab.own_data import set_image_size
 from eva_openmmlab.report import RunReport
 from eva_openmmlab.run_folder import RECORD, has_run, require_unused, what_is_saved
 from eva_openmmlab.terminal import LOG, TerminalHook, quiet, terminal
@@ -81,11 +80,7 @@ def run(args: argparse.Namespace, own_data: Apply, *, change: Change | None) -> 
 
 
 def _configure(args: argparse.Namespace, own_data: Apply, change: Change | None) -> Config:
-    cfg = load_config(args.config, args.settings)
-    if side := getattr(args, "image_size", None):
-        set_image_size(cfg, side)
-    if batch := getattr(args, "batch", None):
-        set_batch(cfg, batch)
+    cfg = changed_config(args.config, args.settings, args)
     if getattr(args, "epochs", None) and "train_cfg.max_iters" in args.settings:
         raise ValueError("--epochs sets train_cfg.max_iters: leave one of them out")
     cfg.launcher = args.launcher

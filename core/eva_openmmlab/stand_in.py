@@ -64,16 +64,9 @@ def nms(boxes: Tensor, scores: Tensor, *, iou_threshold: float, offset: int) -> 
 
 
 def softnms(
-    boxes: Tensor,
-    scores: Tensor,
-    dets: Tensor,
-    *,
-    iou_threshold: float,
-    sigma: float,
-    min_score: float,
-    method: int,
-    offset: int,
-) -> Tensor:
+    boxes: Tensor, scores: Tensor, dets: Tensor, *,
+    iou_threshold: float, sigma: float, min_score: float, method: int, offset: int,
+) -> Tensor:  # fmt: skip
     """Lower the scores (n,) of boxes (n, 4) by their overlap with better ones (arXiv 1704.04503).
 
     Both are on the CPU, where mmcv moves them. The first rows of `dets` (n, 5) become boxes and new
@@ -117,19 +110,10 @@ def _without(values: Any, dropped: Any) -> Any:
 
 
 def roi_align_forward(
-    features: Tensor,
-    rois: Tensor,
-    output: Tensor,
-    argmax_y: Tensor,
-    argmax_x: Tensor,
-    *,
-    aligned_height: int,
-    aligned_width: int,
-    spatial_scale: float,
-    sampling_ratio: int,
-    pool_mode: int,
-    aligned: bool,
-) -> None:
+    features: Tensor, rois: Tensor, output: Tensor, argmax_y: Tensor, argmax_x: Tensor, *,
+    aligned_height: int, aligned_width: int, spatial_scale: float, sampling_ratio: int,
+    pool_mode: int, aligned: bool,
+) -> None:  # fmt: skip
     """Write the mean of each bin of each region into `output` (Mask R-CNN, arXiv 1703.06870).
 
     `features` are (B, C, H, W), `rois` (R, 5) image, x0, y0, x1, y1, `output` (R, C, P, Q); both
@@ -143,30 +127,15 @@ def roi_align_forward(
 
 
 def roi_align_backward(
-    grad_output: Tensor,
-    rois: Tensor,
-    argmax_y: Tensor,
-    argmax_x: Tensor,
-    grad_input: Tensor,
-    *,
-    pool_mode: int,
-    aligned: bool,
-    spatial_scale: float,
-    sampling_ratio: int,
-    aligned_height: int,
-    aligned_width: int,
-) -> None:
+    grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argmax_x: Tensor, grad_input: Tensor, *,
+    aligned_height: int, aligned_width: int, spatial_scale: float, sampling_ratio: int,
+    pool_mode: int, aligned: bool,
+) -> None:  # fmt: skip
     """Add the gradient of `roi_align_forward` to `grad_input` (B, C, H, W); arguments as there."""
     grad_output = _full(grad_output)
+    size = (aligned_height, aligned_width, *grad_input.shape)
     grad_input += torch.ops.torchvision._roi_align_backward(
-        grad_output,
-        rois.to(grad_output.dtype),
-        spatial_scale,
-        aligned_height,
-        aligned_width,
-        *grad_input.shape,
-        sampling_ratio,
-        aligned,
+        grad_output, rois.to(grad_output.dtype), spatial_scale, *size, sampling_ratio, aligned
     )
 
 
