@@ -4,7 +4,6 @@ import importlib
 import json
 import os
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,22 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.jit import TracerWarning  # type: ignore[attr-defined]  # not in __all__
 
+from eva_backbone.recording import quiet
 from eva_data.files import OF_WRITING, UnwritableError, explained, make_folder, writing
 from eva_runs.options import DATA, ENDINGS
 
 _FACTS = "preparation"
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence what torch says of itself while it saves and translates; a context."""
-    with warnings.catch_warnings():
-        for kind in (FutureWarning, DeprecationWarning, TracerWarning):
-            warnings.filterwarnings("ignore", category=kind)
-        warnings.filterwarnings("ignore", category=UserWarning, module="torch")
-        yield
 
 
 @contextmanager

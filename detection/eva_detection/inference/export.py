@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from detectron2.export import TracingAdapter
 from torch import Tensor, nn
 
+from eva_backbone.recording import quiet
 from eva_data.files import writing
 from eva_detection.building import build
 from eva_detection.config.settings import load_recipe
@@ -131,7 +132,7 @@ def export_detector(
     }
     adapter = TracingAdapter(detector, [{"image": pixels}], _infer)
     turned = (pixels.transpose(1, 2) if size is None else pixels.flip(1, 2)).contiguous()
-    with exported.replacing_program(output) as file, exported.quiet():
+    with exported.replacing_program(output) as file, quiet():
         if form == "onnx":
             axes = {name: [0] for name in expected} | {"image": [1, 2] if size is None else []}
             place = file.parent / "traced"

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from eva_backbone.recording import unrecorded
+from eva_backbone.recording import quiet, unrecorded
 from eva_runs import exported
 from eva_segmentation.inference.predictor import Predictor
 
@@ -42,7 +42,7 @@ def export_segmentor(
         "colors": [list(map(int, color)) for color in predictor.colors],
     }
     worst = 0.0
-    with exported.replacing_program(output) as file, exported.quiet(), torch.no_grad():
+    with exported.replacing_program(output) as file, quiet(), torch.no_grad():
         program = _program(around, _pixels(image), [] if size else [1, 2], file.parent)
         exported.save_onnx(program, file, facts)
         run = exported.open_program(file)
