@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 
 from eva_backbone import build_vit
 from eva_runs.commands import DEMO_DATA
-from eva_runs.memory import CARDS, MODULES, fits, plan
+from eva_runs.memory import CARDS, MODULES, WORDS, fits, plan
 from eva_runs.recipes import TASKS, list_recipes
 
 DATA = "output/datasets/digit_scenes/coco"
@@ -90,24 +90,24 @@ def compare(part: str) -> None:
 
 
 def list_plans(tasks: Sequence[str]) -> None:
-    """Plan all recipes of some tasks."""
-    print("| recipe | M parameters | trained | step | pixels | peak, GiB | fits, GB |")
-    print("|---|---:|---:|---:|---:|---:|---:|")
-    for task, recipe in ((name, one) for name in tasks for one in list_recipes(name)):
-        words = [str(recipe.path), *(["--batch", "1"] if task == "detection" else [])]
-        if found := plan(MODULES[task], words, REFUSED):
-            sizes = [f"{found[key] / 1e6:,.0f}" for key in ("parameters", "trainable")]
-            step, peak = f"{found['batch']} x {found['accumulate']}", f"{found['peak'] / 2**30:.1f}"
-            cards = [card for card in CARDS if fits(found["peak"], card * 10**9)]
-            row = [
-                f"{task} `{recipe.name}`",
-                *sizes,
-                step,
-                found["side"],
-                peak,
-                *(cards or "-")[:1],
-            ]
-            print(f"| {' | '.join(map(str, row))} |", flush=True)
+    """Plan all recipes of some tasks; those with equal figures share a row."""
+    print("| recipes | M parameters | trained | step | pixels | fp32 | bf16, GiB | fits, GB |")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|")
+    for task in tasks:
+        rows: dict[tuple[str, ...], list[str]] = {}
+        for recipe in list_recipes(task):
+            words = [str(recipe.path), *(["--batch", "1"] if task == "detection" else [])]
+            full, half = (plan(MODULES[task], [*words, *one], REFUSED) for one in WORDS[task][:2])
+            if full and half:
+                sizes = [f"{half[key] / 1e6:,.0f}" for key in ("parameters", "trainable")]
+                peaks = [f"{one['peak'] / 2**30:.1f}" for one in (full, half)]
+                cards = [str(card) for card in CARDS if fits(half["peak"], card * 10**9)]
+                step = f"{half['batch']} x {half['accumulate']}", str(half["side"])
+                rows.setdefault((*sizes, *step, *peaks, *(cards or "-")[:1]), []).append(
+                    recipe.name
+                )
+        for figures, names in rows.items():
+            print(f"| {task} `{'`, `'.join(names)}` | {' | '.join(figures)} |", flush=True)
 
 
 def main() -> None:

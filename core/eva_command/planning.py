@@ -10,31 +10,6 @@ from eva_runs.options import command_parser
 from eva_runs.recipes import TASKS, recipe_name
 
 _COLUMNS = ("weights", "gradients", "optimizer", "activations", "peak")
-_MMENGINE = (
-    ("optim_wrapper.type=OptimWrapper",),
-    (
-        *("optim_wrapper.type=AmpOptimWrapper", "optim_wrapper.dtype=bfloat16"),
-        "optim_wrapper.loss_scale=1.0",
-    ),
-    "model.backbone",
-)
-_ENGINE = (("run.precision=fp32",), ("run.precision=bf16", "run.zero_stage=1"), "model")
-WORDS = (
-    dict.fromkeys(TASKS, _ENGINE)
-    | {  # task -> words of fp32, of bf16, where the ViT is
-        "detection": (
-            ("train.amp.enabled=False",),
-            (
-                *("train.amp.enabled=True", "train.amp.precision=bf16"),
-                "train.ddp.fp16_compression=False",
-            ),
-            "model.backbone.net",
-        ),
-        "mmdetection": _MMENGINE,
-        "segmentation": _MMENGINE,
-        "pretrain": (*_ENGINE[:2], "student"),
-    }
-)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -49,7 +24,7 @@ Further arguments are those of the task's training: KEY=VALUE, --image-size, --b
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from eva_runs.memory import CARDS, MODULES, fits, plan
+    from eva_runs.memory import CARDS, MODULES, WORDS, fits, plan
 
     task, path = find_task(options.name, options.task)
     words = [str(path), *options.words]

@@ -37,6 +37,28 @@ MODULES = {task: f"eva_{task}.training" for task in ("classification", "pretrain
     "clip": "eva_contrastive.training",
     **{task: f"eva_{task}.planning" for task in ("detection", "mmdetection", "segmentation")},
 }
+_MMENGINE = (
+    ("optim_wrapper.type=OptimWrapper",),
+    (
+        *("optim_wrapper.type=AmpOptimWrapper", "optim_wrapper.dtype=bfloat16"),
+        "optim_wrapper.loss_scale=1.0",
+    ),
+    "model.backbone",
+)
+_ENGINE = (("run.precision=fp32",), ("run.precision=bf16", "run.zero_stage=1"), "model")
+WORDS = {  # task -> words of fp32, of bf16, where the ViT is
+    **dict.fromkeys(("classification", "video", "clip"), _ENGINE),
+    **dict.fromkeys(("mmdetection", "segmentation"), _MMENGINE),
+    "pretrain": (*_ENGINE[:2], "student"),
+    "detection": (
+        ("train.amp.enabled=False",),
+        (
+            *("train.amp.enabled=True", "train.amp.precision=bf16"),
+            "train.ddp.fp16_compression=False",
+        ),
+        "model.backbone.net",
+    ),
+}
 OBJECTS = 8  # of an image whose regions are sampled
 _FILLED = (aten.new_zeros.default, aten.new_ones.default, aten.new_full.default)
 _SMALL = 2**16  # values of such a tensor that is real
