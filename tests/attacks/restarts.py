@@ -65,7 +65,7 @@ def main() -> None:
             while run.poll() is None:
                 time.sleep(0.05)
                 ranks = _ranks(launcher)
-                if time.monotonic() < min(last, end) or len(ranks) != 3:
+                if not last <= time.monotonic() < end or len(ranks) != 3:
                     continue
                 with contextlib.suppress(psutil.Error):
                     every = [launcher, *ranks]
