@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.variants import POOLINGS
@@ -16,7 +15,6 @@ from eva_engine.commands.classifiers import (
     check_classes,
     run_classifier_demo,
 )
-from eva_engine.commands.extraction import Extraction, Kind
 from eva_engine.commands.options import (
     MAX_BAD_SAMPLES,
     add_arguments,
@@ -30,9 +28,6 @@ from eva_engine.commands.options import (
     parse_with_weights,
 )
 from eva_runs.commands import require_data
-
-if TYPE_CHECKING:
-    import torch
 
 JSON, TABLE = "predictions.json", "predictions.csv"
 SETS = {
@@ -87,7 +82,7 @@ def _add_crop(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--crop-pct", type=float, help="default: the run's, else 1 as published")
 
 
-def _add_extractor(parser: argparse.ArgumentParser) -> None:
+def add_extractor(parser: argparse.ArgumentParser) -> None:
     """Add the options of a feature extractor, besides those of weights."""
     add = parser.add_argument
     add("--pooling", choices=POOLINGS, help="default: what the weights were trained for")
@@ -151,7 +146,7 @@ def _parse_frozen(arguments: Sequence[str] | None) -> argparse.Namespace:
         "scored. The penalty of the linear classifier is chosen on a fifth of --train.",
     )
     add_weights(parser, kinds="of any task", alone=True)
-    _add_extractor(parser)
+    add_extractor(parser)
     add_frozen(parser, data="folder of class folders, torchvision:... or hf:...")
     add_arguments(parser)
     return parse_with_weights(parser, arguments)
@@ -162,44 +157,6 @@ evaluate_frozen = command(
     _parse_frozen,
     deferred("eva_classification.evaluation:evaluate_frozen"),
     check=IMAGES.check_frozen_paths,
-)
-
-
-# ---- features ------------------------------------------------------------------------------------
-def _check_features(options: argparse.Namespace) -> None:
-    if options.kind == "patches" and options.pooling:
-        raise ValueError("--pooling has no use with --kind patches")
-
-
-def _prepare_features(options: argparse.Namespace, device: "torch.device") -> Extraction:
-    from eva_classification.features import FeatureExtractor
-    from eva_engine.extraction import Images
-    from eva_runs.precision import precision_of
-
-    extractor = FeatureExtractor.from_options(options, device)
-    pooled = options.kind == "pooled"
-    side, width = extractor.image_size // extractor.vit.patch_size, extractor.vit.embed_dim
-    return Extraction(
-        extractor if pooled else extractor.patches,
-        Images(options.images, extractor.transform),
-        (width,) if pooled else (width, side, side),
-        {
-            "mean": extractor.mean,
-            "std": extractor.std,
-            "upright": True,  # by EXIF; earlier versions left images as they are stored
-            "vit": [options.num_heads, options.window_size, options.global_blocks],
-            "pooling": extractor.pooling if pooled else None,
-            "image_size": extractor.image_size,
-            "precision": precision_of(extractor),
-        },
-    )
-
-
-VIT_FEATURES = Kind(
-    names={"pooled": ("images",), "patches": ("images",)},
-    add_options=_add_extractor,
-    check=_check_features,
-    prepare=_prepare_features,
 )
 
 

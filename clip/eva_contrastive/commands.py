@@ -6,9 +6,7 @@ Everything that needs torch is imported after parsing.
 import argparse
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_contrastive.config import (
@@ -18,7 +16,7 @@ from eva_contrastive.config import (
     VIDEO_FRAMES,
     ContrastiveConfig,
 )
-from eva_contrastive.model.open_clip_files import open_clip_weights, weights_file
+from eva_contrastive.model.open_clip_files import weights_file
 from eva_data.files import (
     DEMO_IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
@@ -30,7 +28,6 @@ from eva_data.inputs import Job, Plan, plan_jobs
 from eva_data.labelled_videos.lists import UCF101_SPLITS
 from eva_data.video.source import BACKENDS
 from eva_engine.commands import training
-from eva_engine.commands.extraction import Extraction, Kind
 from eva_engine.commands.options import (
     add_arguments,
     add_device,
@@ -54,10 +51,6 @@ from eva_runs.options import (
     require_form,
 )
 from eva_runs.recipes import require_start
-
-if TYPE_CHECKING:
-    import torch
-
 
 _PAIRS = "shards, a table (CSV, TSV), a JSON list, a folder, a manifest or an index"
 _CLASSES = "a folder of class folders"
@@ -383,46 +376,3 @@ def _interpolate(options: argparse.Namespace) -> int:
 
 
 interpolate = program(_parse_interpolate, _interpolate, refused=1, name="eva clip interpolate")
-
-
-def _add_unit_length(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--unit-length", action="store_true", default=None,
-                        help="scale embeddings to unit length, for cosines")  # fmt: skip
-
-
-def _check_embeddings(options: argparse.Namespace) -> None:
-    for name in ("image_size", "mean", "std"):
-        if options.texts is not None and getattr(options, name) is not None:
-            raise ValueError(f"--{name.replace('_', '-')} has no use with --texts")
-
-
-def _prepare_embeddings(options: argparse.Namespace, device: "torch.device") -> Extraction:
-    from eva_contrastive.inference.features import ClipFeatures
-    from eva_engine.extraction import Images, Texts
-    from eva_runs.precision import precision_of
-
-    clip = ClipFeatures.from_weights(
-        options.weights, texts=options.texts is not None, device=str(device),
-        image_size=options.image_size, mean=options.mean, std=options.std,
-        batch_size=options.batch_size, precision=options.precision,
-    )  # fmt: skip
-    # the file of a folder of open_clip, which the tool names and hashes too
-    options.weights = str(open_clip_weights(Path(options.weights)) or options.weights)
-    unit_length = bool(options.unit_length)
-    settings = {"unit_length": unit_length, "precision": precision_of(clip.visual)}
-    shape = (clip.embed_dim,)
-    if options.texts is not None:
-        texts = Texts(options.texts, clip.tokens)
-        compute = partial(clip.token_features, normalize=unit_length)
-        return Extraction(compute, texts, shape, settings)
-    settings |= {"mean": clip.mean, "std": clip.std, "image_size": clip.image_size, "upright": True}
-    images = Images(options.images, clip.transform)
-    return Extraction(partial(clip.images, normalize=unit_length), images, shape, settings)
-
-
-EMBEDDINGS = Kind(
-    names={"embedding": ("images", "texts")},
-    add_options=_add_unit_length,
-    check=_check_embeddings,
-    prepare=_prepare_embeddings,
-)

@@ -25,7 +25,7 @@ from eva_runs.commands import program
 from eva_runs.options import SOURCES, add_download_option, command_parser, probability
 from eva_runs.recipes import find_recipe
 
-_TASKS = ("detection", "mmdetection", "segmentation")
+TASKS = ("detection", "mmdetection", "segmentation")
 _FORMATS = ("coco", "yolo", "voc", "label-studio", "cvat", "maps")
 
 
@@ -37,7 +37,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--to", required=True, choices=_FORMATS, dest="form", help="format; of a segmentor: maps")
     add("--output", required=True, type=Path, metavar="DIR", help="folder for the results")
     add("--recipe", help="the model's recipe (default: that of the run of the weights)")
-    add("--task", choices=_TASKS, help="default: that of the run, or of the official weights")
+    add("--task", choices=TASKS, help="default: that of the run, or of the official weights")
     text = "least score of a labelled object or pixel (default: %(default)s)"
     add("--score-threshold", type=probability, default=0.5, metavar="SCORE", help=text)
     text = "for each class the lowest score from which on this share of its boxes, or pixels, in "
@@ -56,21 +56,31 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
+def find_model(weights: str, recipe: str | None, task: str | None) -> tuple[str, Path]:
+    """Find task and config of a detector or segmentor: as given, its run's, or the official ones.
+
+    Raises:
+        ValueError: If the weights are of no such model, or there is no such recipe.
+    """
+    require_known(weights)
+    place = home_expanded(weights)
+    folder, config = folder_of_run(place), config_of_run(place)
+    found = next((one.task for one in OFFICIAL_FILES if place.name in (one.name, one.stem)), None)
+    if config is not None:
+        found = task_of_mmengine(read_python(config)[0])
+    elif place.exists() and is_detectron2_run(folder):
+        found, config = "detection", folder / "config.yaml"
+    task = task or found
+    config = find_recipe(task, recipe) if recipe and task in TASKS else config
+    if task not in TASKS or config is None:
+        text = "is of no run of a detector or segmentor: give --recipe, and --task if not official"
+        raise ValueError(f"{weights} {text}")
+    return task, config
+
+
 def _prepare(options: argparse.Namespace) -> Plan:
     """Find task, config and images, and check that the dataset may be written."""
-    require_known(options.weights)
-    place = home_expanded(options.weights)
-    folder, config = folder_of_run(place), config_of_run(place)
-    task = next((one.task for one in OFFICIAL_FILES if place.name in (one.name, one.stem)), None)
-    if config is not None:
-        task = task_of_mmengine(read_python(config)[0])
-    elif place.exists() and is_detectron2_run(folder):
-        task, config = "detection", folder / "config.yaml"
-    options.task = options.task or task
-    if options.task not in _TASKS or not (config or options.recipe):
-        text = "is of no run of a detector or segmentor: give --recipe, and --task if not official"
-        raise ValueError(f"{options.weights} {text}")
-    options.config = find_recipe(options.task, options.recipe) if options.recipe else config
+    options.task, options.config = find_model(options.weights, options.recipe, options.task)
     if (options.form == "maps") != (options.task == "segmentation"):
         raise ValueError(f"--to {options.form} is not for {options.task}: a segmentor makes maps")
     made = options.output / options.form

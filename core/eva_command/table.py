@@ -136,6 +136,23 @@ GROUPS: Mapping[str, Group] = {
             "make-kinetics722": Command("eva_video.kinetics722:main", "merge Kinetics"),
         },
     ),
+    "batch": Group(
+        "any number of images, on many processes or machines",
+        {
+            word: Command("eva_command.batch:main", text, (word,))
+            for word, text in {
+                "features": "vectors or maps of any weights, embeddings of EVA-CLIP",
+                "detect": "objects and their masks",
+                "segment": "a mask for each class",
+                "classify": "the first classes",
+                "zero-shot": "the first of classes by their names",
+                "caption-score": "how well captions fit",
+                "status": "what is done, failed, could not be read",
+                "retry": "shards that failed or have errors again",
+                "merge": "one file of all results",
+            }.items()
+        },
+    ),
     "weights": Group(
         "official weights, by name",
         {
@@ -157,7 +174,6 @@ COMMANDS: Mapping[str, Command] = {
     "plan": Command("eva_command.planning:main", "memory of a training step, before it is spent"),
     "convert": Command("eva_command.convert:main", "weights for other programs, and back"),
     "export": Command("eva_command.training:export", "models for other programs, such as ONNX"),
-    "extract": Command("eva_command.extract:main", "features of images or texts into files"),
     "label": Command("eva_command.label:main", "images by a model, and which to label next"),
     "submit": _SUBMIT,
     "push": Command("eva_command.push:main", "publish a run on the hub"),

@@ -200,7 +200,7 @@ def expand_shards(pattern: str, *, missing: list[str] | None = None) -> list[Pat
     `[...]` are a shell's. A file that is not there is an error, unless `missing` takes it.
     """
     paths, absent = list[Path](), list[str]()
-    for path in _expand_braces(pattern):
+    for path in expand_braces(pattern):
         found = [Path(path)]
         if any(character in path for character in "*?["):
             root = Path(Path(path).anchor or ".")
@@ -218,7 +218,7 @@ def expand_shards(pattern: str, *, missing: list[str] | None = None) -> list[Pat
     return paths
 
 
-def _expand_braces(pattern: str) -> Iterator[str]:
+def expand_braces(pattern: str) -> Iterator[str]:
     """Yield the paths one by one: a pattern of some bytes may stand for more than the memory."""
     pieces = re.split(r"\{([^{}]*)\}", pattern)  # text, braces, text, braces, ..., text
     choices: list[Sequence[str | int]] = [[pieces[0]]]

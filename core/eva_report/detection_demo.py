@@ -3,6 +3,8 @@
 import contextlib
 import itertools
 import json
+import shutil
+import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -47,12 +49,12 @@ def writing_predictions(file: Path, categories: Mapping[int, str]) -> Iterator[C
     Raises:
         UnwritableError: If the disk is full or the folder read-only, for example.
     """
-    ids, count = list(categories), itertools.count(1)
-    images: list[dict[str, Any]] = []
+    ids, count, number_of = list(categories), itertools.count(1), itertools.count(1)
 
     def add(detections: Iterable[Mapping[str, Any]], *, size: Sequence[int], **entry: Any) -> None:
-        image_id = len(images) + 1
-        images.append({"id": image_id, **entry, "width": size[1], "height": size[0]})
+        image_id = next(number_of)
+        about = {"id": image_id, **entry, "width": size[1], "height": size[0]}
+        images.write((", " if image_id > 1 else "") + json.dumps(about))
         for found in detections:
             mask, box = found.get("segmentation"), found["bbox"]
             area = float(mask_api.area(mask)) if mask else box[2] * box[3]
@@ -62,12 +64,18 @@ def writing_predictions(file: Path, categories: Mapping[int, str]) -> Iterator[C
             stream.write(",\n" if number > 1 else "\n")
             json.dump(one, stream)
 
-    with replacing(file) as part, part.open("w", encoding="utf-8") as stream:
+    with (
+        replacing(file) as part,
+        part.open("w", encoding="utf-8") as stream,
+        tempfile.TemporaryFile("w+", encoding="utf-8") as images,  # of any number
+    ):
         stream.write('{"annotations": [')
         yield add
         entries = [{"id": key, "name": name} for key, name in categories.items()]
-        stream.write('\n],\n"images": ' + json.dumps(images))
-        stream.write(',\n"categories": ' + json.dumps(entries) + "}\n")
+        stream.write('\n],\n"images": [')
+        images.seek(0)
+        shutil.copyfileobj(images, stream)
+        stream.write('],\n"categories": ' + json.dumps(entries) + "}\n")
 
 
 class Detections(NamedTuple):

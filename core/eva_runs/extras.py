@@ -23,8 +23,22 @@ _PACKAGES: dict[str, tuple[str, ...]] = {  # extra -> names under which its pack
     "lora": ("peft",),
     "int8": ("torchao",),
     "track": ("trackers",),
+    "batch": ("pyarrow", "fsspec"),
+    "cluster": ("ray",),
+    "index": ("faiss",),
 }
-_ALONE = ("", "torchcodec", "export", "hub", "lora", "int8", "track")  # in no other extra
+_ALONE = (
+    "",
+    "torchcodec",
+    "export",
+    "hub",
+    "lora",
+    "int8",
+    "track",
+    "batch",
+    "cluster",
+    "index",
+)  # in no other extra
 TASK_OF = {  # package of a project -> the extra that has all it needs
     "eva_detection": "detection",
     "eva_segmentation": "segmentation",

@@ -9,7 +9,6 @@ from eva_classification import (  # some of them here once, not in each process
     evaluation,  # noqa: F401
     training,  # noqa: F401
 )
-from eva_engine.commands.extraction import extraction_command
 
 
 def main(arguments):
@@ -18,8 +17,4 @@ def main(arguments):
         sys.argv[1:] = rest
         commands.train()
     else:
-        {
-            "evaluate": commands.evaluate,
-            "extract": extraction_command("extract", [commands.VIT_FEATURES], about="Write."),
-            "frozen": commands.evaluate_frozen,
-        }[command](rest)
+        {"evaluate": commands.evaluate, "frozen": commands.evaluate_frozen}[command](rest)

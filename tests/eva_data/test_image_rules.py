@@ -220,11 +220,10 @@ def _extractor(file):
     return lambda: extractor.read(file).numpy()
 
 
-def _extraction(file):
-    from eva_engine.extraction import Images
+def _record(file):
+    from eva_data.records import Record
 
-    pictures = Images([str(file.parent)], np.asarray)
-    return lambda: pictures[0][0]
+    return lambda: np.asarray(Record("picture", str(file)).image())
 
 
 def _clip(file, *, given=lambda file: file):
@@ -305,7 +304,7 @@ READERS = {
     "class folder, upright": Reader(lambda file: _class_folder(file, upright=True), True),
     "named data set": Reader(_named, False, decodes_files=False),
     "FeatureExtractor": Reader(_extractor, True),
-    "extract_features": Reader(_extraction, True),
+    "batch": Reader(_record, True),
     "CLIP, demo": Reader(_clip, True),
     "CLIP, opened": Reader(lambda file: _clip(file, given=_opened), True, decodes_files=False),
     "detection, training": Reader(_mapper, True),

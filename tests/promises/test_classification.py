@@ -159,13 +159,14 @@ def test_a_data_set_of_torchvision_by_its_name(run, images, tmp_path):
 
 def test_features_in_files_are_those_in_python(run, mine, val, images, tmp_path, documented):
     """A run that was interrupted goes on with the same command."""
-    read_features = documented("eva_engine", "read_features")
+    read_features = documented("eva_runs", "read_features")
     FeatureExtractor = documented("eva_classification", "FeatureExtractor")
-    words = ("eva", "extract", "--weights", mine, "--images", val, "--output", tmp_path / "out",
-             "--store", "fp32", "--file-mb", 0.005, "--precision", "fp32", *CPU)  # fmt: skip
+    words = ("eva", "batch", "features", val, "--weights", mine, "--output", tmp_path / "out",
+             "--processes", 0, "--store", "fp32", "--shard-size", 7, "--device", "cpu",
+             "--precision", "fp32")  # fmt: skip
     run(*words)
     names, features = read_features(tmp_path / "out")
-    files = sorted((tmp_path / "out").glob("*.safetensors"))
+    files = sorted((tmp_path / "out").rglob("part-*.parquet"))
     assert len(files) > 1
     files[-1].unlink()
     run(*words)

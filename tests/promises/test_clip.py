@@ -185,16 +185,18 @@ def test_search_and_rank_as_the_features(
 
 
 def test_features_in_files_are_those_in_python(run, mine, data, features, tmp_path, documented):
-    read_features = documented("eva_engine", "read_features")
-    words = ("eva", "extract", "--weights", mine, "--kind", "embedding", "--store", "fp32",
-             "--precision", "fp32", *CPU)  # fmt: skip
-    run(*words, "--images", data / "zero_shot", "--output", tmp_path / "images", "--unit-length")
+    read_features = documented("eva_runs", "read_features")
+    words = ("--weights", mine, "--kind", "embedding", "--store", "fp32", "--unit-length",
+             "--precision", "fp32", "--processes", 0, "--device", "cpu")  # fmt: skip
+    compute = ("eva", "batch", "features")
+    run(*compute, data / "zero_shot", *words, "--output", tmp_path / "images")
     names, stored = read_features(tmp_path / "images")
     assert len(names) == 16
     expected = torch.as_tensor(features.images(str(data / "zero_shot"))).float()
     torch.testing.assert_close(torch.as_tensor(stored), expected, atol=1e-5, rtol=1e-4)
     (tmp_path / "texts.txt").write_text("a red one\na blue two\n")
-    run(*words, "--texts", tmp_path / "texts.txt", "--output", tmp_path / "texts", "--unit-length")
+    texts = (tmp_path / "texts.txt", "--texts", "--output", tmp_path / "texts")
+    run(*compute, *texts, *words)
     texts = torch.as_tensor(features.texts(["a red one", "a blue two"])).float()
     torch.testing.assert_close(
         torch.as_tensor(read_features(tmp_path / "texts")[1]), texts, atol=1e-5, rtol=1e-4

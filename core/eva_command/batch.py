@@ -1,0 +1,232 @@
+r"""Features, objects, classes or scores of any number of images, by many processes or machines.
+
+    eva batch features photos --weights eva_psz14.pt --output output/features
+    eva batch detect "shards/{0000..0999}.tar" --weights output/mine --output output/objects
+    eva batch caption-score "pairs/*.parquet" --weights eva_clip_psz14.pt --output output/scores
+    eva batch classify "s3://bucket/{0000..9999}.tar" --weights RUN --output DIR --address auto
+    eva batch status|retry DIR;  eva batch merge DIR --output FILE
+
+INPUT is folders, which are searched, images, or lists of paths, one a line; tables or JSON of
+images with captions; or tar shards or Parquet files, also by an address of fsspec. A manifest cuts
+it into shards once; DIR/parts receives a Parquet file for each, completely or not at all, and lists
+of the records that could not be read. The same command continues.
+"""
+
+import argparse
+import contextlib
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from eva_classification.commands import add_extractor
+from eva_command.label import TASKS, find_model
+from eva_data.files import home_expanded, is_there, read_lines
+from eva_engine.commands.options import add_device, add_output, add_weights
+from eva_runs.commands import complain, program_name, say
+from eva_runs.errors import ending
+from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
+from eva_runs.options import command_parser, integer, probability
+from eva_runs.output_folder import FolderInUseError, locked
+
+# what results do not depend on
+_RUNNING = ("output", "batch_size", "workers", "device", "shards", "max_errors", "processes",
+            "address", "actors", "local_rank")  # fmt: skip
+_OF_VIT = ("pooling", "num_heads", "window_size", "global_blocks")
+
+
+def _add_running(parser: argparse.ArgumentParser) -> None:
+    """Add how a run is spread over processes and machines."""
+
+    def numbers(text: str) -> range:
+        first, _, last = text.partition("-")
+        return range(int(first), int(last or first) + 1)
+
+    add, default = parser.add_argument, "(default: %(default)s)"
+    add("--batch-size", type=integer(1), default=32, help=f"records at once {default}")
+    add("--workers", type=integer(1), default=min(4, os.cpu_count() or 1), metavar="N",
+        help=f"threads of each process that read and decode {default}")  # fmt: skip
+    add("--shards", type=numbers, metavar="K-L", help="these alone, from 0, such as 10-20")
+    add("--max-errors", type=integer(0), default=1000, metavar="N",
+        help=f"records that may be left out because they cannot be read {default}")  # fmt: skip
+    add("--processes", type=integer(0), metavar="N",
+        help="of this machine (default: one a GPU, or one); 0: the command itself")  # fmt: skip
+    add("--address", help='Ray cluster to run on; "auto": the one of this machine')
+    add("--actors", type=lambda text: None if text == "auto" else integer(1)(text),
+        metavar="N|auto", help="on it (default: auto, one for each GPU, or else CPU)")  # fmt: skip
+
+
+def _parser(task: str) -> argparse.ArgumentParser:
+    parser = command_parser(__doc__)
+    add = parser.add_argument
+    add("inputs", nargs="+", metavar="INPUT", help="see above")
+    add_output(parser, required=True, help="folder of the results")
+    if task in ("detect", "segment"):
+        from eva_data.detection.tiles import add_slicing
+
+        add("--weights", required=True, help="of a detector or segmentor; folder of its run")
+        add("--recipe", help="the model's recipe (default: that of the run of the weights)")
+        add(
+            "--task",
+            choices=TASKS,
+            dest="framework",
+            help="default: that of the run, or of official weights",
+        )
+        add_slicing(parser)
+    else:
+        add_weights(parser)
+    if task == "features":
+        add("--texts", action="store_true", help="INPUT is a file of texts, one in each line")
+        kinds = ("pooled", "patches", "embedding")
+        add("--kind", choices=kinds, help="default: pooled; of texts embedding, EVA-CLIP's")
+        add("--store", choices=("fp16", "fp32"), default="fp16", help="number format of the files")
+        add_extractor(parser)
+        add("--unit-length", action="store_true", help="scale embeddings to unit length")
+    if task == "detect":
+        add("--score-threshold", type=probability, default=0.5, help="default: %(default)s")
+    if task in ("classify", "zero-shot"):
+        text = "names, or a text file of them" + " (default: the weights')" * (task == "classify")
+        add("--classes", nargs="+", required=task == "zero-shot", help=text)
+        add("--top", type=integer(1), default=5, help="classes of an image (default: %(default)s)")
+    if task == "zero-shot":
+        text = "sentences with {}, a file of them, imagenet, cifar or simple (default: simple)"
+        add("--templates", nargs="+", default=["simple"], metavar="TEXT", help=text)
+    add("--image-column", help="of Parquet or a table, with images or paths (default: found)")
+    if task == "caption-score":
+        add("--caption-column", help="the same for captions")
+    add("--limit", type=integer(1), metavar="N", help="take the first N records alone")
+    text = "records of a shard (default: up to 4096; a tar file is one)"
+    add("--shard-size", type=integer(1), metavar="N", help=text)
+    add_device(parser)
+    _add_running(parser)
+    return parser
+
+
+def _parse(task: str, arguments: Sequence[str]) -> argparse.Namespace:
+    parser = _parser(task)
+    options = parser.parse_args(arguments)
+    if task == "features":
+        options.kind = options.kind or ("embedding" if options.texts else "pooled")
+        others = ("texts", "unit_length") if options.kind != "embedding" else _OF_VIT
+        others = (*others, "pooling") if options.kind == "patches" else others
+        for name in others:
+            if getattr(options, name):
+                flag = name.replace("_", "-")
+                parser.error(f"--{flag} has no use with --kind {options.kind}")
+    if getattr(options, "classes", None) and is_there(options.classes[0]):
+        options.classes = read_lines(options.classes[0], skip_blank=True)
+    return options
+
+
+def _start(task: str, arguments: Sequence[str]) -> int:
+    """Begin or continue the work of a command line."""
+    from eva_backbone.checkpoints.verification import sha256_of
+    from eva_contrastive.model.open_clip_files import weights_file
+    from eva_data.records import identify, plan_records
+    from eva_runs.batch import MANIFEST, summarise, write_manifest
+
+    options = _parse(task, arguments)
+    if task in ("detect", "segment"):
+        options.framework, config = find_model(options.weights, options.recipe, options.framework)
+        if (options.framework == "segmentation") != (task == "segment"):
+            raise ValueError(f"{options.weights} is for {options.framework}: it cannot {task}")
+        options.config = str(config.absolute())
+    file = weights_file(options.weights)
+    if is_there(options.weights):  # on all machines
+        options.weights = str(Path(options.weights).absolute())
+    given = {name: value for name, value in vars(options).items() if name not in _RUNNING}
+    given["task"] = task
+    own = {"input": identify(options.inputs), "weights": file.name, "sha256": sha256_of(file)}
+
+    def plan() -> dict[str, Any]:
+        return plan_records(
+            options.inputs, options.output, size=options.shard_size, limit=options.limit,
+            texts=given.get("texts", False), captions=task == "caption-score",
+            image_column=options.image_column, caption_column=given.get("caption_column"),
+        )  # fmt: skip
+
+    with contextlib.ExitStack() as stack:
+        while not (options.shards and (options.output / MANIFEST).exists()):
+            try:
+                stack.enter_context(locked(options.output))
+                break
+            except FolderInUseError:  # by another one with a part of the shards, perhaps
+                if not options.shards:
+                    raise
+            time.sleep(1)
+        task_options = {**given, "batch_size": options.batch_size}
+        write_manifest(options.output, {**given, **own}, task_options, plan)
+        if options.shards:
+            stack.close()
+        known = summarise(options.output)
+        return _run(options, {*range(known.shards)} - known.done, task)
+
+
+def _run(options: argparse.Namespace, numbers: set[int], what: str) -> int:
+    """Compute shards of an output, and say what it holds."""
+    from eva_command.batch_tasks import build
+    from eva_runs.batch import Actors, Processes, Worker, run_shards
+
+    stop, failed, folder, address = StopSignal(), 0, options.output.absolute(), options.address
+    if wanted := sorted(numbers & {*(options.shards or numbers)}):
+        worker = Worker(folder, build, options.batch_size, options.workers, options.device)
+        actors = Actors(worker, address, options.actors) if address else None
+        pool = actors or Processes(worker, options.processes)
+        more: Any = dict(stop=stop, max_errors=options.max_errors, what=what)
+        with contextlib.closing(pool), stop.listen(to_children=True):
+            failed = run_shards(folder, wanted, pool, **more)
+    _show(options.output)
+    if stop.requested:
+        complain(f"stopped by {stop.received}: the same command continues")
+        return EXIT_RUN_AGAIN
+    return int(failed > 0)
+
+
+def _show(folder: Path) -> None:
+    from eva_runs.batch import PARTS, summarise
+
+    known = summarise(folder, rows=True)
+    say(f"{folder} has {known.rows:,} results in {len(known.done):,} of {known.shards:,} shards")
+    if count := sum(known.errors.values()):
+        say(f"{count:,} records could not be read: {folder / PARTS}/*.errors.jsonl")
+    for number, reason in [*known.failed.items()][:10]:
+        say(f"shard {number} failed: {reason}")
+
+
+def _look(verb: str, arguments: Sequence[str]) -> int:
+    """Show, repeat or merge the results in a folder."""
+    parser = command_parser(__doc__)
+    parser.add_argument("folder", type=home_expanded, metavar="DIR", help="output of eva batch")
+    if verb == "merge":
+        text = "file ending in .parquet, or of detect .json, in COCO's format"
+        parser.add_argument("--output", required=True, type=home_expanded, help=text)
+    if verb == "retry":
+        parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+        _add_running(parser)
+    options = parser.parse_args(arguments)
+    from eva_runs.batch import merge_parts, read_manifest, summarise
+
+    manifest = read_manifest(options.folder)
+    if verb == "status":
+        _show(options.folder)
+    elif verb == "retry":
+        options.output, known = options.folder, summarise(options.folder)
+        again = {*range(known.shards)} - known.done | {*known.errors} | {*known.failed}
+        with locked(options.output):
+            return _run(options, again, manifest["options"]["task"])
+    elif options.output.suffix == ".json":
+        from eva_command.batch_tasks import merge_objects
+
+        say(f"{options.output} has {merge_objects(options.folder, options.output):,} images")
+    else:
+        say(f"{options.output} has {merge_parts(options.folder, options.output):,} rows")
+    return 0
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run `eva batch`, of which the first argument is a task, or what to do with a folder."""
+    word, *rest = arguments
+    with ending(program_name("eva batch")):
+        return (_look if word in ("status", "retry", "merge") else _start)(word, rest)
+    return 1  # pragma: no cover (`ending` has ended the process)

@@ -1,0 +1,439 @@
+"""Work on any number of records in shards, by processes or by Ray, exactly once and in order.
+
+The results of shard k are one Parquet file, whose name and bytes depend on k alone, and which is
+there completely or not at all: who computes it, and how often, makes no difference.
+
+    names, features = read_features("output/features")
+"""
+
+import contextlib
+import functools
+import json
+import multiprocessing
+import os
+import shutil
+import time
+import traceback
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from itertools import islice, product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from eva_data import files
+from eva_data.files import load_json, printable, replacing, write_text
+from eva_data.progress import ProgressBar
+from eva_data.records import Record, read_shard
+from eva_runs.errors import TooManyUnreadableError, one_line
+from eva_runs.interruption import StopSignal, leave_signals_to_the_run
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MANIFEST, MODEL, PARTS = "manifest.json", "model.json", "parts"
+_AHEAD = 2  # shards that a process has, and batches that are decoded before their turn
+_MOST_DEATHS, _MOST_FAILED = 3, 10  # of processes in one shard; shards
+_ROWS, _BYTES = 1024, 64 * 2**20  # of a row group
+_SECONDS = 0.2  # between looks at signals
+
+
+class Task(NamedTuple):
+    """What is done with each record; all processes must have the same facts."""
+
+    prepare: Callable[[Record], Any]  # in a thread; an OSError or ValueError is about the record
+    compute: Callable[[list[Any]], Mapping[str, Any]]  # columns of the results
+    schema: pa.Schema  # of them; `name` comes before
+    facts: Mapping[str, Any]  # what the results depend on, besides the options
+
+
+class Outcome(NamedTuple):
+    """What became of a shard."""
+
+    rows: int = 0
+    errors: int = 0  # records that could not be read
+    size: int = 0  # bytes of the file
+    failure: str = ""  # why there is none
+    fatal: bool = False  # whether all shards would fail so
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Computes shards of an output folder, by a task that is built once.
+
+    `build` is a function of a module, from the options of the manifest to the task, `batch_size`
+    records are computed at once, `threads` decode; `device` may differ between processes.
+    """
+
+    folder: Path
+    build: Callable[[dict[str, Any]], Task]
+    batch_size: int
+    threads: int
+    device: str = "auto"
+
+    def compute(self, number: int) -> Outcome:
+        """Compute a shard and write its files; an error is in the outcome."""
+        part, fatal = part_of(self.folder, number), False
+        begun, failed = part.with_suffix(".begun"), part.with_suffix(".failed.txt")
+        try:
+            with begun.open("ab") as stream:
+                if stream.tell() >= _MOST_DEATHS:
+                    raise RuntimeError(f"its process died {_MOST_DEATHS} times")
+                stream.write(b"x")
+            fatal = True
+            (plan, task), fatal = _opened(self), False
+            rows, errors = self._write(part, task, read_shard(plan, self.folder, number))
+            outcome = Outcome(rows, errors, part.stat().st_size)
+            failed.unlink(missing_ok=True)
+        except Exception as error:
+            fatal |= isinstance(error, (FloatingPointError, files.UnwritableError))
+            expected = isinstance(error, (ValueError, OSError, ImportError, FloatingPointError))
+            text = one_line(error) if expected else traceback.format_exc()
+            outcome = Outcome(failure=printable(text.strip()), fatal=fatal)
+            with contextlib.suppress(OSError):
+                write_text(failed, outcome.failure + "\n")
+        with contextlib.suppress(OSError):
+            begun.unlink(missing_ok=True)
+        return outcome
+
+    def _write(self, part: Path, task: Task, records: Iterator[Record]) -> tuple[int, int]:
+        """Write results and errors of a shard; return how many there are."""
+        schema = task.schema.insert(0, pa.field("name", pa.string()))
+        errors, count, waiting, size = list[str](), 0, list[pa.RecordBatch](), 0
+        with replacing(part) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+            for chunk in self._prepared(task, records):
+                names, prepared = list[str](), list[Any]()
+                for name, future in chunk:
+                    try:
+                        prepared.append(future.result())
+                        names.append(printable(name))
+                    except (OSError, ValueError) as error:
+                        about = {"name": printable(name), "reason": printable(one_line(error))}
+                        errors.append(json.dumps(about) + "\n")
+                if names:
+                    columns = {"name": names, **task.compute(prepared)}
+                    waiting.append(pa.RecordBatch.from_pydict(columns, schema))
+                    count, size = count + len(names), size + waiting[-1].nbytes
+                if size >= _BYTES or sum(map(len, waiting)) >= _ROWS:
+                    writer.write_table(pa.Table.from_batches(waiting, schema))
+                    waiting, size = [], 0
+            if waiting or not count:
+                writer.write_table(pa.Table.from_batches(waiting, schema))
+            listed = part.with_suffix(".errors.jsonl")
+            write_text(listed, "".join(errors)) if errors else listed.unlink(missing_ok=True)
+        return count, len(errors)
+
+    def _prepared(
+        self, task: Task, records: Iterator[Record]
+    ) -> Iterator[list[tuple[str, Future[Any]]]]:
+        """Yield batches of names and prepared records; the next ones are prepared meanwhile."""
+        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(self.threads) as pool:
+
+            def read() -> list[tuple[str, Future[Any]]]:
+                chunk = islice(records, self.batch_size)
+                return [(one.name, pool.submit(task.prepare, one)) for one in chunk]
+
+            ahead = deque(reader.submit(read) for _ in range(_AHEAD))
+            while chunk := ahead.popleft().result():
+                ahead.append(reader.submit(read))
+                yield chunk
+
+
+@functools.cache
+def _opened(worker: Worker) -> tuple[dict[str, Any], Task]:
+    """Read the plan and build the task, once in a process; its facts are those of every other."""
+    manifest = read_manifest(worker.folder)
+    task = worker.build({**manifest["options"], "device": worker.device})
+    file, facts = worker.folder / MODEL, json.loads(json.dumps(task.facts))
+    if not file.exists():
+        write_text(file, json.dumps(facts, indent=2) + "\n")
+    _require_same(load_json(file), facts, worker.folder)
+    return manifest["plan"], task
+
+
+# ---- processes -----------------------------------------------------------------------------------
+class Processes:
+    """Processes of this machine, spread over its GPUs, of which each that dies is replaced.
+
+    By default, None, one for each GPU, or one; of `size` 0, the work is done in this process.
+    """
+
+    loses_some = False  # for good, with the shards that they have
+
+    def __init__(self, worker: Worker, size: int | None) -> None:
+        self._worker, self._gpus = worker, gpus_here(worker.device) if size != 0 else []
+        size = len(self._gpus) or 1 if size is None else size
+        self.size = size or 1
+        self._pools: list[Executor] = [self._start(slot) for slot in range(size)]
+        self._pools = self._pools or [ThreadPoolExecutor(1)]
+
+    def _start(self, slot: int) -> Executor:
+        own = max(1, (os.cpu_count() or 1) // self.size)
+        variables = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(own))}
+        if self._gpus:
+            variables["CUDA_VISIBLE_DEVICES"] = self._gpus[slot % len(self._gpus)]
+        context = multiprocessing.get_context("spawn")
+        return ProcessPoolExecutor(1, context, initializer=_begin, initargs=(variables,))
+
+    def submit(self, slot: int, number: int) -> Future[Outcome]:
+        """Give a shard to a process."""
+        try:
+            return self._pools[slot].submit(self._worker.compute, number)
+        except BrokenProcessPool:
+            self._pools[slot] = self._start(slot)
+            return self.submit(slot, number)
+
+    def close(self) -> None:
+        """End all processes at once."""
+        for pool in self._pools:
+            for process in list((getattr(pool, "_processes", None) or {}).values()):
+                process.kill()
+            pool.shutdown(cancel_futures=True)
+
+
+def _begin(variables: dict[str, str]) -> None:
+    os.environ.update(variables)  # before torch is imported
+    leave_signals_to_the_run()
+
+
+def gpus_here(device: str) -> list[str]:
+    """List the GPUs for a device, as `CUDA_VISIBLE_DEVICES` does; none for "cpu"."""
+    if device == "cpu":
+        return []
+    import torch
+
+    numbers = [*map(str, range(torch.cuda.device_count()))]
+    return (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(numbers)).split(",")[: len(numbers)]
+
+
+class Actors:
+    """Actors of a Ray cluster, which restarts them and repeats their shards.
+
+    Args:
+        worker: What each actor is; its folder must be the same on all machines.
+        address: "auto", or that of the cluster.
+        size: Number of actors; None for that of the GPUs, or of the CPUs without one.
+    """
+
+    loses_some = True
+
+    def __init__(self, worker: Worker, address: str, size: int | None) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        import ray
+
+        ray.init(address=address, log_to_driver=False)
+        found, self.close = ray.cluster_resources(), ray.shutdown
+        gpus = int(found.get("GPU", 0))
+        self.size = size or gpus or max(1, int(found["CPU"]))
+        settings = dict(num_cpus=1, num_gpus=min(gpus, 1), max_restarts=-1, max_task_retries=-1)
+        actor: Any = ray.remote(Worker).options(**settings)
+        self._actors = [actor.remote(**vars(worker)) for _ in range(self.size)]
+
+    def submit(self, slot: int, number: int) -> Future[Outcome]:
+        """Give a shard to an actor."""
+        future: Future[Outcome] = self._actors[slot].compute.remote(number).future()
+        return future
+
+
+# ---- a run ---------------------------------------------------------------------------------------
+def run_shards(
+    folder: Path,
+    numbers: Sequence[int],
+    pool: Processes | Actors,
+    *,
+    stop: StopSignal,
+    max_errors: int,
+    what: str = "batch",
+) -> int:
+    """Compute shards, until a `stop` is requested; return the number of those that failed.
+
+    Raises:
+        TooManyUnreadableError: After `max_errors` records, also those of other shards.
+        ValueError: If the task cannot be built, the disk is too small, or 10 shards failed.
+    """
+    known = summarise(folder)
+    for number in numbers:  # of a run that was stopped
+        part_of(folder, number).with_suffix(".begun").unlink(missing_ok=True)
+    errors = sum(count for number, count in known.errors.items() if number not in {*numbers})
+    images = failed = 0
+    began = time.monotonic()
+    with ProgressBar(len(numbers), what=what, unit="shard") as bar:
+        for ended, outcome in enumerate(_outcomes(numbers, pool, stop), 1):
+            failed += bool(outcome.failure)
+            if outcome.fatal or failed > _MOST_FAILED:
+                raise ValueError(outcome.failure)
+            errors, images = errors + outcome.errors, images + outcome.rows + outcome.errors
+            if errors > max_errors:
+                text = f"{errors:,} records could not be read, see {folder / PARTS}/*.errors.jsonl"
+                raise TooManyUnreadableError(f"{text}; --max-errors is {max_errors}")
+            if ended == 1:
+                _require_room(folder, outcome.size * (len(numbers) - 1))
+            rate = images / max(1e-9, time.monotonic() - began)
+            bar.update(images=f"{images:,}", rate=f"{rate:,.3g}/s")
+    return failed
+
+
+def _outcomes(
+    numbers: Sequence[int], pool: Processes | Actors, stop: StopSignal
+) -> Iterator[Outcome]:
+    """Yield the outcomes as they come; a shard whose process died is done again."""
+    waiting, ended = deque(numbers), set[int]()
+    flying = dict[Future[Outcome], tuple[int, int]]()  # slot and shard
+    while len(ended) < len(numbers) and not stop.requested:
+        for depth, slot in product(range(_AHEAD), range(pool.size)):
+            busy = sum(one == slot for one, _ in flying.values())
+            if not waiting and not busy and pool.loses_some:  # perhaps one that is lost
+                copies = Counter(number for _, number in flying.values() if number not in ended)
+                waiting += [number for number, count in copies.items() if count == 1][:1]
+            if waiting and busy <= depth:
+                chosen = waiting.popleft()
+                flying[pool.submit(slot, chosen)] = slot, chosen
+        for future in wait(flying, _SECONDS, FIRST_COMPLETED).done:
+            _, number = flying.pop(future)
+            if isinstance(future.exception(), BrokenProcessPool):
+                waiting.appendleft(number)
+            elif number not in ended:
+                outcome = future.result()
+                if outcome.failure and any(number == other for _, other in flying.values()):
+                    continue
+                ended.add(number)
+                yield outcome
+
+
+def _require_room(folder: Path, needed: int) -> None:
+    if needed > (free := shutil.disk_usage(folder).free):
+        text = f"the results will take about {needed / 1e9:,.3f} GB more, and the disk of {folder}"
+        raise ValueError(f"{text} has {free / 1e9:,.3f} GB free: choose another folder")
+
+
+# ---- files ---------------------------------------------------------------------------------------
+class Summary(NamedTuple):
+    """What there is of an output folder."""
+
+    shards: int
+    done: set[int]
+    failed: dict[int, str]  # with the reasons
+    errors: dict[int, int]  # shard -> number of records that could not be read
+    rows: int  # results
+
+
+def summarise(folder: Path, *, rows: bool = False) -> Summary:
+    """Look at what there is of an output folder; with `rows`, into each file."""
+    done, failed, errors, count = set[int](), dict[int, str](), dict[int, int](), 0
+    for file in sorted((folder / PARTS).glob("part-*")):
+        number = int(file.name.split(".")[0].removeprefix("part-"))
+        if file.name.endswith(".errors.jsonl"):
+            errors[number] = file.read_bytes().count(b"\n")
+        elif file.name.endswith(".failed.txt"):
+            failed[number] = file.read_text().strip().splitlines()[-1]
+        elif file.suffix == ".parquet":
+            done.add(number)
+            count += pq.read_metadata(file).num_rows if rows else 0
+    return Summary(read_manifest(folder)["plan"]["shards"], done, failed, errors, count)
+
+
+def write_manifest(
+    folder: Path, settings: dict[str, Any], options: dict[str, Any], plan: Callable[[], Any]
+) -> None:
+    """Write the manifest of an output folder once; of one that is there, compare the settings.
+
+    Raises:
+        ValueError: If the folder has other settings.
+    """
+    files.make_folder(folder / PARTS)
+    settings = json.loads(json.dumps(settings))
+    if (folder / MANIFEST).exists():
+        _require_same(read_manifest(folder)["settings"], settings, folder)
+    else:
+        manifest = {"settings": settings, "options": options, "plan": plan()}
+        write_text(folder / MANIFEST, json.dumps(manifest) + "\n")
+
+
+def _require_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    if changed:
+        listed = ", ".join(f"{key} {before.get(key)} -> {now.get(key)}" for key in changed)
+        text = f"{folder} holds results with other settings ({listed}): choose another folder"
+        raise ValueError(text)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read the manifest of an output folder; a ValueError if there is none."""
+    if not (folder / MANIFEST).is_file():
+        raise ValueError(f"{folder} has no {MANIFEST} of `eva batch`")
+    manifest: dict[str, Any] = load_json(folder / MANIFEST)
+    return manifest
+
+
+def part_of(folder: Path, number: int) -> Path:
+    """Name the results of a shard."""
+    return folder / PARTS / f"part-{number:06}.parquet"
+
+
+def read_parts(folder: Path) -> Iterator[pa.Table]:
+    """Yield the row groups of all results in the order of the input, one in memory at a time.
+
+    Raises:
+        ValueError: If a shard is missing or damaged.
+    """
+    count = read_manifest(folder)["plan"]["shards"]
+    parts = [part_of(folder, number) for number in range(count)]
+    if missing := [part.name for part in parts if not part.is_file()]:
+        text = f"{folder} lacks {len(missing)} of {len(parts)} shards, such as {missing[0]}"
+        raise ValueError(f"{text}: run the same command again to complete it")
+    for part in parts:
+        try:
+            with pq.ParquetFile(part, pre_buffer=False) as file:
+                for group in range(file.num_row_groups):
+                    yield file.read_row_group(group)
+        except (pa.ArrowInvalid, OSError) as error:
+            text = f"{part} cannot be read ({error}): delete it and run the same command again"
+            raise ValueError(text) from error
+
+
+def merge_parts(folder: Path, file: Path) -> int:
+    """Merge all results into one Parquet file; return the number of rows."""
+    count, schema = 0, next(read_parts(folder)).schema
+    with replacing(file) as part, pq.ParquetWriter(part, schema, compression="zstd") as writer:
+        for table in read_parts(folder):
+            writer.write_table(table)
+            count += len(table)
+    return count
+
+
+class Features(NamedTuple):
+    """Names of samples (paths of images, or texts), and their features (B, C) or (B, C, h, w)."""
+
+    names: list[str]
+    features: "Tensor"
+
+
+def read_features(folder: str | os.PathLike[str]) -> Features:
+    """Read all that `eva batch features` wrote; records that could not be read are not in it.
+
+    Raises:
+        ValueError: If there are no features, or they are not complete or damaged.
+    """
+    import torch
+
+    names, parts = list[str](), list[Any]()
+    for table in read_parts(Path(folder)):
+        if "features" not in table.column_names:
+            raise ValueError(f"{folder} holds no features, but {', '.join(table.column_names)}")
+        names += table["name"].to_pylist()
+        values = table["features"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        shape = json.loads(table.schema.metadata[b"shape"])
+        parts.append(torch.from_numpy(values.copy()).reshape(-1, *shape))
+    return Features(names, torch.cat(parts))

@@ -1,0 +1,279 @@
+"""Shards that are computed exactly once, whatever dies; and memory that does not grow."""
+
+import contextlib
+import importlib.util
+import io
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from eva_runs.batch import merge_parts, summarise
+from eva_runs.errors import TooManyUnreadableError
+
+PROGRAM = Path(__file__).with_name("batch_program.py")
+CLUSTER = """
+import sys
+from ray.cluster_utils import Cluster
+head = {"num_cpus": 4, "node_ip_address": "127.0.0.1", "include_dashboard": False}
+cluster = Cluster(initialize_head=True, head_node_args=head)
+node = cluster.add_node(num_cpus=4)
+print(cluster.address, flush=True)
+sys.stdin.readline()
+cluster.remove_node(node, allow_graceful=False)
+print("gone", flush=True)
+sys.stdin.readline()
+cluster.shutdown()
+"""
+
+
+@pytest.fixture(scope="session")
+def program():
+    spec = importlib.util.spec_from_file_location("batch_program", PROGRAM)
+    sys.modules["batch_program"] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def encoded(*color):
+    stream = io.BytesIO()
+    Image.new("RGB", (2, 2), color).save(stream, "PNG")
+    return stream.getvalue()
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Function: a Parquet file of tiny images; of `bad` rows the content is no image."""
+
+    def write(count, bad=(), red=()):
+        images = [encoded(0, index % 256, 7) for index in range(256)]
+        bad, red = {*bad}, {*red}
+        schema = pa.schema({"image": pa.binary()})
+        with pq.ParquetWriter(tmp_path / "images.parquet", schema) as writer:
+            for start in range(0, count, 2000):
+                rows = range(start, min(start + 2000, count))
+                cells = [b"bad" if row in bad else images[row % 256] for row in rows]
+                cells = [
+                    encoded(255, 0, 0) if r in red else c for r, c in zip(rows, cells, strict=True)
+                ]
+                writer.write_table(pa.table({"image": cells}, schema))
+        return tmp_path / "images.parquet"
+
+    return write
+
+
+def variables():
+    path = os.pathsep.join([str(PROGRAM.parent), *filter(None, sys.path)])
+    return os.environ | {"PYTHONPATH": path}
+
+
+@pytest.fixture
+def started():
+    """Function: start the program on a folder; it and its children end with the test."""
+    running = []
+
+    def start(folder, **options):
+        words = [sys.executable, PROGRAM, folder, json.dumps(options)]
+        running.append(subprocess.Popen(list(map(str, words)), env=variables()))
+        return running[-1]
+
+    yield start
+    for process in running:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for one in psutil.Process(process.pid).children(recursive=True):
+                one.kill()
+        process.kill()
+        process.wait()
+
+
+def merged(folder):
+    merge_parts(folder, folder / "merged.parquet")
+    return (folder / "merged.parquet").read_bytes()
+
+
+@pytest.fixture
+def alone(program, tmp_path):
+    """Function: the merged bytes of an input in one process."""
+
+    def compute(source, **options):
+        program.begin(tmp_path / "alone", source, **options)
+        assert program.compute(tmp_path / "alone") == 0
+        return merged(tmp_path / "alone")
+
+    return compute
+
+
+def test_processes_give_the_bytes_of_one_and_leave_out_what_kills_them(
+    program, table, tmp_path, alone, started
+):
+    """Five shards on two processes; the one with the red image dies thrice."""
+    source, folder = table(100, red=[50]), tmp_path / "two"
+    whole = alone(source, size=20)
+    program.begin(folder, source, size=20, poison=True)
+    assert started(folder, processes=2).wait(60) == 1
+    known = summarise(folder)
+    assert known.done == {0, 1, 3, 4}
+    assert "died 3 times" in known.failed[2]
+    with pytest.raises(ValueError, match="lacks 1 of 5 shards, such as part-000002"):
+        merged(folder)
+    manifest = folder / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"poison": true', '"poison": false'))
+    assert program.compute(folder) == 0
+    assert not summarise(folder).failed
+    assert merged(folder) == whole
+
+
+def test_a_signal_ends_a_run_that_the_same_command_continues(
+    program, table, tmp_path, alone, started
+):
+    source, folder = table(60), tmp_path / "stopped"
+    whole = alone(source, size=6)
+    program.begin(folder, source, size=6, seconds=0.15)
+    process = started(folder, processes=1)
+    while not summarise(folder).done:
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(30) == 75
+    assert 0 < len(summarise(folder).done) < 10
+    assert program.compute(folder) == 0
+    assert merged(folder) == whole
+
+
+def test_a_thousand_damaged_of_twenty_thousand_are_listed_exactly(program, table, tmp_path):
+    bad = sorted(random.Random(0).sample(range(20_000), 1000))
+    source, folder = table(20_000, bad=bad), tmp_path / "out"
+    program.begin(folder, source)
+    with pytest.raises(TooManyUnreadableError, match="max-errors is 500"):
+        program.compute(folder, max_errors=500)
+    assert program.compute(folder, max_errors=1000) == 0
+    files = sorted((folder / "parts").glob("*.errors.jsonl"))
+    listed = [json.loads(line)["name"] for file in files for line in file.open()]
+    assert listed == [f"{source}:{row}" for row in bad]
+    assert summarise(folder, rows=True).rows == 19_000
+
+
+# ---- slow ----------------------------------------------------------------------------------------
+def kill_workers(parents, stopped, count=30, *, name=""):
+    """Kill random children of processes, each a second after the one before."""
+    done, generator = 0, random.Random(1)
+    while not stopped() and done < count:
+        time.sleep(generator.uniform(0.5, 1))
+        children = [
+            child for parent in parents for child in psutil.Process(parent).children(recursive=True)
+        ]
+        with contextlib.suppress(psutil.NoSuchProcess, IndexError):
+            words = {child: " ".join(child.cmdline()) for child in children}
+            victims = [child for child, text in words.items() if name in text]
+            generator.choice(victims).kill()
+            done += 1
+    return done
+
+
+@pytest.mark.slow
+def test_thirty_kills_of_four_processes(program, table, tmp_path, alone, started):
+    source, folder = table(8000), tmp_path / "killed"
+    whole = alone(source, size=50)
+    program.begin(folder, source, size=50, seconds=0.15)
+    process = started(folder, processes=4)
+    time.sleep(3)
+    assert kill_workers([process.pid], lambda: process.poll() is not None, name="spawn_main") == 30
+    assert process.wait(300) == 0
+    assert merged(folder) == whole
+
+
+@pytest.mark.slow
+def test_seven_processes_and_shards_that_they_do_not_divide(
+    program, table, tmp_path, alone, started
+):
+    source, folder = table(3000), tmp_path / "seven"
+    whole = alone(source, size=131)  # 23 shards
+    program.begin(folder, source, size=131)
+    assert started(folder, processes=7).wait(120) == 0
+    assert merged(folder) == whole
+
+
+@pytest.mark.slow
+def test_thirty_kills_and_the_loss_of_a_node_of_ray(program, table, tmp_path, alone, started):
+    source, folder = table(8000), tmp_path / "ray"
+    whole = alone(source, size=50)
+    program.begin(folder, source, size=50, seconds=0.15)
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    environment = variables() | {"RAY_USAGE_STATS_ENABLED": "0"}
+    words = [sys.executable, "-c", CLUSTER]
+    with subprocess.Popen(words, env=environment, **pipes) as cluster:
+        address = cluster.stdout.readline().strip()
+        process = started(folder, address=address, actors=4)
+        while not summarise(folder).done:
+            time.sleep(0.1)
+        ended = lambda: process.poll() is not None  # noqa: E731
+        killed = kill_workers([cluster.pid], ended, 15, name="ray::")
+        cluster.stdin.write("\n")
+        cluster.stdin.flush()
+        assert cluster.stdout.readline() == "gone\n"
+        killed += kill_workers([cluster.pid], ended, 15, name="ray::")
+        assert killed == 30
+        assert process.wait(300) == 0
+        cluster.communicate("\n")
+    assert merged(folder) == whole
+
+
+@pytest.mark.slow
+def test_memory_is_flat_from_ten_thousand_to_a_million_records(program, table, tmp_path, started):
+    peaks = []
+    for count in (10_000, 1_000_000):
+        folder = tmp_path / str(count)
+        program.begin(folder, table(count), size=4096)
+        process = started(folder)
+        peak = 0
+        while process.poll() is None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                peak = max(peak, psutil.Process(process.pid).memory_info().rss)
+            time.sleep(0.05)
+        assert process.returncode == 0
+        assert summarise(folder, rows=True).rows == count
+        peaks.append(peak)
+    assert peaks[1] < 1.2 * peaks[0]
+
+
+@pytest.mark.slow
+def test_five_percent_over_the_bare_loop(tmp_path):
+    """Of the time of the CPU, which other work does not change."""
+    import torch
+
+    from eva_classification.features import FeatureExtractor
+    from eva_command.batch import main as batch
+    from eva_data.images import read_image
+
+    torch.set_num_threads(1)
+    generator = np.random.default_rng(0)
+    for number in range(128):
+        pixels = generator.integers(0, 255, (256, 256, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number:03}.png")
+    files = sorted(tmp_path.glob("*.png"))
+    options = "--weights eva_debug --image-size 224 --device cpu --precision fp32 --processes 0"
+    words = ["features", str(tmp_path), *options.split(), "--workers", "1", "--limit"]
+    batch([*words, "8", "--output", str(tmp_path / "warm")])
+    extract = FeatureExtractor.from_weights(
+        "eva_debug", image_size=224, device="cpu", precision="fp32"
+    )
+    seconds = []
+    for _ in range(2):
+        begin = time.process_time()
+        for start in range(0, 128, 32):
+            images = [read_image(file, upright=True) for file in files[start : start + 32]]
+            extract(torch.stack([extract.transform(image) for image in images])).numpy()
+        seconds.append(time.process_time() - begin)
+        begin = time.process_time()
+        batch([*words, "128", "--output", str(tmp_path / f"out{len(seconds)}")])
+        seconds.append(time.process_time() - begin)
+    assert min(seconds[1::2]) < 1.05 * min(seconds[::2]) + 0.5  # the model is built, too

@@ -1,0 +1,211 @@
+"""`eva batch`: every form of input, every task, what cannot be read, and what goes on."""
+
+import json
+import tarfile
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from eva_command.batch import main as batch
+from eva_contrastive.inference.features import ClipFeatures
+from eva_runs.batch import read_features
+
+NUMBER = 20
+RUN = ("--device", "cpu", "--precision", "fp32", "--processes", "0", "--shard-size", "8")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Folder of images, each with a caption beside it."""
+    folder, generator = tmp_path_factory.mktemp("batch") / "photos", np.random.default_rng(0)
+    for number in range(NUMBER):
+        file = folder / ("below" if number > 14 else ".") / f"{number:02}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, 255, (40, 50, 3), np.uint8)).save(file)
+        file.with_suffix(".txt").write_text(f"a thing of {number}\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def inputs(photos):
+    """Form -> INPUT with the images of the folder, in its order."""
+    import fsspec
+
+    place, files = photos.parent, sorted(photos.glob("*.png")) + sorted(photos.glob("*/*.png"))
+    texts = [file.with_suffix(".txt").read_text().strip() for file in files]
+    (place / "list.txt").write_text("".join(f"{file.relative_to(place)}\n" for file in files))
+    rows = [f"{file},{text}\n" for file, text in zip(files, texts, strict=True)]
+    (place / "pairs.csv").write_text("image,caption\n" + "".join(rows))
+    cells = {
+        "bytes": [file.read_bytes() for file in files],
+        "struct": [{"bytes": file.read_bytes(), "path": None} for file in files],
+        "paths": [str(file.relative_to(place)) for file in files],
+    }
+    for name, images in cells.items():
+        table = pa.table({"key": texts, "image": images, "caption": texts})
+        pq.write_table(table, place / f"{name}.parquet", row_group_size=7)
+    for shard, start in enumerate((0, 12)):
+        with tarfile.open(place / f"{shard}.tar", "w") as tar:
+            for file in files[start : start + 12]:
+                tar.add(file, file.name)
+                tar.add(file.with_suffix(".txt"), file.with_suffix(".txt").name)
+        fsspec.filesystem("memory").put(str(place / f"{shard}.tar"), f"/shards/{shard}.tar")
+    names = ("list.txt", "pairs.csv", *(f"{name}.parquet" for name in cells), "{0..1}.tar")
+    here = {name: str(place / name) for name in names}
+    return {"folder": str(photos), **here, "address": "memory://shards/*.tar"}
+
+
+@pytest.fixture(scope="module")
+def clip(clip_weights):
+    return ClipFeatures.from_weights(clip_weights, device="cpu", precision="fp32")
+
+
+@pytest.fixture
+def compute(clip_weights, tmp_path):
+    """Function: run a task; gives its output."""
+
+    def run(task, *words, output="out", code=0):
+        options = ("--weights", clip_weights, "--output", tmp_path / output, *RUN)
+        assert batch([task, *map(str, (*words, *options))]) == code
+        return tmp_path / output
+
+    return run
+
+
+def rows_of(folder):
+    assert batch(["merge", str(folder), "--output", str(folder / "merged.parquet")]) == 0
+    return pq.read_table(folder / "merged.parquet")
+
+
+FORMS = ("folder", "list.txt", "pairs.csv", "bytes.parquet", "struct.parquet", "paths.parquet",
+         "{0..1}.tar", "address")  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_input_gives_the_scores_of_its_images_and_captions(
+    compute, inputs, photos, clip, form
+):
+    if form == "list.txt":  # which has no captions
+        names, found = read_features(compute("features", inputs[form], "--kind", "embedding"))
+        assert names == [str(file) for file in sorted(photos.glob("*.png"))] + [
+            str(file) for file in sorted(photos.glob("*/*.png"))
+        ]
+        expected = clip.images(names, normalize=False)
+        return torch.testing.assert_close(found.float(), expected, atol=1e-3, rtol=1e-2)
+    files = sorted(photos.glob("*.png")) + sorted(photos.glob("*/*.png"))
+    texts = [f"a thing of {number}" for number in range(NUMBER)]
+    table = rows_of(compute("caption-score", inputs[form]))
+    assert table["caption"].to_pylist() == texts
+    expected = (clip.images(files) * clip.texts(texts)).sum(-1)
+    np.testing.assert_allclose(table["score"].to_numpy(), expected, atol=1e-5)
+    return None
+
+
+def test_features_of_texts_and_maps(compute, inputs, tmp_path, clip, refused):
+    (tmp_path / "texts.txt").write_text("a cat\nein Häuschen\na cat\n")
+    words = (tmp_path / "texts.txt", "--texts", "--store", "fp32")
+    names, found = read_features(compute("features", *words))
+    assert names == ["a cat", "ein Häuschen", "a cat"]
+    torch.testing.assert_close(found, clip.texts(names, normalize=False))
+    maps = compute("features", inputs["folder"], "--kind", "patches", output="maps")
+    assert read_features(maps).features.shape == (NUMBER, 128, 2, 2)
+    with refused("--kind pooled"):
+        compute("features", *words, "--kind", "pooled", output="no")
+
+
+def test_zero_shot_scores_are_those_of_the_sentences(compute, inputs, clip):
+    words = ("--classes", "cat", "dog", "--templates", "a {}.", "the {}", "--top", 1)
+    table = rows_of(compute("zero-shot", inputs["bytes.parquet"], *words))
+    means = torch.stack([clip.texts([f"a {x}.", f"the {x}"]).mean(0) for x in ("cat", "dog")])
+    images = clip.images(inputs["folder"] + "/*.png")
+    found = clip.probabilities(images, torch.nn.functional.normalize(means, dim=-1))
+    scores = [one[0] for one in table["probabilities"].to_pylist()]
+    np.testing.assert_allclose(scores[:15], found.max(-1).values, atol=1e-5)
+    assert table["classes"].to_pylist()[0] == [("cat", "dog")[int(found[0].argmax())]]
+
+
+def test_what_cannot_be_read_is_listed_and_tried_again(compute, photos, tmp_path, capsys, refused):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number, file in enumerate(sorted(photos.glob("*.png"))):
+        (folder / file.name).write_bytes(b"torn" if number in (3, 9) else file.read_bytes())
+    with refused("--max-errors is 1"):
+        compute("features", folder, "--max-errors", 1)
+    output = compute("features", folder)
+    files = sorted((output / "parts").glob("*.errors.jsonl"))
+    listed = [json.loads(line) for file in files for line in file.open()]
+    assert [one["name"] for one in listed] == [str(folder / f"0{number}.png") for number in (3, 9)]
+    assert all("decoded" in one["reason"] for one in listed)
+    assert len(read_features(output).names) == 13
+    for number in (3, 9):
+        (folder / f"0{number}.png").write_bytes((photos / f"0{number}.png").read_bytes())
+    assert batch(["retry", str(output), "--device", "cpu", "--processes", "0"]) == 0
+    assert batch(["status", str(output)]) == 0
+    assert "15 results in 2 of 2 shards" in capsys.readouterr().out.splitlines()[-1]
+    whole = read_features(output)
+    assert whole.names == [str(folder / f"{number:02}.png") for number in range(15)]
+    before = {file: file.stat().st_mtime_ns for file in sorted((output / "parts").iterdir())}
+    kept, lost, *_ = before
+    lost.unlink()
+    with pytest.raises(ValueError, match="lacks 1 of 2 shards"):
+        read_features(output)
+    compute("features", folder)
+    assert torch.equal(read_features(output).features, whole.features)
+    assert kept.stat().st_mtime_ns == before[kept]
+
+
+def test_parts_of_the_shards_and_of_the_records(compute, inputs, refused):
+    first = compute("features", inputs["folder"], "--shards", "0-1")
+    with pytest.raises(ValueError, match="lacks 1 of 3"):
+        read_features(first)
+    assert compute("features", inputs["folder"], "--shards", "2-7") == first
+    whole = read_features(first)
+    assert len(whole.names) == NUMBER
+    few = compute("features", inputs["{0..1}.tar"], "--limit", 15, output="few")
+    assert torch.equal(read_features(few).features, whole.features[:15])
+    for other in ((inputs["folder"], "--limit", 3), (inputs["list.txt"],),
+                  (inputs["folder"], "--store", "fp32")):  # fmt: skip
+        with refused("other settings"):
+            compute("features", *other)
+
+
+def test_objects_and_pixels_are_those_of_the_predictors(run, finished, demo, tmp_path, documented):
+    import pycocotools.mask as mask_api
+
+    images = sorted((demo("coco") / "coco/val").iterdir())
+    words = ("--device", "cpu", "--processes", 0)
+    for name, task in (
+        ("detection", "detect"),
+        ("mmdetection", "detect"),
+        ("segmentation", "segment"),
+    ):
+        given = ("eva", "batch", task, images[0].parent, "--weights", finished(name), *words)
+        run(*given, "--output", tmp_path / name)
+        (file,) = (tmp_path / name / "parts").glob("*.parquet")
+        rows = pq.read_table(file).to_pylist()
+        assert [row["name"] for row in rows] == list(map(str, images))
+        for row, image in zip(rows, images, strict=True):
+            assert (row["width"], row["height"]) == Image.open(image).size
+        if task == "segment":
+            for row in rows:
+                size = (row["height"], row["width"])
+                codes = [{"size": size, "counts": one["segmentation"]} for one in row["segments"]]
+                assert (mask_api.decode(codes).sum(-1) == 1).all()  # each pixel has one class
+            continue
+        merged = tmp_path / f"{name}.json"
+        run("eva", "batch", "merge", tmp_path / name, "--output", merged)
+        content = json.loads(merged.read_text())
+        assert [one["file_name"] for one in content["images"]] == list(map(str, images))
+        assert len(content["annotations"]) == sum(len(row["objects"]) for row in rows)
+
+
+def test_help_is_light_and_a_wrong_folder_is_named(measure, fails, tmp_path, refused):
+    seconds, ended = measure("batch", "detect", "--help")
+    assert ended.code == 0
+    assert seconds < 1.5
+    with refused("manifest.json"):
+        batch(["status", str(tmp_path)])
