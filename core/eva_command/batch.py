@@ -6,19 +6,18 @@ r"""Features, objects, classes or scores of any number of images, by many proces
     eva batch classify "s3://bucket/{0000..9999}.tar" --weights RUN --output DIR --address auto
     eva batch status|retry DIR;  eva batch merge DIR --output FILE
 
-INPUT is folders, which are searched, images, or lists of paths, one a line; tables or JSON of
-images with captions; or tar shards or Parquet files, also by an address of fsspec. A manifest cuts
-it into shards once; DIR/parts receives a Parquet file for each, completely or not at all, and lists
-of the records that could not be read. The same command continues.
+INPUT is folders, images, or lists of paths, one a line; or tar shards or Parquet
+files, also by an address of fsspec. A manifest cuts it into shards once; DIR/parts receives a
+Parquet file for each, completely or not at all, and lists of the records that could not be read.
+The same command continues.
 """
 
 import argparse
 import contextlib
 import os
-import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from eva_classification.commands import add_extractor
 from eva_command.label import TASKS, find_model
@@ -28,7 +27,7 @@ from eva_runs.commands import complain, program_name, say
 from eva_runs.errors import ending
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
 from eva_runs.options import command_parser, integer, probability
-from eva_runs.output_folder import FolderInUseError, locked
+from eva_runs.output_folder import locked
 
 # what results do not depend on
 _RUNNING = ("output", "batch_size", "workers", "device", "shards", "max_errors", "processes",
@@ -67,12 +66,8 @@ def _parser(task: str) -> argparse.ArgumentParser:
 
         add("--weights", required=True, help="of a detector or segmentor; folder of its run")
         add("--recipe", help="the model's recipe (default: that of the run of the weights)")
-        add(
-            "--task",
-            choices=TASKS,
-            dest="framework",
-            help="default: that of the run, or of official weights",
-        )
+        text = "default: that of the run, or of official weights"
+        add("--task", choices=TASKS, dest="framework", help=text)
         add_slicing(parser)
     else:
         add_weights(parser)
@@ -92,7 +87,7 @@ def _parser(task: str) -> argparse.ArgumentParser:
     if task == "zero-shot":
         text = "sentences with {}, a file of them, imagenet, cifar or simple (default: simple)"
         add("--templates", nargs="+", default=["simple"], metavar="TEXT", help=text)
-    add("--image-column", help="of Parquet or a table, with images or paths (default: found)")
+    add("--image-column", help="of Parquet files, with images or paths (default: found)")
     if task == "caption-score":
         add("--caption-column", help="the same for captions")
     add("--limit", type=integer(1), metavar="N", help="take the first N records alone")
@@ -107,13 +102,11 @@ def _parse(task: str, arguments: Sequence[str]) -> argparse.Namespace:
     parser = _parser(task)
     options = parser.parse_args(arguments)
     if task == "features":
-        options.kind = options.kind or ("embedding" if options.texts else "pooled")
-        others = ("texts", "unit_length") if options.kind != "embedding" else _OF_VIT
-        others = (*others, "pooling") if options.kind == "patches" else others
-        for name in others:
-            if getattr(options, name):
-                flag = name.replace("_", "-")
-                parser.error(f"--{flag} has no use with --kind {options.kind}")
+        kind = options.kind = options.kind or ("embedding" if options.texts else "pooled")
+        useless = _OF_VIT if kind == "embedding" else ("texts", "unit_length")
+        useless = (*useless, "pooling") if kind == "patches" else useless
+        for name in (name for name in useless if getattr(options, name)):
+            parser.error(f"--{name.replace('_', '-')} has no use with --kind {kind}")
     if getattr(options, "classes", None) and is_there(options.classes[0]):
         options.classes = read_lines(options.classes[0], skip_blank=True)
     return options
@@ -124,7 +117,7 @@ def _start(task: str, arguments: Sequence[str]) -> int:
     from eva_backbone.checkpoints.verification import sha256_of
     from eva_contrastive.model.open_clip_files import weights_file
     from eva_data.records import identify, plan_records
-    from eva_runs.batch import MANIFEST, summarise, write_manifest
+    from eva_runs.batch import summarise, write_manifest
 
     options = _parse(task, arguments)
     if task in ("detect", "segment"):
@@ -136,29 +129,18 @@ def _start(task: str, arguments: Sequence[str]) -> int:
     if is_there(options.weights):  # on all machines
         options.weights = str(Path(options.weights).absolute())
     given = {name: value for name, value in vars(options).items() if name not in _RUNNING}
+    columns = [given.get(f"{role}_column") for role in ("image", "caption")]
     given["task"] = task
-    own = {"input": identify(options.inputs), "weights": file.name, "sha256": sha256_of(file)}
+    settings = given | {"weights": sha256_of(file), "input": identify(options.inputs)}
+    plan = partial(
+        plan_records, options.inputs, options.output, size=options.shard_size, limit=options.limit,
+        texts=given.get("texts", False), captions=task == "caption-score", columns=columns,
+    )  # fmt: skip
 
-    def plan() -> dict[str, Any]:
-        return plan_records(
-            options.inputs, options.output, size=options.shard_size, limit=options.limit,
-            texts=given.get("texts", False), captions=task == "caption-score",
-            image_column=options.image_column, caption_column=given.get("caption_column"),
-        )  # fmt: skip
-
-    with contextlib.ExitStack() as stack:
-        while not (options.shards and (options.output / MANIFEST).exists()):
-            try:
-                stack.enter_context(locked(options.output))
-                break
-            except FolderInUseError:  # by another one with a part of the shards, perhaps
-                if not options.shards:
-                    raise
-            time.sleep(1)
-        task_options = {**given, "batch_size": options.batch_size}
-        write_manifest(options.output, {**given, **own}, task_options, plan)
-        if options.shards:
-            stack.close()
+    # several commands with parts of the shards may run together
+    with contextlib.nullcontext() if options.shards else locked(options.output):
+        more = {"batch_size": options.batch_size}
+        write_manifest(options.output, settings, given | more, plan)
         known = summarise(options.output)
         return _run(options, {*range(known.shards)} - known.done, task)
 
@@ -168,14 +150,13 @@ def _run(options: argparse.Namespace, numbers: set[int], what: str) -> int:
     from eva_command.batch_tasks import build
     from eva_runs.batch import Actors, Processes, Worker, run_shards
 
-    stop, failed, folder, address = StopSignal(), 0, options.output.absolute(), options.address
+    stop, failed, folder, on_ray = StopSignal(), 0, options.output.absolute(), options.address
     if wanted := sorted(numbers & {*(options.shards or numbers)}):
         worker = Worker(folder, build, options.batch_size, options.workers, options.device)
-        actors = Actors(worker, address, options.actors) if address else None
+        actors = Actors(worker, on_ray, options.actors) if on_ray else None
         pool = actors or Processes(worker, options.processes)
-        more: Any = dict(stop=stop, max_errors=options.max_errors, what=what)
         with contextlib.closing(pool), stop.listen(to_children=True):
-            failed = run_shards(folder, wanted, pool, **more)
+            failed = run_shards(folder, wanted, pool, stop, options.max_errors, what)
     _show(options.output)
     if stop.requested:
         complain(f"stopped by {stop.received}: the same command continues")
@@ -229,4 +210,3 @@ def main(arguments: Sequence[str]) -> int:
     word, *rest = arguments
     with ending(program_name("eva batch")):
         return (_look if word in ("status", "retry", "merge") else _start)(word, rest)
-    return 1  # pragma: no cover (`ending` has ended the process)

@@ -57,11 +57,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def find_model(weights: str, recipe: str | None, task: str | None) -> tuple[str, Path]:
-    """Find task and config of a detector or segmentor: as given, its run's, or the official ones.
-
-    Raises:
-        ValueError: If the weights are of no such model, or there is no such recipe.
-    """
+    """Find task and config of a detector or segmentor, or raise a ValueError."""
     require_known(weights)
     place = home_expanded(weights)
     folder, config = folder_of_run(place), config_of_run(place)

@@ -14,35 +14,22 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from eva_data.captions.lists import (
-    CAPTION_COLUMNS,
-    IMAGE_COLUMNS,
-    LEFT_OUT,
-    UnreadableCaptionError,
-    pairs_of_list,
-    parse_captions,
-)
-from eva_data.checks.findings import Findings
-from eva_data.files import (
-    IMAGE_SUFFIXES,
-    LISTED_IMAGE_SUFFIXES,
-    find_files,
-    open_regular,
-    replacing,
-    require_regular_file,
-)
+from eva_data import files
+from eva_data.captions import lists
+from eva_data.files import IMAGE_SUFFIXES, LISTED_IMAGE_SUFFIXES
 from eva_data.images import UnreadableImageError, read_image
 from eva_data.tables import LONGEST, text_lines
 from eva_data.tar import expand_braces, expand_shards, find_members, is_shard_pattern
 
 NAMES = "names.parquet"  # a row group for each shard
 _MOST, _LEAST, _FEW = 4096, 64, 32  # records of a shard at most and at least; shards
-_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes", "content")
-_TEXTS = frozenset({".txt", ".json"})  # beside the images of tar shards
+_IMAGES = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes", "content")
+_COLUMNS = {"image": (*_IMAGES, *lists.IMAGE_COLUMNS), "caption": lists.CAPTION_COLUMNS}
 _AT_ONCE = 64  # rows of a Parquet file in memory
 
 
@@ -51,8 +38,7 @@ class Record(NamedTuple):
 
     name: str  # path of the image, its place in a shard, or the text
     content: str | bytes | None  # path or bytes; None for a text
-    caption: str | None = None  # None for that of the text file beside the image
-    problem: str = ""  # why there is no caption
+    caption: str | None = None  # None for that of the text file beside the path
 
     def image(self) -> Image.Image:
         """Decode the image as RGB, upright by its EXIF data, or raise `UnreadableImageError`."""
@@ -61,14 +47,13 @@ class Record(NamedTuple):
         return read_image(self.content, upright=True, name=self.name)
 
     def text(self) -> str:
-        """Return the caption, the first of several, or raise `UnreadableCaptionError`."""
-        if self.problem:
-            raise UnreadableCaptionError(f"{self.name}: {self.problem}")
-        if self.caption is not None or not isinstance(self.content, str):
-            return self.caption or self.name
-        file = Path(self.content).with_suffix(".txt")
-        with open_regular(file) as stream:
-            return parse_captions(stream.read(LONGEST + 4), str(file))[0]
+        """Return the caption, the first of several, or raise an OSError."""
+        if self.caption is None and isinstance(self.content, str):
+            with files.open_regular(Path(self.content).with_suffix(".txt")) as stream:
+                return lists.parse_captions(stream.read(LONGEST + 4), stream.name)[0]
+        if self.caption is None and self.content is not None:
+            raise lists.UnreadableCaptionError(f"{self.name} has no caption")
+        return self.caption or self.name
 
 
 def plan_records(
@@ -79,22 +64,20 @@ def plan_records(
     limit: int | None = None,
     texts: bool = False,
     captions: bool = False,
-    image_column: str | None = None,
-    caption_column: str | None = None,
+    columns: Sequence[str | None] = (None, None),
 ) -> dict[str, Any]:
     """Cut an input into shards.
 
     Args:
-        inputs: Folders, which are searched, images, lists of paths or, with `texts`, of texts, a
-            line each, tables or JSON of images with captions; or tar shards or Parquet files, also
-            as patterns and addresses of fsspec such as `s3://bucket/{0000..0099}.tar`.
+        inputs: Folders, images, lists of paths or, with `texts`, of texts, a line each; or tar
+            shards or Parquet files, also as patterns and addresses of fsspec such as
+            `s3://bucket/{0000..0099}.tar`.
         folder: Where `NAMES` is written if there are no shards.
         size: Records of a shard; by default 4096, or fewer for 32 shards. Each tar file is one.
         limit: Number of the first records, which are taken alone.
-        texts: See `inputs`.
+        texts: Whether lists are of texts.
         captions: Whether images need captions.
-        image_column: Column with the images, or their paths; by default found by its name.
-        caption_column: The same for captions.
+        columns: Those of images and captions in Parquet files; None is found by its usual names.
 
     Returns:
         What `read_shard` needs, for JSON; `shards` is their number.
@@ -104,15 +87,14 @@ def plan_records(
         OSError: If there is no such file.
     """
     plan: dict[str, Any] = {"root": str(Path.cwd()), "captions": captions, "texts": texts}
-    if files := [] if texts else [file for one in inputs for file in _shards(one)]:
-        if files[0].endswith(".parquet"):
-            plan["columns"] = _find_columns(files[0], image_column, caption_column, captions)
-        plan["places"] = (_cut_parquet if "columns" in plan else _cut_tar)(files, size, limit)
+    if shards := [] if texts else [file for one in inputs for file in _shards(one)]:
+        if shards[0].endswith(".parquet"):
+            plan["columns"] = _find_columns(shards[0], columns, captions)
+        plan["places"] = (_cut_parquet if "columns" in plan else _cut_tar)(shards, size, limit)
         plan["shards"] = len(plan["places"])
     else:
-        names = (_names(one, image_column, caption_column, texts) for one in inputs)
-        chosen = islice(chain.from_iterable(names), limit)
-        plan["shards"] = _write_names(chosen, folder / NAMES, size)
+        names = chain.from_iterable(_names(one, texts) for one in inputs)
+        plan["shards"] = _write_names(islice(names, limit), folder / NAMES, size)
     if not plan["shards"]:
         raise ValueError(f"{', '.join(inputs)}: no image there, of {LISTED_IMAGE_SUFFIXES}")
     return plan
@@ -120,27 +102,19 @@ def plan_records(
 
 def read_shard(plan: dict[str, Any], folder: Path, number: int) -> Iterator[Record]:
     """Yield the records of a shard, in the order of the input."""
-    root = plan["root"]
-    if "columns" in plan:
+    if "places" in plan:
         address, *rows = plan["places"][number]
-        yield from _records_of_parquet(root, address, rows, plan["columns"])
-    elif "places" in plan:
-        file, stop = plan["places"][number]
-        yield from islice(_records_of_tar(root, file, captions=plan["captions"]), stop)
-    else:
-        with pq.ParquetFile(folder / NAMES) as names:
-            rows = names.read_row_group(number).to_pylist()
-        for row in rows:
-            name = os.fsdecode(row["name"])
-            content = None if plan["texts"] else os.path.join(root, name)  # noqa: PTH118 (millions)
-            yield Record(name, content, row["caption"])
+        read = _records_of_parquet if "columns" in plan else _records_of_tar
+        yield from read(plan, address, *rows)
+        return
+    with pq.ParquetFile(folder / NAMES) as file:
+        names = file.read_row_group(number)["name"].to_pylist()
+    for name in map(os.fsdecode, names):
+        yield Record(name, None if plan["texts"] else _place(plan, name))
 
 
 def identify(inputs: Sequence[str]) -> str:
-    """Compute a hash of an input: names and sizes of shards, content of lists, names of folders.
-
-    Folders are not searched, which may take hours.
-    """
+    """Compute a hash of names, sizes of shards and content of lists; folders are not searched."""
     digest = hashlib.sha256()
     for name in chain.from_iterable(_shards(one) or [one] for one in inputs):
         path = Path(name)
@@ -154,13 +128,11 @@ def identify(inputs: Sequence[str]) -> str:
 
 
 def _shards(location: str) -> list[str]:
-    """List the tar or Parquet files of a pattern, by paths or addresses; none for other inputs."""
+    """List the tar or Parquet files of a pattern; none for other inputs."""
     if not (location.endswith(".parquet") or is_shard_pattern(Path(location))):
         return []
     if "://" not in location:
         return [str(path) for path in expand_shards(location)]
-    import fsspec
-
     found: list[str] = []
     for address in expand_braces(location):
         system, path = fsspec.url_to_fs(address)
@@ -171,38 +143,33 @@ def _shards(location: str) -> list[str]:
     return found
 
 
-def _names(
-    location: str, image: str | None, caption: str | None, texts: bool
-) -> Iterator[tuple[str, str | None]]:
-    """Yield paths of images with captions, if a table has them, or texts."""
+def _place(plan: dict[str, Any], name: str) -> str:
+    """Complete a path, which may be relative to the folder where the plan was made."""
+    return name if "://" in name else os.path.join(plan["root"], name)  # noqa: PTH118 (millions)
+
+
+def _names(location: str, texts: bool) -> Iterator[str]:
+    """Yield paths of images, or texts."""
     path = Path(location)
-    suffix = path.suffix.lower()
     if path.is_dir():
-        for name in find_files(path, IMAGE_SUFFIXES):
-            yield os.path.join(location, name), None  # noqa: PTH118 (millions)
-        return
-    require_regular_file(path)
-    if suffix in IMAGE_SUFFIXES and not texts:
-        yield location, None
-    elif suffix in (".csv", ".tsv", ".json") and not texts:
-        left_out = Findings(LEFT_OUT)
-        for name, text in pairs_of_list(path, left_out, split=None, image=image, caption=caption):
-            yield str(path.parent / name), text
-        left_out.warn(path)
+        folder = location.rstrip("/")
+        yield from (f"{folder}/{name}" for name in files.find_files(path, IMAGE_SUFFIXES))
+    elif path.suffix.lower() in IMAGE_SUFFIXES and not texts:
+        files.require_regular_file(path)
+        yield location
     else:
-        for _, line in text_lines(path):
-            yield line if texts else str(path.parent / line), None
+        lines = (line for _, line in text_lines(path))
+        yield from lines if texts else (str(path.parent / line) for line in lines)
 
 
-def _write_names(names: Iterator[tuple[str, str | None]], file: Path, size: int | None) -> int:
+def _write_names(names: Iterator[str], file: Path, size: int | None) -> int:
     """Write names; return the number of shards."""
     ahead = list(islice(names, _MOST * _FEW))
     names, size, count = chain(ahead, names), size or _usual(len(ahead)), 0
-    schema = pa.schema({"name": pa.binary(), "caption": pa.string()})
-    with replacing(file) as part, pq.ParquetWriter(part, schema, compression="zstd") as writer:
-        while chunk := list(islice(names, size)):
-            columns = [os.fsencode(name) for name, _ in chunk], [text for _, text in chunk]
-            writer.write_table(pa.table([*columns], schema=schema), row_group_size=size)
+    schema = pa.schema({"name": pa.binary()})
+    with files.replacing(file) as part, pq.ParquetWriter(part, schema) as writer:
+        while chunk := [os.fsencode(name) for name in islice(names, size)]:
+            writer.write_table(pa.table([chunk], schema=schema), row_group_size=size)
             count += 1
     return count
 
@@ -212,47 +179,41 @@ def _usual(count: int) -> int:
 
 
 # ---- tar shards ----------------------------------------------------------------------------------
-def _cut_tar(files: Iterable[str], _: int | None, limit: int | None) -> list[Any]:
+def _cut_tar(shards: Iterable[str], _: int | None, limit: int | None) -> list[Any]:
     if limit is None:
-        return [(file, None) for file in files]
-    places = list[Any]()
-    for file in files:  # are read for this
-        places += [(file, sum(1 for _ in islice(_records_of_tar("", file), limit)))]
+        return [(file, None) for file in shards]
+    places, plan = list[Any](), {"root": "", "captions": False}
+    for file in shards:  # are read for this
+        places += [(file, sum(1 for _ in _records_of_tar(plan, file, limit)))]
         limit -= places[-1][1]
         if not limit:
             break
     return places
 
 
-def _records_of_tar(root: str, address: str, *, captions: bool = False) -> Iterator[Record]:
-    suffixes = IMAGE_SUFFIXES | (_TEXTS if captions else frozenset())
-    with _local(root, address) as shard, open_regular(shard) as stream:
-        members = list(find_members(shard, suffixes))
+def _records_of_tar(plan: dict[str, Any], address: str, limit: int | None) -> Iterator[Record]:
+    kinds = {".txt", ".json"} if plan["captions"] else set[str]()
+    with _local(_place(plan, address)) as shard, files.open_regular(shard) as stream:
+        members = list(find_members(shard, IMAGE_SUFFIXES | kinds))
         texts = {one.key: one for one in members if one.suffix == ".json"}
         texts |= {one.key: one for one in members if one.suffix == ".txt"}
-        for member in members:
-            if member.suffix in _TEXTS:
-                continue
-            name, caption, problem = f"{address}:{member.name}", None, "no caption" * captions
+        for member in islice((one for one in members if one.suffix not in kinds), limit):
+            name, caption = f"{address}:{member.name}", None
             if text := texts.get(member.key):
                 stream.seek(text.offset)
                 value, is_json = stream.read(min(text.size, LONGEST + 1)), text.suffix == ".json"
-                try:
-                    caption, problem = parse_captions(value, name, is_json=is_json)[0], ""
-                except UnreadableCaptionError as error:
-                    problem = str(error)
+                with contextlib.suppress(lists.UnreadableCaptionError):
+                    caption = lists.parse_captions(value, name, is_json=is_json)[0]
             stream.seek(member.offset)
-            yield Record(name, stream.read(member.size), caption, problem)
+            yield Record(name, stream.read(member.size), caption)
 
 
 @contextlib.contextmanager
-def _local(root: str, address: str) -> Iterator[Path]:
+def _local(address: str) -> Iterator[Path]:
     """Give the path of a file, or of a copy of one in another file system."""
     if "://" not in address:
-        yield Path(root, address)
+        yield Path(address)
         return
-    import fsspec
-
     system, path = fsspec.url_to_fs(address)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, Path(path).name)
@@ -263,36 +224,30 @@ def _local(root: str, address: str) -> Iterator[Path]:
 # ---- Parquet -------------------------------------------------------------------------------------
 @contextlib.contextmanager
 def _open_parquet(address: str) -> Iterator[Any]:
-    with contextlib.ExitStack() as stack:
-        place: Any = address
-        if "://" in address:
-            import fsspec
-
-            place = stack.enter_context(fsspec.open(address))
-        try:
-            yield stack.enter_context(pq.ParquetFile(place, pre_buffer=False))
-        except pa.ArrowInvalid as error:
-            raise ValueError(f"{address} is not a Parquet file, or is damaged: {error}") from error
+    system, path = fsspec.url_to_fs(address)
+    try:
+        with pq.ParquetFile(path, filesystem=system, pre_buffer=False) as file:
+            yield file
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{address} is not a Parquet file, or is damaged: {error}") from error
 
 
-def _find_columns(
-    address: str, image: str | None, caption: str | None, captions: bool
-) -> list[str]:
+def _find_columns(address: str, given: Sequence[str | None], captions: bool) -> list[str]:
     """Find the column of the images and, if they are wanted, that of the captions."""
     with _open_parquet(address) as file:
-        names = file.schema_arrow.names
-    wanted = {"image": [image] if image else [*_COLUMNS, *IMAGE_COLUMNS]}
-    wanted |= {"caption": [caption] if caption else [*CAPTION_COLUMNS]} if captions else {}
-    found = {role: [one for one in known if one in names] for role, known in wanted.items()}
-    for role in (role for role, there in found.items() if not there):
-        text = f"{address} has the columns {', '.join(names)}: name one with --{role}-column"
-        raise ValueError(text)
-    return [there[0] for there in found.values()]
+        names, found = file.schema_arrow.names, list[str]()
+    for role, name in zip(_COLUMNS, given, strict=True) if captions else [("image", given[0])]:
+        there = [one for one in ([name] if name else _COLUMNS[role]) if one in names]
+        if not there:
+            text = f"{address} has the columns {', '.join(names)}: name one with --{role}-column"
+            raise ValueError(text)
+        found.append(there[0])
+    return found
 
 
-def _cut_parquet(files: Iterable[str], size: int | None, limit: int | None) -> list[Any]:
+def _cut_parquet(shards: Iterable[str], size: int | None, limit: int | None) -> list[Any]:
     counts, left = dict[str, int](), sys.maxsize if limit is None else limit
-    for file in files:
+    for file in shards:
         with _open_parquet(file) as opened:
             counts[file] = min(left, opened.metadata.num_rows)
         left -= counts[file]
@@ -305,11 +260,9 @@ def _cut_parquet(files: Iterable[str], size: int | None, limit: int | None) -> l
 
 
 def _records_of_parquet(
-    root: str, address: str, rows: list[int], columns: list[str]
+    plan: dict[str, Any], address: str, start: int, stop: int
 ) -> Iterator[Record]:
-    start, stop = rows
-    place = address if "://" in address else os.path.join(root, address)  # noqa: PTH118
-    folder, row = os.path.dirname(place), 0  # noqa: PTH120 (of an address too)
+    place, columns, row = _place(plan, address), plan["columns"], 0
     with _open_parquet(place) as file:
         for group in range(file.num_row_groups):
             end = row + file.metadata.row_group(group).num_rows
@@ -321,14 +274,10 @@ def _records_of_parquet(
                 inside = batch.slice(min(max(0, start - row), batch.num_rows), len(kept))
                 row += batch.num_rows
                 values = zip(*(inside[name].to_pylist() for name in columns), strict=True)
-                for index, (value, *more) in zip(kept, values, strict=True):
-                    caption, problem = (*more, None)[0], "no caption" * (more == [None])
-                    yield Record(f"{address}:{index}", _content(value, folder), caption, problem)
+                for index, (value, *caption) in zip(kept, values, strict=True):
+                    if isinstance(value, dict):  # as Hugging Face's datasets have it
+                        value = value.get("bytes") or value.get("path")
+                    if isinstance(value, str):
+                        value = os.path.join(os.path.dirname(place), value)  # noqa: PTH118, PTH120
+                    yield Record(f"{address}:{index}", value, *caption)
             row = end
-
-
-def _content(value: Any, folder: str) -> str | bytes | None:
-    """Take the bytes or the path of a cell, as Hugging Face's datasets have them too."""
-    if isinstance(value, dict):
-        value = value.get("bytes") or value.get("path")
-    return os.path.join(folder, value) if isinstance(value, str) else value  # noqa: PTH118

@@ -11,19 +11,12 @@ import functools
 import json
 import multiprocessing
 import os
-import shutil
 import time
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import (
-    FIRST_COMPLETED,
-    Executor,
-    Future,
-    ProcessPoolExecutor,
-    ThreadPoolExecutor,
-    wait,
-)
+from concurrent import futures
+from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice, product
@@ -39,15 +32,18 @@ from eva_data.progress import ProgressBar
 from eva_data.records import Record, read_shard
 from eva_runs.errors import TooManyUnreadableError, one_line
 from eva_runs.interruption import StopSignal, leave_signals_to_the_run
+from eva_runs.output_folder import agree, require_room
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-MANIFEST, MODEL, PARTS = "manifest.json", "model.json", "parts"
+MANIFEST, SETTINGS, MODEL, PARTS = "manifest.json", "settings.json", "model.json", "parts"
 _AHEAD = 2  # shards that a process has, and batches that are decoded before their turn
 _MOST_DEATHS, _MOST_FAILED = 3, 10  # of processes in one shard; shards
 _ROWS, _BYTES = 1024, 64 * 2**20  # of a row group
 _SECONDS = 0.2  # between looks at signals
+_EXPECTED = (ValueError, OSError, ImportError, FloatingPointError)  # need no traceback
+Chunk = list[tuple[str, "Future[Any]"]]  # names, and what is made of them
 
 
 class Task(NamedTuple):
@@ -71,16 +67,12 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class Worker:
-    """Computes shards of an output folder, by a task that is built once.
-
-    `build` is a function of a module, from the options of the manifest to the task, `batch_size`
-    records are computed at once, `threads` decode; `device` may differ between processes.
-    """
+    """Computes shards of an output folder, by a task that is built once in a process."""
 
     folder: Path
-    build: Callable[[dict[str, Any]], Task]
-    batch_size: int
-    threads: int
+    build: Callable[[dict[str, Any]], Task]  # from the options of the manifest; of a module
+    batch_size: int  # records that are computed at once
+    threads: int  # that read and decode
     device: str = "auto"
 
     def compute(self, number: int) -> Outcome:
@@ -90,40 +82,39 @@ class Worker:
         try:
             with begun.open("ab") as stream:
                 if stream.tell() >= _MOST_DEATHS:
-                    raise RuntimeError(f"its process died {_MOST_DEATHS} times")
+                    raise ChildProcessError(f"its process died {_MOST_DEATHS} times")
                 stream.write(b"x")
             fatal = True
             (plan, task), fatal = _opened(self), False
-            rows, errors = self._write(part, task, read_shard(plan, self.folder, number))
-            outcome = Outcome(rows, errors, part.stat().st_size)
+            outcome = self._write(part, task, read_shard(plan, self.folder, number))
             failed.unlink(missing_ok=True)
         except Exception as error:
+            known = isinstance(error, _EXPECTED)
+            text = printable(one_line(error) if known else traceback.format_exc().strip())
             fatal |= isinstance(error, (FloatingPointError, files.UnwritableError))
-            expected = isinstance(error, (ValueError, OSError, ImportError, FloatingPointError))
-            text = one_line(error) if expected else traceback.format_exc()
-            outcome = Outcome(failure=printable(text.strip()), fatal=fatal)
+            outcome = Outcome(failure=text, fatal=fatal)
             with contextlib.suppress(OSError):
-                write_text(failed, outcome.failure + "\n")
+                write_text(failed, f"{text}\n")
         with contextlib.suppress(OSError):
-            begun.unlink(missing_ok=True)
+            begun.unlink()
         return outcome
 
-    def _write(self, part: Path, task: Task, records: Iterator[Record]) -> tuple[int, int]:
-        """Write results and errors of a shard; return how many there are."""
+    def _write(self, part: Path, task: Task, records: Iterator[Record]) -> Outcome:
+        """Write results and errors of a shard."""
         schema = task.schema.insert(0, pa.field("name", pa.string()))
-        errors, count, waiting, size = list[str](), 0, list[pa.RecordBatch](), 0
+        errors, count, size, waiting = list[str](), 0, 0, list[pa.RecordBatch]()
         with replacing(part) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
             for chunk in self._prepared(task, records):
-                names, prepared = list[str](), list[Any]()
+                prepared = list[tuple[str, Any]]()
                 for name, future in chunk:
                     try:
-                        prepared.append(future.result())
-                        names.append(printable(name))
+                        prepared.append((name, future.result()))
                     except (OSError, ValueError) as error:
-                        about = {"name": printable(name), "reason": printable(one_line(error))}
+                        about = {"name": name, "reason": printable(one_line(error))}
                         errors.append(json.dumps(about) + "\n")
-                if names:
-                    columns = {"name": names, **task.compute(prepared)}
+                if prepared:
+                    names, values = zip(*prepared, strict=True)
+                    columns = {"name": names, **task.compute([*values])}
                     waiting.append(pa.RecordBatch.from_pydict(columns, schema))
                     count, size = count + len(names), size + waiting[-1].nbytes
                 if size >= _BYTES or sum(map(len, waiting)) >= _ROWS:
@@ -133,17 +124,15 @@ class Worker:
                 writer.write_table(pa.Table.from_batches(waiting, schema))
             listed = part.with_suffix(".errors.jsonl")
             write_text(listed, "".join(errors)) if errors else listed.unlink(missing_ok=True)
-        return count, len(errors)
+        return Outcome(count, len(errors), part.stat().st_size)
 
-    def _prepared(
-        self, task: Task, records: Iterator[Record]
-    ) -> Iterator[list[tuple[str, Future[Any]]]]:
-        """Yield batches of names and prepared records; the next ones are prepared meanwhile."""
+    def _prepared(self, task: Task, records: Iterator[Record]) -> Iterator[Chunk]:
+        """Yield batches of prepared records; the next ones are prepared meanwhile."""
         with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(self.threads) as pool:
 
-            def read() -> list[tuple[str, Future[Any]]]:
+            def read() -> Chunk:
                 chunk = islice(records, self.batch_size)
-                return [(one.name, pool.submit(task.prepare, one)) for one in chunk]
+                return [(printable(one.name), pool.submit(task.prepare, one)) for one in chunk]
 
             ahead = deque(reader.submit(read) for _ in range(_AHEAD))
             while chunk := ahead.popleft().result():
@@ -156,10 +145,7 @@ def _opened(worker: Worker) -> tuple[dict[str, Any], Task]:
     """Read the plan and build the task, once in a process; its facts are those of every other."""
     manifest = read_manifest(worker.folder)
     task = worker.build({**manifest["options"], "device": worker.device})
-    file, facts = worker.folder / MODEL, json.loads(json.dumps(task.facts))
-    if not file.exists():
-        write_text(file, json.dumps(facts, indent=2) + "\n")
-    _require_same(load_json(file), facts, worker.folder)
+    agree(worker.folder / MODEL, task.facts)
     return manifest["plan"], task
 
 
@@ -167,27 +153,30 @@ def _opened(worker: Worker) -> tuple[dict[str, Any], Task]:
 class Processes:
     """Processes of this machine, spread over its GPUs, of which each that dies is replaced.
 
-    By default, None, one for each GPU, or one; of `size` 0, the work is done in this process.
+    By default, None, one for each GPU, or one; of `size` 0, a thread of this process.
     """
 
-    loses_some = False  # for good, with the shards that they have
-
     def __init__(self, worker: Worker, size: int | None) -> None:
-        self._worker, self._gpus = worker, gpus_here(worker.device) if size != 0 else []
+        self._worker, self._gpus = worker, list[str]()
+        if worker.device != "cpu" and size != 0:
+            import torch
+
+            numbers = [*map(str, range(torch.cuda.device_count()))]
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(numbers)
+            self._gpus = visible.split(",")[: len(numbers)]
         size = len(self._gpus) or 1 if size is None else size
         self.size = size or 1
-        self._pools: list[Executor] = [self._start(slot) for slot in range(size)]
-        self._pools = self._pools or [ThreadPoolExecutor(1)]
+        self._pools = [*map(self._start, range(size))] or [ThreadPoolExecutor(1)]
 
-    def _start(self, slot: int) -> Executor:
-        own = max(1, (os.cpu_count() or 1) // self.size)
-        variables = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(own))}
+    def _start(self, slot: int) -> futures.Executor:
+        threads = max(1, (os.cpu_count() or 1) // self.size)
+        variables = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
         if self._gpus:
             variables["CUDA_VISIBLE_DEVICES"] = self._gpus[slot % len(self._gpus)]
         context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(1, context, initializer=_begin, initargs=(variables,))
+        return futures.ProcessPoolExecutor(1, context, _begin, (variables,))
 
-    def submit(self, slot: int, number: int) -> Future[Outcome]:
+    def submit(self, slot: int, number: int) -> "Future[Outcome]":
         """Give a shard to a process."""
         try:
             return self._pools[slot].submit(self._worker.compute, number)
@@ -198,7 +187,7 @@ class Processes:
     def close(self) -> None:
         """End all processes at once."""
         for pool in self._pools:
-            for process in list((getattr(pool, "_processes", None) or {}).values()):
+            for process in [*(getattr(pool, "_processes", None) or {}).values()]:
                 process.kill()
             pool.shutdown(cancel_futures=True)
 
@@ -208,26 +197,12 @@ def _begin(variables: dict[str, str]) -> None:
     leave_signals_to_the_run()
 
 
-def gpus_here(device: str) -> list[str]:
-    """List the GPUs for a device, as `CUDA_VISIBLE_DEVICES` does; none for "cpu"."""
-    if device == "cpu":
-        return []
-    import torch
-
-    numbers = [*map(str, range(torch.cuda.device_count()))]
-    return (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(numbers)).split(",")[: len(numbers)]
-
-
 class Actors:
     """Actors of a Ray cluster, which restarts them and repeats their shards.
 
-    Args:
-        worker: What each actor is; its folder must be the same on all machines.
-        address: "auto", or that of the cluster.
-        size: Number of actors; None for that of the GPUs, or of the CPUs without one.
+    The folder of the `worker` must be the same on all machines. The `address` may be "auto", and
+    the number of actors is by default that of the GPUs, or of the CPUs without one.
     """
-
-    loses_some = True
 
     def __init__(self, worker: Worker, address: str, size: int | None) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -241,7 +216,7 @@ class Actors:
         actor: Any = ray.remote(Worker).options(**settings)
         self._actors = [actor.remote(**vars(worker)) for _ in range(self.size)]
 
-    def submit(self, slot: int, number: int) -> Future[Outcome]:
+    def submit(self, slot: int, number: int) -> "Future[Outcome]":
         """Give a shard to an actor."""
         future: Future[Outcome] = self._actors[slot].compute.remote(number).future()
         return future
@@ -252,7 +227,6 @@ def run_shards(
     folder: Path,
     numbers: Sequence[int],
     pool: Processes | Actors,
-    *,
     stop: StopSignal,
     max_errors: int,
     what: str = "batch",
@@ -263,25 +237,24 @@ def run_shards(
         TooManyUnreadableError: After `max_errors` records, also those of other shards.
         ValueError: If the task cannot be built, the disk is too small, or 10 shards failed.
     """
-    known = summarise(folder)
+    errors, images, failed, began = summarise(folder).errors, 0, 0, time.monotonic()
     for number in numbers:  # of a run that was stopped
         part_of(folder, number).with_suffix(".begun").unlink(missing_ok=True)
-    errors = sum(count for number, count in known.errors.items() if number not in {*numbers})
-    images = failed = 0
-    began = time.monotonic()
+        errors.pop(number, None)
+    unreadable = sum(errors.values())
     with ProgressBar(len(numbers), what=what, unit="shard") as bar:
-        for ended, outcome in enumerate(_outcomes(numbers, pool, stop), 1):
+        for outcome in _outcomes(numbers, pool, stop):
             failed += bool(outcome.failure)
             if outcome.fatal or failed > _MOST_FAILED:
                 raise ValueError(outcome.failure)
-            errors, images = errors + outcome.errors, images + outcome.rows + outcome.errors
-            if errors > max_errors:
-                text = f"{errors:,} records could not be read, see {folder / PARTS}/*.errors.jsonl"
+            if not images:
+                require_room(folder, outcome.size * (len(numbers) - 1))
+            images, unreadable = images + outcome.rows, unreadable + outcome.errors
+            if unreadable > max_errors:
+                text = f"{unreadable:,} records could not be read ({folder / PARTS}/*.errors.jsonl)"
                 raise TooManyUnreadableError(f"{text}; --max-errors is {max_errors}")
-            if ended == 1:
-                _require_room(folder, outcome.size * (len(numbers) - 1))
             rate = images / max(1e-9, time.monotonic() - began)
-            bar.update(images=f"{images:,}", rate=f"{rate:,.3g}/s")
+            bar.update(records=f"{images:,}", rate=f"{rate:,.3g}/s")
     return failed
 
 
@@ -294,28 +267,21 @@ def _outcomes(
     while len(ended) < len(numbers) and not stop.requested:
         for depth, slot in product(range(_AHEAD), range(pool.size)):
             busy = sum(one == slot for one, _ in flying.values())
-            if not waiting and not busy and pool.loses_some:  # perhaps one that is lost
+            if not waiting and not busy and isinstance(pool, Actors):  # some may be lost for good
                 copies = Counter(number for _, number in flying.values() if number not in ended)
                 waiting += [number for number, count in copies.items() if count == 1][:1]
             if waiting and busy <= depth:
                 chosen = waiting.popleft()
                 flying[pool.submit(slot, chosen)] = slot, chosen
-        for future in wait(flying, _SECONDS, FIRST_COMPLETED).done:
+        for future in futures.wait(flying, _SECONDS, futures.FIRST_COMPLETED).done:
             _, number = flying.pop(future)
             if isinstance(future.exception(), BrokenProcessPool):
                 waiting.appendleft(number)
-            elif number not in ended:
-                outcome = future.result()
-                if outcome.failure and any(number == other for _, other in flying.values()):
-                    continue
+                continue
+            other = any(number == one for _, one in flying.values()) and future.result().failure
+            if number not in ended and not other:
                 ended.add(number)
-                yield outcome
-
-
-def _require_room(folder: Path, needed: int) -> None:
-    if needed > (free := shutil.disk_usage(folder).free):
-        text = f"the results will take about {needed / 1e9:,.3f} GB more, and the disk of {folder}"
-        raise ValueError(f"{text} has {free / 1e9:,.3f} GB free: choose another folder")
+                yield future.result()
 
 
 # ---- files ---------------------------------------------------------------------------------------
@@ -333,12 +299,13 @@ def summarise(folder: Path, *, rows: bool = False) -> Summary:
     """Look at what there is of an output folder; with `rows`, into each file."""
     done, failed, errors, count = set[int](), dict[int, str](), dict[int, int](), 0
     for file in sorted((folder / PARTS).glob("part-*")):
-        number = int(file.name.split(".")[0].removeprefix("part-"))
-        if file.name.endswith(".errors.jsonl"):
+        stem, _, kind = file.name.partition(".")
+        number = int(stem.removeprefix("part-"))
+        if kind == "errors.jsonl":
             errors[number] = file.read_bytes().count(b"\n")
-        elif file.name.endswith(".failed.txt"):
+        elif kind == "failed.txt":
             failed[number] = file.read_text().strip().splitlines()[-1]
-        elif file.suffix == ".parquet":
+        elif kind == "parquet":
             done.add(number)
             count += pq.read_metadata(file).num_rows if rows else 0
     return Summary(read_manifest(folder)["plan"]["shards"], done, failed, errors, count)
@@ -347,26 +314,13 @@ def summarise(folder: Path, *, rows: bool = False) -> Summary:
 def write_manifest(
     folder: Path, settings: dict[str, Any], options: dict[str, Any], plan: Callable[[], Any]
 ) -> None:
-    """Write the manifest of an output folder once; of one that is there, compare the settings.
-
-    Raises:
-        ValueError: If the folder has other settings.
-    """
+    """Write the manifest of an output folder once; a ValueError if it has other settings."""
     files.make_folder(folder / PARTS)
-    settings = json.loads(json.dumps(settings))
-    if (folder / MANIFEST).exists():
-        _require_same(read_manifest(folder)["settings"], settings, folder)
-    else:
-        manifest = {"settings": settings, "options": options, "plan": plan()}
-        write_text(folder / MANIFEST, json.dumps(manifest) + "\n")
-
-
-def _require_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
-    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-    if changed:
-        listed = ", ".join(f"{key} {before.get(key)} -> {now.get(key)}" for key in changed)
-        text = f"{folder} holds results with other settings ({listed}): choose another folder"
-        raise ValueError(text)
+    begun = (folder / MANIFEST).exists()
+    content = "" if begun else json.dumps({"options": options, "plan": plan()}) + "\n"
+    agree(folder / SETTINGS, settings)
+    if not begun:
+        write_text(folder / MANIFEST, content)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -383,21 +337,15 @@ def part_of(folder: Path, number: int) -> Path:
 
 
 def read_parts(folder: Path) -> Iterator[pa.Table]:
-    """Yield the row groups of all results in the order of the input, one in memory at a time.
-
-    Raises:
-        ValueError: If a shard is missing or damaged.
-    """
-    count = read_manifest(folder)["plan"]["shards"]
-    parts = [part_of(folder, number) for number in range(count)]
+    """Yield the row groups of all results in order; a ValueError if one is missing or damaged."""
+    parts = [part_of(folder, one) for one in range(read_manifest(folder)["plan"]["shards"])]
     if missing := [part.name for part in parts if not part.is_file()]:
         text = f"{folder} lacks {len(missing)} of {len(parts)} shards, such as {missing[0]}"
         raise ValueError(f"{text}: run the same command again to complete it")
     for part in parts:
         try:
             with pq.ParquetFile(part, pre_buffer=False) as file:
-                for group in range(file.num_row_groups):
-                    yield file.read_row_group(group)
+                yield from map(file.read_row_group, range(file.num_row_groups))
         except (pa.ArrowInvalid, OSError) as error:
             text = f"{part} cannot be read ({error}): delete it and run the same command again"
             raise ValueError(text) from error
@@ -413,27 +361,21 @@ def merge_parts(folder: Path, file: Path) -> int:
     return count
 
 
-class Features(NamedTuple):
-    """Names of samples (paths of images, or texts), and their features (B, C) or (B, C, h, w)."""
-
-    names: list[str]
-    features: "Tensor"
-
-
-def read_features(folder: str | os.PathLike[str]) -> Features:
+def read_features(folder: str | os.PathLike[str]) -> tuple[list[str], "Tensor"]:
     """Read all that `eva batch features` wrote; records that could not be read are not in it.
 
+    Returns:
+        Names (paths of images, or texts), and their features (B, C) or (B, C, h, w).
+
     Raises:
-        ValueError: If there are no features, or they are not complete or damaged.
+        ValueError: If they are not complete or damaged.
     """
     import torch
 
     names, parts = list[str](), list[Any]()
     for table in read_parts(Path(folder)):
-        if "features" not in table.column_names:
-            raise ValueError(f"{folder} holds no features, but {', '.join(table.column_names)}")
         names += table["name"].to_pylist()
         values = table["features"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         shape = json.loads(table.schema.metadata[b"shape"])
         parts.append(torch.from_numpy(values.copy()).reshape(-1, *shape))
-    return Features(names, torch.cat(parts))
+    return names, torch.cat(parts)

@@ -27,18 +27,7 @@ _PACKAGES: dict[str, tuple[str, ...]] = {  # extra -> names under which its pack
     "cluster": ("ray",),
     "index": ("faiss",),
 }
-_ALONE = (
-    "",
-    "torchcodec",
-    "export",
-    "hub",
-    "lora",
-    "int8",
-    "track",
-    "batch",
-    "cluster",
-    "index",
-)  # in no other extra
+_ALONE = ("", "torchcodec", "export", "hub", "lora", "int8", "track", "batch", "cluster", "index")
 TASK_OF = {  # package of a project -> the extra that has all it needs
     "eva_detection": "detection",
     "eva_segmentation": "segmentation",

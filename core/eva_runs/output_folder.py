@@ -4,16 +4,18 @@ import contextlib
 import errno
 import fcntl
 import fnmatch
+import json
 import logging
 import os
 import shutil
 import socket
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from eva_data.files import explained, make_folder, remove_unfinished
+from eva_data.files import explained, load_json, make_folder, remove_unfinished, write_text
 from eva_runs.processes import is_main, on_main
 from eva_runs.record import STARTS, Kind, record_start
 
@@ -132,6 +134,25 @@ def _lock(folder: Path) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def agree(file: Path, settings: Mapping[str, Any]) -> None:
+    """Note in a file what an output depends on, or refuse, by a ValueError, anything else."""
+    now = json.loads(json.dumps(settings))
+    if not file.exists():
+        write_text(file, json.dumps(now, indent=2) + "\n")
+    before = load_json(file)
+    if changed := [key for key in {**before, **now} if before.get(key) != now.get(key)]:
+        listed = ", ".join(f"{key} {before.get(key)} -> {now.get(key)}" for key in changed)
+        text = f"{file.parent} holds results with other settings ({listed}): choose another folder"
+        raise ValueError(text)
+
+
+def require_room(folder: Path, needed: int) -> None:
+    """Refuse, by a ValueError, results of more bytes than the disk has free."""
+    if needed > (free := shutil.disk_usage(folder).free):
+        text = f"the results take about {needed / 1e9:,.3f} GB of {folder}, whose disk has"
+        raise ValueError(f"{text} {free / 1e9:,.3f} GB free: choose another folder")
 
 
 _REFUSALS = (ValueError, OSError, ImportError)

@@ -1,32 +1,40 @@
 """A teacher's features of fixed views of images, computed once and read in every epoch."""
 
-import argparse
+import contextlib
 import copy
+import hashlib
+import json
 import math
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from eva_backbone.checkpoints.registry import resolve_source
+from eva_backbone.checkpoints.verification import sha256_of
+from eva_data.files import write_tensors
 from eva_data.image_sources import Images, open_images
-from eva_engine.commands.extraction import Extraction
-from eva_engine.extraction import Samples, list_features, write_features
+from eva_engine import distributed
+from eva_engine.data.loading import evaluation_loader
+from eva_engine.evaluation.classification_report import complain_of_left_out
+from eva_engine.evaluation.counting import Indexed, collate_readable
 from eva_pretrain.config import PretrainConfig
 from eva_pretrain.teachers import Teacher
 from eva_pretrain.transforms import PretrainTransform, ValidationTransform, Views
 from eva_runs.errors import TooManyUnreadableError
+from eva_runs.output_folder import agree, locked, require_room
+from eva_runs.processes import is_main, on_main
 
-_FILE_MB = 256  # at most
-_FILES = 32  # at least: a kill loses the work on one, and several processes have their shares
+_MOST, _FEW = 256 * 2**20, 32  # bytes of a file at most; files at least, for several processes
 
 
-class FixedViews(Samples):
+class FixedViews(Dataset[tuple[Tensor, int]]):
     """Views with the same crop and flip in every epoch and run; `count` of each image."""
-
-    unit = "views"
 
     def __init__(self, images: Images, views: Views, count: int) -> None:
         transform: Any = copy.copy(images.transform)
@@ -34,6 +42,9 @@ class FixedViews(Samples):
         self.images, self.count = Images(images.files, transform), count
         names = map(images.sample_id, range(len(images)))
         self.names = [f"{name}#{view}" for name in names for view in range(count)]
+
+    def __len__(self) -> int:
+        return len(self.names)
 
     def view(self, index: int) -> dict[str, Tensor]:
         """Read a view; see `Views.finish`."""
@@ -47,12 +58,12 @@ class FixedViews(Samples):
 
 
 class CachedFeatures(Dataset[dict[str, Tensor]]):
-    """Views of the student, with the teacher's `features` (patches, channels) from a folder."""
+    """Views of the student, with the teacher's `features` (patches, channels) from files."""
 
-    def __init__(self, views: FixedViews, folder: Path) -> None:
+    def __init__(self, views: FixedViews, files: Iterable[Path]) -> None:
         self.views, index = views, {name: number for number, name in enumerate(views.names)}
-        files = list_features(folder).items()
-        self._places = [(index[n], file, row) for file, ns in files for row, n in enumerate(ns)]
+        found = ((file, _names_in(file)) for file in files)
+        self._places = [(index[n], file, row) for file, ns in found for row, n in enumerate(ns)]
 
     def __len__(self) -> int:
         return len(self._places)
@@ -65,6 +76,15 @@ class CachedFeatures(Dataset[dict[str, Tensor]]):
         view, file, row = self._places[index]
         with safe_open(file, framework="pt") as content:
             return self.views.view(view) | {"features": content.get_slice("features")[row]}
+
+
+def _names_in(file: Path) -> list[str]:
+    try:
+        with safe_open(file, framework="pt") as content:
+            return [*json.loads(content.metadata()["names"])]
+    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
+        text = f"{file} cannot be read ({error}): delete it and run the same command again"
+        raise ValueError(text) from error
 
 
 def open_part(
@@ -91,19 +111,59 @@ def open_part(
     count = config.teacher.views if part == "train" else 1
     own = Views(size=teacher.image_size[0], mean=teacher.mean, std=teacher.std)
     seen, shape = FixedViews(images, own, count), (math.prod(teacher.grid), teacher.dim)
-    megabytes = len(seen) * math.prod(shape) * torch.float16.itemsize / 2**20
-    options = argparse.Namespace(
-        output=folder, weights=config.teacher.weights, kind="patches", store="fp16",
-        file_mb=min(_FILE_MB, megabytes / _FILES), batch_size=run.batch_size, workers=run.workers,
-        skip_unreadable=True,
-    )  # fmt: skip
-    settings = vars(own) | {"crop_scale": config.data.crop_scale}
-    device = next(teacher.parameters()).device
-    extraction = Extraction(lambda batch: teacher(batch.to(device)), seen, shape, settings)
-    write_features(options, lambda: extraction)
+    every, each = range(len(seen)), math.prod(shape) * torch.float16.itemsize
+    size = max(1, min(_MOST // each, math.ceil(len(seen) / _FEW)))
+    parts = [every[start : start + size] for start in every[::size]]
+    files = {
+        folder / f"features-{number:05}-of-{len(parts):05}.safetensors": part
+        for number, part in enumerate(parts)
+    }
+    names = "\n".join(seen.names).encode(errors="surrogateescape")
+
+    def begin() -> list[Path]:
+        stack.enter_context(locked(folder))
+        settings = vars(own) | {"crop_scale": config.data.crop_scale}
+        settings["sha256"] = sha256_of(resolve_source(config.teacher.weights))
+        settings["names"] = hashlib.sha256(names).hexdigest()
+        agree(folder / "features.json", settings)
+        missing = [file for file in files if not file.is_file()]
+        require_room(folder, sum(len(files[file]) for file in missing) * each)
+        return missing
+
+    with contextlib.ExitStack() as stack:
+        missing = on_main(begin)[distributed.rank() :: distributed.world_size()]
+        left_out = _compute(seen, {file: files[file] for file in missing}, teacher, config)
+        lost = [why for part in distributed.gather(left_out) for why in part]
+    if is_main():
+        complain_of_left_out(lost, unit="views")
     student = Views(size=transform.views.size, mean=config.data.mean, std=config.data.std)
-    cache = CachedFeatures(FixedViews(images, student, count), folder)
-    if (lost := len(seen) - len(cache)) > run.max_bad_samples:
-        text = f"{lost} of {len(seen)} views in {folder} could not be read"
+    cache = CachedFeatures(FixedViews(images, student, count), files)
+    if (count := len(seen) - len(cache)) > run.max_bad_samples:
+        text = f"{count} of {len(seen)} views in {folder} could not be read"
         raise TooManyUnreadableError(f"{text}, max_bad_samples is {run.max_bad_samples}")
     return cache
+
+
+def _compute(
+    seen: FixedViews, files: dict[Path, range], teacher: Teacher, config: PretrainConfig
+) -> list[str]:
+    """Compute this process's files; return a reason for each view that cannot be read."""
+    device, left_out, run = next(teacher.parameters()).device, list[str](), config.run
+    size = run.batch_size
+    batches = [[*one[at : at + size]] for one in files.values() for at in range(0, len(one), size)]
+    with evaluation_loader(
+        Indexed(seen), batches=batches, workers=run.workers, collate=collate_readable,
+        progress="features",
+    ) as loaded:  # fmt: skip
+        stream = iter(loaded)
+        for file, part in files.items():
+            names, found = list[str](), [torch.empty(0, math.prod(teacher.grid), teacher.dim)]
+            for views, _, indexes, bad in islice(stream, math.ceil(len(part) / size)):
+                left_out += bad.values()
+                names += [seen.names[index] for index in indexes]
+                found += [teacher(views.to(device)).cpu()] if len(indexes) else []
+            features = torch.cat([one.half() for one in found])
+            if not features.isfinite().all():
+                raise FloatingPointError(f"features of {file} are not finite in fp16")
+            write_tensors({"features": features}, file, {"names": json.dumps(names)})
+    return left_out

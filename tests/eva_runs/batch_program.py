@@ -50,7 +50,7 @@ def compute(folder, *, processes=0, address=None, actors=None, max_errors=10**6)
     try:
         with stop.listen(to_children=True):
             numbers = sorted({*range(known.shards)} - known.done)
-            failed = run_shards(folder, numbers, pool, stop=stop, max_errors=max_errors)
+            failed = run_shards(folder, numbers, pool, stop, max_errors)
     finally:
         pool.close()
     return 75 if stop.requested else failed

@@ -149,6 +149,8 @@ def test_a_signal_ends_a_run_that_the_same_command_continues(
     assert merged(folder) == whole
 
 
+# ---- slow ----------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_a_thousand_damaged_of_twenty_thousand_are_listed_exactly(program, table, tmp_path):
     bad = sorted(random.Random(0).sample(range(20_000), 1000))
     source, folder = table(20_000, bad=bad), tmp_path / "out"
@@ -157,12 +159,11 @@ def test_a_thousand_damaged_of_twenty_thousand_are_listed_exactly(program, table
         program.compute(folder, max_errors=500)
     assert program.compute(folder, max_errors=1000) == 0
     files = sorted((folder / "parts").glob("*.errors.jsonl"))
-    listed = [json.loads(line)["name"] for file in files for line in file.open()]
+    listed = [json.loads(line)["name"] for file in files for line in file.read_text().splitlines()]
     assert listed == [f"{source}:{row}" for row in bad]
     assert summarise(folder, rows=True).rows == 19_000
 
 
-# ---- slow ----------------------------------------------------------------------------------------
 def kill_workers(parents, stopped, count=30, *, name=""):
     """Kill random children of processes, each a second after the one before."""
     done, generator = 0, random.Random(1)

@@ -38,8 +38,6 @@ def inputs(photos):
     place, files = photos.parent, sorted(photos.glob("*.png")) + sorted(photos.glob("*/*.png"))
     texts = [file.with_suffix(".txt").read_text().strip() for file in files]
     (place / "list.txt").write_text("".join(f"{file.relative_to(place)}\n" for file in files))
-    rows = [f"{file},{text}\n" for file, text in zip(files, texts, strict=True)]
-    (place / "pairs.csv").write_text("image,caption\n" + "".join(rows))
     cells = {
         "bytes": [file.read_bytes() for file in files],
         "struct": [{"bytes": file.read_bytes(), "path": None} for file in files],
@@ -54,7 +52,7 @@ def inputs(photos):
                 tar.add(file, file.name)
                 tar.add(file.with_suffix(".txt"), file.with_suffix(".txt").name)
         fsspec.filesystem("memory").put(str(place / f"{shard}.tar"), f"/shards/{shard}.tar")
-    names = ("list.txt", "pairs.csv", *(f"{name}.parquet" for name in cells), "{0..1}.tar")
+    names = ("list.txt", *(f"{name}.parquet" for name in cells), "{0..1}.tar")
     here = {name: str(place / name) for name in names}
     return {"folder": str(photos), **here, "address": "memory://shards/*.tar"}
 
@@ -81,7 +79,7 @@ def rows_of(folder):
     return pq.read_table(folder / "merged.parquet")
 
 
-FORMS = ("folder", "list.txt", "pairs.csv", "bytes.parquet", "struct.parquet", "paths.parquet",
+FORMS = ("folder", "list.txt", "bytes.parquet", "struct.parquet", "paths.parquet",
          "{0..1}.tar", "address")  # fmt: skip
 
 
@@ -112,7 +110,7 @@ def test_features_of_texts_and_maps(compute, inputs, tmp_path, clip, refused):
     assert names == ["a cat", "ein Häuschen", "a cat"]
     torch.testing.assert_close(found, clip.texts(names, normalize=False))
     maps = compute("features", inputs["folder"], "--kind", "patches", output="maps")
-    assert read_features(maps).features.shape == (NUMBER, 128, 2, 2)
+    assert read_features(maps)[1].shape == (NUMBER, 128, 2, 2)
     with refused("--kind pooled"):
         compute("features", *words, "--kind", "pooled", output="no")
 
@@ -137,24 +135,24 @@ def test_what_cannot_be_read_is_listed_and_tried_again(compute, photos, tmp_path
         compute("features", folder, "--max-errors", 1)
     output = compute("features", folder)
     files = sorted((output / "parts").glob("*.errors.jsonl"))
-    listed = [json.loads(line) for file in files for line in file.open()]
+    listed = [json.loads(line) for file in files for line in file.read_text().splitlines()]
     assert [one["name"] for one in listed] == [str(folder / f"0{number}.png") for number in (3, 9)]
     assert all("decoded" in one["reason"] for one in listed)
-    assert len(read_features(output).names) == 13
+    assert len(read_features(output)[0]) == 13
     for number in (3, 9):
         (folder / f"0{number}.png").write_bytes((photos / f"0{number}.png").read_bytes())
     assert batch(["retry", str(output), "--device", "cpu", "--processes", "0"]) == 0
     assert batch(["status", str(output)]) == 0
     assert "15 results in 2 of 2 shards" in capsys.readouterr().out.splitlines()[-1]
-    whole = read_features(output)
-    assert whole.names == [str(folder / f"{number:02}.png") for number in range(15)]
+    names, whole = read_features(output)
+    assert names == [str(folder / f"{number:02}.png") for number in range(15)]
     before = {file: file.stat().st_mtime_ns for file in sorted((output / "parts").iterdir())}
     kept, lost, *_ = before
     lost.unlink()
     with pytest.raises(ValueError, match="lacks 1 of 2 shards"):
         read_features(output)
     compute("features", folder)
-    assert torch.equal(read_features(output).features, whole.features)
+    assert torch.equal(read_features(output)[1], whole)
     assert kept.stat().st_mtime_ns == before[kept]
 
 
@@ -163,10 +161,10 @@ def test_parts_of_the_shards_and_of_the_records(compute, inputs, refused):
     with pytest.raises(ValueError, match="lacks 1 of 3"):
         read_features(first)
     assert compute("features", inputs["folder"], "--shards", "2-7") == first
-    whole = read_features(first)
-    assert len(whole.names) == NUMBER
+    names, whole = read_features(first)
+    assert len(names) == NUMBER
     few = compute("features", inputs["{0..1}.tar"], "--limit", 15, output="few")
-    assert torch.equal(read_features(few).features, whole.features[:15])
+    assert torch.equal(read_features(few)[1], whole[:15])
     for other in ((inputs["folder"], "--limit", 3), (inputs["list.txt"],),
                   (inputs["folder"], "--store", "fp32")):  # fmt: skip
         with refused("other settings"):

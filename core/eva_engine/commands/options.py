@@ -34,13 +34,12 @@ def command(
     work: Callable[[argparse.Namespace, "torch.device"], None],
     *,
     check: Callable[[argparse.Namespace], None] | None = None,
-    claims: bool = True,
 ) -> Callable[..., None]:
     """Make the `main` of a command that runs a model on one or several processes.
 
     It ends as `eva_runs.errors.ending` says. `parse` gives the options of `add_arguments`, and
-    others; `check` refuses paths that are not there, before torch is imported; with `claims`, other
-    runs are kept out of the folder `--output`.
+    others; `check` refuses paths that are not there, before torch is imported; other runs are kept
+    out of the folder `--output`.
     """
 
     def main(arguments: Sequence[str] | None = None) -> None:
@@ -54,7 +53,7 @@ def command(
 
             log_to_terminal()
             claim: AbstractContextManager[object] = nullcontext()
-            if claims and getattr(options, "output", None):
+            if getattr(options, "output", None):
                 claim = claimed(options.output, "evaluation", traces=(), begun="results.json")
             with distributed.joined(options.device, alone=False) as device, claim:
                 work(options, device)
