@@ -21,7 +21,7 @@ from pathlib import Path
 
 from eva_classification.commands import add_extractor
 from eva_command.label import TASKS, find_model
-from eva_data.files import home_expanded, is_there, read_lines
+from eva_data.files import home_expanded, is_there, read_lines, remove_unfinished
 from eva_engine.commands.options import add_device, add_output, add_weights
 from eva_runs.commands import complain, program_name, say
 from eva_runs.errors import ending
@@ -148,7 +148,7 @@ def _start(task: str, arguments: Sequence[str]) -> int:
 def _run(options: argparse.Namespace, numbers: set[int], what: str) -> int:
     """Compute shards of an output, and say what it holds."""
     from eva_command.batch_tasks import build
-    from eva_runs.batch import Actors, Processes, Worker, run_shards
+    from eva_runs.batch import PARTS, Actors, Processes, Worker, run_shards
 
     stop, failed, folder, on_ray = StopSignal(), 0, options.output.absolute(), options.address
     if wanted := sorted(numbers & {*(options.shards or numbers)}):
@@ -157,6 +157,8 @@ def _run(options: argparse.Namespace, numbers: set[int], what: str) -> int:
         pool = actors or Processes(worker, options.processes)
         with contextlib.closing(pool), stop.listen(to_children=True):
             failed = run_shards(folder, wanted, pool, stop, options.max_errors, what)
+        if not options.shards:  # of processes that were killed
+            remove_unfinished(folder / PARTS)
     _show(options.output)
     if stop.requested:
         complain(f"stopped by {stop.received}: the same command continues")

@@ -31,7 +31,7 @@ from eva_data.files import load_json, printable, replacing, write_text
 from eva_data.progress import ProgressBar
 from eva_data.records import Record, read_shard
 from eva_runs.errors import TooManyUnreadableError, one_line
-from eva_runs.interruption import StopSignal, leave_signals_to_the_run
+from eva_runs.interruption import StopSignal, held_back, leave_signals_to_the_run
 from eva_runs.output_folder import agree, require_room
 
 if TYPE_CHECKING:
@@ -179,7 +179,8 @@ class Processes:
     def submit(self, slot: int, number: int) -> "Future[Outcome]":
         """Give a shard to a process."""
         try:
-            return self._pools[slot].submit(self._worker.compute, number)
+            with held_back():  # until the process leaves Ctrl-C to this one
+                return self._pools[slot].submit(self._worker.compute, number)
         except BrokenProcessPool:
             self._pools[slot] = self._start(slot)
             return self.submit(slot, number)
@@ -262,7 +263,7 @@ def _outcomes(
     numbers: Sequence[int], pool: Processes | Actors, stop: StopSignal
 ) -> Iterator[Outcome]:
     """Yield the outcomes as they come; a shard whose process died is done again."""
-    waiting, ended = deque(numbers), set[int]()
+    waiting, ended, deaths = deque(numbers), set[int](), 0
     flying = dict[Future[Outcome], tuple[int, int]]()  # slot and shard
     while len(ended) < len(numbers) and not stop.requested:
         for depth, slot in product(range(_AHEAD), range(pool.size)):
@@ -277,10 +278,13 @@ def _outcomes(
             _, number = flying.pop(future)
             if isinstance(future.exception(), BrokenProcessPool):
                 waiting.appendleft(number)
+                if (deaths := deaths + 1) > _MOST_FAILED * pool.size:
+                    raise ValueError("all processes die, perhaps for lack of memory")
                 continue
             other = any(number == one for _, one in flying.values()) and future.result().failure
             if number not in ended and not other:
                 ended.add(number)
+                deaths = 0
                 yield future.result()
 
 
