@@ -26,8 +26,8 @@ from eva_engine.commands.options import add_device, add_output, add_weights
 from eva_runs.commands import complain, program_name, say
 from eva_runs.errors import ending
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
-from eva_runs.options import command_parser, integer, probability
-from eva_runs.output_folder import locked
+from eva_runs.options import add_download_option, command_parser, integer, probability
+from eva_runs.output_folder import clean_if_refused, locked
 
 # what results do not depend on
 _RUNNING = ("output", "batch_size", "workers", "device", "shards", "max_errors", "processes",
@@ -69,6 +69,7 @@ def _parser(task: str) -> argparse.ArgumentParser:
         text = "default: that of the run, or of official weights"
         add("--task", choices=TASKS, dest="framework", help=text)
         add_slicing(parser)
+        add_download_option(parser)
     else:
         add_weights(parser)
     if task == "features":
@@ -116,8 +117,8 @@ def _start(task: str, arguments: Sequence[str]) -> int:
     """Begin or continue the work of a command line."""
     from eva_backbone.checkpoints.verification import sha256_of
     from eva_contrastive.model.open_clip_files import weights_file
-    from eva_data.records import identify, plan_records
-    from eva_runs.batch import summarise, write_manifest
+    from eva_data.records import NAMES, identify, plan_records
+    from eva_runs.batch import PARTS, summarise, write_manifest
 
     options = _parse(task, arguments)
     if task in ("detect", "segment"):
@@ -138,7 +139,9 @@ def _start(task: str, arguments: Sequence[str]) -> int:
     )  # fmt: skip
 
     # several commands with parts of the shards may run together
-    with contextlib.nullcontext() if options.shards else locked(options.output):
+    lock = contextlib.nullcontext() if options.shards else locked(options.output)
+    made, parts = ["*.json", NAMES, PARTS], options.output / PARTS
+    with clean_if_refused(options.output, made, begun=lambda: any(parts.glob("*.parquet"))), lock:
         more = {"batch_size": options.batch_size}
         write_manifest(options.output, settings, given | more, plan)
         known = summarise(options.output)

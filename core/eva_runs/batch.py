@@ -277,7 +277,7 @@ def _outcomes(
         for future in futures.wait(flying, _SECONDS, futures.FIRST_COMPLETED).done:
             _, number = flying.pop(future)
             if isinstance(future.exception(), BrokenProcessPool):
-                waiting.appendleft(number)
+                waiting.append(number)
                 if (deaths := deaths + 1) > _MOST_FAILED * pool.size:
                     raise ValueError("all processes die, perhaps for lack of memory")
                 continue

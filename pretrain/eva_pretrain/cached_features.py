@@ -26,6 +26,7 @@ from eva_engine.evaluation.counting import Indexed, collate_readable
 from eva_pretrain.config import PretrainConfig
 from eva_pretrain.teachers import Teacher
 from eva_pretrain.transforms import PretrainTransform, ValidationTransform, Views
+from eva_runs.commands import say
 from eva_runs.errors import TooManyUnreadableError
 from eva_runs.output_folder import agree, locked, require_room
 from eva_runs.processes import is_main, on_main
@@ -127,7 +128,10 @@ def open_part(
         settings["names"] = hashlib.sha256(names).hexdigest()
         agree(folder / "features.json", settings)
         missing = [file for file in files if not file.is_file()]
-        require_room(folder, sum(len(files[file]) for file in missing) * each)
+        count = sum(len(files[file]) for file in missing)
+        require_room(folder, count * each)
+        if count:
+            say(f"features of {count:,} views take {count * each / 1e9:,.3f} GB of {folder}")
         return missing
 
     with contextlib.ExitStack() as stack:

@@ -223,7 +223,7 @@ def _extractor(file):
 def _record(file):
     from eva_data.records import Record
 
-    return lambda: np.asarray(Record("picture", str(file)).image())
+    return lambda: np.asarray(Record(str(file), str(file)).image())
 
 
 def _clip(file, *, given=lambda file: file):

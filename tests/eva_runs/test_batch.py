@@ -182,9 +182,9 @@ def kill_workers(parents, stopped, count=30, *, name=""):
 
 @pytest.mark.slow
 def test_thirty_kills_of_four_processes(program, table, tmp_path, alone, started):
-    source, folder = table(8000), tmp_path / "killed"
-    whole = alone(source, size=50)
-    program.begin(folder, source, size=50, seconds=0.15)
+    source, folder = table(16_000), tmp_path / "killed"
+    whole = alone(source, size=16)
+    program.begin(folder, source, size=16, seconds=0.1)
     process = started(folder, processes=4)
     time.sleep(3)
     assert kill_workers([process.pid], lambda: process.poll() is not None, name="spawn_main") == 30
@@ -205,9 +205,9 @@ def test_seven_processes_and_shards_that_they_do_not_divide(
 
 @pytest.mark.slow
 def test_thirty_kills_and_the_loss_of_a_node_of_ray(program, table, tmp_path, alone, started):
-    source, folder = table(8000), tmp_path / "ray"
-    whole = alone(source, size=50)
-    program.begin(folder, source, size=50, seconds=0.15)
+    source, folder = table(16_000), tmp_path / "ray"
+    whole = alone(source, size=16)
+    program.begin(folder, source, size=16, seconds=0.1)
     pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     environment = variables() | {"RAY_USAGE_STATS_ENABLED": "0"}
     words = [sys.executable, "-c", CLUSTER]
@@ -217,11 +217,11 @@ def test_thirty_kills_and_the_loss_of_a_node_of_ray(program, table, tmp_path, al
         while not summarise(folder).done:
             time.sleep(0.1)
         ended = lambda: process.poll() is not None  # noqa: E731
-        killed = kill_workers([cluster.pid], ended, 15, name="ray::")
+        killed = kill_workers([cluster.pid], ended, 15, name="ray::Worker")
         cluster.stdin.write("\n")
         cluster.stdin.flush()
         assert cluster.stdout.readline() == "gone\n"
-        killed += kill_workers([cluster.pid], ended, 15, name="ray::")
+        killed += kill_workers([cluster.pid], ended, 15, name="ray::Worker")
         assert killed == 30
         assert process.wait(300) == 0
         cluster.communicate("\n")

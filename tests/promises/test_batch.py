@@ -110,7 +110,7 @@ def test_features_of_texts_and_maps(compute, inputs, tmp_path, clip, refused):
     assert names == ["a cat", "ein Häuschen", "a cat"]
     torch.testing.assert_close(found, clip.texts(names, normalize=False))
     maps = compute("features", inputs["folder"], "--kind", "patches", output="maps")
-    assert read_features(maps)[1].shape == (NUMBER, 128, 2, 2)
+    assert read_features(maps)[1].shape == (NUMBER, 128, 4, 4)
     with refused("--kind pooled"):
         compute("features", *words, "--kind", "pooled", output="no")
 

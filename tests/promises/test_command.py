@@ -21,7 +21,7 @@ video train|video evaluate|video evaluate-frozen|video demo
 clip train|clip evaluate|clip demo|clip export|clip interpolate
 data verify|data verify coco|data verify semantic|data make-demo|data prepare-segmentation
 data make-kinetics722|weights list|weights get|weights verify
-recipes|config|convert|extract|push|doctor
+recipes|config|convert|batch features|batch detect|batch merge|push|doctor
 """
 DETECTOR = "demo/cascade_mask_rcnn_vitdet_eva_debug"
 
