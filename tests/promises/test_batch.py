@@ -171,34 +171,40 @@ def test_parts_of_the_shards_and_of_the_records(compute, inputs, refused):
             compute("features", *other)
 
 
-def test_objects_and_pixels_are_those_of_the_predictors(run, finished, demo, tmp_path, documented):
+@pytest.mark.parametrize(
+    "name",
+    [
+        "detection",
+        *(pytest.param(one, marks=pytest.mark.slow) for one in ("mmdetection", "segmentation")),
+    ],
+)
+def test_objects_and_pixels_are_of_all_images(run, finished, demo, tmp_path, name):
     import pycocotools.mask as mask_api
 
     images = sorted((demo("coco") / "coco/val").iterdir())
-    words = ("--device", "cpu", "--processes", 0)
-    for name, task in (
-        ("detection", "detect"),
-        ("mmdetection", "detect"),
-        ("segmentation", "segment"),
-    ):
-        given = ("eva", "batch", task, images[0].parent, "--weights", finished(name), *words)
-        run(*given, "--output", tmp_path / name)
-        (file,) = (tmp_path / name / "parts").glob("*.parquet")
-        rows = pq.read_table(file).to_pylist()
-        assert [row["name"] for row in rows] == list(map(str, images))
-        for row, image in zip(rows, images, strict=True):
-            assert (row["width"], row["height"]) == Image.open(image).size
-        if task == "segment":
-            for row in rows:
-                size = (row["height"], row["width"])
-                codes = [{"size": size, "counts": one["segmentation"]} for one in row["segments"]]
-                assert (mask_api.decode(codes).sum(-1) == 1).all()  # each pixel has one class
-            continue
-        merged = tmp_path / f"{name}.json"
-        run("eva", "batch", "merge", tmp_path / name, "--output", merged)
+    task = "segment" if name == "segmentation" else "detect"
+    words = ("--weights", finished(name), "--output", tmp_path / "out", "--score-threshold", 0)
+    words = (*(words[:4] if task == "segment" else words), "--device", "cpu", "--processes", 0)
+    run("eva", "batch", task, images[0].parent, *words)
+    rows = rows_of(tmp_path / "out").to_pylist()
+    assert [row["name"] for row in rows] == list(map(str, images))
+    for row, file in zip(rows, images, strict=True):
+        with Image.open(file) as image:
+            assert (row["width"], row["height"]) == image.size
+        if task == "segment":  # each pixel has one class
+            size = [row["height"], row["width"]]
+            codes = [{"size": size, "counts": one["segmentation"]} for one in row["segments"]]
+            assert (mask_api.decode(codes).sum(-1) == 1).all()
+    if task == "detect":
+        merged = tmp_path / "merged.json"
+        assert batch(["merge", str(tmp_path / "out"), "--output", str(merged)]) == 0
         content = json.loads(merged.read_text())
         assert [one["file_name"] for one in content["images"]] == list(map(str, images))
-        assert len(content["annotations"]) == sum(len(row["objects"]) for row in rows)
+        objects = [one for row in rows for one in row["objects"]]
+        assert len(content["annotations"]) == len(objects) > 0
+        for ours, one in zip(objects, content["annotations"], strict=True):
+            assert (one["bbox"], one["score"]) == (ours["bbox"], ours["score"])
+            assert one["segmentation"]["counts"] == ours["segmentation"]
 
 
 def test_help_is_light_and_a_wrong_folder_is_named(measure, fails, tmp_path, refused):
