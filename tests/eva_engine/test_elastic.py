@@ -10,6 +10,8 @@ from safetensors.torch import load_file
 
 from eva_engine.checkpoints.deepspeed_files import OtherProcesses
 from eva_engine.checkpoints.files import mark_complete
+from eva_engine.config import OptimizerConfig
+from eva_engine.steps.parameter_groups import ParameterGroup
 
 STEP = 12  # samples: five steps are an epoch
 RUN = {"run__resume": True, "run__ema_decay": 0.9, "run__keep_checkpoints": 9}
@@ -45,15 +47,27 @@ def cut_off(source, output, *, step):
             shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize(("first", "second"), [
-    (0, 1), (1, 0), *(pytest.param(*one, marks=pytest.mark.slow) for one in [(2, 0), (1, 2)])
+@pytest.mark.parametrize(("first", "second", "name"), [
+    (0, 1, "adamw"), (1, 0, "adamw"), (2, 0, "lamb"),
+    *(pytest.param(*one, marks=pytest.mark.slow) for one in [(1, 2, "adamw"), (0, 2, "lamb")])
 ])  # fmt: skip
-def test_another_zero_stage(start, metrics, tmp_path, first, second):
-    """Within one process the numbers are those of the run without a change."""
-    settings = {"epochs": 2, "ema_decay": 0.9, "accumulate": 2, "batch_size": 4, "resume": True}
-    start("whole", zero_stage=first, checkpoint_every=6, keep_checkpoints=9, **settings)
+def test_another_zero_stage(start, program, metrics, tmp_path, first, second, name):
+    """In one process, and where a group has one tensor, LAMB too gives the same numbers."""
+    decay = 0.8 if name == "lamb" else 1.0
+    optimizer = OptimizerConfig(name=name, lr=3e-2, warmup_epochs=1, layer_decay=decay, eps=1e-6)
+    settings = {"epochs": 2, "ema_decay": 0.9, "accumulate": 2, "batch_size": 4, "resume": True,
+                "checkpoint_every": 6, "rest": {"optimizer": optimizer}}  # fmt: skip
+
+    def run(output, stage):
+        torch.manual_seed(0)
+        model = program.Model(0.1)
+        group = ParameterGroup(name="all", params=[*model.parameters()], weight_decay=0.05)
+        changes = {} if name == "lamb" else {"model": model, "groups": [group]}
+        start(output, zero_stage=stage, keep_checkpoints=9, changes=changes, **settings)
+
+    run("whole", first)
     cut_off(tmp_path / "whole", tmp_path / "changed", step=6)
-    start("changed", zero_stage=second, checkpoint_every=6, **settings)
+    run("changed", second)
     assert_same_run(metrics, tmp_path / "whole", tmp_path / "changed", close=1e-6)
 
 
@@ -134,5 +148,5 @@ def test_each_number_on_each(launch, metrics, tmp_path, stage, precision, accumu
         cut_off(tmp_path / "whole", run, step=7)
         ended = launch(run, ranks=now, **options)
         assert ended.codes == [0] * now, ended.texts
-        close = 1e-6 if precision == "fp32" else 0.02
+        close = 1e-6 if precision == "fp32" else 0.01
         assert_same_run(metrics, tmp_path / "whole", run, close=close, exact=now == before)
