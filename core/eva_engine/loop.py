@@ -214,6 +214,7 @@ class TrainingRun:
         for step in range(self._start, self._total):
             self._worked = True
             stop = self._step(step)
+            self._finish_save(wait=False)
             done = step + 1
             last = done == self._total
             self._saved = False
@@ -223,11 +224,13 @@ class TrainingRun:
                 self._end_early(done)
             if self._evaluates_after(done) and self._evaluate(step):
                 self._end_early(done)
+        self._finish_save(wait=True)
 
     def _end_early(self, done: int) -> None:
         """End as asked by a signal, with a checkpoint."""
         if not self._saved:
             self._save(done)
+        self._finish_save(wait=True)
         show(SAYS.stopped(self._signal.received, what_is_saved(self._newest)))
         sys.exit(EXIT_RUN_AGAIN)
 
@@ -260,6 +263,7 @@ class TrainingRun:
         )  # fmt: skip
         finite = self._engine.gradients_are_finite() and finite
         if not finite:
+            self._finish_save(wait=True)
             self._nonfinite.meet(step, values["loss"], micro_batches)
         with smallest_loss_scale_explained(step):
             norm, applied = self._engine.step(skip=not finite)
@@ -285,13 +289,21 @@ class TrainingRun:
             "bad_samples": sorted(self._bad_samples.names),
             "skipped_in_a_row": self._nonfinite.in_a_row,
         }
+        self._finish_save(wait=True)
         with self._paused():
-            self._newest = self._checkpoints.save(self._engine, self._average, record)
-        logger.info("saved %s", self._newest.name)
+            self._checkpoints.begin_save(self._engine, self._average, record)
         self._saved = True
+
+    def _finish_save(self, *, wait: bool) -> None:
+        with self._paused():
+            saved = self._checkpoints.finish_save(wait=wait)
+        if saved is not None:
+            self._newest = saved
+            logger.info("saved %s", saved.name)
 
     def _evaluate(self, step: int) -> bool:
         """Evaluate; whether a signal asks to stop, and possibly left the evaluation for later."""
+        self._finish_save(wait=True)  # an evaluation forks workers
         model = self._engine.engine
         model.eval()
         self._engine.share_buffers()

@@ -1,5 +1,6 @@
 """Checkpoints that are written while training goes on, and digests that find a flipped bit."""
 
+import copy
 import json
 import logging
 import threading
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_map
 
 from eva_backbone.checkpoints.verification import sha256_of
 from eva_data.files import load_json, write_text
@@ -42,6 +43,11 @@ class BackgroundWriter:
         self._pending.append(done)
         threading.Thread(target=follow, name="checkpoint").start()
 
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to be written."""
+        return all(one.done() for one in self._pending)
+
     def check(self) -> None:
         """Raise the error of what has failed."""
         while self._pending and self._pending[0].done():
@@ -58,13 +64,15 @@ class BackgroundWriter:
 
 
 def snapshot(state: T) -> T:
-    """Copy the tensors of a state to the main memory, so that training may go on."""
+    """Copy a state, its tensors to the main memory, so that training may go on."""
 
-    def copy(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.detach().to("cpu", copy=True)
+    def copied(leaf: Any) -> Any:
+        if isinstance(leaf, torch.Tensor):
+            return leaf.detach().to("cpu", copy=True)
+        return copy.deepcopy(leaf)
 
-    copied: T = tree_map_only(torch.Tensor, copy, state)
-    return copied
+    result: T = tree_map(copied, state)
+    return result
 
 
 def note_digest(file: Path) -> None:

@@ -4,10 +4,9 @@ DeepSpeed's own form for another number of processes, `ds_to_universal`, unpickl
 holds, and writes the optimizer's state a second time, a folder for each parameter.
 """
 
-import contextlib
 import copy
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,8 @@ from deepspeed.utils.tensor_fragment import fragment_address
 from torch import Tensor
 
 from eva_backbone.checkpoints.reading import read_torch_file
-from eva_data.files import explained, writing
 from eva_engine import distributed
+from eva_engine.checkpoints.files import FilesInBackground
 from eva_engine.steps.engine import TrainingEngine
 
 _ALLOWED = [LossScaler, DynamicLossScaler, ZeroStageEnum, fragment_address]  # in DeepSpeed's files
@@ -38,34 +37,16 @@ State = dict[str, Any]  # flat tensors, and numbers such as a count of steps
 
 
 class SafeCheckpointEngine(TorchCheckpointEngine):  # type: ignore[misc]
-    """DeepSpeed's reader and writer, but one that runs no code of a file (`weights_only`).
+    """DeepSpeed's reader and writer: it runs no code of a file, and writes in the background."""
 
-    The first failure of this process to write is kept, so that no process waits for one that
-    failed; all raise it together.
-    """
-
-    def __init__(self) -> None:
+    def __init__(self, files: FilesInBackground | None = None) -> None:
         super().__init__()
-        self.failure: OSError | None = None
-
-    @contextlib.contextmanager
-    def noted(self, path: Path) -> Iterator[None]:
-        """Keep the system's errors of the block for `raise_together`."""
-        try:
-            with explained(path):
-                yield
-        except OSError as error:
-            self.failure = self.failure or error
-
-    def makedirs(self, path: str, exist_ok: bool = False) -> None:
-        """Make a folder."""
-        with self.noted(Path(path)):
-            super().makedirs(path, exist_ok)
+        self._files = files
 
     def save(self, state_dict: Any, path: str) -> None:
-        """Write a file, completely or not at all."""
-        with self.noted(Path(path)), writing(Path(path)) as stream:
-            torch.save(state_dict, stream)
+        """Copy a state and begin to write it."""
+        assert self._files is not None
+        self._files.add_state(Path(path), state_dict)
 
     def load(self, path: str, map_location: Any = None) -> Any:
         """Read a file on the CPU; DeepSpeed moves tensors to their device."""

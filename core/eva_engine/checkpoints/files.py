@@ -3,10 +3,11 @@
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -22,11 +23,13 @@ from eva_data.files import (
     remove_unfinished,
     write_tensors,
     write_text,
+    writing,
 )
 from eva_engine import distributed
 from eva_engine.config import require
 from eva_runs.adapters import Adapters
-from eva_runs.processes import is_main, on_main, together
+from eva_runs.processes import is_main, on_main
+from eva_runs.saving import BackgroundWriter, snapshot
 
 if TYPE_CHECKING:  # DeepSpeed
     from eva_engine.steps.engine import TrainingEngine
@@ -34,37 +37,63 @@ if TYPE_CHECKING:  # DeepSpeed
 logger = logging.getLogger(__name__)
 
 RUN = "run.json"
+Digest = tuple[int, str]  # size in bytes, SHA-256
 _CONFIG = "config"
 
 
-def mark_complete(folder: Path) -> None:
-    """Flush all files of a checkpoint and list them as {"files": {name: [size, SHA-256]}}.
+class FilesInBackground:
+    """Files of a folder that this process writes while training goes on.
 
-    The same call on all processes.
+    Attributes:
+        writer: What writes them.
+        digests: Sizes and SHA-256 of those that are there, by their names below `folder`.
     """
-    paths = sorted(folder.rglob("*")) if is_main() else []
-    names: list[str] = distributed.gather(
-        [path.relative_to(folder).as_posix() for path in paths if path.is_file()]
-    )[0]
 
-    def digests() -> dict[str, tuple[int, str]]:
-        own = {}
-        for name in names[distributed.rank() :: distributed.world_size()]:
-            flush(folder / name)
-            own[name] = ((folder / name).stat().st_size, sha256_of(folder / name))
-        return own
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.writer = folder, BackgroundWriter()
+        self.digests: dict[str, Digest] = {}
 
-    parts = distributed.gather(together(digests))
-    files = {name: entry for part in parts for name, entry in part.items()}
+    def add(self, file: Path, write: Callable[[Path], object]) -> None:
+        """Let a function write a file, and perhaps others in a folder that it makes for it."""
+        made = not file.parent.exists()
 
-    def mark() -> None:
-        for inner in (path for path in paths if path.is_dir()):
-            flush(inner)
-        listed = {name: files[name] for name in names}
-        write_text(folder / MARKER, json.dumps({"files": listed}, indent=1))
-        flush(folder)
+        def work() -> None:
+            with explained(file):
+                write(file)
+                for one in file.parent.iterdir() if made else [file]:
+                    self.digests[one.relative_to(self.folder).as_posix()] = _digest_of(one)
 
-    on_main(mark)
+        self.writer.submit(work)
+
+    def add_state(self, file: Path, state: Any) -> None:
+        """Copy a state and write it."""
+        copied = snapshot(state)
+
+        def write(file: Path) -> None:
+            with writing(file) as stream:
+                torch.save(copied, stream)
+
+        self.add(file, write)
+
+
+def mark_complete(folder: Path, digests: Mapping[str, Digest] | None = None) -> None:
+    """List the files of a checkpoint as {"files": {name: [size, SHA-256]}}, and flush all folders.
+
+    Without `digests` of them the files are read.
+    """
+    paths = sorted(folder.rglob("*"))
+    for inner in (path for path in paths if path.is_dir()):
+        flush(inner)
+    if digests is None:
+        files = (path for path in paths if path.is_file())
+        digests = {file.relative_to(folder).as_posix(): _digest_of(file) for file in files}
+    write_text(folder / MARKER, json.dumps({"files": dict(sorted(digests.items()))}, indent=1))
+    flush(folder)
+
+
+def _digest_of(file: Path) -> Digest:
+    flush(file)
+    return file.stat().st_size, sha256_of(file)
 
 
 def damage_of(folder: Path, *, part: int = 0, parts: int = 1) -> str | None:

@@ -12,21 +12,21 @@ import json
 import logging
 import shutil
 import uuid
+from collections import ChainMap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from eva_backbone.checkpoints.reading import read_torch_file
 from eva_backbone.checkpoints.run_folders import CHECKPOINTS, complete_checkpoints
-from eva_data.files import explained, flush, make_folder, remove_unfinished, write_text, writing
+from eva_data.files import explained, flush, make_folder, remove_unfinished, write_text
 from eva_engine import distributed
 from eva_engine.checkpoints.deepspeed_files import OtherProcesses, SafeCheckpointEngine
 from eva_engine.checkpoints.files import (
     EMA_WEIGHTS,
     RUN,
     WEIGHTS,
+    FilesInBackground,
     damage_of,
     mark_complete,
     read_run,
@@ -36,7 +36,7 @@ from eva_engine.config import METRICS, SAYS, Recipe, RunConfig, require
 from eva_engine.steps.engine import MovingAverage, TrainingEngine
 from eva_report.terminal import show
 from eva_runs.log_lines import read_log
-from eva_runs.processes import is_main, on_main
+from eva_runs.processes import is_main, on_main, together
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +52,7 @@ class RunCheckpoints:
         self.folder = output / CHECKPOINTS
         self.keep, self.config = keep, config
         self._damaged: set[Path] = set()  # by their content, which `complete` does not read
+        self._final: Path | None = None  # the checkpoint that is being written
 
     def complete(self) -> list[Path]:
         """List the folders of all complete checkpoints, oldest first."""
@@ -104,23 +105,75 @@ class RunCheckpoints:
                 "the output on a file system that all machines share"
             )
 
-    def save(
+    def begin_save(
         self, engine: TrainingEngine, average: MovingAverage | None, record: Mapping[str, Any]
-    ) -> Path:
-        """Write a checkpoint with a record, which has the `step`; the same on all processes.
+    ) -> None:
+        """Copy what a checkpoint has, with a record that has the `step`, and begin to write it.
+
+        The same call on all processes, with none begun. `finish_save` makes it visible.
+
+        Raises:
+            OSError: If its folder cannot be made.
+        """
+        final = self.folder / f"{_PREFIX}{record['step']:08d}"
+        temporary = self.folder / f"{_TEMPORARY}{final.name}"
+
+        def begin() -> None:
+            for kind in (_TEMPORARY, _REMOVED):
+                for rest in self.folder.glob(f"{kind}*"):
+                    shutil.rmtree(rest, ignore_errors=True)
+            with explained(temporary):
+                (temporary / _STATE).mkdir(parents=True)
+
+        on_main(begin)
+        files = self._files = FilesInBackground(temporary)
+        engine.engine.checkpoint_engine = SafeCheckpointEngine(files)
+        # it copies programs that make a file of weights, as is written below; if that failed, it
+        # would leave the other processes waiting
+        engine.engine._copy_recovery_script = lambda folder: None
+        part = {"exclude_frozen_parameters": engine.adapters is not None}
+        engine.engine.save_checkpoint(str(temporary), tag=_STATE, save_latest=False, **part)
+        engine.share_buffers()
+        self._write_weights(engine, WEIGHTS)
+        if average is not None:
+            if is_main() or engine.zero_stage:
+                files.add_state(temporary / _average_file(engine), average.state_dict())
+            with average.applied():
+                self._write_weights(engine, EMA_WEIGHTS)
+        if is_main():
+            text = json.dumps(record, indent=2)
+            files.add(temporary / RUN, lambda file: write_text(file, text))
+        self._final = final
+
+    def _write_weights(self, engine: TrainingEngine, name: str) -> None:
+        state, adapters = engine.full_precision_state(), engine.adapters
+        if is_main():
+            file = self._files.folder / engine.name_of(name)
+            self._files.add(file, lambda file: save_weights(state, file, self.config, adapters))
+
+    def finish_save(self, *, wait: bool) -> Path | None:
+        """Publish the checkpoint that was begun once all processes have written it.
+
+        The same call on all processes.
 
         Raises:
             OSError: If the disk is full, for example; earlier checkpoints are as they were.
         """
-        final = self.folder / f"{_PREFIX}{record['step']:08d}"
-        temporary = self.folder / f"{_TEMPORARY}{final.name}"
+        if self._final is None:
+            return None
+        files, final = self._files, self._final
+        if not (wait or all(distributed.gather(files.writer.is_done))):
+            return None
+        self._final = None
         try:
-            self._write(temporary, engine, average, record)
+            together(files.writer.wait)
+            digests = ChainMap(*distributed.gather(files.digests))
+            on_main(lambda: mark_complete(files.folder, digests))
         except Exception:
             if is_main():
-                shutil.rmtree(temporary, ignore_errors=True)
+                shutil.rmtree(files.folder, ignore_errors=True)
             raise
-        on_main(lambda: self._publish(temporary, final))
+        on_main(lambda: self._publish(files.folder, final))
         return final
 
     def _publish(self, temporary: Path, final: Path) -> None:
@@ -134,50 +187,6 @@ class RunCheckpoints:
                 # a removal that is cut short leaves no checkpoint; the next save goes on with it
                 removed = old.rename(_free(old.with_name(_REMOVED + old.name)))
                 shutil.rmtree(removed, ignore_errors=True)
-
-    def _write(
-        self,
-        folder: Path,
-        engine: TrainingEngine,
-        average: MovingAverage | None,
-        record: Mapping[str, Any],
-    ) -> None:
-        """Write all files; a failure is noted, so that no process waits for one that failed."""
-
-        def begin() -> None:
-            for kind in (_TEMPORARY, _REMOVED):
-                for rest in self.folder.glob(f"{kind}*"):
-                    shutil.rmtree(rest, ignore_errors=True)
-            with explained(folder):
-                folder.mkdir()
-
-        on_main(begin)
-        files = SafeCheckpointEngine()
-        engine.engine.checkpoint_engine = files
-        # it copies programs that make a file of weights, as is written below; if that failed, it
-        # would leave the other processes waiting
-        engine.engine._copy_recovery_script = lambda folder: None
-        part = {"exclude_frozen_parameters": engine.adapters is not None}
-        engine.engine.save_checkpoint(str(folder), tag=_STATE, save_latest=False, **part)
-        engine.share_buffers()
-        state = engine.full_precision_state()
-        weights, averaged = (folder / engine.name_of(name) for name in (WEIGHTS, EMA_WEIGHTS))
-        with files.noted(weights):
-            save_weights(state, weights, self.config, engine.adapters)
-        if average is not None:
-            if is_main() or engine.zero_stage:
-                file = folder / _average_file(engine)
-                with files.noted(file), writing(file) as stream:
-                    torch.save(average.state_dict(), stream)
-            with average.applied():
-                state = engine.full_precision_state()
-                with files.noted(averaged):
-                    save_weights(state, averaged, self.config, engine.adapters)
-        if is_main():
-            with files.noted(folder / RUN):
-                write_text(folder / RUN, json.dumps(record, indent=2))
-        distributed.raise_together(files.failure)
-        mark_complete(folder)
 
 
 def _free(path: Path) -> Path:
