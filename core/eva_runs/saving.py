@@ -37,7 +37,7 @@ class BackgroundWriter:
                     one.result()
                 work()
                 done.set_result(None)
-            except Exception as error:
+            except BaseException as error:  # whatever it is, somebody waits
                 done.set_exception(error)
 
         self._pending.append(done)
