@@ -14,7 +14,6 @@ The same command continues.
 
 import argparse
 import contextlib
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -37,23 +36,20 @@ _OF_VIT = ("pooling", "num_heads", "window_size", "global_blocks")
 
 def _add_running(parser: argparse.ArgumentParser) -> None:
     """Add how a run is spread over processes and machines."""
-
-    def numbers(text: str) -> range:
-        first, _, last = text.partition("-")
-        return range(int(first), int(last or first) + 1)
-
-    add, default = parser.add_argument, "(default: %(default)s)"
-    add("--batch-size", type=integer(1), default=32, help=f"records at once {default}")
-    add("--workers", type=integer(1), default=min(4, os.cpu_count() or 1), metavar="N",
-        help=f"threads of each process that read and decode {default}")  # fmt: skip
-    add("--shards", type=numbers, metavar="K-L", help="these alone, from 0, such as 10-20")
-    add("--max-errors", type=integer(0), default=1000, metavar="N",
-        help=f"records that may be left out because they cannot be read {default}")  # fmt: skip
-    add("--processes", type=integer(0), metavar="N",
-        help="of this machine (default: one a GPU, or one); 0: the command itself")  # fmt: skip
+    add, default, one = parser.add_argument, "(default: %(default)s)", integer(1)
+    add("--batch-size", type=one, default=32, help=f"records at once {default}")
+    add("--workers", type=one, default=4, help=f"threads of a process that decode {default}")
+    add("--shards", type=_numbers, metavar="K-L", help="these alone, from 0, such as 10-20")
+    add("--max-errors", type=integer(0), default=1000, help=f"unreadable records at most {default}")
+    add("--processes", type=integer(0), help="default: one for each GPU, or one; 0: this one")
     add("--address", help='Ray cluster to run on; "auto": the one of this machine')
-    add("--actors", type=lambda text: None if text == "auto" else integer(1)(text),
+    add("--actors", type=lambda text: None if text == "auto" else one(text),
         metavar="N|auto", help="on it (default: auto, one for each GPU, or else CPU)")  # fmt: skip
+
+
+def _numbers(text: str) -> range:
+    first, _, last = text.partition("-")
+    return range(int(first), int(last or first) + 1)
 
 
 def _parser(task: str) -> argparse.ArgumentParser:
@@ -66,8 +62,7 @@ def _parser(task: str) -> argparse.ArgumentParser:
 
         add("--weights", required=True, help="of a detector or segmentor; folder of its run")
         add("--recipe", help="the model's recipe (default: that of the run of the weights)")
-        text = "default: that of the run, or of official weights"
-        add("--task", choices=TASKS, dest="framework", help=text)
+        add("--task", choices=TASKS, dest="framework", help="default: that of the weights")
         add_slicing(parser)
         add_download_option(parser)
     else:
@@ -86,14 +81,12 @@ def _parser(task: str) -> argparse.ArgumentParser:
         add("--classes", nargs="+", required=task == "zero-shot", help=text)
         add("--top", type=integer(1), default=5, help="classes of an image (default: %(default)s)")
     if task == "zero-shot":
-        text = "sentences with {}, a file of them, imagenet, cifar or simple (default: simple)"
-        add("--templates", nargs="+", default=["simple"], metavar="TEXT", help=text)
+        add("--templates", nargs="+", default=["simple"], help="as of `eva clip evaluate`")
     add("--image-column", help="of Parquet files, with images or paths (default: found)")
     if task == "caption-score":
         add("--caption-column", help="the same for captions")
     add("--limit", type=integer(1), metavar="N", help="take the first N records alone")
-    text = "records of a shard (default: up to 4096; a tar file is one)"
-    add("--shard-size", type=integer(1), metavar="N", help=text)
+    add("--shard-size", type=integer(1), help="records of a shard (default: up to 4096)")
     add_device(parser)
     _add_running(parser)
     return parser
@@ -104,8 +97,9 @@ def _parse(task: str, arguments: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if task == "features":
         kind = options.kind = options.kind or ("embedding" if options.texts else "pooled")
-        useless = _OF_VIT if kind == "embedding" else ("texts", "unit_length")
-        useless = (*useless, "pooling") if kind == "patches" else useless
+        useless = [*_OF_VIT] if kind == "embedding" else ["texts", "unit_length"]
+        useless += ["pooling"] * (kind == "patches")
+        useless += ["image_size", "mean", "std"] * options.texts
         for name in (name for name in useless if getattr(options, name)):
             parser.error(f"--{name.replace('_', '-')} has no use with --kind {kind}")
     if getattr(options, "classes", None) and is_there(options.classes[0]):

@@ -74,7 +74,8 @@ def table(tmp_path):
 
 def variables():
     path = os.pathsep.join([str(PROGRAM.parent), *filter(None, sys.path)])
-    return os.environ | {"PYTHONPATH": path}
+    loopback = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+    return os.environ | loopback | {"PYTHONPATH": path}
 
 
 @pytest.fixture
@@ -209,9 +210,8 @@ def test_thirty_kills_and_the_loss_of_a_node_of_ray(program, table, tmp_path, al
     whole = alone(source, size=16)
     program.begin(folder, source, size=16, seconds=0.1)
     pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    environment = variables() | {"RAY_USAGE_STATS_ENABLED": "0"}
     words = [sys.executable, "-c", CLUSTER]
-    with subprocess.Popen(words, env=environment, **pipes) as cluster:
+    with subprocess.Popen(words, env=variables(), **pipes) as cluster:
         address = cluster.stdout.readline().strip()
         process = started(folder, address=address, actors=4)
         while not summarise(folder).done:

@@ -111,8 +111,9 @@ def test_features_of_texts_and_maps(compute, inputs, tmp_path, clip, refused):
     torch.testing.assert_close(found, clip.texts(names, normalize=False))
     maps = compute("features", inputs["folder"], "--kind", "patches", output="maps")
     assert read_features(maps)[1].shape == (NUMBER, 128, 4, 4)
-    with refused("--kind pooled"):
-        compute("features", *words, "--kind", "pooled", output="no")
+    for useless in (("--kind", "pooled"), ("--image-size", 64), ("--pooling", "cls")):
+        with refused("has no use"):
+            compute("features", *words, *useless, output="no")
 
 
 def test_zero_shot_scores_are_those_of_the_sentences(compute, inputs, clip):
