@@ -165,19 +165,18 @@ def test_a_thousand_damaged_of_twenty_thousand_are_listed_exactly(program, table
     assert summarise(folder, rows=True).rows == 19_000
 
 
-def kill_workers(parents, stopped, count=30, *, name=""):
-    """Kill random children of processes, each a second after the one before."""
+def kill_workers(parent, stopped, count=30, *, name):
+    """Kill one of the four workers below a process, again and again, when all are there."""
     done, generator = 0, random.Random(1)
     while not stopped() and done < count:
-        time.sleep(generator.uniform(0.5, 1))
-        children = [
-            child for parent in parents for child in psutil.Process(parent).children(recursive=True)
-        ]
-        with contextlib.suppress(psutil.NoSuchProcess, IndexError):
-            words = {child: " ".join(child.cmdline()) for child in children}
-            victims = [child for child, text in words.items() if name in text]
-            generator.choice(victims).kill()
-            done += 1
+        children = psutil.Process(parent).children(recursive=True)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            victims = [child for child in children if name in " ".join(child.cmdline())]
+            if len(victims) == 4:
+                time.sleep(generator.uniform(0.5, 1))
+                generator.choice(victims).kill()
+                done += 1
+        time.sleep(0.05)
     return done
 
 
@@ -185,10 +184,10 @@ def kill_workers(parents, stopped, count=30, *, name=""):
 def test_thirty_kills_of_four_processes(program, table, tmp_path, alone, started):
     source, folder = table(16_000), tmp_path / "killed"
     whole = alone(source, size=16)
-    program.begin(folder, source, size=16, seconds=0.1)
+    program.begin(folder, source, size=16, seconds=0.3)
     process = started(folder, processes=4)
     time.sleep(3)
-    assert kill_workers([process.pid], lambda: process.poll() is not None, name="spawn_main") == 30
+    assert kill_workers(process.pid, lambda: process.poll() is not None, name="spawn_main") == 30
     assert process.wait(300) == 0
     assert merged(folder) == whole
 
@@ -208,7 +207,7 @@ def test_seven_processes_and_shards_that_they_do_not_divide(
 def test_thirty_kills_and_the_loss_of_a_node_of_ray(program, table, tmp_path, alone, started):
     source, folder = table(16_000), tmp_path / "ray"
     whole = alone(source, size=16)
-    program.begin(folder, source, size=16, seconds=0.1)
+    program.begin(folder, source, size=16, seconds=0.3)
     pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     words = [sys.executable, "-c", CLUSTER]
     with subprocess.Popen(words, env=variables(), **pipes) as cluster:
@@ -217,11 +216,11 @@ def test_thirty_kills_and_the_loss_of_a_node_of_ray(program, table, tmp_path, al
         while not summarise(folder).done:
             time.sleep(0.1)
         ended = lambda: process.poll() is not None  # noqa: E731
-        killed = kill_workers([cluster.pid], ended, 15, name="ray::Worker")
+        killed = kill_workers(cluster.pid, ended, 15, name="ray::Worker")
         cluster.stdin.write("\n")
         cluster.stdin.flush()
         assert cluster.stdout.readline() == "gone\n"
-        killed += kill_workers([cluster.pid], ended, 15, name="ray::Worker")
+        killed += kill_workers(cluster.pid, ended, 15, name="ray::Worker")
         assert killed == 30
         assert process.wait(300) == 0
         cluster.communicate("\n")
