@@ -63,6 +63,7 @@ class Outcome(NamedTuple):
     size: int = 0  # bytes of the file
     failure: str = ""  # why there is none
     fatal: bool = False  # whether all shards would fail so
+    deaths: int = 0  # of processes in it; it is not done, and comes again later
 
 
 @dataclass(frozen=True)
@@ -75,14 +76,16 @@ class Worker:
     threads: int  # that read and decode
     device: str = "auto"
 
-    def compute(self, number: int) -> Outcome:
-        """Compute a shard and write its files; an error is in the outcome."""
+    def compute(self, number: int, deaths: int = 0) -> Outcome:
+        """Compute a shard, if no more deaths than these are known; an error is in the outcome."""
         part, fatal = part_of(self.folder, number), False
         begun, failed = part.with_suffix(".begun"), part.with_suffix(".failed.txt")
         try:
             with begun.open("ab") as stream:
-                if stream.tell() >= _MOST_DEATHS:
+                if (died := stream.tell()) >= _MOST_DEATHS:
                     raise ChildProcessError(f"its process died {_MOST_DEATHS} times")
+                if died > deaths:  # and Ray has given it to the next one at once
+                    return Outcome(deaths=died)
                 stream.write(b"x")
             fatal = True
             (plan, task), fatal = _opened(self), False
@@ -176,14 +179,14 @@ class Processes:
         context = multiprocessing.get_context("spawn")
         return futures.ProcessPoolExecutor(1, context, _begin, (variables,))
 
-    def submit(self, slot: int, number: int) -> "Future[Outcome]":
+    def submit(self, slot: int, *shard: int) -> "Future[Outcome]":
         """Give a shard to a process."""
         try:
             with held_back():  # until the process leaves Ctrl-C to this one
-                return self._pools[slot].submit(self._worker.compute, number)
+                return self._pools[slot].submit(self._worker.compute, *shard)
         except BrokenProcessPool:
             self._pools[slot] = self._start(slot)
-            return self.submit(slot, number)
+            return self.submit(slot, *shard)
 
     def close(self) -> None:
         """End all processes at once."""
@@ -201,8 +204,7 @@ def _begin(variables: dict[str, str]) -> None:
 class Actors:
     """Actors of a Ray cluster, which restarts them and repeats their shards.
 
-    The folder of the `worker` must be the same on all machines. The `address` may be "auto", and
-    the number of actors is by default that of the GPUs, or of the CPUs without one.
+    The folder of the worker is the same on all machines; by default, None, one for each GPU or CPU.
     """
 
     def __init__(self, worker: Worker, address: str, size: int | None) -> None:
@@ -217,9 +219,9 @@ class Actors:
         actor: Any = ray.remote(Worker).options(**settings)
         self._actors = [actor.remote(**vars(worker)) for _ in range(self.size)]
 
-    def submit(self, slot: int, number: int) -> "Future[Outcome]":
+    def submit(self, slot: int, *shard: int) -> "Future[Outcome]":
         """Give a shard to an actor."""
-        future: Future[Outcome] = self._actors[slot].compute.remote(number).future()
+        future: Future[Outcome] = self._actors[slot].compute.remote(*shard).future()
         return future
 
 
@@ -235,7 +237,7 @@ def run_shards(
     """Compute shards, until a `stop` is requested; return the number of those that failed.
 
     Raises:
-        TooManyUnreadableError: After `max_errors` records, also those of other shards.
+        TooManyUnreadableError: After `max_errors` records in all.
         ValueError: If the task cannot be built, the disk is too small, or 10 shards failed.
     """
     errors, images, failed, began = summarise(folder).errors, 0, 0, time.monotonic()
@@ -264,6 +266,7 @@ def _outcomes(
 ) -> Iterator[Outcome]:
     """Yield the outcomes as they come; a shard whose process died is done again."""
     waiting, ended, deaths = deque(numbers), set[int](), 0
+    known = Counter[int]()  # shard -> deaths in it
     flying = dict[Future[Outcome], tuple[int, int]]()  # slot and shard
     while len(ended) < len(numbers) and not stop.requested:
         for depth, slot in product(range(_AHEAD), range(pool.size)):
@@ -273,7 +276,7 @@ def _outcomes(
                 waiting += [number for number, count in copies.items() if count == 1][:1]
             if waiting and busy <= depth:
                 chosen = waiting.popleft()
-                flying[pool.submit(slot, chosen)] = slot, chosen
+                flying[pool.submit(slot, chosen, known[chosen])] = slot, chosen
         for future in futures.wait(flying, _SECONDS, futures.FIRST_COMPLETED).done:
             _, number = flying.pop(future)
             if isinstance(future.exception(), BrokenProcessPool):
@@ -281,11 +284,15 @@ def _outcomes(
                 if (deaths := deaths + 1) > _MOST_FAILED * pool.size:
                     raise ValueError("all processes die, perhaps for lack of memory")
                 continue
-            other = any(number == one for _, one in flying.values()) and future.result().failure
-            if number not in ended and not other:
+            outcome = future.result()
+            other = any(number == one for _, one in flying.values()) and outcome.failure
+            if number not in ended and outcome.deaths:
+                known[number] = outcome.deaths
+                waiting.append(number)
+            elif number not in ended and not other:
                 ended.add(number)
                 deaths = 0
-                yield future.result()
+                yield outcome
 
 
 # ---- files ---------------------------------------------------------------------------------------
