@@ -211,7 +211,8 @@ cosines. Of a video, frames spread over it are averaged; the time is that of the
 _SEARCH = """
 OUTPUT receives results.json, results.csv and contact_sheet.jpg. A score is the cosine of query and
 image, or of query and best frame of a video. Features of the files are kept in the folder CACHE:
-the next search computes new and changed files only, also after an interruption.
+the next search computes new and changed files only, also after an interruption. INPUT may also be
+the output of eva batch features --kind embedding, or of eva index build, by the same weights.
 """
 
 
@@ -269,10 +270,20 @@ def demo(arguments: Sequence[str] | None = None) -> None:
     )
 
 
+def _has_features(folder: Path) -> bool:
+    """Return whether a folder is an index, or the output of `eva batch`."""
+    return (folder / "index.json").is_file() or (folder / "parts").is_dir()
+
+
 def _plan(options: argparse.Namespace) -> Plan:
     for file in options.like:
         file.stat()
     options.cache = options.cache or options.output
+    options.index = options.command == "search" and any(map(_has_features, options.inputs))
+    if options.index:
+        if len(options.inputs) > 1:
+            raise ValueError(f"give one index or folder of features, not {len(options.inputs)}")
+        return Plan([Job(options.inputs[0], "features", ())], [])
     return plan_jobs(
         options.inputs,
         suffixes=DEMO_IMAGE_SUFFIXES | VIDEO_SUFFIXES,
@@ -284,9 +295,10 @@ def _plan(options: argparse.Namespace) -> Plan:
 
 def _show(options: argparse.Namespace, jobs: Sequence[Job]) -> list[str]:
     try:
-        from eva_contrastive.inference.demo import load, rank_files, search_files
+        from eva_contrastive.inference.demo import load, rank_files, search_files, search_index
 
-        work = rank_files if options.command == "rank" else search_files
+        searching = search_index if options.index else search_files
+        work = rank_files if options.command == "rank" else searching
         return work(load(options), options, jobs)
     except UnwritableError:  # which `run_demo` explains
         raise

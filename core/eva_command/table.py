@@ -174,6 +174,7 @@ COMMANDS: Mapping[str, Command] = {
     "plan": Command("eva_command.planning:main", "memory of a training step, before it is spent"),
     "convert": Command("eva_command.convert:main", "weights for other programs, and back"),
     "export": Command("eva_command.training:export", "models for other programs, such as ONNX"),
+    "index": Command("eva_command.index:main", "of features, to search among millions"),
     "label": Command("eva_command.label:main", "images by a model, and which to label next"),
     "submit": _SUBMIT,
     "push": Command("eva_command.push:main", "publish a run on the hub"),

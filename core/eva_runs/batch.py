@@ -390,3 +390,27 @@ def read_features(folder: str | os.PathLike[str]) -> tuple[list[str], "Tensor"]:
         shape = json.loads(table.schema.metadata[b"shape"])
         parts.append(torch.from_numpy(values.copy()).reshape(-1, *shape))
     return names, torch.cat(parts)
+
+
+def index_features(folder: Path, output: Path, *, approximate: bool) -> dict[str, Any]:
+    """Build an index of the features of `eva batch features`; return what it says of them.
+
+    Raises:
+        ValueError: If there are no features of one vector each, or they are not complete.
+    """
+    from eva_data.neighbours import build_index
+
+    manifest, first = read_manifest(folder), next(read_parts(folder), None)
+    shape = json.loads((first.schema.metadata or {}).get(b"shape", b"[]")) if first else []
+    if len(shape) != 1:
+        raise ValueError(f"{folder} has no features of one vector each, but {shape or 'none'}")
+
+    def parts() -> Iterator[tuple[list[str], Any]]:
+        for table in read_parts(folder):
+            values = table["features"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+            yield table["name"].to_pylist(), values.reshape(-1, *shape)
+
+    about = {"options": manifest["options"], "sha256": load_json(folder / SETTINGS)["weights"]}
+    about |= {"count": summarise(folder, rows=True).rows, "width": shape[0]}
+    build_index(parts(), output, about=about, approximate=approximate)
+    return about

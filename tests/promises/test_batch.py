@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 
 from eva_command.batch import main as batch
+from eva_command.index import main as index
+from eva_contrastive.commands import demo
 from eva_contrastive.inference.features import ClipFeatures
 from eva_runs.batch import read_features
 
@@ -114,6 +116,22 @@ def test_features_of_texts_and_maps(compute, inputs, tmp_path, clip, refused):
     for useless in (("--kind", "pooled"), ("--image-size", 64), ("--pooling", "cls")):
         with refused("has no use"):
             compute("features", *words, *useless, output="no")
+
+
+def test_features_are_searched_by_sentences(compute, inputs, clip, clip_weights, tmp_path):
+    """In an index or as they are, the scores are the cosines."""
+    folder = compute("features", inputs["folder"], "--kind", "embedding", "--unit-length")
+    names, features = read_features(folder)
+    expected = (features.float() @ clip.texts("a red thing")[0]).numpy()
+    assert index(["build", str(folder), "--output", str(tmp_path / "index")]) == 0
+    for place in (folder, tmp_path / "index"):
+        output = tmp_path / f"found_{place.name}"
+        words = ["search", place, "--weights", clip_weights, "--text", "a red thing", "--top", 5]
+        demo([*map(str, words), "--output", str(output), "--device", "cpu", "--precision", "fp32"])
+        (query,) = json.loads((output / "results.json").read_text())["queries"]
+        best = np.argsort(-expected)[:5]
+        assert [hit["file"] for hit in query["hits"]] == [names[at] for at in best]
+        assert np.allclose([hit["score"] for hit in query["hits"]], expected[best], atol=1e-3)
 
 
 def test_zero_shot_scores_are_those_of_the_sentences(compute, inputs, clip):

@@ -12,6 +12,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
@@ -31,11 +32,13 @@ from eva_contrastive.model.open_clip_files import weights_file
 from eva_data.files import make_folder, printable, write_text
 from eva_data.images import read_image, save_image
 from eva_data.inputs import Job, is_video
+from eva_data.neighbours import ABOUT, Neighbours
 from eva_data.video.source import Backend, open_video
 from eva_report.demos import FILES_NAMED, do_jobs
 from eva_report.drawing import clock, score_text
 from eva_report.page import write_csv
 from eva_report.sheets import SheetSection, Tile, draw_contact_sheet
+from eva_runs.batch import index_features
 from eva_runs.commands import say
 from eva_runs.output_folder import locked
 from eva_runs.precision import precision_of
@@ -136,8 +139,8 @@ def _ranking_lines(found: Mapping[str, Sequence[Ranked]]) -> list[str]:
 def search_files(clip: ClipFeatures, options: argparse.Namespace, jobs: Sequence[Job]) -> list[str]:
     """Search files by sentences and images; returns the reason for each that cannot be read."""
     queries = make_queries(clip, texts=options.text, like=options.like, together=options.together)
-    settings, output = _settings(options, clip), options.output
-    make_folder(output)
+    settings = _settings(options, clip)
+    make_folder(options.output)
     known = settings | {"weights": sha256_of(weights_file(options.weights))}
     files = [job.source for job in jobs]
     with locked(options.cache):
@@ -145,17 +148,56 @@ def search_files(clip: ClipFeatures, options: argparse.Namespace, jobs: Sequence
         folders = [folder for folder in options.inputs if folder.is_dir()]
         changes = update(library, clip, files, workers=options.workers, folders=folders)
     found = list(zip(queries, search(library, files, queries, top=options.top), strict=True))
-    names = {absolute(job.source): job.name for job in jobs}
-    for query, hits in found:
-        say(printable(_hits_table(query, hits, names=names)))
     line = f"{changes.known + changes.computed:,} files searched: {changes.computed:,} computed"
     line += f", {changes.known:,} known from before" if changes.known else ""
-    say(line + (f", {changes.gone:,} forgotten that are gone" if changes.gone else ""))
+    line += f", {changes.gone:,} forgotten that are gone" if changes.gone else ""
+    names = {absolute(job.source): job.name for job in jobs}
+    _show_found(found, options, clip, names=names, line=line, problems=changes.problems)
+    return list(changes.problems.values())
+
+
+def search_index(clip: ClipFeatures, options: argparse.Namespace, _: Sequence[Job]) -> list[str]:
+    """Search an index, or the features of a batch, which get an exact index in the cache."""
+    (folder,) = options.inputs
+    queries = make_queries(clip, texts=options.text, like=options.like, together=options.together)
+    make_folder(options.output)
+    if not (folder / ABOUT).exists():
+        with locked(options.cache):
+            index_features(folder, options.cache / "index", approximate=False)
+        folder = options.cache / "index"
+    index, own = Neighbours(folder), sha256_of(weights_file(options.weights))
+    if index.about["sha256"] != own:
+        others = index.about["options"]["weights"]
+        raise ValueError(f"{folder} has features of {others}, not of {options.weights}")
+    wanted = torch.stack([query.features for query in queries]).float().cpu().numpy()
+    hits = [
+        [Hit(name, score, None, None) for name, score in of]
+        for of in index.search(wanted, top=options.top)
+    ]
+    line = f"{len(index.features):,} features searched"
+    _show_found(list(zip(queries, hits, strict=True)), options, clip, names={}, line=line)
+    return []
+
+
+def _show_found(
+    found: Sequence[tuple[Query, Sequence[Hit]]],
+    options: argparse.Namespace,
+    clip: ClipFeatures,
+    *,
+    names: Mapping[str, str],
+    line: str,
+    problems: Mapping[str, str] | None = None,
+) -> None:
+    """Say and write what was found for each query."""
+    output, settings = options.output, _settings(options, clip)
+    for query, hits in found:
+        say(printable(_hits_table(query, hits, names=names)))
+    say(line)
     entries = [
         {"texts": query.texts, "like": query.like, "hits": [_entry(hit) for hit in hits]}
         for query, hits in found
     ]
-    unreadable = [{"file": name, "error": why} for name, why in changes.problems.items()]
+    unreadable = [{"file": name, "error": why} for name, why in (problems or {}).items()]
     _write_json(
         output / "results.json", settings=settings, queries=entries, unreadable=unreadable
     )  # fmt: skip
@@ -173,12 +215,14 @@ def search_files(clip: ClipFeatures, options: argparse.Namespace, jobs: Sequence
     ]
     save_image(draw_contact_sheet(sections), output / "contact_sheet.jpg")
     say(f"output   {output} (contact_sheet.jpg, results.csv, results.json)")
-    return list(changes.problems.values())
 
 
 def _hits_table(query: Query, hits: Sequence[Hit], *, names: Mapping[str, str]) -> str:
     """Format a query and its first hits: score, file by its short name, time."""
-    lines = [f"  {score_text(hit.score)}  {names[hit.file]}{_at(hit.time)}" for hit in hits[:_HITS]]
+    lines = [
+        f"  {score_text(hit.score)}  {names.get(hit.file, hit.file)}{_at(hit.time)}"
+        for hit in hits[:_HITS]
+    ]
     if (more := len(hits) - _HITS) > 0:
         lines.append(f"  and {more:,} more")
     return "\n".join([_short(query.title), *(lines or ["  nothing was found"])])

@@ -1,0 +1,45 @@
+"""Search among the features of `eva batch features`: exact, or fast by an index of faiss.
+
+    eva index build output/features --output output/index
+    eva clip demo search output/index --weights eva_clip_psz14.pt --text "a dog" --output found
+
+INDEX receives names and features, which a search reads through a memory map, in half precision;
+and above --exact-up-to features an IVF-PQ index of faiss, whose results are compared again with the
+exact features.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from eva_data.files import home_expanded, require_replaceable
+from eva_runs.commands import program, say
+from eva_runs.options import command_parser, integer
+
+_FILES = ("index.json", "names.arrow", "features.npy", "index.faiss")
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = command_parser(__doc__)
+    add = parser.add_argument
+    add("action", choices=("build",), help="the only one")
+    add("features", type=home_expanded, metavar="FEATURES", help="output of eva batch features")
+    add("--output", required=True, type=home_expanded, metavar="INDEX", help="folder of the index")
+    add("--exact-up-to", type=integer(0), default=1_000_000, metavar="N",
+        help="search so many features exactly (default: %(default)s)")  # fmt: skip
+    add("--overwrite", action="store_true", help="replace an index")
+    return parser.parse_args(arguments)
+
+
+def _run(options: argparse.Namespace) -> int:
+    require_replaceable(options.output, _FILES, overwrite=options.overwrite)
+    from eva_runs.batch import index_features, summarise
+
+    count = summarise(options.features, rows=True).rows
+    approximate = count > options.exact_up_to
+    about = index_features(options.features, options.output, approximate=approximate)
+    kind = "an index of faiss" if approximate else "exact search"
+    say(f"{options.output} has {about['count']:,} features of {about['width']} values, {kind}")
+    return 0
+
+
+main = program(_parse, _run, name="eva index")

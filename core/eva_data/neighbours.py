@@ -1,0 +1,147 @@
+"""Nearest neighbours among features on disk: exact, or by an index of faiss.
+
+Exact search reads all features, of unit length in half precision, through a memory map. The index
+(IVF-PQ: Jegou et al., 2011, https://doi.org/10.1109/TPAMI.2010.57) reads few, and what it finds is
+compared again with the exact features.
+
+Shapes: N features of D values, Q queries.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from eva_data.files import load_json, replacing_folder, write_text
+from eva_data.progress import ProgressBar
+
+ABOUT, NAMES, FEATURES, FAISS = "index.json", "names.arrow", "features.npy", "index.faiss"
+_ROWS = 65536  # that are compared, or added, at once
+_TRAINED = 64  # samples for each cell
+_VALUES = 16  # of a feature that become one byte in the index
+_PROBED, _CHECKED = 64, 1000  # cells; candidates that are compared again
+Hits = list[tuple[str, float]]  # names, and cosines in falling order
+
+
+def build_index(
+    parts: Iterable[tuple[Sequence[str], NDArray[Any]]],
+    folder: Path,
+    *,
+    about: dict[str, Any],
+    approximate: bool,
+) -> None:
+    """Write an index of parts of names and features (n, D), completely or not at all.
+
+    Args:
+        parts: All features.
+        folder: What is written; it replaces another index.
+        about: N as `count`, D as `width`, and what else the features are.
+        approximate: Add an index of faiss to the features.
+    """
+    with replacing_folder(folder) as place:
+        count, width = about["count"], about["width"]
+        features = np.lib.format.open_memmap(place / FEATURES, "w+", np.float16, (count, width))
+        schema, done = pa.schema({"name": pa.large_string()}), 0
+        with (
+            pa.OSFile(str(place / NAMES), "wb") as file,
+            pa.ipc.new_file(file, schema) as writer,
+            ProgressBar(count, what="copying", unit="feature") as bar,
+        ):
+            for names, values in parts:
+                lengths = np.linalg.norm(values.astype(np.float32), axis=1, keepdims=True)
+                features[done : done + len(values)] = values / np.maximum(lengths, 1e-12)
+                writer.write_batch(pa.record_batch([pa.array(names, schema[0].type)], schema))
+                done += len(values)
+                bar.update(len(values))
+        features.flush()
+        if approximate:
+            _build_faiss(features, place / FAISS)
+        write_text(place / ABOUT, json.dumps(about) + "\n")
+
+
+def _build_faiss(features: NDArray[np.float16], file: Path) -> None:
+    import faiss
+
+    count, width = features.shape
+    cells = 2 ** round(math.log2(4 * math.sqrt(count)))
+    most = max(8, width // _VALUES)
+    pieces = max(n for n in range(1, min(most, width) + 1) if width % n == 0)
+    index: Any = faiss.index_factory(width, f"IVF{cells},PQ{pieces}", faiss.METRIC_INNER_PRODUCT)
+    index.pq.cp.max_points_per_centroid = _TRAINED  # as for cells; its default takes minutes
+    chosen = np.random.default_rng(0).choice(count, min(count, _TRAINED * cells), replace=False)
+    index.train(features[np.sort(chosen)].astype(np.float32))
+    with ProgressBar(count, what="indexing", unit="feature") as bar:
+        for at in range(0, count, _ROWS):
+            part = features[at : at + _ROWS].astype(np.float32)
+            index.add(part)
+            bar.update(len(part))
+    faiss.write_index(index, str(file))
+
+
+class Neighbours:
+    """An index that `build_index` wrote, of which nothing is read into memory before a search.
+
+    Attributes:
+        about: What the features are.
+
+    Raises:
+        ValueError: If there is none.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            self.about: dict[str, Any] = load_json(folder / ABOUT)
+            # "c": torch takes no array that it could not write to
+            self.features = np.load(folder / FEATURES, mmap_mode="c")
+            self._names = pa.ipc.open_file(pa.memory_map(str(folder / NAMES))).read_all()["name"]
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise ValueError(f"{folder} is no index of `eva index build`: {error}") from error
+        if self.features.ndim != 2 or len(self._names) != len(self.features):
+            raise ValueError(f"{folder} has {len(self._names)} names of {self.features.shape}")
+        self._faiss: Any = None
+        if (folder / FAISS).exists():
+            import faiss
+
+            flags = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY
+            self._faiss = faiss.read_index(str(folder / FAISS), flags)
+            self._faiss.nprobe = _PROBED
+
+    def search(self, queries: NDArray[np.float32], *, top: int, exact: bool = False) -> list[Hits]:
+        """Find the features with the largest cosines for each query (Q, D) of unit length."""
+        top = min(top, len(self.features))
+        if self._faiss is None or exact:
+            scores, rows = self._exact(queries, top)
+        else:
+            _, candidates = self._faiss.search(queries, max(_CHECKED, 10 * top))
+            pairs = [self._compared(*pair, top) for pair in zip(queries, candidates, strict=True)]
+            scores, rows = ([one[part] for one in pairs] for part in (0, 1))
+        names = [self._names.take(pa.array(of)).to_pylist() for of in rows]
+        return [
+            list(zip(found, np.clip(of, -1, 1).tolist(), strict=True))
+            for found, of in zip(names, scores, strict=True)
+        ]
+
+    def _exact(self, queries: NDArray[np.float32], top: int) -> tuple[Any, Any]:
+        import torch
+
+        wanted = torch.from_numpy(queries)
+        scores = torch.empty(len(queries), 0)
+        rows = torch.empty(len(queries), 0, dtype=torch.int64)
+        for at in range(0, len(self.features), _ROWS):
+            part = torch.from_numpy(self.features[at : at + _ROWS]).float()
+            found, places = (wanted @ part.T).topk(min(top, len(part)), dim=1)
+            both = torch.cat([scores, found], dim=1)
+            scores, best = both.topk(min(top, both.shape[1]), dim=1)
+            rows = torch.cat([rows, places + at], dim=1).gather(1, best)
+        return scores.numpy(), rows.numpy()
+
+    def _compared(self, query: Any, candidates: Any, top: int) -> tuple[Any, Any]:
+        rows = np.sort(candidates[candidates >= 0])
+        scores = self.features[rows].astype(np.float32) @ query
+        best = np.argsort(-scores, kind="stable")[:top]
+        return scores[best], rows[best]
