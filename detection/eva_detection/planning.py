@@ -56,7 +56,8 @@ def _objects(model: Any, side: int) -> Instances:
         return [Instances(size, **found) for size in sizes]
 
     model.proposal_generator.predict_proposals = propose
-    for predictor in model.roi_heads.box_predictor:
+    predictors = model.roi_heads.box_predictor  # one, or those of a cascade
+    for predictor in [predictors] if hasattr(predictors, "predict_boxes") else predictors:
         predictor.predict_boxes = lambda _, given: [one.proposal_boxes.tensor for one in given]
     objects = dict(gt_boxes=Boxes(boxes[:OBJECTS]), gt_classes=zeros[:OBJECTS].long())
     masks = BitMasks(torch.zeros(OBJECTS, side, side, dtype=torch.bool))
