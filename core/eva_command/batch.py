@@ -37,7 +37,6 @@ _OF_VIT = ("pooling", "num_heads", "window_size", "global_blocks")
 def _add_running(parser: argparse.ArgumentParser) -> None:
     """Add how a run is spread over processes and machines."""
     add, default, one = parser.add_argument, "(default: %(default)s)", integer(1)
-    add("--batch-size", type=one, default=32, help=f"records at once {default}")
     add("--workers", type=one, default=4, help=f"threads of a process that decode {default}")
     add("--shards", type=_numbers, metavar="K-L", help="these alone, from 0, such as 10-20")
     add("--max-errors", type=integer(0), default=1000, help=f"unreadable records at most {default}")
@@ -49,7 +48,9 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
 
 def _numbers(text: str) -> range:
     first, _, last = text.partition("-")
-    return range(int(first), int(last or first) + 1)
+    if not (found := range(int(first), int(last or first) + 1)):
+        raise ValueError
+    return found
 
 
 def _parser(task: str) -> argparse.ArgumentParser:
@@ -87,6 +88,8 @@ def _parser(task: str) -> argparse.ArgumentParser:
         add("--caption-column", help="the same for captions")
     add("--limit", type=integer(1), metavar="N", help="take the first N records alone")
     add("--shard-size", type=integer(1), help="records of a shard (default: up to 4096)")
+    text = "records at once (default: %(default)s)"
+    add("--batch-size", type=integer(1), default=32, help=text)
     add_device(parser)
     _add_running(parser)
     return parser
@@ -148,7 +151,7 @@ def _run(options: argparse.Namespace, numbers: set[int], what: str) -> int:
     from eva_runs.batch import PARTS, Actors, Processes, Worker, run_shards
 
     stop, failed, folder, on_ray = StopSignal(), 0, options.output.absolute(), options.address
-    if wanted := sorted(numbers & {*(options.shards or numbers)}):
+    if wanted := sorted(one for one in numbers if one in (options.shards or numbers)):
         worker = Worker(folder, build, options.batch_size, options.workers, options.device)
         actors = Actors(worker, on_ray, options.actors) if on_ray else None
         pool = actors or Processes(worker, options.processes)
@@ -192,6 +195,7 @@ def _look(verb: str, arguments: Sequence[str]) -> int:
         _show(options.folder)
     elif verb == "retry":
         options.output, known = options.folder, summarise(options.folder)
+        options.batch_size = manifest["options"]["batch_size"]
         again = {*range(known.shards)} - known.done | {*known.errors} | {*known.failed}
         with locked(options.output):
             return _run(options, again, manifest["options"]["task"])

@@ -48,7 +48,7 @@ from eva_runs.fits import check_model, check_optimizer
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
 from eva_runs.output_folder import ANOTHER
 from eva_runs.precision import lower_backbone, resolve
-from eva_runs.saving import BackgroundWriter, note_digest, undamaged
+from eva_runs.saving import BackgroundWriter, digested, undamaged
 
 RUN = "eva_run"  # key of the place in the data
 PREDICTIONS = "inference/coco_instances_results"  # and .bbox.json or .segm.json
@@ -298,10 +298,7 @@ class CPUDataParallel(MMDistributedDataParallel):
 
 @register_backend("complete_files")
 class CompleteFiles(LocalBackend):
-    """mmengine's local files, complete or absent; `remove_outdated` removes what was to go.
-
-    Inside `EVACheckpointHook` they are written in the background.
-    """
+    """mmengine's local files, complete or absent; `remove_outdated` removes what was to go."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -311,9 +308,8 @@ class CompleteFiles(LocalBackend):
         """Write a file completely or not at all."""
 
         def write() -> None:
-            with replacing(Path(filepath)) as part:
+            with digested(Path(filepath)), replacing(Path(filepath)) as part:
                 part.write_bytes(obj)
-            note_digest(Path(filepath))
 
         writer = _WRITER.get(None)
         writer.submit(write) if writer else write()
@@ -378,7 +374,7 @@ class EVACheckpointHook(CheckpointHook):
             super()._save_checkpoint_with_step(runner, step, meta)
             if is_main_process():  # mmengine has noted what is not written yet
                 text = note.read_text()
-                write_text(note, before)
+                write_text(note, before) if before else note.unlink()
                 self.writer.submit(lambda: write_text(note, text))
 
     def _save_best_checkpoint(self, runner: Any, metrics: dict[str, float]) -> None:

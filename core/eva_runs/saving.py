@@ -1,10 +1,11 @@
 """Checkpoints that are written while training goes on, and digests that find a flipped bit."""
 
+import contextlib
 import copy
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
@@ -54,11 +55,7 @@ class BackgroundWriter:
             self._pending.pop(0).result()
 
     def wait(self) -> None:
-        """Wait until everything is written.
-
-        Raises:
-            OSError: If the disk is full, for example.
-        """
+        """Wait until everything is written, or raise the error of what has failed."""
         while self._pending:
             self._pending.pop(0).result()
 
@@ -75,11 +72,16 @@ def snapshot(state: T) -> T:
     return result
 
 
-def note_digest(file: Path) -> None:
-    """Note size and SHA-256 of a checkpoint in its folder; files that are gone are forgotten."""
-    there = {path.name for path in file.parent.iterdir()}
-    known = {name: one for name, one in _digests(file.parent).items() if name in there}
-    known[file.name] = [file.stat().st_size, sha256_of(file)]
+@contextlib.contextmanager
+def digested(file: Path) -> Iterator[None]:
+    """Note size and SHA-256 of a checkpoint that the block writes; none is known until then."""
+    _note(file, [])  # a kill may come between the new file and its digest
+    yield
+    _note(file, [file.stat().st_size, sha256_of(file)])
+
+
+def _note(file: Path, digest: list[Any]) -> None:
+    known = _digests(file.parent) | {file.name: digest}
     write_text(file.parent / DIGESTS, json.dumps(known, indent=1) + "\n")
 
 
@@ -101,7 +103,7 @@ def undamaged(last: Path, others: Iterable[Path]) -> Path:
 def _damage_of(file: Path) -> str | None:
     """Return what is wrong with a checkpoint; empty for nothing, None if that is not known."""
     digest = _digests(file.parent).get(file.name)
-    if digest is None:
+    if not digest:
         return None
     try:
         same = digest == [file.stat().st_size, sha256_of(file)]

@@ -232,3 +232,20 @@ def test_help_is_light_and_a_wrong_folder_is_named(measure, fails, tmp_path, ref
     assert seconds < 1.5
     with refused("manifest.json"):
         batch(["status", str(tmp_path)])
+
+
+def test_what_is_repeated_has_the_bytes_of_the_first_time(clip_weights, tmp_path, capsys):
+    """Groups of rows follow the batches."""
+    (tmp_path / "texts.txt").write_text("".join(f"thing {number}\n" for number in range(1100)))
+    output, alone = tmp_path / "out", ("--device", "cpu", "--processes", "0")
+    words = ("features", tmp_path / "texts.txt", "--texts", "--weights", clip_weights, *alone)
+    words = [*map(str, (*words, "--batch-size", 600, "--shard-size", 1100, "--output", output))]
+    with pytest.raises(SystemExit):
+        batch([*words, "--shards", "20-10"])
+    assert "20-10" in capsys.readouterr().err
+    assert batch(words) == 0
+    part = output / "parts/part-000000.parquet"
+    before = part.read_bytes()
+    part.unlink()
+    assert batch(["retry", str(output), *alone]) == 0
+    assert part.read_bytes() == before

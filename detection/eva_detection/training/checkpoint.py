@@ -18,7 +18,7 @@ from eva_data.files import write_text, writing
 from eva_detection.training.output_folder import LAST, checkpoints, last_checkpoint
 from eva_runs.adapters import Adapters, complete
 from eva_runs.fits import check_model, check_optimizer
-from eva_runs.saving import BackgroundWriter, note_digest, snapshot
+from eva_runs.saving import BackgroundWriter, digested, snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -47,15 +47,12 @@ class RunCheckpointer(DetectionCheckpointer):
         self.writer = BackgroundWriter()
 
     def save(self, name: str, **kwargs: Any) -> None:
-        """Write `name`.pth with the model and `kwargs`, and let `last_checkpoint` point to it.
-
-        It is written in the background, behind the one before.
-        """
+        """Write `name`.pth with the model and `kwargs`, and let `last_checkpoint` point to it."""
         if not self.save_dir or not self.save_to_disk:
             return
         self.writer.wait()
         state, folder = self.model.state_dict(), Path(self.save_dir)
-        adapters = self.adapters
+        adapters, file = self.adapters, folder / f"{name}.pth"
         data: dict[str, Any] = {"model": adapters.cut(state) if adapters else state}
         data |= {key: value.state_dict() for key, value in self.checkpointables.items()}
         data = snapshot(data | kwargs | ({LORA: adapters.identity} if adapters else {}))
@@ -63,15 +60,14 @@ class RunCheckpointer(DetectionCheckpointer):
         def write() -> None:
             if adapters:
                 adapters.write(data["model"], (folder / ADAPTER).parent)
-            with writing(folder / f"{name}.pth") as file:
-                torch.save(data, file)
-            note_digest(folder / f"{name}.pth")
-            write_text(folder / LAST, f"{name}.pth")
+            with digested(file), writing(file) as stream:
+                torch.save(data, stream)
+            write_text(folder / LAST, file.name)
 
         self.writer.submit(write)
         if self.keeps_one:  # which is removed now
             self.writer.wait()
-        self._newest = str(folder / f"{name}.pth")
+        self._newest = str(file)
         self.saved_iteration = kwargs.get("iteration")
 
     def get_checkpoint_file(self) -> str:

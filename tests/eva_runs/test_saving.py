@@ -1,0 +1,49 @@
+"""Checkpoints under a name that is there already, and the first one."""
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from eva_openmmlab.hooks import CompleteFiles, EVACheckpointHook
+from eva_runs import saving
+from eva_runs.saving import undamaged
+
+
+def test_a_kill_behind_a_checkpoint_that_replaces_another_does_not_damage_it(tmp_path, monkeypatch):
+    """The only checkpoint is written again after the best evaluation, as mmengine does."""
+
+    def kill(file):
+        raise KeyboardInterrupt
+
+    file = tmp_path / "iter_4.pth"
+    CompleteFiles().put(b"before", file)
+    with monkeypatch.context() as patched:
+        patched.setattr(saving, "sha256_of", kill)
+        with pytest.raises(KeyboardInterrupt):
+            CompleteFiles().put(b"with the best score", file)
+    assert file.read_bytes() == b"with the best score"
+    assert undamaged(file, [file]) == file
+    CompleteFiles().put(b"once more", file)
+    file.write_bytes(b"Once more")
+    with pytest.raises(ValueError, match="another SHA-256"):
+        undamaged(file, [file])
+
+
+def test_nothing_names_the_first_checkpoint_before_it_is_written(tmp_path):
+    hook, released = EVACheckpointHook(interval=2, by_epoch=False), threading.Event()
+    hook.file_backend, hook.out_dir = CompleteFiles(), str(tmp_path)
+
+    def save(folder, name, *args, **options):
+        hook.writer.submit(released.wait)
+        hook.file_backend.put(b"content", tmp_path / name)
+
+    hub = SimpleNamespace(update_info=lambda *args: None)
+    runner = SimpleNamespace(work_dir=str(tmp_path), message_hub=hub, save_checkpoint=save)
+    hook._save_checkpoint_with_step(runner, 2, {})
+    try:
+        assert not [*tmp_path.iterdir()]
+    finally:
+        released.set()
+        hook.writer.wait()
+    assert (tmp_path / "last_checkpoint").read_text() == str(tmp_path / "iter_2.pth")
