@@ -52,7 +52,7 @@ RUNS = {  # task and recipe -> words of a short run
     "detection custom/cascade_mask_rcnn_vitdet_eva_g_lora_12gb": f"{LARGE} "
     f"train.init_checkpoint={BASE}",
 }
-REFUSED = ValueError, SystemExit
+REFUSED = ValueError, SystemExit, FileNotFoundError  # of a teacher that is not here
 
 
 def command(folder: str, *words: str) -> str:
