@@ -203,6 +203,8 @@ def _look(verb: str, arguments: Sequence[str]) -> int:
         from eva_command.batch_tasks import merge_objects
 
         say(f"{options.output} has {merge_objects(options.folder, options.output):,} images")
+    elif options.output.suffix != ".parquet":
+        raise ValueError(f"{options.output} must end in .parquet, or of detect in .json")
     else:
         say(f"{options.output} has {merge_parts(options.folder, options.output):,} rows")
     return 0

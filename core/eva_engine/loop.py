@@ -49,6 +49,7 @@ from eva_runs.data_order import (
     check_same_data,
     micro_batch_of,
 )
+from eva_runs.errors import TooManyUnreadableError
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
 from eva_runs.precision import warn_of_slow_bf16
 
@@ -257,10 +258,14 @@ class TrainingRun:
             with self._paused():
                 keep_first_batch(self._run.output, lambda: self.presentation.first_batch(batch))
         sums = forward_and_backward(self._engine, self.step_fn, micro_batches)
-        values, stop, finite = share(
-            sums, micro_batches.taken, stop=self._signal.requested,
-            bad_samples=self._bad_samples, device=self.device,
-        )  # fmt: skip
+        try:
+            values, stop, finite = share(
+                sums, micro_batches.taken, stop=self._signal.requested,
+                bad_samples=self._bad_samples, device=self.device,
+            )  # fmt: skip
+        except TooManyUnreadableError:  # on all processes
+            self._finish_save(wait=True)
+            raise
         finite = self._engine.gradients_are_finite() and finite
         if not finite:
             self._finish_save(wait=True)
