@@ -117,7 +117,8 @@ def find_tasks(data: Path) -> dict[str, Words]:
     """Find the tasks that data fit, with the words that name the data to `eva TASK train`."""
     if is_shard_pattern(data):
         return {task: _samples(data) for task in ("video", "clip")}
-    data.stat()
+    if missing := absence(data):
+        raise ValueError(missing)
     if words := _objects(data):
         return {"detection": words}
     if not data.is_dir():

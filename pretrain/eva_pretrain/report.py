@@ -116,7 +116,9 @@ def use_of_codes(codebook: Codebook) -> list[Section]:
 def next_steps(variant: str, folder: Path) -> list[Step]:
     """Name what one does with the pre-trained weights of a size in the folder of a run."""
     recipe = _CLASSIFIERS.get(variant, "eva_l_patch14_in21k_224px")
-    own = () if variant in (*_CLASSIFIERS, "eva_l_patch14") else ("--model.variant", variant)
+    own: tuple[str, ...] = ()
+    if variant not in (*_CLASSIFIERS, "eva_l_patch14"):  # a student, of own images
+        own = ("--model.variant", variant, "--data.train", "my/photos", "--data.val-share", "0.1")
     fine_tune = command_to_run(
         "classification train", "classification/train.py", recipe, *own,
         "--model.init-checkpoint", folder, "--run.output", f"{folder}_classifier",
