@@ -54,7 +54,7 @@ FUNCTIONS = [
 
 # commands of `eva` that take no weights, or hand them on; all others must have --no-download
 WITHOUT_WEIGHTS = {
-    *("config", "distill", "doctor", "export", "plan", "push", "recipes", "submit"),
+    *("config", "distill", "doctor", "export", "index", "plan", "push", "recipes", "submit"),
     *("weights list", "weights verify", "batch status", "batch retry", "batch merge"),
     *("detection coco-lvis-gap", "detection quickstart", "detection submit", "quickstart", "train"),
     *(f"data {name}" for name in GROUPS["data"].commands),
