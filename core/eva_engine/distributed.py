@@ -14,6 +14,7 @@ from eva_engine.config import require
 from eva_runs.data_order import seed_for
 from eva_runs.processes import barrier as barrier
 from eva_runs.processes import gather as gather
+from eva_runs.processes import join
 from eva_runs.processes import raise_together as raise_together
 from eva_runs.processes import rank as rank
 from eva_runs.processes import world_size as world_size
@@ -65,7 +66,7 @@ def start(device: str = "auto") -> torch.device:
         torch.cuda.set_device(place)
     if not dist.is_initialized():
         backend = "nccl" if place.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=_TIMEOUT)
+        join(backend, timeout=_TIMEOUT)
     return place
 
 

@@ -128,7 +128,7 @@ def _join(cfg: Config) -> None:
     if torch.cuda.is_available():
         init_dist(cfg.launcher, **cfg.get("env_cfg", {}).get("dist_cfg", {"backend": "nccl"}))
         return
-    torch.distributed.init_process_group("gloo")
+    processes.join("gloo")
     cfg.setdefault("model_wrapper_cfg", dict(type="CPUDataParallel"))
 
 

@@ -4,6 +4,7 @@ Everything stands on the default process group of `torch.distributed`; without o
 alone. torch is imported where it is used: a command line is checked before.
 """
 
+import importlib
 import os
 import sys
 from collections.abc import Callable
@@ -20,6 +21,21 @@ def _group() -> Any:
     """Return `torch.distributed` if there is a process group."""
     dist: Any = sys.modules.get("torch.distributed")  # half of it where its import was interrupted
     return dist if getattr(dist, "is_initialized", bool)() else None
+
+
+def join(backend: str, **settings: Any) -> None:
+    """Join the process group of a launcher, with the settings of `init_process_group`.
+
+    A torchrun that starts the processes again keeps its store, in which those that died have left
+    their addresses: each start gets names of its own there.
+    """
+    dist: Any = importlib.import_module("torch.distributed")
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if start != "0" and "init_method" not in settings:
+        store, number, size = next(iter(dist.rendezvous("env://")))
+        store = dist.PrefixStore(f"start_{start}", store)
+        settings |= {"store": store, "rank": number, "world_size": size}
+    dist.init_process_group(backend, **settings)
 
 
 def rank() -> int:

@@ -21,7 +21,7 @@ from torch.multiprocessing.spawn import start_processes as start_all
 from eva_runs.commands import complain, program_name
 from eva_runs.errors import ending
 from eva_runs.interruption import EXIT_KEYBOARD, EXIT_RUN_AGAIN, StopSignal, held_back, take_signals
-from eva_runs.processes import OtherProcessError, gather
+from eva_runs.processes import OtherProcessError, gather, join
 
 _STOPPED = "stopped by a signal"
 _PATIENCE = datetime.timedelta(days=30)
@@ -125,7 +125,7 @@ def _join(local_rank: int, args: argparse.Namespace) -> None:
     if 0 < count <= local_rank:
         raise ValueError(f"process {local_rank} of this machine has no GPU: there are {count}")
     backend = "nccl" if count else "gloo"
-    torch.distributed.init_process_group(backend, timeout=DEFAULT_TIMEOUT, **place)
+    join(backend, timeout=DEFAULT_TIMEOUT, **place)
     if count:
         torch.cuda.set_device(local_rank)
     here = gather(socket.gethostname()).count(socket.gethostname())
