@@ -19,6 +19,7 @@ from eva_data.files import load_json, write_text
 logger = logging.getLogger(__name__)
 
 DIGESTS = "digests.json"
+Digest = tuple[int, str]  # size in bytes, SHA-256
 T = TypeVar("T")
 
 
@@ -75,12 +76,17 @@ def snapshot(state: T) -> T:
 @contextlib.contextmanager
 def digested(file: Path) -> Iterator[None]:
     """Note size and SHA-256 of a checkpoint that the block writes; none is known until then."""
-    _note(file, [])  # a kill may come between the new file and its digest
+    _note(file, None)  # a kill may come between the new file and its digest
     yield
-    _note(file, [file.stat().st_size, sha256_of(file)])
+    _note(file, digest_of(file))
 
 
-def _note(file: Path, digest: list[Any]) -> None:
+def digest_of(file: Path) -> Digest:
+    """Read the digest of a file."""
+    return file.stat().st_size, sha256_of(file)
+
+
+def _note(file: Path, digest: Digest | None) -> None:
     known = _digests(file.parent) | {file.name: digest}
     write_text(file.parent / DIGESTS, json.dumps(known, indent=1) + "\n")
 
@@ -106,7 +112,7 @@ def _damage_of(file: Path) -> str | None:
     if not digest:
         return None
     try:
-        same = digest == [file.stat().st_size, sha256_of(file)]
+        same = digest == [*digest_of(file)]
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     return "" if same else "is not what was written (another SHA-256)"

@@ -29,7 +29,7 @@ from eva_engine import distributed
 from eva_engine.config import require
 from eva_runs.adapters import Adapters
 from eva_runs.processes import is_main, on_main
-from eva_runs.saving import BackgroundWriter, snapshot
+from eva_runs.saving import BackgroundWriter, Digest, digest_of, snapshot
 
 if TYPE_CHECKING:  # DeepSpeed
     from eva_engine.steps.engine import TrainingEngine
@@ -37,7 +37,6 @@ if TYPE_CHECKING:  # DeepSpeed
 logger = logging.getLogger(__name__)
 
 RUN = "run.json"
-Digest = tuple[int, str]  # size in bytes, SHA-256
 _CONFIG = "config"
 
 
@@ -61,7 +60,7 @@ class FilesInBackground:
             with explained(file):
                 write(file)
                 for one in file.parent.iterdir() if made else [file]:
-                    self.digests[one.relative_to(self.folder).as_posix()] = _digest_of(one)
+                    self.digests[one.relative_to(self.folder).as_posix()] = digest_of(one)
 
         self.writer.submit(work)
 
@@ -86,14 +85,9 @@ def mark_complete(folder: Path, digests: Mapping[str, Digest] | None = None) -> 
         flush(inner)
     if digests is None:
         files = (path for path in paths if path.is_file())
-        digests = {file.relative_to(folder).as_posix(): _digest_of(file) for file in files}
+        digests = {file.relative_to(folder).as_posix(): digest_of(file) for file in files}
     write_text(folder / MARKER, json.dumps({"files": dict(sorted(digests.items()))}, indent=1))
     flush(folder)
-
-
-def _digest_of(file: Path) -> Digest:
-    flush(file)
-    return file.stat().st_size, sha256_of(file)
 
 
 def damage_of(folder: Path, *, part: int = 0, parts: int = 1) -> str | None:
