@@ -259,6 +259,9 @@ class EVATrainLoop(IterBasedTrainLoop):
         finally:
             val = getattr(getattr(self.runner, "_val_loop", None), "dataloader", None)
             end_workers(self.dataloader_iterator._iterator, getattr(val, "_iterator", None))
+            for hook in self.runner.hooks:
+                if writer := getattr(hook, "writer", None):
+                    writer.wait()  # a run that fails leaves what it has saved
 
     def run_iter(self, data_batch: Any) -> None:
         """Train an iteration, whose random numbers are its own: loading draws some as well."""

@@ -1,5 +1,6 @@
 """Losses and gradients that are not finite stop a run before the optimizer's step."""
 
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -28,6 +29,13 @@ def test_a_gradient_stops_a_run_before_the_step_and_names_the_images(
             losses = {name: value * factor for name, value in losses.items()}
         return losses
 
+    digested = hooks.digested
+
+    def slowly(file):
+        time.sleep(0.5)
+        return digested(file)
+
+    monkeypatch.setattr(hooks, "digested", slowly)  # the second save is not over at the third step
     monkeypatch.setattr(EVASegmentor, "loss", spoilt)
     line = fails(train, tiny_run / "tiny.py", "--work-dir", tmp_path)
     assert all(name in line for name in ("gradient", "iteration 3", *seen[2]))
