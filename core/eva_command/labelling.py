@@ -101,12 +101,9 @@ class Labeller:
         if hasattr(self.model, "in_coco_format"):
             about["objects"] = self.model.in_coco_format(rgb).objects
         else:
-            scores = self.model.scores(rgb).float()  # (K, H, W)
-            if scores.min() < 0:  # logits, where Mask2Former has sums of probabilities
-                scores = scores.softmax(0)
-            (best, second), (classes, _) = (scores / scores.sum(0).clamp(min=1e-9)).topk(2, dim=0)
+            classes, (best, second) = self.model.probable(rgb)
             about["doubt"] = 1 - float((best - second).mean())
-            both = torch.stack([classes, (best * 255).round()], -1).byte().numpy()
+            both = np.stack([classes, (best * 255).round().byte().numpy()], -1)
             save_image(Image.fromarray(both, "LA"), self._file(job).with_suffix(".png"))
         tokens = torch.cat([one.flatten(0, -2) for one in self._tokens]).float()
         return about | {"feature": [round(value, 4) for value in tokens.mean(0).tolist()]}

@@ -26,8 +26,10 @@ _PACKAGES: dict[str, tuple[str, ...]] = {  # extra -> names under which its pack
     "batch": ("pyarrow", "fsspec"),
     "cluster": ("ray",),
     "index": ("faiss",),
+    "app": ("gradio",),
 }
-_ALONE = ("", "torchcodec", "export", "hub", "lora", "int8", "track", "batch", "cluster", "index")
+_ALONE = ("", "torchcodec", "export", "hub", "lora", "int8", "track", "batch", "cluster", "index",
+          "app")  # fmt: skip
 TASK_OF = {  # package of a project -> the extra that has all it needs
     "eva_detection": "detection",
     "eva_segmentation": "segmentation",

@@ -5,7 +5,6 @@ instances = predictor("photo.jpg")  # or an array, a PIL image, a list of them, 
 """
 
 import argparse
-import contextlib
 import logging
 import os
 from collections.abc import Sequence
@@ -92,7 +91,7 @@ class Predictor:
     ) -> None:
         self.model: Any = model.eval()
         self.categories = tuple(categories)
-        self.score_threshold = score_threshold
+        self._threshold = score_threshold
         self._augment = Augmentations(list(augmentations))
 
     @classmethod
@@ -156,6 +155,19 @@ class Predictor:
         """Names in the order of `pred_classes`."""
         return tuple(category.name for category in self.categories)
 
+    @property
+    def score_threshold(self) -> float:
+        """Least score of a detection; the model's own thresholds follow when it is set."""
+        return self._threshold
+
+    @score_threshold.setter
+    def score_threshold(self, least: float) -> None:
+        self._threshold = least
+        for module in self.model.modules():
+            for name in ("test_score_thresh", "override_score_thresh"):
+                if vars(module).get(name) is not None:
+                    setattr(module, name, least)
+
     def __call__(self, image: ImageLike | list[Any] | tuple[Any, ...]) -> Any:
         """Detect the objects of an image: (H, W, 3) RGB in uint8, a PIL image or a path.
 
@@ -201,16 +213,13 @@ class Predictor:
 
     def best_score(self, image: ImageLike) -> float | None:
         """Find the best score of an image in another forward pass; None if all are below 0.01."""
-        sample = self.prepare(image)
-        names = ("test_score_thresh", "override_score_thresh")
-        stated = [
-            (one, name) for one in self.model.modules() for name in names if vars(one).get(name)
-        ]
-        with torch.inference_mode(), contextlib.ExitStack() as stack:
-            for module, name in stated:
-                stack.callback(setattr, module, name, getattr(module, name))
-                setattr(module, name, min(getattr(module, name), _LEAST))
-            scores = self.model.inference([sample], do_postprocess=False)[0].scores
+        sample, before = self.prepare(image), self.score_threshold
+        self.score_threshold = min(before, _LEAST)
+        try:
+            with torch.inference_mode():
+                scores = self.model.inference([sample], do_postprocess=False)[0].scores
+        finally:
+            self.score_threshold = before
         return float(scores.max()) if len(scores) else None
 
     def prepare(self, image: ImageLike) -> dict[str, Any]:

@@ -86,7 +86,13 @@ class Predictor(ImagePredictor[Classes]):
         classes: Classes = self.sample(image).pred_sem_seg.data[0].to("cpu", torch.uint8).numpy()
         return classes
 
-    def scores(self, image: ImageLike) -> Tensor:
-        """Score each class at each pixel: (K, H, W), at the size of the image."""
-        scores: Tensor = self.sample(image).seg_logits.data.cpu()
-        return scores
+    def probable(self, image: ImageLike) -> tuple[Classes, Tensor]:
+        """Find the class of each pixel (H, W), and the probabilities of it and the second best.
+
+        They are (2, H, W), of logits by softmax, and of Mask2Former's sums by their shares.
+        """
+        sample = self.sample(image)
+        scores = sample.seg_logits.data.float()  # (K, H, W)
+        scores = scores.softmax(0) if scores.min() < 0 else scores
+        best = (scores / scores.sum(0).clamp(min=1e-9)).topk(2, dim=0).values
+        return sample.pred_sem_seg.data[0].to("cpu", torch.uint8).numpy(), best.cpu()

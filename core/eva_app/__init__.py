@@ -1,0 +1,1 @@
+"""The app: results of models, in the browser."""

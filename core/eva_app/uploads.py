@@ -1,0 +1,117 @@
+"""What visitors hand in: bounded in bytes, pixels and number, and fetched from nowhere else."""
+
+import base64
+import hashlib
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import gradio as gr
+from gradio import processing_utils
+from starlette.datastructures import Headers
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from eva_data.files import printable
+from eva_data.images import max_pixels, read_rgb
+from eva_report.drawing import Pixels
+
+MOST_FILES, MOST_BYTES = 16, 32 * 2**20
+_LEAST_FREE = 2 * 2**30  # bytes of the disk that uploads leave free
+_ELSEWHERE = re.compile(r"/proxy=|/file=\s*[a-z]+:/", re.I)
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image of a visitor, by the digest of its file: pixels (H, W, 3) and its name."""
+
+    digest: str
+    rgb: Pixels = field(compare=False)
+    name: str = field(compare=False)
+
+
+def drop_images(label: str = "Images", *, several: bool = True) -> gr.File:
+    """Make the place where a visitor drops images; its value are their paths, or None."""
+    count: Any = "multiple" if several else "single"
+    place = gr.File(label=label, file_count=count, file_types=["image"], height=160)
+    # gradio's leaves an empty file for each
+    place.preprocess = _paths  # type: ignore[method-assign,assignment]
+    return place
+
+
+def _paths(dropped: Any) -> list[str] | None:
+    return dropped and [one.path for one in getattr(dropped, "root", [dropped])]
+
+
+def read_images(files: Sequence[str] | None) -> list[Image]:
+    """Read what was dropped; a warning names what cannot be read, an error if that is all."""
+    files, images, problems, left = files or [], list[Image](), list[str](), max_pixels()
+    if len(files) > MOST_FILES:
+        raise ValueError(f"{len(files)} files are more than {MOST_FILES}: drop fewer")
+    for file in files:
+        name = printable(Path(file).name)
+        try:
+            content = Path(file).read_bytes()
+            rgb = read_rgb(content, upright=True, name=name)
+            left -= rgb.size // 3
+            if left < 0:
+                raise ValueError(f"up to {name} there are more than {max_pixels():,} pixels")
+        except (FileNotFoundError, ValueError) as error:
+            gone = isinstance(error, FileNotFoundError)  # after an hour
+            problems.append(f"{name} is no longer here: drop it again" if gone else str(error))
+            continue
+        taken = sum(one.name == name for one in images)
+        name = f"{Path(name).stem}_{len(images) + 1}{Path(name).suffix}" if taken else name
+        images.append(Image(hashlib.sha256(content).hexdigest(), rgb, name))
+    if problems and not images:
+        raise ValueError("; ".join(problems))
+    for problem in problems:
+        gr.Warning(problem)
+    return images
+
+
+def read_named(image: str, folder: Path | None) -> Image:
+    """Read an image that a program names: a path below the folder, or `data:` in base64."""
+    name, path = "image", Path(folder or "", image[:1000]).resolve()
+    if image.startswith("data:"):
+        content = base64.b64decode(image.partition(",")[2])
+    elif folder is not None and path.is_relative_to(folder.resolve()):
+        name, content = path.name, path.read_bytes()
+    else:
+        raise ValueError(f"{image} is not below the folder of the app ({folder})")
+    rgb = read_rgb(content, upright=True, name=name)
+    return Image(hashlib.sha256(content).hexdigest(), rgb, name)
+
+
+def fetch_nothing() -> None:
+    """Let gradio fetch nothing any more: to every input a visitor may give an address."""
+
+    def refuse(*_: Any, **__: Any) -> NoReturn:
+        raise gr.Error("files are uploaded, not fetched from an address", print_exception=False)
+
+    for name in ("async_ssrf_protected_download", "ssrf_protected_download", "save_url_to_cache"):
+        setattr(processing_utils, name, refuse)
+
+
+def guarded(app: ASGIApp, folder: Path) -> ASGIApp:
+    """Make the middleware that bounds requests, and refuses those for files of other machines."""
+
+    def refusal(scope: Scope) -> int:
+        if _ELSEWHERE.search(scope["path"]):
+            return 403
+        length = Headers(scope=scope).get("content-length", "")
+        if scope["method"] != "POST":
+            return 0
+        if not length.isdecimal() or int(length) > MOST_FILES * MOST_BYTES:
+            return 413
+        return 507 * (shutil.disk_usage(folder).free < int(length) + _LEAST_FREE)
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        code = refusal(scope) if scope["type"] == "http" else 0
+        refused = PlainTextResponse("refused by the limits of the app", code)
+        await (refused if code else app)(scope, receive, send)
+
+    return answer
