@@ -20,7 +20,7 @@ from pathlib import Path
 
 from eva_classification.commands import add_extractor
 from eva_command.label import TASKS, find_model
-from eva_data.files import home_expanded, is_there, read_lines, remove_unfinished
+from eva_data.files import hand_over, home_expanded, is_there, read_lines, remove_unfinished
 from eva_engine.commands.options import add_device, add_output, add_weights
 from eva_runs.commands import complain, program_name, say
 from eva_runs.errors import ending
@@ -175,6 +175,9 @@ def _show(folder: Path) -> None:
         say(f"{count:,} records could not be read: {folder / PARTS}/*.errors.jsonl")
     for number, reason in [*known.failed.items()][:10]:
         say(f"shard {number} failed: {reason}")
+    done, errors = len(known.done), sum(known.errors.values())
+    about = {"results": known.rows, "shards": known.shards, "done": done, "unreadable": errors}
+    hand_over({**about, "failed": known.failed})
 
 
 def _look(verb: str, arguments: Sequence[str]) -> int:

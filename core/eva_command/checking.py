@@ -18,7 +18,7 @@ from eva_data.checks import label_maps
 from eva_data.checks.findings import Findings, write_json
 from eva_data.checks.sources import IMAGE_KINDS, PAIR_KINDS, read_source
 from eva_data.checks.videos import KINDS, find_in_list, find_leaks, read_videos
-from eva_data.files import make_folder, write_text, writing
+from eva_data.files import hand_over, make_folder, write_text, writing
 from eva_data.index import INDEX_SUFFIX, FolderFiles, Table, state_of
 from eva_data.label_maps import read_class_file
 from eva_data.labelled_videos.lists import list_line
@@ -32,9 +32,10 @@ _SHOWN = 30  # classes with their counts
 
 def _finish(args: argparse.Namespace, findings: Findings, about: Mapping[str, Any]) -> int:
     """Print and report what was found; return the exit code."""
-    result = _shown(findings)
+    result = {**about, **_shown(findings)}
+    hand_over(result)
     if args.report:
-        write_json(args.report, {**about, **result})
+        write_json(args.report, result)
     return 1 if findings.problems else 0
 
 
@@ -77,8 +78,10 @@ def _run_coco(args: argparse.Namespace) -> int:
             write_json(file, part.cleaned())
             images = f", its images: {part.dataset.folder}" if part.name else ""
             say(f"{file}: {len(part.dataset.objects):,} objects are left{images}")
+    found = reports[""] if args.data is None else reports
+    hand_over(found)
     if args.report:
-        write_json(args.report, reports[""] if args.data is None else reports)
+        write_json(args.report, found)
     return int(failed)
 
 

@@ -18,6 +18,7 @@ from typing import Literal, NamedTuple
 from packaging.requirements import Requirement
 
 from eva_backbone.checkpoints.registry import OFFICIAL_FILES, weights_directories
+from eva_data.files import hand_over
 from eva_runs.commands import program, say
 from eva_runs.extras import DETECTRON2, TOOLKIT, install_command
 from eva_runs.options import command_parser
@@ -281,6 +282,7 @@ def _work(options: argparse.Namespace) -> int:
         say(f"{shown:<7}  {about:<{width}}  {text}")
         if fix:
             say(f"{'':{width + 11}}-> {fix}")
+    hand_over([finding._asdict() for finding in findings])
     return int(any(finding.state == "broken" for finding in findings))
 
 

@@ -11,7 +11,7 @@ exact features.
 import argparse
 from collections.abc import Sequence
 
-from eva_data.files import home_expanded, require_replaceable
+from eva_data.files import hand_over, home_expanded, require_replaceable
 from eva_runs.commands import program, say
 from eva_runs.options import command_parser, integer
 
@@ -39,6 +39,7 @@ def _run(options: argparse.Namespace) -> int:
     about = index_features(options.features, options.output, approximate=approximate)
     kind = "an index of faiss" if approximate else "exact search"
     say(f"{options.output} has {about['count']:,} features of {about['width']} values, {kind}")
+    hand_over(about)
     return 0
 
 

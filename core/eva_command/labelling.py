@@ -22,7 +22,7 @@ from eva_backbone.checkpoints.registry import resolve_source
 from eva_command.training import map_folders
 from eva_data.classes import listed
 from eva_data.detection import spec
-from eva_data.files import link_or_copy, printable, replacing_folder, write_text
+from eva_data.files import hand_over, link_or_copy, printable, replacing_folder, write_text
 from eva_data.images import read_rgb, save_image
 from eva_data.inputs import Job, Plan
 from eva_data.label_maps import IGNORED as NO_CLASS
@@ -342,6 +342,7 @@ def _review(
     page = try_report(options.output, report)
     files = [f"{options.form}/", *([page.name] if page else []), "label_next.txt"]
     say(f"{total}; {options.output} has {listed(files)}")
+    hand_over({"summary": total, "output": options.output, "files": files})
 
 
 def _example(labeller: Labeller, records: Records, job: Job, after: str) -> Example:

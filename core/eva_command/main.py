@@ -1,15 +1,20 @@
 """The command line of `eva`: finds a command of the table, imports it and calls it."""
 
+import contextlib
 import difflib
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
+from pathlib import Path
 
 from eva_command.table import COMMANDS, GROUPS, Command, Group
+from eva_data.files import results
 from eva_runs.commands import called, complain, leave_unread, say
 from eva_runs.extras import TOOLKIT
 from eva_runs.recipes import TASKS
 
+_JSON = "--json"
 _HELP = ("-h", "--help", "help")
 _FIRST_SCREEN = """\
 eva: the EVA vision transformer, and what is built on it
@@ -19,7 +24,7 @@ eva: the EVA vision transformer, and what is built on it
 Tasks (`eva TASK` has all commands of one):
 {tasks}
 
-Every command has --help. `eva doctor` says what is installed and what is missing.
+Every command has --help; --json prints its result alone. `eva doctor` says what is missing.
 Several GPUs: torchrun --nproc-per-node N -m eva_command TASK train ..."""
 
 
@@ -55,14 +60,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _call(command: Command, name: str, given: Sequence[str]) -> int:
     """Import and call a command, whose usage and messages begin with the words of `eva`."""
+    as_json, given = _JSON in given, [one for one in given if one != _JSON]
     arguments = [*command.arguments, *given]
     before, sys.argv = sys.argv, [name, *arguments]
     try:
-        return called(command.function, arguments)
+        return (_printing_json if as_json else called)(command.function, arguments)
     except BrokenPipeError:
         leave_unread()
     finally:
         sys.argv = before
+
+
+def _printing_json(function: str, arguments: Sequence[str]) -> int:
+    """Call a command; what it says goes to the standard error output, its result to the other."""
+    with results() as found, contextlib.redirect_stdout(sys.stderr):
+        code = called(function, arguments)
+    if found:
+        result = found[-1]
+        text = result.read_text() if isinstance(result, Path) else json.dumps(result, default=str)
+        say(text.rstrip())
+    return code
 
 
 def _unknown(word: str, before: str, known: Mapping[str, str]) -> int:

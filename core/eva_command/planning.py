@@ -3,8 +3,10 @@
 import argparse
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 from eva_command.recipes import find_task
+from eva_data.files import hand_over
 from eva_runs.commands import program, say
 from eva_runs.options import command_parser
 from eva_runs.recipes import TASKS, recipe_name
@@ -52,10 +54,12 @@ def _plan(options: argparse.Namespace) -> int:
         "bf16, fp16, checkpointing": half + on,
         "the same, LoRA": half + on + lora,
     }
+    found: dict[str, Any] = {"recipe": recipe_name(task, path), **own, "rows": {}, "fits": {}}
     for name, more in rows.items():
         if usage := changed(more):
             cards = [str(card) for card in CARDS if fits(usage["peak"], card * 10**9)]
             numbers = "".join(f"{usage[one] / 2**30:13.2f}" for one in _COLUMNS)
+            found["rows"][name] = usage
             say(f"{name:28}{numbers}  {', '.join(cards) or '-'}")
     sizes = [("--image-size", str(round(own["side"] * share))) for share in (0.75, 0.5)]
     tried, smallest = list[tuple[str, ...]]([()]), CARDS[0] * 10**9
@@ -65,10 +69,12 @@ def _plan(options: argparse.Namespace) -> int:
     for card in CARDS:
         for more in tried:
             if fits(peak := changed(more)["peak"], card * 10**9):
+                found["fits"][card] = {"peak": peak, "settings": more}
                 say(f"{card} GB: {peak / 2**30:.1f} GiB {' '.join(more) or 'as it is'}")
                 break
         else:
             say(f"{card} GB: -")
+    hand_over(found)
     return 0
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from eva_data.files import write_text
+from eva_data.files import hand_over, write_text
 from eva_runs.commands import program, say
 from eva_runs.options import command_parser
 from eva_runs.recipes import (
@@ -30,6 +30,7 @@ def _parse_recipes(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _list(options: argparse.Namespace) -> int:
+    every = list[dict[str, str]]()
     for task in [options.task] if options.task else TASKS:
         found = [*list_recipes(task), *list_data_files(task)]
         if found:
@@ -37,6 +38,8 @@ def _list(options: argparse.Namespace) -> int:
         for recipe in found:
             left = f"  {recipe.name}" + (f"\n{'':48}" if len(recipe.name) > 46 else "")
             say(f"{left:<48}  {recipe.summary}".rstrip())
+            every.append({"task": task, "name": recipe.name, "summary": recipe.summary})
+    hand_over(every)
     return 0
 
 

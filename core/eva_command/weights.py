@@ -14,6 +14,7 @@ from eva_backbone.checkpoints.registry import (
     verify_sha256,
     weights_directories,
 )
+from eva_data.files import hand_over
 from eva_runs.commands import complain, program, say
 from eva_runs.options import add_download_option, command_parser
 
@@ -27,14 +28,16 @@ def _parse_list(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _list(options: argparse.Namespace) -> int:
     chosen = list_official_files(options.task)
-    width = max(len(entry.name) for entry in chosen)
+    width, found = max(len(entry.name) for entry in chosen), list[dict[str, object]]()
     for entry in chosen:
         size = f"{entry.size_gb:g} GB"
         place = _place(entry.name)
         here = "-" if place is None else str(place.parent)
         left = f"{entry.name:<{width}}  {entry.task:<14}  {size:>7}"
         say(f"{left}  {here:<12}  {entry.result}".rstrip())
+        found.append({**vars(entry), "file": place})
     say(f"searched: {', '.join(map(str, weights_directories()))} ($EVA_WEIGHTS names a folder)")
+    hand_over(found)
     return 0
 
 

@@ -10,6 +10,7 @@ import shutil
 import stat
 import tomllib
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -35,6 +36,9 @@ OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 _UNFINISHED, _PARTIAL, _REPLACED = ".writing", "partial", "replaced"
 _THERE = "is there already: give --overwrite or another name"
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+
+
+_RESULT: ContextVar[list[object]] = ContextVar("result")  # of a command, for `results`
 
 
 class UnwritableError(OSError):
@@ -419,3 +423,20 @@ def _find(
             yield prefix + entry.name
     for name in subfolders:
         yield from _find(f"{folder}/{name}", f"{prefix}{name}/", (*above, here), suffixes)
+
+
+@contextlib.contextmanager
+def results() -> Iterator[list[object]]:
+    """Receive what the commands of a block hand over."""
+    found = list[object]()
+    before = _RESULT.set(found)
+    try:
+        yield found
+    finally:
+        _RESULT.reset(before)
+
+
+def hand_over(result: object) -> None:
+    """Give the result of a command, or the JSON file of it, to `eva ... --json`, if that asks."""
+    if (found := _RESULT.get(None)) is not None:
+        found.append(result)

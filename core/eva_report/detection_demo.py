@@ -14,7 +14,7 @@ import numpy as np
 import pycocotools.mask as mask_api
 from PIL import Image
 
-from eva_data.files import replacing, write_text
+from eva_data.files import hand_over, replacing, write_text
 from eva_data.images import read_rgb, save_image
 from eva_data.inputs import Job
 from eva_report.demos import (
@@ -174,6 +174,7 @@ def detect_files(
 
     with writing_predictions(output / PREDICTIONS, categories) as add:
         problems = do_jobs(jobs, do, title="detecting")
+    hand_over(output / PREDICTIONS)
     for line in [*found.lines(), f"output   {output} (images, videos and {PREDICTIONS})"]:
         say(line)
     return problems

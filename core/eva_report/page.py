@@ -20,7 +20,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from eva_data.files import is_there, printable, write_text
+from eva_data.files import hand_over, is_there, printable, write_text
 from eva_report.confusion import confusion_view
 from eva_report.content import (
     Cell,
@@ -100,6 +100,7 @@ def write_results(folder: Path, results: Mapping[str, Mapping[str, float | None]
         for task, metrics in results.items()
     }
     write_text(folder / RESULTS, json.dumps(content, indent=2) + "\n")
+    hand_over(folder / RESULTS)
 
 
 def known(value: float | None) -> float | None:

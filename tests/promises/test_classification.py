@@ -34,9 +34,11 @@ def score(run, mine):
     """Function: results of `eva classification evaluate` on the training's validation data."""
 
     def evaluate(data, output, *more, weights=mine):
-        run("eva", "classification", "evaluate", weights, "--data", data, "--output", output,
-            *CPU, *more)  # fmt: skip
-        return json.loads((output / "results.json").read_text())["sets"]["data"]
+        ended = run("eva", "classification", "evaluate", weights, "--data", data, "--output",
+                    output, "--json", *CPU, *more)  # fmt: skip
+        results = json.loads((output / "results.json").read_text())
+        assert json.loads(ended.out) == results
+        return results["sets"]["data"]
 
     return evaluate
 

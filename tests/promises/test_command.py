@@ -1,5 +1,6 @@
 """The command `eva`: help, recipes, weights, own machine, publishing, exit codes."""
 
+import json
 import os
 import subprocess
 import sys
@@ -220,11 +221,20 @@ def test_what_would_be_published_names_no_place(task, finished, run, fails, tmp_
 def test_the_gap_of_coco_and_lvis_is_a_table_of_two_results(finished, run, tmp_path):
     results = finished("detection") / "results.json"
     words = ("--name", "mine", "--paper", "--coco", results, "--lvis", results)
-    shown = run(
-        "eva", "detection", "coco-lvis-gap", "table", *words, "--json", tmp_path / "gap.json"
-    )
-    assert "mine" in shown.out
-    assert (tmp_path / "gap.json").exists()
+    shown = run("eva", "detection", "coco-lvis-gap", "table", *words)
+    assert "| mine |" in shown.out
+    shown = run("eva", "detection", "coco-lvis-gap", "table", *words, "--json")
+    assert json.loads(shown.out)[-1]["model"] == "mine"
+
+
+def test_json_is_all_that_is_printed(run):
+    """Of the commands that other programs ask most; evaluations have it in their own promises."""
+    listed = json.loads(run("eva", "weights", "list", "--json").out)
+    assert "eva_psz14.pt" in [one["name"] for one in listed]
+    recipes = json.loads(run("eva", "recipes", "video", "--json").out)
+    assert "eva_debug_motion" in [one["name"] for one in recipes]
+    found = json.loads(run("eva", "doctor", "--quick", "--json").out)
+    assert {one["state"] for one in found} <= {"ok", "missing", "broken", "note"}
 
 
 @pytest.mark.slow

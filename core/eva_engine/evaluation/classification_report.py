@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from eva_data.files import printable, replacing, write_text
+from eva_data.files import hand_over, printable, replacing, write_text
 from eva_engine.config import RunConfig
 from eva_engine.evaluation.counting import (
     FIRST,
@@ -121,6 +121,7 @@ def write_results(
     }
     content = {"settings": dict(settings), "sets": sets, **(more or {})}
     write_text(folder / "results.json", json.dumps(content, indent=2) + "\n")
+    hand_over(folder / "results.json")
     return folder / "results.json"
 
 

@@ -1,7 +1,7 @@
 r"""The gap between COCO and LVIS, as the paper's Table 8b, and the images that both share.
 
     eva detection coco-lvis-gap table --name EVA --paper \
-        --coco output/coco/results.json --lvis output/lvis/results.json --json output/gap.json
+        --coco output/coco/results.json --lvis output/lvis/results.json --json > output/gap.json
     eva detection coco-lvis-gap subset --lvis datasets/lvis/lvis_v1_val.json \
         --coco datasets/coco/annotations/instances_val2017.json \
         --output datasets/lvis/lvis_v1_val_5k.json
@@ -13,13 +13,12 @@ v1 val that lies in COCO val2017, the dataset `lvis_v1_val_5k`, for a gap on the
 
 import argparse
 import contextlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from eva_data.checks.findings import write_json
-from eva_data.files import load_json, require_free, write_text
+from eva_data.files import hand_over, load_json, require_free
 from eva_runs.commands import program, say
 from eva_runs.options import command_parser
 
@@ -83,8 +82,7 @@ def _table(args: argparse.Namespace) -> int:
     paper = PAPER if args.paper else {}
     rows = rows_of({**paper, args.name: read_scores(args.coco, args.lvis)})
     say(markdown(rows))
-    if args.json:
-        write_text(args.json, json.dumps(rows, indent=2) + "\n")
+    hand_over(rows)
     return 0
 
 
@@ -112,7 +110,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--lvis", required=True, type=Path, help="results.json on LVIS")
     add("--name", default="this run", help="name of the row (default: %(default)s)")
     add("--paper", action="store_true", help="with the paper's rows")
-    add("--json", type=Path, help="write the rows to this file, too")
     table.set_defaults(run=_table)
     subset = commands.add_parser("subset", help="write lvis_v1_val_5k.json")
     add = subset.add_argument

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_data.files import make_folder, write_text
+from eva_data.files import hand_over, make_folder, write_text
 from eva_data.inputs import Job
 from eva_data.progress import ProgressBar
 from eva_data.video.frames import ArrayVideo
@@ -55,6 +55,7 @@ def recognise(
     }  # fmt: skip
     content = {"settings": settings, "videos": work.entries}
     write_text(options.output / PREDICTIONS, json.dumps(content, indent=1) + "\n")
+    hand_over(options.output / PREDICTIONS)
     for line in work.found.lines():
         say(line)
     kinds = PREDICTIONS if options.no_video else f"annotated videos and {PREDICTIONS}"
