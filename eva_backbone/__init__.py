@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from eva_backbone.checkpoints.from_weights import load_vit
     from eva_backbone.checkpoints.loading import LoadReport, load_pretrained
     from eva_backbone.feature_pyramid import SimpleFeaturePyramid
-    from eva_backbone.initialisation import no_init_weights
     from eva_backbone.layer_decay import (
         get_vit_lr_decay_rate,
         layer_groups,
         param_groups_layer_decay,
     )
+    from eva_backbone.layers import no_init_weights
     from eva_backbone.variants import (
         VARIANTS,
         build_vit,
@@ -65,7 +65,7 @@ _ELSEWHERE = {  # name -> module; all others are of `variants`
     "layer_groups": "layer_decay",
     "load_pretrained": "checkpoints.loading",
     "load_vit": "checkpoints.from_weights",
-    "no_init_weights": "initialisation",
+    "no_init_weights": "layers",
     "param_groups_layer_decay": "layer_decay",
 }
 

@@ -22,8 +22,13 @@ from eva_backbone.attention import (
     TableRelPosAttention,
 )
 from eva_backbone.block import Block
-from eva_backbone.initialisation import init_is_deferred, no_init_weights
-from eva_backbone.layers import LAYER_NORM_EPS, FramePatchEmbed, PatchEmbed
+from eva_backbone.layers import (
+    LAYER_NORM_EPS,
+    FramePatchEmbed,
+    PatchEmbed,
+    init_is_deferred,
+    no_init_weights,
+)
 from eva_backbone.resample import resample_clip_pos_embed, resample_pos_embed
 
 RelPos = Literal["none", "vitdet", "beit", "table"]

@@ -3,4 +3,4 @@
 from eva_runs.commands import entry
 
 if __name__ == "__main__":
-    entry("eva_mmdetection.inference.demo:main")
+    entry("eva_mmdetection.commands:demo")

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from timm.data import create_transform
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms.functional import get_image_size
@@ -29,8 +30,6 @@ def training_transform(
     Returns:
         A function from a PIL image to (3, size, size) float32.
     """
-    from timm.data import create_transform
-
     transform: Any = create_transform(
         size,
         is_training=True,

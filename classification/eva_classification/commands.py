@@ -23,11 +23,10 @@ from eva_engine.commands.options import (
     add_output,
     add_weights,
     command,
-    deferred,
     new_parser,
     parse_with_weights,
 )
-from eva_runs.commands import require_data
+from eva_runs.commands import deferred, require_data
 
 JSON, TABLE = "predictions.json", "predictions.csv"
 SETS = {

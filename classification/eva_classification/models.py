@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from eva_backbone.checkpoints.from_weights import describe
 from eva_backbone.checkpoints.loading import load_pretrained
 from eva_backbone.checkpoints.reading import Weights
-from eva_backbone.initialisation import init_head
-from eva_backbone.layers import LAYER_NORM_EPS
+from eva_backbone.layers import LAYER_NORM_EPS, init_head
 from eva_backbone.variants import variant_arguments
 from eva_backbone.vit import VisionTransformer
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from eva_backbone.checkpoints.loading import load_pretrained
-from eva_backbone.initialisation import no_init_weights
+from eva_backbone.layers import no_init_weights
 from eva_classification.augmentation import training_transform
 from eva_classification.commands import IMAGES
 from eva_classification.config import ClassificationConfig, ModelConfig

@@ -33,13 +33,12 @@ from eva_engine.commands.options import (
     add_device,
     add_weights,
     command,
-    deferred,
     new_parser,
     parse_with_weights,
 )
 from eva_engine.commands.training import given_values
 from eva_report.demos import log_to_terminal, refuse, run_demo
-from eva_runs.commands import check_outputs, program, require_data
+from eva_runs.commands import check_outputs, deferred, program, require_data
 from eva_runs.options import (
     DATA,
     ENDINGS,

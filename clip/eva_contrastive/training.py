@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from eva_backbone.checkpoints.loading import LoadReport
-from eva_backbone.initialisation import no_init_weights
+from eva_backbone.layers import no_init_weights
 from eva_contrastive.config import TEXT_VARIANTS, ContrastiveConfig, DataConfig, ModelConfig
 from eva_contrastive.evaluation.validation import ContrastiveValidation
 from eva_contrastive.interpolation import write_interpolated

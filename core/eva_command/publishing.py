@@ -38,7 +38,7 @@ from eva_command.push import FILES
 from eva_data.files import write_tensors, write_text
 from eva_openmmlab.run_folder import config_of_run, read_scalars
 from eva_runs.extras import DETECTRON2, TOOLKIT
-from eva_runs.log_lines import read_log
+from eva_runs.output_folder import read_log
 
 _PACKAGES = {  # that train, beside torch
     "detection": ("detectron2",),

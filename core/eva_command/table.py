@@ -63,7 +63,7 @@ GROUPS: Mapping[str, Group] = {
         {
             "train": Command("eva_mmdetection.commands:train", "train a detector"),
             "evaluate": Command("eva_mmdetection.commands:evaluate", "score a detector"),
-            "demo": Command("eva_mmdetection.inference.demo:main", "detect in images"),
+            "demo": Command("eva_mmdetection.commands:demo", "detect in images"),
         },
         _ALIASES,
     ),

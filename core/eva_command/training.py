@@ -8,6 +8,7 @@ from pathlib import Path
 
 from eva_backbone.checkpoints.registry import weights_directories
 from eva_backbone.checkpoints.run_folders import absence
+from eva_command import main as eva
 from eva_command.table import GROUPS
 from eva_command.verify import guess
 from eva_data.captions.lists import CAPTION_COLUMNS, IMAGE_COLUMNS
@@ -73,10 +74,8 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _call(words: Words) -> int:
-    from eva_command.main import main as run  # which calls this module
-
     say(f"$ eva {shlex.join(words)}")
-    return run(words)
+    return eva.main(words)
 
 
 main = program(_parse, _run, name="eva train")

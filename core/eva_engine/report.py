@@ -30,7 +30,7 @@ from eva_report.page import NAME, report_name, try_report
 from eva_report.sheets import Tile
 from eva_report.terminal import closing_lines, counted, opening_lines, show
 from eva_runs.commands import say
-from eva_runs.log_lines import read_log
+from eva_runs.output_folder import read_log
 from eva_runs.record import facts, record_start
 
 logger = logging.getLogger(__name__)

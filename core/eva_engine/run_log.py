@@ -19,7 +19,7 @@ from eva_data.progress import ProgressBar
 from eva_engine.config import METRICS, RunConfig
 from eva_engine.steps.flops import peak_flops
 from eva_report.terminal import SHOWN, FileFormatter, TerminalHandler, root_logs_to
-from eva_runs.log_lines import cut_log
+from eva_runs.output_folder import cut_log
 from eva_runs.processes import rank
 
 logger = logging.getLogger(__name__)

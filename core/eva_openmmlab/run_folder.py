@@ -12,8 +12,7 @@ from typing import Any
 from eva_backbone.checkpoints.registry import require_known
 from eva_backbone.checkpoints.run_folders import folder_of_run, is_mmengine_run, last_of_mmengine
 from eva_data.files import home_expanded, write_text
-from eva_runs.log_lines import cut_log, read_log
-from eva_runs.output_folder import RunSentences
+from eva_runs.output_folder import RunSentences, cut_log, read_log
 
 SAYS = RunSentences(unit="iteration", resume="--resume", output="--work-dir")
 LATEST = "last_checkpoint"  # mmengine's

@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -71,6 +72,20 @@ def command_to_run(words: str, program: str, *arguments: str | Path) -> str:
 def entry(function: str) -> NoReturn:
     """Be the program of a command line, see `called`, and exit with its code."""
     sys.exit(called(function))
+
+
+def deferred(name: str) -> Callable[..., Any]:
+    """Make a function that imports the one it stands for when it is called.
+
+    Args:
+        name: `module:function` or `module:Class.method`; the module may import torch.
+    """
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        module, _, function = name.partition(":")
+        return attrgetter(function)(importlib.import_module(module))(*arguments, **options)
+
+    return call
 
 
 def called(function: str, *arguments: Any) -> int:

@@ -124,10 +124,8 @@ def _explanation(error: Exception) -> str | None:
 
 
 def _is_lost_connection(error: Exception) -> bool:
-    import torch.distributed
-
-    text = str(error)
-    return isinstance(error, torch.distributed.DistError) or (
+    text, kinds = str(error), [kind.__name__ for kind in type(error).__mro__]
+    return "DistError" in kinds or (
         isinstance(error, RuntimeError) and ("gloo" in text or "Connection" in text)
     )
 

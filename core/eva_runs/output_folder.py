@@ -6,6 +6,7 @@ import fcntl
 import fnmatch
 import json
 import logging
+import operator
 import os
 import shutil
 import socket
@@ -15,7 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eva_data.files import explained, load_json, make_folder, remove_unfinished, write_text
+from eva_data.files import (
+    explained,
+    load_json,
+    make_folder,
+    remove_unfinished,
+    require_regular_file,
+    write_text,
+)
 from eva_runs.processes import is_main, on_main
 from eva_runs.record import STARTS, Kind, record_start
 
@@ -243,3 +251,28 @@ class RunSentences:
             f"{what} became infinite or NaN at {self.unit} {at:,}, and all processes stop before "
             f"the optimizer's step: look at the learning rate, and at {found}"
         )
+
+
+def read_log(file: Path, step: str = "step") -> Iterator[dict[str, Any]]:
+    """Read the JSON lines of a log with a whole number as `step`; a kill may have cut others."""
+    if not file.exists():
+        return
+    require_regular_file(file)
+    with file.open(encoding="utf-8", errors="replace") as texts:
+        for text in texts:
+            try:
+                line = json.loads(text)
+                operator.index(line[step])
+            except (ValueError, KeyError, TypeError):
+                continue
+            yield line
+
+
+def cut_log(
+    file: Path, keep: Callable[[dict[str, Any]], bool], step: str = "step"
+) -> list[dict[str, Any]]:
+    """Keep some of the lines of a log, as what a run that continues will log again has to go."""
+    kept = [line for line in read_log(file, step) if keep(line)]
+    if file.exists():
+        write_text(file, "".join(f"{json.dumps(line)}\n" for line in kept))
+    return kept

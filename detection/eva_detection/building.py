@@ -1,6 +1,7 @@
-"""Parts of a config, built; an error says which part it is about."""
+"""Parts of a config, built, with an error that says which part it is about; initial weights."""
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -8,8 +9,24 @@ import torch
 from detectron2.config import instantiate
 from detectron2.utils.registry import locate
 from omegaconf.errors import OmegaConfBaseException
+from torch import nn
 
+from eva_backbone import LoadReport, load_pretrained
+from eva_report.terminal import SHOWN
 from eva_runs.errors import one_line
+
+logger = logging.getLogger(__name__)
+
+# What a file of a backbone, or of a detector without masks, cannot have.
+_HEADS = (r"backbone\.simfp_", r"proposal_generator\.", r"roi_heads\.")
+# What depends on the classes: from Objects365 to COCO and LVIS these start from scratch.
+_FEDERATED = r"roi_heads\.box_predictor\.(\d\.)?fed_loss_cls_weights$"
+_MASK_HEAD = r"roi_heads\.mask_head\."  # left in the file where the detector has none
+_CLASSIFIERS = (
+    r"roi_heads\.box_predictor\.(\d\.)?(cls_score|bbox_pred)\.",
+    r"roi_heads\.mask_head\.predictor\.",
+    _FEDERATED,
+)
 
 
 def target_of(node: Any) -> Any:
@@ -46,3 +63,30 @@ def resolving() -> contextlib.AbstractContextManager[None]:
 def require_device(device: str) -> None:
     """Refuse a device that is not there, before a model is built."""
     build(device, f"a model on the device {device!r}", lambda one: torch.empty(0, device=one))
+
+
+def load_initial_weights(
+    model: nn.Module, source: str, *, complete: bool = False
+) -> LoadReport | None:
+    """Load a backbone or a complete detector before training or evaluation.
+
+    The source is an official or bundled name, a path, a run's folder, or "" for none. With
+    `complete` a file that lacks any part of the detector is refused (for evaluation).
+
+    Raises:
+        ValueError: If the file does not fit, or holds a backbone where a detector is needed; the
+            model is then unchanged.
+        FileNotFoundError: If the file is missing.
+    """
+    if not source:
+        if complete:
+            raise ValueError("evaluation needs weights: set train.init_checkpoint=NAME_OR_FILE")
+        return None
+    partly: dict[str, Any] = dict(
+        allow_missing=_HEADS, allow_skipped=(_FEDERATED, _MASK_HEAD), reinitialise=_CLASSIFIERS
+    )
+    options = {} if complete else partly
+    report = load_pretrained(model, source, complete=complete, **options)
+    if report.from_scratch:
+        logger.info("%s", report.from_scratch, extra=SHOWN)
+    return report

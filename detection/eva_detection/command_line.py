@@ -18,7 +18,7 @@ from eva_data.files import home_expanded, is_there, require_writable
 from eva_data.inputs import Plan
 from eva_detection.training.output_folder import check_unused, last_checkpoint
 from eva_report.demos import add_detector_options, plan_detection, refuse, run_demo
-from eva_runs.commands import program_name, say
+from eva_runs.commands import deferred, program_name, say
 from eva_runs.errors import ending, said_once
 from eva_runs.options import (
     ENDINGS,
@@ -269,14 +269,11 @@ def demo(arguments: Sequence[str] | None = None) -> None:
 
     def load() -> Any:
         _hush()
-        from eva_detection.inference.predictor import named_predictor
-
-        return named_predictor(args)
+        return deferred("eva_detection.inference.predictor:named_predictor")(args)
 
     def work(predictor: Any, planned: Plan) -> list[str]:
-        from eva_detection.inference.predictor import detect_jobs
-
-        return detect_jobs(predictor, planned.jobs, args.output, track=args.track)
+        detect = deferred("eva_detection.inference.predictor:detect_jobs")
+        return detect(predictor, planned.jobs, args.output, track=args.track)
 
     results = [args.output / "predictions.json"]
     run_demo(

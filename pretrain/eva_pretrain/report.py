@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch.nn.functional as F
+from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -49,8 +50,6 @@ def gallery(
         agreement: (B, H, W), NaN where nothing was predicted.
         measure: What the agreement is: "cosine".
     """
-    from matplotlib import colormaps
-
     finite = agreement[agreement.isfinite()]
     low = np.floor(float(finite.min()) * 10) / 10
     high = max(np.ceil(float(finite.max()) * 10) / 10, low + 0.1)

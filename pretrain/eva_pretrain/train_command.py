@@ -4,9 +4,8 @@ import shlex
 from collections.abc import Sequence
 
 from eva_engine.commands import training
-from eva_engine.commands.options import deferred
 from eva_pretrain.config import PretrainConfig, TokenizerConfig
-from eva_runs.commands import require_data, say
+from eva_runs.commands import deferred, require_data, say
 from eva_runs.options import command_parser
 from eva_runs.recipes import require_start
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import Subset
 
 from eva_backbone.checkpoints.loading import load_pretrained
-from eva_backbone.initialisation import no_init_weights
+from eva_backbone.layers import no_init_weights
 from eva_engine import distributed, planning
 from eva_engine.config import Precision
 from eva_engine.data.loading import evaluation_loader

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from eva_backbone import build_vit
-from eva_detection.model.weights import load_initial_weights
+from eva_detection.building import load_initial_weights
 
 WIDTH = {"depth": 2, "embed_dim": 32, "num_heads": 2, "mlp_dim": 64}
 TRUNK = "backbone.net."

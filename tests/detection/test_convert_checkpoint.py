@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from eva_command import convert
-from eva_detection.model.weights import load_initial_weights
+from eva_detection.building import load_initial_weights
 
 
 @pytest.fixture

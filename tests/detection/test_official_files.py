@@ -13,7 +13,7 @@ import torch
 from detectron2.config import instantiate
 from detectron2.layers import ShapeSpec
 
-from eva_detection.model.weights import load_initial_weights
+from eva_detection.building import load_initial_weights
 
 KEYS = Path(__file__).parents[1] / "golden" / "keys"
 DEPTH = 4  # three windowed blocks and a global one, as in the real order

@@ -9,8 +9,8 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 
 from eva_mmdetection.model.detectron2_names import to_detectron2
-from eva_mmdetection.model.weights import load_detector
 from eva_mmdetection.parts import classes, extractor
+from eva_mmdetection.plugin import load_detector
 
 for module in ("federated_loss", "heads"):
     importlib.import_module(f"eva_mmdetection.model.{module}")

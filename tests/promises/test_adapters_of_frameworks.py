@@ -77,8 +77,8 @@ def models(trainer, output, *sources):
     if trainer.name == "detection":
         from detectron2.config import instantiate
 
+        from eva_detection.building import load_initial_weights
         from eva_detection.config.files import load_config_file
-        from eva_detection.model.weights import load_initial_weights
 
         for source in sources:
             model = instantiate(load_config_file(output / "config.yaml").model)

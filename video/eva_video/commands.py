@@ -24,11 +24,11 @@ from eva_engine.commands.options import (
     add_frozen,
     add_weights,
     command,
-    deferred,
     new_parser,
     parse_with_weights,
 )
 from eva_engine.config import LARGEST_SEED
+from eva_runs.commands import deferred
 from eva_runs.options import integer, number
 from eva_video.config import (
     PREDICTIONS,

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from eva_backbone.checkpoints.registry import resolve_source
-from eva_backbone.initialisation import no_init_weights
 from eva_backbone.layer_decay import freeze_layers
+from eva_backbone.layers import no_init_weights
 from eva_data.classes import listed
 from eva_data.files import require_regular_file
 from eva_data.holdout import held_out

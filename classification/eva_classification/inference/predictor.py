@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from timm.data import ImageNetInfo
 from torch import Tensor
 
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
@@ -210,8 +211,6 @@ def imagenet_names(num_classes: int) -> tuple[str, ...] | None:
     """
     if num_classes not in IMAGENET:
         return None
-    from timm.data import ImageNetInfo
-
     known = ImageNetInfo(IMAGENET[num_classes])
     ids, words = known.label_names(), known.label_descriptions()
     first = [text.partition(",")[0] for text in words]

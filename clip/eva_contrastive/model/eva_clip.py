@@ -15,7 +15,7 @@ from open_clip import SimpleTokenizer
 from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 
-from eva_backbone.initialisation import init_head
+from eva_backbone.layers import init_head
 from eva_backbone.variants import variant_arguments
 from eva_backbone.vit import VisionTransformer
 from eva_contrastive.config import TEXT_VARIANTS

@@ -35,7 +35,7 @@ from eva_engine.checkpoints.files import (
 from eva_engine.config import METRICS, SAYS, Recipe, RunConfig, require
 from eva_engine.steps.engine import MovingAverage, TrainingEngine
 from eva_report.terminal import show
-from eva_runs.log_lines import read_log
+from eva_runs.output_folder import read_log
 from eva_runs.processes import is_main, on_main, together
 
 logger = logging.getLogger(__name__)

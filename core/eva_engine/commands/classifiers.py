@@ -15,13 +15,12 @@ from eva_engine.commands.options import (
     add_device,
     add_output,
     add_weights,
-    deferred,
     new_parser,
     parse_with_weights,
     take_weights,
 )
 from eva_report.content import Step
-from eva_runs.commands import command_to_run, program, require_data, say
+from eva_runs.commands import command_to_run, deferred, program, require_data, say
 from eva_runs.options import add_export, integer, probability, require_export
 from eva_runs.recipes import require_start
 

@@ -6,15 +6,13 @@ import sys
 from argparse import HelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from importlib import import_module
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from eva_backbone.checkpoints.registry import is_weights
 from eva_backbone.checkpoints.run_folders import absence
 from eva_data.files import home_expanded
 from eva_engine.config import MOST_WORKERS
-from eva_runs.commands import program_name
+from eva_runs.commands import deferred, program_name
 from eva_runs.errors import ending, said_once
 from eva_runs.options import add_download_option, add_precision, integer, number
 from eva_runs.output_folder import claimed
@@ -48,31 +46,17 @@ def command(
             if check is not None:
                 check(options)
         with ending(program_name(program)):
-            from eva_engine import distributed
-            from eva_report.demos import log_to_terminal
-
-            log_to_terminal()
+            deferred("eva_report.demos:log_to_terminal")()
             claim: AbstractContextManager[object] = nullcontext()
             if getattr(options, "output", None):
                 claim = claimed(options.output, "evaluation", traces=(), begun="results.json")
-            with distributed.joined(options.device, alone=False) as device, claim:
+            with (
+                deferred("eva_engine.distributed:joined")(options.device, alone=False) as device,
+                claim,
+            ):
                 work(options, device)
 
     return main
-
-
-def deferred(name: str) -> Callable[..., Any]:
-    """Make a function that imports the one it stands for when it is called.
-
-    Args:
-        name: `module:function` or `module:Class.method`; the module may import torch.
-    """
-
-    def call(*arguments: Any, **options: Any) -> Any:
-        module, _, function = name.partition(":")
-        return attrgetter(function)(import_module(module))(*arguments, **options)
-
-    return call
 
 
 def new_parser(program: str, description: str, *, epilog: str = "") -> argparse.ArgumentParser:

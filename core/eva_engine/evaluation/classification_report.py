@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from eva_data.files import hand_over, printable, replacing, write_text
@@ -158,8 +159,6 @@ def draw_confusion(
     folder: Path, confusion: Tensor, classes: Sequence[str], *, unit: str = "images"
 ) -> Path:
     """Draw `confusion.png`: rows are labels, columns predictions, shades the row's shares."""
-    from matplotlib.figure import Figure
-
     number = len(classes)
     shares = confusion.double() / confusion.sum(1, keepdim=True).clamp(min=1)
     side = min(14.0, 3.5 + 0.32 * number)

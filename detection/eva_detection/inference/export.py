@@ -22,11 +22,10 @@ from torch import Tensor, nn
 
 from eva_backbone.recording import quiet
 from eva_data.files import writing
-from eva_detection.building import build
+from eva_detection.building import build, load_initial_weights
 from eva_detection.config.settings import load_recipe
 from eva_detection.inference.predictor import ImageLike, Predictor, named_predictor
 from eva_detection.model.backbone import EVAViTDet
-from eva_detection.model.weights import load_initial_weights
 from eva_runs import exported
 from eva_runs.precision import to_precision
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from eva_data.files import DEMO_IMAGE_SUFFIXES, load_json
 from eva_data.images import UnreadableImageError, read_rgb
 from eva_data.inputs import Job, predicted
-from eva_detection.building import build, require_device, resolving
+from eva_detection.building import build, load_initial_weights, require_device, resolving
 from eva_detection.command_line import require_config, slice_settings
 from eva_detection.config.recipes import box_predictors, update_each
 from eva_detection.config.settings import load_recipe
@@ -37,7 +37,6 @@ from eva_detection.inference.test_time_augmentation import (
     with_slicing,
     with_test_time_augmentation,
 )
-from eva_detection.model.weights import load_initial_weights
 from eva_report.detection_demo import Detections, detect_files
 from eva_runs.options import Precision
 from eva_runs.precision import lower_backbone

@@ -6,8 +6,7 @@ from typing import Any
 
 from eva_backbone.checkpoints.run_folders import adapter_of
 from eva_data.files import require_regular_file
-from eva_runs.log_lines import read_log
-from eva_runs.output_folder import RunSentences
+from eva_runs.output_folder import RunSentences, read_log
 
 LAST, METRICS, FINAL = "last_checkpoint", "metrics.json", "model_final.pth"
 RESULTS = "results.json"

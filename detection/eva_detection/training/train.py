@@ -19,7 +19,7 @@ from torch import nn
 
 from eva_backbone import no_init_weights
 from eva_data.detection.spec import FOLDER as OWN_DATA
-from eva_detection.building import build
+from eva_detection.building import build, load_initial_weights
 from eva_detection.command_line import read_own_data
 from eva_detection.config.settings import check_schedule, load_config, lora_of, precision_of
 from eva_detection.data.loading import (
@@ -33,7 +33,6 @@ from eva_detection.inference.test_time_augmentation import (
     with_slicing,
     with_test_time_augmentation,
 )
-from eva_detection.model.weights import load_initial_weights
 from eva_detection.training.checkpoint import RunCheckpointer
 from eva_detection.training.hooks import Evaluation, MetricsHistory, StopOnSignal, TrainingProgress
 from eva_detection.training.log import close, opening, output_place, start_log
@@ -55,8 +54,7 @@ from eva_runs.adapters import Adapters
 from eva_runs.commands import program_name
 from eva_runs.errors import ending, said_once
 from eva_runs.interruption import StopSignal
-from eva_runs.log_lines import cut_log
-from eva_runs.output_folder import claimed
+from eva_runs.output_folder import claimed, cut_log
 from eva_runs.precision import lower_backbone, resolve, warn_of_slow_bf16
 from eva_runs.processes import leave, on_main, together
 from eva_runs.saving import undamaged

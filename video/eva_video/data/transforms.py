@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+from torchvision.transforms import ColorJitter
+from torchvision.transforms.v2 import functional
 
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
 from eva_video.config import AugmentConfig, JitterEach
@@ -58,8 +60,6 @@ class TrainingTransform:
 
     def __call__(self, frames: Frames) -> Tensor:
         """Make a clip (T, 3, S, S) of frames (T, H, W, 3)."""
-        from torchvision.transforms.v2.functional import rgb_to_grayscale
-
         pixels = resize_short_side(as_pixels(frames), int(self.size * SHORT_SIDE))
         top, left, height, width = self.draw_crop(pixels.shape[-2], pixels.shape[-1])
         pixels = resize(pixels[..., top : top + height, left : left + width], self.size, self.size)
@@ -68,7 +68,7 @@ class TrainingTransform:
         if _chance(self.augment.color_jitter):
             pixels = jitter(pixels, each=self.augment.jitter_each)
         if _chance(self.augment.gray):
-            pixels = rgb_to_grayscale(pixels, num_output_channels=3)
+            pixels = functional.rgb_to_grayscale(pixels, num_output_channels=3)
         return self.normalise(pixels)
 
     def draw_crop(self, height: int, width: int) -> tuple[int, int, int, int]:
@@ -125,9 +125,6 @@ def jitter(pixels: Tensor, *, each: JitterEach) -> Tensor:
 
     Factors are drawn for each `clip` or `frame`.
     """
-    from torchvision.transforms import ColorJitter
-    from torchvision.transforms.v2 import functional
-
     changes = (
         functional.adjust_brightness,
         functional.adjust_contrast,
