@@ -566,25 +566,6 @@ def clip_weights(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def assert_same_end(metrics):
-    """Function: metrics and last weights of two runs are the same bit for bit."""
-    from safetensors.torch import load_file
-
-    from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
-
-    def compare(one, other):
-        assert metrics(one) == metrics(other)
-        ends = [RunCheckpoints(output, keep=9).complete()[-1] for output in (one, other)]
-        assert ends[0].name == ends[1].name
-        for name in ("model", "model_ema"):
-            first, second = (load_file(end / f"{name}.safetensors") for end in ends)
-            assert first.keys() == second.keys()
-            assert all(first[key].equal(second[key]) for key in first)
-
-    return compare
-
-
-@pytest.fixture(scope="session")
 def prescribed():
     """The module `prescribed.py`: numbered pictures, and a model that gives prescribed logits."""
     spec = importlib.util.spec_from_file_location("prescribed", HERE / "prescribed.py")
@@ -615,26 +596,6 @@ def cross_entropy():
         return np.log(np.exp(logits).sum(1)) - logits[rows, np.asarray(labels)]
 
     return compute
-
-
-@pytest.fixture
-def help_of():
-    """Function: what a program's `--help` prints; it must import none of these modules."""
-
-    def print_help(module, *heavy, main="main"):
-        script = (
-            f"import sys; from {module} import {main} as main\n"
-            "try: main(['--help'])\n"
-            "except SystemExit: pass\n"
-            f"sys.exit(' '.join(set({heavy}) & set(sys.modules)) or 0)"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    return print_help
 
 
 @pytest.fixture

@@ -9,13 +9,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 
 from eva_classification import commands
 from eva_classification.commands import evaluate as main
-from eva_classification.models import build_classifier
 from eva_engine import distributed
-from eva_engine.checkpoints.files import save_weights
 
 SCRIPT = Path(__file__).parents[2] / "classification" / "evaluate.py"
 CLIP = np.array([[0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]])
@@ -197,73 +194,3 @@ def test_pictures_without_class_folders_are_refused_before_torch(
     with refused(message):
         commands.train(["eva_debug_digits", "--data.train", str(digits), "--data.val", bare])
     assert not capsys.readouterr().out
-
-
-@pytest.fixture
-def torn(write_picture, tmp_path):
-    """Pictures of three classes, that of `1` torn."""
-    for name in ("0", "1", "2"):
-        write_picture(tmp_path / "data" / name / "a.png")
-    (tmp_path / "data" / "1" / "a.png").write_bytes(b"no picture")
-    return tmp_path / "data"
-
-
-def test_too_many_unreadable_images_end_it(evaluate, torn, tmp_path, capsys, refused):
-    with refused(rf"1 of 3 images cannot be read, and --max-bad-samples is 0: {torn}/1/a.png "):
-        evaluate("--data", torn, "--output", tmp_path / "out", "--max-bad-samples", 0)
-    for name in ("0", "2"):
-        (torn / name / "a.png").write_bytes(b"no picture")
-    with refused(r"3 cannot be read: .*/0/a.png cannot be"):
-        evaluate("--data", torn, "--output", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-    assert "top-1" not in capsys.readouterr().out
-
-
-def test_logits_that_are_not_finite(evaluate, classifier, digits, tmp_path, refused):
-    state = {name: value.clone() for name, value in classifier[0].state_dict().items()}
-    state["head.weight"][1] = 3e38  # finite, as a file has to be
-    torch.save(state, tmp_path / "nan.pt")
-    with refused(r"logits of .*/0/0\.png are not finite: use fp32 or bf16"):
-        evaluate("--data", digits, weights=tmp_path / "nan.pt")
-
-
-# What a file notes of its training
-
-
-@pytest.fixture(scope="module")
-def run_of(digits, tmp_path_factory):
-    """Weights that know their run: classes in another order, and other statistics."""
-    torch.manual_seed(5)
-    model = build_classifier("eva_debug", num_classes=3, img_size=32)
-    torch.nn.init.normal_(model.head.weight)
-    config = {
-        "class_names": ["four", "1", "0"],
-        "data": {"mean": [0.9, 0.9, 0.9], "std": [0.1, 0.1, 0.1], "crop_pct": 0.8},
-    }
-    file = tmp_path_factory.mktemp("run") / "model.safetensors"
-    save_weights(model.state_dict(), file, config)
-    return file
-
-
-def results(file, digits, folder, *more):
-    main([
-        "--weights", str(file), "--data", str(digits), "--workers", "0", "--device", "cpu",
-        "--output", str(folder), *more,
-    ])  # fmt: skip
-    return json.loads((folder / "results.json").read_text())
-
-
-def test_weights_know_the_classes_and_pixels_of_their_run(run_of, digits, tmp_path):
-    found = results(run_of, digits, tmp_path / "a")
-    heads = [line.split(",")[0] for line in (tmp_path / "a/per_class.csv").read_text().split()[1:]]
-    assert heads == ["four", "1", "0"]
-    (tmp_path / "classes.txt").write_text("four\n1\n0\n")
-    plain = tmp_path / "plain.pt"
-    torch.save(load_file(run_of), plain)
-    given = ["--mean", *["0.9"] * 3, "--std", *["0.1"] * 3, "--crop-pct", "0.8"]
-    spelled = results(
-        plain, digits, tmp_path / "b", "--classes", str(tmp_path / "classes.txt"), *given
-    )
-    assert found["sets"] == spelled["sets"]
-    unknowing = results(plain, digits, tmp_path / "c")
-    assert unknowing["sets"]["data"]["loss"] != pytest.approx(found["sets"]["data"]["loss"])

@@ -9,7 +9,7 @@ from eva_backbone import build_vit
 from eva_backbone.layers import LAYER_NORM_EPS
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from eva_classification.features import FeatureExtractor
-from eva_classification.models import build_classifier, build_linear_probe
+from eva_classification.models import build_classifier
 from eva_data.transforms import evaluation_transform
 
 
@@ -46,13 +46,6 @@ def test_a_fine_tuned_classifier_gives_what_its_head_sees(save, pictures):
     torch.testing.assert_close(model.head(features), model(images(pictures)))
 
 
-def test_a_linear_probe_gives_what_its_head_sees(save, pictures):
-    model, file = save(build_linear_probe("eva_debug", num_classes=3, img_size=64))
-    extract = FeatureExtractor.from_weights(file, device="cpu")
-    assert extract.pooling == "cls"
-    torch.testing.assert_close(extract(pictures), model.pool(images(pictures)))
-
-
 def test_a_masked_image_model_gives_the_mean_of_its_normed_patches(save, pictures):
     vit = build_vit("eva_debug", img_size=64, extra_tokens=("cls", "mask"))
     model, file = save(vit, **{"lm_head.weight": torch.zeros(9, 128)})
@@ -78,15 +71,6 @@ def test_the_mean_of_a_classifier_s_patches_is_normed_after_pooling_and_their_ma
     torch.testing.assert_close(extract(pictures), expected)
     unpooled = FeatureExtractor.from_weights(file, device="cpu", pooling="cls")
     assert unpooled.fc_norm is None  # it was trained on means
-
-
-@pytest.mark.parametrize("prefix", ["visual.", ""])
-def test_a_tower_of_clip_gives_its_normed_class_token(save, pictures, prefix):
-    head = {"head.weight": torch.zeros(7, 128), "head.bias": torch.zeros(7)}
-    model, file = save(build_vit("eva_debug", img_size=64), prefix, **head)
-    extract = FeatureExtractor.from_weights(file, device="cpu")
-    expected = model.forward_features(images(pictures))[:, 0].detach()
-    torch.testing.assert_close(extract(pictures), expected)
 
 
 @pytest.mark.parametrize("rel_pos", ["vitdet", "none"])

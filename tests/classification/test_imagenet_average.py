@@ -21,15 +21,6 @@ def scores():
             for name, top1 in PAPER.items()}  # fmt: skip
 
 
-def test_average_and_gap_of_the_paper():
-    average, gap = average_and_gap(
-        PAPER | {"ObjectNet": 60.9}, PAPER_SETS
-    )  # which is not in the average
-    assert (round(average, 1), round(gap, 1)) == (84.0, 5.6)
-    assert average == pytest.approx(504.2 / 6)
-    assert gap == pytest.approx(89.6 - 504.2 / 6)
-
-
 @pytest.mark.parametrize("name", ["ImageNet-1K", "ImageNet-R"])
 def test_no_average_without_all_six(scores, name):
     del scores[name]

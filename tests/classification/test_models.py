@@ -8,7 +8,6 @@ from safetensors import safe_open
 
 from eva_classification.models import (
     ImageClassifier,
-    LinearProbe,
     build_classifier,
     build_linear_probe,
     load_classifier,
@@ -107,28 +106,6 @@ def test_a_frozen_patch_embedding():
     model = build_classifier("eva_debug", num_classes=3, freeze_patch_embed=True)
     assert not any(p.requires_grad for p in model.patch_embed.parameters())
     assert model.blocks[0].mlp.fc1.weight.requires_grad
-
-
-@pytest.mark.parametrize("container", [None, "model", "module", "state_dict"])
-@pytest.mark.parametrize("kind", ["mean", "cls", "probe"])
-def test_a_file_says_what_it_holds(tmp_path, randomise, kind, container):
-    build = build_linear_probe if kind == "probe" else build_classifier
-    pooling = {} if kind == "probe" else {"pooling": kind}
-    model = randomise(build("eva_debug", num_classes=7, img_size=64, **pooling)).eval()
-    state = model.state_dict()
-    torch.save({container: state} if container else state, tmp_path / "file.pt")
-    loaded = load_classifier(tmp_path / "file.pt")
-    assert isinstance(loaded, LinearProbe) == (kind == "probe")
-    assert (loaded.num_classes, loaded.img_size, loaded.training) == (7, 64, False)
-    images = torch.randn(2, 3, 64, 64)
-    torch.testing.assert_close(loaded(images), model(images), atol=0, rtol=0)
-
-
-def test_another_resolution(tmp_path):
-    model = build_classifier("eva_debug", num_classes=7, img_size=64)
-    torch.save(model.state_dict(), tmp_path / "file.pt")
-    loaded = load_classifier(tmp_path / "file.pt", image_size=96)
-    assert loaded.pos_embed.shape == (1, 1 + 12 * 12, 128)
 
 
 def test_refusals(tmp_path, make_vit):

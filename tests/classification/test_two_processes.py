@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow  # one evaluation in two processes is a promise, too
@@ -49,34 +47,6 @@ def test_frozen_features(launch, digits, tmp_path):
         other = results[2][name]
         assert score.pop("loss") == pytest.approx(other.pop("loss"), rel=1e-3)
         assert score == other
-
-
-def test_training(launch, digits, tmp_path):
-    """At equal steps: one process of 4 images, two of 2."""
-    recipe = ROOT / "classification" / "configs" / "eva_debug_digits.py"
-    lines, weights = {}, {}
-    for ranks in (1, 2):
-        output = tmp_path / f"of_{ranks}"
-        codes, texts = launch(
-            "train", recipe, "--data.train", digits, "--data.val", digits, "--run.output", output,
-            "--run.batch-size", 4 // ranks, "--run.epochs", 2, "--run.log-every", 1,
-            "--model.image-size", 32, "--model.drop-path-rate", 0.0, "--run.ema-decay", 0.5,
-            "--run.no-tensorboard", "--run.device", "cpu", ranks=ranks,
-        )  # fmt: skip
-        assert codes == [0] * ranks, texts
-        text = (output / "metrics.jsonl").read_text()
-        lines[ranks] = [json.loads(line) for line in text.splitlines()]
-        weights[ranks] = {
-            name: load_file(output / "best" / f"{name}.safetensors")
-            for name in ("model", "model_ema")
-        }
-    assert len(lines[1]) == 2 * 2 + 2
-    for one, two in zip(lines[1], lines[2], strict=True):
-        for name in {"loss", "lr", "grad_norm", "val_loss", "val_top1", "val_top5"} & one.keys():
-            assert one[name] == pytest.approx(two[name], rel=2e-4), name
-    for name, expected in weights[1].items():
-        for key, value in expected.items():
-            torch.testing.assert_close(weights[2][name][key], value, atol=1e-4, rtol=1e-3)
 
 
 def test_a_probe_is_scored_with_the_statistics_that_are_saved(launch, digits, tmp_path):

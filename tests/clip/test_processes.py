@@ -11,28 +11,6 @@ from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
 STEPS = 12  # 32 pairs, 8 a step, 3 epochs
 
 
-@pytest.mark.slow
-def test_killed_stopped_and_continued_with_other_workers(
-    launch, metrics, assert_same_end, tmp_path
-):
-    """kill -9 inside a save and anywhere, SIGTERM to all processes, in the middle of epochs."""
-    complete, part = tmp_path / "complete", tmp_path / "part"
-    ended = launch(complete)
-    assert ended.codes == [0], ended.texts
-    killed = launch(part, command="killed_in_save_of_6", workers=2)
-    assert killed.codes == [-9]
-    assert (part / "checkpoints/.writing_step_00000006").is_dir()
-    killed = launch(part, signal="SIGKILL", lines=6, after=0.02, group=False)
-    assert killed.codes == [-9], killed.texts
-    stopped = launch(part, workers=2, signal="SIGTERM", lines=9, after=0.0, group=True)
-    assert stopped.codes == [75], stopped.texts
-    ended = launch(part)
-    assert ended.codes == [0], ended.texts
-    assert "resume   after step" in ended.texts[0]
-    assert_same_end(complete, part)
-    assert len({line["loss"] for line in metrics(complete) if "loss" in line}) == STEPS
-
-
 @pytest.mark.slow  # the loss alone is compared in steps/test_losses.py
 def test_two_processes_that_accumulate_give_what_one_process_gives(launch, metrics, tmp_path):
     """At equal steps of 8 pairs, all of which are compared; also from the third step on as one."""

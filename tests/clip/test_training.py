@@ -1,7 +1,6 @@
 """Contrastive training on captioned pictures: it learns, and keeps what the recipe says."""
 
 import json
-import tarfile
 from dataclasses import replace
 
 import pytest
@@ -9,13 +8,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from eva_contrastive import training
-from eva_contrastive.config import ContrastiveConfig, DataConfig, TowerConfig
+from eva_contrastive.config import ContrastiveConfig, TowerConfig
 from eva_contrastive.model.loading import load_eva_clip
 from eva_engine import distributed
 from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
 from eva_engine.commands.training import load_recipe
-
-TEMPLATES = DataConfig.templates
 
 
 @pytest.fixture
@@ -94,23 +91,3 @@ def test_weights_between_start_and_end_are_written(config, device, tmp_path):
     for name, value in load_file(written).items():
         torch.testing.assert_close(value, 0.75 * start[name] + 0.25 * end[name])
     assert load_eva_clip(written).image_size == 16
-
-
-@pytest.mark.slow
-def test_bad_pairs_are_replaced_and_counted(config, device, pairs, write_shard, metrics, tmp_path):
-    """A picture that is cut, an empty caption, one of bytes that are not text."""
-    with tarfile.open(pairs / "pairs.tar") as shard:
-        content = {m.name: shard.extractfile(m).read() for m in shard.getmembers()}
-    content["0003.png"] = content["0003.png"][:60]
-    content["0008.txt"] = b"  \n"
-    content["0017.txt"] = b"\xff\xfe\x00picture"
-    keys = sorted({name[:4] for name in content})
-    samples = [(k, {s: content[k + s] for s in (".png", ".txt")}) for k in keys]
-    data = replace(config.data, train=str(write_shard(tmp_path / "bad.tar", samples)))
-    config = replace(config, data=data, run=replace(config.run, epochs=1))
-    training.train(config, device)
-    steps = [line for line in metrics(config.run.output) if "loss" in line]
-    assert steps[-1]["bad_samples"] == 3
-    run = replace(config.run, max_bad_samples=2, output=config.run.output.with_name("strict"))
-    with pytest.raises(RuntimeError, match="max_bad_samples is 2"):
-        training.train(replace(config, run=run), device)

@@ -12,8 +12,7 @@ from webdataset.autodecode import Decoder, ImageHandler
 from eva_data.captions.opening import open_captions
 from eva_data.labelled_images import open_labelled
 from eva_demo import captions, data_set
-from eva_demo.captions import COLOURS, GROUNDS, NUMBERS, SIZES, CaptionGenerator
-from eva_demo.sources import DIGIT_RANGES, load_digit_scans
+from eva_demo.captions import NUMBERS, CaptionGenerator
 
 
 @pytest.fixture(scope="module")
@@ -24,66 +23,16 @@ def root(tmp_path_factory):
     return root / "captions"
 
 
-@pytest.fixture(scope="module")
-def digits():
-    """200 images of each split, and what is in them."""
-    makers = {split: CaptionGenerator(split, size=48) for split in ("train", "val")}
-    return {split: [maker.digit(index) for index in range(200)] for split, maker in makers.items()}
-
-
 def test_golden_caption():
     """CAPTION_VERSION must change together with the images, or old datasets pass for new ones."""
-    _, about = CaptionGenerator("train").digit(2)
+    image, about = CaptionGenerator("train").digit(2)
     assert captions.CAPTION_VERSION == 1
     assert about["caption"] == (
         "a photo of a large number one in white on gravel, at the bottom left"
     )
     assert (about["digit"], about["digit_index"], about["photo"]) == (1, 326, "gravel-left")
-
-
-def test_captions_say_what_is_to_be_seen(digits):
-    _, labels = load_digit_scans()
-    said = {}
-    for split, made in digits.items():
-        abouts = [about for _, about in made]
-        for about in abouts:
-            assert about["digit"] == labels[about["digit_index"]]
-            assert about["digit_index"] in DIGIT_RANGES[split]
-            words = about["caption"].replace(",", "").split()
-            assert [word for word in words if word in NUMBERS] == [NUMBERS[about["digit"]]]
-            for word, known in ((about["colour"], COLOURS), (about["size"], SIZES)):
-                assert {*words} & {*known} <= {word}
-            assert {name for name in GROUNDS if name in words} <= {about["ground"]}
-        complete = [about for about in abouts if about["size"] in about["caption"]]
-        assert 0.75 < len(complete) / len(made) < 0.95
-        assert len({about["caption"] for about in abouts}) > 0.95 * len(made)
-        said[split] = {
-            word for about in abouts for word in about["caption"].replace(",", "").split()
-        }
-    assert said["val"] <= said["train"]
-    photos = {split: {about["photo"] for _, about in made} for split, made in digits.items()}
-    assert not photos["train"] & photos["val"]
-
-
-def test_colour_size_and_place_are_those_of_the_image(digits):
-    """The ink, found by its colour in the image itself."""
-    places = Counter()
-    for image, about in digits["train"] + digits["val"]:
-        if about["colour"] in ("black", "white"):  # which photographs have too
-            continue
-        rows, columns = np.nonzero((image == COLOURS[about["colour"]]).all(2))
-        assert len(rows) > 20
-        low, high = SIZES[about["size"]]
-        height = (rows.max() - rows.min() + 1) / 48
-        assert low - 0.13 < height < high + 0.08
-        centre = [(values.max() + values.min()) / 2 / 47 for values in (rows, columns)]
-        for value, names in zip(centre, (("top", "bottom"), ("left", "right")), strict=True):
-            where = [name for name in names if name in about["place"].split()]
-            expected = [0.0 if name == names[0] else 1.0 for name in where] or [0.5]
-            most = 0.48 if about["size"] == "large" else 0.42
-            assert abs(value - expected[0]) < (most if where else 0.16), about["place"]
-        places[about["place"]] += 1
-    assert len(places) == 9
+    assert image.mean() == pytest.approx(129.203, abs=0.05)
+    assert image[30:, :32].mean() > image[:30, 32:].mean() + 10  # white, at the bottom left
 
 
 def test_shards_are_read_by_webdataset_and_by_us(root):

@@ -89,16 +89,6 @@ def test_voc_and_yolo_are_read_as_in_training(made):
             np.testing.assert_allclose(found, boxes, atol=1e-3)
 
 
-def test_an_outline_has_the_box_and_nearly_the_pixels_of_its_mask():
-    for instance in FORMATS["yolo"].make_generator("train", 128, 0).make(0).instances:
-        corners = np.array(outline(instance.mask))
-        assert [*corners.min(0), *corners.max(0)] == instance.box.tolist()
-        code = mask_api.frPyObjects([corners.ravel().tolist()], 128, 128)
-        drawn = mask_api.decode(code)[..., 0].astype(bool)
-        both = (drawn & instance.mask).sum() / (drawn | instance.mask).sum()
-        assert both > 0.85
-
-
 def test_a_hole_stays_a_hole():
     mask = np.zeros((20, 20), bool)
     mask[2:18, 2:18] = True

@@ -1,12 +1,7 @@
 """Runs in processes of their own: killed, signalled, in two ranks."""
 
-import json
-import re
-
 import pytest
 from safetensors.torch import load_file
-
-from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
 
 OFTEN = {"run__checkpoint_every": 3, "run__ema_decay": 0.9, "run__resume": True}
 
@@ -19,23 +14,6 @@ def assert_same_result(metrics, one, other, *, steps=24):
         first, second = load_file(one / file), load_file(other / file)
         assert first.keys() == second.keys()
         assert all(first[key].equal(second[key]) for key in first)
-
-
-@pytest.mark.slow
-def test_signal_to_the_whole_group_saves_at_a_step(launch, metrics, tmp_path):
-    """Slurm sends it to the data workers too."""
-    launch(tmp_path / "whole", run__workers=2, **OFTEN)
-    stopped = launch(
-        tmp_path / "stopped", run__workers=2, signal="SIGUSR1", lines=7, group=True, **OFTEN
-    )
-    assert stopped.codes == [75], stopped.texts
-    assert re.search(r"stopped by SIG\w+: step \d+ is saved .* with --run.resume", *stopped.texts)
-    last = RunCheckpoints(tmp_path / "stopped", keep=3).complete()[-1]
-    lines = metrics(tmp_path / "stopped")
-    assert json.loads((last / "run.json").read_text())["step"] == lines[-1]["step"] + 1
-    again = launch(tmp_path / "stopped", run__workers=2, **OFTEN)
-    assert again.codes == [0], again.texts
-    assert_same_result(metrics, tmp_path / "whole", tmp_path / "stopped")
 
 
 @pytest.mark.parametrize("stage", [1, *(pytest.param(s, marks=pytest.mark.slow) for s in (0, 2))])

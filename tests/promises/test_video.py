@@ -195,16 +195,6 @@ def test_a_demo_names_videos_as_the_predictor(run, mine, videos, tmp_path, docum
         assert entry["probability"] == pytest.approx(probability, abs=1e-5)
 
 
-@pytest.mark.slow
-def test_a_check_of_frozen_features(run, mine, videos, read_page, tmp_path):
-    run("eva", "video", "evaluate-frozen", mine, "--train", videos / "train",
-        "--val", videos / "val", "--neighbours", 3, "--image-size", 32, "--probe-epochs", 1,
-        "--output", tmp_path, *CPU)  # fmt: skip
-    results = json.loads((tmp_path / "results.json").read_text())["sets"]
-    assert {*results} == {"3 neighbours", "linear", "attentive"}
-    assert f"{results['linear']['top1']:.3g}" in read_page(tmp_path / "report.html").text
-
-
 def test_features_of_clips_frames_and_patches(mine, videos, documented):
     ClipFeatureExtractor = documented("eva_video", "ClipFeatureExtractor")
     extract = ClipFeatureExtractor.from_weights(str(mine))

@@ -1,7 +1,6 @@
 """Small encoded videos in class folders, and runs on them."""
 
 import wave
-from pathlib import Path
 
 import av
 import numpy as np
@@ -11,21 +10,6 @@ from eva_engine.config import OptimizerConfig, RunConfig
 from eva_video.config import AugmentConfig, DataConfig, ModelConfig, VideoConfig
 
 COLOURS = {"blue": 2, "green": 1, "red": 0}
-RECIPE = """
-from eva_engine.config import OptimizerConfig, RunConfig
-from eva_video.config import AugmentConfig, DataConfig, ModelConfig, VideoConfig
-
-config = VideoConfig(
-    model=ModelConfig(variant="eva_debug", image_size=16, frames=4, drop_path_rate=0.2),
-    data=DataConfig(train="{data}/train", val="{data}/val"),
-    augment=AugmentConfig(mixup=0.8, cutmix=1.0, pairing="permute"),
-    optimizer=OptimizerConfig(lr=1e-3, warmup_epochs=1, layer_decay=0.8),
-    run=RunConfig(
-        output="unused", resume=True, epochs=2, batch_size=4, workers=0, tensorboard=False,
-        ema_decay=0.9, checkpoint_every=2, log_every=1, device="cpu",
-    ),
-)
-"""
 
 
 @pytest.fixture(scope="session")
@@ -93,26 +77,3 @@ def config(colours, tmp_path):
             evaluate_every=0,
         ),
     )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def launcher(start_launcher):
-    """A process that has imported `program.py` and forks for each run."""
-    with start_launcher(Path(__file__).parent) as submit:
-        yield submit
-
-
-@pytest.fixture
-def launch(launcher, colours, tmp_path):
-    """Function: run the program on `colours` in processes; how they ended."""
-    recipe = tmp_path / "recipe.py"
-    recipe.write_text(RECIPE.format(data=colours))
-
-    def run(output, *arguments, command="train", workers=0, ranks=1, **more):
-        given = [command, str(recipe), "--run.output", str(output), "--run.workers", str(workers)]
-        return launcher(
-            [*given, *map(str, arguments)], ranks=ranks, log=tmp_path / "log_of_rank",
-            metrics=str(Path(output) / "metrics.jsonl"), **more,
-        )  # fmt: skip
-
-    return run

@@ -2,9 +2,6 @@
 
 import json
 import re
-import signal
-import subprocess
-import sys
 from itertools import chain
 from pathlib import Path
 
@@ -166,25 +163,6 @@ def test_deepminds_lists_beside_flat_folders(data, caplog):
     assert main([*given, *folders, "--output", "out", "--root", "."]) == 0
     assert {name: read(data / "out", name) for name in LISTS} == expected(other=other)
     assert "removed0000" in caplog.text
-
-
-def test_killed_in_the_middle(data):
-    """What a killed process leaves is removed by the next one."""
-    assert run() == 0
-    before = {path.name: path.read_bytes() for path in (data / "out").iterdir()}
-    arguments = [part for n in SOURCES for part in (f"--{n}", f"{n}/train", f"{n}/val")]
-    program = (
-        "import os, sys; from eva_video import kinetics722\n"
-        "kinetics722._write_list = lambda *_: os.kill(os.getpid(), 9)\n"
-        "kinetics722.main(sys.argv[1:])"
-    )
-    command = [sys.executable, "-c", program, *arguments, "--output", "out", "--overwrite"]
-    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
-    left = {path.name: path.read_bytes() for path in (data / "out").iterdir()}
-    assert len(left) > len(before)
-    assert {name: left[name] for name in LISTS} == {name: before[name] for name in LISTS}
-    assert run("--overwrite") == 0
-    assert {path.name for path in (data / "out").iterdir()} == before.keys()
 
 
 @pytest.mark.parametrize(

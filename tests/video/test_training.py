@@ -1,7 +1,6 @@
 """Fine-tuning on encoded videos: it learns, begins with any weights, and is continued."""
 
 import json
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -70,40 +69,6 @@ def test_it_learns(config, device, metrics):
     assert noted["data"]["mean"] == [0.485, 0.456, 0.406]
     with pytest.raises(ValueError, match="has a run that reached step_00000016: continue it"):
         training.train(replace(config, run=replace(config.run, output=run.output)), device)
-
-
-@pytest.fixture
-def damaged(colours, write_frames, write_sound, tmp_path):
-    """The training videos, some of which are damaged, short, or sound alone."""
-    folder = shutil.copytree(colours / "train", tmp_path / "damaged")
-    files = sorted(folder.rglob("*.mp4"))
-    files[2].write_bytes(files[2].read_bytes()[:300])
-    files[9].write_bytes(b"")
-    write_sound(files[10])
-    files[17].write_text("<html>404</html>")
-    grey = np.full((3, 40, 48, 3), 128, np.uint8)
-    for count in (1, 3):
-        write_frames(files[-count], grey[:count])
-    return folder
-
-
-@pytest.mark.slow
-def test_damaged_files_are_replaced_alike_with_any_workers(
-    config, device, damaged, metrics, tmp_path, caplog
-):
-    ends = []
-    for workers in (0, 2):
-        run = replace(config.run, output=tmp_path / f"with_{workers}", workers=workers, epochs=1)
-        data = replace(config.data, train=str(damaged))
-        training.train(replace(config, run=run, data=data), device)
-        ends.append((metrics(run.output), last_weights(run.output)))
-        record = RunCheckpoints(run.output, keep=9).complete()[-1] / "run.json"
-        assert len(json.loads(record.read_text())["bad_samples"]) == 4
-    assert ends[0][0] == ends[1][0]
-    assert ends[0][0][-2]["bad_samples"] == 4
-    for name, weights in ends[0][1].items():
-        assert all(value.equal(ends[1][1][name][key]) for key, value in weights.items())
-    assert "replaced a sample that cannot be read" in caplog.text
 
 
 # The first weights

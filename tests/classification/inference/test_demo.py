@@ -86,35 +86,6 @@ def test_a_folder(start, weights, digits, tmp_path, capsys):
     assert picture[50 * 9 :].max() > 200  # text
 
 
-def test_pictures_of_every_kind(start, tmp_path, capsys):
-    """Sizes that are hard to resize, and values that are not bytes of RGB."""
-    folder = tmp_path / "in"
-    folder.mkdir()
-    chance = np.random.default_rng(0)
-    rgb = Image.fromarray(chance.integers(0, 256, (40, 60, 3), dtype=np.uint8))
-    rgb.crop((0, 0, 1, 1)).save(folder / "one.png")
-    rgb.resize((6000, 10)).save(folder / "wide.png")
-    rgb.resize((1, 4000)).save(folder / "high.png")
-    Image.fromarray(chance.integers(0, 65536, (40, 60), dtype=np.uint16)).save(folder / "deep.png")
-    rgb.quantize(8).save(folder / "palette.png")
-    rgb.convert("CMYK").save(folder / "print.jpg")
-    frames = [rgb.quantize(8), rgb.rotate(90).quantize(8)]
-    frames[0].save(folder / "moving.gif", save_all=True, append_images=frames[1:])
-    found = start(folder, "--classes", _classes(tmp_path, "x y z"))
-    assert all(len(one["classes"]) == 3 for one in found["files"])
-    assert written(tmp_path / "out") == [
-        *("deep.png", "high.png", "moving.gif.png", "one.png", "palette.png"),
-        *("predictions.csv", "predictions.json", "print.jpg", "wide.png"),
-    ]
-    assert capsys.readouterr().out.splitlines()[7].startswith("7 images: ")
-
-
-def _classes(folder, names):
-    file = folder / "classes.txt"
-    file.write_text("\n".join(names.split()))
-    return file
-
-
 # --- videos and cameras ---
 
 
@@ -188,25 +159,6 @@ def test_predictions_that_are_not_finite(start, classifier, digits, tmp_path):
         start(digits / "four", weights=tmp_path / "large.pt")
     assert "four/0.png are not finite: use --precision fp32 or bf16" in ended.value.code
     assert written(tmp_path / "out") == ["predictions.csv", "predictions.json"]
-
-
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        (["--classes", "none"], "--classes: there is no none; name a text file of classes"),
-        (["--output", "DIGITS"], "0/0.png is an input: choose another --output"),
-    ],
-)
-def test_what_is_refused_is_a_sentence(start, digits, tmp_path, capsys, more, message):
-    more = [word.replace("DIGITS", str(digits)) for word in more]
-    with pytest.raises(SystemExit) as ended:
-        start(digits if "--output" in more else digits / "1" / "0.png", *more)
-    assert ended.value.code == 2
-    shown = capsys.readouterr().err
-    assert message in shown
-    assert shown.startswith("classification/demo.py: error: ")
-    assert shown.count("\n") == 1
-    assert not (tmp_path / "out").exists()
 
 
 def test_a_full_disk_is_one_sentence(start, digits, tmp_path, small_disk, refused):

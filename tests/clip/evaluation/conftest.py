@@ -55,12 +55,6 @@ def clip():
 
 
 @pytest.fixture(scope="session")
-def make_clip():
-    """Function: another such model."""
-    return small_clip
-
-
-@pytest.fixture(scope="session")
 def weights(tmp_path_factory):
     """A file of a run's weights, 32 px and 16 values a feature, which notes its training."""
     torch.manual_seed(3)

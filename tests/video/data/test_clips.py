@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from eva_data.index import FolderFiles, Names, Table
 from eva_data.labelled_videos.opening import open_videos
@@ -149,20 +148,3 @@ def test_a_video_that_vanishes_or_breaks_is_replaced_by_the_next(colours, tmp_pa
         assert label == index // 4
     for index in (1, 5, 9):
         assert samples[0, index][0][0].equal(whole[index][0][0])
-
-
-def test_raw_frames(colours, tmp_path, recwarn):
-    """Folders of pictures, as mmaction2 lists them, give the clip of their video."""
-    videos = open_videos(colours / "val")
-    for index in (0, 5):
-        folder = tmp_path / f"frames/{index}"
-        folder.mkdir(parents=True)
-        with videos.open(index) as video:
-            for number, rgb in enumerate(video.frames(range(len(video))), 1):
-                Image.fromarray(rgb).save(folder / f"img_{number:05d}.png")
-    (tmp_path / "list.txt").write_text("frames/0 9 0\nframes/5 10 1\n")
-    raw = Clips(open_videos(tmp_path / "list.txt"), sampling=SPARSE, transform=CENTRE)
-    encoded = Clips(videos, sampling=SPARSE, transform=CENTRE)
-    assert raw[0][0].equal(encoded[0][0])
-    assert raw[1][0].equal(encoded[5][0])
-    assert not recwarn.list

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -14,8 +13,8 @@ from eva_data.labelled_videos.opening import open_videos
 from eva_data.video.streams import VideoReader
 from eva_engine.checkpoints.files import save_weights
 from eva_video.commands import evaluate as main
-from eva_video.data.clips import Clips, Sampling
-from eva_video.data.transforms import CentreTransform, CropsTransform, Normalise
+from eva_video.data.clips import Sampling
+from eva_video.data.transforms import CropsTransform, Normalise
 from eva_video.model.classifier import build_video_classifier
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.3, 0.2, 0.25)
@@ -97,36 +96,6 @@ def test_views_equal_a_plain_loop(evaluate, classifier, videos, tmp_path):
         assert shown in report
 
 
-@pytest.mark.slow
-def test_random_draws_are_those_of_their_seed(evaluate, classifier, videos):
-    _, first, _ = evaluate("--draws", "random")
-    _, again, _ = evaluate("--draws", "random", "--batch-size", "4", "--workers", "1")
-    _, other, _ = evaluate("--draws", "random", "--seed", "1")
-    _, fixed, _ = evaluate()
-
-    def values(lines):
-        return np.array([line["probability_of_label"] for line in lines])
-
-    np.testing.assert_allclose(values(first), values(again), atol=1e-6)
-    for lines in (other, fixed):
-        assert np.abs(values(first) - values(lines)).max() > 1e-3
-
-
-def test_one_view_is_that_of_the_validation(evaluate, classifier, videos):
-    """Official: frames resized to 256 / 224 of the crop."""
-    model, _ = classifier
-    _, lines, _ = evaluate("--clips", "1", "--crops", "1")
-    data = open_videos(videos)
-    centre = CentreTransform(32, normalise=Normalise(mean=MEAN, std=STD))
-    clips = Clips(data, sampling=Sampling(frames=4), transform=centre)
-    for index, line in enumerate(lines):
-        clip, label = clips[index]
-        with torch.no_grad():
-            expected = model(clip[None]).softmax(1)[0, label].item()
-        assert line["probability_of_label"] == pytest.approx(expected, abs=1e-6)
-        assert len(line["views"]) == 1
-
-
 # Classes
 
 
@@ -167,32 +136,3 @@ def test_a_subset_of_merged_weights(evaluate, tmp_path, write_frames):
         line["top5"][0]["class"] for line in others
     ]
     assert results["settings"]["subset"] == "k400"
-
-
-# What cannot be read
-
-
-@pytest.fixture
-def damaged(videos, tmp_path):
-    """The videos, one of them cut off, another without content."""
-    shutil.copytree(videos, tmp_path / "damaged")
-    file = tmp_path / "damaged" / "jump" / "3.mp4"
-    file.write_bytes(file.read_bytes()[:400])
-    (tmp_path / "damaged" / "swim" / "0.mp4").write_bytes(b"")
-    return tmp_path / "damaged"
-
-
-def test_damaged_files_can_be_left_out(evaluate, damaged, capsys):
-    results, lines, rows = evaluate("--skip-unreadable", "--batch-size", "2", data=damaged)
-    shown = capsys.readouterr().err
-    assert "2 videos could not be read and were left out:\n" in shown
-    assert results["sets"]["data"]["videos"] == 9
-    assert [row["videos"] for row in rows] == ["4", "4", "1"]
-    for reason, name in zip(results["left_out"], ("jump/3.mp4", "swim/0.mp4"), strict=True):
-        assert str(damaged / name) in reason
-        assert reason in shown
-    assert len(lines) == 11
-    wrong = [line for line in lines if "error" in line]
-    assert [line["video"] for line in wrong] == [
-        str(damaged / "jump" / "3.mp4"), str(damaged / "swim" / "0.mp4")
-    ]  # fmt: skip

@@ -53,21 +53,3 @@ def test_the_evaluation(launch, classifier, videos, tmp_path):
     assert one == two
     assert two["videos"] == 9
     assert "clap/1.mp4" in results[2]["left_out"][0]
-
-
-def test_frozen_features(launch, patterns, tmp_path):
-    results = {}
-    for ranks in (1, 2):
-        codes, texts = launch(
-            "frozen", "--weights", "eva_debug", "--train", patterns / "train", "--val",
-            patterns / "val", "--image-size", 32, "--frames", 4, "--neighbours", 3, "--workers", 0,
-            "--device", "cpu", "--probe-epochs", 2, "--probe-lr", 1e-3, "--batch-size", 2,
-            "--train-videos", 17, "--output", tmp_path / f"of_{ranks}", ranks=ranks,
-        )  # fmt: skip
-        assert codes == [0] * ranks, texts
-        results[ranks] = json.loads((tmp_path / f"of_{ranks}/results.json").read_text())
-    assert results[1]["settings"] == results[2]["settings"]
-    for name, score in results[1]["sets"].items():
-        other = results[2]["sets"][name]
-        assert score.pop("loss") == pytest.approx(other.pop("loss"), rel=1e-3)
-        assert score == other

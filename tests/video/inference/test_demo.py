@@ -94,32 +94,6 @@ def test_a_camera_is_judged_while_it_records(start, tmp_path, monkeypatch):
     assert len(read(tmp_path / "out/camera-0.mp4")) == 5
 
 
-def test_what_cannot_be_read_is_named_and_skipped(start, film, tmp_path, write_sound):
-    folder = tmp_path / "in"
-    folder.mkdir()
-    content = film.read_bytes()
-    (folder / "a.mp4").write_bytes(b"no video")
-    write_sound(folder / "b.avi")
-    (folder / "c.mp4").write_bytes(content)
-    (folder / "d.mp4").write_bytes(b"")
-    with pytest.raises(SystemExit) as ended:
-        start(folder, tmp_path / "missing.mp4")
-    lines = ended.value.code.splitlines()
-    assert lines[0] == "not everything could be read:"
-    assert len(lines) == 5
-    for name in ("a.mp4", "b.avi", "d.mp4", "missing.mp4"):
-        assert any(name in line for line in lines)
-    found = json.loads((tmp_path / "out" / "predictions.json").read_text())
-    assert [video["video"] for video in found["videos"]] == ["a.mp4", "b.avi", "c.mp4", "d.mp4"]
-    errors = [video.get("error") for video in found["videos"]]
-    assert errors[2] is None
-    assert [*errors[:2], errors[3]] == [line.strip() for line in lines[2:]]
-    assert found["videos"][0]["windows"] == found["videos"][0]["segments"] == []
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "c.mp4", "predictions.json"
-    ]  # fmt: skip
-
-
 def test_a_film_that_ends_in_damage(start, film, tmp_path, monkeypatch):
     """What was found before stays readable, and no half of an annotated video."""
     from eva_data.video.pyav_source import PyavSource

@@ -84,14 +84,6 @@ def judged(*windows):
     return [Judged(a, b, np.array(p, np.float32)) for a, b, p in windows]
 
 
-def test_overlapping_windows_are_averaged():
-    found = list(moments(judged((0, 2, [1, 0]), (1, 3, [0.5, 0.5]), (2, 4, [0, 1]))))
-    assert [(one.start, one.end) for one in found] == [(0, 1), (1, 2), (2, 3), (3, 4)]
-    np.testing.assert_allclose(
-        [one.probabilities for one in found], [[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]]
-    )
-
-
 def test_moments_equal_an_average_over_all_windows():
     chance = np.random.default_rng(1)
     for _ in range(20):

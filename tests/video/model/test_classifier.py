@@ -2,16 +2,13 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
 from eva_backbone import variants
 from eva_video.model.classifier import (
     VideoClassifier,
     build_video_classifier,
-    initialise,
     load_video_classifier,
 )
 
@@ -85,50 +82,6 @@ def test_official_files_by_name(name, container, weights, randomise, official):
     torch.testing.assert_close(model(clips), source(clips), atol=0, rtol=0)
     shorter = load_video_classifier(file.name, frames=4, image_size=56)
     assert shorter.pos_embed.shape == (1, 1 + 4 * 16, 44)
-
-
-def test_kinetics_400_starts_from_kinetics_722(weights, randomise, official):
-    """8 -> 16 frames trilinearly, and the rows of the head that the mapping picks."""
-    source = randomise(build_video_classifier("eva_g_patch14", num_classes=722, frames=8))
-    file = weights / "eva_video_k722.pth"
-    torch.save({"model": source.state_dict()}, file)
-    official(file)
-    rows = np.sort(np.random.default_rng(0).permutation(722)[:400])
-    model = build_video_classifier("eva_g_patch14", num_classes=400, frames=16)
-    report = initialise(model, "eva_video_k722", head_rows=rows)
-    assert not report.missing
-    assert not report.skipped
-    assert list(report.resampled) == ["pos_embed"]
-    assert torch.equal(model.head.weight, source.head.weight[rows])
-    assert torch.equal(model.head.bias, source.head.bias[rows])
-    patches = source.pos_embed[:, 1:].reshape(1, 8, 16, 16, 44).permute(0, 4, 1, 2, 3)
-    expected = F.interpolate(patches, size=(16, 16, 16), mode="trilinear", align_corners=False)
-    torch.testing.assert_close(model.pos_embed[:, 1:], expected.flatten(2).transpose(1, 2))
-
-
-def test_kinetics_722_starts_from_masked_image_modelling(weights, randomise, official):
-    """The final norm and the prediction head are left out, `fc_norm` and the head begin."""
-    picture = randomise(variants.build_vit("eva_g_patch14", img_size=224, final_norm=True))
-    extra = {"mask_token": torch.zeros(1, 1, 44), "lm_head.weight": torch.zeros(768, 44)}
-    torch.save({"module": picture.state_dict() | extra}, weights / "eva_psz14.pt")
-    official(weights / "eva_psz14.pt")
-    model = build_video_classifier("eva_g_patch14", num_classes=722, frames=8)
-    report = initialise(model, "eva_psz14")
-    assert set(report.skipped) == {"norm.weight", "norm.bias", *extra}
-    assert set(report.missing) == {"fc_norm.weight", "fc_norm.bias", "head.weight", "head.bias"}
-    assert torch.equal(model.fc_norm.weight, torch.ones(44))
-    assert 0 < model.head.weight.abs().max() < 1e-3
-    per_frame = model.pos_embed[0, 1:].unflatten(0, (8, 256))
-    assert (per_frame == per_frame[:1]).all()
-    assert torch.equal(per_frame[0], picture.pos_embed[0, 1:])
-
-
-def test_another_number_of_classes_begins_a_head(save_tiny):
-    model, file = save_tiny(num_classes=7)
-    other = VideoClassifier(num_classes=3, frames=2, **TINY)
-    report = initialise(other, file)
-    assert set(report.missing) == {"head.weight", "head.bias"}
-    assert torch.equal(other.fc_norm.weight, model.fc_norm.weight)
 
 
 def test_files_of_other_models(save, make_vit, save_tiny):
