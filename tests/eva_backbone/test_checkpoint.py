@@ -1,7 +1,5 @@
 """Loading what fits: containers, prefixes, biases, sizes, and the report about it."""
 
-import argparse
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,38 +15,6 @@ def _equal_states(model, other):
 
 def _prefixed(prefix, state):
     return {prefix + name: value for name, value in state.items()}
-
-
-# Containers
-
-CONTAINERS = {
-    "bare": lambda state: state,
-    "model": lambda state: {"model": state},
-    "module": lambda state: {"module": state, "global_steps": 7},
-    "state_dict": lambda state: {"state_dict": state, "meta": {"epoch": 3}},
-    "model_ema": lambda state: {"model_ema": state, "epoch": 3},
-    "module. in front": lambda state: {"model": _prefixed("module.", state)},
-    "arguments beside": lambda state: {
-        "model": state,
-        "optimizer": {"state": {}, "param_groups": [{"lr": 1e-3}]},
-        "args": argparse.Namespace(lr=1e-3, betas=(0.9, 0.98)),
-    },
-}
-
-
-@pytest.mark.parametrize("legacy", [False, True])
-@pytest.mark.parametrize("container", CONTAINERS)
-def test_containers(make_vit, save, container, legacy):
-    source, model = make_vit(), make_vit()
-    assert not _equal_states(model, source)
-    content = CONTAINERS[container](source.state_dict())
-    path = save(content, _use_new_zipfile_serialization=not legacy)
-    report = load_pretrained(model, path, complete=True)
-    assert _equal_states(model, source)
-    assert sorted(report.loaded) == sorted(source.state_dict())
-    assert not report.resampled
-    assert not report.skipped
-    assert not report.missing
 
 
 # Prefixes

@@ -1,5 +1,7 @@
 """THE ViT: official names, sizes and files, from a name to features."""
 
+from argparse import Namespace
+
 import pytest
 import torch
 from torch import nn
@@ -81,6 +83,8 @@ def test_one_file_by_name_path_run_and_container(run, tmp_path):
         ("module.pt", {"module": state}),
         ("state.pth", {"state_dict": {f"backbone.{key}": value for key, value in state.items()}}),
         ("ema.pt", {"model_ema": state}),
+        ("arguments.pth", {"module": state, "optimizer": {}, "args": Namespace(lr=1e-3)}),
+        ("wrapped.pt", {"model": {f"module.{key}": value for key, value in state.items()}}),
     ):
         torch.save(content, tmp_path / name)
         with torch.no_grad():
