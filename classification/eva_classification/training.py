@@ -1,17 +1,23 @@
-"""Fine-tuning and linear probing: the parts put together (paper section A.1)."""
+"""Fine-tuning and linear probing (paper section A.1), and their augmentation by timm."""
 
 import logging
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
+from PIL import Image
+from timm.data import create_transform
+from torch import Tensor
+from torchvision.transforms import InterpolationMode, RandomResizedCrop
+from torchvision.transforms.functional import get_image_size
 
 from eva_backbone.checkpoints.loading import load_pretrained
 from eva_backbone.layers import no_init_weights
-from eva_classification.augmentation import training_transform
 from eva_classification.commands import IMAGES
-from eva_classification.config import ClassificationConfig, ModelConfig
+from eva_classification.config import AugmentConfig, ClassificationConfig, DataConfig, ModelConfig
 from eva_classification.models import ImageClassifier, build_classifier, build_linear_probe
 from eva_data.labelled_images import LabelledImages, hold_out_images, open_labelled
 from eva_data.transforms import evaluation_transform
@@ -24,6 +30,8 @@ from eva_runs.precision import DTYPES
 
 logger = logging.getLogger(__name__)
 
+RATIO = (3 / 4, 4 / 3)
+BICUBIC = InterpolationMode.BICUBIC
 HEADS = ("head", "fc_norm", "norm")  # a pre-trained file lacks them, or has another head
 
 
@@ -118,3 +126,64 @@ def _open_data(config: ClassificationConfig) -> tuple[LabelledImages, LabelledIm
     if data.val:
         return samples, open_labelled(data.val, transform, classes=samples.classes, upright=False)
     return samples, None
+
+
+def training_transform(
+    size: int, augment: AugmentConfig, data: DataConfig
+) -> Callable[[Image.Image], Tensor]:
+    """Build the transform of a training image, with random numbers from the global generators.
+
+    Args:
+        size: Side of the result in pixels.
+        augment: Crops, flips, policy, erasing.
+        data: Mean and standard deviation.
+
+    Returns:
+        A function from a PIL image to (3, size, size) float32.
+    """
+    transform: Any = create_transform(
+        size,
+        is_training=True,
+        scale=augment.scale,
+        ratio=RATIO,
+        hflip=augment.flip,
+        color_jitter=augment.color_jitter or None,
+        auto_augment=augment.auto_augment or None,
+        interpolation="bicubic",
+        mean=data.mean,
+        std=data.std,
+        re_prob=augment.random_erase,
+        re_mode="pixel",
+    )
+    if augment.crop == "once":
+        transform.transforms[0] = CropOnce(size, augment.scale, RATIO, BICUBIC)
+    result: Callable[[Image.Image], Tensor] = transform
+    return result
+
+
+class CropOnce(RandomResizedCrop):
+    """Random crop of one draw: a side that is too long is cut to the image (BYOL, MAE).
+
+    torchvision's draws up to ten times, so that large crops are rarer.
+    """
+
+    @staticmethod
+    def get_params(
+        img: Tensor | Image.Image, scale: Sequence[float], ratio: Sequence[float]
+    ) -> tuple[int, int, int, int]:
+        """Draw top, left, height and width of a crop.
+
+        Args:
+            img: Image to crop.
+            scale: Smallest and largest share of its area.
+            ratio: Smallest and largest width by height.
+        """
+        width, height = get_image_size(img)
+        area = height * width * torch.empty(1).uniform_(*scale).item()
+        low, high = (math.log(value) for value in ratio)
+        aspect = math.exp(torch.empty(1).uniform_(low, high).item())
+        crop_width = min(round(math.sqrt(area * aspect)), width)
+        crop_height = min(round(math.sqrt(area / aspect)), height)
+        top = int(torch.randint(0, height - crop_height + 1, (1,)))
+        left = int(torch.randint(0, width - crop_width + 1, (1,)))
+        return top, left, crop_height, crop_width

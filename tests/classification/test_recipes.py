@@ -9,8 +9,8 @@ from PIL import Image
 from skimage import data as photographs
 
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
-from eva_classification.augmentation import RATIO, CropOnce, training_transform
 from eva_classification.config import AugmentConfig, ClassificationConfig, DataConfig
+from eva_classification.training import RATIO, CropOnce, training_transform
 from eva_engine.commands.training import load_recipe
 
 CONFIGS = Path(__file__).parents[2] / "classification" / "configs"

@@ -9,8 +9,7 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 from eva_detection import command_line
-from eva_detection.config.own_data import apply_custom_data
-from eva_detection.config.settings import images_per_step, load_config
+from eva_detection.config.settings import apply_custom_data, images_per_step, load_config
 from eva_detection.evaluation.evaluators import CustomEvaluator
 from eva_detection.training.trainer import DetectionTrainer
 

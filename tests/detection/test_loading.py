@@ -8,7 +8,7 @@ from detectron2.data import DatasetCatalog
 
 from eva_data.detection import coco
 from eva_detection.command_line import parse
-from eva_detection.config.own_data import apply_custom_data
+from eva_detection.config.settings import apply_custom_data
 from eva_detection.data.loading import TestSet
 from eva_detection.evaluation import evaluators
 from eva_detection.training import train as train_module
