@@ -108,40 +108,6 @@ def test_a_run(config, device, monkeypatch):
             tokens.load_tokenizer(other)
 
 
-@pytest.mark.parametrize("objective", ["distillation", "masked_tokens"])
-def test_the_other_objectives_of_table_2(config, device, tmp_path, objective):
-    tokenizer = ""
-    if objective == "masked_tokens":
-        tokenizer = str(tmp_path / "tokenizer")
-        tokens.train_tokenizer(
-            TokenizerConfig(
-                teacher=TEACHER,
-                data=config.data,
-                num_codes=8,
-                code_dim=8,
-                width=32,
-                num_heads=2,
-                optimizer=config.optimizer,
-                run=replace(config.run, output=Path(tokenizer), epochs=1),
-            ),
-            device,
-        )
-    config = replace(config, objective=objective, tokenizer=tokenizer)
-    training.train(config, device)
-    steps, evaluations = _lines(config)
-    assert steps[-1]["loss"] < steps[0]["loss"]
-    metric = "val_accuracy" if tokenizer else "val_cosine"
-    assert 0 < evaluations[-1][metric] < 1
-    head = load_file(RunCheckpoints(config.run.output, keep=1).complete()[-1] / "model.safetensors")
-    assert head["lm_head.weight"].shape[0] == (8 if tokenizer else 128)
-    assert ("mask_token" in head) == bool(tokenizer)
-    page = (config.run.output / "report.html").read_text()
-    assert ("what the student sees" in page) == bool(tokenizer)
-    assert "Agreement of student and teacher" in page
-    if tokenizer:
-        assert "codes have more than a tenth" in (Path(tokenizer) / "report.html").read_text()
-
-
 # Recipes
 
 RECIPES = sorted(path.name for path in CONFIGS.glob("*.py"))

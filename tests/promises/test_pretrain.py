@@ -124,21 +124,6 @@ def test_the_weights_are_the_official_ones_by_name_and_patch(run, trained, docum
             assert (features - expected).abs().max() < 2e-2 * expected.abs().max()
 
 
-def test_timm_reads_a_pretrained_vit_and_gives_its_features(run, trained, documented, tmp_path):
-    import timm
-
-    output, _ = trained("pretrain")
-    run("eva", "convert", output, "--to", "timm", "--output", tmp_path / "timm")
-    theirs = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True).eval()
-    ours = eva_backbone.load_vit(str(output)).eval()
-    pixels = torch.randn(2, 3, 64, 64)
-    with torch.no_grad():
-        expected = ours.forward_features(pixels)[:, 1:].mean(1)
-        torch.testing.assert_close(theirs(pixels), expected, atol=1e-5, rtol=1e-4)
-    classifier = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True, num_classes=7)
-    assert classifier(pixels).shape == (2, 7)
-
-
 def test_the_method_in_python(documented):
     """Masked patches alone are predicted; equal features are a loss of -1."""
     build = documented("eva_pretrain", "masked_image_modeling")

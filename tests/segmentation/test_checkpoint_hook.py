@@ -1,14 +1,12 @@
 """Files of a run: complete or not there, the old ones go last, one run in a folder."""
 
 import errno
-import multiprocessing
 import os
 
 import pytest
 import torch
 
 from eva_openmmlab.hooks import CompleteFiles
-from eva_runs.output_folder import locked
 from eva_segmentation.commands import train
 
 
@@ -48,24 +46,3 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_before_stays(
     assert "No space left" in line
     assert names(folder) == ["iter_1.pth"]
     read(folder / "iter_1.pth")
-
-
-def hold(folder, ready, done):
-    with locked(folder):
-        ready.set()
-        done.wait(60)
-
-
-def test_two_runs_in_one_folder_are_refused(command, folder, fails):
-    context = multiprocessing.get_context("fork")
-    ready, done = context.Event(), context.Event()
-    other = context.Process(target=hold, args=(folder, ready, done))
-    other.start()
-    assert ready.wait(60)
-    try:
-        assert "is in use by another run" in fails(*command)
-    finally:
-        done.set()
-        other.join(60)
-    assert not names(folder)
-    assert not (folder / "tiny.py").exists()  # of the other run

@@ -56,27 +56,6 @@ def stripes(monkeypatch):
     )
 
 
-@pytest.mark.filterwarnings("ignore:torch.meshgrid")
-def test_predictor_of_a_config(configs, weights, images):
-    config = configs / "demo" / "mask2former_eva_debug.py"
-    predictor = Predictor.from_config(config, weights=weights, device="cpu")
-    assert predictor.names == ("brick", "grass", "gravel", "other", "digit")
-    assert predictor.labels == (1, 2, 3, 4, 5)
-    assert predictor.colors[4] == (252, 200, 20)
-    found = predictor(images / "a.jpg")
-    assert (found.shape, found.dtype) == ((30, 40), np.uint8)
-    assert found.max() < 5
-    rgb = np.asarray(Image.open(images / "a.jpg"))
-    np.testing.assert_array_equal(found, predictor(rgb))
-    np.testing.assert_array_equal(found, predictor(Image.fromarray(rgb)))
-    first, second = predictor([rgb, images / "sub" / "b.webp"])
-    np.testing.assert_array_equal(found, first)
-    pairs = dict(predictor(str(images / "**" / "*.webp")))
-    np.testing.assert_array_equal(pairs[images / "sub" / "b.webp"], second)
-    with pytest.raises(ValueError, match=r"\(4, 4\)"):
-        predictor(np.zeros((4, 4), np.uint8))
-
-
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:torch.meshgrid")
 def test_predictor_at_several_scales(configs, weights, images):
