@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import difflib
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -86,10 +87,14 @@ def find_task(name: str, task: str | None) -> tuple[str, Path]:
             found[one] = find_recipe(one, name)
         except NoRecipeError:
             continue
-    if not found or (len(found) > 1 and not Path(name).is_file()):
+    if not found:
+        known = [recipe.name for one in TASKS for recipe in list_recipes(one)]
+        close = difflib.get_close_matches(name, [*known, *(one.split("/")[-1] for one in known)])
+        hint = f"close to it: {', '.join(close)}" if close else "`eva recipes` lists all"
+        raise ValueError(f"there is no recipe {name!r}; {hint}")
+    if len(found) > 1 and not Path(name).is_file():
         raise ValueError(
-            f"a recipe {name!r} is in {', '.join(found) or 'no task'}: `eva recipes` lists all, "
-            "and --task chooses among several"
+            f"a recipe {name!r} is in {', '.join(found)}: --task chooses among several"
         )
     return next(iter(found.items()))
 

@@ -24,6 +24,7 @@ from eva_runs.recipes import find_recipe, list_recipes, name_on_own_data
 Words = list[str]
 _SHARE = "0.1"  # of the training data to evaluate on, where there is nothing else
 _IMAGES, _MAPS = ("images", "imgs", "photos"), ("annotations", "labels", "maps", "masks")
+_FEW = 8  # folders beside each other, in which a dataset of boxes may lie
 _LARGE = 22 * 2**30  # bytes of a card of 24 GB
 # task -> recipe for such a card, and the official weights that it starts from
 _RECIPES: Mapping[str, tuple[str, str]] = {
@@ -124,6 +125,9 @@ def find_tasks(data: Path) -> dict[str, Words]:
         return {task: _samples(data) for task in _tasks_of_list(data)}
     if words := map_folders(data):
         return {"segmentation": words}
+    inside = [one for one in data.iterdir() if one.is_dir()]
+    if len(inside) < _FEW and (sets := [str(one) for one in inside if _objects(one)]):
+        raise ValueError(f"{data} holds the dataset {', '.join(sets)}: name that")
     train, *others = find_parts(data) or [data]
     below = [one for one in train.iterdir() if one.is_dir() and one.name[0] != "."]
     found = {}

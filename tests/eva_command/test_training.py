@@ -46,6 +46,13 @@ def test_folders(form, write_picture, tmp_path):
     )
 
 
+def test_a_folder_that_holds_a_dataset_is_no_dataset(write_picture, tmp_path):
+    for name in ("mine/annotations/instances_train.json", "mine/train/1.png", "other/2.png"):
+        write_picture(tmp_path / name)
+    with pytest.raises(ValueError, match=str(tmp_path / "mine")):
+        find_tasks(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "header", "tasks"),
     [

@@ -56,6 +56,7 @@ def test_help_of_a_training_waits_for_no_framework(task, measure):
         (["detectoin", "train"], "detectoin"),
         (["detection", "trian"], "trian"),
         (["config", "nothing"], "nothing"),
+        (["config", "eva_debug_motoin"], "eva_debug_motion"),
         (["quickstart", "nothing"], "nothing"),
         (["recipes", "nothing"], "nothing"),
         (["data", "verify"], "verify"),
