@@ -269,7 +269,7 @@ def demo(arguments: Sequence[str] | None = None) -> None:
     )
 
 
-def _has_features(folder: Path) -> bool:
+def has_features(folder: Path) -> bool:
     """Return whether a folder is an index, or the output of `eva batch`."""
     return (folder / "index.json").is_file() or (folder / "parts").is_dir()
 
@@ -278,7 +278,7 @@ def _plan(options: argparse.Namespace) -> Plan:
     for file in options.like:
         file.stat()
     options.cache = options.cache or options.output
-    options.index = options.command == "search" and any(map(_has_features, options.inputs))
+    options.index = options.command == "search" and any(map(has_features, options.inputs))
     if options.index:
         if len(options.inputs) > 1:
             raise ValueError(f"give one index or folder of features, not {len(options.inputs)}")

@@ -16,8 +16,8 @@ import pycocotools.mask as mask_api
 from eva_app.models import Models
 from eva_app.uploads import Image, drop_images, read_images
 from eva_data.detection.tiles import encode_mask
-from eva_data.writing import write_labels
-from eva_report.detection_demo import PREDICTIONS, as_drawn, writing_predictions
+from eva_data.writing import writing_dataset, writing_predictions
+from eva_report.detection_demo import PREDICTIONS, as_drawn
 from eva_report.drawing import Pixels, draw_objects, overlay, with_legend
 
 Objects = list[dict[str, Any]]
@@ -86,12 +86,17 @@ def _write(classes: dict[int, str], images: Sequence[Image], found: Sequence[Obj
     folder = Path(tempfile.mkdtemp(dir=gr.utils.get_upload_folder()))  # deleted as uploads are
     about = [{"name": image.name, "size": image.rgb.shape[:2], "objects": objects}
              for image, objects in zip(images, found, strict=True)]  # fmt: skip
-    with writing_predictions(folder / PREDICTIONS, classes) as add:
+    with (
+        writing_predictions(folder / PREDICTIONS, classes) as add,
+        writing_dataset(folder, "yolo", classes) as add_labels,
+    ):
         for one in about:
-            add(one["objects"], size=one["size"], file_name=one["name"])
-    with tempfile.TemporaryDirectory() as labels:
-        write_labels(Path(labels), "yolo", [*classes.values()], about)
-        return [str(folder / PREDICTIONS), shutil.make_archive(f"{folder}/yolo", "zip", labels)]
+            add(one)
+            add_labels(one)
+    return [
+        str(folder / PREDICTIONS),
+        shutil.make_archive(f"{folder}/yolo", "zip", folder / "yolo"),
+    ]
 
 
 def _show(

@@ -1,7 +1,7 @@
 """The models of the app: what was named on the command line, loaded when it is first asked."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -12,6 +12,10 @@ from gradio.events import api
 R = TypeVar("R")
 _ONE_CALL: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}
 _KEPT = 32  # results, of which each slider would ask again
+_KINDS: Mapping[str, tuple[str, str]] = {  # task -> module and class, where they are not the rule
+    "clip": ("eva_contrastive.inference.features", "ClipFeatures"),
+    "video": ("eva_video.inference.predictor", "VideoPredictor"),
+}
 
 
 class Source(NamedTuple):
@@ -52,12 +56,13 @@ class Models:
         """Return the predictor of a model; one that looks at `tiles` has the same weights."""
         task, weights, config = self.task(name), *self._sources[name][1:]
         if (name, tiles) not in self._loaded:
-            kind = import_module(f"eva_{task}.inference.predictor").Predictor
+            module, kind = _KINDS.get(task, (f"eva_{task}.inference.predictor", "Predictor"))
+            build = getattr(import_module(module), kind)
             if config is None:
-                found = kind.from_weights(weights, **self._device)
+                found = build.from_weights(weights, **self._device)
             else:
                 options = {**self._device, "slice": "auto" if tiles else None}
-                found = kind.from_config(config, weights=weights, **options)
+                found = build.from_config(config, weights=weights, **options)
             if tiles:
                 whole = self.load(name).model.parameters()
                 for one, other in zip(whole, found.model.parameters(), strict=True):

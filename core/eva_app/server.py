@@ -9,6 +9,7 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ _PAGES: Sequence[tuple[str, Sequence[str], Callable[[Models, Sequence[str]], Non
     ("Detect", ("detection", "mmdetection"), detection.build),
     ("Segment", ("segmentation",), detection.build),
     ("Classify", ("classification",), classification.build),
+    ("CLIP", ("clip",), lambda *given: import_module("eva_app.clip").build(*given)),  # extras
+    ("Video", ("video",), lambda *given: import_module("eva_app.video").build(*given)),
 )
 Describe = Callable[[Path], Any]
 

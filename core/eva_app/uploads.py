@@ -33,10 +33,10 @@ class Image:
     name: str = field(compare=False)
 
 
-def drop_images(label: str = "Images", *, several: bool = True) -> gr.File:
-    """Make the place where a visitor drops images; its value are their paths, or None."""
+def drop_images(label: str = "Images", *, several: bool = True, kind: str = "image") -> gr.File:
+    """Make the place where a visitor drops images, or videos; its value are paths, or None."""
     count: Any = "multiple" if several else "single"
-    place = gr.File(label=label, file_count=count, file_types=["image"], height=160)
+    place = gr.File(label=label, file_count=count, file_types=[kind], height=160)
     # gradio's leaves an empty file for each
     place.preprocess = _paths  # type: ignore[method-assign,assignment]
     return place
@@ -63,7 +63,7 @@ def read_images(files: Sequence[str] | None) -> list[Image]:
             gone = isinstance(error, FileNotFoundError)  # after an hour
             problems.append(f"{name} is no longer here: drop it again" if gone else str(error))
             continue
-        taken = sum(one.name == name for one in images)
+        taken = any(Path(one.name).stem == Path(name).stem for one in images)
         name = f"{Path(name).stem}_{len(images) + 1}{Path(name).suffix}" if taken else name
         images.append(Image(hashlib.sha256(content).hexdigest(), rgb, name))
     if problems and not images:

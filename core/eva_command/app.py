@@ -4,6 +4,7 @@
     eva app output/mine output/other           # also both on one image
     eva app eva_coco_seg.pth --recipe coco/cascade_mask_rcnn_vitdet_eva_g_1536
     eva app --folder output                    # scores and reports of all runs below
+    eva app eva_clip_psz14.pt --folder photos  # search in images, an index or features of a batch
     EVA_APP_PASSWORD=... eva app output/mine --host 0.0.0.0     # for others; the user is eva
 
 It is for this machine alone unless --host says otherwise. Ctrl-C or SIGTERM ends it, and deletes
@@ -13,8 +14,7 @@ what was uploaded.
 import argparse
 import os
 import signal
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,14 @@ from eva_runs.commands import program, say
 from eva_runs.options import SOURCES, add_download_option, command_parser, integer
 
 PASSWORD = "EVA_APP_PASSWORD"
-_TASKS = (*TASKS, "classification")
+_TASKS = (*TASKS, "classification", "clip", "video")
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = command_parser(__doc__)
     add = parser.add_argument
     add("weights", nargs="*", metavar="RUN|WEIGHTS", help=f"models: {SOURCES}")
-    add("--folder", type=home_expanded, metavar="DIR", help="folder of runs")
+    add("--folder", type=home_expanded, metavar="DIR", help="folder of runs; what a CLIP searches")
     add("--recipe", help="of detectors and segmentors that are of no run")
     add("--task", choices=_TASKS, help="of weights that are neither of a run nor official")
     add("--device", help='"cuda", "cuda:1" or "cpu" (default: that of the model\'s demo)')
@@ -50,37 +50,43 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _find_source(
-    weights: str, options: argparse.Namespace, describe: Callable[[Path], Any]
-) -> tuple[str, Path | None]:
-    """Find the task of weights, and the config of a detector or segmentor."""
-    place, task = home_expanded(weights), options.task or ""
+def find_source(
+    weights: str, recipe: str | None = None, task: str | None = None
+) -> tuple[str, str, Path | None]:
+    """Return the task, the weights, and the config of a detector or segmentor."""
+    place = home_expanded(weights)
     for one in OFFICIAL_FILES:
-        task = task or (one.task if place.name in (one.name, one.stem) else "")
+        task = task or (one.task if place.name in (one.name, one.stem) else None)
     if not task and place.is_dir():
-        task = describe(place).task
+        task = describe_run(place).task
     if task in TASKS or not task:
-        return find_model(weights, options.recipe, task or None)
+        task, config = find_model(weights, recipe, task)
+        return task, weights, config
     require_known(weights)
     if task not in _TASKS:
         raise ValueError(f"{weights}: there is no page for {task}")
-    return task, None
+    return task, weights, None
+
+
+def describe_run(folder: Path) -> Any:
+    """Describe a run by its folder."""
+    from eva_command.publishing import read_run_folder
+
+    return read_run_folder(folder, best=False, ema=False)
 
 
 def _run(options: argparse.Namespace) -> int:
     from eva_app.models import Models, Source
     from eva_app.server import running
-    from eva_command.publishing import read_run_folder
 
-    describe = partial(read_run_folder, best=False, ema=False)
-    found = [(one, *_find_source(one, options, describe)) for one in options.weights]
-    sources = [Source(task, weights, config) for weights, task, config in found]
+    given = options.recipe, options.task
+    sources = [Source(*find_source(one, *given)) for one in options.weights]
     models = Models(sources, folder=options.folder, device=options.device)
     ends = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # in all threads, but for the wait
     with running(
         models, host=options.host, port=options.port, password=options.password, mcp=options.mcp,
-        describe=describe,
+        describe=describe_run,
     ) as address:  # fmt: skip
         say(f"{address} until Ctrl-C")
         signal.sigwait(ends)

@@ -4,7 +4,7 @@ r"""Features, objects, classes or scores of any number of images, by many proces
     eva batch detect "shards/{0000..0999}.tar" --weights output/mine --output output/objects
     eva batch caption-score "pairs/*.parquet" --weights eva_clip_psz14.pt --output output/scores
     eva batch classify "s3://bucket/{0000..9999}.tar" --weights RUN --output DIR --address auto
-    eva batch status|retry DIR;  eva batch merge DIR --output FILE
+    eva batch status|retry DIR;  eva batch merge DIR --output FILE, or --to cvat --output DIR2
 
 INPUT is folders, images, or lists of paths, one a line; or tar shards or Parquet
 files, also by an address of fsspec. A manifest cuts it into shards once; DIR/parts receives a
@@ -21,6 +21,7 @@ from pathlib import Path
 from eva_classification.commands import add_extractor
 from eva_command.label import TASKS, find_model
 from eva_data.files import hand_over, home_expanded, is_there, read_lines, remove_unfinished
+from eva_data.writing import FORMATS
 from eva_engine.commands.options import add_device, add_output, add_weights
 from eva_runs.commands import complain, program_name, say
 from eva_runs.errors import ending
@@ -187,6 +188,8 @@ def _look(verb: str, arguments: Sequence[str]) -> int:
     if verb == "merge":
         text = "file ending in .parquet, or of detect .json, in COCO's format"
         parser.add_argument("--output", required=True, type=home_expanded, help=text)
+        text = "of detect: write a dataset with the images to OUTPUT/FORMAT"
+        parser.add_argument("--to", choices=FORMATS, dest="form", help=text)
     if verb == "retry":
         parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
         _add_running(parser)
@@ -202,10 +205,13 @@ def _look(verb: str, arguments: Sequence[str]) -> int:
         again = {*range(known.shards)} - known.done | {*known.errors} | {*known.failed}
         with locked(options.output):
             return _run(options, again, manifest["options"]["task"])
-    elif options.output.suffix == ".json":
+    elif options.form or options.output.suffix == ".json":
         from eva_command.batch_tasks import merge_objects
 
-        say(f"{options.output} has {merge_objects(options.folder, options.output):,} images")
+        if options.form and (made := options.output / options.form).exists():
+            raise ValueError(f"{made} is there already: choose another --output")
+        count = merge_objects(options.folder, options.output, options.form)
+        say(f"{options.output} has {count:,} images")
     elif options.output.suffix != ".parquet":
         raise ValueError(f"{options.output} must end in .parquet, or of detect in .json")
     else:

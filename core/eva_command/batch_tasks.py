@@ -6,22 +6,21 @@ Shapes: B records, C channels, h x w patches, K classes.
 from argparse import Namespace
 from collections.abc import Callable
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from eva_command.label import load_model
 from eva_data.detection.tiles import encode_mask
 from eva_data.files import load_json
-from eva_data.records import Record
-from eva_report.detection_demo import writing_predictions
-from eva_runs.batch import MODEL, Task, read_parts
+from eva_data.records import Record, read_shard
+from eva_data.writing import writing_dataset, writing_predictions
+from eva_runs.batch import MODEL, Task, read_manifest, read_parts
 from eva_runs.precision import DTYPES, precision_of, resolve
 
 Options = dict[str, Any]
@@ -100,14 +99,11 @@ def _clip(options: Options, *, texts: bool = True) -> tuple[Any, Any]:
 # ---- objects and pixels --------------------------------------------------------------------------
 def _predictor(options: Options, **more: Any) -> tuple[Any, dict[str, Any]]:
     """Build a detector or segmentor, and say what its results depend on."""
-    module = import_module(f"eva_{options['framework']}.inference.predictor")
     more |= {name: options[name] for name in ("weights", "precision", "slice", "overlap")}
-    device = None if options["device"] == "auto" else options["device"]
-    model = module.Predictor.from_config(options["config"], device=device, **more)
-    categories = getattr(model, "categories", None) or enumerate(model.names)
+    more["device"] = None if options["device"] == "auto" else options["device"]
+    model, categories = load_model(options["framework"], options["config"], **more)
     place = next(model.model.parameters()).device
-    facts = {"precision": resolve(options["precision"], place), "categories": dict(categories)}
-    return model, facts
+    return model, {"precision": resolve(options["precision"], place), "categories": categories}
 
 
 def _described(describe: Callable[[Any], list[Any]], column: str, kind: Any, facts: Any) -> Task:
@@ -150,12 +146,18 @@ def _segment(options: Options) -> Task:
     return _described(describe, "segments", _SEGMENT, facts)
 
 
-def merge_objects(folder: Path, file: Path) -> int:
-    """Merge the results of a detector into one file in COCO's format; return its images."""
+def merge_objects(folder: Path, output: Path, form: str | None = None) -> int:
+    """Merge the results of a detector; return the number of images.
+
+    The output is a file in COCO's format, or with a `form` a folder that receives a dataset.
+    """
     known, count = load_json(folder / MODEL).get("categories", {}), 0
     categories = {int(key): name for key, name in known.items()}
     places = {key: index for index, key in enumerate(categories)}
-    with writing_predictions(file, categories) as add:
+    plan, write = read_manifest(folder)["plan"], writing_dataset if form else writing_predictions
+    given: Any = (output, form, categories) if form else (output, categories)
+    records = (one for number in range(plan["shards"]) for one in read_shard(plan, folder, number))
+    with write(*given) as add:
         for row in (row for table in read_parts(folder) for row in table.to_pylist()):
             if "objects" not in row:
                 raise ValueError(f"{folder} holds no objects: merge it into a .parquet file")
@@ -164,7 +166,10 @@ def merge_objects(folder: Path, file: Path) -> int:
                 one["category_id"] = places[one["category_id"]]
                 counts, _ = one.pop("segmentation"), one.pop("category")
                 one |= {"segmentation": {"size": size, "counts": counts}} if counts else {}
-            add(row["objects"], size=size, file_name=row["name"])
+            image = {"name": row["name"], "size": size, "objects": row["objects"]}
+            if form:
+                image["source"] = next(one.content for one in records if one.name == row["name"])
+            add(image)
     return count
 
 
@@ -183,11 +188,10 @@ def _classify(options: Options) -> Task:
 
 
 def _zero_shot(options: Options) -> Task:
-    from eva_contrastive.evaluation.prompts import find_templates, sentences
+    from eva_contrastive.evaluation.prompts import find_templates
 
-    (clip, prepare), templates = _clip(options), find_templates(options["templates"])
-    means = [clip.texts(sentences(name, templates)).mean(0) for name in options["classes"]]
-    texts = F.normalize(torch.stack(means), dim=-1)  # (K, C)
+    clip, prepare = _clip(options)
+    texts = clip.classes(options["classes"], find_templates(options["templates"]))  # (K, C)
 
     def compute(prepared: list[Tensor]) -> dict[str, Any]:
         scores = clip.probabilities(clip.images(torch.stack(prepared)), texts)

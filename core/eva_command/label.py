@@ -12,21 +12,24 @@ stopped. Another format, or other thresholds with --overwrite, take the predicti
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from eva_backbone.checkpoints.registry import OFFICIAL_FILES, require_known
 from eva_backbone.checkpoints.run_folders import folder_of_run, is_detectron2_run
 from eva_command.public_settings import read_python, task_of_mmengine
 from eva_data.files import IMAGE_SUFFIXES, home_expanded
 from eva_data.inputs import Plan, plan_jobs
+from eva_data.writing import FORMATS, regions_of
 from eva_openmmlab.run_folder import config_of_run
+from eva_report.demos import require_format
 from eva_runs.commands import program
 from eva_runs.options import SOURCES, add_download_option, command_parser, probability
 from eva_runs.recipes import find_recipe
 
 TASKS = ("detection", "mmdetection", "segmentation")
-_FORMATS = ("coco", "yolo", "voc", "label-studio", "cvat", "maps")
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -34,7 +37,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("source", nargs="+", type=Path, metavar="SOURCE", help="folder, pattern or image")
     add("--weights", required=True, help=f"detector or segmentor: {SOURCES}")
-    add("--to", required=True, choices=_FORMATS, dest="form", help="format; of a segmentor: maps")
+    forms, text = [*FORMATS, "maps"], "format; maps of a segmentor, whose regions are else objects"
+    add("--to", required=True, choices=forms, dest="form", help=text)
     add("--output", required=True, type=Path, metavar="DIR", help="folder for the results")
     add("--recipe", help="the model's recipe (default: that of the run of the weights)")
     add("--task", choices=TASKS, help="default: that of the run, or of the official weights")
@@ -74,15 +78,39 @@ def find_model(weights: str, recipe: str | None, task: str | None) -> tuple[str,
     return task, config
 
 
+def load_model(
+    task: str, config: Path | str, *, score_threshold: float = 0.5, **options: Any
+) -> tuple[Any, dict[int, str]]:
+    """Load a detector or segmentor by its config; return it with ids and names of its classes."""
+    options |= {"score_threshold": score_threshold} if task != "segmentation" else {}
+    build = import_module(f"eva_{task}.inference.predictor").Predictor.from_config
+    model: Any = build(config, **options)
+    return model, dict(getattr(model, "categories", None) or enumerate(model.names))
+
+
+def open_model(
+    weights: str, *, recipe: str | None = None, task: str | None = None, **options: Any
+) -> tuple[list[str], Callable[[Any], list[Any]]]:
+    """Load a model for a program that annotates; `options` are those of `load_model`.
+
+    Returns:
+        Names of the classes, and a function that finds the objects of an image (H, W, 3), as
+        `eva_data.writing` takes them: those of a detector, or the regions of a segmentor.
+    """
+    task, config = find_model(weights, recipe, task)
+    model, names = load_model(task, config, weights=weights, **options)
+    if task == "segmentation":
+        return [*names.values()], lambda rgb: regions_of(model.predict(rgb), len(names))
+    return [*names.values()], lambda rgb: model.in_coco_format(rgb).objects
+
+
 def _prepare(options: argparse.Namespace) -> Plan:
     """Find task, config and images, and check that the dataset may be written."""
     options.task, options.config = find_model(options.weights, options.recipe, options.task)
-    if (options.form == "maps") != (options.task == "segmentation"):
+    if options.form == "maps" and options.task != "segmentation":
         raise ValueError(f"--to {options.form} is not for {options.task}: a segmentor makes maps")
+    require_format(options)
     made = options.output / options.form
-    if made.exists() and not options.overwrite:
-        raise ValueError(f"{made} is there already: give --overwrite or another --output")
-
     plan = plan_jobs(
         options.source, suffixes=IMAGE_SUFFIXES, results=[options.output], kinds="images",
         targets=lambda name: [made / "__".join(name.with_suffix("").parts)],  # of labels

@@ -7,18 +7,17 @@ import logging
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pycocotools.mask as mask_api
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from eva_backbone import VisionTransformer
 from eva_backbone.checkpoints.registry import resolve_source
+from eva_command.label import load_model
 from eva_command.training import map_folders
 from eva_data.classes import listed
 from eva_data.detection import spec
@@ -27,10 +26,10 @@ from eva_data.images import read_rgb, save_image
 from eva_data.inputs import Job, Plan
 from eva_data.label_maps import IGNORED as NO_CLASS
 from eva_data.label_maps import LabelTable, check_pairs, read_class_file, read_pair
-from eva_data.writing import FORMATS, filled_in, write_labels
+from eva_data.writing import filled_in, is_seen, regions_of, writing_dataset
 from eva_report.content import Example, Gallery, Report, Table, TitledImage
 from eva_report.demos import do_jobs, log_to_terminal, named_error
-from eva_report.detection_demo import as_drawn, writing_predictions
+from eva_report.detection_demo import as_drawn
 from eva_report.drawing import draw_objects, label_image, overlay
 from eva_report.matching import IGNORED, boxes_of, match_image
 from eva_report.page import try_report
@@ -55,13 +54,8 @@ class Labeller:
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
-        module = import_module(f"eva_{options.task}.inference.predictor")
-        known = {"score_threshold": _LEAST} if options.form != "maps" else {}
-        self.model: Any = module.Predictor.from_config(
-            options.config, weights=options.weights, device=options.device, **known
-        )
-        categories = getattr(self.model, "categories", None) or enumerate(self.model.names)
-        self.categories: dict[int, str] = dict(categories)
+        given = {"weights": options.weights, "device": options.device, "score_threshold": _LEAST}
+        self.model, self.categories = load_model(options.task, options.config, **given)
         self.names = [*self.categories.values()]
         self.thresholds = np.full((len(self.names), 3), (options.score_threshold, np.nan, np.nan))
         self.problems: list[str] = []
@@ -190,7 +184,7 @@ def _digest(about: tuple[Any, ...]) -> str:
 def _read(file: Path, job: Job) -> dict[str, Any]:
     about = json.loads(file.read_text())
     feature, name = np.array(about["feature"], np.float32), job.name.replace("/", "__")
-    return {**about, "name": name, "feature": feature}
+    return {**about, "name": name, "source": job.source, "feature": feature}
 
 
 def lowest_score(
@@ -244,9 +238,8 @@ def label(options: argparse.Namespace, plan: Plan) -> int:
     problems = [*plan.problems, *labeller.problems]
     if not records:
         raise ValueError(f"no image can be read: {problems[0]}")
-    with replacing_folder(options.output / options.form) as folder:
-        write = _write_maps if options.form == "maps" else _write_objects
-        counts = write(options, labeller, records, folder)
+    write = _write_maps if options.form == "maps" else _write_objects
+    counts = write(options, labeller, records)
     _review(options, labeller, records, counts)
     for problem in problems:
         complain(printable(problem))
@@ -254,50 +247,51 @@ def label(options: argparse.Namespace, plan: Plan) -> int:
 
 
 def _write_objects(
-    options: argparse.Namespace, labeller: Labeller, records: Records, folder: Path
+    options: argparse.Namespace, labeller: Labeller, records: Records
 ) -> NDArray[np.int64]:
-    """Write the dataset of a detector; return the number of objects of each class.
-
-    The records keep the objects that are labelled, and get the doubt about all of them.
-    """
-    counts, form = np.zeros(len(labeller.names), np.int64), options.form
-    for job, about in records.items():
-        link_or_copy(job.source, folder / FORMATS[form].images / about["name"])
-        found, about["objects"], about["doubt"] = about["objects"], [], 0.0
-        for one in found:
-            mask, score, kind = one.get("segmentation"), one["score"], one["category_id"]
-            least = labeller.thresholds[kind, 0]
-            if min(one["bbox"][2:]) < 1 or (mask and not mask_api.area(mask)):
-                continue
-            about["doubt"] += min(score / max(least, 1e-9), (1 - score) / max(1 - least, 1e-9))
-            one.pop("segmentation" if options.boxes_only else "", None)
-            if score >= least:
-                about["objects"].append(one)
-                counts[kind] += 1
-    write_labels(folder, form, labeller.names, [*records.values()])
-    if form == "coco":
-        file = folder / "annotations/instances_train.json"
-        with writing_predictions(file, labeller.categories) as add:
-            for about in records.values():
-                add(about["objects"], size=about["size"], file_name=about["name"])
+    """Write objects, or the regions of a segmentor; return the number of those of each class."""
+    counts = np.zeros(len(labeller.names), np.int64)
+    with writing_dataset(options.output, options.form, labeller.categories) as add:
+        for job, about in records.items():
+            if "objects" in about:
+                _choose_objects(about, labeller)
+                objects = about["objects"]
+            else:
+                objects = regions_of(labeller.pixels(job), len(labeller.names))
+            for one in objects:
+                one.pop("segmentation" if options.boxes_only else "", None)
+                counts[one["category_id"]] += 1
+            add({**about, "objects": objects})
     return counts
 
 
+def _choose_objects(about: dict[str, Any], labeller: Labeller) -> None:
+    """Keep the objects of a record that are labelled, and note the doubt about all of them."""
+    found, about["objects"], about["doubt"] = about["objects"], [], 0.0
+    for one in filter(is_seen, found):
+        score, least = one["score"], labeller.thresholds[one["category_id"], 0]
+        about["doubt"] += min(score / max(least, 1e-9), (1 - score) / max(1 - least, 1e-9))
+        if score >= least:
+            about["objects"].append(one)
+
+
 def _write_maps(
-    _options: argparse.Namespace, labeller: Labeller, records: Records, folder: Path
+    options: argparse.Namespace, labeller: Labeller, records: Records
 ) -> NDArray[np.int64]:
     """Write images, label maps and their classes; return the number of pixels of each class."""
     labels, colors = labeller.model.labels, labeller.model.colors
     ignore = max({*range(256)} - {*labels})
     counts = np.zeros(len(labels) + 1, np.int64)
-    for job, about in records.items():
-        found = labeller.pixels(job)
-        counts += np.bincount(found.ravel(), minlength=len(counts))
-        link_or_copy(job.source, folder / "images" / about["name"])
-        image = label_image(found, [*labels, ignore], [*colors, (0, 0, 0)])
-        save_image(image, (folder / "maps" / about["name"]).with_suffix(".png"))
-    classes = zip(labeller.names, labels, colors, strict=True)
-    write_text(folder / "classes.toml", filled_in("classes.toml", classes=classes, ignore=ignore))
+    with replacing_folder(options.output / "maps") as folder:
+        for job, about in records.items():
+            found = labeller.pixels(job)
+            counts += np.bincount(found.ravel(), minlength=len(counts))
+            link_or_copy(job.source, folder / "images" / about["name"])
+            image = label_image(found, [*labels, ignore], [*colors, (0, 0, 0)])
+            save_image(image, (folder / "maps" / about["name"]).with_suffix(".png"))
+        classes = zip(labeller.names, labels, colors, strict=True)
+        text = filled_in("classes.toml", classes=classes, ignore=ignore)
+        write_text(folder / "classes.toml", text)
     return counts[:-1]
 
 

@@ -1,6 +1,11 @@
-"""Labels as YOLO, Pascal VOC, Label Studio and CVAT read them, and other files, by templates."""
+"""Labels as YOLO, Pascal VOC, COCO and annotation programs read them, and other templates."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+import itertools
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,9 +14,11 @@ import numpy as np
 import pycocotools.mask as mask_api
 from numpy.typing import NDArray
 
-from eva_data.files import make_folder, write_text
+from eva_data.detection.tiles import encode_mask
+from eva_data.files import link_or_copy, make_folder, replacing, replacing_folder, write_text
 
-_TOLERANCE = 0.4  # px by which an outline that people edit may leave its mask
+TOLERANCE = 0.4  # px by which an outline that people edit may leave its mask
+_LEAST_AREA = 16  # px
 
 
 class Format(NamedTuple):
@@ -21,14 +28,16 @@ class Format(NamedTuple):
     files: tuple[str, ...] = ()
     labels: str = ""
     label_file: str = ""
+    coco: str = ""  # file in COCO's format
 
 
 FORMATS: Mapping[str, Format] = {
-    "coco": Format("images/train"),  # whose file `eva_report.detection_demo` writes
+    "coco": Format("images/train", coco="annotations/instances_train.json"),
     "yolo": Format("images/train", ("data.yaml",), "labels/train", "yolo.txt"),
     "voc": Format("JPEGImages", (), "Annotations", "voc.xml"),
     "label-studio": Format("images", ("tasks.json", "label_config.xml")),
     "cvat": Format("images", ("annotations.xml",)),
+    "fiftyone": Format("data", coco="labels.json"),
 }
 
 
@@ -57,35 +66,130 @@ def filled_in(template: str, **values: Any) -> str:
     return environment.get_template(f"{template}.j2").render(values)
 
 
-def write_labels(
-    folder: Path, form: str, names: Sequence[str], images: Sequence[Mapping[str, Any]]
-) -> None:
-    """Write labels in one of `FORMATS`.
+def is_seen(one: Mapping[str, Any]) -> bool:
+    """Return whether an object has a pixel at least, which formats need."""
+    mask = one.get("segmentation")
+    return bool(min(one["bbox"][2:]) >= 1 and (not mask or mask_api.area(mask)))
 
-    Images have `name`, `size` (height, width) and `objects`: with the number of a class as
-    `category_id`, `bbox`, `score`, and perhaps a compressed RLE as `segmentation`.
+
+def regions_of(classes: NDArray[Any], count: int) -> list[dict[str, Any]]:
+    """Make an object of each connected region of a class below `count` (H, W), from 16 px on."""
+    from skimage.measure import label, regionprops
+
+    parts, objects = label(classes, background=-1, connectivity=1), list[dict[str, Any]]()
+    for one in regionprops(parts):
+        number = int(classes[tuple(one.coords[0])])
+        if number < count and one.area >= _LEAST_AREA:
+            code = encode_mask(parts == one.label)
+            about = {"category_id": number, "bbox": mask_api.toBbox(code).tolist()}
+            objects.append(about | {"segmentation": code})
+    return objects
+
+
+@contextlib.contextmanager
+def writing_dataset(
+    output: Path, form: str | None, categories: Mapping[int, str]
+) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Write images with their objects to `output / form`, which is there at the end; None: nothing.
+
+    `categories` are ids and names in the model's order.
+
+    Yields:
+        A function that adds an image, as that of `writing_predictions`; its `source`, a file or
+        content, becomes part of the dataset.
+
+    Raises:
+        ValueError: If two images have one label file, such as `a.jpg` and `a.png`.
     """
-    _, files, labels, label_file = FORMATS[form]
-    tolerance = 0.0 if labels else _TOLERANCE
+    if form is None:
+        yield lambda image: None
+        return
+    about, names, kept = FORMATS[form], [*categories.values()], list[dict[str, Any]]()
+    with replacing_folder(output / form) as folder, contextlib.ExitStack() as stack:
+        for one in (about.images, about.labels):
+            make_folder(folder / one)
+        if about.coco:
+            to_coco = stack.enter_context(writing_predictions(folder / about.coco, categories))
 
-    def described() -> Iterator[dict[str, Any]]:
-        for image in images:
-            objects = [_described(one, names, tolerance) for one in image["objects"]]
-            yield {"name": image["name"], "size": image["size"], "objects": objects}
+        def add(image: Mapping[str, Any]) -> None:
+            name = image["name"].strip("/").replace("/", "__").replace(":", "__")
+            image, place = {**image, "name": name}, folder / about.images / name
+            if isinstance(source := image.get("source"), bytes):
+                place.write_bytes(source)
+            elif source:
+                link_or_copy(Path(source), place)
+            if about.coco:
+                to_coco({**image, "objects": filter(is_seen, image["objects"])})
+            elif about.labels:
+                target = (folder / about.labels / name).with_suffix(about.label_file[-4:])
+                if target.exists():
+                    raise ValueError(f"{name} and another image would both have {target.name}")
+                text = filled_in(about.label_file, **described(image, names, tolerance=0.0))
+                target.write_text(text, encoding="utf-8")
+            else:
+                kept.append(described(image, names))
 
-    masks = any("segmentation" in one for image in images for one in image["objects"])
-    for file in files:
-        text = filled_in(file, names=names, images=described(), masks=masks)
-        write_text(folder / file, text)
-    make_folder(folder / labels)
-    for image in described() if labels else ():
-        target = (folder / labels / image["name"]).with_suffix(Path(label_file).suffix)
-        target.write_text(filled_in(label_file, **image), encoding="utf-8")
+        yield add
+        masks = any(one["line"] for image in kept for one in image["objects"])
+        for file in about.files:
+            write_text(folder / file, filled_in(file, names=names, images=kept, masks=masks))
 
 
-def _described(one: Mapping[str, Any], names: Sequence[str], tolerance: float) -> dict[str, Any]:
-    (x, y, width, height), number, code = one["bbox"], one["category_id"], one.get("segmentation")
-    line = outline(mask_api.decode(code), tolerance=tolerance).tolist() if code else []
-    box = [round(value, 2) for value in (x, y, x + width, y + height)]
-    about = {"number": number, "name": names[number], "score": one["score"]}
-    return about | {"box": box, "line": line}
+@contextlib.contextmanager
+def writing_predictions(file: Path, categories: Mapping[int, str]) -> Iterator[Callable[..., None]]:
+    """Write predictions to a COCO file, which appears under its name at the end.
+
+    `pycocotools.COCO` reads it as an annotation file, whose objects have a score. `categories` are
+    ids and names in the model's order.
+
+    Yields:
+        A function that adds an image: its `name`, `size` (height, width) and `objects`, with the
+        index of a class as `category_id`, `bbox` (x, y, width, height), and perhaps `score` and a
+        compressed RLE as `segmentation`; and further fields of its entry.
+
+    Raises:
+        UnwritableError: If the disk is full or the folder read-only, for example.
+    """
+    ids, count, number_of = list(categories), itertools.count(1), itertools.count(1)
+
+    def add(image: Mapping[str, Any], **entry: Any) -> None:
+        image_id, (height, width) = next(number_of), image["size"]
+        about = {"id": image_id, "file_name": image["name"], **entry}
+        about |= {"width": width, "height": height}
+        images.write((", " if image_id > 1 else "") + json.dumps(about))
+        for found in image["objects"]:
+            mask, box = found.get("segmentation"), found["bbox"]
+            area = float(mask_api.area(mask)) if mask else box[2] * box[3]
+            number = next(count)
+            one = {"id": number, "image_id": image_id, **found, "area": area, "iscrowd": 0}
+            one["category_id"] = ids[found["category_id"]]
+            stream.write(",\n" if number > 1 else "\n")
+            json.dump(one, stream)
+
+    with (
+        replacing(file) as part,
+        part.open("w", encoding="utf-8") as stream,
+        tempfile.TemporaryFile("w+", encoding="utf-8") as images,  # of any number
+    ):
+        stream.write('{"annotations": [')
+        yield add
+        entries = [{"id": key, "name": name} for key, name in categories.items()]
+        stream.write('\n],\n"images": [')
+        images.seek(0)
+        shutil.copyfileobj(images, stream)
+        stream.write('],\n"categories": ' + json.dumps(entries) + "}\n")
+
+
+def described(
+    image: Mapping[str, Any], names: Sequence[str], *, tolerance: float = TOLERANCE
+) -> dict[str, Any]:
+    """Describe an image for the templates: each object with its name, box, outline and score."""
+    objects = list[dict[str, Any]]()
+    for one in filter(is_seen, image["objects"]):
+        (x, y, width, height), number = one["bbox"], one["category_id"]
+        code = one.get("segmentation")
+        line = outline(mask_api.decode(code), tolerance=tolerance).tolist() if code else []
+        box = [round(value, 2) for value in (x, y, x + width, y + height)]
+        about = {"number": number, "name": names[number], "score": one.get("score")}
+        objects.append(about | {"box": box, "line": line})
+    return {"name": image["name"], "size": image["size"], "objects": objects}

@@ -12,7 +12,7 @@ from eva_data.files import home_expanded
 from eva_data.inputs import Plan
 from eva_openmmlab.command_line import make_parser
 from eva_openmmlab.run_folder import require_config_of_run
-from eva_report.demos import run_demo
+from eva_report.demos import require_format, run_demo
 from eva_runs.options import SOURCES, add_precision
 from eva_runs.recipes import SUFFIXES as RECIPES
 from eva_runs.recipes import WEIGHTS as SUFFIXES
@@ -62,6 +62,7 @@ def main(
         words, named = args.words, args.weights
         args.config, args.weights, inputs = named_model(words, task=args.task, named=named)
         planned = plan(args, inputs)
+        require_format(args)
         if planned.jobs:
             resolve_source(args.weights)
         return planned

@@ -18,6 +18,7 @@ from eva_data.files import UnwritableError, printable, require_free
 from eva_data.inputs import Job, Plan, plan_jobs, written_name
 from eva_data.progress import ProgressBar, progress
 from eva_data.video.streams import CameraReader, VideoReader, VideoWriter
+from eva_data.writing import FORMATS
 from eva_report.drawing import Pixels, score_text
 from eva_report.terminal import TerminalHandler, counted
 from eva_runs.commands import complain
@@ -231,11 +232,18 @@ def do_jobs(jobs: Sequence[Job], do: Callable[[Job], str | None], *, title: str)
 
 
 def add_detector_options(parser: argparse.ArgumentParser) -> None:
-    """Add `--score-threshold` and `--track`."""
+    """Add `--score-threshold`, `--track` and `--to`."""
     text = "least score of what is shown and written (default: %(default)s)"
     parser.add_argument("--score-threshold", type=probability, default=0.5, help=text)
     text = "follow objects of videos: ids, also in a MOT text file beside each video"
     parser.add_argument("--track", action="store_true", help=text)
+    add_format(parser)
+
+
+def add_format(parser: argparse.ArgumentParser) -> None:
+    """Add `--to`."""
+    text = "also write OUTPUT/FORMAT, a dataset of the images (not of videos) to edit or train on"
+    parser.add_argument("--to", choices=FORMATS, dest="form", help=text)
 
 
 def plan_detection(inputs: list[Path], output: Path, *, track: bool) -> Plan:
@@ -248,6 +256,12 @@ def plan_detection(inputs: list[Path], output: Path, *, track: bool) -> Plan:
             raise ValueError(f"--track is for videos, and {job.source} is an image")
         importlib.import_module("trackers")
     return planned
+
+
+def require_format(args: argparse.Namespace) -> None:
+    """Refuse, by a ValueError, a dataset of `--to` that is there."""
+    if args.form and (made := args.output / args.form).exists() and not args.overwrite:
+        raise ValueError(f"{made} is there already: give --overwrite or another --output")
 
 
 def refuse(parser: argparse.ArgumentParser, error: Exception | str) -> NoReturn:

@@ -1,22 +1,18 @@
 """Demo of a detector: images and videos in, annotated ones and predictions in COCO format out."""
 
-import contextlib
-import itertools
-import json
-import shutil
-import tempfile
+import argparse
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pycocotools.mask as mask_api
 from PIL import Image
 
-from eva_data.files import hand_over, replacing, write_text
+from eva_data.files import hand_over, write_text
 from eva_data.images import read_rgb, save_image
-from eva_data.inputs import Job
+from eva_data.inputs import Job, Plan
+from eva_data.writing import writing_dataset, writing_predictions
 from eva_report.demos import (
     BEST_ASKED,
     Found,
@@ -31,51 +27,6 @@ from eva_report.terminal import counted
 from eva_runs.commands import say
 
 PREDICTIONS = "predictions.json"
-
-
-@contextlib.contextmanager
-def writing_predictions(file: Path, categories: Mapping[int, str]) -> Iterator[Callable[..., None]]:
-    """Write predictions to a COCO file, which appears under its name at the end.
-
-    `pycocotools.COCO` reads it as an annotation file, whose objects have a score. `categories` are
-    ids and names in the model's order.
-
-    Yields:
-        `add(detections, size=(height, width), **entry)`, which writes the predictions of an image:
-        each with `category_id`, the index of its class, `bbox` (x, y, width, height), `score`, and
-        `segmentation` as a compressed code where there is a mask; `entry` are further fields of
-        the image's entry, such as `file_name`.
-
-    Raises:
-        UnwritableError: If the disk is full or the folder read-only, for example.
-    """
-    ids, count, number_of = list(categories), itertools.count(1), itertools.count(1)
-
-    def add(detections: Iterable[Mapping[str, Any]], *, size: Sequence[int], **entry: Any) -> None:
-        image_id = next(number_of)
-        about = {"id": image_id, **entry, "width": size[1], "height": size[0]}
-        images.write((", " if image_id > 1 else "") + json.dumps(about))
-        for found in detections:
-            mask, box = found.get("segmentation"), found["bbox"]
-            area = float(mask_api.area(mask)) if mask else box[2] * box[3]
-            number = next(count)
-            one = {"id": number, "image_id": image_id, **found, "area": area, "iscrowd": 0}
-            one["category_id"] = ids[found["category_id"]]
-            stream.write(",\n" if number > 1 else "\n")
-            json.dump(one, stream)
-
-    with (
-        replacing(file) as part,
-        part.open("w", encoding="utf-8") as stream,
-        tempfile.TemporaryFile("w+", encoding="utf-8") as images,  # of any number
-    ):
-        stream.write('{"annotations": [')
-        yield add
-        entries = [{"id": key, "name": name} for key, name in categories.items()]
-        stream.write('\n],\n"images": [')
-        images.seek(0)
-        shutil.copyfileobj(images, stream)
-        stream.write('],\n"categories": ' + json.dumps(entries) + "}\n")
 
 
 class Detections(NamedTuple):
@@ -123,12 +74,14 @@ def detect_files(
     categories: Mapping[int, str],
     threshold: float,
     track: bool = False,
+    form: str | None = None,
 ) -> list[str]:
     """Detect in files, draw, write `predictions.json` to the output, and say what was found.
 
     A ValueError of `detect`, which gets an image (H, W, 3) in RGB, is about the image; `categories`
     are ids and names in the model's order, `threshold` the least score of what counts as found.
-    `track` gives the objects of videos a `track_id`, also in a text file (MOT) beside each.
+    `track` gives the objects of videos a `track_id`, also in a text file (MOT) beside each; a
+    `form` writes a dataset of the images, see `eva_data.writing.writing_dataset`.
 
     Returns:
         A complaint for each file that could not be read, or not to its end.
@@ -145,7 +98,10 @@ def detect_files(
             objects, best = detect(rgb)
             if tracks is not None:
                 tracks.add(objects, index)
-            add(objects, size=rgb.shape[:2], file_name=job.name, **entry)
+            image = {"name": job.name, "size": rgb.shape[:2], "objects": objects}
+            add(image, **entry)
+            if not entry:
+                add_labels({**image, "source": job.source})
             classes.extend(names[one["category_id"]] for one in objects)
             if not classes and index < BEST_ASKED and found.wants_best:
                 scores.extend(score for score in [best()] if score is not None)
@@ -172,12 +128,24 @@ def detect_files(
         counts = Counter(names[label] for label in most)
         return [f"  {counted(len(most), 'track')}: {listed_counts(counts)}"] if most else []
 
-    with writing_predictions(output / PREDICTIONS, categories) as add:
+    with (
+        writing_dataset(output, form, categories) as add_labels,
+        writing_predictions(output / PREDICTIONS, categories) as add,
+    ):
         problems = do_jobs(jobs, do, title="detecting")
     hand_over(output / PREDICTIONS)
-    for line in [*found.lines(), f"output   {output} (images, videos and {PREDICTIONS})"]:
+    also = f"{form}/" if form else "videos"
+    for line in [*found.lines(), f"output   {output} (images, {also} and {PREDICTIONS})"]:
         say(line)
     return problems
+
+
+def detect_by(args: argparse.Namespace, predictor: Any, planned: Plan) -> list[str]:
+    """Detect in the files of a plan by the options of a demo."""
+    return detect_files(
+        predictor.in_coco_format, planned.jobs, args.output, track=args.track, form=args.form,
+        categories=dict(predictor.categories), threshold=args.score_threshold,
+    )  # fmt: skip
 
 
 def as_drawn(one: Mapping[str, Any], names: Sequence[str]) -> DrawnObject:

@@ -7,6 +7,7 @@ import os
 import re
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from eva_data.detection.tiles import add_slicing
 from eva_data.files import home_expanded, is_there, require_writable
 from eva_data.inputs import Plan
 from eva_detection.training.output_folder import check_unused, last_checkpoint
-from eva_report.demos import add_detector_options, plan_detection, refuse, run_demo
+from eva_report.demos import add_detector_options, plan_detection, refuse, require_format, run_demo
+from eva_report.detection_demo import PREDICTIONS, detect_by
 from eva_runs.commands import deferred, program_name, say
 from eva_runs.errors import ending, said_once
 from eva_runs.options import (
@@ -261,6 +263,7 @@ def demo(arguments: Sequence[str] | None = None) -> None:
 
     def prepare() -> Plan:
         planned = plan_detection(args.inputs, args.output, track=args.track)
+        require_format(args)
         if planned.jobs:
             config = require_config(args.config_file, args.weights)
             args.config_file = find_recipe("detection", config)
@@ -271,14 +274,10 @@ def demo(arguments: Sequence[str] | None = None) -> None:
         _hush()
         return deferred("eva_detection.inference.predictor:named_predictor")(args)
 
-    def work(predictor: Any, planned: Plan) -> list[str]:
-        detect = deferred("eva_detection.inference.predictor:detect_jobs")
-        return detect(predictor, planned.jobs, args.output, track=args.track)
-
-    results = [args.output / "predictions.json"]
     run_demo(
-        parser, prepare=prepare, load=load, work=work, overwrite=args.overwrite, results=results
-    )
+        parser, prepare=prepare, load=load, work=partial(detect_by, args),
+        overwrite=args.overwrite, results=[args.output / PREDICTIONS],
+    )  # fmt: skip
 
 
 def _take_model(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from eva_data.detection.tiles import add_slicing
-from eva_data.inputs import Plan
 from eva_mmdetection.data import own_data
 from eva_openmmlab import command_line
 from eva_openmmlab import demo as openmmlab_demo
 from eva_report.demos import add_detector_options, plan_detection
-from eva_report.detection_demo import PREDICTIONS, detect_files
+from eva_report.detection_demo import PREDICTIONS, detect_by
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -92,35 +91,16 @@ def demo(arguments: Sequence[str] | None = None) -> None:
     add_detector_options(parser)
     add_slicing(parser)
     openmmlab_demo.main(
-        parser,
-        arguments,
+        parser, arguments, load=_load, work=detect_by,
         plan=lambda args, inputs: plan_detection(inputs, args.output, track=args.track),
-        load=_load,
-        work=_detect,
         result=lambda args: args.output / PREDICTIONS,
-    )
+    )  # fmt: skip
 
 
 def _load(args: argparse.Namespace) -> "Predictor":
     from eva_mmdetection.inference.predictor import Predictor
 
     return Predictor.from_config(
-        args.config,
-        weights=args.weights,
-        score_threshold=args.score_threshold,
-        device=args.device,
-        precision=args.precision,
-        slice=args.slice,
-        overlap=args.overlap,
-    )
-
-
-def _detect(args: argparse.Namespace, predictor: "Predictor", planned: Plan) -> list[str]:
-    return detect_files(
-        predictor.in_coco_format,
-        planned.jobs,
-        args.output,
-        categories=predictor.categories,
-        threshold=args.score_threshold,
-        track=args.track,
-    )
+        args.config, weights=args.weights, score_threshold=args.score_threshold,
+        device=args.device, precision=args.precision, slice=args.slice, overlap=args.overlap,
+    )  # fmt: skip

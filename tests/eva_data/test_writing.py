@@ -1,10 +1,12 @@
 """Labels as other programs read them: masks and boxes, names of any letters, folders of images.
 
-The importers of Label Studio (`label-studio-sdk`) and CVAT (`datumaro`) are not installed with the
-toolkit, whose versions of other packages they do not take. In an environment of their own:
+The importers of Label Studio (`label-studio-sdk`), CVAT (`datumaro`) and FiftyOne (`fiftyone`) are
+not installed with the toolkit, whose versions of other packages they do not take. In an environment
+of their own:
 `PYTHONPATH=core pytest -c /dev/null --noconftest tests/eva_data/test_writing.py`.
 """
 
+import io
 import json
 from xml.etree import ElementTree
 
@@ -13,9 +15,10 @@ import pycocotools.mask as mask_api
 import pytest
 from PIL import Image
 
-from eva_data.writing import write_labels
+from eva_data.writing import regions_of, writing_dataset
 
 NAMES = ["a <b>", 'é "q" 😀']
+CATEGORIES = {3: NAMES[0], 7: NAMES[1]}
 SIZE = (40, 60)
 
 
@@ -38,16 +41,26 @@ def images():
     return mask, [one, {"name": "c/d.png", "size": SIZE, "objects": [box]}]
 
 
+def write(output, form, given):
+    """Write labels and their images; return the folder."""
+    content = io.BytesIO()
+    Image.new("RGB", SIZE[::-1]).save(content, "PNG")
+    with writing_dataset(output, form, CATEGORIES) as add:
+        for one in given:
+            add(one | {"source": content.getvalue()})
+    return output / form
+
+
 def _iou(one, other):
     return (one & other).sum() / (one | other).sum()
 
 
 def test_label_studio_has_predictions_in_percent(images, tmp_path):
     mask, given = images
-    write_labels(tmp_path, "label-studio", NAMES, given)
-    tasks = json.loads((tmp_path / "tasks.json").read_text())
+    folder = write(tmp_path, "label-studio", given)
+    tasks = json.loads((folder / "tasks.json").read_text())
     assert [one["data"]["image"].partition("=")[2] for one in tasks] == [
-        "images/a%20%26%20b.png", "images/c/d.png"
+        "images/a%20%26%20b.png", "images/c__d.png"
     ]  # fmt: skip
     (outline,), (box,) = (one["predictions"][0]["result"] for one in tasks)
     assert outline["value"]["polygonlabels"] == [NAMES[1]]
@@ -58,9 +71,9 @@ def test_label_studio_has_predictions_in_percent(images, tmp_path):
 
 def test_cvat_has_boxes_and_polygons_in_pixels(images, tmp_path):
     mask, given = images
-    write_labels(tmp_path, "cvat", NAMES, given)
-    root = ElementTree.parse(tmp_path / "annotations.xml").getroot()
-    assert [one.get("name") for one in root.iter("image")] == ["a & b.png", "c/d.png"]
+    folder = write(tmp_path, "cvat", given)
+    root = ElementTree.parse(folder / "annotations.xml").getroot()
+    assert [one.get("name") for one in root.iter("image")] == ["a & b.png", "c__d.png"]
     (polygon,), (box,) = root.iter("polygon"), root.iter("box")
     points = [[*map(float, one.split(","))] for one in polygon.get("points").split(";")]
     assert _iou(_mask(points), mask) > 0.9
@@ -71,11 +84,11 @@ def test_cvat_has_boxes_and_polygons_in_pixels(images, tmp_path):
 def test_label_studio_s_own_importer_reads_it(images, tmp_path):
     interface = pytest.importorskip("label_studio_sdk.label_interface").LabelInterface
     for given in (images[1][:1], images[1][1:]):  # polygons, or boxes
-        write_labels(tmp_path, "label-studio", NAMES, given)
-        config = interface((tmp_path / "label_config.xml").read_text())
+        folder = write(tmp_path, "label-studio", given)
+        config = interface((folder / "label_config.xml").read_text())
         config.validate()
         ((prediction,),) = [
-            one["predictions"] for one in json.loads((tmp_path / "tasks.json").read_text())
+            one["predictions"] for one in json.loads((folder / "tasks.json").read_text())
         ]
         assert not config.validate_prediction(prediction, return_errors=True)
         prediction["result"][0]["type"] = "keypointlabels"
@@ -85,13 +98,52 @@ def test_label_studio_s_own_importer_reads_it(images, tmp_path):
 def test_cvat_s_own_importer_reads_it(images, tmp_path):
     datumaro = pytest.importorskip("datumaro")
     mask, given = images
-    write_labels(tmp_path, "cvat", NAMES, given)
-    for one in given:
-        (tmp_path / "images" / one["name"]).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", SIZE[::-1]).save(tmp_path / "images" / one["name"])
-    dataset = datumaro.Dataset.import_from(str(tmp_path), "cvat")
+    dataset = datumaro.Dataset.import_from(str(write(tmp_path, "cvat", given)), "cvat")
     (polygon,), (box,) = (item.annotations for item in dataset)
     assert _iou(_mask(polygon.points), mask) > 0.9
     assert box.get_bbox() == pytest.approx([1, 2, 3.5, 4])
     categories = dataset.categories()[datumaro.AnnotationType.label]
     assert [categories[one.label].name for one in (polygon, box)] == NAMES[::-1]
+
+
+def test_fiftyone_s_own_importer_reads_it(images, tmp_path):
+    coco = pytest.importorskip("fiftyone.utils.coco")
+    mask, given = images
+    folder = write(tmp_path, "fiftyone", given)
+    kinds = {"label_types": ["detections", "segmentations"]}
+    importer = coco.COCODetectionDatasetImporter(str(folder), **kinds)
+    with importer:
+        (_, _, first), (_, _, second) = importer
+    whole, box = first["segmentations"].detections[0], second["detections"].detections[0]
+    assert [whole.label, box.label] == NAMES[::-1]
+    assert [whole.confidence, box.confidence] == [0.9, 0.5]
+    assert (whole.mask == mask[5:38, 10:55]).all()
+    assert box.bounding_box == pytest.approx([1 / 60, 2 / 40, 3.5 / 60, 4 / 40])
+
+
+def test_fiftyone_gets_a_coco_file_beside_its_images(images, tmp_path):
+    folder = write(tmp_path, "fiftyone", images[1])
+    data = json.loads((folder / "labels.json").read_text())
+    assert [one["category_id"] for one in data["annotations"]] == [7, 3]
+    for one in data["images"]:
+        assert (folder / "data" / one["file_name"]).is_file()
+
+
+@pytest.mark.parametrize("form", ["yolo", "voc"])
+def test_images_with_one_label_file_are_refused(form, images, tmp_path):
+    given = [images[1][0] | {"name": name} for name in ("a.jpg", "a.png")]
+    with pytest.raises(ValueError, match=r"a\.png"):
+        write(tmp_path, form, given)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_regions_are_connected_parts_of_one_class():
+    classes = np.zeros((20, 20), np.uint8)
+    classes[:, 10:] = 1
+    classes[2:8, 2:8] = 1
+    classes[15, 2] = 1  # a speck
+    classes[:, 15:] = 2  # no class
+    found = {(one["category_id"], *one["bbox"]): one for one in regions_of(classes, 2)}
+    assert {*found} == {(0, 0, 0, 10, 20), (1, 10, 0, 5, 20), (1, 2, 2, 6, 6)}
+    hole = mask_api.decode(found[0, 0, 0, 10, 20]["segmentation"])
+    assert (hole == (classes == 0) * 1).all()

@@ -1,5 +1,6 @@
 """The work of a detector's demo: drawings, predictions, what was found."""
 
+import argparse
 import json
 from fractions import Fraction
 
@@ -11,7 +12,7 @@ from sklearn.datasets import load_digits
 from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from eva_data.inputs import plan_jobs, written_name
 from eva_data.video.streams import Frame, VideoWriter
-from eva_report.demos import plan_detection
+from eva_report.demos import plan_detection, require_format
 from eva_report.detection_demo import Detections, detect_files
 
 
@@ -104,3 +105,27 @@ def test_tracks_are_for_videos(digits, tmp_path):
     Image.new("RGB", (32, 16)).save(tmp_path / "photo.png")
     with pytest.raises(ValueError, match=r"photo\.png"):
         plan_detection([film, tmp_path / "photo.png"], tmp_path / "x", track=True)
+
+
+def test_a_dataset_that_is_there_stays(tmp_path):
+    given = argparse.Namespace(form="cvat", output=tmp_path, overwrite=False)
+    require_format(given)
+    (tmp_path / "cvat").mkdir()
+    with pytest.raises(ValueError, match="cvat"):
+        require_format(given)
+    given.overwrite = True
+    require_format(given)
+
+
+def test_a_dataset_has_the_images_and_what_was_found(tmp_path):
+    for name in ("a", "below/b"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (32, 16), "white").save(tmp_path / f"{name}.png")
+    (tmp_path / "c.png").write_bytes(b"no picture")
+    assert len(run([tmp_path], tmp_path / "out", form="yolo")) == 1
+    for name in ("a", "below__b"):
+        line = (tmp_path / f"out/yolo/labels/train/{name}.txt").read_text().split()
+        assert [*map(float, line)] == [1, 4 / 32, 4 / 16, 6 / 32, 6 / 16]
+        with Image.open(tmp_path / f"out/yolo/images/train/{name}.png") as image:
+            assert image.size == (32, 16)
+    assert len([*(tmp_path / "out/yolo").rglob("*.*")]) == 5

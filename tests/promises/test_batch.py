@@ -197,7 +197,7 @@ def test_parts_of_the_shards_and_of_the_records(compute, inputs, refused):
         *(pytest.param(one, marks=pytest.mark.slow) for one in ("mmdetection", "segmentation")),
     ],
 )
-def test_objects_and_pixels_are_of_all_images(run, finished, demo, tmp_path, name):
+def test_objects_and_pixels_are_of_all_images(run, finished, demo, tmp_path, refused, name):
     import pycocotools.mask as mask_api
 
     images = sorted((demo("coco") / "coco/val").iterdir())
@@ -224,6 +224,22 @@ def test_objects_and_pixels_are_of_all_images(run, finished, demo, tmp_path, nam
         for ours, one in zip(objects, content["annotations"], strict=True):
             assert (one["bbox"], one["score"]) == (ours["bbox"], ours["score"])
             assert one["segmentation"]["counts"] == ours["segmentation"]
+        merge = [
+            "merge",
+            str(tmp_path / "out"),
+            "--output",
+            str(tmp_path / "data"),
+            "--to",
+            "fiftyone",
+        ]
+        assert batch(merge) == 0
+        data = json.loads((tmp_path / "data/fiftyone/labels.json").read_text())
+        assert data["annotations"] == content["annotations"]
+        for one, file in zip(data["images"], images, strict=True):
+            assert one["file_name"] == str(file).strip("/").replace("/", "__")
+            assert (tmp_path / "data/fiftyone/data" / one["file_name"]).samefile(file)
+        with refused("data/fiftyone"):
+            batch(merge)
 
 
 def test_help_is_light_and_a_wrong_folder_is_named(measure, fails, tmp_path, refused):

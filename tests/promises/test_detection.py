@@ -51,14 +51,19 @@ def test_the_demo_draws_and_writes_predictions_and_names_what_it_cannot_read(
 ):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"\xff\xd8 nothing")
-    words = (output, scenes / "val", broken, "--output", tmp_path / "out")
+    words = (output, scenes / "val", broken, "--output", tmp_path / "out", "--to", "coco")
     end = run("eva", "detection", "demo", *words, "--score-threshold", 0.01, code=None)
     fails(end, "broken.jpg", code=1)
     found = COCO(tmp_path / "out" / "predictions.json")
     assert len(found.imgs) == 4
     assert found.anns
     assert all(0 < one["score"] <= 1 for one in found.anns.values())
-    assert len(list((tmp_path / "out").rglob("*.jpg"))) == 4
+    assert len(list((tmp_path / "out").glob("*.jpg"))) == 4
+    data = COCO(tmp_path / "out/coco/annotations/instances_train.json")
+    assert data.anns == found.anns
+    for one in data.imgs.values():
+        copy = tmp_path / "out/coco/images/train" / one["file_name"]
+        assert copy.read_bytes() == (scenes / "val" / one["file_name"]).read_bytes()
 
 
 PREDICTOR = """

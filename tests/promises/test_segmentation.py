@@ -5,6 +5,7 @@ import re
 import shutil
 
 import numpy as np
+import pycocotools.mask as mask_api
 import pytest
 from mmengine.config import Config
 from PIL import Image
@@ -69,12 +70,20 @@ def test_the_demo_writes_maps_of_labels_and_names_what_it_cannot_read(
     broken.write_bytes(b"\xff\xd8 nothing")
     pictures = scenes / "images" / "validation"
     out = tmp_path / "out"
-    words = (pictures, broken, "--output", out)
+    words = (pictures, broken, "--output", out, "--to", "coco")
     fails(run("eva", "segmentation", "demo", output, *words, code=None), "broken.jpg", code=1)
     names = sorted(file.stem for file in pictures.iterdir())
     assert sorted(file.stem for file in (out / "labels").rglob("*.png")) == names
     assert sorted(file.stem for file in (out / "overlays").rglob("*.*")) == names
     (first,) = (out / "labels").rglob(f"{names[0]}.png")
+    data = json.loads((out / "coco/annotations/instances_train.json").read_text())
+    labels = np.asarray(Image.open(first))
+    assert tuple(one["name"] for one in data["categories"]) == DIGITS
+    regions = [one for one in data["annotations"] if one["image_id"] == 1]
+    for one in regions:  # each of one label
+        kinds = {*labels[mask_api.decode(one["segmentation"]) > 0].tolist()}
+        assert kinds == {one["category_id"] + 1}
+    assert 0.9 < sum(one["area"] for one in regions) / labels.size <= 1  # without specks
     run("python", "-c", PREDICTOR, output, next(pictures.glob(f"{names[0]}.*")), first)
 
 

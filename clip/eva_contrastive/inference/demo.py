@@ -105,7 +105,7 @@ def rank_files(clip: ClipFeatures, options: argparse.Namespace, jobs: Sequence[J
             return str(error)
         flat.append(ranked[-1].probability > _FLAT * ranked[0].probability)
         found[job.name] = ranked = ranked[: options.top]
-        entries.append({"file": str(job.source), "captions": [_entry(one) for one in ranked]})
+        entries.append({"file": str(job.source), "captions": [entry(one) for one in ranked]})
         return None
 
     sentences = do_jobs(jobs, do, title="ranking")
@@ -161,22 +161,31 @@ def search_index(clip: ClipFeatures, options: argparse.Namespace, _: Sequence[Jo
     (folder,) = options.inputs
     queries = make_queries(clip, texts=options.text, like=options.like, together=options.together)
     make_folder(options.output)
-    if not (folder / ABOUT).exists():
-        with locked(options.cache):
-            index_features(folder, options.cache / "index", approximate=False)
-        folder = options.cache / "index"
-    index, own = Neighbours(folder), sha256_of(weights_file(options.weights))
-    if index.about["sha256"] != own:
-        others = index.about["options"]["weights"]
-        raise ValueError(f"{folder} has features of {others}, not of {options.weights}")
-    wanted = torch.stack([query.features for query in queries]).float().cpu().numpy()
-    hits = [
-        [Hit(name, score, None, None) for name, score in of]
-        for of in index.search(wanted, top=options.top)
-    ]
+    index = open_index(folder, options.weights, options.cache)
+    found = list(zip(queries, find_in_index(index, queries, top=options.top), strict=True))
     line = f"{len(index.features):,} features searched"
-    _show_found(list(zip(queries, hits, strict=True)), options, clip, names={}, line=line)
+    _show_found(found, options, clip, names={}, line=line)
     return []
+
+
+def open_index(folder: Path, weights: str, cache: Path) -> Neighbours:
+    """Open an index of features by these weights, or make one of a batch's in the cache."""
+    if not (folder / ABOUT).exists():
+        with locked(cache):
+            index_features(folder, cache / "index", approximate=False)
+        folder = cache / "index"
+    index = Neighbours(folder)
+    if index.about["sha256"] != sha256_of(weights_file(weights)):
+        others = index.about["options"]["weights"]
+        raise ValueError(f"{folder} has features of {others}, not of {weights}")
+    return index
+
+
+def find_in_index(index: Neighbours, queries: Sequence[Query], *, top: int) -> list[list[Hit]]:
+    """Find what an index has for each query."""
+    wanted = torch.stack([query.features for query in queries]).float().cpu().numpy()
+    found = index.search(wanted, top=top)
+    return [[Hit(name, score, None, None) for name, score in of] for of in found]
 
 
 def _show_found(
@@ -194,7 +203,7 @@ def _show_found(
         say(printable(_hits_table(query, hits, names=names)))
     say(line)
     entries = [
-        {"texts": query.texts, "like": query.like, "hits": [_entry(hit) for hit in hits]}
+        {"texts": query.texts, "like": query.like, "hits": [entry(hit) for hit in hits]}
         for query, hits in found
     ]
     unreadable = [{"file": name, "error": why} for name, why in (problems or {}).items()]
@@ -203,14 +212,14 @@ def _show_found(
     )  # fmt: skip
     heads = ["query", "rank", "score", "file", "time"]
     rows = [
-        (query.title, place, entry["score"], entry["file"], entry.get("time", ""))
+        (query.title, place, one["score"], one["file"], one.get("time", ""))
         for query, hits in found
-        for place, entry in enumerate(map(_entry, hits), 1)
+        for place, one in enumerate(map(entry, hits), 1)
     ]
     write_csv(output / "results.csv", heads, rows)
     each = max(1, MOST_TILES // len(found))
     sections = [
-        SheetSection(query.title, [_tile(hit, options.backend) for hit in hits[:each]])
+        SheetSection(query.title, [tile(hit, options.backend) for hit in hits[:each]])
         for query, hits in found
     ]
     save_image(draw_contact_sheet(sections), output / "contact_sheet.jpg")
@@ -228,7 +237,7 @@ def _hits_table(query: Query, hits: Sequence[Hit], *, names: Mapping[str, str]) 
     return "\n".join([_short(query.title), *(lines or ["  nothing was found"])])
 
 
-def _tile(hit: Hit, backend: Backend) -> Tile:
+def tile(hit: Hit, backend: Backend) -> Tile:
     """Show a hit, of a video its best frame."""
     heading, image = score_text(hit.score) + _at(hit.time), None
     try:
@@ -250,7 +259,7 @@ def _at(time: float | None) -> str:
     return "" if time is None else f"  at {clock(time)}"
 
 
-def _entry(one: Ranked | Hit) -> dict[str, Any]:
+def entry(one: Ranked | Hit) -> dict[str, Any]:
     """Leave out what an image does not have, and round numbers."""
     return {
         name: round(value, 3 if name == "time" else _DIGITS) if isinstance(value, float) else value

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD
 from eva_contrastive.config import VIDEO_FRAMES
+from eva_contrastive.evaluation.prompts import sentences
 from eva_contrastive.model.eva_clip import (
     EvaClip,
     TextTower,
@@ -242,6 +243,11 @@ class ClipFeatures:
     def token_features(self, tokens: Tensor, *, normalize: bool = True) -> Tensor:
         """Compute one feature (B, D) float32 for each row of tokens (B, L)."""
         return self._encode(self._text_tower(), tokens, normalize=normalize)
+
+    def classes(self, names: Sequence[str], templates: Sequence[str]) -> Tensor:
+        """Compute a feature (K, D) of each class: the mean of its sentences', of unit length."""
+        means = [self.texts(sentences(name, templates)).mean(dim=0) for name in names]
+        return F.normalize(torch.stack(means), dim=-1)
 
     def videos(self, videos: Media | Iterable[Media], *, normalize: bool = True) -> Tensor:
         """Compute a feature (B, D) float32 of each video: the mean of its frames' unit features.

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from eva_data.files import DEMO_IMAGE_SUFFIXES, load_json
 from eva_data.images import UnreadableImageError, read_rgb
-from eva_data.inputs import Job, predicted
+from eva_data.inputs import predicted
 from eva_detection.building import build, load_initial_weights, require_device, resolving
 from eva_detection.command_line import require_config, slice_settings
 from eva_detection.config.recipes import box_predictors, update_each
@@ -37,7 +37,7 @@ from eva_detection.inference.test_time_augmentation import (
     with_slicing,
     with_test_time_augmentation,
 )
-from eva_report.detection_demo import Detections, detect_files
+from eva_report.detection_demo import Detections
 from eva_runs.options import Precision
 from eva_runs.precision import lower_backbone
 
@@ -241,15 +241,6 @@ def named_predictor(args: argparse.Namespace) -> Predictor:
         args.config_file, weights=args.weights, score_threshold=args.score_threshold,
         device=args.device, precision=args.precision, overrides=args.opts,
     )  # fmt: skip
-
-
-def detect_jobs(
-    predictor: Predictor, jobs: Sequence[Job], output: Path, *, track: bool = False
-) -> list[str]:
-    """Draw and write what a detector finds in files, with a progress bar, and say it."""
-    options = dict(categories=dict(predictor.categories), threshold=predictor.score_threshold)
-    detect = predictor.in_coco_format
-    return detect_files(detect, jobs, output, track=track, **options)  # type: ignore[arg-type]
 
 
 def find_categories(cfg: DictConfig) -> tuple[Category, ...]:

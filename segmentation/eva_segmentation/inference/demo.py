@@ -17,8 +17,9 @@ from eva_data.detection.tiles import add_slicing
 from eva_data.files import replacing
 from eva_data.images import read_rgb, save_image
 from eva_data.inputs import Job, Plan, plan_jobs, written_name
+from eva_data.writing import regions_of, writing_dataset
 from eva_openmmlab import demo
-from eva_report.demos import FoundShares, do_jobs, draw_video, named_error
+from eva_report.demos import FoundShares, add_format, do_jobs, draw_video, named_error
 from eva_report.drawing import Pixels, label_image, overlay, with_legend
 from eva_runs.commands import say
 from eva_runs.options import probability
@@ -66,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         default=0.5,
         help="opacity of the paint, 0 to 1 (default: %(default)s)",
     )
+    add_format(parser)
     add("--ade20k-submission", type=Path, metavar="ZIP", help="also write a file for the server")
     demo.main(
         parser, arguments, plan=_plan, load=_load, work=_segment,
@@ -75,12 +77,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _plan(args: argparse.Namespace, inputs: list[Path]) -> Plan:
     overlays, labels = args.output / "overlays", args.output / "labels"
+    made = [overlays, labels, args.output / (args.form or "labels")]
 
     def targets(name: Path) -> list[Path]:
         drawn = overlays / written_name(name)
         return [drawn] if drawn.suffix == ".mp4" else [drawn, labels / name.with_suffix(".png")]
 
-    planned = plan_jobs(inputs, targets=targets, results=[overlays, labels], cameras=True)
+    planned = plan_jobs(inputs, targets=targets, results=made, cameras=True)
     archive = args.ade20k_submission
     stems: dict[str, Path] = {}
     for job in planned.jobs if archive else ():
@@ -107,7 +110,7 @@ def _load(args: argparse.Namespace) -> "Predictor":
 
 def _segment(args: argparse.Namespace, predictor: "Predictor", planned: Plan) -> list[str]:
     """Do the jobs, and say what was found; return an error for each that could not be done."""
-    found = FoundShares(predictor.names)
+    found, names = FoundShares(predictor.names), predictor.names
 
     def paint(rgb: Pixels, job: Job) -> tuple[Pixels, Pixels]:
         classes = predictor.predict(rgb)
@@ -119,7 +122,10 @@ def _segment(args: argparse.Namespace, predictor: "Predictor", planned: Plan) ->
             if job.is_video or job.is_camera:
                 return draw_video(job, lambda rgb, index: paint(rgb, job)[1])[1]
             classes, painted = paint(read_rgb(job.source, upright=True), job)
-            painted = with_legend(painted, classes, predictor.names, predictor.colors)
+            objects = regions_of(classes, len(names)) if args.form else []
+            about = {"name": job.name, "source": job.source, "size": classes.shape}
+            add_labels({**about, "objects": objects})
+            painted = with_legend(painted, classes, names, predictor.colors)
             labels = label_image(classes, predictor.labels, predictor.colors)
             for target, image in zip(job.targets, (Image.fromarray(painted), labels), strict=True):
                 save_image(image, target)
@@ -127,12 +133,15 @@ def _segment(args: argparse.Namespace, predictor: "Predictor", planned: Plan) ->
             return named_error(job, error)
         return None
 
-    problems, archive = do_jobs(planned.jobs, do, title="segmenting"), args.ade20k_submission
+    with writing_dataset(args.output, args.form, dict(enumerate(names))) as add_labels:
+        problems = do_jobs(planned.jobs, do, title="segmenting")
+    archive = args.ade20k_submission
     if archive and not (problems or planned.problems):
         _write_submission(archive, [job for job in planned.jobs if len(job.targets) > 1])
     elif archive:
         logger.error("%s was not written, because images are missing", archive)
-    for line in (*found.lines(), f"output   {args.output} (overlays and labels)"):
+    also = f", {args.form}/" if args.form else ""
+    for line in (*found.lines(), f"output   {args.output} (overlays{also} and labels)"):
         say(line)
     return problems
 

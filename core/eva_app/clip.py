@@ -1,0 +1,102 @@
+"""The page of CLIP: search in the folder of the app, and classes of one's own."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import PIL.Image
+
+from eva_app.models import Models
+from eva_app.uploads import drop_images, read_images
+from eva_contrastive.commands import has_features
+from eva_contrastive.evaluation.prompts import find_templates
+from eva_contrastive.inference.demo import entry, find_in_index, open_index, tile
+from eva_contrastive.inference.features import ClipFeatures, files_of
+from eva_contrastive.inference.finding import Hit, Library, make_queries, search, update
+from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES
+
+_TOP, _SIDE = 20, 480  # hits; longest side of an image in px
+
+
+def _open(clip: ClipFeatures, folder: Path, weights: str) -> Callable[..., list[list[Hit]]]:
+    """Open an index or features of a batch, or compute those of the files of a folder."""
+    if has_features(folder):
+        cache = Path(tempfile.mkdtemp(dir=gr.utils.get_upload_folder()))
+        return partial(find_in_index, open_index(folder, weights, cache))
+    files = files_of(folder, DEMO_IMAGE_SUFFIXES | VIDEO_SUFFIXES)
+    library = Library(None, {}, width=clip.embed_dim)
+    update(library, clip, files)
+    return partial(search, library, files)
+
+
+def find_hits(
+    models: Models, name: str, text: str, like: Sequence[str] | None = None, top: int = _TOP
+) -> list[Hit]:
+    """Find files as `eva clip demo search` does, by a sentence, by images or all together."""
+    if models.folder is None:
+        raise ValueError("there is nothing to search: start the app with --folder")
+    texts, files = [text] if text.strip() else [], [*map(Path, like or [])]
+    if not texts and not files:
+        return []
+    clip = models.load(name)
+    queries = make_queries(clip, texts=texts, like=files, together=True)
+    find = models.cached(_open, clip, models.folder, name)
+    hits: list[Hit] = find(queries, top=top)[0]
+    return hits
+
+
+def _show(models: Models, text: str, like: Any, name: str) -> list[tuple[Any, str]]:
+    shown = []
+    for hit in find_hits(models, name, text, like):
+        image, heading, _ = tile(hit, "pyav")
+        image = image or PIL.Image.new("RGB", (_SIDE, _SIDE))
+        image.thumbnail((_SIDE, _SIDE))
+        shown.append((image, f"{heading}  {Path(hit.file).name}"))
+    return shown
+
+
+def name_classes(models: Models, files: Any, names: str, name: str) -> dict[str, float] | None:
+    """Give the probabilities of classes, one a line, as `eva batch zero-shot` does."""
+    classes = [*dict.fromkeys(one.strip() for one in names.splitlines() if one.strip())]
+    images, clip = read_images(files), models.load(name)
+    if not (images and classes):
+        return None
+    features = models.cached(clip.classes, tuple(classes), find_templates(["simple"]))
+    found = clip.probabilities(clip.images(images[0].rgb), features)[0].tolist()
+    return dict(zip(classes, found, strict=True))
+
+
+def build(models: Models, names: Sequence[str]) -> None:
+    """Build the page of CLIP."""
+    model = gr.Dropdown([*names], label="Model", visible=len(names) > 1)
+    with gr.Tab("Search"), gr.Row():
+        with gr.Column(scale=1, min_width=280):
+            text = gr.Textbox(label="Sentence", placeholder="a dog in the snow", max_length=1000)
+            like = drop_images("Images like these")
+            button = gr.Button("Search", variant="primary")
+        grid = gr.Gallery(label="Best first", columns=4, height="auto", scale=3)
+    with gr.Tab("Own classes"), gr.Row():
+        with gr.Column(scale=1, min_width=280):
+            files = drop_images("Image", several=False)
+            classes = gr.Textbox(label="Classes, one a line", lines=4, max_length=10_000)
+            compare = gr.Button("Compare", variant="primary")
+        label = gr.Label(label="Probabilities", scale=2)
+    events = [text.submit, button.click, like.change, model.input]
+    models.answer(partial(_show, models), events, [text, like, model], grid, "search_images")
+    events, inputs = [files.change, compare.click, model.input], [files, classes, model]
+    models.answer(partial(name_classes, models), events, inputs, label, "name_classes")
+
+    def find_images(text: str, model: str = names[0], top: int = _TOP) -> list[dict[str, Any]]:
+        """Find images and videos in the folder of the app; the best of them and their cosines.
+
+        Args:
+            text: What they show, such as "a dog in the snow".
+            model: Name of a CLIP, such as the folder of its run.
+            top: Number of files.
+        """
+        return [entry(hit) for hit in find_hits(models, model, text, top=top)]
+
+    models.tool(find_images)

@@ -1,0 +1,68 @@
+"""The page of video classifiers: classes over time, and frames with what was seen in them."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import gradio as gr
+import numpy as np
+import pandas as pd
+
+from eva_app.models import Models
+from eva_app.uploads import drop_images
+from eva_data.video.source import open_video
+from eva_report.drawing import clock
+from eva_report.sheets import annotate
+from eva_video.inference.predictor import Judged, VideoPredictor, moments, windows_of
+
+_CLASSES, _FRAMES = 5, 12
+_HEADS = ["seconds", "probability", "class"]
+
+
+def judge(predictor: VideoPredictor, file: str, seconds: float) -> list[Judged]:
+    """Judge windows of a video, as `eva video demo --window SECONDS` does."""
+    return [*predictor.windows(file, seconds=seconds)]
+
+
+def over_time(predictor: VideoPredictor, windows: Sequence[Judged]) -> pd.DataFrame:
+    """Make lines of the classes that are most probable at any time."""
+    pieces = [*moments(windows)]
+    best = np.max([one.probabilities for one in pieces], axis=0)
+    rows = [
+        (time, one.probabilities[label], predictor.class_names[label])
+        for label in np.argsort(-best, kind="stable")[:_CLASSES]
+        for one in pieces
+        for time in (one.start, one.end)
+    ]
+    return pd.DataFrame(rows, columns=_HEADS)
+
+
+def watch(models: Models, files: list[str] | None, name: str, seconds: float) -> tuple[Any, Any]:
+    """Judge a video; return its classes over time, and frames with the classes around them."""
+    if not files:
+        return None, None
+    predictor, file, shown = models.load(name), files[0], []
+    windows = models.cached(judge, predictor, file, seconds)
+    with open_video(file, backend=predictor.backend) as video:
+        places = [*windows_of(video, seconds=seconds)]
+        chosen = np.linspace(0, len(places) - 1, min(_FRAMES, len(places))).round().astype(int)
+        frames = video.frames([places[at].first + places[at].length // 2 for at in chosen])
+    for (begin, end, found), frame in zip([windows[at] for at in chosen], frames, strict=True):
+        heading = f"{clock(begin)} - {clock(end)}"
+        shown.append(annotate(frame, predictor.top(found, _CLASSES), heading=heading))
+    return over_time(predictor, windows), shown
+
+
+def build(models: Models, names: Sequence[str]) -> None:
+    """Build the page of video classifiers."""
+    with gr.Row():
+        with gr.Column(scale=1, min_width=280):
+            files = drop_images("Video", kind="video", several=False)
+            model = gr.Dropdown([*names], label="Model", visible=len(names) > 1)
+            seconds = gr.Slider(0.5, 20, 2, step=0.5, label="Seconds that are judged at once")
+        with gr.Column(scale=3, min_width=320):
+            x, y, color = _HEADS
+            lines = gr.LinePlot(x=x, y=y, color=color, y_lim=[0, 1], label="Classes over time")
+            frames = gr.Gallery(label="Frames", columns=4, height="auto")
+    events = [files.change, model.input, seconds.release]
+    models.answer(partial(watch, models), events, [files, model, seconds], [lines, frames], "watch")
