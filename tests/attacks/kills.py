@@ -37,12 +37,13 @@ class Trainer:
 
     Attributes:
         main: Its command line; takes the process's arguments.
+        length: Factor of the steps of a run.
     """
 
     formats: str
 
-    def __init__(self, data: Path) -> None:
-        self.data = data
+    def __init__(self, data: Path, length: int = 1) -> None:
+        self.data, self.length = data, length
         self.main: Callable[[], None] = self._import()
 
     def _import(self) -> Callable[[], None]:
@@ -63,8 +64,9 @@ class Trainer:
 
 class _EngineTrainer(Trainer):
     def _shared(self, folder: Path, size: int) -> list[str]:
-        values = {"output": folder, "epochs": 2, "batch-size": size, "workers": 1, "device": "cpu"}
-        values |= {"checkpoint-every": 3, "ema-decay": 0.9}
+        values = {"output": folder, "epochs": 2 * self.length, "batch-size": size, "workers": 1}
+        values |= {"device": "cpu", "checkpoint-every": 3, "ema-decay": 0.9}
+        values |= {"evaluate-every": self.length}
         options = [text for name, value in values.items() for text in (f"--run.{name}", str(value))]
         return [*options, "--run.resume"]
 
@@ -176,7 +178,8 @@ class Detection(Trainer):
     def arguments(self, folder: Path) -> list[str]:
         """See `Trainer`."""
         recipe = ROOT / "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
-        values = [f"train.max_iter={STEPS}", "train.checkpointer.period=3", "train.eval_period=12"]
+        values = [f"train.max_iter={STEPS * self.length}", "train.checkpointer.period=3"]
+        values += [f"train.eval_period={12 * self.length}"]
         values += [f"train.output_dir={folder}", "train.log_period=1"]
         values += ["dataloader.train.total_batch_size=2"]
         return ["--config-file", str(recipe), "--resume", *values]
@@ -205,7 +208,8 @@ class Segmentation(Trainer):
     def arguments(self, folder: Path) -> list[str]:
         """See `Trainer`."""
         recipe = ROOT / self.recipe
-        values = [f"train_cfg.max_iters={STEPS}", "train_cfg.val_interval=12"]
+        values = [f"train_cfg.max_iters={STEPS * self.length}"]
+        values += [f"train_cfg.val_interval={12 * self.length}"]
         values += ["default_hooks.checkpoint.interval=3", "default_hooks.logger.interval=1"]
         values += ["train_dataloader.batch_size=2", "train_dataloader.num_workers=1"]
         data = ["--data-root", str(self.data / "digit_scenes" / self.formats)]
@@ -217,7 +221,7 @@ class Segmentation(Trainer):
     def weights(self, folder: Path) -> dict[str, Any]:
         from eva_backbone.checkpoints.reading import read_weights
 
-        return read_weights(folder / f"iter_{STEPS}.pth")
+        return read_weights(folder / f"iter_{STEPS * self.length}.pth")
 
 
 class Mmdetection(Segmentation):
