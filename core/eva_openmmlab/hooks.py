@@ -23,7 +23,7 @@ from mmengine.runner import BaseLoop
 from torch import Tensor, nn
 
 from eva_backbone.checkpoints.run_folders import ADAPTER, BEST, LORA
-from eva_data.files import replacing, write_text
+from eva_data.files import write_text
 from eva_openmmlab.images import first_samples
 from eva_openmmlab.loop import EVATrainLoop
 from eva_openmmlab.run_folder import (
@@ -294,6 +294,7 @@ class CPUDataParallel(MMDistributedDataParallel):
 
     def __init__(self, module: nn.Module, device_ids: Any = None) -> None:
         super().__init__(revert_sync_batchnorm(module), device_ids=None)
+        self.register_comm_hook(None, lambda _, one: processes.average_in_order(one))
 
 
 @register_backend("complete_files")
@@ -306,12 +307,12 @@ class CompleteFiles(LocalBackend):
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         """Write a file completely or not at all."""
+        writer = _WRITER.get(None)
 
         def write() -> None:
-            with digested(Path(filepath)), replacing(Path(filepath)) as part:
-                part.write_bytes(obj)
+            with digested(Path(filepath), writer) as stream:
+                stream.write(obj)
 
-        writer = _WRITER.get(None)
         writer.submit(write) if writer else write()
 
     def remove(self, filepath: str | Path) -> None:

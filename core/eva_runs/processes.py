@@ -4,6 +4,7 @@ Everything stands on the default process group of `torch.distributed`; without o
 alone. torch is imported where it is used: a command line is checked before.
 """
 
+import functools
 import importlib
 import os
 import sys
@@ -90,6 +91,19 @@ def gather(value: Any) -> list[Any]:
     values: list[Any] = [None] * world_size()
     group.all_gather_object(values, value)
     return values
+
+
+def average_in_order(bucket: Any) -> Any:
+    """Average a bucket of gradients over processes, for PyTorch's DistributedDataParallel.
+
+    gloo's own order differs with the place in a bucket, and a first step has other buckets than the
+    rest: three processes and more would continue with other roundings.
+    """
+    torch: Any = sys.modules["torch"]
+    own = bucket.buffer().div_(world_size())
+    parts = [torch.empty_like(own) for _ in range(world_size())]
+    sent = torch.distributed.all_gather(parts, own, async_op=True).get_future()
+    return sent.then(lambda _: functools.reduce(torch.Tensor.add_, parts))
 
 
 def raise_together(error: Exception | None) -> None:

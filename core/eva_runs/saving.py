@@ -2,32 +2,41 @@
 
 import contextlib
 import copy
+import hashlib
+import io
 import json
 import logging
+import shutil
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import torch
 from torch.utils._pytree import tree_map
 
-from eva_backbone.checkpoints.verification import sha256_of
-from eva_data.files import load_json, write_text
+from eva_data.files import load_json, write_text, writing
 
 logger = logging.getLogger(__name__)
 
 DIGESTS = "digests.json"
 Digest = tuple[int, str]  # size in bytes, SHA-256
 T = TypeVar("T")
+_PART = 2**23  # bytes at once
+_REST, _LEAST = 4, 0.05  # seconds of rest behind one of work; of work
 
 
 class BackgroundWriter:
-    """Writes in threads, one after the other, which a process that ends waits for."""
+    """Writes in threads, one after the other, which a process that ends waits for.
+
+    They work a fifth of the time, so that training keeps its speed, until somebody waits.
+    """
 
     def __init__(self) -> None:
         self._pending: list[Future[None]] = []
+        self._hurry, self._rested = threading.Event(), 0.0
 
     def submit(self, work: Callable[[], object]) -> None:
         """Do something behind what was submitted before, unless that has failed."""
@@ -37,13 +46,22 @@ class BackgroundWriter:
             try:
                 for one in before:
                     one.result()
+                self._rested = time.thread_time()
                 work()
                 done.set_result(None)
             except BaseException as error:  # whatever it is, somebody waits
                 done.set_exception(error)
 
+        self._hurry.clear()
         self._pending.append(done)
         threading.Thread(target=follow, name="checkpoint").start()
+
+    def rest(self) -> None:
+        """Leave the machine to the training; called in the thread between parts of its work."""
+        worked = time.thread_time() - self._rested
+        if worked > _LEAST and threading.main_thread().is_alive():
+            self._hurry.wait(_REST * worked)
+            self._rested += worked
 
     @property
     def is_done(self) -> bool:
@@ -57,6 +75,7 @@ class BackgroundWriter:
 
     def wait(self) -> None:
         """Wait until everything is written, or raise the error of what has failed."""
+        self._hurry.set()
         while self._pending:
             self._pending.pop(0).result()
 
@@ -73,17 +92,57 @@ def snapshot(state: T) -> T:
     return result
 
 
+class DigestedStream(io.RawIOBase):
+    """Passes on what is written to a stream, if there is one, and computes its digest."""
+
+    def __init__(self, stream: BinaryIO | None, writer: BackgroundWriter | None = None) -> None:
+        self._stream, self._writer = stream, writer
+        self._size, self._sha256 = 0, hashlib.sha256()
+
+    def write(self, content: Any) -> int:
+        """Write bytes, in parts behind which the writer rests."""
+        content = memoryview(content).cast("B")
+        for begin in range(0, len(content), _PART):
+            part = content[begin : begin + _PART]
+            self._sha256.update(part)
+            if self._stream:
+                self._stream.write(part)
+            if self._writer:
+                self._writer.rest()
+        self._size += len(content)
+        return len(content)
+
+    @property
+    def digest(self) -> Digest:
+        """The digest of what was written."""
+        return self._size, self._sha256.hexdigest()
+
+
 @contextlib.contextmanager
-def digested(file: Path) -> Iterator[None]:
-    """Note size and SHA-256 of a checkpoint that the block writes; none is known until then."""
+def digested(file: Path, writer: BackgroundWriter | None = None) -> Iterator[Any]:
+    """Write a checkpoint, and note its size and SHA-256; none is known until then."""
     _note(file, None)  # a kill may come between the new file and its digest
-    yield
-    _note(file, digest_of(file))
+    with writing(file) as stream:
+        result = DigestedStream(stream, writer)
+        yield result
+    _note(file, result.digest)
 
 
-def digest_of(file: Path) -> Digest:
+def digest_of(file: Path, writer: BackgroundWriter | None = None) -> Digest:
     """Read the digest of a file."""
-    return file.stat().st_size, sha256_of(file)
+    result = DigestedStream(None, writer)
+    with file.open("rb") as stream:
+        shutil.copyfileobj(stream, result, _PART)
+    return result.digest
+
+
+def difference(file: Path, sha256: str) -> str:
+    """Say what is wrong with a file that had a SHA-256; empty for nothing."""
+    try:
+        same = digest_of(file)[1] == sha256
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return "" if same else "is not what was written (another SHA-256)"
 
 
 def _note(file: Path, digest: Digest | None) -> None:
@@ -109,13 +168,7 @@ def undamaged(last: Path, others: Iterable[Path]) -> Path:
 def _damage_of(file: Path) -> str | None:
     """Return what is wrong with a checkpoint; empty for nothing, None if that is not known."""
     digest = _digests(file.parent).get(file.name)
-    if not digest:
-        return None
-    try:
-        same = digest == [*digest_of(file)]
-    except OSError as error:
-        return f"cannot be read ({error.strerror})"
-    return "" if same else "is not what was written (another SHA-256)"
+    return difference(file, digest[1]) if digest else None
 
 
 def _digests(folder: Path) -> dict[str, Any]:

@@ -124,18 +124,22 @@ def test_killed_on_three_in_the_first_save_of_one_and_ended_on_two(launch, metri
 
 
 CASES = [
-    (stage, precision, accumulated)
+    (stage, precision, accumulated, name)
     for precision in ("fp32", "bf16") for stage in (0, 1, 2) for accumulated in (False, True)
-    if stage or precision == "fp32"
+    for name in ("adamw", "lamb")  # whose steps depend on the processes with ZeRO
+    if (stage or precision == "fp32") and not (stage and name == "lamb")
 ]  # fmt: skip
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("before", [1, 2, 3])
-@pytest.mark.parametrize(("stage", "precision", "accumulated"), CASES)
-def test_each_number_on_each(launch, metrics, tmp_path, stage, precision, accumulated, before):
+@pytest.mark.parametrize(("stage", "precision", "accumulated", "name"), CASES)
+def test_each_number_on_each(
+    launch, metrics, tmp_path, stage, precision, accumulated, name, before
+):
     """Where forward passes keep their size, dropout and the like draw the same."""
     options = RUN | {
+        "optimizer__name": name,
         "run__checkpoint_every": 7, "run__epochs": 2, "run__zero_stage": stage,
         "run__precision": precision, "run__batch_size": 2 if accumulated else STEP // before,
         "run__accumulate": STEP // 2 // before if accumulated else 1,

@@ -109,24 +109,29 @@ def test_two_processes_stop_together_at_ctrl_c_and_continue(trainer, run, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", ["forward@2/1", "all-reduce@3/0", "save@2/0", "worker@1/1"])
+@pytest.mark.parametrize(
+    "place",
+    ["forward@2/1", "all-reduce@3/0", "save@2/0", "worker@1/1", "forward@3/0,resume@1/1"],
+)
 @pytest.mark.parametrize("trainer", ["detection", "segmentation"], indirect=True)
 def test_torchrun_restarts_after_a_kill_anywhere(trainer, place, run, once, tmp_path):
     """The end is that of a run that nobody disturbed."""
-    worker = {"detection": "dataloader.train.num_workers=1"}
-    worker = worker.get(trainer.name, "train_dataloader.num_workers=1")
+    more = {"detection": ["dataloader.train.num_workers=1", "dataloader.train.total_batch_size=3"]}
+    more = more.get(trainer.name, ["train_dataloader.num_workers=1"])
 
-    def train(folder, **more):
-        words = trainer.command(folder, "--resume", worker, steps=4, period=1)
+    def train(folder, **keywords):
+        words = trainer.command(folder, "--resume", *more, steps=4, period=1)
         run(
-            "torchrun", "--nproc-per-node", 2, "--max-restarts", 3, "-m", "eva_command", *words[1:],
-            **more, **trainer.variables,
+            "torchrun", "--nproc-per-node", 3, "--max-restarts", 3, "-m", "eva_command", *words[1:],
+            **keywords, **trainer.variables,
         )  # fmt: skip
         return trainer.weights(folder, 4)
 
-    expected = train(once(f"two_processes_{trainer.name}", lambda folder: None) / "run")
-    ours = train(tmp_path / "run", accident=f"{place}:{tmp_path / 'once'}")
-    assert (tmp_path / "once").exists(), "nothing was killed"
+    expected = train(once(f"three_processes_{trainer.name}", lambda folder: None) / "run")
+    notes = {one: tmp_path / one.partition("@")[0] for one in place.split(",")}
+    accident = ",".join(f"{one}:{note}" for one, note in notes.items())
+    ours = train(tmp_path / "run", accident=accident)
+    assert all(note.exists() for note in notes.values()), "nothing was killed"
     assert all(torch.equal(ours[name], expected[name]) for name in expected)
 
 

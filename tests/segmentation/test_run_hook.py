@@ -31,9 +31,9 @@ def test_a_gradient_stops_a_run_before_the_step_and_names_the_images(
 
     digested = hooks.digested
 
-    def slowly(file):
+    def slowly(*arguments):
         time.sleep(0.5)
-        return digested(file)
+        return digested(*arguments)
 
     monkeypatch.setattr(hooks, "digested", slowly)  # the second save is not over at the third step
     monkeypatch.setattr(EVASegmentor, "loss", spoilt)

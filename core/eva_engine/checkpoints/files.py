@@ -15,7 +15,6 @@ from eva_backbone.checkpoints.run_folders import BEST, MARKER, RECORD, listed_fi
 from eva_backbone.checkpoints.run_folders import EMA_WEIGHTS as EMA_WEIGHTS
 from eva_backbone.checkpoints.run_folders import WEIGHTS as WEIGHTS
 from eva_backbone.checkpoints.run_folders import is_complete as is_complete
-from eva_backbone.checkpoints.verification import sha256_of
 from eva_data.files import (
     explained,
     flush,
@@ -29,7 +28,14 @@ from eva_engine import distributed
 from eva_engine.config import require
 from eva_runs.adapters import Adapters
 from eva_runs.processes import is_main, on_main
-from eva_runs.saving import BackgroundWriter, Digest, digest_of, snapshot
+from eva_runs.saving import (
+    BackgroundWriter,
+    Digest,
+    DigestedStream,
+    difference,
+    digest_of,
+    snapshot,
+)
 
 if TYPE_CHECKING:  # DeepSpeed
     from eva_engine.steps.engine import TrainingEngine
@@ -60,7 +66,8 @@ class FilesInBackground:
             with explained(file):
                 write(file)
                 for one in file.parent.iterdir() if made else [file]:
-                    self.digests[one.relative_to(self.folder).as_posix()] = digest_of(one)
+                    name = one.relative_to(self.folder).as_posix()
+                    self.digests[name] = digest_of(one, self.writer)
 
         self.writer.submit(work)
 
@@ -68,11 +75,13 @@ class FilesInBackground:
         """Copy a state and write it."""
         copied = snapshot(state)
 
-        def write(file: Path) -> None:
-            with writing(file) as stream:
-                torch.save(copied, stream)
+        def work() -> None:
+            with explained(file), writing(file) as stream:
+                digested: Any = DigestedStream(stream, self.writer)
+                torch.save(copied, digested)
+            self.digests[file.relative_to(self.folder).as_posix()] = digested.digest
 
-        self.add(file, write)
+        self.writer.submit(work)
 
 
 def mark_complete(folder: Path, digests: Mapping[str, Digest] | None = None) -> None:
@@ -96,11 +105,8 @@ def damage_of(folder: Path, *, part: int = 0, parts: int = 1) -> str | None:
     if isinstance(files, str):
         return files
     for name, digest in list(files.items())[part::parts]:
-        try:
-            if sha256_of(folder / name) != digest:
-                return f"{name} is not what was written (another SHA-256)"
-        except OSError as error:
-            return f"{name} cannot be read ({error.strerror})"
+        if damage := difference(folder / name, digest):
+            return f"{name} {damage}"
     if part == 0:
         try:
             read_run(folder)

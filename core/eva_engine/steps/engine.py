@@ -330,7 +330,7 @@ class MovingAverage:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return this process's part."""
-        return {name: part.cpu() for name, part in self._parts.items()}
+        return dict(self._parts)
 
     def load_state_dict(self, *parts: Mapping[str, Tensor]) -> None:
         """Restore this process's part from its `state_dict`, or from those of all, in their order.

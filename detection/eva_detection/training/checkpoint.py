@@ -14,7 +14,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 
 from eva_backbone.checkpoints.reading import read_torch_file
 from eva_backbone.checkpoints.run_folders import ADAPTER, LORA
-from eva_data.files import write_text, writing
+from eva_data.files import write_text
 from eva_detection.training.output_folder import LAST, checkpoints, last_checkpoint
 from eva_runs.adapters import Adapters, complete
 from eva_runs.fits import check_model, check_optimizer
@@ -60,7 +60,7 @@ class RunCheckpointer(DetectionCheckpointer):
         def write() -> None:
             if adapters:
                 adapters.write(data["model"], (folder / ADAPTER).parent)
-            with digested(file), writing(file) as stream:
+            with digested(file, self.writer) as stream:
                 torch.save(data, stream)
             write_text(folder / LAST, file.name)
 

@@ -56,7 +56,7 @@ from eva_runs.errors import ending, said_once
 from eva_runs.interruption import StopSignal
 from eva_runs.output_folder import claimed, cut_log
 from eva_runs.precision import lower_backbone, resolve, warn_of_slow_bf16
-from eva_runs.processes import leave, on_main, together
+from eva_runs.processes import average_in_order, leave, on_main, together
 from eva_runs.saving import undamaged
 
 logger = logging.getLogger(__name__)
@@ -196,7 +196,10 @@ def _build_optimizer(cfg: DictConfig, model: nn.Module) -> tuple[torch.optim.Opt
 def _distributed(cfg: DictConfig, model: nn.Module) -> nn.Module:
     """Wrap the model if there are several processes."""
     ddp = dict(cfg.train.ddp) | ({"device_ids": None} if cfg.train.device == "cpu" else {})
-    return build(ddp, "train.ddp", lambda options: create_ddp_model(model, **options))
+    wrapped = build(ddp, "train.ddp", lambda options: create_ddp_model(model, **options))
+    if wrapped is not model and cfg.train.device == "cpu":
+        wrapped.register_comm_hook(None, lambda _, bucket: average_in_order(bucket))
+    return wrapped
 
 
 def _build_hooks(
