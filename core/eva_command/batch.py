@@ -20,7 +20,14 @@ from pathlib import Path
 
 from eva_classification.commands import add_extractor
 from eva_command.label import TASKS, find_model
-from eva_data.files import hand_over, home_expanded, is_there, read_lines, remove_unfinished
+from eva_data.files import (
+    hand_over,
+    home_expanded,
+    is_there,
+    read_lines,
+    remove_unfinished,
+    require_free,
+)
 from eva_data.writing import FORMATS
 from eva_engine.commands.options import add_device, add_output, add_weights
 from eva_runs.commands import complain, program_name, say
@@ -137,8 +144,8 @@ def _start(task: str, arguments: Sequence[str]) -> int:
     )  # fmt: skip
 
     # several commands with parts of the shards may run together
-    lock = contextlib.nullcontext() if options.shards else locked(options.output)
-    made, parts = ["*.json", NAMES, PARTS], options.output / PARTS
+    lock = locked(options.output, shared=bool(options.shards))
+    made, parts = ["*.json", NAMES.format("*"), PARTS], options.output / PARTS
     with clean_if_refused(options.output, made, begun=lambda: any(parts.glob("*.parquet"))), lock:
         more = {"batch_size": options.batch_size}
         write_manifest(options.output, settings, given | more, plan)
@@ -149,9 +156,11 @@ def _start(task: str, arguments: Sequence[str]) -> int:
 def _run(options: argparse.Namespace, numbers: set[int], what: str) -> int:
     """Compute shards of an output, and say what it holds."""
     from eva_command.batch_tasks import build
-    from eva_runs.batch import PARTS, Actors, Processes, Worker, run_shards
+    from eva_runs.batch import PARTS, Actors, Processes, Worker, run_shards, summarise
 
     stop, failed, folder, on_ray = StopSignal(), 0, options.output.absolute(), options.address
+    if options.shards and options.shards.start >= (count := summarise(folder).shards):
+        raise ValueError(f"there is no shard {options.shards.start}: they are 0 to {count - 1}")
     if wanted := sorted(one for one in numbers if one in (options.shards or numbers)):
         worker = Worker(folder, build, options.batch_size, options.workers, options.device)
         actors = Actors(worker, on_ray, options.actors) if on_ray else None
@@ -190,6 +199,7 @@ def _look(verb: str, arguments: Sequence[str]) -> int:
         parser.add_argument("--output", required=True, type=home_expanded, help=text)
         text = "of detect: write a dataset with the images to OUTPUT/FORMAT"
         parser.add_argument("--to", choices=FORMATS, dest="form", help=text)
+        parser.add_argument("--overwrite", action="store_true", help="replace an earlier FILE")
     if verb == "retry":
         parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
         _add_running(parser)
@@ -197,6 +207,8 @@ def _look(verb: str, arguments: Sequence[str]) -> int:
     from eva_runs.batch import merge_parts, read_manifest, summarise
 
     manifest = read_manifest(options.folder)
+    if verb == "merge" and not options.form:
+        require_free([options.output], overwrite=options.overwrite)
     if verb == "status":
         _show(options.folder)
     elif verb == "retry":

@@ -60,13 +60,15 @@ def explained(path: Path, *, only: Collection[int] | None = None) -> Iterator[No
 
 
 @contextlib.contextmanager
-def replacing(file: Path) -> Iterator[Path]:
+def replacing(file: Path, *, once: bool = False) -> Iterator[Path]:
     """Write to a temporary path, of the same suffix, that replaces `file` when the block ends.
 
     Its folder is made. The content is flushed to the disk first, so `file` is complete or as it was
     before, whatever ends the process. An `UnwritableError` says that the disk is full, for example.
+    With `once` a `file` that is there then, perhaps of another process, stays.
     """
-    temporary = file.with_name(f".{file.stem}{_UNFINISHED}-{os.getpid()}{file.suffix}")
+    own = os.urandom(6).hex()  # other machines have the same process ids
+    temporary = file.with_name(f".{file.stem}{_UNFINISHED}-{own}{file.suffix}")
     with explained(file):
         file.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -74,7 +76,12 @@ def replacing(file: Path) -> Iterator[Path]:
             yield temporary
         with explained(file):
             flush(temporary)
-            os.replace(temporary, file)
+            try:
+                (os.link if once else os.replace)(temporary, file)
+            except FileExistsError:
+                pass
+            except OSError:  # a disk that takes no links
+                os.replace(temporary, file)
             flush(file.parent)
     finally:
         with contextlib.suppress(OSError):
@@ -82,13 +89,13 @@ def replacing(file: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def writing(file: Path) -> Iterator[BinaryIO]:
+def writing(file: Path, *, once: bool = False) -> Iterator[BinaryIO]:
     """Write to a temporary binary file that replaces `file` when the block ends.
 
     Writers such as `torch.save` replace the system's error ("No space left on device") with one of
     their own ("unexpected pos"): here an `UnwritableError` with the system's is raised.
     """
-    with replacing(file) as temporary:
+    with replacing(file, once=once) as temporary:
         with explained(file):
             raw = _RememberingFile(temporary, "w")
         try:
@@ -113,9 +120,9 @@ class _RememberingFile(io.FileIO):
             raise
 
 
-def write_text(file: Path, text: str) -> None:
-    """Write a text file in UTF-8 completely or not at all."""
-    with writing(file) as stream:
+def write_text(file: Path, text: str, *, once: bool = False) -> None:
+    """Write a text file in UTF-8 completely or not at all; `once` as of `replacing`."""
+    with writing(file, once=once) as stream:
         stream.write(text.encode())
 
 

@@ -26,7 +26,7 @@ from eva_data.images import UnreadableImageError, read_image
 from eva_data.tables import LONGEST, text_lines
 from eva_data.tar import expand_braces, expand_shards, find_members, is_shard_pattern
 
-NAMES = "names.parquet"  # a row group for each shard
+NAMES = "names{}.parquet"  # a row group for each shard; of several plans the manifest names one
 _MOST, _LEAST, _FEW = 4096, 64, 32  # records of a shard at most and at least; shards
 _IMAGES = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes", "content")
 _COLUMNS = {"image": (*_IMAGES, *lists.IMAGE_COLUMNS), "caption": lists.CAPTION_COLUMNS}
@@ -94,7 +94,8 @@ def plan_records(
         plan["shards"] = len(plan["places"])
     else:
         names = chain.from_iterable(_names(one, texts) for one in inputs)
-        plan["shards"] = _write_names(islice(names, limit), folder / NAMES, size)
+        plan["names"] = NAMES.format(f"-{os.urandom(4).hex()}")
+        plan["shards"] = _write_names(islice(names, limit), folder / plan["names"], size)
     if not plan["shards"]:
         raise ValueError(f"{', '.join(inputs)}: no image there, of {LISTED_IMAGE_SUFFIXES}")
     return plan
@@ -107,7 +108,7 @@ def read_shard(plan: dict[str, Any], folder: Path, number: int) -> Iterator[Reco
         read = _records_of_parquet if "columns" in plan else _records_of_tar
         yield from read(plan, address, *rows)
         return
-    with pq.ParquetFile(folder / NAMES) as file:
+    with pq.ParquetFile(folder / plan.get("names", NAMES.format(""))) as file:
         names = file.read_row_group(number)["name"].to_pylist()
     for name in map(os.fsdecode, names):
         yield Record(name, None if plan["texts"] else _place(plan, name))
@@ -215,10 +216,12 @@ def _local(address: str) -> Iterator[Path]:
         yield Path(address)
         return
     system, path = fsspec.url_to_fs(address)
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder, Path(path).name)
-        system.get_file(path, str(copy))
-        yield copy
+    with tempfile.TemporaryFile() as copy:  # has no name, so that it ends with its process
+        try:
+            system.get_file(path, f"/dev/fd/{copy.fileno()}")
+            yield Path(f"/dev/fd/{copy.fileno()}")
+        except ValueError as error:
+            raise ValueError(f"{address}: {error}") from error
 
 
 # ---- Parquet -------------------------------------------------------------------------------------
@@ -250,7 +253,8 @@ def _cut_parquet(shards: Iterable[str], size: int | None, limit: int | None) -> 
     for file in shards:
         with _open_parquet(file) as opened:
             counts[file] = min(left, opened.metadata.num_rows)
-        left -= counts[file]
+        if not (left := left - counts[file]):
+            break
     size = size or _usual(sum(counts.values()))
     return [
         (file, start, min(start + size, count))

@@ -264,11 +264,13 @@ def run_shards(
 def _outcomes(
     numbers: Sequence[int], pool: Processes | Actors, stop: StopSignal
 ) -> Iterator[Outcome]:
-    """Yield the outcomes as they come; a shard whose process died is done again."""
+    """Yield the outcomes as they come; a shard whose process died is done again, at last alone."""
     waiting, ended, deaths = deque(numbers), set[int](), 0
-    known = Counter[int]()  # shard -> deaths in it
+    known, last = Counter[int](), deque[int]()  # shard -> deaths in it; those that go on alone
     flying = dict[Future[Outcome], tuple[int, int]]()  # slot and shard
     while len(ended) < len(numbers) and not stop.requested:
+        if last and len(ended) + len(last) >= len(numbers):
+            waiting.append(last.popleft())
         for depth, slot in product(range(_AHEAD), range(pool.size)):
             busy = sum(one == slot for one, _ in flying.values())
             if not waiting and not busy and isinstance(pool, Actors):  # some may be lost for good
@@ -288,7 +290,7 @@ def _outcomes(
             other = any(number == one for _, one in flying.values()) and outcome.failure
             if number not in ended and outcome.deaths:
                 known[number] = outcome.deaths
-                waiting.append(number)
+                (last if outcome.deaths == _MOST_DEATHS - 1 else waiting).append(number)
             elif number not in ended and not other:
                 ended.add(number)
                 deaths = 0
@@ -328,10 +330,13 @@ def write_manifest(
     """Write the manifest of an output folder once; a ValueError if it has other settings."""
     files.make_folder(folder / PARTS)
     begun = (folder / MANIFEST).exists()
-    content = "" if begun else json.dumps({"options": options, "plan": plan()}) + "\n"
+    own = {} if begun else plan()
     agree(folder / SETTINGS, settings)
     if not begun:
-        write_text(folder / MANIFEST, content)
+        content = json.dumps({"options": options, "plan": own}) + "\n"
+        write_text(folder / MANIFEST, content, once=True)
+    if "names" in own and read_manifest(folder)["plan"] != own:  # another process was first
+        (folder / own["names"]).unlink()
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -386,10 +391,13 @@ def read_features(folder: str | os.PathLike[str]) -> tuple[list[str], "Tensor"]:
     names, parts = list[str](), list[Any]()
     for table in read_parts(Path(folder)):
         names += table["name"].to_pylist()
-        values = table["features"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        shape = json.loads(table.schema.metadata[b"shape"])
-        parts.append(torch.from_numpy(values.copy()).reshape(-1, *shape))
+        parts.append(torch.from_numpy(_features(table).copy()))
     return names, torch.cat(parts)
+
+
+def _features(table: pa.Table) -> Any:
+    values = table["features"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return values.reshape(-1, *json.loads(table.schema.metadata[b"shape"]))
 
 
 def index_features(folder: Path, output: Path, *, approximate: bool) -> dict[str, Any]:
@@ -405,12 +413,8 @@ def index_features(folder: Path, output: Path, *, approximate: bool) -> dict[str
     if len(shape) != 1:
         raise ValueError(f"{folder} has no features of one vector each, but {shape or 'none'}")
 
-    def parts() -> Iterator[tuple[list[str], Any]]:
-        for table in read_parts(folder):
-            values = table["features"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-            yield table["name"].to_pylist(), values.reshape(-1, *shape)
-
+    parts = ((table["name"].to_pylist(), _features(table)) for table in read_parts(folder))
     about = {"options": manifest["options"], "sha256": load_json(folder / SETTINGS)["weights"]}
     about |= {"count": summarise(folder, rows=True).rows, "width": shape[0]}
-    build_index(parts(), output, about=about, approximate=approximate)
+    build_index(parts, output, about=about, approximate=approximate)
     return about

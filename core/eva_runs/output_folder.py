@@ -33,6 +33,7 @@ LOCK = ".lock"
 ANOTHER = "a signal to another process"
 _TRIES = 5  # not for ever: some disks number a file otherwise each time
 _HELD = (errno.EACCES, errno.EAGAIN)
+_SHA256 = 64  # digits
 
 
 class FolderInUseError(ValueError):
@@ -91,30 +92,31 @@ def _note_thread(failed: threading.ExceptHookArgs) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
     """Keep other runs out of an output folder, which is made, on every machine that sees it.
 
     The lock belongs to this process: its end releases it, however it ends, and processes that it
-    started do not hold it. Unfinished files of a process that was killed are removed.
+    started do not hold it. Unfinished files of a process that was killed are removed. Several that
+    are `shared` may hold it at once.
 
     Raises:
         FolderInUseError: A ValueError, if another process holds the lock.
         UnwritableError: If the folder is a file, or nothing can be written in it.
     """
-    descriptor = _lock(folder)
+    descriptor = _lock(folder, shared)
     for _ in range(_TRIES):
         with contextlib.suppress(OSError):
             if os.path.samestat(os.fstat(descriptor), (folder / LOCK).stat()):
                 break
         os.close(descriptor)  # a run that was refused has just removed it
-        descriptor = _lock(folder)
+        descriptor = _lock(folder, shared)
     try:
         yield
     finally:
         os.close(descriptor)
 
 
-def _lock(folder: Path) -> int:
+def _lock(folder: Path, shared: bool) -> int:
     """Open the lock and take it; say so where no lock can be had."""
     make_folder(folder)
     file = folder / LOCK
@@ -123,7 +125,7 @@ def _lock(folder: Path) -> int:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in _HELD:
                 holder = os.read(descriptor, 1000).decode(errors="replace").strip()
@@ -137,7 +139,8 @@ def _lock(folder: Path) -> int:
         else:
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-            remove_unfinished(folder)
+            if not shared:
+                remove_unfinished(folder)
     except BaseException:
         os.close(descriptor)
         raise
@@ -148,10 +151,12 @@ def agree(file: Path, settings: Mapping[str, Any]) -> None:
     """Note in a file what an output depends on, or refuse, by a ValueError, anything else."""
     now = json.loads(json.dumps(settings))
     if not file.exists():
-        write_text(file, json.dumps(now, indent=2) + "\n")
+        write_text(file, json.dumps(now, indent=2) + "\n", once=True)
     before = load_json(file)
     if changed := [key for key in {**before, **now} if before.get(key) != now.get(key)]:
-        listed = ", ".join(f"{key} {before.get(key)} -> {now.get(key)}" for key in changed)
+        pairs = ((key, before.get(key), now.get(key)) for key in changed)
+        known = (key if len(f"{b}") == _SHA256 else f"{key} {a} -> {b}" for key, a, b in pairs)
+        listed = ", ".join(known)
         text = f"{file.parent} holds results with other settings ({listed}): choose another folder"
         raise ValueError(text)
 

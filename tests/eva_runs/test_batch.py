@@ -8,9 +8,14 @@ import os
 import random
 import subprocess
 import sys
+import tarfile
+import tempfile
+import threading
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import psutil
 import pyarrow as pa
@@ -18,8 +23,17 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from eva_runs.batch import merge_parts, summarise
+from eva_data.records import plan_records, read_shard
+from eva_runs.batch import (
+    Outcome,
+    merge_parts,
+    read_manifest,
+    run_shards,
+    summarise,
+    write_manifest,
+)
 from eva_runs.errors import TooManyUnreadableError
+from eva_runs.interruption import StopSignal
 
 PROGRAM = Path(__file__).with_name("batch_program.py")
 CLUSTER = """
@@ -132,6 +146,65 @@ def test_processes_give_the_bytes_of_one_and_leave_out_what_kills_them(
     assert program.compute(folder) == 0
     assert not summarise(folder).failed
     assert merged(folder) == whole
+
+
+class Pool:
+    """Shard 0 dies whenever another one is computed, which takes longer."""
+
+    size = 2
+
+    def __init__(self):
+        self.flying, self.deaths = set(), 0
+
+    def submit(self, slot, number, deaths):
+        def end():
+            self.flying.discard(number)
+            self.deaths += (dies := bool(number == 0 and self.flying))
+            failure = "died 3 times" * (self.deaths == 3)
+            future.set_result(Outcome(deaths=self.deaths * dies, failure=failure * dies))
+
+        future = Future()
+        self.flying.add(number)
+        threading.Timer(0.5 if number else 0.05, end).start()
+        return future
+
+
+def test_a_shard_whose_process_dies_in_company_goes_on_alone(program, table, tmp_path):
+    program.begin(tmp_path / "out", table(4), size=1)
+    pool = Pool()
+    assert run_shards(tmp_path / "out", range(4), pool, StopSignal(), 0) == 0
+    assert pool.deaths == 2
+
+
+def test_of_two_starts_at_once_one_plans(tmp_path):
+    """The other has found one image more."""
+    inputs = [str(tmp_path / name) for name in ("a.png", "b.png")]
+    for file in inputs:
+        Path(file).write_bytes(encoded(0, 0, 0))
+
+    def plan(*, first):
+        if not first:
+            write_manifest(tmp_path / "out", {}, {}, lambda: plan(first=True))
+        return plan_records(inputs[: 1 if first else 2], tmp_path / "out", size=1)
+
+    write_manifest(tmp_path / "out", {}, {}, lambda: plan(first=False))
+    assert summarise(tmp_path / "out").shards == 1
+    (record,) = read_shard(read_manifest(tmp_path / "out")["plan"], tmp_path / "out", 0)
+    assert record.name == inputs[0]
+    assert len([*(tmp_path / "out").glob("*.parquet")]) == 1
+
+
+def test_a_process_that_is_killed_leaves_no_copy_of_a_shard(tmp_path, monkeypatch):
+    (tmp_path / "a.png").write_bytes(encoded(0, 0, 0))
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        tar.add(tmp_path / "a.png", "a.png")
+    fsspec.filesystem("memory").put(str(tmp_path / "0.tar"), "/kept/0.tar")
+    plan = plan_records(["memory://kept/*.tar"], tmp_path)
+    (tmp_path / "copies").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "copies"))
+    with contextlib.closing(read_shard(plan, tmp_path, 0)) as records:
+        assert next(records).image().size == (2, 2)
+        assert not [*(tmp_path / "copies").iterdir()]
 
 
 def test_a_signal_ends_a_run_that_the_same_command_continues(

@@ -17,8 +17,8 @@ from eva_runs.output_folder import (
 _HOLDER = """
 import pathlib, sys, time
 from eva_runs.output_folder import locked
-with locked(pathlib.Path(sys.argv[1])):
-    if len(sys.argv) > 2:
+with locked(pathlib.Path(sys.argv[1]), **{word: True for word in sys.argv[2:] if word == "shared"}):
+    if sys.argv[2:] == ["with a worker"]:
         import multiprocessing
         multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,)).start()
     print("held", flush=True)
@@ -48,6 +48,17 @@ def test_a_second_run_is_refused_and_told_which_is_the_first(tmp_path):
         _end(process)
     with locked(tmp_path / "run"):
         pass
+
+
+def test_runs_that_share_a_folder_keep_others_out(tmp_path):
+    process = _hold(tmp_path, "shared")
+    try:
+        (tmp_path / ".part.writing-1.parquet").touch()
+        with locked(tmp_path, shared=True), pytest.raises(FolderInUseError):
+            locked(tmp_path).__enter__()
+        assert (tmp_path / ".part.writing-1.parquet").exists()
+    finally:
+        _end(process)
 
 
 def test_a_killed_run_frees_its_folder_although_its_workers_live(tmp_path):

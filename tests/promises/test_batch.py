@@ -175,7 +175,7 @@ def test_what_cannot_be_read_is_listed_and_tried_again(compute, photos, tmp_path
     assert kept.stat().st_mtime_ns == before[kept]
 
 
-def test_parts_of_the_shards_and_of_the_records(compute, inputs, refused):
+def test_parts_of_the_shards_and_of_the_records(compute, inputs, refused, tmp_path):
     first = compute("features", inputs["folder"], "--shards", "0-1")
     with pytest.raises(ValueError, match="lacks 1 of 3"):
         read_features(first)
@@ -184,10 +184,18 @@ def test_parts_of_the_shards_and_of_the_records(compute, inputs, refused):
     assert len(names) == NUMBER
     few = compute("features", inputs["{0..1}.tar"], "--limit", 15, output="few")
     assert torch.equal(read_features(few)[1], whole[:15])
+    rest = tmp_path / "rest.parquet"  # which nobody opens
+    rest.touch()
+    compute("features", inputs["bytes.parquet"], rest, "--limit", NUMBER, output="first")
+    with refused("no shard 5: they are 0 to 2"):
+        compute("features", inputs["folder"], "--shards", "5-7")
     for other in ((inputs["folder"], "--limit", 3), (inputs["list.txt"],),
                   (inputs["folder"], "--store", "fp32")):  # fmt: skip
-        with refused("other settings"):
+        with refused(r"other settings \([^:]*(limit|input|store)[^:]*\): choose another folder"):
             compute("features", *other)
+    rows_of(first)
+    with refused("merged.parquet is there already"):
+        rows_of(first)
 
 
 @pytest.mark.parametrize(
