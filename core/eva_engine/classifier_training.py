@@ -76,26 +76,14 @@ def train_classifier(
     adapters = Adapters(model, lora, base) if lora.rank else None
     classes = list(samples.classes)
     targets = MixedTargets(config.augment, num_classes=len(classes))
+    presentation = Presentation(
+        task=project.task, what=what, weights=base, data=described, first_batch=first_samples,
+        meanings=meanings(project.unit), sections=sections,
+        next_steps=partial(project.steps_after_training, data.val, data.train),
+    )  # fmt: skip
     TrainingRun(
-        model=model,
-        groups=groups(config, model),
-        samples=samples,
-        step_fn=ClassificationStep(targets),
-        config=config,
-        adapters=adapters,
-        notes={"class_names": classes},
-        device=device,
-        evaluate=validation,
-        results=validation.results if validation else (),
-        flops_per_sample=None if adapters else flops,
-        presentation=Presentation(
-            task=project.task,
-            what=what,
-            weights=config.model.init_checkpoint,
-            data=described,
-            meanings=meanings(project.unit),
-            first_batch=first_samples,
-            sections=sections,
-            next_steps=partial(project.steps_after_training, data.val, data.train),
-        ),
-    ).start()
+        model=model, groups=groups(config, model), samples=samples, config=config,
+        step_fn=ClassificationStep(targets), adapters=adapters, notes={"class_names": classes},
+        device=device, evaluate=validation, results=validation.results if validation else (),
+        flops_per_sample=None if adapters else flops, presentation=presentation,
+    ).start()  # fmt: skip

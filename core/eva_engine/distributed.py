@@ -12,10 +12,8 @@ import torch.distributed as dist
 
 from eva_engine.config import require
 from eva_runs.data_order import seed_for
-from eva_runs.processes import barrier as barrier
 from eva_runs.processes import gather as gather
 from eva_runs.processes import join
-from eva_runs.processes import raise_together as raise_together
 from eva_runs.processes import rank as rank
 from eva_runs.processes import world_size as world_size
 

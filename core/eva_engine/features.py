@@ -90,13 +90,9 @@ class Extractor(PooledVit):
         """
         place = choose_device(device)
         pooled, trunk = load_pooled(
-            source,
-            clips=cls.clips,
-            image_size=image_size,
-            pooling=pooling,
-            dtype=choose_dtype(precision, place),
-            **vit_arguments,
-        )
+            source, clips=cls.clips, image_size=image_size, pooling=pooling,
+            dtype=choose_dtype(precision, place), **vit_arguments,
+        )  # fmt: skip
         extractor = cls(pooled, **pixel_statistics(source, trunk, mean=mean, std=std))
         return to_precision(extractor, precision, place)
 

@@ -83,13 +83,9 @@ def curves(folder: Path) -> list[Section]:
     groups += [("Training", "share", shares)]
     groups += [(_legend(one).capitalize(), "value", [one]) for one in trained if one not in shares]
     groups += [("Learning rate", _RATE, ["lr"] if "lr" in steps else [])]
+    drawn = {name: Curve(name=_legend(name), points=points) for name, points in steps.items()}
     return [
-        Curves(
-            title=title,
-            x_label="step",
-            y_label=label,
-            curves=[Curve(name=_legend(name), points=steps[name]) for name in names],
-        )
+        Curves(title=title, x_label="step", y_label=label, curves=[drawn[one] for one in names])
         for title, label, names in groups
         if names
     ]
@@ -325,12 +321,10 @@ class Presenter:
     def _score_table(self, shown: Sequence[Evaluation]) -> ScoreTable:
         best, *last = shown
         names = self._names(dict.fromkeys(name for one in shown for name in one.results))
+        meanings = {"loss": LOSS, **self._says.meanings}
+        values = {name: [one.results.get(name) for one in shown] for name in names}
         rows = [
-            ScoreRow(
-                name=name,
-                values=[one.results.get(name) for one in shown],
-                meaning=self._says.meanings.get(name, LOSS if name == "loss" else ""),
-            )
+            ScoreRow(name=name, values=values[name], meaning=meanings.get(name, ""))
             for name in names
         ]
         text = f"On the validation data. The best is that by {self._metric}: {best.title}."
@@ -338,13 +332,9 @@ class Presenter:
             both = ", with and without moving average" * any(one.average for one in shown)
             text += f" The last: step {last[0].step:,}{both}."
         percent = any(abs(value) > 2 for one in shown for value in one.results.values())
-        return ScoreTable(
-            title="Scores",
-            columns=["best", *("last average" if one.average else "last" for one in last)],
-            rows=rows,
-            text=text,
-            digits=2 if percent else 4,
-        )
+        columns = ["best", *("last average" if one.average else "last" for one in last)]
+        digits = 2 if percent else 4
+        return ScoreTable(title="Scores", columns=columns, rows=rows, text=text, digits=digits)
 
 
 def _settings(config: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -51,16 +51,12 @@ class Adapters:
         self.names = {name for name in model.state_dict() if _plain(name) not in self._shared}
         self.identity = {**vars(settings), "layers": [*settings.layers], "base": sha256_of(path)}
         self._config = {
-            "peft_type": "LORA",
-            BASE: os.fspath(path if Path(base).is_dir() else base),
-            SHA256_OF_BASE: self.identity["base"],
-            "r": settings.rank,
-            "lora_alpha": settings.scale * settings.rank,
-            "lora_dropout": settings.dropout,
-            "target_modules": targets,
-            "modules_to_save": self._modules_to_save(model),
+            "peft_type": "LORA", BASE: os.fspath(path if Path(base).is_dir() else base),
+            SHA256_OF_BASE: self.identity["base"], "r": settings.rank,
+            "lora_alpha": settings.scale * settings.rank, "lora_dropout": settings.dropout,
+            "target_modules": targets, "modules_to_save": self._modules_to_save(model),
             "inference_mode": True,
-        }
+        }  # fmt: skip
 
     def _modules_to_save(self, model: nn.Module) -> list[str]:
         """Name the outermost modules of which everything is saved, as peft wraps them."""

@@ -115,6 +115,7 @@ class SampleError(RuntimeError):
     """A bug in the code of a sample, with the name of the sample."""
 
 
+@dataclass(eq=False)
 class OrderedBatches(Sampler[list[Item]]):
     """Micro-batches of one process, from an optimizer step on, without end.
 
@@ -125,26 +126,22 @@ class OrderedBatches(Sampler[list[Item]]):
         ValueError: If the dataset does not fill one step.
     """
 
-    def __init__(
-        self,
-        size: int,
-        *,
-        batch_size: int,
-        accumulate: int,
-        rank: int,
-        world_size: int,
-        seed: int,
-        start_step: int = 0,
-    ) -> None:
-        self.steps_per_epoch = size // (batch_size * accumulate * world_size)
+    size: int
+    batch_size: int
+    accumulate: int
+    rank: int
+    world_size: int
+    seed: int
+    start_step: int = 0
+
+    def __post_init__(self) -> None:
+        together = self.batch_size * self.accumulate * self.world_size
+        self.steps_per_epoch = self.size // together
         if not self.steps_per_epoch:
             raise ValueError(
-                f"{size} samples do not fill a step of {batch_size} x {accumulate} x {world_size} "
-                "(batch_size x accumulate x processes)"
+                f"{self.size} samples do not fill a step of {self.batch_size} x {self.accumulate} "
+                f"x {self.world_size} (batch_size x accumulate x processes)"
             )
-        self.size, self.batch_size, self.accumulate = size, batch_size, accumulate
-        self.rank, self.world_size, self.seed = rank, world_size, seed
-        self.start_step = start_step
 
     def __iter__(self) -> Iterator[list[Item]]:
         epoch, first = divmod(self.start_step, self.steps_per_epoch)
@@ -198,22 +195,25 @@ class SeededSamples(Dataset[Any]):
 class BadSamples:
     """Names of the samples of a run that cannot be read, each of which counts once.
 
-    `setting` is what the user calls the allowed number of them.
+    `setting` is what the user calls the allowed number of them, `done` what is done with one.
     """
 
     def __init__(
-        self, allowed: int, names: Iterable[str] = (), *, setting: str = "max_bad_samples"
-    ) -> None:
-        self.allowed, self.names, self.setting = allowed, set(names), setting
+        self, allowed: int, names: Iterable[str] = (), *, setting: str = "max_bad_samples",
+        done: str = "replaced a sample",
+    ) -> None:  # fmt: skip
+        self.allowed, self.names = allowed, set(names)
+        self.setting, self.done = setting, done
 
     def add(self, found: Mapping[str, str]) -> None:
-        """Note samples of all processes, name -> why, and log those that are new.
+        """Note samples of all processes, name -> why or "", and log those that are new.
 
         Raises:
             TooManyUnreadableError: If there are more than allowed.
         """
         for name in sorted(found.keys() - self.names):
-            logger.warning("replaced a sample that cannot be read: %s: %s", name, found[name])
+            what = ": ".join(filter(None, (name, found[name])))
+            logger.warning("%s that cannot be read: %s", self.done, what)
         self.names |= found.keys()
         if len(self.names) > self.allowed:
             raise TooManyUnreadableError(
@@ -266,13 +266,10 @@ def build_loader(
 ) -> DataLoader[Batch]:
     """Build the loader of a run's batches, without end; `collate` makes the data of a batch."""
     loader = DataLoader(
-        SeededSamples(samples, seed=batches.seed),
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=partial(_batch, collate or default_collate),
-        pin_memory=pin_memory,
+        SeededSamples(samples, seed=batches.seed), batch_sampler=batches, num_workers=workers,
+        collate_fn=partial(_batch, collate or default_collate), pin_memory=pin_memory,
         persistent_workers=workers > 0,
-    )
+    )  # fmt: skip
     return guard_workers(loader, timeout=timeout)
 
 

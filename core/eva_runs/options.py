@@ -73,14 +73,9 @@ def add_download_option(parser: argparse.ArgumentParser) -> None:
     It sets `EVA_NO_DOWNLOAD=1` for this process and those that it starts, and leaves no value among
     the parsed options.
     """
-    parser.add_argument(
-        "--no-download",
-        action=_SetNoDownload,
-        nargs=0,
-        dest=argparse.SUPPRESS,
-        default=argparse.SUPPRESS,
-        help="weights that are not on this machine are an error: fetch nothing from the hub",
-    )
+    text = "weights that are not on this machine are an error: fetch nothing from the hub"
+    parser.add_argument("--no-download", action=_SetNoDownload, nargs=0, dest=argparse.SUPPRESS,
+                        default=argparse.SUPPRESS, help=text)  # fmt: skip
 
 
 def add_size_and_length(parser: argparse.ArgumentParser) -> None:

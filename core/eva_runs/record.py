@@ -29,7 +29,6 @@ _GIT_SECONDS = 10
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}\b")  # of the hub
 Kind = Literal["training", "evaluation"]
 
-
 Start = dict[str, Any]  # a line of `STARTS`: kind, began, command, toolkit, continues, heard
 
 
@@ -47,13 +46,9 @@ def record_start(folder: Path, kind: Kind, *, log: str = "log.txt", continues: b
     """
     now, file = time.time(), folder / STARTS
     line = {
-        "kind": kind,
-        "began": now,
-        "command": called(),
-        "toolkit": _known(toolkit),
-        "continues": continues,
-        "heard": _last_heard(folder, log, process_began(now)),
-    }
+        "kind": kind, "began": now, "command": called(), "toolkit": _known(toolkit),
+        "continues": continues, "heard": _last_heard(folder, log, process_began(now)),
+    }  # fmt: skip
     with explained(file), file.open("ab+") as lines:
         if lines.tell():
             lines.seek(-1, os.SEEK_END)

@@ -25,8 +25,9 @@ from eva_engine.evaluation.classification_report import (
     BestEvaluation,
     class_sections,
 )
-from eva_engine.evaluation.counting import FIRST, LeftOutSamples, OneLabel, ShownSamples, count
+from eva_engine.evaluation.counting import FIRST, LEFT_OUT, OneLabel, ShownSamples, count
 from eva_report.content import Section
+from eva_runs.data_order import BadSamples
 
 
 class ContrastiveValidation:
@@ -60,7 +61,7 @@ class ContrastiveValidation:
         self._run, self.pairs, self._transform = run, pairs, transform
         self.classes, self._templates = classes, find_templates(templates)
         self._names = [] if classes is None else names_of(classes.classes)
-        self._left_out = LeftOutSamples(run.max_bad_samples)
+        self._left_out = BadSamples(run.max_bad_samples, done=LEFT_OUT)
         self.results = (
             *(OF_PAIRS if pairs is not None else ()),
             *(OF_CLASSES[: 1 if len(self._names) <= FIRST else 2] if classes is not None else ()),
@@ -85,7 +86,7 @@ class ContrastiveValidation:
         }  # fmt: skip
         if self.pairs is not None:
             encoded = encode_pairs(clip, self.pairs, self._transform, skip_unreadable=True, **sizes)
-            self._left_out.mention(encoded.left_out, of=len(self.pairs))
+            self._left_out.add(dict.fromkeys(encoded.left_out, ""))
             shares = retrieval_scores(encoded.images, encoded.texts, encoded.owners)
             shares["loss"] = _contrastive_loss(clip, encoded, batch_size=self._run.batch_size)
             found |= {name: shares[name] for name in OF_PAIRS}
@@ -97,7 +98,7 @@ class ContrastiveValidation:
                 device=weights.device, skip_unreadable=True, examples=True,
                 confusion=len(self._names) <= MOST_CONFUSION, **sizes,
             )  # fmt: skip
-            self._left_out.mention(counted.left_out, of=len(self.classes))
+            self._left_out.add(dict.fromkeys(counted.left_out, ""))
             score, names = counted.scores["val"], OF_CLASSES
             found |= {name: getattr(score, name) for name in names if name in self.results}
             sections.append(partial(class_sections, self.classes, counted, classes=self._names))

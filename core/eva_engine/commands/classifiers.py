@@ -44,14 +44,11 @@ class ClassifierProject:
 
     def train(self, arguments: Sequence[str] | None = None) -> None:
         """Train a classifier; `arguments` in place of those of the process."""
+        module = f"eva_{self.name}.training"
         training.main(
-            self.config,
-            deferred(f"eva_{self.name}.training:train"),
-            program=f"{self.name}/train.py",
-            arguments=arguments,
-            check=self._check_training,
-            planning=f"eva_{self.name}.training",
-        )
+            self.config, deferred(f"{module}:train"), program=f"{self.name}/train.py",
+            arguments=arguments, check=self._check_training, planning=module,
+        )  # fmt: skip
 
     def _check_training(self, config: Any) -> None:
         for name in ("train", "val"):
@@ -70,7 +67,6 @@ class ClassifierProject:
         """Write a classifier for programs without this toolkit."""
         name = f"eva {self.name} export"
         about = f"Write a classifier for programs without this toolkit: {self.unit} in, logits out."
-
         parser = new_parser(name, about)
         add_weights(parser, alone=True)
         parser.add_argument("--precision", choices=_TOLERANCES, default="fp32")
@@ -81,9 +77,8 @@ class ClassifierProject:
     def _export(self, options: argparse.Namespace) -> int:
         require_export(options)
         resolve_source(options.weights)
-        given = {
-            name: getattr(options, name) for name in ("image_size", "mean", "std", "precision")
-        }
+        names = ("image_size", "mean", "std", "precision")
+        given = {name: getattr(options, name) for name in names}
         load = deferred(f"{self.predictor}.from_weights")
         predictor = load(options.weights, device="cpu", **given)
         found = predictor.export(options.output, tolerance=_TOLERANCES[options.precision])
@@ -191,13 +186,9 @@ def run_classifier_demo(
         check(options)
         check_classes(options.classes)
         planned = plan_jobs(
-            options.inputs,
-            suffixes=suffixes,
+            options.inputs, suffixes=suffixes, results=[output], kinds=kinds, cameras=True,
             targets=lambda name: [] if getattr(options, omit) else [output / written_name(name)],
-            results=[output],
-            kinds=kinds,
-            cameras=True,
-        )
+        )  # fmt: skip
         if planned.jobs:
             resolve_source(options.weights)
         return planned

@@ -67,13 +67,9 @@ def evaluation_loader(
         EvaluationInterruptedError: At the end, inside `interruptible`.
     """
     loader: DataLoader[Any] = DataLoader(
-        samples,
-        batch_size=batch_size if batches is None else 1,
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=collate,
-        pin_memory=pin_memory,
-    )
+        samples, batch_size=batch_size if batches is None else 1, batch_sampler=batches,
+        num_workers=workers, collate_fn=collate, pin_memory=pin_memory,
+    )  # fmt: skip
     stop = _stop.get()
     with running(guard_workers(loader)) as stream:
         wanted = takewhile(lambda _: stop is None or not stop.requested, stream)

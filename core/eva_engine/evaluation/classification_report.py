@@ -16,8 +16,8 @@ from eva_data.files import hand_over, printable, replacing, write_text
 from eva_engine.config import RunConfig
 from eva_engine.evaluation.counting import (
     FIRST,
+    LEFT_OUT,
     Counted,
-    LeftOutSamples,
     OneLabel,
     Outcome,
     Score,
@@ -39,6 +39,7 @@ from eva_report.drawing import score_text
 from eva_report.page import write_csv
 from eva_report.terminal import closing_lines
 from eva_runs.commands import complain, say
+from eva_runs.data_order import BadSamples
 
 Extra = Mapping[str, float]  # further numbers of a set by their names
 
@@ -80,13 +81,9 @@ def say_end(
     scores: str, *, began: float, report: Path | None, next_steps: Sequence[Step] = ()
 ) -> None:
     """Say on the standard output what came out of an evaluation that began at `time.monotonic`."""
-    for line in closing_lines(
-        scores=scores,
-        duration=time.monotonic() - began,
-        report=report,
-        next_command=next_steps[0].command if next_steps else None,
-    ):
-        say(line)
+    command, took = next_steps[0].command if next_steps else None, time.monotonic() - began
+    lines = closing_lines(scores=scores, duration=took, report=report, next_command=command)
+    say("\n".join(lines))
 
 
 def complain_of_left_out(left_out: Sequence[str], *, unit: str = "images") -> None:
@@ -339,7 +336,7 @@ class Validation:
         self.results = ("loss", "top1", "top5")[: 2 if len(samples.classes) <= FIRST else 3]
         self._samples, self._run, self._device = samples, run, device
         self.best = BestEvaluation[Counted](run.best_metric or "top1")
-        self._left_out = LeftOutSamples(run.max_bad_samples)
+        self._left_out = BadSamples(run.max_bad_samples, done=LEFT_OUT)
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Compute `loss`, and `top1` and `top5` in percent; called on all processes."""
@@ -348,7 +345,7 @@ class Validation:
             batch_size=self._run.batch_size, workers=self._run.workers,
             confusion=len(self._samples.classes) <= MOST_CONFUSION, examples=True,
         )  # fmt: skip
-        self._left_out.mention(counted.left_out, of=len(self._samples))
+        self._left_out.add(dict.fromkeys(counted.left_out, ""))
         score = counted.scores["val"]
         results = {name: getattr(score, name) for name in self.results}
         self.best.offer(results, counted)

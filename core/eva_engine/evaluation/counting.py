@@ -4,7 +4,6 @@ Shapes: B samples, V views, K classes.
 """
 
 import heapq
-import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,13 +20,11 @@ from torch.utils.data import Dataset, Subset, default_collate
 from eva_data.files import printable
 from eva_engine import distributed
 from eva_engine.data.loading import evaluation_loader
-from eva_runs.errors import TooManyUnreadableError
-
-logger = logging.getLogger(__name__)
 
 MAX_CONFUSION = 2000  # classes; more would fill the memory with zeros
 FIRST = 5  # classes among which top5 looks for the label
 MOST = 12  # examples of each kind
+LEFT_OUT = "left a sample out of the validation"
 
 
 class Judged(NamedTuple):
@@ -163,25 +160,6 @@ def collate_readable(
     reasons = {index: reason for _, _, index, reason in loaded if reason}
     nothing = torch.zeros(0, dtype=torch.int64)
     return *(default_collate(good) if good else (None, nothing, nothing)), reasons
-
-
-class LeftOutSamples:
-    """Names each sample that a validation leaves out once, and ends the run if there are many."""
-
-    def __init__(self, most: int) -> None:
-        self._most, self._mentioned = most, set[str]()
-
-    def mention(self, left_out: Sequence[str], *, of: int) -> None:
-        """Log the reasons for which some of so many samples were left out; refuse too many."""
-        for why in left_out:
-            if why not in self._mentioned:
-                logger.warning("left a sample out of the validation: %s", why)
-        self._mentioned |= set(left_out)
-        if len(left_out) > self._most:
-            raise TooManyUnreadableError(
-                f"{len(left_out)} of {of} validation samples could not be read, "
-                f"max_bad_samples is {self._most}; the log names them"
-            )
 
 
 def require_few(left_out: Sequence[str], *, of: str, total: int, most: int) -> None:

@@ -256,23 +256,16 @@ def evaluate_frozen(
         raise ValueError("there is nothing to score: --neighbours and --l2 are empty")
     options.precision = resolve(options.precision, device)
     places = {"train": options.train, "val": options.val}
+    both = zip(places.items(), (known, queries), strict=True)
+    data = [(use, f"{project.counted(samples)} ({place})") for (use, place), samples in both]
     announce(
-        f"score frozen features of {seen} on {device.type}",
-        weights=options.weights,
-        data=[
-            (use, f"{project.counted(samples)} ({place})")
-            for (use, place), samples in zip(places.items(), (known, queries), strict=True)
-        ],
+        f"score frozen features of {seen} on {device.type}", weights=options.weights, data=data
     )
     features = partial(
-        labelled_features,
-        compute or (lambda inputs: [extractor(inputs)]),
-        kept=[Kept([extractor.vit.embed_dim]), *more],
-        device=device,
-        batch_size=options.batch_size,
-        workers=options.workers,
-        max_bad_samples=options.max_bad_samples,
-    )
+        labelled_features, compute or (lambda inputs: [extractor(inputs)]), device=device,
+        kept=[Kept([extractor.vit.embed_dim]), *more], batch_size=options.batch_size,
+        workers=options.workers, max_bad_samples=options.max_bad_samples,
+    )  # fmt: skip
     kept, labels = features(known, limit=options.limit, title="train")
     asked, truth = features(queries, title="val")
     if distributed.rank():

@@ -108,12 +108,9 @@ def class_names(
         return names_of_head(given, num_classes, source=os.fspath(source))
     if known := official(num_classes):
         return known
-    logger.warning(
-        "%s does not name its %d classes: they are called by their numbers from 0; give their "
-        "names, one in a line of a text file, as --classes",
-        source,
-        num_classes,
-    )
+    text = "%s does not name its %d classes: they are called by their numbers from 0; give their "
+    text += "names, one in a line of a text file, as --classes"
+    logger.warning(text, source, num_classes)
     return tuple(f"class {label}" for label in range(num_classes))
 
 

@@ -137,13 +137,9 @@ class NonfiniteSteps:
         rank, run = distributed.rank(), self._run
         items = [item for batch in micro_batches.taken for item in batch.items]
         file = run.output / f"rank{rank}_nonfinite.json"
-        content = {
-            "step": step,
-            "loss": str(loss),
-            "samples": [sample_id(self._samples, index) for _, index in items],
-            "epoch_and_index": items,
-            "seeds": micro_batches.seeds,
-        }
+        names = [sample_id(self._samples, index) for _, index in items]
+        content = {"step": step, "loss": str(loss), "samples": names, "epoch_and_index": items}
+        content["seeds"] = micro_batches.seeds
         with contextlib.suppress(UnwritableError):  # its subject matters more
             write_text(file, json.dumps(content, indent=1))
         self.in_a_row += 1
