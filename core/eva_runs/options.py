@@ -54,11 +54,9 @@ probability = number(0, 1)
 
 def command_parser(description: str | None, **texts: Any) -> argparse.ArgumentParser:
     """Make a parser whose texts keep their lines, and that takes no abbreviated flags."""
+    kept = argparse.RawDescriptionHelpFormatter
     return argparse.ArgumentParser(
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        **texts,
+        description=description, formatter_class=kept, allow_abbrev=False, **texts
     )
 
 

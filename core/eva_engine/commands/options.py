@@ -62,12 +62,9 @@ def command(
 def new_parser(program: str, description: str, *, epilog: str = "") -> argparse.ArgumentParser:
     """Make a parser without abbreviations, whose help keeps the lines of its epilog."""
     return argparse.ArgumentParser(
-        prog=program_name(program),
-        description=description,
-        epilog=epilog,
+        program_name(program), description=description, epilog=epilog, allow_abbrev=False,
         formatter_class=RawDescriptionHelpFormatter if epilog else HelpFormatter,
-        allow_abbrev=False,
-    )
+    )  # fmt: skip
 
 
 def add_weights(

@@ -88,14 +88,11 @@ def parse(
     task = program.partition("/")[0]
     program = program_name(program)
     parser = argparse.ArgumentParser(
-        prog=program,
-        usage=f"{program} RECIPE [flags] [--name VALUE ...]",
+        program, f"{program} RECIPE [flags] [--name VALUE ...]", add_help=False, allow_abbrev=False,
         description="Train from a recipe, a Python file that defines `config`. With a recipe, "
         "--help lists all its values; `eva recipes` lists the recipes. Values are written "
         "--run.epochs 3 or run.epochs=3, before or after the recipe.",
-        add_help=False,
-        allow_abbrev=False,
-    )
+    )  # fmt: skip
     add_download_option(parser)
     add_size_and_length(parser)
     if "lora" in kind.__dataclass_fields__:  # type: ignore[attr-defined]

@@ -45,12 +45,9 @@ class MixedTargets:
         self._mix: Any = None
         if config.mixup or config.cutmix:
             self._mix = OfficialMixup(
-                mixup_alpha=config.mixup,
-                cutmix_alpha=config.cutmix,
-                switch_prob=config.mixup_switch,
-                label_smoothing=config.label_smoothing,
-                num_classes=num_classes,
-            )
+                mixup_alpha=config.mixup, cutmix_alpha=config.cutmix, num_classes=num_classes,
+                switch_prob=config.mixup_switch, label_smoothing=config.label_smoothing,
+            )  # fmt: skip
 
     def mix(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Mix inputs and labels where the recipe wants it.

@@ -234,13 +234,10 @@ def class_sections(
         sections += [
             _classes(counted, names, unit, complete_in),
             Confusion(
-                title="Confusion",
-                classes=names,
-                counts=counted.confusion.numpy(),
-                unit=unit,
+                title="Confusion", classes=names, counts=counted.confusion.numpy(), unit=unit,
                 text="Each row is a label, each column the class that was found most probable.",
             ),
-        ]
+        ]  # fmt: skip
     worst = (
         f"The {unit} with the most probable wrong predictions, behind them their probability. Some "
         "of the labels may be wrong."
