@@ -294,7 +294,7 @@ class CPUDataParallel(MMDistributedDataParallel):
 
     def __init__(self, module: nn.Module, device_ids: Any = None) -> None:
         super().__init__(revert_sync_batchnorm(module), device_ids=None)
-        self.register_comm_hook(None, lambda _, one: processes.average_in_order(one))
+        self.register_comm_hook(None, lambda _, bucket: processes.average_in_order(bucket))
 
 
 @register_backend("complete_files")
