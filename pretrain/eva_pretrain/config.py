@@ -33,24 +33,27 @@ class TeacherConfig:
     """The frozen model whose features are predicted.
 
     Attributes:
-        library: `open_clip` for a CLIP vision tower, `eva` for a ViT of this toolkit.
-        model: Name in open_clip, or a key of `eva_backbone.VARIANTS`; with `eva`, empty for the
-            size that the weights have.
+        library: `open_clip` for a CLIP vision tower, `eva` for a ViT of this toolkit, `timm` for
+            a feature map of any network of timm, `pixels` for the image itself (MAE's targets).
+        model: Name in open_clip or timm, or a key of `eva_backbone.VARIANTS`; with `eva`, empty for
+            the size that the weights have.
         weights: open_clip's tag (which it downloads) or a file; for `eva` an official name, a file
-            or a run, of any task.
+            or a run, of any task; for `timm` a file, or empty for its own, which it downloads.
         image_size: Side of its images; its patches must be as many as the student's. With `eva`, 0
             for the size at which they are.
+        stride: With `timm`, pixels of its image from cell to cell of the map; 0 for the deepest.
         precision: Precision of its weights and computation; fp16 needs a GPU, and is what `auto`
             takes there.
-        cache: Folder for features of fixed views, with `eva`: they are computed once, before the
-            training, and not in each step; empty for none.
+        cache: Folder for features of fixed views, with `eva` or a file of `timm`: they are computed
+            once, before the training, and not in each step; empty for none.
         views: Views in the cache of each training image, of random crop and flip.
     """
 
-    library: Literal["open_clip", "eva"] = "open_clip"
+    library: Literal["open_clip", "eva", "timm", "pixels"] = "open_clip"
     model: str = "ViT-L-14"
     weights: str = "openai"
     image_size: int = 224
+    stride: int = 0
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp16"
     cache: str = ""
     views: int = 1
@@ -58,9 +61,10 @@ class TeacherConfig:
     def __post_init__(self) -> None:
         one_of_its_choices(self)
         at_least(self, views=1)
-        views, eva = self.views, self.library == "eva"
+        views, file = self.views, self.library in ("eva", "timm") and self.weights != ""
         require(bool(self.cache) or views == 1, f"views={views} needs a cache: set teacher.cache")
-        require(eva or not self.cache, f"cache={self.cache} needs library=eva, got {self.library}")
+        named = f"library={self.library} and weights={self.weights!r}"
+        require(file or not self.cache, f"cache needs weights of library eva or timm; got {named}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,5 +165,6 @@ class TokenizerConfig:
 
     def __post_init__(self) -> None:
         at_least(self, num_codes=2, code_dim=2, width=1, num_heads=1)
-        fits = self.teacher.image_size > 0 and not self.teacher.cache
-        require(fits, "a tokenizer's teacher needs an image_size, and has no cache")
+        teacher = self.teacher
+        fits = teacher.image_size > 0 and not teacher.cache and teacher.library != "pixels"
+        require(fits, "a tokenizer's teacher is a network with an image_size, and has no cache")

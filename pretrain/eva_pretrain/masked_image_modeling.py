@@ -239,6 +239,15 @@ class MaskedFeatures:
         return cosines(predictions, features)
 
 
+class MaskedPixels(MaskedFeatures):
+    """MAE's loss, the squared error of normalised pixels, for `PixelTeacher`."""
+
+    def __call__(self, predictions: Tensor, features: Tensor) -> Result:
+        """Return the mean squared error; see `Objective`."""
+        cosine = cosines(predictions.detach(), features).mean()
+        return F.mse_loss(predictions.float(), features), {"cosine": cosine}
+
+
 # ---- the step ------------------------------------------------------------------------------------
 class PretrainStep:
     """The step function: the teacher's features of a batch, and the objective's loss.

@@ -1,4 +1,4 @@
-"""The frozen networks whose patch features are predicted: a CLIP vision tower, or a plain ViT.
+"""Frozen networks whose patch features are predicted: CLIP's vision tower, a ViT, a CNN; pixels.
 
 EVA's targets (https://arxiv.org/abs/2211.07636, section 2.2) are the last features of CLIP's vision
 tower: its final norm on every patch token, then the projection into the space of texts. The class
@@ -10,11 +10,13 @@ B batch, N = H x W patches, C width of the tower, D dimension of its projection.
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eva_backbone.checkpoints.from_weights import describe
 from eva_backbone.checkpoints.pooled import load_pooled
 from eva_backbone.checkpoints.reading import Weights
+from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD, variant_arguments
 from eva_engine.features import pixel_statistics
 from eva_pretrain.clip_weights import build_vision_tower
@@ -43,7 +45,7 @@ class Teacher(nn.Module):
 
 
 def build_teacher(config: TeacherConfig, device: torch.device, *, patches: int = 0) -> Teacher:
-    """Build the frozen teacher of a recipe on a device; without image size, of so many patches.
+    """Build the frozen teacher of a recipe on a device, for a student of so many patches a side.
 
     Raises:
         ValueError: For an unknown model, unfit weights, or fp16 without a GPU.
@@ -56,6 +58,12 @@ def build_teacher(config: TeacherConfig, device: torch.device, *, patches: int =
         sizes = {"image_size": config.image_size, "patches": patches}
         plain = BackboneTeacher(config.model, weights=config.weights, **sizes)
         return plain.to(device, DTYPES[precision])
+    if config.library == "timm":
+        sizes = {"image_size": config.image_size, "stride": config.stride}
+        network = TimmTeacher(config.model, weights=config.weights, **sizes)
+        return network.to(device, DTYPES[precision])
+    if config.library == "pixels":
+        return PixelTeacher(config.image_size, side=patches)
     return ClipTeacher.from_open_clip(
         config.model, config.weights or None, image_size=config.image_size or None,
         precision=precision, device=device,
@@ -92,6 +100,74 @@ class BackboneTeacher(Teacher):
     def forward(self, images: Tensor) -> Tensor:
         """Compute the features (B, N, D) of images (B, 3, H, W), normalised by `mean` and `std`."""
         return self.vit.patch_tokens(self.vit.encode(images)[0])
+
+
+class TimmTeacher(Teacher):
+    """A feature map of a network of timm.
+
+    Args:
+        model: Name in timm.
+        weights: File in timm's format; empty for timm's own, which it downloads.
+        image_size: Side of its images in pixels.
+        stride: Pixels from cell to cell of the map; 0 for the deepest.
+
+    Raises:
+        ValueError: If there is no such map.
+    """
+
+    def __init__(self, model: str, *, weights: str, image_size: int, stride: int) -> None:
+        super().__init__()
+        from timm import create_model
+        from timm.models import load_checkpoint
+
+        network: Any = create_model(model, pretrained=not weights)
+        if weights:
+            load_checkpoint(network, str(resolve_source(weights)), weights_only=True)
+        maps = network.feature_info
+        strides = [one["reduction"] for one in maps]
+        stride = stride or strides[-1]
+        if stride not in strides or image_size % stride:
+            raise ValueError(
+                f"teacher.stride={stride} at {image_size} px: the maps of {model} have strides "
+                f"{sorted(set(strides))}, one of which must divide teacher.image_size"
+            )
+        config, side = network.pretrained_cfg, image_size // stride
+        self.network = network.requires_grad_(False)
+        self.mean, self.std = tuple(config["mean"]), tuple(config["std"])
+        self.level = max(n for n, one in enumerate(strides) if one == stride)
+        self.dim = maps[self.level]["num_chs"]
+        self.image_size, self.grid = (image_size, image_size), (side, side)
+        self.eval()
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute the features (B, N, D) of images (B, 3, H, W), normalised by `mean` and `std`."""
+        images = images.to(next(self.network.parameters()).dtype)
+        only = {"intermediates_only": True, "stop_early": True}
+        maps = self.network.forward_intermediates(images, [self.level], **only)
+        return maps[0].flatten(2).transpose(1, 2)  # (B, D, h, w) -> (B, N, D)
+
+
+class PixelTeacher(Teacher):
+    """The pixels of each patch, of mean 0 and variance 1 (MAE, arXiv:2111.06377, section 4.1).
+
+    Args:
+        image_size: Side of the student's images in pixels.
+        side: Patches down and across.
+    """
+
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+
+    def __init__(self, image_size: int, *, side: int) -> None:
+        super().__init__()
+        self.image_size, self.grid = (image_size, image_size), (side, side)
+        self.patch = image_size // side
+        self.dim = 3 * self.patch**2
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Cut images (B, 3, H, W) of 0 to 1 into normalised patches (B, N, 3 * p * p)."""
+        pixels = F.unfold(images.float(), self.patch, stride=self.patch).transpose(1, 2)
+        return F.layer_norm(pixels, pixels.shape[-1:], eps=1e-6)
 
 
 class ClipTeacher(Teacher):

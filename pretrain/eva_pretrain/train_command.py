@@ -60,5 +60,5 @@ def _check_data(config: PretrainConfig | TokenizerConfig) -> None:
     for name in ("train", "val"):
         if location := getattr(config.data, name):
             require_data(location, name=f"data.{name}", forms=_FORMS)
-    if config.teacher.library == "eva":  # open_clip knows its own names
+    if config.teacher.library == "eva":  # the other libraries know their own names
         require_start("pretrain", config.teacher.weights)

@@ -26,6 +26,7 @@ from eva_pretrain.masked_image_modeling import (
     BlockMasking,
     MaskedFeatures,
     MaskedImageModeling,
+    MaskedPixels,
     Objective,
     PretrainStep,
     collate,
@@ -170,7 +171,7 @@ def step(config: PretrainConfig) -> Step:
     """Build a step for `eva plan`."""
     cpu, batch = torch.device("cpu"), config.run.batch_size
     half: Precision = "fp32" if config.teacher.precision == "fp32" else "bf16"
-    named = config.teacher.weights if config.teacher.library == "eva" else ""
+    named = "" if config.teacher.library == "open_clip" else config.teacher.weights
     settings = replace(config.teacher, weights=named, precision=half)
     teacher = build_teacher(settings, cpu, patches=config.student.grid[0])
     objective, target_dim = _objective(config, teacher, cpu)
@@ -214,6 +215,7 @@ def _objective(
 ) -> tuple[Objective, int]:
     """Build the objective, and return how many values it wants for a patch."""
     if config.objective != "masked_tokens":
-        return MaskedFeatures(), teacher.dim
+        pixels = config.teacher.library == "pixels"
+        return MaskedPixels() if pixels else MaskedFeatures(), teacher.dim
     tokenizer = load_tokenizer(config.tokenizer).to(device)
     return MaskedTokens(tokenizer), tokenizer.num_codes

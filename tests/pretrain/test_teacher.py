@@ -3,10 +3,12 @@
 import json
 import logging
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import open_clip
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from open_clip import pretrained as open_clip_pretrained
@@ -14,7 +16,8 @@ from open_clip.transformer import QuickGELU
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from eva_pretrain.teachers import ClipTeacher
+from eva_pretrain.config import TeacherConfig
+from eva_pretrain.teachers import ClipTeacher, build_teacher
 
 pytestmark = pytest.mark.usefixtures("tiny_models")
 GOLDEN = Path(__file__).parents[1] / "golden" / "clip.safetensors"
@@ -216,3 +219,32 @@ def test_weights_of_another_model(make_clip, tmp_path, archive):
     broken.write_bytes(archive[0].read_bytes().replace(b"constants.pkl", b"constants.pkx"))
     with pytest.raises(ValueError, match=r"broken.pt"):
         ClipTeacher.from_open_clip("tiny", str(broken))
+
+
+def test_a_map_of_timm(tmp_path):
+    """The target of each patch is timm's own feature there; the strides that fit are named."""
+    name, file = "tf_efficientnet_lite0", tmp_path / "network.safetensors"
+    network = timm.create_model(name).eval()
+    save_file(network.state_dict(), file)
+    settings = {"library": "timm", "model": name, "weights": str(file), "precision": "fp32"}
+    config, cpu = TeacherConfig(image_size=64, stride=16, **settings), torch.device("cpu")
+    teacher, images = build_teacher(config, cpu), torch.randn(2, 3, 64, 64)
+    maps = timm.create_model(name, features_only=True).eval()
+    maps.load_state_dict(network.state_dict(), strict=False)
+    with torch.no_grad():
+        expected = maps(images)[3]
+    assert teacher.grid == (4, 4)
+    torch.testing.assert_close(teacher(images).mT.unflatten(2, (4, 4)), expected)
+    with pytest.raises(ValueError, match=r"stride=14.*\[2, 4, 8, 16, 32\]"):
+        build_teacher(replace(config, stride=14), cpu)
+
+
+def test_pixels_of_patches():
+    image = torch.rand(1, 3, 16, 16)
+    teacher = build_teacher(
+        TeacherConfig(library="pixels", image_size=16, precision="fp32"), torch.device("cpu"),
+        patches=2,
+    )  # fmt: skip
+    patch = image[0, :, 8:, :8].flatten()  # the third in reading order
+    expected = (patch - patch.mean()) / patch.std(correction=0)
+    torch.testing.assert_close(teacher(image)[0, 2], expected, rtol=1e-3, atol=1e-3)

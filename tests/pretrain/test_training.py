@@ -108,6 +108,15 @@ def test_a_run(config, device, monkeypatch):
             tokens.load_tokenizer(other)
 
 
+def test_pixels_are_learned(config, device):
+    pixels = TeacherConfig(library="pixels", image_size=32, precision="fp32")
+    training.train(replace(config, teacher=pixels), device)
+    steps, evaluations = _lines(config)
+    assert steps[0]["loss"] > 0.9  # 1 for a prediction of nothing but zeros
+    assert evaluations[-1]["val_loss"] < 0.9
+    assert evaluations[-1]["val_cosine"] > 0.2
+
+
 # Recipes
 
 RECIPES = sorted(path.name for path in CONFIGS.glob("*.py"))
