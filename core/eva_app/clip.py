@@ -77,7 +77,7 @@ def build(models: Models, names: Sequence[str]) -> None:
             text = gr.Textbox(label="Sentence", placeholder="a dog in the snow", max_length=1000)
             like = drop_images("Images like these")
             button = gr.Button("Search", variant="primary")
-        grid = gr.Gallery(label="Best first", columns=4, height="auto", scale=3)
+        grid = gr.Gallery(label="Best first", columns=3, object_fit="contain", height=720, scale=3)
     with gr.Tab("Own classes"), gr.Row():
         with gr.Column(scale=1, min_width=280):
             files = drop_images("Image", several=False)

@@ -63,6 +63,6 @@ def build(models: Models, names: Sequence[str]) -> None:
         with gr.Column(scale=3, min_width=320):
             x, y, color = _HEADS
             lines = gr.LinePlot(x=x, y=y, color=color, y_lim=[0, 1], label="Classes over time")
-            frames = gr.Gallery(label="Frames", columns=4, height="auto")
+            frames = gr.Gallery(label="Frames", columns=3, object_fit="contain", height=560)
     events = [files.change, model.input, seconds.release]
     models.answer(partial(watch, models), events, [files, model, seconds], [lines, frames], "watch")

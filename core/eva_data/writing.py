@@ -114,10 +114,6 @@ def writing_dataset(
         def add(image: Mapping[str, Any]) -> None:
             name = image["name"].strip("/").replace("/", "__").replace(":", "__")
             image, place = {**image, "name": name}, folder / about.images / name
-            if isinstance(source := image.get("source"), bytes):
-                place.write_bytes(source)
-            elif source:
-                link_or_copy(Path(source), place)
             if about.coco:
                 to_coco({**image, "objects": filter(is_seen, image["objects"])})
             elif about.labels:
@@ -128,6 +124,10 @@ def writing_dataset(
                 target.write_text(text, encoding="utf-8")
             else:
                 kept.append(described(image, names))
+            if isinstance(source := image.get("source"), bytes):
+                place.write_bytes(source)
+            elif source:
+                link_or_copy(Path(source), place)
 
         yield add
         masks = any(one["line"] for image in kept for one in image["objects"])

@@ -81,7 +81,9 @@ def main() -> None:
                     kills[-1] += 1
                 due = time.monotonic() + pause()
             if run.returncode:
-                wrong.append(f"exit code {run.returncode}: {Path(log.name).read_text()[-2000:]}")
+                wrong.append(
+                    f"exit code {run.returncode}: {Path(place, 'log.txt').read_text()[-2000:]}"
+                )
                 break
             wrong += same_weights(trainer, Path(place, "undisturbed"), folder)
             ends += 1
@@ -90,7 +92,9 @@ def main() -> None:
     for title, part in (("first half", first), ("second half", second)):
         most = [*map(max, zip(*part, strict=True))]
         sys.stdout.write(f"{title}: most memory (MiB) and files of torchrun, and of all: {most}\n")
-    sys.stdout.write(f"{sum(kills)} kills {kills}, {ends} ends, differences: {wrong[:5]}\n")
+    sys.stdout.write(
+        f"{sum(kills)} kills {kills}, {ends} ends, {len(wrong)} differences {wrong[:5]}\n"
+    )
     raise SystemExit(bool(wrong))
 
 

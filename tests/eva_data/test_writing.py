@@ -121,14 +121,6 @@ def test_fiftyone_s_own_importer_reads_it(images, tmp_path):
     assert box.bounding_box == pytest.approx([1 / 60, 2 / 40, 3.5 / 60, 4 / 40])
 
 
-def test_fiftyone_gets_a_coco_file_beside_its_images(images, tmp_path):
-    folder = write(tmp_path, "fiftyone", images[1])
-    data = json.loads((folder / "labels.json").read_text())
-    assert [one["category_id"] for one in data["annotations"]] == [7, 3]
-    for one in data["images"]:
-        assert (folder / "data" / one["file_name"]).is_file()
-
-
 @pytest.mark.parametrize("form", ["yolo", "voc"])
 def test_images_with_one_label_file_are_refused(form, images, tmp_path):
     given = [images[1][0] | {"name": name} for name in ("a.jpg", "a.png")]

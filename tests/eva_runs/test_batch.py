@@ -24,8 +24,14 @@ import pytest
 from PIL import Image
 
 from eva_data.records import plan_records, read_shard
-from eva_runs import batch
-from eva_runs.batch import merge_parts, summarise, write_manifest
+from eva_runs.batch import (
+    Outcome,
+    merge_parts,
+    read_manifest,
+    run_shards,
+    summarise,
+    write_manifest,
+)
 from eva_runs.errors import TooManyUnreadableError
 from eva_runs.interruption import StopSignal
 
@@ -155,7 +161,7 @@ class Pool:
             self.flying.discard(number)
             self.deaths += (dies := bool(number == 0 and self.flying))
             failure = "died 3 times" * (self.deaths == 3)
-            future.set_result(batch.Outcome(deaths=self.deaths * dies, failure=failure * dies))
+            future.set_result(Outcome(deaths=self.deaths * dies, failure=failure * dies))
 
         future = Future()
         self.flying.add(number)
@@ -166,7 +172,7 @@ class Pool:
 def test_a_shard_whose_process_dies_in_company_goes_on_alone(program, table, tmp_path):
     program.begin(tmp_path / "out", table(4), size=1)
     pool = Pool()
-    assert batch.run_shards(tmp_path / "out", range(4), pool, StopSignal(), 0) == 0
+    assert run_shards(tmp_path / "out", range(4), pool, StopSignal(), 0) == 0
     assert pool.deaths == 2
 
 
@@ -183,7 +189,7 @@ def test_of_two_starts_at_once_one_plans(tmp_path):
 
     write_manifest(tmp_path / "out", {}, {}, lambda: plan(first=False))
     assert summarise(tmp_path / "out").shards == 1
-    (record,) = read_shard(batch.read_manifest(tmp_path / "out")["plan"], tmp_path / "out", 0)
+    (record,) = read_shard(read_manifest(tmp_path / "out")["plan"], tmp_path / "out", 0)
     assert record.name == inputs[0]
     assert len([*(tmp_path / "out").glob("*.parquet")]) == 1
 

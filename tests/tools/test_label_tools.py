@@ -1,7 +1,4 @@
-"""A model in CVAT and Label Studio, by the packages of these programs, which are not ours.
-
-They are in an environment of their own, on top of the toolkit's: cvat-cli, label-studio-ml.
-"""
+"""A model in CVAT and Label Studio, by cvat-cli and label-studio-ml beside the toolkit."""
 
 import runpy
 from pathlib import Path
@@ -37,36 +34,34 @@ def test_cvat_gets_masks_boxes_and_polygons(mask, monkeypatch):
     from cvat_sdk.auto_annotation import driver
     from cvat_sdk.masks import decode_mask
 
-    about = {"weights": "run", "device": "cpu"}
-    function = common.FunctionLoader(None, TOOLS / "cvat_function.py", about).load()
+    loader = common.FunctionLoader(None, TOOLS / "cvat_function.py", {"weights": "run"})
     kind = {"type": "any", "attributes": [], "sublabels": []}
     labels = [SimpleNamespace(id=100 + at, name=name, **kind) for at, name in enumerate(NAMES)]
     media = SimpleNamespace(load_image=lambda: Image.new("L", (30, 20)))
-    samples = [SimpleNamespace(frame_name="a", frame_index=at, media=media) for at in (0, 1)]
-    dataset = SimpleNamespace(labels=labels, samples=samples)
-    monkeypatch.setattr(driver, "TaskDataset", lambda *_, **__: dataset)
+    data = [SimpleNamespace(frame_name="a", frame_index=7, media=media)]
+    task = SimpleNamespace(labels=labels, samples=data)
+    monkeypatch.setattr(driver, "TaskDataset", lambda *_, **__: task)
 
     def annotate(**options):
         client = mock.MagicMock()
-        driver.annotate_task(client, 1, function, **options)
+        driver.annotate_task(client, 1, loader.load(), **options)
         sent = client.tasks.api.partial_update_annotations.call_args.kwargs
         return sent["patched_labeled_data_request"].shapes
 
-    first, second = annotate()
-    assert (first.frame, second.frame, first.label_id) == (0, 1, 101)
-    assert (decode_mask(first.points, image_width=30, image_height=20) == mask).all()
-    _, box, *_ = annotate(conf_threshold=0.1)
+    (one,) = annotate()
+    assert (one.frame, one.label_id) == (7, 101)
+    assert (decode_mask(one.points, image_width=30, image_height=20) == mask).all()
+    _, box = annotate(conf_threshold=0.1)
     assert (box.label_id, box.type.value, box.points) == (100, "rectangle", [1, 2, 4, 6])
-    polygon, _ = annotate(conv_mask_to_poly=True)
+    (polygon,) = annotate(conv_mask_to_poly=True)
     drawn = mask_api.decode(mask_api.frPyObjects([polygon.points], 20, 30))[..., 0]
     assert (drawn & mask).sum() / (drawn | mask).sum() > 0.9
 
 
 @pytest.mark.parametrize("kind", ["PolygonLabels", "RectangleLabels"])
 def test_label_studio_gets_what_a_project_names(kind, tmp_path, monkeypatch):
-    for name, value in (("MODEL_DIR", tmp_path), ("LOCAL_FILES_DOCUMENT_ROOT", tmp_path),
-                        ("EVA_WEIGHTS", "run")):  # fmt: skip
-        monkeypatch.setenv(name, str(value))
+    for name in ("MODEL_DIR", "LOCAL_FILES_DOCUMENT_ROOT", "EVA_WEIGHTS"):
+        monkeypatch.setenv(name, str(tmp_path))
     pytest.importorskip("label_studio_ml.api", reason="needs label-studio-ml")
     from label_studio_sdk.label_interface import LabelInterface
 
@@ -74,13 +69,12 @@ def test_label_studio_gets_what_a_project_names(kind, tmp_path, monkeypatch):
     client = runpy.run_path(str(TOOLS / "label_studio_backend.py"))["app"].test_client()
     inside = f'<{kind} name="kind" toName="shown"><Label value="nut"/></{kind}>'
     config = f'<View><Image name="shown" value="$photo"/>{inside}</View>'
-    tasks = [{"id": at, "data": {"photo": "/data/local-files/?d=a.png"}} for at in (1, 2)]
+    tasks = [{"id": 1, "data": {"photo": "/data/local-files/?d=a.png"}}]
     about = {"tasks": tasks, "label_config": config, "project": "1.1"}
-    first, second = client.post("/predict", json=about).json["results"]
-    assert first == second
-    assert not LabelInterface(config).validate_prediction(first, return_errors=True)
-    (result,) = first["result"]
-    assert (result["value"][kind.lower()], result["score"]) == (["nut"], 0.75)
+    (found,) = client.post("/predict", json=about).json["results"]
+    assert not LabelInterface(config).validate_prediction(found, return_errors=True)
+    (one,) = found["result"]
+    assert (one["value"][kind.lower()], one["score"]) == (["nut"], 0.75)
     if kind == "RectangleLabels":
-        box = [result["value"][key] for key in ("x", "y", "width", "height")]
+        box = [one["value"][key] for key in ("x", "y", "width", "height")]
         assert box == pytest.approx([100 / 6, 20, 50, 30])

@@ -1,0 +1,15 @@
+"""A Space with the pages of the run in the folder `model`, or of what EVA_WEIGHTS names."""
+
+import os
+import threading
+from pathlib import Path
+
+from eva_app.models import Models, Source
+from eva_app.server import running
+from eva_command.app import find_source
+
+names = os.environ.get("EVA_WEIGHTS", str(Path(__file__).with_name("model"))).split()
+models = Models([Source(*find_source(one, os.environ.get("EVA_RECIPE"))) for one in names])
+if __name__ == "__main__":
+    with running(models, host="0.0.0.0", port=7860):
+        threading.Event().wait()
