@@ -13,7 +13,7 @@ import numpy as np
 import PIL.Image
 import pycocotools.mask as mask_api
 
-from eva_app.models import Models
+from eva_app.models import Models, show_images
 from eva_app.uploads import Image, drop_images, read_images
 from eva_data.detection.tiles import encode_mask
 from eva_data.writing import writing_dataset, writing_predictions
@@ -135,14 +135,13 @@ def build(models: Models, names: Sequence[str]) -> None:
             tiles = gr.Checkbox(False, label="Look at large images in tiles")
             hidden = gr.CheckboxGroup(label="Hide classes", visible=False)
         with gr.Column(scale=2, min_width=320):
-            drawn = gr.Gallery(label="Results", columns=2, object_fit="contain", height="auto")
-            table = gr.Dataframe(headers=_HEADS, label="Objects", interactive=False, wrap=True)
+            drawn = show_images("Results", 2)
+            widths: Any = ["150px", "120px", *["72px"] * 5]
+            table = gr.Dataframe(headers=_HEADS, label="Objects", wrap=True, column_widths=widths)
             with gr.Row():
                 downloads = [gr.DownloadButton(f"Download {form}") for form in ("COCO", "YOLO")]
     events = [files.change, *(one.input for one in (model, score, masks, tiles, hidden))]
-    inputs, outputs = (
-        [files, model, score, masks, tiles, hidden],
-        [drawn, table, *downloads, hidden],
-    )
+    inputs = [files, model, score, masks, tiles, hidden]
+    outputs = [drawn, table, *downloads, hidden]
     title = "show_regions" if regions else "show_objects"
     models.answer(partial(_show, models), events, inputs, outputs, title)

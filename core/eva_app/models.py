@@ -73,9 +73,9 @@ class Models:
     def answer(
         self, function: Callable[..., Any], on: Sequence[Any], inputs: Any, outputs: Any, name: str
     ) -> None:
-        """Let a function answer events `on` components, in the one queue of all calls."""
+        """Let a function answer events, or an opened page, in the one queue of all calls."""
         gr.on(
-            [*on], _explained(function), inputs, outputs, api_name=name,
+            [*on] or None, _explained(function), inputs, outputs, api_name=name,
             api_visibility="undocumented", trigger_mode="always_last", **_ONE_CALL,
         )  # fmt: skip
 
@@ -84,10 +84,9 @@ class Models:
         api(_explained(function), api_name=function.__name__, **_ONE_CALL)
 
 
-def show_image(label: str) -> gr.Image:
-    """Make the place of an image that is shown; gradio's button to share it leads elsewhere."""
-    buttons: Any = ["download", "fullscreen"]
-    return gr.Image(label=label, interactive=False, min_width=280, buttons=buttons)
+def show_images(label: str, columns: int) -> gr.Gallery:
+    """Make the place of images with captions."""
+    return gr.Gallery(label=label, columns=columns, object_fit="contain", height="auto")
 
 
 def _explained(function: Callable[..., R]) -> Callable[..., R]:

@@ -44,15 +44,12 @@ def build(models: Models, folder: Path, describe: Callable[[Path], Any]) -> None
                 one |= {"task": found.task, "done": f"{found.unit} {found.step:,}{of}"}
                 scores = islice(found.scores.items(), _SCORES)
                 one["scores"] = ", ".join(f"{key} {value:.4g}" for key, value in scores)
-            except (
-                OSError,
-                ValueError,
-                ImportError,
-            ) as error:  # such as one without weights so far
+            except (OSError, ValueError, ImportError) as error:  # such as no weights so far
                 one |= {"task": "", "done": "", "scores": str(error)}
             report = str((run / "report.html").resolve())
             one["report"] = f"/gradio_api/file={quote(report)}" if Path(report).is_file() else ""
-            models.served.append(report)
+            if report not in models.served:
+                models.served.append(report)
             listed.append(one)
         return listed
 
@@ -62,9 +59,10 @@ def build(models: Models, folder: Path, describe: Callable[[Path], Any]) -> None
             one["report"] = one["report"] and f"[open]({one['report']})"
         return [[*one.values()] for one in found]
 
-    gr.Dataframe(
-        rows, headers=["run", "task", "done", "scores", "report"], label=f"Runs in {folder}",
+    table = gr.Dataframe(
+        headers=["run", "task", "done", "scores", "report"], label=f"Runs in {folder}",
         datatype=["str", "str", "str", "str", "markdown"], interactive=False, wrap=True,
-        column_widths=["20%", "15%", "15%", "40%", "10%"],
+        column_widths=["150px", "130px", "170px", "430px", "80px"],
     )  # fmt: skip
+    models.answer(rows, [], [], [table], "show_runs")
     models.tool(runs)

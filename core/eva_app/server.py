@@ -19,18 +19,20 @@ from starlette.middleware import Middleware
 from eva_app import classification, compare, detection, runs
 from eva_app.models import Models
 from eva_app.uploads import MOST_BYTES, fetch_nothing, guarded, read_named
-from eva_data.images import LIMIT
 
 USER = "eva"
 _WAITING = 32  # calls in the queue
 _KEPT = 3600  # seconds that files of visitors are kept
-_PIXELS = 50_000_000  # of an image, unless the environment says otherwise
 _PAGES: Sequence[tuple[str, Sequence[str], Callable[[Models, Sequence[str]], None]]] = (
     ("Detect", ("detection", "mmdetection"), detection.build),
     ("Segment", ("segmentation",), detection.build),
     ("Classify", ("classification",), classification.build),
     ("CLIP", ("clip",), lambda *given: import_module("eva_app.clip").build(*given)),  # extras
     ("Video", ("video",), lambda *given: import_module("eva_app.video").build(*given)),
+)
+_FONTS = ["system-ui", "sans-serif"]
+_THEME = gr.themes.Default(primary_hue="blue", font=_FONTS, font_mono=_FONTS).set(
+    body_text_color_subdued="*neutral_500", body_text_color_subdued_dark="*neutral_300"
 )
 Describe = Callable[[Path], Any]
 
@@ -101,7 +103,6 @@ def running(
     temporary = tempfile.TemporaryDirectory(prefix="eva-app-", ignore_cleanup_errors=True)
     with temporary as folder:
         fetch_nothing()
-        os.environ.setdefault(LIMIT, str(_PIXELS))
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
         blocks = build(models, describe)
         guard = Middleware(guarded, folder=Path(folder))
@@ -111,7 +112,7 @@ def running(
                 enable_monitoring=False, pwa=False, prevent_thread_lock=True, mcp_server=mcp,
                 server_name=host, server_port=port, auth=(USER, password) if password else None,
                 max_file_size=MOST_BYTES, app_kwargs={"middleware": [guard]},
-                theme=gr.themes.Default(primary_hue="blue", font=["system-ui", "sans-serif"]),
+                theme=_THEME, i18n=gr.I18n(en={"common.upload": "Add files"}),
             )  # fmt: skip
             blocks.allowed_paths = models.served
             yield address

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import math
 import re
 import shutil
 from collections.abc import Sequence
@@ -11,15 +12,17 @@ from typing import Any, NoReturn
 
 import gradio as gr
 from gradio import processing_utils
+from huggingface_hub import constants
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from eva_data.files import printable
-from eva_data.images import max_pixels, read_rgb
+from eva_data.images import inspect_image, read_rgb
 from eva_report.drawing import Pixels
 
 MOST_FILES, MOST_BYTES = 16, 32 * 2**20
+_MOST_PIXELS = 50_000_000  # of all images that are dropped together
 _LEAST_FREE = 2 * 2**30  # bytes of the disk that uploads leave free
 _ELSEWHERE = re.compile(r"/proxy=|/file=\s*[a-z]+:/", re.I)
 
@@ -48,20 +51,19 @@ def _paths(dropped: Any) -> list[str] | None:
 
 def read_images(files: Sequence[str] | None) -> list[Image]:
     """Read what was dropped; a warning names what cannot be read, an error if that is all."""
-    files, images, problems, left = files or [], list[Image](), list[str](), max_pixels()
+    files, images, problems, left = files or [], list[Image](), list[str](), _MOST_PIXELS
     if len(files) > MOST_FILES:
         raise ValueError(f"{len(files)} files are more than {MOST_FILES}: drop fewer")
     for file in files:
         name = printable(Path(file).name)
         try:
             content = Path(file).read_bytes()
-            rgb = read_rgb(content, upright=True, name=name)
-            left -= rgb.size // 3
+            left -= math.prod(inspect_image(content, decode=False, name=name)[:2])
             if left < 0:
-                raise ValueError(f"up to {name} there are more than {max_pixels():,} pixels")
-        except (FileNotFoundError, ValueError) as error:
-            gone = isinstance(error, FileNotFoundError)  # after an hour
-            problems.append(f"{name} is no longer here: drop it again" if gone else str(error))
+                raise ValueError(f"with {name} there are more than {_MOST_PIXELS:,} pixels")
+            rgb = read_rgb(content, upright=True, name=name)
+        except (OSError, ValueError) as error:  # such as one that was deleted after an hour
+            problems.append(str(error).replace(file, name))
             continue
         taken = any(Path(one.name).stem == Path(name).stem for one in images)
         name = f"{Path(name).stem}_{len(images) + 1}{Path(name).suffix}" if taken else name
@@ -75,25 +77,25 @@ def read_images(files: Sequence[str] | None) -> list[Image]:
 
 def read_named(image: str, folder: Path | None) -> Image:
     """Read an image that a program names: a path below the folder, or `data:` in base64."""
-    name, path = "image", Path(folder or "", image[:1000]).resolve()
+    path = Path(folder or "", image[:1000]).resolve()
     if image.startswith("data:"):
-        content = base64.b64decode(image.partition(",")[2])
+        rgb = read_rgb(base64.b64decode(image.partition(",")[2]), upright=True)
     elif folder is not None and path.is_relative_to(folder.resolve()):
-        name, content = path.name, path.read_bytes()
+        rgb = read_rgb(path, upright=True, name=image)
     else:
         raise ValueError(f"{image} is not below the folder of the app ({folder})")
-    rgb = read_rgb(content, upright=True, name=name)
-    return Image(hashlib.sha256(content).hexdigest(), rgb, name)
+    return Image(hashlib.sha256(rgb.tobytes()).hexdigest(), rgb, path.name)
 
 
 def fetch_nothing() -> None:
-    """Let gradio fetch nothing any more: to every input a visitor may give an address."""
+    """Let gradio fetch and send nothing any more, such as the addresses that visitors may give."""
 
     def refuse(*_: Any, **__: Any) -> NoReturn:
         raise gr.Error("files are uploaded, not fetched from an address", print_exception=False)
 
     for name in ("async_ssrf_protected_download", "ssrf_protected_download", "save_url_to_cache"):
         setattr(processing_utils, name, refuse)
+    constants.HF_HUB_DISABLE_TELEMETRY = True  # of the client that gradio's tools for agents have
 
 
 def guarded(app: ASGIApp, folder: Path) -> ASGIApp:

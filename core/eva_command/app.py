@@ -1,11 +1,9 @@
-"""Look at the results of models in the browser: drop images, compare models, see all runs.
+"""Look at what models do, and at runs, in the browser.
 
-    eva app output/mine                        # a page for what its model does
-    eva app output/mine output/other           # also both on one image
-    eva app eva_coco_seg.pth --recipe coco/cascade_mask_rcnn_vitdet_eva_g_1536
-    eva app --folder output                    # scores and reports of all runs below
+    eva app output/mine                        # drop images; a page for what the model does
+    eva app output/mine output/other --folder output    # two models on one image; all runs
     eva app eva_clip_psz14.pt --folder photos  # search in images, an index or features of a batch
-    EVA_APP_PASSWORD=... eva app output/mine --host 0.0.0.0     # for others; the user is eva
+    EVA_APP_PASSWORD=... eva app output/mine --host 0.0.0.0    # for others; the user is eva
 
 It is for this machine alone unless --host says otherwise. Ctrl-C or SIGTERM ends it, and deletes
 what was uploaded.
@@ -18,14 +16,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eva_backbone.checkpoints.registry import OFFICIAL_FILES, require_known
-from eva_command.label import TASKS, find_model
+from eva_command.label import TASKS, find_model, find_task
 from eva_data.files import home_expanded
 from eva_runs.commands import program, say
 from eva_runs.options import SOURCES, add_download_option, command_parser, integer
 
 PASSWORD = "EVA_APP_PASSWORD"
-_TASKS = (*TASKS, "classification", "clip", "video")
+_OTHERS = ("classification", "clip", "video")  # tasks whose weights need no config
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -34,7 +31,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("weights", nargs="*", metavar="RUN|WEIGHTS", help=f"models: {SOURCES}")
     add("--folder", type=home_expanded, metavar="DIR", help="folder of runs; what a CLIP searches")
     add("--recipe", help="of detectors and segmentors that are of no run")
-    add("--task", choices=_TASKS, help="of weights that are neither of a run nor official")
+    text = "of weights that are neither of a run nor official"
+    add("--task", choices=(*TASKS, *_OTHERS), help=text)
     add("--device", help='"cuda", "cuda:1" or "cpu" (default: that of the model\'s demo)')
     add("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
     add("--port", type=integer(1, 65535), help="default: the first free one from 7860 on")
@@ -45,6 +43,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.host not in ("127.0.0.1", "localhost") and not options.password:
         parser.error(f"--host {options.host} lets others in: set {PASSWORD} or give --password")
+    if options.mcp and options.password:
+        parser.error(f"--mcp asks for no password: leave --password, {PASSWORD} and --host out")
     if not options.weights and options.folder is None:
         parser.error("name a run, weights or --folder")
     return options
@@ -54,18 +54,11 @@ def find_source(
     weights: str, recipe: str | None = None, task: str | None = None
 ) -> tuple[str, str, Path | None]:
     """Return the task, the weights, and the config of a detector or segmentor."""
-    place = home_expanded(weights)
-    for one in OFFICIAL_FILES:
-        task = task or (one.task if place.name in (one.name, one.stem) else None)
-    if not task and place.is_dir():
-        task = describe_run(place).task
-    if task in TASKS or not task:
-        task, config = find_model(weights, recipe, task)
-        return task, weights, config
-    require_known(weights)
-    if task not in _TASKS:
-        raise ValueError(f"{weights}: there is no page for {task}")
-    return task, weights, None
+    found, config = find_task(weights, task)
+    if found in _OTHERS:
+        return found, weights, None
+    task, config = find_model(weights, recipe, task)
+    return task, weights, config
 
 
 def describe_run(folder: Path) -> Any:
@@ -76,11 +69,12 @@ def describe_run(folder: Path) -> Any:
 
 
 def _run(options: argparse.Namespace) -> int:
+    given = options.recipe, options.task
+    found = [find_source(one, *given) for one in options.weights]
     from eva_app.models import Models, Source
     from eva_app.server import running
 
-    given = options.recipe, options.task
-    sources = [Source(*find_source(one, *given)) for one in options.weights]
+    sources = [Source(*one) for one in found]
     models = Models(sources, folder=options.folder, device=options.device)
     ends = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # in all threads, but for the wait

@@ -18,8 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from eva_backbone.checkpoints.registry import OFFICIAL_FILES, require_known
-from eva_backbone.checkpoints.run_folders import folder_of_run, is_detectron2_run
-from eva_command.public_settings import read_python, task_of_mmengine
+from eva_backbone.checkpoints.run_folders import (
+    CONFIG,
+    folder_of_run,
+    is_detectron2_run,
+    is_engine_run,
+)
+from eva_command.public_settings import read_json, read_python, task_of_engine, task_of_mmengine
 from eva_data.files import IMAGE_SUFFIXES, home_expanded
 from eva_data.inputs import Plan, plan_jobs
 from eva_data.writing import FORMATS, regions_of
@@ -60,8 +65,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def find_model(weights: str, recipe: str | None, task: str | None) -> tuple[str, Path]:
-    """Find task and config of a detector or segmentor, or raise a ValueError."""
+def find_task(weights: str, task: str | None) -> tuple[str | None, Path | None]:
+    """Find the task of weights, unless it is named, and the config of a detector or segmentor."""
     require_known(weights)
     place = home_expanded(weights)
     folder, config = folder_of_run(place), config_of_run(place)
@@ -70,7 +75,14 @@ def find_model(weights: str, recipe: str | None, task: str | None) -> tuple[str,
         found = task_of_mmengine(read_python(config)[0])
     elif place.exists() and is_detectron2_run(folder):
         found, config = "detection", folder / "config.yaml"
-    task = task or found
+    elif is_engine_run(place):
+        found = task_of_engine(read_json(place / CONFIG))
+    return task or found, config
+
+
+def find_model(weights: str, recipe: str | None, task: str | None) -> tuple[str, Path]:
+    """Find task and config of a detector or segmentor, or raise a ValueError."""
+    task, config = find_task(weights, task)
     config = find_recipe(task, recipe) if recipe and task in TASKS else config
     if task not in TASKS or config is None:
         text = "is of no run of a detector or segmentor: give --recipe, and --task if not official"

@@ -143,6 +143,12 @@ def read_python(file: Path) -> tuple[Settings, Settings, str]:
     return settings, published, "".join(lines)
 
 
+def task_of_engine(settings: Settings) -> str:
+    """Name the task of a run of `eva_engine`."""
+    task = "video" if "frames" in section(settings, "model") else "classification"
+    return "pretrain" if "student" in settings else "clip" if "text" in settings else task
+
+
 def task_of_mmengine(settings: Settings) -> str:
     """Name the task of a run of mmengine."""
     ours = "eva_mmdetection" in str(settings.get("custom_imports"))

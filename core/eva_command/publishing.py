@@ -32,6 +32,7 @@ from eva_command.public_settings import (
     read_python,
     read_yaml,
     section,
+    task_of_engine,
     task_of_mmengine,
 )
 from eva_command.push import FILES
@@ -108,12 +109,10 @@ def _engine_run(folder: Path, *, best: bool, ema: bool) -> Run:
     epochs, batch = section(config, "run").get("epochs"), record.get("step_batch")
     samples = record.get("samples_of_data")
     model = section(config, "student" if "student" in config else "model")
-    task = "video" if "frames" in model else "classification"
-    task = "pretrain" if "student" in config else "clip" if "text" in config else task
     score = re.compile("val_ema_(.*)" if ema else "val_(?!ema_)(.*)")
     published = clean(config)
     return Run(
-        task=task,
+        task=task_of_engine(config),
         weights=kept or run_folders.of_checkpoint(complete[-1], ema=ema),
         recipe=json.dumps(published, indent=2) + "\n",
         recipe_name="recipe.json",

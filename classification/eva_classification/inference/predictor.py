@@ -11,7 +11,6 @@ import argparse
 import os
 from collections import Counter
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -163,29 +162,6 @@ class Predictor(NamedClasses):
             for image, row in zip(batch, rows[-1], strict=True):
                 require_finite(row, str(image) if isinstance(image, str | os.PathLike) else "image")
         return np.concatenate(rows)
-
-    def occlusion(
-        self, image: ImageLike, *, grid: int = 7
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """See what the first class of an image depends on, by covering one part after another.
-
-        Zeiler & Fergus 2013, https://arxiv.org/abs/1311.2901, with the mean colour as cover.
-
-        Returns:
-            What the model sees (S, S, 3), and the probability (grid, grid) that the class loses
-            where a cell is covered, at least 0.
-        """
-        prepared = self.prepare(image)  # the mean colour is 0
-        edges = np.linspace(0, prepared.shape[-1], grid + 1).astype(int).tolist()
-        (whole,), lost = self.judge([prepared]), np.zeros((grid, grid), np.float32)
-        for row, (top, bottom) in enumerate(pairwise(edges)):
-            covered = prepared.repeat(grid, 1, 1, 1)
-            for one, (left, right) in zip(covered, pairwise(edges), strict=True):
-                one[:, top:bottom, left:right] = 0
-            lost[row] = (whole - self.judge([*covered]))[:, whole.argmax()].clip(0)
-        mean, std = (torch.tensor(self.facts[name])[:, None, None] for name in ("mean", "std"))
-        seen = ((prepared * std + mean).clamp(0, 1) * 255).round().byte()
-        return seen.permute(1, 2, 0).numpy(), lost
 
     def prepare(self, image: ImageLike) -> Tensor:
         """Turn an image upright by its EXIF data, cut it as an evaluation does: (3, S, S)."""
