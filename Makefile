@@ -9,6 +9,7 @@ PROJECTS := $(patsubst %/configs,%,$(wildcard */configs))
 TASK ?= detection
 QUICKSTART_ARGS ?=
 TEST_ARGS ?=
+BENCH_ARGS ?=
 
 # Two OpenMP threads that wait actively are ten times slower as soon as something else uses a core.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -64,9 +65,8 @@ format: ready ## rewrite the code in the house format
 	$(PY) -m ruff check --fix-only .
 	$(PY) -m ruff format .
 
-bench: ready ## run every program in benchmarks/
-	@set -e; for program in $(filter-out $(addprefix benchmarks/,measuring.py clip_models.py training_steps.py),$(sort $(wildcard benchmarks/*.py))); do \
-	    echo "== $$program"; $(PY) $$program; done
+bench: ready ## this toolkit beside its peers, 20 minutes; BENCH_ARGS='--quick --only encoder,scoring' for less
+	@$(KEEP_MEMORY) $(PY) benchmarks/bench.py $(BENCH_ARGS)
 
 mmcv-ops: ready ## rebuild mmcv with compiled operators (15 minutes or more; nothing needs it)
 	@bash scripts/build_mmcv_ops.sh

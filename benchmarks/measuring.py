@@ -1,26 +1,72 @@
 """What the programs of this folder measure, and how they print it."""
 
-import argparse
 import gc
+import resource
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from eva_runs.options import command_parser
+from eva_runs.options import Precision
+from eva_runs.precision import resolve
 
 T = TypeVar("T")
 Call = Callable[[], object]
-Seconds = tuple[float, float]  # by the clock, and of CPU time of this process
+Seconds = tuple[float, float]  # by the clock, and of CPU time of this process and its children
 Figure = tuple[str, float]
-Forwards = Mapping[str, tuple[nn.Module, Callable[[], Any]]]  # name -> model, forward pass
 
 EVA_WIDTH, EVA_MLP = 1408, 6144
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Case:
+    """Calls that do the same, ours first.
+
+    Args:
+        title: Name in the table, with all sizes.
+        calls: Name -> call.
+        items: Samples of a call, named by `unit`; without a unit nothing is said of them.
+        flops: Of a call, for shares of the peak of matrix products in `precision`; 0 for none.
+        once: Timed once and without a call that warms up.
+    """
+
+    title: str
+    calls: Mapping[str, Call]
+    items: int = 1
+    unit: str = ""
+    flops: float = 0.0
+    precision: str = "fp32"
+    once: bool = False
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Sizes of what is timed: those of the ViT, a batch, a detector's side, files or images."""
+
+    rounds: int
+    width: int = EVA_WIDTH
+    depth: int = 4
+    batch: int = 4
+    side: int = 1024
+    items: int = 500
+    towers: str = "slice"  # of `bench_training.SIZES`
+    heads: int = 16
+
+    @property
+    def mlp(self) -> int:
+        """Hidden width of EVA's MLP."""
+        return EVA_MLP * self.width // EVA_WIDTH
+
+    @property
+    def name(self) -> str:
+        """The ViT, for titles."""
+        return f"w{self.width} d{self.depth}"
 
 
 def beside(
@@ -70,18 +116,20 @@ def beside(
             yield f"{title}: share of the peak of {other}", peaks[first] / peaks[other]
 
 
-def in_turn(calls: Sequence[Call], *, rounds: int, device: torch.device) -> list[list[Seconds]]:
+def in_turn(
+    calls: Sequence[Call], *, rounds: int, device: torch.device, warm: bool = True
+) -> list[list[Seconds]]:
     """Time calls in turn, after a first round that does not count; all rounds of each call."""
     times: list[list[Seconds]] = [[] for _ in calls]
-    for _ in range(rounds + 1):
+    for _ in range(rounds + warm):
         for call, taken in zip(calls, times, strict=True):
             gc.collect()
             _synchronise(device)
-            clock, processor = time.perf_counter(), time.process_time()
+            clock, processor = time.perf_counter(), _processor()
             call()
             _synchronise(device)
-            taken.append((time.perf_counter() - clock, time.process_time() - processor))
-    return [taken[1:] for taken in times]
+            taken.append((time.perf_counter() - clock, _processor() - processor))
+    return [taken[warm:] for taken in times]
 
 
 def by_clock(rounds: Sequence[Seconds]) -> float:
@@ -117,55 +165,21 @@ def with_peak(call: Callable[[], T], device: torch.device, *, since: str = "") -
     return result, peak / 2**30
 
 
-def both_passes(title: str, forwards: Forwards, **options: Any) -> Iterator[Figure]:
-    """Compare forward passes, and those with the backward pass of a loss of all outputs.
+def require_same(title: str, found: Tensor, wanted: Tensor) -> None:
+    """Refuse to time unequal work: a ValueError if ours and the peer's result differ."""
+    error = float((found.double() - wanted.double()).norm() / wanted.double().norm())
+    if not error < TOLERANCE:
+        raise ValueError(f"{title}: relative difference {error:.3g}: the two do not do the same")
 
-    Args:
-        title: Start of the figures' names.
-        forwards: Name -> the model, and its forward pass.
-        **options: Of `beside`.
-    """
 
-    def call(model: nn.Module, forward: Callable[[], Tensor], *, backward: bool) -> None:
-        with torch.set_grad_enabled(backward):
-            out = forward()
-        if backward:
-            out.float().square().mean().backward()
-            model.zero_grad(set_to_none=True)
-
-    for way, backward in {"forward": False, "forward and backward": True}.items():
-        calls = {name: partial(call, *of, backward=backward) for name, of in forwards.items()}
-        yield from beside(f"{title}, {way}", calls, **options)
+def precisions(device: torch.device) -> list[Precision]:
+    """fp32, and half precision where the hardware has it."""
+    return ["fp32", *({resolve("auto", device)} - {"fp32"})]
 
 
 def here() -> torch.device:
     """The GPU, where there is one, or the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def new_parser(description: str | None, *, rounds: int, batch: int = 0) -> argparse.ArgumentParser:
-    """Make a command line with a number of rounds, and a size of the batch if it has one."""
-    parser = command_parser(description)
-    parser.add_argument("--rounds", type=int, default=rounds)
-    if batch:
-        parser.add_argument("--batch", type=int, default=batch)
-    return parser
-
-
-def parser_of_sizes(
-    description: str | None, *, depth: int = 4, batch: int = 1, rounds: int = 3
-) -> argparse.ArgumentParser:
-    """Make a command line with the sizes of a ViT of EVA-g's width, a batch and rounds."""
-    parser = new_parser(description, rounds=rounds, batch=batch)
-    for name, default in (("width", EVA_WIDTH), ("depth", depth), ("heads", 16)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    return parser
-
-
-def add_precision(parser: argparse.ArgumentParser) -> None:
-    """Add the number format of a program that trains or evaluates."""
-    default = "fp16" if here().type == "cuda" else "fp32"
-    parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default=default)
 
 
 def show(figures: Iterable[Figure], *, rounds: int) -> None:
@@ -178,3 +192,8 @@ def show(figures: Iterable[Figure], *, rounds: int) -> None:
 def _synchronise(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize()
+
+
+def _processor() -> float:
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime

@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import EVA_MLP, Figure, beside, here, parser_of_sizes, show
+from measuring import EVA_MLP, EVA_WIDTH, Figure, beside, here, show
 from torch import Tensor, nn
 
 from eva_backbone import VisionTransformer
+from eva_runs.options import command_parser
 from eva_runs.precision import DTYPES, to_precision
 
 KINDS: tuple[Any, ...] = (*DTYPES, "int8")
@@ -76,7 +77,10 @@ def scores(command: str) -> Iterator[Figure]:
 
 
 def main() -> None:
-    parser = parser_of_sizes(__doc__, depth=8, batch=4)
+    parser = command_parser(__doc__)
+    sizes = {"width": EVA_WIDTH, "depth": 8, "heads": 16, "batch": 4, "rounds": 3}
+    for name, default in sizes.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--scores", nargs="+", metavar="COMMAND", help="evaluations, not features")
     args = parser.parse_args()
     figures = itertools.chain.from_iterable(map(scores, args.scores or ()))

@@ -7,7 +7,7 @@ scores. Two exact ways to compute that with `scaled_dot_product_attention`:
   no bias tensor at all, any fused kernel serves. Used on accelerators.
 * chunks of queries: scores and bias of one chunk only, recomputed in the backward pass. Used on
   CPU, for every type and size: a chunk that stays in the cache is faster than the first way and
-  than a fused kernel with a bias (benchmarks/results.md).
+  than a fused kernel with a bias (docs/benchmarks.md).
 
 Shapes: B batch (windows count as batch), h heads, D channels of a head, H x W token map,
 N = H * W tokens (plus the class token for BEiT's table), c queries of a chunk.

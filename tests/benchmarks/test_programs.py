@@ -1,54 +1,97 @@
-"""The benchmarks of training steps and evaluations run, and would notice unequal work."""
+"""The bench: each case runs beside its peer, notices unequal work, and the page has the results."""
+
+import json
 
 import pytest
 import torch
 
 CPU = torch.device("cpu")
-TINY = ["--width=32", "--depth=2", "--heads=2", "--batch=2", "--rounds=1"]
 
 
-@pytest.fixture
-def clip_args(benchmark):
-    parser = benchmark("clip_models").parser_of_towers(None, batch=4)
-    return parser.parse_args(["--size=trial", "--rounds=1", "--precision=fp32"])
+@pytest.fixture(scope="module")
+def bench(benchmark):
+    return benchmark("bench")
 
 
-def test_unequal_contrastive_steps_are_refused(benchmark, clip_args, monkeypatch):
-    program = benchmark("clip_step")
+def test_the_page_has_what_the_results_say(bench):
+    text = bench.PAGE.read_text()
+    assert bench.page(text, bench.RESULTS) == text
 
-    def other(size):
-        model = program.build_peer(size)
-        model.visual.trunk.norm.eps = 0.1
+
+def test_a_case_replaces_its_own_results_alone(bench, tmp_path, monkeypatch, capsys):
+    values = torch.randn(300, 300)
+
+    def loading(scale, device):
+        calls = {"ours": values.clone, "peer": lambda: [values @ values for _ in range(20)]}
+        yield bench.Case("small", calls, items=3, unit="images", flops=1e6)
+
+    monkeypatch.setattr(bench.importlib.import_module("bench_data"), "loading", loading)
+    for _ in range(2):
+        bench.main(["--trial", "--only", "loading", "--output", str(tmp_path)])
+        (file,) = tmp_path.iterdir()
+        found = json.loads(file.read_text())
+        found["cases"].setdefault("other", found["cases"]["small"] | {"date": "2000-01-01"})
+        file.write_text(json.dumps(found))
+    assert [*found["cases"]] == ["small", "other"]
+    ours, peer = found["cases"]["small"]["ways"].values()
+    assert ours["minimum"] <= ours["median"] <= ours["maximum"]
+    assert peer["ratios"][0] == pytest.approx(peer["median"] / ours["median"], rel=1e-6)
+    assert peer["cpu"] > 1
+    assert ours["share"] > peer["share"] > 0
+    page = bench.page("a\n" + "".join(bench.MARKS) + "b\n", tmp_path)
+    assert "2000-01-01" in page
+    assert all("| small |" in text for text in (capsys.readouterr().out, page))
+
+
+def test_an_unknown_case_is_named(bench, capsys):
+    with pytest.raises(SystemExit):
+        bench.main(["--only", "encoder,nosuch"])
+    assert "no case nosuch" in capsys.readouterr().err
+
+
+def test_unequal_outputs_are_refused(bench, benchmark, monkeypatch):
+    program = benchmark("bench_models")
+    stock = program.timm_eva
+
+    def other(*arguments):
+        model = stock(*arguments)
+        model.norm.eps = 0.1
         return model
 
-    monkeypatch.setitem(program.BUILDERS, "open_clip", other)
-    with pytest.raises(ValueError, match=r"open_clip, .* the steps do not do the same"):
-        list(program.check(clip_args, CPU))
+    monkeypatch.setattr(program, "timm_eva", other)
+    with pytest.raises(ValueError, match=r"encoder .* do not do the same"):
+        next(program.encoder(bench.SCALES["trial"], CPU))
 
 
-@pytest.mark.slow
-def test_the_stock_model_has_our_sizes(benchmark, clip_args):
-    """`--size complete` is EVA-CLIP-g of both."""
-    program, models = benchmark("clip_step"), benchmark("clip_models")
-    clip_args.size = "complete"
-    with torch.device("meta"):
-        ours, peer = models.build_ours("complete"), models.build_peer("complete")
-    weights = models.peer_weights(ours.state_dict())
-    assert {name: value.shape for name, value in weights.items()} == {
-        name: value.shape for name, value in peer.state_dict().items()
-    }
-    assert sum(value.numel() for value in weights.values()) == 1_136_435_841
-    flops = [program.flops_of(who, clip_args) for who in program.BUILDERS]
-    assert flops == [pytest.approx(3 * 537.1e9, rel=1e-3), pytest.approx(3 * 547.4e9, rel=1e-3)]
-
-
-def test_unequal_pretraining_steps_are_refused(benchmark, monkeypatch):
-    program = benchmark("pretrain_step")
+def test_unequal_training_steps_are_refused(bench, benchmark, monkeypatch):
+    program = benchmark("bench_training")
 
     class Other(program.PlainModel):
         def forward(self, images, mask):
             return super().forward(images, ~mask)[: int(mask.sum())]
 
     monkeypatch.setattr(program, "PlainModel", Other)
-    with pytest.raises(ValueError, match=r"a plain step, .* the steps do not do the same"):
-        list(program.compare(program.parse(TINY), CPU))
+    with pytest.raises(ValueError, match=r"MIM, loss.* do not do the same"):
+        next(program.mim(bench.SCALES["trial"], CPU))
+
+
+@pytest.mark.slow
+def test_every_case_runs(bench, tmp_path):
+    bench.main(["--trial", "--output", str(tmp_path)])
+    (file,) = tmp_path.iterdir()
+    cases = json.loads(file.read_text())["cases"].values()
+    assert all(len(case["ways"]) > 1 for case in cases)
+    assert len(cases) > 20
+
+
+@pytest.mark.slow
+def test_the_stock_clip_has_our_sizes(benchmark):
+    """The bench on a GPU measures EVA-CLIP-g of both."""
+    program = benchmark("bench_training")
+    with torch.device("meta"):
+        ours, peer = program.build_ours("complete"), program.build_peer("complete")
+    weights = program.peer_weights(ours.state_dict())
+    assert {name: value.shape for name, value in weights.items()} == {
+        name: value.shape for name, value in peer.state_dict().items()
+    }
+    assert sum(value.numel() for value in weights.values()) == 1_136_435_841

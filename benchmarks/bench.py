@@ -1,0 +1,167 @@
+"""This toolkit beside its peers: one table, each case in one process with its peer.
+
+    python benchmarks/bench.py --quick --only encoder,scoring    # make bench BENCH_ARGS='...'
+
+Each case replaces what `results/HARDWARE.json` had of it, and `docs/benchmarks.md` draws its tables
+from these files. A ratio is the median of the rounds' ratios; on a CPU that of CPU time, which
+other programs disturb less, is given too. The peak is that of a large `torch.matmul` in turn.
+"""
+
+import datetime
+import gc
+import importlib
+import json
+import re
+import statistics
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from measuring import Case, Scale, here, in_turn, ratios
+
+from eva_data.files import load_json, write_text
+from eva_runs.options import command_parser
+from eva_runs.precision import DTYPES
+from eva_runs.record import commit, hardware
+
+ROOT = Path(__file__).parents[1]
+RESULTS, PAGE = ROOT / "benchmarks/results", ROOT / "docs/benchmarks.md"
+MARKS = "<!-- results -->\n", "<!-- end of results -->\n"
+CASES = {
+    "bench_models": ("encoder", "vitdet", "detector", "segmentation"),
+    "bench_training": ("mim", "clip", "zero_shot"),
+    "bench_data": ("scoring", "lvis", "video", "loading", "commands", "setup"),
+}
+MODULES = {name: module for module, names in CASES.items() for name in names}
+SCALES = {
+    "full": Scale(rounds=5),
+    "quick": Scale(rounds=2, width=768, depth=2, batch=2, side=512, items=100),
+    "trial": Scale(rounds=1, width=32, depth=2, batch=2, side=64, items=6, towers="trial", heads=2),
+    "gpu": Scale(rounds=10, depth=40, batch=32, items=2000, towers="complete"),  # instead of "full"
+}
+HEADER = (
+    *("case", "ours: s, minimum and median (spread)", "peer", "peer: s", "times as fast (rounds)"),
+    *("by CPU time", "share of the peak", "torch, commit, date"),
+)
+
+
+def measure(case: Case, device: torch.device, rounds: int) -> dict[str, Any]:
+    """Time a case: what its entry in the results has."""
+    calls, side = dict(case.calls), 4096 if device.type == "cuda" else 2048
+    if case.flops:
+        matrix = torch.ones(side, side, device=device, dtype=DTYPES[case.precision])
+        calls["matmul"] = lambda: torch.matmul(matrix, matrix)
+    taken = in_turn([*calls.values()], rounds=1 if case.once else rounds, device=device,
+                    warm=not case.once)  # fmt: skip
+    times = dict(zip(calls, taken, strict=True))
+    peak = 2 * side**3 / min(clock for clock, _ in times.pop("matmul")) if case.flops else 0.0
+    first = next(iter(times.values()))
+    ways: dict[str, dict[str, Any]] = {}
+    for name, found in times.items():
+        clock = sorted(seconds for seconds, _ in found)
+        median = statistics.median(clock)
+        ways[name] = {"minimum": clock[0], "median": median, "maximum": clock[-1]}
+        if case.flops:
+            ways[name]["share"] = case.flops / clock[0] / peak
+        if found is not first:
+            of_rounds = ratios(found, first)
+            ways[name]["ratios"] = [statistics.median(of_rounds), min(of_rounds), max(of_rounds)]
+            if device.type == "cpu":
+                ways[name]["cpu"] = statistics.median(ratios(found, first, cpu=True))
+    about = {"torch": torch.__version__, "commit": commit(ROOT).removeprefix("commit ")}
+    about |= {"date": datetime.date.today().isoformat()}
+    return about | {"items": case.items, "unit": case.unit, "ways": ways}
+
+
+def rows(title: str, entry: Mapping[str, Any]) -> Iterator[list[str]]:
+    """Make the rows of a case, one for each peer."""
+    (_, ours), *peers = entry["ways"].items()
+    about = f"{entry['torch']}, {entry['commit']}, {entry['date']}"
+    for name, peer in peers or [("", None)]:
+        row = [title, _seconds(ours, entry), name, _seconds(peer, entry), "", "", ""]
+        if peer:
+            middle, low, high = peer["ratios"]
+            row[4] = f"{middle:.2f} ({low:.2f} to {high:.2f})"
+            row[5] = f"{peer['cpu']:.2f}" if "cpu" in peer else ""
+        if "share" in ours:
+            row[6] = "; ".join(f"{way['share']:.2f}" for way in (ours, peer) if way)
+        yield [*row, about]
+
+
+def _seconds(way: Mapping[str, Any] | None, entry: Mapping[str, Any]) -> str:
+    if not way:
+        return ""
+    median, unit = way["median"], entry["unit"]
+    text = f"{way['minimum']:.3g}, {median:.3g}"
+    text += f" ({(way['maximum'] - way['minimum']) / median:.0%})"
+    return text + f"; {entry['items'] / median:.3g} {unit}/s" * bool(unit)
+
+
+def table(cases: Mapping[str, Mapping[str, Any]]) -> str:
+    """Make a table in Markdown."""
+    lines = [HEADER, ["---"] * len(HEADER)]
+    lines += [row for title, entry in cases.items() for row in rows(title, entry)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def page(text: str, results: Path) -> str:
+    """Put the tables of all files of a folder into a page, between its two marks."""
+    files = [load_json(file) for file in sorted(results.glob("*.json"))]
+    parts = [f"### {one['hardware']}\n\n{table(one['cases'])}\n" for one in files]
+    before, _, rest = text.partition(MARKS[0])
+    return f"{before}{MARKS[0]}\n{''.join(parts)}{MARKS[1]}{rest.partition(MARKS[1])[2]}"
+
+
+def describe(device: torch.device) -> str:
+    """Name the GPU or processor with its instructions, cores, memory and threads."""
+    known = torch.cpu.get_capabilities()
+    matrix = [name for name in ("avx512_bf16", "amx_bf16", "amx_fp16") if known.get(name)]
+    instructions = [torch.backends.cpu.get_cpu_capability(), *matrix]
+    where = "cpu" if device.type == "cpu" else "cuda:0"
+    return f"{hardware(where)}, {' '.join(instructions)}, {torch.get_num_threads()} threads"
+
+
+def slug(text: str) -> str:
+    """Make a file's name of a description, without the memory."""
+    words = re.sub(r"\d+ GiB of memory, |\((?:R|TM)\)", "", text)
+    return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = command_parser(__doc__)
+    names = ", ".join(MODULES)
+    parser.add_argument("--only", help=f"some of {names}; setup runs only if it is named")
+    for name, text in (("quick", "small sizes, 5 minutes on two cores"), ("trial", "tiny ones")):
+        parser.add_argument(
+            f"--{name}", dest="scale", action="store_const", const=name, default="full", help=text
+        )
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
+    args, device = parser.parse_args(arguments), here()
+    chosen = args.only.split(",") if args.only else [name for name in MODULES if name != "setup"]
+    if unknown := set(chosen) - MODULES.keys():
+        parser.error(f"--only: no case {', '.join(sorted(unknown))}; there are {names}")
+    on_gpu = args.scale == "full" and device.type == "cuda"
+    scale, about = SCALES["gpu" if on_gpu else args.scale], describe(device)
+    file = args.output / f"{slug(about)}.json"
+    sys.stdout.write(f"{about}\n\n{table({})}")
+    for name in chosen:
+        torch.manual_seed(0)
+        for case in getattr(importlib.import_module(MODULES[name]), name)(scale, device):
+            entry = measure(case, device, scale.rounds)
+            empty: dict[str, Any] = {"hardware": about, "cases": {}}
+            known = load_json(file) if file.exists() else empty
+            known["cases"][case.title] = entry
+            args.output.mkdir(parents=True, exist_ok=True)
+            write_text(file, json.dumps(known, indent=1) + "\n")
+            sys.stdout.writelines(f"| {' | '.join(row)} |\n" for row in rows(case.title, entry))
+            sys.stdout.flush()
+            del case
+        gc.collect()
+    if args.output == RESULTS:
+        write_text(PAGE, page(PAGE.read_text(), RESULTS))
+
+
+if __name__ == "__main__":
+    main()
