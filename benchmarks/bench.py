@@ -37,7 +37,7 @@ CASES = {
 MODULES = {name: module for module, names in CASES.items() for name in names}
 SCALES = {
     "full": Scale(rounds=5),
-    "quick": Scale(rounds=2, width=768, depth=2, batch=2, side=512, items=100),
+    "quick": Scale(rounds=2, width=768, depth=2, batch=2, side=512, items=60),
     "trial": Scale(rounds=1, width=32, depth=2, batch=2, side=64, items=6, towers="trial", heads=2),
     "gpu": Scale(rounds=10, depth=40, batch=32, items=2000, towers="complete"),  # instead of "full"
 }
@@ -70,9 +70,7 @@ def measure(case: Case, device: torch.device, rounds: int) -> dict[str, Any]:
             ways[name]["ratios"] = [statistics.median(of_rounds), min(of_rounds), max(of_rounds)]
             if device.type == "cpu":
                 ways[name]["cpu"] = statistics.median(ratios(found, first, cpu=True))
-    about = {"torch": torch.__version__, "commit": commit(ROOT).removeprefix("commit ")}
-    about |= {"date": datetime.date.today().isoformat()}
-    return about | {"items": case.items, "unit": case.unit, "ways": ways}
+    return {"items": case.items, "unit": case.unit, "ways": ways}
 
 
 def rows(title: str, entry: Mapping[str, Any]) -> Iterator[list[str]]:
@@ -145,11 +143,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     on_gpu = args.scale == "full" and device.type == "cuda"
     scale, about = SCALES["gpu" if on_gpu else args.scale], describe(device)
     file = args.output / f"{slug(about)}.json"
+    made = {"torch": torch.__version__, "commit": commit(ROOT).removeprefix("commit ")}
+    made |= {"date": datetime.date.today().isoformat()}  # before the results are written
     sys.stdout.write(f"{about}\n\n{table({})}")
     for name in chosen:
         torch.manual_seed(0)
         for case in getattr(importlib.import_module(MODULES[name]), name)(scale, device):
-            entry = measure(case, device, scale.rounds)
+            entry = made | measure(case, device, scale.rounds)
             empty: dict[str, Any] = {"hardware": about, "cases": {}}
             known = load_json(file) if file.exists() else empty
             known["cases"][case.title] = entry

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -122,6 +123,9 @@ def lvis(scale: Scale, device: torch.device) -> Iterator[Case]:
 
     from eva_detection.evaluation.evaluators import LvisEvaluator
 
+    vars(np).setdefault("float", float)  # lvis-api names what numpy 1.24 has removed
+    logging.getLogger("lvis").setLevel(logging.ERROR)
+
     def score(file: Path, found: Mapping[str, Any]) -> list[float]:
         truth, scores = LVIS(str(file)), []
         for kind, ones in found.items():
@@ -145,7 +149,7 @@ def _scores(
     from detectron2.data import MetadataCatalog
 
     kinds = KINDS[title]
-    data, images = annotate(2 * scale.items, kinds)
+    data, images = annotate(scale.items * (2 if title == "COCO" else 1), kinds)
     every = [one for image in images for one in image]
     found = {"bbox": every, "segm": every}
     with tempfile.TemporaryDirectory() as folder:

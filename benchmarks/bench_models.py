@@ -49,15 +49,16 @@ def passes(
         about: dict[str, Any] = {"items": len(images), "unit": "images", "precision": kind}
         forwards, dtype = {}, DTYPES[kind]
         for name, (model, call) in models.items():
-            cast = copy.deepcopy(model).eval().requires_grad_(False).to(dtype)
+            cast = copy.deepcopy(model).requires_grad_(False).to(dtype)
+            cast.eval()  # mmsegmentation's returns nothing
             forwards[name] = partial(_forward, cast, call, images.to(dtype))
         yield Case(f"{title}, forward, {kind}", forwards, flops=total, **about)
         del forwards
-        steps = {
-            name: partial(_step, model.train(), call, images, torch.optim.AdamW(model.parameters(),
-                          lr=1e-6), dtype)
-            for name, (model, call) in models.items()
-        }  # fmt: skip
+        steps = {}
+        for name, (model, call) in models.items():
+            model.train()
+            optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
+            steps[name] = partial(_step, model, call, images, optimizer, dtype)
         yield Case(f"{title}, training step, {kind}", steps, flops=3 * total, **about)
 
 
