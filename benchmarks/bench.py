@@ -159,8 +159,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.stdout.flush()
             del case
         gc.collect()
-    if args.output == RESULTS:
-        write_text(PAGE, page(PAGE.read_text(), RESULTS))
+        if args.output == RESULTS:
+            write_text(PAGE, page(PAGE.read_text(), RESULTS))
 
 
 if __name__ == "__main__":
