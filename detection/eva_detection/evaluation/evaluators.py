@@ -27,7 +27,7 @@ from eva_data.detection.scoring import (
     judged,
     read_annotations,
 )
-from eva_data.files import write_text
+from eva_data.files import without_collector, write_text
 from eva_detection.inference.test_time_augmentation import as_coco
 
 # below detectron2's logger, so that scores also show in detectron2's own training program
@@ -113,6 +113,7 @@ class CocoEvaluator(DatasetEvaluator):
                     one["category_id"] = ids[one["category_id"]]
             self._predictions.append(detections)
 
+    @without_collector()
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Score everything since `reset`.
 
