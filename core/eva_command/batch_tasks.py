@@ -3,6 +3,7 @@
 Shapes: B records, C channels, h x w patches, K classes.
 """
 
+import io
 from argparse import Namespace
 from collections.abc import Callable
 from functools import partial
@@ -13,11 +14,12 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from eva_command.label import load_model
 from eva_data.detection.tiles import encode_mask
-from eva_data.files import load_json
+from eva_data.files import IMAGE_SUFFIXES, load_json
 from eva_data.records import Record, read_shard
 from eva_data.writing import writing_dataset, writing_predictions
 from eva_runs.batch import MODEL, Task, read_manifest, read_parts
@@ -168,7 +170,12 @@ def merge_objects(folder: Path, output: Path, form: str | None = None) -> int:
                 one |= {"segmentation": {"size": size, "counts": counts}} if counts else {}
             image = {"name": row["name"], "size": size, "objects": row["objects"]}
             if form:
-                image["source"] = next(one.content for one in records if one.name == row["name"])
+                source: Any = next(one.content for one in records if one.name == row["name"])
+                image["source"] = source
+                if Path(row["name"]).suffix.lower() not in IMAGE_SUFFIXES:  # a row of Parquet
+                    content = io.BytesIO(source) if isinstance(source, bytes) else source
+                    with Image.open(content) as opened:
+                        image["name"] += f".{opened.format}".lower()
             add(image)
     return count
 

@@ -248,6 +248,14 @@ def test_objects_and_pixels_are_of_all_images(run, finished, demo, tmp_path, ref
             assert (tmp_path / "data/fiftyone/data" / one["file_name"]).samefile(file)
         with refused("data/fiftyone"):
             batch(merge)
+        table = pa.table({"image": [file.read_bytes() for file in images]})
+        pq.write_table(table, tmp_path / "rows.parquet")
+        words = (*words[:3], tmp_path / "rows", *words[4:])
+        run("eva", "batch", task, tmp_path / "rows.parquet", *words)
+        merge[1:] = [str(tmp_path / "rows"), "--to", "yolo", "--output", str(tmp_path / "data")]
+        assert batch(merge) == 0
+        suffixes = [one.suffix for one in (tmp_path / "data/yolo").rglob("*.*") if one.is_file()]
+        assert sorted(suffixes) == [".jpeg"] * 4 + [".txt"] * 4 + [".yaml"]
 
 
 def test_help_is_light_and_a_wrong_folder_is_named(measure, fails, tmp_path, refused):
