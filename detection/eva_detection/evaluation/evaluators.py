@@ -168,10 +168,12 @@ class CocoEvaluator(DatasetEvaluator):
         if fixed:
             limit = FIXED_DETECTIONS_PER_CLASS
             images = cap_per_class(images, limit)
-        # the area of an object is its box's if a mask comes with one
-        unused = "segmentation" if kind == "bbox" else "bbox"
-        counted = self._counted(images, truth, fixed=fixed)
-        found = truth.loadRes([{k: v for k, v in one.items() if k != unused} for one in counted])
+        counted: Iterable[Detection] = self._counted(images, truth, fixed=fixed)
+        if kind == "bbox":
+            counted = ({k: v for k, v in one.items() if k != "segmentation"} for one in counted)
+        else:  # an area is that of the mask; the empty box is one that nobody computes
+            counted = (one | {"bbox": []} for one in counted)
+        found = truth.loadRes([*counted])
         style = dict(lvis_style=self.lvis_style, print_function=logger.debug)
         scorer = COCOeval_faster(truth, found, kind, **style)
         scorer.params.maxDets = [limit]
