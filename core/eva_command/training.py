@@ -84,7 +84,7 @@ main = program(_parse, _run, name="eva train")
 
 def _parse_export(arguments: Sequence[str] | None) -> argparse.Namespace:
     text = """Write a model for programs without this toolkit, such as onnxruntime. Further
-arguments are those of `eva TASK export`; docs/interop.md has a program that runs the file.
+arguments are those of `eva TASK export`; docs/export.md has a program that runs the file.
 
     eva export output/coins --image photo.jpg --output coins.onnx    # a detector, complete
     eva export output/rooms --output rooms.onnx                      # a segmentor, a classifier

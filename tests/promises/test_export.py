@@ -15,8 +15,8 @@ WITHOUT = "import sys; sys.modules.update(dict.fromkeys(['torch', 'torchvision',
 
 @pytest.fixture(scope="module")
 def consume(root, tmp_path_factory):
-    """Function: lines that the program of docs/interop.md prints, and the image that it draws."""
-    page = (root / "docs/interop.md").read_text()
+    """Function: lines that the program of docs/export.md prints, and the image that it draws."""
+    page = (root / "docs/export.md").read_text()
     (program,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL)
                   if "InferenceSession" in block)  # fmt: skip
     drawn = tmp_path_factory.mktemp("drawn") / "drawn.png"

@@ -1,0 +1,209 @@
+"""Pages of the documentation site: a hook of MkDocs, which `mkdocs.yml` names.
+
+The site has the repository's pages under the paths that they have here, so that the same relative
+links serve a checkout and the site. Generated are a page for each family of recipes, the model zoo,
+the pages of the Python API, `llms.txt` and `llms-full.txt`.
+"""
+
+import ast
+import html
+import posixpath
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+from eva_backbone.checkpoints.registry import TASKS as ZOO
+from eva_backbone.checkpoints.registry import list_official_files
+from eva_runs.recipes import TASKS, Recipe, list_recipes
+
+ROOT = Path(__file__).resolve().parents[1]
+OTHER_PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "benchmarks/results.md")
+_LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s#]+)")
+_TABLE = re.compile(r"<!-- registry table: begin -->.*?<!-- registry table: end -->", re.DOTALL)
+_USE = {  # task of an official file -> command that begins with it
+    "pretrain": "eva batch features photos --weights {name} --output output/features",
+    "classification": "eva classification demo photos --weights {name} --output output/named",
+    "clip": "eva batch features photos --weights {name} --output output/features",
+    "detection": "eva detection evaluate RECIPE {name}",
+    "segmentation": "eva segmentation demo RECIPE {name} photos --output output/found",
+    "video": "eva video demo films --weights {name} --output output/named",
+}
+
+
+def on_config(config: Any) -> Any:
+    """Put the generated pages into the navigation, and pages of docs/ that it does not name."""
+    sections = {title: pages for entry in config.nav for title, pages in entry.items()}
+    named = str(config.nav)
+    guides = sorted(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md"))
+    sections["How to"] += [page for page in guides if page not in named]
+    for task in TASKS:
+        pages = [{family or "recipes": _page_of(task, family)} for family in families(task)]
+        sections["Recipes"].append({task: pages})
+    sections["Reference"] += [{name: _api_page(name)} for name in config.extra["reference"]]
+    return config
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Replace the files of docs/ by the pages of the repository and those that are generated."""
+
+    def add(path: str, **content: str) -> None:
+        files.append(File.generated(config, path, **content))
+
+    for file in [file for file in files if file.src_dir == config.docs_dir]:
+        files.remove(file)
+        add(f"docs/{file.src_uri}", abs_src_path=file.abs_src_path)
+    for path in (*OTHER_PAGES, *(f"{task}/README.md" for task in TASKS)):
+        add(path, abs_src_path=str(ROOT / path))
+        for link in _LINK.findall((ROOT / path).read_text(encoding="utf-8")):
+            target = posixpath.normpath(posixpath.join(posixpath.dirname(path), link))
+            if target not in files.src_uris and not target.endswith(".md"):
+                add(target, abs_src_path=str(ROOT / target))
+    add("zoo.md", content=model_zoo())
+    for task in TASKS:
+        for family, recipes in families(task).items():
+            add(_page_of(task, family), content=recipe_page(task, family, recipes))
+    for name, modules in config.extra["reference"].items():
+        text = "\n\n".join(f"::: {module}" for module in modules)
+        add(_api_page(name), content=f"# {name}\n\n{text}\n")
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: Any, files: Files) -> str:
+    """Show the table of official files once, in the zoo; escaped pipes in code as GitHub does."""
+    markdown = re.sub(r"`[^`\n]+`", lambda code: code[0].replace(r"\|", "|"), markdown)
+    if page.file.src_uri == "docs/checkpoints.md":
+        return _TABLE.sub("The [model zoo](../zoo.md) has the table.", markdown)
+    return markdown
+
+
+def on_env(env: Any, config: Any, files: Files) -> Any:
+    """Write the pages as text for language models, in the order of the navigation."""
+    index, full = [f"# {config.site_name}\n\n> {config.site_description}"], []
+    section = ""
+    for page in _in_order(files):
+        top = page.ancestors[-1].title if page.ancestors else section
+        if top != section:
+            section = top
+            index.append(f"\n## {section}\n")
+        index.append(f"- [{page.title}]({page.url})")
+        text = _text(page.content) if "\n::: " in page.markdown else page.markdown
+        full.append(f"<!-- {page.url} -->\n\n{text.strip()}\n")
+    for name, lines in (("llms.txt", index), ("llms-full.txt", full)):
+        files.append(File.generated(config, name, content="\n".join(lines) + "\n"))
+    return env
+
+
+def _in_order(files: Files) -> Iterator[Page]:
+    page: Any = files.src_uris["README.md"].page
+    while page:
+        yield page
+        page = page.next_page
+
+
+def _text(content: str) -> str:
+    """HTML as text: a line for each block."""
+    lines = re.sub(r"</(?:p|li|h\d|tr|pre|div)>", "\n", content)
+    return re.sub(r"\n\s*\n+", "\n", html.unescape(re.sub(r"<[^>]+>", "", lines)))
+
+
+def _api_page(name: str) -> str:
+    return f"reference/{name.lower()}.md"
+
+
+def _page_of(task: str, family: str) -> str:
+    return f"recipes/{task}/{family or 'index'}.md"
+
+
+def families(task: str) -> dict[str, list[Recipe]]:
+    """Group the recipes of a task by their folder below its configs."""
+    found: dict[str, list[Recipe]] = {}
+    for recipe in list_recipes(task):
+        found.setdefault(posixpath.dirname(recipe.name), []).append(recipe)
+    return found
+
+
+def recipe_page(task: str, family: str, recipes: list[Recipe]) -> str:
+    """Make the page of a family: what the paper has, what was measured here, each recipe."""
+    measured, memory = _measured(), _memory(task)
+    small = "[own data](../../docs/command.md#own-data)"
+    rows, parts = [], []
+    for recipe in recipes:
+        name = posixpath.basename(recipe.name)
+        source = recipe.path.read_text(encoding="utf-8")
+        text = ast.get_docstring(ast.parse(source)) or ""
+        found = re.search(r"This should give,?(.*?)(?:\n\n|\Z)", text, re.DOTALL)
+        cells = (
+            f"[`{name}`](#{name.lower()})",
+            " ".join(found[1].split()).lstrip(":").strip() if found else "-",
+            small if name.endswith("_small") else measured.get(name, "-"),
+            memory.get(recipe.name, "-"),
+        )
+        rows.append(f"| {' | '.join(cells)} |")
+        parts.append(
+            f"## {name} {{ #{name.lower()} }}\n\n{text}\n\n"
+            f"```bash\neva config {task}/{recipe.name} --copy mine    # to edit it\n```\n\n"
+            f'??? note "Source"\n\n    ```python\n{_indented(source)}\n    ```\n'
+        )
+    title = f"{task}: {family or 'recipes'}"
+    return (
+        f"# {title}\n\nSettings and data: [the project](../../{task}/README.md). Figures under "
+        "*should give* say whose they are; those of the paper and of the official code have not "
+        "been reproduced here. Memory is that of a training step of one process in bf16, and the "
+        "card it fits ([computed](../../docs/memory.md)).\n\n"
+        '<div class="names" markdown>\n\n'
+        "| recipe | should give | measured here | memory |\n"
+        "|---|---|---|---|\n" + "\n".join(rows) + "\n\n</div>\n\n" + "\n".join(parts)
+    )
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.splitlines())
+
+
+def _measured() -> dict[str, str]:
+    """Find the paragraphs with figures: recipe -> what follows `<!-- measured: RECIPE ... -->`."""
+    found: dict[str, str] = {}
+    for task in TASKS:
+        text = (ROOT / task / "README.md").read_text(encoding="utf-8")
+        text = _LINK.sub(rf"../../{task}/\1", text)
+        for names, paragraph in re.findall(r"<!-- measured: (.*) -->\n([^|]+?)\n\n", text):
+            found |= dict.fromkeys(names.split(), " ".join(paragraph.split()))
+    return found
+
+
+def _memory(task: str) -> dict[str, str]:
+    """Read the table of docs/memory.md: recipe -> GiB in bf16 and card."""
+    found: dict[str, str] = {}
+    rows = re.findall(rf"^\| {task} (.*?) \|(.*)\|$", (ROOT / "docs/memory.md").read_text(), re.M)
+    for names, cells in rows:
+        *_, gib, card = (cell.strip() for cell in cells.split("|"))
+        fits = "" if card == "-" else f", {card} GB"
+        found |= dict.fromkeys(re.findall(r"`(.*?)`", names), f"{gib} GiB{fits}")
+    return found
+
+
+def model_zoo() -> str:
+    """Make the page of the official files, from the registry of the backbone."""
+    parts = [
+        f"# Model zoo\n\nThe {len(list_official_files())} official files. Results are the "
+        "authors', from the paper or the official READMEs and logs, **not measurements of this "
+        "toolkit** ([notes](docs/checkpoints.md)). Every command that takes weights takes these "
+        "names, and downloads a missing file once: `eva weights get NAME`.\n\n"
+        '<div class="names" markdown>\n'
+    ]
+    for task in ZOO:
+        entries = list_official_files(task)
+        title = {"pretrain": "Pre-training", "clip": "CLIP"}.get(task, task.capitalize())
+        parts.append(f"## {title}\n\n| file | ViT | px | GB | published | SHA-256 |")
+        parts.append("|---|---|---:|---:|---|---|")
+        parts += [
+            f"| `{entry.name}` | {entry.variant} | {entry.resolution} | {entry.size_gb:g} "
+            f"| {entry.result or '-'} | `{entry.sha256[:12]}` |"
+            for entry in entries
+        ]
+        parts.append(f"\n```bash\n{_USE[task].format(name=entries[0].name)}\n```\n")
+    return "\n".join([*parts, "</div>\n"])
