@@ -80,6 +80,14 @@ def guess(arguments: Sequence[str]) -> list[str]:
 
         if suffix in (".yaml", ".yml") or find_opener(path):
             return ["coco", "--data", str(path), *rest]
+    if path.is_dir():
+        from eva_command.training import map_folders  # which imports this module
+
+        if words := map_folders(path):
+            named = dict(zip(words[::2], words[1::2], strict=True))
+            classes = named.get("--classes", str(path / "classes.toml"))
+            places = ["--images", named["--train-images"], "--maps", named["--train-maps"]]
+            return ["semantic", *places, "--classes", classes, *rest]
     for check, suffixes in (("folders", IMAGE_SUFFIXES), ("video", VIDEO_SUFFIXES)):
         if path.is_dir() and any(find_files(path, suffixes)):
             return [check, str(path), *rest]

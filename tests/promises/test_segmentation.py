@@ -180,7 +180,7 @@ def test_what_is_wrong_with_own_data_is_named(change, own, train, run, fails, tm
 def test_verify_finds_no_problem_in_both_layouts(scenes, own, run):
     words = ("--images", own[1], "--maps", own[3], "--classes", own[5])
     run("eva", "data", "verify", "semantic", *words)
-    run("eva", "data", "verify", scenes)
+    assert run("eva", "data", "verify", scenes).names("semantic", scenes / "annotations/training")
 
 
 # ---- mmsegmentation's own ------------------------------------------------------------------------
