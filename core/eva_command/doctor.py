@@ -188,7 +188,7 @@ def extras() -> list[str]:
     if installed_version(TOOLKIT) is None:
         return []
     names = metadata.metadata(TOOLKIT).get_all("Provides-Extra") or []
-    return [name for name in names if name not in ("dev", "all")]
+    return [name for name in names if name not in ("dev", "docs", "all")]
 
 
 def requirements_of(extra: str) -> list[Requirement]:
