@@ -21,7 +21,7 @@ from eva_backbone.checkpoints.registry import list_official_files
 from eva_runs.recipes import TASKS, Recipe, list_recipes
 
 ROOT = Path(__file__).resolve().parents[1]
-OTHER_PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "benchmarks/results.md")
+OTHER_PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")
 _LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s#]+)")
 _TABLE = re.compile(r"<!-- registry table: begin -->.*?<!-- registry table: end -->", re.DOTALL)
 _USE = {  # task of an official file -> command that begins with it
