@@ -41,6 +41,8 @@ class Models:
         self._sources = {source.weights: source for source in sources}
         self._device = {"device": device} if device else {}  # else the predictor's own
         self._loaded: dict[tuple[str, bool], Any] = {}
+        for source in sources:
+            _predictor(source.task)  # Python 3.11 fails at times to import frameworks in a thread
 
     def names(self, *tasks: str) -> list[str]:
         """List the models of some tasks."""
@@ -56,8 +58,7 @@ class Models:
         """Return the predictor of a model; one that looks at `tiles` has the same weights."""
         task, weights, config = self.task(name), *self._sources[name][1:]
         if (name, tiles) not in self._loaded:
-            module, kind = _KINDS.get(task, (f"eva_{task}.inference.predictor", "Predictor"))
-            build = getattr(import_module(module), kind)
+            build = _predictor(task)
             if config is None:
                 found = build.from_weights(weights, **self._device)
             else:
@@ -82,6 +83,11 @@ class Models:
     def tool(self, function: Callable[..., Any]) -> None:
         """Let programs call a function, and agents by `--mcp`; its docstring describes it."""
         api(_explained(function), api_name=function.__name__, **_ONE_CALL)
+
+
+def _predictor(task: str) -> Any:
+    module, name = _KINDS.get(task, (f"eva_{task}.inference.predictor", "Predictor"))
+    return getattr(import_module(module), name)
 
 
 def show_images(label: str, columns: int) -> gr.Gallery:

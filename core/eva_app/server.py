@@ -118,3 +118,4 @@ def running(
             yield address
         finally:
             blocks.close(verbose=False)
+            del os.environ["GRADIO_TEMP_DIR"]
