@@ -167,6 +167,8 @@ def detector(scale: Scale, device: torch.device) -> Iterator[Case]:
     config = LazyConfig.load(str(Path(__file__).parents[1] / RECIPE)).model
     config.backbone.net = LazyCall(VisionTransformer)(**arguments)
     config.backbone.square_pad = scale.side
+    proposals = 1000 if scale.side >= 1024 else 100
+    config.proposal_generator.post_nms_topk = (2 * proposals, proposals)
     ours = instantiate(config)
     config._target_, config.proposal_generator._target_ = GeneralizedRCNN, RPN
     config.roi_heads._target_ = CascadeROIHeads
@@ -190,7 +192,7 @@ def detector(scale: Scale, device: torch.device) -> Iterator[Case]:
         if kind == "fp32":
             mine, theirs = (call() for call in calls.values())
             require_same("detector", theirs.scores, mine.scores)
-        title = f"detector {scale.name} {scale.side} px, {len(mine)} objects, {kind}"
+        title = f"detector {scale.name} {scale.side} px, {proposals} proposals, {kind}"
         yield Case(title, calls, unit="images")
 
 
