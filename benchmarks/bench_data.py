@@ -15,14 +15,26 @@ from pathlib import Path
 from typing import Any
 
 import av
+import detectron2.data.transforms as T
 import numpy as np
 import torch
 import torch.nn.functional as F
+from detectron2.data import DatasetMapper, MetadataCatalog
+from faster_coco_eval import COCO, COCOeval_faster
+from lvis import LVIS, LVISEval, LVISResults
 from measuring import Case, Scale, require_same
 from numpy.typing import NDArray
 from PIL import Image
+from pycocotools import coco, cocoeval, mask
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
 
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
+from eva_data.labelled_images import open_labelled
+from eva_data.transforms import evaluation_transform
+from eva_data.video.source import open_video
+from eva_detection.data.mapper import ImageMapper
+from eva_detection.evaluation.evaluators import CocoEvaluator, LvisEvaluator
 
 ROOT = Path(__file__).parents[1]
 WIDTH, HEIGHT = 500, 375
@@ -39,8 +51,6 @@ def annotate(images: int, kinds: int) -> tuple[dict[str, Any], list[list[Result]
 
     Most objects are found, with another outline; other detections are anywhere.
     """
-    from pycocotools import mask
-
     chance = np.random.default_rng(0)
     labels: list[dict[str, Any]] = []
     detections: list[list[Result]] = []
@@ -94,10 +104,6 @@ def annotate(images: int, kinds: int) -> tuple[dict[str, Any], list[list[Result]
 
 def scoring(scale: Scale, device: torch.device) -> Iterator[Case]:
     """COCO's box and mask AP beside pycocotools and faster-coco-eval's own evaluator."""
-    from faster_coco_eval import COCO, COCOeval_faster
-    from pycocotools import coco, cocoeval
-
-    from eva_detection.evaluation.evaluators import CocoEvaluator
 
     def peer(reader: Any, evaluator: Any) -> Callable[[Path, Mapping[str, Any]], list[float]]:
         def score(file: Path, found: Mapping[str, Any]) -> list[float]:
@@ -119,10 +125,6 @@ def scoring(scale: Scale, device: torch.device) -> Iterator[Case]:
 
 def lvis(scale: Scale, device: torch.device) -> Iterator[Case]:
     """LVIS's box and mask AP beside lvis-api."""
-    from lvis import LVIS, LVISEval, LVISResults
-
-    from eva_detection.evaluation.evaluators import LvisEvaluator
-
     vars(np).setdefault("float", float)  # lvis-api names what numpy 1.24 has removed
     logging.getLogger("lvis").setLevel(logging.ERROR)
 
@@ -146,7 +148,6 @@ def without(found: Iterator[Result], kind: str) -> list[Result]:
 def _scores(
     title: str, scale: Scale, evaluator: Any, peers: Mapping[str, Callable[..., list[float]]]
 ) -> Iterator[Case]:
-    from detectron2.data import MetadataCatalog
 
     kinds = KINDS[title]
     data, images = annotate(scale.items * (2 if title == "COCO" else 1), kinds)
@@ -207,8 +208,6 @@ def write_video(file: Path, *, gop: int) -> None:
 
 def video(scale: Scale, device: torch.device) -> Iterator[Case]:
     """Clips of a video as Kinetics is kept (H.264, 340 x 256 px) beside a plain loop of PyAV."""
-    from eva_data.video.source import open_video
-
     indices = [int((part + 0.5) * LENGTH / 16) for part in range(16)]
 
     def ours(file: Path) -> Any:
@@ -250,15 +249,6 @@ def write_images(folder: Path, number: int, *, kinds: int) -> None:
 
 def loading(scale: Scale, device: torch.device) -> Iterator[Case]:
     """JPEG files of 500 x 375 px, read by one process: for a classifier, and for a detector."""
-    import detectron2.data.transforms as T
-    from detectron2.data import DatasetMapper
-    from torchvision import transforms
-    from torchvision.datasets import ImageFolder
-
-    from eva_data.labelled_images import open_labelled
-    from eva_data.transforms import evaluation_transform
-    from eva_detection.data.mapper import ImageMapper
-
     number = max(4, scale.items // 4)
     normal: Any = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
     with tempfile.TemporaryDirectory() as folder:

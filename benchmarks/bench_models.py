@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from detectron2.config import LazyCall, LazyConfig, instantiate
+from detectron2.layers import ShapeSpec  # noqa: F401  # for LazyConfig
+from detectron2.modeling import GeneralizedRCNN, SimpleFeaturePyramid, ViT
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+from detectron2.modeling.proposal_generator import RPN
+from detectron2.modeling.roi_heads import CascadeROIHeads
 from measuring import Case, Scale, precisions, require_same
+from mmseg.models.backbones import BEiT
 from timm.models.eva import Eva
 from torch import Tensor, nn
 
@@ -129,8 +136,6 @@ def _fill_tables(model: nn.Module) -> None:
 
 def vitdet(scale: Scale, device: torch.device) -> Iterator[Case]:
     """The backbone of detectors beside detectron2's ViT, with relative positions."""
-    from detectron2.modeling import ViT
-
     arguments, of_peer = vitdet_arguments(scale)
     ours, peer = VisionTransformer(**arguments), ViT(**of_peer)
     _fill_tables(ours)
@@ -156,13 +161,6 @@ class _MapOnly(VisionTransformer):
 
 def detector(scale: Scale, device: torch.device) -> Iterator[Case]:
     """Cascade Mask R-CNN per image beside one of detectron2's own classes alone."""
-    from detectron2.config import LazyCall, LazyConfig, instantiate
-    from detectron2.layers import ShapeSpec  # noqa: F401  # for LazyConfig
-    from detectron2.modeling import GeneralizedRCNN, SimpleFeaturePyramid, ViT
-    from detectron2.modeling.backbone.fpn import LastLevelMaxPool
-    from detectron2.modeling.proposal_generator import RPN
-    from detectron2.modeling.roi_heads import CascadeROIHeads
-
     arguments, of_peer = vitdet_arguments(scale)
     config = LazyConfig.load(str(Path(__file__).parents[1] / RECIPE)).model
     config.backbone.net = LazyCall(VisionTransformer)(**arguments)
@@ -208,8 +206,6 @@ def segmentation(scale: Scale, device: torch.device) -> Iterator[Case]:
 
     mmsegmentation has no ViT-Adapter, so neither side has it.
     """
-    from mmseg.models.backbones import BEiT
-
     side = scale.side // 2
     ours = VisionTransformer(
         img_size=side, patch_size=PATCH, embed_dim=scale.width, depth=scale.depth,
