@@ -23,7 +23,7 @@ endif
 # glibc returns large blocks to the system after every step; keeping them saves a third of the time.
 KEEP_MEMORY := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8589934592 MALLOC_TOP_PAD_=268435456
 
-.PHONY: help setup ready quickstart check test test-slow test-gpu attack format bench docs mmcv-ops clean clean-all
+.PHONY: help setup ready quickstart check test test-slow test-gpu attack format bench miniature docs mmcv-ops clean clean-all
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
@@ -70,6 +70,10 @@ bench: ready ## this toolkit beside its peers, 20 minutes; BENCH_ARGS='--quick -
 
 docs: ready ## build the documentation site in output/site, without a network; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+
+miniature: ready ## the paper's claim on a small scale, three hours on two cores (docs/miniature.md)
+	$(PY) benchmarks/miniature/run.py $(MINIATURE_ARGS)
+	$(PY) benchmarks/miniature/table.py
 
 mmcv-ops: ready ## rebuild mmcv with compiled operators (15 minutes or more; nothing needs it)
 	@bash scripts/build_mmcv_ops.sh

@@ -1,0 +1,347 @@
+"""The paper's claim in miniature: what a small ViT gains from predicting the features of another.
+
+    python benchmarks/miniature/run.py --output output/miniature
+
+docs/miniature.md is the protocol. Two jobs run at once, each on one core; a finished one adds a
+line to benchmarks/results/miniature.jsonl, and the same command goes on where it was stopped.
+`table.py` makes the tables of the page from these lines.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from real_data import TEACHER, prepare
+from safetensors.torch import save_file
+from torch import Tensor
+
+from eva_backbone import build_vit
+from eva_classification.features import FeatureExtractor
+from eva_data.images import read_image
+from eva_data.progress import progress
+from eva_data.transforms import ImageTransform, evaluation_transform
+from eva_engine.evaluation.frozen import fit_best_linear, nearest_neighbours
+from eva_pretrain.teachers import TimmTeacher
+from eva_runs.options import command_parser
+
+RESULTS = Path(__file__).parents[1] / "results" / "miniature.jsonl"
+STUDENT, SIDE = "eva_debug_small", 56
+PRETRAINED = ("pixels", "tokens", "features", "control")
+ARMS = ("scratch", *PRETRAINED)
+LABELS = {1: 8, 10: 2, 100: 1}  # percent of the labels -> epochs
+SEEDS = range(5)
+NEIGHBOURS = 20
+# learning rates, of which validation data choose one for each arm
+TRIED = {
+    "pretraining": ("1e-3", "3e-3"),
+    "fashion": ("5e-4", "1.5e-3", "4e-3"),
+    "boxes": ("1e-3", "3e-3"),
+    "maps": ("1e-3", "3e-3"),
+}
+VIT = ["embed_dim=64", "depth=4", "num_heads=2", "mlp_dim=256"]  # of `STUDENT`
+Scores = dict[str, float]
+
+
+class Miniature:
+    """All jobs below a folder, and the results of those that are finished."""
+
+    def __init__(self, folder: Path, results: Path) -> None:
+        self.folder, self.results = folder.resolve(), results
+        lines = results.read_text().splitlines() if results.exists() else []
+        self.known: dict[tuple[str, int, str], Any] = {}
+        for line in map(json.loads, lines):
+            self.known[line["arm"], line["seed"], line["job"]] = line
+        describe = ["git", "describe", "--always", "--dirty"]
+        self.commit = subprocess.check_output(describe, text=True).strip()
+
+    def at(self, *parts: object) -> Path:
+        """Return a path below the folder."""
+        return self.folder.joinpath(*map(str, parts))
+
+    def eva(self, *words: object) -> None:
+        """Run a command of `eva` on one core."""
+        command = [sys.executable, "-m", "eva_command", *map(str, words)]
+        with self.at("log.txt").open("ab") as log:
+            done = subprocess.run(command, stdout=log, stderr=log, check=False)
+        if done.returncode:
+            raise SystemExit(f"see {self.at('log.txt')}: {' '.join(command)}")
+
+    def job(self, arm: str, seed: int, job: str, measure: Callable[[], Scores]) -> Scores:
+        """Return the scores of a job, which is done if they are not known."""
+        if (key := (arm, seed, job)) not in self.known:
+            began = time.monotonic()
+            scores = {name: round(value, 2) for name, value in measure().items()}
+            line = {"arm": arm, "seed": seed, "job": job, "scores": scores}
+            line |= {"seconds": round(time.monotonic() - began), "commit": self.commit}
+            with self.results.open("a") as file:  # a line at once
+                file.write(json.dumps(line) + "\n")
+            self.known[key] = line
+        return dict(self.known[key]["scores"])
+
+    def best(self, arm: str, kind: str) -> str:
+        """Choose the learning rate with the best score on validation data."""
+        scores = {lr: self.known[arm, 0, f"{kind} {lr}"]["scores"]["val"] for lr in TRIED[kind]}
+        return max(scores, key=lambda lr: float(scores[lr]))
+
+    # ---- pre-training ----
+    def weights(self, arm: str, seed: int, lr: str = "") -> Path:
+        """Return the weights of an arm, by default with the best learning rate."""
+        if arm == "scratch":
+            return self.at(f"scratch_{seed}.safetensors")
+        return self.at("pretrain", f"{arm}_{seed}_{lr or self.best(arm, 'pretraining')}")
+
+    def pretrain(self, arm: str, seed: int, lr: str = "") -> None:
+        """Pre-train an arm; the weights of `scratch` are random."""
+        run = self.weights(arm, seed, lr)
+        if arm == "scratch":
+            torch.manual_seed(seed)
+            save_file(build_vit(STUDENT, img_size=SIDE).state_dict(), run)
+            return
+        network = "random" if arm == "control" else "imagenet"
+        teacher = self._teacher(network)
+        cache = f"teacher.cache={self.at('features', network)} teacher.views=2".split()
+        if arm == "pixels":
+            teacher, cache = f"teacher.library=pixels teacher.image_size={SIDE}".split(), []
+        if arm == "tokens":
+            teacher += ["objective=masked_tokens", f"tokenizer={self.at('tokenizer')}"]
+        lr = lr or self.best(arm, "pretraining")
+        sizes = f"student.variant={STUDENT} student.image_size={SIDE} mask.num_masked=20"
+        more = f"mask.min_block=4 run.epochs=2 run.seed={seed} run.output={run} data.val="
+        recipe = ["pretrain", "train", "eva_debug_digit_scenes", *sizes.split(), *more.split()]
+        self.eva(*recipe, *teacher, *cache, *self._pool(lr))
+
+    def tokenizer(self) -> Scores:
+        """Train the tokenizer of the teacher's features."""
+        more = f"num_codes=256 run.output={self.at('tokenizer')}".split()
+        recipe = ["pretrain", "train-tokenizer", "tokenizer_debug", *more]
+        self.eva(*recipe, *self._teacher("imagenet"), *self._pool("2e-3"))
+        return {}
+
+    def _teacher(self, network: str) -> list[str]:
+        weights = self.at("data/teachers", f"{network}.safetensors")
+        text = f"teacher.library=timm teacher.model={TEACHER} teacher.weights={weights}"
+        return f"{text} teacher.image_size=112 teacher.stride=16".split()
+
+    def _pool(self, lr: str) -> list[str]:
+        text = f"data.train={self.at('data/pool')} data.crop_scale=[0.5,1] optimizer.lr={lr}"
+        return f"{text} run.batch_size=64 {_RUN}".split()
+
+    # ---- transfers ----
+    def frozen(self, weights: Path | None, seed: int, *, validate: bool = False) -> Scores:
+        """Score k-NN and linear classifiers on frozen features; the teacher's without weights.
+
+        To validate, k-NN with a tenth of the labels alone, on images that are not of the test.
+        """
+        encode = _encoder(weights) if weights else self._teachers_encoder()
+        fashion, scores = self.at("data/fashion"), {}
+        if validate:
+            known, queries = (encode(fashion / name) for name in ("labels_10_0", "val"))
+            return {"val": _right(_neighbours(known, queries), queries)}
+        every, queries = encode(fashion / "train"), encode(fashion / "test")
+        for percent in LABELS:
+            known = every
+            if percent < 100:
+                drawn = {file.name for file in (fashion / f"labels_{percent}_{seed}").glob("*/*")}
+                chosen = torch.tensor([name in drawn for name in every.names])
+                known = Features(every.values[chosen], every.labels[chosen], sorted(drawn))
+            scores[f"fashion {percent} k-NN"] = _right(_neighbours(known, queries), queries)
+            scores[f"fashion {percent} linear"] = _right(_linear(known, queries), queries)
+        known, queries = (encode(self.at("data/stamps", part)) for part in ("train", "test"))
+        scores["stamps k-NN"] = _right(_neighbours(known, queries), queries)
+        return scores | {"stamps linear": _right(_linear(known, queries), queries)}
+
+    def fashion(self, weights: Path, seed: int, run: Path, *, percent: int, lr: str) -> Scores:
+        """Fine-tune on some of the labels, and score on the test; a trial on validation data."""
+        data = self.at("data/fashion")
+        part = "val" if run.parent.name == "trials" else "test"
+        train = data / ("train" if percent == 100 else f"labels_{percent}_{seed}")
+        text = f"data.train={train} data.val={data / part} model.init_checkpoint={weights}"
+        text += f" model.variant={STUDENT} model.image_size={SIDE} model.drop_path_rate=0"
+        text += f" optimizer.layer_decay=1 optimizer.lr={lr} augment.flip=0.5 run.ema_decay=0"
+        text += f" run.epochs={LABELS[percent]} run.evaluate_every={LABELS[percent]}"
+        text += f" run.seed={seed} run.output={run} {_RUN}"
+        self.eva("classification", "train", "eva_debug_digits", *text.split())
+        lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+        top1 = float([line["val_top1"] for line in lines if "val_top1" in line][-1])
+        return {part: top1}
+
+    def boxes(self, weights: Path, seed: int, run: Path, *, lr: str) -> Scores:
+        """Train our detector on garments, and score it on others, on unseen photographs."""
+        data, part = self.at("data/scenes/coco"), "val" if run.parent.name == "trials" else "test"
+        text = ""
+        for name, of in (("train", "train"), ("val", part)):
+            text += f" --{name}-annotations {data}/annotations/instances_{of}.json"
+            text += f" --{name}-images {data / of}"
+        found = self._detect(weights, seed, run, lr, *text.split())
+        if part == "val":
+            return {"val": found["bbox"]["AP"]}
+        return {"box AP": found["bbox"]["AP"], "mask AP": found["segm"]["AP"]}
+
+    def trees(self, weights: Path, seed: int, run: Path, *, lr: str) -> Scores:
+        """Train our detector on tiles of an aerial photograph, and score it on three others."""
+        text = f"--data {self.at('data/trees')} --tile 128 --slice 128"
+        text += " dataloader.evaluator.max_dets_per_image=1000"
+        found = self._detect(weights, seed, run, lr, *text.split())
+        return {name: found["bbox"][name] for name in ("AP50", "AP")}
+
+    def _detect(self, weights: Path, seed: int, run: Path, lr: str, *data: str) -> Any:
+        text = f"train.init_checkpoint={weights} train.seed={seed} train.output_dir={run} --resume"
+        text += f" optimizer.lr={lr} train.max_iter=200 dataloader.train.num_workers=0"
+        text += " dataloader.train.total_batch_size=4"
+        vit = [f"model.backbone.net.{one}" for one in (*VIT, "global_attn_indexes=[1,3]")]
+        recipe = "demo/cascade_mask_rcnn_vitdet_eva_debug"
+        self.eva("detection", "train", recipe, *data, *text.split(), *vit)
+        return json.loads((run / "results.json").read_text())
+
+    def maps(self, weights: Path, seed: int, run: Path, *, lr: str) -> Scores:
+        """Train our segmentor on garments, and score it on others, on unseen photographs."""
+        data, part = self.at("data/scenes/maps"), "val" if run.parent.name == "trials" else "test"
+        text = f"--classes {data}/classes.toml --load-from {weights} --work-dir {run} --resume"
+        for name, of in (("train", "train"), ("val", part)):
+            text += f" --{name}-images {data}/images/{of} --{name}-maps {data}/annotations/{of}"
+        text += f" optim_wrapper.optimizer.lr={lr} randomness.seed={seed}"
+        text += " train_cfg.max_iters=300 train_cfg.val_interval=300"
+        text += " train_dataloader.batch_size=8 train_dataloader.num_workers=0"
+        text += " train_dataloader.persistent_workers=False"
+        vit = [f"model.backbone.{one}" for one in VIT]
+        self.eva("segmentation", "train", "upernet_eva_debug", *text.split(), *vit)
+        scores = json.loads((run / "results.json").read_text())["sem_seg"]
+        return {"val" if part == "val" else "mIoU": scores["mIoU"]}
+
+    def _teachers_encoder(self) -> "Encoder":
+        weights = str(self.at("data/teachers/imagenet.safetensors"))
+        teacher = TimmTeacher(TEACHER, weights=weights, image_size=112, stride=16)
+        read = evaluation_transform(112, mean=teacher.mean, std=teacher.std)
+        return _encoding(lambda images: teacher(images).mean(1), read)
+
+
+class Features(NamedTuple):
+    """Frozen features (N, C) of the images of class folders, their labels (N,) and names."""
+
+    values: Tensor
+    labels: Tensor
+    names: list[str]
+
+
+Encoder = Callable[[Path], Features]
+
+
+def _encoder(weights: Path) -> Encoder:
+    extractor = FeatureExtractor.from_weights(str(weights), image_size=SIDE, pooling="mean")
+    return _encoding(extractor, extractor.transform)
+
+
+def _encoding(network: Callable[[Tensor], Tensor], read: ImageTransform) -> Encoder:
+    @torch.no_grad()
+    def encode(folder: Path) -> Features:
+        files = sorted(folder.glob("*/*"), key=lambda file: file.name)
+        classes = sorted({file.parent.name for file in files})
+        labels = torch.tensor([classes.index(file.parent.name) for file in files])
+        parts = [files[at : at + 256] for at in range(0, len(files), 256)]
+        values = [
+            network(torch.stack([read(read_image(one, upright=False)) for one in part]))
+            for part in parts
+        ]
+        return Features(torch.cat(values), labels, [file.name for file in files])
+
+    return encode
+
+
+def _neighbours(known: Features, queries: Features) -> Tensor:
+    classes = int(known.labels.max()) + 1
+    return nearest_neighbours(
+        known.values, known.labels, queries.values, k=NEIGHBOURS, classes=classes
+    )
+
+
+def _linear(known: Features, queries: Features) -> Tensor:
+    classes = int(known.labels.max()) + 1
+    return fit_best_linear(known.values, known.labels, classes=classes)(queries.values)
+
+
+def _right(logits: Tensor, queries: Features) -> float:
+    return 100 * float((logits.argmax(1) == queries.labels).float().mean())
+
+
+def run(mini: Miniature) -> None:
+    """Run all jobs that are not finished."""
+    prepare(mini.at("data"), SEEDS)
+    mini.job("teacher", 0, "frozen", lambda: mini.frozen(None, 0))
+    mini.job("tokens", 0, "tokenizer", mini.tokenizer)
+
+    def trial(arm: str, lr: str) -> Scores:
+        mini.pretrain(arm, 0, lr)
+        return mini.frozen(mini.weights(arm, 0, lr), 0, validate=True)
+
+    first, second = TRIED["pretraining"]
+    tried = [(arm, lr) for lr in (first, second) for arm in ("features", "control", *PRETRAINED)]
+    _at_once(  # the first two compute the features of their teachers for the others
+        (mini.job, arm, 0, f"pretraining {lr}", partial(trial, arm, lr)) for arm, lr in tried
+    )
+
+    def pretrain(arm: str, seed: int) -> Scores:
+        mini.pretrain(arm, seed)
+        return {}
+
+    pairs = [(arm, seed) for seed in SEEDS for arm in ARMS]
+    _at_once((mini.job, *pair, "pretraining", partial(pretrain, *pair)) for pair in pairs)
+
+    kinds: dict[str, Callable[..., Scores]] = {
+        "fashion": partial(mini.fashion, percent=10), "boxes": mini.boxes, "maps": mini.maps,
+    }  # fmt: skip
+    trials = [(arm, kind, lr) for kind in kinds for lr in TRIED[kind] for arm in ARMS]
+
+    def choose(arm: str, kind: str, lr: str) -> Scores:
+        place = mini.at("trials", f"{arm}_{kind}_{lr}")
+        return kinds[kind](mini.weights(arm, 0), 0, place, lr=lr)
+
+    _at_once((mini.job, one[0], 0, f"{one[1]} {one[2]}", partial(choose, *one)) for one in trials)
+    transfers: dict[str, tuple[str, Callable[..., Scores]]] = {
+        **{f"fashion {n}": ("fashion", partial(mini.fashion, percent=n)) for n in LABELS},
+        "scenes boxes": ("boxes", mini.boxes),
+        "scenes maps": ("maps", mini.maps),
+        "trees": ("boxes", mini.trees),
+    }
+
+    def transfer(arm: str, seed: int, name: str) -> Scores:
+        if name == "frozen":
+            return mini.frozen(mini.weights(arm, seed), seed)
+        kind, measure = transfers[name]
+        place = mini.at("transfers", f"{arm}_{seed}_{name.replace(' ', '_')}")
+        return measure(mini.weights(arm, seed), seed, place, lr=mini.best(arm, kind))
+
+    each = [(arm, seed, name) for seed in SEEDS for name in ("frozen", *transfers) for arm in ARMS]
+    _at_once((mini.job, *one, partial(transfer, *one)) for one in each)
+
+
+def _at_once(calls: Iterable[tuple[Any, ...]]) -> None:
+    """Make calls, two at once, and show how many are over."""
+    with ThreadPoolExecutor(2) as pool:
+        running = [pool.submit(*call) for call in calls]
+        try:
+            for one in progress(running, total=len(running), what="jobs"):
+                one.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+_RUN = "run.workers=0 run.tensorboard=False run.keep_checkpoints=1 --run.resume"
+
+if __name__ == "__main__":
+    parser = command_parser(__doc__)
+    parser.add_argument("--output", type=Path, default=Path("output/miniature"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    options.output.mkdir(parents=True, exist_ok=True)
+    run(Miniature(options.output, options.results))

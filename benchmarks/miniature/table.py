@@ -1,0 +1,90 @@
+"""The tables of docs/miniature.md, from the lines of benchmarks/results/miniature.jsonl.
+
+python benchmarks/miniature/table.py  # writes the page
+"""
+
+import json
+import statistics
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+ROOT = Path(__file__).parents[2]
+RESULTS, PAGE = ROOT / "benchmarks/results/miniature.jsonl", ROOT / "docs/miniature.md"
+ARMS = ("scratch", "pixels", "tokens", "features", "control")
+MARKS = "<!-- results -->\n", "<!-- end of results -->\n"
+Scores = Mapping[tuple[str, str], Mapping[int, float]]  # (measure, arm) -> seed -> score
+
+
+def tables(lines: Iterable[str]) -> str:
+    """Make the tables of finished transfers, in Markdown."""
+    scores: dict[tuple[str, str], dict[int, float]] = {}
+    seconds, commits = 0, set[str]()
+    for line in map(json.loads, lines):
+        seconds += line["seconds"]
+        commits.add(line["commit"])
+        if not any(name == "val" for name in line["scores"]):
+            for name, score in line["scores"].items():
+                measure = name if line["job"] == "frozen" else f"{line['job']}, {name}"
+                scores.setdefault((measure, line["arm"]), {})[line["seed"]] = score
+    if not scores:
+        return "No run is finished.\n"
+    measures = [*dict.fromkeys(measure for measure, _ in scores)]
+    first = _rows(["", *ARMS, "teacher, frozen"], _means(scores, measures))
+    second = _rows(["features minus", *ARMS[:3], ARMS[4]], _differences(scores, measures))
+    about = f"{seconds / 3600:.1f} core-hours; commits {', '.join(sorted(commits))}."
+    return f"{first}\n{second}\n{about}\n"
+
+
+def _means(scores: Scores, measures: list[str]) -> Iterator[list[str]]:
+    for measure in measures:
+        row = [measure]
+        for arm in (*ARMS, "teacher"):
+            found = [*scores.get((measure, arm), {}).values()]
+            spread = f" ± {statistics.stdev(found):.1f}" if len(found) > 1 else ""
+            row.append(f"{statistics.mean(found):.1f}{spread}" if found else "")
+        yield row
+
+
+def _differences(scores: Scores, measures: list[str]) -> Iterator[list[str]]:
+    """Compare with each other arm, seed by seed; bold where the interval is on one side of 0."""
+    for measure in measures:
+        row, ours = [measure], scores.get((measure, "features"), {})
+        for arm in (*ARMS[:3], ARMS[4]):
+            other = scores.get((measure, arm), {})
+            pairs = np.array([ours[seed] - other[seed] for seed in sorted(ours.keys() & other)])
+            if len(pairs) < 2:
+                row.append("")
+                continue
+            low, high = interval(pairs)
+            text = f"{pairs.mean():+.1f} ({low:+.1f} to {high:+.1f})"
+            row.append(f"**{text}**" if low * high > 0 else text)
+        if any(row[1:]):
+            yield row
+
+
+def interval(differences: NDArray[np.float64]) -> tuple[float, float]:
+    """Compute the bootstrap's 95 % interval of the mean of paired differences (N,)."""
+    chance = np.random.default_rng(0)
+    drawn = chance.integers(len(differences), size=(10_000, len(differences)))
+    low, high = np.percentile(differences[drawn].mean(1), (2.5, 97.5))
+    return float(low), float(high)
+
+
+def _rows(header: list[str], rows: Iterable[list[str]]) -> str:
+    lines = [header, ["---", *["--:"] * (len(header) - 1)], *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def page(text: str, lines: Iterable[str]) -> str:
+    """Put the tables into a page, between its two marks."""
+    before, _, rest = text.partition(MARKS[0])
+    return f"{before}{MARKS[0]}\n{tables(lines)}\n{MARKS[1]}{rest.partition(MARKS[1])[2]}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(PAGE.read_text(), RESULTS.read_text().splitlines()))
+    sys.stdout.write(f"wrote {PAGE.relative_to(ROOT)}\n")
