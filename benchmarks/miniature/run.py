@@ -78,7 +78,8 @@ class Miniature:
         """Return the scores of a job, which is done if they are not known."""
         if (key := (arm, seed, job)) not in self.known:
             began = time.monotonic()
-            scores = {name: round(value, 2) for name, value in measure().items()}
+            # a detector that finds nothing has no score
+            scores = {name: round(value or 0.0, 2) for name, value in measure().items()}
             line = {"arm": arm, "seed": seed, "job": job, "scores": scores}
             line |= {"seconds": round(time.monotonic() - began), "commit": self.commit}
             with self.results.open("a") as file:  # a line at once
