@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from real_data import TEACHER, prepare
 from safetensors.torch import save_file
+from table import ARMS, RESULTS
 from torch import Tensor
 
 from eva_backbone import build_vit
@@ -32,10 +33,8 @@ from eva_engine.evaluation.frozen import fit_best_linear, nearest_neighbours
 from eva_pretrain.teachers import TimmTeacher
 from eva_runs.options import command_parser
 
-RESULTS = Path(__file__).parents[1] / "results" / "miniature.jsonl"
 STUDENT, SIDE = "eva_debug_small", 56
-PRETRAINED = ("pixels", "tokens", "features", "control")
-ARMS = ("scratch", *PRETRAINED)
+PRETRAINED = ARMS[1:]  # all but "scratch"
 LABELS = {1: 8, 10: 2, 100: 1}  # percent of the labels -> epochs
 SEEDS = range(5)
 NEIGHBOURS = 20
@@ -47,6 +46,7 @@ TRIED = {
     "maps": ("1e-3", "3e-3"),
 }
 VIT = ["embed_dim=64", "depth=4", "num_heads=2", "mlp_dim=256"]  # of `STUDENT`
+_RUN = "run.workers=0 run.tensorboard=False run.keep_checkpoints=1 --run.resume"
 Scores = dict[str, float]
 
 
@@ -334,8 +334,6 @@ def _at_once(calls: Iterable[tuple[Any, ...]]) -> None:
             pool.shutdown(cancel_futures=True)
             raise
 
-
-_RUN = "run.workers=0 run.tensorboard=False run.keep_checkpoints=1 --run.resume"
 
 if __name__ == "__main__":
     parser = command_parser(__doc__)
