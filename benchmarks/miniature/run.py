@@ -11,10 +11,12 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +37,7 @@ from eva_runs.options import command_parser
 
 STUDENT, SIDE = "eva_debug_small", 56
 PRETRAINED = ARMS[1:]  # all but "scratch"
-LABELS = {1: 8, 10: 2, 100: 1}  # percent of the labels -> epochs
+LABELS = {1: 20, 10: 4, 100: 1}  # percent of the labels -> epochs
 SEEDS = range(5)
 NEIGHBOURS = 20
 # learning rates, of which validation data choose one for each arm
@@ -59,6 +61,7 @@ class Miniature:
         self.known: dict[tuple[str, int, str], Any] = {}
         for line in map(json.loads, lines):
             self.known[line["arm"], line["seed"], line["job"]] = line
+        self.children: defaultdict[int, float] = defaultdict(float)  # their core-seconds, by thread
         describe = ["git", "describe", "--always", "--dirty"]
         self.commit = subprocess.check_output(describe, text=True).strip()
 
@@ -70,22 +73,28 @@ class Miniature:
         """Run a command of `eva` on one core."""
         command = [sys.executable, "-m", "eva_command", *map(str, words)]
         with self.at("log.txt").open("ab") as log:
-            done = subprocess.run(command, stdout=log, stderr=log, check=False)
-        if done.returncode:
+            process = subprocess.Popen(command, stdout=log, stderr=log)
+            _, status, used = os.wait4(process.pid, 0)
+        self.children[threading.get_ident()] += used.ru_utime + used.ru_stime
+        if status:
             raise SystemExit(f"see {self.at('log.txt')}: {' '.join(command)}")
 
     def job(self, arm: str, seed: int, job: str, measure: Callable[[], Scores]) -> Scores:
         """Return the scores of a job, which is done if they are not known."""
         if (key := (arm, seed, job)) not in self.known:
-            began = time.monotonic()
+            began = self._core_seconds()
             # a detector that finds nothing has no score
             scores = {name: round(value or 0.0, 2) for name, value in measure().items()}
             line = {"arm": arm, "seed": seed, "job": job, "scores": scores}
-            line |= {"seconds": round(time.monotonic() - began), "commit": self.commit}
+            used = round(self._core_seconds() - began)
+            line |= {"core_seconds": used, "commit": self.commit}
             with self.results.open("a") as file:  # a line at once
                 file.write(json.dumps(line) + "\n")
             self.known[key] = line
         return dict(self.known[key]["scores"])
+
+    def _core_seconds(self) -> float:
+        return time.thread_time() + self.children[threading.get_ident()]
 
     def best(self, arm: str, kind: str) -> str:
         """Choose the learning rate with the best score on validation data."""
@@ -167,7 +176,9 @@ class Miniature:
         text = f"data.train={train} data.val={data / part} model.init_checkpoint={weights}"
         text += f" model.variant={STUDENT} model.image_size={SIDE} model.drop_path_rate=0"
         text += f" optimizer.layer_decay=1 optimizer.lr={lr} augment.flip=0.5 run.ema_decay=0"
-        text += f" run.epochs={LABELS[percent]} run.evaluate_every={LABELS[percent]}"
+        epochs = LABELS[percent]
+        text += f" run.epochs={epochs} run.evaluate_every={epochs}"
+        text += f" optimizer.warmup_epochs={epochs / 10}"
         text += f" run.seed={seed} run.output={run} {_RUN}"
         self.eva("classification", "train", "eva_debug_digits", *text.split())
         lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
@@ -181,6 +192,7 @@ class Miniature:
         for name, of in (("train", "train"), ("val", part)):
             text += f" --{name}-annotations {data}/annotations/instances_{of}.json"
             text += f" --{name}-images {data / of}"
+        text += " model.proposal_generator.anchor_generator.sizes=[[32],[52],[76]]"
         found = self._detect(weights, seed, run, lr, *text.split())
         if part == "val":
             return {"val": found["bbox"]["AP"]}
@@ -221,7 +233,7 @@ class Miniature:
         weights = str(self.at("data/teachers/imagenet.safetensors"))
         teacher = TimmTeacher(TEACHER, weights=weights, image_size=112, stride=16)
         read = evaluation_transform(112, mean=teacher.mean, std=teacher.std)
-        return _encoding(lambda images: teacher(images).mean(1), read)
+        return _encoding(lambda images: teacher(images).mean(1), partial(_parts, read))
 
 
 class Features(NamedTuple):
@@ -237,21 +249,30 @@ Encoder = Callable[[Path], Features]
 
 def _encoder(weights: Path) -> Encoder:
     extractor = FeatureExtractor.from_weights(str(weights), image_size=SIDE, pooling="mean")
-    return _encoding(extractor, extractor.transform)
+    return _encoding(extractor, partial(_kept, extractor.mean, extractor.std))
 
 
-def _encoding(network: Callable[[Tensor], Tensor], read: ImageTransform) -> Encoder:
+def _parts(read: ImageTransform, files: Sequence[Path]) -> Iterator[Tensor]:
+    for at in range(0, len(files), 256):
+        part = files[at : at + 256]
+        yield torch.stack([read(read_image(file, upright=False)) for file in part])
+
+
+@cache  # the same for the weights of all arms and seeds; three gigabytes
+def _kept(mean: Sequence[float], std: Sequence[float], files: tuple[Path, ...]) -> list[Tensor]:
+    return [*_parts(evaluation_transform(SIDE, mean=mean, std=std), files)]
+
+
+def _encoding(
+    network: Callable[[Tensor], Tensor], parts: Callable[[tuple[Path, ...]], Iterable[Tensor]]
+) -> Encoder:
     @torch.no_grad()
     def encode(folder: Path) -> Features:
-        files = sorted(folder.glob("*/*"), key=lambda file: file.name)
+        files = tuple(sorted(folder.glob("*/*"), key=lambda file: file.name))
         classes = sorted({file.parent.name for file in files})
         labels = torch.tensor([classes.index(file.parent.name) for file in files])
-        parts = [files[at : at + 256] for at in range(0, len(files), 256)]
-        values = [
-            network(torch.stack([read(read_image(one, upright=False)) for one in part]))
-            for part in parts
-        ]
-        return Features(torch.cat(values), labels, [file.name for file in files])
+        values = torch.cat([network(images) for images in parts(files)])
+        return Features(values, labels, [file.name for file in files])
 
     return encode
 

@@ -24,7 +24,7 @@ def tables(lines: Iterable[str]) -> str:
     scores: dict[tuple[str, str], dict[int, float]] = {}
     seconds, commits = 0, set[str]()
     for line in map(json.loads, lines):
-        seconds += line["seconds"]
+        seconds += line["core_seconds"]
         commits.add(line["commit"])
         if not any(name == "val" for name in line["scores"]):
             for name, score in line["scores"].items():

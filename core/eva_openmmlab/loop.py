@@ -116,7 +116,7 @@ class NumberedDataset(Dataset[Any]):
 
     def __getitem__(self, draw: Draw) -> Any:
         number, index = draw
-        seed_all(self.seed, SAMPLE, number)
+        seed_all(self.seed, SAMPLE, number, devices=False)
         return self.dataset[index]
 
     def __len__(self) -> int:

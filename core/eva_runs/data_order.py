@@ -38,19 +38,19 @@ Item = tuple[int, int]  # epoch, index
 T = TypeVar("T")
 
 
-def seed_all(seed: int, *key: int) -> None:
-    """Seed the generators of torch (all devices), numpy and Python from a seed and a key.
+def seed_all(seed: int, *key: int, devices: bool = True) -> None:
+    """Seed the generators of torch (of all devices, or the CPU's), numpy and Python.
 
-    The key has purpose and place of the numbers, such as an iteration and a rank.
+    From a seed and a key, which has purpose and place of the numbers, such as iteration and rank.
     """
     words = np.random.SeedSequence([seed, len(key), *key]).generate_state(4)
     np.random.seed(words[:2])  # noqa: NPY002  # augmentations of the frameworks use this generator
     random.seed(int(words[2]))
-    torch.manual_seed(int(words[3]))
+    _seed_torch(int(words[3]), devices=devices)
 
 
-def seed_for(*numbers: int, purpose: str = "") -> None:
-    """Seed the generators of torch (all devices), numpy and Python for one use of them.
+def seed_for(*numbers: int, purpose: str = "", devices: bool = True) -> None:
+    """Seed the generators of torch (of all devices, or the CPU's), numpy and Python for one use.
 
     For another purpose, or other numbers, such as seed, step and rank, they are unrelated.
     """
@@ -59,7 +59,14 @@ def seed_for(*numbers: int, purpose: str = "") -> None:
     first, second = np.random.SeedSequence(entropy).generate_state(2, np.uint64).tolist()
     random.seed(first)
     np.random.seed(second % 2**32)  # noqa: NPY002  # as above
-    torch.manual_seed(first % 2**63)
+    _seed_torch(first % 2**63, devices=devices)
+
+
+def _seed_torch(seed: int, *, devices: bool) -> None:
+    # for each kind of device that is not in use yet, `torch.manual_seed` formats the whole stack:
+    # a millisecond, as much as it takes to read a small image
+    seed_generator = torch.manual_seed if devices else torch.default_generator.manual_seed
+    seed_generator(seed)
 
 
 def micro_batch_of(
@@ -177,7 +184,7 @@ class SeededSamples(Dataset[Any]):
         unreadable: dict[str, str] = {}
         for attempt in range(_ATTEMPTS):
             index = (wanted + attempt) % len(self.samples)
-            seed_for(self.seed, epoch, wanted, attempt, purpose="sample")
+            seed_for(self.seed, epoch, wanted, attempt, purpose="sample", devices=False)
             try:
                 return self.samples[index], item, unreadable
             except Exception as error:

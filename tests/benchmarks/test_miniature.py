@@ -24,7 +24,7 @@ def test_differences_are_paired(table):
     lines = [
         json.dumps(
             {"arm": arm, "seed": seed, "job": "trees", "scores": {"AP": 10.0 * seed + more},
-             "seconds": 1, "commit": "a"}
+             "core_seconds": 1, "commit": "a"}
         )
         for seed in range(5)
         for arm, more in (("features", 1.0), ("scratch", 0.0), ("tokens", 0.9 * (-1) ** seed))
@@ -38,6 +38,6 @@ def test_differences_are_paired(table):
 
 def test_trials_are_not_results(table):
     line = {"arm": "features", "seed": 0, "job": "maps 1e-3", "scores": {"val": 5.0}}
-    assert table.tables([json.dumps(line | {"seconds": 1, "commit": "a"})]) == (
+    assert table.tables([json.dumps(line | {"core_seconds": 1, "commit": "a"})]) == (
         "No run is finished.\n"
     )

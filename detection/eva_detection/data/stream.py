@@ -117,7 +117,7 @@ class _MappedDataset(Dataset[Any]):
         unreadable: dict[str, str] = {}
         for attempt, index in enumerate(candidates):
             record = self.dataset[index]
-            seed_all(self.seed, SAMPLE, number, attempt)
+            seed_all(self.seed, SAMPLE, number, attempt, devices=False)
             try:
                 sample = self.mapper(record)
             except READ_ERRORS as error:
