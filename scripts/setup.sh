@@ -72,45 +72,28 @@ find_python() {
         "python3.13 and python3); install one, or name it with 'make setup PYTHON=...'."
 }
 
-# ---------------------------------------------------------------- pip, quietly
-job=""
-trap '[ -z "$job" ] || kill "$job" 2>/dev/null || true' EXIT
+# ---------------------------------------------------------------- uv, which reads no configuration of pip
 trap 'fail "interrupted; the next set-up starts over."' INT TERM
 
-phase() { # what pip is at, from its log
-    tail -n 40 $log | grep -oE '^ *(Collecting|Building wheel for|Installing collected) [^ (<>=!~;[]+' |
-        tail -n 1 | sed -e 's/^ *//' \
-        -e 's/^Installing.*/Unpacking all packages/' -e 's/Building wheel for/Building/'
-}
-
-pip_install() { # runs pip in the background and reports every 15 seconds that it is alive
-    $venv/bin/python -m pip install --no-cache-dir --no-compile --progress-bar off "$@" >>$log 2>&1 &
-    job=$!
-    local next=$((SECONDS + 15)) status=0
-    while kill -0 "$job" 2>/dev/null; do
-        sleep 0.5
-        if [ "$SECONDS" -ge "$next" ]; then
-            say "  $SECONDS s: $(phase || true) ..."
-            next=$((SECONDS + 15))
-        fi
+follow_pip() { # export, for uv, what pip is told on this machine
+    local settings name
+    settings=$($venv/bin/python -m pip config list)
+    told() { sed -n "s/^[^=]*\\.$1='\\(.*\\)'$/\\1/p" <<<"$settings" | head -n 1 | sed 's/\\n/ /g'; }
+    export UV_DEFAULT_INDEX=${UV_DEFAULT_INDEX:-$(told index-url)} UV_CONSTRAINT=${UV_CONSTRAINT:-$(told constraint)}
+    export UV_EXTRA_INDEX_URL=${UV_EXTRA_INDEX_URL:-$(told extra-index-url)}
+    export UV_FIND_LINKS=${UV_FIND_LINKS:-$(told find-links | tr -s ' ' ,)} SSL_CERT_FILE=${SSL_CERT_FILE:-$(told cert)}
+    export UV_HTTP_TIMEOUT=${UV_HTTP_TIMEOUT:-180}
+    for name in UV_DEFAULT_INDEX UV_CONSTRAINT UV_EXTRA_INDEX_URL UV_FIND_LINKS SSL_CERT_FILE; do
+        [ -n "${!name}" ] || unset "$name"
     done
-    wait "$job" || status=$?
-    job=""
-    [ $status -eq 0 ] || explain
 }
 
-explain() { # one sentence for why pip failed
-    local reason
-    if grep -q 'No space left on device' $log; then
-        reason="the disk is full"
-    elif grep -q 'DO NOT MATCH THE HASHES' $log; then
-        reason="a downloaded file is not the one that was tested, its sha256 differs"
-    elif grep -qE '(Connection|Proxy|SSL|HTTP|Resolution)Error|Timeout(Error)?\b|HTTP error' $log; then
-        reason="a package could not be downloaded: is the network up, and can pip reach its index?"
-    else
-        reason="pip failed: $(grep -E '^ *(ERROR|error|[A-Za-z]*Error):' $log | tail -n 1 | cut -c 1-200)"
-    fi
-    fail "$reason (pip's log: $log)"
+install() { # show what takes time; the log has every package
+    $venv/bin/uv pip install --python $venv/bin/python "$@" 2>&1 | tee -a $log | { grep -vE '^ [-+~] ' || true; } || {
+        say "uv could not; pip, which may know this network better, takes twice as long ..."
+        $venv/bin/python -m pip install --no-cache-dir --no-compile --progress-bar off "$@" 2>&1 | tee -a $log |
+            { grep -E '^(ERROR|WARNING)' || true; }
+    }
 }
 
 # ---------------------------------------------------------------- the work
@@ -136,18 +119,22 @@ rm -f $stamp
 touch $unfinished
 : >$log
 
-say "installing from PyPI: 1 to 2 minutes on two cores, 2 GB (more with CUDA); pip's log: $log"
-$venv/bin/python -m pip uninstall --yes sal-detectron2 detectron2 >>$log 2>&1 || true
+say "installing from PyPI: about a minute on two cores, 3 GB (more with CUDA); log: $log"
+$venv/bin/python -m pip install --no-compile --quiet -c constraints.txt uv >>$log 2>&1 ||
+    fail "pip cannot install uv: $(tail -n 1 $log) (log: $log)"
+follow_pip
+$venv/bin/uv pip uninstall --python $venv/bin/python sal-detectron2 detectron2 >>$log 2>&1 || true
+failed="the packages could not be installed (log: $log)"
 if [ -z "$DETECTRON2" ]; then
-    pip_install -c constraints.txt ./third_party/detectron2 ./third_party/mmcv_operators -e '.[all,dev]'
+    install -c constraints.txt ./third_party/detectron2 ./third_party/mmcv_operators -e '.[all,dev]' || fail "$failed"
 else
     # Upstream detectron2 imports torch when it is built, and wants an older iopath.
     grep -v '^iopath==' constraints.txt >$venv/constraints.txt
-    pip_install -c $venv/constraints.txt ./third_party/mmcv_operators -e '.[all,dev]'
+    install -c $venv/constraints.txt ./third_party/mmcv_operators -e '.[all,dev]' || fail "$failed"
     say "  $SECONDS s: building $DETECTRON2"
-    pip_install -c $venv/constraints.txt --no-build-isolation "$DETECTRON2"
+    install -c $venv/constraints.txt --no-build-isolation "$DETECTRON2" || fail "$failed"
 fi
-$venv/bin/python -m pip check >>$log 2>&1 ||
+$venv/bin/uv pip check --python $venv/bin/python >>$log 2>&1 ||
     fail "the installed packages do not fit together: $(tail -n 1 $log) (log: $log)"
 
 $venv/bin/python -c 'import cv2' >>$log 2>&1 ||
@@ -157,4 +144,4 @@ $venv/bin/python -c 'import cv2' >>$log 2>&1 ||
 echo "$DETECTRON2" >$choice
 echo "$wanted" >$stamp
 rm -f $unfinished
-say "done in $SECONDS s: Python $(version_of $venv/bin/python) in $venv, pip check is clean"
+say "done in $SECONDS s: Python $(version_of $venv/bin/python) in $venv, the packages fit together"
