@@ -328,7 +328,7 @@ def next_batch(stream: Iterator[Batch]) -> Batch:
     """
     try:
         return next(stream)
-    except ConnectionError as error:  # it ended while it handed a batch over
+    except (ConnectionError, EOFError, FileNotFoundError) as error:  # while it handed a batch over
         raise RuntimeError("DataLoader worker ended; is the main memory full?") from error
 
 

@@ -80,16 +80,32 @@ class BackgroundWriter:
             self._pending.pop(0).result()
 
 
-def snapshot(state: T) -> T:
-    """Copy a state, its tensors to the main memory, so that training may go on."""
+class Snapshots:
+    """Copies of states in the main memory, so that training may go on.
 
-    def copied(leaf: Any) -> Any:
-        if isinstance(leaf, torch.Tensor):
-            return leaf.detach().to("cpu", copy=True)
-        return copy.deepcopy(leaf)
+    A copy is written over the one before of its name: new memory for each would leave the next
+    training step without free pages.
+    """
 
-    result: T = tree_map(copied, state)
-    return result
+    def __init__(self) -> None:
+        self._kept: dict[str, list[torch.Tensor]] = {}
+
+    def take(self, name: str, state: T) -> T:
+        """Copy a state, its tensors to the main memory; the last copy of that name is lost."""
+        before, now = iter(self._kept.pop(name, ())), list[torch.Tensor]()
+
+        def copied(leaf: Any) -> Any:
+            if not isinstance(leaf, torch.Tensor):
+                return copy.deepcopy(leaf)
+            place = next(before, None)
+            if place is None or (place.shape, place.dtype) != (leaf.shape, leaf.dtype):
+                place = torch.empty_like(leaf, device="cpu")
+            now.append(place.copy_(leaf.detach()))
+            return place
+
+        result: T = tree_map(copied, state)
+        self._kept[name] = now
+        return result
 
 
 class DigestedStream(io.RawIOBase):

@@ -4,11 +4,12 @@ import threading
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from eva_data.files import write_text
 from eva_openmmlab.hooks import CompleteFiles, EVACheckpointHook
 from eva_runs import saving
-from eva_runs.saving import undamaged
+from eva_runs.saving import Snapshots, undamaged
 
 
 def test_a_kill_behind_a_checkpoint_that_replaces_another_does_not_damage_it(tmp_path, monkeypatch):
@@ -50,3 +51,18 @@ def test_nothing_names_the_first_checkpoint_before_it_is_written(tmp_path):
         released.set()
         hook.writer.wait()
     assert (tmp_path / "last_checkpoint").read_text() == str(tmp_path / "iter_2.pth")
+
+
+def test_a_copy_of_a_state_takes_the_memory_of_the_one_before():
+    snapshots, weight = Snapshots(), torch.arange(6.0).reshape(2, 3).requires_grad_()
+    state = {"weight": weight, "twice": [weight, 3], "other": torch.zeros(2, dtype=torch.bfloat16)}
+    first = snapshots.take("model", state)
+    assert first["weight"] is not weight
+    assert first["weight"].tolist() == weight.tolist()
+    weight.data += 1
+    assert first["twice"][0][0, 0] == 0
+    second = snapshots.take("model", state | {"other": torch.ones(3)})
+    assert second["weight"].data_ptr() == first["weight"].data_ptr()
+    assert second["twice"][0].data_ptr() != second["weight"].data_ptr()
+    assert second["twice"][0][0, 0] == 1
+    assert second["other"].tolist() == [1, 1, 1]

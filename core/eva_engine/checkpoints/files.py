@@ -32,9 +32,9 @@ from eva_runs.saving import (
     BackgroundWriter,
     Digest,
     DigestedStream,
+    Snapshots,
     difference,
     digest_of,
-    snapshot,
 )
 
 if TYPE_CHECKING:  # DeepSpeed
@@ -54,8 +54,8 @@ class FilesInBackground:
         digests: Sizes and SHA-256 of those that are there, by their names below `folder`.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.writer = folder, BackgroundWriter()
+    def __init__(self, folder: Path, snapshots: Snapshots) -> None:
+        self.folder, self.writer, self.snapshots = folder, BackgroundWriter(), snapshots
         self.digests: dict[str, Digest] = {}
 
     def add(self, file: Path, write: Callable[[Path], object]) -> None:
@@ -73,13 +73,14 @@ class FilesInBackground:
 
     def add_state(self, file: Path, state: Any) -> None:
         """Copy a state and write it."""
-        copied = snapshot(state)
+        name = file.relative_to(self.folder).as_posix()
+        copied = self.snapshots.take(name, state)
 
         def work() -> None:
             with explained(file), writing(file) as stream:
                 digested: Any = DigestedStream(stream, self.writer)
                 torch.save(copied, digested)
-            self.digests[file.relative_to(self.folder).as_posix()] = digested.digest
+            self.digests[name] = digested.digest
 
         self.writer.submit(work)
 

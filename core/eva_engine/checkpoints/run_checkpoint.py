@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from eva_backbone.checkpoints.reading import read_torch_file
 from eva_backbone.checkpoints.run_folders import CHECKPOINTS, complete_checkpoints
 from eva_data.files import explained, flush, make_folder, remove_unfinished, write_text
@@ -37,6 +39,7 @@ from eva_engine.steps.engine import MovingAverage, TrainingEngine
 from eva_report.terminal import show
 from eva_runs.output_folder import read_log
 from eva_runs.processes import is_main, on_main, together
+from eva_runs.saving import Snapshots
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +56,7 @@ class RunCheckpoints:
         self.keep, self.config = keep, config
         self._damaged: set[Path] = set()  # by their content, which `complete` does not read
         self._final: Path | None = None  # the checkpoint that is being written
+        self._snapshots, self._weights = Snapshots(), dict[str, dict[str, Tensor]]()  # written over
 
     def complete(self) -> list[Path]:
         """List the folders of all complete checkpoints, oldest first."""
@@ -126,7 +130,7 @@ class RunCheckpoints:
                 (temporary / _STATE).mkdir(parents=True)
 
         on_main(begin)
-        files = self._files = FilesInBackground(temporary)
+        files = self._files = FilesInBackground(temporary, self._snapshots)
         engine.engine.checkpoint_engine = SafeCheckpointEngine(files)
         # it copies programs that make a file of weights, as is written below; if that failed, it
         # would leave the other processes waiting
@@ -146,7 +150,8 @@ class RunCheckpoints:
         self._final = final
 
     def _write_weights(self, engine: TrainingEngine, name: str) -> None:
-        state, adapters = engine.full_precision_state(), engine.adapters
+        state, adapters = engine.full_precision_state(self._weights.get(name)), engine.adapters
+        self._weights[name] = state
         if is_main():
             file = self._files.folder / engine.name_of(name)
             self._files.add(file, lambda file: save_weights(state, file, self.config, adapters))

@@ -206,10 +206,11 @@ class TrainingEngine:
         place = parameter._hp_mapping.lp_fragment_address
         return whole[place.start : place.start + place.numel]
 
-    def full_precision_state(self) -> dict[str, Tensor]:
+    def full_precision_state(self, before: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Gather copies of weights in float32 and of buffers, on the main process's CPU.
 
         The same call on all processes; the others get nothing. With adapters nothing of the base.
+        What an earlier call has returned, `before`, is written over.
         """
         state = {}
         if distributed.rank() == 0:
@@ -217,7 +218,8 @@ class TrainingEngine:
             for name in self.adapters.names if self.adapters else whole:
                 value = whole[name]
                 full = value.float() if value.is_floating_point() else value
-                state[name] = full.to("cpu", copy=True)
+                place = before[name] if before else torch.empty_like(full, device="cpu")
+                state[name] = place.copy_(full)
         for name, parameter in self.module.named_parameters():
             if hasattr(parameter, "_hp_mapping"):  # which is trained, so that it is in the state
                 full = safe_get_full_fp32_param(parameter)

@@ -18,7 +18,7 @@ from eva_data.files import write_text
 from eva_detection.training.output_folder import LAST, checkpoints, last_checkpoint
 from eva_runs.adapters import Adapters, complete
 from eva_runs.fits import check_model, check_optimizer
-from eva_runs.saving import BackgroundWriter, digested, snapshot
+from eva_runs.saving import BackgroundWriter, Snapshots, digested
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class RunCheckpointer(DetectionCheckpointer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.writer = BackgroundWriter()
+        self.writer, self._snapshots = BackgroundWriter(), Snapshots()
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write `name`.pth with the model and `kwargs`, and let `last_checkpoint` point to it."""
@@ -55,7 +55,8 @@ class RunCheckpointer(DetectionCheckpointer):
         adapters, file = self.adapters, folder / f"{name}.pth"
         data: dict[str, Any] = {"model": adapters.cut(state) if adapters else state}
         data |= {key: value.state_dict() for key, value in self.checkpointables.items()}
-        data = snapshot(data | kwargs | ({LORA: adapters.identity} if adapters else {}))
+        data |= kwargs | ({LORA: adapters.identity} if adapters else {})
+        data = self._snapshots.take("", data)
 
         def write() -> None:
             if adapters:
