@@ -253,8 +253,8 @@ def _encoder(weights: Path) -> Encoder:
 
 
 def _parts(read: ImageTransform, files: Sequence[Path]) -> Iterator[Tensor]:
-    for at in range(0, len(files), 256):
-        part = files[at : at + 256]
+    for at in range(0, len(files), 64):
+        part = files[at : at + 64]
         yield torch.stack([read(read_image(file, upright=False)) for file in part])
 
 
