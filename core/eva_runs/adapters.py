@@ -5,6 +5,7 @@ does everything here that takes weights (`eva_backbone.checkpoints.adapters`).
 """
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,8 @@ from eva_backbone.checkpoints.run_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from eva_backbone.checkpoints.verification import sha256_of
 from eva_backbone.lora import LoraSettings, add_adapters
 from eva_data.files import write_tensors, write_text
+
+logger = logging.getLogger(__name__)
 
 
 class Adapters:
@@ -47,6 +50,10 @@ class Adapters:
             raise ValueError(f"lora.rank={settings.rank} needs an init_checkpoint to adapt, got ''")
         path = resolve_source(base)
         targets = add_adapters(model, settings)
+        sizes = [(one.numel(), one.requires_grad) for one in model.parameters()]
+        trained, every = sum(n for n, trains in sizes if trains), sum(n for n, _ in sizes)
+        text = f"LoRA of rank {settings.rank}: {trained:,} of {every:,} parameters are trained"
+        logger.info("%s", text, extra={"shown": True})  # on the terminal
         self._shared = _shared(model, read_weights(path))
         self.names = {name for name in model.state_dict() if _plain(name) not in self._shared}
         self.identity = {**vars(settings), "layers": [*settings.layers], "base": sha256_of(path)}

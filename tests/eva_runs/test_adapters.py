@@ -172,3 +172,12 @@ def test_adapters_of_each_other_are_refused(folder):
 def test_settings_that_make_no_adapters(settings, model, named):
     with pytest.raises(ValueError, match=named):
         add_adapters(built(**model), LoraSettings(**settings))
+
+
+def test_a_run_says_how_much_of_the_model_is_trained(caplog):
+    model = built()
+    with caplog.at_level("INFO"):
+        Adapters(model, LoraSettings(rank=4), "eva_debug")
+    counts = [one.numel() for one in model.parameters() if one.requires_grad]
+    assert f"LoRA of rank 4: {sum(counts):,} of " in caplog.text
+    assert caplog.records[-1].shown
