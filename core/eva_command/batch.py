@@ -14,6 +14,7 @@ The same command continues.
 
 import argparse
 import contextlib
+import shlex
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -186,6 +187,11 @@ def _show(folder: Path) -> None:
     for number, reason in [*known.failed.items()][:10]:
         say(f"shard {number} failed: {reason}")
     done, errors = len(known.done), sum(known.errors.values())
+    place = shlex.quote(str(folder))
+    if known.failed:
+        say(f"next     eva batch retry {place}")
+    elif done == known.shards:
+        say(f"next     eva batch merge {place} --output {place}.parquet")
     about = {"results": known.rows, "shards": known.shards, "done": done, "unreadable": errors}
     hand_over({**about, "failed": known.failed})
 

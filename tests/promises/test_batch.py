@@ -162,7 +162,9 @@ def test_what_cannot_be_read_is_listed_and_tried_again(compute, photos, tmp_path
         (folder / f"0{number}.png").write_bytes((photos / f"0{number}.png").read_bytes())
     assert batch(["retry", str(output), "--device", "cpu", "--processes", "0"]) == 0
     assert batch(["status", str(output)]) == 0
-    assert "15 results in 2 of 2 shards" in capsys.readouterr().out.splitlines()[-1]
+    *_, held, then = capsys.readouterr().out.splitlines()
+    assert "15 results in 2 of 2 shards" in held
+    assert then.split()[:4] == ["next", "eva", "batch", "merge"]
     names, whole = read_features(output)
     assert names == [str(folder / f"{number:02}.png") for number in range(15)]
     before = {file: file.stat().st_mtime_ns for file in sorted((output / "parts").iterdir())}
