@@ -8,6 +8,7 @@ line to benchmarks/results/miniature.jsonl, and the same command goes on where i
 """
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from torch import Tensor
 
 from eva_backbone import build_vit
 from eva_classification.features import FeatureExtractor
+from eva_command.main import main
 from eva_data.images import read_image
 from eva_data.progress import progress
 from eva_data.transforms import ImageTransform, evaluation_transform
@@ -48,6 +50,12 @@ TRIED = {
     "maps": ("1e-3", "3e-3"),
 }
 VIT = ["embed_dim=64", "depth=4", "num_heads=2", "mlp_dim=256"]  # of `STUDENT`
+# commands are forked from a process that has imported the frameworks, ten seconds each
+PROCESSES = multiprocessing.get_context("forkserver")
+FRAMEWORKS = (
+    *("cv2", "deepspeed", "detectron2.engine", "detectron2.evaluation", "eva_engine.loop"),
+    *("matplotlib.pyplot", "mmengine.runner", "mmseg.apis", "pandas", "timm", "tyro"),
+)
 _RUN = "run.workers=0 run.tensorboard=False run.keep_checkpoints=1 --run.resume"
 Scores = dict[str, float]
 
@@ -71,13 +79,13 @@ class Miniature:
 
     def eva(self, *words: object) -> None:
         """Run a command of `eva` on one core."""
-        command = [sys.executable, "-m", "eva_command", *map(str, words)]
-        with self.at("log.txt").open("ab") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log)
-            _, status, used = os.wait4(process.pid, 0)
-        self.children[threading.get_ident()] += used.ru_utime + used.ru_stime
-        if status:
-            raise SystemExit(f"see {self.at('log.txt')}: {' '.join(command)}")
+        arguments, used = [*map(str, words)], PROCESSES.Value("d")
+        process = PROCESSES.Process(target=_run_eva, args=(arguments, self.at("log.txt"), used))
+        process.start()
+        process.join()
+        self.children[threading.get_ident()] += used.value
+        if process.exitcode:
+            raise SystemExit(f"see {self.at('log.txt')}: eva {' '.join(arguments)}")
 
     def job(self, arm: str, seed: int, job: str, measure: Callable[[], Scores]) -> Scores:
         """Return the scores of a job, which is done if they are not known."""
@@ -179,7 +187,7 @@ class Miniature:
         epochs = LABELS[percent]
         text += f" run.epochs={epochs} run.evaluate_every={epochs}"
         text += f" optimizer.warmup_epochs={epochs / 10}"
-        text += f" run.seed={seed} run.output={run} {_RUN}"
+        text += f" run.seed={seed} run.output={run} run.batch_size=64 {_RUN}"
         self.eva("classification", "train", "eva_debug_digits", *text.split())
         lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
         top1 = float([line["val_top1"] for line in lines if "val_top1" in line][-1])
@@ -234,6 +242,18 @@ class Miniature:
         teacher = TimmTeacher(TEACHER, weights=weights, image_size=112, stride=16)
         read = evaluation_transform(112, mean=teacher.mean, std=teacher.std)
         return _encoding(lambda images: teacher(images).mean(1), partial(_parts, read))
+
+
+def _run_eva(arguments: list[str], log: Path, used: Any) -> None:
+    """Run a command of `eva` in this process, and note its core-seconds."""
+    with log.open("ab") as file:
+        for number in (1, 2):
+            os.dup2(file.fileno(), number)
+    sys.argv = ["eva", *arguments]
+    try:
+        sys.exit(main())
+    finally:
+        used.value = time.process_time()
 
 
 class Features(NamedTuple):
@@ -362,6 +382,7 @@ if __name__ == "__main__":
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    PROCESSES.set_forkserver_preload([*FRAMEWORKS])
     os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     options.output.mkdir(parents=True, exist_ok=True)
     run(Miniature(options.output, options.results))
