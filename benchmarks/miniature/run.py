@@ -10,6 +10,7 @@ line to benchmarks/results/miniature.jsonl, and the same command goes on where i
 import json
 import multiprocessing
 import os
+import runpy
 import subprocess
 import sys
 import threading
@@ -29,7 +30,6 @@ from torch import Tensor
 
 from eva_backbone import build_vit
 from eva_classification.features import FeatureExtractor
-from eva_command.main import main
 from eva_data.images import read_image
 from eva_data.progress import progress
 from eva_data.transforms import ImageTransform, evaluation_transform
@@ -251,7 +251,7 @@ def _run_eva(arguments: list[str], log: Path, used: Any) -> None:
             os.dup2(file.fileno(), number)
     sys.argv = ["eva", *arguments]
     try:
-        sys.exit(main())
+        runpy.run_module("eva_command", run_name="__main__", alter_sys=True)
     finally:
         used.value = time.process_time()
 
