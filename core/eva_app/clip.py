@@ -48,7 +48,7 @@ def find_hits(
     return hits
 
 
-def _show(models: Models, text: str, like: Any, name: str) -> list[tuple[Any, str]]:
+def _search(models: Models, text: str, like: Any, name: str) -> list[tuple[Any, str]]:
     shown = []
     for hit in find_hits(models, name, text, like):
         image, heading, _ = tile(hit, "pyav")
@@ -84,10 +84,10 @@ def build(models: Models, names: Sequence[str]) -> None:
             classes = gr.Textbox(label="Classes, one a line", lines=4, max_length=10_000)
             compare = gr.Button("Compare", variant="primary")
         label = gr.Label(label="Probabilities", scale=2)
-    events = [text.submit, button.click, like.change, model.input]
-    models.answer(partial(_show, models), events, [text, like, model], grid, "search_images")
-    events, inputs = [files.change, compare.click, model.input], [files, classes, model]
-    models.answer(partial(name_classes, models), events, inputs, label, "name_classes")
+    on = [text.submit, button.click, like.change, model.input]
+    models.answer("search_images", _search, [text, like, model], grid, on)
+    on = [files.change, compare.click, model.input]
+    models.answer("name_classes", name_classes, [files, classes, model], label, on)
 
     def find_images(text: str, model: str = names[0], top: int = _TOP) -> list[dict[str, Any]]:
         """Find images and videos in the folder of the app; the best of them and their cosines.
@@ -99,4 +99,4 @@ def build(models: Models, names: Sequence[str]) -> None:
         """
         return [entry(hit) for hit in find_hits(models, model, text, top=top)]
 
-    models.tool(find_images)
+    models.offer(find_images)

@@ -1,15 +1,17 @@
 """The models of the app: what was named on the command line, loaded when it is first asked."""
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 import gradio as gr
 from gradio.events import api
 
-R = TypeVar("R")
+from eva_app.command import Source
+
 _ONE_CALL: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}
 _KEPT = 32  # results, of which each slider would ask again
 _KINDS: Mapping[str, tuple[str, str]] = {  # task -> module and class, where they are not the rule
@@ -18,25 +20,17 @@ _KINDS: Mapping[str, tuple[str, str]] = {  # task -> module and class, where the
 }
 
 
-class Source(NamedTuple):
-    """A model to load: its task, its weights, and the config of a detector or segmentor."""
-
-    task: str
-    weights: str
-    config: Path | None = None
-
-
 class Models:
     """Predictors by the names of their weights; one call at a time asks them.
 
     `folder` is the one that was named: of runs, or of an index. `cached(function, *values)` calls
-    a function unless it was called so lately. Files of the list `served` may be fetched.
+    a function unless it was called so lately.
     """
 
     def __init__(
         self, sources: Sequence[Source], *, folder: Path | None = None, device: str | None = None
     ) -> None:
-        self.folder, self.served = folder, list[str]()
+        self.folder = folder
         self.cached: Any = functools.lru_cache(_KEPT)(lambda function, *values: function(*values))
         self._sources = {source.weights: source for source in sources}
         self._device = {"device": device} if device else {}  # else the predictor's own
@@ -56,9 +50,8 @@ class Models:
 
     def load(self, name: str, *, tiles: bool = False) -> Any:
         """Return the predictor of a model; one that looks at `tiles` has the same weights."""
-        task, weights, config = self.task(name), *self._sources[name][1:]
+        build, (_, weights, config) = _predictor(self.task(name)), self._sources[name]
         if (name, tiles) not in self._loaded:
-            build = _predictor(task)
             if config is None:
                 found = build.from_weights(weights, **self._device)
             else:
@@ -72,17 +65,24 @@ class Models:
         return self._loaded[name, tiles]
 
     def answer(
-        self, function: Callable[..., Any], on: Sequence[Any], inputs: Any, outputs: Any, name: str
-    ) -> None:
-        """Let a function answer events, or an opened page, in the one queue of all calls."""
+        self, name: str, function: Callable[..., Any], inputs: Sequence[Any], outputs: Any,
+        on: Sequence[Any] = (),
+    ) -> None:  # fmt: skip
+        """Let a function of the models and inputs answer events, in the one queue of all calls.
+
+        They are by default other files, the first input, and what a visitor changes in the others;
+        without inputs an opened page.
+        """
+        on = on or [getattr(one, "input" if at else "change") for at, one in enumerate(inputs)]
         gr.on(
-            [*on] or None, _explained(function), inputs, outputs, api_name=name,
-            api_visibility="undocumented", trigger_mode="always_last", **_ONE_CALL,
+            on or None, _explained()(functools.partial(function, self)), inputs, outputs,
+            api_name=name, api_visibility="undocumented", trigger_mode="always_last", **_ONE_CALL,
         )  # fmt: skip
 
-    def tool(self, function: Callable[..., Any]) -> None:
+    @staticmethod
+    def offer(function: Callable[..., Any]) -> None:
         """Let programs call a function, and agents by `--mcp`; its docstring describes it."""
-        api(_explained(function), api_name=function.__name__, **_ONE_CALL)
+        api(_explained()(function), **_ONE_CALL)
 
 
 def _predictor(task: str) -> Any:
@@ -90,19 +90,10 @@ def _predictor(task: str) -> Any:
     return getattr(import_module(module), name)
 
 
-def show_images(label: str, columns: int) -> gr.Gallery:
-    """Make the place of images with captions."""
-    return gr.Gallery(label=label, columns=columns, object_fit="contain", height="auto")
-
-
-def _explained(function: Callable[..., R]) -> Callable[..., R]:
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
     """Make a mistake of the visitor one sentence on the page."""
-
-    @functools.wraps(function)
-    def call(*values: Any, **named: Any) -> R:
-        try:
-            return function(*values, **named)
-        except (OSError, ValueError, FloatingPointError) as error:
-            raise gr.Error(str(error), print_exception=False) from error
-
-    return call
+    try:
+        yield
+    except (OSError, ValueError, FloatingPointError) as error:
+        raise gr.Error(str(error), print_exception=False) from error

@@ -1,101 +1,121 @@
 """The server of the app: pages by task, on this machine alone unless it is told otherwise.
 
-A page is a function `build(models, names)` of a module, which makes its components and says by
-`Models.answer` what follows their events, and by `Models.tool` what programs and agents may call.
-`_PAGES` has its title, and the tasks of the models that it is for; `names` are theirs.
+A page is a function `build(models, names)`, which makes its components and says by `Models.answer`
+what follows their events, and by `Models.offer` what programs and agents may call. `_PAGES` has its
+title, and the tasks of the models that it is for; `names` are theirs.
 """
 
 import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from importlib import import_module
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from urllib.parse import quote
 
 import gradio as gr
 from starlette.middleware import Middleware
 
-from eva_app import classification, compare, detection, runs
+from eva_app import images
 from eva_app.models import Models
-from eva_app.uploads import MOST_BYTES, fetch_nothing, guarded, read_named
+from eva_app.uploads import MOST_BYTES, fetch_nothing, guarded
+from eva_backbone.checkpoints.run_folders import is_detectron2_run, is_engine_run, is_mmengine_run
+from eva_command.publishing import read_run_folder
+from eva_data.files import printable
+from eva_runs.commands import deferred
 
 USER = "eva"
 _WAITING = 32  # calls in the queue
 _KEPT = 3600  # seconds that files of visitors are kept
+_SCORES = 8  # of a run
+_OF_IMAGES = ("detection", "mmdetection", "segmentation", "classification")
 _PAGES: Sequence[tuple[str, Sequence[str], Callable[[Models, Sequence[str]], None]]] = (
-    ("Detect", ("detection", "mmdetection"), detection.build),
-    ("Segment", ("segmentation",), detection.build),
-    ("Classify", ("classification",), classification.build),
-    ("CLIP", ("clip",), lambda *given: import_module("eva_app.clip").build(*given)),  # extras
-    ("Video", ("video",), lambda *given: import_module("eva_app.video").build(*given)),
+    ("Detect", _OF_IMAGES[:2], images.build_objects),
+    ("Segment", ("segmentation",), images.build_objects),
+    ("Classify", ("classification",), images.build_classes),
+    ("CLIP", ("clip",), deferred("eva_app.clip:build")),  # extras
+    ("Video", ("video",), deferred("eva_app.video:build")),
+    ("Compare", _OF_IMAGES, images.build_both),
 )
 _FONTS = ["system-ui", "sans-serif"]
 _THEME = gr.themes.Default(primary_hue="blue", font=_FONTS, font_mono=_FONTS).set(
     body_text_color_subdued="*neutral_500", body_text_color_subdued_dark="*neutral_300"
 )
-Describe = Callable[[Path], Any]
 
 
-def build(models: Models, describe: Describe | None = None) -> gr.Blocks:
-    """Build the pages that the models can fill, and that of runs, see `running`."""
+def build(models: Models) -> gr.Blocks:
+    """Build the pages that the models can fill, and that of the runs below their folder."""
     with gr.Blocks(title="EVA", analytics_enabled=False, delete_cache=(60, _KEPT)) as blocks:
         gr.Markdown("# EVA")
         for title, tasks, page in _PAGES:
-            if names := models.names(*tasks):
+            names = models.names(*tasks)
+            if len(names) > (title == "Compare"):  # which is for two
                 with gr.Tab(title):
                     page(models, names)
-        every = models.names(*compare.TASKS)
-        if len(every) > 1:
-            with gr.Tab("Compare"):
-                compare.build(models, every)
-        if models.folder and describe:
+        if models.folder:
             with gr.Tab("Runs"):
-                runs.build(models, models.folder, describe)
-        if every:
-            _add_tool(models, every[0])
+                _build_runs(models, models.folder, blocks)
+        if names := models.names(*_OF_IMAGES):
+            images.offer_predict(models, names)
     return blocks.queue(max_size=_WAITING)
 
 
-def _add_tool(models: Models, first: str) -> None:
-    def predict(
-        image: str, model: str = first, score: float = 0.5, tiles: bool = False
-    ) -> list[dict[str, Any]]:
-        """Look at an image with a detector, a segmentor or a classifier.
+def _find_runs(folder: Path) -> Iterator[Path]:
+    """Find the folders of runs below a folder; what lies in one belongs to it."""
+    for place, below, _ in os.walk(folder):
+        run, below[:] = Path(place), sorted(one for one in below if one[0] != ".")
+        if is_engine_run(run) or is_mmengine_run(run) or is_detectron2_run(run):
+            below.clear()
+            yield run
 
-        Args:
-            image: Path of a file below the folder of the app, or `data:` with the file in base64.
-            model: Name of a model, such as the folder of its run.
-            score: Least score of an object, 0.05 to 1, or probability of the pixels of a region.
-            tiles: Look at a large image in tiles, where small objects are found.
+
+def _build_runs(models: Models, folder: Path, blocks: gr.Blocks) -> None:
+    """Build the page of runs, whose reports are served once they are listed."""
+
+    def runs() -> list[dict[str, str]]:
+        """List the training runs below the folder of the app.
 
         Returns:
-            Objects, or the regions of classes: category (a name), score (0 to 1), bbox (x, y,
-            width, height in pixels), segmentation (COCO's run-length code) where there is a mask.
-            Of a classifier five classes and their probabilities, the most likely first.
+            The folder of each run, its task, how many steps or epochs are done, its scores, and the
+            address of its report below that of the app.
         """
-        seen = read_named(image, models.folder)
-        if models.task(model) == "classification":
-            top = classification.first_classes(models, model, seen)
-            return [{"category": one.name, "score": one.probability} for one in top]
-        found = detection.find_objects(models, model, seen, score, tiles=tiles)
-        ids, names = zip(*detection.classes_of(models.load(model)).items(), strict=True)
-        places = (one["category_id"] for one in found)
-        return [{**one, "category_id": ids[at], "category": names[at]}
-                for one, at in zip(found, places, strict=True)]  # fmt: skip
+        listed = []
+        for run in _find_runs(folder):
+            one = {"run": printable(str(run.relative_to(folder)))}
+            try:
+                found = read_run_folder(run, best=False, ema=False)
+                of = f" of {found.steps:,}" if found.steps else ""
+                one |= {"task": found.task, "done": f"{found.unit} {found.step:,}{of}"}
+                scores = islice(found.scores.items(), _SCORES)
+                one["scores"] = ", ".join(f"{key} {value:.4g}" for key, value in scores)
+            except (OSError, ValueError, ImportError) as error:  # such as no weights so far
+                one |= {"task": "", "done": "", "scores": str(error)}
+            report = (run / "report.html").resolve()
+            one["report"] = f"/gradio_api/file={quote(str(report))}" if report.is_file() else ""
+            if str(report) not in blocks.allowed_paths:
+                blocks.allowed_paths.append(str(report))
+            listed.append(one)
+        return listed
 
-    models.tool(predict)
+    def rows(_: Models) -> list[list[str]]:
+        listed = [[*one.values()] for one in runs()]
+        return [[*row, report and f"[open]({report})"] for *row, report in listed]
+
+    table = gr.Dataframe(
+        headers=["run", "task", "done", "scores", "report"], label=f"Runs in {folder}",
+        datatype=["str", "str", "str", "str", "markdown"], interactive=False, wrap=True,
+        column_widths=["150px", "130px", "170px", "430px", "80px"],
+    )  # fmt: skip
+    models.answer("show_runs", rows, [], table)
+    models.offer(runs)
 
 
 @contextlib.contextmanager
 def running(
     models: Models, *, host: str = "127.0.0.1", port: int | None = None,
-    password: str | None = None, mcp: bool = False, describe: Describe | None = None,
+    password: str | None = None, mcp: bool = False,
 ) -> Iterator[str]:  # fmt: skip
     """Serve the app in the background of a block, behind whose end nothing of its visitors stays.
-
-    `describe` gives `task`, `step`, `steps`, `unit` and `scores` of a run by its folder: with it
-    and a folder of `models` there is a page of runs.
 
     Yields:
         Its address.
@@ -104,8 +124,7 @@ def running(
     with temporary as folder:
         fetch_nothing()
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
-        blocks = build(models, describe)
-        guard = Middleware(guarded, folder=Path(folder))
+        blocks, guard = build(models), Middleware(guarded, folder=Path(folder))
         try:
             _, address, _ = blocks.launch(
                 share=False, quiet=True, ssr_mode=False, run_history=False, footer_links=[],
@@ -114,7 +133,6 @@ def running(
                 max_file_size=MOST_BYTES, app_kwargs={"middleware": [guard]},
                 theme=_THEME, i18n=gr.I18n(en={"common.upload": "Add files"}),
             )  # fmt: skip
-            blocks.allowed_paths = models.served
             yield address
         finally:
             blocks.close(verbose=False)

@@ -101,19 +101,20 @@ def fetch_nothing() -> None:
 def guarded(app: ASGIApp, folder: Path) -> ASGIApp:
     """Make the middleware that bounds requests, and refuses those for files of other machines."""
 
-    def refusal(scope: Scope) -> int:
-        if _ELSEWHERE.search(scope["path"]):
-            return 403
-        length = Headers(scope=scope).get("content-length", "")
-        if scope["method"] != "POST":
-            return 0
-        if not length.isdecimal() or int(length) > MOST_FILES * MOST_BYTES:
-            return 413
-        return 507 * (shutil.disk_usage(folder).free < int(length) + _LEAST_FREE)
-
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        code = refusal(scope) if scope["type"] == "http" else 0
+        code = _refusal(scope, folder) if scope["type"] == "http" else 0
         refused = PlainTextResponse("refused by the limits of the app", code)
         await (refused if code else app)(scope, receive, send)
 
     return answer
+
+
+def _refusal(scope: Scope, folder: Path) -> int:
+    if _ELSEWHERE.search(scope["path"]):
+        return 403
+    if scope["method"] != "POST":
+        return 0
+    length = Headers(scope=scope).get("content-length", "")
+    if not length.isdecimal() or int(length) > MOST_FILES * MOST_BYTES:
+        return 413
+    return 507 * (shutil.disk_usage(folder).free < int(length) + _LEAST_FREE)

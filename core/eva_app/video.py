@@ -1,7 +1,6 @@
 """The page of video classifiers: classes over time, and frames with what was seen in them."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -19,12 +18,11 @@ _CLASSES, _FRAMES = 5, 12
 _HEADS = ["seconds", "probability", "class"]
 
 
-def judge(predictor: VideoPredictor, file: str, seconds: float) -> list[Judged]:
-    """Judge windows of a video, as `eva video demo --window SECONDS` does."""
+def _judge(predictor: VideoPredictor, file: str, seconds: float) -> list[Judged]:
     return [*predictor.windows(file, seconds=seconds)]
 
 
-def over_time(predictor: VideoPredictor, windows: Sequence[Judged]) -> pd.DataFrame:
+def _over_time(predictor: VideoPredictor, windows: Sequence[Judged]) -> pd.DataFrame:
     """Make lines of the classes that are most probable at any time."""
     pieces = [*moments(windows)]
     best = np.max([one.probabilities for one in pieces], axis=0)
@@ -38,11 +36,15 @@ def over_time(predictor: VideoPredictor, windows: Sequence[Judged]) -> pd.DataFr
 
 
 def watch(models: Models, files: list[str] | None, name: str, seconds: float) -> tuple[Any, Any]:
-    """Judge a video; return its classes over time, and frames with the classes around them."""
+    """Judge a video as `eva video demo --window SECONDS` does.
+
+    Returns:
+        Its classes over time, and frames with the classes around them.
+    """
     if not files:
         return None, None
     predictor, file, shown = models.load(name), files[0], []
-    windows = models.cached(judge, predictor, file, seconds)
+    windows = models.cached(_judge, predictor, file, seconds)
     with open_video(file, backend=predictor.backend) as video:
         places = [*windows_of(video, seconds=seconds)]
         chosen = np.linspace(0, len(places) - 1, min(_FRAMES, len(places))).round().astype(int)
@@ -50,7 +52,7 @@ def watch(models: Models, files: list[str] | None, name: str, seconds: float) ->
     for (begin, end, found), frame in zip([windows[at] for at in chosen], frames, strict=True):
         heading = f"{clock(begin)} - {clock(end)}"
         shown.append(annotate(frame, predictor.top(found, _CLASSES), heading=heading))
-    return over_time(predictor, windows), shown
+    return _over_time(predictor, windows), shown
 
 
 def build(models: Models, names: Sequence[str]) -> None:
@@ -64,5 +66,5 @@ def build(models: Models, names: Sequence[str]) -> None:
             x, y, color = _HEADS
             lines = gr.LinePlot(x=x, y=y, color=color, y_lim=[0, 1], label="Classes over time")
             frames = gr.Gallery(label="Frames", columns=3, object_fit="contain", height=560)
-    events = [files.change, model.input, seconds.release]
-    models.answer(partial(watch, models), events, [files, model, seconds], [lines, frames], "watch")
+    inputs, on = [files, model, seconds], [files.change, model.input, seconds.release]
+    models.answer("watch", watch, inputs, [lines, frames], on)

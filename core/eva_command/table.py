@@ -175,7 +175,7 @@ COMMANDS: Mapping[str, Command] = {
     "convert": Command("eva_command.convert:main", "weights for other programs, and back"),
     "export": Command("eva_command.training:export", "models for other programs, such as ONNX"),
     "index": Command("eva_command.index:main", "of features, to search among millions"),
-    "app": Command("eva_command.app:main", "results of models and runs, in the browser"),
+    "app": Command("eva_app.command:main", "results of models and runs, in the browser"),
     "label": Command("eva_command.label:main", "images by a model, and which to label next"),
     "submit": _SUBMIT,
     "push": Command("eva_command.push:main", "publish a run on the hub"),

@@ -90,20 +90,17 @@ def reached():
 @pytest.fixture(scope="module")
 def app(folder, classifier, reached):
     """Address of an app with a model of each task; it reaches no other machine."""
-    from eva_app.models import Models, Source
+    from eva_app.command import Source
+    from eva_app.models import Models
     from eva_app.server import running
-    from eva_command.publishing import read_run_folder
 
     runs = {name: folder / name for name in ("detection", "mmdetection", "segmentation")}
     sources = [Source(name, str(run), run) for name, run in runs.items()]
     sources[0] = sources[0]._replace(config=folder / "detection/config.yaml")
     models = Models([*sources, Source("classification", classifier)], folder=folder, device="cpu")
 
-    def describe(run):
-        return read_run_folder(run, best=False, ema=False)
-
     gc.collect()  # finalisers that import disturb imports of gradio
-    with running(models, mcp=True, describe=describe) as address:
+    with running(models, mcp=True) as address:
         yield address
     gc.collect()
     assert not reached
@@ -125,6 +122,15 @@ def ask(client):
         return client.predict(sent if several else sent[0], *words, api_name=f"/{page}")
 
     return call
+
+
+def test_a_task_is_that_of_weights_of_no_run(folder, classifier):
+    from eva_app.command import find_source
+
+    found = [
+        find_source(one, None, "classification") for one in (classifier, str(folder / "detection"))
+    ]
+    assert [one.task for one in found] == ["classification", "detection"]
 
 
 def demo_of(task, *words):

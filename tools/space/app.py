@@ -4,12 +4,12 @@ import os
 import threading
 from pathlib import Path
 
-from eva_app.models import Models, Source
+from eva_app.command import find_source
+from eva_app.models import Models
 from eva_app.server import running
-from eva_command.app import find_source
 
 names = os.environ.get("EVA_WEIGHTS", str(Path(__file__).with_name("model"))).split()
-models = Models([Source(*find_source(one, os.environ.get("EVA_RECIPE"))) for one in names])
+models = Models([find_source(one, os.environ.get("EVA_RECIPE")) for one in names])
 if __name__ == "__main__":
     with running(models, host="0.0.0.0", port=7860):
         threading.Event().wait()

@@ -12,7 +12,8 @@ from eva_runs.batch import read_parts
 
 pytest.importorskip("gradio", reason="needs gradio")
 from eva_app.clip import find_hits, name_classes
-from eva_app.models import Models, Source
+from eva_app.command import Source
+from eva_app.models import Models
 
 
 def compute(task, media, name, *words):

@@ -7,7 +7,8 @@ import pytest
 from eva_video.commands import demo
 
 pytest.importorskip("gradio", reason="needs gradio")
-from eva_app.models import Models, Source
+from eva_app.command import Source
+from eva_app.models import Models
 from eva_app.video import watch
 
 

@@ -14,7 +14,7 @@ import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from eva_command.label import TASKS, find_model, find_task
 from eva_data.files import home_expanded
@@ -23,6 +23,14 @@ from eva_runs.options import SOURCES, add_download_option, command_parser, integ
 
 PASSWORD = "EVA_APP_PASSWORD"
 _OTHERS = ("classification", "clip", "video")  # tasks whose weights need no config
+
+
+class Source(NamedTuple):
+    """A model to load: its task, its weights, and the config of a detector or segmentor."""
+
+    task: str
+    weights: str
+    config: Path | None = None
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -50,38 +58,26 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def find_source(
-    weights: str, recipe: str | None = None, task: str | None = None
-) -> tuple[str, str, Path | None]:
-    """Return the task, the weights, and the config of a detector or segmentor."""
-    found, config = find_task(weights, task)
-    if found in _OTHERS:
-        return found, weights, None
-    task, config = find_model(weights, recipe, task)
-    return task, weights, config
-
-
-def describe_run(folder: Path) -> Any:
-    """Describe a run by its folder."""
-    from eva_command.publishing import read_run_folder
-
-    return read_run_folder(folder, best=False, ema=False)
+def find_source(weights: str, recipe: str | None = None, task: str | None = None) -> Source:
+    """Find the task of weights, and a config; recipe and task are for those of no run."""
+    found, config = find_task(weights, None)
+    if found is None and task in _OTHERS:
+        return Source(task, weights)
+    if found is None or (config is None and found not in _OTHERS):
+        found, config = find_model(weights, recipe, task)
+    return Source(found, weights, config)
 
 
 def _run(options: argparse.Namespace) -> int:
-    given = options.recipe, options.task
-    found = [find_source(one, *given) for one in options.weights]
-    from eva_app.models import Models, Source
+    sources = [find_source(one, options.recipe, options.task) for one in options.weights]
+    from eva_app.models import Models
     from eva_app.server import running
 
-    sources = [Source(*one) for one in found]
     models = Models(sources, folder=options.folder, device=options.device)
     ends = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # in all threads, but for the wait
-    with running(
-        models, host=options.host, port=options.port, password=options.password, mcp=options.mcp,
-        describe=describe_run,
-    ) as address:  # fmt: skip
+    given = {name: getattr(options, name) for name in ("host", "port", "password", "mcp")}
+    with running(models, **given) as address:
         say(f"{address} until Ctrl-C")
         signal.sigwait(ends)
     return 0

@@ -1,0 +1,267 @@
+"""The pages of images: objects or regions, classes and where a model looked, and two models."""
+
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+import PIL.Image
+import pycocotools.mask as mask_api
+import torch
+import torch.nn.functional as F
+
+from eva_app.models import Models
+from eva_app.uploads import Image, drop_images, read_images, read_named
+from eva_data.detection.tiles import encode_mask
+from eva_data.writing import writing_dataset, writing_predictions
+from eva_report.demos import Prediction
+from eva_report.detection_demo import PREDICTIONS, as_drawn
+from eva_report.drawing import Pixels, draw_objects, enlarged, enlargement, overlay, with_legend
+from eva_report.sheets import annotate
+
+Objects = list[dict[str, Any]]
+_LEAST = 0.05  # score of an object that is kept at all
+_SIDE = 1280  # px of a drawn image
+_HEADS = ["image", "class", "score", "x", "y", "width", "height"]
+_TOP, _CELLS = 5, 7
+_FAINT = 0.35  # brightness of what did not matter
+_LOOKED = """By occlusion: bright is what costs the first class its probability where it is covered,
+one of 49 cells after the other."""
+
+
+def show_images(label: str, columns: int) -> gr.Gallery:
+    """Make the place of images with captions."""
+    return gr.Gallery(label=label, columns=columns, object_fit="contain", height="auto")
+
+
+# ---- objects, and regions of classes -------------------------------------------------------------
+def classes_of(predictor: Any) -> dict[int, str]:
+    """Return ids and names of a detector's or segmentor's classes, in the model's order."""
+    known = getattr(predictor, "categories", None)
+    return dict(known or zip(predictor.labels, predictor.names, strict=True))
+
+
+def find_objects(models: Models, name: str, image: Image, score: float, *, tiles: bool) -> Objects:
+    """Find objects with at least a score, as the demo does; of a segmentor, regions of classes.
+
+    They are in COCO's format, with the index of the class as `category_id`. The score of a region
+    is the mean probability of its pixels, each of which has at least `score`.
+    """
+    predictor = models.load(name, tiles=tiles)
+    if hasattr(predictor, "in_coco_format"):
+        least = score if tiles else _LEAST  # objects of one tile suppress those of another
+        found: Objects = models.cached(_detect, predictor, image, least)
+        return [one for one in found if one["score"] >= score]
+    (classes, probabilities), regions = models.cached(_segment, predictor, image), Objects()
+    for index in np.unique(classes[probabilities >= score]).tolist():
+        mask = (classes == index) & (probabilities >= score)
+        one = {"category_id": index, "score": float(probabilities[mask].mean())}
+        code = encode_mask(mask)
+        regions.append({**one, "bbox": mask_api.toBbox(code).tolist(), "segmentation": code})
+    return regions
+
+
+def _detect(predictor: Any, image: Image, least: float) -> Any:
+    predictor.score_threshold = least
+    return predictor.in_coco_format(image.rgb).objects
+
+
+def _segment(predictor: Any, image: Image) -> Any:
+    classes, (best, _) = predictor.probable(image.rgb)
+    return classes, best.numpy()
+
+
+def _draw(predictor: Any, rgb: Pixels, objects: Objects, *, masks: bool = True) -> Pixels:
+    """Draw objects, or paint regions and add a legend, on an image (H, W, 3)."""
+    names = [*classes_of(predictor).values()]
+    if hasattr(predictor, "in_coco_format"):
+        drawn = [as_drawn(one, names) for one in objects]
+        drawn = drawn if masks else [one._replace(mask=None) for one in drawn]
+        return draw_objects(rgb, drawn, longest=_SIDE)
+    classes = np.full(rgb.shape[:2], len(names), np.int64)
+    for one in objects:
+        classes[mask_api.decode(one["segmentation"]) > 0] = one["category_id"]
+    painted = overlay(rgb, classes, predictor.colors, opacity=0.5 * masks)
+    both = PIL.Image.fromarray(with_legend(painted, classes, names, predictor.colors))
+    both.thumbnail((_SIDE, _SIDE))
+    return np.asarray(both)
+
+
+def _write(classes: dict[int, str], found: Sequence[tuple[Image, Objects]]) -> list[str]:
+    """Write what was found in COCO's format and, zipped, in YOLO's; return both files."""
+    folder = Path(tempfile.mkdtemp(dir=gr.utils.get_upload_folder()))  # deleted as uploads are
+    with (
+        writing_predictions(folder / PREDICTIONS, classes) as add,
+        writing_dataset(folder, "yolo", classes) as add_labels,
+    ):
+        for image, objects in found:
+            one = {"name": image.name, "size": image.rgb.shape[:2], "objects": objects}
+            add(one)
+            add_labels(one)
+    labels = shutil.make_archive(f"{folder}/yolo", "zip", folder / "yolo")
+    return [str(folder / PREDICTIONS), labels]
+
+
+def _show_objects(
+    models: Models, files: Any, name: str, score: float, masks: bool, tiles: bool, hidden: list[str]
+) -> tuple[Any, ...]:
+    """Find, draw and list the objects of the classes that are not hidden."""
+    if not (images := read_images(files)):
+        return [], [], None, None, gr.CheckboxGroup(visible=False)
+    predictor, counts, found = models.load(name), Counter[str](), list[tuple[Image, Objects]]()
+    names = [*classes_of(predictor).values()]
+    for image in images:
+        objects = find_objects(models, name, image, score, tiles=tiles)
+        counts.update(names[one["category_id"]] for one in objects)
+        shown = [one for one in objects if names[one["category_id"]] not in hidden]
+        found.append((image, shown))
+    drawn = [(_draw(predictor, image.rgb, some, masks=masks), image.name) for image, some in found]
+    rows = [[image.name, names[one["category_id"]], round(one["score"], 4),
+             *(round(value, 1) for value in one["bbox"])]
+            for image, some in found for one in some]  # fmt: skip
+    classes = gr.CheckboxGroup(
+        choices=[(f"{one} ({counts[one]})", one) for one in names if one in counts],
+        value=[one for one in hidden if one in counts], visible=True,
+    )  # fmt: skip
+    return drawn, rows, *_write(classes_of(predictor), found), classes
+
+
+def build_objects(models: Models, names: Sequence[str]) -> None:
+    """Build the page of detectors, or of segmentors."""
+    kind, text, least, usual = "objects", "Least score", _LEAST, 0.5
+    if models.task(names[0]) == "segmentation":
+        kind, text, least, usual = "regions", "Least probability", 0.0, 0.0
+    with gr.Row():
+        with gr.Column(scale=1, min_width=280):
+            files = drop_images()
+            model = gr.Dropdown([*names], label="Model", visible=len(names) > 1)
+            score = gr.Slider(least, 1, usual, step=0.01, label=text)
+            masks = gr.Checkbox(True, label="Masks")
+            tiles = gr.Checkbox(False, label="Look at large images in tiles")
+            hidden = gr.CheckboxGroup(label="Hide classes", visible=False)
+        with gr.Column(scale=2, min_width=320):
+            drawn = show_images("Results", 2)
+            widths: Any = ["150px", "120px", *["72px"] * 5]
+            table = gr.Dataframe(headers=_HEADS, label="Objects", wrap=True, column_widths=widths)
+            with gr.Row():
+                downloads = [gr.DownloadButton(f"Download {form}") for form in ("COCO", "YOLO")]
+    inputs, name = [files, model, score, masks, tiles, hidden], "show_" + kind
+    models.answer(name, _show_objects, inputs, [drawn, table, *downloads, hidden])
+
+
+# ---- classes, and where a model looked -----------------------------------------------------------
+def _classify(predictor: Any, image: Image) -> list[Prediction]:
+    """Name what an image shows as the demo does, with the digits of its predictions.json."""
+    return [Prediction(name, round(share, 6)) for name, share in predictor(image.rgb, top=_TOP)]
+
+
+def _look(predictor: Any, image: Image) -> Pixels:
+    """Darken what the model sees, but for what its first class depends on.
+
+    Occlusion (Zeiler & Fergus 2013, https://arxiv.org/abs/1311.2901): the mean colour covers one
+    cell after another, and the class loses probability.
+    """
+    prepared, cells = predictor.prepare(image.rgb), torch.eye(_CELLS**2)
+    covers = F.interpolate(cells.view(-1, 1, _CELLS, _CELLS), prepared.shape[1:])  # (49, 1, S, S)
+    (whole,) = predictor.judge([prepared])
+    rest = [predictor.judge([*prepared * (1 - some)]) for some in covers.split(_CELLS)]
+    lost = (whole - np.concatenate(rest))[:, whole.argmax()].clip(0).reshape(_CELLS, _CELLS)
+    mean, std = (np.array(predictor.facts[name]) for name in ("mean", "std"))
+    seen = (prepared.permute(1, 2, 0).numpy() * std + mean).clip(0, 1)
+    seen = enlarged(seen, enlargement(*seen.shape[:2]))
+    heat = PIL.Image.fromarray((255 * lost / max(lost.max(), 1e-9)).astype(np.uint8))
+    share = np.asarray(heat.resize((seen.shape[1], len(seen)), PIL.Image.Resampling.BICUBIC)) / 255
+    return np.asarray(255 * seen * (_FAINT + (1 - _FAINT) * share[..., None]), np.uint8)
+
+
+def _show_classes(
+    models: Models, files: Any, name: str, shown: str | None, look: bool
+) -> tuple[Any, ...]:
+    """Classify images, of which one is `shown`."""
+    images = {image.name: image for image in read_images(files)}
+    shown = shown if shown in images else next(iter(images), None)
+    choice = gr.Dropdown(choices=[*images], value=shown, visible=len(images) > 1)
+    if shown is None:
+        return choice, None, []
+    given = models.load(name), images[shown]
+    looked = [models.cached(_look, *given)] if look else []
+    return choice, dict(models.cached(_classify, *given)), looked
+
+
+def build_classes(models: Models, names: Sequence[str]) -> None:
+    """Build the page of classifiers."""
+    with gr.Row():
+        with gr.Column(scale=1, min_width=280):
+            files = drop_images()
+            model = gr.Dropdown([*names], label="Model", visible=len(names) > 1)
+            shown = gr.Dropdown([], label="Image", visible=False)
+            look = gr.Checkbox(True, label="Show where the model looked")
+        classes = gr.Label(label="Classes", num_top_classes=_TOP, min_width=280)
+        with gr.Column(min_width=280):
+            looked = show_images("Where the model looked", 1)
+            gr.Markdown(_LOOKED)
+    inputs = [files, model, shown, look]
+    models.answer("show_classes", _show_classes, inputs, [shown, classes, looked])
+
+
+# ---- any of them ---------------------------------------------------------------------------------
+def _show_both(
+    models: Models, files: Any, left: str, right: str, score: float
+) -> list[tuple[Pixels, str]]:
+    def look(name: str, image: Image) -> Pixels:
+        if models.task(name) == "classification":
+            top = models.cached(_classify, models.load(name), image)
+            return annotate(image.rgb, top, rows=_TOP)
+        found = find_objects(models, name, image, score, tiles=False)
+        return _draw(models.load(name), image.rgb, found)
+
+    return [(look(name, image), name) for image in read_images(files) for name in (left, right)]
+
+
+def build_both(models: Models, names: Sequence[str]) -> None:
+    """Build the page that shows an image by two models."""
+    with gr.Row():
+        files = drop_images("Image", several=False)
+        with gr.Column():
+            left = gr.Dropdown([*names], value=names[0], label="Left model")
+            right = gr.Dropdown([*names], value=names[1], label="Right model")
+            score = gr.Slider(0, 1, 0.5, step=0.01, label="Least score")
+    both = show_images("Left and right", 2)
+    models.answer("show_both", _show_both, [files, left, right, score], both)
+
+
+def offer_predict(models: Models, names: Sequence[str]) -> None:
+    """Let programs and agents ask the models."""
+
+    def predict(
+        image: str, model: str = names[0], score: float = 0.5, tiles: bool = False
+    ) -> list[dict[str, Any]]:
+        """Look at an image with a detector, a segmentor or a classifier.
+
+        Args:
+            image: Path of a file below the folder of the app, or `data:` with the file in base64.
+            model: Name of a model, such as the folder of its run.
+            score: Least score of an object, 0.05 to 1, or probability of the pixels of a region.
+            tiles: Look at a large image in tiles, where small objects are found.
+
+        Returns:
+            Objects, or the regions of classes: category (a name), score (0 to 1), bbox (x, y,
+            width, height in pixels), segmentation (COCO's run-length code) where there is a mask.
+            Of a classifier five classes and their probabilities, the most likely first.
+        """
+        seen = read_named(image, models.folder)
+        if models.task(model) == "classification":
+            top = models.cached(_classify, models.load(model), seen)
+            return [{"category": name, "score": share} for name, share in top]
+        classes = [*classes_of(models.load(model)).items()]
+        return [
+            {**one, "category_id": classes[at][0], "category": classes[at][1]}
+            for one in find_objects(models, model, seen, score, tiles=tiles)
+            for at in [one["category_id"]]
+        ]
+
+    models.offer(predict)
