@@ -3,9 +3,10 @@
 import contextlib
 import difflib
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 
 from eva_command.table import COMMANDS, GROUPS, Command, Group
@@ -54,8 +55,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if verb not in group.commands:
             names = {name: name for name in group.commands}
             return _unknown(rest[0], f"eva {word}", names | {**group.aliases})
-        return _call(group.commands[verb], f"eva {word} {rest[0]}", rest[1:])
+        code: object = 0
+        try:
+            code = result = _call(group.commands[verb], f"eva {word} {rest[0]}", rest[1:])
+            return result
+        except SystemExit as stopped:
+            code = stopped.code
+            raise
+        finally:
+            if (isinstance(code, str) or code in (1, 2)) and word in TASKS:
+                _mention_task(word, verb, rest[1:])
     return 0
+
+
+def _mention_task(task: str, verb: str, given: Sequence[str]) -> None:
+    """Say whose runs were given to a command that has failed, if they are of another task."""
+    for word in filter(os.path.isdir, given):
+        with contextlib.suppress(Exception):
+            found, _ = import_module("eva_command.label").find_task(word, None)
+            if found not in (None, task):
+                complain(f"{word} is a run of {found}: eva {found} {verb} {word}")
 
 
 def _call(command: Command, name: str, given: Sequence[str]) -> int:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from eva_command.main import main as eva
+
 # every command of docs/command.md
 COMMANDS = """
 quickstart
@@ -241,3 +243,11 @@ def test_the_quick_start_makes_data_trains_and_reports(run, read_page, tmp_path)
     run("eva", "quickstart", *words, folder=tmp_path, timeout=600)
     page = read_page(tmp_path / "out" / "report.html")
     assert page.images
+
+
+def test_a_run_of_another_task_is_named(tmp_path, capsys):
+    for name in ("config.yaml", "model_final.pth"):  # detectron2's
+        (tmp_path / name).touch()
+    with pytest.raises(SystemExit, match="2"):
+        eva(["segmentation", "demo", str(tmp_path), str(tmp_path), "--output", str(tmp_path)])
+    assert f"eva detection demo {tmp_path}" in capsys.readouterr().err
