@@ -18,8 +18,6 @@ from eva_contrastive.config import (
 )
 from eva_contrastive.model.open_clip_files import weights_file
 from eva_data.files import (
-    DEMO_IMAGE_SUFFIXES,
-    VIDEO_SUFFIXES,
     UnwritableError,
     make_folder,
     require_replaceable,
@@ -260,13 +258,11 @@ def demo(arguments: Sequence[str] | None = None) -> None:
     """Rank captions, and search images and videos: `clip/demo.py`."""
     options = _parse_demo(arguments)
     run_demo(
-        options.parser,
-        prepare=lambda: _plan(options),
-        load=lambda: weights_file(options.weights),
-        work=lambda _, planned: _show(options, planned.jobs),
-        overwrite=options.overwrite,
+        options.parser, options, prepare=lambda: _plan(options),
+        load=lambda options: weights_file(options.weights),
+        work=lambda options, _, planned: _show(options, planned.jobs),
         results=[options.output / name for name in options.results if options.output is not None],
-    )
+    )  # fmt: skip
 
 
 def has_features(folder: Path) -> bool:
@@ -283,13 +279,8 @@ def _plan(options: argparse.Namespace) -> Plan:
         if len(options.inputs) > 1:
             raise ValueError(f"give one index or folder of features, not {len(options.inputs)}")
         return Plan([Job(options.inputs[0], "features", ())], [])
-    return plan_jobs(
-        options.inputs,
-        suffixes=DEMO_IMAGE_SUFFIXES | VIDEO_SUFFIXES,
-        targets=lambda name: [],
-        results=list(filter(None, (options.output, options.cache))),
-        kinds="images and no videos",
-    )
+    results = [*filter(None, (options.output, options.cache))]
+    return plan_jobs(options.inputs, targets=lambda name: [], results=results)
 
 
 def _show(options: argparse.Namespace, jobs: Sequence[Job]) -> list[str]:

@@ -31,6 +31,7 @@ from eva_data.files import (
 )
 from eva_data.writing import FORMATS
 from eva_engine.commands.options import add_device, add_output, add_weights
+from eva_report.demos import require_format
 from eva_runs.commands import complain, program_name, say
 from eva_runs.errors import ending
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
@@ -205,7 +206,7 @@ def _look(verb: str, arguments: Sequence[str]) -> int:
         parser.add_argument("--output", required=True, type=home_expanded, help=text)
         text = "of detect: write a dataset with the images to OUTPUT/FORMAT"
         parser.add_argument("--to", choices=FORMATS, dest="form", help=text)
-        parser.add_argument("--overwrite", action="store_true", help="replace an earlier FILE")
+        parser.add_argument("--overwrite", action="store_true", help="replace earlier results")
     if verb == "retry":
         parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
         _add_running(parser)
@@ -213,7 +214,9 @@ def _look(verb: str, arguments: Sequence[str]) -> int:
     from eva_runs.batch import merge_parts, read_manifest, summarise
 
     manifest = read_manifest(options.folder)
-    if verb == "merge" and not options.form:
+    if verb == "merge" and options.form:
+        require_format(options)
+    elif verb == "merge":
         require_free([options.output], overwrite=options.overwrite)
     if verb == "status":
         _show(options.folder)
@@ -226,8 +229,6 @@ def _look(verb: str, arguments: Sequence[str]) -> int:
     elif options.form or options.output.suffix == ".json":
         from eva_command.batch_tasks import merge_objects
 
-        if options.form and (made := options.output / options.form).exists():
-            raise ValueError(f"{made} is there already: choose another --output")
         count = merge_objects(options.folder, options.output, options.form)
         say(f"{options.output} has {count:,} images")
     elif options.output.suffix != ".parquet":

@@ -28,7 +28,7 @@ from eva_data.label_maps import IGNORED as NO_CLASS
 from eva_data.label_maps import LabelTable, check_pairs, read_class_file, read_pair
 from eva_data.writing import filled_in, is_seen, regions_of, writing_dataset
 from eva_report.content import Example, Gallery, Report, Table, TitledImage
-from eva_report.demos import do_jobs, log_to_terminal, named_error
+from eva_report.demos import do_jobs, log_to_terminal
 from eva_report.detection_demo import as_drawn
 from eva_report.drawing import draw_objects, label_image, overlay
 from eva_report.matching import IGNORED, boxes_of, match_image
@@ -70,13 +70,9 @@ class Labeller:
         """Predict for images that have no file yet; return all predictions, by image."""
         files = {job: self._file(job) for job in jobs}
 
-        def do(job: Job) -> str | None:
-            try:
-                if not files[job].exists():
-                    write_text(files[job], json.dumps(self._describe(job)))
-            except ValueError as error:
-                return named_error(job, error)
-            return None
+        def do(job: Job) -> None:
+            if not files[job].exists():
+                write_text(files[job], json.dumps(self._describe(job)))
 
         self.problems += do_jobs([*files], do, title=title)
         return {job: _read(file, job) for job, file in files.items() if file.exists()}

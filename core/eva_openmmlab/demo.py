@@ -12,7 +12,7 @@ from eva_data.files import home_expanded
 from eva_data.inputs import Plan
 from eva_openmmlab.command_line import make_parser
 from eva_openmmlab.run_folder import require_config_of_run
-from eva_report.demos import require_format, run_demo
+from eva_report.demos import run_demo
 from eva_runs.options import SOURCES, add_precision
 from eva_runs.recipes import SUFFIXES as RECIPES
 from eva_runs.recipes import WEIGHTS as SUFFIXES
@@ -62,18 +62,14 @@ def main(
         words, named = args.words, args.weights
         args.config, args.weights, inputs = named_model(words, task=args.task, named=named)
         planned = plan(args, inputs)
-        require_format(args)
         if planned.jobs:
             resolve_source(args.weights)
         return planned
 
     warnings.filterwarnings("ignore", message="torch.meshgrid")  # inside the frameworks
     file = result(args)
-    run_demo(
-        parser, prepare=prepare, load=lambda: load(args),
-        work=lambda predictor, planned: work(args, predictor, planned),
-        overwrite=args.overwrite, results=[file] if file else [],
-    )  # fmt: skip
+    results = [file] if file else []
+    run_demo(parser, args, prepare=prepare, load=load, work=work, results=results)
 
 
 def named_model(

@@ -215,15 +215,18 @@ def named_error(job: Job, error: Exception) -> str:
 
 
 def do_jobs(jobs: Sequence[Job], do: Callable[[Job], str | None], *, title: str) -> list[str]:
-    """Do jobs one after another; `do` returns a sentence if a file cannot be used.
+    """Do jobs one after another; `do` returns or raises (ValueError) why a file cannot be used.
 
     Returns:
-        The sentences, for the end of the program; after Ctrl-C they are said at once.
+        The reasons, for the end of the program; after Ctrl-C they are said at once.
     """
     problems: list[str] = []
     try:
         for job in progress(jobs, total=len(jobs), what=title, unit="file"):
-            problems += filter(None, [do(job)])
+            try:
+                problems += filter(None, [do(job)])
+            except ValueError as error:
+                problems.append(named_error(job, error))
     except KeyboardInterrupt:
         for problem in problems:
             complain(printable(problem))
@@ -246,12 +249,13 @@ def add_format(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", choices=FORMATS, dest="form", help=text)
 
 
-def plan_detection(inputs: list[Path], output: Path, *, track: bool) -> Plan:
+def plan_detection(args: argparse.Namespace, inputs: list[Path]) -> Plan:
     """Plan the jobs of a detector; to `track` images is an error, as is a missing package."""
+    output = args.output
     planned = plan_jobs(
         inputs, targets=lambda name: [output / written_name(name)], results=[output], cameras=True
     )
-    for job in planned.jobs if track else ():
+    for job in planned.jobs if args.track else ():
         if not (job.is_video or job.is_camera):
             raise ValueError(f"--track is for videos, and {job.source} is an image")
         importlib.import_module("trackers")
@@ -260,7 +264,8 @@ def plan_detection(inputs: list[Path], output: Path, *, track: bool) -> Plan:
 
 def require_format(args: argparse.Namespace) -> None:
     """Refuse, by a ValueError, a dataset of `--to` that is there."""
-    if args.form and (made := args.output / args.form).exists() and not args.overwrite:
+    form = getattr(args, "form", None)
+    if form and (made := args.output / form).exists() and not args.overwrite:
         raise ValueError(f"{made} is there already: give --overwrite or another --output")
 
 
@@ -271,11 +276,11 @@ def refuse(parser: argparse.ArgumentParser, error: Exception | str) -> NoReturn:
 
 def run_demo(
     parser: argparse.ArgumentParser,
+    args: argparse.Namespace,
     *,
     prepare: Callable[[], Plan],
-    load: Callable[[], P],
-    work: Callable[[P, Plan], list[str]],
-    overwrite: bool,
+    load: Callable[[argparse.Namespace], P],
+    work: Callable[[argparse.Namespace, P, Plan], list[str]],
     results: Sequence[Path] = (),
 ) -> None:
     """Process every readable input and report the rest; the terminal gets warnings alone.
@@ -283,7 +288,7 @@ def run_demo(
     An OSError or ValueError of `prepare`, which plans and checks, or of `load`, which makes a
     predictor if there are jobs, is a mistake in the arguments. `work` does the jobs with it, and
     returns a sentence for each file that could not be used. Besides the targets of the jobs, files
-    `results` are written.
+    `results` are written, and the dataset of `--to`, of demos that have it.
 
     Raises:
         SystemExit: With code 2 for wrong arguments, 1 and one sentence for each input that could
@@ -293,12 +298,13 @@ def run_demo(
         try:
             plan = prepare()
             targets = [target for job in plan.jobs for target in job.targets]
-            require_free([*targets, *results], overwrite=overwrite)
+            require_free([*targets, *results], overwrite=args.overwrite)
+            require_format(args)
             log_to_terminal()
-            predictor = load() if plan.jobs else None
+            predictor = load(args) if plan.jobs else None
         except (OSError, ValueError) as error:
             refuse(parser, error)
-        problems = [*plan.problems, *(work(predictor, plan) if predictor is not None else ())]
+        problems = [*plan.problems, *(work(args, predictor, plan) if predictor is not None else ())]
     except KeyboardInterrupt:
         sys.exit(EXIT_KEYBOARD)
     except UnwritableError as error:

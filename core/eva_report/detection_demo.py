@@ -3,7 +3,6 @@
 import argparse
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,15 +12,7 @@ from eva_data.files import hand_over, write_text
 from eva_data.images import read_rgb, save_image
 from eva_data.inputs import Job, Plan
 from eva_data.writing import writing_dataset, writing_predictions
-from eva_report.demos import (
-    BEST_ASKED,
-    Found,
-    Prediction,
-    do_jobs,
-    draw_video,
-    listed_counts,
-    named_error,
-)
+from eva_report.demos import BEST_ASKED, Found, Prediction, do_jobs, draw_video, listed_counts
 from eva_report.drawing import DrawnObject, Pixels, draw_objects
 from eva_report.terminal import counted
 from eva_runs.commands import say
@@ -66,36 +57,27 @@ class _Tracks:
                 self.classes[key][one["category_id"]] += 1
 
 
-def detect_files(
-    detect: Callable[[Pixels], Detections],
-    jobs: Sequence[Job],
-    output: Path,
-    *,
-    categories: Mapping[int, str],
-    threshold: float,
-    track: bool = False,
-    form: str | None = None,
-) -> list[str]:
+def detect_files(args: argparse.Namespace, predictor: Any, planned: Plan) -> list[str]:
     """Detect in files, draw, write `predictions.json` to the output, and say what was found.
 
-    A ValueError of `detect`, which gets an image (H, W, 3) in RGB, is about the image; `categories`
-    are ids and names in the model's order, `threshold` the least score of what counts as found.
-    `track` gives the objects of videos a `track_id`, also in a text file (MOT) beside each; a
-    `form` writes a dataset of the images, see `eva_data.writing.writing_dataset`.
+    `predictor` has `categories`, ids and names in the model's order, and `in_coco_format`, which
+    gets an image (H, W, 3) in RGB, and whose ValueError is about it. `args` are those of
+    `eva_report.demos.add_detector_options`: objects of videos that are tracked get a `track_id`,
+    also in a text file (MOT) beside each.
 
     Returns:
         A complaint for each file that could not be read, or not to its end.
     """
-    names = list(categories.values())
-    found = Found(threshold)
+    output, form, categories = args.output, args.form, dict(predictor.categories)
+    names, found = [*categories.values()], Found(args.score_threshold)
 
     def do(job: Job) -> str | None:
         classes: list[str] = []
         scores: list[float] = []
-        tracks = _Tracks(threshold) if track else None
+        tracks = _Tracks(args.score_threshold) if args.track else None
 
         def draw(rgb: Pixels, index: int = 0, **entry: int) -> Pixels:
-            objects, best = detect(rgb)
+            objects, best = predictor.in_coco_format(rgb)
             if tracks is not None:
                 tracks.add(objects, index)
             image = {"name": job.name, "size": rgb.shape[:2], "objects": objects}
@@ -108,14 +90,11 @@ def detect_files(
             return draw_objects(rgb, [as_drawn(one, names) for one in objects])
 
         frames = problem = None
-        try:
-            if job.is_video or job.is_camera:
-                frames, problem = draw_video(job, lambda rgb, at: draw(rgb, at, frame=at))
-            else:
-                drawn = draw(read_rgb(job.source, upright=True))
-                save_image(Image.fromarray(drawn), job.targets[0])
-        except ValueError as error:
-            return named_error(job, error)
+        if job.is_video or job.is_camera:
+            frames, problem = draw_video(job, lambda rgb, at: draw(rgb, at, frame=at))
+        else:
+            drawn = draw(read_rgb(job.source, upright=True))
+            save_image(Image.fromarray(drawn), job.targets[0])
         best = Prediction("", max(scores)) if scores and not classes else None
         if frames != 0:
             found.add(job.name, classes, best=best, frames=frames, details=details(tracks))
@@ -132,20 +111,12 @@ def detect_files(
         writing_dataset(output, form, categories) as add_labels,
         writing_predictions(output / PREDICTIONS, categories) as add,
     ):
-        problems = do_jobs(jobs, do, title="detecting")
+        problems = do_jobs(planned.jobs, do, title="detecting")
     hand_over(output / PREDICTIONS)
     also = f"{form}/" if form else "videos"
     for line in [*found.lines(), f"output   {output} (images, {also} and {PREDICTIONS})"]:
         say(line)
     return problems
-
-
-def detect_by(args: argparse.Namespace, predictor: Any, planned: Plan) -> list[str]:
-    """Detect in the files of a plan by the options of a demo."""
-    return detect_files(
-        predictor.in_coco_format, planned.jobs, args.output, track=args.track, form=args.form,
-        categories=dict(predictor.categories), threshold=args.score_threshold,
-    )  # fmt: skip
 
 
 def as_drawn(one: Mapping[str, Any], names: Sequence[str]) -> DrawnObject:

@@ -7,7 +7,6 @@ import os
 import re
 import warnings
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,8 @@ from eva_data.detection.tiles import add_slicing
 from eva_data.files import home_expanded, is_there, require_writable
 from eva_data.inputs import Plan
 from eva_detection.training.output_folder import check_unused, last_checkpoint
-from eva_report.demos import add_detector_options, plan_detection, refuse, require_format, run_demo
-from eva_report.detection_demo import PREDICTIONS, detect_by
+from eva_report.demos import add_detector_options, plan_detection, refuse, run_demo
+from eva_report.detection_demo import PREDICTIONS, detect_files
 from eva_runs.commands import deferred, program_name, say
 from eva_runs.errors import ending, said_once
 from eva_runs.options import (
@@ -262,22 +261,19 @@ def demo(arguments: Sequence[str] | None = None) -> None:
     _take_model(parser, args)
 
     def prepare() -> Plan:
-        planned = plan_detection(args.inputs, args.output, track=args.track)
-        require_format(args)
+        planned = plan_detection(args, args.inputs)
         if planned.jobs:
             config = require_config(args.config_file, args.weights)
             args.config_file = find_recipe("detection", config)
             resolve_source(args.weights)
         return planned
 
-    def load() -> Any:
+    def load(args: argparse.Namespace) -> Any:
         _hush()
         return deferred("eva_detection.inference.predictor:named_predictor")(args)
 
-    run_demo(
-        parser, prepare=prepare, load=load, work=partial(detect_by, args),
-        overwrite=args.overwrite, results=[args.output / PREDICTIONS],
-    )  # fmt: skip
+    results = [args.output / PREDICTIONS]
+    run_demo(parser, args, prepare=prepare, load=load, work=detect_files, results=results)
 
 
 def _take_model(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:

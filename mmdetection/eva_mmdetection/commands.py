@@ -12,7 +12,7 @@ from eva_mmdetection.data import own_data
 from eva_openmmlab import command_line
 from eva_openmmlab import demo as openmmlab_demo
 from eva_report.demos import add_detector_options, plan_detection
-from eva_report.detection_demo import PREDICTIONS, detect_by
+from eva_report.detection_demo import PREDICTIONS, detect_files
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -91,8 +91,7 @@ def demo(arguments: Sequence[str] | None = None) -> None:
     add_detector_options(parser)
     add_slicing(parser)
     openmmlab_demo.main(
-        parser, arguments, load=_load, work=detect_by,
-        plan=lambda args, inputs: plan_detection(inputs, args.output, track=args.track),
+        parser, arguments, plan=plan_detection, load=_load, work=detect_files,
         result=lambda args: args.output / PREDICTIONS,
     )  # fmt: skip
 

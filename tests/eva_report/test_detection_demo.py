@@ -3,6 +3,7 @@
 import argparse
 import json
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from eva_data.inputs import plan_jobs, written_name
+from eva_data.inputs import Plan, plan_jobs, written_name
 from eva_data.video.streams import Frame, VideoWriter
 from eva_report.demos import plan_detection, require_format
 from eva_report.detection_demo import Detections, detect_files
@@ -28,9 +29,9 @@ def run(inputs, output, detect=detect, **options):
         suffixes=DEMO_IMAGE_SUFFIXES | VIDEO_SUFFIXES,
         targets=lambda name: [output / written_name(name)],
     )
-    return detect_files(
-        detect, jobs, output, categories={3: "cat", 7: "dog"}, threshold=0.5, **options
-    )
+    options = {"output": output, "score_threshold": 0.5, "track": False, "form": None, **options}
+    predictor = SimpleNamespace(in_coco_format=detect, categories={3: "cat", 7: "dog"})
+    return detect_files(argparse.Namespace(**options), predictor, Plan(jobs, []))
 
 
 def test_pictures_and_videos_are_drawn_written_and_summed_up(tmp_path, write_video, capsys):
@@ -103,8 +104,9 @@ def test_tracks_keep_their_ids_through_a_film(digits, tmp_path, capsys):
 def test_tracks_are_for_videos(digits, tmp_path):
     film, _ = digits
     Image.new("RGB", (32, 16)).save(tmp_path / "photo.png")
+    options = argparse.Namespace(output=tmp_path / "x", track=True)
     with pytest.raises(ValueError, match=r"photo\.png"):
-        plan_detection([film, tmp_path / "photo.png"], tmp_path / "x", track=True)
+        plan_detection(options, [film, tmp_path / "photo.png"])
 
 
 def test_a_dataset_that_is_there_stays(tmp_path):

@@ -250,6 +250,7 @@ def test_objects_and_pixels_are_of_all_images(run, finished, demo, tmp_path, ref
             assert (tmp_path / "data/fiftyone/data" / one["file_name"]).samefile(file)
         with refused("data/fiftyone"):
             batch(merge)
+        assert batch([*merge, "--overwrite"]) == 0
         table = pa.table({"image": [file.read_bytes() for file in images]})
         pq.write_table(table, tmp_path / "rows.parquet")
         words = (*words[:3], tmp_path / "rows", *words[4:])

@@ -194,7 +194,6 @@ def run_classifier_demo(
         return planned
 
     run_demo(
-        parser, prepare=prepare, load=lambda: load(options),
-        work=lambda predictor, planned: work(predictor, planned.jobs, options),
-        overwrite=options.overwrite, results=[output / name for name in files],
+        parser, options, prepare=prepare, load=load, results=[output / name for name in files],
+        work=lambda options, predictor, planned: work(predictor, planned.jobs, options),
     )  # fmt: skip

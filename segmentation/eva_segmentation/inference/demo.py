@@ -19,7 +19,7 @@ from eva_data.images import read_rgb, save_image
 from eva_data.inputs import Job, Plan, plan_jobs, written_name
 from eva_data.writing import regions_of, writing_dataset
 from eva_openmmlab import demo
-from eva_report.demos import FoundShares, add_format, do_jobs, draw_video, named_error
+from eva_report.demos import FoundShares, add_format, do_jobs, draw_video
 from eva_report.drawing import Pixels, label_image, overlay, with_legend
 from eva_runs.commands import say
 from eva_runs.options import probability
@@ -118,19 +118,16 @@ def _segment(args: argparse.Namespace, predictor: "Predictor", planned: Plan) ->
         return classes, overlay(rgb, classes, predictor.colors, opacity=args.opacity)
 
     def do(job: Job) -> str | None:
-        try:
-            if job.is_video or job.is_camera:
-                return draw_video(job, lambda rgb, index: paint(rgb, job)[1])[1]
-            classes, painted = paint(read_rgb(job.source, upright=True), job)
-            objects = regions_of(classes, len(names)) if args.form else []
-            about = {"name": job.name, "source": job.source, "size": classes.shape}
-            add_labels({**about, "objects": objects})
-            painted = with_legend(painted, classes, names, predictor.colors)
-            labels = label_image(classes, predictor.labels, predictor.colors)
-            for target, image in zip(job.targets, (Image.fromarray(painted), labels), strict=True):
-                save_image(image, target)
-        except ValueError as error:
-            return named_error(job, error)
+        if job.is_video or job.is_camera:
+            return draw_video(job, lambda rgb, index: paint(rgb, job)[1])[1]
+        classes, painted = paint(read_rgb(job.source, upright=True), job)
+        objects = regions_of(classes, len(names)) if args.form else []
+        about = {"name": job.name, "source": job.source, "size": classes.shape}
+        add_labels({**about, "objects": objects})
+        painted = with_legend(painted, classes, names, predictor.colors)
+        labels = label_image(classes, predictor.labels, predictor.colors)
+        for target, image in zip(job.targets, (Image.fromarray(painted), labels), strict=True):
+            save_image(image, target)
         return None
 
     with writing_dataset(args.output, args.form, dict(enumerate(names))) as add_labels:
