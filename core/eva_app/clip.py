@@ -10,7 +10,7 @@ import gradio as gr
 import PIL.Image
 
 from eva_app.models import Models
-from eva_app.uploads import drop_images, read_images
+from eva_app.uploads import drop_images, read_images, show_images
 from eva_contrastive.commands import has_features
 from eva_contrastive.evaluation.prompts import find_templates
 from eva_contrastive.inference.demo import entry, find_in_index, open_index, tile
@@ -43,13 +43,12 @@ def find_hits(
         return []
     clip = models.load(name)
     queries = make_queries(clip, texts=texts, like=files, together=True)
-    find = models.cached(_open, clip, models.folder, name)
-    hits: list[Hit] = find(queries, top=top)[0]
-    return hits
+    found: list[list[Hit]] = models.cached(_open, clip, models.folder, name)(queries, top=top)
+    return found[0]
 
 
 def _search(models: Models, text: str, like: Any, name: str) -> list[tuple[Any, str]]:
-    shown = []
+    shown, _ = [], read_images(like)  # of which not too many
     for hit in find_hits(models, name, text, like):
         image, heading, _ = tile(hit, "pyav")
         image = image or PIL.Image.new("RGB", (_SIDE, _SIDE))
@@ -77,7 +76,7 @@ def build(models: Models, names: Sequence[str]) -> None:
             text = gr.Textbox(label="Sentence", placeholder="a dog in the snow", max_length=1000)
             like = drop_images("Images like these")
             button = gr.Button("Search", variant="primary")
-        grid = gr.Gallery(label="Best first", columns=3, object_fit="contain", height=720, scale=3)
+        grid = show_images("Best first", 3, scale=3)
     with gr.Tab("Own classes"), gr.Row():
         with gr.Column(scale=1, min_width=280):
             files = drop_images("Image", several=False)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from eva_app.models import Models
-from eva_app.uploads import Image, drop_images, read_images, read_named
+from eva_app.uploads import Image, drop_images, read_images, read_named, show_images
 from eva_data.detection.tiles import encode_mask
 from eva_data.writing import writing_dataset, writing_predictions
 from eva_report.demos import Prediction
@@ -31,11 +31,6 @@ _TOP, _CELLS = 5, 7
 _FAINT = 0.35  # brightness of what did not matter
 _LOOKED = """By occlusion: bright is what costs the first class its probability where it is covered,
 one of 49 cells after the other."""
-
-
-def show_images(label: str, columns: int) -> gr.Gallery:
-    """Make the place of images with captions."""
-    return gr.Gallery(label=label, columns=columns, object_fit="contain", height="auto")
 
 
 # ---- objects, and regions of classes -------------------------------------------------------------

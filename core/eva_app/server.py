@@ -41,6 +41,9 @@ _FONTS = ["system-ui", "sans-serif"]
 _THEME = gr.themes.Default(primary_hue="blue", font=_FONTS, font_mono=_FONTS).set(
     body_text_color_subdued="*neutral_500", body_text_color_subdued_dark="*neutral_300"
 )
+_STYLE = """button[role=tab].selected {color: inherit !important}
+.caption-label {max-width: none !important; white-space: normal !important}
+@media (max-width: 640px) {.grid-container {grid-template-columns: 1fr !important}}"""
 
 
 def build(models: Models) -> gr.Blocks:
@@ -131,7 +134,7 @@ def running(
                 enable_monitoring=False, pwa=False, prevent_thread_lock=True, mcp_server=mcp,
                 server_name=host, server_port=port, auth=(USER, password) if password else None,
                 max_file_size=MOST_BYTES, app_kwargs={"middleware": [guard]},
-                theme=_THEME, i18n=gr.I18n(en={"common.upload": "Add files"}),
+                theme=_THEME, css=_STYLE, i18n=gr.I18n(en={"common.upload": "Add files"}),
             )  # fmt: skip
             yield address
         finally:

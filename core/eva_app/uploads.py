@@ -45,6 +45,12 @@ def drop_images(label: str = "Images", *, several: bool = True, kind: str = "ima
     return place
 
 
+def show_images(label: str, columns: int, scale: int | None = None) -> gr.Gallery:
+    """Make the place of images with captions."""
+    kept: dict[str, Any] = {"object_fit": "contain", "height": "auto"}
+    return gr.Gallery(label=label, columns=columns, scale=scale, **kept)
+
+
 def _paths(dropped: Any) -> list[str] | None:
     return dropped and [one.path for one in getattr(dropped, "root", [dropped])]
 

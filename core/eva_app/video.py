@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from eva_app.models import Models
-from eva_app.uploads import drop_images
+from eva_app.uploads import drop_images, show_images
 from eva_data.video.source import open_video
 from eva_report.drawing import clock
 from eva_report.sheets import annotate
@@ -43,15 +43,16 @@ def watch(models: Models, files: list[str] | None, name: str, seconds: float) ->
     """
     if not files:
         return None, None
-    predictor, file, shown = models.load(name), files[0], []
+    predictor, file = models.load(name), files[0]
     windows = models.cached(_judge, predictor, file, seconds)
     with open_video(file, backend=predictor.backend) as video:
         places = [*windows_of(video, seconds=seconds)]
         chosen = np.linspace(0, len(places) - 1, min(_FRAMES, len(places))).round().astype(int)
         frames = video.frames([places[at].first + places[at].length // 2 for at in chosen])
-    for (begin, end, found), frame in zip([windows[at] for at in chosen], frames, strict=True):
-        heading = f"{clock(begin)} - {clock(end)}"
-        shown.append(annotate(frame, predictor.top(found, _CLASSES), heading=heading))
+    shown = [
+        annotate(frame, predictor.top(found, _CLASSES), heading=f"{clock(begin)} - {clock(end)}")
+        for (begin, end, found), frame in zip([windows[at] for at in chosen], frames, strict=True)
+    ]
     return _over_time(predictor, windows), shown
 
 
@@ -65,6 +66,6 @@ def build(models: Models, names: Sequence[str]) -> None:
         with gr.Column(scale=3, min_width=320):
             x, y, color = _HEADS
             lines = gr.LinePlot(x=x, y=y, color=color, y_lim=[0, 1], label="Classes over time")
-            frames = gr.Gallery(label="Frames", columns=3, object_fit="contain", height=560)
+            frames = show_images("Frames", 3)
     inputs, on = [files, model, seconds], [files.change, model.input, seconds.release]
     models.answer("watch", watch, inputs, [lines, frames], on)

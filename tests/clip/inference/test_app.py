@@ -1,6 +1,7 @@
 """The app's page of CLIP gives what `eva clip demo search` and `eva batch zero-shot` give."""
 
 import json
+import shutil
 
 import pytest
 
@@ -14,6 +15,10 @@ pytest.importorskip("gradio", reason="needs gradio")
 from eva_app.clip import find_hits, name_classes
 from eva_app.command import Source
 from eva_app.models import Models
+from eva_app.server import running
+
+CUT_OFF = """[...document.querySelectorAll('.caption-label')].filter(
+    one => one.scrollWidth > one.clientWidth).map(one => one.innerText)"""
 
 
 def compute(task, media, name, *words):
@@ -47,3 +52,22 @@ def test_own_classes_have_the_probabilities_of_the_batch(weights, media):
     found = name_classes(models, [row["name"]], "cat\ndog\n\n red thing \ncat", name)
     expected = dict(zip(row["classes"], row["probabilities"], strict=True))
     assert found == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of event loops
+def test_names_of_hits_fit_a_phone(weights, media):
+    playwright = pytest.importorskip("playwright.sync_api")
+    if (program := shutil.which("chromium")) is None:
+        pytest.skip("Chromium is not installed: apt install chromium")
+    models = Models([Source("clip", str(weights))], folder=media, device="cpu")
+    with running(models) as address, playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 400, "height": 800})
+        page.goto(address)
+        page.get_by_label("Sentence").fill("a cat")
+        page.get_by_role("button", name="Search").click()
+        page.locator(".caption-label").first.wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 400
+        assert page.evaluate(CUT_OFF) == []
+        browser.close()
