@@ -12,16 +12,18 @@ import gc
 import importlib
 import json
 import re
-import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
 from measuring import Case, Scale, here, in_turn, ratios
 
 from eva_data.files import load_json, write_text
+from eva_runs.data_order import seed_for
 from eva_runs.options import command_parser
 from eva_runs.precision import DTYPES
 from eva_runs.record import commit, hardware
@@ -29,12 +31,11 @@ from eva_runs.record import commit, hardware
 ROOT = Path(__file__).parents[1]
 RESULTS, PAGE = ROOT / "benchmarks/results", ROOT / "docs/benchmarks.md"
 MARKS = "<!-- results -->\n", "<!-- end of results -->\n"
-CASES = {
-    "bench_models": ("encoder", "vitdet", "detector", "segmentation"),
-    "bench_training": ("mim", "clip", "zero_shot"),
-    "bench_data": ("scoring", "lvis", "video", "loading", "commands", "setup"),
+MODULES = {
+    **dict.fromkeys(("encoder", "vitdet", "detector", "segmentation"), "bench_models"),
+    **dict.fromkeys(("mim", "clip", "zero_shot"), "bench_training"),
+    **dict.fromkeys(("scoring", "lvis", "video", "loading", "commands", "setup"), "bench_data"),
 }
-MODULES = {name: module for module, names in CASES.items() for name in names}
 SCALES = {
     "full": Scale(rounds=5),
     "quick": Scale(rounds=2, width=768, depth=2, batch=2, side=512, items=60),
@@ -52,49 +53,43 @@ def measure(case: Case, device: torch.device, rounds: int) -> dict[str, Any]:
     calls, side = dict(case.calls), 4096 if device.type == "cuda" else 2048
     if case.flops:
         matrix = torch.ones(side, side, device=device, dtype=DTYPES[case.precision])
-        calls["matmul"] = lambda: torch.matmul(matrix, matrix)
+        calls["matmul"] = partial(torch.matmul, matrix, matrix)
     taken = in_turn([*calls.values()], rounds=1 if case.once else rounds, device=device,
                     warm=not case.once)  # fmt: skip
     times = dict(zip(calls, taken, strict=True))
-    peak = 2 * side**3 / min(clock for clock, _ in times.pop("matmul")) if case.flops else 0.0
-    first = next(iter(times.values()))
+    peak = 2 * side**3 / min(times.pop("matmul"))[0] if case.flops else 0.0
     ways: dict[str, dict[str, Any]] = {}
     for name, found in times.items():
-        clock = sorted(seconds for seconds, _ in found)
-        median = statistics.median(clock)
-        ways[name] = {"minimum": clock[0], "median": median, "maximum": clock[-1]}
+        clock = [seconds for seconds, _ in found]
+        way = ways[name] = {"minimum": min(clock), "median": median(clock), "maximum": max(clock)}
         if case.flops:
-            ways[name]["share"] = case.flops / clock[0] / peak
-        if found is not first:
-            of_rounds = ratios(found, first)
-            ways[name]["ratios"] = [statistics.median(of_rounds), min(of_rounds), max(of_rounds)]
+            way["share"] = case.flops / min(clock) / peak
+        if found is not taken[0]:
+            of_rounds = ratios(found, taken[0])
+            way["ratios"] = [median(of_rounds), min(of_rounds), max(of_rounds)]
             if device.type == "cpu":
-                ways[name]["cpu"] = statistics.median(ratios(found, first, cpu=True))
+                way["cpu"] = median(ratios(found, taken[0], cpu=True))
     return {"items": case.items, "unit": case.unit, "ways": ways}
 
 
 def rows(title: str, entry: Mapping[str, Any]) -> Iterator[list[str]]:
     """Make the rows of a case, one for each peer."""
+
+    def seconds(way: Mapping[str, Any]) -> str:
+        low, middle, high = (way[key] for key in ("minimum", "median", "maximum"))
+        text = f"{low:.3g}, {middle:.3g} ({(high - low) / middle:.0%})"
+        return text + f"; {entry['items'] / middle:.3g} {entry['unit']}/s" * bool(entry["unit"])
+
     (_, ours), *peers = entry["ways"].items()
     about = f"{entry['torch']}, {entry['commit']}, {entry['date']}"
-    for name, peer in peers or [("", None)]:
-        row = [title, _seconds(ours, entry), name, _seconds(peer, entry), "", "", ""]
+    for name, peer in peers or [("", {})]:
+        row = [title, seconds(ours), name, "", "", "", ""]
         if peer:
             middle, low, high = peer["ratios"]
-            row[4] = f"{middle:.2f} ({low:.2f} to {high:.2f})"
+            row[3:5] = seconds(peer), f"{middle:.2f} ({low:.2f} to {high:.2f})"
             row[5] = f"{peer['cpu']:.2f}" if "cpu" in peer else ""
-        if "share" in ours:
-            row[6] = "; ".join(f"{way['share']:.2f}" for way in (ours, peer) if way)
+        row[6] = "; ".join(f"{way['share']:.2f}" for way in (ours, peer) if "share" in way)
         yield [*row, about]
-
-
-def _seconds(way: Mapping[str, Any] | None, entry: Mapping[str, Any]) -> str:
-    if not way:
-        return ""
-    median, unit = way["median"], entry["unit"]
-    text = f"{way['minimum']:.3g}, {median:.3g}"
-    text += f" ({(way['maximum'] - way['minimum']) / median:.0%})"
-    return text + f"; {entry['items'] / median:.3g} {unit}/s" * bool(unit)
 
 
 def table(cases: Mapping[str, Mapping[str, Any]]) -> str:
@@ -114,11 +109,10 @@ def page(text: str, results: Path) -> str:
 
 def describe(device: torch.device) -> str:
     """Name the GPU or processor with its instructions, cores, memory and threads."""
-    known = torch.cpu.get_capabilities()
-    matrix = [name for name in ("avx512_bf16", "amx_bf16", "amx_fp16") if known.get(name)]
-    instructions = [torch.backends.cpu.get_cpu_capability(), *matrix]
-    where = "cpu" if device.type == "cpu" else "cuda:0"
-    return f"{hardware(where)}, {' '.join(instructions)}, {torch.get_num_threads()} threads"
+    matrix = filter(torch.cpu.get_capabilities().get, ("avx512_bf16", "amx_bf16", "amx_fp16"))
+    instructions = " ".join([torch.backends.cpu.get_cpu_capability(), *matrix])
+    where = hardware("cpu" if device.type == "cpu" else "cuda:0")
+    return f"{where}, {instructions}, {torch.get_num_threads()} threads"
 
 
 def slug(text: str) -> str:
@@ -132,26 +126,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = ", ".join(MODULES)
     parser.add_argument("--only", help=f"some of {names}; setup runs only if it is named")
     for name, text in (("quick", "small sizes, 5 minutes on two cores"), ("trial", "tiny ones")):
-        parser.add_argument(
-            f"--{name}", dest="scale", action="store_const", const=name, default="full", help=text
-        )
+        parser.add_argument(f"--{name}", dest="scale", action="store_const", const=name, help=text)
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
     args, device = parser.parse_args(arguments), here()
     chosen = args.only.split(",") if args.only else [name for name in MODULES if name != "setup"]
     if unknown := set(chosen) - MODULES.keys():
         parser.error(f"--only: no case {', '.join(sorted(unknown))}; there are {names}")
-    on_gpu = args.scale == "full" and device.type == "cuda"
-    scale, about = SCALES["gpu" if on_gpu else args.scale], describe(device)
+    scale = SCALES[args.scale or ("gpu" if device.type == "cuda" else "full")]
+    about = describe(device)
     file = args.output / f"{slug(about)}.json"
     made = {"torch": torch.__version__, "commit": commit(ROOT).removeprefix("commit ")}
     made |= {"date": datetime.date.today().isoformat()}  # before the results are written
     sys.stdout.write(f"{about}\n\n{table({})}")
     for name in chosen:
-        torch.manual_seed(0)
+        seed_for(0)
         for case in getattr(importlib.import_module(MODULES[name]), name)(scale, device):
             entry = made | measure(case, device, scale.rounds)
-            empty: dict[str, Any] = {"hardware": about, "cases": {}}
-            known = load_json(file) if file.exists() else empty
+            known: Any = load_json(file) if file.exists() else {"hardware": about, "cases": {}}
             known["cases"][case.title] = entry
             args.output.mkdir(parents=True, exist_ok=True)
             write_text(file, json.dumps(known, indent=1) + "\n")

@@ -8,8 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from fractions import Fraction
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,126 +39,88 @@ ROOT = Path(__file__).parents[1]
 WIDTH, HEIGHT = 500, 375
 LENGTH, RATE = 300, 30  # frames of a video
 CLIPS = 5  # of a call
-KINDS = {"COCO": 80, "LVIS": 1203}
 OBJECTS, FOUND = 7, 100  # of an image
+# a peer: its reader of annotations and of detections, its evaluator, and where that keeps AP
+PEERS: dict[str, dict[str, Any]] = {
+    "COCO": {
+        "pycocotools": (coco.COCO, coco.COCO.loadRes, cocoeval.COCOeval, "stats", 0),
+        "faster-coco-eval": (COCO, COCO.loadRes, COCOeval_faster, "stats", 0),
+    },
+    "LVIS": {"lvis-api": (LVIS, LVISResults, LVISEval, "results", "AP")},
+}
+Entry = dict[str, Any]
 
-Result = dict[str, Any]
 
-
-def annotate(images: int, kinds: int) -> tuple[dict[str, Any], list[list[Result]]]:
+def annotate(images: int, kinds: int) -> tuple[Entry, list[list[Entry]]]:
     """Make annotations in LVIS's format, which COCO's readers take, and detections of each image.
 
     Most objects are found, with another outline; other detections are anywhere.
     """
     chance = np.random.default_rng(0)
-    labels: list[dict[str, Any]] = []
-    detections: list[list[Result]] = []
+    labels: list[Entry] = []
+    entries: list[Entry] = []
+    detections: list[list[Entry]] = []
+    angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    circle, edges = np.stack([np.cos(angles), np.sin(angles)], 1), (WIDTH - 1, HEIGHT - 1)
 
     def outline() -> NDArray[np.float64]:
-        size, angles = chance.lognormal(3.5, 0.8), np.linspace(0, 2 * np.pi, 24, endpoint=False)
-        centre = chance.uniform(0, (WIDTH, HEIGHT))
-        circle = np.stack([np.cos(angles), np.sin(angles)], 1) * chance.uniform(0.7, 1, (24, 1))
-        points = centre + circle * size
-        return points.clip(0, (WIDTH - 1, HEIGHT - 1))
+        size, centre = chance.lognormal(3.5, 0.8), chance.uniform(0, (WIDTH, HEIGHT))
+        return (centre + circle * chance.uniform(0.7, 1, (24, 1)) * size).clip(0, edges)
 
-    def box(points: NDArray[np.float64]) -> list[float]:
+    def entry(image: int, kind: int, points: NDArray[np.float64]) -> Entry:
         low, high = points.min(0), points.max(0)
-        return [*map(float, (*low, *(high - low)))]
+        return {"image_id": image, "category_id": kind, "segmentation": [points.flatten().tolist()],
+                "bbox": [*low.tolist(), *(high - low).tolist()]}  # fmt: skip
 
-    entries: list[dict[str, Any]] = []
     for image in range(1, images + 1):
         objects = [(outline(), int(chance.integers(1, kinds + 1))) for _ in range(OBJECTS)]
         for points, kind in objects:
-            labels.append({
-                "id": len(labels) + 1, "image_id": image, "category_id": kind, "iscrowd": 0,
-                "bbox": box(points), "area": float(box(points)[2] * box(points)[3] * 0.7),
-                "segmentation": [points.flatten().tolist()],
-            })  # fmt: skip
+            label = entry(image, kind, points) | {"id": len(labels) + 1, "iscrowd": 0}
+            labels.append(label | {"area": label["bbox"][2] * label["bbox"][3] * 0.7})
         known = {kind for _, kind in objects}
         absent = [*({*chance.integers(1, kinds + 1, 3).tolist()} - known)]
-        entries.append({
-            "id": image, "width": WIDTH, "height": HEIGHT, "neg_category_ids": absent,
-            "not_exhaustive_category_ids": [], "coco_url": "",
-        })  # fmt: skip
-        found: list[Result] = []
+        about: Entry = {"id": image, "width": WIDTH, "height": HEIGHT, "coco_url": ""}
+        about |= {"neg_category_ids": absent, "not_exhaustive_category_ids": []}
+        entries.append(about)
+        detections.append([])
         for number in range(FOUND):
-            right = number < OBJECTS - 1
-            points, kind = (
-                objects[number] if right else (outline(), sorted(known)[number % len(known)])
-            )
-            points = (points + chance.normal(0, 2, points.shape)).clip(0, (WIDTH - 1, HEIGHT - 1))
-            rle = mask.frPyObjects([points.flatten().tolist()], HEIGHT, WIDTH)[0]
-            rle["counts"] = rle["counts"].decode()
-            score = float(chance.beta(4, 2) if right else chance.beta(1, 4))
-            found.append({"image_id": image, "category_id": kind, "bbox": box(points),
-                          "score": score, "segmentation": rle})  # fmt: skip
-        detections.append(found)
-    categories = [
-        {"id": kind, "name": f"class {kind}", "frequency": "rcf"[kind % 3]}
-        for kind in range(1, kinds + 1)
-    ]
-    info: dict[str, Any] = {"info": {}, "licenses": []}
-    return info | {"images": entries, "annotations": labels, "categories": categories}, detections
+            if right := number < OBJECTS - 1:
+                points, kind = objects[number]
+            else:
+                points, kind = outline(), sorted(known)[number % len(known)]
+            points = (points + chance.normal(0, 2, points.shape)).clip(0, edges)
+            found = entry(image, kind, points)
+            rle = mask.frPyObjects(found["segmentation"], HEIGHT, WIDTH)[0]
+            found["segmentation"] = rle | {"counts": rle["counts"].decode()}
+            score = chance.beta(4, 2) if right else chance.beta(1, 4)
+            detections[-1].append(found | {"score": float(score)})
+    categories = [{"id": kind, "name": f"class {kind}", "frequency": "rcf"[kind % 3]}
+                  for kind in range(1, kinds + 1)]  # fmt: skip
+    data = {"images": entries, "annotations": labels, "categories": categories}
+    return data | {"info": {}, "licenses": []}, detections
 
 
 def scoring(scale: Scale, device: torch.device) -> Iterator[Case]:
     """COCO's box and mask AP beside pycocotools and faster-coco-eval's own evaluator."""
-
-    def peer(reader: Any, evaluator: Any) -> Callable[[Path, Mapping[str, Any]], list[float]]:
-        def score(file: Path, found: Mapping[str, Any]) -> list[float]:
-            truth, scores = reader(str(file)), []
-            for kind, ones in found.items():
-                scorer = evaluator(truth, truth.loadRes(without(ones, kind)), kind)
-                for stage in (scorer.evaluate, scorer.accumulate, scorer.summarize):
-                    stage()
-                scores.append(100 * float(scorer.stats[0]))
-            return scores
-
-        return score
-
-    yield from _scores("COCO", scale, CocoEvaluator, {
-        "pycocotools": peer(coco.COCO, cocoeval.COCOeval),
-        "faster-coco-eval": peer(COCO, COCOeval_faster),
-    })  # fmt: skip
+    return _scores("COCO", CocoEvaluator, 2 * scale.items, 80)
 
 
 def lvis(scale: Scale, device: torch.device) -> Iterator[Case]:
     """LVIS's box and mask AP beside lvis-api."""
     vars(np).setdefault("float", float)  # lvis-api names what numpy 1.24 has removed
     logging.getLogger("lvis").setLevel(logging.ERROR)
-
-    def score(file: Path, found: Mapping[str, Any]) -> list[float]:
-        truth, scores = LVIS(str(file)), []
-        for kind, ones in found.items():
-            scorer = LVISEval(truth, LVISResults(truth, without(ones, kind)), kind)
-            scorer.run()
-            scores.append(100 * float(scorer.get_results()["AP"]))
-        return scores
-
-    yield from _scores("LVIS", scale, LvisEvaluator, {"lvis-api": score})
+    return _scores("LVIS", LvisEvaluator, scale.items, 1203)
 
 
-def without(found: Iterator[Result], kind: str) -> list[Result]:
-    """Leave out boxes for masks and masks for boxes, as all evaluators do."""
-    unused = "segmentation" if kind == "bbox" else "bbox"
-    return [{key: value for key, value in one.items() if key != unused} for one in found]
-
-
-def _scores(
-    title: str, scale: Scale, evaluator: Any, peers: Mapping[str, Callable[..., list[float]]]
-) -> Iterator[Case]:
-
-    kinds = KINDS[title]
-    data, images = annotate(scale.items * (2 if title == "COCO" else 1), kinds)
+def _scores(title: str, evaluator: Any, count: int, kinds: int) -> Iterator[Case]:
+    data, images = annotate(count, kinds)
     every = [one for image in images for one in image]
-    found = {"bbox": every, "segm": every}
     with tempfile.TemporaryDirectory() as folder:
         file, name = Path(folder, "labels.json"), f"bench_{folder}"
         file.write_text(json.dumps(data))
-        ids = {kind: kind - 1 for kind in range(1, kinds + 1)}
         MetadataCatalog.get(name).set(
-            json_file=str(file), thing_dataset_id_to_contiguous_id=ids,
-            thing_classes=[one["name"] for one in data["categories"]],
+            json_file=str(file), thing_classes=[one["name"] for one in data["categories"]],
+            thing_dataset_id_to_contiguous_id={kind: kind - 1 for kind in range(1, kinds + 1)},
         )  # fmt: skip
 
         def ours() -> list[float]:
@@ -168,19 +129,30 @@ def _scores(
             one._predictions, one._masks = images, True  # as `process` keeps them
             return [float(scores["AP"]) for scores in one.evaluate().values()]
 
-        def quietly(call: Callable[[], list[float]]) -> list[float]:
-            with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
-                return call()
-
         calls = {"ours": ours} | {
-            name: partial(quietly, partial(peer, file, found)) for name, peer in peers.items()
+            peer: partial(_peer_scores, file, every, *parts) for peer, parts in PEERS[title].items()
         }
         wanted, *others = (torch.tensor(call()) for call in calls.values())
         for other in others:
             require_same(f"{title} scores", other, wanted)
-        text = f"{title} scoring, boxes and masks, {len(images)} images, {len(every)} detections"
-        yield Case(text, calls, items=len(images), unit="images")
+        text = f"{title} scoring, boxes and masks, {count} images, {len(every)} detections"
+        yield Case(text, calls, items=count, unit="images")
         MetadataCatalog.pop(name)
+
+
+def _peer_scores(
+    file: Path, found: list[Entry], reader: Any, results: Any, evaluator: Any, kept: str, key: Any
+) -> list[float]:
+    scores = []
+    with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
+        truth = reader(str(file))
+        for kind, unused in (("bbox", "segmentation"), ("segm", "bbox")):  # as all evaluators do
+            ones = [{key: one[key] for key in one.keys() - {unused}} for one in found]
+            scorer = evaluator(truth, results(truth, ones), kind)
+            for stage in (scorer.evaluate, scorer.accumulate, scorer.summarize):
+                stage()
+            scores.append(100 * float(getattr(scorer, kept)[key]))
+    return scores
 
 
 def write_video(file: Path, *, gop: int) -> None:
@@ -191,18 +163,13 @@ def write_video(file: Path, *, gop: int) -> None:
         noise = torch.randn(1, 3, 2 * height // scale, 2 * width // scale, generator=random)
         land += 8 * scale**0.5 * F.interpolate(noise, land.shape[-2:], mode="bicubic")
     with av.open(str(file), "w") as container:
-        stream = container.add_stream("libx264", rate=RATE)
-        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
-        stream.codec_context.gop_size = gop
-        for number in range(LENGTH):
-            angle = 2 * np.pi * number / LENGTH
+        stream = container.add_stream("libx264", RATE, {"g": str(gop)}, height=height, width=width)
+        for angle in 2 * np.pi * np.arange(LENGTH) / LENGTH:
             y, x = int(height / 2 * (1 + np.sin(angle))), int(width / 2 * (1 + np.cos(angle)))
-            view = land[0, :, y : y + height, x : x + width]
-            view = 128 + view + 2 * torch.randn(view.shape, generator=random)
+            view = 128 + land[0, :, y : y + height, x : x + width]
+            view = view + 2 * torch.randn(view.shape, generator=random)
             rgb = view.clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
-            frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
-            frame.pts, frame.time_base = number, Fraction(1, RATE)
-            container.mux(stream.encode(frame))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
         container.mux(stream.encode())
 
 
@@ -219,10 +186,6 @@ def video(scale: Scale, device: torch.device) -> Iterator[Case]:
             every = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
         return np.stack([every[index] for index in indices])
 
-    def several(read: Callable[[Path], Any], file: Path) -> None:
-        for _ in range(CLIPS):
-            read(file)
-
     with tempfile.TemporaryDirectory() as folder:
         for gop in (12, 250):
             file = Path(folder, f"{gop}.mp4")
@@ -230,10 +193,16 @@ def video(scale: Scale, device: torch.device) -> Iterator[Case]:
             difference = np.abs(ours(file).astype(int) - peer(file)).mean()
             if difference > 1:  # roundings of the conversion to RGB
                 raise ValueError(f"video: the frames differ by {difference:.1f} of 255")
-            ways = {"ours": ours, "PyAV, every frame": peer}
-            calls = {name: partial(several, read, file) for name, read in ways.items()}
+            calls = {name: partial(_each, read, [file] * CLIPS)
+                     for name, read in (("ours", ours), ("PyAV, every frame", peer))}  # fmt: skip
             title = f"video, 16 of {LENGTH} frames, a keyframe every {gop}"
             yield Case(title, calls, items=CLIPS, unit="clips")
+
+
+def _each(call: Callable[[Any], object], items: Iterable[Any]) -> None:
+    np.random.seed(0)  # noqa: NPY002  # detectron2's augmentations draw from it
+    for item in items:
+        call(item)
 
 
 def write_images(folder: Path, number: int, *, kinds: int) -> None:
@@ -249,74 +218,56 @@ def write_images(folder: Path, number: int, *, kinds: int) -> None:
 
 def loading(scale: Scale, device: torch.device) -> Iterator[Case]:
     """JPEG files of 500 x 375 px, read by one process: for a classifier, and for a detector."""
-    number = max(4, scale.items // 4)
-    normal: Any = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+    number, normal = max(4, scale.items // 4), dict[str, Any](mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    about: Any = {"items": number, "unit": "images"}
+    bicubic = transforms.InterpolationMode.BICUBIC
+    steps = [transforms.Resize(224, bicubic), transforms.CenterCrop(224)]
+    steps += [transforms.ToTensor(), transforms.Normalize(**normal)]
     with tempfile.TemporaryDirectory() as folder:
         write_images(Path(folder), number, kinds=2)
-        bicubic = transforms.InterpolationMode.BICUBIC
-        steps = [transforms.Resize(224, bicubic), transforms.CenterCrop(224)]
-        steps += [transforms.ToTensor(), transforms.Normalize(**normal)]
-        sets: dict[str, Any] = {
+        sets: Any = {
             "ours": open_labelled(folder, evaluation_transform(224, **normal), upright=True),
             "torchvision, ImageFolder": ImageFolder(folder, transforms.Compose(steps)),
         }
         require_same("loading", *(one[0][0] for one in sets.values()))
-        calls = {name: partial(_read_all, one.__getitem__, range(number))
-                 for name, one in sets.items()}  # fmt: skip
-        yield Case("loading for a classifier, 224 px", calls, items=number, unit="images")
+        calls = {name: partial(_each, one.__getitem__, range(number)) for name, one in sets.items()}
+        yield Case("loading for a classifier, 224 px", calls, **about)
 
-        objects, _ = annotate(number, KINDS["COCO"])
-        files = sorted(Path(folder).rglob("*.jpg"))
+        objects = annotate(number, 80)[0]["annotations"]
         records = [
             {"file_name": str(file), "image_id": index, "width": WIDTH, "height": HEIGHT,
-             "annotations": [one | {"bbox_mode": 1} for one in objects["annotations"]
-                             if one["image_id"] == index]}
-            for index, file in enumerate(files, 1)
+             "annotations": [one | {"bbox_mode": 1} for one in objects if one["image_id"] == index]}
+            for index, file in enumerate(sorted(Path(folder).rglob("*.jpg")), 1)
         ]  # fmt: skip
         jitter = [T.RandomFlip(), T.ResizeScale(0.1, 2.0, 1024, 1024),
                   T.FixedSizeCrop((1024, 1024), pad=False)]  # fmt: skip
-        options: dict[str, Any] = {
-            "is_train": True, "augmentations": jitter, "image_format": "RGB",
-            "use_instance_mask": True, "recompute_boxes": True,
-        }  # fmt: skip
-        mappers = {"ours": ImageMapper, "detectron2, DatasetMapper": DatasetMapper}
-        calls = {
-            name: partial(_read_all, mapper(**options), copy.deepcopy(records))
-            for name, mapper in mappers.items()
-        }
-        title = "loading for a detector, large-scale jitter to 1024 px"
-        yield Case(title, calls, items=number, unit="images")
-
-
-def _read_all(read: Callable[[Any], object], keys: Any) -> None:
-    np.random.seed(0)  # noqa: NPY002  # detectron2's augmentations draw from it
-    for key in keys:
-        read(key)
+        options: Any = {"is_train": True, "augmentations": jitter, "image_format": "RGB",
+                        "use_instance_mask": True, "recompute_boxes": True}  # fmt: skip
+        mappers: Any = {"ours": ImageMapper, "detectron2, DatasetMapper": DatasetMapper}
+        calls = {name: partial(_each, mapper(**options), copy.deepcopy(records))
+                 for name, mapper in mappers.items()}  # fmt: skip
+        yield Case("loading for a detector, large-scale jitter to 1024 px", calls, **about)
 
 
 def commands(scale: Scale, device: torch.device) -> Iterator[Case]:
     """Start-up of commands beside the import of torch, and detectron2's own training program."""
+    eva, stock = "-m eva_command", "-m detectron2_tools.lazyconfig_train_net --help"
+    for command, peer, words in (
+        ("--help", "import torch", ["-c", "import torch"]),
+        ("detection train --help", "detectron2", stock.split()),
+    ):
+        both = {"ours": f"{eva} {command}".split(), peer: words}
+        calls = {name: partial(_run, sys.executable, *one) for name, one in both.items()}
+        yield Case(f"`eva {command}`", calls)
 
-    def run(*words: str) -> None:
-        subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL)
 
-    eva = partial(run, "-m", "eva_command")
-    yield Case("`eva --help`", {
-        "ours": partial(eva, "--help"), "import torch": partial(run, "-c", "import torch"),
-    })  # fmt: skip
-    stock = partial(run, "-m", "detectron2_tools.lazyconfig_train_net", "--help")
-    yield Case("`eva detection train --help`", {
-        "ours": partial(eva, "detection", "train", "--help"), "detectron2": stock,
-    })  # fmt: skip
+def _run(*words: str, cwd: str | None = None) -> None:
+    subprocess.run(words, cwd=cwd, check=True, stdout=subprocess.DEVNULL)
 
 
 def setup(scale: Scale, device: torch.device) -> Iterator[Case]:
     """`make setup` in a fresh clone of the last commit, once."""
-
-    def run() -> None:
-        subprocess.run(["make", "setup"], cwd=clone, check=True, stdout=subprocess.DEVNULL)
-
     with tempfile.TemporaryDirectory() as folder:
-        clone = Path(folder, "clone")
-        subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
+        _run("git", "clone", "-q", str(ROOT), folder)
+        run = partial(_run, "make", "setup", cwd=folder)
         yield Case("`make setup` in a fresh clone", {"ours": run}, once=True)

@@ -3,26 +3,24 @@
 Ours are the steps of the engine through DeepSpeed; the peers' are plain loops with automatic mixed
 precision and torch's AdamW. Before they are timed, both must have the same loss and gradients.
 
-Letters: B images, N patches of an image, K masked patches of the batch or classes, C channels.
+Letters: B images, N patches of an image, K masked patches of the batch, C channels, D of a target.
 """
 
-import contextlib
+import re
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import open_clip
 import timm
 import torch
 import torch.nn.functional as F
 from bench_data import write_images
-from bench_models import SIDE, timm_eva
-from measuring import Case, Scale, precisions, require_same
-from open_clip import ClipLoss
-from timm.models import eva as timm_models
+from bench_models import SIDE, plain_step, timm_eva
+from measuring import Case, Names, Scale, precisions, require_same, with_our_weights
 from timm.models.eva import Eva
 from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
@@ -40,24 +38,16 @@ from eva_engine import distributed
 from eva_engine.config import OptimizerConfig, RunConfig
 from eva_engine.evaluation.counting import OneLabel, count
 from eva_engine.steps.engine import TrainingEngine
-from eva_engine.steps.micro_batches import MicroBatches, StepFn, forward_and_backward
+from eva_engine.steps.micro_batches import MicroBatches, forward_and_backward
 from eva_engine.steps.parameter_groups import ParameterGroup, layer_decay_groups
-from eva_pretrain.masked_image_modeling import (
-    BlockMasking,
-    MaskedFeatures,
-    MaskedImageModeling,
-    PretrainStep,
-    collate,
-)
+from eva_pretrain import masked_image_modeling as modelling
 from eva_pretrain.teachers import ClipTeacher
 from eva_runs.data_order import Batch, to_device
 from eva_runs.precision import DTYPES
 
 TEACHER, EVA_DEPTH, MASKED = "ViT-L-14", 40, 105
-DROP_PATH = 0.1
-MIM_OPTIMIZER = OptimizerConfig(lr=1e-4, betas=(0.9, 0.98), eps=1e-6, clip_grad=3.0)
-CLIP_OPTIMIZER = OptimizerConfig(lr=1e-4, betas=(0.9, 0.98), eps=1e-6, clip_grad=5.0)
-STOCK, LENGTH, WORDS, KINDS = "EVA01-g-14", 77, 49408, 20
+OPTIMIZER = OptimizerConfig(lr=1e-4, betas=(0.9, 0.98), eps=1e-6, clip_grad=3.0)
+STOCK, LENGTH, WORDS, KINDS, UNUSED = "EVA01-g-14", 77, 49408, 20, Path("unused")
 SIZES: dict[str, dict[str, Any]] = {  # EVA-CLIP-g, its first blocks for a CPU, and a trial
     "complete": {},
     "slice": {"depth": 2, "text_overrides": {"depth": 1}},
@@ -66,87 +56,67 @@ SIZES: dict[str, dict[str, Any]] = {  # EVA-CLIP-g, its first blocks for a CPU, 
 }  # fmt: skip
 TEMPLATES = [f"a {kind} photo of a {{}}." for kind in ("good", "bad", "large", "small", "dark")]
 
-Loss = Callable[[Any], Tensor]  # of a batch on the device
 
+def training(
+    title: str, device: torch.device, build: Callable[[str], tuple[Any, Any]],
+    groups: Callable[[Any], list[ParameterGroup]], step_fn: Any, peer: str,
+    peer_loss: Callable[[Any, Any], Tensor], batch: Any, names: Names = dict, **about: Any,
+) -> Iterator[Case]:  # fmt: skip
+    """Yield a step of `eva_engine.loop`, through DeepSpeed, beside a plain one, in each precision.
 
-@contextlib.contextmanager
-def group() -> Iterator[None]:
-    """Be a process group of one, which the engine needs."""
-    distributed.start()
-    distributed.seed_all(0)
+    `build` makes our model and the peer's, whose loss of a model and batch is `peer_loss` and whose
+    names of weights `names` makes of ours. Each step begins with the copy of the batch.
+    """
+    single = ("pos_embed", "cls_token", "mask_token")
+
+    def case(kind: Any) -> Case:
+        ours, other = (model.to(device) for model in build(kind))
+        if kind == "fp32":
+            losses = lambda data: step_fn(ours, data)[0], partial(peer_loss, other)
+            require_equal_steps(title, (ours, other), losses, to_device(batch, device), names)
+        run = RunConfig(output=UNUSED, precision=kind, zero_stage=1 if kind != "fp32" else 0)
+        engine = TrainingEngine(ours, groups=groups(ours), optimizer=OPTIMIZER, run=run)
+        engine.engine.train()
+
+        def step() -> None:
+            engine.set_learning_rate(OPTIMIZER.lr)
+            loaded = iter([Batch(data=batch, items=[], unreadable={})])
+            micro_batches = MicroBatches(loaded, count=1, device=device, seeds=(0, 0))
+            forward_and_backward(engine, step_fn, micro_batches)
+            assert engine.gradients_are_finite()
+            engine.step()
+
+        decayed = param_groups_weight_decay(other, OPTIMIZER.weight_decay, single)
+        optimizer = torch.optim.AdamW(decayed, OPTIMIZER.lr, OPTIMIZER.betas, OPTIMIZER.eps)
+        plain = plain_step(
+            other, lambda: peer_loss(other, to_device(batch, device)), optimizer, kind, device,
+            OPTIMIZER.clip_grad,
+        )  # fmt: skip
+        return Case(f"{title}, training step, {kind}", {"ours": step, peer: plain}, **about)
+
+    distributed.start()  # the engine needs a process group
     try:
-        yield
+        yield from map(case, precisions(device))
     finally:
         distributed.stop()
 
 
-def as_loaded(batch: Any, device: torch.device) -> MicroBatches:
-    """Give a batch as the loop has it from the loader."""
-    loaded = iter([Batch(data=batch, items=[], unreadable={})])
-    return MicroBatches(loaded, count=1, device=device, seeds=(0, 0))
-
-
-def engine_step(
-    model: nn.Module, groups: list[ParameterGroup], step_fn: StepFn, optimizer: OptimizerConfig,
-    kind: Any, batch: Any, device: torch.device,
-) -> Callable[[], None]:  # fmt: skip
-    """Build a step of `eva_engine.loop`, through DeepSpeed, with the copy of the batch."""
-    run = RunConfig(output=Path("unused"), precision=kind, zero_stage=1 if kind != "fp32" else 0)
-    engine = TrainingEngine(model, groups=groups, optimizer=optimizer, run=run)
-    engine.engine.train()
-
-    def step() -> None:
-        engine.set_learning_rate(optimizer.lr)
-        forward_and_backward(engine, step_fn, as_loaded(batch, device))
-        assert engine.gradients_are_finite()
-        engine.step()
-
-    return step
-
-
-def plain_step(
-    model: nn.Module, loss_of: Loss, settings: OptimizerConfig, kind: str, batch: Any,
-    device: torch.device,
-) -> Callable[[], None]:  # fmt: skip
-    """Build the step of a plain loop: autocast, scaled loss, clipped gradients, AdamW."""
-    single = ("pos_embed", "cls_token", "mask_token")
-    groups = param_groups_weight_decay(model, settings.weight_decay, no_weight_decay_list=single)
-    optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps)
-    scaler = torch.amp.GradScaler(device.type, enabled=kind == "fp16")
-    model.train()
-
-    def step() -> None:
-        with torch.autocast(device.type, DTYPES[kind], enabled=kind != "fp32"):
-            loss = loss_of(to_device(batch, device))
-        scaler.scale(loss).backward()
-        scaler.unscale_(optimizer)
-        nn.utils.clip_grad_norm_(model.parameters(), settings.clip_grad)
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad()
-        loss.item()
-
-    return step
-
-
-def require_equal_steps(title: str, ours: tuple[nn.Module, Loss], peer: tuple[nn.Module, Loss],
-                        batch: Any, names: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
-                        ) -> None:  # fmt: skip
-    """Compare losses and gradients, ours by `names` of the peer's."""
-    losses, gradients = [], []
-    for model, loss_of in (ours, peer):
-        model.zero_grad()
+def require_equal_steps(
+    title: str, models: Sequence[nn.Module], losses: Sequence[Any], batch: Any, names: Names
+) -> None:
+    """Compare the losses of ours and a peer, and the gradients, without stochastic depth."""
+    found = []
+    for model, loss_of, renamed in zip(models, losses, (names, dict), strict=True):
+        model.eval()
         loss = loss_of(batch)
         loss.backward()
-        losses.append(loss.detach())
-        found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-        gradients.append(found if model is peer[0] else names(found))
-        del found
-    require_same(f"{title}, loss", losses[1], losses[0])
-    mine, theirs = (torch.cat([one[key].flatten() for key in gradients[0]]) for one in gradients)
-    require_same(f"{title}, gradients", theirs, mine)
-    for model, _ in (ours, peer):
+        named = {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
+        found.append((loss.detach(), renamed(named)))
         model.zero_grad()
+    (mine, wanted), (theirs, grads) = found
+    require_same(f"{title}, loss", theirs, mine)
+    both = (torch.cat([one[key].flatten() for key in wanted]) for one in (grads, wanted))
+    require_same(f"{title}, gradients", *both)
 
 
 class PlainModel(Eva):
@@ -176,8 +146,7 @@ def build_teacher(scale: Scale) -> ClipTeacher:
     layers = max(1, round(vision["layers"] * scale.depth / EVA_DEPTH))
     vision |= {"layers": layers, "image_size": SIDE // 14 * vision["patch_size"]}
     text = {"context_length": 1, "vocab_size": 2, "width": 8, "heads": 1, "layers": 1}
-    clip = open_clip.CLIP(config["embed_dim"], vision_cfg=vision, text_cfg=text)
-    return ClipTeacher(clip.visual)
+    return ClipTeacher(open_clip.CLIP(config["embed_dim"], vision, text).visual)
 
 
 def mim(scale: Scale, device: torch.device) -> Iterator[Case]:
@@ -185,111 +154,56 @@ def mim(scale: Scale, device: torch.device) -> Iterator[Case]:
 
     Of the published speed, 24.6 images/s on an A100 (3150 on 128), the depth is 40, the batch 32.
     """
-    with group():
-        teacher = build_teacher(scale).to(device)
-        masking = BlockMasking(grid=(SIDE // 14,) * 2, num_masked=MASKED, min_block=16)
-        noise, sides = torch.randn(scale.batch, 3, SIDE, SIDE), teacher.image_size
-        batch = collate([
-            {"images": one, "teacher_images": torch.randn(3, *sides),
-             "mask": torch.from_numpy(masking())} for one in noise
-        ])  # fmt: skip
+    teacher = build_teacher(scale).to(device)
+    masking = modelling.BlockMasking(grid=(SIDE // 14,) * 2, num_masked=MASKED, min_block=16)
+    sizes: Any = {"target_dim": teacher.dim, "drop_path_rate": 0.1}
+    batch = modelling.collate([
+        {"images": one, "teacher_images": torch.randn(3, *teacher.image_size),
+         "mask": torch.from_numpy(masking())} for one in torch.randn(scale.batch, 3, SIDE, SIDE)
+    ])  # fmt: skip
 
-        def build(rate: float) -> tuple[nn.Module, nn.Module]:
-            ours = MaskedImageModeling(
-                target_dim=teacher.dim, img_size=SIDE, patch_size=14, embed_dim=scale.width,
-                depth=scale.depth, num_heads=scale.heads, mlp_dim=scale.mlp, drop_path_rate=rate,
-            )  # fmt: skip
-            peer = timm_eva(PlainModel, scale, target_dim=teacher.dim, drop_path_rate=rate)
-            peer.load_state_dict(ours.state_dict())
-            return ours.to(device), peer.to(device)
+    def build(kind: str) -> tuple[nn.Module, nn.Module]:
+        teacher.to(DTYPES[kind])
+        ours = modelling.MaskedImageModeling(
+            img_size=SIDE, patch_size=14, mlp_dim=scale.mlp, **scale.vit, **sizes
+        )
+        return with_our_weights(ours, timm_eva(PlainModel, scale, **sizes))
 
-        def peer_loss(model: nn.Module, data: dict[str, Any]) -> Tensor:
-            mask = data["mask"].flatten(1)
-            features, found = teacher(data["teacher_images"]), model(data["images"], mask)
-            return -F.cosine_similarity(found.float(), features[mask].float(), dim=-1).mean()
+    def peer_loss(model: nn.Module, data: dict[str, Tensor]) -> Tensor:
+        mask = data["mask"].flatten(1)
+        features, found = teacher(data["teacher_images"]), model(data["images"], mask)
+        return -F.cosine_similarity(found.float(), features[mask].float(), dim=-1).mean()
 
-        step_fn = PretrainStep(teacher, MaskedFeatures())
-        ours, peer = build(0.0)
-        losses = partial(_own_loss, step_fn, ours), partial(peer_loss, peer)
-        models = ours.eval(), peer.eval()
-        mine, theirs = zip(models, losses, strict=True)
-        require_equal_steps("MIM", mine, theirs, to_device(batch, device))
-        del ours, peer, losses, models, mine, theirs
-        for kind in precisions(device):
-            teacher.to(DTYPES[kind])
-            ours, peer = build(DROP_PATH)
-            groups = layer_decay_groups(ours, MIM_OPTIMIZER, depth=scale.depth)
-            calls = {
-                "ours": engine_step(ours, groups, step_fn, MIM_OPTIMIZER, kind, batch, device),
-                "plain loop, timm": plain_step(
-                    peer, partial(peer_loss, peer), MIM_OPTIMIZER, kind, batch, device
-                ),
-            }
-            title = f"MIM {scale.name} b{scale.batch}, training step, {kind}"
-            yield Case(title, calls, items=scale.batch, unit="images")
-            del ours, peer, groups, calls
+    return training(
+        f"MIM {scale.name} b{scale.batch}", device, build,
+        partial(layer_decay_groups, settings=OPTIMIZER, depth=scale.depth),
+        modelling.PretrainStep(teacher, modelling.MaskedFeatures()), "plain loop, timm", peer_loss,
+        batch, items=scale.batch, unit="images",
+    )  # fmt: skip
 
 
-def _own_loss(step_fn: Any, model: nn.Module, data: Any) -> Tensor:
-    loss: Tensor = step_fn(model, data)[0]
-    return loss
-
-
-def build_ours(size: str) -> EvaClip:
-    """Build the toolkit's CLIP."""
-    return build_eva_clip(**SIZES[size])
-
-
-def build_peer(size: str) -> nn.Module:
-    """Build open_clip's stock model, or one like it with other sizes."""
+def build_pair(size: str) -> tuple[EvaClip, Any]:
+    """Build ours and open_clip's stock model, or one like it of other sizes."""
+    ours: Any = build_eva_clip(**SIZES[size])
+    nn.init.normal_(ours.visual.head.weight)  # else one class is the best everywhere
     config = open_clip.get_model_config(STOCK)
-    vision, text = config["vision_cfg"], config["text_cfg"]
+    vision, text, dim, sizes = config["vision_cfg"], config["text_cfg"], config["embed_dim"], {}
     if size != "complete":
-        with torch.device("meta"):
-            ours: Any = build_ours(size)
-        visual, width = ours.visual, ours.visual.embed_dim
-        sizes = {
-            "img_size": visual.img_size, "embed_dim": width, "depth": visual.depth,
-            "num_heads": visual.num_heads,
-            "mlp_ratio": (visual.blocks[0].mlp.fc1.out_features + 0.5) / width,
-        }  # fmt: skip
-
-        def eva_slice(**options: Any) -> nn.Module:
-            model: nn.Module = timm_models.eva_giant_patch14_224(**sizes | options)
-            return model
-
-        with warnings.catch_warnings(action="ignore"):  # of a second one
-            timm.models.register_model(eva_slice)
-        vision |= {"timm_model_name": "eva_slice", "image_size": visual.img_size}
-        text |= {"width": ours.text.width, "heads": ours.text.heads, "layers": ours.text.depth}
-        config["embed_dim"] = ours.embed_dim
-    model: nn.Module = open_clip.CustomTextCLIP(config["embed_dim"], vision, text, output_dict=True)
-    return model
+        vit, words, dim = ours.visual, ours.text, ours.embed_dim
+        ratio = (vit.blocks[0].mlp.fc1.out_features + 0.5) / vit.embed_dim
+        sizes = {"img_size": vit.img_size, "embed_dim": vit.embed_dim, "depth": vit.depth,
+                 "num_heads": vit.num_heads, "mlp_ratio": ratio}  # fmt: skip
+        vision |= {"image_size": vit.img_size}
+        text |= {"width": words.width, "heads": words.heads, "layers": words.depth}
+    with mock.patch.object(timm, "create_model", partial(timm.create_model, **sizes)):
+        peer = open_clip.CustomTextCLIP(dim, vision, text, output_dict=True)
+    return with_our_weights(ours, peer, peer_weights)
 
 
 def peer_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Rename our model's weights as open_clip's."""
-    found = {
-        name.replace("visual.", "visual.trunk.", name.startswith("visual.")): value
-        for name, value in weights.items()
-    }
-    found["logit_scale"] = found.pop("text.logit_scale").reshape(())
-    return found
-
-
-def build_pair(size: str) -> tuple[EvaClip, Any]:
-    """Build ours and open_clip's with the same weights."""
-    ours, peer = build_ours(size), build_peer(size)
-    peer.load_state_dict(peer_weights(ours.state_dict()))
-    return ours, peer
-
-
-def make_pairs(side: int, pairs: int) -> tuple[Tensor, Tensor]:
-    """Make noise, and texts of 8 to 60 random words."""
-    tokens = torch.randint(1, WORDS - 1, (pairs, LENGTH))
-    ends, place = torch.randint(8, 60, (pairs, 1)), torch.arange(LENGTH)
-    tokens = torch.where(place == ends, WORDS - 1, tokens)  # its largest number ends a text
-    return torch.randn(pairs, 3, side, side), torch.where(place > ends, 0, tokens)
+    found = {re.sub(r"^visual\.", "visual.trunk.", name): one for name, one in weights.items()}
+    return found | {"logit_scale": found.pop("text.logit_scale").reshape(())}
 
 
 def clip(scale: Scale, device: torch.device) -> Iterator[Case]:
@@ -298,57 +212,32 @@ def clip(scale: Scale, device: torch.device) -> Iterator[Case]:
     Our last block computes for the class token alone, which saves much of a tower of two blocks and
     2 % of EVA-CLIP-g.
     """
-
-    def peer_loss(model: Any, data: tuple[Tensor, Tensor]) -> Tensor:
-        found, loss_of = model(*data), ClipLoss()
-        loss: Tensor = loss_of(*(found[key] for key in names), found["logit_scale"])
-        return loss
-
-    def our_loss(model: EvaClip, data: tuple[Tensor, Tensor]) -> Tensor:
-        loaded = as_loaded(data, device)
-        step_fn.begin(model, loaded)
-        return _own_loss(step_fn, model, next(iter(loaded)))
-
-    with group():
-        names = ("image_features", "text_features")
-        ours, peer = (one.to(device) for one in build_pair(scale.towers))
-        step_fn = ContrastiveStep(build_loss("contrastive"))
-        side, pairs = ours.visual.img_size, 2 * scale.batch
-        batch = make_pairs(side, pairs)
-        mine, theirs = (ours, partial(our_loss, ours)), (peer, partial(peer_loss, peer))
-        require_equal_steps("CLIP", mine, theirs, to_device(batch, device), peer_weights)
-        del ours, peer, mine, theirs
-        for kind in precisions(device):
-            ours, peer = (one.to(device) for one in build_pair(scale.towers))
-            config = ContrastiveConfig(
-                model=ModelConfig(variant="eva_g_patch14", image_size=side),
-                data=DataConfig(train="unused"), vision=TowerConfig(lr=1e-4),
-                text=TowerConfig(lr=1e-4), optimizer=CLIP_OPTIMIZER,
-                run=RunConfig(output=Path("unused")),
-            )  # fmt: skip
-            groups = parameter_groups(config, ours)
-            calls = {
-                "ours": engine_step(ours, groups, step_fn, CLIP_OPTIMIZER, kind, batch, device),
-                "open_clip": plain_step(
-                    peer, partial(peer_loss, peer), CLIP_OPTIMIZER, kind, batch, device
-                ),
-            }
-            title = f"CLIP, {scale.towers} of EVA-CLIP-g, b{pairs}, training step, {kind}"
-            yield Case(title, calls, items=pairs, unit="pairs")
-            del ours, peer, groups, calls
+    pairs, tower = 2 * scale.batch, TowerConfig(lr=OPTIMIZER.lr)
+    side = SIZES[scale.towers].get("img_size", SIDE)
+    config = ContrastiveConfig(
+        model=ModelConfig(variant="eva_g_patch14"), data=DataConfig(train="unused"), vision=tower,
+        text=tower, optimizer=OPTIMIZER, run=RunConfig(output=UNUSED),
+    )  # fmt: skip
+    tokens = torch.randint(1, WORDS - 1, (pairs, LENGTH))  # texts of 8 to 60 random words
+    ends, place = torch.randint(8, 60, (pairs, 1)), torch.arange(LENGTH)
+    tokens[place == ends] = WORDS - 1  # its largest number ends a text
+    tokens[place > ends] = 0
+    return training(
+        f"CLIP, {scale.towers} of EVA-CLIP-g, b{pairs}", device,
+        lambda kind: build_pair(scale.towers), partial(parameter_groups, config),
+        ContrastiveStep(build_loss("contrastive")), "open_clip",
+        lambda model, data: open_clip.ClipLoss()(**model(*data)),
+        (torch.randn(pairs, 3, side, side), tokens), peer_weights, items=pairs, unit="pairs",
+    )  # fmt: skip
 
 
 def zero_shot(scale: Scale, device: torch.device) -> Iterator[Case]:
     """Zero-shot classification of JPEG files beside open_clip's way, and the classes' features."""
-    with group(), tempfile.TemporaryDirectory() as folder:
-        number, batch = max(KINDS, scale.items // 4), 4 * scale.batch
+    number, batch = max(KINDS, scale.items // 4), 4 * scale.batch
+    ours, peer = (one.eval().to(device) for one in build_pair(scale.towers))
+    side, normal = ours.image_size, dict[str, Any](mean=CLIP_MEAN, std=CLIP_STD)
+    with tempfile.TemporaryDirectory() as folder:
         write_images(Path(folder), number, kinds=KINDS)
-        ours, peer = (one.eval().to(device) for one in build_pair(scale.towers))
-        head: Any = ours.visual.head
-        nn.init.normal_(head.weight)  # else one class is the best everywhere
-        peer.load_state_dict(peer_weights(ours.state_dict()))
-        side: int = ours.visual.img_size
-        normal: Any = {"mean": CLIP_MEAN, "std": CLIP_STD}
         samples = open_labelled(folder, evaluation_transform(side, **normal), upright=False)
         theirs = ImageFolder(folder, open_clip.image_transform(side, is_train=False, **normal))
         texts = {
@@ -358,23 +247,20 @@ def zero_shot(scale: Scale, device: torch.device) -> Iterator[Case]:
                 theirs.classes, TEMPLATES, device=device,
             ),
         }  # fmt: skip
-        features = {name: call() for name, call in texts.items()}
-        require_same("zero-shot, features of classes", features["open_clip"].T, features["ours"])
+        mine, wanted = (call() for call in texts.values())
+        require_same("zero-shot, features of classes", wanted.T, mine)
 
         def our_count() -> int:
-            score = count(
-                ZeroShotClassifier(ours, features["ours"]), samples, {"": OneLabel()},
-                device=device, batch_size=batch, workers=0,
-            )  # fmt: skip
-            return score.scores[""].right1
+            found = count(ZeroShotClassifier(ours, mine), samples, {"": OneLabel()},
+                          device=device, batch_size=batch, workers=0)  # fmt: skip
+            return found.scores[""].right1
 
         @torch.inference_mode()
         def peer_count() -> int:
-            right, loader = 0, DataLoader(theirs, batch)
-            for images, labels in loader:
+            right = 0
+            for images, labels in DataLoader(theirs, batch):
                 found = peer(image=images.to(device))["image_features"]
-                best = (100.0 * found @ features["open_clip"]).argmax(1)
-                right += int((best.cpu() == labels).sum())
+                right += int(((100.0 * found @ wanted).argmax(1).cpu() == labels).sum())
             return right
 
         if device.type == "cpu" and our_count() != peer_count():

@@ -2,14 +2,15 @@
 
 import gc
 import resource
-import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from eva_runs.options import Precision
@@ -19,6 +20,7 @@ T = TypeVar("T")
 Call = Callable[[], object]
 Seconds = tuple[float, float]  # by the clock, and of CPU time of this process and its children
 Figure = tuple[str, float]
+Names = Callable[[Any], dict[str, Tensor]]  # of weights or gradients, from ours to a peer's
 
 EVA_WIDTH, EVA_MLP = 1408, 6144
 TOLERANCE = 1e-4
@@ -26,23 +28,15 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Case:
-    """Calls that do the same, ours first.
+    """Calls that do the same, ours first."""
 
-    Args:
-        title: Name in the table, with all sizes.
-        calls: Name -> call.
-        items: Samples of a call, named by `unit`; without a unit nothing is said of them.
-        flops: Of a call, for shares of the peak of matrix products in `precision`; 0 for none.
-        once: Timed once and without a call that warms up.
-    """
-
-    title: str
+    title: str  # in the table, with all sizes
     calls: Mapping[str, Call]
-    items: int = 1
+    items: int = 1  # samples of a call, named by `unit`; without a unit nothing is said of them
     unit: str = ""
-    flops: float = 0.0
+    flops: float = 0.0  # of a call, for shares of the peak of matrix products; 0 for none
     precision: str = "fp32"
-    once: bool = False
+    once: bool = False  # timed once and without a call that warms up
 
 
 @dataclass(frozen=True)
@@ -64,56 +58,14 @@ class Scale:
         return EVA_MLP * self.width // EVA_WIDTH
 
     @property
+    def vit(self) -> dict[str, Any]:
+        """Arguments that our ViT and a peer's have in common."""
+        return {"embed_dim": self.width, "depth": self.depth, "num_heads": self.heads}
+
+    @property
     def name(self) -> str:
         """The ViT, for titles."""
         return f"w{self.width} d{self.depth}"
-
-
-def beside(
-    title: str,
-    calls: Mapping[str, Call],
-    *,
-    rounds: int,
-    device: torch.device,
-    items: int = 0,
-    memory: bool = True,
-) -> Iterator[Figure]:
-    """Time calls in turn, and compare the first one with all others.
-
-    A ratio is the median of the rounds' ratios; on a CPU that of CPU time, which other programs
-    disturb less, is given too.
-
-    Args:
-        title: Start of the figures' names.
-        calls: Name -> call.
-        rounds: Rounds that count, after one that does not.
-        device: Device that they compute on.
-        items: Samples of a call, for samples per second; 0 for none.
-        memory: Measure the peak of memory beyond what is there before a call.
-
-    Yields:
-        Seconds, samples per second and peak of each, and ratios.
-    """
-    times = dict(zip(calls, in_turn([*calls.values()], rounds=rounds, device=device), strict=True))
-    peaks = {name: with_peak(call, device)[1] for name, call in calls.items()} if memory else {}
-    for name, taken in times.items():
-        yield f"{title}: {name}, seconds", by_clock(taken)
-        if items:
-            yield f"{title}: {name}, samples/s", items / by_clock(taken)
-    for name, peak in peaks.items():
-        yield f"{title}: {name}, peak GiB", peak
-    first, *others = calls
-    for other in others:
-        name = f"{title}: times as fast as {other}"
-        found = ratios(times[other], times[first])
-        yield name, statistics.median(found)
-        yield f"{name}, slowest round", min(found)
-        yield f"{name}, fastest round", max(found)
-        if device.type == "cpu":
-            processor = ratios(times[other], times[first], cpu=True)
-            yield f"{name}, by CPU time", statistics.median(processor)
-        if memory and peaks[other]:
-            yield f"{title}: share of the peak of {other}", peaks[first] / peaks[other]
 
 
 def in_turn(
@@ -124,17 +76,11 @@ def in_turn(
     for _ in range(rounds + warm):
         for call, taken in zip(calls, times, strict=True):
             gc.collect()
-            _synchronise(device)
-            clock, processor = time.perf_counter(), _processor()
+            began = _now(device)
             call()
-            _synchronise(device)
-            taken.append((time.perf_counter() - clock, _processor() - processor))
+            clock, processor = _now(device)
+            taken.append((clock - began[0], processor - began[1]))
     return [taken[warm:] for taken in times]
-
-
-def by_clock(rounds: Sequence[Seconds]) -> float:
-    """Median of the rounds' seconds by the clock."""
-    return statistics.median(clock for clock, _ in rounds)
 
 
 def ratios(slow: Sequence[Seconds], fast: Sequence[Seconds], *, cpu: bool = False) -> list[float]:
@@ -145,7 +91,7 @@ def ratios(slow: Sequence[Seconds], fast: Sequence[Seconds], *, cpu: bool = Fals
 def with_peak(call: Callable[[], T], device: torch.device, *, since: str = "") -> tuple[T, float]:
     """Call a function; its result, and the largest sum in GiB of what it had allocated at once.
 
-    On a CPU what was before the first event whose name begins with `since` is not looked at.
+    On a CPU the peak is looked for from the first event on whose name begins with `since`.
     """
     gc.collect()
     if device.type == "cuda":
@@ -156,8 +102,7 @@ def with_peak(call: Callable[[], T], device: torch.device, *, since: str = "") -
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         result = call()
     events = sorted(record.profiler.kineto_results.events(), key=lambda event: event.start_ns())
-    begins = (event.start_ns() for event in events if event.name().startswith(since))
-    first = next(begins, 0)  # a call of no operators has no events
+    first = next((one.start_ns() for one in events if one.name().startswith(since)), 0)
     total = peak = 0
     for event in (one for one in events if one.name() == "[memory]"):
         total += event.nbytes()
@@ -172,9 +117,23 @@ def require_same(title: str, found: Tensor, wanted: Tensor) -> None:
         raise ValueError(f"{title}: relative difference {error:.3g}: the two do not do the same")
 
 
+def with_our_weights(ours: nn.Module, peer: nn.Module, names: Names = dict) -> tuple[Any, Any]:
+    """Give a peer our weights; tables that begin at 0 are drawn before."""
+    for parameter in ours.parameters():
+        if parameter.ndim == 2 and not parameter.any():
+            nn.init.normal_(parameter, std=0.02)
+    peer.load_state_dict(names(ours.state_dict()))
+    return ours, peer
+
+
 def precisions(device: torch.device) -> list[Precision]:
     """fp32, and half precision where the hardware has it."""
     return ["fp32", *({resolve("auto", device)} - {"fp32"})]
+
+
+def eva(*words: str) -> None:
+    """Run a command of `eva`."""
+    subprocess.run([sys.executable, "-m", "eva_command", *words], check=True)
 
 
 def here() -> torch.device:
@@ -189,11 +148,8 @@ def show(figures: Iterable[Figure], *, rounds: int) -> None:
         print(f"{name}: {value:.3g}", flush=True)
 
 
-def _synchronise(device: torch.device) -> None:
+def _now(device: torch.device) -> Seconds:
     if device.type == "cuda":
         torch.cuda.synchronize()
-
-
-def _processor() -> float:
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.process_time() + children.ru_utime + children.ru_stime
+    return time.perf_counter(), time.process_time() + children.ru_utime + children.ru_stime

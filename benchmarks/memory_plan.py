@@ -32,25 +32,22 @@ MMENGINE = "train_cfg.max_iters=20 train_cfg.val_interval=99 --work-dir run "
 MMENGINE += "train_dataloader.num_workers=0 train_dataloader.persistent_workers=False"
 ENGINE = "--epochs 1 run.evaluate_every=0 run.workers=0 run.output=run"
 BASE = "base.safetensors"
-LARGE = "--image-size 512 train.max_iter=2 train.amp.enabled=False train.accumulate=1 "
-LARGE += f"--train-annotations {DATA}/annotations/instances_train.json --train-images {DATA}/train "
-LARGE += "--val-share 0.01 dataloader.train.num_workers=0 train.output_dir=run"
+LARGE = f"""--train-annotations {DATA}/annotations/instances_train.json --image-size 512
+    --train-images {DATA}/train --val-share 0.01 dataloader.train.num_workers=0 train.max_iter=2
+    train.amp.enabled=False train.accumulate=1 train.output_dir=run train.init_checkpoint="""
 RUNS = {  # task and recipe -> words of a short run
     "detection demo/cascade_mask_rcnn_vitdet_eva_debug": "train.max_iter=60 train.output_dir=run",
     "mmdetection demo/cascade_mask_rcnn_eva_debug": MMENGINE,
     "segmentation demo/mask2former_eva_debug": MMENGINE,
     "segmentation demo/upernet_eva_debug": MMENGINE,
-    "classification eva_debug_digits": ENGINE,
-    "classification eva_debug_digits_mixed": ENGINE,
-    "classification eva_debug_digits_linear": ENGINE,
+    **{f"classification eva_debug_digits{kind}": ENGINE for kind in ("", "_mixed", "_linear")},
     "pretrain eva_debug_digit_scenes": ENGINE,
     "pretrain eva_debug_distill": ENGINE,
     "video eva_debug_motion": ENGINE,
     "clip eva_debug_captions": f"{ENGINE} data.train={PAIRS}/train/00000.tar "
     f"data.val={PAIRS}/val/00000.tar",
-    "detection custom/cascade_mask_rcnn_vitdet_eva_g_24gb": f"{LARGE} train.init_checkpoint=",
-    "detection custom/cascade_mask_rcnn_vitdet_eva_g_lora_12gb": f"{LARGE} "
-    f"train.init_checkpoint={BASE}",
+    "detection custom/cascade_mask_rcnn_vitdet_eva_g_24gb": LARGE,
+    "detection custom/cascade_mask_rcnn_vitdet_eva_g_lora_12gb": LARGE + BASE,
 }
 REFUSED = ValueError, SystemExit, FileNotFoundError  # of a teacher that is not here
 
@@ -59,15 +56,6 @@ def command(folder: str, *words: str) -> str:
     """Run a command of Python in a folder; its output."""
     call = [sys.executable, *words]
     return subprocess.run(call, cwd=folder, check=True, stdout=subprocess.PIPE, text=True).stdout
-
-
-def run_command() -> None:
-    """Run the command `eva` with the arguments of this process."""
-    try:
-        runpy.run_module("eva_command", run_name="__main__")
-    except SystemExit as end:
-        if end.code:
-            raise
 
 
 def compare(part: str) -> None:
@@ -82,11 +70,25 @@ def compare(part: str) -> None:
             if BASE in RUNS[name]:  # of random numbers, which adapters need
                 save_file(build_vit("eva_g_patch16").half().state_dict(), Path(folder, BASE))
             planned = plan(MODULES[task], [recipe, *RUNS[name].split()])["peak"] / 2**30
-            found = float(
-                command(folder, str(Path(__file__).resolve()), "--measure", name).split()[-1]
-            )
+            words = command(folder, str(Path(__file__).resolve()), "--measure", name).split()
+            found = float(words[-1])
             print(f"| {name} | {planned:.3f} | {found:.3f} | {planned / found:.2f} |", flush=True)
             shutil.rmtree(Path(folder, "run"))
+
+
+def measure(name: str) -> None:
+    """Train in this process, and print the peak."""
+    task, recipe = name.split()
+    sys.argv = ["eva", task, "train", recipe, *RUNS[name].split()]
+
+    def train() -> None:
+        try:
+            runpy.run_module("eva_command", run_name="__main__")
+        except SystemExit as end:
+            if end.code:
+                raise
+
+    print(with_peak(train, torch.device("cpu"), since="autograd::")[1])
 
 
 def list_plans(tasks: Sequence[str]) -> None:
@@ -103,26 +105,18 @@ def list_plans(tasks: Sequence[str]) -> None:
                 peaks = [f"{one['peak'] / 2**30:.1f}" for one in (full, half)]
                 cards = [str(card) for card in CARDS if fits(half["peak"], card * 10**9)]
                 step = f"{half['batch']} x {half['accumulate']}", str(half["side"])
-                rows.setdefault((*sizes, *step, *peaks, *(cards or "-")[:1]), []).append(
-                    recipe.name
-                )
+                figures = (*sizes, *step, *peaks, *(cards or "-")[:1])
+                rows.setdefault(figures, []).append(recipe.name)
         for figures, names in rows.items():
             print(f"| {task} `{'`, `'.join(names)}` | {' | '.join(figures)} |", flush=True)
 
 
-def main() -> None:
-    """Print a table in Markdown."""
-    words = sys.argv[1:]
-    if words[:1] == ["--measure"]:
-        task, recipe = words[1].split()
-        sys.argv = ["eva", task, "train", recipe, *RUNS[words[1]].split()]
-        print(with_peak(run_command, torch.device("cpu"), since="autograd::")[1])
-    elif words[:1] == ["--recipes"]:
-        list_plans(words[1:] or TASKS)
-    else:
-        compare((words or ["debug"])[0])
-
-
 if __name__ == "__main__":
     os.environ |= {"DS_ACCELERATOR": "cpu", "DETECTRON2_DATASETS": "output/datasets"}
-    main()
+    match sys.argv[1:]:
+        case ["--measure", name]:
+            measure(name)
+        case ["--recipes", *tasks]:
+            list_plans(tasks or TASKS)
+        case words:
+            compare((words or ["debug"])[0])

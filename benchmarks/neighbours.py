@@ -6,18 +6,20 @@ Features of random clusters; queries are others of them. Yields seconds of a que
 with the files in the system's cache, and the share of the ten nearest that the index finds.
 """
 
-import argparse
 import statistics
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from timeit import timeit
 from typing import Any
 
 import numpy as np
 from measuring import Figure, show
 
 from eva_data.neighbours import Neighbours, build_index
+from eva_runs.options import command_parser
 
 _QUERIES, _PART, _IN_CLUSTER, _SPREAD = 20, 50_000, 200, 0.7
 
@@ -43,29 +45,22 @@ def measure(count: int, width: int, folder: Path) -> Iterator[Figure]:
         yield f"{file.name}, MiB", file.stat().st_size / 2**20
     index, queries = Neighbours(folder), drawn(_QUERIES)
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)
-    found: dict[bool, list[set[str]]] = {}
-    for exact in (True, False):
-        index.search(queries[:1], top=10, exact=exact)
-        times = []
-        found[exact] = []
-        for query in queries:
-            began = time.perf_counter()
-            (hits,) = index.search(query[None], top=10, exact=exact)
-            times.append(time.perf_counter() - began)
-            found[exact].append({name for name, _ in hits})
+
+    def search(query: Any, exact: bool) -> set[str]:
+        return {name for name, _ in index.search(query[None], top=10, exact=exact)[0]}
+
+    found = {exact: [search(query, exact) for query in queries] for exact in (True, False)}
+    for exact in found:
+        times = [timeit(partial(search, query, exact), number=1) for query in queries]
         yield f"query, {'exact' if exact else 'index'}, seconds", statistics.median(times)
     shares = [len(one & other) / 10 for one, other in zip(*found.values(), strict=True)]
     yield "recall@10", statistics.mean(shares)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+if __name__ == "__main__":
+    parser = command_parser(__doc__)
     parser.add_argument("--features", type=int, default=200_000, help="number")
     parser.add_argument("--width", type=int, default=128, help="values of a feature")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        show(measure(options.features, options.width, Path(folder, "index")), rounds=_QUERIES)
-
-
-if __name__ == "__main__":
-    main()
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        show(measure(args.features, args.width, Path(temporary, "index")), rounds=_QUERIES)

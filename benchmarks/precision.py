@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import EVA_MLP, EVA_WIDTH, Figure, beside, here, show
-from torch import Tensor, nn
+from bench import measure
+from measuring import EVA_MLP, EVA_WIDTH, Case, Figure, here, show, with_peak
+from torch import Tensor
 
 from eva_backbone import VisionTransformer
 from eva_runs.options import command_parser
@@ -46,13 +47,16 @@ def features(args: Any) -> Iterator[Figure]:
     def forward(kind: str, model: Any) -> None:
         found[kind] = model.forward_features(images.to(model.pos_embed))
 
-    models: dict[str, nn.Module] = {}
-    for kind in KINDS:
-        models[kind] = to_precision(copy.deepcopy(vit).eval().requires_grad_(False), kind, device)
+    vit.eval().requires_grad_(False)
+    models = {kind: to_precision(copy.deepcopy(vit), kind, device) for kind in KINDS}
     calls = {kind: partial(forward, kind, model) for kind, model in models.items()}
-    yield from beside("forward", calls, rounds=args.rounds, device=device, items=args.batch)
-    for kind, model in models.items():
-        torch.save(model.state_dict(), file := io.BytesIO())
+    for kind, way in measure(Case("forward", calls), device, args.rounds)["ways"].items():
+        yield f"{kind}: images/s", args.batch / way["median"]
+        yield f"{kind}: times as fast as fp32", 1 / way.get("ratios", [1.0])[0]
+        if "cpu" in way:
+            yield f"{kind}: the same by CPU time", 1 / way["cpu"]
+        yield f"{kind}: peak, GiB", with_peak(calls[kind], device)[1]
+        torch.save(models[kind].state_dict(), file := io.BytesIO())
         yield f"{kind}: weights, MiB", file.tell() / 2**20
         cosines = torch.cosine_similarity(found[kind].float(), found["fp32"].float(), dim=2)
         yield f"{kind}: largest 1 - cosine of a token with fp32", 1 - cosines.min().item()
@@ -76,16 +80,12 @@ def scores(command: str) -> Iterator[Figure]:
                 yield f"{words[0]}, {kind}: {name}", float(value)
 
 
-def main() -> None:
+if __name__ == "__main__":
     parser = command_parser(__doc__)
     sizes = {"width": EVA_WIDTH, "depth": 8, "heads": 16, "batch": 4, "rounds": 3}
     for name, default in sizes.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--scores", nargs="+", metavar="COMMAND", help="evaluations, not features")
     args = parser.parse_args()
-    figures = itertools.chain.from_iterable(map(scores, args.scores or ()))
-    show(figures if args.scores else features(args), rounds=args.rounds)
-
-
-if __name__ == "__main__":
-    main()
+    evaluations = itertools.chain.from_iterable(map(scores, args.scores or ()))
+    show(evaluations if args.scores else features(args), rounds=args.rounds)

@@ -86,7 +86,7 @@ def prepare(folder: Path, seeds: Iterable[int]) -> None:
         "stamps": lambda to: _write_stamps(to, stamps),
         "pool": lambda to: _write_pool(to, garments["train"][0], stamps["train"], packages),
         "scenes": lambda to: _write_scenes(to, garments),
-        "trees": lambda to: _write_trees(to, packages),
+        "trees": lambda to: write_trees(to, packages),
         "teachers": lambda to: _write_teachers(to, packages),
     }
     for name, write in parts.items():
@@ -103,10 +103,16 @@ def _fetch(to: Path) -> None:
         subprocess.run(["apt-get", "download", name], cwd=to, check=True)
         subprocess.run(["dpkg-deb", "-x", next(to.glob(f"{name}_*.deb")), to], check=True)
         _check(name, sorted(to.glob(files)), digest)
-    for name, (version, digest) in _WHEELS.items():
-        words = ["download", "--no-deps", "-q", f"{name}=={version}", "-d", str(to)]
-        subprocess.run([sys.executable, "-m", "pip", *words], check=True)
-        _check(name, [_wheel(to, name)], digest)
+    for name in _WHEELS:
+        fetch_wheel(to, name)
+
+
+def fetch_wheel(to: Path, name: str) -> None:
+    """Download a package of PyPI's, and check it."""
+    version, digest = _WHEELS[name]
+    words = ["download", "--no-deps", "-q", f"{name}=={version}", "-d", str(to)]
+    subprocess.run([sys.executable, "-m", "pip", *words], check=True)
+    _check(name, [_wheel(to, name)], digest)
 
 
 def _check(name: str, files: Iterable[Path], digest: str) -> None:
@@ -277,17 +283,20 @@ def _write_map(to: Path, part: str, name: str, scene: Scene) -> None:
 
 
 def _aerial(packages: Path, name: str) -> Image.Image:
+    return Image.open(io.BytesIO(_of_trees(packages, f"{name}.png"))).convert("RGB")
+
+
+def _of_trees(packages: Path, name: str) -> bytes:
     with zipfile.ZipFile(_wheel(packages, "deepforest")) as wheel:
-        return Image.open(io.BytesIO(wheel.read(f"deepforest/data/{name}.png"))).convert("RGB")
+        return wheel.read(f"deepforest/data/{name}")
 
 
-def _write_trees(to: Path, packages: Path) -> None:
+def write_trees(to: Path, packages: Path) -> None:
     """Write Pascal VOC: one photograph for training, three of other places for the test."""
     for part, names in _TREES.items():
         for name in names:
             _save(_aerial(packages, name), to / part / f"{name}.png")
-            with zipfile.ZipFile(_wheel(packages, "deepforest")) as wheel:
-                boxes = wheel.read(f"deepforest/data/{name}.xml").decode()
+            boxes = _of_trees(packages, f"{name}.xml").decode()
             boxes = re.sub("<name>.*?</name>", "<name>Tree</name>", boxes)
             (to / part / f"{name}.xml").write_text(boxes)
 
