@@ -22,29 +22,21 @@ def _judge(predictor: VideoPredictor, file: str, seconds: float) -> list[Judged]
     return [*predictor.windows(file, seconds=seconds)]
 
 
-def _over_time(predictor: VideoPredictor, windows: Sequence[Judged]) -> pd.DataFrame:
-    """Make lines of the classes that are most probable at any time."""
-    pieces = [*moments(windows)]
-    best = np.max([one.probabilities for one in pieces], axis=0)
-    rows = [
-        (time, one.probabilities[label], predictor.class_names[label])
-        for label in np.argsort(-best, kind="stable")[:_CLASSES]
-        for one in pieces
-        for time in (one.start, one.end)
-    ]
-    return pd.DataFrame(rows, columns=_HEADS)
-
-
 def watch(models: Models, files: list[str] | None, name: str, seconds: float) -> tuple[Any, Any]:
     """Judge a video as `eva video demo --window SECONDS` does.
 
     Returns:
-        Its classes over time, and frames with the classes around them.
+        Its most probable classes over time, and frames with the classes around them.
     """
     if not files:
         return None, None
     predictor, file = models.load(name), files[0]
     windows = models.cached(_judge, predictor, file, seconds)
+    pieces = [*moments(windows)]
+    order = np.argsort(-np.max([one.probabilities for one in pieces], axis=0), kind="stable")
+    rows = [(time, one.probabilities[label], predictor.class_names[label])
+            for label in order[:_CLASSES] for one in pieces
+            for time in (one.start, one.end)]  # fmt: skip
     with open_video(file, backend=predictor.backend) as video:
         places = [*windows_of(video, seconds=seconds)]
         chosen = np.linspace(0, len(places) - 1, min(_FRAMES, len(places))).round().astype(int)
@@ -53,7 +45,7 @@ def watch(models: Models, files: list[str] | None, name: str, seconds: float) ->
         annotate(frame, predictor.top(found, _CLASSES), heading=f"{clock(begin)} - {clock(end)}")
         for (begin, end, found), frame in zip([windows[at] for at in chosen], frames, strict=True)
     ]
-    return _over_time(predictor, windows), shown
+    return pd.DataFrame(rows, columns=_HEADS), shown
 
 
 def build(models: Models, names: Sequence[str]) -> None:

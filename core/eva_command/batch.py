@@ -182,9 +182,10 @@ def _show(folder: Path) -> None:
     from eva_runs.batch import PARTS, summarise
 
     known = summarise(folder, rows=True)
-    say(f"{folder} has {known.rows:,} results in {len(known.done):,} of {known.shards:,} shards")
-    if count := sum(known.errors.values()):
-        say(f"{count:,} records could not be read: {folder / PARTS}/*.errors.jsonl")
+    done, errors = len(known.done), sum(known.errors.values())
+    say(f"{folder} has {known.rows:,} results in {done:,} of {known.shards:,} shards")
+    if errors:
+        say(f"{errors:,} records could not be read: {folder / PARTS}/*.errors.jsonl")
     for number, reason in [*known.failed.items()][:10]:
         say(f"shard {number} failed: {reason}")
     done, errors = len(known.done), sum(known.errors.values())

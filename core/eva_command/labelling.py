@@ -141,9 +141,7 @@ class Labeller:
             mine = [(*o["bbox"], o["category_id"], o["score"], 0) for o in about["objects"]]
             found = match_image(boxes_of(rows[jobs[job]]), boxes_of(mine))
             labels, scores = found.predictions.labels, found.predictions.scores
-            values = np.stack([labels, found.right, scores, np.ones(len(scores))]).astype(
-                np.float64
-            )
+            values = np.array([labels, found.right, scores, np.ones(len(scores))], np.float64)
             judged.append(values[:, found.matched != IGNORED])
             objects += np.bincount(found.truth.labels[~found.truth.crowd], minlength=len(objects))
         return np.concatenate(judged, axis=1), objects

@@ -5,14 +5,16 @@ import contextlib
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from eva_backbone.checkpoints.registry import resolve_source
+from eva_data.detection.tiles import add_slicing
 from eva_data.files import home_expanded
 from eva_data.inputs import Plan
 from eva_openmmlab.command_line import make_parser
 from eva_openmmlab.run_folder import require_config_of_run
 from eva_report.demos import run_demo
+from eva_runs.commands import deferred
 from eva_runs.options import SOURCES, add_precision
 from eva_runs.recipes import SUFFIXES as RECIPES
 from eva_runs.recipes import WEIGHTS as SUFFIXES
@@ -38,6 +40,7 @@ def demo_parser(description: str, epilog: str, *, task: str) -> argparse.Argumen
     add("--output", required=True, type=Path, metavar="DIR", help="folder for the results")
     add("--device", help='"cuda", "cuda:1" or "cpu" (default: the GPU if there is one)')
     add_precision(parser, default="fp32", text="fp32, as published")
+    add_slicing(parser)
     add("--overwrite", action="store_true", help="replace earlier results")
     return parser
 
@@ -70,6 +73,14 @@ def main(
     file = result(args)
     results = [file] if file else []
     run_demo(parser, args, prepare=prepare, load=load, work=work, results=results)
+
+
+def load(args: argparse.Namespace, **options: Any) -> Any:
+    """Build the predictor of a command line; `options` are further ones of `from_config`."""
+    return deferred(f"eva_{args.task}.inference.predictor:Predictor.from_config")(
+        args.config, weights=args.weights, device=args.device, precision=args.precision,
+        slice=args.slice, overlap=args.overlap, **options,
+    )  # fmt: skip
 
 
 def named_model(

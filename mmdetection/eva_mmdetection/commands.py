@@ -7,7 +7,6 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from eva_data.detection.tiles import add_slicing
 from eva_mmdetection.data import own_data
 from eva_openmmlab import command_line
 from eva_openmmlab import demo as openmmlab_demo
@@ -16,8 +15,6 @@ from eva_report.detection_demo import PREDICTIONS, detect_files
 
 if TYPE_CHECKING:
     from mmengine.config import Config
-
-    from eva_mmdetection.inference.predictor import Predictor
 
 _EXAMPLES = """
 Examples:
@@ -89,17 +86,8 @@ def demo(arguments: Sequence[str] | None = None) -> None:
         task="mmdetection",
     )
     add_detector_options(parser)
-    add_slicing(parser)
     openmmlab_demo.main(
-        parser, arguments, plan=plan_detection, load=_load, work=detect_files,
+        parser, arguments, plan=plan_detection, work=detect_files,
+        load=lambda args: openmmlab_demo.load(args, score_threshold=args.score_threshold),
         result=lambda args: args.output / PREDICTIONS,
-    )  # fmt: skip
-
-
-def _load(args: argparse.Namespace) -> "Predictor":
-    from eva_mmdetection.inference.predictor import Predictor
-
-    return Predictor.from_config(
-        args.config, weights=args.weights, score_threshold=args.score_threshold,
-        device=args.device, precision=args.precision, slice=args.slice, overlap=args.overlap,
     )  # fmt: skip

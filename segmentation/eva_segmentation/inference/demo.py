@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from eva_data.detection.tiles import add_slicing
 from eva_data.files import replacing
 from eva_data.images import read_rgb, save_image
 from eva_data.inputs import Job, Plan, plan_jobs, written_name
@@ -60,7 +59,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     add = parser.add_argument
     add("--tta", action="store_true", help="several scales and flips, by the config's tta_pipeline")
-    add_slicing(parser)
     add(
         "--opacity",
         type=probability,
@@ -94,12 +92,7 @@ def _plan(args: argparse.Namespace, inputs: list[Path]) -> Plan:
 
 
 def _load(args: argparse.Namespace) -> "Predictor":
-    from eva_segmentation.inference.predictor import Predictor
-
-    predictor = Predictor.from_config(
-        args.config, weights=args.weights, device=args.device, precision=args.precision,
-        multi_scale=args.tta, slice=args.slice, overlap=args.overlap,
-    )  # fmt: skip
+    predictor: Predictor = demo.load(args, multi_scale=args.tta)
     if args.ade20k_submission and len(predictor.names) != ADE20K_CLASSES:
         raise ValueError(
             f"--ade20k-submission needs a model of {ADE20K_CLASSES} classes; that of "
