@@ -1,5 +1,6 @@
 """The app's page of CLIP gives what `eva clip demo search` and `eva batch zero-shot` give."""
 
+import gc
 import json
 import shutil
 
@@ -55,7 +56,7 @@ def test_own_classes_have_the_probabilities_of_the_batch(weights, media):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of event loops
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_names_of_hits_fit_a_phone(weights, media):
     playwright = pytest.importorskip("playwright.sync_api")
     if (program := shutil.which("chromium")) is None:
@@ -71,3 +72,4 @@ def test_names_of_hits_fit_a_phone(weights, media):
         assert page.evaluate("document.documentElement.scrollWidth") <= 400
         assert page.evaluate(CUT_OFF) == []
         browser.close()
+    gc.collect()  # event loops of gradio and playwright
