@@ -188,7 +188,6 @@ def _show(folder: Path) -> None:
         say(f"{errors:,} records could not be read: {folder / PARTS}/*.errors.jsonl")
     for number, reason in [*known.failed.items()][:10]:
         say(f"shard {number} failed: {reason}")
-    done, errors = len(known.done), sum(known.errors.values())
     place = shlex.quote(str(folder))
     if known.failed:
         say(f"next     eva batch retry {place}")

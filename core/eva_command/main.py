@@ -6,12 +6,12 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from importlib import import_module, metadata
+from importlib import metadata
 from pathlib import Path
 
 from eva_command.table import COMMANDS, GROUPS, Command, Group
 from eva_data.files import results
-from eva_runs.commands import called, complain, leave_unread, say
+from eva_runs.commands import called, complain, deferred, leave_unread, say
 from eva_runs.extras import TOOLKIT
 from eva_runs.recipes import TASKS
 
@@ -72,7 +72,7 @@ def _mention_task(task: str, verb: str, given: Sequence[str]) -> None:
     """Say whose runs were given to a command that has failed, if they are of another task."""
     for word in filter(os.path.isdir, given):
         with contextlib.suppress(Exception):
-            found, _ = import_module("eva_command.label").find_task(word, None)
+            found, _ = deferred("eva_command.label:find_task")(word, None)
             if found not in (None, task):
                 complain(f"{word} is a run of {found}: eva {found} {verb} {word}")
 
