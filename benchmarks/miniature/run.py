@@ -131,8 +131,10 @@ class Miniature:
         if arm == "tokens":
             teacher += ["objective=masked_tokens", f"tokenizer={self.at('tokenizer')}"]
         lr = lr or self.best(arm, "pretraining")
+        epochs = 1 if cache else 2  # an epoch of the cache is both views of each image
         sizes = f"student.variant={STUDENT} student.image_size={SIDE} mask.num_masked=20"
-        more = f"mask.min_block=4 run.epochs=2 run.seed={seed} run.output={run} data.val="
+        more = f"mask.min_block=4 run.epochs={epochs} optimizer.warmup_epochs={epochs / 10}"
+        more += f" run.seed={seed} run.output={run} data.val="
         recipe = ["pretrain", "train", "eva_debug_digit_scenes", *sizes.split(), *more.split()]
         self.eva(*recipe, *teacher, *cache, *self._pool(lr))
 
