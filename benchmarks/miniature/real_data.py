@@ -148,7 +148,9 @@ def _stamps(packages: Path) -> dict[str, list[tuple[str, Image.Image]]]:
         if category in STAMPS:
             side = "test" if hashlib.sha256(stem.encode()).digest()[0] % 5 < 2 else "train"
             with Image.open(file) as image:
-                found[side].append((category, image.convert("RGBA")))
+                cut_out = image.convert("RGBA")
+                cut_out.thumbnail((SIDE, SIDE))
+                found[side].append((category, cut_out))
     return found
 
 
@@ -180,7 +182,6 @@ def _write_garments(
 def _write_stamps(to: Path, stamps: Mapping[str, list[tuple[str, Image.Image]]]) -> None:
     for part, images in stamps.items():
         for number, (category, image) in enumerate(images):
-            image.thumbnail((SIDE, SIDE))
             white = Image.new("RGB", (SIDE, SIDE), "white")
             corner = ((SIDE - image.width) // 2, (SIDE - image.height) // 2)
             white.paste(image, corner, image)

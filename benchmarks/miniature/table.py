@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 ROOT = Path(__file__).parents[2]
 RESULTS, PAGE = ROOT / "benchmarks/results/miniature.jsonl", ROOT / "docs/miniature.md"
 ARMS = ("scratch", "pixels", "tokens", "features", "control")
+SEEDS = range(5)
+T_95 = 2.776  # Student's t of four degrees of freedom: the bootstrap of five is too narrow
 MARKS = "<!-- results -->\n", "<!-- end of results -->\n"
 Scores = Mapping[tuple[str, str], Mapping[int, float]]  # (measure, arm) -> seed -> score
 
@@ -22,12 +24,16 @@ Scores = Mapping[tuple[str, str], Mapping[int, float]]  # (measure, arm) -> seed
 def tables(lines: Iterable[str]) -> str:
     """Make the tables of finished transfers, in Markdown."""
     scores: dict[tuple[str, str], dict[int, float]] = {}
+    trials: dict[tuple[str, str], dict[str, float]] = {}
     seconds, commits = 0, set[str]()
     for line in map(json.loads, lines):
         seconds += line["core_seconds"]
         commits.add(line["commit"])
-        if not any(name == "val" for name in line["scores"]):
-            for name, score in line["scores"].items():
+        for name, score in line["scores"].items():
+            if name == "val":
+                kind, rate = line["job"].split()
+                trials.setdefault((kind, line["arm"]), {})[rate] = score
+            else:
                 measure = name if line["job"] == "frozen" else f"{line['job']}, {name}"
                 scores.setdefault((measure, line["arm"]), {})[line["seed"]] = score
     if not scores:
@@ -35,8 +41,10 @@ def tables(lines: Iterable[str]) -> str:
     measures = [*dict.fromkeys(measure for measure, _ in scores)]
     first = _rows(["", *ARMS, "teacher, frozen"], _means(scores, measures))
     second = _rows(["features minus", *ARMS[:3], ARMS[4]], _differences(scores, measures))
+    kinds = dict.fromkeys(kind for kind, _ in trials)
+    third = _rows(["rates tried", *ARMS], ([kind, *_tried(trials, kind)] for kind in kinds))
     about = f"{seconds / 3600:.1f} core-hours; commits {', '.join(sorted(commits))}."
-    return f"{first}\n{second}\n{about}\n"
+    return f"{first}\n{second}\n{third}\n{about}\n"
 
 
 def _means(scores: Scores, measures: list[str]) -> Iterator[list[str]]:
@@ -50,20 +58,30 @@ def _means(scores: Scores, measures: list[str]) -> Iterator[list[str]]:
 
 
 def _differences(scores: Scores, measures: list[str]) -> Iterator[list[str]]:
-    """Compare with each other arm, seed by seed; bold where the interval is on one side of 0."""
+    """Compare with each other arm, seed by seed; bold where Student's interval leaves 0 out."""
     for measure in measures:
         row, ours = [measure], scores.get((measure, "features"), {})
         for arm in (*ARMS[:3], ARMS[4]):
             other = scores.get((measure, arm), {})
             pairs = np.array([ours[seed] - other[seed] for seed in sorted(ours.keys() & other)])
-            if len(pairs) < 2:
+            if len(pairs) < len(SEEDS):
                 row.append("")
                 continue
             low, high = interval(pairs)
             text = f"{pairs.mean():+.1f} ({low:+.1f} to {high:+.1f})"
-            row.append(f"**{text}**" if low * high > 0 else text)
+            half = T_95 * pairs.std(ddof=1) / len(pairs) ** 0.5
+            row.append(f"**{text}**" if abs(pairs.mean()) > half else text)
         if any(row[1:]):
             yield row
+
+
+def _tried(trials: Mapping[tuple[str, str], Mapping[str, float]], kind: str) -> Iterator[str]:
+    """Give the validation score of each rate, the chosen one bold."""
+    for arm in ARMS:
+        found = trials.get((kind, arm), {})
+        best = max(found, key=found.__getitem__, default="")
+        each = (f"{rate}: {score:.1f}" for rate, score in found.items())
+        yield "; ".join(f"**{one}**" if one.startswith(f"{best}:") else one for one in each)
 
 
 def interval(differences: NDArray[np.float64]) -> tuple[float, float]:
