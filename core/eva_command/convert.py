@@ -5,10 +5,10 @@ r"""Convert a checkpoint to the form that another project loads, or back.
     eva convert eva_psz14.pt --to detectron2-vitdet --patch-size 16 \
         --output backbone.pth
     eva convert output/eva_g_pretrain --to official --dtype fp16 \
-        --patch-size 16 --output eva_psz14to16.pt
+        --patch-size 16 --output my_eva_psz14to16.pt
     eva convert output/eva_g_pretrain --to timm --output eva_g_timm
     eva convert eva_clip_psz14.pt --to open-clip --output eva_clip_g
-    eva convert eva_clip_g --to official --output eva_clip.pt
+    eva convert eva_clip_g --to official --output my_eva_clip.pt
     eva convert --merge-lora output/run merged.safetensors
 
 The source is a file, the name of an official one, the output folder of a run of any trainer (its

@@ -71,10 +71,12 @@ class DatasetSpec:
         """Refuse a source without the parts that are needed."""
         held_out = self.val_fraction is not None
         needed = ("train",) if held_out else self.parts
-        if not {*needed} <= {*there} or (held_out and "val" in there):
+        if held_out and "val" in there:
+            raise ValueError(f"{name} has data for val: leave --val-share (--val-fraction) out")
+        if not {*needed} <= {*there}:
             raise ValueError(
                 f"{name} has data for {' and '.join(there) or 'nothing'}; needed are "
-                f"{' and '.join(needed)}. --val-fraction takes training images in place of val"
+                f"{' and '.join(needed)}. --val-share 0.1 takes training images in place of val"
             )
 
 
