@@ -55,6 +55,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if bool(args.merge_lora) == bool(args.source and args.to and args.output):
         parser.error("give a source with --to and --output, or --merge-lora ADAPTER OUTPUT")
+    settings = args.source, args.to, args.output, args.dtype, args.patch_size
+    if args.merge_lora and any(settings):
+        parser.error("--merge-lora takes no source, --to, --output, --dtype or --patch-size")
     if args.merge_lora:
         args.source, args.output = args.merge_lora[0], Path(args.merge_lora[1])
     if args.to not in FOLDERS and args.output.suffix not in SUFFIXES:

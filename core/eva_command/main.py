@@ -92,13 +92,15 @@ def _call(command: Command, name: str, given: Sequence[str]) -> int:
 
 def _printing_json(function: str, arguments: Sequence[str]) -> int:
     """Call a command; what it says goes to the standard error output, its result to the other."""
-    with results() as found, contextlib.redirect_stdout(sys.stderr):
-        code = called(function, arguments)
-    if found:
-        result = found[-1]
-        text = result.read_text() if isinstance(result, Path) else json.dumps(result, default=str)
-        say(text.rstrip())
-    return code
+    with results() as found:
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                return called(function, arguments)
+        finally:  # also where a part of the input could not be read
+            if found:
+                result, is_file = found[-1], isinstance(found[-1], Path)
+                text = result.read_text() if is_file else json.dumps(result, default=str)
+                say(text.rstrip())
 
 
 def _unknown(word: str, before: str, known: Mapping[str, str]) -> int:

@@ -78,7 +78,7 @@ def find_task(name: str, task: str | None) -> tuple[str, Path]:
     """Find the task and the file of a recipe; a path of a checkout names the task, too."""
     first, _, rest = name.partition("/")
     if task is None and first in TASKS and rest:
-        task, name = first, rest.removeprefix("configs/")
+        task, name = first, name if Path(name).is_file() else rest.removeprefix("configs/")
     if task is not None:
         return task, find_recipe(task, name)
     found = {}

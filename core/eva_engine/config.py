@@ -133,6 +133,7 @@ class RunConfig:
         at_least(self, epochs=1, batch_size=1, accumulate=1, log_every=1, keep_checkpoints=1)
         at_least(self, workers=0, checkpoint_every=0, evaluate_every=0, seed=0)
         at_least(self, max_skipped=0, max_bad_samples=0, loader_timeout=1)
+        require(self.seed <= LARGEST_SEED, f"seed must be at most {LARGEST_SEED}, got {self.seed}")
         most = MOST_WORKERS
         require(self.workers <= most, f"workers must be at most {most}, got {self.workers}")
         require(0 <= self.ema_decay < 1, f"ema_decay must be in [0, 1), got {self.ema_decay}")

@@ -31,11 +31,10 @@ class NonFiniteError(FloatingPointError):
 
 
 class TooManyUnreadableError(RuntimeError):
-    """More samples than a run allows cannot be read; all processes raise it together."""
+    """More samples than a run allows cannot be read."""
 
 
-_AGREED = (FloatingPointError, TooManyUnreadableError)
-_EXPECTED = (ValueError, OSError, *_AGREED)
+_EXPECTED = (ValueError, OSError, FloatingPointError, TooManyUnreadableError)
 _WORKERS = {  # part of PyTorch's message -> likely cause
     "Bus error": ": shared memory may be full (df -h /dev/shm); fewer workers take less",
     "signal: Killed": ": the main memory may be full; fewer workers or smaller batches take less",
@@ -79,7 +78,8 @@ def ending(
                 raise
             line = f"unexpected {type(error).__name__}: {one_line(error)}"
         known = isinstance(error, (*_EXPECTED, ImportError))
-        says = processes.is_main() if isinstance(error, _AGREED) else not known or says_first(line)
+        agreed = isinstance(error, NonFiniteError)
+        says = processes.is_main() if agreed else not known or says_first(line)
         if isinstance(error, FloatingPointError):
             line += _saved(saved)
         if file is not None and file.exists():

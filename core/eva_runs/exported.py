@@ -159,5 +159,5 @@ def demand_close(difference: float, tolerance: float) -> None:
     if not difference <= tolerance:
         raise ValueError(
             f"the written file differs by {difference:.2g} from the model, more than "
-            f"{tolerance:g}, and was deleted; export in float32, or set --tolerance"
+            f"{tolerance:g}, and was deleted"
         )

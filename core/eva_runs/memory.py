@@ -354,12 +354,15 @@ def plan(
 def free_memory() -> int:
     """Return the free memory of the GPU, all of it if it is one of several, or of the machine."""
     if torch.cuda.is_available():
-        return int(torch.cuda.mem_get_info()["WORLD_SIZE" in os.environ])
+        device = int(os.environ.get("LOCAL_RANK", 0))
+        return int(torch.cuda.mem_get_info(device)["WORLD_SIZE" in os.environ])
     return int(psutil.virtual_memory().available)
 
 
 def with_batch_found(words: Sequence[str], module: str) -> tuple[list[str], str]:
     """Replace `--batch auto` of a command line by the largest number that fits, and say so."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not torch.cuda.is_available():
+        raise ValueError("--batch auto of several processes needs GPUs: give a number")
     place = words.index("--batch")
     rest = [*words[:place], *words[place + 2 :]]
     memory = free_memory()

@@ -24,6 +24,7 @@ SOURCES = (  # for the help of options
     "hf://ORG/REPOSITORY/FILE"
 )
 ENDINGS = {"onnx": ".onnx", "torch-export": ".pt2"}  # of files that `eva_runs.exported` writes
+_AUTO = ("--batch", "auto")
 DATA = ".data"  # end of the file beside an ONNX file of more than 1.5 GiB, which holds its weights
 
 
@@ -90,8 +91,9 @@ def add_size_and_length(parser: argparse.ArgumentParser) -> None:
 
 def batch_found(words: Sequence[str] | None, module: str) -> tuple[Sequence[str] | None, str]:
     """Replace `--batch auto` of a command line, if it is there; see `eva_runs.memory`."""
-    given = [*(sys.argv[1:] if words is None else words)]
-    if ("--batch", "auto") not in pairwise(given):
+    given = sys.argv[1:] if words is None else words
+    given = [part for word in given for part in (_AUTO if word == "=".join(_AUTO) else [word])]
+    if _AUTO not in pairwise(given):
         return words, ""
     if not module:
         raise ValueError("--batch auto is not for this training: give a number")

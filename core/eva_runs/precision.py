@@ -1,6 +1,5 @@
 """Number formats of inference: what suits the hardware, half precision, int8."""
 
-import copy
 import logging
 import timeit
 from typing import Any, get_args
@@ -11,13 +10,12 @@ from torch.utils._pytree import tree_map
 
 from eva_backbone import VisionTransformer
 from eva_runs.options import Precision
-from eva_runs.processes import is_main, on_main
+from eva_runs.processes import is_main
 
 logger = logging.getLogger(__name__)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _SIDE = 512  # of the probe's matrices
-_TOKENS = 256  # of the probe of int8
 _BF16 = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")  # instructions of x86, and of ARM
 _MATRICES = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)  # all that autocast lowers in a backbone
 
@@ -113,48 +111,10 @@ def _computes_bf16(device: torch.device) -> bool:
 
 
 def _quantise(model: nn.Module) -> None:
-    """Quantise the linear layers of a model's ViT by torchao, in the way that is faster here.
-
-    Activations are quantised too ("dynamic") only where that is clearly faster, as it is coarser.
-    """
+    """Quantise the weights of the linear layers of a model's ViT by torchao."""
     for name in ("torchao", "torch.utils._pytree"):  # on kernels for other devices
         logging.getLogger(name).setLevel(logging.ERROR)
     from torchao import quantization as ao
 
-    ways = {
-        "weights": ao.Int8WeightOnlyConfig(set_inductor_config=False),
-        "dynamic": ao.Int8DynamicActivationInt8WeightConfig(set_inductor_config=False),
-    }
-    vits: list[Any] = [part for part in model.modules() if isinstance(part, VisionTransformer)]
-
-    def choose() -> str:
-        layer = vits[0].blocks[0].mlp.fc1
-        inputs = torch.ones(_TOKENS, layer.in_features).to(layer.weight)
-        plain = str(layer.weight.dtype).removeprefix("torch.")
-        times = {plain: _seconds(layer, inputs)}
-        for way, config in ways.items():
-            ao.quantize_(one := nn.Sequential(copy.deepcopy(layer)), config)
-            times[way] = _seconds(one, inputs)
-        way = "dynamic" if times["dynamic"] < 0.8 * times["weights"] else "weights"
-        said = ", ".join(f"{name} {1e3 * one:.3g}" for name, one in times.items())
-        said += ": it saves memory here, and no time" * (slow := times[way] >= times[plain])
-        text = "int8 (%s); ms of a layer of %d x %d: %s"
-        level = logging.WARNING if slow else logging.INFO
-        logger.log(level, text, way, layer.in_features, layer.out_features, said)
-        return way
-
-    way = on_main(choose)
-    for vit in vits:
-        ao.quantize_(vit.blocks, ways[way])
-
-
-def _seconds(layer: nn.Module, inputs: Tensor) -> float:
-    """Time a layer, the best of three after one that warms up."""
-
-    def call() -> None:
-        layer(inputs)
-        if inputs.is_cuda:
-            torch.cuda.synchronize()
-
-    with torch.inference_mode():
-        return min(timeit.repeat(call, number=1, repeat=4)[1:])
+    for vit in (part for part in model.modules() if isinstance(part, VisionTransformer)):
+        ao.quantize_(vit.blocks, ao.Int8WeightOnlyConfig(set_inductor_config=False))

@@ -21,6 +21,9 @@ def test_a_copy_has_all_that_the_recipe_inherits_from(tmp_path, capsys):
         for copy in copies:
             assert copy.read_text() == (folder / copy.relative_to(mine)).read_text()
         assert {*with_parents(copies[0])} == {copy.resolve() for copy in copies}  # none outside
+    copies[0].write_text("# mine")
+    assert config([name, "--task", task, "--copy", str(mine)]) == 2
+    assert copies[0].read_text() == "# mine"
 
 
 def test_a_copy_is_loaded_alone(tmp_path):

@@ -8,6 +8,7 @@ from eva_engine.config import OptimizerConfig, RunConfig
 
 
 @pytest.mark.parametrize(("changes", "message"), [
+    ({"seed": 2**32}, "seed must be at most 4294967295, got 4294967296"),
     ({"ema_decay": 1.0}, r"ema_decay must be in \[0, 1\), got 1.0"),
     ({"precision": "fp8"}, "precision must be one of fp32, bf16, fp16, got 'fp8'"),
     ({"zero_stage": 0, "precision": "bf16"}, "zero_stage=0 needs precision=fp32, got bf16"),

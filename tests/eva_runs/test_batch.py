@@ -16,7 +16,6 @@ from concurrent.futures import Future
 from pathlib import Path
 
 import fsspec
-import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -266,17 +265,6 @@ def test_thirty_kills_of_four_processes(program, table, tmp_path, alone, started
 
 
 @pytest.mark.slow
-def test_seven_processes_and_shards_that_they_do_not_divide(
-    program, table, tmp_path, alone, started
-):
-    source, folder = table(3000), tmp_path / "seven"
-    whole = alone(source, size=131)  # 23 shards
-    program.begin(folder, source, size=131)
-    assert started(folder, processes=7).wait(120) == 0
-    assert merged(folder) == whole
-
-
-@pytest.mark.slow
 def test_thirty_kills_and_the_loss_of_a_node_of_ray(program, table, tmp_path, alone, started):
     source, folder = table(16_000), tmp_path / "ray"
     whole = alone(source, size=16)
@@ -316,37 +304,3 @@ def test_memory_is_flat_from_ten_thousand_to_a_million_records(program, table, t
         assert summarise(folder, rows=True).rows == count
         peaks.append(peak)
     assert peaks[1] < 1.2 * peaks[0]
-
-
-@pytest.mark.slow
-def test_five_percent_over_the_bare_loop(tmp_path):
-    """Of the time of the CPU, which other work does not change."""
-    import torch
-
-    from eva_classification.features import FeatureExtractor
-    from eva_command.batch import main as batch
-    from eva_data.images import read_image
-
-    torch.set_num_threads(1)
-    generator = np.random.default_rng(0)
-    for number in range(128):
-        pixels = generator.integers(0, 255, (256, 256, 3), np.uint8)
-        Image.fromarray(pixels).save(tmp_path / f"{number:03}.png")
-    files = sorted(tmp_path.glob("*.png"))
-    options = "--weights eva_debug --image-size 224 --device cpu --precision fp32 --processes 0"
-    words = ["features", str(tmp_path), *options.split(), "--workers", "1", "--limit"]
-    batch([*words, "8", "--output", str(tmp_path / "warm")])
-    extract = FeatureExtractor.from_weights(
-        "eva_debug", image_size=224, device="cpu", precision="fp32"
-    )
-    seconds = []
-    for _ in range(2):
-        begin = time.process_time()
-        for start in range(0, 128, 32):
-            images = [read_image(file, upright=True) for file in files[start : start + 32]]
-            extract(torch.stack([extract.transform(image) for image in images])).numpy()
-        seconds.append(time.process_time() - begin)
-        begin = time.process_time()
-        batch([*words, "128", "--output", str(tmp_path / f"out{len(seconds)}")])
-        seconds.append(time.process_time() - begin)
-    assert min(seconds[1::2]) < 1.05 * min(seconds[::2]) + 0.5  # the model is built, too

@@ -53,6 +53,8 @@ def test_a_run_saves_adapters_alone_and_scores_again(adapted, run, engine_data, 
 def test_merged_weights_are_the_adapters_on_their_base(adapted, run, fails, tmp_path):
     merged = tmp_path / "merged.safetensors"
     run("eva", "convert", "--merge-lora", adapted, merged)
+    words = ("convert", "--merge-lora", adapted, tmp_path / "y.pt", "--dtype", "fp16")
+    fails(run("eva", *words, code=None), "--dtype")
     ours, again = (load_classifier(source)(IMAGE) for source in (adapted, merged))
     assert torch.equal(ours, again)
     fails(run("eva", "convert", "--merge-lora", merged, tmp_path / "x.pt", code=None), merged)

@@ -1,7 +1,6 @@
 """The command `eva`: help, recipes, weights, own machine, publishing, exit codes."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,22 +9,6 @@ import pytest
 
 from eva_command.main import main as eva
 
-# every command of docs/command.md
-COMMANDS = """
-quickstart
-detection train|detection evaluate|detection test|detection demo|detection export|detection submit
-detection coco-lvis-gap|detection quickstart|submit|submit write|submit check
-mmdetection train|mmdetection evaluate|mmdetection demo
-segmentation train|segmentation evaluate|segmentation demo|segmentation export
-classification train|classification evaluate|classification demo|classification evaluate-frozen
-classification export|video export|export
-pretrain train|pretrain train-tokenizer
-video train|video evaluate|video evaluate-frozen|video demo
-clip train|clip evaluate|clip demo|clip export|clip interpolate
-data verify|data verify coco|data verify semantic|data make-demo|data prepare-segmentation
-data make-kinetics722|weights list|weights get|weights verify
-recipes|config|convert|batch features|batch detect|batch merge|push|doctor
-"""
 DETECTOR = "demo/cascade_mask_rcnn_vitdet_eva_debug"
 
 
@@ -35,21 +18,6 @@ def test_help_is_immediate(measure):
     assert ended.names("detection", "segmentation", "doctor")
     assert measure("--version")[1].out.startswith("eva-toolkit ")
     assert seconds < 0.5
-
-
-def test_every_command_helps(run):
-    for words in COMMANDS.replace("\n", "|").strip("|").split("|"):
-        help_text = run("eva", *words.split(), "--help").out
-        assert "usage: " in help_text, words
-        assert "--lora" not in help_text or not words.startswith("pretrain")
-
-
-@pytest.mark.parametrize("task", ["detection", "segmentation", "clip"])
-def test_help_of_a_training_waits_for_no_framework(task, measure):
-    """The limit has room for a busy machine; importing a framework takes more."""
-    seconds, ended = measure(task, "train", "--help")
-    assert ended.code == 0
-    assert seconds < 2.5
 
 
 @pytest.mark.parametrize(
@@ -125,25 +93,6 @@ def test_missing_weights_and_an_output_that_cannot_be_are_known_at_once(
         assert seconds < 3
 
 
-def test_recipes_of_every_task_are_listed_shown_and_copied_once(run, fails, tmp_path):
-    listed = run("eva", "recipes").out
-    names = {line.split()[0] for line in listed.splitlines() if line.startswith("  ")}
-    tasks = ("detection", "mmdetection", "segmentation", "classification", "video", "clip")
-    assert all(f"{task}:" in listed for task in tasks)
-    assert {
-        DETECTOR,
-        "coco/cascade_mask_rcnn_eva_g_1280",
-        "ade20k/mask2former_eva_g_896_20k",
-    } <= names
-    shown = run("eva", "config", DETECTOR).text
-    assert "cascade_mask_rcnn_vitdet_eva.py" in shown, "what it inherits from"
-    run("eva", "config", DETECTOR, "--copy", tmp_path)
-    (copy,) = tmp_path.rglob(f"{DETECTOR}.py")
-    copy.write_text("# mine")
-    run("eva", "config", DETECTOR, "--copy", tmp_path, code=None)
-    assert copy.read_text() == "# mine"
-
-
 @pytest.mark.slow
 def test_every_recipe_of_the_frameworks_is_read(run, root):
     """With all that it inherits from."""
@@ -196,26 +145,6 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     )
     assert len(done.stdout.splitlines()) == 1
     assert done.stderr == ""
-
-
-@pytest.mark.parametrize(
-    "task",
-    [
-        "segmentation",
-        *(pytest.param(task, marks=pytest.mark.slow) for task in ("detection", "mmdetection")),
-    ],
-)
-def test_what_would_be_published_names_no_place(task, finished, run, fails, tmp_path):
-    output, card = finished(task), tmp_path / "card"
-    run("eva", "push", output, "someone/name", "--dry-run", card)
-    assert {"README.md", "model.safetensors", "results.json"} <= {f.name for f in card.iterdir()}
-    for file in card.iterdir():
-        content = file.read_bytes()
-        assert str(output).encode() not in content, file.name
-        assert os.uname().nodename.encode() not in content or len(os.uname().nodename) < 4
-    fails(run("eva", "push", output, "someone/name", "--dry-run", card, code=None), "card")
-    fails(run("eva", "push", tmp_path, "someone/name", code=None), tmp_path.name)
-    fails(run("eva", "push", output, "no name", code=None), "no name")
 
 
 def test_the_gap_of_coco_and_lvis_is_a_table_of_two_results(finished, run, tmp_path):

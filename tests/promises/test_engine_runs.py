@@ -216,28 +216,11 @@ def _flip(file):
     file.write_bytes(data)
 
 
-def test_a_damaged_checkpoint_is_passed_over(run, training, trained, copied, ends_alike):
-    """The run goes on from the one before, to the same end."""
-    output, (_, last) = copied("pretrain", keep=2)
-    _flip(last / "model.safetensors")
-    ended = run(*training("pretrain", output))
-    assert ended.names(last.name)
-    ends_alike(trained("pretrain")[0], output)
-
-
 def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_again(run, fails, training, copied):
     output, (last,) = copied("pretrain", keep=1)
     _flip(last / "model.safetensors")
     before = _state(last)
     fails(run(*training("pretrain", output), code=None), output, last.name)
-    assert _state(last) == before
-
-
-def test_a_checkpoint_of_another_run_is_refused(run, fails, training, copied):
-    output, (last,) = copied("pretrain", keep=1)
-    before = _state(last)
-    other = ("--student.variant", "eva_ti_patch16", "--student.image-size", 128)
-    fails(run(*training("pretrain", output, *other), code=None), last)
     assert _state(last) == before
 
 

@@ -146,7 +146,7 @@ def test_iterations_of_mmengine_follow_the_micro_batch():
 def test_batch_auto_takes_what_fits_and_keeps_the_step(monkeypatch, capsys, free, batch):
     monkeypatch.setattr("eva_runs.memory.free_memory", lambda: int(free))
     words = ["classification", "train", "eva_debug_digits", "--run.batch-size", "4"]
-    main([*words, "--run.accumulate", "4", "--batch", "auto", "--print-config"])
+    main([*words, "--run.accumulate", "4", "--batch=auto", "--print-config"])
     out = capsys.readouterr().out
     run = json.loads(out[out.index("{") :])["run"]
     assert run["batch_size"] * run["accumulate"] == 16

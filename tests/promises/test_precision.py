@@ -48,9 +48,8 @@ def test_a_demo_takes_it(room, finished, demo, run, tmp_path):
     form = "semantic" if room == "segmentation" else "coco"
     image = next(file for file in sorted((demo(form) / form).rglob("*.jpg")))
     words = ("--output", tmp_path / "out", "--precision", "int8")
-    said = run("eva", room, "demo", finished(room), image, *words).text
+    run("eva", room, "demo", finished(room), image, *words)
     assert list((tmp_path / "out").rglob("*.jpg"))
-    assert "int8 (" in said  # which way, and how fast
 
 
 @pytest.mark.parametrize("task", ["classification", pytest.param("video", marks=slow)])

@@ -255,8 +255,8 @@ def _average_file(engine: TrainingEngine) -> str:
 def find_checkpoint(checkpoints: RunCheckpoints, run: RunConfig, *, first_save: int) -> Path | None:
     """Find the newest undamaged checkpoint, after which a run continues; None for one that begins.
 
-    The same on all processes. A run that never saved, which it does for the first time after
-    `first_save` steps, may begin again.
+    The same on all processes. A run that never saved may begin again: the first save, which is
+    written in the background, is complete after `first_save` steps, before the second one begins.
 
     Raises:
         ValueError: If there is one and the run is not to be continued, if all are damaged, or if
