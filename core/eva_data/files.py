@@ -185,6 +185,8 @@ def link_or_copy(file: Path, target: Path) -> None:
     make_folder(target.parent)
     try:
         os.link(file.resolve(), target)
+    except FileExistsError:
+        raise  # it may be a link to a file of the user's
     except OSError:
         shutil.copyfile(file, target)
 
@@ -227,11 +229,14 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary folders that killed writers of a folder have left beside it."""
+    """Remove what killed writers of a folder have left beside it, or put it back if it is gone."""
     starts = tuple(f".{folder.name}.{kind}-" for kind in (_PARTIAL, _REPLACED))
     for path in folder.parent.iterdir() if folder.parent.is_dir() else ():
         if path.name.startswith(starts) and not _is_running(path.name.rpartition("-")[2]):
-            shutil.rmtree(path)
+            if path.name.startswith(starts[1]) and not folder.exists():
+                path.rename(folder)
+            else:
+                shutil.rmtree(path)
 
 
 def _is_running(process: str) -> bool:

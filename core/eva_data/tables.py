@@ -31,7 +31,10 @@ def find_columns(file: Path, roles: Mapping[str, Sequence[str]]) -> Columns:
         header = stream.readline(LONGEST).rstrip("\r\n")
     best = Columns(file, _SEPARATORS[0], [], {})
     for separator in _SEPARATORS:
-        names = [name.strip() for name in next(csv.reader([header], delimiter=separator), [])]
+        try:
+            names = [name.strip() for name in next(csv.reader([header], delimiter=separator), [])]
+        except csv.Error:  # a cell above its limit
+            continue
         lower = [name.lower() for name in names]
         found = {role: [name for name in known if name in lower] for role, known in roles.items()}
         places = {role: lower.index(known[0]) for role, known in found.items() if known}

@@ -99,7 +99,8 @@ def writing_dataset(
         content, becomes part of the dataset.
 
     Raises:
-        ValueError: If two images have one label file, such as `a.jpg` and `a.png`.
+        ValueError: If two images have one name (`a/b.jpg`, `a__b.jpg`) or one label file (`a.jpg`,
+            `a.png`).
     """
     if form is None:
         yield lambda image: None
@@ -114,6 +115,8 @@ def writing_dataset(
         def add(image: Mapping[str, Any]) -> None:
             name = image["name"].strip("/").replace("/", "__").replace(":", "__")
             image, place = {**image, "name": name}, folder / about.images / name
+            if place.exists():
+                raise ValueError(f"two images would be {name}: give them other names")
             if about.coco:
                 to_coco({**image, "objects": filter(is_seen, image["objects"])})
             elif about.labels:

@@ -222,6 +222,9 @@ class RunHook(Hook):
 
     def _before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         """Look at gradients, which are the same on all processes."""
+        overflow = getattr(optimizer, "found_inf", None)  # a fused one skips such a step by itself
+        if overflow is not None and overflow.item():
+            return
         self._stepped = True
         parameters = [one for group in optimizer.param_groups for one in group["params"]]
         gradients = [one.grad for one in parameters if one.grad is not None]

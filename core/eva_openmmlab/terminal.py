@@ -18,6 +18,7 @@ from typing import Any
 
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
+from mmengine.runner import IterBasedTrainLoop
 
 from eva_backbone.checkpoints.run_folders import named_weights
 from eva_data.files import explained
@@ -121,9 +122,11 @@ class TerminalHook(Hook):
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         """Show the scores of an evaluation in training, or of some if there are many."""
         super().after_val_epoch(runner, metrics)
-        interval = runner.train_loop.val_interval
-        number, total = runner.iter // interval, math.ceil(runner.max_iters / interval)
-        if runner.iter >= runner.max_iters or number % math.ceil(total / (_LINES - 1)) == 0:
+        loop, done, steps = runner.train_loop, runner.iter, runner.max_iters
+        if not isinstance(loop, IterBasedTrainLoop):
+            done, steps = runner.epoch, runner.max_epochs
+        number, total = done // loop.val_interval, math.ceil(steps / loop.val_interval)
+        if done >= steps or number % math.ceil(total / (_LINES - 1)) == 0:
             lines = score_lines(metrics or {}) or [NOTHING]
             scores = "; ".join(", ".join(line.split(", ")[:2]) for line in lines)
             show(f"{SAYS.unit} {runner.iter:,}: {scores}")

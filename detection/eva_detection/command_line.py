@@ -332,11 +332,12 @@ def export(arguments: Sequence[str] | None = None) -> None:
         args.config_file = find_recipe("detection", require_config(args.config_file, args.weights))
         require_export(args, _FORMS)
         scripted = args.form == "torchscript"
-        other = args.batch_size != 1 or args.precision != "fp32" or (scripted and args.size)
+        other = args.batch_size != 1 or args.precision != "fp32" or args.device != "cpu"
+        other |= scripted and args.size is not None
         if scripted if args.image is None else (other or args.form == "torch-export"):
             raise ValueError(
                 f"--format {args.form}, --precision {args.precision}: a complete detector is onnx "
-                "or torchscript, in fp32, of one image, with --image; --size is for onnx"
+                "or torchscript, in fp32, of one image, on the CPU, with --image; --size is of onnx"
             )
     except (OSError, ValueError) as error:
         refuse(parser, error)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eva_backbone.checkpoints.from_weights import describe
+from eva_backbone.checkpoints.hub import obedient
 from eva_backbone.checkpoints.pooled import load_pooled
 from eva_backbone.checkpoints.reading import Weights
 from eva_backbone.checkpoints.registry import resolve_source
@@ -120,7 +121,8 @@ class TimmTeacher(Teacher):
         from timm import create_model
         from timm.models import load_checkpoint
 
-        network: Any = create_model(model, pretrained=not weights)
+        with obedient():
+            network: Any = create_model(model, pretrained=not weights)
         if weights:
             load_checkpoint(network, str(resolve_source(weights)), weights_only=True)
         maps = network.feature_info

@@ -3,19 +3,21 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
-from torch.utils.data import Subset
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Subset
 
 from eva_backbone.checkpoints.loading import load_pretrained
 from eva_backbone.layers import no_init_weights
 from eva_engine import distributed, planning
 from eva_engine.config import Precision
 from eva_engine.data.loading import evaluation_loader
+from eva_engine.evaluation.counting import LEFT_OUT
 from eva_engine.loop import TrainingRun
 from eva_engine.report import Presentation
 from eva_engine.steps.flops import training_flops
@@ -39,7 +41,7 @@ from eva_pretrain.tokens.tokenizer import MaskedTokens
 from eva_pretrain.tokens.training import load_tokenizer
 from eva_pretrain.transforms import PretrainTransform, ValidationTransform, Views
 from eva_report.content import Gallery, Section
-from eva_runs.data_order import to_device
+from eva_runs.data_order import BadSamples, to_device
 from eva_runs.memory import Step
 
 
@@ -57,10 +59,33 @@ def build_student(config: StudentConfig, *, target_dim: int, masked: bool) -> Ma
     return model
 
 
+class _Readable(Dataset[Any]):
+    """Samples, or (name, reason) of those that cannot be read."""
+
+    def __init__(self, samples: Any) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor] | tuple[str, str]:
+        try:
+            sample: dict[str, Tensor] = self.samples[index]
+        except OSError as error:
+            return self.samples.sample_id(index), str(error)
+        return sample
+
+
+def _collate_readable(loaded: list[Any]) -> tuple[dict[str, Any] | None, dict[str, str]]:
+    good = [one for one in loaded if isinstance(one, dict)]
+    return collate(good) if good else None, dict(one for one in loaded if isinstance(one, tuple))
+
+
 class Validation:
     """Loss and metrics on validation images: every second patch masked, each image counted once.
 
-    In distillation nothing is masked.
+    In distillation nothing is masked. At most `run.max_bad_samples` that cannot be read are left
+    out and named.
     """
 
     def __init__(
@@ -71,30 +96,40 @@ class Validation:
         mask = None if config.objective == "distillation" else partial(alternating_mask, self._grid)
         transform = ValidationTransform(views, mask=mask)
         self.images = open_part("val", transform, teacher=step.teacher, config=config)
-        self._own = Subset(self.images, distributed.own_share(len(self.images)))
+        self._readable = _Readable(self.images)
+        self._own = Subset(self._readable, distributed.own_share(len(self.images)))
+        self._left_out = BadSamples(config.run.max_bad_samples, done=LEFT_OUT)
         self._gallery: Callable[[], Gallery] | None = None
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Compute the mean loss and metrics over all images; called on all processes."""
         names, run = ("loss", *self._step.objective.metric_names), self._config.run
-        sums = dict.fromkeys(names, 0.0)
+        sums, left_out = dict.fromkeys(("images", *names), 0.0), dict[str, str]()
         with evaluation_loader(
-            self._own, batch_size=run.batch_size, workers=run.workers, collate=collate
+            self._own, batch_size=run.batch_size, workers=run.workers, collate=_collate_readable
         ) as batches:
-            for batch in batches:
+            for batch, unreadable in batches:
+                left_out |= unreadable
+                if batch is None:
+                    continue
                 loss, metrics = self._step(model, to_device(batch, self._device))
-                for name, value in {"loss": loss, **metrics}.items():
+                for name, value in {"images": torch.ones(()), "loss": loss, **metrics}.items():
                     sums[name] += float(value) * len(batch["images"])
+        self._left_out.add(
+            {name: why for one in distributed.gather(left_out) for name, why in one.items()}
+        )
         if distributed.rank() == 0:
             self._gallery = self._look(getattr(model, "module", model))
-        totals = distributed.sum_over_ranks([sums[name] for name in names], self._device)
-        return {name: total / len(self.images) for name, total in zip(names, totals, strict=True)}
+        count, *totals = distributed.sum_over_ranks([*sums.values()], self._device)
+        return {name: total / count for name, total in zip(names, totals, strict=True)}
 
     @torch.no_grad()
     def _look(self, model: nn.Module) -> Callable[[], Gallery]:
         """Predict the first images, for the report."""
-        chosen = range(min(SHOWN, len(self.images)))
-        batch = to_device(collate([self.images[index] for index in chosen]), self._device)
+        found = ((index, self._readable[index]) for index in range(len(self.images)))
+        shown = [*islice((one for one in found if isinstance(one[1], dict)), SHOWN)]
+        chosen = [index for index, _ in shown]
+        batch = to_device(collate([sample for _, sample in shown]), self._device)
         mask = batch["mask"].cpu() if "mask" in batch else None
         objective = self._step.objective
         predicted = torch.ones(len(chosen), *self._grid, dtype=torch.bool) if mask is None else mask
@@ -218,4 +253,6 @@ def _objective(
         pixels = config.teacher.library == "pixels"
         return MaskedPixels() if pixels else MaskedFeatures(), teacher.dim
     tokenizer = load_tokenizer(config.tokenizer).to(device)
+    if (dim := tokenizer.feature_dim) != teacher.dim:
+        raise ValueError(f"{config.tokenizer} is for features of {dim} channels, not {teacher.dim}")
     return MaskedTokens(tokenizer), tokenizer.num_codes

@@ -169,6 +169,15 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
     assert _names(tmp_path) == sorted([alive.name, ".ab.partial-1"])
 
 
+def test_what_a_writer_killed_between_its_renames_had_put_away_comes_back(tmp_path):
+    for kind in ("partial", "replaced"):  # of a process with a number that none has
+        (tmp_path / f".a.{kind}-4194305").mkdir()
+        (tmp_path / f".a.{kind}-4194305/{kind}").touch()
+    remove_leftovers(tmp_path / "a")
+    assert _names(tmp_path) == ["a"]
+    assert _names(tmp_path / "a") == ["replaced"]
+
+
 def test_what_is_to_be_kept_is_refused(tmp_path):
     folder = tmp_path / "a"
     require_replaceable(folder, ["x"], overwrite=False)

@@ -129,6 +129,23 @@ def test_images_with_one_label_file_are_refused(form, images, tmp_path):
     assert not [*tmp_path.iterdir()]
 
 
+@pytest.mark.parametrize("form", ["coco", "cvat"])
+def test_images_with_one_name_are_refused_and_stay(form, images, tmp_path):
+    files = [tmp_path / "photos/a/b.png", tmp_path / "photos/a__b.png"]
+    for number, file in enumerate(files):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(bytes([number]))
+
+    def label():
+        with writing_dataset(tmp_path / "labelled", form, CATEGORIES) as add:
+            for name, file in zip(("a/b.png", "a__b.png"), files, strict=True):
+                add(images[1][0] | {"name": name, "source": str(file)})
+
+    with pytest.raises(ValueError, match=r"two images would be a__b\.png"):
+        label()
+    assert [file.read_bytes() for file in files] == [b"\0", b"\1"]
+
+
 def test_regions_are_connected_parts_of_one_class():
     classes = np.zeros((20, 20), np.uint8)
     classes[:, 10:] = 1

@@ -84,10 +84,12 @@ def training():
     return parser
 
 
-def configured(name, load_config, root, *more):
-    parser = training()
+def configured(name, load_config, root, *more, pipeline=None):
+    parser, config = training(), load_config(name)
+    if pipeline:
+        config.val_dataloader.dataset.pipeline = pipeline
     words = [str(word) for word in (name, *flags(root, "train", "val"), *more)]
-    return own_data.apply(load_config(name), parser.parse_args(words))
+    return own_data.apply(config, parser.parse_args(words))
 
 
 def kinds_of(cfg, kind):
@@ -99,7 +101,10 @@ def kinds_of(cfg, kind):
 
 
 def test_boxes_alone_leave_the_mask_head_out(load_config, own):
-    cfg = configured("coco/cascade_mask_rcnn_eva_g_1280", load_config, own, "--boxes-only")
+    stock = [{"type": "LoadAnnotations", "with_bbox": True, "with_mask": True}]
+    name = "coco/cascade_mask_rcnn_eva_g_1280"
+    cfg = configured(name, load_config, own, "--boxes-only", pipeline=stock)
+    assert not cfg.val_dataloader.dataset.pipeline[0].with_mask
     assert cfg.model.roi_head.mask_head is cfg.model.roi_head.mask_roi_extractor is None
     assert cfg.val_evaluator.metric == ["bbox"]
     assert not kinds_of(cfg, "LoadAnnotations").with_mask

@@ -79,9 +79,11 @@ def test_a_bad_image_is_replaced_named_and_counted(run, fails, training, metrics
     run(*training("pretrain", tmp_path / "all", *words, "--run.max-bad-samples", 0))
     assert metrics_of(tmp_path / "all")[0]["samples"] == 4
     (tmp_path / "images/broken.png").write_bytes(b"no image")
-    more = (*words, "--run.batch-size", 5)
+    more = (*words, "--run.batch-size", 5, "--data.val", tmp_path / "images")
     run(*training("pretrain", tmp_path / "run", *more))
-    assert "broken.png" in (tmp_path / "run/log.txt").read_text()
+    log = (tmp_path / "run/log.txt").read_text()
+    assert "left a sample out of the validation that cannot be read" in log
+    assert log.count("broken.png") >= 2
     strict = training("pretrain", tmp_path / "strict", *more, "--run.max-bad-samples", 0)
     fails(run(*strict, code=None), "broken.png")
 

@@ -56,9 +56,9 @@ class Layer(nn.Linear):
 def hooked():
     """Function: a layer with an optimizer's wrapper, watched by a hook; steps on a batch."""
 
-    def make(wrap):
+    def make(wrap, fused=False):
         layer, hook = Layer(2, 1), RunHook()
-        wrapper = wrap(torch.optim.SGD(layer.parameters(), 0.1))
+        wrapper = wrap(torch.optim.SGD(layer.parameters(), 0.1, fused=fused))
         data = SimpleNamespace(dataset=None)
         runner = SimpleNamespace(
             model=layer, train_dataloader=data, optim_wrapper=wrapper, work_dir="", world_size=1,
@@ -93,14 +93,14 @@ def test_each_batch_of_a_step_counts(hooked):
     assert torch.equal(layer.weight.grad, torch.ones_like(before) / 3)
 
 
-@pytest.fixture
-def scaled(hooked, monkeypatch):
+@pytest.fixture(params=[False, True], ids=["plain", "fused"])
+def scaled(hooked, monkeypatch, request):
     """The same with a loss scale, as on a GPU."""
     amp = "mmengine.optim.optimizer.amp_optimizer_wrapper"
     monkeypatch.setattr(f"{amp}.is_cuda_available", lambda: True)
     cpu = lambda **options: torch.amp.GradScaler("cpu", **options)  # noqa: E731
     monkeypatch.setattr(f"{amp}.GradScaler", cpu)
-    return hooked(lambda one: AmpOptimWrapper(optimizer=one))
+    return hooked(lambda one: AmpOptimWrapper(optimizer=one), request.param)
 
 
 def test_a_loss_scale_skips_steps_that_overflow(scaled):

@@ -150,6 +150,22 @@ def test_streaming_average_equals_the_plain_one(make_model, make_views, test_cfg
     assert len(found.pred_sem_seg.data.unique()) > 1  # of several classes, or nothing is shown
 
 
+@pytest.mark.filterwarnings("ignore:The shape of value will convert")
+def test_two_classes_by_a_sigmoid_are_averaged_as_by_mmsegmentation(make_model, make_views):
+    model = make_model()
+    model.out_channels = model.decode_head.out_channels = 1
+    model.decode_head.threshold = 0.5
+    model.decode_head.conv_seg = torch.nn.Conv2d(model.decode_head.channels, 1, 1)
+    data = pseudo_collate(make_views(least=32))
+    with torch.no_grad():
+        (found,) = StreamingTTA(model).test_step(data)
+        model.decode_head.threshold = found.seg_logits.data.mean().item()
+        (plain,) = SegTTAModel(model).test_step(data)
+        (found,) = StreamingTTA(model).test_step(data)
+    assert torch.equal(found.pred_sem_seg.data.squeeze(), plain.pred_sem_seg.data.squeeze())
+    assert found.pred_sem_seg.data.unique().tolist() == [0, 1]
+
+
 def test_scores_of_a_view_are_gone_before_the_next(make_model, make_views):
     model = make_model()
     alive = []

@@ -1,4 +1,4 @@
-"""Command lines of `video/`: train, evaluate, evaluate_frozen, demo.
+"""Command lines of `video/`: train, evaluate, frozen features, demo.
 
 Everything that needs torch is imported after parsing.
 """

@@ -15,7 +15,7 @@ from eva_engine.config import (
     require,
 )
 
-Kind = Literal["tsn", "dense"]  # of sampling, see `eva_video.data.sampling`
+Kind = Literal["tsn", "dense"]  # of sampling, see `eva_video.data.clips`
 JitterEach = Literal["clip", "frame"]  # what has one jitter, see `eva_video.data.transforms`
 PROBE_RATES = (3e-4, 1e-3, 3e-3)  # learning rates that the attentive probe tries
 PROBE_EPOCHS = 20  # at least, by default

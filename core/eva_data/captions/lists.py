@@ -69,8 +69,16 @@ def parse_captions(
         if is_json:
             fields = json.loads(value)
             value = _first_of(fields, (key,) if key else BESIDE)
-        texts = _texts_of(value)
     except (ValueError, RecursionError, AttributeError) as error:
+        raise UnreadableCaptionError(f"{where}: no caption can be read ({error})") from error
+    return captions_of(value, where)
+
+
+def captions_of(value: Any, where: str) -> tuple[str, ...]:
+    """Take the captions of a value: a text, or a list of texts; errors as of `parse_captions`."""
+    try:
+        texts = _texts_of(value)
+    except ValueError as error:
         raise UnreadableCaptionError(f"{where}: no caption can be read ({error})") from error
     for text in texts:
         if problem := problem_of(text):

@@ -109,6 +109,8 @@ def check_config(cfg: DictConfig, *, trains: bool, processes: int = 1) -> None:
         names = OmegaConf.select(cfg, f"dataloader.{part}.dataset.names") or ()
         if part == "train" or "evaluator" in cfg.dataloader:
             require_registered([names] if isinstance(names, str) else names)
+    if trains and cfg.train.get("device") == "cpu" and precision_of(cfg.train) == "fp16":
+        raise ValueError("fp16 training needs a GPU: set train.amp.enabled=False for fp32")
     compresses = trains and processes > 1 and cfg.train.ddp.get("fp16_compression", False)
     if compresses and precision_of(cfg.train) != "fp16":
         raise ValueError(

@@ -121,7 +121,7 @@ def _join(local_rank: int, args: argparse.Namespace) -> None:
     if not args.launched:
         rank, size = args.machine_rank * args.num_gpus, args.num_gpus * args.num_machines
         place = dict(init_method=args.dist_url, rank=rank + local_rank, world_size=size)
-    count = torch.cuda.device_count()
+    count = torch.cuda.device_count() if args.on_gpu else 0
     if 0 < count <= local_rank:
         raise ValueError(f"process {local_rank} of this machine has no GPU: there are {count}")
     backend = "nccl" if count else "gloo"

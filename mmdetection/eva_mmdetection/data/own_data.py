@@ -140,6 +140,8 @@ def _set_classes(config: "Config", count: int) -> list[str]:
 
 def _set_metric(config: "Config", file: CocoDataset, *, masks: bool, boxes_only: bool) -> list[str]:
     lacking = len(file.without_masks) if masks else 0
+    for name in LOADERS["val"]:
+        _set_masks(config[name], file, masks=masks and not lacking)
     config.val_evaluator = {
         "type": "CocoFileMetric",
         "ann_file": str(file.path),

@@ -145,7 +145,7 @@ def _resize(maps: Tensor, sides: Any) -> Tensor:
 
 
 def _places(side: Any, window: int, step: int) -> tuple[Tensor, Tensor]:
-    """Place n windows of c pixels along a side as `segmentor.windows` does.
+    """Place n windows of c pixels along a side as `eva_data.detection.tiles.windows` does.
 
     Returns positions (n, c), the last repeated for a side shorter than c, and which pixels of the
     side they are, as 0 or 1 (n, c, side).

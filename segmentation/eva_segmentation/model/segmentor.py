@@ -136,6 +136,8 @@ class StreamingTTA(NamedClasses, SegTTAModel):
         if given := {name: value for name, value in unset.items() if value is not None}:
             raise TypeError(f"StreamingTTA does not take {given}: they belong to its module")
         super().__init__(module, data_preprocessor)
+        # as `SegTTAModel`: one channel is the probability of the second of two classes
+        self._binary = getattr(self.module, "out_channels", 0) == 1
         self.register_load_state_dict_pre_hook(_into_module)
 
     def test_step(self, data: Mapping[str, Any] | Sequence[Any]) -> list[SegDataSample]:
@@ -153,6 +155,8 @@ class StreamingTTA(NamedClasses, SegTTAModel):
             results = results or samples
         for sample, total in zip(results, totals, strict=True):
             best = total.argmax(dim=0, keepdim=True)
+            if self._binary:
+                best = (total > self.module.decode_head.threshold).long()
             sample.seg_logits, sample.pred_sem_seg = PixelData(data=total), PixelData(data=best)
         return results
 
@@ -167,7 +171,9 @@ class StreamingTTA(NamedClasses, SegTTAModel):
             parts = zip(totals[index].split(rows, 1), scores.split(rows, 1), strict=True)
             for total, part in parts:
                 # the official code takes the softmax of scores that are nearly probabilities, too
-                total += part.float().softmax(dim=0).mul_(share)
+                part = part.float()
+                part = part.sigmoid() if self._binary else part.softmax(dim=0)
+                total += part.mul_(share)
             del sample.seg_logits
         return samples
 
