@@ -11,6 +11,7 @@ from eva_engine.config import (
     at_least,
     check_probabilities,
     require,
+    rising,
 )
 
 
@@ -69,10 +70,7 @@ class AugmentConfig(MixingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        low, high = self.scale
-        require(
-            0 < low <= high <= 1, f"scale must be two rising numbers in (0, 1], got {low, high}"
-        )
+        rising(self, "scale")
         at_least(self, color_jitter=0)
         check_probabilities(self, "flip", "random_erase")
         require(

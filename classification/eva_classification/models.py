@@ -3,7 +3,6 @@
 Shapes: B images, N patches, C channels, K classes.
 """
 
-import logging
 import os
 from typing import Any, Literal
 
@@ -16,8 +15,6 @@ from eva_backbone.checkpoints.reading import Weights
 from eva_backbone.layers import LAYER_NORM_EPS, init_head
 from eva_backbone.variants import variant_arguments
 from eva_backbone.vit import VisionTransformer
-
-logger = logging.getLogger(__name__)
 
 Pooling = Literal["mean", "cls"]
 

@@ -14,6 +14,7 @@ from eva_engine.config import (
     one_of_its_choices,
     require,
     require_evaluated,
+    rising,
 )
 
 Loss = Literal["contrastive", "sigmoid"]
@@ -123,9 +124,7 @@ class DataConfig(SplitConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        low, high = self.crop_scale
-        shares = 0 < low <= high <= 1
-        require(shares, f"crop_scale must be two rising numbers in (0, 1], got {low}, {high}")
+        rising(self, "crop_scale")
 
 
 @dataclass(frozen=True, kw_only=True)

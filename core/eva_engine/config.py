@@ -311,6 +311,13 @@ def at_least(config: Any, **limits: float) -> None:
         require(fits, f"{name} must be at least {limit}, got {value}")
 
 
+def rising(config: Any, name: str) -> None:
+    """Refuse a setting that is not two rising numbers in (0, 1]."""
+    low, high = getattr(config, name)
+    text = f"{name} must be two rising numbers in (0, 1], got {low}, {high}"
+    require(0 < low <= high <= 1, text)
+
+
 def check_probabilities(config: Any, *names: str) -> None:
     """Refuse values of a config that are not in [0, 1]."""
     for name in names:

@@ -12,6 +12,7 @@ from eva_engine.config import (
     at_least,
     one_of_its_choices,
     require,
+    rising,
 )
 
 Objective = Literal["masked_features", "distillation", "masked_tokens"]
@@ -84,9 +85,7 @@ class DataConfig(PixelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        low, high = self.crop_scale
-        rising = 0 < low <= high <= 1
-        require(rising, f"crop_scale must be two rising numbers in (0, 1], got {low}, {high}")
+        rising(self, "crop_scale")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -140,21 +140,6 @@ def test_another_number_of_classes(evaluate, digits, write_picture, tmp_path, cl
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "give either --data, your own, or any of --imagenet, --real, --v2"),
-        (["--v2=v", "--classes=c"], "--classes belongs to --data"),
-    ],
-)
-def test_wrong_options(capsys, options, message):
-    with pytest.raises(SystemExit) as end:
-        main(["--weights=w", *options])
-    assert end.value.code == 2
-    assert message in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--data=none"], "--data: there is no none; name a folder of class folders"),
         (["--data=DIGITS", "--crop-pct=0"], r"crop_pct in \(0, 1\]"),
         (
             ["--data=DIGITS", f"--output={SCRIPT}"],

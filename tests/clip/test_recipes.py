@@ -19,10 +19,6 @@ def load(name):
     return load_recipe(CONFIGS / f"{name}.py", ContrastiveConfig)
 
 
-def words_of(name):
-    return " ".join((CONFIGS / f"{name}.py").read_text().split('"""')[1].split())
-
-
 def test_what_was_published_of_eva_clip_g(count):
     """Paper Table 10a and section 2.3.5; the released config for the rest."""
     config = load("eva_clip_g_patch14")
@@ -35,13 +31,8 @@ def test_what_was_published_of_eva_clip_g(count):
     assert (run.precision, run.zero_stage) == ("fp16", 1)
     step = run.batch_size * run.accumulate * 256  # "41k" on 256 GPUs
     assert step == 40_960
-    assert "256 processes x 160 pairs = 40,960" in words_of("eva_clip_g_patch14")
     assert run.epochs * PAIRS == pytest.approx(11e9, rel=0.02)  # "11B"
     assert config.optimizer.warmup_epochs * (PAIRS // step) == pytest.approx(2000, abs=3)
-    assert "Never published: optimizer, learning rates, decays and warm-up" in words_of(
-        "eva_clip_g_patch14"
-    )
-    assert "78.5 top-1" in words_of("eva_clip_g_patch14")
     with torch.device("meta"):
         built = build_eva_clip(model.variant, model.text, embed_dim=model.embed_dim)
     assert count(built) == 1_136_435_841

@@ -104,37 +104,3 @@ def test_mmdetection_s_own_programs_and_functions_serve_a_recipe(
     end = run("python", tools_of("mmdet") / "test.py", saved, weights)
     assert "bbox_mAP" in end.text
     run("python", "-c", CLIENT, saved, weights, sorted((scenes / "val").iterdir())[0])
-
-
-CONFIG = """
-_base_ = ["{tools}/../configs/_base_/models/cascade-mask-rcnn_r50_fpn.py"]
-custom_imports = dict(imports=["eva_mmdetection.plugin"], allow_failed_imports=False)
-model = dict(
-    backbone=dict(
-        _delete_=True, type="EVAViT", img_size=64, embed_dim=32, depth=2, num_heads=2, mlp_dim=64,
-        window_size=4, global_attn_indexes=[1], rel_pos="vitdet",
-        scale_factors=(4.0, 2.0, 1.0, 0.5), extra_levels=1,
-    ),
-    neck=None,
-    data_preprocessor=dict(pad_size_divisor=64),
-)
-"""
-BUILD = """
-import sys
-import torch
-from mmengine.config import Config
-from mmengine.registry import init_default_scope
-from mmengine.utils import import_modules_from_strings
-cfg = Config.fromfile(sys.argv[1])
-import_modules_from_strings(**cfg.custom_imports)
-init_default_scope("mmdet")
-from mmdet.registry import MODELS
-levels = MODELS.build(cfg.model).backbone(torch.zeros(1, 3, 64, 64))
-assert [level.shape[1:] for level in levels] == [(256, side, side) for side in (16, 8, 4, 2, 1)]
-"""
-
-
-def test_a_config_of_mmdetection_takes_the_backbone(run, tools_of, tmp_path):
-    file = tmp_path / "mine.py"
-    file.write_text(CONFIG.format(tools=tools_of("mmdet")))
-    run("python", "-c", BUILD, file)
