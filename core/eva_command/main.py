@@ -98,8 +98,8 @@ def _printing_json(function: str, arguments: Sequence[str]) -> int:
                 return called(function, arguments)
         finally:  # also where a part of the input could not be read
             if found:
-                result, is_file = found[-1], isinstance(found[-1], Path)
-                text = result.read_text() if is_file else json.dumps(result, default=str)
+                one = found[-1]
+                text = one.read_text() if isinstance(one, Path) else json.dumps(one, default=str)
                 say(text.rstrip())
 
 

@@ -127,9 +127,9 @@ class Validation:
     def _look(self, model: nn.Module) -> Callable[[], Gallery]:
         """Predict the first images, for the report."""
         found = ((index, self._readable[index]) for index in range(len(self.images)))
-        shown = [*islice((one for one in found if isinstance(one[1], dict)), SHOWN)]
-        chosen = [index for index, _ in shown]
-        batch = to_device(collate([sample for _, sample in shown]), self._device)
+        readable = ((index, one) for index, one in found if isinstance(one, dict))
+        chosen, samples = zip(*islice(readable, SHOWN), strict=True)
+        batch = to_device(collate([*samples]), self._device)
         mask = batch["mask"].cpu() if "mask" in batch else None
         objective = self._step.objective
         predicted = torch.ones(len(chosen), *self._grid, dtype=torch.bool) if mask is None else mask

@@ -297,6 +297,7 @@ def start(args: argparse.Namespace) -> None:
     """Start the processes of this machine, after a look at the config."""
     if args.num_gpus * args.num_machines > 1:
         with said_once(), ending(program_name("train_net.py")):
-            args.on_gpu = load_config(args).train.device != "cpu"
+            cfg, _ = load_config(args)
+        args.on_gpu = cfg.train.device != "cpu"
         args.resolved = None  # each process reads the data
     start_processes(run, args)
