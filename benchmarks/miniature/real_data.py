@@ -36,7 +36,7 @@ GARMENTS = (
     *("t-shirt", "trouser", "pullover", "dress", "coat"),
     *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
 )
-KINDS = ("top", "trouser", "shoe", "bag", "background")  # of label maps, and those of `GARMENTS`
+KINDS = ("top", "trouser", "shoe", "bag", "background")  # of scenes, and those of `GARMENTS`
 _KIND_OF = (0, 1, 0, 0, 0, 2, 0, 2, 3, 2)
 STAMPS = (
     *("animals", "clothes", "food", "household", "plants", "seasonal", "symbols", "town"),
@@ -259,9 +259,13 @@ def _write_scenes(to: Path, garments: Mapping[str, tuple[Pixels, Pixels]]) -> No
             scene = scenes.make(index)
             made[part].append(FORMATS["coco"].export(to / "coco", part, index, scene))  # type: ignore[arg-type]
             _write_map(to / "maps", part, f"{index + 1:06}", scene)
-    names = [{"id": number, "name": name} for number, name in enumerate(GARMENTS, start=1)]
+    names = [{"id": number, "name": name} for number, name in enumerate(KINDS[:-1], start=1)]
     for part, entries in made.items():
-        found = [one for _, annotations in entries for one in annotations]
+        found = [
+            one | {"category_id": _KIND_OF[one["category_id"] - 1] + 1}
+            for _, annotations in entries
+            for one in annotations
+        ]
         content = {
             "images": [image for image, _ in entries],
             "annotations": [one | {"id": number} for number, one in enumerate(found, start=1)],

@@ -45,7 +45,7 @@ NEIGHBOURS = 20
 TRIED = {
     "pretraining": ("1e-3", "3e-3"),
     "fashion": ("5e-4", "1.5e-3", "4e-3"),
-    "boxes": ("1e-3", "3e-3"),
+    "boxes": ("1e-3", "2e-3"),
     "maps": ("1e-3", "3e-3"),
 }
 VIT = ["embed_dim=64", "depth=4", "num_heads=2", "mlp_dim=256"]  # of `STUDENT`
