@@ -280,9 +280,11 @@ def _write_maps(
         for job, about in records.items():
             found = labeller.pixels(job)
             counts += np.bincount(found.ravel(), minlength=len(counts))
+            target = (folder / "maps" / about["name"]).with_suffix(".png")
+            if target.exists():
+                raise ValueError(f"two images would have {target.name}: give them other names")
             link_or_copy(job.source, folder / "images" / about["name"])
-            image = label_image(found, [*labels, ignore], [*colors, (0, 0, 0)])
-            save_image(image, (folder / "maps" / about["name"]).with_suffix(".png"))
+            save_image(label_image(found, [*labels, ignore], [*colors, (0, 0, 0)]), target)
         classes = zip(labeller.names, labels, colors, strict=True)
         text = filled_in("classes.toml", classes=classes, ignore=ignore)
         write_text(folder / "classes.toml", text)

@@ -61,7 +61,9 @@ def _run(args: argparse.Namespace) -> int:
     return CHECKS[args.command](args)
 
 
-main = program(_parse, _run, interrupted="complete files stay")  # 0 without problems, 1 with some
+main = program(
+    _parse, _run, interrupted="only complete files were written"
+)  # 0 without problems, 1 with some
 
 
 def guess(arguments: Sequence[str]) -> list[str]:

@@ -196,7 +196,8 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     """Write to an empty folder beside `folder` that takes its place when the block ends.
 
     If the block raises, the new folder is removed and `folder` stays as it was. What a killed
-    process has left is removed by the next call for the same folder. See `require_replaceable`.
+    process has left is removed, or put back, by the next call for the same folder. See
+    `require_replaceable`.
     """
     folder = folder.resolve()
     make_folder(folder.parent)
@@ -273,6 +274,7 @@ def require_free(files: Iterable[Path], *, overwrite: bool) -> None:
 def require_replaceable(folder: Path, names: Collection[str], *, overwrite: bool) -> None:
     """Refuse, by a ValueError, an output folder that holds other than `names`, or could not be."""
     require_writable(folder)
+    remove_leftovers(folder.resolve())
     found = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
     others = [name for name in found if name not in names]
     if others or (found and not overwrite):

@@ -38,7 +38,9 @@ class Record(NamedTuple):
 
     name: str  # path of the image, its place in a shard, or the text
     content: str | bytes | None  # path or bytes; None for a text
-    caption: Any = None  # a text or a list of them; None for that of the text file beside the path
+    caption: str | list[str] | None = (
+        None  # a text or a list of them; None for that of the text file beside the path
+    )
 
     def image(self) -> Image.Image:
         """Decode the image as RGB, upright by its EXIF data, or raise `UnreadableImageError`."""
@@ -53,7 +55,10 @@ class Record(NamedTuple):
                 return lists.parse_captions(stream.read(LONGEST + 4), stream.name)[0]
         if self.caption is None and self.content is not None:
             raise lists.UnreadableCaptionError(f"{self.name} has no caption")
-        return self.name if self.caption is None else lists.captions_of(self.caption, self.name)[0]
+        if self.caption is None:
+            return self.name
+        first = self.caption[:1] if isinstance(self.caption, list) else self.caption
+        return lists.captions_of(first, self.name)[0]
 
 
 def plan_records(

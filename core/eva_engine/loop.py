@@ -135,8 +135,8 @@ class TrainingRun:
             run.output, keep=run.keep_checkpoints, config=self._recipe
         )
         step_batch = run.batch_size * run.accumulate * processes
-        first_save = 2 * (run.checkpoint_every or max(1, size // step_batch))
-        checkpoint = run_checkpoint.find_checkpoint(self._checkpoints, run, first_save=first_save)
+        certain = 2 * (run.checkpoint_every or max(1, size // step_batch))
+        checkpoint = run_checkpoint.find_checkpoint(self._checkpoints, run, certain_after=certain)
         self._newest, self._saved = checkpoint, checkpoint is not None
         saved = read_run(checkpoint) if checkpoint else {}
         run = _continued(self.config, saved) if saved else _fitted(run, size, processes)

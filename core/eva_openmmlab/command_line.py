@@ -44,7 +44,10 @@ def run(
     own_data.add_arguments(parser, training=change is None)
     with said_once():
         package = own_data.__name__.partition(".")[0]
-        arguments, line = batch_found(arguments, f"{package}.planning")
+        try:
+            arguments, line = batch_found(arguments, f"{package}.planning")
+        except ValueError as error:
+            parser.error(str(error))
         args = read(parser, arguments, check=own_data.check)
         if line:
             say(line)

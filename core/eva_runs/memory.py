@@ -352,10 +352,12 @@ def plan(
 
 
 def free_memory() -> int:
-    """Return the free memory of the GPU, all of it if it is one of several, or of the machine."""
+    """Return the free memory of the GPU, all that the smallest of several has, or the machine's."""
     if torch.cuda.is_available():
-        device = int(os.environ.get("LOCAL_RANK", 0))
-        return int(torch.cuda.mem_get_info(device)["WORLD_SIZE" in os.environ])
+        if "WORLD_SIZE" not in os.environ:
+            return int(torch.cuda.mem_get_info()[0])
+        every = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+        return min(int(one.total_memory) for one in every)
     return int(psutil.virtual_memory().available)
 
 

@@ -336,8 +336,9 @@ def export(arguments: Sequence[str] | None = None) -> None:
         other |= scripted and args.size is not None
         if scripted if args.image is None else (other or args.form == "torch-export"):
             raise ValueError(
-                f"--format {args.form}, --precision {args.precision}: a complete detector is onnx "
-                "or torchscript, in fp32, of one image, on the CPU, with --image; --size is of onnx"
+                f"--format {args.form}, --precision {args.precision}, --device {args.device}: a "
+                "complete detector is onnx or torchscript, in fp32, of one image, on the CPU, "
+                "with --image; --size is for onnx"
             )
     except (OSError, ValueError) as error:
         refuse(parser, error)

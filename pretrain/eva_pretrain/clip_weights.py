@@ -53,7 +53,7 @@ def build_vision_tower(
     is_timm = "timm_model_name" in config["vision_cfg"]
     # a file's position embeddings have to meet the size that they were trained with
     size = None if is_timm and file else image_size
-    with _allowed_to_download(f"{model_name} {tag or ''}".strip()):
+    with allowed_to_download(f"open_clip's weights {model_name} {tag or ''}".strip()):
         model = open_clip.create_model(
             name, pretrained=tag, precision=precision, force_image_size=size,
             force_quick_gelu=not is_timm and _quick_gelu(config, name, tag, file),
@@ -69,16 +69,16 @@ def build_vision_tower(
 
 
 @contextlib.contextmanager
-def _allowed_to_download(what: str) -> Iterator[None]:
-    """Let open_clip download, unless that is switched off."""
+def allowed_to_download(what: str) -> Iterator[None]:
+    """Let open_clip or timm download, unless that is switched off."""
     with obedient() as reason:
         try:
             yield
         except (FileNotFoundError, RuntimeError) as error:
-            if "ailed to download" not in str(error):
+            if all(text not in str(error) for text in ("ailed to download", "outgoing traffic")):
                 raise
             raise FileNotFoundError(
-                f"open_clip's weights {what} are not on this machine, and "
+                f"{what} are not on this machine, and "
                 f"{reason or 'the hub cannot be reached'}: start once with downloads, or give a "
                 "file as teacher.weights"
             ) from error

@@ -164,7 +164,7 @@ class TokenizerConfig:
 
     def __post_init__(self) -> None:
         at_least(self, num_codes=2, code_dim=2, width=1, num_heads=1)
+        require(not self.data.val, "a tokenizer is not evaluated: leave data.val out")
         teacher = self.teacher
         fits = teacher.image_size > 0 and not teacher.cache and teacher.library != "pixels"
-        require(not self.data.val, "a tokenizer is not evaluated: leave data.val out")
         require(fits, "a tokenizer's teacher is a network with an image_size, and has no cache")

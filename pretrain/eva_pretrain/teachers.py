@@ -14,13 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eva_backbone.checkpoints.from_weights import describe
-from eva_backbone.checkpoints.hub import obedient
 from eva_backbone.checkpoints.pooled import load_pooled
 from eva_backbone.checkpoints.reading import Weights
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD, variant_arguments
 from eva_engine.features import pixel_statistics
-from eva_pretrain.clip_weights import build_vision_tower
+from eva_pretrain.clip_weights import allowed_to_download, build_vision_tower
 from eva_pretrain.config import TeacherConfig
 from eva_runs.precision import DTYPES, resolve
 
@@ -121,7 +120,7 @@ class TimmTeacher(Teacher):
         from timm import create_model
         from timm.models import load_checkpoint
 
-        with obedient():
+        with allowed_to_download(f"timm's weights {model}"):
             network: Any = create_model(model, pretrained=not weights)
         if weights:
             load_checkpoint(network, str(resolve_source(weights)), weights_only=True)

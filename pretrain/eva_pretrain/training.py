@@ -115,9 +115,12 @@ class Validation:
                 loss, metrics = self._step(model, to_device(batch, self._device))
                 for name, value in {"images": torch.ones(()), "loss": loss, **metrics}.items():
                     sums[name] += float(value) * len(batch["images"])
-        self._left_out.add(
-            {name: why for one in distributed.gather(left_out) for name, why in one.items()}
-        )
+        lost = {name: why for one in distributed.gather(left_out) for name, why in one.items()}
+        self._left_out.add(lost)
+        if len(lost) == len(self.images):
+            raise ValueError(
+                f"no image of {self._config.data.val} can be read, such as {min(lost)}"
+            )
         if distributed.rank() == 0:
             self._gallery = self._look(getattr(model, "module", model))
         count, *totals = distributed.sum_over_ranks([*sums.values()], self._device)

@@ -24,6 +24,7 @@ def cfg(load_config):
         ("train.output_dir=s3://a/b", "s3://a/b"),
         ("dataloader.evaluator._target_=detectron2.evaluation.LVISEvaluator", "LvisEvaluator"),
         ("train.amp.precision=bf16", "fp16_compression"),
+        ("train.device=cpu", "fp16 training needs a GPU"),
         ("dataloader.train.dataset.names=digit_scenes_train", "digit_scenes_train"),
     ],
 )
@@ -32,7 +33,7 @@ def test_what_would_fail_late(cfg, override, message, monkeypatch, tmp_path):
     for node in (cfg.dataloader.train, cfg.dataloader.test):
         node.dataset.names = "one_of_my_own"
     cfg.dataloader.test.dataset.categories = {1: "cat", 2: "dog"}
-    cfg.model.roi_heads.num_classes = 2
+    cfg.model.roi_heads.num_classes, cfg.train.device = 2, "cuda"
     check_config(cfg, trains=True, processes=2)
     changed = LazyConfig.apply_overrides(cfg, [override])
     with pytest.raises((ValueError, FileNotFoundError), match=message):

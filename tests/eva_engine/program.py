@@ -70,7 +70,6 @@ class Config:
         on_rank: The process that has the following accidents; -1 for all.
         kill_at: Forward pass of a SIGKILL to this process.
         kill_in_save: Kill in the save after this many steps.
-        term_at: Forward pass of a SIGTERM to this process.
         fail_at: Forward pass of an error.
     """
 
@@ -87,7 +86,6 @@ class Config:
     on_rank: int = -1
     kill_at: int = -1
     kill_in_save: int = -1
-    term_at: int = -1
     fail_at: int = -1
 
 
@@ -100,8 +98,6 @@ def make_step(config):
         nonlocal calls
         if here and calls == config.kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
-        if here and calls == config.term_at:
-            os.kill(os.getpid(), signal.SIGTERM)
         if here and calls == config.fail_at:
             raise RuntimeError("an accident in the step function")
         calls += 1

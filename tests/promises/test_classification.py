@@ -123,6 +123,11 @@ def test_a_damaged_image_is_left_out_and_named(score, val, fails, run, mine, tmp
     (tmp_path / "val/3/broken.png").write_bytes(b"no image")
     whole = score(val, tmp_path / "whole")
     assert score(tmp_path / "val", tmp_path / "out") == whole
+    words = (tmp_path / "val/3", "--output", tmp_path / "found", "--json", "--device", "cpu")
+    ended = run("eva", "classification", "demo", mine, *words, code=None)
+    assert ended.code == 1
+    assert "broken.png" in ended.out
+    assert len(json.loads(ended.out)) > 1
     strict = ("--data", tmp_path / "val", "--max-bad-samples", 0, *CPU)
     fails(run("eva", "classification", "evaluate", mine, *strict, code=None), "broken.png")
 

@@ -186,7 +186,7 @@ def test_verify_finds_no_problem_in_both_layouts(scenes, own, run):
 # ---- mmsegmentation's own ------------------------------------------------------------------------
 
 
-def test_mmsegmentation_s_own_programs_and_functions_serve_a_recipe(
+def test_mmsegmentation_s_own_programs_serve_a_recipe(
     output, scenes, trainers, run, tools_of, tmp_path
 ):
     config, *_ = trainers("segmentation").train[3:]

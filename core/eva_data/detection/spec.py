@@ -72,7 +72,7 @@ class DatasetSpec:
         held_out = self.val_fraction is not None
         needed = ("train",) if held_out else self.parts
         if held_out and "val" in there:
-            raise ValueError(f"{name} has data for val: leave --val-share (--val-fraction) out")
+            raise ValueError(f"{name} has validation data: leave out --val-share (--val-fraction)")
         if not {*needed} <= {*there}:
             raise ValueError(
                 f"{name} has data for {' and '.join(there) or 'nothing'}; needed are "

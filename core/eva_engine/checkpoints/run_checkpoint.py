@@ -252,11 +252,13 @@ def _average_file(engine: TrainingEngine) -> str:
     return _AVERAGE.format(distributed.rank() if engine.zero_stage else 0)
 
 
-def find_checkpoint(checkpoints: RunCheckpoints, run: RunConfig, *, first_save: int) -> Path | None:
+def find_checkpoint(
+    checkpoints: RunCheckpoints, run: RunConfig, *, certain_after: int
+) -> Path | None:
     """Find the newest undamaged checkpoint, after which a run continues; None for one that begins.
 
-    The same on all processes. A run that never saved may begin again: the first save, which is
-    written in the background, is complete after `first_save` steps, before the second one begins.
+    The same on all processes. A run that never saved may begin again: the first save, written in
+    the background, is complete after `certain_after` steps, before the second one begins.
 
     Raises:
         ValueError: If there is one and the run is not to be continued, if all are damaged, or if
@@ -269,8 +271,8 @@ def find_checkpoint(checkpoints: RunCheckpoints, run: RunConfig, *, first_save: 
         return checkpoint
     logged = read_log(run.output / METRICS)
     reached = on_main(lambda: max((one["step"] + 1 for one in logged), default=0))
-    if reached > first_save or (reached and not run.resume):
-        again = f"begin it again with {SAYS.resume}" if reached <= first_save else "put one back"
+    if reached > certain_after or (reached and not run.resume):
+        again = f"begin it again with {SAYS.resume}" if reached <= certain_after else "put one back"
         raise ValueError(
             f"{run.output} has a run that reached step {reached}, but none of its checkpoints: "
             f"{again}, or choose another {SAYS.output}"

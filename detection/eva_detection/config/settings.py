@@ -110,7 +110,7 @@ def check_config(cfg: DictConfig, *, trains: bool, processes: int = 1) -> None:
         if part == "train" or "evaluator" in cfg.dataloader:
             require_registered([names] if isinstance(names, str) else names)
     if trains and cfg.train.get("device") == "cpu" and precision_of(cfg.train) == "fp16":
-        raise ValueError("fp16 training needs a GPU: set train.amp.enabled=False for fp32")
+        raise ValueError("fp16 training needs a GPU: set train.amp.enabled=False for fp32 on a CPU")
     compresses = trains and processes > 1 and cfg.train.ddp.get("fp16_compression", False)
     if compresses and precision_of(cfg.train) != "fp16":
         raise ValueError(

@@ -93,8 +93,8 @@ class Predictor(ImagePredictor[Classes]):
         """
         sample = self.sample(image)
         scores = sample.seg_logits.data.float()  # (K, H, W)
-        if len(scores) == 1:  # two classes by a sigmoid
-            scores = torch.cat([-scores, scores]) / 2
+        if len(scores) == 1:  # the probability of the second of two classes
+            scores = torch.cat([1 - scores, scores])
         scores = scores.softmax(0) if scores.min() < 0 else scores
         best = (scores / scores.sum(0).clamp(min=1e-9)).topk(2, dim=0).values
         return sample.pred_sem_seg.data[0].to("cpu", torch.uint8).numpy(), best.cpu()

@@ -136,7 +136,8 @@ class StreamingTTA(NamedClasses, SegTTAModel):
         if given := {name: value for name, value in unset.items() if value is not None}:
             raise TypeError(f"StreamingTTA does not take {given}: they belong to its module")
         super().__init__(module, data_preprocessor)
-        # as `SegTTAModel`: one channel is the probability of the second of two classes
+        # the samples of one channel have the probability of the second of two classes already;
+        # `SegTTAModel` takes the sigmoid of it once more
         self._binary = getattr(self.module, "out_channels", 0) == 1
         self.register_load_state_dict_pre_hook(_into_module)
 
@@ -172,8 +173,7 @@ class StreamingTTA(NamedClasses, SegTTAModel):
             for total, part in parts:
                 # the official code takes the softmax of scores that are nearly probabilities, too
                 part = part.float()
-                part = part.sigmoid() if self._binary else part.softmax(dim=0)
-                total += part.mul_(share)
+                total += (part if self._binary else part.softmax(dim=0)) * share
             del sample.seg_logits
         return samples
 
