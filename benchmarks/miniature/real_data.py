@@ -216,10 +216,12 @@ class Garments:
 
     def __init__(self, images: Pixels, labels: Pixels) -> None:
         self.images, self.labels = images, labels
+        kinds = np.array(_KIND_OF)[labels]
+        self._of_kind = [np.flatnonzero(kinds == kind) for kind in range(len(KINDS) - 1)]
 
     def choose(self, chance: np.random.Generator) -> tuple[int, int]:
-        """Draw a category, and an image of it."""
-        index = int(chance.integers(len(self.images)))
+        """Draw one of the four kinds, and an image of it; returns the category and the image."""
+        index = int(chance.choice(self._of_kind[chance.integers(len(self._of_kind))]))
         return int(self.labels[index]), index
 
     def glyph(self, index: int, *, px: float, angle: float) -> Glyph:

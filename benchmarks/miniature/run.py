@@ -225,7 +225,7 @@ class Miniature:
         return json.loads((run / "results.json").read_text())
 
     def maps(self, weights: Path, seed: int, run: Path, *, lr: str) -> Scores:
-        """Train our segmentor on garments, and score it on others, on unseen photographs."""
+        """Train our segmentor on a frozen ViT, and score it on other garments and photographs."""
         data, part = self.at("data/scenes/maps"), "val" if run.parent.name == "trials" else "test"
         text = f"--classes {data}/classes.toml --load-from {weights} --work-dir {run} --resume"
         for name, of in (("train", "train"), ("val", part)):
@@ -235,6 +235,7 @@ class Miniature:
         text += " train_dataloader.batch_size=8 train_dataloader.num_workers=0"
         text += " train_dataloader.persistent_workers=False"
         text += " optim_wrapper.paramwise_cfg.layer_decay=1.0 model.backbone.drop_path_rate=0.0"
+        text += " model.backbone.freeze_blocks=4"
         vit = [f"model.backbone.{one}" for one in VIT]
         self.eva("segmentation", "train", "upernet_eva_debug", *text.split(), *vit)
         scores = json.loads((run / "results.json").read_text())["sem_seg"]
