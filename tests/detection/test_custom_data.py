@@ -204,7 +204,7 @@ def test_size_and_epochs_of_any_recipe_and_what_does_not_fit_it(write, tmp_path)
     def loaded(recipe, *words):
         data = [f"--{part}-annotations={file}" for part in ("train", "val")]
         data += [f"--{part}-images={write.pictures}" for part in ("train", "val")]
-        settings = ["train.init_checkpoint=", f"train.output_dir={tmp_path}"]
+        settings = ["train.init_checkpoint=", f"train.output_dir={tmp_path}", "train.device=cuda"]
         arguments = [recipe, "--boxes-only", *data, *settings, *words]
         cfg, notes = load_config(command_line.parse(arguments))
         return cfg, " ".join(notes)
