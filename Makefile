@@ -47,10 +47,10 @@ check: ready ## lint, format, types, and who may import whom
 	$(VENV)/bin/lint-imports --no-logo
 
 test: ready ## all tests but the slow ones and those that need a GPU
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist worksteal -m 'not slow and not gpu' $(TEST_ARGS)
+	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist worksteal -m 'not slow and not gpu' $(TEST_ARGS)
 
 test-slow: ready ## the slow tests
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist worksteal -m 'slow and not gpu' $(TEST_ARGS)
+	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist worksteal -m 'slow and not gpu' $(TEST_ARGS)
 
 test-gpu: ready ## the tests that need a GPU, one by one; GPU_TEST_ARGS='-k attention' chooses some
 	$(PY) -m pytest -m gpu tests/gpu tests/detection/test_trainer.py $(GPU_TEST_ARGS)

@@ -81,8 +81,8 @@ class Block(nn.Module):
             )
         context = () if read is None else (x, read)
         x = x if read is None else take_tokens(x, read)
-        x = self.drop_path(x, attention_branch, self._attention_parameters, context)
-        return self.drop_path(x, mlp_branch, self._mlp_parameters)
+        x = self.drop_path(x, attention_branch, context)
+        return self.drop_path(x, mlp_branch)
 
     def _attend(self, x: Tensor, grid: tuple[int, int] | None, read: Tensor | None) -> Tensor:
         if not self.window_size:
@@ -93,12 +93,6 @@ class Block(nn.Module):
         windows, padded = window_partition(x, side)  # (B * n, w, w, C)
         windows = self.attn(windows.flatten(1, 2), (side, side)).unflatten(1, (side, side))
         return window_unpartition(windows, side, padded, grid).flatten(1, 2)  # (B, N, C)
-
-    def _attention_parameters(self) -> list[nn.Parameter | None]:
-        return [*self.norm1.parameters(), *self.attn.parameters(), self.gamma_1]
-
-    def _mlp_parameters(self) -> list[nn.Parameter | None]:
-        return [*self.norm2.parameters(), *self.mlp.parameters(), self.gamma_2]
 
 
 def _scaled(x: Tensor, gamma: Tensor | None) -> Tensor:

@@ -4,7 +4,7 @@ Shapes: B images, N tokens, C channels, H x W pixels or patches, p patch size.
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -137,7 +137,8 @@ class StochasticDepth(nn.Module):
 
     Same distribution as per-sample drop path (each sample is kept independently with
     probability 1 - rate, a kept branch is scaled by 1 / (1 - rate)), but a dropped sample costs
-    nothing. Idea: DINOv2's batch-subset stochastic depth, there with a fixed subset size.
+    nothing, unless all of a batch are dropped. Idea: DINOv2's batch-subset stochastic depth, there
+    with a fixed subset size.
 
     The random choice is drawn from the CPU generator, so that no GPU synchronisation is needed.
     `torch.compile` makes a graph of fixed shapes, which computes all branches and drops the same.
@@ -156,7 +157,6 @@ class StochasticDepth(nn.Module):
         self,
         x: Tensor,
         branch: Callable[..., Tensor],
-        parameters: Callable[[], Iterable[nn.Parameter | None]],
         context: Sequence[Tensor] = (),
     ) -> Tensor:
         """Return `x + branch(x, *context)`, or its stochastic version in training.
@@ -164,9 +164,6 @@ class StochasticDepth(nn.Module):
         Args:
             x: (B, ...).
             branch: Maps (k, ...) to (k, ...) for any subset of k samples.
-            parameters: Yields the branch's parameters; called when every sample is dropped, so
-                that they receive a gradient of zero (as under ordinary drop path) and not None,
-                which distributed data parallel training would reject.
             context: Further tensors of B samples that the branch takes, cut to the same subset.
 
         Returns:
@@ -180,32 +177,16 @@ class StochasticDepth(nn.Module):
             factor = (chosen.to(x.device) / keep).view(-1, *[1] * (x.ndim - 1))
             return x + (branch(x, *context) * factor).to(x.dtype)
         kept = chosen.nonzero().squeeze(1)
+        scale = 1.0 / keep
         if len(kept) == 0:
-            return _ZeroGradient.apply(
-                x, *(p for p in parameters() if p is not None and p.requires_grad)
-            )
-        if len(kept) == x.shape[0]:
+            # one sample, times zero: gradients of zero arrive in the order of other processes',
+            # by which ZeRO-2 lays them out, and none is None
+            kept, scale = torch.zeros(1, dtype=torch.int64), 0.0
+        elif len(kept) == x.shape[0]:
             return x + branch(x, *context) / keep
         kept = kept.to(x.device, non_blocking=True)
         update = branch(*(tensor.index_select(0, kept) for tensor in (x, *context)))
-        return x.index_add(0, kept, update.to(x.dtype), alpha=1.0 / keep)
-
-
-class _ZeroGradient(torch.autograd.Function):
-    """Identity on its first input that gives its other inputs a gradient of zero."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.templates = [(p.shape, p.dtype, p.device) for p in parameters]
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-        zeros = (
-            torch.zeros((), dtype=dtype, device=device).expand(shape)
-            for shape, dtype, device in ctx.templates
-        )
-        return (grad, *zeros)
+        return x.index_add(0, kept, update.to(x.dtype), alpha=scale)
 
 
 def window_partition(x: Tensor, window_size: int) -> tuple[Tensor, tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Label Studio's predictions by the detector or segmentor that EVA_WEIGHTS names."""
+"""Label Studio's predictions by the detector or segmentor that EVA_MODEL names."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from eva_command.label import open_model
 from eva_data.images import read_rgb
 from eva_data.writing import described, filled_in
 
-weights = os.environ["EVA_WEIGHTS"]
+weights = os.environ["EVA_MODEL"]
 names, find = open_model(weights, recipe=os.environ.get("EVA_RECIPE"))
 
 

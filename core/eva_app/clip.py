@@ -14,20 +14,22 @@ from eva_app.uploads import drop_images, read_images, show_images
 from eva_contrastive.commands import has_features
 from eva_contrastive.evaluation.prompts import find_templates
 from eva_contrastive.inference.demo import entry, find_in_index, open_index, tile
-from eva_contrastive.inference.features import ClipFeatures, files_of
+from eva_contrastive.inference.features import files_of
 from eva_contrastive.inference.finding import Hit, Library, make_queries, search, update
 from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 _TOP, _SIDE = 20, 480  # hits; longest side of an image in px
 
 
-def _open(clip: ClipFeatures, folder: Path, weights: str) -> Callable[..., list[list[Hit]]]:
-    """Open an index or features of a batch, or compute those of the files of a folder."""
+def _open(models: Models, name: str, folder: Path) -> Callable[..., list[list[Hit]]]:
+    """Open an index or features of a batch, or compute those of files that are new in a folder."""
     if has_features(folder):
-        cache = Path(tempfile.mkdtemp(dir=gr.utils.get_upload_folder()))
-        return partial(find_in_index, open_index(folder, weights, cache))
-    files = files_of(folder, DEMO_IMAGE_SUFFIXES | VIDEO_SUFFIXES)
-    library = Library(None, {}, width=clip.embed_dim)
+        if name not in models.libraries:
+            cache = Path(tempfile.mkdtemp(dir=gr.utils.get_upload_folder()))
+            models.libraries[name] = open_index(folder, name, cache)
+        return partial(find_in_index, models.libraries[name])
+    clip, files = models.load(name), files_of(folder, DEMO_IMAGE_SUFFIXES | VIDEO_SUFFIXES)
+    library = models.libraries.setdefault(name, Library(None, {}, width=clip.embed_dim))
     update(library, clip, files)
     return partial(search, library, files)
 
@@ -43,8 +45,7 @@ def find_hits(
         return []
     clip = models.load(name)
     queries = make_queries(clip, texts=texts, like=files, together=True)
-    found: list[list[Hit]] = models.cached(_open, clip, models.folder, name)(queries, top=top)
-    return found[0]
+    return _open(models, name, models.folder)(queries, top=top)[0]
 
 
 def _search(models: Models, text: str, like: Any, name: str) -> list[tuple[Any, str]]:

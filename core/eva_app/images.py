@@ -98,6 +98,7 @@ def _write(classes: dict[int, str], found: Sequence[tuple[Image, Objects]]) -> l
             add(one)
             add_labels(one)
     labels = shutil.make_archive(f"{folder}/yolo", "zip", folder / "yolo")
+    shutil.rmtree(folder / "yolo")  # gradio deletes the files that it is given alone
     return [str(folder / PREDICTIONS), labels]
 
 

@@ -13,7 +13,7 @@ from gradio.events import api
 from eva_app.command import Source
 
 _ONE_CALL: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}
-_KEPT = 32  # results, of which each slider would ask again
+_KEPT = 8  # results, of which each slider would ask again
 _KINDS: Mapping[str, tuple[str, str]] = {  # task -> module and class, where they are not the rule
     "clip": ("eva_contrastive.inference.features", "ClipFeatures"),
     "video": ("eva_video.inference.predictor", "VideoPredictor"),
@@ -32,6 +32,7 @@ class Models:
     ) -> None:
         self.folder = folder
         self.cached: Any = functools.lru_cache(_KEPT)(lambda function, *values: function(*values))
+        self.libraries: dict[str, Any] = {}  # features of the folder's files, by the CLIP
         self._sources = {source.weights: source for source in sources}
         self._device = {"device": device} if device else {}  # else the predictor's own
         self._loaded: dict[tuple[str, bool], Any] = {}

@@ -14,6 +14,7 @@ The same command continues.
 
 import argparse
 import contextlib
+import hashlib
 import shlex
 from collections.abc import Sequence
 from functools import partial
@@ -21,6 +22,7 @@ from pathlib import Path
 
 from eva_classification.commands import add_extractor
 from eva_command.label import TASKS, find_model
+from eva_command.recipes import with_parents
 from eva_data.files import (
     hand_over,
     home_expanded,
@@ -115,7 +117,8 @@ def _parse(task: str, arguments: Sequence[str]) -> argparse.Namespace:
         useless += ["image_size", "mean", "std"] * options.texts
         for name in (name for name in useless if getattr(options, name)):
             parser.error(f"--{name.replace('_', '-')} has no use with --kind {kind}")
-    if getattr(options, "classes", None) and is_there(options.classes[0]):
+    classes: list[str] = getattr(options, "classes", None) or []
+    if len(classes) == 1 and Path(classes[0]).is_file():
         options.classes = read_lines(options.classes[0], skip_blank=True)
     return options
 
@@ -133,6 +136,7 @@ def _start(task: str, arguments: Sequence[str]) -> int:
         if (options.framework == "segmentation") != (task == "segment"):
             raise ValueError(f"{options.weights} is for {options.framework}: it cannot {task}")
         options.config = str(config.absolute())
+        recipe = hashlib.sha256(b"".join(file.read_bytes() for file in with_parents(config)))
     file = weights_file(options.weights)
     if is_there(options.weights):  # on all machines
         options.weights = str(Path(options.weights).absolute())
@@ -140,6 +144,8 @@ def _start(task: str, arguments: Sequence[str]) -> int:
     columns = [given.get(f"{role}_column") for role in ("image", "caption")]
     given["task"] = task
     settings = given | {"weights": sha256_of(file), "input": identify(options.inputs)}
+    if "config" in given:
+        settings["config"] = recipe.hexdigest()
     plan = partial(
         plan_records, options.inputs, options.output, size=options.shard_size, limit=options.limit,
         texts=given.get("texts", False), captions=task == "caption-score", columns=columns,

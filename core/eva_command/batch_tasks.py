@@ -19,7 +19,7 @@ from torch import Tensor
 
 from eva_command.label import load_model
 from eva_data.detection.tiles import encode_mask
-from eva_data.files import IMAGE_SUFFIXES, load_json
+from eva_data.files import IMAGE_SUFFIXES, load_json, printable
 from eva_data.records import Record, read_shard
 from eva_data.writing import writing_dataset, writing_predictions
 from eva_runs.batch import MODEL, Task, read_manifest, read_parts
@@ -102,7 +102,8 @@ def _clip(options: Options, *, texts: bool = True) -> tuple[Any, Any]:
 def _predictor(options: Options, **more: Any) -> tuple[Any, dict[str, Any]]:
     """Build a detector or segmentor, and say what its results depend on."""
     more |= {name: options[name] for name in ("weights", "precision", "slice", "overlap")}
-    more["device"] = None if options["device"] == "auto" else options["device"]
+    here = "cuda" if torch.cuda.is_available() else "cpu"  # not the device of the run
+    more["device"] = here if options["device"] == "auto" else options["device"]
     model, categories = load_model(options["framework"], options["config"], **more)
     place = next(model.model.parameters()).device
     return model, {"precision": resolve(options["precision"], place), "categories": categories}
@@ -170,7 +171,10 @@ def merge_objects(folder: Path, output: Path, form: str | None = None) -> int:
                 one |= {"segmentation": {"size": size, "counts": counts}} if counts else {}
             image = {"name": row["name"], "size": size, "objects": row["objects"]}
             if form:
-                source: Any = next(one.content for one in records if one.name == row["name"])
+                named = (one.content for one in records if printable(one.name) == row["name"])
+                source: Any = next(named, None)
+                if source is None:
+                    raise ValueError(f"{row['name']} is no longer in the input of {folder}")
                 image["source"] = source
                 if Path(row["name"]).suffix.lower() not in IMAGE_SUFFIXES:  # a row of Parquet
                     content = io.BytesIO(source) if isinstance(source, bytes) else source

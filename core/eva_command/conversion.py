@@ -62,7 +62,11 @@ def convert(args: argparse.Namespace, *, folder: bool) -> str:
         with replacing_folder(args.output) as part:
             lines += _WRITERS[args.to](weights, part, source)
     else:
-        _write(weights, args.output)
+        as_before = args.to == "official" and args.patch_size is None
+        notes = read_config(source) if as_before else None  # classes, mean and std, crop
+        _write(weights, args.output, notes)
+        if notes and args.output.suffix != ".safetensors":
+            lines.append("what the run noted (classes, pixels) is kept in .safetensors alone")
     if args.to.startswith("detectron2") and args.output.suffix == ".safetensors":
         lines.append("detectron2's own checkpointer reads .pth, not .safetensors")
     files = args.output.iterdir() if folder else [args.output]

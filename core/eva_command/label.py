@@ -25,6 +25,7 @@ from eva_backbone.checkpoints.run_folders import (
     is_engine_run,
 )
 from eva_command.public_settings import read_json, read_python, task_of_engine, task_of_mmengine
+from eva_command.recipes import find_task as task_of_recipe
 from eva_data.files import IMAGE_SUFFIXES, home_expanded
 from eva_data.inputs import Plan, plan_jobs
 from eva_data.writing import FORMATS, regions_of
@@ -83,6 +84,8 @@ def find_task(weights: str, task: str | None) -> tuple[str | None, Path | None]:
 def find_model(weights: str, recipe: str | None, task: str | None) -> tuple[str, Path]:
     """Find task and config of a detector or segmentor, or raise a ValueError."""
     task, config = find_task(weights, task)
+    if task is None and recipe and not Path(recipe).is_file():  # one's own file tells no task
+        task, _ = task_of_recipe(recipe, None)
     config = find_recipe(task, recipe) if recipe and task in TASKS else config
     if task not in TASKS or config is None:
         text = "is of no run of a detector or segmentor: give --recipe, and --task if not official"

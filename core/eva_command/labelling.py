@@ -18,6 +18,7 @@ from PIL import Image
 from eva_backbone import VisionTransformer
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_command.label import load_model
+from eva_command.recipes import with_parents
 from eva_command.training import map_folders
 from eva_data.classes import listed
 from eva_data.detection import spec
@@ -54,7 +55,12 @@ class Labeller:
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
-        given = {"weights": options.weights, "device": options.device, "score_threshold": _LEAST}
+        self._least = min(_LEAST, options.score_threshold)
+        given = {
+            "weights": options.weights,
+            "device": options.device,
+            "score_threshold": self._least,
+        }
         self.model, self.categories = load_model(options.task, options.config, **given)
         self.names = [*self.categories.values()]
         self.thresholds = np.full((len(self.names), 3), (options.score_threshold, np.nan, np.nan))
@@ -63,7 +69,8 @@ class Labeller:
         vit = next(one for one in self.model.model.modules() if isinstance(one, VisionTransformer))
         vit.blocks[-1].register_forward_hook(lambda *values: self._tokens.append(values[-1]))
         state = resolve_source(options.weights).stat()
-        about = options.weights, state.st_size, state.st_mtime_ns, str(options.config)
+        recipe = [file.read_bytes() for file in with_parents(options.config)]
+        about = options.weights, state.st_size, state.st_mtime_ns, recipe, self._least
         self._folder = options.output / "predictions" / _digest(about)
 
     def predict(self, jobs: Iterable[Job], title: str) -> Records:

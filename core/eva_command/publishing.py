@@ -68,10 +68,13 @@ class Run:
     notes: Mapping[str, str] = field(default_factory=dict)  # in the metadata of `.safetensors`
 
 
-def read_run_folder(folder: Path, *, best: bool, ema: bool) -> Run:
-    """Describe a run of any trainer; one that has no such weights is refused."""
+def read_run_folder(folder: Path, *, best: bool, ema: bool, verify: bool = False) -> Run:
+    """Describe a run of any trainer; one without such weights, or with damaged ones, is refused.
+
+    To `verify` reads all of an engine's last checkpoint.
+    """
     if run_folders.is_engine_run(folder):
-        return _engine_run(folder, best=best, ema=ema)
+        return _engine_run(folder, best=best, ema=ema, verify=verify)
     weights = config = None
     describe: Callable[[Path, Path, Path], Run] = _detectron2_run
     if run_folders.is_mmengine_run(folder) and not ema:
@@ -88,19 +91,21 @@ def read_run_folder(folder: Path, *, best: bool, ema: bool) -> Run:
     return replace(run, weights=run_folders.adapter_of(folder, best=best) or run.weights)
 
 
-def _engine_run(folder: Path, *, best: bool, ema: bool) -> Run:
+def _engine_run(folder: Path, *, best: bool, ema: bool, verify: bool) -> Run:
     from eva_engine.checkpoints.files import damage_of, read_run  # not installed with a detector
 
     config = read_json(folder / run_folders.CONFIG)
     complete = run_folders.complete_checkpoints(folder)
     kept = run_folders.best_of_engine(folder, ema=ema) if best else None
-    problem = damage_of(complete[-1]) if complete else "it has no complete checkpoint"
+    problem = None if complete else "it has no complete checkpoint"
+    if complete and verify:
+        problem = damage_of(complete[-1])
     if best and kept is None:
         problem = "it has no such best weights: leave --best out"
     if "num_codes" in config:
         problem = "it is the run of a tokenizer, not of a ViT"
     if problem:
-        raise ValueError(f"nothing of {folder} can be published: {problem}")
+        raise ValueError(f"{folder} has no weights to show or publish: {problem}")
     record = read_run(complete[-1])
     step = record["step"]
     if kept is not None:
@@ -246,7 +251,6 @@ def upload(folder: Path, repository: str, *, private: bool, message: str) -> str
                 folder_path=str(folder),
                 repo_id=repository,
                 commit_message=message,
-                allow_patterns=[file.name for file in folder.iterdir()],
                 delete_patterns=list(FILES),
             )
         except RuntimeError as error:  # around what broke off, of each large file

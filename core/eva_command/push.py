@@ -50,7 +50,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _push(options: argparse.Namespace) -> int:
     from eva_command.publishing import compose, read_run_folder, upload
 
-    run = read_run_folder(options.run, best=options.best, ema=options.ema)
+    run = read_run_folder(options.run, best=options.best, ema=options.ema, verify=True)
     target = SCHEME + options.repository
     if options.dry_run is not None:
         written = [*FILES, *(file.name for file in options.include)]

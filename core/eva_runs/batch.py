@@ -409,7 +409,8 @@ def index_features(folder: Path, output: Path, *, approximate: bool) -> dict[str
     from eva_data.neighbours import build_index
 
     manifest, first = read_manifest(folder), next(read_parts(folder), None)
-    shape = json.loads((first.schema.metadata or {}).get(b"shape", b"[]")) if first else []
+    noted = {} if first is None else first.schema.metadata or {}
+    shape = json.loads(noted.get(b"shape", b"[]"))
     if len(shape) != 1:
         raise ValueError(f"{folder} has no features of one vector each, but {shape or 'none'}")
 

@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 from detectron2.modeling.backbone import utils as detectron2_windows
-from torch import nn
 
 from eva_backbone.layers import (
     Mlp,
@@ -22,7 +21,7 @@ def _train(rate):
 def _kept_rows(rate, *, batch, draws):
     """(draws, batch) bool: which samples a layer kept; the branch returns ones."""
     layer, x = _train(rate), torch.zeros(batch, 1)
-    return torch.stack([layer(x, torch.ones_like, list)[:, 0] > 0 for _ in range(draws)])
+    return torch.stack([layer(x, torch.ones_like)[:, 0] > 0 for _ in range(draws)])
 
 
 def test_mlp_uses_the_exact_gelu(randomise):
@@ -49,12 +48,12 @@ def test_windows_are_those_of_detectron2(size):
 def test_eval_and_rate_zero_are_plain_addition():
     x = torch.randn(5, 3)
     for layer in (StochasticDepth(0.5).eval(), _train(0.0)):
-        assert torch.equal(layer(x, torch.sin, list), x + torch.sin(x))
+        assert torch.equal(layer(x, torch.sin), x + torch.sin(x))
 
 
 def test_kept_rows_are_scaled_and_dropped_rows_untouched():
     x = torch.randn(64, 3)
-    out = _train(0.25)(x, torch.sin, list)
+    out = _train(0.25)(x, torch.sin)
     kept = (out != x).any(1)
     assert 0 < kept.sum() < 64
     assert torch.equal(out[~kept], x[~kept])
@@ -65,7 +64,7 @@ def test_kept_rows_are_scaled_and_dropped_rows_untouched():
 def test_the_expectation_is_the_full_branch(rate):
     """As per-sample drop path: mean x + branch(x), variance branch(x)^2 rate / (1 - rate)."""
     layer, x, draws = _train(rate), torch.randn(4, 2, dtype=torch.float64), 4000
-    outs = torch.stack([layer(x, torch.cos, list) for _ in range(draws)])
+    outs = torch.stack([layer(x, torch.cos) for _ in range(draws)])
     standard_error = torch.cos(x).abs() * math.sqrt(rate / (1 - rate) / draws)
     assert ((outs.mean(0) - (x + torch.cos(x))).abs() < 4 * standard_error).all()
     variance = torch.cos(x) ** 2 * rate / (1 - rate)
@@ -92,18 +91,22 @@ def test_the_kept_count_is_binomial_and_samples_are_independent():
     assert correlation.abs().max() < 5 / math.sqrt(draws)  # the largest of 120
 
 
-def test_no_call_at_all_when_every_sample_is_dropped():
-    weight, frozen = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3), requires_grad=False)
-    x = torch.randn(2, 3, requires_grad=True)
-
-    def branch(kept):
-        raise AssertionError("the branch was computed")
-
-    out = _train(1 - 1e-9)(x, branch, lambda: [weight, frozen])
-    out.sum().backward()
+def test_gradients_of_zero_arrive_in_the_order_of_others_when_every_sample_is_dropped():
+    """By it ZeRO-2 lays out its buckets, which are added up over processes."""
+    branch, orders, x = Mlp(6, hidden_dim=9), [], torch.randn(2, 6)
+    for rate in (0.1, 1 - 1e-9):
+        order = []
+        hooks = [
+            one.register_post_accumulate_grad_hook(lambda _, name=name, to=order: to.append(name))
+            for name, one in branch.named_parameters()
+        ]
+        branch.zero_grad()
+        out = _train(rate)(x, branch)
+        out.sum().backward()
+        orders.append(order)
+        for hook in hooks:
+            hook.remove()
+    assert orders[0] == orders[1]
+    assert len(orders[1]) == 4
     assert torch.equal(out, x)
-    assert torch.equal(x.grad, torch.ones(2, 3))
-    assert torch.equal(weight.grad, torch.zeros(3))
-    assert frozen.grad is None
-    weight.grad.add_(1.0)  # an ordinary tensor, not an expanded zero
-    assert torch.equal(weight.grad, torch.ones(3))
+    assert not any(one.grad.any() for one in branch.parameters())

@@ -10,6 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+from eva_backbone.checkpoints.run_folders import weights_of_run
+from eva_engine.checkpoints.files import read_config
+
 CPU = ("--workers", 0, "--device", "cpu")
 
 
@@ -202,6 +205,15 @@ def test_timm_reads_a_classifier_and_gives_its_logits(run, mine, images, tmp_pat
     back = load_classifier(str(tmp_path / "back.pt")).eval()
     with torch.no_grad():
         assert back(batch).equal(ours(batch))
+
+
+def test_official_weights_keep_what_the_run_noted(run, mine, tmp_path):
+    """Classes, mean and std, crop: without them the file would be scored otherwise."""
+    file = tmp_path / "official.safetensors"
+    run("eva", "convert", mine, "--to", "official", "--output", file)
+    noted = read_config(file)
+    assert noted
+    assert noted == read_config(weights_of_run(mine, ema=None))
 
 
 @pytest.mark.parametrize("what", ["truncated", "text", "pickle"])

@@ -26,4 +26,4 @@ def test_the_space_shows_a_run(finished, run):
     assert Requirement(line).name == "eva-toolkit"
     pytest.importorskip("gradio", reason="needs gradio")
     weights = str(finished("detection"))
-    run("python", "-c", PAGES, SPACE / card.app_file, weights, EVA_WEIGHTS=weights)
+    run("python", "-c", PAGES, SPACE / card.app_file, weights, EVA_MODEL=weights)

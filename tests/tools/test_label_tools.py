@@ -60,7 +60,7 @@ def test_cvat_gets_masks_boxes_and_polygons(mask, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["PolygonLabels", "RectangleLabels"])
 def test_label_studio_gets_what_a_project_names(kind, tmp_path, monkeypatch):
-    for name in ("MODEL_DIR", "LOCAL_FILES_DOCUMENT_ROOT", "EVA_WEIGHTS"):
+    for name in ("MODEL_DIR", "LOCAL_FILES_DOCUMENT_ROOT", "EVA_MODEL"):
         monkeypatch.setenv(name, str(tmp_path))
     pytest.importorskip("label_studio_ml.api", reason="needs label-studio-ml")
     from label_studio_sdk.label_interface import LabelInterface

@@ -1,4 +1,4 @@
-"""A Space with the pages of the run in the folder `model`, or of what EVA_WEIGHTS names."""
+"""A Space with the pages of the run in the folder `model`, or of what EVA_MODEL names."""
 
 import os
 import threading
@@ -8,8 +8,9 @@ from eva_app.command import find_source
 from eva_app.models import Models
 from eva_app.server import running
 
-names = os.environ.get("EVA_WEIGHTS", str(Path(__file__).with_name("model"))).split()
-models = Models([find_source(one, os.environ.get("EVA_RECIPE")) for one in names])
+names = os.environ.get("EVA_MODEL", str(Path(__file__).with_name("model"))).split()
+about = os.environ.get("EVA_RECIPE"), os.environ.get("EVA_TASK")  # of weights that are of no run
+models = Models([find_source(one, *about) for one in names])
 if __name__ == "__main__":
     with running(models, host="0.0.0.0", port=7860):
         threading.Event().wait()

@@ -29,7 +29,7 @@ _EXCHANGED = 4096  # samples whose features are sent at once
 def image_features(model: EvaClip, images: Tensor) -> Tensor:
     """Encode images (B, 3, H, W), on the model's device, as unit features (B, D), float32."""
     weight = next(model.parameters())
-    return F.normalize(model.encode_image(images.to(weight)).float(), dim=-1)
+    return F.normalize(model.encode_image(images.to(weight, non_blocking=True)).float(), dim=-1)
 
 
 def text_features(model: EvaClip, tokens: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 
 import deepspeed
 import torch
+from deepspeed.accelerator import get_accelerator
 from deepspeed.utils import logger as deepspeed_logger
 from deepspeed.utils import safe_get_full_fp32_param
 from timm.optim import Lamb, Lars
@@ -25,8 +26,9 @@ LARGEST_BUCKET = 500_000_000  # elements, as in the official settings
 _NO_REPORT = 10**9  # steps; the loop writes its own log
 
 deepspeed_logger.setLevel(logging.WARNING)
-# would compile a C++ extension for CPU inference that nothing here uses
-deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+if get_accelerator().device_name() == "cpu":
+    # would compile a C++ extension for CPU inference that nothing here uses
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 class _LambOfGradients(Lamb):  # type: ignore[misc]

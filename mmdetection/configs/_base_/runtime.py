@@ -5,7 +5,7 @@ default_scope = "mmdet"
 env_cfg = dict(
     cudnn_benchmark=True,
     mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
-    dist_cfg=dict(backend="nccl"),
+    dist_cfg=dict(backend="nccl", timeout=6 * 3600),  # seconds: one process scores for all
 )
 default_hooks = dict(
     run=dict(type="RunHook"),

@@ -5,7 +5,7 @@ default_scope = "mmseg"
 env_cfg = dict(
     cudnn_benchmark=True,
     mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
-    dist_cfg=dict(backend="nccl"),
+    dist_cfg=dict(backend="nccl", timeout=6 * 3600),  # seconds: one process scores for all
     matmul_precision="high",  # TF32 on Ampere and newer, as torch 1.9 of the official runs did
 )
 default_hooks = dict(

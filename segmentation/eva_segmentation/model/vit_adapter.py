@@ -8,8 +8,7 @@ Shapes: B images, H x W patches of 16 pixels, N = H * W patches, C channels, M =
 tokens: strides 8, 16 and 32 one after the other, each row-major.
 """
 
-from collections.abc import Callable, Iterator
-from itertools import chain
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -160,10 +159,7 @@ class Extractor(nn.Module):
         def ffn_branch(kept: Tensor) -> Tensor:
             return self.ffn(self.ffn_norm(kept), where.levels)
 
-        def parameters() -> Iterator[nn.Parameter]:
-            return chain(self.ffn_norm.parameters(), self.ffn.parameters())
-
-        return self.drop_path(spatial + read, ffn_branch, parameters)
+        return self.drop_path(spatial + read, ffn_branch)
 
 
 class InteractionBlock(nn.Module):
