@@ -73,7 +73,6 @@ docs: ready ## build the documentation site in output/site, without a network; a
 
 miniature: ready ## the paper's claim on a small scale, three hours on two cores (docs/miniature.md)
 	$(PY) benchmarks/miniature/run.py $(MINIATURE_ARGS)
-	$(PY) benchmarks/miniature/table.py
 
 mmcv-ops: ready ## rebuild mmcv with compiled operators (15 minutes or more; nothing needs it)
 	@bash scripts/build_mmcv_ops.sh

@@ -3,8 +3,8 @@
     python benchmarks/miniature/run.py --output output/miniature
 
 docs/miniature.md is the protocol. Two jobs run at once, each on one core; a finished one adds a
-line to benchmarks/results/miniature.jsonl, and the same command goes on where it was stopped.
-`table.py` makes the tables of the page from these lines.
+line to OUTPUT/results.jsonl, and the same command goes on where it was stopped. The page shows
+benchmarks/results/miniature.jsonl, a copy of such a file, by `table.py`.
 """
 
 import json
@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import torch
 from real_data import TEACHER, prepare
 from safetensors.torch import save_file
-from table import ARMS, RESULTS, SEEDS
+from table import ARMS, SEEDS, tables
 from torch import Tensor
 
 from eva_backbone import build_vit
@@ -386,10 +386,11 @@ def _at_once(calls: Iterable[tuple[Any, ...]]) -> None:
 if __name__ == "__main__":
     parser = command_parser(__doc__)
     parser.add_argument("--output", type=Path, default=Path("output/miniature"))
-    parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     PROCESSES.set_forkserver_preload([*FRAMEWORKS])
     os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     options.output.mkdir(parents=True, exist_ok=True)
-    run(Miniature(options.output, options.results))
+    results = options.output / "results.jsonl"
+    run(Miniature(options.output, results))
+    sys.stdout.write(tables(results.read_text().splitlines()))
