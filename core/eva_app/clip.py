@@ -23,14 +23,18 @@ _TOP, _SIDE = 20, 480  # hits; longest side of an image in px
 
 def _open(models: Models, name: str, folder: Path) -> Callable[..., list[list[Hit]]]:
     """Open an index or features of a batch, or compute those of files that are new in a folder."""
-    if has_features(folder):
-        if name not in models.libraries:
+    key = name, has_features(folder)
+    if key[1]:
+        if key not in models.libraries:
             cache = Path(tempfile.mkdtemp(dir=gr.utils.get_upload_folder()))
-            models.libraries[name] = open_index(folder, name, cache)
-        return partial(find_in_index, models.libraries[name])
+            models.libraries[key] = open_index(folder, name, cache)
+        return partial(find_in_index, models.libraries[key])
     clip, files = models.load(name), files_of(folder, DEMO_IMAGE_SUFFIXES | VIDEO_SUFFIXES)
-    library = models.libraries.setdefault(name, Library(None, {}, width=clip.embed_dim))
-    update(library, clip, files)
+    known = tuple((file, file.stat().st_mtime_ns) for file in files)
+    library, before = models.libraries.get(key) or (Library(None, {}, width=clip.embed_dim), None)
+    if known != before:
+        update(library, clip, files)
+        models.libraries[key] = library, known
     return partial(search, library, files)
 
 

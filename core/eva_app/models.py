@@ -32,7 +32,7 @@ class Models:
     ) -> None:
         self.folder = folder
         self.cached: Any = functools.lru_cache(_KEPT)(lambda function, *values: function(*values))
-        self.libraries: dict[str, Any] = {}  # features of the folder's files, by the CLIP
+        self.libraries: dict[Any, Any] = {}  # features of the folder, by the CLIP
         self._sources = {source.weights: source for source in sources}
         self._device = {"device": device} if device else {}  # else the predictor's own
         self._loaded: dict[tuple[str, bool], Any] = {}

@@ -14,7 +14,6 @@ The same command continues.
 
 import argparse
 import contextlib
-import hashlib
 import shlex
 from collections.abc import Sequence
 from functools import partial
@@ -22,7 +21,7 @@ from pathlib import Path
 
 from eva_classification.commands import add_extractor
 from eva_command.label import TASKS, find_model
-from eva_command.recipes import with_parents
+from eva_command.recipes import digest_of
 from eva_data.files import (
     hand_over,
     home_expanded,
@@ -118,7 +117,7 @@ def _parse(task: str, arguments: Sequence[str]) -> argparse.Namespace:
         for name in (name for name in useless if getattr(options, name)):
             parser.error(f"--{name.replace('_', '-')} has no use with --kind {kind}")
     classes: list[str] = getattr(options, "classes", None) or []
-    if len(classes) == 1 and Path(classes[0]).is_file():
+    if len(classes) == 1 and is_there(classes[0]) and not Path(classes[0]).is_dir():
         options.classes = read_lines(options.classes[0], skip_blank=True)
     return options
 
@@ -136,7 +135,7 @@ def _start(task: str, arguments: Sequence[str]) -> int:
         if (options.framework == "segmentation") != (task == "segment"):
             raise ValueError(f"{options.weights} is for {options.framework}: it cannot {task}")
         options.config = str(config.absolute())
-        recipe = hashlib.sha256(b"".join(file.read_bytes() for file in with_parents(config)))
+        recipe = digest_of(config)
     file = weights_file(options.weights)
     if is_there(options.weights):  # on all machines
         options.weights = str(Path(options.weights).absolute())
@@ -145,7 +144,7 @@ def _start(task: str, arguments: Sequence[str]) -> int:
     given["task"] = task
     settings = given | {"weights": sha256_of(file), "input": identify(options.inputs)}
     if "config" in given:
-        settings["config"] = recipe.hexdigest()
+        settings["config"] = recipe
     plan = partial(
         plan_records, options.inputs, options.output, size=options.shard_size, limit=options.limit,
         texts=given.get("texts", False), captions=task == "caption-score", columns=columns,

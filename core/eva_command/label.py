@@ -84,8 +84,9 @@ def find_task(weights: str, task: str | None) -> tuple[str | None, Path | None]:
 def find_model(weights: str, recipe: str | None, task: str | None) -> tuple[str, Path]:
     """Find task and config of a detector or segmentor, or raise a ValueError."""
     task, config = find_task(weights, task)
-    if task is None and recipe and not Path(recipe).is_file():  # one's own file tells no task
-        task, _ = task_of_recipe(recipe, None)
+    if task is None and recipe and not home_expanded(recipe).is_file():  # which tells no task
+        task, found = task_of_recipe(recipe, None)
+        recipe = str(found)
     config = find_recipe(task, recipe) if recipe and task in TASKS else config
     if task not in TASKS or config is None:
         text = "is of no run of a detector or segmentor: give --recipe, and --task if not official"

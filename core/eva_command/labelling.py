@@ -18,7 +18,7 @@ from PIL import Image
 from eva_backbone import VisionTransformer
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_command.label import load_model
-from eva_command.recipes import with_parents
+from eva_command.recipes import digest_of
 from eva_command.training import map_folders
 from eva_data.classes import listed
 from eva_data.detection import spec
@@ -69,7 +69,7 @@ class Labeller:
         vit = next(one for one in self.model.model.modules() if isinstance(one, VisionTransformer))
         vit.blocks[-1].register_forward_hook(lambda *values: self._tokens.append(values[-1]))
         state = resolve_source(options.weights).stat()
-        recipe = [file.read_bytes() for file in with_parents(options.config)]
+        recipe = digest_of(options.config)
         about = options.weights, state.st_size, state.st_mtime_ns, recipe, self._least
         self._folder = options.output / "predictions" / _digest(about)
 

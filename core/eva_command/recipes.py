@@ -3,6 +3,7 @@
 import argparse
 import ast
 import difflib
+import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -116,6 +117,15 @@ def with_parents(recipe: Path) -> list[Path]:
         parents = [parent.resolve(strict=True) for parent in _parents(path)]
         found += [parent for parent in dict.fromkeys(parents) if parent not in found]
     return found
+
+
+def digest_of(recipe: Path) -> str:
+    """Digest a recipe and its parents; of a file with parents of another form, it alone."""
+    try:
+        files = with_parents(recipe)
+    except (ValueError, OSError):  # such as a computed `_base_`
+        files = [recipe]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def _copy(recipe: Path, folder: Path, destination: Path) -> list[Path]:

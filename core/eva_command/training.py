@@ -9,7 +9,6 @@ from pathlib import Path
 from eva_backbone.checkpoints.registry import weights_directories
 from eva_backbone.checkpoints.run_folders import absence
 from eva_command import main as eva
-from eva_command.label import find_task
 from eva_command.table import GROUPS
 from eva_command.verify import guess
 from eva_data.captions.lists import CAPTION_COLUMNS, IMAGE_COLUMNS
@@ -100,8 +99,10 @@ arguments are those of `eva TASK export`; docs/export.md has a program that runs
 def _export(options: argparse.Namespace) -> int:
     task, words = options.source, options.rest
     if Path(task).is_dir():
+        from eva_command.publishing import read_run_folder
+
         words = ["--weights", task, *words]
-        task = find_task(task, None)[0] or task
+        task = read_run_folder(Path(task), best=False, ema=False).task
     if "export" not in (GROUPS[task].commands if task in GROUPS else ()):
         missing = task not in GROUPS and absence(Path(task))
         tasks = ", ".join(name for name, group in GROUPS.items() if "export" in group.commands)
