@@ -135,7 +135,6 @@ def _start(task: str, arguments: Sequence[str]) -> int:
         if (options.framework == "segmentation") != (task == "segment"):
             raise ValueError(f"{options.weights} is for {options.framework}: it cannot {task}")
         options.config = str(config.absolute())
-        recipe = digest_of(config)
     file = weights_file(options.weights)
     if is_there(options.weights):  # on all machines
         options.weights = str(Path(options.weights).absolute())
@@ -144,7 +143,7 @@ def _start(task: str, arguments: Sequence[str]) -> int:
     given["task"] = task
     settings = given | {"weights": sha256_of(file), "input": identify(options.inputs)}
     if "config" in given:
-        settings["config"] = recipe
+        settings["config"] = digest_of(Path(options.config))
     plan = partial(
         plan_records, options.inputs, options.output, size=options.shard_size, limit=options.limit,
         texts=given.get("texts", False), captions=task == "caption-score", columns=columns,

@@ -61,9 +61,8 @@ def _run(args: argparse.Namespace) -> int:
     return CHECKS[args.command](args)
 
 
-main = program(
-    _parse, _run, interrupted="only complete files were written"
-)  # 0 without problems, 1 with some
+# 0 without problems, 1 with some
+main = program(_parse, _run, interrupted="only complete files were written")
 
 
 def guess(arguments: Sequence[str]) -> list[str]:

@@ -38,9 +38,7 @@ class Record(NamedTuple):
 
     name: str  # path of the image, its place in a shard, or the text
     content: str | bytes | None  # path or bytes; None for a text
-    caption: str | list[str] | None = (
-        None  # a text or a list of them; None for that of the text file beside the path
-    )
+    caption: str | list[str] | None = None  # None for that of the text file beside the path
 
     def image(self) -> Image.Image:
         """Decode the image as RGB, upright by its EXIF data, or raise `UnreadableImageError`."""
