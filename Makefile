@@ -72,7 +72,7 @@ docs: ready ## build the documentation site in output/site, without a network; a
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
 miniature: ready ## the paper's claim on a small scale, three hours on two cores (docs/miniature.md)
-	$(PY) benchmarks/miniature/run.py $(MINIATURE_ARGS)
+	@$(KEEP_MEMORY) $(PY) benchmarks/miniature/run.py $(MINIATURE_ARGS)
 
 mmcv-ops: ready ## rebuild mmcv with compiled operators (15 minutes or more; nothing needs it)
 	@bash scripts/build_mmcv_ops.sh

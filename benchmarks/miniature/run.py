@@ -322,18 +322,17 @@ def _right(logits: Tensor, queries: Features) -> float:
 def run(mini: Miniature) -> None:
     """Run all jobs that are not finished."""
     prepare(mini.at("data"), SEEDS)
-    mini.job("teacher", 0, "frozen", lambda: mini.frozen(None, 0))
-    mini.job("tokens", 0, "tokenizer", mini.tokenizer)
-
     def trial(arm: str, lr: str) -> Scores:
         mini.pretrain(arm, 0, lr)
         return mini.frozen(mini.weights(arm, 0, lr), 0, validate=True)
 
     first, second = TRIED["pretraining"]
     tried = [(arm, lr) for lr in (first, second) for arm in ("features", "control", *PRETRAINED)]
-    _at_once(  # the first two compute the features of their teachers for the others
-        (mini.job, arm, 0, f"pretraining {lr}", partial(trial, arm, lr)) for arm, lr in tried
-    )
+    trials = [(mini.job, one[0], 0, f"pretraining {one[1]}", partial(trial, *one)) for one in tried]
+    teacher = (mini.job, "teacher", 0, "frozen", partial(mini.frozen, None, 0))
+    tokenizer = (mini.job, "tokens", 0, "tokenizer", mini.tokenizer)
+    # the first two trials compute the features of their teachers for the others
+    _at_once([teacher, tokenizer, *trials])
 
     def pretrain(arm: str, seed: int) -> Scores:
         mini.pretrain(arm, seed)
@@ -346,13 +345,13 @@ def run(mini: Miniature) -> None:
     kinds: dict[str, Callable[..., Scores]] = {
         "fashion": partial(mini.fashion, percent=10), "boxes": mini.boxes, "maps": mini.maps,
     }  # fmt: skip
-    trials = [(arm, kind, lr) for kind in kinds for lr in TRIED[kind] for arm in ARMS]
+    rates = [(arm, kind, lr) for kind in kinds for lr in TRIED[kind] for arm in ARMS]
 
     def choose(arm: str, kind: str, lr: str) -> Scores:
         place = mini.at("trials", f"{arm}_{kind}_{lr}")
         return kinds[kind](mini.weights(arm, 0), 0, place, lr=lr)
 
-    _at_once((mini.job, one[0], 0, f"{one[1]} {one[2]}", partial(choose, *one)) for one in trials)
+    _at_once((mini.job, one[0], 0, f"{one[1]} {one[2]}", partial(choose, *one)) for one in rates)
     transfers: dict[str, tuple[str, Callable[..., Scores]]] = {
         **{f"fashion {n}": ("fashion", partial(mini.fashion, percent=n)) for n in LABELS},
         "scenes boxes": ("boxes", mini.boxes),
