@@ -322,6 +322,7 @@ def _right(logits: Tensor, queries: Features) -> float:
 def run(mini: Miniature) -> None:
     """Run all jobs that are not finished."""
     prepare(mini.at("data"), SEEDS)
+
     def trial(arm: str, lr: str) -> Scores:
         mini.pretrain(arm, 0, lr)
         return mini.frozen(mini.weights(arm, 0, lr), 0, validate=True)
