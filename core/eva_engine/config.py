@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
 
 from eva_backbone.lora import LoraSettings
 from eva_backbone.variants import CLIP_MEAN, CLIP_STD, VARIANTS, variant_arguments
+from eva_data.files import home_expanded
 from eva_data.holdout import check_setting
 from eva_runs.output_folder import RunSentences
 from eva_runs.recipes import is_unfinished
@@ -128,7 +129,7 @@ class RunConfig:
     tensorboard: bool = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "output", Path(self.output))  # recipes may give a string
+        object.__setattr__(self, "output", home_expanded(self.output))
         one_of_its_choices(self)
         at_least(self, epochs=1, batch_size=1, accumulate=1, log_every=1, keep_checkpoints=1)
         at_least(self, workers=0, checkpoint_every=0, evaluate_every=0, seed=0)

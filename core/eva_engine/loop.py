@@ -142,7 +142,6 @@ class TrainingRun:
         run = _continued(self.config, saved) if saved else _fitted(run, size, processes)
         self._run, step_batch = run, run.batch_size * run.accumulate * processes
         self._every = run.checkpoint_every or size // step_batch
-        self._seed = saved.get("seed", run.seed)
         self._start = saved.get("step", 0)
         self._bad_samples = BadSamples(run.max_bad_samples, saved.get("bad_samples", ()))
         self._nonfinite = NonfiniteSteps(
@@ -150,7 +149,7 @@ class TrainingRun:
         )
         self._batches = OrderedBatches(
             size, batch_size=run.batch_size, accumulate=run.accumulate,
-            rank=distributed.rank(), world_size=processes, seed=self._seed, start_step=self._start,
+            rank=distributed.rank(), world_size=processes, seed=run.seed, start_step=self._start,
         )  # fmt: skip
         self._steps_per_epoch = self._batches.steps_per_epoch
         self._total = run.epochs * self._steps_per_epoch
@@ -162,7 +161,7 @@ class TrainingRun:
         warn_of_slow_average(run.ema_decay, self._total)
         warn_of_slow_bf16(run.precision, self.device)
         self._record = {
-            "seed": self._seed, "processes": processes, "precision": run.precision,
+            "seed": run.seed, "processes": processes, "precision": run.precision,
             "began_with": saved.get("began_with", saved.get("processes", processes)),
             "zero_stage": run.zero_stage, "step_batch": step_batch,
             "samples_of_data": len(self.samples),
@@ -251,7 +250,7 @@ class TrainingRun:
         self._engine.set_learning_rate(lr)
         micro_batches = MicroBatches(
             self._stream, count=self._run.accumulate, device=self.device,
-            seeds=(self._seed, step), began_with=self._record["began_with"],
+            seeds=(self._run.seed, step), began_with=self._record["began_with"],
         )  # fmt: skip
         if self._log and not step:
             batch = next(iter(micro_batches))
@@ -334,7 +333,7 @@ class TrainingRun:
         """Evaluate the engine's weights, and keep them if they are the best of a file's name."""
         assert self.evaluate is not None
         # training's numbers do not depend on it, and its own not on where the run was resumed
-        distributed.seed_all(self._seed, step, distributed.rank(), purpose="evaluation")
+        distributed.seed_all(self._run.seed, step, distributed.rank(), purpose="evaluation")
         results = dict(self.evaluate(self._engine.engine))
         if self._best:
             self._best.consider(self._engine, name, step=step, results=results)
@@ -378,4 +377,5 @@ def _continued(config: Recipe, saved: Mapping[str, Any]) -> RunConfig:
             f"continued with processes={processes} (before: {before}), batch_size={batch} and "
             f"accumulate={accumulate}: steps of {samples:,} samples, as before"
         )
-    return replace(run, batch_size=batch, accumulate=accumulate)
+    seed = saved.get("seed", run.seed)
+    return replace(run, batch_size=batch, accumulate=accumulate, seed=seed)

@@ -48,6 +48,7 @@ def claimed(
     traces: Collection[str],
     begun: str,
     check: Callable[[], bool] = lambda: False,
+    record: bool = True,
 ) -> Iterator[None]:
     """Reserve the output folder of a run, and record its start; the same call on all processes.
 
@@ -56,7 +57,8 @@ def claimed(
 
     What `traces`, patterns, match goes if a run is refused before it makes the file `begun`.
     `check`, called by the main process once the folder is reserved for a training, refuses a folder
-    with another run, and returns whether this one continues.
+    with another run, and returns whether this one continues. Without `record`, the run records its
+    start itself.
 
     Raises:
         FolderInUseError: A ValueError, if another process trains in it.
@@ -73,7 +75,8 @@ def claimed(
                 continues = check()
             else:
                 make_folder(folder)
-            record_start(folder, kind, continues=continues)
+            if record:
+                record_start(folder, kind, continues=continues)
 
         # such as TensorBoard's, whose error its next call raises
         stack.callback(setattr, threading, "excepthook", threading.excepthook)

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from eva_backbone.checkpoints.registry import resolve_source
 from eva_backbone.checkpoints.verification import sha256_of
-from eva_data.files import write_tensors
+from eva_data.files import home_expanded, write_tensors
 from eva_data.image_sources import Images, open_images
 from eva_engine import distributed
 from eva_engine.data.loading import evaluation_loader
@@ -41,8 +41,8 @@ class FixedViews(Dataset[tuple[Tensor, int]]):
         transform: Any = copy.copy(images.transform)
         transform.views = views
         self.images, self.count = Images(images.files, transform), count
-        names = map(images.sample_id, range(len(images)))
-        self.names = [f"{name}#{view}" for name in names for view in range(count)]
+        numbers = range(count * len(images))  # an image may be there twice
+        self.names = [f"{images.sample_id(number // count)}#{number}" for number in numbers]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -108,7 +108,7 @@ def open_part(
     images = open_images(getattr(config.data, part), transform)
     if not config.teacher.cache:
         return images
-    run, folder = config.run, Path(config.teacher.cache) / part
+    run, folder = config.run, home_expanded(config.teacher.cache) / part
     count = config.teacher.views if part == "train" else 1
     own = Views(size=teacher.image_size[0], mean=teacher.mean, std=teacher.std)
     seen, shape = FixedViews(images, own, count), (math.prod(teacher.grid), teacher.dim)

@@ -115,7 +115,7 @@ class PretrainConfig:
         mask: Patches that are hidden; without effect on `distillation`, which hides nothing.
         objective: `masked_features` is EVA's; `distillation` and `masked_tokens` are the others
             of Table 2.
-        tokenizer: Folder or file of a trained tokenizer, for `masked_tokens` only.
+        tokenizer: Folder of a trained tokenizer, for `masked_tokens` only.
         optimizer: Optimizer and schedule.
         run: Output, device, length and precision of the run.
     """

@@ -156,12 +156,18 @@ class PixelTeacher(Teacher):
     Args:
         image_size: Side of the student's images in pixels.
         side: Patches down and across.
+
+    Raises:
+        ValueError: If patches do not divide the images.
     """
 
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
     def __init__(self, image_size: int, *, side: int) -> None:
         super().__init__()
+        if image_size % side:
+            text = f"teacher.image_size={image_size} is not that of the student: {side} patches"
+            raise ValueError(f"{text} do not divide it")
         self.image_size, self.grid = (image_size, image_size), (side, side)
         self.patch = image_size // side
         self.dim = 3 * self.patch**2

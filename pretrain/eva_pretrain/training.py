@@ -1,5 +1,6 @@
 """Masked-image pre-training: the parts put together (paper section 2.2)."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -217,13 +218,16 @@ def step(config: PretrainConfig) -> Step:
     student = replace(config.student, init_checkpoint="")
     model = build_student(student, target_dim=target_dim, masked=masked)
     images = model.pos_embed.new_empty(batch, 3, student.image_size, student.image_size)
-    seen = model.pos_embed.new_empty(batch, 3, *teacher.image_size)
-    data: dict[str, Any] = {"images": images, "teacher_images": seen}
+    data: dict[str, Any] = {"images": images}
+    if config.teacher.cache:
+        data["features"] = images.new_empty(batch, math.prod(teacher.grid), teacher.dim).half()
+    else:
+        data["teacher_images"] = images.new_empty(batch, 3, *teacher.image_size)
     if masked:
         drawn = BlockMasking(grid=student.grid, **vars(config.mask))()
         mask = torch.from_numpy(drawn).flatten().expand(batch, -1)
         data |= {"mask": mask, "positions": masked_positions(mask)}
-    compute = PretrainStep(teacher, objective)
+    compute = PretrainStep(None if config.teacher.cache else teacher, objective)
     return planning.build_step(config, model, compute, data, student.image_size)
 
 
@@ -234,7 +238,8 @@ def _presentation(
     described = [("train", f"{images:,} images ({data.train})")]
     if validation is not None:
         described.append(("val", f"{len(validation.images):,} images ({data.val})"))
-    source = f"{teacher.model} {teacher.weights}".strip()
+    named = f"{teacher.model} {teacher.weights}".strip()
+    source = "pixels" if teacher.library == "pixels" else named
     learned = f"{config.objective.replace('_', ' ')} of {source}"
     return Presentation(
         task="Pre-training",
@@ -255,7 +260,7 @@ def _objective(
     if config.objective != "masked_tokens":
         pixels = config.teacher.library == "pixels"
         return MaskedPixels() if pixels else MaskedFeatures(), teacher.dim
-    tokenizer = load_tokenizer(config.tokenizer).to(device)
+    tokenizer = load_tokenizer(config.tokenizer, config.teacher).to(device)
     if (dim := tokenizer.feature_dim) != teacher.dim:
         raise ValueError(f"{config.tokenizer} is for features of {dim} channels, not {teacher.dim}")
     return MaskedTokens(tokenizer), tokenizer.num_codes

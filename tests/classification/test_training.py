@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from eva_data.labelled_images import open_labelled
 from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
 from eva_engine.commands.training import load_recipe, parse
 from eva_engine.config import OptimizerConfig, RunConfig
+from eva_engine.steps.flops import training_flops
 
 CONFIGS = Path(__file__).parents[2] / "classification" / "configs"
 
@@ -142,6 +144,10 @@ def test_the_trunk_of_a_probe_in_half_precision(config):
     half = training.build_model(replace(model, trunk_precision="bf16"), num_classes=3).eval()
     assert half.pool(images).dtype == torch.float32
     assert 1e-5 < (half.pool(images) - exact).norm() / exact.norm() < 5e-2
+    build = partial(training.build_model, num_classes=3)
+    counted = [training_flops(build, replace(model, trunk_precision=one), backward=False)
+               for one in ("fp32", "bf16")]  # fmt: skip
+    assert counted[0] == counted[1]
 
 
 def test_a_best_metric_needs_validation_data(config, device):

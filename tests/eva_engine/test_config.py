@@ -27,3 +27,8 @@ def test_run_refuses(changes, message):
 def test_optimizer_refuses(changes, message):
     with pytest.raises(ValueError, match=message):
         OptimizerConfig(**changes)
+
+
+def test_the_home_folder_is_meant():
+    """Shells leave the `~` of `run.output=~/run` as it is."""
+    assert RunConfig(output="~/run").output == Path.home() / "run"

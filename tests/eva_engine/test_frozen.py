@@ -53,6 +53,8 @@ def test_neighbours_vote_as_in_scikit_learn(digits, k):
     shares = votes / votes.sum(1, keepdim=True)
     expected = torch.tensor(peer.predict_proba(queries.numpy()), dtype=torch.float32)
     torch.testing.assert_close(shares, expected, atol=1e-4, rtol=0)
+    few = nearest_neighbours(known[:1], labels[:1], queries, k=k, classes=10)  # others unreadable
+    assert set(few.argmax(1).tolist()) == {int(labels[0])}
 
 
 @pytest.mark.parametrize("l2", [1e-3, 1e-1])

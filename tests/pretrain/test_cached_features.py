@@ -55,6 +55,18 @@ def test_features_belong_to_the_crop_and_flip_that_the_student_sees(config):
     assert torch.equal(samples[0]["images"], samples[4]["images"])
 
 
+def test_features_of_repeated_images_are_those_of_their_own_crops(config, tmp_path):
+    text = f'[[source]]\nname = "photos"\nfolder = "{tmp_path / "images"}"\nweight = 2.0\n'
+    (tmp_path / "twice.toml").write_text(text)
+    config = replace(config, data=DataConfig(train=str(tmp_path / "twice.toml")))
+    teacher = build_teacher(config.teacher, torch.device("cpu"), patches=4)
+    cache = _cache(config, teacher)
+    assert len(cache) == 24
+    for sample in map(cache.__getitem__, range(24)):
+        expected = teacher(sample["images"][None])[0]
+        torch.testing.assert_close(sample["features"].float(), expected, atol=5e-3, rtol=5e-3)
+
+
 def test_unreadable_images_are_left_out_up_to_a_number(config, tmp_path):
     teacher = build_teacher(config.teacher, torch.device("cpu"), patches=4)
     (tmp_path / "images/bad.png").write_bytes(b"no image")

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from eva_pretrain.config import TeacherConfig
-from eva_pretrain.teachers import ClipTeacher, build_teacher
+from eva_pretrain.teachers import ClipTeacher, PixelTeacher, build_teacher
 
 pytestmark = pytest.mark.usefixtures("tiny_models")
 GOLDEN = Path(__file__).parents[1] / "golden" / "clip.safetensors"
@@ -249,3 +249,5 @@ def test_pixels_of_patches():
     patch = image[0, :, 8:, :8].flatten()  # the third in reading order
     expected = (patch - patch.mean()) / patch.std(correction=0)
     torch.testing.assert_close(teacher(image)[0, 2], expected, rtol=1e-3, atol=1e-3)
+    with pytest.raises(ValueError, match=r"image_size=224 is not .* 24 patches do not divide"):
+        PixelTeacher(224, side=24)

@@ -105,6 +105,7 @@ def test_killed_in_a_save_and_stopped_and_continued(
     assert running.wait().code == STOPPED
     run(*words, "--run.workers", 2 if task == "classification" else 0)
     ends_alike(trained(task)[0], output)
+    assert "in 3 starts" in (output / "report.html").read_text()
 
 
 @pytest.mark.slow

@@ -7,6 +7,8 @@ import torch
 from PIL import Image
 
 import eva_backbone
+from eva_pretrain.config import TeacherConfig
+from eva_pretrain.tokens.training import load_tokenizer
 
 DEBUG_TEACHER = ("--run.workers", 0, "--run.device", "cpu", "--run.no-tensorboard")
 
@@ -91,14 +93,18 @@ def test_a_bad_image_is_replaced_named_and_counted(run, fails, training, metrics
 @pytest.mark.parametrize(
     "recipe", ["eva_debug_tokens", pytest.param("eva_debug_distill", marks=pytest.mark.slow)]
 )
-def test_the_other_objectives(run, training, metrics_of, images, read_page, tmp_path, recipe):
-    """Codes need a tokenizer, which is trained first."""
+def test_the_other_objectives(
+    run, training, metrics_of, images, read_page, tmp_path, caplog, recipe
+):
+    """Codes need a tokenizer, which is trained first, of the same teacher's features."""
     more = ()
     if recipe == "eva_debug_tokens":
         tokenizer = tmp_path / "tokenizer"
         run("eva", "pretrain", "train-tokenizer", "tokenizer_debug", "--data.train", images,
             "--run.output", tokenizer, "--run.batch-size", 4, *DEBUG_TEACHER)  # fmt: skip
         more = ("--tokenizer", tokenizer)
+        load_tokenizer(str(tokenizer), TeacherConfig(model="another"))
+        assert "teacher.model=" in caplog.text
     words = training("pretrain", tmp_path / "run", "--run.epochs", 1, *more)
     run(*(recipe if word == "eva_debug_digit_scenes" else word for word in words))
     losses = [line["loss"] for line in metrics_of(tmp_path / "run") if "loss" in line]

@@ -268,7 +268,7 @@ def main(
             distributed.joined(run.device) as device,
             claimed(
                 run.output, "training", traces=_TRACES, begun=METRICS,
-                check=lambda: _check_output(run),
+                check=lambda: _check_output(run), record=False,
             ),
             run_log.logging_to(run.output) as file,
         ):  # fmt: skip

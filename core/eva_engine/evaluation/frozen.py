@@ -123,11 +123,11 @@ def _exchange(tensors: Sequence[Tensor], device: torch.device) -> None:
 def nearest_neighbours(
     features: Tensor, labels: Tensor, queries: Tensor, *, k: int, classes: int
 ) -> Tensor:
-    """Count the votes (M, K) of the k <= N nearest by cosine, weighted by exp(cosine / 0.07)."""
+    """Count the votes (M, K) of the k nearest by cosine, weighted by exp(cosine / 0.07)."""
     known = F.normalize(features, dim=1)
     votes = []
     for part in F.normalize(queries, dim=1).split(_QUERIES):
-        cosine, index = (part @ known.T).topk(k, dim=1)  # (m, k)
+        cosine, index = (part @ known.T).topk(min(k, len(known)), dim=1)  # (m, k)
         weights = ((cosine - cosine[:, :1]) / TEMPERATURE).exp()
         empty = torch.zeros(len(part), classes, device=part.device)
         votes.append(empty.scatter_add_(1, labels[index], weights))

@@ -1,6 +1,7 @@
 """Training of the tokenizer, and reading what was trained."""
 
 import json
+import logging
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -11,19 +12,22 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from eva_backbone.checkpoints.run_folders import CONFIG, complete_checkpoints
+from eva_data.files import home_expanded
 from eva_data.image_sources import open_images
 from eva_engine import distributed
 from eva_engine.checkpoints.files import WEIGHTS
 from eva_engine.loop import TrainingRun
 from eva_engine.report import Presentation
 from eva_engine.steps.parameter_groups import layer_decay_groups
-from eva_pretrain.config import TokenizerConfig
+from eva_pretrain.config import TeacherConfig, TokenizerConfig
 from eva_pretrain.report import first_samples, use_of_codes
 from eva_pretrain.teachers import build_teacher
 from eva_pretrain.tokens.tokenizer import Codebook, FeatureTokenizer
 from eva_pretrain.transforms import PretrainTransform, Views
 from eva_report.content import Step
 from eva_runs.commands import command_to_run
+
+logger = logging.getLogger(__name__)
 
 
 def train_tokenizer(config: TokenizerConfig, device: torch.device) -> None:
@@ -66,19 +70,26 @@ def _next_steps(folder: Path) -> list[Step]:
     return [Step(text="Pre-train a ViT to predict these tokens.", command=command)]
 
 
-def load_tokenizer(source: str) -> FeatureTokenizer:
+def load_tokenizer(source: str, teacher: TeacherConfig | None = None) -> FeatureTokenizer:
     """Read a trained tokenizer: that of the newest checkpoint, in evaluation mode.
 
     Args:
         source: Output folder of `train_tokenizer.py`.
+        teacher: Whose features it is to be used for; warns if its own teacher was another.
 
     Raises:
         ValueError: If the folder is anything else.
     """
-    complete = complete_checkpoints(Path(source))
-    config = json.loads((Path(source) / CONFIG).read_text(encoding="utf-8")) if complete else {}
+    folder = home_expanded(source)
+    complete = complete_checkpoints(folder)
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8")) if complete else {}
     if "num_codes" not in config:
         raise ValueError(f"{source} has no complete checkpoint of train_tokenizer.py")
+    for name in ("library", "model", "weights") if teacher else ():
+        before, now = config["teacher"][name], getattr(teacher, name)
+        if Path(before).name != Path(now).name:
+            text = "%s was trained with teacher.%s=%s, not %s: its codes may mean nothing"
+            logger.warning(text, source, name, before, now)
     state = load_file(complete[-1] / WEIGHTS)
     tokenizer = _build(config, feature_dim=state["encoder.0.weight"].shape[1])
     tokenizer.load_state_dict(state)
