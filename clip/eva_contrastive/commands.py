@@ -267,7 +267,8 @@ def demo(arguments: Sequence[str] | None = None) -> None:
 
 def has_features(folder: Path) -> bool:
     """Return whether a folder is an index, or the output of `eva batch`."""
-    return (folder / "index.json").is_file() or (folder / "parts").is_dir()
+    pairs = ("index.json", "features.npy"), ("manifest.json", "parts")
+    return any(all((folder / name).exists() for name in pair) for pair in pairs)
 
 
 def _plan(options: argparse.Namespace) -> Plan:

@@ -245,7 +245,7 @@ def _run_video(args: argparse.Namespace) -> int:
         say(f"{args.index}: index of {len(left):,} videos")
     if args.write_classes:
         write_text(args.write_classes, "".join(f"{name}\n" for name in videos.classes))
-    elif args.write and not all(map(str.isdecimal, videos.classes)):
+    elif args.write and [*videos.classes] != [*map(str, range(len(videos.classes)))]:
         say(f"{args.write} has numbers for its classes: --write-classes TXT keeps their names")
     return code
 

@@ -1,6 +1,7 @@
 """The conversion of a checkpoint: read, rename, resample, cast, write."""
 
 import argparse
+import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor
 
 from eva_backbone.checkpoints.adapters import find_base, merge, read_adapter_config
-from eva_backbone.checkpoints.convert import FORMATS, resampled
+from eva_backbone.checkpoints.convert import FORMATS, find_trunk, resampled
+from eva_backbone.checkpoints.fitting import stored_frames
 from eva_backbone.checkpoints.from_weights import describe, load_vit
 from eva_backbone.checkpoints.reading import Weights, read_safetensors, read_weights
 from eva_backbone.checkpoints.registry import resolve_source
@@ -47,7 +49,8 @@ def convert(args: argparse.Namespace, *, folder: bool) -> str:
         FileNotFoundError: If there is no such source.
     """
     source = find_source(args.source, ema=args.ema)
-    stored = read_weights(source)
+    read = Weights.read(source)
+    stored, frames = read.tensors, read.frames
     weights = official_names(open_clip_form.to_official(stored))
     weights = timm_folder.official_names(weights)
     if _of_other_program(source.parent) == source:
@@ -64,7 +67,7 @@ def convert(args: argparse.Namespace, *, folder: bool) -> str:
     else:
         as_before = args.to == "official" and args.patch_size is None
         notes = read_config(source) if as_before else None  # classes, mean and std, crop
-        _write(weights, args.output, notes)
+        _write(weights, args.output, notes, frames=frames)
         if notes and args.output.suffix != ".safetensors":
             lines.append("what the run noted (classes, pixels) is kept in .safetensors alone")
     if args.to.startswith("detectron2") and args.output.suffix == ".safetensors":
@@ -94,7 +97,7 @@ def merge_adapters(args: argparse.Namespace) -> str:
     with torch.no_grad():
         expected, found = vit(image), load_vit(merged)(image)
     difference, largest = (found - expected).abs().max(), expected.abs().max()
-    _write(merged.tensors, args.output, read_config(source))
+    _write(merged.tensors, args.output, read_config(source), frames=merged.frames)
     return (
         f"{source} -> {args.output}: {len(merged.tensors)} tensors, with adapters of rank "
         f"{config['r']}\n  outputs on one image differ by at most {difference:.2g} of {largest:.3g}"
@@ -127,10 +130,21 @@ def _cast(weights: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor
 
 
 def _write(
-    weights: Mapping[str, Tensor], file: Path, config: Mapping[str, Any] | None = None
+    weights: Mapping[str, Tensor],
+    file: Path,
+    config: Mapping[str, Any] | None = None,
+    *,
+    frames: int | None,
 ) -> None:
+    """Write weights, of a model of so many frames, in whose shapes the number may not show."""
     if file.suffix == ".safetensors":
         save_weights(dict(weights), file, config)
         return
+    if frames:
+        with contextlib.suppress(ValueError):
+            shown = stored_frames(Weights(file.name, weights), find_trunk(weights, name=file.name))
+            frames = 0 if shown == frames else frames
+        if frames:
+            raise ValueError(f"--output {file}: only .safetensors can note {frames} frames")
     with writing(file) as stream:
         torch.save({"model": dict(weights)}, stream)

@@ -118,7 +118,7 @@ def resample(local: str, value: Tensor, wanted: Shape, clips: Clips | None) -> T
         return value
     if local == TRUNK_KEY and clips is not None and value.shape[:2] == wanted[:2]:
         kernel = value if value.ndim == 4 else value.squeeze(2)  # (C, 3, p, p)
-        return resample_patch_embed(kernel, wanted[-1]).unsqueeze(2)
+        return resample_patch_embed(kernel, wanted[-1]).unsqueeze(2).clone()
     if local == "pos_embed" and value.ndim == len(wanted) == 3 and value.shape[2] == wanted[2]:
         side = round((wanted[1] - 1) ** 0.5)
         return resample_pos_embed(value, (side, side))

@@ -10,7 +10,7 @@ import pytest
 
 from eva_data.kinetics import SOURCES, kinetics_classes, mapping
 from eva_data.labelled_videos.opening import open_videos
-from eva_video.kinetics722 import main
+from eva_video.kinetics722 import main, read_list
 
 CHOSEN = {  # class of each data set -> its spelling on a folder
     "k400": {
@@ -125,6 +125,16 @@ def relabelled():
         classes.setdefault(Path(path).name[:11], set()).add(label)
     kept = [Path(path).name[:11] for path, _ in expected()["k722_train.txt"]]
     return sum(len(classes[video]) > 1 for video in kept)
+
+
+def test_folders_may_be_named_by_labels(tmp_path):
+    """Though one of them is missing."""
+    for label in (2, 10, 11):
+        (tmp_path / str(label)).mkdir()
+        (tmp_path / f"{label}/{label:011d}.mp4").touch()
+    found = read_list(str(tmp_path), "k400", root=None)
+    labels = [int(Path(path).parent.name) for path in found.paths]
+    assert found.labels.tolist() == mapping("k722", "k400")[labels].tolist()
 
 
 def test_the_lists_open_with_their_classes(data):

@@ -122,7 +122,7 @@ def read_list(location: str, name: str, *, root: str | None) -> Videos:
         raise ValueError(f"{location} holds its videos in shards, and a list names files")
     try:
         if all(text.isdecimal() for text in files.classes):  # numbers from 0
-            labels = mapping("k722", name)[np.arange(len(files.classes))]
+            labels = mapping("k722", name)[[*map(int, files.classes)]]
         else:
             labels = find_classes(files.classes, name)
     except (ValueError, IndexError) as error:

@@ -29,7 +29,7 @@ from eva_contrastive.inference.finding import (
     update,
 )
 from eva_contrastive.model.open_clip_files import weights_file
-from eva_data.files import hand_over, make_folder, printable, write_text
+from eva_data.files import hand_over, load_json, make_folder, printable, write_text
 from eva_data.images import read_image, save_image
 from eva_data.inputs import Job, is_video
 from eva_data.neighbours import ABOUT, Neighbours
@@ -38,7 +38,7 @@ from eva_report.demos import FILES_NAMED, do_jobs
 from eva_report.drawing import clock, score_text
 from eva_report.page import write_csv
 from eva_report.sheets import SheetSection, Tile, draw_contact_sheet
-from eva_runs.batch import index_features
+from eva_runs.batch import index_features, read_manifest
 from eva_runs.commands import say
 from eva_runs.output_folder import locked
 from eva_runs.precision import precision_of
@@ -169,8 +169,17 @@ def search_index(clip: ClipFeatures, options: argparse.Namespace, _: Sequence[Jo
 
 
 def open_index(folder: Path, weights: str, cache: Path) -> Neighbours:
-    """Open an index of features by these weights, or make one of a batch's in the cache."""
-    if not (folder / ABOUT).exists():
+    """Open an index of embeddings by these weights, or make one of a batch's in the cache.
+
+    Raises:
+        ValueError: If they are other features.
+    """
+    made = (folder / ABOUT).exists()
+    options = (load_json(folder / ABOUT) if made else read_manifest(folder))["options"]
+    if (kind := options.get("kind")) != "embedding":
+        text = "eva batch features ... --kind embedding"
+        raise ValueError(f"{folder} has features of kind {kind}, which CLIP cannot search: {text}")
+    if not made:
         with locked(cache):
             index_features(folder, cache / "index", approximate=False)
         folder = cache / "index"

@@ -117,8 +117,14 @@ def _open_list(
 
 
 def _open_class_folders(folder: Path, classes: Sequence[str] | None) -> LabelledVideos:
-    """Open the videos of class folders, which may write the spaces of given classes in any way."""
+    """Open the videos of class folders, which may write the spaces of given classes in any way.
+
+    Folders named by numbers are in their order, in which lists have numbers for labels.
+    """
     found = find_class_files(folder, VIDEO_SUFFIXES, classes=classes, exact=classes is None)
+    if classes is None and all(map(str.isdecimal, found.classes)):
+        numbered = sorted(found.classes, key=lambda name: (int(name), name))
+        found = find_class_files(folder, VIDEO_SUFFIXES, classes=numbered)
     if classes is None and len(found.classes) > 1 and _SPLITS.issuperset(found.classes):
         splits = ", ".join(found.classes)
         logger.warning("%s holds the splits %s, which become classes", folder, splits)

@@ -8,7 +8,7 @@ import pytest
 
 from eva_command.batch import main as batch
 from eva_command.index import main as index
-from eva_contrastive.commands import demo
+from eva_contrastive.commands import demo, has_features
 from eva_contrastive.inference.demo import entry
 from eva_runs.batch import read_parts
 
@@ -20,6 +20,12 @@ from eva_app.server import running
 
 CUT_OFF = """[...document.querySelectorAll('.caption-label')].filter(
     one => one.scrollWidth > one.clientWidth).map(one => one.innerText)"""
+
+
+@pytest.fixture(autouse=True)
+def _uploads(tmp_path, monkeypatch):
+    """Gradio's folder, as in a running app."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
 
 
 def compute(task, media, name, *words):
@@ -43,6 +49,18 @@ def test_search_finds_what_the_demo_finds(weights, media, tmp_path, kind):
     hits = find_hits(models, name, "a cat", [like])
     assert [entry(hit) for hit in hits] == query["hits"]
     assert len(hits) == (4 if kind == "folder" else 3)  # with the film
+
+
+def test_features_that_are_no_embeddings_are_refused(weights, media):
+    models = Models([Source("clip", str(weights))], folder=compute("features", media, weights))
+    with pytest.raises(ValueError, match=r"kind pooled, .* --kind embedding"):
+        find_hits(models, str(weights), "a cat", [])
+
+
+def test_photographs_may_lie_in_a_folder_named_parts(tmp_path):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "index.json").touch()
+    assert not has_features(tmp_path)
 
 
 def test_own_classes_have_the_probabilities_of_the_batch(weights, media):

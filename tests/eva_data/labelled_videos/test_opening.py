@@ -1,5 +1,7 @@
 """Videos by whatever names them: folders of classes, and what every list of videos offers."""
 
+from pathlib import Path
+
 import numpy as np
 
 from eva_data.labelled_videos.opening import open_videos
@@ -15,6 +17,14 @@ def test_class_folders(make_files, content, caplog):
     assert videos.sample_id(1) == str(folder / "b c/2.mp4")
     assert str(folder / "empty") in caplog.text
     assert open_videos(folder, classes=videos.classes).classes == ("a", "b c")
+
+
+def test_folders_named_by_numbers_are_in_their_order(make_files):
+    """As in lists, where a number is a label."""
+    videos = open_videos(make_files(*(f"{number}/a.mp4" for number in range(12))))
+    assert videos.classes == tuple(map(str, range(12)))
+    folders = [int(Path(videos.sample_id(at)).parent.name) for at in range(12)]
+    assert videos.labels.tolist() == folders
 
 
 def test_checksums(make_files, write_list):

@@ -6,6 +6,9 @@ import pytest
 import torch
 
 from eva_backbone import variants
+from eva_backbone.checkpoints.reading import Weights
+from eva_command.convert import main as convert
+from eva_engine.checkpoints.files import save_weights
 from eva_video.model.classifier import (
     VideoClassifier,
     build_video_classifier,
@@ -35,6 +38,20 @@ def weights(tmp_path, monkeypatch):
     monkeypatch.setitem(variants.VARIANTS, "eva_g_patch14", small)
     monkeypatch.setenv("EVA_WEIGHTS", str(tmp_path))
     return tmp_path
+
+
+def test_frames_are_kept_or_the_form_refused(tmp_path, capsys):
+    """Positions of 8 frames at 112 px are as many as those of 2 at 224 px."""
+    model = VideoClassifier(num_classes=3, frames=8, **TINY | {"img_size": 112})
+    notes = {"model": {"frames": 8}}
+    save_weights(model.state_dict(), tmp_path / "own.safetensors", notes)
+
+    words = [str(tmp_path / "own.safetensors"), "--to", "official", "--output"]
+    assert convert([*words, str(tmp_path / "official.pth")]) == 1
+    assert "only .safetensors can note 8 frames" in capsys.readouterr().err
+    assert not (tmp_path / "official.pth").exists()
+    assert convert([*words, str(tmp_path / "official.safetensors")]) == 0
+    assert Weights.read(tmp_path / "official.safetensors").frames == 8
 
 
 @pytest.fixture
