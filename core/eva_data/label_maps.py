@@ -165,7 +165,9 @@ def described(meta: Mapping[str, Any]) -> tuple[list[str], list[Color], list[int
     palette = meta.get("palette") or [distinct_color(index) for index in range(len(names))]
     colors = [(int(red), int(green), int(blue)) for red, green, blue in palette]
     first = int(bool(meta.get("reduce_zero_label")))  # label 0 is not a class then
-    labels = meta.get("labels") or range(first, first + len(names))
+    # of some classes of a known dataset, or in another order
+    known = {new: old for old, new in (meta.get("label_map") or {}).items()}
+    labels = meta.get("labels") or [first + known.get(new, new) for new in range(len(names))]
     return names, colors, [int(label) for label in labels]
 
 

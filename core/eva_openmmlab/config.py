@@ -138,9 +138,10 @@ def set_data_root(cfg: Config, folder: str | os.PathLike[str]) -> None:
     """
     moved: dict[str, str] = {}
     for dataset in _datasets(cfg, LOADERS):
+        for own in (dataset.get("ann_file"), dataset.get("images")):
+            if own and Path(own).is_absolute():
+                raise ValueError(f"--data-root {folder} has no effect on {own}")
         if file := dataset.get("ann_file"):
-            if Path(file).is_absolute():
-                raise ValueError(f"--data-root {folder} has no effect on {file}")
             moved[str(Path(dataset.get("data_root") or "", file))] = str(Path(folder, file))
         dataset.data_root = os.fspath(folder)
     for metric in dicts([cfg.get("val_evaluator"), cfg.get("test_evaluator")]):

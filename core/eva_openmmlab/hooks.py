@@ -273,6 +273,9 @@ class RunHook(Hook):
     def after_val_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
         """Leave an evaluation, which is caught up, if this process was asked to stop."""
         if self._stop.requested and trains(runner):
+            for hook in runner.hooks:
+                if isinstance(hook, EMAHook):
+                    hook._swap_ema_parameters()  # as behind an evaluation
             self._save_and_exit(runner, runner.iter, together=False)
 
     def _save_and_exit(self, runner: Any, done: int, *, together: bool = True) -> NoReturn:
@@ -358,7 +361,8 @@ class EVACheckpointHook(CheckpointHook):
         """Save the best weights, and note that this evaluation is finished."""
         super().after_val_epoch(runner, metrics)
         if is_main_process() and trains(runner):
-            write_text(Path(runner.work_dir) / EVALUATED, str(runner.iter))
+            note = partial(write_text, Path(runner.work_dir) / EVALUATED, str(runner.iter))
+            self.writer.submit(note)  # behind the checkpoint that has the best score
 
     @contextlib.contextmanager
     def _behind(self) -> Iterator[None]:

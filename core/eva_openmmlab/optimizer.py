@@ -46,7 +46,7 @@ class EVALayerDecayConstructor(DefaultOptimWrapperConstructor):
         settings = {"official_head_rule": True} | self.paramwise_cfg
         official = settings.pop("official_head_rule")
         backbone: Any = module.backbone
-        params += param_groups_layer_decay(
+        groups = param_groups_layer_decay(
             module,
             depth=len(getattr(backbone, "net", backbone).blocks),  # of EVAViT or EVAViTAdapter
             lr=self.base_lr,
@@ -55,6 +55,10 @@ class EVALayerDecayConstructor(DefaultOptimWrapperConstructor):
             embeddings=_OFFICIAL_FIRST if official else None,
             **settings,
         )
+        for group in groups if self.base_wd is None else ():
+            if group["weight_decay"] is None:
+                del group["weight_decay"]  # the optimizer has its own
+        params += groups
 
 
 class IterationLR(LRSchedulerMixin, _ParamScheduler):

@@ -65,7 +65,9 @@ class RunReport:
             if name.startswith(stage)
         }
         last = next((one for one in reversed(self.entries) if "loss" not in one), {})
-        return {name: value for name, value in (found or last).items() if name not in _NO_SCORES}
+        # a checkpoint knows the scores before its own evaluation
+        scores = (last if self._over else found) or last
+        return {name: value for name, value in scores.items() if name not in _NO_SCORES}
 
     def metric(self, kind: type) -> Any:
         """Find the metric of a kind in the last evaluation; None if there is none."""

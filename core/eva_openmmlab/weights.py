@@ -14,6 +14,7 @@ from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from eva_backbone import LoadReport, load_pretrained
+from eva_backbone.checkpoints._key_maps import CONTAINERS
 from eva_backbone.checkpoints.reading import read_torch_file, read_weights, require_whole
 from eva_backbone.checkpoints.registry import resolve_source
 
@@ -75,6 +76,9 @@ def load_from_local_safely(filename: str, map_location: Any = None) -> Any:
         return {"state_dict": read_weights(path)}
     content = read_torch_file(path, allowed=METADATA)
     require_whole(content, path)
+    if isinstance(content, dict) and "state_dict" not in content:
+        held = (content[name] for name in CONTAINERS if isinstance(content.get(name), dict))
+        return {"state_dict": next(held, content), "meta": {}}  # as mmengine's hooks want it
     return content
 
 

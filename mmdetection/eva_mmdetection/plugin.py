@@ -75,15 +75,10 @@ def load_from_local_or_detectron2(filename: str, map_location: Any = None) -> An
     """Read a checkpoint as `load_from_local_safely`, with an official detector's names translated.
 
     Returns:
-        The content; weights that lie under "model", and those of a detector under detectron2's
-        names, as `state_dict` with an empty `meta`.
+        The content; weights of a detector under detectron2's names with an empty `meta`.
     """
     content = load_from_local_safely(filename, map_location)
-    if not isinstance(content, dict):
-        return content
-    if "state_dict" not in content and isinstance(content.get("model"), dict):
-        content = {"state_dict": content["model"], "meta": {}}  # official, or converted
-    weights = content.get("state_dict", content)
+    weights = content["state_dict"] if isinstance(content, dict) else None
     if not isinstance(weights, dict) or not is_detectron2(weights):
         return content
     return {"state_dict": to_mmdet(weights)[0], "meta": {}}

@@ -94,8 +94,8 @@ def change_views(
     cfg: "Config", *, multi_scale: bool, slice: int | str | None, overlap: float
 ) -> None:
     """Let a config test at several scales and flips, or slide over large images as they are."""
-    if multi_scale and slice is not None:
-        raise ValueError(f"--slice {slice} does not go with --tta, which resizes every image")
+    if (multi_scale or "module" in cfg.model) and slice is not None:
+        raise ValueError(f"--slice {slice} does not go with views that resize every image (--tta)")
     if multi_scale:
         average_views(cfg)
     if slice is None:

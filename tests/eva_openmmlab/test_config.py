@@ -1,9 +1,11 @@
 """Settings that are read, the config of a run, and plug-ins that print nothing."""
 
 import pytest
+import torch
+from mmengine.runner import CheckpointLoader
 
 from eva_openmmlab import config
-from eva_openmmlab.config import load_config, set_epochs
+from eva_openmmlab.config import load_config, set_data_root, set_epochs
 from eva_openmmlab.own_data import image_side, set_image_size
 from eva_openmmlab.predictor import load_model
 from eva_openmmlab.run_folder import config_of_run, write_record
@@ -40,6 +42,23 @@ def test_what_the_runner_the_loaders_and_constructors_read_is_merged(name, value
 def test_what_nothing_reads_is_refused(name):
     with pytest.raises(ValueError, match=name.replace("__", r"\.")):
         merged(**{name: "1"})
+
+
+def test_a_data_root_does_not_move_own_folders():
+    own = {"type": "PairedFolders", "images": "/a", "maps": "/b"}
+    cfg = merged()
+    cfg.test_dataloader.dataset = own
+    with pytest.raises(ValueError, match="--data-root new has no effect on /a"):
+        set_data_root(cfg, "new")
+
+
+def test_weights_of_any_program_are_a_state_for_mmengine(tmp_path):
+    """Whose hooks read `state_dict` before ours translates names."""
+    weights = {"pos_embed": torch.zeros(1, 2, 3)}
+    for name, content in (("official", {"model": weights}), ("bare", weights)):
+        torch.save(content, tmp_path / f"{name}.pt")
+        found = CheckpointLoader.load_checkpoint(str(tmp_path / f"{name}.pt"))
+        assert found["state_dict"].keys() == {"pos_embed"}
 
 
 def test_only_the_config_that_a_record_names_is_of_a_run(tmp_path):

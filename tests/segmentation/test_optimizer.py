@@ -75,6 +75,13 @@ def test_every_parameter_is_in_one_of_84_groups_with_the_official_rates(
         assert weight_decay == (0.0 if plain else 0.05), key
 
 
+def test_the_optimizer_has_its_own_weight_decay(segmentor, load_config):
+    cfg = load_config(ADE).optim_wrapper
+    del cfg.optimizer["weight_decay"]
+    found = {group["weight_decay"] for group in groups_of(cfg, segmentor(ADE))}
+    assert found == {0.0, 0.01}
+
+
 @pytest.mark.parametrize(
     ("name", "logged"), [(COCO, 5.978e-08), (ADE, 2.984e-07)], ids=["coco", "ade"]
 )

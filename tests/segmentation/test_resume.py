@@ -1,5 +1,6 @@
 """Runs that continue: where they lie, what they are continued with, and what is refused."""
 
+import json
 import os
 import shutil
 
@@ -149,3 +150,15 @@ def test_a_finished_run_that_is_continued_keeps_its_report(tiny_run, launch, tmp
     before = [(folder / name).read_bytes() for name in kept]
     launch(*resumed(folder))
     assert [(folder / name).read_bytes() for name in kept] == before
+
+
+def test_a_finished_run_names_the_scores_of_its_last_evaluation(tiny_run, launch, tmp_path, capsys):
+    """Its checkpoint may know those of the one before."""
+    folder = tmp_path / "moved"
+    shutil.copytree(tiny_run / "run", folder)
+    (log,) = folder.glob("*/vis_data/scalars.json")
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    lines[-1] |= {"mIoU": 12.3}
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    launch(*resumed(folder))
+    assert "mIoU 12.3" in capsys.readouterr().err

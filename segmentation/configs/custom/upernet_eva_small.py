@@ -13,6 +13,7 @@ train_dataloader = dict(batch_size=4, dataset=dict(pipeline=training(256)))
 test_pipeline = testing(256)
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
+tta_model = dict(_delete_=True, type="StreamingTTA")
 tta_pipeline = multi_scale((192, 256, 320), window=256)
 train_cfg = dict(max_iters=600, val_interval=300)
 work_dir = "work_dirs/custom_eva_small"
