@@ -7,9 +7,12 @@ import pickle
 import pytest
 import torch
 from detectron2.utils.events import EventStorage
+from omegaconf import OmegaConf
 from torch import nn
 
 from eva_detection.training.checkpoint import RunCheckpointer
+from eva_detection.training.output_folder import last_checkpoint, was_logged
+from eva_detection.training.train import _saving
 from eva_detection.training.trainer import DetectionTrainer
 
 pytestmark = [
@@ -156,6 +159,34 @@ WRONG = {
 def test_what_belongs_to_another_run_is_refused(resume, change):
     with pytest.raises(ValueError, match=f"{LAST} cannot be restored: "):
         resume(_edit(change))
+
+
+def test_old_checkpoints_go_at_a_continuation_too(tmp_path):
+    """Those behind the one that was restored will be written again."""
+    for number in (3, 5, 9):
+        (tmp_path / f"model_{number:07d}.pth").touch()
+    (tmp_path / "model_mine.pth").touch()
+    options = {"output_dir": str(tmp_path), "checkpointer": {"period": 2, "max_to_keep": 2}}
+    checkpointer, _ = _checkpointer(tmp_path)
+    saving = _saving(OmegaConf.create({"train": options}), checkpointer, 6)
+    saving.max_iter = 20
+    for iteration in (7, 9):
+        saving.step(iteration)
+        checkpointer.writer.wait()
+    found = sorted(path.name for path in tmp_path.glob("*.pth"))
+    assert found == ["model_0000007.pth", "model_0000009.pth", "model_mine.pth"]
+
+
+def test_files_of_others_are_no_checkpoints(tmp_path):
+    """Slurm's scripts name --resume at the first start as well."""
+    (tmp_path / "backbone.pth").touch()
+    assert last_checkpoint(tmp_path) is None
+
+
+@pytest.mark.parametrize("name", ["bbox/AP", "boundary-fixed/AP"])
+def test_scores_of_any_task_count(tmp_path, name):
+    (tmp_path / "metrics.json").write_text(f'{{"iteration": 3, "{name}": 1.0}}\n')
+    assert was_logged(tmp_path, 3, scores=True)
 
 
 def test_detectron2s_own_checkpoint_continues(resume):

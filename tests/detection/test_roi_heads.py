@@ -94,6 +94,12 @@ def test_golden(variant, build, golden):
     _assert_golden(_detect(build(**VARIANTS[variant]), golden), variant, golden)
 
 
+def test_soft_nms_is_left_out_by_one_setting(build, golden):
+    """As an export to ONNX asks for; its other settings stay in the recipe."""
+    soft = VARIANTS["soft_linear"] | {"use_soft_nms": False, "override_score_thresh": None}
+    _assert_golden(_detect(build(**soft), golden), "hard", golden)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")

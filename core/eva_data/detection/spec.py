@@ -47,7 +47,7 @@ _FORMATS = (
     "names, train and val"
 )
 _ROBOFLOW = "_annotations.coco.json"
-_COCO_STEMS = {"train": ("train", "default"), "val": ("val",)}  # "val" begins "valid" too
+_COCO_STEMS = {"train": ("train", "default"), "val": ("val",), "test": ("test",)}
 
 Files = dict[str, tuple[Path, Path]]  # part -> annotation file and image folder
 Source = LabelledImages | Files
@@ -276,16 +276,19 @@ def find_exports(folder: Path) -> Files:
         return {"train": (folder / _ROBOFLOW, folder)}
     found = {}
     for part, stems in _COCO_STEMS.items():
+        if part == "test" and "val" in found:  # for which it only stands in
+            continue
         patterns = [f"instances_{one}*.json" for one in stems]
         files = [file for one in patterns for file in sorted((folder / "annotations").glob(one))]
         name = files[0].stem.removeprefix("instances_") if files else ""
         below = (folder / name, folder / "images" / name, folder / "images")
         places = [place for place in below if place.is_dir()]
         if len(files) > 1 or (files and not places):
+            role = "train" if part == "train" else "val"
             raise ValueError(
                 f"{', '.join(map(str, files))}: there is not one such file, with a folder of "
                 f"images of its name in {folder} or {folder / 'images'}; name one with "
-                f"--{part}-annotations, and its images with --{part}-images"
+                f"--{role}-annotations, and its images with --{role}-images"
             )
         if files:
             found[part] = files[0], places[0]

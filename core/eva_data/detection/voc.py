@@ -83,9 +83,10 @@ def open_voc(folder: Path, *, report: Report = refuse) -> LabelledImages:
 
 def _side_by_side(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for part in ("train", "val"):
+    for part in ("train", "val", "test"):
         for place in (folder / name for name in PART_NAMES[part]):
-            if place.is_dir() and _stems(place):
+            # the last one only stands in
+            if place.is_dir() and _stems(place) and (part != "test" or "val" not in found):
                 found.setdefault(part, place)
     if not found and (stems := {*_stems(folder)}):
         parts = map(os.path.splitext, os.listdir(folder))  # noqa: PTH208
@@ -102,7 +103,7 @@ def _stems(folder: Path) -> list[str]:
 def _lists(folder: Path) -> dict[str, Sequence[str]]:
     """Read the lists: stems of the annotation files of each part; without lists, all for training.
 
-    `trainval` stands in for `train`, without what is evaluated on, and `test` for `val`.
+    `trainval` stands in for `train`, without what is evaluated on; `test` is read without `val`.
     """
     files = {name: folder / _LISTS / f"{name}.txt" for name in ("train", "val", "trainval", "test")}
     read = {
@@ -112,10 +113,11 @@ def _lists(folder: Path) -> dict[str, Sequence[str]]:
     }
     if not read:
         return {"train": _stems(folder / _ANNOTATIONS)}
-    val = read.get("val") or ([] if "train" in read else read.get("test", []))
-    held = {*val} if "train" not in read else set()
+    part = "val" if read.get("val") else "test"
+    scored = read.get(part, [])
+    held = {*scored} if "train" not in read else set()
     train = [stem for stem in read.get("train", read.get("trainval", [])) if stem not in held]
-    return {part: stems for part, stems in (("train", train), ("val", val)) if stems}
+    return {name: stems for name, stems in (("train", train), (part, scored)) if stems}
 
 
 def _part(stems: Sequence[str], files: Path, folder: Path, report: Report) -> ImageList:

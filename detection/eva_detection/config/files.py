@@ -110,7 +110,8 @@ def apply_overrides(cfg: DictConfig, overrides: Iterable[str]) -> None:
         with naming(f"the setting {text!r} cannot be applied"):
             before = OmegaConf.select(cfg, key)
             LazyConfig.apply_overrides(cfg, [text])
-            if not _fits(before, after := OmegaConf.select(cfg, key)):
+            after = OmegaConf.select(cfg, key)
+            if key != "test.slice" and not _fits(before, after):  # pixels, or auto
                 raise TypeError(f"{after!r} in place of {before!r}")
 
 

@@ -5,6 +5,7 @@ import difflib
 import inspect
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -62,6 +63,8 @@ def load_config(args: argparse.Namespace) -> tuple[DictConfig, list[str]]:
             notes.append(set_epochs(cfg, epochs, own))
         if own is not None and not args.eval_only:
             notes += find_misfits(cfg, own)
+        if val := read_own_data(args).parts.get("val"):
+            notes += find_uncounted(cfg, val)
         check_config(cfg, trains=not args.eval_only, processes=args.num_gpus * args.num_machines)
         continues = args.resume and (Path(cfg.train.output_dir) / "last_checkpoint").exists()
         if cfg.train.init_checkpoint and not continues:
@@ -221,6 +224,19 @@ def find_misfits(cfg: DictConfig, train: CocoDataset) -> list[str]:
     return train.misfits(side=cfg.model.backbone.get("square_pad", 0), most=most)
 
 
+def find_uncounted(cfg: DictConfig, val: CocoDataset) -> list[str]:
+    """Say how many images have more objects of a class than detections of one that count."""
+    evaluator = cfg.dataloader.evaluator
+    most = evaluator.get("max_dets_per_image") or CustomEvaluator.default_max_dets
+    counts = Counter((one["image_id"], one["category_id"]) for one in val.instances)
+    crowded = {image: count for (image, _), count in counts.items() if count > most}
+    if not crowded:
+        return []
+    text = f"{len(crowded)} of {len(val.images)} images for evaluation have more than {most}"
+    text += f" objects of a class, up to {max(crowded.values())}, and no more detections count: set"
+    return [f"{text} dataloader.evaluator.max_dets_per_image"]
+
+
 def _set_data(
     cfg: DictConfig, parts: Mapping[str, CocoDataset], categories: dict[int, str], **without: bool
 ) -> None:
@@ -238,10 +254,12 @@ def _set_data(
     for node in (loaders.train, loaders.test):
         if target_of(node.mapper) is DatasetMapper:
             node.mapper["_target_"] = ImageMapper
+    limit = (loaders.get("evaluator") or {}).get("max_dets_per_image")
     loaders.evaluator = L(CustomEvaluator)(
         annotations="${dataloader.test.dataset.annotations}",
         categories=stated,
         output_dir="${train.output_dir}/inference",
+        **({"max_dets_per_image": limit} if limit else {}),
         **without,
     )
 

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from eva_backbone.checkpoints.run_folders import folder_of_run, named_weights
 from eva_data.files import load_json
-from eva_detection.command_line import config_of_run
+from eva_detection.command_line import config_of_run, setting
 from eva_detection.config.settings import images_per_step
 from eva_detection.data.custom_data import annotation_files, image_folder, registered_names
 from eva_detection.data.datasets import ROOT_VARIABLE
@@ -148,13 +148,18 @@ def _next_steps(cfg: DictConfig, weights: str, *, image: Path | None) -> list[St
         text = "Draw what it finds in images, folders or videos"
         steps.append(Step(text=text, command=demo))
     config = ["--config-file", str(folder / "config.yaml")]
-    settings = [f"train.init_checkpoint={weights}", f"train.output_dir={folder}_evaluation"]
+    settings = [
+        setting("train.init_checkpoint", weights),
+        setting("train.output_dir", f"{folder}_evaluation"),
+    ]
     program = ("detection train", "detection/train_net.py", "--eval-only")
     again = _needing_data(cfg, command_to_run(*program, *config, *settings))
     steps.append(Step(text="Evaluate it again", command=again))
     if image is not None:
         words = ["--output", str(folder / "model.ts"), *config, "--weights", weights]
         words += ["--format", "torchscript", "--image", str(image)]
+        views = [f"test.{name}=null" for name in ("aug", "slice") if cfg.get("test", {}).get(name)]
+        words += ["--opts", *views] if views else []
         command = shlex.join(["eva", "detection", "export", *words])
         steps.append(Step(text="Export it, to run without this toolkit", command=command))
     return steps

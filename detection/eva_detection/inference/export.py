@@ -111,6 +111,9 @@ def export_detector(
         `DETECTOR_TOLERANCES` is a ValueError, and leaves no file.
     """
     detector, pixels = predictor.model, predictor.prepare(image)["image"]
+    if not hasattr(detector, "roi_heads"):
+        text = "only a detector without views is exported"
+        raise ValueError(f"{text}: add --opts test.aug=null test.slice=null")
     if form == "onnx":
         _require_plain(detector, size)
     if size is not None:
@@ -155,8 +158,6 @@ def export_detector(
 
 def _require_plain(detector: Any, size: tuple[int, int] | None) -> None:
     """Refuse a detector whose way to its detections ONNX cannot hold."""
-    if not hasattr(detector, "roi_heads"):
-        raise ValueError("test-time augmentation is not exported: leave test.aug out")
     if getattr(detector.roi_heads, "use_soft_nms", False):
         raise ValueError("not as ONNX: add --opts model.roi_heads.use_soft_nms=False (plain NMS)")
     if size is None and not detector.backbone.square_pad:

@@ -52,14 +52,8 @@ class EVACascadeROIHeads(CascadeROIHeads):
         **heads: Any,
     ) -> None:
         super().__init__(**heads)
-        given = (method, iou_threshold, sigma, class_wise, max_detections)
-        unused = not use_soft_nms and given != ("linear", 0.3, 0.5, True, None)
-        if method not in METHODS or unused:
-            raise ValueError(
-                f"method, iou_threshold, sigma, class_wise, max_detections {given} need "
-                f"use_soft_nms=True and one of {', '.join(METHODS)}; plain NMS has test_nms_thresh "
-                "and test_topk_per_image of the box predictors"
-            )
+        if method not in METHODS:
+            raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
         if maskness_thresh is not None and not self.mask_on:
             raise ValueError(f"{maskness_thresh=} needs a mask head, and this detector has none")
         self.use_soft_nms, self.class_wise = use_soft_nms, class_wise

@@ -11,7 +11,7 @@ from eva_runs.output_folder import RunSentences, read_log
 LAST, METRICS, FINAL = "last_checkpoint", "metrics.json", "model_final.pth"
 RESULTS = "results.json"
 SAYS = RunSentences(unit="iteration", resume="--resume", output="train.output_dir")
-_SCORE = re.compile(r"(bbox|segm)/")  # also rpn/num_pos_anchors has a slash
+_SCORE = re.compile(r"(bbox|segm|boundary)(-fixed)?/")  # also rpn/num_pos_anchors has a slash
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -40,8 +40,8 @@ def final_weights(folder: Path) -> Path:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """List the files of a folder that look like checkpoints, the newest first."""
-    found = [path for path in folder.glob("[!.]*.pth") if path.is_file()]
+    """List the checkpoints of a run, the newest first; other files may be weights to begin from."""
+    found = [path for path in folder.glob("model_*.pth") if path.is_file()]
     return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
 
@@ -67,8 +67,7 @@ def is_finished(folder: Path, max_iter: int) -> bool:
 def check_unused(folder: Path) -> None:
     """Refuse a folder that holds a run already."""
     metrics = folder / METRICS
-    # other files may be weights to begin from
-    own = [path for path in checkpoints(folder) if path.name.startswith("model_")]
+    own = checkpoints(folder)
     if own or (folder / LAST).exists() or (metrics.is_file() and metrics.stat().st_size):
         raise ValueError(SAYS.used(folder, checkpoint=own[0].name if own else ""))
 

@@ -159,7 +159,10 @@ def build_trainer(
     on_main(lambda: cut_log(folder / METRICS, lambda one: one["iteration"] < kept, "iteration"))
     if comm.is_main_process():  # last: what is refused leaves no files of them
         writers += default_writers(str(folder), options.max_iter)
-    trainer.register_hooks(_build_hooks(cfg, trainer, test_set, checkpointer, multiplier, writers))
+    saving = _saving(cfg, checkpointer, steps)
+    trainer.register_hooks(
+        _build_hooks(cfg, trainer, test_set, checkpointer, multiplier, writers, saving)
+    )
     if comm.is_main_process() and not steps:
         watch_first_batch(model, folder, partial(first_samples, cfg))
     checkpointer.add_checkpointable("trainer", trainer)
@@ -202,6 +205,18 @@ def _distributed(cfg: DictConfig, model: nn.Module) -> nn.Module:
     return wrapped
 
 
+def _saving(
+    cfg: DictConfig, checkpointer: RunCheckpointer, steps: int
+) -> hooks.PeriodicCheckpointer:
+    """Build the hook that saves, which knows what was saved up to the step that was restored."""
+    saving = hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer)
+    checkpointer.keeps_one = saving.max_to_keep == 1
+    found = Path(cfg.train.output_dir).glob(f"model_{'[0-9]' * 7}.pth")
+    earlier = [file for file in sorted(found) if int(file.stem[6:]) < steps]
+    saving.recent_checkpoints = [*map(str, earlier)]
+    return saving
+
+
 def _build_hooks(
     cfg: DictConfig,
     trainer: DetectionTrainer,
@@ -209,10 +224,9 @@ def _build_hooks(
     checkpointer: RunCheckpointer,
     multiplier: Any,
     writers: list[EventWriter],
+    saving: hooks.PeriodicCheckpointer,
 ) -> list[HookBase | None]:
     main_process, period = comm.is_main_process(), cfg.train.log_period
-    saving = hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer)
-    checkpointer.keeps_one = saving.max_to_keep == 1
 
     def evaluated() -> dict[str, Any]:
         checkpointer.writer.wait()  # data workers are forked

@@ -89,6 +89,11 @@ NAME = "_annotations.coco.json"
              "val": ("annotations/instances_val2017.json", "val2017")},
         ),
         (
+            ["annotations/instances_train.json", "annotations/instances_test.json", "images/1.jpg"],
+            {"train": ("annotations/instances_train.json", "images"),
+             "test": ("annotations/instances_test.json", "images")},
+        ),
+        (
             ["annotations/instances_default.json", "images/default/1.jpg"],
             {"train": ("annotations/instances_default.json", "images/default")},
         ),

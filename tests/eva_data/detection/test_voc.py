@@ -31,7 +31,9 @@ def test_difficult_objects_count_neither_way_in_scoring_alone(voc, read):
     [
         ({}, {"train": ["0.jpg", "1.jpg", "2.jpg"]}),
         ({"train": "1\n", "val": "0\r\n2\r\n"}, {"train": ["1.jpg"], "val": ["0.jpg", "2.jpg"]}),
-        ({"trainval": "0\n1\n", "test": "2"}, {"train": ["0.jpg", "1.jpg"], "val": ["2.jpg"]}),
+        ({"trainval": "0\n1\n", "test": "2"}, {"train": ["0.jpg", "1.jpg"], "test": ["2.jpg"]}),
+        ({"train": "0\n1\n", "test": "2"}, {"train": ["0.jpg", "1.jpg"], "test": ["2.jpg"]}),
+        ({"train": "0", "val": "1", "test": "2"}, {"train": ["0.jpg"], "val": ["1.jpg"]}),
         ({"trainval": "0\n1\n", "val": "1"}, {"train": ["0.jpg"], "val": ["1.jpg"]}),
         ({"trainval": "0\n", "val": "0\n"}, {"val": ["0.jpg"]}),
     ],
