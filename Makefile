@@ -77,9 +77,9 @@ miniature: ready ## the paper's claim on a small scale, three hours on two cores
 mmcv-ops: ready ## rebuild mmcv with compiled operators (15 minutes or more; nothing needs it)
 	@bash scripts/build_mmcv_ops.sh
 
-clean: ## remove caches and output/, and keep .venv
-	rm -rf output build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
+clean: ## remove caches; runs in output/ and .venv stay
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
-clean-all: clean ## remove .venv too
+clean-all: clean ## remove .venv too, with all that is installed
 	rm -rf $(VENV)

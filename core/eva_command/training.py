@@ -166,14 +166,19 @@ def _objects(data: Path) -> Words:
 
 def map_folders(data: Path) -> Words:
     """Name folders of images and label maps; training and validation may lie above or below."""
-    pairs = [
-        (top / images, top / maps)
-        for top in find_parts(data)[:2] or [data]
-        for images in _IMAGES
-        for maps in _MAPS
-        if (top / images).is_dir() and (top / maps).is_dir()
-        if any(find_files(top / maps, IMAGE_SUFFIXES))
-    ]
+    pairs = []
+    for top in find_parts(data)[:2] or [data]:
+        found = [
+            (top / images, top / maps)
+            for images in _IMAGES
+            for maps in _MAPS
+            if (top / images).is_dir() and (top / maps).is_dir()
+            if any(find_files(top / maps, IMAGE_SUFFIXES))
+        ]
+        if len(found) > 1:
+            names = ", ".join(str(maps) for _, maps in found)
+            raise ValueError(f"{names} may all be the label maps: name them with --train-maps")
+        pairs += found
     for images, maps in pairs[:1]:
         pairs = [(part, maps / part.name) for part in find_parts(images)[:2]] or pairs
     words = [*(["--val-share", _SHARE] if len(pairs) == 1 else [])]

@@ -3,6 +3,7 @@
 import argparse
 import inspect
 import io
+import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -73,8 +74,11 @@ def guess(arguments: Sequence[str]) -> list[str]:
         return ["images", str(path), *rest]
     if suffix == ".json":
         with open_regular(path) as stream:
-            start = stream.read(_START)
-        kind = ["captions"] if b'"caption"' in start else ["coco", "--annotations"]
+            ends = stream.read(_START)  # COCO's annotations are behind its images
+            stream.seek(-min(_START, stream.seek(0, os.SEEK_END)), os.SEEK_END)
+            ends += stream.read()
+        captions = any(name in ends for name in (b'"caption"', b'"sentences"'))
+        kind = ["captions"] if captions else ["coco", "--annotations"]
         return [*kind, str(path), *rest]
     if suffix in ("", ".yaml", ".yml", ".csv", ".tsv"):
         from eva_data.detection.spec import find_opener  # needs pycocotools, as only detectors do

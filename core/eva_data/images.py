@@ -13,6 +13,7 @@ they are stored, as torchvision's `ImageFolder` for the published results. TIFF 
 import contextlib
 import io
 import os
+import re
 import struct
 import threading
 import warnings
@@ -37,6 +38,7 @@ _SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange width and height
 _NO_RANGE = ("F", "I")  # modes of fractions and of 32 bits
 _JPEG_SIDE = 65_500  # pixels, at most
 _SCAN, _MOST_SCANS = b"\xff\xda", 100  # of a progressive JPEG; encoders write 10, each costs a pass
+_END, _MARKER = b"\xff\xd9", re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # of the image, of a segment
 # What Pillow's decoders raise for damaged files, besides OSError; anything else is a bug.
 _DAMAGE = (
     *(SyntaxError, ValueError, EOFError, TypeError, IndexError, KeyError, OverflowError),
@@ -222,8 +224,12 @@ def _count_scans(image: Image.Image) -> int:
     stream: Any = image.fp  # type: ignore[attr-defined]
     place = stream.tell()
     stream.seek(0)
-    scans: int = stream.read().count(_SCAN)
+    content: bytes = stream.read()
     stream.seek(place)
+    scans, at = 0, 2
+    while (marker := _MARKER.search(content, at)) and marker[0] != _END:
+        scans += marker[0] == _SCAN
+        at = marker.end() + max(2, int.from_bytes(content[marker.end() :][:2], "big"))
     return scans
 
 

@@ -225,7 +225,10 @@ def open_torchvision(
     try:
         kind = getattr(datasets, name)
         parameters = inspect.signature(kind).parameters
-        if "train" in parameters and "split" not in parameters:
+        if name == "EMNIST":  # letters/test
+            kinds, _, part = split.partition("/")
+            arguments = {"split": kinds, "train": _TRAIN[part]}
+        elif "train" in parameters and "split" not in parameters:
             arguments = {"train": _TRAIN[split]}
         elif "split" in parameters or split:
             arguments = {"split": split}

@@ -197,6 +197,8 @@ def write_index(file: Path, tables: Mapping[str, Table], manifest: Manifest) -> 
     about = []
     for entry in manifest.sources:
         place = asdict(entry) | {"location": os.path.abspath(entry.location)}  # noqa: PTH100 (of a pattern)
+        if root := entry.options.get("root"):
+            place["options"] = {**entry.options, "root": os.path.abspath(root)}  # noqa: PTH100
         about.append([entry.name, entry.kind, tables[entry.name].about, place])
     Table(arrays, about, kind=manifest.form.index).save(file)
 

@@ -22,6 +22,7 @@ from eva_data.progress import ProgressBar
 
 ABOUT, NAMES, FEATURES, FAISS = "index.json", "names.arrow", "features.npy", "index.faiss"
 _ROWS = 65536  # that are compared, or added, at once
+_LEAST = 256  # features that faiss's codes of a byte are learned from
 _TRAINED = 64  # samples for each cell
 _VALUES = 16  # of a feature that become one byte in the index
 _PROBED, _CHECKED = 64, 1000  # cells; candidates that are compared again
@@ -59,7 +60,7 @@ def build_index(
                 done += len(values)
                 bar.update(len(values))
         features.flush()
-        if approximate:
+        if approximate and count >= _LEAST:
             _build_faiss(features, place / FAISS)
         write_text(place / ABOUT, json.dumps(about) + "\n")
 

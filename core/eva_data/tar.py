@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import logging
 import math
 import os
 import re
@@ -15,6 +16,8 @@ import numpy as np
 
 from eva_data.files import require_regular_file
 from eva_data.index import IMAGE_KIND, Names, StoredFiles, Table, damaged
+
+logger = logging.getLogger(__name__)
 
 PLACES = ("shard", "offset", "size")  # arrays of an index
 MOST_SHARDS = 1_000_000
@@ -163,8 +166,10 @@ def find_members(shard: Path, suffixes: Collection[str] | None) -> Iterator[Memb
     """Yield the files of some kinds in a tar file, in its order.
 
     A suffix is what follows the key in a name, in lower case, such as `.jpg`: as webdataset has it,
-    the key ends at the first dot. None takes all files. A damaged or compressed file is an error.
+    the key ends at the first dot; files that are of no sample for that are warned of. None takes
+    all files. A damaged or compressed file is an error.
     """
+    keys, dotted = set[str](), dict[str, str]()
     try:
         require_regular_file(shard)
         length = shard.stat().st_size
@@ -176,7 +181,10 @@ def find_members(shard: Path, suffixes: Collection[str] | None) -> Iterator[Memb
                 if wanted and entry.isfile() and not entry.issparse():
                     if not 0 <= entry.size <= length - entry.offset_data:
                         raise tarfile.ReadError(f"a member of {entry.size} bytes")
+                    keys.add(member.key)
                     yield member
+                elif suffixes and Path(entry.name).suffix.lower() in suffixes:
+                    dotted[member.key] = entry.name  # or of a sample: `key.mask.png`
         with shard.open("rb") as stream:
             stream.seek(tar.offset)
             if stream.read(tarfile.BLOCKSIZE).strip(b"\0"):  # tarfile takes it for the end
@@ -186,6 +194,9 @@ def find_members(shard: Path, suffixes: Collection[str] | None) -> Iterator[Memb
             f"{shard} is not a tar file, or is damaged or compressed ({error}): download it again, "
             "or uncompress it"
         ) from error
+    if lost := sorted(dotted.keys() - keys):
+        text = "%s: %d files with several dots in their names are left out, such as %s"
+        logger.warning(text, shard, len(lost), dotted[lost[0]])
 
 
 def is_shard_pattern(path: Path) -> bool:

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +16,14 @@ import pycocotools.mask as mask_api
 from numpy.typing import NDArray
 
 from eva_data.detection.tiles import encode_mask
-from eva_data.files import link_or_copy, make_folder, replacing, replacing_folder, write_text
+from eva_data.files import (
+    link_or_copy,
+    make_folder,
+    printable,
+    replacing,
+    replacing_folder,
+    write_text,
+)
 
 TOLERANCE = 0.4  # px by which an outline that people edit may leave its mask
 _LEAST_AREA = 16  # px
@@ -39,6 +47,15 @@ FORMATS: Mapping[str, Format] = {
     "cvat": Format("images", ("annotations.xml",)),
     "fiftyone": Format("data", coco="labels.json"),
 }
+
+
+def entries_of(form: str) -> set[str]:
+    """Name the files and folders of a dataset: a key of `FORMATS`, or "maps" of label maps."""
+    if form == "maps":
+        return {"images", "maps", "classes.toml"}
+    about = FORMATS[form]
+    places = about.images, *about.files, about.labels, about.coco
+    return {place.partition("/")[0] for place in places if place}
 
 
 def outline(mask: NDArray[Any], *, tolerance: float = 0.0) -> NDArray[np.float64]:
@@ -113,7 +130,8 @@ def writing_dataset(
             to_coco = stack.enter_context(writing_predictions(folder / about.coco, categories))
 
         def add(image: Mapping[str, Any]) -> None:
-            name = image["name"].strip("/").replace("/", "__").replace(":", "__")
+            parts = (one for one in re.split("[/:]", image["name"]) if one not in ("", ".", ".."))
+            name = printable("__".join(parts)).lstrip(".")  # no hidden file
             image, place = {**image, "name": name}, folder / about.images / name
             if place.exists():
                 raise ValueError(f"two images would be {name}: give them other names")

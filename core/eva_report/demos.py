@@ -14,11 +14,11 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_data.files import UnwritableError, printable, require_free
+from eva_data.files import UnwritableError, printable, require_free, require_replaceable
 from eva_data.inputs import Job, Plan, plan_jobs, written_name
 from eva_data.progress import ProgressBar, progress
 from eva_data.video.streams import CameraReader, VideoReader, VideoWriter
-from eva_data.writing import FORMATS
+from eva_data.writing import FORMATS, entries_of
 from eva_report.drawing import Pixels, score_text
 from eva_report.terminal import TerminalHandler, counted
 from eva_runs.commands import complain
@@ -263,10 +263,9 @@ def plan_detection(args: argparse.Namespace, inputs: list[Path]) -> Plan:
 
 
 def require_format(args: argparse.Namespace) -> None:
-    """Refuse, by a ValueError, a dataset of `--to` that is there."""
-    form = getattr(args, "form", None)
-    if form and (made := args.output / form).exists() and not args.overwrite:
-        raise ValueError(f"{made} is there already: give --overwrite or another --output")
+    """Refuse, by a ValueError, a dataset of `--to` that is there, and files of others for ever."""
+    if form := getattr(args, "form", None):
+        require_replaceable(args.output / form, entries_of(form), overwrite=args.overwrite)
 
 
 def refuse(parser: argparse.ArgumentParser, error: Exception | str) -> NoReturn:

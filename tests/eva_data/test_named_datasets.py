@@ -41,12 +41,24 @@ def write_mnist(root, images, labels):
     return images[20:], labels[20:]
 
 
+def write_emnist(root, images, labels):
+    """Several data sets, named like MNIST's."""
+    found = write_mnist(root, images, labels)
+    (root / "MNIST").rename(root / "EMNIST")
+    for file in (root / "EMNIST/raw").iterdir():
+        split, _, rest = file.name.partition("-")
+        part = {"train": "train", "t10k": "test"}[split]
+        file.rename(file.with_name(f"emnist-digits-{part}-{rest}"))
+    return found
+
+
 NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 
 
 @pytest.mark.parametrize(
     ("name", "split", "write", "classes"),
     [
+        ("EMNIST", ":digits/test", write_emnist, "0123456789"),
         ("MNIST", ":test", write_mnist, [f"{k} - {name}" for k, name in enumerate(NUMBERS)]),
     ],
 )

@@ -44,6 +44,12 @@ def test_exact_search_is_numpy_s(features, tmp_path, monkeypatch):
     assert [len(hits) for hits in index.search(queries[:1], top=9999)] == [4000]
 
 
+def test_few_features_are_searched_exactly(features, tmp_path):
+    index = built(features[:100], tmp_path / "index", approximate=True)
+    assert not (tmp_path / "index/index.faiss").exists()
+    assert len(index.search(queries_of(features[:100]), top=3)) == 1
+
+
 @pytest.mark.slow
 def test_the_index_finds_what_exact_search_finds(features, tmp_path):
     index, queries = built(features, tmp_path / "index", approximate=True), queries_of(features)

@@ -72,6 +72,14 @@ def test_every_picture_at_its_place(shards, pictures):
         images[7]
 
 
+def test_pictures_that_are_of_no_sample_for_their_dots_are_warned_of(pictures, tmp_path, caplog):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in ("1.png", "1.mask.png", "shot 10.22.33.png"):
+            _add(tar, name, next(iter(pictures.values())))
+    assert len(open_images(str(tmp_path / "a.tar"))) == 1
+    assert "1 files with several dots in their names are left out, such as shot" in caplog.text
+
+
 def test_index_file(shards, tmp_path, monkeypatch):
     index = tmp_path / "s.index"
     first = open_images(shards)

@@ -146,6 +146,13 @@ def test_images_with_one_name_are_refused_and_stay(form, images, tmp_path):
     assert [file.read_bytes() for file in files] == [b"\0", b"\1"]
 
 
+def test_paths_above_do_not_hide_images(images, tmp_path):
+    (one, _), name = images[1], "../photos/./é\udcff.png"
+    place = write(tmp_path, "yolo", [one | {"name": name}]) / "images/train"
+    (file,) = place.iterdir()
+    assert file.name.startswith("photos__é")
+
+
 def test_regions_are_connected_parts_of_one_class():
     classes = np.zeros((20, 20), np.uint8)
     classes[:, 10:] = 1

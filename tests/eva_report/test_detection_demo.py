@@ -113,10 +113,14 @@ def test_a_dataset_that_is_there_stays(tmp_path):
     given = argparse.Namespace(form="cvat", output=tmp_path, overwrite=False)
     require_format(given)
     (tmp_path / "cvat").mkdir()
+    (tmp_path / "cvat/annotations.xml").touch()
     with pytest.raises(ValueError, match="cvat"):
         require_format(given)
     given.overwrite = True
     require_format(given)
+    (tmp_path / "cvat/mine.png").touch()
+    with pytest.raises(ValueError, match=r"mine\.png, which this program does not write"):
+        require_format(given)
 
 
 def test_a_dataset_has_the_images_and_what_was_found(tmp_path):

@@ -116,6 +116,40 @@ def _imported(package):
             yield from (name.partition(".")[0] for name in names)
 
 
+def _loaded(module, seen):
+    """Packages of others that come with a module of ours, and ours that it imports on top."""
+    name = module.replace(".", "/")
+    places = [top / end for top in (ROOT, ROOT / "core", *ROOT.glob("[a-z]*"))
+              for end in (f"{name}.py", f"{name}/__init__.py")]  # fmt: skip
+    file = next((place for place in places if place.is_file()), None)
+    if file is None or module in seen:
+        return
+    seen.add(module)
+    for node in ast.parse(file.read_text()).body:
+        names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            names = [node.module, *(f"{node.module}.{one.name}" for one in node.names)]
+        for one in names:
+            if one.startswith("eva_"):
+                yield from _loaded(one, seen)
+            else:
+                yield one.partition(".")[0]
+
+
+@pytest.mark.parametrize("project", TASK_OF)
+def test_the_extra_of_a_project_has_what_comes_with_its_commands(project):
+    """pycocotools came with a writer of label tools that all demos share."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = _needed(TASK_OF[project], settings)
+    distributions = metadata.packages_distributions()
+    (package,) = [one for one in ROOT.glob(f"*/{project}") if (one / "__init__.py").is_file()]
+    seen: set[str] = set()
+    for path in package.rglob("*.py"):
+        module = ".".join(path.relative_to(package.parent).with_suffix("").parts)
+        for name in {*_loaded(module, seen)} - {*sys.stdlib_module_names, "detectron2"} - IF_WANTED:
+            assert {canonicalize_name(one) for one in distributions[name]} & needed, (module, name)
+
+
 @pytest.mark.parametrize("project", TASK_OF)
 def test_the_extra_of_a_project_has_all_that_it_imports(project):
     """OpenCV was in no extra of the demo data: they were made only where mmcv was installed."""

@@ -4,8 +4,10 @@ Shapes: K captions, F frames of a video, D values of a feature.
 """
 
 import argparse
+import hashlib
 import json
 import logging
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -46,6 +48,7 @@ from eva_runs.precision import precision_of
 logger = logging.getLogger(__name__)
 
 MOST_TILES = 500  # of a contact sheet
+_MOST_SECTIONS = 150  # of one: a JPEG has 65,500 px at most
 _CAPTIONS, _HITS = 3, 5  # of a file and of a query, in the terminal
 _TOTAL_NAMED = 10  # captions of all files together
 _LONGEST = 100  # characters of a sentence, in the terminal
@@ -181,8 +184,10 @@ def open_index(folder: Path, weights: str, cache: Path) -> Neighbours:
         raise ValueError(f"{folder} has features of kind {kind}, which CLIP cannot search: {text}")
     if not made:
         with locked(cache):
-            index_features(folder, cache / "index", approximate=False)
-        folder = cache / "index"
+            name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:8]
+            place = cache / f"index-{name}"
+            index_features(folder, place, approximate=False)
+        folder = place
     index = Neighbours(folder)
     if index.about["sha256"] != sha256_of(weights_file(weights)):
         others = index.about["options"]["weights"]
@@ -229,8 +234,10 @@ def _show_found(
     each = max(1, MOST_TILES // len(found))
     sections = [
         SheetSection(query.title, [tile(hit, options.backend) for hit in hits[:each]])
-        for query, hits in found
+        for query, hits in found[:_MOST_SECTIONS]
     ]
+    if (more := len(found) - len(sections)) > 0:
+        say(f"contact_sheet.jpg leaves {more} queries out")
     save_image(draw_contact_sheet(sections), output / "contact_sheet.jpg")
     say(f"output   {output} (contact_sheet.jpg, results.csv, results.json)")
 

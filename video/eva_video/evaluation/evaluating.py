@@ -90,7 +90,8 @@ def evaluate(options: argparse.Namespace, device: torch.device) -> None:
         lines.write(options.output / LINES)
     if distributed.rank():
         return
-    extra = {"mean_top1_top5": counted.scores["data"].mean_top1_top5}
+    score = counted.scores["data"]
+    extra = {} if score.few else {"mean_top1_top5": score.mean_top1_top5}
     if counted.confusion is not None:
         extra["mean_per_class"] = counted.mean_per_class
     views = {"frames": model.frames, "image_size": model.img_size}
