@@ -4,10 +4,6 @@ import pytest
 
 from eva_runs.interruption import EXIT_RUN_AGAIN
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:The given NumPy array is not writable:UserWarning",
-    "ignore:__array__ implementation doesn't accept:DeprecationWarning",
-)
 TIMEOUT, SCORING = 2.0, 2.7  # seconds; of a collective, and of the main process
 
 # Two processes of gloo that evaluate once in EvalHook, in each of the scenarios. They ignore

@@ -12,10 +12,6 @@ from torch import nn
 from eva_detection.training.checkpoint import RunCheckpointer
 from eva_detection.training.trainer import DetectionTrainer
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning"),
-    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning"),
-]
 LAST, OLDER = "model_0000001.pth", "model_0000000.pth"
 
 

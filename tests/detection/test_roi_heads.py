@@ -95,7 +95,6 @@ def test_golden(variant, build, golden):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 @pytest.mark.parametrize("variant", ["soft_gaussian", "maskness"])

@@ -11,7 +11,6 @@ from eva_detection.evaluation import submission
 
 SIZE = (30, 40)
 COCO_NAME = "detections_test-dev2017_eva_results"
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
 @pytest.fixture

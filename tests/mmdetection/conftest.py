@@ -21,6 +21,18 @@ from eva_openmmlab import config as configuration  # noqa: E402
 CONFIGS = Path(__file__).parents[2] / "mmdetection" / "configs"
 SIDE = 64  # of the pictures of small runs
 NAMES = ("disc", "bar")
+WARNINGS = (  # of mmdetection and its libraries
+    "ignore:The draw is False:UserWarning",
+    "ignore:__array__ implementation:DeprecationWarning",
+    "ignore:torch.meshgrid:UserWarning",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Pass over the libraries' warnings in the tests of this folder."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.filterwarnings(*WARNINGS))
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,6 @@ import importlib
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
@@ -16,7 +15,6 @@ from eva_mmdetection.parts import classes, extractor
 
 importlib.import_module("eva_mmdetection.model.federated_loss")
 
-pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
 BASE = Path(__file__).parents[2] / "mmdetection/configs/_base_/models/cascade_mask_rcnn_eva.py"
 NET = dict(
     img_size=64,
