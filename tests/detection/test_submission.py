@@ -130,6 +130,7 @@ SEGM = {key: value for key, value in _entry().items() if key != "bbox"}
     ("task", "entry", "complaint"),
     [
         ("bbox", SEGM, "entry 0 (image 7): has no bbox"),
+        ("bbox", BOX | {"image_id": 77777}, "77777"),
         ("bbox", BOX | {"score": float("nan")}, "score nan is not a finite number"),
         ("bbox", BOX | {"bbox": [1, 2, 300, 4]}, "leaves the image of 40 x 30 px"),
         ("bbox", _entry(), "1 entries of this bbox file have segmentation"),

@@ -80,15 +80,6 @@ def _json_list(folder, rows, file):
     return f"{file.with_suffix('.json')}#test", folder
 
 
-def _coco_list(folder, rows, file):
-    content = {
-        "images": [{"id": n, "file_name": name} for n, (name, _) in enumerate(rows)],
-        "annotations": [{"image_id": n, "caption": text} for n, (_, text) in enumerate(rows)],
-    }
-    file.with_suffix(".json").write_text(json.dumps(content))
-    return file.with_suffix(".json"), folder
-
-
 def _img2dataset(folder, rows, file):
     with tarfile.open(file.with_suffix(".tar"), "w") as tar:
         for name, text in rows:
@@ -105,7 +96,6 @@ FORMS = {
     "CSV": _table(",", "filepath", "caption"),
     "TSV": _table("\t", "image", "title"),
     "splits": _json_list,
-    "COCO": _coco_list,
     "img2dataset": _img2dataset,
 }
 
@@ -182,27 +172,6 @@ def test_search_and_rank_as_the_features(
     assert [len(file["captions"]) for file in files] == [2, 2]
     assert all(sum(c["probability"] for c in file["captions"]) == pytest.approx(1, abs=1e-4)
                for file in files)  # fmt: skip
-
-
-def test_features_in_files_are_those_in_python(run, mine, data, features, tmp_path, documented):
-    read_features = documented("eva_runs", "read_features")
-    words = ("--weights", mine, "--kind", "embedding", "--store", "fp32", "--unit-length",
-             "--precision", "fp32", "--processes", 0, "--device", "cpu")  # fmt: skip
-    compute = ("eva", "batch", "features")
-    run(*compute, data / "zero_shot", *words, "--output", tmp_path / "images")
-    names, stored = read_features(tmp_path / "images")
-    assert len(names) == 16
-    expected = torch.as_tensor(features.images(str(data / "zero_shot"))).float()
-    torch.testing.assert_close(torch.as_tensor(stored), expected, atol=1e-5, rtol=1e-4)
-    (tmp_path / "texts.txt").write_text("a red one\na blue two\n")
-    texts = (tmp_path / "texts.txt", "--texts", "--output", tmp_path / "texts")
-    run(*compute, *texts, *words)
-    texts = torch.as_tensor(features.texts(["a red one", "a blue two"])).float()
-    torch.testing.assert_close(
-        torch.as_tensor(read_features(tmp_path / "texts")[1]), texts, atol=1e-5, rtol=1e-4
-    )
-    table = features.probabilities(features.images(str(data / "zero_shot")), features.texts(["a"]))
-    assert table.shape == (16, 1)
 
 
 def test_open_clip_and_timm_read_a_clip_and_give_its_features(

@@ -124,14 +124,6 @@ def test_weights_are_listed_found_and_never_fetched_where_that_is_off(run, fails
     fails(ended, "eva_o365.pth", tmp_path)
 
 
-def test_the_content_of_an_official_name_is_compared(demo, run, fails, tmp_path):
-    (tmp_path / "eva_o365.pth").write_bytes(b"something else" * 1000)
-    variables = {"EVA_WEIGHTS": tmp_path, "DETECTRON2_DATASETS": demo("coco").parent}
-    fails(run("eva", "weights", "verify", **variables, code=None), "eva_o365.pth", code=1)
-    words = (DETECTOR, "train.init_checkpoint=eva_o365.pth", f"train.output_dir={tmp_path / 'out'}")
-    fails(run("eva", "detection", "train", *words, **variables, code=None), "eva_o365.pth")
-
-
 def test_the_doctor_finds_nothing_broken_here(run):
     assert run("eva", "doctor", "--quick").names("torch", "detectron2", "mmdet")
     shown = run("eva", "doctor", "--install", "detectron2", "--dry-run").out

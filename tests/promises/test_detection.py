@@ -153,16 +153,6 @@ def test_submissions_are_written_and_pass_their_check(server, output, scenes, ru
         run("eva", "submit", "check", *words, "--task", task, file)
 
 
-def test_a_check_names_a_prediction_that_cannot_be(scenes, run, fails, tmp_path):
-    images = scenes / "annotations" / "instances_val.json"
-    file = tmp_path / "detections_test-dev2017_mine_results.json"
-    file.write_text(
-        json.dumps([{"image_id": 77777, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 1}])
-    )
-    words = ("--server", "coco", "--task", "bbox", "--images", images, file)
-    fails(run("eva", "submit", "check", *words, code=None), 77777, code=1)
-
-
 def test_detectron2_s_own_program_trains_and_scores_a_recipe(trainers, run, tmp_path):
     small = trainers("detection")
     run("eva", "config", "demo/cascade_mask_rcnn_vitdet_eva_debug", "--copy", tmp_path / "mine")

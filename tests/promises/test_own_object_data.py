@@ -26,26 +26,6 @@ def coco_files(scenes, folder):
     ]  # fmt: skip
 
 
-def yolo_lists(scenes, folder):
-    shutil.copytree(scenes / "yolo", folder / "yolo")
-    for part in ("train", "val"):
-        files = sorted((folder / "yolo/images" / part).iterdir())
-        (folder / f"yolo/{part}.txt").write_text("".join(f"{file}\n" for file in files))
-    text = (folder / "yolo/data.yaml").read_text()
-    text = re.sub(r"images/(train|val)", r"\1.txt", text)
-    (folder / "yolo/data.yaml").write_text(text)
-    return ["--data", folder / "yolo" / "data.yaml"]
-
-
-def roboflow(scenes, folder):
-    """A COCO export with the annotations beside the pictures."""
-    for part, name in (("train", "train"), ("val", "valid")):
-        shutil.copytree(scenes / "coco" / part, folder / name)
-        annotations = scenes / "coco/annotations" / f"instances_{part}.json"
-        shutil.copy(annotations, folder / name / "_annotations.coco.json")
-    return ["--data", folder]
-
-
 def side_by_side(scenes, folder):
     """VOC with XML beside the pictures."""
     for part in ("train", "val"):
@@ -60,10 +40,8 @@ def side_by_side(scenes, folder):
 FORMS = {
     "COCO files": coco_files,
     "COCO folder": lambda scenes, folder: ["--data", scenes / "coco"],
-    "COCO export": roboflow,
     "YOLO file": lambda scenes, folder: ["--data", scenes / "yolo" / "data.yaml"],
     "YOLO folder": lambda scenes, folder: ["--data", scenes / "yolo"],
-    "YOLO lists": yolo_lists,
     "VOC": lambda scenes, folder: ["--data", scenes / "voc"],
     "VOC side by side": side_by_side,
 }
@@ -215,24 +193,6 @@ def test_a_wrong_label_is_named_by_training_and_by_verify(
 def test_verify_finds_out_what_a_path_is_and_finds_no_problem(scenes, run):
     for form in ("coco", "yolo", "voc"):
         run("eva", "data", "verify", scenes / form)
-
-
-def test_verify_writes_a_clean_copy_and_a_report(scenes, run, tmp_path):
-    place, _ = change_coco(scenes, tmp_path)
-    files = (
-        "--annotations",
-        place / "annotations/instances_train.json",
-        "--images",
-        place / "train",
-    )
-    wrote = ("--write", tmp_path / "clean.json", "--report", tmp_path / "report.json")
-    run("eva", "data", "verify", "coco", *files, *wrote, code=1)
-    before, after = (
-        len(json.loads(file.read_text())["annotations"]) for file in (files[1], wrote[1])
-    )
-    assert after == before - 1
-    assert json.loads(wrote[3].read_text())
-    run("eva", "data", "verify", "coco", "--annotations", wrote[1], *files[2:])
 
 
 def test_a_picture_that_is_missing_is_named(scenes, train, fails, tmp_path):

@@ -48,21 +48,12 @@ def _paths(videos):
     return [(file, classes.index(file.parent.name), file.parent.name) for file in files]
 
 
-def _lines(between, *, named=False, suffix=True):
-    """Function: write a list `path label`, with a mark between them."""
-
-    def write(videos, folder):
-        rows = []
-        for path, label, name in _paths(videos):
-            path = path.relative_to(videos)
-            place = path if suffix else path.with_suffix("")
-            rows.append(f"{place}{between}{name if named else label}\n")
-        (folder / "val.txt").write_text("".join(rows))
-        (folder / "names.txt").write_text("".join(f"{name}\n" for name in _names(videos)))
-        classes = ("--classes", folder / "names.txt") if named else ()
-        return folder / "val.txt", "--root", videos, *classes
-
-    return write
+def _lines(videos, folder):
+    """Lines of a path and the name of its class, and a file of the classes."""
+    rows = [f"{path.relative_to(videos)},{name}\n" for path, _, name in _paths(videos)]
+    (folder / "val.txt").write_text("".join(rows))
+    (folder / "names.txt").write_text("".join(f"{name}\n" for name in _names(videos)))
+    return folder / "val.txt", "--root", videos, "--classes", folder / "names.txt"
 
 
 def _names(videos):
@@ -106,11 +97,7 @@ def _shards(videos, folder):
 
 
 FORMS = {
-    "list": _lines(" "),
-    "commas": _lines(","),
-    "colons": _lines("::"),
-    "no suffix": _lines(" ", suffix=False),
-    "names": _lines(",", named=True),
+    "list": _lines,
     "Kinetics": _kinetics,
     "frames": _raw_frames,
     "shards": _shards,
