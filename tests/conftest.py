@@ -7,6 +7,7 @@ import contextlib
 import gc
 import importlib
 import importlib.util
+import io
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from dataclasses import dataclass
@@ -274,6 +276,21 @@ def write_video():
                 frame.pts = pts[index]
                 container.mux(stream.encode(frame))
             container.mux(stream.encode())
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def write_tar():
+    """Function: write a tar file of (name, content); returns its path."""
+
+    def write(file, members, **options):
+        with tarfile.open(file, "w", **options) as tar:
+            for name, content in members:
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+        return file
 
     return write
 

@@ -1,7 +1,6 @@
 """CLIP: own pairs in every form, zero-shot scores, retrieval, search, exports."""
 
 import csv
-import io
 import json
 import shutil
 import tarfile
@@ -61,13 +60,10 @@ def pairs(data, tmp_path_factory):
     return folder, [(image.name, image.with_suffix(".txt").read_text()) for image in images]
 
 
-def _table(between, *columns):
-    def write(folder, rows, file):
-        with open(file.with_suffix(".csv" if between == "," else ".tsv"), "w", newline="") as text:
-            csv.writer(text, delimiter=between).writerows([columns, *rows])
-            return text.name, folder
-
-    return write
+def _csv(folder, rows, file):
+    with open(file.with_suffix(".csv"), "w", newline="") as text:
+        csv.writer(text).writerows([("filepath", "caption"), *rows])
+    return text.name, folder
 
 
 def _json_list(folder, rows, file):
@@ -80,23 +76,10 @@ def _json_list(folder, rows, file):
     return f"{file.with_suffix('.json')}#test", folder
 
 
-def _img2dataset(folder, rows, file):
-    with tarfile.open(file.with_suffix(".tar"), "w") as tar:
-        for name, text in rows:
-            tar.add(folder / name, name)
-            content = json.dumps({"caption": text, "status": "success"}).encode()
-            member = tarfile.TarInfo(name.replace(".jpg", ".json"))
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return (file.with_suffix(".tar"),)
-
-
 FORMS = {
     "folder": lambda folder, rows, file: (folder,),
-    "CSV": _table(",", "filepath", "caption"),
-    "TSV": _table("\t", "image", "title"),
+    "CSV": _csv,
     "splits": _json_list,
-    "img2dataset": _img2dataset,
 }
 
 
