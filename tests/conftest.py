@@ -96,6 +96,16 @@ class Wrapped(nn.Module):
             self.add_module(name, module)
 
 
+class Malice:
+    """A pickle of this runs code when it is loaded without care."""
+
+    def __init__(self, folder):
+        self.folder = str(folder)
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
 OBJECTNET = {
     "objects": {"chair_d": "Chair", "plate": "Plate", "lettuce": "Lettuce", "clock_a": "Alarm"},
     "classes": {
@@ -251,6 +261,12 @@ def load_module():
 def steps(load_module):
     """The module `device_steps.py`: small models and one training step of each project."""
     return load_module(Path(__file__).with_name("device_steps.py"))
+
+
+@pytest.fixture(scope="session")
+def malice():
+    """Class: unpickled, it makes a folder."""
+    return Malice
 
 
 @pytest.fixture(scope="session")
@@ -530,6 +546,25 @@ def start_launcher(launch_environment, starter):
             process.wait(timeout=60)
 
     return start
+
+
+@pytest.fixture(scope="module")
+def launcher(request, start_launcher):
+    """A process that has imported `program.py` beside a test and forks for each run."""
+    with start_launcher(request.path.parent) as submit:
+        yield submit
+
+
+@pytest.fixture
+def launch(launcher, tmp_path):
+    """Function: run the program in processes; their exit codes, and what each of them wrote."""
+
+    def run(*arguments, ranks, **more):
+        log = tmp_path / "log_of_rank"
+        ended = launcher([*map(str, arguments)], ranks=ranks, log=log, **more)
+        return ended.codes, ended.texts
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -175,7 +175,7 @@ def test_official_weights_keep_what_the_run_noted(run, mine, tmp_path):
 
 
 @pytest.mark.parametrize("what", ["truncated", "text", "pickle"])
-def test_damaged_weights_are_named(run, fails, mine, val, tmp_path, what, documented):
+def test_damaged_weights_are_named(run, fails, malice, mine, val, tmp_path, what, documented):
     load_classifier = documented("eva_classification", "load_classifier")
     file = tmp_path / "weights.pt"
     if what == "truncated":
@@ -184,19 +184,7 @@ def test_damaged_weights_are_named(run, fails, mine, val, tmp_path, what, docume
     elif what == "text":
         file.write_text("<html>not found</html>")
     else:
-        torch.save({"model": _Command(tmp_path / "ran")}, file)
+        torch.save({"model": malice(tmp_path / "ran")}, file)
     ended = run("eva", "classification", "evaluate", file, "--data", val, *CPU, code=None)
     fails(ended, file.name)
     assert not (tmp_path / "ran").exists()
-
-
-class _Command:
-    """Runs a command when it is unpickled."""
-
-    def __init__(self, file):
-        self.file = file
-
-    def __reduce__(self):
-        import os
-
-        return os.system, (f"touch {self.file}",)

@@ -26,26 +26,6 @@ def picture(scenes):
     return sorted((scenes / "val").iterdir())[0]
 
 
-def test_a_training_leaves_a_page_of_its_own(output, read_page, begins_with_first_batch):
-    begins_with_first_batch(output)
-    page = read_page(output / "report.html")
-    scores = json.loads((output / "results.json").read_text())
-    for name in ("bbox", "segm"):
-        assert f"{scores[name]['AP50']:.1f}" in page.text
-    assert page.images
-    assert page.curves
-    assert {"per_class.csv", "confusion.csv"} <= {file.name for file in output.iterdir()}
-
-
-def test_a_run_is_evaluated_by_its_folder_with_the_same_scores(output, trainers, run, tmp_path):
-    variables = trainers("detection").variables
-    run("eva", "detection", "evaluate", output, f"train.output_dir={tmp_path}", **variables)
-    first, second = (json.loads((f / "results.json").read_text()) for f in (output, tmp_path))
-    assert str(first["bbox"]) == str(second["bbox"])
-    assert str(first["segm"]) == str(second["segm"])
-    assert (tmp_path / "report.html").exists()
-
-
 def test_the_demo_draws_and_writes_predictions_and_names_what_it_cannot_read(
     output, scenes, run, fails, tmp_path
 ):

@@ -22,24 +22,6 @@ def scores(folder):
     return json.loads((folder / "results.json").read_text())
 
 
-def test_a_training_leaves_a_page_of_its_own(output, read_page, begins_with_first_batch):
-    begins_with_first_batch(output)
-    page = read_page(output / "report.html")
-    for name in ("bbox", "segm"):
-        assert f"{scores(output)[name]['AP50']:.1f}" in page.text
-    assert page.images
-    assert page.curves
-    assert {"per_class.csv", "confusion.csv"} <= {file.name for file in output.iterdir()}
-
-
-def test_a_run_is_evaluated_by_its_folder_with_the_same_scores(output, run, tmp_path):
-    words = (output, "--work-dir", tmp_path, "--out", tmp_path / "found")
-    run("eva", "mmdetection", "evaluate", *words)
-    again = scores(next(tmp_path.rglob("results.json")).parent)
-    assert str(again) == str(scores(output))
-    assert list((tmp_path / "found").rglob("*bbox*.json"))
-
-
 @pytest.mark.slow
 def test_a_detector_of_detectron2_has_the_same_scores_here(finished, trainers, run, tmp_path):
     """Names are translated while loading; a converted file loads, too."""

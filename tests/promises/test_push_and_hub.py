@@ -140,26 +140,6 @@ def test_nothing_is_downloaded_where_that_is_switched_off(run, fails, hub, tmp_p
     assert not hub.requests
 
 
-@pytest.mark.parametrize(
-    ("secret", "setting"),
-    [
-        ("smith-and-sons", "customers/smith-and-sons/photos"),
-        ("deadbeef01", "https://bucket.example/photos.tar?X-Amz-Signature=deadbeef01"),
-        ("secret-0123456789", "photos --header 'Authorization: Bearer secret-0123456789'"),
-    ],
-)
-def test_no_setting_that_is_a_place_or_a_secret_is_published(
-    run, trained, tmp_path, secret, setting
-):
-    output = tmp_path / "run"
-    shutil.copytree(trained("classification")[0], output)
-    config = json.loads((output / "config.json").read_text())
-    config["data"]["train"] = setting
-    (output / "config.json").write_text(json.dumps(config))
-    run("eva", "push", output, REPO, "--dry-run", tmp_path / "card")
-    _names_no_place(_published(tmp_path / "card"), secret)
-
-
 def test_notes_in_weights_name_no_place(run, trained, tmp_path):
     output, _ = trained("video")
     run("eva", "push", output, REPO, "--dry-run", tmp_path / "card")

@@ -29,26 +29,6 @@ def scores(folder):
     return json.loads((folder / "results.json").read_text())["sem_seg"]
 
 
-def test_a_training_leaves_a_page_of_its_own(output, read_page, begins_with_first_batch):
-    begins_with_first_batch(output)
-    page = read_page(output / "report.html")
-    for name in ("mIoU", "mAcc", "aAcc"):
-        assert f"{scores(output)[name]:.1f}" in page.text
-    assert all(name in page.text for name in DIGITS)
-    assert page.images
-    assert page.curves
-    assert {"per_class.csv", "confusion.csv"} <= {file.name for file in output.iterdir()}
-
-
-def test_a_run_is_evaluated_by_its_folder_with_the_same_scores(output, run, tmp_path):
-    words = (output, "--work-dir", tmp_path, "--out", tmp_path / "maps")
-    run("eva", "segmentation", "evaluate", *words)
-    assert scores(next(tmp_path.rglob("results.json")).parent) == scores(output)
-    maps = list((tmp_path / "maps").rglob("*.png"))
-    assert len(maps) == 4
-    assert set(np.unique(Image.open(maps[0]))) <= {1, 2, 3, 4, 5}
-
-
 PREDICTOR = """
 import sys
 import numpy as np
