@@ -13,6 +13,10 @@ from mmengine.registry import DefaultScope, init_default_scope
 from PIL import Image
 
 importlib.import_module("eva_mmdetection.plugin")  # before anything of mmdetection
+for module in ("federated_loss", "heads"):
+    importlib.import_module(f"eva_mmdetection.model.{module}")
+
+from mmdet.registry import MODELS  # noqa: E402
 
 from eva_mmdetection.commands import train  # noqa: E402
 from eva_mmdetection.parts import classes, extractor, testing, training  # noqa: E402
@@ -44,6 +48,34 @@ def _scope(monkeypatch):
     yield
     if before is not None:
         init_default_scope(before.scope_name)
+
+
+NET = dict(img_size=64, pretrain_img_size=64, embed_dim=16, depth=2, num_heads=2, mlp_dim=32)
+NET |= dict(window_size=2, global_attn_indexes=[1], out_channels=8)
+NET |= dict(drop_path_rate=0.0, activation_checkpointing=False)
+
+
+@pytest.fixture(scope="session")
+def build_small():
+    """Function: a small cascade on the base of all recipes."""
+
+    def build(num_classes=3, *, masks=True, seed=0, test=(), **changes):
+        torch.manual_seed(seed)
+        config = Config.fromfile(CONFIGS / "_base_/models/cascade_mask_rcnn_eva.py")
+        heads = classes(num_classes, channels=8, hidden=16, convs=1)
+        heads["mask_head"].update(in_channels=8, conv_out_channels=8, num_convs=1)
+        heads["bbox_roi_extractor"] = extractor(7, channels=8)
+        heads["mask_roi_extractor"] = extractor(14, channels=8)
+        if not masks:
+            heads |= dict(mask_head=None, mask_roi_extractor=None)
+        rpn = dict(in_channels=8, feat_channels=8)
+        test = dict(rcnn=dict(score_thr=0.0) | dict(test), rpn=dict(max_per_img=30))
+        model = dict(backbone=NET, rpn_head=rpn, roi_head=heads | changes, test_cfg=test)
+        model["data_preprocessor"] = dict(pad_size_divisor=64)
+        config.merge_from_dict(dict(model=model))
+        return MODELS.build(config.model)
+
+    return build
 
 
 @pytest.fixture(scope="session")
