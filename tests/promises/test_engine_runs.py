@@ -182,14 +182,6 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_the_step(
     assert not [*output.glob("checkpoints/step_*")]
 
 
-def test_losses_that_are_not_finite_are_skipped_up_to_a_number(run, training, tmp_path):
-    output = tmp_path / "run"
-    skip = ("--run.nonfinite", "skip", "--run.max-skipped", 2)
-    large = ("--optimizer.lr", "1e15", "--optimizer.warmup-epochs", 0)  # NaN from step 2 on
-    assert run(*training("video", output, *skip, *large), code=None).code != 0
-    assert [path.name for path in output.glob("checkpoints/step_*")] == ["step_00000002"]
-
-
 @pytest.fixture
 def copied(trained, tmp_path):
     """Function: a copy of a trained run with its newest checkpoints alone, oldest first."""
