@@ -120,17 +120,3 @@ def recipe(pairs, tmp_path, monkeypatch):
     file = tmp_path / "recipe.py"
     file.write_text(RECIPE.format(data=pairs))
     return file
-
-
-@pytest.fixture
-def launch(launcher, recipe, tmp_path):
-    """Function: run the program on `pairs` in processes; how they ended."""
-
-    def run(output, *arguments, command="train", workers=0, ranks=1, **more):
-        given = [command, str(recipe), "--run.output", str(output), "--run.workers", str(workers)]
-        return launcher(
-            [*given, *map(str, arguments)], ranks=ranks, log=tmp_path / "log_of_rank",
-            metrics=str(Path(output) / "metrics.jsonl"), **more,
-        )  # fmt: skip
-
-    return run

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from detectron2.config import LazyConfig
 from mmengine.config import Config
 from mmengine.registry import DefaultScope, init_default_scope
 from PIL import Image
@@ -88,6 +89,17 @@ def configs():
 def load_config():
     """Function: a published config by its name below `mmdetection/configs`."""
     return lambda name: Config.fromfile(CONFIGS / f"{name}.py")
+
+
+@pytest.fixture(scope="session")
+def twin():
+    """Function: the recipe of detection/ with the settings of one here."""
+
+    def load(name):
+        name = name.replace("cascade_mask_rcnn_eva", "cascade_mask_rcnn_vitdet_eva")
+        return LazyConfig.load(str(CONFIGS.parents[1] / "detection/configs" / f"{name}.py"))
+
+    return load
 
 
 def _objects(generator, image, number):

@@ -101,15 +101,6 @@ def test_a_damaged_image_is_left_out_and_named(score, val, fails, run, mine, tmp
     fails(run("eva", "classification", "evaluate", mine, *strict, code=None), "broken.png")
 
 
-def test_a_check_of_frozen_features(run, mine, val, engine_data, read_page, tmp_path):
-    run("eva", "classification", "evaluate-frozen", mine, "--train", engine_data / "folder/train",
-        "--val", val, "--neighbours", 5, "--output", tmp_path, *CPU)  # fmt: skip
-    results = json.loads((tmp_path / "results.json").read_text())["sets"]
-    assert {"5 neighbours", "linear"} == {*results}
-    page = read_page(tmp_path / "report.html")
-    assert all(f"{score['top1']:.3g}" in page.text for score in results.values())
-
-
 def _write_mnist(files, root):
     """The published files of MNIST: images and labels of both splits."""
     raw = root / "MNIST/raw"
@@ -147,24 +138,6 @@ def test_features_in_files_are_those_in_python(run, mine, val, images, tmp_path,
     assert extract.patches(str(images[0])).shape == (1, 128, 4, 4)
 
 
-def test_timm_reads_a_classifier_and_gives_its_logits(run, mine, images, tmp_path, documented):
-    load_classifier = documented("eva_classification", "load_classifier")
-    import timm
-
-    run("eva", "convert", mine, "--to", "timm", "--output", tmp_path / "timm")
-    theirs = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True).eval()
-    settings = timm.data.resolve_data_config(model=theirs)
-    transform = timm.data.create_transform(**settings)
-    batch = torch.stack([transform(Image.open(path).convert("RGB")) for path in images[:4]])
-    ours = load_classifier(str(mine)).eval()
-    with torch.no_grad():
-        torch.testing.assert_close(theirs(batch), ours(batch), atol=1e-5, rtol=1e-4)
-    run("eva", "convert", tmp_path / "timm", "--to", "official", "--output", tmp_path / "back.pt")
-    back = load_classifier(str(tmp_path / "back.pt")).eval()
-    with torch.no_grad():
-        assert back(batch).equal(ours(batch))
-
-
 def test_official_weights_keep_what_the_run_noted(run, mine, tmp_path):
     """Classes, mean and std, crop: without them the file would be scored otherwise."""
     file = tmp_path / "official.safetensors"
@@ -172,19 +145,3 @@ def test_official_weights_keep_what_the_run_noted(run, mine, tmp_path):
     noted = read_config(file)
     assert noted
     assert noted == read_config(weights_of_run(mine, ema=None))
-
-
-@pytest.mark.parametrize("what", ["truncated", "text", "pickle"])
-def test_damaged_weights_are_named(run, fails, malice, mine, val, tmp_path, what, documented):
-    load_classifier = documented("eva_classification", "load_classifier")
-    file = tmp_path / "weights.pt"
-    if what == "truncated":
-        torch.save(load_classifier(str(mine)).state_dict(), file)
-        file.write_bytes(file.read_bytes()[:-2000])
-    elif what == "text":
-        file.write_text("<html>not found</html>")
-    else:
-        torch.save({"model": malice(tmp_path / "ran")}, file)
-    ended = run("eva", "classification", "evaluate", file, "--data", val, *CPU, code=None)
-    fails(ended, file.name)
-    assert not (tmp_path / "ran").exists()

@@ -7,7 +7,6 @@ import shutil
 import numpy as np
 import pycocotools.mask as mask_api
 import pytest
-from mmengine.config import Config
 from PIL import Image
 
 DIGITS = ("brick", "grass", "gravel", "other", "digit")
@@ -178,12 +177,3 @@ def test_mmsegmentation_s_own_programs_serve_a_recipe(
     saved, weights = tmp_path / "out" / config.name, tmp_path / "out" / "iter_6.pth"
     end = run("python", tools_of("mmseg") / "test.py", saved, weights)
     assert f"{scores(output)['mIoU']:.2f}" in end.text, "another run than ours"
-
-
-def test_a_config_in_json_is_data_and_imports_nothing_of_others(trainers, run, fails, tmp_path):
-    Config.fromfile(trainers("segmentation").train[3]).dump(tmp_path / "mine.json")
-    content = json.loads((tmp_path / "mine.json").read_text())
-    content["custom_imports"]["imports"] = ["antigravity"]
-    (tmp_path / "mine.json").write_text(json.dumps(content))
-    words = (tmp_path / "mine.json", "--work-dir", tmp_path / "out")
-    fails(run("eva", "segmentation", "train", *words, code=None), "antigravity")

@@ -82,8 +82,6 @@ def test_as_the_official_notebook(seed, leaks):
     assert lists["k722_train"].relabelled == len(contradicted) > 0
 
 
-
-
 @pytest.mark.parametrize(
     ("name", "found"),
     [
