@@ -1,5 +1,6 @@
 """Runs of `program.py`, in the tests' own process or in others."""
 
+import contextlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -45,6 +46,32 @@ def start(program, make_config, device):
         return run
 
     return run
+
+
+class Killed(BaseException):
+    """Ends a run as SIGKILL would: nothing here may catch it."""
+
+
+@pytest.fixture(scope="session")
+def killed():
+    """Function: context in which a call of a function ends the run before it."""
+
+    @contextlib.contextmanager
+    def at_call(owner, name, call):
+        original, calls = getattr(owner, name), []
+
+        def killing(*args, **kwargs):
+            calls.append(1)
+            if len(calls) == call:
+                raise Killed
+            return original(*args, **kwargs)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(owner, name, killing)
+            with pytest.raises(Killed):
+                yield
+
+    return at_call
 
 
 @pytest.fixture(scope="session")

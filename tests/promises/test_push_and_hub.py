@@ -4,8 +4,6 @@ import json
 import shutil
 
 import pytest
-import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 
 TASKS = ("pretrain", "classification", "video", "clip")
@@ -122,29 +120,3 @@ def test_a_download_that_broke_off_goes_on(documented, hub, tmp_path):
     hub.put(REPO, "folder/weights.pt", b"newer")
     with open(resolve(f"hf://{REPO}/folder/weights.pt@{commit}"), "rb") as file:
         assert file.read() == content
-
-
-@pytest.mark.parametrize("address", ["nobody/none", "someone/eva-mine/other.pt", "a/b/../../x.pt"])
-def test_an_address_of_nothing_is_named(eva, fails, hub, engine_data, address):
-    hub.put(REPO, "model.safetensors", b"x")
-    words = ("--data", engine_data / "folder/val")
-    name = address.removesuffix("/other.pt") if "other" in address else address
-    ended = eva("classification", "evaluate", f"hf://{address}", *words, code=None)
-    fails(ended, name)
-
-
-def test_nothing_is_downloaded_where_that_is_switched_off(run, fails, hub, tmp_path):
-    words = ("eva", "weights", "get", "eva_psz14", "--no-download")
-    ended = run(*words, code=1, EVA_WEIGHTS=tmp_path, HOME=tmp_path)
-    fails(ended, "eva_psz14.pt", tmp_path)
-    assert not hub.requests
-
-
-def test_notes_in_weights_name_no_place(run, trained, tmp_path):
-    output, _ = trained("video")
-    run("eva", "push", output, REPO, "--dry-run", tmp_path / "card")
-    with safe_open(tmp_path / "card/model.safetensors", framework="pt") as file:
-        notes = json.loads(file.metadata()["config"])
-    assert notes["model"]["variant"] == "eva_debug"
-    assert not any("/" in str(value) for value in notes["data"].values())
-    assert torch.is_tensor(load_file(tmp_path / "card/model.safetensors")["head.weight"])
