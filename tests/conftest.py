@@ -618,12 +618,9 @@ def clip_weights(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def prescribed():
+def prescribed(load_module):
     """The module `prescribed.py`: numbered pictures, and a model that gives prescribed logits."""
-    spec = importlib.util.spec_from_file_location("prescribed", HERE / "prescribed.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_module(HERE / "prescribed.py")
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """Runs of `program.py`, in the tests' own process or in others."""
 
 import contextlib
-import importlib.util
 import sys
 from pathlib import Path
 
@@ -14,13 +13,9 @@ RUN = {"epochs": 3, "batch_size": 8, "workers": 0, "tensorboard": False, "device
 
 
 @pytest.fixture(scope="session")
-def program():
+def program(load_module):
     """The module `program.py`."""
-    spec = importlib.util.spec_from_file_location("program", HERE / "program.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["program"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
+    yield load_module(HERE / "program.py")
     del sys.modules["program"]
 
 
