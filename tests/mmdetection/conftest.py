@@ -51,7 +51,9 @@ def _scope(monkeypatch):
         init_default_scope(before.scope_name)
 
 
-NET = dict(img_size=64, pretrain_img_size=64, embed_dim=16, depth=2, num_heads=2, mlp_dim=32)
+NET: dict[str, object] = dict(
+    img_size=64, pretrain_img_size=64, embed_dim=16, depth=2, num_heads=2, mlp_dim=32
+)
 NET |= dict(window_size=2, global_attn_indexes=[1], out_channels=8)
 NET |= dict(drop_path_rate=0.0, activation_checkpointing=False)
 
