@@ -6,8 +6,6 @@ import shutil
 
 import pytest
 
-RECIPE = "demo/cascade_mask_rcnn_vitdet_eva_debug"
-
 
 @pytest.fixture(scope="module")
 def scenes(demo):
