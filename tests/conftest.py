@@ -7,6 +7,7 @@ import contextlib
 import gc
 import importlib
 import importlib.util
+import io
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from dataclasses import dataclass
@@ -92,6 +94,16 @@ class Wrapped(nn.Module):
         self.backbone = backbone
         for name, module in rest.items():
             self.add_module(name, module)
+
+
+class Malice:
+    """A pickle of this runs code when it is loaded without care."""
+
+    def __init__(self, folder):
+        self.folder = str(folder)
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
 
 
 OBJECTNET = {
@@ -252,6 +264,12 @@ def steps(load_module):
 
 
 @pytest.fixture(scope="session")
+def malice():
+    """Class: unpickled, it makes a folder."""
+    return Malice
+
+
+@pytest.fixture(scope="session")
 def photograph():
     """An astronaut, (512, 512, 3) uint8."""
     from skimage import data
@@ -274,6 +292,21 @@ def write_video():
                 frame.pts = pts[index]
                 container.mux(stream.encode(frame))
             container.mux(stream.encode())
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def write_tar():
+    """Function: write a tar file of (name, content); returns its path."""
+
+    def write(file, members, **options):
+        with tarfile.open(file, "w", **options) as tar:
+            for name, content in members:
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+        return file
 
     return write
 
@@ -515,6 +548,25 @@ def start_launcher(launch_environment, starter):
     return start
 
 
+@pytest.fixture(scope="module")
+def launcher(request, start_launcher):
+    """A process that has imported `program.py` beside a test and forks for each run."""
+    with start_launcher(request.path.parent) as submit:
+        yield submit
+
+
+@pytest.fixture
+def launch(launcher, tmp_path):
+    """Function: run the program in processes; their exit codes, and what each of them wrote."""
+
+    def run(*arguments, ranks, **more):
+        log = tmp_path / "log_of_rank"
+        ended = launcher([*map(str, arguments)], ranks=ranks, log=log, **more)
+        return ended.codes, ended.texts
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def run_started(starter):
     """Function: run a program of `starter.py`, as `subprocess.run` does."""
@@ -566,12 +618,9 @@ def clip_weights(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def prescribed():
+def prescribed(load_module):
     """The module `prescribed.py`: numbered pictures, and a model that gives prescribed logits."""
-    spec = importlib.util.spec_from_file_location("prescribed", HERE / "prescribed.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_module(HERE / "prescribed.py")
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,5 @@
 """Pictures in class folders, and a classifier of them."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -36,21 +34,3 @@ def classifier(tmp_path_factory):
     file = tmp_path_factory.mktemp("classifier") / "model.pt"
     torch.save(model.state_dict(), file)
     return model, file
-
-
-@pytest.fixture(scope="module")
-def launcher(start_launcher):
-    """A process that has imported `program.py` and forks for each run."""
-    with start_launcher(Path(__file__).parent) as submit:
-        yield submit
-
-
-@pytest.fixture
-def launch(launcher, tmp_path):
-    """Function: run the program in processes; their exit codes, and what each of them wrote."""
-
-    def run(*arguments, ranks):
-        ended = launcher([*map(str, arguments)], ranks=ranks, log=tmp_path / "log_of_rank")
-        return ended.codes, ended.texts
-
-    return run

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -66,18 +65,14 @@ def test_own_data(
     logits, labels = expected(classifier[0], digits, names)
     right = int((logits.argmax(1) == labels).sum())
     loss = cross_entropy(logits, labels).mean()
-    *wrote, head, row, took, page, demo = capsys.readouterr().out.splitlines()
-    files = ("per_class.csv", "confusion.png", "results.json")
-    assert wrote == [f"wrote {tmp_path}/out/{file}" for file in files]
-    assert head.split() == ["set", "images", "top-1", "loss"]
+    *_, row, _, page, demo = capsys.readouterr().out.splitlines()
     assert row.split() == ["data", "11", f"{100 * right / 11:.3f}", f"{loss:.3f}"]
-    assert re.fullmatch(r"took     \d+ s", took)
-    assert page == f"report   {tmp_path}/out/report.html"
+    assert page.endswith(f"{tmp_path}/out/report.html")
     shown = (tmp_path / "out/report.html").read_text()
     folder = f"--output {tmp_path}/out/demo {digits}"
     named = "".join(f"{word} " for word in options)  # without which the classes have no names
     command = f"python classification/demo.py --weights {classifier[1]} {named}{folder}"
-    assert demo == f"next     {command}"
+    assert demo.endswith(command)
     for text in (
         "Worst: confident and wrong",
         "Confusion",

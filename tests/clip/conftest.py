@@ -1,7 +1,6 @@
 """Small models of two towers, and files of them under the official names."""
 
 import io
-import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,23 +89,7 @@ def _picture(colour, chance):
 
 
 @pytest.fixture(scope="session")
-def write_shard():
-    """Function: write a shard of (key, suffix -> content)."""
-
-    def write(file, samples):
-        with tarfile.open(file, "w") as shard:
-            for key, parts in samples:
-                for suffix, content in parts.items():
-                    member = tarfile.TarInfo(key + suffix)
-                    member.size = len(content)
-                    shard.addfile(member, io.BytesIO(content))
-        return file
-
-    return write
-
-
-@pytest.fixture(scope="session")
-def pairs(tmp_path_factory, write_shard):
+def pairs(tmp_path_factory, write_tar):
     """A folder with `pairs.tar`, 32 pictures of four colours and captions, and `classes/`."""
     folder = tmp_path_factory.mktemp("pairs")
     chance = np.random.default_rng(0)
@@ -114,11 +97,12 @@ def pairs(tmp_path_factory, write_shard):
     for number in range(32):
         name = [*COLOURS][number % 4]
         content = _picture(COLOURS[name], chance)
-        samples.append((f"{number:04}", {".png": content, ".txt": f"a {name} picture".encode()}))
+        samples.append((f"{number:04}.png", content))
+        samples.append((f"{number:04}.txt", f"a {name} picture".encode()))
         place = folder / "classes" / name / f"{number}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(content)
-    write_shard(folder / "pairs.tar", samples)
+    write_tar(folder / "pairs.tar", samples)
     return folder
 
 
@@ -136,17 +120,3 @@ def recipe(pairs, tmp_path, monkeypatch):
     file = tmp_path / "recipe.py"
     file.write_text(RECIPE.format(data=pairs))
     return file
-
-
-@pytest.fixture
-def launch(launcher, recipe, tmp_path):
-    """Function: run the program on `pairs` in processes; how they ended."""
-
-    def run(output, *arguments, command="train", workers=0, ranks=1, **more):
-        given = [command, str(recipe), "--run.output", str(output), "--run.workers", str(workers)]
-        return launcher(
-            [*given, *map(str, arguments)], ranks=ranks, log=tmp_path / "log_of_rank",
-            metrics=str(Path(output) / "metrics.jsonl"), **more,
-        )  # fmt: skip
-
-    return run

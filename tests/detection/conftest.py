@@ -31,6 +31,18 @@ TINY = (
     "model.backbone.net.mlp_dim=64",
     "model.backbone.net.global_attn_indexes=[1]",
 )
+WARNINGS = (  # of detectron2 and its libraries
+    "ignore:The given NumPy array is not writable:UserWarning",
+    "ignore:__array__ implementation doesn't accept:DeprecationWarning",
+    "ignore:torch.meshgrid:UserWarning",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Pass over the libraries' warnings in the tests of this folder."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.filterwarnings(*WARNINGS))
 
 
 # End of a program with `SCENARIOS`, each of which two processes of `worker(rank, name, port)` run.

@@ -13,10 +13,6 @@ from eva_detection.config.settings import apply_custom_data, images_per_step, lo
 from eva_detection.evaluation.evaluators import CustomEvaluator
 from eva_detection.training.trainer import DetectionTrainer
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning"),
-    pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning"),
-]
 LVIS = "lvis/cascade_mask_rcnn_vitdet_eva_g_1280"
 COCO = "coco/cascade_mask_rcnn_vitdet_eva_g_1280"
 SMALL = "custom/cascade_mask_rcnn_vitdet_eva_{}_24gb"

@@ -9,8 +9,6 @@ from detectron2.data import DatasetCatalog, MetadataCatalog, detection_utils
 
 DEMO = "demo/cascade_mask_rcnn_vitdet_eva_debug"
 
-pytestmark = pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning")
-
 
 def test_validation_is_not_augmented(load_config, registered_demo_data):
     loader = instantiate(load_config(DEMO).dataloader.test)

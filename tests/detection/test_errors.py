@@ -15,11 +15,6 @@ from detectron2.utils.events import TensorboardXWriter
 from eva_detection.training import train as train_module
 from eva_detection.training.output_folder import read_metrics
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning"),
-    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning"),
-]
-
 
 @pytest.fixture
 def full_disk(monkeypatch):

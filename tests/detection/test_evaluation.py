@@ -19,7 +19,6 @@ from eva_detection.evaluation import evaluators as evaluation
 from eva_detection.evaluation.evaluators import CocoEvaluator, LvisEvaluator
 from eva_report.detection import detection_sections
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 SIZE = (150, 170)  # high, wide; the boundary is 5 pixels thick
 TESTS = Path(__file__).resolve().parent
 NAME = "scenes_of_rectangles"

@@ -7,8 +7,6 @@ from eva_data.files import UnwritableError
 from eva_detection.inference import export
 from eva_runs import exported
 
-pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
-
 
 @pytest.fixture(scope="module")
 def tiny_detector(make_tiny_detector, randomise):

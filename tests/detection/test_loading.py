@@ -13,10 +13,6 @@ from eva_detection.data.loading import TestSet
 from eva_detection.evaluation import evaluators
 from eva_detection.training import train as train_module
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning"),
-    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning"),
-]
 TWO_EVALUATIONS = ("train.max_iter=2", "train.eval_period=1")
 
 

@@ -9,11 +9,6 @@ import torch
 from eva_detection.training import train as train_module
 from eva_detection.training.output_folder import read_metrics
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning"),
-    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning"),
-]
-
 
 @pytest.fixture(autouse=True)
 def _default_signals():

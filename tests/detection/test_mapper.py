@@ -56,7 +56,6 @@ def test_samples_are_those_of_detectron2(order, kind, tmp_path):
     assert np.array_equal(read_pixels(str(file), format=order), pixels)
 
 
-@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning")
 def test_augmented_samples_are_those_of_detectron2(registered_demo_data):
     steps = [
         T.RandomFlip(horizontal=True),

@@ -43,6 +43,11 @@ def test_a_recipe_by_any_of_its_names(name):
     assert cfg.model.roi_heads.use_soft_nms is True
 
 
+def test_a_detector_of_a_recipe():
+    model = model_zoo.get("demo/cascade_mask_rcnn_vitdet_eva_debug.py", device="cpu")
+    assert type(model).__name__ == "EVARCNN"
+
+
 def test_the_published_files_and_their_recipes():
     names = {f"{one.name}.py" for one in list_recipes("detection")}
     names |= {one.name for one in list_data_files("detection")}

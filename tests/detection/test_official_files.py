@@ -133,3 +133,7 @@ def test_objects365_as_the_start(build, save, config):
     )
     count = before["roi_heads.box_predictor.0.cls_score.bias"].numel()
     assert f"(366,) does not fit ({count},), initialised from scratch" in str(report)
+    unchanged = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=r"does not fit .*cls_score\.bias \(366,\) -> "):
+        load_initial_weights(model, "eva_o365.pth", complete=True)
+    _assert_same(model.state_dict(), unchanged)

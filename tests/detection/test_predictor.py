@@ -10,7 +10,6 @@ from eva_detection.inference import test_time_augmentation
 from eva_detection.inference.export import export_detector
 from eva_detection.inference.predictor import Predictor, find_categories
 
-pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
 CONFIG = "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
 
 

@@ -8,7 +8,6 @@ from detectron2.modeling import GeneralizedRCNN
 
 from eva_detection.model.rcnn import EVARCNN
 
-pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
 CANVAS = 128
 
 

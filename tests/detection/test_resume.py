@@ -1,7 +1,6 @@
 """`--resume`: from the run's own checkpoint, exactly, or a sentence; nothing in a file runs."""
 
 import copy
-import os
 import pickle
 
 import pytest
@@ -15,21 +14,7 @@ from eva_detection.training.output_folder import last_checkpoint, was_logged
 from eva_detection.training.train import _saving
 from eva_detection.training.trainer import DetectionTrainer
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning"),
-    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning"),
-]
 LAST, OLDER = "model_0000001.pth", "model_0000000.pth"
-
-
-class Evil:
-    """Makes a file when it is unpickled."""
-
-    def __init__(self, proof):
-        self.proof = str(proof)
-
-    def __reduce__(self):
-        return os.mkdir, (self.proof,)
 
 
 class Losses(nn.Linear):
@@ -102,11 +87,11 @@ def test_the_control(resume):
 
 
 @pytest.mark.parametrize("name", ["../model.pkl", "model_0000001.pth"])
-def test_no_code_in_a_file_runs(resume, tmp_path, name):
+def test_no_code_in_a_file_runs(resume, malice, tmp_path, name):
     proof = tmp_path / "proof"
 
     def plant(folder):
-        (folder / name).write_bytes(pickle.dumps(Evil(proof)))
+        (folder / name).write_bytes(pickle.dumps(malice(proof)))
         (folder / "last_checkpoint").write_text(name)
 
     with pytest.raises(ValueError, match=r"is no \.pth file of that folder|is refused"):

@@ -101,7 +101,6 @@ def test_soft_nms_is_left_out_by_one_setting(build, golden):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 @pytest.mark.parametrize("variant", ["soft_gaussian", "maskness"])

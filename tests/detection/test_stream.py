@@ -6,9 +6,9 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
+from detectron2.data.samplers import RepeatFactorTrainingSampler
 
-from eva_detection.data.stream import Plan, TrainStream
+from eva_detection.data.stream import TrainStream
 from eva_runs.errors import TooManyUnreadableError
 
 IMAGES = [
@@ -52,47 +52,22 @@ def _flat(batches):
 
 
 @pytest.mark.parametrize("grouping", [False, True])
-@pytest.mark.parametrize(
-    "sampler",
-    [
-        lambda: TrainingSampler(7, seed=1),
-        lambda: RepeatFactorTrainingSampler(torch.linspace(1, 2, 7), seed=1),
-    ],
-)
-def test_a_plan_that_starts_later_is_the_rest_of_the_plan(sampler, grouping):
-    wide = [image["width"] > image["height"] for image in IMAGES] if grouping else None
-
-    def plan(start):
-        options = dict(batch_size=2, wide=wide, spares=3, start=start)
-        options |= dict(processes=1, accumulate=1, micro_batch=2)
-        return Plan(sampler(), **options)
-
-    whole = list(islice(plan(0), 40))
-    assert len({index for batch in whole for _, (index, *_) in batch}) == 7
-    for start in (1, 13, 30):
-        assert list(islice(plan(start), 40 - start)) == whole[start:]
-    numbers = [number for batch in whole for number, _ in batch]
-    assert len(set(numbers)) == len(numbers)
-    order = dict(draw for batch in whole for draw in batch)
-    assert order[0][1:] == tuple(order[number][0] for number in (1, 2, 3)), "the spares come next"
-    if grouping:
-        for batch in whole:
-            assert len({wide[index] for _, (index, *_) in batch}) == 1
-    else:
-        assert numbers == list(range(80))
-
-
-@pytest.mark.parametrize("grouping", [False, True])
-def test_batches_do_not_depend_on_workers_or_on_the_start(grouping):
+@pytest.mark.parametrize("sampler", [None, RepeatFactorTrainingSampler])
+def test_batches_do_not_depend_on_workers_or_on_the_start(sampler, grouping):
     options = dict(aspect_ratio_grouping=grouping)
+    if sampler is not None:
+        options["sampler"] = sampler(torch.linspace(1, 2, 7), seed=1)
     whole, _ = _take(12, **options)
+    assert {*_flat(whole)} == {*range(7)}
+    shapes = [{sample["width"] > sample["height"] for sample in batch} for batch in whole]
+    assert all(len(kinds) == 1 for kinds in shapes) == grouping
     assert _take(12, num_workers=2, **options)[0] == whole
     random.random()  # no state of the caller counts
     assert _take(7, start=5, **options)[0] == whole[5:]
     assert _take(7, start=5, num_workers=1, **options)[0] == whole[5:]
     numbers = [number for batch in whole for sample in batch for number in sample["numbers"]]
     assert len(set(numbers)) == len(numbers), "augmentations repeat"
-    assert _take(12, seed=6, **options)[0] != whole
+    assert _take(12, **options | {"seed": 6})[0] != whole
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -18,11 +18,6 @@ from eva_detection.inference.test_time_augmentation import (
 )
 from eva_detection.model.roi_heads import maskness
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:torch.meshgrid:UserWarning",
-    "ignore:The given NumPy array is not writable:UserWarning",
-    "ignore:__array__ implementation doesn't accept:DeprecationWarning",
-)
 INFINITE = float("inf")
 SOFT = ("model.roi_heads.use_soft_nms=True", "model.roi_heads.override_score_thresh=0.01")
 HEADS = {

@@ -6,10 +6,6 @@ import torch
 from eva_detection.training import train as train_module
 from eva_detection.training.output_folder import read_metrics
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning"),
-    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning"),
-]
 CONFIG = "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
 
 # stands in for train_net.py: both processes of a run write their weights instead of evaluating

@@ -8,7 +8,6 @@ import torch
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from eva_detection.training.optimizer import ClippedAdamW
 from eva_detection.training.trainer import DetectionTrainer
 
 
@@ -96,29 +95,6 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(model, precision, value
         _train(trainer)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name])
-
-
-def test_state_round_trip_continues_exactly(model):
-    optimizer = ClippedAdamW(model.parameters(), max_grad_norm=0.1, lr=0.01)
-    trainer = DetectionTrainer(model, Batches(4), optimizer)
-    _train(trainer, steps=2)
-    state = copy.deepcopy(trainer.state_dict())
-    assert state["iteration"] == 1
-
-    other = TwoLosses()
-    other.load_state_dict(model.state_dict())
-    batches = Batches(4)
-    batches.batches = batches.batches[2:]
-    again = DetectionTrainer(
-        other, batches, ClippedAdamW(other.parameters(), max_grad_norm=0.1, lr=0.5)
-    )
-    again.load_state_dict(state)
-    assert again.iter == 1
-    assert again.optimizer.param_groups[0]["lr"] == 0.01
-    for one in (trainer, again):
-        _train(one, steps=2, start=2)
-    for name, parameter in model.named_parameters():
-        assert torch.equal(other.get_parameter(name), parameter)
 
 
 class NoGradient(TwoLosses):

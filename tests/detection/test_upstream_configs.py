@@ -13,11 +13,6 @@ from detectron2.modeling import build_model
 from eva_detection.model.backbone import add_eva_config
 from eva_detection.training.optimizer import build_adamw
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning"),
-    pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning"),
-    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning"),
-]
 UPSTREAM = Path(__file__).resolve().parents[2] / "detection" / "configs" / "upstream"
 TINY_YACS = (
     *("MODEL.DEVICE", "cpu"),

@@ -1,23 +1,12 @@
 """Loading what does not fit: one clear error, and nothing is partly loaded."""
 
 import contextlib
-import os
 
 import pytest
 import torch
 from torch import nn
 
 from eva_backbone import load_pretrained
-
-
-class _WritesAFile:
-    """A pickle of this runs code when it is loaded without care."""
-
-    def __init__(self, marker):
-        self.marker = str(marker)
-
-    def __reduce__(self):
-        return os.mkdir, (self.marker,)
 
 
 def _resnet_state():
@@ -70,10 +59,10 @@ def test_damaged_names_and_structure(make_vit, save, legacy):
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("where", ["beside", "instead", "below"])
 def test_a_pickle_with_code_is_refused_and_not_run(
-    make_vit, save, refused, tmp_path, where, legacy
+    make_vit, save, refused, malice, tmp_path, where, legacy
 ):
     marker = tmp_path / "marker"
-    trap, state = _WritesAFile(marker), make_vit().state_dict()
+    trap, state = malice(marker), make_vit().state_dict()
     content = {
         "beside": {"model": state, "args": trap},
         "instead": trap,

@@ -1,6 +1,5 @@
 """Tensors of TorchScript archives equal those of `torch.jit.load`, and none of their code runs."""
 
-import os
 import pickle
 import warnings
 import zipfile
@@ -48,11 +47,6 @@ class Malicious(nn.Module):
         self.weight = state[0]
         self.training = state[1]
         torch.save(state[0], "ran_code")
-
-
-class Touch:
-    def __reduce__(self):
-        return os.system, ("touch ran_code",)
 
 
 @pytest.fixture
@@ -107,11 +101,11 @@ def test_code_of_an_archive_is_not_run(save, tmp_path, monkeypatch):
     assert (tmp_path / "ran_code").exists()
 
 
-def test_code_in_the_pickle_is_not_run(save, tmp_path, monkeypatch):
+def test_code_in_the_pickle_is_not_run(save, malice, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    content = pickle.dumps(Touch(), protocol=2)
+    content = pickle.dumps(malice("ran_code"), protocol=2)
     file = change(save(Plain()), "data.pkl", lambda kept: content)
-    with pytest.raises(ValueError, match=r"changed.pt is refused: .*posix.system"):
+    with pytest.raises(ValueError, match=r"changed.pt is refused: .*posix.mkdir"):
         read_torchscript(file)
     assert not (tmp_path / "ran_code").exists()
     pickle.loads(content)

@@ -4,11 +4,11 @@ A reader is opened on a plain picture, which then becomes the file in question: 
 folders or writes an index has done so before.
 """
 
+import contextlib
 import dataclasses
 import io
 import os
 import struct
-import tarfile
 import zlib
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from eva_data.images import LIMIT, UnreadableImageError, inspect_image, read_rgb
+from eva_data.images import LIMIT, UnreadableImageError, inspect_image, read_image, read_rgb
 
 _RNG = np.random.default_rng(0)
 SMOOTH = _RNG.integers(0, 256, (12, 18, 3), dtype=np.uint8)
@@ -362,14 +362,11 @@ def test_the_same_pixels_and_errors(reader, file, monkeypatch):
         read()
 
 
-def test_shards_hold_what_folders_hold(tmp_path):
+def test_shards_hold_what_folders_hold(write_tar, tmp_path):
     from eva_data.image_sources import open_images
 
-    with tarfile.open(tmp_path / "a.tar", "w") as tar:
-        for number, (content, _, _) in enumerate(GOOD.values()):
-            entry = tarfile.TarInfo(f"{number}.png")
-            entry.size = len(content)
-            tar.addfile(entry, io.BytesIO(content))
+    contents = [content for content, _, _ in GOOD.values()]
+    write_tar(tmp_path / "a.tar", [(f"{n}.png", one) for n, one in enumerate(contents)])
     images = open_images(tmp_path / "a.tar")
     for found, (name, (_, stored, _)) in zip(images, GOOD.items(), strict=False):
         np.testing.assert_array_equal(_array(found), stored, err_msg=name)
@@ -377,7 +374,7 @@ def test_shards_hold_what_folders_hold(tmp_path):
 
 
 @pytest.mark.parametrize("decode", [False, True])
-def test_what_checkers_see_is_what_readers_get(file, decode):
+def test_what_checkers_see_is_what_readers_get(file, decode, monkeypatch):
     for name, (content, stored, turns) in GOOD.items():
         _place(file, content)
         facts = inspect_image(file, decode=decode)
@@ -394,6 +391,30 @@ def test_what_checkers_see_is_what_readers_get(file, decode):
         _place(file, content)
         with pytest.raises(UnreadableImageError, match=rf"picture\.png {reason}"):
             inspect_image(file, decode=decode)
+    monkeypatch.setenv(LIMIT, "5000000000")
+    assert inspect_image(_claim(65500, 65500), decode=False).seen_size == (65500, 65500)
+
+
+KINDS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_cut_of_a_file_is_one_error(kind):
+    content = _encoded(PIXELS[:6, :9], kind)
+    for length in range(0, len(content) * 2 // 3, 7):
+        with pytest.raises(UnreadableImageError, match=r"^cut cannot be "):
+            read_image(content[:length], upright=True, name="cut")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_flipped_bytes_give_a_picture_or_one_error(kind):
+    content = _encoded(PIXELS[:6, :9], kind)
+    for _ in range(60):
+        damaged = bytearray(content)
+        for place in _RNG.integers(0, len(content), 3):
+            damaged[place] = _RNG.integers(0, 256)
+        with contextlib.suppress(UnreadableImageError):
+            assert read_image(bytes(damaged), upright=True, name="flip").mode == "RGB"
 
 
 def test_sets_with_published_results_drop_transparency_as_officially(file):

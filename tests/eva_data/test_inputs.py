@@ -99,6 +99,3 @@ def test_an_input_is_never_written_over(folder, plan):
     (folder / "link").symlink_to(folder)
     with pytest.raises(ValueError, match="is an input"):
         plan(folder / "a.png", output=folder / "link")
-
-
-# --- how a program ends ---

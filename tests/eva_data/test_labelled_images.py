@@ -74,6 +74,3 @@ def test_a_class_list(tmp_path):
     file.write_text("id,name\n1,b\n1,a\n")
     with pytest.raises(ValueError, match=r"classes\.txt .* id 0"):
         read_class_list(file)
-
-
-# Errors

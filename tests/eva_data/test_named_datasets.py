@@ -26,11 +26,13 @@ def digits():
     return np.pad(pixels.repeat(3, 1).repeat(3, 2), ((0, 0), (2, 2), (2, 2))), labels[:30]
 
 
-# torchvision: each writes a data set in its published layout, and gives the test images in order
+# torchvision
 
 
-def write_mnist(root, images, labels):
-    raw = root / "MNIST" / "raw"
+@pytest.fixture
+def mnist(digits, tmp_path):
+    """Location of MNIST with 20 and 10 images, without the split."""
+    (images, labels), raw = digits, tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for split, part in (("train", slice(0, 20)), ("t10k", slice(20, 30))):
         head = struct.pack(">IIII", 0x803, *images[part].shape)
@@ -38,63 +40,45 @@ def write_mnist(root, images, labels):
         head = struct.pack(">II", 0x801, len(labels[part]))
         content = head + labels[part].astype(np.uint8).tobytes()
         (raw / f"{split}-labels-idx1-ubyte").write_bytes(content)
-    return images[20:], labels[20:]
-
-
-def write_emnist(root, images, labels):
-    """Several data sets, named like MNIST's."""
-    found = write_mnist(root, images, labels)
-    (root / "MNIST").rename(root / "EMNIST")
-    for file in (root / "EMNIST/raw").iterdir():
-        split, _, rest = file.name.partition("-")
-        part = {"train": "train", "t10k": "test"}[split]
-        file.rename(file.with_name(f"emnist-digits-{part}-{rest}"))
-    return found
+    return f"torchvision:MNIST:{tmp_path}"
 
 
 NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+NAMES = [f"{k} - {name}" for k, name in enumerate(NUMBERS)]
 
 
-@pytest.mark.parametrize(
-    ("name", "split", "write", "classes"),
-    [
-        ("EMNIST", ":digits/test", write_emnist, "0123456789"),
-        ("MNIST", ":test", write_mnist, [f"{k} - {name}" for k, name in enumerate(NUMBERS)]),
-    ],
-)
-def test_data_sets_of_torchvision(digits, tmp_path, name, split, write, classes):
-    images, labels = write(tmp_path, *digits)
-    location = f"torchvision:{name}:{tmp_path}{split}"
-    samples = open_labelled(location, None, upright=False)
-    assert len(samples) == len(images) == len(labels)
-    assert samples.classes == tuple(classes)
-    for index in range(len(samples)):
+def test_a_data_set_of_torchvision(digits, mnist):
+    samples = open_labelled(f"{mnist}:test", None, upright=False)
+    assert (len(samples), samples.classes) == (10, tuple(NAMES))
+    for index in range(10):
         image, label = samples[index]
-        assert (image.mode, type(label), label) == ("RGB", int, labels[index])
-        assert (np.asarray(image) == images[index][..., None]).all()
-    assert samples.sample_id(3) == f"{location}[3]"
+        assert (image.mode, type(label), label) == ("RGB", int, digits[1][20 + index])
+        assert (np.asarray(image) == digits[0][20 + index][..., None]).all()
+    assert samples.sample_id(3) == f"{mnist}:test[3]"
 
 
-def test_train_and_test_differ_and_load_in_other_processes(digits, tmp_path):
-    write_mnist(tmp_path, *digits)
-    samples = open_labelled(
-        f"torchvision:MNIST:{tmp_path}:train",
-        TO_TENSOR,
-        upright=False,
-    )
+def test_emnist_has_several_data_sets_of_two_parts(digits, mnist, tmp_path):
+    (tmp_path / "MNIST").rename(tmp_path / "EMNIST")
+    for file in (tmp_path / "EMNIST/raw").iterdir():
+        file.rename(file.with_name(f"emnist-digits-{file.name.replace('t10k', 'test')}"))
+    samples = open_labelled(f"torchvision:EMNIST:{tmp_path}:digits/test", None, upright=False)
+    assert [samples[index][1] for index in range(10)] == digits[1][20:].tolist()
+    with pytest.raises(ValueError, match="EMNIST"):
+        open_labelled(f"torchvision:EMNIST:{tmp_path}:digits", None, upright=False)
+
+
+def test_train_and_test_differ_and_load_in_other_processes(digits, mnist):
+    samples = open_labelled(f"{mnist}:train", TO_TENSOR, upright=False)
     assert len(samples) == 20
     batches = list(DataLoader(samples, batch_size=15, num_workers=1))
     assert [images.shape for images, _ in batches] == [(15, 3, 14, 14), (5, 3, 14, 14)]
     assert [k for _, labels in batches for k in labels.tolist()] == digits[1][:20].tolist()
 
 
-def test_classes_must_be_those_that_are_expected(digits, tmp_path):
-    write_mnist(tmp_path, *digits)
-    location = f"torchvision:MNIST:{tmp_path}:test"
-    names = [f"{k} - {name}" for k, name in enumerate(NUMBERS)]
-    assert len(open_labelled(location, None, classes=names, upright=False)) == 10
+def test_classes_must_be_those_that_are_expected(mnist):
+    assert len(open_labelled(f"{mnist}:test", None, classes=NAMES, upright=False)) == 10
     with pytest.raises(ValueError, match=r"classes 0 - zero, .* and 2 more, .* expected: 9 - nine"):
-        open_labelled(location, None, classes=names[::-1], upright=False)
+        open_labelled(f"{mnist}:test", None, classes=NAMES[::-1], upright=False)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Random access into tar shards: places, patterns, the index file, damaged shards."""
 
 import contextlib
+import gzip
 import io
 import os
 import pickle
@@ -24,12 +25,6 @@ from eva_data.tar import expand_shards, find_members
 EXTRA = {"txt": b"a caption", "json": b"{}", "mask.png": b"no picture of its own"}
 
 
-def _add(tar, name, content):
-    entry = tarfile.TarInfo(name)
-    entry.size = len(content)
-    tar.addfile(entry, io.BytesIO(content))
-
-
 @pytest.fixture(scope="module")
 def pictures():
     """Encoded crops of a photograph: (key, extension) -> bytes."""
@@ -44,15 +39,14 @@ def pictures():
 
 
 @pytest.fixture
-def shards(pictures, tmp_path):
+def shards(pictures, write_tar, tmp_path):
     """Two shards of four and three pictures; the second has a folder and a long name."""
     for shard, (start, stop) in enumerate(((0, 4), (4, 7))):
-        with tarfile.open(tmp_path / f"s-{shard:02d}.tar", "w") as tar:
-            for (key, extension), content in list(pictures.items())[start:stop]:
-                prefix = "folder/" + "n" * 120 if shard else ""
-                _add(tar, f"{prefix}{key}.{extension}", content)
-                for suffix, extra in EXTRA.items():
-                    _add(tar, f"{prefix}{key}.{suffix}", extra)
+        members, prefix = [], "folder/" + "n" * 120 if shard else ""
+        for (key, extension), content in list(pictures.items())[start:stop]:
+            of_key = {extension: content} | EXTRA
+            members += [(f"{prefix}{key}.{suffix}", part) for suffix, part in of_key.items()]
+        write_tar(tmp_path / f"s-{shard:02d}.tar", members)
     return str(tmp_path / "s-{00..01}.tar")
 
 
@@ -72,10 +66,11 @@ def test_every_picture_at_its_place(shards, pictures):
         images[7]
 
 
-def test_pictures_that_are_of_no_sample_for_their_dots_are_warned_of(pictures, tmp_path, caplog):
-    with tarfile.open(tmp_path / "a.tar", "w") as tar:
-        for name in ("1.png", "1.mask.png", "shot 10.22.33.png"):
-            _add(tar, name, next(iter(pictures.values())))
+def test_pictures_of_no_sample_are_warned_of(pictures, write_tar, tmp_path, caplog):
+    """Their names have several dots."""
+    content = next(iter(pictures.values()))
+    names = ("1.png", "1.mask.png", "shot 10.22.33.png")
+    write_tar(tmp_path / "a.tar", [(name, content) for name in names])
     assert len(open_images(str(tmp_path / "a.tar"))) == 1
     assert "1 files with several dots in their names are left out, such as shot" in caplog.text
 
@@ -178,7 +173,7 @@ def test_huge_members_are_not_read(shards, tmp_path, monkeypatch):
         images[0]
 
 
-def test_damaged_shards(shards, tmp_path):
+def test_damaged_shards(shards, write_tar, tmp_path):
     shard = tmp_path / "s-00.tar"
     content = shard.read_bytes()
     shard.write_bytes(content[:1500])
@@ -196,14 +191,12 @@ def test_damaged_shards(shards, tmp_path):
         shard.write_bytes(header.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
         with pytest.raises(ValueError, match=r"s-00\.tar is not a tar file, or is damaged"):
             open_images(str(shard))
-    with tarfile.open(tmp_path / "packed.tar", "w:gz") as tar:
-        _add(tar, "a.png", b"x")
+    text = write_tar(tmp_path / "text.tar", [("a.txt", b"x")])
+    (tmp_path / "packed.tar").write_bytes(gzip.compress(text.read_bytes()))
     with pytest.raises(ValueError, match=r"packed\.tar is not a tar file, or .* compressed"):
         open_images(str(tmp_path / "packed.tar"))
-    with tarfile.open(tmp_path / "text.tar", "w") as tar:
-        _add(tar, "a.txt", b"x")
     with pytest.raises(ValueError, match=r"text\.tar holds no image"):
-        open_images(str(tmp_path / "text.tar"))
+        open_images(str(text))
 
 
 def test_unreadable_members_are_named(shards, tmp_path):

@@ -1,6 +1,6 @@
 """Runs of `program.py`, in the tests' own process or in others."""
 
-import importlib.util
+import contextlib
 import sys
 from pathlib import Path
 
@@ -13,13 +13,9 @@ RUN = {"epochs": 3, "batch_size": 8, "workers": 0, "tensorboard": False, "device
 
 
 @pytest.fixture(scope="session")
-def program():
+def program(load_module):
     """The module `program.py`."""
-    spec = importlib.util.spec_from_file_location("program", HERE / "program.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["program"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
+    yield load_module(HERE / "program.py")
     del sys.modules["program"]
 
 
@@ -45,6 +41,32 @@ def start(program, make_config, device):
         return run
 
     return run
+
+
+class Killed(BaseException):
+    """Ends a run as SIGKILL would: nothing here may catch it."""
+
+
+@pytest.fixture(scope="session")
+def killed():
+    """Function: context in which a call of a function ends the run before it."""
+
+    @contextlib.contextmanager
+    def at_call(owner, name, call):
+        original, calls = getattr(owner, name), []
+
+        def killing(*args, **kwargs):
+            calls.append(1)
+            if len(calls) == call:
+                raise Killed
+            return original(*args, **kwargs)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(owner, name, killing)
+            with pytest.raises(Killed):
+                yield
+
+    return at_call
 
 
 @pytest.fixture(scope="session")

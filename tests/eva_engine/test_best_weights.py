@@ -13,10 +13,6 @@ EVERY = {"ema_decay": 0.9, "keep_checkpoints": 9, "resume": True}
 NAN = float("nan")
 
 
-class Killed(BaseException):
-    """Ends a run as SIGKILL would."""
-
-
 class Results:
     """An evaluation that gives prescribed results: for the weights, then for their average."""
 
@@ -89,20 +85,10 @@ def test_the_average_has_a_best_of_its_own(start, tmp_path):
         (loop.TrainingRun, "_evaluate", 2),
     ],
 )
-def test_killed_around_the_second_evaluation(run, monkeypatch, owner, name, call):
+def test_killed_around_the_second_evaluation(run, killed, owner, name, call):
     """In the middle of writing, or before it: the continued run makes up for it."""
-    original, calls = getattr(owner, name), []
-
-    def kill(*arguments):
-        calls.append(arguments)
-        if len(calls) == call:
-            raise Killed
-        return original(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(owner, name, kill)
-        with pytest.raises(Killed):
-            run(loss=(3.0, 2.0), score=(1.0, 2.0))
+    with killed(owner, name, call):
+        run(loss=(3.0, 2.0), score=(1.0, 2.0))
     assert_kept(run(loss=(2.0, 1.0), score=(2.0, 1.5)), 15)
 
 

@@ -60,28 +60,6 @@ def test_an_epoch_is_a_permutation_and_another_one_differs():
     assert take(order(seed=4), 20) != take(order(), 20)
 
 
-@pytest.mark.parametrize("step", [1, 9, 13])
-def test_starting_at_a_step_continues_the_order(step):
-    whole = take(order(accumulate=2), 40)
-    assert take(order(accumulate=2, start_step=step), 10) == whole[2 * step : 2 * step + 10]
-
-
-@pytest.mark.parametrize(("world_size", "batch_size", "accumulate"), [(2, 3, 1), (1, 3, 2)])
-def test_a_step_has_the_same_samples_however_it_is_divided(world_size, batch_size, accumulate):
-    """20 samples fill three steps of 6; the last two of a permutation are left out."""
-    whole = [set(batch) for batch in take(order(batch_size=6), 7)]
-    parts = [
-        take(order(rank=rank, world_size=world_size, batch_size=batch_size, accumulate=accumulate),
-             7 * accumulate)
-        for rank in range(world_size)
-    ]  # fmt: skip
-    for step, expected in enumerate(whole):
-        chunks = [
-            chunk for part in parts for chunk in part[step * accumulate : (step + 1) * accumulate]
-        ]
-        assert {item for chunk in chunks for item in chunk} == expected
-
-
 @pytest.mark.parametrize("bad", [(), (4, 5, 6)])
 def test_workers_change_nothing(bad):
     alone, shared = (load(Noisy(bad), 20, workers=workers) for workers in (0, 2))

@@ -17,10 +17,6 @@ from eva_runs.errors import TooManyUnreadableError
 ALL = tuple(range(64))
 
 
-class Killed(BaseException):
-    """Ends a run as SIGKILL would: nothing here may catch it."""
-
-
 def weights(output, name="model", step=24):
     return load_file(output / f"checkpoints/step_{step:08d}/{name}.safetensors")
 
@@ -28,21 +24,6 @@ def weights(output, name="model", step=24):
 def assert_equal(one, other):
     assert one.keys() == other.keys()
     assert all(one[name].equal(other[name]) for name in one)
-
-
-def kill_at_call(patch, owner, name, call):
-    """Have a call of a function end the run before it."""
-    original = getattr(owner, name)
-    calls = 0
-
-    def killing(*args, **kwargs):
-        nonlocal calls
-        calls += 1
-        if calls == call:
-            raise Killed
-        return original(*args, **kwargs)
-
-    patch.setattr(owner, name, killing)
 
 
 LAMB = OptimizerConfig(name="lamb", lr=3e-2, warmup_epochs=1, layer_decay=0.8, eps=1e-6)
@@ -64,15 +45,13 @@ def test_little_data_make_a_small_step(batch, accumulate, steps, said, start, me
 
 
 @pytest.fixture
-def killed_and_resumed(start, metrics, tmp_path):
+def killed_and_resumed(start, killed, metrics, tmp_path):
     """Function: end a run before its sixth step, continue it, compare with an uninterrupted one."""
 
     def run(settings):
         start("whole", **settings)
-        with pytest.MonkeyPatch.context() as patch:
-            kill_at_call(patch, loop.TrainingRun, "_step", 6)
-            with pytest.raises(Killed):
-                start("killed", **settings)
+        with killed(loop.TrainingRun, "_step", 6):
+            start("killed", **settings)
         assert complete_checkpoints(tmp_path / "killed")
         start("killed", **settings)
         assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")

@@ -1,6 +1,5 @@
 """Several views of a sample: the sum of their probabilities, as officially for videos."""
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -42,33 +41,6 @@ class Noise:
 
     def sample_id(self, index):
         return f"noise-{index}"
-
-
-def probabilities(model, views):
-    """In float64, a view at a time."""
-    found = []
-    for view in views:
-        logits = model(view[None]).detach().double().numpy()[0]
-        found.append(np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum())
-    return np.stack(found)
-
-
-def test_a_score_of_views_is_that_of_a_plain_loop():
-    model, samples, batches = Linear().eval(), Noise(), []
-    counted = count(MultiView(model, views_per_forward=4), samples, {"": OneLabel()}, device=CPU,
-                    batch_size=2, confusion=True, receive=batches.append)  # fmt: skip
-    means = [probabilities(model, samples[index][0]).mean(0) for index in range(9)]
-    labels = [index % 7 for index in range(9)]
-    right = [mean.argmax() == label for mean, label in zip(means, labels, strict=True)]
-    fives = [label in mean.argsort()[-5:] for mean, label in zip(means, labels, strict=True)]
-    losses = [-np.log(mean[label]) for mean, label in zip(means, labels, strict=True)]
-    score = counted.scores[""]
-    assert (score.right1, score.right5) == (sum(right), sum(fives))
-    assert score.loss == pytest.approx(np.mean(losses), rel=1e-6)
-    assert [batch.indexes.tolist() for batch in batches] == [[0, 1], [2, 3], [4, 5], [6, 7], [8]]
-    logits = torch.cat([batch.logits for batch in batches])
-    np.testing.assert_allclose(logits.exp(), means, atol=1e-6)
-    assert batches[-1].views.shape == (1, 5, 7)
 
 
 def test_what_cannot_be_read_is_left_out_and_named():

@@ -130,19 +130,14 @@ def test_the_newest_ones_are_kept(start, tmp_path):
     assert entries == ["step_00000007", "step_00000008"]
 
 
-class Malicious:
-    def __reduce__(self):
-        return os.system, ("touch ran_code",)
-
-
 @pytest.mark.parametrize("file", [
     "deepspeed/zero_pp_rank_0_mp_rank_00_optim_states.pt", "average_00000.pt",
 ])  # fmt: skip
-def test_code_in_a_file_is_not_run(checkpoints, start, tmp_path, monkeypatch, file):
+def test_code_in_a_file_is_not_run(checkpoints, start, malice, tmp_path, monkeypatch, file):
     monkeypatch.chdir(tmp_path)
     folder = checkpoints.complete()[-1]
     content = torch.load(folder / file, weights_only=False)
-    torch.save(content | {"more": Malicious()}, folder / file)
+    torch.save(content | {"more": malice("ran_code")}, folder / file)
     list_again(folder)
     with pytest.raises(ValueError, match="is refused: it is damaged"):
         start(epochs=2, ema_decay=0.9, resume=True)

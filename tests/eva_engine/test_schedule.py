@@ -2,10 +2,7 @@
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
-from eva_backbone.layer_decay import param_groups_layer_decay
 from eva_engine.steps.parameter_groups import warmup_cosine
 
 # peak, end, warm-up epochs, epochs, steps per epoch, mean of the last epoch in the official log
@@ -44,17 +41,3 @@ def test_closed_form(warmup):
 def test_a_warm_up_that_is_longer_than_the_run():
     with pytest.raises(ValueError, match=r"warm-up of 11 .* 10"):
         warmup_cosine(0, peak=1.0, end=0.0, warmup_steps=11, total_steps=10)
-
-
-@pytest.mark.parametrize(("decay", "depth"), [(0.85, 40), (0.95, 40), (0.9, 40), (0.8, 24)])
-def test_smallest_share_of_the_learning_rate_is_the_logged_one(decay, depth):
-    model = nn.Module()
-    model.patch_embed = nn.Linear(2, 2)
-    model.blocks = nn.ModuleList([nn.Linear(1, 1) for _ in range(depth)])
-    model.head = nn.Linear(2, 2)
-    groups = param_groups_layer_decay(
-        model, depth=depth, lr=1.0, weight_decay=0.05, layer_decay=decay
-    )
-    shares = torch.tensor([group["lr_scale"] for group in groups], dtype=torch.float64)
-    assert shares.min().item() == pytest.approx(decay ** (depth + 1), rel=1e-12)
-    assert shares.max() == 1

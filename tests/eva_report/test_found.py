@@ -9,20 +9,6 @@ from eva_report.demos import (
 )
 
 
-def test_objects_of_each_file_and_in_total():
-    found = Found(0.5)
-    found.add("a.jpg", ["dog", "cat", "dog", "dog"])
-    assert found.lines() == ["a.jpg: 3 dog, 1 cat"]
-    found.add("b.jpg", [], best=Prediction("", 0.494))
-    found.add("film.mp4", ["cat"] * 1200, frames=300)
-    assert found.lines() == [
-        "a.jpg: 3 dog, 1 cat",
-        "b.jpg: nothing at 0.5; the best score is 0.49",
-        "film.mp4: 300 frames: 1,200 cat",
-        "2 images and 1 video (300 frames): 1,204 objects: 1,201 cat, 3 dog",
-    ]
-
-
 def test_the_class_of_each_file_and_of_all():
     found = Found(0.5, objects=False)
     assert found.lines() == []

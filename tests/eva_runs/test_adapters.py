@@ -164,6 +164,8 @@ def test_adapters_of_each_other_are_refused(folder):
     [
         ({"rank": -1}, {}, "rank=-1"),
         ({"rank": 4, "dropout": 1.0}, {}, "dropout=1.0"),
+        ({"rank": 4, "first_block": 5}, {}, "first_block=5"),
+        ({"rank": 4, "layers": ("qkv", "key")}, {}, "'key'"),
         ({"alpha": 8.0}, {}, "alpha"),
         ({"rank": 0}, {}, "rank=0"),
         ({"rank": 4}, {"linear_probe": True}, "frozen"),

@@ -1,7 +1,6 @@
 """Shards that are computed exactly once, whatever dies; and memory that does not grow."""
 
 import contextlib
-import importlib.util
 import io
 import json
 import os
@@ -51,11 +50,8 @@ cluster.shutdown()
 
 
 @pytest.fixture(scope="session")
-def program():
-    spec = importlib.util.spec_from_file_location("batch_program", PROGRAM)
-    sys.modules["batch_program"] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def program(load_module):
+    return load_module(PROGRAM)
 
 
 def encoded(*color):

@@ -24,15 +24,6 @@ def test_expected_error_is_one_line(capsys, error):
     assert said.count("\n") == 1
 
 
-def test_traceback_reaches_the_log(capsys, tmp_path):
-    file = tmp_path / "log.txt"
-    code, said = ended(capsys, KeyError("bug"), log=lambda: file)
-    assert code == 1
-    assert "Traceback" not in said
-    assert str(file) in said
-    assert "Traceback" in file.read_text()
-
-
 WORK = """
 import sys
 import torch.distributed

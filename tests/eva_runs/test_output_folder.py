@@ -1,5 +1,6 @@
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,50 +27,42 @@ with locked(pathlib.Path(sys.argv[1]), **{word: True for word in sys.argv[2:] if
 """
 
 
-def _hold(folder, *more):
+@contextlib.contextmanager
+def held(folder, *more):
+    """Another process has the folder; it and its children end with the context."""
     command = [sys.executable, "-c", _HOLDER, str(folder), *more]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stdout.readline() == "held\n"
-    return process
-
-
-def _end(process):
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
+    try:
+        yield process
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
 
 
 def test_a_second_run_is_refused_and_told_which_is_the_first(tmp_path):
-    process = _hold(tmp_path / "run")
-    try:
-        with pytest.raises(FolderInUseError, match=rf"run is in use .*process {process.pid} on "):
-            locked(tmp_path / "run").__enter__()
-    finally:
-        _end(process)
+    with held(tmp_path / "run") as process, pytest.raises(FolderInUseError) as refused:
+        locked(tmp_path / "run").__enter__()
+    assert re.search(rf"run is in use .*process {process.pid} on ", str(refused.value))
     with locked(tmp_path / "run"):
         pass
 
 
 def test_runs_that_share_a_folder_keep_others_out(tmp_path):
-    process = _hold(tmp_path, "shared")
-    try:
+    with held(tmp_path, "shared"):
         (tmp_path / ".part.writing-1.parquet").touch()
         with locked(tmp_path, shared=True), pytest.raises(FolderInUseError):
             locked(tmp_path).__enter__()
         assert (tmp_path / ".part.writing-1.parquet").exists()
-    finally:
-        _end(process)
 
 
 def test_a_killed_run_frees_its_folder_although_its_workers_live(tmp_path):
-    process = _hold(tmp_path, "with a worker")
-    try:
+    with held(tmp_path, "with a worker") as process:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         with locked(tmp_path):
             pass
-    finally:
-        _end(process)
 
 
 def test_what_a_killed_run_left_unfinished_is_removed(tmp_path):
@@ -119,11 +112,8 @@ def test_a_run_that_has_begun_and_a_bug_leave_their_log(tmp_path):
 
 
 def test_a_run_that_is_refused_for_another_one_touches_nothing(tmp_path):
-    process = _hold(tmp_path / "run")
-    try:
+    with held(tmp_path / "run"):
         clean = clean_if_refused(tmp_path / "run", ["*"], begun=lambda: False)
         with contextlib.suppress(FolderInUseError), clean, locked(tmp_path / "run"):
             pytest.fail("it is not refused")
         assert (tmp_path / "run/.lock").exists()
-    finally:
-        _end(process)

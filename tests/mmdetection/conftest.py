@@ -8,11 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from detectron2.config import LazyConfig
 from mmengine.config import Config
 from mmengine.registry import DefaultScope, init_default_scope
 from PIL import Image
 
 importlib.import_module("eva_mmdetection.plugin")  # before anything of mmdetection
+for module in ("federated_loss", "heads"):
+    importlib.import_module(f"eva_mmdetection.model.{module}")
+
+from mmdet.registry import MODELS  # noqa: E402
 
 from eva_mmdetection.commands import train  # noqa: E402
 from eva_mmdetection.parts import classes, extractor, testing, training  # noqa: E402
@@ -21,6 +26,18 @@ from eva_openmmlab import config as configuration  # noqa: E402
 CONFIGS = Path(__file__).parents[2] / "mmdetection" / "configs"
 SIDE = 64  # of the pictures of small runs
 NAMES = ("disc", "bar")
+WARNINGS = (  # of mmdetection and its libraries
+    "ignore:The draw is False:UserWarning",
+    "ignore:__array__ implementation:DeprecationWarning",
+    "ignore:torch.meshgrid:UserWarning",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Pass over the libraries' warnings in the tests of this folder."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.filterwarnings(*WARNINGS))
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +51,36 @@ def _scope(monkeypatch):
         init_default_scope(before.scope_name)
 
 
+NET: dict[str, object] = dict(
+    img_size=64, pretrain_img_size=64, embed_dim=16, depth=2, num_heads=2, mlp_dim=32
+)
+NET |= dict(window_size=2, global_attn_indexes=[1], out_channels=8)
+NET |= dict(drop_path_rate=0.0, activation_checkpointing=False)
+
+
+@pytest.fixture(scope="session")
+def build_small():
+    """Function: a small cascade on the base of all recipes."""
+
+    def build(num_classes=3, *, masks=True, seed=0, test=(), **changes):
+        torch.manual_seed(seed)
+        config = Config.fromfile(CONFIGS / "_base_/models/cascade_mask_rcnn_eva.py")
+        heads = classes(num_classes, channels=8, hidden=16, convs=1)
+        heads["mask_head"].update(in_channels=8, conv_out_channels=8, num_convs=1)
+        heads["bbox_roi_extractor"] = extractor(7, channels=8)
+        heads["mask_roi_extractor"] = extractor(14, channels=8)
+        if not masks:
+            heads |= dict(mask_head=None, mask_roi_extractor=None)
+        rpn = dict(in_channels=8, feat_channels=8)
+        test = dict(rcnn=dict(score_thr=0.0) | dict(test), rpn=dict(max_per_img=30))
+        model = dict(backbone=NET, rpn_head=rpn, roi_head=heads | changes, test_cfg=test)
+        model["data_preprocessor"] = dict(pad_size_divisor=64)
+        config.merge_from_dict(dict(model=model))
+        return MODELS.build(config.model)
+
+    return build
+
+
 @pytest.fixture(scope="session")
 def configs():
     """Folder of the published configs."""
@@ -44,6 +91,17 @@ def configs():
 def load_config():
     """Function: a published config by its name below `mmdetection/configs`."""
     return lambda name: Config.fromfile(CONFIGS / f"{name}.py")
+
+
+@pytest.fixture(scope="session")
+def twin():
+    """Function: the recipe of detection/ with the settings of one here."""
+
+    def load(name):
+        name = name.replace("cascade_mask_rcnn_eva", "cascade_mask_rcnn_vitdet_eva")
+        return LazyConfig.load(str(CONFIGS.parents[1] / "detection/configs" / f"{name}.py"))
+
+    return load
 
 
 def _objects(generator, image, number):

@@ -30,7 +30,6 @@ from eva_mmdetection.model.detectron2_names import to_detectron2, to_mmdet  # no
 from eva_mmdetection.parts import classes, extractor  # noqa: E402
 from eva_mmdetection.parts import testing as steps_of_a_test  # noqa: E402
 
-pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
 REPOSITORY = Path(__file__).parents[2]
 DEBUG_TWIN = "configs/demo/cascade_mask_{}_eva_debug.py"
 BASE = REPOSITORY / "mmdetection/configs/_base_/models/cascade_mask_rcnn_eva.py"

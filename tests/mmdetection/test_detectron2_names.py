@@ -1,7 +1,6 @@
 """Official names and shapes in mmdetection's detector, and back."""
 
 import ast
-import importlib
 from pathlib import Path
 
 import pytest
@@ -16,9 +15,6 @@ from eva_mmdetection.model.detectron2_names import (
     to_mmdet,
 )
 from eva_mmdetection.parts import classes
-
-for module in ("federated_loss", "heads"):
-    importlib.import_module(f"eva_mmdetection.model.{module}")
 
 BASE = Path(__file__).parents[2] / "mmdetection/configs/_base_/models/cascade_mask_rcnn_eva.py"
 KEYS = Path(__file__).parents[1] / "golden" / "keys"

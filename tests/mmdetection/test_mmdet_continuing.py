@@ -11,8 +11,6 @@ from eva_openmmlab import loop
 from eva_openmmlab.loop import NumberedSampler, numbered_loader
 from eva_runs.data_order import end_workers
 
-pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
-
 
 def test_a_sample_depends_on_the_seed_and_its_number_alone(tiny):
     """All that mmdetection's transforms draw comes from the numbered stream."""

@@ -17,7 +17,6 @@ from eva_mmdetection.evaluation.metrics import EVALVISMetric
 from eva_mmdetection.model.federated_loss import count_images
 from eva_openmmlab import config as configuration
 
-pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
 RECIPE = "lvis/cascade_mask_rcnn_eva_g_1280"
 NAMES = ["disc", "bar", "rare"]
 
@@ -111,7 +110,6 @@ def predictions(lvis, count=40):
         yield entry["id"], *map(torch.from_numpy, (boxes, scores, labels, masks))
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # detectron2's
 @pytest.mark.parametrize("limit", [5, 300])
 def test_scores_are_those_of_detection(limit, lvis, request):
     file = str(lvis / "annotations" / "lvis_v1_val.json")

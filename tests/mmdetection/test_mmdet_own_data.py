@@ -18,9 +18,6 @@ from eva_mmdetection.data.coco_file import CocoFileMetric
 from eva_mmdetection.inference import predictor
 from eva_openmmlab.hooks import CompleteFiles, EVACheckpointHook
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:torch.meshgrid:UserWarning", "ignore:The draw is False:UserWarning"
-)
 NAMES = ["a cat", "b {{dog}}", "c"]
 
 

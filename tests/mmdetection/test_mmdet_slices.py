@@ -36,6 +36,7 @@ def _same(first, second):
 def test_slices_of_one_tile_change_nothing(build, large):
     assert _same(build(slice=110)(large), build()(large))
     assert not _same(build(slice="auto")(large), build()(large))
+    assert all(_same(one, build()(large)) for one in build()([large, large]))
     assert _same(build(slice="auto")(large[:90, :96]), build()(large[:90, :96]))
 
 

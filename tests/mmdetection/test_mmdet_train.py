@@ -7,10 +7,6 @@ from safetensors.torch import save_file
 
 from eva_mmdetection.model.detectron2_names import to_detectron2
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:torch.meshgrid:UserWarning", "ignore:The draw is False:UserWarning"
-)
-
 
 @pytest.mark.parametrize(("form", "suffix"), [("mmdet", ".safetensors"), ("detectron2", ".pth")])
 @pytest.mark.filterwarnings("ignore:dataset_meta or class names are not saved:UserWarning")

@@ -2,32 +2,18 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
-from detectron2.config import LazyConfig
 
 from eva_openmmlab import config as configuration
 from eva_runs.recipes import list_recipes
 
-ROOT = Path(__file__).parents[2]
 RECIPES = [recipe.name for recipe in list_recipes("mmdetection")]
 COLOURS = {
     "Brightness": "RandomBrightness",
     "Contrast": "RandomContrast",
     "Color": "RandomSaturation",
 }
-
-
-@pytest.fixture
-def twin():
-    """Function: settings of the recipe of detection/ that this one has to agree with."""
-
-    def read(name):
-        name = name.replace("cascade_mask_rcnn_eva", "cascade_mask_rcnn_vitdet_eva")
-        return of_detectron2(LazyConfig.load(str(ROOT / "detection/configs" / f"{name}.py")))
-
-    return read
 
 
 def of_detectron2(cfg):
@@ -175,5 +161,5 @@ def plain(value):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_each_recipe_does_what_its_twin_does(name, load_config, twin):
-    ours, theirs = plain(of_mmdetection(load_config(name))), plain(twin(name))
+    ours, theirs = plain(of_mmdetection(load_config(name))), plain(of_detectron2(twin(name)))
     assert ours == theirs

@@ -1,53 +1,10 @@
 """What the cascade, its region proposals and its norm do beside agreeing with detectron2."""
 
-import importlib
-from pathlib import Path
-
 import numpy as np
-import pytest
 import torch
-from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
-from mmengine.config import Config
 from mmengine.structures import InstanceData
-
-from eva_mmdetection.parts import classes, extractor
-
-importlib.import_module("eva_mmdetection.model.federated_loss")
-
-pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
-BASE = Path(__file__).parents[2] / "mmdetection/configs/_base_/models/cascade_mask_rcnn_eva.py"
-NET = dict(
-    img_size=64,
-    pretrain_img_size=64,
-    embed_dim=16,
-    depth=2,
-    num_heads=2,
-    mlp_dim=32,
-    window_size=2,
-    global_attn_indexes=[1],
-    drop_path_rate=0.0,
-    activation_checkpointing=False,
-    out_channels=8,
-)
-
-
-def _build(*, masks=True, test=(), **changes):
-    torch.manual_seed(0)
-    config = Config.fromfile(BASE)
-    heads = classes(3, channels=8, hidden=16, convs=1)
-    heads["mask_head"].update(in_channels=8, conv_out_channels=8, num_convs=1)
-    heads["bbox_roi_extractor"] = extractor(7, channels=8)
-    heads["mask_roi_extractor"] = extractor(14, channels=8)
-    if not masks:
-        heads |= dict(mask_head=None, mask_roi_extractor=None)
-    rpn = dict(in_channels=8, feat_channels=8)
-    test = dict(rcnn=dict(score_thr=0.0) | dict(test), rpn=dict(max_per_img=30))
-    model = dict(backbone=NET, rpn_head=rpn, roi_head=heads | changes, test_cfg=test)
-    model["data_preprocessor"] = dict(pad_size_divisor=64)
-    config.merge_from_dict(dict(model=model))
-    return MODELS.build(config.model)
 
 
 def _sample(height, width, *, scale=1.0, objects=()):
@@ -81,8 +38,8 @@ def _batch(*samples):
     return dict(inputs=pictures, data_samples=list(samples))
 
 
-def test_a_batch_is_its_pictures_one_by_one():
-    model = _build().eval()
+def test_a_batch_is_its_pictures_one_by_one(build_small):
+    model = build_small().eval()
     data = _batch(_sample(60, 40, scale=0.5), _sample(33, 64))
     with torch.no_grad():
         together = model.test_step(dict(data))
@@ -99,8 +56,8 @@ def test_a_batch_is_its_pictures_one_by_one():
         assert (one.bboxes[:, 2] <= size[1] + 1e-3).all()
 
 
-def test_nothing_is_found_and_nothing_is_there():
-    model = _build(test=dict(score_thr=1.0)).eval()
+def test_nothing_is_found_and_nothing_is_there(build_small):
+    model = build_small(test=dict(score_thr=1.0)).eval()
     with torch.no_grad():
         found = model.test_step(_batch(_sample(60, 40)))[0].pred_instances
     assert found.masks.shape == (0, 60, 40)
@@ -111,9 +68,9 @@ def test_nothing_is_found_and_nothing_is_there():
     assert losses["loss_mask"].sum() == 0
 
 
-def test_heads_train_in_full_precision():
+def test_heads_train_in_full_precision(build_small):
     """Under autocast the backbone is bfloat16, the RPN and the RoI heads are float32."""
-    model, seen = _build().train(), {}
+    model, seen = build_small().train(), {}
     for name in ("backbone.net.blocks.0.mlp", "rpn_head.rpn_cls", "roi_head.bbox_head.0.fc_cls"):
         model.get_submodule(name).register_forward_hook(
             lambda module, inputs, output, name=name: seen.__setitem__(name, output.dtype)
@@ -127,9 +84,9 @@ def test_heads_train_in_full_precision():
     assert losses["s0.loss_cls"].isfinite()
 
 
-def test_proposals_are_ranked_by_logits():
+def test_proposals_are_ranked_by_logits(build_small):
     """Two logits that are one probability in float32, the better anchor second."""
-    rpn = _build().rpn_head.eval()
+    rpn = build_small().rpn_head.eval()
     logits = [torch.full((3, size, size), -20.0) for size in (16, 8, 4, 2, 1)]
     logits[1][1, 2, 2], logits[1][1, 5, 5] = 20.0, 25.0
     assert logits[1][1, 2, 2].sigmoid() == logits[1][1, 5, 5].sigmoid()

@@ -12,7 +12,6 @@ from mmengine.config import Config
 from eva_openmmlab.backbone import EVAViT
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning"),
     pytest.mark.filterwarnings("ignore:To copy construct from a tensor:UserWarning"),
     pytest.mark.filterwarnings("ignore:The arguments `dropout` in Multihead:DeprecationWarning"),
 ]

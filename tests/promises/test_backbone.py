@@ -4,7 +4,6 @@ from argparse import Namespace
 
 import pytest
 import torch
-from torch import nn
 
 import eva_backbone
 
@@ -96,61 +95,11 @@ def test_one_file_by_name_path_run_and_container(run, tmp_path):
             )
 
 
-def test_another_size_is_resampled_and_a_wrong_shape_is_refused():
-    report = eva_backbone.load_pretrained(eva_backbone.eva_debug(img_size=96), "eva_debug")
-    assert any("pos_embed" in name for name in report.resampled)
-    assert "cls_token" in report.loaded
-    other = eva_backbone.eva_debug(depth=7)
-    before = {name: value.clone() for name, value in other.state_dict().items()}
-    with pytest.raises(ValueError, match=r"blocks\.6|blocks\.5"):
-        eva_backbone.load_pretrained(other, "eva_debug")
-    assert all(value.equal(before[name]) for name, value in other.state_dict().items())
-
-
-@pytest.mark.parametrize(
-    "damage", ["NaN", "an integer", "a name too few", "a name too many", "a shape"]
-)
-def test_weights_that_do_not_fit_are_named(tmp_path, damage):
+@pytest.mark.parametrize("name", ["blocks.2.attn.proj.weight", "blocks.2.attn.extra.weight"])
+def test_a_name_too_few_or_too_many_is_named(tmp_path, name):
     state = eva_backbone.eva_debug().state_dict()
-    name = "blocks.2.attn.proj.weight"
-    if damage == "NaN":
-        state[name] = torch.full_like(state[name], torch.nan)
-    elif damage == "an integer":
-        state[name] = torch.ones_like(state[name], dtype=torch.long)
-    elif damage == "a name too few":
-        del state[name]
-    elif damage == "a name too many":
-        name = "blocks.2.attn.extra.weight"
+    if state.pop(name, None) is None:
         state[name] = torch.zeros(3)
-    else:
-        state[name] = torch.zeros(128, 127)
     torch.save(state, tmp_path / "weights.pt")
     with pytest.raises(ValueError, match=name):
         eva_backbone.load_pretrained(eva_backbone.eva_debug(), str(tmp_path / "weights.pt"))
-
-
-def test_what_replaces_a_linear_layer_takes_effect():
-    """LoRA, int8 and hooks: layers are called, and their weights not read."""
-    model = eva_backbone.load_vit("eva_debug").eval()
-    seen = []
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear):
-            module.register_forward_hook(lambda *_, name=name: seen.append(name))
-    model.forward_features(torch.zeros(1, 3, 64, 64))
-    linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    assert {*seen} == {name for name in linear if "head" not in name}
-
-
-@pytest.mark.parametrize("form", ["detectron2-vitdet", "timm"])
-def test_forms_of_other_programs_and_the_way_back(run, tmp_path, form):
-    there, back = tmp_path / "there.pth", tmp_path / "back.pt"
-    for source, to, output in (("eva_debug", form, there), (there, "official", back)):
-        run("eva", "convert", source, "--to", to, "--dtype", "fp32", "--output", output)
-    ours = eva_backbone.load_vit("eva_debug").state_dict()
-    state = torch.load(back, weights_only=True)["model"]
-    found = {
-        name: state[key] for name in ours for key in state if key.endswith(f"blocks{name[6:]}")
-    }
-    for name, value in found.items():
-        torch.testing.assert_close(value, ours[name], atol=1e-6, rtol=1e-5)
-    assert len(found) >= 0.8 * len(ours)

@@ -3,11 +3,8 @@
 import json
 import re
 import shutil
-from pathlib import Path
 
 import pytest
-
-RECIPE = "demo/cascade_mask_rcnn_vitdet_eva_debug"
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +13,7 @@ def scenes(demo):
     return demo("coco", "yolo", "voc")
 
 
-def coco_files(scenes, folder):
+def coco_files(scenes):
     place = scenes / "coco"
     return [
         "--train-annotations", place / "annotations/instances_train.json",
@@ -24,49 +21,6 @@ def coco_files(scenes, folder):
         "--val-annotations", place / "annotations/instances_val.json",
         "--val-images", place / "val",
     ]  # fmt: skip
-
-
-def yolo_lists(scenes, folder):
-    shutil.copytree(scenes / "yolo", folder / "yolo")
-    for part in ("train", "val"):
-        files = sorted((folder / "yolo/images" / part).iterdir())
-        (folder / f"yolo/{part}.txt").write_text("".join(f"{file}\n" for file in files))
-    text = (folder / "yolo/data.yaml").read_text()
-    text = re.sub(r"images/(train|val)", r"\1.txt", text)
-    (folder / "yolo/data.yaml").write_text(text)
-    return ["--data", folder / "yolo" / "data.yaml"]
-
-
-def roboflow(scenes, folder):
-    """A COCO export with the annotations beside the pictures."""
-    for part, name in (("train", "train"), ("val", "valid")):
-        shutil.copytree(scenes / "coco" / part, folder / name)
-        annotations = scenes / "coco/annotations" / f"instances_{part}.json"
-        shutil.copy(annotations, folder / name / "_annotations.coco.json")
-    return ["--data", folder]
-
-
-def side_by_side(scenes, folder):
-    """VOC with XML beside the pictures."""
-    for part in ("train", "val"):
-        place = folder / ("valid" if part == "val" else part)
-        place.mkdir()
-        for kind in ("Annotations", "JPEGImages"):
-            for file in (scenes / "voc" / kind).glob(f"{part}_*"):
-                shutil.copy(file, place)
-    return ["--data", folder]
-
-
-FORMS = {
-    "COCO files": coco_files,
-    "COCO folder": lambda scenes, folder: ["--data", scenes / "coco"],
-    "COCO export": roboflow,
-    "YOLO file": lambda scenes, folder: ["--data", scenes / "yolo" / "data.yaml"],
-    "YOLO folder": lambda scenes, folder: ["--data", scenes / "yolo"],
-    "YOLO lists": yolo_lists,
-    "VOC": lambda scenes, folder: ["--data", scenes / "voc"],
-    "VOC side by side": side_by_side,
-}
 
 
 @pytest.fixture
@@ -90,80 +44,31 @@ def losses(output):
 def expected(scenes, trainers, run, tmp_path_factory):
     """Losses of the first step on files in COCO's format."""
     output = tmp_path_factory.mktemp("expected")
-    words = [*coco_files(scenes, None), "--boxes-only"]
+    words = [*coco_files(scenes), "--boxes-only"]
     run(*trainers("detection").command(output, *words, steps=1))
     return losses(output)
 
 
-@pytest.mark.parametrize(
-    "form",
-    [
-        pytest.param(
-            form, marks=[pytest.mark.slow] * (form not in ("COCO folder", "YOLO folder", "VOC"))
-        )
-        for form in FORMS
-        if form != "COCO files"
-    ],
-)
+@pytest.mark.parametrize("form", ["coco", "yolo", "voc"])
 def test_every_form_of_a_set_gives_the_same_first_step(form, scenes, expected, train, tmp_path):
-    (tmp_path / "data").mkdir()
-    train(tmp_path / "out", *FORMS[form](scenes, tmp_path / "data"), "--boxes-only")
+    train(tmp_path / "out", "--data", scenes / form, "--boxes-only")
     assert len(expected) > 6
     assert losses(tmp_path / "out") == expected
 
 
-@pytest.mark.parametrize("form", [pytest.param("YOLO file", marks=pytest.mark.slow), "COCO files"])
-def test_masks_of_the_files_are_trained_and_scored(form, scenes, train, tmp_path):
-    train(tmp_path / "out", *FORMS[form](scenes, tmp_path))
+def test_masks_of_the_files_are_trained_and_scored(scenes, train, tmp_path):
+    train(tmp_path / "out", *coco_files(scenes))
     assert "loss_mask" in losses(tmp_path / "out")
     assert json.loads((tmp_path / "out/results.json").read_text()).keys() == {"bbox", "segm"}
 
 
-@pytest.mark.parametrize("form", [pytest.param("YOLO folder", marks=pytest.mark.slow), "VOC"])
-def test_mmdetection_takes_the_same_data(form, scenes, trainers, run, tmp_path):
+def test_mmdetection_takes_the_same_data(scenes, trainers, run, tmp_path):
     small = trainers("mmdetection")
     words = small.command(tmp_path / "out", "--boxes-only", steps=1)
     at = words.index("--data-root")
-    run(*words[:at], *words[at + 2 :], *FORMS[form](scenes, tmp_path))
+    run(*words[:at], *words[at + 2 :], "--data", scenes / "voc")
     scores = json.loads((tmp_path / "out" / "results.json").read_text())
     assert {f"AP-{digit}" for digit in range(10)} <= scores["bbox"].keys()
-
-
-def test_several_sets_are_trained_on_together(scenes, train, tmp_path):
-    """Two years of VOC: equal class names in one order, every picture once."""
-    for year, numbers in (("2007", range(1, 9)), ("2012", range(9, 17))):
-        for kind in ("Annotations", "JPEGImages"):
-            (tmp_path / year / kind).mkdir(parents=True)
-            for number in numbers:
-                (file,) = (scenes / "voc" / kind).glob(f"train_{number:06d}.*")
-                shutil.copy(file, tmp_path / year / kind)
-    both = ["--data", tmp_path / "2007", "--data", tmp_path / "2012", "--val-share", "0.25"]
-    train(tmp_path / "out", *both, "--boxes-only")
-    parts = [
-        json.loads((tmp_path / f"out/data/{part}.json").read_text()) for part in ("train", "val")
-    ]
-    assert sum(len(part["images"]) for part in parts) == 16
-    assert 1 <= len(parts[1]["images"]) <= 8
-    assert parts[0]["categories"] == parts[1]["categories"]
-
-
-def test_a_share_is_held_out_by_names_always_the_same(scenes, train, tmp_path):
-    """Pictures that are added later change nothing for the others."""
-    shutil.copytree(scenes / "yolo", tmp_path / "yolo")
-    (tmp_path / "yolo/data.yaml").write_text("train: images/train\nnames: [" + ", ".join(
-        f'"{digit}"' for digit in range(10)) + "]\n")  # fmt: skip
-    removed = sorted((tmp_path / "yolo/images/train").iterdir())[::4]
-
-    def held_out(name):
-        train(tmp_path / name, "--data", tmp_path / "yolo", "--val-share", "0.3", "--boxes-only")
-        images = json.loads((tmp_path / name / "data/val.json").read_text())["images"]
-        return {Path(image["file_name"]).name for image in images}
-
-    everything = held_out("all")
-    for file in removed:
-        file.unlink()
-    assert held_out("fewer") == everything - {file.name for file in removed}
-    assert everything
 
 
 def test_a_run_on_own_data_is_used_by_its_folder_alone(scenes, train, run, tmp_path):
@@ -215,24 +120,6 @@ def test_a_wrong_label_is_named_by_training_and_by_verify(
 def test_verify_finds_out_what_a_path_is_and_finds_no_problem(scenes, run):
     for form in ("coco", "yolo", "voc"):
         run("eva", "data", "verify", scenes / form)
-
-
-def test_verify_writes_a_clean_copy_and_a_report(scenes, run, tmp_path):
-    place, _ = change_coco(scenes, tmp_path)
-    files = (
-        "--annotations",
-        place / "annotations/instances_train.json",
-        "--images",
-        place / "train",
-    )
-    wrote = ("--write", tmp_path / "clean.json", "--report", tmp_path / "report.json")
-    run("eva", "data", "verify", "coco", *files, *wrote, code=1)
-    before, after = (
-        len(json.loads(file.read_text())["annotations"]) for file in (files[1], wrote[1])
-    )
-    assert after == before - 1
-    assert json.loads(wrote[3].read_text())
-    run("eva", "data", "verify", "coco", "--annotations", wrote[1], *files[2:])
 
 
 def test_a_picture_that_is_missing_is_named(scenes, train, fails, tmp_path):

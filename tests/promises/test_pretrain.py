@@ -19,15 +19,6 @@ def images(engine_data):
     return engine_data / "captions/zero_shot"
 
 
-def _shards(images, folder):
-    files = sorted(images.rglob("*.jpg"))
-    for part in range(2):
-        with tarfile.open(folder / f"{part:04}.tar", "w") as tar:
-            for file in files[part::2]:
-                tar.add(file, file.name)
-    return f"{folder}/{{0000..0001}}.tar"
-
-
 def _manifest(images, folder):
     """Half of the images in a folder, half in a shard; paths below the manifest's root."""
     files = sorted(images.rglob("*.jpg"))
@@ -43,18 +34,6 @@ def _manifest(images, folder):
         '[[source]]\nname = "b"\nshards = "rest.tar"\n'
     )
     return manifest
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("form", [_shards, _manifest])
-def test_every_form_of_images(run, training, metrics_of, images, tmp_path, form):
-    (tmp_path / "data").mkdir()
-    data = form(images, tmp_path / "data")
-    short = ("--data.train", data, "--run.epochs", 1)
-    ended = run(*training("pretrain", tmp_path / "run", *short))
-    assert ended.names("16 images")
-    lines = metrics_of(tmp_path / "run")
-    assert [line["samples"] for line in lines if "loss" in line] == [4, 8, 12, 16]
 
 
 def test_an_index_of_checked_images(run, training, metrics_of, images, tmp_path):

@@ -4,8 +4,6 @@ import json
 import shutil
 
 import pytest
-import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 
 TASKS = ("pretrain", "classification", "video", "clip")
@@ -122,49 +120,3 @@ def test_a_download_that_broke_off_goes_on(documented, hub, tmp_path):
     hub.put(REPO, "folder/weights.pt", b"newer")
     with open(resolve(f"hf://{REPO}/folder/weights.pt@{commit}"), "rb") as file:
         assert file.read() == content
-
-
-@pytest.mark.parametrize("address", ["nobody/none", "someone/eva-mine/other.pt", "a/b/../../x.pt"])
-def test_an_address_of_nothing_is_named(eva, fails, hub, engine_data, address):
-    hub.put(REPO, "model.safetensors", b"x")
-    words = ("--data", engine_data / "folder/val")
-    name = address.removesuffix("/other.pt") if "other" in address else address
-    ended = eva("classification", "evaluate", f"hf://{address}", *words, code=None)
-    fails(ended, name)
-
-
-def test_nothing_is_downloaded_where_that_is_switched_off(run, fails, hub, tmp_path):
-    words = ("eva", "weights", "get", "eva_psz14", "--no-download")
-    ended = run(*words, code=1, EVA_WEIGHTS=tmp_path, HOME=tmp_path)
-    fails(ended, "eva_psz14.pt", tmp_path)
-    assert not hub.requests
-
-
-@pytest.mark.parametrize(
-    ("secret", "setting"),
-    [
-        ("smith-and-sons", "customers/smith-and-sons/photos"),
-        ("deadbeef01", "https://bucket.example/photos.tar?X-Amz-Signature=deadbeef01"),
-        ("secret-0123456789", "photos --header 'Authorization: Bearer secret-0123456789'"),
-    ],
-)
-def test_no_setting_that_is_a_place_or_a_secret_is_published(
-    run, trained, tmp_path, secret, setting
-):
-    output = tmp_path / "run"
-    shutil.copytree(trained("classification")[0], output)
-    config = json.loads((output / "config.json").read_text())
-    config["data"]["train"] = setting
-    (output / "config.json").write_text(json.dumps(config))
-    run("eva", "push", output, REPO, "--dry-run", tmp_path / "card")
-    _names_no_place(_published(tmp_path / "card"), secret)
-
-
-def test_notes_in_weights_name_no_place(run, trained, tmp_path):
-    output, _ = trained("video")
-    run("eva", "push", output, REPO, "--dry-run", tmp_path / "card")
-    with safe_open(tmp_path / "card/model.safetensors", framework="pt") as file:
-        notes = json.loads(file.metadata()["config"])
-    assert notes["model"]["variant"] == "eva_debug"
-    assert not any("/" in str(value) for value in notes["data"].values())
-    assert torch.is_tensor(load_file(tmp_path / "card/model.safetensors")["head.weight"])

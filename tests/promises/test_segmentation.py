@@ -7,7 +7,6 @@ import shutil
 import numpy as np
 import pycocotools.mask as mask_api
 import pytest
-from mmengine.config import Config
 from PIL import Image
 
 DIGITS = ("brick", "grass", "gravel", "other", "digit")
@@ -27,26 +26,6 @@ def scenes(demo):
 
 def scores(folder):
     return json.loads((folder / "results.json").read_text())["sem_seg"]
-
-
-def test_a_training_leaves_a_page_of_its_own(output, read_page, begins_with_first_batch):
-    begins_with_first_batch(output)
-    page = read_page(output / "report.html")
-    for name in ("mIoU", "mAcc", "aAcc"):
-        assert f"{scores(output)[name]:.1f}" in page.text
-    assert all(name in page.text for name in DIGITS)
-    assert page.images
-    assert page.curves
-    assert {"per_class.csv", "confusion.csv"} <= {file.name for file in output.iterdir()}
-
-
-def test_a_run_is_evaluated_by_its_folder_with_the_same_scores(output, run, tmp_path):
-    words = (output, "--work-dir", tmp_path, "--out", tmp_path / "maps")
-    run("eva", "segmentation", "evaluate", *words)
-    assert scores(next(tmp_path.rglob("results.json")).parent) == scores(output)
-    maps = list((tmp_path / "maps").rglob("*.png"))
-    assert len(maps) == 4
-    assert set(np.unique(Image.open(maps[0]))) <= {1, 2, 3, 4, 5}
 
 
 PREDICTOR = """
@@ -198,12 +177,3 @@ def test_mmsegmentation_s_own_programs_serve_a_recipe(
     saved, weights = tmp_path / "out" / config.name, tmp_path / "out" / "iter_6.pth"
     end = run("python", tools_of("mmseg") / "test.py", saved, weights)
     assert f"{scores(output)['mIoU']:.2f}" in end.text, "another run than ours"
-
-
-def test_a_config_in_json_is_data_and_imports_nothing_of_others(trainers, run, fails, tmp_path):
-    Config.fromfile(trainers("segmentation").train[3]).dump(tmp_path / "mine.json")
-    content = json.loads((tmp_path / "mine.json").read_text())
-    content["custom_imports"]["imports"] = ["antigravity"]
-    (tmp_path / "mine.json").write_text(json.dumps(content))
-    words = (tmp_path / "mine.json", "--work-dir", tmp_path / "out")
-    fails(run("eva", "segmentation", "train", *words, code=None), "antigravity")

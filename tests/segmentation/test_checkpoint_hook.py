@@ -5,7 +5,6 @@ import os
 import threading
 from types import SimpleNamespace
 
-import pytest
 import torch
 from mmengine.hooks import EMAHook
 from mmengine.model import ExponentialMovingAverage
@@ -17,28 +16,8 @@ from eva_openmmlab.run_folder import EVALUATED
 from eva_segmentation.commands import train
 
 
-@pytest.fixture
-def command(tiny_run, tmp_path):
-    """A training in `run` that keeps one checkpoint."""
-    kept = "default_hooks.checkpoint.max_keep_ckpts=1"
-    return [train, tiny_run / "tiny.py", "--work-dir", tmp_path / "run", kept]
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return tmp_path / "run"
-
-
-def names(folder):
-    return sorted(path.name for path in folder.glob("*.pth"))
-
-
-def read(file):
-    return torch.load(file, weights_only=False)  # written by these tests
-
-
 def test_a_full_disk_is_one_line_and_the_checkpoint_before_stays(
-    command, folder, fails, monkeypatch
+    tiny_run, fails, monkeypatch, tmp_path
 ):
     put = CompleteFiles.put
 
@@ -48,11 +27,13 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_before_stays(
         put(self, content, path)
 
     monkeypatch.setattr(CompleteFiles, "put", full)
-    line = fails(*command)
+    kept = "default_hooks.checkpoint.max_keep_ckpts=1"
+    line = fails(train, tiny_run / "tiny.py", "--work-dir", tmp_path, kept)
     assert "iter_2.pth" in line
     assert "No space left" in line
-    assert names(folder) == ["iter_1.pth"]
-    read(folder / "iter_1.pth")
+    (file,) = tmp_path.glob("*.pth")
+    assert file.name == "iter_1.pth"
+    torch.load(file, weights_only=False)  # written by this test
 
 
 def test_an_evaluation_is_noted_behind_the_checkpoint_that_has_its_score(tmp_path):

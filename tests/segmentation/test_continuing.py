@@ -1,6 +1,5 @@
 """Runs that are stopped or killed and continue: they compute what one without a break computes."""
 
-import contextlib
 import json
 import multiprocessing
 import os
@@ -8,7 +7,6 @@ import shutil
 import signal
 
 import pytest
-import torch
 from mmengine.config import Config
 
 from eva_segmentation.commands import train
@@ -38,31 +36,6 @@ def without_break(config, launch, tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def at_call(monkeypatch):
-    """Context in which a call of the segmentor, counted from 1, first does something."""
-
-    @contextlib.contextmanager
-    def install(name, number, action):
-        method, calls = getattr(EVASegmentor, name), []
-
-        def watched(self, *arguments):
-            calls.append(1)
-            if len(calls) == number:
-                action()
-            return method(self, *arguments)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(EVASegmentor, name, watched)
-            yield
-
-    return install
-
-
-def send(number):
-    return lambda: os.kill(os.getpid(), number)
-
-
 def logged(folder):
     """Iteration -> what was logged of it, without times; a later start counts."""
     found = {}
@@ -76,36 +49,12 @@ def logged(folder):
     return found
 
 
-def assert_same_run(folder, expected):
-    assert logged(folder) == logged(expected)
-    ours, theirs = (
-        torch.load(place / f"iter_{LAST}.pth", weights_only=False) for place in (folder, expected)
-    )  # written by these tests
-    for name, value in theirs["state_dict"].items():
-        assert torch.equal(ours["state_dict"][name], value), name
-    assert ours["optimizer"]["param_groups"] == theirs["optimizer"]["param_groups"]
-    for number, state in theirs["optimizer"]["state"].items():
-        for name, value in state.items():
-            assert torch.equal(ours["optimizer"]["state"][number][name], value)
-    assert ours["param_schedulers"] == theirs["param_schedulers"]
-
-
-def killed(without_break, folder, iteration):
-    """A copy of a run as it was after an iteration."""
-    shutil.copytree(without_break, folder, dirs_exist_ok=True)
-    for path in folder.glob("iter_*.pth"):
-        if int(path.stem.partition("_")[2]) > iteration:
-            path.unlink()
-    (folder / "last_checkpoint").write_text(str(without_break / f"iter_{iteration}.pth"))
-    return folder
-
-
 def test_an_evaluation_that_a_kill_cut_off_is_caught_up_and_others_are_not_repeated(
     config, launch, tmp_path, without_break, scalars
 ):
     evaluations = {3: "missing", 6: "done"}
     for iteration, state in evaluations.items():
-        folder = killed(without_break, tmp_path / state, 6)
+        folder = shutil.copytree(without_break, tmp_path / state)
         shutil.rmtree(next(folder.glob("2*")))
         (folder / "last_evaluation").write_text(str(iteration))
         launch(train, config, "--work-dir", folder, "--resume")
@@ -114,14 +63,21 @@ def test_an_evaluation_that_a_kill_cut_off_is_caught_up_and_others_are_not_repea
 
 
 def test_a_signal_in_an_evaluation_ends_it_and_it_is_caught_up(
-    config, without_break, launch, at_call, tmp_path
+    config, without_break, launch, monkeypatch, tmp_path
 ):
-    with at_call("predict", 1, send(signal.SIGTERM)), pytest.raises(SystemExit) as stop:
-        launch(
-            train, config, "--work-dir", tmp_path, "--cfg-options", "val_dataloader.num_workers=1"
-        )
+    predict = EVASegmentor.predict
+
+    def signalled(self, *arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return predict(self, *arguments)
+
+    workers = ("--cfg-options", "val_dataloader.num_workers=1")
+    with monkeypatch.context() as patch:
+        patch.setattr(EVASegmentor, "predict", signalled)
+        with pytest.raises(SystemExit) as stop:
+            launch(train, config, "--work-dir", tmp_path, *workers)
     assert stop.value.code == 75
     assert (tmp_path / "last_checkpoint").read_text().endswith("iter_3.pth")
     assert not multiprocessing.active_children()
     launch(train, config, "--work-dir", tmp_path, "--resume")
-    assert_same_run(tmp_path, without_break)
+    assert logged(tmp_path) == logged(without_break)

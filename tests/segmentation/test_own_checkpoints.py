@@ -1,7 +1,5 @@
 """Checkpoints of mmengine: logged numbers, code, and names of classes that do not fit."""
 
-import os
-
 import pytest
 import torch
 from mmengine.logging.history_buffer import HistoryBuffer
@@ -28,17 +26,7 @@ def test_logged_numbers_beside_the_weights(model, tmp_path):
     assert (model.state_dict()[name] == 0.5).all()
 
 
-class Making:
-    """Unpickling it makes a folder."""
-
-    def __init__(self, folder):
-        self.folder = folder
-
-    def __reduce__(self):
-        return os.mkdir, (self.folder,)
-
-
-def test_init_model_of_mmsegmentation_runs_no_code(load_config, tmp_path):
+def test_init_model_of_mmsegmentation_runs_no_code(load_config, malice, tmp_path):
     """mmengine unpickles what it cannot read safely, if this package did not read in its place."""
     cfg = load_config("demo/mask2former_eva_debug")
     weights = MODELS.build(cfg.model).state_dict()
@@ -46,7 +34,7 @@ def test_init_model_of_mmsegmentation_runs_no_code(load_config, tmp_path):
     torch.save({"state_dict": weights, "meta": meta}, tmp_path / "good.pth")
     found = init_model(cfg, str(tmp_path / "good.pth"), device="cpu")
     assert found.dataset_meta["classes"] == list("abcde")
-    meta["more"] = Making(str(tmp_path / "harm"))
+    meta["more"] = malice(tmp_path / "harm")
     torch.save({"state_dict": weights, "meta": meta}, tmp_path / "bad.pth")
     with pytest.raises(ValueError, match=r"bad\.pth is refused"):
         init_model(cfg, str(tmp_path / "bad.pth"), device="cpu")

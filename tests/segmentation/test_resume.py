@@ -1,7 +1,6 @@
 """Runs that continue: where they lie, what they are continued with, and what is refused."""
 
 import json
-import os
 import shutil
 
 import pytest
@@ -40,16 +39,6 @@ def resumed(folder):
 
 def iterations(entries):
     return [entry["iter"] for entry in entries if "loss" in entry]
-
-
-class Harmful:
-    """Unpickling it makes a folder."""
-
-    def __init__(self, folder):
-        self.folder = folder
-
-    def __reduce__(self):
-        return os.mkdir, (self.folder,)
 
 
 def test_a_moved_run_continues_and_reads_weights_alone(
@@ -109,7 +98,7 @@ def test_files_that_a_checkpoint_names_elsewhere_are_left_alone(begun, spoilt, l
     assert all(file.exists() for file in precious)
 
 
-def spoil(content, name):
+def spoil(content, name, code):
     """Change one part of a checkpoint."""
     state = content["state_dict"]
     match name:
@@ -120,22 +109,19 @@ def spoil(content, name):
         case "another schedule":
             content["param_schedulers"][0] = {"last_step": 3}
         case "code":
-            content["meta"]["more"] = Harmful("harm")
+            content["meta"]["more"] = code
         case _:
             del content[name]
 
 
 @pytest.mark.parametrize(
-    "what",
-    [
-        *("half of the model", "infinite moments", "another schedule", "code", "message_hub"),
-    ],
+    "what", ["half of the model", "infinite moments", "another schedule", "code", "message_hub"]
 )
 def test_what_does_not_fit_is_refused_in_one_line(
-    what, begun, spoilt, fails, tmp_path, monkeypatch
+    what, begun, spoilt, fails, malice, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    spoilt(lambda content: spoil(content, what))
+    spoilt(lambda content: spoil(content, what, malice("harm")))
     before = (begun / "iter_2.pth").read_bytes()
     assert "iter_2.pth" in fails(*resumed(begun))
     assert (begun / "iter_2.pth").read_bytes() == before

@@ -1,7 +1,6 @@
 """Small pictures, shards written member by member, and a function that opens what is in them."""
 
 import io
-import tarfile
 
 import pytest
 from PIL import Image
@@ -17,21 +16,6 @@ def encoded(number=0, size=(12, 10), kind="PNG"):
 def png():
     """Function: content of a picture whose colour is a number."""
     return encoded
-
-
-@pytest.fixture(scope="session")
-def write_shard():
-    """Function: write a tar file of (name, content); returns its path."""
-
-    def write(file, members):
-        with tarfile.open(file, "w") as tar:
-            for name, content in members:
-                entry = tarfile.TarInfo(name)
-                entry.size = len(content)
-                tar.addfile(entry, io.BytesIO(content))
-        return file
-
-    return write
 
 
 @pytest.fixture

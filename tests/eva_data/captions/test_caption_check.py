@@ -23,17 +23,17 @@ def check():
 
 
 @pytest.fixture
-def shards(tmp_path, write_shard, png):
+def shards(tmp_path, write_tar, png):
     """Pattern of shards 0 to 4: good, with bad pairs, good, cut, missing."""
-    write_shard(tmp_path / "0.tar", [("a.png", png(1)), ("a.txt", b"one"), ("b.png", png(2))])
-    write_shard(
+    write_tar(tmp_path / "0.tar", [("a.png", png(1)), ("a.txt", b"one"), ("b.png", png(2))])
+    write_tar(
         tmp_path / "1.tar",
         [
             ("c.png", b"no picture"), ("c.txt", b"x"), ("d.png", png(3)), ("d.txt", b"\xff"),
             ("e.png", png(4)), ("e.txt", b"w " * 56), ("f.txt", b"alone"),
         ],
     )  # fmt: skip
-    write_shard(tmp_path / "2.tar", [("g.png", png(5)), ("g.txt", b"two")])
+    write_tar(tmp_path / "2.tar", [("g.png", png(5)), ("g.txt", b"two")])
     content = (tmp_path / "0.tar").read_bytes()
     (tmp_path / "3.tar").write_bytes(content[:700])
     return tmp_path / "{0..4}.tar"

@@ -20,11 +20,11 @@ def folder(pictures):
 
 
 @pytest.fixture
-def mixed(tmp_path, folder, write_shard, png):
+def mixed(tmp_path, folder, write_tar, png):
     """A manifest of two shards of 2 pairs, a table of 3 pictures and the folder of 7."""
     for shard in range(2):
         members = [m for n in range(2) for m in ((f"{n}.png", png(n)), (f"{n}.txt", b"in shard"))]
-        write_shard(tmp_path / f"s-{shard}.tar", members)
+        write_tar(tmp_path / f"s-{shard}.tar", members)
     (tmp_path / "t.csv").write_text(
         "image,a,b\n8.png,x,right\n8.png,y,again\n9.png,z,q\n0.png,,r\n"
     )

@@ -1,6 +1,5 @@
 """Pairs in tar shards: which there are, what is left out, what is an error when it is read."""
 
-import io
 import json
 import pickle
 import tarfile
@@ -49,10 +48,10 @@ def test_what_webdataset_writes_is_read_in_any_order(tmp_path):
 
 
 def test_what_makes_no_pair_is_counted_and_named(
-    tmp_path, write_shard, png, listed, left_out, caplog
+    tmp_path, write_tar, png, listed, left_out, caplog
 ):
     picture = png()
-    file = write_shard(
+    file = write_tar(
         tmp_path / "a.tar",
         [
             ("good.png", picture),
@@ -97,12 +96,12 @@ def test_what_makes_no_pair_is_counted_and_named(
         (b'{"caption": "\xff"}', None),
     ],
 )
-def test_json_beside_a_picture(tmp_path, write_shard, png, content, captions):
+def test_json_beside_a_picture(tmp_path, write_tar, png, content, captions):
     if isinstance(content, dict):
         content = json.dumps(content)
     content = content.encode() if isinstance(content, str) else content
     good = [("0.png", png()), ("0.json", b'{"caption": "good"}')]
-    file = write_shard(tmp_path / "a.tar", [*good, ("1.png", png()), ("1.json", content)])
+    file = write_tar(tmp_path / "a.tar", [*good, ("1.png", png()), ("1.json", content)])
     pairs = open_captions(file)
     assert pairs.captions(0) == ("good",)
     if captions is not None:
@@ -112,9 +111,9 @@ def test_json_beside_a_picture(tmp_path, write_shard, png, content, captions):
         pairs.captions(1)
 
 
-def test_a_damaged_index_is_refused_and_pairs_can_be_sent_to_workers(tmp_path, write_shard, png):
+def test_a_damaged_index_is_refused_and_pairs_can_be_sent_to_workers(tmp_path, write_tar, png):
     members = [m for n in range(4) for m in ((f"{n}.png", png(n)), (f"{n}.txt", b"text"))]
-    file = write_shard(tmp_path / "a.tar", members)
+    file = write_tar(tmp_path / "a.tar", members)
     pairs = open_captions(file)
     copy = pickle.loads(pickle.dumps(pairs))
     assert (copy.captions(3), copy.checksum()) == (("text",), pairs.checksum())
@@ -130,16 +129,16 @@ def test_a_damaged_index_is_refused_and_pairs_can_be_sent_to_workers(tmp_path, w
 
 
 @pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_a_shard_that_was_replaced_gives_no_wrong_pairs(tmp_path, png, kind):
+def test_a_shard_that_was_replaced_gives_no_wrong_pairs(tmp_path, write_tar, png, kind):
     """Of the same size, so that the index fits: the header before a member has its name."""
 
     def write(keys):
-        with tarfile.open(tmp_path / "a.tar", "w", format=kind) as tar:
-            for key in keys:
-                for suffix, content in (("png", png()), ("txt", f"text {key[-1]}".encode())):
-                    entry = tarfile.TarInfo(f"{key}.{suffix}")
-                    entry.size = len(content)
-                    tar.addfile(entry, io.BytesIO(content))
+        members = [
+            (f"{key}.{suffix}", content)
+            for key in keys
+            for suffix, content in (("png", png()), ("txt", f"text {key[-1]}".encode()))
+        ]
+        write_tar(tmp_path / "a.tar", members, format=kind)
 
     strange = ["a", "sub/b", "c" * 95 + "/" + "d" * 60, "./e", "ü/f"]
     write(strange)

@@ -107,14 +107,14 @@ def assert_right(found):
 
 
 @pytest.mark.parametrize("form", ["shard", "table", "list", "index"])
-def test_damage_gives_errors_and_no_wrong_pair(form, tmp_path, pictures, write_shard, png):
+def test_damage_gives_errors_and_no_wrong_pair(form, tmp_path, pictures, write_tar, png):
     chance, read = random.Random(form), 0
     manifest = tmp_path / "m.toml"
     manifest.write_text('[[source]]\nname = "a"\nshards = "a.tar"\n')
     for _ in range(ROUNDS):
         options, location = {}, tmp_path / "a.tar"
         if form in ("shard", "index"):
-            file = write_shard(location, members(png, chance))
+            file = write_tar(location, members(png, chance))
             if form == "index":
                 entry = Manifest.read(manifest, form=PAIRS)
                 location = tmp_path / "i.safetensors"

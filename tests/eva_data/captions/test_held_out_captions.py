@@ -11,7 +11,7 @@ COUNT = 40
 
 
 @pytest.fixture
-def photos(tmp_path, png, write_shard):
+def photos(tmp_path, png, write_tar):
     """One set as a folder with texts, a table with two captions of each, a list, and shards."""
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -27,7 +27,7 @@ def photos(tmp_path, png, write_shard):
     (tmp_path / "pairs.json").write_text(json.dumps(entries))
     for part in (0, 1):
         half = members[part * COUNT : (part + 1) * COUNT]
-        write_shard(tmp_path / f"{part}.tar", half)
+        write_tar(tmp_path / f"{part}.tar", half)
     return tmp_path
 
 

@@ -1,9 +1,7 @@
 """Videos in tar shards: labels, parity with webdataset's own writer and reader, damaged shards."""
 
 import gc
-import io
 import pickle
-import tarfile
 
 import pytest
 
@@ -19,21 +17,6 @@ def encoded(tmp_path_factory, write_video):
         write_video(folder / "a.mp4", count, range(count))
         contents.append((folder / "a.mp4").read_bytes())
     return contents
-
-
-@pytest.fixture
-def write_tar(tmp_path):
-    """Function: a shard with these members."""
-
-    def write(name, members):
-        with tarfile.open(tmp_path / name, "w") as tar:
-            for member, content in members.items():
-                entry = tarfile.TarInfo(member)
-                entry.size = len(content)
-                tar.addfile(entry, io.BytesIO(content))
-        return tmp_path / name
-
-    return write
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -68,16 +51,17 @@ def test_what_webdataset_writes(encoded, tmp_path, monkeypatch):
     assert open_videos("s-*.tar").checksum() == videos.checksum()
 
 
-def test_labels(encoded, write_tar, content, caplog):
+def test_labels(encoded, write_tar, content, tmp_path, caplog):
     """In a file of their own, in a field, by name or number; in any order of the members."""
     video = encoded[0]
-    shard = write_tar("a.tar", {
+    members = {
         "1.json": b'{"label": "walk", "caption": "c"}', "1.mp4": video,
         "2.webm": video, "2.cls": b"run\n", "2.json": b'{"label": "walk"}', "2.avi": video,
         "3.mp4": video, "3.json": b'{"class": ["run"]}',
         "4.mp4": video, "4.txt": b"swim", "5.mp4": video, "5.json": b'{"caption": "swim"}',
         "6.MP4": video, "6.cls": b"walk",
-    })  # fmt: skip
+    }  # fmt: skip
+    shard = write_tar(tmp_path / "a.tar", members.items())
     videos = open_videos(shard)
     assert videos.classes == ("run", "walk")
     assert content(videos) == [("1.mp4", 1), ("2.webm", 0), ("3.mp4", 0), ("6.MP4", 1)]
@@ -98,6 +82,6 @@ def test_labels(encoded, write_tar, content, caplog):
     ({"a.mp4": b"x", "a.json": b"3"}, r"a\.tar:a\.json"),
     ({"a.mp4": b"x", "a.cls": b"\xff"}, r"a\.tar:a\.cls"),
 ])  # fmt: skip
-def test_shards_that_cannot_be_used(write_tar, members, message):
+def test_shards_that_cannot_be_used(write_tar, tmp_path, members, message):
     with pytest.raises(ValueError, match=message):
-        open_videos(write_tar("a.tar", members))
+        open_videos(write_tar(tmp_path / "a.tar", members.items()))

@@ -133,7 +133,7 @@ def test_what_is_damaged_in_the_middle(tmp_path, videos, read_all, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_what_is_damaged_anywhere_never_ends_in_another_error(videos, video_name, capfd):
+def test_what_is_damaged_anywhere_never_ends_in_another_error(videos, video_name, tmp_path, capfd):
     content, random = (videos / video_name).read_bytes(), np.random.default_rng(0)
     for number in range(12):
         damaged = bytearray(content)
@@ -145,6 +145,8 @@ def test_what_is_damaged_anywhere_never_ends_in_another_error(videos, video_name
             open_video(bytes(damaged), name="a video") as video,
         ):
             video.frames([0, len(video) - 1])
+        (tmp_path / video_name).write_bytes(damaged)
+        assert all(frame.rgb.ndim == 3 for frame in VideoReader(tmp_path / video_name))
     assert capfd.readouterr() == ("", "")
 
 

@@ -1,7 +1,5 @@
 """Videos of noise in class folders, and a classifier of them with random weights."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -50,22 +48,3 @@ def classifier(tmp_path_factory):
     config = {"model": {"frames": 4}, "data": {"std": [0.3, 0.2, 0.25]}, "class_names": CLASSES}
     save_weights(model.state_dict(), file, config)
     return model, file
-
-
-@pytest.fixture(scope="module")
-def launcher(start_launcher):
-    """A process that has imported `program.py` and forks for each run."""
-    with start_launcher(Path(__file__).parent) as submit:
-        yield submit
-
-
-@pytest.fixture
-def launch(launcher, tmp_path):
-    """Function: run the program in processes; their exit codes, and what each of them wrote."""
-
-    def run(*arguments, ranks, **more):
-        log = tmp_path / "log_of_rank"
-        ended = launcher([*map(str, arguments)], ranks=ranks, log=log, **more)
-        return ended.codes, ended.texts
-
-    return run

@@ -53,7 +53,7 @@ def plain_loop(model, file, indexes, crops, size=32):
 
 def test_views_equal_a_plain_loop(evaluate, classifier, videos, tmp_path):
     model, _ = classifier
-    results, lines, rows = evaluate("--batch-size", "3")
+    results, lines, rows = evaluate("--batch-size", "3", "--views-per-forward", "4")
     data = open_videos(videos)
     means, labels = [], data.labels.tolist()
     assert len(lines) == len(data) == 11

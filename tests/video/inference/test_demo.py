@@ -63,11 +63,8 @@ def test_a_film_by_windows(start, film, weights, tmp_path, capsys):
         "window": 2.0, "stride": 1.0,
     }  # fmt: skip
     shown = capsys.readouterr().out.splitlines()
-    assert shown[0].startswith("film.mp4: 45 frames: ")
     assert len(shown) == 1 + len(spans) + 1
     assert f"  {video['segments'][0]['probability']:.2f}  " in shown[1]
-    assert "0:00.0 - " in shown[1]
-    assert shown[-1] == f"output   {tmp_path}/out (annotated videos and predictions.json)"
 
     before, after = read(film), read(tmp_path / "out" / "film.mp4")
     assert len(after) == len(before) == 45
