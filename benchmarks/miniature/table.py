@@ -34,7 +34,8 @@ def tables(lines: Iterable[str]) -> str:
                 kind, rate = line["job"].split()
                 trials.setdefault((kind, line["arm"]), {})[rate] = score
             else:
-                measure = name if line["job"] == "frozen" else f"{line['job']}, {name}"
+                what = "fine-tuned" if name == "test" else name
+                measure = name if line["job"] == "frozen" else f"{line['job']}, {what}"
                 scores.setdefault((measure, line["arm"]), {})[line["seed"]] = score
     if not scores:
         return "No run is finished.\n"
