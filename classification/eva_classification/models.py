@@ -105,7 +105,7 @@ class LinearProbe(ImageClassifier):
     def pool(self, images: Tensor) -> Tensor:
         """Compute the frozen features (B, C)."""
         with torch.no_grad():
-            if self.trunk_dtype is None or images.is_meta:  # there is no autocast to count by
+            if self.trunk_dtype is None or images.is_meta:  # which have no autocast
                 return super().pool(images)
             with torch.autocast(images.device.type, self.trunk_dtype):
                 return super().pool(images).to(images.dtype)

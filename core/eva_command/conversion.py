@@ -136,7 +136,7 @@ def _write(
     *,
     frames: int | None,
 ) -> None:
-    """Write weights, of a model of so many frames, in whose shapes the number may not show."""
+    """Write weights; a .pth cannot note `frames`, which must show in the shapes."""
     if file.suffix == ".safetensors":
         save_weights(dict(weights), file, config)
         return

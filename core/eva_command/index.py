@@ -37,7 +37,7 @@ def _run(options: argparse.Namespace) -> int:
     count = summarise(options.features, rows=True).rows
     approximate = count > options.exact_up_to
     about = index_features(options.features, options.output, approximate=approximate)
-    kind = "an index of faiss" if approximate else "exact search"
+    kind = "an index of faiss" if (options.output / _FILES[-1]).exists() else "exact search"
     say(f"{options.output} has {about['count']:,} features of {about['width']} values, {kind}")
     hand_over(about)
     return 0

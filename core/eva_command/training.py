@@ -177,7 +177,7 @@ def map_folders(data: Path) -> Words:
         ]
         if len(found) > 1:
             names = ", ".join(str(maps) for _, maps in found)
-            raise ValueError(f"{names} may all be the label maps: name them with --train-maps")
+            raise ValueError(f"{names} may all be the label maps: name folders by their options")
         pairs += found
     for images, maps in pairs[:1]:
         pairs = [(part, maps / part.name) for part in find_parts(images)[:2]] or pairs

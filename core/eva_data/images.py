@@ -38,7 +38,7 @@ _SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange width and height
 _NO_RANGE = ("F", "I")  # modes of fractions and of 32 bits
 _JPEG_SIDE = 65_500  # pixels, at most
 _SCAN, _MOST_SCANS = b"\xff\xda", 100  # of a progressive JPEG; encoders write 10, each costs a pass
-_END, _MARKER = b"\xff\xd9", re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # of the image, of a segment
+_END, _MARKER = b"\xff\xd9", re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")  # of the image, of a segment
 # What Pillow's decoders raise for damaged files, besides OSError; anything else is a bug.
 _DAMAGE = (
     *(SyntaxError, ValueError, EOFError, TypeError, IndexError, KeyError, OverflowError),
@@ -229,7 +229,7 @@ def _count_scans(image: Image.Image) -> int:
     scans, at = 0, 2
     while (marker := _MARKER.search(content, at)) and marker[0] != _END:
         scans += marker[0] == _SCAN
-        at = marker.end() + max(2, int.from_bytes(content[marker.end() :][:2], "big"))
+        at = marker.end() + max(2, int.from_bytes(content[marker.end() : marker.end() + 2]))
     return scans
 
 

@@ -22,7 +22,7 @@ from eva_data.progress import ProgressBar
 
 ABOUT, NAMES, FEATURES, FAISS = "index.json", "names.arrow", "features.npy", "index.faiss"
 _ROWS = 65536  # that are compared, or added, at once
-_LEAST = 256  # features that faiss's codes of a byte are learned from
+_LEAST = 256  # features, for faiss to learn codes of 8 bits
 _TRAINED = 64  # samples for each cell
 _VALUES = 16  # of a feature that become one byte in the index
 _PROBED, _CHECKED = 64, 1000  # cells; candidates that are compared again

@@ -166,10 +166,10 @@ def find_members(shard: Path, suffixes: Collection[str] | None) -> Iterator[Memb
     """Yield the files of some kinds in a tar file, in its order.
 
     A suffix is what follows the key in a name, in lower case, such as `.jpg`: as webdataset has it,
-    the key ends at the first dot; files that are of no sample for that are warned of. None takes
+    the key ends at the first dot; files that this puts in no sample are reported. None takes
     all files. A damaged or compressed file is an error.
     """
-    keys, dotted = set[str](), dict[str, str]()
+    keys, dotted = set[str](), list[Member]()
     try:
         require_regular_file(shard)
         length = shard.stat().st_size
@@ -184,7 +184,7 @@ def find_members(shard: Path, suffixes: Collection[str] | None) -> Iterator[Memb
                     keys.add(member.key)
                     yield member
                 elif suffixes and Path(entry.name).suffix.lower() in suffixes:
-                    dotted[member.key] = entry.name  # or of a sample: `key.mask.png`
+                    dotted.append(member)  # or of a sample: `key.mask.png`
         with shard.open("rb") as stream:
             stream.seek(tar.offset)
             if stream.read(tarfile.BLOCKSIZE).strip(b"\0"):  # tarfile takes it for the end
@@ -194,9 +194,9 @@ def find_members(shard: Path, suffixes: Collection[str] | None) -> Iterator[Memb
             f"{shard} is not a tar file, or is damaged or compressed ({error}): download it again, "
             "or uncompress it"
         ) from error
-    if lost := sorted(dotted.keys() - keys):
+    if lost := [one.name for one in dotted if one.key not in keys]:
         text = "%s: %d files with several dots in their names are left out, such as %s"
-        logger.warning(text, shard, len(lost), dotted[lost[0]])
+        logger.warning(text, shard, len(lost), lost[0])
 
 
 def is_shard_pattern(path: Path) -> bool:

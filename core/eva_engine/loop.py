@@ -5,6 +5,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,13 @@ from torch import nn
 
 from eva_engine import distributed
 from eva_engine.checkpoints import run_checkpoint
-from eva_engine.checkpoints.files import EMA_WEIGHTS, WEIGHTS, BestWeights, read_run
+from eva_engine.checkpoints.files import (
+    EMA_WEIGHTS,
+    WEIGHTS,
+    BestWeights,
+    read_config,
+    read_run,
+)
 from eva_engine.config import SAYS, Recipe, RunConfig, as_plain, require, what_is_saved
 from eva_engine.data.loading import EvaluationInterruptedError, interruptible, running
 from eva_engine.report import Presentation, Presenter
@@ -139,6 +146,8 @@ class TrainingRun:
         checkpoint = run_checkpoint.find_checkpoint(self._checkpoints, run, certain_after=certain)
         self._newest, self._saved = checkpoint, checkpoint is not None
         saved = read_run(checkpoint) if checkpoint else {}
+        if checkpoint:
+            self._require_same_classes(checkpoint / WEIGHTS)
         run = _continued(self.config, saved) if saved else _fitted(run, size, processes)
         self._run, step_batch = run, run.batch_size * run.accumulate * processes
         self._every = run.checkpoint_every or size // step_batch
@@ -170,6 +179,17 @@ class TrainingRun:
         if saved:
             run_checkpoint.mention_changes(saved, self._record, self.config)
         self._build(checkpoint)
+
+    def _require_same_classes(self, weights: Path) -> None:
+        """Refuse data whose labels mean other classes than those that a head has learned."""
+        noted = (read_config(weights) or {}).get("class_names") if weights.is_file() else None
+        now = [*self.notes.get("class_names", ())]
+        if noted and now and noted != now:
+            before, after = next(pair for pair in zip_longest(noted, now) if pair[0] != pair[1])
+            raise ValueError(
+                f"the run has other classes than the data, such as {before} where those have "
+                f"{after}: continue it with its own data, or choose another run.output"
+            )
 
     def _lr(self, step: int) -> float:
         return warmup_cosine(

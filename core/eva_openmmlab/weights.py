@@ -73,7 +73,7 @@ def load_from_local_safely(filename: str, map_location: Any = None) -> Any:
     """
     path = resolve_source(filename)
     if path.suffix == ".safetensors":
-        return {"state_dict": read_weights(path)}
+        return {"state_dict": read_weights(path), "meta": {}}
     content = read_torch_file(path, allowed=METADATA)
     require_whole(content, path)
     if isinstance(content, dict) and "state_dict" not in content:

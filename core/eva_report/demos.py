@@ -263,7 +263,7 @@ def plan_detection(args: argparse.Namespace, inputs: list[Path]) -> Plan:
 
 
 def require_format(args: argparse.Namespace) -> None:
-    """Refuse, by a ValueError, a dataset of `--to` that is there, and files of others for ever."""
+    """Refuse a dataset of `--to` that is there, and even to overwrite a folder with other files."""
     if form := getattr(args, "form", None):
         require_replaceable(args.output / form, entries_of(form), overwrite=args.overwrite)
 

@@ -103,6 +103,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         args.num_gpus = int(os.environ["WORLD_SIZE"])
     args.opts = [word for word in args.words if "=" in word and not is_there(word)]
     names = [word for word in args.words if word not in args.opts]
+    pairs = (word.split("=", 1) for word in args.opts)  # shells leave a `~` behind `=`
+    args.opts = [
+        setting(key, str(home_expanded(value))) if value.startswith("~/") else f"{key}={value}"
+        for key, value in pairs
+    ]
     if args.weights and not args.eval_only:
         parser.error(f"--weights is for --eval-only: a training begins with {_WEIGHTS}=WEIGHTS")
     if args.precision and not args.eval_only:

@@ -5,6 +5,7 @@ import copy
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
@@ -41,8 +42,10 @@ class FixedViews(Dataset[tuple[Tensor, int]]):
         transform: Any = copy.copy(images.transform)
         transform.views = views
         self.images, self.count = Images(images.files, transform), count
-        numbers = range(count * len(images))  # an image may be there twice
-        self.names = [f"{images.sample_id(number // count)}#{number}" for number in numbers]
+        self.names, seen = list[str](), Counter[str]()  # an image may be there twice
+        for name in map(images.sample_id, range(len(images))):
+            self.names += [f"{name}#{seen[name] + view}" for view in range(count)]
+            seen[name] += count
 
     def __len__(self) -> int:
         return len(self.names)

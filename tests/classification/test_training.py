@@ -150,6 +150,17 @@ def test_the_trunk_of_a_probe_in_half_precision(config):
     assert counted[0] == counted[1]
 
 
+def test_a_run_goes_on_with_its_own_classes_alone(config, digits, device, tmp_path):
+    training.train(replace(config, run=replace(config.run, epochs=1)), device)
+    for part in ("train", "val"):
+        shutil.copytree(digits / part, tmp_path / part)
+        (tmp_path / part / "4").rename(tmp_path / part / "00")  # the first, where it was the last
+    data = replace(config.data, train=str(tmp_path / "train"), val=str(tmp_path / "val"))
+    again = replace(config, data=data, run=replace(config.run, resume=True))
+    with pytest.raises(ValueError, match=r"such as 1 where those have 00"):
+        training.train(again, device)
+
+
 def test_a_best_metric_needs_validation_data(config, device):
     run = replace(config.run, best_metric="top1")
     with pytest.raises(ValueError, match=r"best_metric needs data\.val"):

@@ -215,7 +215,7 @@ def test_size_and_epochs_of_any_recipe_and_what_does_not_fit_it(write, tmp_path)
     assert "1 of 4 images have more objects, up to 120, than the 100 detections" in notes
     assert "the median box has 5.0 px" in notes
     assert "twice the training size" not in notes
-    assert "1 of 4 images for evaluation have more than 100 objects of a class, up to 120" in notes
+    assert "1 of 4 images for evaluation have more than 100 objects of a class (up to 120)" in notes
     counted = "dataloader.evaluator.max_dets_per_image=200"
     cfg, notes = loaded(COCO, counted)
     assert "for evaluation have more" not in notes

@@ -1,5 +1,6 @@
 """Decoding, folders, manifests and their indices, on photographs."""
 
+import io
 import os
 import pickle
 
@@ -8,6 +9,7 @@ from PIL import Image
 from skimage import data as photographs
 
 from eva_data.image_sources import (
+    decode_image,
     open_images,
     open_source,
 )
@@ -22,6 +24,17 @@ SMALL = {"coffee": 3, "chelsea": 2, "rocket": 4}  # photograph -> copies
 def _manifest(folder, text, name="set.toml"):
     (folder / name).write_text(text)
     return folder / name
+
+
+def _encode(image, kind):
+    stream = io.BytesIO()
+    image.save(stream, kind)
+    return stream.getvalue()
+
+
+@pytest.fixture(scope="module")
+def picture(photograph):
+    return Image.fromarray(photograph).resize((96, 64))
 
 
 @pytest.fixture
@@ -49,6 +62,20 @@ def _write_index(manifest, file):
     for entry in opened.sources:
         tables[entry.name] = open_source(entry).table
     write_index(file, tables, opened)
+
+
+def test_what_a_header_claims_is_looked_at_before_anything_is_decoded(picture, monkeypatch):
+    """torchvision would take 11 GB for the first."""
+    content = bytearray(_encode(picture, "JPEG"))
+    place = content.index(b"\xff\xc0") + 5
+    content[place : place + 4] = (65_500).to_bytes(2, "big") * 2
+    monkeypatch.setattr("eva_data.image_sources.torchvision_decode", None)
+    message = r"^x has 65500 x 65500 pixels, more than 100,000,000; .* EVA_MAX_IMAGE_PIXELS=4290250"
+    with pytest.raises(UnreadableImageError, match=message):
+        decode_image(bytes(content), "x")
+    monkeypatch.setenv(LIMIT, "6143")
+    with pytest.raises(UnreadableImageError, match="has 96 x 64 pixels, more than 6,143"):
+        decode_image(_encode(picture, "PNG"))
 
 
 def test_pipes_and_huge_files_are_no_images(folders, monkeypatch):

@@ -103,3 +103,20 @@ def test_a_name_too_few_or_too_many_is_named(tmp_path, name):
     torch.save(state, tmp_path / "weights.pt")
     with pytest.raises(ValueError, match=name):
         eva_backbone.load_pretrained(eva_backbone.eva_debug(), str(tmp_path / "weights.pt"))
+
+
+def test_the_form_of_detectron2_and_the_way_back(run, tmp_path):
+    there, back = tmp_path / "there.pth", tmp_path / "back.pt"
+    for source, to, output in (
+        ("eva_debug", "detectron2-vitdet", there),
+        (there, "official", back),
+    ):
+        run("eva", "convert", source, "--to", to, "--dtype", "fp32", "--output", output)
+    ours = eva_backbone.load_vit("eva_debug").state_dict()
+    state = torch.load(back, weights_only=True)["model"]
+    found = {
+        name: state[key] for name in ours for key in state if key.endswith(f"blocks{name[6:]}")
+    }
+    for name, value in found.items():
+        torch.testing.assert_close(value, ours[name], atol=1e-6, rtol=1e-5)
+    assert len(found) >= 0.8 * len(ours)

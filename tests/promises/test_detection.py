@@ -80,15 +80,21 @@ def test_torchscript_is_the_complete_detector_and_needs_torch_alone(output, pict
     assert sorted(scores, reverse=True) == pytest.approx(predicted, abs=5e-4)
 
 
-def test_a_backbone_as_onnx_gives_its_pyramid(output, run, tmp_path):
-    import onnxruntime
+@pytest.mark.parametrize("form", ["torch-export", "onnx"])
+def test_exports_of_the_backbone_give_its_pyramid(form, output, run, tmp_path):
+    file = tmp_path / f"backbone.{'pt2' if form == 'torch-export' else 'onnx'}"
+    run("eva", "detection", "export", "--weights", output, "--format", form, "--output", file)
+    images = torch.randn(1, 3, 128, 128)
+    if form == "onnx":
+        import onnxruntime
 
-    file = tmp_path / "backbone.onnx"
-    run("eva", "detection", "export", "--weights", output, "--format", "onnx", "--output", file)
-    session = onnxruntime.InferenceSession(file)
-    (given,) = session.get_inputs()
-    assert (given.name, given.shape) == ("images", [1, 3, 128, 128])
-    levels = session.run(None, {"images": torch.randn(1, 3, 128, 128).numpy()})
+        session = onnxruntime.InferenceSession(file)
+        (given,) = session.get_inputs()
+        assert (given.name, given.shape) == ("images", [1, 3, 128, 128])
+        levels = session.run(None, {"images": images.numpy()})
+    else:
+        levels = torch.export.load(file).module()(images)
+        levels = list(levels.values()) if isinstance(levels, dict) else levels
     sides = [level.shape[-1] for level in levels]
     assert len(sides) >= 3
     assert sides == sorted(sides, reverse=True)

@@ -84,6 +84,24 @@ def test_a_run_on_own_data_is_used_by_its_folder_alone(scenes, train, run, tmp_p
     assert [one["name"] for one in found["categories"]] == [str(digit) for digit in range(10)]
 
 
+def test_several_sets_are_trained_on_together(scenes, train, tmp_path):
+    """Two years of VOC: equal class names in one order, every picture once."""
+    for year, numbers in (("2007", range(1, 9)), ("2012", range(9, 17))):
+        for kind in ("Annotations", "JPEGImages"):
+            (tmp_path / year / kind).mkdir(parents=True)
+            for number in numbers:
+                (file,) = (scenes / "voc" / kind).glob(f"train_{number:06d}.*")
+                shutil.copy(file, tmp_path / year / kind)
+    both = ["--data", tmp_path / "2007", "--data", tmp_path / "2012", "--val-share", "0.25"]
+    train(tmp_path / "out", *both, "--boxes-only")
+    parts = [
+        json.loads((tmp_path / f"out/data/{part}.json").read_text()) for part in ("train", "val")
+    ]
+    assert sum(len(part["images"]) for part in parts) == 16
+    assert 1 <= len(parts[1]["images"]) <= 8
+    assert parts[0]["categories"] == parts[1]["categories"]
+
+
 def change_yolo(scenes, folder):
     shutil.copytree(scenes / "yolo", folder / "mine")
     file = folder / "mine/labels/train/000003.txt"

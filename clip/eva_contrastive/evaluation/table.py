@@ -144,7 +144,10 @@ def markdown(results: Results) -> str:
 
 def further_entries(results: Results) -> dict[str, dict[str, float]]:
     """Make further entries of the sets of classes for `results.json`."""
-    entries = {name: {"mean_top1_top5": one.mean_top1_top5} for name, one in results.scores.items()}
+    entries: dict[str, dict[str, float]] = {
+        name: {} if one.few else {"mean_top1_top5": one.mean_top1_top5}
+        for name, one in results.scores.items()
+    }
     for name, value in results.class_means.items():
         entries[name]["mean_per_class"] = value
     return entries

@@ -180,8 +180,8 @@ def open_index(folder: Path, weights: str, cache: Path) -> Neighbours:
     made = (folder / ABOUT).exists()
     options = (load_json(folder / ABOUT) if made else read_manifest(folder))["options"]
     if (kind := options.get("kind")) != "embedding":
-        text = "eva batch features ... --kind embedding"
-        raise ValueError(f"{folder} has features of kind {kind}, which CLIP cannot search: {text}")
+        text = f"features of kind {kind}" if kind else "no features"
+        raise ValueError(f"{folder} has {text}: CLIP searches eva batch features --kind embedding")
     if not made:
         with locked(cache):
             name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:8]

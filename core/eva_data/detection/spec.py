@@ -283,12 +283,13 @@ def find_exports(folder: Path) -> Files:
         name = files[0].stem.removeprefix("instances_") if files else ""
         below = (folder / name, folder / "images" / name, folder / "images")
         places = [place for place in below if place.is_dir()]
+        if part == "test" and (len(files) != 1 or not places):
+            continue
         if len(files) > 1 or (files and not places):
-            role = "train" if part == "train" else "val"
             raise ValueError(
                 f"{', '.join(map(str, files))}: there is not one such file, with a folder of "
                 f"images of its name in {folder} or {folder / 'images'}; name one with "
-                f"--{role}-annotations, and its images with --{role}-images"
+                f"--{part}-annotations, and its images with --{part}-images"
             )
         if files:
             found[part] = files[0], places[0]

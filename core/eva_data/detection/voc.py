@@ -85,7 +85,7 @@ def _side_by_side(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for part in ("train", "val", "test"):
         for place in (folder / name for name in PART_NAMES[part]):
-            # the last one only stands in
+            # test counts without val alone
             if place.is_dir() and _stems(place) and (part != "test" or "val" not in found):
                 found.setdefault(part, place)
     if not found and (stems := {*_stems(folder)}):

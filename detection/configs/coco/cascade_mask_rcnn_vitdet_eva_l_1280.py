@@ -16,7 +16,7 @@ set_vit(
     drop_path_rate=0.4,
     lr_decay_rate=0.8,
 )
-model.backbone.freeze_patch_embed = False  # it has seen no detector yet
+model.backbone.freeze_patch_embed = False  # no detector has trained it
 optimizer.lr = 1e-4
 train.init_checkpoint = "eva_l_psz14.pt"
 train.output_dir = "./output/coco_eva_l_1280"

@@ -225,16 +225,16 @@ def find_misfits(cfg: DictConfig, train: CocoDataset) -> list[str]:
 
 
 def find_uncounted(cfg: DictConfig, val: CocoDataset) -> list[str]:
-    """Say how many images have more objects of a class than detections of one that count."""
+    """Say how many images have more objects of a class than detections count."""
     evaluator = cfg.dataloader.evaluator
     most = evaluator.get("max_dets_per_image") or CustomEvaluator.default_max_dets
     counts = Counter((one["image_id"], one["category_id"]) for one in val.instances)
-    crowded = {image: count for (image, _), count in counts.items() if count > most}
+    crowded = {image for (image, _), count in counts.items() if count > most}
     if not crowded:
         return []
     text = f"{len(crowded)} of {len(val.images)} images for evaluation have more than {most}"
-    text += f" objects of a class, up to {max(crowded.values())}, and no more detections count: set"
-    return [f"{text} dataloader.evaluator.max_dets_per_image"]
+    text += f" objects of a class (up to {max(counts.values())}), and only {most} detections count:"
+    return [f"{text} raise dataloader.evaluator.max_dets_per_image"]
 
 
 def _set_data(

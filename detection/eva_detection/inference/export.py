@@ -104,7 +104,8 @@ def export_detector(
     """Write a complete detector, read the file again and compare, upright and turned.
 
     The image is traced with; something must be detected in it. The form is "torchscript" or "onnx",
-    which has neither soft-NMS nor test-time augmentation; the size (H, W) is fixed in an ONNX file.
+    which has no soft-NMS; neither has test-time augmentation or slices. The size (H, W) is fixed in
+    an ONNX file.
 
     Returns:
         The largest difference of each field of detectron2's `Instances`; one above
@@ -112,7 +113,7 @@ def export_detector(
     """
     detector, pixels = predictor.model, predictor.prepare(image)["image"]
     if not hasattr(detector, "roi_heads"):
-        text = "only a detector without views is exported"
+        text = "a detector is exported without augmented views and slices"
         raise ValueError(f"{text}: add --opts test.aug=null test.slice=null")
     if form == "onnx":
         _require_plain(detector, size)

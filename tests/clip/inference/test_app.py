@@ -53,7 +53,7 @@ def test_search_finds_what_the_demo_finds(weights, media, tmp_path, kind):
 
 def test_features_that_are_no_embeddings_are_refused(weights, media):
     models = Models([Source("clip", str(weights))], folder=compute("features", media, weights))
-    with pytest.raises(ValueError, match=r"kind pooled, .* --kind embedding"):
+    with pytest.raises(ValueError, match=r"kind pooled: .* --kind embedding"):
         find_hits(models, str(weights), "a cat", [])
 
 

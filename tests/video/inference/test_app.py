@@ -16,6 +16,7 @@ def test_classes_over_time_are_those_of_the_demo(weights, film, tmp_path):
     words = (film, "--weights", weights, "--window", 1, "--top", 4, "--no-video", "--device", "cpu")
     demo([*map(str, (*words, "--output", tmp_path))])
     (video,) = json.loads((tmp_path / "predictions.json").read_text())["videos"]
+    assert not [*tmp_path.glob("*.mp4")]  # no film
     models = Models([Source("video", str(weights))], device="cpu")
     lines, frames = watch(models, [str(film)], str(weights), 1.0)
     assert len(frames) == len(video["windows"]) > 4
