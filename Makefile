@@ -71,7 +71,7 @@ bench: ready ## this toolkit beside its peers, 20 minutes; BENCH_ARGS='--quick -
 docs: ready ## build the documentation site in output/site, without a network; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
-miniature: ready ## the paper's claim on a small scale, three hours on two cores (docs/miniature.md)
+miniature: ready ## the paper's claim on a small scale, two hours on two cores (docs/miniature.md)
 	@$(KEEP_MEMORY) $(PY) benchmarks/miniature/run.py $(MINIATURE_ARGS)
 
 mmcv-ops: ready ## rebuild mmcv with compiled operators (15 minutes or more; nothing needs it)
