@@ -135,8 +135,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     scale = SCALES[args.scale or ("gpu" if device.type == "cuda" else "full")]
     about = describe(device)
     file = args.output / f"{slug(about)}.json"
-    made = {"torch": torch.__version__, "commit": commit(ROOT).removeprefix("commit ")}
-    made |= {"date": datetime.date.today().isoformat()}  # before the results are written
+    at = commit(ROOT, without=(RESULTS, PAGE)).removeprefix("commit ")  # which this program writes
+    made = {"torch": torch.__version__, "commit": at, "date": datetime.date.today().isoformat()}
     sys.stdout.write(f"{about}\n\n{table({})}")
     for name in chosen:
         seed_for(0)

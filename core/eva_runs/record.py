@@ -11,7 +11,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from importlib import metadata
 from itertools import pairwise
@@ -176,17 +176,20 @@ def toolkit() -> str:
     return ", ".join(filter(None, (version, commit(Path(__file__).resolve().parents[2]))))
 
 
-def commit(root: Path) -> str:
-    """Name the commit of a checkout: "commit 0123456789ab, modified"; empty for other folders."""
+def commit(root: Path, *, without: Sequence[Path] = ()) -> str:
+    """Name the commit of a checkout: "commit 0123456789ab, modified"; empty for other folders.
+
+    Changes below the paths `without` do not count.
+    """
     if not (root / ".git").exists():
         return ""
     # `describe --dirty` locks the index, and what is ended meanwhile leaves the lock
     command = ["git", "-C", str(root), "status", "--porcelain=v2", "--branch"]
+    command += ["--untracked-files=no", "--", str(root), *(f":(exclude){one}" for one in without)]
     environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}
     with contextlib.suppress(OSError, subprocess.SubprocessError):  # no git, another user's files
         first, *others = subprocess.check_output(
-            [*command, "--untracked-files=no"], text=True, stderr=subprocess.DEVNULL,
-            timeout=_GIT_SECONDS, env=environment,
+            command, text=True, stderr=subprocess.DEVNULL, timeout=_GIT_SECONDS, env=environment,
         ).splitlines()  # fmt: skip
         modified = any(not line.startswith("#") for line in others)
         return f"commit {first.removeprefix('# branch.oid ')[:12]}{', modified' * modified}"

@@ -120,6 +120,7 @@ def test_the_commit_of_a_checkout(tmp_path):
     assert record.commit(tmp_path) == f"commit {digest}"
     (tmp_path / "file").write_text("b")
     assert record.commit(tmp_path) == f"commit {digest}, modified"
+    assert record.commit(tmp_path, without=[tmp_path / "file"]) == f"commit {digest}"
 
 
 def test_a_pipe_in_place_of_the_starts_is_not_waited_for(tmp_path):
