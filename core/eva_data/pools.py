@@ -2,8 +2,11 @@
 
 import functools
 import multiprocessing
+import os
 import signal
 import sys
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -15,6 +18,7 @@ from eva_data.progress import progress
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _BLOCK = 512  # samples that a process looks at at once
+_SECONDS = 1.0  # between looks at the parent process
 
 
 def ordered_map(
@@ -114,6 +118,7 @@ class _Process:
 def _begin(*shared: Any) -> None:
     """Leave Ctrl-C to the parent process, which ends its workers, and get ready."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent(lambda: os._exit(1))
     _Process.shared = shared
     if "torch" in sys.modules:  # one thread, as there are several processes
         sys.modules["torch"].set_num_threads(1)
@@ -121,3 +126,19 @@ def _begin(*shared: Any) -> None:
 
 def _with_shared(work: Callable[..., Result], items: Sequence[Any]) -> list[Result]:
     return [work(*_Process.shared, item) for item in items]
+
+
+def end_with_parent(end: Callable[[], object]) -> None:
+    """Call `end` soon after the end of the process that started this one, however it ended.
+
+    That of `multiprocessing` may be gone already, and its number another's: its pipe is watched. It
+    is not the direct parent where a server forks, nor is there a pipe to a launcher.
+    """
+    parent, above = multiprocessing.parent_process(), os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == above and (parent is None or parent.is_alive()):
+            time.sleep(_SECONDS)
+        end()
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -126,6 +126,7 @@ def _join(cfg: Config) -> None:
     if cfg.launcher == "none":
         return
     if torch.cuda.is_available():
+        processes.end_with_launcher()
         init_dist(cfg.launcher, **cfg.get("env_cfg", {}).get("dist_cfg", {"backend": "nccl"}))
         return
     processes.join("gloo")

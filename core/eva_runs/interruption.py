@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 
+from eva_data.pools import end_with_parent
 from eva_runs import processes
 
 EXIT_RUN_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: a checkpoint was saved, run again to continue
@@ -17,7 +18,6 @@ EXIT_KEYBOARD = 130  # as a shell reports Ctrl-C
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 _ONE_PRESS = 1.0  # seconds; a terminal sends Ctrl-C to all processes, and their parents pass it on
 _NOTED = b"\nCtrl-C: the run saves after this step and ends; another Ctrl-C ends it at once\n"
-_PARENT_SECONDS = 1.0  # between looks at the run
 
 _Handler = Callable[[int, FrameType | None], None]
 
@@ -115,14 +115,7 @@ def leave_signals_to_the_run() -> None:
     for number in (signal.SIGINT, *SIGNALS):
         signal.signal(number, signal.SIG_IGN)
     if multiprocessing.parent_process() is not None:
-        threading.Thread(target=_end_with_the_run, args=(os.getppid(),), daemon=True).start()
-
-
-def _end_with_the_run(parent: int) -> None:
-    """End this process soon after its parent, the run or the server that forked it for the run."""
-    while os.getppid() == parent:
-        time.sleep(_PARENT_SECONDS)
-    os._exit(1)
+        end_with_parent(lambda: os._exit(1))
 
 
 def run_step(command: Sequence[str], *, environment: Mapping[str, str]) -> int:

@@ -7,11 +7,16 @@ alone. torch is imported where it is used: a command line is checked before.
 import functools
 import importlib
 import os
+import signal
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from eva_data.pools import end_with_parent
+
 Result = TypeVar("Result")
+_SAVING_SECONDS = 600.0  # for a run whose launcher is gone
 
 
 class OtherProcessError(RuntimeError):
@@ -31,12 +36,25 @@ def join(backend: str, **settings: Any) -> None:
     their addresses: each start gets names of its own there.
     """
     dist: Any = importlib.import_module("torch.distributed")
+    end_with_launcher()
     start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     if start != "0" and "init_method" not in settings:
         store, number, size = next(iter(dist.rendezvous("env://")))
         store = dist.PrefixStore(f"start_{start}", store)
         settings |= {"store": store, "rank": number, "world_size": size}
     dist.init_process_group(backend, **settings)
+
+
+def end_with_launcher() -> None:
+    """Let a process of torchrun that is killed save and end, as by SIGTERM, or end without."""
+
+    def end() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_SAVING_SECONDS)
+        os._exit(1)
+
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        end_with_parent(end)
 
 
 def rank() -> int:
