@@ -62,17 +62,17 @@ def max_pixels() -> int:
     return int(text)
 
 
-def read_encoded(files: StoredFiles, index: int) -> bytes:
-    """Read an image of a dataset without decoding it; an UnreadableImageError if it cannot be.
+def require_size(size: int, name: str) -> None:
+    """Refuse a file of more bytes than `max_pixels()` pixels of 16 bits, before it is read."""
+    if size > (most := max_pixels() * _BYTES_OF_A_PIXEL + _BYTES_OF_METADATA):
+        raise UnreadableImageError(f"{name} has {size:,} bytes, more than {most:,}; see {LIMIT}")
 
-    A file of more bytes than `max_pixels()` pixels of 16 bits is not read.
-    """
-    name, most = files.sample_id(index), max_pixels() * _BYTES_OF_A_PIXEL + _BYTES_OF_METADATA
+
+def read_encoded(files: StoredFiles, index: int) -> bytes:
+    """Read an image of a dataset without decoding it; an UnreadableImageError if it cannot be."""
+    name = files.sample_id(index)
     try:
-        if (size := files.size(index)) > most:
-            raise UnreadableImageError(
-                f"{name} has {size:,} bytes, more than {most:,}; if it is an image, raise {LIMIT}"
-            )
+        require_size(files.size(index), name)
         return files.read(index)
     except UnreadableImageError:
         raise
@@ -192,6 +192,8 @@ def _open(source: File, name: str) -> Image.Image:
             require_regular_file(Path(source))
         except OSError as error:
             raise UnreadableImageError(str(error)) from error
+    size = len(source) if isinstance(source, bytes) else Path(source).stat().st_size
+    require_size(size, name)
     with _pillow_limit:  # which cannot be lifted for one image; ours applies
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:

@@ -22,7 +22,7 @@ from PIL import Image
 from eva_data import files
 from eva_data.captions import lists
 from eva_data.files import IMAGE_SUFFIXES, LISTED_IMAGE_SUFFIXES
-from eva_data.images import UnreadableImageError, read_image
+from eva_data.images import UnreadableImageError, read_image, require_size
 from eva_data.tables import LONGEST, text_lines
 from eva_data.tar import expand_braces, expand_shards, find_members, is_shard_pattern
 
@@ -39,9 +39,11 @@ class Record(NamedTuple):
     name: str  # path of the image, its place in a shard, or the text
     content: str | bytes | None  # path or bytes; None for a text
     caption: str | list[str] | None = None  # None for that of the text file beside the path
+    size: int = 0  # bytes of a member of a shard, of which one that is too large is not read
 
     def image(self) -> Image.Image:
         """Decode the image as RGB, upright by its EXIF data, or raise `UnreadableImageError`."""
+        require_size(self.size, self.name)
         if self.content is None:
             raise UnreadableImageError(f"{self.name} has no image")
         return read_image(self.content, upright=True, name=self.name)
@@ -208,8 +210,12 @@ def _records_of_tar(plan: dict[str, Any], address: str, limit: int | None) -> It
                 value, is_json = stream.read(min(text.size, LONGEST + 1)), text.suffix == ".json"
                 with contextlib.suppress(lists.UnreadableCaptionError):
                     caption = lists.parse_captions(value, name, is_json=is_json)[0]
-            stream.seek(member.offset)
-            yield Record(name, stream.read(member.size), caption)
+            content = None
+            with contextlib.suppress(UnreadableImageError):
+                require_size(member.size, name)
+                stream.seek(member.offset)
+                content = stream.read(member.size)
+            yield Record(name, content, caption, member.size)
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from eva_data.index import IMAGE_KIND, Names, StoredFiles, Table, damaged
 
 logger = logging.getLogger(__name__)
 
+_AT_ONCE = 2**20  # bytes behind the last member
 PLACES = ("shard", "offset", "size")  # arrays of an index
 MOST_SHARDS = 1_000_000
 # headers that describe the next one: tarfile reads them whole, and calls itself for what follows
@@ -186,9 +187,14 @@ def find_members(shard: Path, suffixes: Collection[str] | None) -> Iterator[Memb
                 elif suffixes and Path(entry.name).suffix.lower() in suffixes:
                     dotted.append(member)  # or of a sample: `key.mask.png`
         with shard.open("rb") as stream:
-            stream.seek(tar.offset)
-            if stream.read(tarfile.BLOCKSIZE).strip(b"\0"):  # tarfile takes it for the end
-                raise tarfile.ReadError(f"no header at byte {tar.offset}")
+            stream.seek(tar.offset)  # where tarfile takes what comes for the end
+            rest = stream.read(tarfile.BLOCKSIZE)
+            if len(rest) < tarfile.BLOCKSIZE:
+                raise tarfile.ReadError(f"it is cut off at byte {tar.offset + len(rest)}")
+            while rest:
+                if rest.strip(b"\0"):
+                    raise tarfile.ReadError(f"no header at byte {tar.offset}, but more behind it")
+                rest = stream.read(_AT_ONCE)
     except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError) as error:
         raise ValueError(
             f"{shard} is not a tar file, or is damaged or compressed ({error}): download it again, "

@@ -20,6 +20,7 @@ from eva_data.image_sources import decode_image, open_images, open_source
 from eva_data.images import UnreadableImageError
 from eva_data.index import Table
 from eva_data.manifests import SourceEntry
+from eva_data.records import plan_records, read_shard
 from eva_data.tar import expand_shards, find_members
 
 EXTRA = {"txt": b"a caption", "json": b"{}", "mask.png": b"no picture of its own"}
@@ -197,6 +198,44 @@ def test_damaged_shards(shards, write_tar, tmp_path):
         open_images(str(tmp_path / "packed.tar"))
     with pytest.raises(ValueError, match=r"text\.tar holds no image"):
         open_images(str(text))
+
+
+def test_a_shard_that_is_cut_or_zeroed_between_members_is_refused(shards, tmp_path):
+    shard = tmp_path / "s-00.tar"
+    content = shard.read_bytes()
+    starts = [one.offset - 512 for one in find_members(shard, None)]
+    for start in (starts[2], starts[-1]):
+        zeroed = content[:start] + bytes(512) + content[start + 512 :]
+        for damaged in (content[:start], content[: start + 100], zeroed):
+            shard.write_bytes(damaged)
+            with pytest.raises(ValueError, match=r"s-00\.tar is not a tar file, or is damaged"):
+                open_images(str(shard))
+    end = max(one.offset + one.size for one in find_members(shards_of(content, shard), None))
+    shard.write_bytes(content[: -(-end // 512) * 512 + 512])  # one block of zeros is an end
+    open_images(str(shard))
+
+
+def shards_of(content, shard):
+    shard.write_bytes(content)
+    return shard
+
+
+def test_what_is_too_large_is_not_read_from_a_path_or_a_member(shards, tmp_path, monkeypatch):
+    monkeypatch.setattr("eva_data.images._BYTES_OF_METADATA", 100)
+    monkeypatch.setenv("EVA_MAX_IMAGE_PIXELS", "2000")  # 60 x 40 pixels are less than 16,100 bytes
+    Image.new("L", (40, 40)).save(tmp_path / "a.png")
+    with (tmp_path / "a.png").open("ab") as file:
+        file.truncate(8 * 2**30)
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        member = tarfile.TarInfo("a.png")
+        member.size = 20_000
+        tar.addfile(member, io.BytesIO(bytes(20_000)))
+    for source in ("a.png", "a.tar"):
+        plan = plan_records([str(tmp_path / source)], tmp_path)
+        (record,) = read_shard(plan, tmp_path, 0)
+        assert not isinstance(record.content, bytes)
+        with pytest.raises(UnreadableImageError, match=r"a\.png has .* bytes, more than 16,100"):
+            record.image()
 
 
 def test_unreadable_members_are_named(shards, tmp_path):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eva_data.files import require_regular_file
+from eva_data.images import require_size
 from eva_data.index import FolderFiles, Names, StoredFiles
 from eva_data.video.frames import RawFrames
 from eva_data.video.source import (
@@ -89,8 +90,10 @@ class LabelledVideos:
         return open_video(content, name=name, backend=self.backend)
 
     def _read(self, index: int) -> bytes:
+        place = int(self._places[index])
         try:
-            return self.files.read(int(self._places[index]))
+            require_size(self.files.size(place), self.sample_id(index))
+            return self.files.read(place)
         except OSError as error:
             raise UnreadableVideoError(f"cannot read {error}") from error
 
