@@ -12,6 +12,7 @@ import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from open_clip import image_transform
@@ -35,6 +36,7 @@ from eva_data.holdout import validation_fact
 from eva_data.labelled_images import open_labelled
 from eva_data.transforms import ImageTransform, evaluation_transform
 from eva_engine import distributed, planning
+from eva_engine.data.loading import open_indexed
 from eva_engine.loop import TrainingRun
 from eva_engine.report import Presentation
 from eva_engine.steps.flops import image_input, training_flops
@@ -94,14 +96,19 @@ def training_transform(size: int, data: DataConfig) -> ImageTransform:
     return transform
 
 
-def open_pairs(data: DataConfig) -> tuple[CaptionedImages, CaptionedImages | None]:
+def open_pairs(
+    data: DataConfig, indexes: Path | None = None
+) -> tuple[CaptionedImages, CaptionedImages | None]:
     """Open the pairs of a recipe for training, and those for validation, if there are any.
+
+    `indexes` is the folder for the indexes of shards, see `open_captions`.
 
     Raises:
         ValueError: If they are not what the recipe says, or a held-out share leaves one side
             without images.
     """
-    given = {name: getattr(data, name) for name in ("root", "image_column", "caption_column")}
+    names = "root", "image_column", "caption_column"
+    given: Any = {name: getattr(data, name) for name in names} | {"indexes": indexes}
     pairs = open_captions(data.train, **given)
     if data.val_share:
         return hold_out(pairs, data.val_share, name="data.val_share")
@@ -195,7 +202,7 @@ def train(config: ContrastiveConfig, device: torch.device) -> None:
     Raises:
         ValueError: If settings or data do not fit together.
     """
-    captions, others = open_pairs(config.data)
+    captions, others = open_indexed(partial(open_pairs, config.data), config.run.output)
     validation = build_validation(config, others)
     distributed.seed_all(config.run.seed)
     model, report = build_model(config)

@@ -11,10 +11,12 @@ from torch.utils.data import Dataset
 from torchvision.io import ImageReadMode
 from torchvision.io import decode_image as torchvision_decode
 
+from eva_data.checks.findings import Findings
 from eva_data.files import IMAGE_SUFFIXES, LISTED_IMAGE_SUFFIXES, find_files
 from eva_data.images import inspect_image, read_encoded, read_rgb
-from eva_data.index import FolderFiles, Names, StoredFiles, Table
+from eva_data.index import IMAGE_KIND, FolderFiles, Names, StoredFiles, Table
 from eva_data.manifests import Manifest, Mixture, SourceEntry, expand_path, read_index
+from eva_data.shard_index import load_or_build
 from eva_data.tar import TarIndex, expand_shards, index_members, is_shard_pattern
 from eva_data.transforms import TensorTransform
 
@@ -87,21 +89,26 @@ class Images(Dataset[Any]):
 
 
 def open_images(
-    location: str | os.PathLike[str], transform: TensorTransform | None = None
+    location: str | os.PathLike[str],
+    transform: TensorTransform | None = None,
+    *,
+    indexes: Path | None = None,
 ) -> Images:
     """Open the images of a manifest (`.toml`), a folder, or a pattern of tar shards.
 
     With an index file, which a manifest may name, nothing is searched: for millions of images that
-    saves minutes to hours at every start, and memory in every worker.
+    saves minutes to hours at every start, and memory in every worker. `indexes` is a folder where
+    those of shards are saved, and mapped by whoever opens them again.
     """
     path = expand_path(os.fspath(location), "the images")
     if path.suffix == ".toml":
         manifest = Manifest.read(path)
         pairs = zip(manifest.sources, read_index(manifest), strict=True)
-        files = [open_files(entry, table) for entry, table in pairs]
+        files = [open_files(entry, table, indexes=indexes) for entry, table in pairs]
         return Images(Mixture(files, manifest.sources), transform)
     kind = "shards" if is_shard_pattern(path) else "folder"
-    return Images(open_files(SourceEntry(name="images", kind=kind, location=str(path))), transform)
+    entry = SourceEntry(name="images", kind=kind, location=str(path))
+    return Images(open_files(entry, indexes=indexes), transform)
 
 
 def open_source(entry: SourceEntry, table: Table | None = None) -> Images:
@@ -109,11 +116,22 @@ def open_source(entry: SourceEntry, table: Table | None = None) -> Images:
     return Images(open_files(entry, table))
 
 
-def open_files(entry: SourceEntry, table: Table | None = None) -> StoredFiles:
+def index_shard(shard: Path, _: Findings) -> Table:
+    """Look through the headers of one shard for images."""
+    return index_members([shard], IMAGE_SUFFIXES)
+
+
+def open_files(
+    entry: SourceEntry, table: Table | None = None, *, indexes: Path | None = None
+) -> StoredFiles:
     """Open a source of a manifest by its part of the index; without one, search for the images."""
     files: StoredFiles
     if entry.kind == "shards":
         shards = expand_shards(entry.location)
+        if table is None and indexes:
+            name, none = os.path.abspath(entry.location), Findings({})  # noqa: PTH100 (of a pattern)
+            options: Any = {"folder": indexes, "name": name, "kind": IMAGE_KIND}
+            table = load_or_build(shards, index_shard, none, **options)
         table = index_members(shards, IMAGE_SUFFIXES) if table is None else table
         files = TarIndex(shards, table)
     else:

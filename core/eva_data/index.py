@@ -6,7 +6,8 @@ import os
 import zlib
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from eva_data.files import open_regular, read_regular, require_regular_file, write_tensors
+from eva_data.files import (
+    open_regular,
+    read_regular,
+    replacing,
+    require_regular_file,
+    write_tensors,
+)
 
 IMAGE_KIND = "eva_pretrain image index 1"
 VIDEO_KIND = "eva_data video index 1"
@@ -104,6 +111,34 @@ def _rebuilt(source: Any, about: Any, kind: str) -> Table:
     file, prefix = source
     table = Table.open(file, kind=kind)
     return table.part(prefix, about) if prefix else table
+
+
+def merge_tables(file: Path, parts: Sequence[Path], about: Any, *, kind: str) -> None:
+    """Write the index of many shards from those of each, which pass through memory one by one."""
+    lengths = Counter[str]()
+    for part in parts:
+        lengths.update({name: len(array) for name, array in Table.open(part, kind=kind).items()})
+    dtypes = {name: array.dtype for name, array in Table.open(parts[0], kind=kind).items()}
+    header: dict[str, Any] = {"__metadata__": {"kind": kind, "about": json.dumps(about)}}
+    end = 0
+    for name in sorted(dtypes, key=lambda name: (-dtypes[name].itemsize, name)):  # all are aligned
+        begin, end = end, end + lengths[name] * dtypes[name].itemsize
+        code = next(code for code, dtype in _DTYPES.items() if dtype == dtypes[name])
+        header[name] = {"dtype": code, "shape": [lengths[name]], "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with replacing(file) as temporary, temporary.open("wb") as stream:
+        stream.write(len(text).to_bytes(8, "little") + text)
+        places = {name: 8 + len(text) + header[name]["data_offsets"][0] for name in dtypes}
+        name_bytes = 0
+        for number, part in enumerate(parts):
+            table = Table.open(part, kind=kind)
+            moved = {"shard": number, "names.ends": name_bytes}
+            for name, array in table.items():
+                stream.seek(places[name])
+                places[name] += stream.write((array + array.dtype.type(moved.get(name, 0))).data)
+            name_bytes += len(table["names.bytes"])
+        stream.truncate(8 + len(text) + end)
 
 
 def damaged(index: Path | str, reason: str) -> ValueError:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from eva_data.files import home_expanded, load_toml
 from eva_data.index import IMAGE_KIND, Table, damaged
@@ -176,7 +177,7 @@ class Mixture(Generic[Source]):
 class Choice(Generic[Source]):
     """Some of the samples of a source, by their indexes there."""
 
-    def __init__(self, source: Source, indices: Sequence[int]) -> None:
+    def __init__(self, source: Source, indices: Sequence[int] | NDArray[Any]) -> None:
         self._source, self._places = source, np.asarray(indices, np.int64)
 
     def __len__(self) -> int:

@@ -3,6 +3,7 @@
 pairs = open_captions("dataset_coco.json#test", root="coco")    # or shards, a table, a folder
 """
 
+import functools
 import logging
 import os
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from eva_data.captions.sources import (
     ShardCaptions,
     SourceCaptions,
     index_folder,
+    index_shard,
     index_shards,
 )
 from eva_data.checks.findings import Findings
@@ -32,6 +34,7 @@ from eva_data.index import (
     state_of,
 )
 from eva_data.manifests import Form, Manifest, Mixture, SourceEntry, expand_path, read_index
+from eva_data.shard_index import load_or_build
 from eva_data.tar import expand_shards, is_shard_pattern
 
 logger = logging.getLogger(__name__)
@@ -61,6 +64,7 @@ def open_captions(
     root: str | os.PathLike[str] | None = None,
     image_column: str | None = None,
     caption_column: str | None = None,
+    indexes: Path | None = None,
 ) -> CaptionedImages:
     """Open images with captions in any form in which they lie on disks.
 
@@ -73,6 +77,8 @@ def open_captions(
             place of its own; or where the shards or images of an index have been moved to.
         image_column: Column of a table, or key of a list, with the images' paths; None finds it.
         caption_column: The same for the captions; of shards, key of `KEY.json`.
+        indexes: Folder where the indexes of shards are saved, and mapped by whoever opens them
+            again; None reads the headers of all shards into memory.
 
     Raises:
         ValueError: If a shard is damaged, there is no pair, or none of the first can be read.
@@ -99,7 +105,7 @@ def open_captions(
         if index is not None and table is not None and entry.kind == "table":
             file, split = file_and_split(Path(entry.location))
             require_unchanged(file, table.about, part=split, index=index)
-        opened.append(source := open_source(entry, table))
+        opened.append(source := open_source(entry, table, indexes=indexes))
         if index is None:
             source.left_out.warn(entry.location)
             require_readable(source, entry.location)
@@ -121,11 +127,17 @@ def entry_of(path: Path, options: Mapping[str, str]) -> SourceEntry:
 
 
 def open_source(
-    entry: SourceEntry, table: Table | None = None, *, workers: int = 1, keep_going: bool = False
+    entry: SourceEntry,
+    table: Table | None = None,
+    *,
+    workers: int = 1,
+    keep_going: bool = False,
+    indexes: Path | None = None,
 ) -> SourceCaptions:
     """Open a source with all its pairs by its part of an index; without one, look for the pairs.
 
-    `keep_going` counts missing and damaged shards, and goes on. No pair is a ValueError.
+    `keep_going` counts missing and damaged shards, and goes on; `indexes` as of `open_captions`. No
+    pair is a ValueError.
     """
     left_out, place = Findings(LEFT_OUT), Path(entry.location)
     opened: SourceCaptions
@@ -134,7 +146,11 @@ def open_source(
         # an index is of those that were there
         lenient = keep_going or table is not None
         shards = expand_shards(entry.location, missing=missing if lenient else None)
-        if table is None:
+        if table is None and indexes:
+            index, kind = functools.partial(index_shard, key=key), CAPTION_KIND
+            name = f"{os.path.abspath(entry.location)} {key}"  # noqa: PTH100 (of a pattern)
+            table = load_or_build(shards, index, left_out, folder=indexes, name=name, kind=kind)
+        elif table is None:
             left_out.add_many("missing", len(missing), missing)
             table = index_shards(shards, left_out, key=key, workers=workers, keep_going=keep_going)
         opened = ShardCaptions(shards, table, left_out, key=key)

@@ -5,7 +5,7 @@ import os
 import zlib
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -221,11 +221,23 @@ def index_shards(
     Returns:
         Arrays of `table_of_members`, and `text.offset`, `text.size` and `text.json` (1 for JSON).
     """
+    work = functools.partial(pairs_of_shard, key=key, keep_going=keep_going)
+    found = ordered_map(work, shards, workers=workers, what="shards", chunk=1)
+    return _index(shards, found, left_out)
+
+
+def index_shard(shard: Path, left_out: Findings, *, key: str | None = None) -> Table:
+    """Look through the headers of one shard; see `index_shards`."""
+    return _index([shard], [pairs_of_shard(shard, key=key)], left_out)
+
+
+Pairs = tuple[list[tuple[Member, Member]], Findings]
+
+
+def _index(shards: Sequence[Path], found: Iterable[Pairs], left_out: Findings) -> Table:
     offsets, sizes, kinds = array("q"), array("i"), array("B")
 
     def images() -> Iterator[tuple[int, Member]]:
-        work = functools.partial(pairs_of_shard, key=key, keep_going=keep_going)
-        found = ordered_map(work, shards, workers=workers, what="shards", chunk=1)
         for number, (pairs, others) in enumerate(found):
             left_out.merge(others)
             for image, text in pairs:
@@ -239,9 +251,7 @@ def index_shards(
     return Table({**table, **texts}, table.about, kind=CAPTION_KIND)
 
 
-def pairs_of_shard(
-    shard: Path, *, key: str | None, keep_going: bool = False
-) -> tuple[list[tuple[Member, Member]], Findings]:
+def pairs_of_shard(shard: Path, *, key: str | None, keep_going: bool = False) -> Pairs:
     """Find the pairs of a shard, in the order of its images, and the rest; see `index_shards`."""
     wanted = (".json",) if key else (".txt", ".json")
     images: dict[str, list[Member]] = {}
@@ -337,7 +347,7 @@ def hold_out(
     chosen = held_out(names, fraction, name=name)
     backwards = np.flatnonzero(chosen)[::-1].tolist()
     once = {os.path.normpath(pairs.sample_id(index)): index for index in backwards}
-    sides = np.flatnonzero(~chosen).tolist(), sorted(once.values())
+    sides = np.flatnonzero(~chosen), np.array(sorted(once.values()))
     train, held = (CaptionView(Choice(pairs, side)) for side in sides)
     return train, held
 

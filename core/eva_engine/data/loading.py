@@ -1,10 +1,12 @@
-"""Data workers that ignore stop signals and end with the run."""
+"""Data that are indexed once, and data workers that ignore stop signals and end with the run."""
 
 import contextlib
 import multiprocessing
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from itertools import takewhile
+from pathlib import Path
 from typing import Any, TypeVar
 
 from torch.utils.data import DataLoader, Dataset
@@ -13,6 +15,7 @@ from eva_data.progress import progress as shown
 from eva_engine import distributed
 from eva_runs.data_order import end_workers, guard_workers
 from eva_runs.interruption import StopSignal, held_back
+from eva_runs.processes import first_then_others
 
 T = TypeVar("T")
 
@@ -21,6 +24,15 @@ _stop: ContextVar[StopSignal | None] = ContextVar("stop", default=None)
 
 class EvaluationInterruptedError(Exception):
     """An evaluation was given up on all processes, because one of them was asked to stop."""
+
+
+def open_indexed(open_data: Callable[[Path], T], output: Path) -> T:
+    """Open data on the main process, and then on all others, which find the indexes of its shards.
+
+    `open_data` takes their folder, which lies beside that of the run and serves its other runs.
+    """
+    beside = output.parent if os.access(output.parent, os.W_OK) else output
+    return first_then_others(lambda: open_data(beside / "shard_indexes"))
 
 
 @contextlib.contextmanager
