@@ -22,6 +22,7 @@ from eva_backbone.checkpoints.adapters import BASE, read_adapter_config
 from eva_backbone.checkpoints.run_folders import ADAPTER, is_adapter
 from eva_backbone.lora import LoraSettings
 from eva_openmmlab.run_folder import SAYS, last_evaluation
+from eva_openmmlab.shared_data import with_shared_records
 from eva_openmmlab.weights import load_start
 from eva_report.terminal import SHOWN
 from eva_runs.adapters import Adapters
@@ -183,7 +184,8 @@ class EVATrainLoop(IterBasedTrainLoop):
     def __init__(self, runner: Any, dataloader: Any, *args: Any, **kwargs: Any) -> None:
         self.adapters = _add_adapters(runner)
         seed = run_seed(runner)
-        numbered = numbered_loader(runner.build_dataloader(dataloader, seed=seed), seed)
+        loader = runner.build_dataloader(with_shared_records(dataloader), seed=seed)
+        numbered = numbered_loader(loader, seed)
         super().__init__(runner, numbered, *args, **kwargs)
         self.samples_of_a_batch = int(numbered.batch_size or 1) * get_world_size()
         self._batches = 1  # of an iteration on this process

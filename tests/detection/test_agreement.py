@@ -4,7 +4,7 @@ import pytest
 
 # Two processes of gloo, in each of the scenarios; the second one has the trouble.
 PROGRAM = """
-import os, signal, socket, sys
+import glob, os, signal, socket, sys, tempfile
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -95,7 +95,8 @@ def set_up():
     together(work)
 
 def records():
-    if comm.get_rank() == 1:
+    say("shared", comm.get_rank(), "reads")
+    if FAILS:
         raise ValueError("no annotations on this machine")
     return [{"file_name": f"s3://{i}.jpg", "width": 4, "height": 3} for i in range(4)]
 
@@ -111,11 +112,21 @@ def data():
     content = {"train": {}, "dataloader": {"train": loader}}
     cfg = OmegaConf.create(content, flags={"allow_objects": True})
     seed = choose_seed(cfg, {})
-    together(lambda: read_training_set(TestSet(cfg), seed))
+    dataset = read_training_set(TestSet(cfg), seed)
+    names = [record["file_name"] for record in dataset]
+    left = glob.glob(tempfile.gettempdir() + "/eva-*")
+    say("shared", comm.get_rank(), len(dataset), *names, *left)
+
+def shared():
+    global FAILS
+    FAILS = False
+    data()
 
 TROUBLES = (nan_in_detectron2, bug, nan_loss, nan_gradient, unreadable, killed)
 SCENARIOS = {f.__name__: (lambda f=f: train(f)) for f in TROUBLES}
-SCENARIOS |= {"small_gradients": small_gradients, "set_up": set_up, "data": data}
+SCENARIOS |= {"small_gradients": small_gradients, "set_up": set_up, "data": data, "shared": shared}
+FAILS = True
+tempfile.tempdir = os.path.dirname(os.path.abspath(__file__))
 SCENARIOS |= {"before_the_second_step": before_the_second_step}
 
 def say(*words):
@@ -184,13 +195,20 @@ def test_an_error_of_one_is_named_by_the_other(lines):
     }
 
 
-def test_data_that_one_lacks_leave_no_process_waiting(lines):
-    found = _of(lines, "data")
-    assert found == {
-        "0": "OtherProcessError process 1 failed: ValueError: dataloader.train.dataset cannot "
-        "be built: no annotations on this machine",
-        "1": "ValueError dataloader.train.dataset cannot be built: no annotations on this machine",
+def test_data_that_cannot_be_read_leave_no_process_waiting(lines):
+    reason = "dataloader.train.dataset cannot be built: no annotations on this machine"
+    assert _of(lines, "data") == {
+        "0": f"ValueError {reason}",
+        "1": f"OtherProcessError process 0 failed: ValueError: {reason}",
     }
+
+
+def test_one_process_of_a_machine_reads_the_annotations(lines):
+    """The other maps its file, which is gone then."""
+    lists = [f"shared {rank} 4 s3://0.jpg s3://1.jpg s3://2.jpg s3://3.jpg" for rank in (0, 1)]
+    seen = [line for line in lines if line.startswith("shared")]
+    exits = ["shared 0 exit 0", "shared 1 exit 0"]
+    assert sorted(seen) == sorted([*exits, *lists, "shared 0 reads", "shared 0 reads"])
 
 
 def test_unreadable_images_are_said_by_both(lines):

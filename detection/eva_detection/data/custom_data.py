@@ -20,6 +20,7 @@ from eva_data.detection.coco import CocoDataset, read_coco
 from eva_data.detection.tiles import Slicing, tiled
 
 _THREADS, _AT_ONCE = 16, 1000  # a network file system answers many questions at once
+_LOOKS = 20_000  # images; a network file system takes some milliseconds for each
 _ENDLESS = "is a pipe, socket or device"
 
 
@@ -110,16 +111,17 @@ def _places(node: Any, stated: str, registered: str) -> list[str]:
     return [str(one) for one in found if one]
 
 
-def check_files(records: Iterable[Mapping[str, Any]], *, part: str, allowed: int = 0) -> list[str]:
-    """Look once at every image file of a dataset, before hours are spent on the rest."""
-    named = [(str(one["file_name"]), one.get("image_id")) for one in records if "file_name" in one]
+def check_files(records: Sequence[Mapping[str, Any]], *, part: str, allowed: int = 0) -> list[str]:
+    """Look at image files of a dataset, evenly over all, before hours are spent on the rest."""
+    seen = (records[number] for number in range(0, len(records), -(-len(records) // _LOOKS) or 1))
+    named = [(str(one["file_name"]), one.get("image_id")) for one in seen if "file_name" in one]
     groups = [named[start : start + _AT_ONCE] for start in range(0, len(named), _AT_ONCE)]
     with ThreadPoolExecutor(_THREADS) as pool:
         texts = [text for problems in pool.map(_problems, groups) for text in problems]
     endless = [text for text in texts if text.endswith(_ENDLESS)]
     if endless or len(texts) > allowed:
         raise ValueError(
-            f"{len(texts)} of {len(named)} images for {part} cannot be read: "
+            f"{len(texts)} of {len(named)} images looked at for {part} cannot be read: "
             f"{listed(endless or texts, 10)}; put them there, or take them out of the annotations"
         )
     return texts

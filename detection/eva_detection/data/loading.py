@@ -8,6 +8,7 @@ from typing import Any
 
 from detectron2.data import (
     DatasetFromList,
+    MetadataCatalog,
     build_detection_test_loader,
     build_detection_train_loader,
 )
@@ -26,10 +27,12 @@ from eva_detection.data.custom_data import (
     describe_data,
     load_records,
     records_of,
+    registered_names,
 )
 from eva_detection.data.stream import SAMPLER, TrainStream, is_cut
 from eva_report.terminal import SHOWN
 from eva_runs.data_order import end_workers, guard_workers, seed_all
+from eva_runs.sharing import SharedList, share_list
 
 logger = logging.getLogger(__name__)
 
@@ -134,24 +137,38 @@ def choose_seed(cfg: DictConfig, saved: Mapping[str, int]) -> int:
 
 
 def read_training_set(test_set: TestSet, seed: int) -> Any:
-    """Read the training set and check its files, which may fail on one machine alone."""
+    """Read the training set and check its files, once on each machine; the same call on all."""
     cfg, node = test_set.cfg, test_set.cfg.dataloader.train
-    seed_all(seed, SAMPLER)  # samplers without a seed of their own draw one when they are built
     if target_of(node) is not build_detection_train_loader:
+        seed_all(seed, SAMPLER)
         return None
-    dataset = _build_dataset(node.dataset, "dataloader.train.dataset", test_set.own)
-    records = records_of(dataset)
-    if _looks_at_files():
-        most_bad = cfg.train.get("max_bad_images", 10)
-        for text in check_files(records, part="training", allowed=most_bad):
-            logger.warning("An image that will be replaced: %s", text)
-        classes = OmegaConf.select(cfg, "model.roi_heads.num_classes")
-        if isinstance(classes, int):
-            check_labels(records, classes)
-    if records:
-        test_set.training = describe_data(node.dataset, records)
+    names = registered_names(node.dataset)
+
+    def read() -> tuple[Any, Any]:
+        seed_all(seed, SAMPLER)
+        dataset = _build_dataset(node.dataset, "dataloader.train.dataset", test_set.own)
+        records = records_of(dataset)
+        if _looks_at_files():
+            most_bad = cfg.train.get("max_bad_images", 10)
+            for text in check_files(records, part="training", allowed=most_bad):
+                logger.warning("An image that will be replaced: %s", text)
+            classes = OmegaConf.select(cfg, "model.roi_heads.num_classes")
+            if isinstance(classes, int):
+                check_labels(records, classes)
+        metadata = {name: MetadataCatalog.get(name).as_dict() for name in names}
+        return dataset, (describe_data(node.dataset, records) if records else "", metadata)
+
+    dataset, (test_set.training, metadata) = share_list(read)
+    for name, fields in metadata.items():  # which reading notes
+        MetadataCatalog.get(name).set(**fields)
+    test_set.own.take(
+        node.dataset.get("annotations") or ""
+    )  # its memory, where another has read it
+    seed_all(seed, SAMPLER)  # samplers without a seed of their own draw one when they are built
+    if test_set.training:
         logger.info("data     train: %s", test_set.training, extra=SHOWN)
-    return dataset
+    shared = isinstance(dataset, SharedList)
+    return DatasetFromList(dataset, copy=False, serialize=False) if shared else dataset
 
 
 def _build_dataset(node: DictConfig, name: str, own: DetectionData) -> Any:

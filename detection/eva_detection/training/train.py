@@ -139,7 +139,7 @@ def build_trainer(
         saved = together(lambda: checkpointer.read(optimizer, options.max_iter, last))
         place, steps = saved["trainer"].get("stream") or {}, saved["iteration"] + 1
     seed = choose_seed(cfg, place)
-    dataset = together(lambda: read_training_set(test_set, seed))
+    dataset = read_training_set(test_set, seed)
     loader = together(lambda: build_training_loader(cfg, dataset, place, seed=seed, steps=steps))
     together(test_set.check)
     show(*output_place(cfg, resume=resume, done=steps))
