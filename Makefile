@@ -55,11 +55,9 @@ test-slow: ready ## the slow tests
 test-gpu: ready ## the tests that need a GPU, one by one; GPU_TEST_ARGS='-k attention' chooses some
 	$(PY) -m pytest -m gpu tests/gpu tests/detection/test_trainer.py $(GPU_TEST_ARGS)
 
-attack: ready ## kill runs of all trainers and damage their files; several hours, tables for docs/reliability.md
+attack: ready ## kill runs of all trainers; several hours, the table of docs/reliability.md
 	@set -e; for trainer in pretrain classification video clip detection segmentation mmdetection; do \
 	    $(PY) tests/attacks/kills.py $$trainer --kills 50 --in-saves 15; done
-	$(PY) tests/attacks/damage.py weights pretrain classification video clip detection segmentation
-	$(PY) tests/attacks/clip_files.py weights texts shards
 
 format: ready ## rewrite the code in the house format
 	$(PY) -m ruff check --fix-only .

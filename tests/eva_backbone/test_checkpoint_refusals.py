@@ -1,6 +1,10 @@
 """Loading what does not fit: one clear error, and nothing is partly loaded."""
 
 import contextlib
+import os
+import pickle
+import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -76,6 +80,36 @@ def test_a_pickle_with_code_is_refused_and_not_run(
 
 
 # Files that hold something else
+
+
+def _pickle_bomb(path):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps({}))
+        archive.writestr("archive/version", "3\n")
+        archive.writestr("archive/data/0", bytes(64 << 20))
+
+
+NO_WEIGHTS = {
+    "a web page": lambda path: path.write_text("<!DOCTYPE html><html>404</html>"),
+    "a git-lfs pointer": lambda path: path.write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
+    ),
+    "zeros": lambda path: path.write_bytes(bytes(5000)),
+    "a zip bomb": _pickle_bomb,
+    "a pipe": os.mkfifo,
+    "a folder": Path.mkdir,
+    "a link to itself": lambda path: path.symlink_to(path.name),
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+}
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+@pytest.mark.parametrize("kind", NO_WEIGHTS)
+def test_what_stands_in_place_of_weights(make_vit, tmp_path, kind, suffix):
+    path = tmp_path / f"weights.{suffix}"
+    NO_WEIGHTS[kind](path)
+    with pytest.raises((ValueError, OSError), match="weights"):
+        load_pretrained(make_vit(depth=1), path)
 
 
 @pytest.mark.parametrize(

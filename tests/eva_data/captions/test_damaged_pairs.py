@@ -5,6 +5,7 @@ import io
 import json
 import random
 import re
+import tarfile
 
 import pytest
 
@@ -128,3 +129,20 @@ def test_damage_gives_errors_and_no_wrong_pair(form, tmp_path, pictures, write_t
             options = {"root": pictures}
         read += assert_right(pairs_of(location, **options))
     assert read > ROUNDS // 4  # what is sound is read all the same
+
+
+@pytest.mark.parametrize(
+    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE]
+)
+def test_a_member_never_leads_out_of_its_shard(tmp_path, png, kind):
+    outside = tmp_path / "secret.png"
+    outside.write_bytes(png(7))
+    with tarfile.open(tmp_path / "a.tar", "w") as shard:
+        link = tarfile.TarInfo("1.png")
+        link.type, link.linkname = kind, str(outside)
+        shard.addfile(link)
+        for name, content in (("1.txt", b"number 1 here"), ("0.png", png(0)), ("0.txt", b"good")):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            shard.addfile(member, io.BytesIO(content))
+    assert [number for number, _ in pairs_of(tmp_path / "a.tar")] == [0]
