@@ -14,24 +14,10 @@ from eva_classification.training import RATIO, CropOnce, training_transform
 from eva_engine.commands.training import load_recipe
 
 CONFIGS = Path(__file__).parents[2] / "classification" / "configs"
-# recipe -> lr, min lr, layer decay, warm-up, epochs, images a step and processes, smoothing,
-# cutmix, scale, average; paper Tables 12 and 13, official README, logs
-FINE_TUNING = {
-    "eva_g_patch14_in21k_224px": (
-        1e-4, 1e-6, 0.85, 15, 60, 4096, 64, 0.1, 1.0, (0.5, 1.0), 0.0),
-    "eva_g_patch14_in1k_336px": (3e-5, 0, 0.95, 2, 10, 512, 32, 0.3, 0.0, (0.08, 1.0), 0.9999),
-    "eva_g_patch14_in1k_560px": (3e-5, 0, 0.95, 2, 15, 512, 32, 0.3, 0.0, (0.08, 1.0), 0.9999),
-    "eva_clip_g_patch14_in1k_224px": (3e-5, 0, 0.9, 2, 20, 512, 32, 0.3, 0.0, (0.08, 1.0), 0.9999),
-    "eva_clip_g_patch14_in1k_336px": (3e-5, 0, 0.9, 2, 20, 512, 32, 0.3, 0.0, (0.08, 1.0), 0.9999),
-    "eva_l_patch14_in1k_196px": (2e-4, 0, 0.8, 5, 50, 1024, 16, 0.1, 1.0, (0.08, 1.0), 0.9999),
-    "eva_l_patch14_in1k_336px": (2e-4, 0, 0.8, 5, 50, 1024, 16, 0.1, 1.0, (0.08, 1.0), 0.9999),
-    "eva_l_patch14_in21k_224px": (
-        6e-4, 1e-6, 0.75, 15, 90, 4096, 64, 0.1, 1.0, (0.08, 1.0), 0.0),
-    "eva_l_patch14_in21k_to_in1k_196px": (
-        6e-5, 0, 0.8, 5, 20, 512, 32, 0.1, 0.0, (0.08, 1.0), 0.9999),
-    "eva_l_patch14_in21k_to_in1k_336px": (
-        6e-5, 0, 0.8, 5, 20, 512, 32, 0.1, 0.0, (0.08, 1.0), 0.9999),
-}  # fmt: skip
+FINE_TUNING = (
+    *("eva_g_patch14_in21k_224px", "eva_clip_g_patch14_in1k_336px"),
+    *("eva_l_patch14_in21k_224px", "eva_l_patch14_in21k_to_in1k_336px"),
+)
 
 
 def load(name):
@@ -40,50 +26,21 @@ def load(name):
 
 @pytest.mark.parametrize("name", FINE_TUNING)
 def test_fine_tuning(name):
+    """What the table of numbers (`tests/recipes.csv`) does not say."""
     config = load(name)
-    optimizer, augment, run = config.optimizer, config.augment, config.run
-    lr, least, decay, warmup, epochs, images, processes, smoothing, cutmix, scale, average = (
-        FINE_TUNING[name]
-    )
-    assert (optimizer.lr, optimizer.min_lr, optimizer.layer_decay) == (lr, least, decay)
-    assert (optimizer.warmup_epochs, run.epochs) == (warmup, epochs)
-    assert run.batch_size * run.accumulate * processes == images
-    assert f"{processes} processes x {run.batch_size} images" in parents_docstrings(name)
-    assert (augment.label_smoothing, augment.cutmix, augment.scale) == (smoothing, cutmix, scale)
+    augment, model = config.augment, config.model
     assert (augment.auto_augment, augment.random_erase) == ("rand-m9-mstd0.5-inc1", 0)
-    assert (run.ema_decay, run.precision, run.zero_stage) == (average, "fp16", 1)
-    assert (optimizer.weight_decay, optimizer.clip_grad) == (0.05, 0)
-    in21k = name.endswith("in21k_224px")
-    assert (optimizer.betas, optimizer.eps) == (
-        ((0.9, 0.98), 1e-6) if in21k else ((0.9, 0.999), 1e-8)
-    )
-    assert run.best_metric == ("" if in21k else "top1")
-    assert config.model.pooling == "mean"
-    assert config.model.freeze_patch_embed == ("_g_" in name)
-    if "_g_" in name:
-        assert config.model.drop_path_rate == 0.4
-    assert f"{config.model.image_size}px" in name
+    assert config.run.best_metric == ("" if name.endswith("in21k_224px") else "top1")
+    assert (model.pooling, model.freeze_patch_embed) == ("mean", "_g_" in name)
     assert (config.data.mean, config.data.std, config.data.crop_pct) == (CLIP_MEAN, CLIP_STD, 1.0)
 
 
-def parents_docstrings(name):
-    """Of a recipe and of those that it starts from."""
-    text = (CONFIGS / f"{name}.py").read_text()
-    inner = [path.stem for path in CONFIGS.glob("*.py") if f'"{path.name}"' in text]
-    return " ".join([text, *map(parents_docstrings, inner)])
-
-
-@pytest.mark.parametrize(("side", "lr"), [(224, 1.0), (336, 0.6)])
-def test_linear_probing(side, lr):
-    config = load(f"eva_clip_g_patch14_in1k_{side}px_linear")
-    optimizer, augment, run, model = config.optimizer, config.augment, config.run, config.model
-    assert (optimizer.name, optimizer.lr, optimizer.min_lr) == ("lars", lr, 0)
-    assert (optimizer.momentum, optimizer.weight_decay) == (0.9, 0)
-    assert (optimizer.warmup_epochs, run.epochs, run.batch_size * 40) == (10, 90, 16000)
-    assert (augment.scale, augment.crop, augment.flip) == ((0.08, 1.0), "once", 0.5)
-    assert (augment.auto_augment, augment.label_smoothing) == ("", 0)
+def test_linear_probing():
+    config = load("eva_clip_g_patch14_in1k_224px_linear")
+    augment, model = config.augment, config.model
+    assert (config.optimizer.name, config.optimizer.momentum) == ("lars", 0.9)
+    assert (augment.crop, augment.flip, augment.auto_augment) == ("once", 0.5, "")
     assert (model.pooling, model.linear_probe, model.trunk_precision) == ("cls", True, "fp16")
-    assert (model.image_size, model.drop_path_rate, run.zero_stage) == (side, 0, 0)
 
 
 def test_the_transform_of_a_recipe():

@@ -1,4 +1,4 @@
-"""The recipes' numbers beside the paper and the official commands."""
+"""The recipes beside the paper and the official commands; see also `tests/recipes.csv`."""
 
 from pathlib import Path
 
@@ -23,12 +23,9 @@ def test_what_was_published_of_eva_clip_g():
     model, run = config.model, config.run
     assert (model.variant, model.image_size, model.text) == ("eva_g_patch14", 224, "clip_l")
     assert model.init_checkpoint == "eva_psz14.pt"
-    assert (model.drop_path_rate, model.patch_dropout) == (0.4, 0)
-    assert config.data.crop_scale == (0.9, 1.0)
+    assert model.patch_dropout == 0
     assert (config.loss, config.max_logit_scale) == ("contrastive", 100)
-    assert (run.precision, run.zero_stage) == ("fp16", 1)
     step = run.batch_size * run.accumulate * 256  # "41k" on 256 GPUs
-    assert step == 40_960
     assert run.epochs * PAIRS == pytest.approx(11e9, rel=0.02)  # "11B"
     assert config.optimizer.warmup_epochs * (PAIRS // step) == pytest.approx(2000, abs=3)
     assert model.embed_dim == 1024
@@ -40,11 +37,7 @@ def test_the_command_of_eva_clip_g_plus():
     vision, text, optimizer = config.vision, config.text, config.optimizer
     assert (vision.lr, vision.weight_decay, vision.layer_decay) == (4e-4, 0.05, 0.85)
     assert (text.lr, text.weight_decay, text.layer_decay) == (4e-5, 0.05, 0.75)
-    assert (optimizer.name, optimizer.lr, optimizer.clip_grad) == ("lamb", 5e-4, 5.0)
-    assert (optimizer.betas, optimizer.eps) == ((0.9, 0.999), 1e-8)
-    assert config.model.patch_dropout == 0.5
-    assert config.run.seed == 4096
-    assert config.run.batch_size * 112 == 114_688
+    assert (optimizer.name, config.model.patch_dropout, config.run.seed) == ("lamb", 0.5, 4096)
     steps = 2_000_000_000 // 114_688
     assert optimizer.warmup_epochs * steps == pytest.approx(2000, abs=10)
     assert config.run.epochs * steps == pytest.approx(100 * 40_000_000 / 114_688, rel=0.01)

@@ -136,12 +136,10 @@ def test_every_recipe_loads_and_its_student_builds(name):
 
 
 def test_the_recipe_of_the_paper():
-    """Table 3, and the arithmetic of the official log."""
+    """Parameters of Table 3, steps of the official log; `tests/recipes.csv` has the settings."""
     config = load_recipe(CONFIGS / "eva_g_patch14_224_merged30m_150ep.py", PretrainConfig)
     with torch.device("meta"):
         student = training.build_student(config.student, target_dim=768, masked=True)
     assert sum(p.numel() for p in student.parameters()) == 1_012_229_632
-    assert config.run.batch_size * config.run.accumulate * 128 == 4096
     assert 29_664_000 // 4096 * config.run.epochs == 1_086_300
-    assert (config.optimizer.lr, config.optimizer.betas) == (1e-3, (0.9, 0.98))
     assert config.mask.num_masked == 105
