@@ -162,9 +162,10 @@ def _try_import(name: str) -> Finding | None:
     except subprocess.TimeoutExpired:
         return Finding("broken", name, f"its import takes more than {_SECONDS} s")
     if done.returncode == 0:
-        gpus = done.stdout.strip()
-        state: Literal["ok", "note"] = "note" if gpus.endswith(":") else "ok"
-        return Finding(state, "GPU", f"{gpus} none" if state == "note" else gpus) if gpus else None
+        gpus = done.stdout.strip().rpartition("\n")[2]  # below what an import prints
+        none = gpus.endswith(":")
+        finding = Finding("note" if none else "ok", "GPU", f"{gpus} none" if none else gpus)
+        return finding if name == "torch" else None
     if name == "torchcodec":
         text = "cannot be imported; videos are decoded by PyAV; it needs FFmpeg's shared libraries"
         return Finding("note", name, text)

@@ -14,6 +14,7 @@ from eva_openmmlab.stand_in import import_datasets, install_stand_in
 install_stand_in()
 import_datasets("mmdet.datasets")
 
+from mmdet.datasets import utils as dataset_utils
 from mmdet.datasets.transforms import Resize
 from mmdet.models.detectors import BaseDetector
 from mmdet.registry import MODELS, TRANSFORMS
@@ -44,6 +45,7 @@ _CLASSIFIERS = (
 MODELS.register_module(module=EVAViT)  # so that "mmdet.EVAViT" names it too
 # mmdetection's inferencers look for this name, and build the reader by it
 TRANSFORMS.register_module(name="LoadImageFromFile", module=images.LoadPicture)
+dataset_utils.LoadImageFromFile = images.LoadPicture  # `get_loading_pipeline` compares classes
 
 
 @TRANSFORMS.register_module(name="Resize", force=True)  # also for what `RandomResize` builds

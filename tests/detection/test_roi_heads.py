@@ -91,7 +91,33 @@ def _detect(model, golden):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_golden(variant, build, golden):
-    _assert_golden(_detect(build(**VARIANTS[variant]), golden), variant, golden)
+    model = build(**VARIANTS[variant])
+    slack = _flips(model, golden) if "maskness" in variant else 0.0
+    _assert_golden(_detect(model, golden), variant, golden, slack=slack)
+
+
+@torch.no_grad()
+def _flips(model, golden, threshold=0.5):
+    """What rounding may change each score by, (n,): mask pixels within 1e-5 of the threshold."""
+    found = model.inference([{"image": golden["input.image"]}], do_postprocess=False)[0]
+    masks = found.pred_masks.flatten(1)
+    pixels = ((masks - threshold).abs() < 1e-5).sum(1)
+    inside = (masks > threshold).sum(1)
+    means = maskness(found.pred_masks, threshold)
+    # the score is s * mean, and a pixel changes the mean by (mean - threshold) / inside
+    return pixels * found.scores * (1 - threshold / means) / (inside - 1)
+
+
+def test_a_mask_pixel_at_the_threshold_changes_maskness_by_the_closed_form():
+    """Rounding by 1e-9 there changes the mean by more than 1e-3; docs/numerics.md."""
+    masks = torch.rand(1, 1, 14, 14, generator=torch.Generator().manual_seed(0)).double()
+    masks[0, 0, 3, 4] = 0.5 - 1e-9
+    below = maskness(masks, 0.5)
+    inside = int((masks > 0.5).sum())
+    masks[0, 0, 3, 4] = 0.5 + 1e-9
+    change = (maskness(masks, 0.5) - below).item()
+    assert change == pytest.approx((0.5 - below.item()) / (inside + 1), rel=1e-6)
+    assert abs(change) > 1e-3
 
 
 def test_soft_nms_is_left_out_by_one_setting(build, golden):
@@ -117,7 +143,7 @@ def test_golden_as_torchscript(variant, build, golden):
     _assert_golden(detector_postprocess(found, 112, 128), variant, golden)
 
 
-def _assert_golden(found, variant, golden):
+def _assert_golden(found, variant, golden, slack=0.0):
     expected = {
         field: golden[f"output.{variant}.{field}"]
         for field in ("count", "boxes", "scores", "classes", "mask_area")
@@ -125,7 +151,8 @@ def _assert_golden(found, variant, golden):
     assert len(found) == int(expected["count"])
     first = found[: len(expected["classes"])]
     assert torch.equal(first.pred_classes, expected["classes"])
-    torch.testing.assert_close(first.scores, expected["scores"], atol=1e-4, rtol=0)
+    slack = torch.as_tensor(slack).expand(len(found))[: len(first)]
+    assert ((first.scores - expected["scores"]).abs() <= 1e-4 + slack).all()
     torch.testing.assert_close(first.pred_boxes.tensor, expected["boxes"], atol=1e-2, rtol=0)
     area = first.pred_masks.flatten(1).sum(1)
     assert (area - expected["mask_area"]).abs().max() <= 3

@@ -9,6 +9,7 @@ import pytest
 import torch
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 from mmdet.datasets import CocoDataset
+from mmdet.registry import DATASETS
 from mmengine.dataset import Compose
 from PIL import Image
 
@@ -87,6 +88,14 @@ def configured(name, load_config, root, *more, pipeline=None):
         config.val_dataloader.dataset.pipeline = pipeline
     words = [str(word) for word in (name, *flags(root, "train", "val"), *more)]
     return own_data.apply(config, parser.parse_args(words))
+
+
+def test_classes_and_colours_are_what_mmdetections_tools_take(load_config, own):
+    """Tuples, also where a config has lists: one adds a class to them, one draws with them."""
+    cfg = configured("coco/cascade_mask_rcnn_eva_g_1280", load_config, own)
+    info = DATASETS.build(cfg.val_dataloader.dataset).metainfo
+    assert (*info["classes"], "background") == info["classes"] + ("background",)
+    assert {*map(type, info["palette"])} == {tuple}
 
 
 def kinds_of(cfg, kind):

@@ -74,3 +74,15 @@ def test_mmdetection_s_own_programs_and_functions_serve_a_recipe(
     end = run("python", tools_of("mmdet") / "test.py", saved, weights)
     assert "bbox_mAP" in end.text
     run("python", "-c", CLIENT, saved, weights, sorted((scenes / "val").iterdir())[0])
+
+
+def test_mmdetection_s_own_analysis_reads_a_run(output, run, tools_of, tmp_path):
+    config, results = output / "small.py", tmp_path / "results.pkl"
+    weights, work = output / "iter_6.pth", tmp_path / "work"
+    run("python", tools_of("mmdet") / "test.py", config, weights, "--out", results,
+        "--work-dir", work)  # fmt: skip
+    analysis = tools_of("mmdet") / "analysis_tools"
+    run("python", analysis / "analyze_results.py", config, results, tmp_path, "--topk", 1)
+    assert len(list(tmp_path.glob("*/*.jpg"))) == 2, "the best image and the worst"
+    run("python", analysis / "confusion_matrix.py", config, results, tmp_path)
+    assert (tmp_path / "confusion_matrix.png").stat().st_size

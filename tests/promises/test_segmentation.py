@@ -177,3 +177,14 @@ def test_mmsegmentation_s_own_programs_serve_a_recipe(
     saved, weights = tmp_path / "out" / config.name, tmp_path / "out" / "iter_6.pth"
     end = run("python", tools_of("mmseg") / "test.py", saved, weights)
     assert f"{scores(output)['mIoU']:.2f}" in end.text, "another run than ours"
+
+
+def test_mmsegmentation_s_own_analysis_reads_a_run(output, scenes, run, tools_of, tmp_path):
+    """Also of predictions that say how many pixels of each class are right: all of the truth's."""
+    config, truth = output / "small.py", scenes / "annotations" / "validation"
+    words = (truth, tmp_path)
+    run("python", tools_of("mmseg") / "analysis_tools/confusion_matrix.py", config, *words)
+    assert (tmp_path / "confusion_matrix.png").stat().st_size
+    tool = tools_of("mmseg") / "misc/browse_dataset.py"
+    run("python", tool, config, "--not-show", "--output-dir", tmp_path / "seen")
+    assert len(list((tmp_path / "seen").rglob("*.*g"))) == 16

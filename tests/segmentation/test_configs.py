@@ -50,7 +50,7 @@ def test_each_config_builds(name, load_config):
     assert backbone.blocks[0].mlp.fc1.out_features == variant.mlp_dim
     assert (backbone.blocks[0].attn.qkv.bias is None) == (variant.qkv_bias == "qv")
     kind = cfg.train_dataloader.dataset.type
-    classes = {"COCOStuffDataset": 171, "ADE20KDataset": 150, "BaseSegDataset": 5}[kind]
+    classes = {"COCOStuffDataset": 171, "ADE20KDataset": 150, "ConfiguredSegDataset": 5}[kind]
     metainfo = DATASETS.get(kind).METAINFO or cfg.train_dataloader.dataset.metainfo
     assert segmentor.decode_head.num_classes == classes == len(metainfo["classes"])
     for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):

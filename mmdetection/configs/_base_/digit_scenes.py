@@ -8,7 +8,7 @@ _colours = [dict(type=kind, min_mag=0.8, max_mag=1.2) for kind in ("Brightness",
 _data = dict(
     type="CocoDataset",
     data_root="output/datasets/digit_scenes/coco",
-    metainfo=dict(classes=[str(digit) for digit in range(10)]),
+    metainfo=dict(classes=tuple("0123456789")),
 )
 train_dataloader = dict(
     batch_size=8,

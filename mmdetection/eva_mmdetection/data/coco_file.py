@@ -39,6 +39,10 @@ class CocoFileDataset(BaseDetDataset):
     ) -> None:
         self._boxes_only, self._tile = boxes_only, tile  # before the file is read
         super().__init__(*args, **settings)
+        meta = self._metainfo  # mmdetection's tools take tuples of classes and colours only
+        meta["classes"] = tuple(meta["classes"])
+        if isinstance(meta["palette"], list):
+            meta["palette"] = [*map(tuple, meta["palette"])]
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Read the file: a record for each image, in order of the image ids."""

@@ -8,7 +8,7 @@ _base_ = "loaders.py"
 from eva_segmentation.parts import annotated, multi_scale, testing, training  # noqa: E402
 
 _data = dict(
-    type="BaseSegDataset",
+    type="ConfiguredSegDataset",
     data_root="output/datasets/digit_scenes_semantic/semantic",
     reduce_zero_label=True,
     metainfo=dict(

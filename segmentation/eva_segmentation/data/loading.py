@@ -23,7 +23,19 @@ from eva_openmmlab.images import LoadPicture
 
 
 @DATASETS.register_module()
-class PairedFolders(BaseSegDataset):
+class ConfiguredSegDataset(BaseSegDataset):
+    """mmsegmentation's `BaseSegDataset` (same arguments), whose classes its tools can read.
+
+    They read the attribute `METAINFO`, which is empty where a config states the classes.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.METAINFO = self.metainfo
+
+
+@DATASETS.register_module()
+class PairedFolders(ConfiguredSegDataset):
     """Images in one folder, label maps of the same names in another; suffixes may differ.
 
     Args:
