@@ -12,11 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import default_collate
 
 from eva_backbone import SimpleFeaturePyramid, VisionTransformer
-from eva_backbone.checkpoints.pooled import PooledVit
-from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
 from eva_runs.data_order import to_device
 
 ROOT = Path(__file__).parents[1]
@@ -125,7 +122,7 @@ class _Objective(nn.Module):
 
 
 def pretraining(kind):
-    """An objective on a batch as a run has it, or a mask alone, on the device or the CPU."""
+    """An objective on a batch as a run has it."""
     from eva_pretrain import masked_image_modeling as mim
     from eva_pretrain.tokens.tokenizer import MaskedTokens
     from eva_pretrain.training import alternating_mask
@@ -134,7 +131,7 @@ def pretraining(kind):
     if masked:
         samples = [s | {"mask": torch.as_tensor(alternating_mask((4, 4)))} for s in samples]
         samples[1]["mask"][0] = True  # images with different numbers of masked patches
-    batch = default_collate(samples) if kind.startswith("mask on") else mim.collate(samples)
+    batch = mim.collate(samples)
     if kind == "tokens":
         tokenizer = _tokenizer()
         tokenizer(Teacher()(batch["images"]))  # its first codes
@@ -148,15 +145,6 @@ def pretraining(kind):
         **SMALL,
     )
     model = _Objective(student, objective).train()
-    if kind.startswith("mask on"):  # as users call the model, without positions
-
-        def loss(model, batch):
-            images, mask = batch["images"], batch["mask"].flatten(1)
-            targets = model.teacher(images)[mask]
-            given = mask.cpu() if kind == "mask on the CPU" else mask
-            return mim.negative_cosine(model.student(images, given), targets)
-
-        return Step(model, lambda: batch, loss, True)
     return Step(model, lambda: batch, lambda model, batch: model(batch), True)
 
 
@@ -189,57 +177,43 @@ def video(kind):
     """Fine-tuning on clips at another length than that of the positions."""
     from eva_engine.data.mixed_targets import ClassificationStep, MixedTargets
     from eva_video.config import AugmentConfig
+    from eva_video.model.classifier import build_video_classifier
 
     mix = {"mixup": 0.8, "cutmix": 1.0, "pairing": "permute"} if kind == "mixed" else {}
-    model = video_classifier(activation_checkpointing=kind == "checkpoints").train()
+    torch.manual_seed(0)
+    checkpoints = {"activation_checkpointing": kind == "checkpoints"}
+    model = build_video_classifier("eva_debug", num_classes=5, frames=4, **SMALL, **checkpoints)
+    nn.init.normal_(model.head.weight, std=0.1)
+    model.train()
     step = ClassificationStep(MixedTargets(AugmentConfig(**mix), num_classes=5))
     clips = _images(count=18).unflatten(0, (6, 3))
     batch = [clips, torch.tensor([0, 1, 2, 3, 4, 0])]
     return Step(model, lambda: batch, lambda model, batch: step(model, batch)[0], True)
 
 
-def video_classifier(**options):
-    """A tiny classifier of clips of 4 frames."""
-    from eva_video.model.classifier import build_video_classifier
-
-    torch.manual_seed(0)
-    model = build_video_classifier("eva_debug", num_classes=5, frames=4, **(SMALL | options))
-    nn.init.normal_(model.head.weight, std=0.1)
-    return model
-
-
-def clip_extractor():
-    """Features of clips of the tiny classifier, on the CPU."""
-    from eva_video.model.features import ClipFeatureExtractor
-
-    pooled = PooledVit(video_classifier(), pooling="mean", image_size=64)
-    return ClipFeatureExtractor(pooled, mean=IMAGENET_MEAN, std=IMAGENET_STD)
-
-
 def contrastive(kind):
-    """Contrastive training of two towers, with cached features too."""
+    """Contrastive training of two towers."""
     from eva_contrastive.step import ContrastiveStep, build_loss
     from eva_engine.steps.micro_batches import MicroBatches
     from eva_runs.data_order import Batch
 
     loss_fn = build_loss("sigmoid" if kind == "sigmoid" else "contrastive")
-    options = {"patch_dropout": 0.5} if kind in ("patch dropout", "two micro-batches") else {}
-    model = clip(
-        sigmoid=kind == "sigmoid", activation_checkpointing=kind == "checkpoints", **options
-    ).train()
-    if kind == "checkpoints":
+    checkpoints = kind == "checkpoints"
+    options = {"patch_dropout": 0.5} if kind == "patch dropout" else {}
+    model = clip(sigmoid=kind == "sigmoid", activation_checkpointing=checkpoints, **options).train()
+    if checkpoints:
         model.text.set_grad_checkpointing(True)
     if kind == "half frozen":
         model.visual.requires_grad_(False)
     images, texts = _images(), clip_tokens()
 
     def loss(model, pairs):
-        step, count = ContrastiveStep(loss_fn), 2 if kind == "two micro-batches" else 1
-        parts = zip(*(part.chunk(count) for part in pairs), strict=True)
-        batches = iter([Batch(data=part, items=[], unreadable={}) for part in parts])
-        micro_batches = MicroBatches(batches, count=count, device=pairs[0].device, seeds=(0, 0))
+        step = ContrastiveStep(loss_fn)
+        batches = iter([Batch(data=pairs, items=[], unreadable={})])
+        micro_batches = MicroBatches(batches, count=1, device=pairs[0].device, seeds=(0, 0))
         step.begin(model, micro_batches)
-        return torch.stack([step(model, part)[0] for part in micro_batches]).mean()
+        (batch,) = micro_batches
+        return step(model, batch)[0]
 
     return Step(model, lambda: (images, texts), loss, True)
 
@@ -262,18 +236,6 @@ def clip_tokens(length=32):
 
     texts = ["a dog", "two cats", "a photo of the number seven", "red", "a b c", "a car at night"]
     return tokenize(texts, length)
-
-
-def feature_extractor():
-    """Features of the tiny classifier, on the CPU."""
-    from eva_classification.features import FeatureExtractor
-    from eva_classification.models import build_classifier
-
-    torch.manual_seed(0)
-    model = build_classifier("eva_debug", num_classes=3, **SMALL)
-    half = (0.5, 0.5, 0.5)
-    pooled = PooledVit(model, pooling="mean", image_size=64)
-    return FeatureExtractor(pooled, mean=half, std=half)
 
 
 def picture(height=72, width=96):

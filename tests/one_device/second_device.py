@@ -1,4 +1,4 @@
-"""A second device on a machine that has only a CPU, for tests of where tensors are made.
+"""A second device where there is only a CPU: it finds tensors that are made on the wrong one.
 
 PyTorch knows a device "lazy", for which this build has no kernels. Here its tensors hold an
 ordinary tensor on the CPU with which everything is computed: `x.device`, `zeros_like(x)` and
@@ -20,50 +20,24 @@ from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_a
 
 NAME = "lazy"
 COPIES = ("aten::_to_copy", "aten::copy_")
-# What a GPU makes the CPU wait for: shapes that depend on values, and values themselves.
-WAITS = ("aten::nonzero", "aten::masked_select", "aten::_local_scalar_dense", "aten::equal")
 INDEXING = ("aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_")
 
 
 class _Rules:
     allowed = COPIES
-    waits = True
 
 
 class TwoDevicesError(RuntimeError):
     """An operation that takes tensors of two devices."""
 
 
-class WaitError(RuntimeError):
-    """An operation for which a GPU makes the CPU wait."""
-
-
-def refuse_two_devices(func, tensors, *, allowed=COPIES):
-    """Raise for an operation that a GPU would refuse.
-
-    Args:
-        func: The operator.
-        tensors: All that it takes.
-        allowed: Names of operators that may take tensors of two devices.
-    """
+def _refuse_two_devices(func, tensors):
+    """Raise for an operation that a GPU would refuse."""
     devices = {str(tensor.device) for tensor in tensors if tensor.ndim}
     scalars = {str(tensor.device) for tensor in tensors if not tensor.ndim} - {"cpu"}
-    if len(devices | scalars) > 1 and func._schema.name not in allowed:
+    if len(devices | scalars) > 1 and func._schema.name not in _Rules.allowed:
         shapes = ", ".join(f"{tuple(t.shape)} on {t.device}" for t in tensors)
         raise TwoDevicesError(f"{func} takes tensors of two devices: {shapes}")
-
-
-def refuse_waiting(func, args, kwargs):
-    """Raise for an operation on the second device whose result the CPU has to wait for."""
-    name = func._schema.name
-    there = [tensor for tensor in _tensors(args, kwargs) if isinstance(tensor, SecondTensor)]
-    indexes = _tensors(args[1], {}) if name in INDEXING else []
-    by_mask = any(index.dtype == torch.bool for index in indexes)
-    to_cpu = name == "aten::_to_copy" and not _is_second(kwargs.get("device") or NAME)
-    into_cpu = name == "aten::copy_" and not isinstance(args[0], SecondTensor)
-    if there and (name in WAITS or by_mask or to_cpu or into_cpu):
-        shapes = ", ".join(f"{tuple(tensor.shape)} {tensor.dtype}" for tensor in there)
-        raise WaitError(f"the CPU waits for {func} of {shapes}")
 
 
 class SecondTensor(torch.Tensor):
@@ -128,9 +102,7 @@ def _compute(func, args, kwargs):
         with _SecondDevice():  # in inference mode; else its parts are what comes here
             return func.decompose(*args, **kwargs)
     tensors = _tensors(args, kwargs)
-    refuse_two_devices(func, tensors, allowed=_Rules.allowed)
-    if not _Rules.waits:
-        refuse_waiting(func, args, kwargs)
+    _refuse_two_devices(func, tensors)
     asked = kwargs.get("device")
     if func is torch.ops.aten.copy_.default:  # into the first
         here = isinstance(args[0], SecondTensor)
@@ -186,12 +158,11 @@ class _Module:
 
 
 @contextlib.contextmanager
-def second_device(*, indexes_on_cpu=False, waits=True):
+def second_device(*, indexes_on_cpu=False):
     """Have the second device, as long as the block runs; gives the `torch.device`.
 
     Args:
         indexes_on_cpu: Allow them, as a GPU does; frameworks have some.
-        waits: Allow operations for which a GPU would make the CPU wait.
     """
     autocast = torch.autocast
 
@@ -202,7 +173,6 @@ def second_device(*, indexes_on_cpu=False, waits=True):
 
     _Rules.allowed = COPIES + INDEXING if indexes_on_cpu else COPIES
     with pytest.MonkeyPatch.context() as patch, _SecondDevice():
-        patch.setattr(_Rules, "waits", waits)
         patch.setattr(torch, "autocast", autocast_of_others)
         patch.setattr(torch, NAME, _Module(), raising=False)
         for function in (torch.tensor, torch.as_tensor):
