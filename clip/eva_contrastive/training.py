@@ -36,7 +36,7 @@ from eva_data.holdout import validation_fact
 from eva_data.labelled_images import open_labelled
 from eva_data.transforms import ImageTransform, evaluation_transform
 from eva_engine import distributed, planning
-from eva_engine.data.loading import open_indexed
+from eva_engine.data.loading import open_shared
 from eva_engine.loop import TrainingRun
 from eva_engine.report import Presentation
 from eva_engine.steps.flops import image_input, training_flops
@@ -202,7 +202,7 @@ def train(config: ContrastiveConfig, device: torch.device) -> None:
     Raises:
         ValueError: If settings or data do not fit together.
     """
-    captions, others = open_indexed(partial(open_pairs, config.data), config.run.output)
+    captions, others = open_shared(partial(open_pairs, config.data), config.run.output)
     validation = build_validation(config, others)
     distributed.seed_all(config.run.seed)
     model, report = build_model(config)

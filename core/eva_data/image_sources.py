@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +98,8 @@ def open_images(
     """Open the images of a manifest (`.toml`), a folder, or a pattern of tar shards.
 
     With an index file, which a manifest may name, nothing is searched: for millions of images that
-    saves minutes to hours at every start, and memory in every worker. `indexes` is a folder where
-    those of shards are saved, and mapped by whoever opens them again.
+    saves minutes to hours at every start, and memory in every worker. Indexes of shards can be
+    saved in a folder `indexes`.
     """
     path = expand_path(os.fspath(location), "the images")
     if path.suffix == ".toml":
@@ -116,9 +117,8 @@ def open_source(entry: SourceEntry, table: Table | None = None) -> Images:
     return Images(open_files(entry, table))
 
 
-def index_shard(shard: Path, _: Findings) -> Table:
-    """Look through the headers of one shard for images."""
-    return index_members([shard], IMAGE_SUFFIXES)
+def _index(shards: Sequence[Path], _: Findings) -> Table:
+    return index_members(shards, IMAGE_SUFFIXES)
 
 
 def open_files(
@@ -129,9 +129,8 @@ def open_files(
     if entry.kind == "shards":
         shards = expand_shards(entry.location)
         if table is None and indexes:
-            name, none = os.path.abspath(entry.location), Findings({})  # noqa: PTH100 (of a pattern)
-            options: Any = {"folder": indexes, "name": name, "kind": IMAGE_KIND}
-            table = load_or_build(shards, index_shard, none, **options)
+            options: dict[str, Any] = {"folder": indexes, "kind": IMAGE_KIND}
+            table = load_or_build(shards, _index, Findings({}), **options)
         table = index_members(shards, IMAGE_SUFFIXES) if table is None else table
         files = TarIndex(shards, table)
     else:

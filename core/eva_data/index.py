@@ -115,30 +115,29 @@ def _rebuilt(source: Any, about: Any, kind: str) -> Table:
 
 def merge_tables(file: Path, parts: Sequence[Path], about: Any, *, kind: str) -> None:
     """Write the index of many shards from those of each, which pass through memory one by one."""
-    lengths = Counter[str]()
+    lengths, table = Counter[str](), Table({})
     for part in parts:
-        lengths.update({name: len(array) for name, array in Table.open(part, kind=kind).items()})
-    dtypes = {name: array.dtype for name, array in Table.open(parts[0], kind=kind).items()}
+        table = Table.open(part, kind=kind)
+        lengths.update({name: len(array) for name, array in table.items()})
     header: dict[str, Any] = {"__metadata__": {"kind": kind, "about": json.dumps(about)}}
-    end = 0
-    for name in sorted(dtypes, key=lambda name: (-dtypes[name].itemsize, name)):  # all are aligned
-        begin, end = end, end + lengths[name] * dtypes[name].itemsize
-        code = next(code for code, dtype in _DTYPES.items() if dtype == dtypes[name])
-        header[name] = {"dtype": code, "shape": [lengths[name]], "data_offsets": [begin, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
+    codes, end = {np.dtype(dtype): code for code, dtype in _DTYPES.items()}, 0
+    for name in sorted(table, key=lambda name: -table[name].itemsize):  # so all are aligned
+        begin, end = end, end + lengths[name] * table[name].itemsize
+        dtype, shape = codes[table[name].dtype], [lengths[name]]
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+    content = json.dumps(header).encode()
+    content += b" " * (-len(content) % 8)
+    places = {name: 8 + len(content) + header[name]["data_offsets"][0] for name in table}
     with replacing(file) as temporary, temporary.open("wb") as stream:
-        stream.write(len(text).to_bytes(8, "little") + text)
-        places = {name: 8 + len(text) + header[name]["data_offsets"][0] for name in dtypes}
-        name_bytes = 0
-        for number, part in enumerate(parts):
+        stream.write(len(content).to_bytes(8, "little") + content)
+        moves = {"shard": 0, "names.ends": 0}  # numbers in what lies before
+        for part in parts:
             table = Table.open(part, kind=kind)
-            moved = {"shard": number, "names.ends": name_bytes}
             for name, array in table.items():
                 stream.seek(places[name])
-                places[name] += stream.write((array + array.dtype.type(moved.get(name, 0))).data)
-            name_bytes += len(table["names.bytes"])
-        stream.truncate(8 + len(text) + end)
+                places[name] += stream.write((array + array.dtype.type(moves.get(name, 0))).data)
+            moves["shard"] += 1
+            moves["names.ends"] += len(table["names.bytes"])
 
 
 def damaged(index: Path | str, reason: str) -> ValueError:

@@ -46,7 +46,7 @@ def ordered_map(
         results: Iterator[Result] = map(functools.partial(work, *shared), items)
     else:
         results = _spread(work, items, workers, 1 if died else chunk, shared, died)
-    yield from progress(results, total=len(items), what=what)
+    yield from progress(results, total=len(items), what=what) if len(items) > 1 else results
 
 
 def map_blocks(

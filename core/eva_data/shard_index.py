@@ -1,14 +1,14 @@
-"""Indexes of tar shards that runs save: built once, on all cores, and mapped by every process.
+"""Saved indexes of tar shards: read once, on all cores, and mapped by every later run.
 
-Each shard has a file, written when it has been read: an interruption loses the shards that are
-being read, and one that has changed is read again alone. All are merged into the file that is
-mapped, so that no process holds an index in memory.
+A shard that has been read has a file, which an interruption leaves and other lists of shards share.
+All are merged into the file that is mapped; no process has an index in memory.
 """
 
 import contextlib
 import hashlib
 import logging
 import os
+import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,61 +21,52 @@ from eva_data.pools import ordered_map
 logger = logging.getLogger(__name__)
 
 _BYTES_OF_A_WORKER = 2**30  # fewer are read sooner than another process starts
+Index = Callable[[Sequence[Path], Findings], Table]
 
 
 def load_or_build(
     shards: Sequence[Path],
-    index: Callable[[Path, Findings], Table],
+    index: Index,
     left_out: Findings,
     *,
     folder: Path,
-    name: str,
     kind: str,
+    key: Any = "",
 ) -> Table:
-    """Map the index of shards, and build what is missing of it or has another size or time.
+    """Map the index of shards, after reading those that are new or have another size or time.
 
-    Args:
-        shards: Tar files.
-        index: Function of a module, or a `partial` of one, that indexes a single shard.
-        left_out: Gains what `index` leaves out, now or earlier.
-        folder: Folder of the indexes.
-        name: What tells this index from others: the pattern of its shards and its settings.
-        kind: Kind of the index.
+    `index` reads shards by a setting `key`, and `left_out` gains what it leaves out, or has before.
     """
-    parts = folder / _digest(name)
-    file, states = parts.with_suffix(INDEX_SUFFIX), [_state(shard) for shard in shards]
-    files = [parts / f"{_digest(path)}{INDEX_SUFFIX}" for path, *_ in states]
-    table = _open(file, states, kind)
-    if table is None:
-        logger.info("indexes %d shards once, for all runs, in %s", len(shards), file)
-        make_folder(parts)
-        size = sum(state[1] for state in states)
+    seen = [(str(shard.absolute()), shard.stat()) for shard in shards]
+    states = [[path, status.st_size, status.st_mtime_ns] for path, status in seen]
+    files = [folder / "shards" / _name(kind, key, state[0]) for state in states]
+    file = folder / _name(*map(str, files))
+    if (table := _open(file, states, kind)) is None:
+        logger.info("indexes %d shards once, in %s", len(shards), folder)
+        make_folder(folder / "shards")
+        size = sum(status.st_size for _, status in seen)
         workers = min(len(os.sched_getaffinity(0)), 1 + size // _BYTES_OF_A_WORKER)
-        jobs, shared = [*zip(shards, states, files, strict=True)], (index, left_out.kinds, kind)
-        built = ordered_map(
-            _build, jobs, workers=workers, what="indexing shards", chunk=1, shared=shared
-        )
-        merge_tables(file, files, [*built], kind=kind)
+        jobs, what = [*zip(shards, states, files, strict=True)], "indexing shards"
+        random.Random().shuffle(jobs)  # machines that begin together share the work
+        shared = (index, left_out.kinds, kind)
+        built = ordered_map(_build, jobs, workers=workers, what=what, chunk=1, shared=shared)
+        about = {entry[0][0]: entry for entry in built}
+        merge_tables(file, files, [about[state[0]] for state in states], kind=kind)
         table = Table.open(file, kind=kind)
     for _, findings in table.about:
         for problem, count, ids in findings:
             left_out.add_many(problem, count, ids)
-    table.about = [[shard.name, size] for shard, (_, size, _) in zip(shards, states, strict=True)]
+    table.about = [[shard.name, state[1]] for shard, state in zip(shards, states, strict=True)]
     return table
 
 
 def _build(
-    index: Callable[[Path, Findings], Table],
-    kinds: Mapping[str, Kind],
-    kind: str,
-    job: tuple[Path, list[Any], Path],
+    index: Index, kinds: Mapping[str, Kind], kind: str, job: tuple[Path, list[Any], Path]
 ) -> Any:
     """Index a shard, unless that is done; return its state, and what is left out."""
     shard, state, file = job
-    table = _open(file, [state], kind)
-    if table is None:
-        left_out = Findings(kinds)
-        arrays = index(shard, left_out)
+    if (table := _open(file, [state], kind)) is None:
+        arrays = index([shard], left_out := Findings(kinds))
         found = [[one["kind"], one["count"], one["ids"][:SHOWN]] for one in left_out.as_json()]
         table = Table(arrays, [[state, found]], kind=kind)
         table.save(file)
@@ -91,10 +82,5 @@ def _open(file: Path, states: list[list[Any]], kind: str) -> Table | None:
     return None
 
 
-def _state(shard: Path) -> list[Any]:
-    status = shard.stat()
-    return [os.path.abspath(shard), status.st_size, status.st_mtime_ns]  # noqa: PTH100 (text)
-
-
-def _digest(name: str) -> str:
-    return hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+def _name(*words: Any) -> str:
+    return hashlib.sha256(os.fsencode("\n".join(map(str, words)))).hexdigest()[:16] + INDEX_SUFFIX

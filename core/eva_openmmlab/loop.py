@@ -14,7 +14,7 @@ from typing import Any
 
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import CheckpointHook
-from mmengine.registry import LOOPS
+from mmengine.registry import DATASETS, LOOPS
 from mmengine.runner import IterBasedTrainLoop
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -22,7 +22,6 @@ from eva_backbone.checkpoints.adapters import BASE, read_adapter_config
 from eva_backbone.checkpoints.run_folders import ADAPTER, is_adapter
 from eva_backbone.lora import LoraSettings
 from eva_openmmlab.run_folder import SAYS, last_evaluation
-from eva_openmmlab.shared_data import with_shared_records
 from eva_openmmlab.weights import load_start
 from eva_report.terminal import SHOWN
 from eva_runs.adapters import Adapters
@@ -33,6 +32,7 @@ from eva_runs.data_order import (
     seed_all,
     share_of,
 )
+from eva_runs.sharing import share
 
 SAMPLE, STEP = range(2)  # what a random number is for: first part of its key
 Draw = tuple[int, int]  # number in the stream; index of the sample
@@ -141,6 +141,19 @@ def numbered_loader(loader: DataLoader[Any], seed: int) -> DataLoader[Any]:
     return guard_workers(numbered)
 
 
+def build_shared(*, config: Any) -> Any:
+    """Build a dataset, as a `type` of mmengine: its annotations are read once on each machine."""
+
+    def build() -> Any:
+        dataset = DATASETS.build(config)
+        getattr(dataset, "full_init", lambda: None)()
+        for part in getattr(dataset, "datasets", [dataset]):
+            vars(part).pop("cat_img_map", None)  # a number for each object, for filtering alone
+        return dataset
+
+    return share(build)
+
+
 def run_seed(runner: Any) -> int:
     """Return the seed of a run, the same on all processes."""
     different = runner._randomness_cfg.get("diff_rank_seed", False)
@@ -184,8 +197,10 @@ class EVATrainLoop(IterBasedTrainLoop):
     def __init__(self, runner: Any, dataloader: Any, *args: Any, **kwargs: Any) -> None:
         self.adapters = _add_adapters(runner)
         seed = run_seed(runner)
-        loader = runner.build_dataloader(with_shared_records(dataloader), seed=seed)
-        numbered = numbered_loader(loader, seed)
+        if isinstance(dataloader, dict):
+            shared = {"type": build_shared, "config": dataloader["dataset"]}
+            dataloader = {**dataloader, "dataset": shared}
+        numbered = numbered_loader(runner.build_dataloader(dataloader, seed=seed), seed)
         super().__init__(runner, numbered, *args, **kwargs)
         self.samples_of_a_batch = int(numbered.batch_size or 1) * get_world_size()
         self._batches = 1  # of an iteration on this process

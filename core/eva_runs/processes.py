@@ -11,7 +11,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any, TypeVar
 
 from eva_data.pools import end_with_parent
@@ -159,37 +158,6 @@ def together(work: Callable[[], Result]) -> Result:
 def on_main(work: Callable[[], Result]) -> Result:
     """Do something on the main process; all return its small result, or fail with it."""
     result: Result = gather(together(lambda: work() if is_main() else None))[0]
-    return result
-
-
-def first_then_others(work: Callable[[], Result], *, machine: object = None) -> Result:
-    """Do something on the first process, or that of each `machine`, and then on all others.
-
-    They wait at the store of the processes: a collective, as of NCCL, would end after 30 minutes.
-
-    Raises:
-        Exception: The error of the first process.
-        OtherProcessError: On the others, for it.
-    """
-    group = _group()
-    if group is None or world_size() == 1:
-        return work()
-    members = gather((machine, os.urandom(8).hex()))
-    first = next(number for number, member in enumerate(members) if member[0] == machine)
-    store, key = group.distributed_c10d._get_default_store(), f"first: {members[first][1]}"
-    if first != rank():
-        store.wait([key], timedelta(days=30))
-        if message := store.get(key).decode():
-            raise OtherProcessError(f"process {first} failed: {message}")
-        return work()
-    message = "it has ended"
-    try:
-        result, message = work(), ""
-    except Exception as error:
-        message = f"{type(error).__name__}: {error}"
-        raise
-    finally:
-        store.set(key, message)
     return result
 
 

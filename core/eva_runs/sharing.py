@@ -1,81 +1,89 @@
-"""Lists that the first process of each machine reads, and all of its processes map."""
+"""Data that one process of each machine reads, and whose arrays all of its processes map."""
 
+import io
 import os
 import pickle
-import shutil
 import socket
 import tempfile
-from array import array
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+import warnings
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import torch
 
 from eva_data.index import Table
-from eva_runs.processes import first_then_others, gather, together, world_size
+from eva_runs.processes import OtherProcessError, gather, rank, together, world_size
 
-_KIND = "eva_runs shared list 1"
-
-
-class SharedList(Sequence[Any]):
-    """A list whose items are pickled in a mapped file, `content` up to each of `ends`."""
-
-    def __init__(self, table: Table) -> None:
-        self.content, self.ends = (np.asarray(table[name]) for name in ("content", "ends"))
-
-    def __len__(self) -> int:
-        return len(self.ends)
-
-    def __getitem__(self, index: Any) -> Any:
-        begin, end = int(self.ends[index - 1]) if index else 0, int(self.ends[index])
-        return pickle.loads(self.content[begin:end].data)
+Result = TypeVar("Result")
+_KIND = "eva_runs shared object 1"
 
 
-def share_list(read: Callable[[], tuple[Any, Any]]) -> tuple[Any, Any]:
-    """Read a list, and a small object with it, once on each machine, by a call of all processes.
+class _Pickler(pickle.Pickler):
+    def reducer_override(self, value: Any) -> Any:
+        """Keep the content of tensors apart, as that of arrays is."""
+        return (
+            (torch.from_numpy, (value.numpy(),)) if type(value) is torch.Tensor else NotImplemented
+        )
 
-    Each has a `SharedList`. If it is alone, or `read` gives no list, it has what `read` gives. The
-    file is gone as soon as all have mapped it; TMPDIR is its folder.
+
+def share(build: Callable[[], Result]) -> Result:
+    """Build an object once on each machine, by a call of all processes, which share its arrays.
+
+    They lie in a file in TMPDIR, which is gone as soon as all have mapped it. While one process
+    builds the others wait at the store: in a collective NCCL would end them after 30 minutes. What
+    cannot be pickled is built by each.
     """
     if world_size() == 1:
-        return read()
-    folder = Path(tempfile.gettempdir(), f"eva-{gather(os.urandom(8).hex())[0]}")
-    file = folder / "list.safetensors"
+        return build()
+    folder = Path(tempfile.gettempdir())
+    machine = socket.gethostname(), *folder.stat()[1:3]  # if others are called so, each builds
+    members = gather((machine, f"eva-{os.urandom(8).hex()}"))
+    first = next(number for number, member in enumerate(members) if member[0] == machine)
+    file, store = (
+        folder / members[first][1],
+        torch.distributed.distributed_c10d._get_default_store(),
+    )
 
-    def work() -> tuple[Any, Any]:
-        if not folder.exists():
-            folder.mkdir(mode=0o700)
-            items, state = read()
-            if not isinstance(items, list):
-                return items, state
-            _pack([*items, state]).save(file)
-        elif not file.exists():
-            return read()
-        # without its file, which a worker that is spawned does not find
-        shared = SharedList(Table(Table.open(file, kind=_KIND)))
-        state, shared.ends = shared[len(shared) - 1], shared.ends[:-1]
-        return shared, state
+    def take() -> Result:
+        if first != rank():
+            store.wait([file.name], timedelta(days=30))
+            if message := store.get(file.name).decode():
+                raise OtherProcessError(f"process {first} failed: {message}")
+            return _read(file) if file.exists() else build()
+        message = "it has ended"
+        try:
+            result = build()
+            _write(result, file)
+            message = ""
+        except Exception as error:
+            message = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            store.set(file.name, message)
+        return _read(file) if file.exists() else result
 
     try:
-        return together(lambda: first_then_others(work, machine=_machine()))
+        return together(take)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        file.unlink(missing_ok=True)
 
 
-def _pack(items: Iterable[Any]) -> Table:
-    content, ends = bytearray(), array("q")
-    for item in items:
-        content += pickle.dumps(item, protocol=-1)
-        ends.append(len(content))
-    arrays = {"content": np.frombuffer(content, np.uint8), "ends": np.asarray(ends)}
-    return Table(arrays, kind=_KIND)
+def _write(value: Any, file: Path) -> None:
+    """Write a value and its arrays, unless it cannot be pickled."""
+    arrays, stream = list[Any](), io.BytesIO()
+    try:
+        _Pickler(stream, 5, buffer_callback=lambda array: arrays.append(array.raw())).dump(value)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return
+    contents = enumerate([stream.getbuffer(), *arrays])
+    Table({f"{n}": np.frombuffer(one, np.uint8) for n, one in contents}, kind=_KIND).save(file)
 
 
-def _machine() -> tuple[Any, ...]:
-    """Tell machines apart, also of one name; processes must share the folder of temporary files."""
-    name, folder = socket.gethostname(), os.stat(tempfile.gettempdir())  # noqa: PTH116
-    with suppress(OSError):
-        name += Path("/proc/sys/kernel/random/boot_id").read_text()
-    return name, folder.st_dev, folder.st_ino
+def _read(file: Path) -> Any:
+    table = Table.open(file, kind=_KIND)
+    content, *arrays = (table[f"{number}"].data for number in range(len(table)))
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # of what is read-only
+        return pickle.loads(content, buffers=arrays)

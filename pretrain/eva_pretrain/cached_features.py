@@ -22,7 +22,7 @@ from eva_backbone.checkpoints.verification import sha256_of
 from eva_data.files import home_expanded, write_tensors
 from eva_data.image_sources import Images, open_images
 from eva_engine import distributed
-from eva_engine.data.loading import evaluation_loader, open_indexed
+from eva_engine.data.loading import evaluation_loader, open_shared
 from eva_engine.evaluation.classification_report import complain_of_left_out
 from eva_engine.evaluation.counting import Indexed, collate_readable
 from eva_pretrain.config import PretrainConfig
@@ -110,7 +110,7 @@ def open_part(
         TooManyUnreadableError: After `run.max_bad_samples`.
     """
     find = partial(open_images, getattr(config.data, part), transform)
-    images = open_indexed(lambda folder: find(indexes=folder), config.run.output)
+    images = open_shared(lambda folder: find(indexes=folder), config.run.output)
     if not config.teacher.cache:
         return images
     run, folder = config.run, home_expanded(config.teacher.cache) / part

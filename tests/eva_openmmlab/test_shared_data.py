@@ -10,7 +10,7 @@ import torch.distributed as dist
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
-from eva_openmmlab.shared_data import with_shared_records
+from eva_openmmlab.loop import build_shared
 
 @DATASETS.register_module()
 class Numbers(BaseDataset):
@@ -27,7 +27,8 @@ dist.init_process_group("gloo")
 datasets = [dict(type="Numbers", ann_file=count) for count in ("3", "4")]
 dataset, sampler = dict(type="ConcatDataset", datasets=datasets), dict(type="DefaultSampler")
 loader = dict(dataset=dataset, batch_size=5, sampler=sampler)
-both = [Runner.build_dataloader(one).dataset for one in (loader, with_shared_records(loader))]
+sharing = loader | {"dataset": {"type": build_shared, "config": dataset}}
+both = [Runner.build_dataloader(one).dataset for one in (loader, sharing)]
 plain, shared = ([dataset[i] for i in range(len(dataset))] for dataset in both)
 numbers = [(1, 0), (2, 1), (1, 0), (2, 1), (3, 2)]
 assert plain == shared == [dict(number=number, sample_idx=index) for number, index in numbers]

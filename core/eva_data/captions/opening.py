@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from eva_data.captions.lists import LEFT_OUT, pairs_of_list, table_of_pairs
 from eva_data.captions.sources import (
@@ -19,7 +20,6 @@ from eva_data.captions.sources import (
     ShardCaptions,
     SourceCaptions,
     index_folder,
-    index_shard,
     index_shards,
 )
 from eva_data.checks.findings import Findings
@@ -77,8 +77,7 @@ def open_captions(
             place of its own; or where the shards or images of an index have been moved to.
         image_column: Column of a table, or key of a list, with the images' paths; None finds it.
         caption_column: The same for the captions; of shards, key of `KEY.json`.
-        indexes: Folder where the indexes of shards are saved, and mapped by whoever opens them
-            again; None reads the headers of all shards into memory.
+        indexes: Folder for indexes of shards, which later calls map; None reads them into memory.
 
     Raises:
         ValueError: If a shard is damaged, there is no pair, or none of the first can be read.
@@ -136,8 +135,7 @@ def open_source(
 ) -> SourceCaptions:
     """Open a source with all its pairs by its part of an index; without one, look for the pairs.
 
-    `keep_going` counts missing and damaged shards, and goes on; `indexes` as of `open_captions`. No
-    pair is a ValueError.
+    `keep_going` counts missing and damaged shards, and goes on. No pair is a ValueError.
     """
     left_out, place = Findings(LEFT_OUT), Path(entry.location)
     opened: SourceCaptions
@@ -147,9 +145,9 @@ def open_source(
         lenient = keep_going or table is not None
         shards = expand_shards(entry.location, missing=missing if lenient else None)
         if table is None and indexes:
-            index, kind = functools.partial(index_shard, key=key), CAPTION_KIND
-            name = f"{os.path.abspath(entry.location)} {key}"  # noqa: PTH100 (of a pattern)
-            table = load_or_build(shards, index, left_out, folder=indexes, name=name, kind=kind)
+            index = functools.partial(index_shards, key=key)
+            options: Any = {"folder": indexes, "kind": CAPTION_KIND, "key": key}
+            table = load_or_build(shards, index, left_out, **options)
         elif table is None:
             left_out.add_many("missing", len(missing), missing)
             table = index_shards(shards, left_out, key=key, workers=workers, keep_going=keep_going)

@@ -5,7 +5,7 @@ import os
 import zlib
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -221,23 +221,11 @@ def index_shards(
     Returns:
         Arrays of `table_of_members`, and `text.offset`, `text.size` and `text.json` (1 for JSON).
     """
-    work = functools.partial(pairs_of_shard, key=key, keep_going=keep_going)
-    found = ordered_map(work, shards, workers=workers, what="shards", chunk=1)
-    return _index(shards, found, left_out)
-
-
-def index_shard(shard: Path, left_out: Findings, *, key: str | None = None) -> Table:
-    """Look through the headers of one shard; see `index_shards`."""
-    return _index([shard], [pairs_of_shard(shard, key=key)], left_out)
-
-
-Pairs = tuple[list[tuple[Member, Member]], Findings]
-
-
-def _index(shards: Sequence[Path], found: Iterable[Pairs], left_out: Findings) -> Table:
     offsets, sizes, kinds = array("q"), array("i"), array("B")
 
     def images() -> Iterator[tuple[int, Member]]:
+        work = functools.partial(pairs_of_shard, key=key, keep_going=keep_going)
+        found = ordered_map(work, shards, workers=workers, what="shards", chunk=1)
         for number, (pairs, others) in enumerate(found):
             left_out.merge(others)
             for image, text in pairs:
@@ -251,7 +239,9 @@ def _index(shards: Sequence[Path], found: Iterable[Pairs], left_out: Findings) -
     return Table({**table, **texts}, table.about, kind=CAPTION_KIND)
 
 
-def pairs_of_shard(shard: Path, *, key: str | None, keep_going: bool = False) -> Pairs:
+def pairs_of_shard(
+    shard: Path, *, key: str | None, keep_going: bool = False
+) -> tuple[list[tuple[Member, Member]], Findings]:
     """Find the pairs of a shard, in the order of its images, and the rest; see `index_shards`."""
     wanted = (".json",) if key else (".txt", ".json")
     images: dict[str, list[Member]] = {}

@@ -15,7 +15,7 @@ from eva_data.progress import progress as shown
 from eva_engine import distributed
 from eva_runs.data_order import end_workers, guard_workers
 from eva_runs.interruption import StopSignal, held_back
-from eva_runs.processes import first_then_others
+from eva_runs.sharing import share
 
 T = TypeVar("T")
 
@@ -26,13 +26,10 @@ class EvaluationInterruptedError(Exception):
     """An evaluation was given up on all processes, because one of them was asked to stop."""
 
 
-def open_indexed(open_data: Callable[[Path], T], output: Path) -> T:
-    """Open data on the main process, and then on all others, which find the indexes of its shards.
-
-    `open_data` takes their folder, which lies beside that of the run and serves its other runs.
-    """
+def open_shared(open_data: Callable[[Path], T], output: Path) -> T:
+    """Open data once on each machine; `open_data` takes a folder, beside the run's, for indexes."""
     beside = output.parent if os.access(output.parent, os.W_OK) else output
-    return first_then_others(lambda: open_data(beside / "shard_indexes"))
+    return share(lambda: open_data(beside / "shard_indexes"))
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ from eva_detection.data.custom_data import (
 from eva_detection.data.stream import SAMPLER, TrainStream, is_cut
 from eva_report.terminal import SHOWN
 from eva_runs.data_order import end_workers, guard_workers, seed_all
-from eva_runs.sharing import SharedList, share_list
+from eva_runs.sharing import share
 
 logger = logging.getLogger(__name__)
 
@@ -137,15 +137,10 @@ def choose_seed(cfg: DictConfig, saved: Mapping[str, int]) -> int:
 
 
 def read_training_set(test_set: TestSet, seed: int) -> Any:
-    """Read the training set and check its files, once on each machine; the same call on all."""
+    """Read the training set and check its files, once on each machine, by a call of all."""
     cfg, node = test_set.cfg, test_set.cfg.dataloader.train
-    if target_of(node) is not build_detection_train_loader:
-        seed_all(seed, SAMPLER)
-        return None
-    names = registered_names(node.dataset)
 
-    def read() -> tuple[Any, Any]:
-        seed_all(seed, SAMPLER)
+    def read() -> tuple[Any, str, dict[str, Any]]:
         dataset = _build_dataset(node.dataset, "dataloader.train.dataset", test_set.own)
         records = records_of(dataset)
         if _looks_at_files():
@@ -155,20 +150,23 @@ def read_training_set(test_set: TestSet, seed: int) -> Any:
             classes = OmegaConf.select(cfg, "model.roi_heads.num_classes")
             if isinstance(classes, int):
                 check_labels(records, classes)
+        text = describe_data(node.dataset, records) if records else ""
+        names = registered_names(node.dataset)
         metadata = {name: MetadataCatalog.get(name).as_dict() for name in names}
-        return dataset, (describe_data(node.dataset, records) if records else "", metadata)
+        if comm.get_world_size() > 1 and isinstance(dataset, list):
+            dataset = DatasetFromList(dataset, copy=False)  # in arrays
+        return dataset, text, metadata
 
-    dataset, (test_set.training, metadata) = share_list(read)
-    for name, fields in metadata.items():  # which reading notes
-        MetadataCatalog.get(name).set(**fields)
-    test_set.own.take(
-        node.dataset.get("annotations") or ""
-    )  # its memory, where another has read it
     seed_all(seed, SAMPLER)  # samplers without a seed of their own draw one when they are built
+    if target_of(node) is not build_detection_train_loader:
+        return None
+    dataset, test_set.training, metadata = share(read)
+    for name, fields in metadata.items():  # which reading sets
+        MetadataCatalog.get(name).set(**fields)
+    test_set.own.take(node.dataset.get("annotations") or "")  # its memory, if another has read it
     if test_set.training:
         logger.info("data     train: %s", test_set.training, extra=SHOWN)
-    shared = isinstance(dataset, SharedList)
-    return DatasetFromList(dataset, copy=False, serialize=False) if shared else dataset
+    return dataset
 
 
 def _build_dataset(node: DictConfig, name: str, own: DetectionData) -> Any:

@@ -16,7 +16,7 @@ from eva_data.files import home_expanded
 from eva_data.image_sources import open_images
 from eva_engine import distributed
 from eva_engine.checkpoints.files import WEIGHTS
-from eva_engine.data.loading import open_indexed
+from eva_engine.data.loading import open_shared
 from eva_engine.loop import TrainingRun
 from eva_engine.report import Presentation
 from eva_engine.steps.parameter_groups import layer_decay_groups
@@ -44,7 +44,7 @@ def train_tokenizer(config: TokenizerConfig, device: torch.device) -> None:
     views = Views(size=config.teacher.image_size, mean=teacher.mean, std=teacher.std)
     transform = PretrainTransform(views, scale=config.data.crop_scale)
     find = partial(open_images, config.data.train, transform)
-    samples = open_indexed(lambda folder: find(indexes=folder), config.run.output)
+    samples = open_shared(lambda folder: find(indexes=folder), config.run.output)
     named = config.teacher
     TrainingRun(
         model=tokenizer,
