@@ -96,19 +96,15 @@ def training_transform(size: int, data: DataConfig) -> ImageTransform:
     return transform
 
 
-def open_pairs(
-    data: DataConfig, indexes: Path | None = None
-) -> tuple[CaptionedImages, CaptionedImages | None]:
+def open_pairs(data: DataConfig, indexes: Path) -> tuple[CaptionedImages, CaptionedImages | None]:
     """Open the pairs of a recipe for training, and those for validation, if there are any.
-
-    `indexes` is the folder for the indexes of shards, see `open_captions`.
 
     Raises:
         ValueError: If they are not what the recipe says, or a held-out share leaves one side
             without images.
     """
-    names = "root", "image_column", "caption_column"
-    given: Any = {name: getattr(data, name) for name in names} | {"indexes": indexes}
+    given: Any = {name: getattr(data, name) for name in ("root", "image_column", "caption_column")}
+    given["indexes"] = indexes
     pairs = open_captions(data.train, **given)
     if data.val_share:
         return hold_out(pairs, data.val_share, name="data.val_share")

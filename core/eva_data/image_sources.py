@@ -129,8 +129,7 @@ def open_files(
     if entry.kind == "shards":
         shards = expand_shards(entry.location)
         if table is None and indexes:
-            options: dict[str, Any] = {"folder": indexes, "kind": IMAGE_KIND}
-            table = load_or_build(shards, _index, Findings({}), **options)
+            table = load_or_build(shards, _index, Findings({}), indexes, kind=IMAGE_KIND)
         table = index_members(shards, IMAGE_SUFFIXES) if table is None else table
         files = TarIndex(shards, table)
     else:

@@ -28,10 +28,10 @@ def load_or_build(
     shards: Sequence[Path],
     index: Index,
     left_out: Findings,
-    *,
     folder: Path,
+    *,
     kind: str,
-    key: Any = "",
+    key: str | None = None,
 ) -> Table:
     """Map the index of shards, after reading those that are new or have another size or time.
 

@@ -24,9 +24,8 @@ _KIND = "eva_runs shared object 1"
 class _Pickler(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
         """Keep the content of tensors apart, as that of arrays is."""
-        return (
-            (torch.from_numpy, (value.numpy(),)) if type(value) is torch.Tensor else NotImplemented
-        )
+        is_tensor = type(value) is torch.Tensor
+        return (torch.from_numpy, (value.numpy(),)) if is_tensor else NotImplemented
 
 
 def share(build: Callable[[], Result]) -> Result:
@@ -42,10 +41,8 @@ def share(build: Callable[[], Result]) -> Result:
     machine = socket.gethostname(), *folder.stat()[1:3]  # if others are called so, each builds
     members = gather((machine, f"eva-{os.urandom(8).hex()}"))
     first = next(number for number, member in enumerate(members) if member[0] == machine)
-    file, store = (
-        folder / members[first][1],
-        torch.distributed.distributed_c10d._get_default_store(),
-    )
+    file = folder / members[first][1]
+    store = torch.distributed.distributed_c10d._get_default_store()
 
     def take() -> Result:
         if first != rank():

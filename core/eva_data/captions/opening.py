@@ -9,7 +9,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from eva_data.captions.lists import LEFT_OUT, pairs_of_list, table_of_pairs
 from eva_data.captions.sources import (
@@ -146,8 +145,7 @@ def open_source(
         shards = expand_shards(entry.location, missing=missing if lenient else None)
         if table is None and indexes:
             index = functools.partial(index_shards, key=key)
-            options: Any = {"folder": indexes, "kind": CAPTION_KIND, "key": key}
-            table = load_or_build(shards, index, left_out, **options)
+            table = load_or_build(shards, index, left_out, indexes, kind=CAPTION_KIND, key=key)
         elif table is None:
             left_out.add_many("missing", len(missing), missing)
             table = index_shards(shards, left_out, key=key, workers=workers, keep_going=keep_going)
