@@ -23,7 +23,7 @@ endif
 # glibc returns large blocks to the system after every step; keeping them saves a third of the time.
 KEEP_MEMORY := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8589934592 MALLOC_TOP_PAD_=268435456
 
-.PHONY: help setup ready quickstart check test test-slow test-gpu attack format bench miniature docs mmcv-ops clean clean-all
+.PHONY: help setup ready quickstart check test smoke test-slow test-gpu attack format bench miniature docs mmcv-ops clean clean-all
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
@@ -48,6 +48,9 @@ check: ready ## lint, format, types, and who may import whom
 
 test: ready ## all tests but the slow ones and those that need a GPU
 	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist worksteal -m 'not slow and not gpu' $(TEST_ARGS)
+
+smoke: ready ## two minutes of tests that touch every project
+	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist worksteal -m 'smoke and not slow and not gpu' $(TEST_ARGS)
 
 test-slow: ready ## the slow tests
 	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist worksteal -m 'slow and not gpu' $(TEST_ARGS)

@@ -12,6 +12,7 @@ import pytest
 
 from eva_runs.recipes import find_recipe, list_recipes
 
+pytestmark = pytest.mark.smoke
 with Path(__file__).with_name("recipes.csv").open(newline="") as file:
     ROWS = list(csv.DictReader(file))
 PROJECTS = tuple(dict.fromkeys(row["project"] for row in ROWS))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.smoke
 ROOT = Path(__file__).parents[2]
 PROJECTS = sorted(path.parent for path in ROOT.glob("*/configs"))
 HIDDEN = {".venv", "output", "build", "dist"}

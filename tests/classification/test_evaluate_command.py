@@ -2,18 +2,15 @@
 
 import csv
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from eva_classification import commands
 from eva_classification.commands import evaluate as main
 from eva_engine import distributed
 
-SCRIPT = Path(__file__).parents[2] / "classification" / "evaluate.py"
 CLIP = np.array([[0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]])
 
 
@@ -130,47 +127,3 @@ def test_another_number_of_classes(evaluate, digits, write_picture, tmp_path, cl
     (tmp_path / "list.txt").write_text("0\n1\n")
     with refused(r"has 1 folders that are not among the 2 classes: four"):
         evaluate("--data", digits, "--classes", tmp_path / "list.txt")
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--data=DIGITS", "--crop-pct=0"], r"crop_pct in \(0, 1\]"),
-        (
-            ["--data=DIGITS", f"--output={SCRIPT}"],
-            "is a file and not a folder: choose another output",
-        ),
-    ],
-)
-def test_what_the_user_can_fix_is_a_sentence(
-    evaluate,
-    digits,
-    tmp_path,
-    monkeypatch,
-    options,
-    message,
-    refused,
-):
-    monkeypatch.chdir(tmp_path)
-    options = [option.replace("DIGITS", str(digits)) for option in options]
-    with refused(rf"^classification/evaluate.py: .*{message}"):
-        evaluate(*options)
-    assert not list(tmp_path.iterdir())
-
-
-def test_pictures_without_class_folders_are_refused_before_torch(
-    digits, monkeypatch, capsys, refused
-):
-    monkeypatch.setattr(torch, "device", lambda *_: pytest.fail("the command begins"))
-    message = r"four has no class folders"
-    bare = str(digits / "four")
-    with refused(message):
-        main(["--weights", "none.pt", "--data", bare])
-    for options in (["--train", bare, "--val", str(digits)], ["--val", bare, "--train", bare]):
-        with refused(message):
-            commands.evaluate_frozen(["--weights", "none.pt", *options])
-    with refused(message):
-        commands.train(["eva_debug_digits", "--data.train", bare, "--data.val-share", "0.1"])
-    with refused(message):
-        commands.train(["eva_debug_digits", "--data.train", str(digits), "--data.val", bare])
-    assert not capsys.readouterr().out

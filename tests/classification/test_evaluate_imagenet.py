@@ -76,10 +76,3 @@ def test_all_sets_in_one_command(
     loss = np.mean([np.log(np.exp(row).sum()) - row[label]
                     for row, label in zip(sliced, (199, 0), strict=True)])  # fmt: skip
     assert results["sets"]["ImageNet-A"]["loss"] == pytest.approx(loss, rel=1e-5)
-
-
-def test_the_variants_need_1000_classes(prescribe, monkeypatch, tmp_path, refused):
-    monkeypatch.setattr(own_data, "notes_of_training", lambda _, **given: given)
-    monkeypatch.setattr(evaluation, "load_classifier", lambda *_, **__: prescribe([[0.0] * 9]))
-    with refused("eva_debug has 9 classes, ImageNet-1K and its v"):
-        commands.evaluate(["--weights=eva_debug", f"--v2={tmp_path}", "--device=cpu"])

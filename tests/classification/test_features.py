@@ -111,13 +111,3 @@ def test_what_can_be_given(pictures, tmp_path):
     assert extract.patches(torch.zeros(1, 3, 64, 96)).shape == (1, 128, 8, 12)
     grey = pictures[0].convert("L")
     assert extract(grey).shape == (1, 128)
-
-
-def test_refusals(pictures, tmp_path):
-    with pytest.raises(ValueError, match=r"img_size=70.*patch_size=8"):
-        FeatureExtractor.from_weights("eva_debug", device="cpu", image_size=70)
-    extract = FeatureExtractor.from_weights("eva_debug", device="cpu", image_size=64)
-    with pytest.raises(OSError, match=r"nothing\.png is not there"):
-        extract(tmp_path / "nothing.png")
-    with pytest.raises(ValueError, match="pooling must be 'mean' or 'cls', got 'max'"):
-        FeatureExtractor.from_weights("eva_debug", device="cpu", pooling="max")

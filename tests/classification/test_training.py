@@ -13,7 +13,6 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from eva_classification import training
-from eva_classification.commands import IMAGES
 from eva_classification.config import (
     AugmentConfig,
     ClassificationConfig,
@@ -21,7 +20,6 @@ from eva_classification.config import (
     ModelConfig,
 )
 from eva_classification.models import build_classifier, load_classifier
-from eva_data.labelled_images import open_labelled
 from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
 from eva_engine.commands.training import load_recipe, parse
 from eva_engine.config import OptimizerConfig, RunConfig
@@ -100,28 +98,6 @@ def test_a_probe_of_the_bundled_backbone_beats_that_of_a_random_one(config, devi
 # Settings
 
 
-@pytest.mark.parametrize(
-    ("kind", "values", "message"),
-    [
-        (AugmentConfig, {"color_jitter": 0.4}, "no effect beside auto_augment"),
-        (AugmentConfig, {"scale": (0.5, 0.2)}, "two rising numbers"),
-        (
-            ModelConfig,
-            {"variant": "eva_debug", "linear_probe": True, "drop_path_rate": 0.1},
-            "have no use in a linear probe",
-        ),
-        (
-            ModelConfig,
-            {"variant": "eva_debug", "trunk_precision": "bf16"},
-            "trunk_precision=bf16 is for linear probes",
-        ),
-    ],
-)
-def test_settings_without_effect_are_errors(kind, values, message):
-    with pytest.raises(ValueError, match=message):
-        kind(**values)
-
-
 def test_a_probe_takes_the_norm_with_the_class_token(config, tmp_path, caplog):
     tuned = build_classifier("eva_debug", num_classes=3, img_size=32)  # fc_norm and no norm
     torch.save(tuned.state_dict(), tmp_path / "tuned.pt")
@@ -159,12 +135,6 @@ def test_a_run_goes_on_with_its_own_classes_alone(config, digits, device, tmp_pa
     again = replace(config, data=data, run=replace(config.run, resume=True))
     with pytest.raises(ValueError, match=r"such as 1 where those have 00"):
         training.train(again, device)
-
-
-def test_a_best_metric_needs_validation_data(config, device):
-    run = replace(config.run, best_metric="top1")
-    with pytest.raises(ValueError, match=r"best_metric needs data\.val"):
-        training.train(replace(config, run=run, data=replace(config.data, val="")), device)
 
 
 def test_torn_pictures_are_left_out_of_the_validation(config, digits, device, tmp_path, caplog):
@@ -209,12 +179,3 @@ def test_own_training_data_does_not_take_the_recipes_validation_along(capsys):
         assert parse(ClassificationConfig, words, program=program).config.data.train == "photos"
     words = [recipe, "--data.train", own.train]
     assert parse(ClassificationConfig, words, program=program).config.data.val == own.val
-
-
-def test_transparent_images_are_counted_in_the_opening_line(tmp_path):
-    for name, *color in (("a/1.png", 9, 9, 9), ("a/2.png", 9, 9, 9, 0), ("b/3.webp", 9, 9, 9, 7)):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        Image.new("RGBA" if len(color) == 4 else "RGB", (8, 8), tuple(color)).save(tmp_path / name)
-    (tmp_path / "b" / "torn.png").write_bytes(b"torn")
-    line = IMAGES.counted(open_labelled(str(tmp_path), None, upright=False))
-    assert line == "4 images, 2 classes, 2 with transparency, shown on white"

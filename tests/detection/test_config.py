@@ -2,11 +2,9 @@
 
 import pytest
 from detectron2.config import LazyConfig
-from fvcore.common.param_scheduler import ConstantParamScheduler, ParamScheduler
 
 from eva_detection.config.settings import (
     check_config,
-    check_schedule,
 )
 
 COCO = "coco/cascade_mask_rcnn_vitdet_eva_g_1280"
@@ -38,17 +36,3 @@ def test_what_would_fail_late(cfg, override, message, monkeypatch, tmp_path):
     changed = LazyConfig.apply_overrides(cfg, [override])
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         check_config(changed, trains=True, processes=2)
-
-
-class Failing(ParamScheduler):
-    """Fails at the end."""
-
-    def __call__(self, where):
-        return [1.0][int(where > 0.95)]
-
-
-def test_a_schedule_is_tried_up_to_its_end():
-    check_schedule(ConstantParamScheduler(0.5), 7)
-    for schedule, steps in ((Failing(), 100), (ConstantParamScheduler(float("nan")), 7), (3, 7)):
-        with pytest.raises(ValueError, match="lr_multiplier"):
-            check_schedule(schedule, steps)

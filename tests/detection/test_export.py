@@ -3,9 +3,7 @@
 import pytest
 import torch
 
-from eva_data.files import UnwritableError
 from eva_detection.inference import export
-from eva_runs import exported
 
 
 @pytest.fixture(scope="module")
@@ -49,17 +47,3 @@ def test_a_file_that_differs_is_deleted(tiny_detector, tmp_path, monkeypatch):
         export.export_backbone(tiny_detector.backbone, tmp_path / "a.pt2", size=(64, 64))
     assert [path.name for path in tmp_path.iterdir()] == ["a.pt2"]
     assert (tmp_path / "a.pt2").read_bytes() == b"earlier"
-
-
-@pytest.mark.parametrize("name", ["a.pt2", "a.onnx"])
-def test_a_full_disk_is_one_error_and_leaves_nothing(name, tmp_path, full_disk):
-    layer = torch.nn.Linear(600, 600).eval()
-    module, inputs = exported.Called(layer, layer, "y"), exported.normal_batches(layer, 600)
-    given = {"name": "x", "inputs": inputs, "facts": {}, "tolerance": 1, "batch_size": 1}
-    file = tmp_path / name
-    with (
-        pytest.raises(UnwritableError, match=f"{file} cannot be written"),
-        exported.replacing_program(file) as part,
-    ):
-        exported.write_compared(module, part, **given)
-    assert not [*tmp_path.iterdir()]

@@ -1,10 +1,8 @@
 """Runs that are killed, stopped, continued, or meet bad data: as programs where signals matter."""
 
-import logging
 import signal
 
 import pytest
-import torch
 
 from eva_detection.training import train as train_module
 from eva_detection.training.output_folder import read_metrics
@@ -16,10 +14,6 @@ def _default_signals():
     yield
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_DFL)
-
-
-def _saved(file):
-    return torch.load(file, weights_only=True)
 
 
 @pytest.fixture
@@ -64,17 +58,3 @@ def test_a_signal_in_the_last_step_leaves_only_the_evaluation(
     assert [entry["iteration"] for entry in read_metrics(run)] == [0, 1]
     train_module.train(cfg, resume=True)
     assert evaluated == [1]
-
-
-@pytest.mark.slow
-def test_changes_that_change_the_order_are_told(configure, registered_demo_data, caplog):
-    cfg, run = configure("train.max_iter=2", "train.seed=3")
-    train_module.train(cfg, resume=False)
-    cfg, _ = configure("train.max_iter=3", "train.seed=4", "dataloader.train.total_batch_size=4")
-    with caplog.at_level(logging.WARNING, logger="eva_detection"):
-        train_module.train(cfg, resume=True)
-    assert "train.seed=4 has no effect: the run that continues began with seed 3" in caplog.text
-    assert "The order of the data differs from the uninterrupted run" in caplog.text
-    stream = _saved(run / "model_final.pth")["trainer"]["stream"]
-    # 2 batches of 2 are 1 of 4, and one more
-    assert (stream["batches"], stream["total_batch_size"], stream["seed"]) == (2, 4, 3)

@@ -7,7 +7,6 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from eva_detection.inference import test_time_augmentation
-from eva_detection.inference.export import export_detector
 from eva_detection.inference.predictor import Predictor, find_categories
 
 CONFIG = "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
@@ -125,13 +124,6 @@ def test_names_from_metadata_of_coco_and_lvis(load_config):
 def large():
     """A picture of two by two tiles of 128 px, the training size."""
     return np.random.default_rng(1).integers(0, 256, (200, 220, 3), dtype=np.uint8)
-
-
-def test_a_saved_slice_is_replaced_and_not_exported(build, large, tmp_path):
-    sliced = build("+test.slice=64", slice="auto")
-    assert _same(sliced(large), build(slice="auto")(large))
-    with pytest.raises(ValueError, match=r"test\.slice=null"):
-        export_detector(sliced, tmp_path / "model.ts", image=large)
 
 
 def test_slices_of_one_tile_change_nothing(build, large):

@@ -10,7 +10,6 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from eva_detection.training.checkpoint import RunCheckpointer
-from eva_detection.training.output_folder import last_checkpoint, was_logged
 from eva_detection.training.train import _saving
 from eva_detection.training.trainer import DetectionTrainer
 
@@ -160,18 +159,6 @@ def test_old_checkpoints_go_at_a_continuation_too(tmp_path):
         checkpointer.writer.wait()
     found = sorted(path.name for path in tmp_path.glob("*.pth"))
     assert found == ["model_0000007.pth", "model_0000009.pth", "model_mine.pth"]
-
-
-def test_files_of_others_are_no_checkpoints(tmp_path):
-    """Slurm's scripts name --resume at the first start as well."""
-    (tmp_path / "backbone.pth").touch()
-    assert last_checkpoint(tmp_path) is None
-
-
-@pytest.mark.parametrize("name", ["bbox/AP", "boundary-fixed/AP"])
-def test_scores_of_any_task_count(tmp_path, name):
-    (tmp_path / "metrics.json").write_text(f'{{"iteration": 3, "{name}": 1.0}}\n')
-    assert was_logged(tmp_path, 3, scores=True)
 
 
 def test_detectron2s_own_checkpoint_continues(resume):

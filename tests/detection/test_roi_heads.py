@@ -6,9 +6,7 @@ from typing import Any
 import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
-from detectron2.export import TracingAdapter
 from detectron2.layers import ShapeSpec
-from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.modeling.roi_heads import CascadeROIHeads
 from safetensors.torch import load_file
 
@@ -124,23 +122,6 @@ def test_soft_nms_is_left_out_by_one_setting(build, golden):
     """As an export to ONNX asks for; its other settings stay in the recipe."""
     soft = VARIANTS["soft_linear"] | {"use_soft_nms": False, "override_score_thresh": None}
     _assert_golden(_detect(build(**soft), golden), "hard", golden)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
-@pytest.mark.parametrize("variant", ["soft_gaussian", "maskness"])
-def test_golden_as_torchscript(variant, build, golden):
-    """Traced on another picture, the same one upside down."""
-
-    def inference(model, inputs):
-        return [{"instances": model.inference(inputs, do_postprocess=False)[0]}]
-
-    image = golden["input.image"]
-    adapter = TracingAdapter(build(**VARIANTS[variant]), [{"image": image}], inference)
-    program = torch.jit.trace(adapter, (image.flip(1),), check_trace=False)
-    found = adapter.outputs_schema(program(image))[0]["instances"]
-    _assert_golden(detector_postprocess(found, 112, 128), variant, golden)
 
 
 def _assert_golden(found, variant, golden, slack=0.0):

@@ -1,6 +1,5 @@
 """Loading what does not fit: one clear error, and nothing is partly loaded."""
 
-import contextlib
 import os
 import pickle
 import zipfile
@@ -42,22 +41,6 @@ def test_truncated_anywhere(make_vit, save, refused, kind):
         path.write_bytes(content[:place])
         with refused(model, message):
             load_pretrained(model, path)
-
-
-@pytest.mark.parametrize("legacy", [False, True])
-def test_damaged_names_and_structure(make_vit, save, legacy):
-    """Whatever a damaged pickle makes the reader stumble over, it is a `ValueError`."""
-    model = make_vit(depth=1)
-    path = save(make_vit(depth=1).state_dict(), _use_new_zipfile_serialization=not legacy)
-    content = path.read_bytes()
-    start, accepted = content.index(b"cls_token") - 10, 0
-    for place in range(start, start + 1000, 9):
-        changed = bytes([content[place] ^ 0x80])  # no longer ASCII, no longer an opcode
-        path.write_bytes(content[:place] + changed + content[place + 1 :])
-        with contextlib.suppress(ValueError):
-            load_pretrained(model, path)
-            accepted += 1  # some bytes have no meaning
-    assert accepted < 15
 
 
 @pytest.mark.parametrize("legacy", [False, True])

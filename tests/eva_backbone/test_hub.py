@@ -72,21 +72,6 @@ def test_an_official_file_is_fetched_once_and_verified_once(released, monkeypatc
     assert len(released.gets()) == 1
 
 
-@pytest.mark.parametrize(
-    ("answer", "named"),
-    [
-        ((404, "EntryNotFound"), OFFICIAL),
-        ((401, "RepoNotFound"), OFFICIAL),
-        ((403, "GatedRepo"), "consent"),
-        ((503, "Busy"), "cannot be reached"),
-    ],
-)
-def test_refusals_of_the_hub_are_one_line(released, answer, named):
-    released.refused[OFFICIAL] = answer
-    assert named in refused()
-    assert not (released.weights / NAME).exists()
-
-
 def test_other_content_is_refused_and_removed(released):
     released.false[OFFICIAL, NAME] = b"\0" * len(CONTENT)
     with pytest.raises(ValueError, match="SHA-256"):

@@ -2,7 +2,6 @@
 
 import json
 import os
-from pathlib import Path
 
 import pytest
 import torch
@@ -82,14 +81,3 @@ def test_what_mmengine_packs_beside_the_weights_is_passed_over(tmp_path):
     content = {"message_hub": {"log_scalars": {"loss": buffer}}, "state_dict": {"a": torch.ones(2)}}
     torch.save(content, tmp_path / "iter_1.pth")
     assert read_weights(tmp_path / "iter_1.pth")["a"].tolist() == [1, 1]
-
-
-def test_a_folder_that_is_not_a_run(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path("run").mkdir()
-    wanted = "^'run' is a folder without weights of a run"
-    with pytest.raises(FileNotFoundError, match=wanted.replace("* step", "*step")):
-        resolve_source("run")
-    _checkpoint(Path("run"), 1, complete=False)
-    with pytest.raises(FileNotFoundError, match="'run' is a folder without weights"):
-        resolve_source("run")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from eva_backbone import VisionTransformer, rel_pos
 
+pytestmark = pytest.mark.smoke
 SIDES = st.integers(min_value=1, max_value=7)
 
 

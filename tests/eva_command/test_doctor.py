@@ -1,6 +1,5 @@
 """`eva doctor`: versions, extras, pairs, imports, and how something missing is installed."""
 
-import sys
 from importlib.machinery import EXTENSION_SUFFIXES
 
 import pytest
@@ -33,24 +32,6 @@ def test_a_part_is_complete_or_missing_or_broken(findings):
     expected = "pip install 'eva-toolkit[demo]'"
     assert found["demo"] == Finding("missing", "demo", "lacks scikit-learn", expected)
     assert findings()["eva-toolkit"].state == "note"
-
-
-@pytest.mark.parametrize(
-    ("package", "owners", "state"),
-    [
-        ("mmengine", {"onedl_mmengine": "0.10.12", "mmengine": "0.10.7"}, "broken"),
-        ("detectron2", {"sal_detectron2": "1", "detectron2": "2"}, "broken"),
-        ("detectron2", {"sal_detectron2": "1"}, "ok"),
-        ("cv2", {"opencv_python": "4.12", "opencv_python_headless": "4.13"}, "broken"),
-        ("cv2", {"opencv_python": "4.12", "opencv_python_headless": "4.12"}, None),
-        ("mmcv", {"onedl_mmcv": "2", "eva_mmcv_operators": "1"}, None),
-    ],
-)
-def test_distributions_that_own_the_same_files(findings, monkeypatch, package, owners, state):
-    names = {package: [name.replace("_", "-") for name in owners]}
-    monkeypatch.setattr(doctor.metadata, "packages_distributions", lambda: names)
-    found = findings(**owners).get(package)
-    assert (found and found.state) == state
 
 
 def test_operators_of_mmcv_are_missing_installed_or_compiled(tmp_path):
@@ -93,24 +74,3 @@ def test_what_a_package_prints_at_its_import_is_no_gpu(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     (found,) = check_imports(("torch", "talkative"))
     assert (found.state, found.text) == ("note", "CUDA None: none")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "shown"),
-    [
-        (["detectron2"], ["third_party/detectron2"]),
-        (["detectron2", "--source", "upstream"],
-         ["uninstall --yes sal-detectron2", "--no-build-isolation git+https://github.com/"]),
-        (["mmcv-operators"], ["third_party/mmcv_operators"]),
-        (["segmentation"], ["'eva-toolkit[segmentation]'"]),
-    ],
-)  # fmt: skip
-def test_what_would_be_installed(arguments, shown, capsys, monkeypatch):
-    known = {"sal-detectron2": "0.7.2+py3", "eva-toolkit": "1"}
-    monkeypatch.setattr(doctor, "installed_version", known.get)
-    assert doctor.main(["--install", *arguments, "--dry-run"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(shown)
-    for line, part in zip(lines, shown, strict=True):
-        assert line.startswith(f"{sys.executable} -m pip ")
-        assert part in line

@@ -212,30 +212,6 @@ def test_a_push_of_another_kind_leaves_nothing_of_the_earlier_one(
 
 
 @pytest.mark.parametrize(
-    ("prepare", "value"),
-    [
-        (lambda hub, patch: patch.delenv("HF_TOKEN"), "hf auth login"),
-        (lambda hub, patch: patch.setenv("HF_HUB_OFFLINE", "1"), "HF_HUB_OFFLINE"),
-        (lambda hub, patch: setattr(hub, "takes_files", False), "broke off"),
-        (
-            lambda hub, patch: patch.setattr(
-                "huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9"
-            ),
-            "Connection refused",
-        ),
-    ],
-)
-def test_refused_uploads_are_one_line(hub, engine_run, monkeypatch, capsys, prepare, value):
-    monkeypatch.setenv("HF_TOKEN", hub.token)
-    prepare(hub, monkeypatch)
-    assert main([str(engine_run), REPO, "--private"]) == 2
-    message = capsys.readouterr().err
-    assert value in message
-    assert message.count("\n") == 1
-    assert hub.commits == []
-
-
-@pytest.mark.parametrize(
     ("settings", "published"),
     [
         ({"model": {"a": "bilinear", "b": "x/y", "c": "a b", "d": "x.json", "e": 1, "f": True}},

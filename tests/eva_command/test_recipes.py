@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from eva_command.recipes import config, find_task, with_parents
+from eva_command.recipes import config, with_parents
 from eva_engine.commands.training import load_recipe
 from eva_pretrain.config import PretrainConfig
 from eva_runs.recipes import TASKS, find_recipe, list_recipes
@@ -24,14 +24,6 @@ def test_a_copy_has_all_that_the_recipe_inherits_from(tmp_path, capsys):
     copies[0].write_text("# mine")
     assert config([name, "--task", task, "--copy", str(mine)]) == 2
     assert copies[0].read_text() == "# mine"
-
-
-def test_a_file_in_a_folder_with_the_name_of_a_task_is_found(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    mine = Path("clip/mine.py")
-    mine.parent.mkdir()
-    mine.write_text(find_recipe("clip", "own_pairs").read_text())
-    assert find_task(str(mine), None) == ("clip", mine)
 
 
 def test_a_copy_is_loaded_alone(tmp_path):

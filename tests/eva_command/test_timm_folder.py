@@ -198,12 +198,3 @@ def test_the_same_names_and_shapes_as_timm_at_the_published_sizes():
 
 def _shapes(state):
     return {name: tuple(value.shape) for name, value in state.items()}
-
-
-def test_what_timm_does_not_compute_is_refused(make_vit, convert):
-    error, output = convert(dict(make_vit(window_size=2, extra_tokens=()).state_dict()), code=1)
-    assert "a detector's ViT" in error
-    assert not output.exists()
-    file = GOLDEN / "video_4frames.safetensors"
-    state = {n[6:]: t for n, t in load_file(file).items() if n.startswith("state.")}
-    assert "a model of clips" in convert(state, code=1)[0]

@@ -47,20 +47,6 @@ def test_folders(form, write_picture, tmp_path):
     )
 
 
-def test_one_of_two_folders_of_maps_is_asked_for(write_picture, tmp_path):
-    for name in ("images/1.png", "masks/1.png", "annotations/1.png"):
-        write_picture(tmp_path / name)
-    with pytest.raises(ValueError, match="may all be the label maps"):
-        find_tasks(tmp_path)
-
-
-def test_a_folder_that_holds_a_dataset_is_no_dataset(write_picture, tmp_path):
-    for name in ("mine/annotations/instances_train.json", "mine/train/1.png", "other/2.png"):
-        write_picture(tmp_path / name)
-    with pytest.raises(ValueError, match=str(tmp_path / "mine")):
-        find_tasks(tmp_path)
-
-
 @pytest.mark.parametrize(
     "content",
     [

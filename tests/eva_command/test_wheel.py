@@ -2,7 +2,6 @@
 
 import os
 import re
-import runpy
 import shutil
 import subprocess
 import sys
@@ -122,22 +121,6 @@ def test_links_of_the_description_lead_somewhere(wheel):
     assert "# EVA toolkit" in text
     assert relative_links(text) == []
     assert any(url.startswith("Paper, https://") for url in found.get_all("Project-URL"))
-
-
-@pytest.mark.filterwarnings("ignore:Setuptools is replacing distutils")
-def test_links_and_image_are_absolute_where_the_repository_is_known(tmp_path, monkeypatch):
-    for name in ("setup.py", "README.md", "pyproject.toml"):
-        shutil.copy(ROOT / name, tmp_path)
-    settings = tmp_path / "pyproject.toml"
-    known = '[project.urls]\nRepository = "https://example.org/eva/"'
-    settings.write_text(settings.read_text().replace("[project.urls]", known))
-    options = {}
-    monkeypatch.setattr("setuptools.setup", lambda **given: options.update(given))
-    runpy.run_path(str(tmp_path / "setup.py"))
-    text = options["long_description"]
-    assert relative_links(text) == []
-    assert "](https://example.org/eva/raw/main/docs/images/report_detection.jpg)" in text
-    assert "](https://example.org/eva/blob/main/docs/architecture.md)" in text
 
 
 def test_recipes_are_listed_shown_and_copied(eva, tmp_path):

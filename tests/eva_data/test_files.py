@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 from eva_data.files import (
     UnwritableError,
     find_files,
-    make_folder,
     remove_leftovers,
     replacing,
     replacing_folder,
@@ -36,14 +35,6 @@ def test_an_error_leaves_the_file_as_it_was_and_nothing_beside_it(tmp_path):
         temporary.write_text("after\udfff", encoding="utf-8")
     assert file.read_text() == "before"
     assert [path.name for path in tmp_path.iterdir()] == ["scores.json"]
-
-
-def test_an_output_that_is_a_file_is_one_sentence(tmp_path):
-    (tmp_path / "run").write_text("")
-    with pytest.raises(UnwritableError, match="run is a file and not a folder"):
-        make_folder(tmp_path / "run")
-    with pytest.raises(UnwritableError, match="run/inside cannot be written: Not a directory"):
-        make_folder(tmp_path / "run/inside")
 
 
 def test_outputs_must_be_free(tmp_path):

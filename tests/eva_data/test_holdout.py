@@ -1,11 +1,8 @@
 """A held-out share: always the same, by class, and what is refused."""
 
-import math
 import random
 
-import pytest
-
-from eva_data.holdout import check_setting, held_out
+from eva_data.holdout import held_out
 
 NAMES = [f"pictures/{number:04d}" for number in range(2000)]
 
@@ -46,18 +43,3 @@ def test_the_only_one_of_a_class_is_trained_on():
     held = held_out(["a/1", "b/1", "b/2"], 0.999, classes=["a", "b", "b"])
     assert held.tolist()[0] is False
     assert held.sum() == 1
-
-
-@pytest.mark.parametrize("share", [0, 1, math.nan])
-def test_what_is_not_a_share(share):
-    with pytest.raises(ValueError, match="--val-share must be a number between 0 and 1, such as"):
-        held_out(NAMES, share)
-    if share != 0:
-        with pytest.raises(ValueError, match="val_share must be a number between"):
-            check_setting(share, "")
-
-
-@pytest.mark.parametrize(("share", "side"), [(1e-9, "evaluate on"), (1 - 1e-9, "train on")])
-def test_a_share_that_leaves_nothing(share, side):
-    with pytest.raises(ValueError, match=rf"of 3 samples leaves none to {side}"):
-        held_out(["a", "b", "c"], share)

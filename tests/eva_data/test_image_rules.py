@@ -4,7 +4,6 @@ A reader is opened on a plain picture, which then becomes the file in question: 
 folders or writes an index has done so before.
 """
 
-import contextlib
 import dataclasses
 import io
 import os
@@ -404,17 +403,6 @@ def test_every_cut_of_a_file_is_one_error(kind):
     for length in range(0, len(content) * 2 // 3, 7):
         with pytest.raises(UnreadableImageError, match=r"^cut cannot be "):
             read_image(content[:length], upright=True, name="cut")
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_flipped_bytes_give_a_picture_or_one_error(kind):
-    content = _encoded(PIXELS[:6, :9], kind)
-    for _ in range(60):
-        damaged = bytearray(content)
-        for place in _RNG.integers(0, len(content), 3):
-            damaged[place] = _RNG.integers(0, 256)
-        with contextlib.suppress(UnreadableImageError):
-            assert read_image(bytes(damaged), upright=True, name="flip").mode == "RGB"
 
 
 def test_sets_with_published_results_drop_transparency_as_officially(file):

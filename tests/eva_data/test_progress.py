@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from eva_data.progress import ProgressBar, is_terminal
+from eva_data.progress import ProgressBar
 from eva_runs.commands import say
 
 
@@ -67,19 +67,3 @@ def test_on_a_terminal_there_is_a_bar_and_lines_go_above_it(stderr_to):
         before, _, after = shown.partition(line)
         assert before.rpartition("\r")[2].strip() == ""  # the bar was taken off
         assert "training:" in after  # and drawn again below
-
-
-@pytest.mark.parametrize("closed", [None, "closed"])
-def test_a_closed_terminal_ends_nothing(closed, stderr_to):
-    stream = None
-    if closed:
-        stream = io.StringIO()
-        stream.close()
-    stderr_to(stream)
-    clock = Clock()
-    with ProgressBar(10, what="training", clock=clock) as bar:
-        for _ in range(10):
-            clock.seconds += 61
-            bar.update()
-    ProgressBar.write("a message")
-    assert not is_terminal(stream)

@@ -6,7 +6,6 @@ from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
-import pycocotools.mask as mask_api
 import pytest
 from PIL import Image
 from pycocotools.coco import COCO
@@ -15,7 +14,6 @@ from eva_data.detection.spec import read_labels
 from eva_data.detection.voc import open_voc
 from eva_data.detection.yolo import open_yolo
 from eva_data.video.streams import VideoReader
-from eva_data.writing import outline
 from eva_demo import command, data_set
 from eva_demo.clips import MOTIONS
 from eva_demo.formats import FORMATS
@@ -87,16 +85,6 @@ def test_voc_and_yolo_are_read_as_in_training(made):
             found = np.array([one["bbox"] for one in dataset.objects])
             found[:, 2:] += found[:, :2]
             np.testing.assert_allclose(found, boxes, atol=1e-3)
-
-
-def test_a_hole_stays_a_hole():
-    mask = np.zeros((20, 20), bool)
-    mask[2:18, 2:18] = True
-    mask[6:14, 6:14] = False
-    code = mask_api.frPyObjects([np.array(outline(mask)).ravel().tolist()], 20, 20)
-    drawn = mask_api.decode(code)[..., 0]
-    assert drawn[10, 10] == 0
-    assert drawn[4, 4] == 1
 
 
 def test_class_folders_show_the_digits(made):

@@ -99,10 +99,3 @@ def test_a_continued_run_remembers_the_best(run, start, tmp_path):
     start("run", changes=changes, best_metric="score", epochs=5, **EVERY)
     assert (folder / "best/best.json").stat().st_mtime_ns == stamp
     assert_kept(folder, 15)
-
-
-def test_a_metric_that_no_evaluation_gives(run, start):
-    with pytest.raises(ValueError, match=r"best_metric=top .* loss, score"):
-        run("top", loss=(1.0,), score=(1.0,))
-    with pytest.raises(ValueError, match="best_metric=loss"):
-        start("run", changes={"evaluate": None}, best_metric="loss")

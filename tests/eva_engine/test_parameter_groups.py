@@ -9,7 +9,6 @@ from eva_engine.config import OptimizerConfig, RunConfig
 from eva_engine.steps.engine import TrainingEngine
 from eva_engine.steps.parameter_groups import (
     ParameterGroup,
-    check_that_settings_are_used,
     layer_decay_groups,
     optimizer_groups,
 )
@@ -81,34 +80,3 @@ def test_towers_have_rates_and_decays_of_their_own(device, tmp_path, stage):
     for name, lr in (("visual.pos_embed", 0.005), ("words.pos_embed", 0.4), ("scale", 0.4)):
         change = (dict(model.named_parameters())[name] - before[name]).abs()
         torch.testing.assert_close(change, torch.full_like(change, lr), rtol=1e-3, atol=0)
-
-
-def without_scale(model, groups):
-    return groups[:-1]
-
-
-def scale_twice(model, groups):
-    return [*groups, ParameterGroup(name="again", params=[model.scale])]
-
-
-def of_another_model(model, groups):
-    return [*groups, ParameterGroup(name="stray", params=[nn.Parameter(torch.ones(2, 3))])]
-
-
-@pytest.mark.parametrize(("spoil", "named"), [
-    (without_scale, "scale"), (scale_twice, "scale"), (of_another_model, r"\(2, 3\)"),
-])  # fmt: skip
-def test_groups_that_do_not_fit_the_model_are_refused(spoil, named):
-    model = Towers()
-    with pytest.raises(ValueError, match=f"not so for (one of )?{named}$"):
-        optimizer_groups(model, spoil(model, of_towers(model)), lr=1.0)
-
-
-def test_settings_that_no_group_has_are_refused():
-    groups = of_towers(Towers())
-    check_that_settings_are_used(groups, OptimizerConfig(lr=1.0, weight_decay=0.2, layer_decay=0.5))
-    with pytest.raises(ValueError, match=r"optimizer\.weight_decay=0\.3"):
-        check_that_settings_are_used(groups, OptimizerConfig(lr=1.0, weight_decay=0.3))
-    flat = [ParameterGroup(name="all", params=[])]
-    with pytest.raises(ValueError, match=r"optimizer\.layer_decay=0\.8"):
-        check_that_settings_are_used(flat, OptimizerConfig(lr=1.0, layer_decay=0.8))

@@ -9,7 +9,6 @@ import time
 import pytest
 import torch
 
-from eva_data.files import UnwritableError
 from eva_engine import run_log as metrics_module
 from eva_engine.config import RunConfig
 from eva_engine.run_log import RunLog, Size
@@ -114,14 +113,3 @@ def test_the_peak_of_a_gpu(monkeypatch, caplog, name, peak):
     assert (None if math.isnan(found) else found) == peak
     assert caplog.messages == ([] if peak else [
         f"the peak of {name} is not known: the log has no share of it"])  # fmt: skip
-
-
-def test_a_full_disk_is_one_sentence_and_closing_is_quiet(make_log, tmp_path, caplog):
-    """`/dev/full` answers as a full disk does."""
-    log = make_log()
-    log._lines.close()
-    log._lines = open("/dev/full", "a")  # noqa: SIM115
-    with pytest.raises(UnwritableError, match=r"metrics.jsonl cannot be written: No space left on"):
-        log.step(0, {"loss": 1.0})
-    log.close()
-    assert "the end of the log is lost: No space left on device" in caplog.text

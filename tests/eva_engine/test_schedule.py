@@ -36,8 +36,3 @@ def test_closed_form(warmup):
     cosine = 0.1 + 0.5 * 0.2 * (1 + np.cos(np.pi * rest / max(1, 40 - warmup)))
     expected = np.concatenate([np.linspace(0, 0.3, warmup), cosine])
     np.testing.assert_allclose(rates, expected, rtol=1e-12, atol=1e-15)
-
-
-def test_a_warm_up_that_is_longer_than_the_run():
-    with pytest.raises(ValueError, match=r"warm-up of 11 .* 10"):
-        warmup_cosine(0, peak=1.0, end=0.0, warmup_steps=11, total_steps=10)

@@ -47,18 +47,6 @@ def test_necks_and_heads_for_plain_vits_take_the_maps():
     assert OF_MMSEG.build(setr | norm).eval()(maps).shape == (1, 3, 8, 8)
 
 
-@pytest.mark.parametrize("indices", [(), (0, 0), 3])
-def test_blocks_that_do_not_exist_are_refused(indices):
-    with pytest.raises(ValueError, match="out_indices"):
-        _build(out_indices=indices)
-
-
-@pytest.mark.parametrize("pyramid", [{"out_channels": 8}, {"extra_levels": 1}])
-def test_settings_of_the_pyramid_are_not_ignored(pyramid):
-    with pytest.raises(ValueError, match=r"out_indices \(0,\)"):
-        _build(out_indices=(0,), **pyramid)
-
-
 def test_each_extra_level_is_a_pooled_one():
     """As `LastLevelMaxPool` in detectron2."""
     with torch.no_grad():

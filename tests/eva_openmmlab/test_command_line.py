@@ -74,12 +74,3 @@ def test_a_mistake_ends_the_program_and_is_named(read, line, code, named, capsys
         read(*line.replace("RECIPE", RECIPE).split())
     assert end.value.code == code
     assert named in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "words", [[RECIPE], [RECIPE, "w.pth"], ["mask2former_eva_debg", "w.pth", "a.jpg"], ["."]]
-)
-def test_what_a_demo_lacks_is_an_error(words, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=words[0]):
-        named_model(words, task=TASK)

@@ -2,7 +2,6 @@
 
 import subprocess
 from importlib.metadata import distribution
-from pathlib import Path
 
 import pytest
 from mmengine.config import Config
@@ -39,10 +38,3 @@ def test_a_config_of_a_fork_is_found_and_inherited(name, package, kind, tmp_path
     inherits.write_text(f"_base_ = {name!r}\n")
     for read in (Config.fromfile, load_config):
         assert read(inherits).model.type.rpartition(".")[2] == kind
-
-
-def test_a_name_without_its_package_is_a_missing_file():
-    with pytest.raises(FileNotFoundError):
-        get_config("mmseg::upernet/none.py")
-    with pytest.raises(ValueError, match="mmseg:"):
-        load_config(Path(UPERNET))

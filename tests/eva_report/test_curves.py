@@ -5,7 +5,7 @@ import pytest
 
 from eva_report.confusion import confusion_view, top_mistakes
 from eva_report.content import Confusion, Curve, Curves
-from eva_report.curves import has_points, linear_axis, plot_view, thinned
+from eva_report.curves import has_points, plot_view, thinned
 
 
 def curves(*points, logarithmic=False):
@@ -13,22 +13,6 @@ def curves(*points, logarithmic=False):
     return Curves(
         title="", x_label="iteration", y_label="loss", curves=named, logarithmic=logarithmic
     )
-
-
-@pytest.mark.parametrize(
-    ("values", "ticks"),
-    [
-        ([0.31, 0.92], [0.2, 0.4, 0.6, 0.8, 1.0]),
-        ([3, 3], [1, 2, 3, 4, 5]),
-        ([-5e-324, 5e-324], [-1, -0.5, 0, 0.5, 1]),
-        ([-1e-9, 1e-9], [-1e-9, -5e-10, 0, 5e-10, 1e-9]),
-    ],
-)
-def test_ticks_of_a_linear_axis(values, ticks):
-    axis = linear_axis(values)
-    assert axis.ticks == pytest.approx(ticks)
-    assert axis.low <= min(values)
-    assert max(values) <= axis.high
 
 
 def test_thinning_keeps_ends_and_peaks():
@@ -51,13 +35,6 @@ def test_what_cannot_be_drawn_is_left_out():
     assert view.lines[1]["point"]
     assert not has_points(curves([(0, nan)]))
     assert [text for _, text in plot_view(curves([(1, 2.0)])).x_ticks] == ["1"]  # no half a step
-
-
-def test_a_logarithmic_axis_only_where_all_is_positive():
-    points = [(n, 10.0**-n) for n in range(4)]
-    assert plot_view(curves(points, logarithmic=True)) != plot_view(curves(points))
-    beside = [*points, (4, 0.0)]
-    assert plot_view(curves(beside, logarithmic=True)) == plot_view(curves(beside))
 
 
 def confusion(counts):

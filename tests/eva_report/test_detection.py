@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eva_report.content import Confusion, Curves, Gallery, ScoreTable, Table
+from eva_report.content import Confusion, Curves, Gallery, Table
 from eva_report.detection import detection_sections
 
 LEFT, RIGHT, TOP = [2, 3, 20, 20], [60, 30, 30, 40], [30, 2, 25, 20]
@@ -64,18 +64,6 @@ def scene(tmp_path):
 
 def _of(sections, kind):
     return [one for one in sections if isinstance(one, kind)]
-
-
-def test_scores_say_what_they_mean_and_why_one_is_missing(scene):
-    (table,) = _of(detection_sections(**scene), ScoreTable)
-    assert table.columns == ["box", "mask"]
-    assert [(row.name, row.values) for row in table.rows] == [
-        ("AP", [51, 40]),
-        ("APs", [51, 40]),
-        ("APl", [None, None]),
-    ]
-    assert table.rows[2].meaning.endswith("px; there are none in the data")
-    assert table.text == "Percent, on 4 images, 4 objects of 2 classes."
 
 
 def test_classes_with_the_lowest_ap_first(scene, tmp_path):
@@ -153,22 +141,3 @@ def test_a_file_of_predictions_is_read_object_by_object(scene, tmp_path, monkeyp
         file.write_text(text)
         with pytest.raises(ValueError, match=message):
             detection_sections(**scene)
-
-
-def test_without_predictions_or_objects(scene):
-    low = [one | {"score": one["score"] / 2} for one in scene["predictions"]]
-    (section,) = _of(detection_sections(**scene | {"predictions": low}), Confusion)
-    assert section.counts.tolist() == [[1, 0, 2], [0, 1, 0], [0, 0, 0]]  # from a score of 0.4
-    nothing = scene | {"predictions": [], "scores": {"bbox": {"AP": None}}}
-    sections = detection_sections(**nothing)
-    assert _of(sections, ScoreTable)[0].rows[0].meaning.endswith("; nothing was found")
-    assert _of(sections, Confusion)[0].counts.tolist() == [[0, 0, 3], [0, 0, 1], [0, 0, 0]]
-    assert "There are no predictions." in _of(sections, Table)[0].text
-    assert not _of(sections, Curves)
-    (worst,) = _of(sections, Gallery)
-    assert len(worst.examples) == 3
-    del scene["truth"]["annotations"]
-    sections = detection_sections(**scene)
-    assert _of(sections, ScoreTable)[0].rows[2].meaning.endswith("there are none in the data")
-    assert _of(sections, Confusion)[0].counts.tolist() == [[0, 0, 0], [0, 0, 0], [1, 3, 0]]
-    assert detection_sections(**scene | {"predictions": [], "scores": {}}) == []

@@ -7,7 +7,6 @@ from PIL import Image
 from torchvision.transforms.functional import normalize, to_tensor
 
 from eva_report.first_batch import (
-    FIRST_BATCH,
     denormalised,
     first_batch,
     image_tiles,
@@ -41,12 +40,6 @@ def test_a_sheet_is_small_and_a_section_of_its_run(tmp_path):
     (section,) = first_batch(tmp_path)
     assert max(section.examples[0].images[0].image.size) <= 1280
     assert first_batch(tmp_path / "other") == []
-
-
-def test_what_cannot_be_drawn_is_a_warning(tmp_path, caplog):
-    keep_first_batch(tmp_path, lambda: 1 / 0)
-    assert FIRST_BATCH in caplog.text
-    assert not list(tmp_path.iterdir())
 
 
 def test_objects_with_and_without_masks_and_none(pixels):

@@ -4,7 +4,6 @@ import contextlib
 import io
 
 import numpy as np
-import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -19,7 +18,6 @@ from eva_report.matching import (
     match_image,
 )
 
-NO_BOXES = boxes_of(())
 CAT, DOG = 0, 1
 LEFT, RIGHT, FAR = (0, 0, 10, 10), (20, 0, 10, 10), (100, 100, 10, 10)
 
@@ -32,26 +30,6 @@ def _found(*rows):
     return boxes_of([(*box, label, score, 0) for box, label, score in rows])
 
 
-def test_the_highest_score_chooses_first_and_classes_do_not_matter():
-    truth = _truth((LEFT, CAT, False), (RIGHT, DOG, False))
-    found = _found((LEFT, CAT, 0.6), (LEFT, DOG, 0.9), (FAR, CAT, 0.5), (RIGHT, DOG, 0.3))
-    one = match_image(truth, found)
-    assert found.scores.tolist() == [0.9, 0.6, 0.5, 0.3]
-    assert one.matched.tolist() == [0, NOTHING, NOTHING, 1]
-    assert one.right.tolist() == [False, False, False, True]
-    assert one.counts(0.0) == (1, 2, 4)
-    assert one.counts(0.5) == (0, 2, 3)
-    # rows: labels cat, dog, background; columns: taken for cat, dog, background
-    assert confusion([one], 2, threshold=0.0).tolist() == [[0, 1, 0], [0, 1, 0], [2, 0, 0]]
-    assert confusion([one], 2, threshold=0.5).tolist() == [[0, 1, 0], [0, 0, 1], [2, 0, 0]]
-
-
-@pytest.mark.parametrize(("width", "matches"), [(5.0, True), (4.99, False)])
-def test_an_iou_of_a_half_is_enough(width, matches):
-    truth, found = _truth((LEFT, CAT, False)), _found(((0, 0, width, 10), CAT, 1.0))
-    assert match(truth, found).tolist() == [0 if matches else NOTHING]
-
-
 def test_crowds_count_neither_way_but_a_label_inside_does():
     truth = _truth(((0, 0, 100, 100), CAT, True), ((0, 0, 20, 20), CAT, False))
     found = _found(
@@ -61,15 +39,6 @@ def test_crowds_count_neither_way_but_a_label_inside_does():
     assert one.matched.tolist() == [1, IGNORED, NOTHING]
     assert one.counts(0.5) == (1, 1, 2)
     assert confusion([one], 1, threshold=0.5).tolist() == [[1, 0], [1, 0]]
-
-
-def test_images_without_labels_or_predictions():
-    found, truth = _found((LEFT, CAT, 0.9)), _truth((LEFT, CAT, False))
-    images = [match_image(*pair) for pair in ((NO_BOXES, found), (truth, NO_BOXES))]
-    assert [one.counts(0.5) for one in images] == [(0, 0, 1), (0, 1, 0)]
-    assert confusion(images, 1, threshold=0.5).tolist() == [[0, 1], [1, 0]]
-    assert match_image(NO_BOXES, NO_BOXES).counts(0.5) == (0, 0, 0)
-    assert confusion([], 3, threshold=0.5).sum() == 0
 
 
 def test_the_rules_of_lvis_for_what_counts():

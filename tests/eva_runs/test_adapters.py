@@ -134,22 +134,6 @@ def test_another_base_is_refused_by_its_hash(folder, tmp_path):
         load_vit(folder)
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("r", 10**9), ("r", 0), ("r", "4"), ("lora_alpha", float("nan")), ("lora_alpha", None),
-        ("use_dora", True), ("rank_pattern", {"qkv": 8}), ("revision", "main"),
-        ("peft_type", "IA3"), ("base_model_name_or_path", 3),
-        ("base_model_name_or_path", "/dev/zero"),
-    ],
-)  # fmt: skip
-def test_an_odd_config_is_one_error(folder, key, value):
-    file = folder / "adapter_config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
-    with pytest.raises((ValueError, FileNotFoundError), match=r"adapter"):
-        load_vit(folder)
-
-
 def test_adapters_of_each_other_are_refused(folder):
     file = folder / "adapter_config.json"
     own = {"base_model_name_or_path": str(folder / "adapter_model.safetensors")}
@@ -157,29 +141,3 @@ def test_adapters_of_each_other_are_refused(folder):
     file.write_text(json.dumps(json.loads(file.read_text()) | own))
     with pytest.raises(ValueError, match="base"):
         load_vit(folder)
-
-
-@pytest.mark.parametrize(
-    ("settings", "model", "named"),
-    [
-        ({"rank": -1}, {}, "rank=-1"),
-        ({"rank": 4, "dropout": 1.0}, {}, "dropout=1.0"),
-        ({"rank": 4, "first_block": 5}, {}, "first_block=5"),
-        ({"rank": 4, "layers": ("qkv", "key")}, {}, "'key'"),
-        ({"alpha": 8.0}, {}, "alpha"),
-        ({"rank": 0}, {}, "rank=0"),
-        ({"rank": 4}, {"linear_probe": True}, "frozen"),
-    ],
-)
-def test_settings_that_make_no_adapters(settings, model, named):
-    with pytest.raises(ValueError, match=named):
-        add_adapters(built(**model), LoraSettings(**settings))
-
-
-def test_a_run_says_how_much_of_the_model_is_trained(caplog):
-    model = built()
-    with caplog.at_level("INFO"):
-        Adapters(model, LoraSettings(rank=4), "eva_debug")
-    counts = [one.numel() for one in model.parameters() if one.requires_grad]
-    assert f"LoRA of rank 4: {sum(counts):,} of " in caplog.text
-    assert caplog.records[-1].shown

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from eva_data.files import UnwritableError
 from eva_runs import record
 from eva_runs.record import STARTS, called, facts, record_start
 
@@ -84,13 +83,6 @@ def test_a_damaged_file_of_starts_never_fails(tmp_path, now, damage):
     assert (tmp_path / STARTS).read_bytes().startswith(damage)
 
 
-def test_a_folder_that_takes_no_file(tmp_path):
-    (tmp_path / STARTS).mkdir()
-    with pytest.raises(UnwritableError, match=STARTS):
-        record_start(tmp_path, "training")
-    assert facts(tmp_path, "training", seed=0, device="cpu")
-
-
 @pytest.mark.parametrize(
     ("arguments", "shown"),
     [
@@ -121,8 +113,3 @@ def test_the_commit_of_a_checkout(tmp_path):
     (tmp_path / "file").write_text("b")
     assert record.commit(tmp_path) == f"commit {digest}, modified"
     assert record.commit(tmp_path, without=[tmp_path / "file"]) == f"commit {digest}"
-
-
-def test_a_pipe_in_place_of_the_starts_is_not_waited_for(tmp_path):
-    os.mkfifo(tmp_path / STARTS)
-    assert duration(tmp_path, "training") is None

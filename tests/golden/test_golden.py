@@ -10,6 +10,7 @@ from torch import nn
 from eva_contrastive.model.eva_clip import EvaClip, TextTower, VisionTower
 from eva_video.model.classifier import VideoClassifier
 
+pytestmark = pytest.mark.smoke
 GOLDEN = Path(__file__).parent
 SIZES = {"img_size": 70, "embed_dim": 32, "depth": 4, "num_heads": 2, "mlp_dim": 80}
 

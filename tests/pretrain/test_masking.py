@@ -38,14 +38,6 @@ def test_the_distribution_of_the_official_sampler():
     assert np.abs(rate - rate[::-1]).max() < symmetric
 
 
-def test_impossible_numbers():
-    with pytest.raises(ValueError, match=r"in 1\.\.16 for the grid 4x4, got 17"):
-        BlockMasking(grid=(4, 4), num_masked=17)
-    masking = BlockMasking(grid=(4, 4), num_masked=16)  # no rectangle is large enough
-    with pytest.raises(ValueError, match=r"mask\.min_block"):
-        collate([{"mask": torch.from_numpy(masking())}])
-
-
 def test_positions_pick_what_the_mask_picks():
     mask = torch.rand(5, 12) < torch.tensor([0.5, 0.0, 1.1, 0.3, 0.8])[:, None]
     values = torch.randn(5, 12)

@@ -202,8 +202,3 @@ def test_two_processes_share_one_codebook(run_started, tmp_path):
     _, counts = book(start["vectors"])
     assert torch.equal(first["counts"], counts)
     torch.testing.assert_close(first["moved"], book.codes)
-
-
-def test_moving_averages_need_float32(features):
-    with pytest.raises(ValueError, match=r"torch\.float16"):
-        _tokenizer().half().train()(features[:2].half())

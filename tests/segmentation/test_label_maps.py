@@ -7,7 +7,6 @@ from PIL import Image
 from eva_data.label_maps import (
     described,
     find_pairs,
-    read_class_file,
     read_label_map,
 )
 
@@ -35,21 +34,6 @@ def test_maps_of_other_kinds(tmp_path):
     palette.putpalette([9, 9, 9] * 256)
     palette.save(tmp_path / "p.png")
     np.testing.assert_array_equal(read_label_map(tmp_path / "p.png"), [[3, 1]])
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("ignore = [0]", "ignore = [7]", "7"),
-        ("label = 40", "label = 7", "7"),
-        ("[128, 64, 128]", "[128, 64, 256]", "128, 64, 256"),
-    ],
-)
-def test_a_wrong_class_file_is_named(own, old, new, message):
-    file = own / "classes.toml"
-    file.write_text(file.read_text().replace(old, new))
-    with pytest.raises(ValueError, match=message):
-        read_class_file(file)
 
 
 def test_pairs_by_ending(tmp_path):

@@ -75,17 +75,6 @@ def test_every_kind_of_problem_is_found(check, ade):
     assert report["problems"] == 6
 
 
-def test_pictures_that_training_cannot_read_are_found(check, ade):
-    images, maps = ade / "images" / "training", ade / "annotations" / "training"
-    values = np.arange(600).reshape(20, 30)
-    for name, kind in (("deep", np.uint16), ("whole", np.int32), ("float", np.float32)):
-        Image.fromarray(values.astype(kind)).save(images / f"{name}.tif")
-        Image.new("L", (30, 20), 1).save(maps / f"{name}.png")
-    code, report = check("--layout", "ade20k", "--root", ade)
-    assert (code, findings_of(report)) == (1, {"image_broken": ["float.tif", "whole.tif"]})
-    assert report["splits"]["training"]["pairs"] == 5
-
-
 def test_label_numbers_are_mmsegmentations():
     tree = ast.parse(CONVERTER.read_text())
     (table,) = (

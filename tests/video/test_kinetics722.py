@@ -1,7 +1,6 @@
 """`eva data make-kinetics722` on files with the names of Kinetics, in every form that it reads."""
 
 import json
-import re
 from itertools import chain
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 
 from eva_data.kinetics import SOURCES, kinetics_classes, mapping
 from eva_data.labelled_videos.opening import open_videos
-from eva_video.kinetics722 import main, read_list
+from eva_video.kinetics722 import main
 
 CHOSEN = {  # class of each data set -> its spelling on a folder
     "k400": {
@@ -127,16 +126,6 @@ def relabelled():
     return sum(len(classes[video]) > 1 for video in kept)
 
 
-def test_folders_may_be_named_by_labels(tmp_path):
-    """Though one of them is missing."""
-    for label in (2, 10, 11):
-        (tmp_path / str(label)).mkdir()
-        (tmp_path / f"{label}/{label:011d}.mp4").touch()
-    found = read_list(str(tmp_path), "k400", root=None)
-    labels = [int(Path(path).parent.name) for path in found.paths]
-    assert found.labels.tolist() == mapping("k722", "k400")[labels].tolist()
-
-
 def test_the_lists_open_with_their_classes(data):
     assert run("--root", ".") == 0
     for name in (*SOURCES, "k722"):
@@ -173,26 +162,3 @@ def test_deepminds_lists_beside_flat_folders(data, caplog):
     assert main([*given, *folders, "--output", "out", "--root", "."]) == 0
     assert {name: read(data / "out", name) for name in LISTS} == expected(other=other)
     assert "removed0000" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        (
-            "k400/val/hugging",
-            "k400/val/huging",
-            r"k400/val .* huging; .* hugging",
-        ),
-        ("k700/val", "elsewhere", "k700/val"),
-        ("k600/val/zumba", "", "cannot stand in a list: rename it"),
-    ],
-)
-def test_what_is_refused(data, capsys, old, new, message):
-    if new:
-        Path(old).rename(new)
-    else:  # a name with a line break
-        bad = next(Path(old).iterdir())
-        bad.rename(bad.with_name(f"{bad.stem} \n.mp4"))
-    assert run("--root", ".") == 2
-    assert re.search(message, capsys.readouterr().err)
-    assert not list(data.glob("out/*.txt"))

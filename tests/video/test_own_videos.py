@@ -30,21 +30,6 @@ def parsed(tmp_path):
     return parse_for
 
 
-def test_a_head_of_other_classes_is_mentioned(parsed, colours, device, tmp_path, caplog):
-    training.train(parsed(colours, "--model.frozen-blocks", "4"), device)
-    (tmp_path / "other").mkdir()
-    for split in ("train", "val"):
-        (tmp_path / "other" / split).mkdir()
-        for name, here in (("red", "a"), ("green", "b"), ("blue", "c")):
-            (tmp_path / "other" / split / here).symlink_to(colours / split / name)
-    begin = ["--model.init-checkpoint", str(tmp_path / "run/best/model.safetensors")]
-    again = parsed(tmp_path / "other", "--model.frozen-blocks", "0", *begin, "--run.output",
-                   f"{tmp_path}/again")  # fmt: skip
-    assert "trained for other classes" not in caplog.text
-    training.train(again, device)
-    assert "its head begins with blue, green, red, the data with a, b, c" in caplog.text
-
-
 def test_a_list_to_train_on_and_folders_for_validation(parsed, colours, device, tmp_path):
     """`root` is for the list; each is left out where it has no use."""
     lines = [f"{name}/{n}.mp4 {label}\n"

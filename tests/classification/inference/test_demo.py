@@ -1,28 +1,16 @@
 """The demo: what it finds, writes, refuses and skips."""
 
 import csv
-import functools
 import json
 import re
-from argparse import Namespace
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from eva_classification import commands
-from eva_classification.inference import demo
 from eva_classification.inference.predictor import Predictor
-from eva_data.inputs import Job
 from eva_data.video.streams import VideoReader
-from eva_report import demos as videos
-
-
-def options(output):
-    """Those of the command line."""
-    return Namespace(output=output, top=5, score_threshold=0.0, weights="w", no_images=False)
 
 
 @pytest.fixture
@@ -109,21 +97,6 @@ def test_a_video_is_named_by_the_mean_of_its_frames(start, weights, write_video,
     assert lines[2].startswith("1 image and 1 video (4 frames): ")
 
 
-@pytest.mark.parametrize("drawn", [True, False])
-def test_a_camera_is_classified_while_it_records(weights, tmp_path, monkeypatch, capsys, drawn):
-    """FFmpeg's test pattern stands for one."""
-    pattern = functools.partial(
-        videos.CameraReader, "testsrc=size=64x48:rate=10:duration=0.3", kind="lavfi"
-    )
-    monkeypatch.setattr(videos, "CameraReader", lambda device: pattern())
-    targets = (tmp_path / "out" / "camera-0.mp4",) if drawn else ()
-    job = Job(Path("/dev/video0"), "camera-0.mp4", targets)
-    predictor = Predictor.from_weights(weights, device="cpu")
-    assert demo.classify(predictor, [job], options(tmp_path / "out")) == []
-    assert capsys.readouterr().out.startswith("camera-0.mp4: 3 frames: ")
-    assert (tmp_path / "out" / "camera-0.mp4").exists() == drawn
-
-
 # --- what goes wrong ---
 
 
@@ -149,55 +122,3 @@ def test_what_cannot_be_read_is_named_and_skipped(start, digits, tmp_path):
     assert [one["error"] for one in found if "error" in one] == [x.strip() for x in lines[3:]]
     assert (tmp_path / "out" / "predictions.csv").read_text().count("\n") == 2
     assert written(tmp_path / "out") == ["b.png", "predictions.csv", "predictions.json"]
-
-
-def test_predictions_that_are_not_finite(start, classifier, digits, tmp_path):
-    state = {name: value.clone() for name, value in classifier[0].state_dict().items()}
-    state["head.weight"][1] = 3e38  # finite, as a file has to be
-    torch.save(state, tmp_path / "large.pt")
-    with pytest.raises(SystemExit) as ended:
-        start(digits / "four", weights=tmp_path / "large.pt")
-    assert "four/0.png are not finite: use --precision fp32 or bf16" in ended.value.code
-    assert written(tmp_path / "out") == ["predictions.csv", "predictions.json"]
-
-
-def test_a_full_disk_is_one_sentence(start, digits, tmp_path, small_disk, refused):
-    with small_disk(2000), refused("cannot be written: File too large"):
-        start(digits / "four")
-    assert list((tmp_path / "out").iterdir()) == []
-
-
-def test_the_keyboard_leaves_nothing_half_written(start, digits, tmp_path, monkeypatch):
-    """Pictures that are done stay; the lists of all of them are not there."""
-    judged = []
-
-    def judge(self, prepared, judge=Predictor.judge):
-        if judged:
-            raise KeyboardInterrupt
-        judged.append(prepared)
-        return judge(self, prepared)
-
-    monkeypatch.setattr(Predictor, "judge", judge)
-    with pytest.raises(SystemExit) as ended:
-        start(digits, "--batch-size", "2")
-    assert ended.value.code == 130
-    assert written(tmp_path / "out") == ["0/0.png", "0/1.png"]
-
-
-def test_pictures_of_any_size_do_not_fill_the_memory(weights, tmp_path, monkeypatch, photograph):
-    """A batch is smaller where pictures are large."""
-    Image.fromarray(photograph).save(tmp_path / "a.png")
-    for name in "bcde":
-        (tmp_path / f"{name}.png").symlink_to(tmp_path / "a.png")
-    sizes = []
-
-    def judge(self, prepared, judge=Predictor.judge):
-        sizes.append(len(prepared))
-        return judge(self, prepared)
-
-    monkeypatch.setattr(Predictor, "judge", judge)
-    monkeypatch.setattr(demo, "MOST_WAITING", 400_000)
-    predictor = Predictor.from_weights(weights, device="cpu")
-    jobs = [Job(tmp_path / f"{name}.png", f"{name}.png", ()) for name in "abcde"]
-    assert demo.classify(predictor, jobs, options(tmp_path / "out")) == []
-    assert sizes == [2, 2, 1]

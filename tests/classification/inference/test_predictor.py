@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
 from eva_classification.inference.predictor import (
     IMAGENET,
@@ -12,7 +11,6 @@ from eva_classification.inference.predictor import (
     imagenet_names,
 )
 from eva_classification.models import load_classifier
-from eva_data.images import UnreadableImageError
 from eva_data.transforms import evaluation_transform
 
 
@@ -61,16 +59,6 @@ def test_whatever_a_user_gives(predictor, digits, tmp_path, caplog):
     assert dict(predictor(f"{tmp_path}/a*.png")).keys() == {tmp_path / "a.png"}
 
 
-def test_a_photograph_is_turned_upright(predictor, photograph, tmp_path):
-    picture = Image.fromarray(photograph[:200, :300])
-    picture.save(tmp_path / "upright.png")
-    turned = picture.transpose(Image.Transpose.ROTATE_90)
-    exif = Image.Exif()
-    exif[274] = 6  # to be turned by 90 degrees clockwise
-    turned.save(tmp_path / "sideways.png", exif=exif)
-    same(predictor(tmp_path / "sideways.png"), predictor(tmp_path / "upright.png"))
-
-
 def test_names_of_the_classes(classifier, weights, tmp_path, caplog):
     file = classifier[1]  # notes nothing
     predictor = Predictor.from_weights(file, device="cpu")
@@ -92,17 +80,3 @@ def test_names_of_imagenet():
     names = imagenet_names(1000)
     assert (names[0], names[283], names[134]) == ("tench", "Persian cat", "crane (n02012849)")
     assert "maillot, tank suit" in names  # beside the other maillot
-
-
-def test_mistakes(predictor, weights, tmp_path):
-    with pytest.raises(ValueError, match=r"crop_pct in \(0, 1\] and .* got 32, 2"):
-        Predictor.from_weights(weights, device="cpu", crop_pct=2)
-    with pytest.raises(ValueError, match="there are 1 names for 3 classes"):
-        Predictor(predictor.model, class_names=["a"])
-    with pytest.raises(ValueError, match=r"\(H, W, 3\) RGB in uint8, got \(4, 5\) in float64"):
-        predictor(np.zeros((4, 5)))
-    with pytest.raises(UnreadableImageError, match=r"nothing\.png"):
-        predictor([tmp_path / "nothing.png"])
-    nn.init.constant_(predictor.model.head.bias, torch.inf)
-    with pytest.raises(FloatingPointError, match="predictions for image are not finite"):
-        predictor(np.zeros((4, 5, 3), np.uint8))

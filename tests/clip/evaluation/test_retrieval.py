@@ -73,27 +73,3 @@ def test_encoding(clip, pairs):
         images = clip.encode_image(images, normalize=True)
     torch.testing.assert_close(encoded.texts, texts, atol=1e-6, rtol=0)
     torch.testing.assert_close(encoded.images, images, atol=1e-6, rtol=0)
-
-
-def test_what_cannot_be_read(clip, make_pairs):
-    texts = [[f"thing {i}", f"{i} things"] for i in range(9)]
-    bad = make_pairs(texts, torn=(0, 5), mute=(7,))
-    with pytest.raises(OSError, match="the captions of pair 7 are not text"):
-        encode_pairs(clip, bad, TRANSFORM, batch_size=4, workers=0)
-    bad.mute = ()
-    with pytest.raises(OSError, match="pair 0 is torn"):
-        encode_pairs(clip, bad, TRANSFORM, batch_size=4, workers=0)
-    bad.mute = (7,)
-    found = encode_pairs(clip, bad, TRANSFORM, batch_size=4, workers=0, skip_unreadable=True)
-    assert found.left_out == [
-        "pair 0 is torn", "pair 5 is torn", "the captions of pair 7 are not text"
-    ]  # fmt: skip
-    entire = encode_pairs(clip, make_pairs(texts), TRANSFORM, batch_size=4, workers=0)
-    kept = [1, 2, 3, 4, 6, 8]
-    torch.testing.assert_close(found.images, entire.images[kept], atol=1e-6, rtol=0)
-    places = [2 * i + j for i in kept for j in range(2)]
-    torch.testing.assert_close(found.texts, entire.texts[places], atol=1e-6, rtol=0)
-    assert found.owners.tolist() == [i for i in range(6) for _ in range(2)]
-    bad.torn = range(9)
-    with pytest.raises(ValueError, match="none of 9 images can be read: pair 0 is torn"):
-        encode_pairs(clip, bad, TRANSFORM, batch_size=4, workers=0, skip_unreadable=True)

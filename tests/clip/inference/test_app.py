@@ -51,12 +51,6 @@ def test_search_finds_what_the_demo_finds(weights, media, tmp_path, kind):
     assert len(hits) == (4 if kind == "folder" else 3)  # with the film
 
 
-def test_features_that_are_no_embeddings_are_refused(weights, media):
-    models = Models([Source("clip", str(weights))], folder=compute("features", media, weights))
-    with pytest.raises(ValueError, match=r"kind pooled: .* --kind embedding"):
-        find_hits(models, str(weights), "a cat", [])
-
-
 def test_photographs_may_lie_in_a_folder_named_parts(tmp_path):
     (tmp_path / "parts").mkdir()
     (tmp_path / "index.json").touch()

@@ -6,12 +6,11 @@ import os
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from eva_contrastive.inference.features import ClipFeatures
-from eva_contrastive.inference.finding import KIND, Entry, Library, Query, search, update
+from eva_contrastive.inference.finding import KIND, Library, update
 
 SETTINGS = {"weights": "0" * 64, "frames": 8}
 
@@ -132,15 +131,3 @@ def test_a_damaged_library_is_computed_again(search_again, open_library, damage,
     _, changes = search_again()
     assert changes.computed == 4
     assert len(open_library().entries) == 4
-
-
-@pytest.mark.parametrize("step", [1e-4, 0.5])
-def test_scores_that_are_the_same_for_all_files_are_warned_of(open_library, caplog, step):
-    library, one = open_library(), np.eye(16, dtype=np.float32)
-    for number in range(3):
-        row = one[:1] + number * step * one[1:2]
-        features = (row / np.linalg.norm(row)).astype(np.float16)
-        library.add(f"/{number}.jpg", Entry((1, 1), [0], [0.0], features))
-    query = Query(("a dog",), (), torch.from_numpy(one[0] * 0.6 + one[2] * 0.8))
-    search(library, [f"/{number}.jpg" for number in range(3)], [query], top=1)
-    assert ("all 3 files" in caplog.text) == (step < 0.1)

@@ -93,14 +93,3 @@ def test_the_index_of_a_list_that_was_edited(check, pictures, tmp_path, capsys, 
     assert open_captions(location).captions(1) == ("two",)
     table.unlink()
     assert open_captions(location).captions(1) == ("two",)
-
-
-def test_a_wrong_root_is_told_before_all_pairs_are_read(check, tmp_path, capsys):
-    table = tmp_path / "pairs.csv"
-    table.write_text("image,caption\n" + "".join(f"{n}.png,text\n" for n in range(5000)))
-    report = tmp_path / "r.json"
-    assert check(table, "--root", tmp_path, "--report", report) == 1
-    (found,) = json.loads(report.read_text())["findings"]
-    assert (found["kind"], found["count"]) == ("source", 1)
-    assert "none of 20 pairs" in found["first"]
-    assert "--root" in found["first"]

@@ -75,13 +75,6 @@ def test_every_form_of_a_table_to_train_to_evaluate_and_to_check(lines, folder, 
         resolved(table)
 
 
-def test_a_table_with_a_cell_that_no_reader_takes_is_none_of_boxes(folder, resolved):
-    (folder / "embedded.csv").write_text("x" * 200_000)
-    (folder / "train.csv").write_text(f"{HEADER}\n{ROWS[0]}\n")
-    (folder / "val.csv").write_text(f"{HEADER}\n{ROWS[2]}\n")
-    assert len(resolved(folder)) == 2
-
-
 def test_tables_of_parts(folder, resolved):
     for name, row in (("train", ROWS[0]), ("val", ROWS[2]), ("notes", "x,y")):
         (folder / f"{name}.csv").write_text(f"{HEADER}\n{row}\n" if "," in row[4:] else row)

@@ -1,6 +1,5 @@
 """Tiles of large images: every object once over the seams, and objects cut to a tile."""
 
-import argparse
 import dataclasses
 import json
 
@@ -10,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from eva_data.detection.spec import DatasetSpec, add_arguments, resolve
+from eva_data.detection.spec import DatasetSpec, resolve
 from eva_data.detection.tiles import Slicing, detect_in_tiles, read_slicing
 
 
@@ -73,25 +72,6 @@ def test_tiles_cover_an_image_and_overlap():
     assert Slicing(300).tiles(300, 200) == [(0, 0, 200, 300)]
     auto = read_slicing("auto", 0.2, training=100, patch=8)
     assert [len(auto.tiles(*size)) for size in ((150, 90), (151, 90))] == [1, 2]
-
-
-@pytest.mark.parametrize(
-    ("size", "overlap", "value"),
-    [(7, 0.2, "7"), (64, 1, "1"), (64, -0.1, "-0.1"), ("wide", 0.2, "wide"), ("auto", 0.2, "auto")],
-)
-def test_bad_slices_are_one_error(size, overlap, value):
-    with pytest.raises(ValueError, match=value):
-        read_slicing(size, overlap, training=0, patch=8)
-
-
-@pytest.mark.parametrize("flag", ["--overlap", "--tile-overlap"])
-def test_an_overlap_needs_the_side_of_its_tiles(flag, capsys):
-    add_arguments(parser := argparse.ArgumentParser())
-    with pytest.raises(SystemExit):
-        parser.parse_intermixed_args([flag, "0.1"])
-    needed = "--tile" if "tile" in flag else "--slice"
-    assert needed in capsys.readouterr().err.rpartition("error")[2]
-    assert parser.parse_intermixed_args([flag, "0.1", needed, "32"])
 
 
 def test_a_full_memory_halves_the_batch():

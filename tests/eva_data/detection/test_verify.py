@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eva_command.verify import main
-
 
 def _image(place, **fields):
     return lambda data, folder: data["images"][place].update(fields)
@@ -115,20 +113,3 @@ def test_the_images_of_lvis_have_a_url_alone(check_coco, picture_folder, coco_se
     for i in (1, 2, 3):
         (picture_folder / f"{i}.png").rename(picture_folder / "val2017" / f"{i}.png")
     assert check_coco(coco_set) == (0, {})
-
-
-def test_every_damaged_label_of_yolo_is_named(yolo, tmp_path):
-    box = "0 0.5 0.5 0.5 0.5\n"
-    root = yolo(f"0 0.5 0.5\n{box}7 0.5 0.5 0.1 0.1\n", box, box, "x")
-    (root / "images/train/2.jpg").write_bytes(b"")
-    report, folder = tmp_path / "report.json", tmp_path / "clean"
-    words = ["--data", str(root / "data.yaml"), "--report", str(report), "--write", str(folder)]
-    assert main(["coco", *words, "--workers", "1"]) == 1
-    found = {one["kind"]: one["ids"] for one in json.loads(report.read_text())["train"]["findings"]}
-    at = f"{root}/labels/train"
-    places = [f"{at}/0.txt, line 1", f"{at}/0.txt, line 3", f"{at}/3.txt, line 1"]
-    assert found["labels.line"] == places
-    assert [key.partition(" ")[0] for key in found["images.file"]] == [f"{root}/images/train/2.jpg"]
-    content = json.loads((folder / "train.json").read_text())
-    assert [one["bbox"] for one in content["annotations"]] == [[10, 5, 20, 10]] * 2
-    assert main(["coco", *words, "--workers", "1"]) == 2  # the files are there

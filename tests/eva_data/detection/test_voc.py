@@ -7,10 +7,6 @@ from eva_data.detection.spec import open_source
 CUT = "<annotation>\n<object>\n<name>cat</name>\n"
 
 
-def names_of(dataset):
-    return [one["file_name"] for one in dataset.images.values()]
-
-
 def test_the_first_pixel_is_one_and_the_last_belongs_to_the_box(voc, read):
     box = {"xmin": 5, "ymin": 3, "xmax": 10, "ymax": 6}
     found = read(voc([box, {"name": "a dog", "xmin": "1.0"}]))
@@ -61,16 +57,6 @@ def test_lists(lists, expected, voc):
 def test_a_damaged_file_is_named(content, message, voc):
     with pytest.raises(ValueError, match=message):
         open_source(voc(content))
-
-
-def test_a_size_that_is_not_the_picture_s(voc, read, save):
-    with pytest.raises(ValueError, match=r"0\.xml: its size is 99 x 20 px; .* 40 x 20 px upright"):
-        read(voc([{}], size=(99, 20)))
-    root = voc([{}])
-    save(root / "JPEGImages/0.jpg", orientation=6)
-    with pytest.raises(ValueError, match="as it is stored, before its EXIF orientation"):
-        read(root)
-    assert len(read(voc([{}], size=(0, 0))).objects) == 1  # some programs write zeros
 
 
 def test_a_devkit_and_side_by_side(voc, tmp_path, read):

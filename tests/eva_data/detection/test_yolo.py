@@ -5,11 +5,9 @@ import os
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
-from eva_command.verify import main as run_check
 from eva_data.detection.coco import EntryError
-from eva_data.detection.spec import DatasetSpec, open_source, resolve
+from eva_data.detection.spec import open_source
 from eva_data.detection.yolo import read_label_file
 
 BOX = "1 0.5 0.5 0.25 0.5"
@@ -28,15 +26,6 @@ def test_boxes_and_outlines_in_pixels(yolo, read):
     assert outline["segmentation"] == [[4, 2, 36, 2, 36, 18]]
     assert found.categories == {1: "cat", 2: "dog"}
     assert found.images == {1: {"id": 1, "file_name": "0.jpg", "height": 20, "width": 40}}
-
-
-def test_transparent_images_are_counted_when_a_run_begins_and_by_the_check(yolo, capsys):
-    root = yolo(BOX, BOX)
-    Image.new("RGBA", (40, 20)).save(root / "images/train/0.jpg", "PNG")
-    data = resolve(DatasetSpec(sources={root: open_source(root)}, parts=("train",)))
-    assert any(note.startswith("1 of 2 images for train have transpar") for note in data.notes)
-    assert run_check(["coco", "--data", str(root), "--workers", "1"]) == 0
-    assert "transparency" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -82,26 +71,6 @@ def test_a_turned_picture_has_the_size_that_is_seen(yolo, read, save):
 def test_names_are_the_texts_that_were_written(names, expected, yolo):
     root = yolo(BOX, yaml=f"{names}\ntrain: images/train\n")
     assert list(open_source(root).classes) == expected
-
-
-@pytest.mark.parametrize(
-    ("yaml", "message"),
-    [
-        ("names: [a, b]\nnc: 3\ntrain: images/train", "nc 3"),
-        ("names: [a, a]\ntrain: images/train", "'a', 'a'"),
-        ("train: images/train", "names must be"),
-        ("names: [a]", "train or val"),
-        ("names: [a]\ntrain: ~no-such-user/a", "train is '~no-such-user/a'"),
-        ("names: [a]\ntrain: labels", r"bmp.*labels"),
-        ("names: [a]\ntrain: images/train\nkpt_shape: [17, 3]", "kpt_shape"),
-        ("{" * 5000, "is not YAML"),
-    ],
-)
-def test_a_damaged_description_is_named(yaml, message, yolo):
-    root = yolo(BOX, yaml=yaml)
-    with pytest.raises(ValueError, match=message) as caught:
-        open_source(root)
-    assert str(root / "data.yaml") in str(caught.value)
 
 
 @pytest.mark.parametrize(

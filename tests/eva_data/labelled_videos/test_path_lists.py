@@ -7,9 +7,6 @@ from hypothesis import strategies as st
 from eva_data.labelled_videos.lists import Labels, list_line, read_path_list
 from eva_data.labelled_videos.opening import open_videos
 
-NAMES = ("a.mp4", "b  c.mp4", "d, e 1.mp4", "f::g.mp4", "sub 2/h.webm")
-
-
 MANY = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -61,20 +58,6 @@ def test_labels_may_be_names_of_classes(make_files, write_list, content, separat
     ]  # fmt: skip
     with pytest.raises(ValueError, match=r"line 1 .*dancing"):
         open_videos(file)
-
-
-@pytest.mark.parametrize(("lines", "message"), [
-    (["a.mp4,0", "a.mp4,0", "a.mp4 1"], "line 3 is 'a.mp4 1'"),
-    (["a.mp4 0", "", "a.mp4"], "line 3 is 'a.mp4'"),
-    (["0"], "line 1 is '0'"),
-    (["a.mp4 x"], "line 1 is 'a.mp4 x'"),
-    (["a.mp4 0", "a.mp4 100000"], "line 2 has the label '100000'"),
-    ([""], r"list\.txt is empty"),
-])  # fmt: skip
-def test_wrong_lines_are_named(make_files, write_list, lines, message):
-    make_files("a.mp4")
-    with pytest.raises(ValueError, match=message):
-        open_videos(write_list(*lines))
 
 
 def test_suffixes_may_be_missing_or_others(make_files, write_list, content, caplog):

@@ -59,20 +59,6 @@ def test_folders_that_are_no_videos(make_frames, tmp_path):
         RawFrames(make_frames("e", (1, 2), "b_{}.jpg"))
 
 
-def test_damaged_frames_are_named(make_frames):
-    folder = make_frames("a", range(1, 5))
-    (folder / "img_00003.jpg").write_bytes(b"no picture")
-    make_frames("a", (4,), size=(12, 9))
-    video = RawFrames(folder)
-    assert len(video.frames([0, 1])) == 2
-    for index, name in ((2, "img_00003.jpg"), (3, "img_00004.jpg")):
-        with pytest.raises(UnreadableVideoError, match=name):
-            video.frames([0, index])
-    (folder / "img_00001.jpg").write_bytes(b"")
-    with pytest.raises(UnreadableVideoError, match=r"img_00001\.jpg"):
-        RawFrames(folder, count=1)
-
-
 @pytest.mark.parametrize("separator", [" ", ","])
 def test_lists_of_mmaction2(make_frames, write_list, content, separator):
     make_frames("data/run fast/a 1", range(1, 8))

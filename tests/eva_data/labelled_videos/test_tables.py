@@ -33,20 +33,6 @@ def test_ids_are_found_by_any_of_the_usual_names(make_files, write_list, content
     assert (len(videos.missing), len(videos.unlisted)) == (0, 0)
 
 
-@pytest.mark.parametrize(("lines", "message"), [
-    (["path,label", "a.mp4,0", "a, b.mp4,3"], "line 3 lacks .* 2 cells"),
-    (["path,label", "a.mp4,0", "a.mp4,nan"], r"line 3 has the label 'nan'"),
-    ([HEADER], "list.csv"),
-    ([HEADER, ROWS[0], "", ",a,1,2,train"], "line 4 lacks"),
-    ([HEADER, "x,a,one,2,train"], "line 2: .*'one'"),
-    ([HEADER, "x,a,1,2,train", "x,a,1,2,val"], "train, val"),
-])  # fmt: skip
-def test_tables_that_cannot_be_used(make_files, write_list, lines, message):
-    make_files("a.mp4", "b/1.jpg")
-    with pytest.raises(ValueError, match=message):
-        open_videos(write_list(*lines, name="data/list.csv"))
-
-
 def test_tables_of_paths(make_files, write_list, content):
     make_files("a, b.mp4", "c.mp4")
     for lines in (

@@ -72,16 +72,3 @@ def test_labels(encoded, write_tar, content, tmp_path, caplog):
     assert dict(content(videos)) == {"1.mp4": 2, "2.webm": 1, "3.mp4": 1, "6.MP4": 2}
     with pytest.raises(ValueError, match=r"a\.tar:2\.webm has the label 'run'"):
         open_videos(shard, classes=["walk"])
-
-
-@pytest.mark.parametrize(("members", "message"), [
-    ({"a.jpg": b"x", "a.cls": b"0"}, r"a\.tar"),
-    ({"a.mp4": b"x", "a.cls": b"1", "b.mp4": b"x", "b.cls": b"run"}, r"b\.mp4 has the label 'run'"),
-    ({"a.mp4": b"x", "a.cls": b"-1"}, r"a\.tar:a\.mp4 has the label '-1'"),
-    ({"a.mp4": b"x", "a.json": b"{"}, r"a\.tar:a\.json"),
-    ({"a.mp4": b"x", "a.json": b"3"}, r"a\.tar:a\.json"),
-    ({"a.mp4": b"x", "a.cls": b"\xff"}, r"a\.tar:a\.cls"),
-])  # fmt: skip
-def test_shards_that_cannot_be_used(write_tar, tmp_path, members, message):
-    with pytest.raises(ValueError, match=message):
-        open_videos(write_tar(tmp_path / "a.tar", members.items()))

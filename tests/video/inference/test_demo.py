@@ -1,18 +1,13 @@
 """The demo: what it finds, writes, refuses and skips; complete runs as a program."""
 
-import functools
 import itertools
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from eva_data.inputs import Job, Plan
 from eva_data.video.streams import VideoReader
-from eva_engine.commands import classifiers
 from eva_video import commands
-from eva_video.inference import demo
 from eva_video.inference.predictor import VideoPredictor
 
 
@@ -76,21 +71,6 @@ def test_a_film_by_windows(start, film, weights, tmp_path, capsys):
     assert after[0][280:].max() > 200  # text
 
 
-def test_a_camera_is_judged_while_it_records(start, tmp_path, monkeypatch):
-    """FFmpeg's test pattern stands for one: half a second in windows of 0.2."""
-    pattern = functools.partial(
-        demo.CameraReader, "testsrc=size=64x48:rate=10:duration=0.5", kind="lavfi"
-    )
-    monkeypatch.setattr(demo, "CameraReader", lambda device: pattern())
-    job = Job(Path("/dev/video0"), "camera-0.mp4", (tmp_path / "out/camera-0.mp4",))
-    monkeypatch.setattr(classifiers, "plan_jobs", lambda *_, **__: Plan([job], []))
-    (video,) = start("0", "--window", "0.2")["videos"]
-    assert [(one["start"], one["end"]) for one in video["windows"]] == [
-        (0, 0.2), (0.2, 0.4), (0.4, 0.4)
-    ]  # fmt: skip
-    assert len(read(tmp_path / "out/camera-0.mp4")) == 5
-
-
 def test_a_film_that_ends_in_damage(start, film, tmp_path, monkeypatch):
     """What was found before stays readable, and no half of an annotated video."""
     from eva_data.video.pyav_source import PyavSource
@@ -111,23 +91,3 @@ def test_a_film_that_ends_in_damage(start, film, tmp_path, monkeypatch):
     assert video["error"].endswith("is torn at frame 31")
     assert (video["segments"][0]["start"], video["segments"][-1]["end"]) == (0, 3)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["predictions.json"]
-
-
-def test_the_drawing_waits_for_no_more_windows_than_it_shows(start, film, monkeypatch):
-    """Of a long film, neither its frames nor its windows are collected."""
-    seen, written = [], []
-
-    def views(self, video, window, read=VideoPredictor._views):
-        seen.append((window.start, len(written)))
-        return read(self, video, window)
-
-    def add(self, picture, frame, write=demo.VideoWriter.add):
-        written.append(frame)
-        write(self, picture, frame)
-
-    monkeypatch.setattr(VideoPredictor, "_views", views)
-    monkeypatch.setattr(demo.VideoWriter, "add", add)
-    start(film, "--window", "1", "--stride", "0.5", "--batch-size", "1")
-    assert len(written) == 45
-    for begin, frames in seen[2:]:
-        assert frames >= (begin - 0.5) * 10

@@ -63,15 +63,6 @@ def save(tmp_path):
     return write
 
 
-@pytest.fixture
-def save_tiny(save, randomise):
-    def make(num_classes):
-        model = randomise(VideoClassifier(num_classes=num_classes, frames=2, **TINY)).eval()
-        return model, save(model.state_dict())
-
-    return make
-
-
 @pytest.mark.parametrize("name", CLASSES)
 def test_the_official_sizes(name):
     with torch.device("meta"):
@@ -99,15 +90,3 @@ def test_official_files_by_name(name, container, weights, randomise, official):
     torch.testing.assert_close(model(clips), source(clips), atol=0, rtol=0)
     shorter = load_video_classifier(file.name, frames=4, image_size=56)
     assert shorter.pos_embed.shape == (1, 1 + 4 * 16, 44)
-
-
-def test_files_of_other_models(save, make_vit, save_tiny):
-    with pytest.raises(
-        ValueError,
-        match=r"weights.pt holds a backbone of images, not a classifier of videos: train",
-    ):
-        load_video_classifier(save(make_vit().state_dict()))
-    model, _ = save_tiny(num_classes=7)
-    state = {k: v for k, v in model.state_dict().items() if not k.startswith("head")}
-    with pytest.raises(ValueError, match="holds a backbone of videos, not a classifier"):
-        load_video_classifier(save(state))

@@ -85,13 +85,3 @@ def test_frames_are_chosen_as_in_the_training(classifier, video, tmp_path):
     assert dense.read(video).equal(dense.transform(all_frames[1:5])[0])
     sparse = ClipFeatureExtractor.from_weights(classifier[1], device="cpu")
     assert sparse.read(video).equal(sparse.transform(all_frames[[0, 2, 3, 5]])[0])
-
-
-def test_weights_without_a_class_token(tmp_path, randomise):
-    model = randomise(build_vit("eva_debug", img_size=32, extra_tokens=()))
-    torch.save(model.state_dict(), tmp_path / "no_cls.pt")
-    plain = {"window_size": 0, "img_size": 32, "frames": 2, "device": "cpu"}
-    extract = ClipFeatureExtractor.from_weights(tmp_path / "no_cls.pt", pooling="mean", **plain)
-    assert extract(torch.zeros(1, 2, 3, 32, 32)).shape == (1, 128)
-    with pytest.raises(ValueError, match="no class token; use pooling='mean'"):
-        ClipFeatureExtractor.from_weights(tmp_path / "no_cls.pt", pooling="cls", **plain)

@@ -1,0 +1,51 @@
+"""The first losses of each trainer's debug recipe are those of `tests/golden/losses.json`.
+
+They change where a model, an objective, an optimizer, the order of data or an augmentation changes.
+If that was meant, write them anew and say in the commit message why:
+
+    EVA_WRITE_GOLDEN=1 .venv/bin/python -m pytest tests/promises/test_golden_losses.py
+
+Tolerance: 1e-3 of each loss, and 2e-4 for losses around zero.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.smoke
+GOLDEN = Path(__file__).parents[1] / "golden" / "losses.json"
+STEPS = 5
+
+
+def read_losses(output):
+    """Losses of the first steps that a run logged, whatever its framework."""
+    files = [
+        output / "metrics.jsonl",
+        output / "metrics.json",
+        *output.glob("*/vis_data/scalars.json"),
+    ]
+    (file,) = (path for path in files if path.exists())
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    losses = [line.get("total_loss", line.get("loss")) for line in lines]
+    return [loss for loss in losses if loss is not None][:STEPS]
+
+
+def compare(name, output):
+    losses = read_losses(output)
+    golden = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
+    if os.environ.get("EVA_WRITE_GOLDEN"):
+        golden[name] = [round(loss, 6) for loss in losses]
+        GOLDEN.write_text(json.dumps(dict(sorted(golden.items())), indent=2) + "\n")
+    assert losses == pytest.approx(golden[name], rel=1e-3, abs=2e-4)
+
+
+@pytest.mark.parametrize("task", ["pretrain", "classification", "video", "clip"])
+def test_losses_of_the_engine(trained, task):
+    compare(task, trained(task)[0])
+
+
+@pytest.mark.parametrize("name", ["detection", "mmdetection", "segmentation"])
+def test_losses_of_a_framework(finished, name):
+    compare(name, finished(name))
