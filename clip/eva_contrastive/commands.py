@@ -4,7 +4,6 @@ Everything that needs torch is imported after parsing.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from eva_contrastive.config import (
 )
 from eva_contrastive.model.open_clip_files import weights_file
 from eva_data.files import (
-    UnwritableError,
     make_folder,
     require_replaceable,
 )
@@ -35,7 +33,7 @@ from eva_engine.commands.options import (
     parse_with_weights,
 )
 from eva_engine.commands.training import given_values
-from eva_report.demos import log_to_terminal, refuse, run_demo
+from eva_report.demos import log_to_terminal, run_demo
 from eva_runs.commands import check_outputs, deferred, program, require_data
 from eva_runs.options import (
     DATA,
@@ -285,18 +283,11 @@ def _plan(options: argparse.Namespace) -> Plan:
 
 
 def _show(options: argparse.Namespace, jobs: Sequence[Job]) -> list[str]:
-    try:
-        from eva_contrastive.inference.demo import load, rank_files, search_files, search_index
+    from eva_contrastive.inference.demo import load, rank_files, search_files, search_index
 
-        searching = search_index if options.index else search_files
-        work = rank_files if options.command == "rank" else searching
-        return work(load(options), options, jobs)
-    except UnwritableError:  # which `run_demo` explains
-        raise
-    except (ValueError, OSError) as error:
-        refuse(options.parser, error)
-    except FloatingPointError as error:
-        sys.exit(f"{options.parser.prog}: {error}")
+    searching = search_index if options.index else search_files
+    work = rank_files if options.command == "rank" else searching
+    return work(load(options), options, jobs)
 
 
 _EXPORT = """

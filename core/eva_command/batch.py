@@ -40,8 +40,8 @@ from eva_runs.options import add_download_option, command_parser, integer, proba
 from eva_runs.output_folder import clean_if_refused, locked
 
 # what results do not depend on
-_RUNNING = ("output", "batch_size", "workers", "device", "shards", "max_errors", "processes",
-            "address", "actors", "local_rank")  # fmt: skip
+_RUNNING = ("output", "workers", "device", "shards", "max_errors", "processes", "address",
+            "actors", "local_rank")  # fmt: skip
 _OF_VIT = ("pooling", "num_heads", "window_size", "global_blocks")
 
 
@@ -153,9 +153,8 @@ def _start(task: str, arguments: Sequence[str]) -> int:
     lock = locked(options.output, shared=bool(options.shards))
     made, parts = ["*.json", NAMES.format("*"), PARTS], options.output / PARTS
     with clean_if_refused(options.output, made, begun=lambda: any(parts.glob("*.parquet"))), lock:
-        more = {"batch_size": options.batch_size}
-        write_manifest(options.output, settings, given | more, plan)
-        known = summarise(options.output)
+        write_manifest(options.output, settings, given, plan)
+        known = summarise(options.output, rows=True)
         return _run(options, {*range(known.shards)} - known.done, task)
 
 
@@ -222,10 +221,11 @@ def _look(verb: str, arguments: Sequence[str]) -> int:
         require_format(options)
     elif verb == "merge":
         require_free([options.output], overwrite=options.overwrite)
+        remove_unfinished(options.output.parent, options.output.stem)  # of a merge that was killed
     if verb == "status":
         _show(options.folder)
     elif verb == "retry":
-        options.output, known = options.folder, summarise(options.folder)
+        options.output, known = options.folder, summarise(options.folder, rows=True)
         options.batch_size = manifest["options"]["batch_size"]
         again = {*range(known.shards)} - known.done | {*known.errors} | {*known.failed}
         with locked(options.output):

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from eva_command.label import load_model
 from eva_data.detection.tiles import encode_mask
-from eva_data.files import IMAGE_SUFFIXES, load_json, printable
+from eva_data.files import IMAGE_SUFFIXES, load_object, printable
 from eva_data.records import Record, read_shard
 from eva_data.writing import writing_dataset, writing_predictions
 from eva_runs.batch import MODEL, Task, read_manifest, read_parts
@@ -154,9 +154,9 @@ def merge_objects(folder: Path, output: Path, form: str | None = None) -> int:
 
     The output is a file in COCO's format, or with a `form` a folder that receives a dataset.
     """
-    known, count = load_json(folder / MODEL).get("categories", {}), 0
+    known, count = load_object(folder / MODEL).get("categories", {}), 0
     categories = {int(key): name for key, name in known.items()}
-    places = {key: index for index, key in enumerate(categories)}
+    places = {pair: index for index, pair in enumerate(categories.items())}
     plan, write = read_manifest(folder)["plan"], writing_dataset if form else writing_predictions
     given: Any = (output, form, categories) if form else (output, categories)
     records = (one for number in range(plan["shards"]) for one in read_shard(plan, folder, number))
@@ -166,8 +166,10 @@ def merge_objects(folder: Path, output: Path, form: str | None = None) -> int:
                 raise ValueError(f"{folder} holds no objects: merge it into a .parquet file")
             size, count = (row["height"], row["width"]), count + 1
             for one in row["objects"]:
-                one["category_id"] = places[one["category_id"]]
-                counts, _ = one.pop("segmentation"), one.pop("category")
+                counts, pair = one.pop("segmentation"), (one["category_id"], one.pop("category"))
+                if pair not in places:
+                    raise ValueError(f"{folder / MODEL} is damaged: it has no category {pair}")
+                one["category_id"] = places[pair]
                 one |= {"segmentation": {"size": size, "counts": counts}} if counts else {}
             image = {"name": row["name"], "size": size, "objects": row["objects"]}
             if form:

@@ -43,4 +43,4 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-main = program(_parse, _run, name="eva index")
+main = program(_parse, _run, refused=1, name="eva index")

@@ -31,11 +31,13 @@ from eva_data.inputs import Plan, plan_jobs
 from eva_data.writing import FORMATS, regions_of
 from eva_openmmlab.run_folder import config_of_run
 from eva_report.demos import require_format
-from eva_runs.commands import program
+from eva_runs.commands import program, program_name
+from eva_runs.errors import ending
 from eva_runs.options import SOURCES, add_download_option, command_parser, probability
 from eva_runs.recipes import find_recipe
 
 TASKS = ("detection", "mmdetection", "segmentation")
+_CONTINUES = "the same command continues"
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -140,7 +142,8 @@ def _run(options: argparse.Namespace) -> int:
     plan = _prepare(options)
     from eva_command.labelling import label  # frameworks
 
-    return label(options, plan)
+    with ending(program_name("eva label"), saved=lambda: _CONTINUES):
+        return label(options, plan)
 
 
-main = program(_parse, _run, name="eva label", interrupted="the same command continues")
+main = program(_parse, _run, name="eva label", interrupted=_CONTINUES)

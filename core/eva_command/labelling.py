@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,15 @@ from eva_command.recipes import digest_of
 from eva_command.training import map_folders
 from eva_data.classes import listed
 from eva_data.detection import spec
-from eva_data.files import hand_over, link_or_copy, printable, replacing_folder, write_text
-from eva_data.images import read_rgb, save_image
+from eva_data.files import (
+    hand_over,
+    link_or_copy,
+    load_object,
+    printable,
+    replacing_folder,
+    write_text,
+)
+from eva_data.images import open_image, read_rgb, save_image
 from eva_data.inputs import Job, Plan
 from eva_data.label_maps import IGNORED as NO_CLASS
 from eva_data.label_maps import LabelTable, check_pairs, read_class_file, read_pair
@@ -113,7 +121,8 @@ class Labeller:
 
     def _stored(self, job: Job) -> NDArray[np.uint8]:
         """Read classes and probabilities, 0 to 255: (2, H, W)."""
-        with Image.open(self._file(job).with_suffix(".png")) as both:
+        file = self._file(job).with_suffix(".png")
+        with open_image(file, f"the prediction {file}", decode=True) as both:
             return np.moveaxis(np.asarray(both), -1, 0)
 
     def choose_thresholds(self, data: Path, target: float) -> None:
@@ -183,8 +192,15 @@ def _digest(about: tuple[Any, ...]) -> str:
 
 
 def _read(file: Path, job: Job) -> dict[str, Any]:
-    about = json.loads(file.read_text())
-    feature, name = np.array(about["feature"], np.float32), job.name.replace("/", "__")
+    try:
+        about = load_object(file)
+        feature, (height, width) = np.array(about["feature"], np.float32), about["size"]
+        objects = [(one["score"], *one["bbox"]) for one in about.get("objects", ())]
+        if feature.ndim != 1 or not np.isfinite([height, width, *feature, *chain(*objects)]).all():
+            raise ValueError(f"features of {feature.shape}, or other than finite numbers")
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{file} is damaged ({error}): delete it, and run it again") from error
+    name = job.name.replace("/", "__")
     return {**about, "name": name, "source": job.source, "feature": feature}
 
 

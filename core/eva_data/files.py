@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import gc
+import glob
 import io
 import json
 import os
@@ -252,12 +253,12 @@ def _is_running(process: str) -> bool:
     return True
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove the unfinished files that killed processes have left in a folder.
+def remove_unfinished(folder: Path, stem: str | None = None) -> None:
+    """Remove the unfinished files, or those of a stem, that killed processes have left in a folder.
 
-    Only the single writer of a folder may call it; folders below it are left alone.
+    Only the single writer of a folder, or of a file, may call it; folders below are left alone.
     """
-    for path in folder.glob(f".*{_UNFINISHED}-*"):
+    for path in folder.glob(f".{'*' if stem is None else glob.escape(stem)}{_UNFINISHED}-*"):
         if path.is_file():
             path.unlink(missing_ok=True)
 
@@ -379,6 +380,13 @@ def without_collector() -> Iterator[None]:
 def load_json(path: Path) -> Any:
     """Parse a JSON file, with or without a mark of UTF-8; its error names it."""
     return parse_json(read_regular(path), str(path))
+
+
+def load_object(path: Path) -> dict[str, Any]:
+    """Parse a JSON file that holds an object; its error names it."""
+    if not isinstance(content := load_json(path), dict):
+        raise ValueError(f"{path} is damaged: it holds no object of JSON")
+    return content
 
 
 def load_toml(path: Path) -> dict[str, Any]:

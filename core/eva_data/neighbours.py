@@ -7,8 +7,10 @@ compared again with the exact features.
 Shapes: N features of D values, Q queries.
 """
 
+import hashlib
 import json
 import math
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from eva_data.files import load_json, replacing_folder, write_text
+from eva_data.files import load_object, open_regular, replacing_folder, write_text
 from eva_data.progress import ProgressBar
 
 ABOUT, NAMES, FEATURES, FAISS = "index.json", "names.arrow", "features.npy", "index.faiss"
@@ -47,7 +49,7 @@ def build_index(
     with replacing_folder(folder) as place:
         count, width = about["count"], about["width"]
         features = np.lib.format.open_memmap(place / FEATURES, "w+", np.float16, (count, width))
-        schema, done = pa.schema({"name": pa.large_string()}), 0
+        schema, done = pa.schema({"name": pa.large_string(), "crc32": pa.uint32()}), 0
         with (
             pa.OSFile(str(place / NAMES), "wb") as file,
             pa.ipc.new_file(file, schema) as writer,
@@ -55,14 +57,25 @@ def build_index(
         ):
             for names, values in parts:
                 lengths = np.linalg.norm(values.astype(np.float32), axis=1, keepdims=True)
+                if values.shape[1:] != (width,) or not np.isfinite(lengths).all():
+                    raise ValueError(f"features of {names[0]} ... are not {width} finite values")
                 features[done : done + len(values)] = values / np.maximum(lengths, 1e-12)
-                writer.write_batch(pa.record_batch([pa.array(names, schema[0].type)], schema))
+                rows = [*map(zlib.crc32, np.asarray(features[done : done + len(values)]))]
+                writer.write_batch(pa.record_batch([names, rows], schema))
                 done += len(values)
                 bar.update(len(values))
         features.flush()
         if approximate and count >= _LEAST:
             _build_faiss(features, place / FAISS)
-        write_text(place / ABOUT, json.dumps(about) + "\n")
+        digests = {name: _digest_of(place / name) for name in (NAMES, FAISS)}
+        write_text(place / ABOUT, json.dumps(about | {"files": digests}) + "\n")
+
+
+def _digest_of(file: Path) -> str | None:
+    if not file.exists():
+        return None
+    with open_regular(file) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _build_faiss(features: NDArray[np.float16], file: Path) -> None:
@@ -85,25 +98,34 @@ def _build_faiss(features: NDArray[np.float16], file: Path) -> None:
 
 
 class Neighbours:
-    """An index that `build_index` wrote, of which nothing is read into memory before a search.
+    """An index that `build_index` wrote, of which no feature is read before a search.
+
+    Features are compared with their checksums when they are read first, all else at once.
 
     Attributes:
         about: What the features are.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is none, or it is damaged, which a search may also find.
     """
 
     def __init__(self, folder: Path) -> None:
+        self._folder, self._seen = folder, set[int]()  # starts of blocks that are whole
         try:
-            self.about: dict[str, Any] = load_json(folder / ABOUT)
+            self.about = load_object(folder / ABOUT)
+            for name in (NAMES, FAISS):
+                if self.about["files"][name] != _digest_of(folder / name):
+                    raise ValueError(f"{name} is not the one that was written")
+            table = pa.ipc.open_file(pa.memory_map(str(folder / NAMES))).read_all()
+            self._names, self._checksums = table["name"], table["crc32"]
             # "c": torch takes no array that it could not write to
-            self.features = np.load(folder / FEATURES, mmap_mode="c")
-            self._names = pa.ipc.open_file(pa.memory_map(str(folder / NAMES))).read_all()["name"]
-        except (OSError, ValueError, pa.ArrowException) as error:
-            raise ValueError(f"{folder} is no index of `eva index build`: {error}") from error
-        if self.features.ndim != 2 or len(self._names) != len(self.features):
-            raise ValueError(f"{folder} has {len(self._names)} names of {self.features.shape}")
+            self.features = np.asarray(np.load(folder / FEATURES, mmap_mode="c"))
+            form = self.features.dtype.str, self.features.shape, self.features.flags.c_contiguous
+            if form != ("<f2", (len(table), self.about["width"]), True):
+                raise ValueError(f"{FEATURES} holds {self.features.dtype} {self.features.shape}")
+        except Exception as error:  # numpy's readers raise errors of many kinds
+            text = f"{folder} is no index of `eva index build`, or is damaged: build it again"
+            raise ValueError(f"{text} ({type(error).__name__}: {error})") from error
         self._faiss: Any = None
         if (folder / FAISS).exists():
             import faiss
@@ -134,6 +156,9 @@ class Neighbours:
         scores = torch.empty(len(queries), 0)
         rows = torch.empty(len(queries), 0, dtype=torch.int64)
         for at in range(0, len(self.features), _ROWS):
+            if at not in self._seen:
+                self._require_whole(range(at, min(at + _ROWS, len(self.features))))
+                self._seen.add(at)
             part = torch.from_numpy(self.features[at : at + _ROWS]).float()
             found, places = (wanted @ part.T).topk(min(top, len(part)), dim=1)
             both = torch.cat([scores, found], dim=1)
@@ -143,6 +168,14 @@ class Neighbours:
 
     def _compared(self, query: Any, candidates: Any, top: int) -> tuple[Any, Any]:
         rows = np.sort(candidates[candidates >= 0])
+        self._require_whole(rows)
         scores = self.features[rows].astype(np.float32) @ query
         best = np.argsort(-scores, kind="stable")[:top]
         return scores[best], rows[best]
+
+    def _require_whole(self, rows: Any) -> None:
+        noted = self._checksums.take(pa.array(rows)).to_pylist()
+        for row, checksum in zip(rows, noted, strict=True):
+            if zlib.crc32(self.features[row]) != checksum:
+                text = f"{self._folder / FEATURES} is damaged in row {row}: build the index again"
+                raise ValueError(text)

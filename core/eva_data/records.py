@@ -113,7 +113,7 @@ def read_shard(plan: dict[str, Any], folder: Path, number: int) -> Iterator[Reco
         read = _records_of_parquet if "columns" in plan else _records_of_tar
         yield from read(plan, address, *rows)
         return
-    with pq.ParquetFile(folder / plan.get("names", NAMES.format(""))) as file:
+    with _open_parquet(str(folder / plan.get("names", NAMES.format("")))) as file:
         names = file.read_row_group(number)["name"].to_pylist()
     for name in map(os.fsdecode, names):
         yield Record(name, None if plan["texts"] else _place(plan, name))
@@ -141,7 +141,7 @@ def _shards(location: str) -> list[str]:
         return [str(path) for path in expand_shards(location)]
     found: list[str] = []
     for address in expand_braces(location):
-        system, path = fsspec.url_to_fs(address)
+        system, path = _file_system(address)
         paths = sorted(system.glob(path)) if any(sign in path for sign in "*?[") else [path]
         found += map(system.unstrip_protocol, paths)
     if not found:
@@ -173,7 +173,10 @@ def _write_names(names: Iterator[str], file: Path, size: int | None) -> int:
     ahead = list(islice(names, _MOST * _FEW))
     names, size, count = chain(ahead, names), size or _usual(len(ahead)), 0
     schema = pa.schema({"name": pa.binary()})
-    with files.replacing(file) as part, pq.ParquetWriter(part, schema) as writer:
+    with (
+        files.replacing(file) as part,
+        pq.ParquetWriter(part, schema, write_page_checksum=True) as writer,
+    ):
         while chunk := [os.fsencode(name) for name in islice(names, size)]:
             writer.write_table(pa.table([chunk], schema=schema), row_group_size=size)
             count += 1
@@ -224,7 +227,7 @@ def _local(address: str) -> Iterator[Path]:
     if "://" not in address:
         yield Path(address)
         return
-    system, path = fsspec.url_to_fs(address)
+    system, path = _file_system(address)
     with tempfile.TemporaryFile() as copy:  # has no name, so that it ends with its process
         try:
             system.get_file(path, f"/dev/fd/{copy.fileno()}")
@@ -234,13 +237,22 @@ def _local(address: str) -> Iterator[Path]:
 
 
 # ---- Parquet -------------------------------------------------------------------------------------
+def _file_system(address: str) -> tuple[Any, str]:
+    try:
+        system, path = fsspec.url_to_fs(address)
+    except ImportError as error:  # which names the package
+        raise ValueError(f"{address}: {error}") from error
+    return system, path
+
+
 @contextlib.contextmanager
 def _open_parquet(address: str) -> Iterator[Any]:
-    system, path = fsspec.url_to_fs(address)
+    system, path = _file_system(address)
+    checks = {"pre_buffer": False, "page_checksum_verification": True}
     try:
-        with pq.ParquetFile(path, filesystem=system, pre_buffer=False) as file:
+        with pq.ParquetFile(path, filesystem=system, **checks) as file:
             yield file
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError, LookupError) as error:
         raise ValueError(f"{address} is not a Parquet file, or is damaged: {error}") from error
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from eva_data.files import UnwritableError, printable, require_free, require_replaceable
+from eva_data.files import printable, require_free, require_replaceable
 from eva_data.inputs import Job, Plan, plan_jobs, written_name
 from eva_data.progress import ProgressBar, progress
 from eva_data.video.streams import CameraReader, VideoReader, VideoWriter
@@ -284,14 +284,14 @@ def run_demo(
 ) -> None:
     """Process every readable input and report the rest; the terminal gets warnings alone.
 
-    An OSError or ValueError of `prepare`, which plans and checks, or of `load`, which makes a
-    predictor if there are jobs, is a mistake in the arguments. `work` does the jobs with it, and
-    returns a sentence for each file that could not be used. Besides the targets of the jobs, files
+    An OSError or ValueError of `prepare`, which plans and checks, is a mistake in the arguments.
+    `load` makes a predictor if there are jobs; `work` does the jobs with it, and returns a sentence
+    for each file that could not be used. Besides the targets of the jobs, files
     `results` are written, and the dataset of `--to`, of demos that have it.
 
     Raises:
         SystemExit: With code 2 for wrong arguments, 1 and one sentence for each input that could
-            not be used or for a full disk, 130 after Ctrl-C.
+            not be used or for another error, 130 after Ctrl-C.
     """
     try:
         try:
@@ -299,15 +299,15 @@ def run_demo(
             targets = [target for job in plan.jobs for target in job.targets]
             require_free([*targets, *results], overwrite=args.overwrite)
             require_format(args)
-            log_to_terminal()
-            predictor = load(args) if plan.jobs else None
         except (OSError, ValueError) as error:
             refuse(parser, error)
+        log_to_terminal()
+        predictor = load(args) if plan.jobs else None
         problems = [*plan.problems, *(work(args, predictor, plan) if predictor is not None else ())]
     except KeyboardInterrupt:
         sys.exit(EXIT_KEYBOARD)
-    except UnwritableError as error:
-        sys.exit(f"{parser.prog}: {error}")
+    except (OSError, ValueError, FloatingPointError) as error:
+        sys.exit(printable(f"{parser.prog}: {error}"))
     if not plan.jobs and len(problems) == 1:
         sys.exit(printable(f"{parser.prog}: {problems[0]}"))
     if problems:

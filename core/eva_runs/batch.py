@@ -8,6 +8,7 @@ there completely or not at all: who computes it, and how often, makes no differe
 
 import contextlib
 import functools
+import hashlib
 import json
 import multiprocessing
 import os
@@ -27,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from eva_data import files
-from eva_data.files import load_json, printable, replacing, write_text
+from eva_data.files import load_object, printable, replacing, write_text
 from eva_data.progress import ProgressBar
 from eva_data.records import Record, read_shard
 from eva_runs.errors import TooManyUnreadableError, one_line
@@ -41,6 +42,7 @@ MANIFEST, SETTINGS, MODEL, PARTS = "manifest.json", "settings.json", "model.json
 _AHEAD = 2  # shards that a process has, and batches that are decoded before their turn
 _MOST_DEATHS, _MOST_FAILED = 3, 10  # of processes in one shard; shards
 _ROWS, _BYTES = 1024, 64 * 2**20  # of a row group
+_WRITING: Any = {"compression": "zstd", "write_page_checksum": True}
 _SECONDS = 0.2  # between looks at signals
 _EXPECTED = (ValueError, OSError, ImportError, FloatingPointError)  # need no traceback
 Chunk = list[tuple[str, "Future[Any]"]]  # names, and what is made of them
@@ -106,20 +108,17 @@ class Worker:
         """Write results and errors of a shard."""
         schema = task.schema.insert(0, pa.field("name", pa.string()))
         errors, count, size, waiting = list[str](), 0, 0, list[pa.RecordBatch]()
-        with replacing(part) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        with replacing(part) as file, pq.ParquetWriter(file, schema, **_WRITING) as writer:
             for chunk in self._prepared(task, records):
                 prepared = list[tuple[str, Any]]()
                 for name, future in chunk:
                     try:
                         prepared.append((name, future.result()))
-                    except (OSError, ValueError) as error:
-                        about = {"name": name, "reason": printable(one_line(error))}
-                        errors.append(json.dumps(about) + "\n")
-                if prepared:
-                    names, values = zip(*prepared, strict=True)
-                    columns = {"name": names, **task.compute([*values])}
-                    waiting.append(pa.RecordBatch.from_pydict(columns, schema))
-                    count, size = count + len(names), size + waiting[-1].nbytes
+                    except (OSError, ValueError, MemoryError) as error:
+                        errors.append(_about(name, error))
+                for batch in _computed(task, prepared, schema, errors) if prepared else ():
+                    waiting.append(batch)
+                    count, size = count + len(batch), size + batch.nbytes
                 if size >= _BYTES or sum(map(len, waiting)) >= _ROWS:
                     writer.write_table(pa.Table.from_batches(waiting, schema))
                     waiting, size = [], 0
@@ -141,6 +140,30 @@ class Worker:
             while chunk := ahead.popleft().result():
                 ahead.append(reader.submit(read))
                 yield chunk
+
+
+def _about(name: str, error: Exception) -> str:
+    return json.dumps({"name": name, "reason": printable(one_line(error))}) + "\n"
+
+
+def _computed(
+    task: Task, prepared: list[tuple[str, Any]], schema: pa.Schema, errors: list[str]
+) -> list[pa.RecordBatch]:
+    """Compute records, in halves where memory ends; one that alone is too large is an error."""
+    names, values = zip(*prepared, strict=True)
+    try:
+        columns = {"name": names, **task.compute([*values])}
+        return [pa.RecordBatch.from_pydict(columns, schema)]
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
+            raise
+        if len(prepared) == 1:
+            errors.append(_about(names[0], error))
+            return []
+    # behind the block, in which the error holds what has filled the memory
+    middle = len(prepared) // 2
+    halves = prepared[:middle], prepared[middle:]
+    return [batch for half in halves for batch in _computed(task, half, schema, errors)]
 
 
 @functools.cache
@@ -309,19 +332,28 @@ class Summary(NamedTuple):
 
 
 def summarise(folder: Path, *, rows: bool = False) -> Summary:
-    """Look at what there is of an output folder; with `rows`, into each file."""
+    """Look at what there is of an output folder; with `rows`, into each file.
+
+    Then a file that is damaged so that its rows cannot be counted is of a shard that failed.
+    """
     done, failed, errors, count = set[int](), dict[int, str](), dict[int, int](), 0
+    shards = read_manifest(folder)["plan"]["shards"]
     for file in sorted((folder / PARTS).glob("part-*")):
         stem, _, kind = file.name.partition(".")
-        number = int(stem.removeprefix("part-"))
+        number = int(digits) if (digits := stem.removeprefix("part-")).isdecimal() else shards
+        if number >= shards:
+            continue
         if kind == "errors.jsonl":
             errors[number] = file.read_bytes().count(b"\n")
         elif kind == "failed.txt":
-            failed[number] = file.read_text().strip().splitlines()[-1]
+            failed[number] = file.read_text(errors="replace").strip().rpartition("\n")[2]
         elif kind == "parquet":
-            done.add(number)
-            count += pq.read_metadata(file).num_rows if rows else 0
-    return Summary(read_manifest(folder)["plan"]["shards"], done, failed, errors, count)
+            try:
+                count += pq.read_metadata(file).num_rows if rows else 0
+                done.add(number)
+            except (pa.ArrowException, OSError) as error:
+                failed[number] = f"{file} is damaged ({one_line(error)})"
+    return Summary(shards, done, failed, errors, count)
 
 
 def write_manifest(
@@ -333,7 +365,8 @@ def write_manifest(
     own = {} if begun else plan()
     agree(folder / SETTINGS, settings)
     if not begun:
-        content = json.dumps({"options": options, "plan": own}) + "\n"
+        manifest = json.loads(json.dumps({"options": options, "plan": own}))
+        content = json.dumps(manifest | {"sha256": _digest_of(manifest)}) + "\n"
         write_text(folder / MANIFEST, content, once=True)
     if "names" in own and read_manifest(folder)["plan"] != own:  # another process was first
         (folder / own["names"]).unlink()
@@ -343,8 +376,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """Read the manifest of an output folder; a ValueError if there is none."""
     if not (folder / MANIFEST).is_file():
         raise ValueError(f"{folder} has no {MANIFEST} of `eva batch`")
-    manifest: dict[str, Any] = load_json(folder / MANIFEST)
+    manifest = load_object(folder / MANIFEST)
+    noted = manifest.pop("sha256", None)  # which earlier versions have not
+    if {*manifest} != {"options", "plan"} or noted not in (None, _digest_of(manifest)):
+        raise ValueError(f"{folder / MANIFEST} is damaged: compute it again in another folder")
     return manifest
+
+
+def _digest_of(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest).encode()).hexdigest()
 
 
 def part_of(folder: Path, number: int) -> Path:
@@ -358,19 +398,23 @@ def read_parts(folder: Path) -> Iterator[pa.Table]:
     if missing := [part.name for part in parts if not part.is_file()]:
         text = f"{folder} lacks {len(missing)} of {len(parts)} shards, such as {missing[0]}"
         raise ValueError(f"{text}: run the same command again to complete it")
+    schema: pa.Schema | None = None
     for part in parts:
         try:
-            with pq.ParquetFile(part, pre_buffer=False) as file:
+            with pq.ParquetFile(part, pre_buffer=False, page_checksum_verification=True) as file:
+                schema = schema or file.schema_arrow
+                if not file.schema_arrow.equals(schema, check_metadata=True):
+                    raise pa.ArrowInvalid(f"its columns are not those of {parts[0]}")
                 yield from map(file.read_row_group, range(file.num_row_groups))
-        except (pa.ArrowInvalid, OSError) as error:
-            text = f"{part} cannot be read ({error}): delete it and run the same command again"
+        except (pa.ArrowException, OSError) as error:
+            text = f"{part} is damaged ({error}): delete it and run the same command again"
             raise ValueError(text) from error
 
 
 def merge_parts(folder: Path, file: Path) -> int:
     """Merge all results into one Parquet file; return the number of rows."""
     count, schema = 0, next(read_parts(folder)).schema
-    with replacing(file) as part, pq.ParquetWriter(part, schema, compression="zstd") as writer:
+    with replacing(file) as part, pq.ParquetWriter(part, schema, **_WRITING) as writer:
         for table in read_parts(folder):
             writer.write_table(table)
             count += len(table)
@@ -415,7 +459,10 @@ def index_features(folder: Path, output: Path, *, approximate: bool) -> dict[str
         raise ValueError(f"{folder} has no features of one vector each, but {shape or 'none'}")
 
     parts = ((table["name"].to_pylist(), _features(table)) for table in read_parts(folder))
-    about = {"options": manifest["options"], "sha256": load_json(folder / SETTINGS)["weights"]}
+    about = {
+        "options": manifest["options"],
+        "sha256": load_object(folder / SETTINGS).get("weights"),
+    }
     about |= {"count": summarise(folder, rows=True).rows, "width": shape[0]}
     build_index(parts, output, about=about, approximate=approximate)
     return about

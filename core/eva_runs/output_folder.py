@@ -18,7 +18,7 @@ from typing import Any
 
 from eva_data.files import (
     explained,
-    load_json,
+    load_object,
     make_folder,
     remove_unfinished,
     require_regular_file,
@@ -155,7 +155,7 @@ def agree(file: Path, settings: Mapping[str, Any]) -> None:
     now = json.loads(json.dumps(settings))
     if not file.exists():
         write_text(file, json.dumps(now, indent=2) + "\n", once=True)
-    before = load_json(file)
+    before = load_object(file)
     if changed := [key for key in {**before, **now} if before.get(key) != now.get(key)]:
         pairs = ((key, before.get(key), now.get(key)) for key in changed)
         known = (key if len(f"{b}") == _SHA256 else f"{key} {a} -> {b}" for key, a, b in pairs)

@@ -5,8 +5,9 @@ import copy
 import hashlib
 import json
 import math
+import zlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -33,6 +34,7 @@ from eva_runs.errors import TooManyUnreadableError
 from eva_runs.output_folder import agree, locked, require_room
 from eva_runs.processes import is_main, on_main
 
+_AGAIN = "delete it and run the same command again"
 _MOST, _FEW = 256 * 2**20, 32  # bytes of a file at most; files at least, for several processes
 
 
@@ -65,10 +67,13 @@ class FixedViews(Dataset[tuple[Tensor, int]]):
 class CachedFeatures(Dataset[dict[str, Tensor]]):
     """Views of the student, with the teacher's `features` (patches, channels) from files."""
 
-    def __init__(self, views: FixedViews, files: Iterable[Path]) -> None:
+    def __init__(self, views: FixedViews, files: Iterable[Path], shape: Sequence[int]) -> None:
         self.views, index = views, {name: number for number, name in enumerate(views.names)}
-        found = ((file, _names_in(file)) for file in files)
-        self._places = [(index[n], file, row) for file, ns in found for row, n in enumerate(ns)]
+        self._places = [
+            (index[name], file, row, checksum)
+            for file in files
+            for row, (name, checksum) in enumerate(_read_names(file, {*index}, shape))
+        ]
 
     def __len__(self) -> int:
         return len(self._places)
@@ -78,18 +83,26 @@ class CachedFeatures(Dataset[dict[str, Tensor]]):
         return self.views.names[self._places[index][0]]
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        view, file, row = self._places[index]
+        view, file, row, checksum = self._places[index]
         with safe_open(file, framework="pt") as content:
-            return self.views.view(view) | {"features": content.get_slice("features")[row]}
+            features = content.get_slice("features")[row]
+        if zlib.crc32(features.numpy()) != checksum:
+            raise ValueError(f"{file} is damaged: {_AGAIN}")
+        return self.views.view(view) | {"features": features}
 
 
-def _names_in(file: Path) -> list[str]:
+def _read_names(file: Path, known: set[str], shape: Sequence[int]) -> list[tuple[str, int]]:
+    """Read the names of views, and checksums of their features."""
     try:
         with safe_open(file, framework="pt") as content:
-            return [*json.loads(content.metadata()["names"])]
+            names, checksums = (json.loads(content.metadata()[key]) for key in ("names", "crc32"))
+            rows = content.get_slice("features")
+        form, expected = (rows.get_dtype(), rows.get_shape()), ("F16", [len(names), *shape])
+        if form != expected or {*names} - known:
+            raise ValueError(f"it holds {form} of {len({*names} & known)} views, not {expected}")
+        return [*zip(names, checksums, strict=True)]
     except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
-        text = f"{file} cannot be read ({error}): delete it and run the same command again"
-        raise ValueError(text) from error
+        raise ValueError(f"{file} cannot be read ({error}): {_AGAIN}") from error
 
 
 def open_part(
@@ -146,7 +159,7 @@ def open_part(
     if is_main():
         complain_of_left_out(lost, unit="views")
     student = Views(size=transform.views.size, mean=config.data.mean, std=config.data.std)
-    cache = CachedFeatures(FixedViews(images, student, count), files)
+    cache = CachedFeatures(FixedViews(images, student, count), files, shape)
     if (count := len(seen) - len(cache)) > run.max_bad_samples:
         text = f"{count} of {len(seen)} views in {folder} could not be read"
         raise TooManyUnreadableError(f"{text}, max_bad_samples is {run.max_bad_samples}")
@@ -174,5 +187,7 @@ def _compute(
             features = torch.cat([one.half() for one in found])
             if not features.isfinite().all():
                 raise FloatingPointError(f"features of {file} are not finite in fp16")
-            write_tensors({"features": features}, file, {"names": json.dumps(names)})
+            notes = {"names": names, "crc32": [*map(zlib.crc32, features.numpy())]}
+            texts = {key: json.dumps(value) for key, value in notes.items()}
+            write_tensors({"features": features}, file, texts)
     return left_out

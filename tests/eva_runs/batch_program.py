@@ -20,12 +20,14 @@ def build(options):
 
     def prepare(record):
         color = np.asarray(record.image()).mean((0, 1))
-        if color[0] == 255 and options["poison"]:
+        if color[0] == 255 and Path(options["poison"]).is_file():
             os.kill(os.getpid(), signal.SIGKILL)
         return color
 
     def compute(prepared):
         time.sleep(options["seconds"])
+        if len(prepared) > options["memory"]:
+            raise type("OutOfMemoryError", (RuntimeError,), {})("no memory")
         return {"color": list(np.float32(prepared))}
 
     return Task(
@@ -36,7 +38,7 @@ def build(options):
 def begin(folder, source, **options):
     """Write the manifest of a folder."""
     size = options.pop("size", None)
-    options = {"seconds": 0, "poison": False, **options}
+    options = {"seconds": 0, "poison": "", "memory": 99, **options}
     plan = lambda: plan_records([str(source)], folder, size=size)  # noqa: E731
     write_manifest(folder, {"input": str(source)}, options, plan)
 

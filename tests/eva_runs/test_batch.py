@@ -129,18 +129,43 @@ def test_processes_give_the_bytes_of_one_and_leave_out_what_kills_them(
     """Five shards on two processes; the one with the red image dies thrice."""
     source, folder = table(100, red=[50]), tmp_path / "two"
     whole = alone(source, size=20)
-    program.begin(folder, source, size=20, poison=True)
+    (tmp_path / "poison").touch()
+    program.begin(folder, source, size=20, poison=str(tmp_path / "poison"))
     assert started(folder, processes=2).wait(60) == 1
     known = summarise(folder)
     assert known.done == {0, 1, 3, 4}
     assert "died 3 times" in known.failed[2]
     with pytest.raises(ValueError, match="lacks 1 of 5 shards, such as part-000002"):
         merged(folder)
-    manifest = folder / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"poison": true', '"poison": false'))
+    (tmp_path / "poison").unlink()
     assert program.compute(folder) == 0
     assert not summarise(folder).failed
     assert merged(folder) == whole
+
+
+def test_where_memory_ends_a_call_is_halved(program, table, tmp_path, alone):
+    """Twelve shards, of which no call has the memory for all of its records."""
+    source, folder = table(120), tmp_path / "out"
+    whole = alone(source, size=10)
+    program.begin(folder, source, size=10, memory=3)
+    assert program.compute(folder) == 0
+    assert merged(folder) == whole
+
+
+def test_a_record_that_no_memory_takes_is_listed(program, table, tmp_path):
+    program.begin(tmp_path / "out", table(120), size=10, memory=0)
+    assert program.compute(tmp_path / "out") == 0
+    known = summarise(tmp_path / "out", rows=True)
+    assert (known.rows, known.failed, sum(known.errors.values())) == (0, {}, 120)
+
+
+def test_a_missing_package_of_an_address_is_named(tmp_path, monkeypatch):
+    def refuse(address):
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr(fsspec, "url_to_fs", refuse)
+    with pytest.raises(ValueError, match=r"s3://a/1\.tar.*s3fs"):
+        plan_records(["s3://a/{1..2}.tar"], tmp_path)
 
 
 class Pool:

@@ -193,10 +193,17 @@ def test_parts_of_the_shards_and_of_the_records(compute, inputs, refused, tmp_pa
     with refused("no shard 5: they are 0 to 2"):
         compute("features", inputs["folder"], "--shards", "5-7")
     for other in ((inputs["folder"], "--limit", 3), (inputs["list.txt"],),
-                  (inputs["folder"], "--store", "fp32")):  # fmt: skip
-        with refused(r"other settings \([^:]*(limit|input|store)[^:]*\): choose another folder"):
+                  (inputs["folder"], "--store", "fp32"),
+                  (inputs["folder"], "--batch-size", 7)):  # fmt: skip
+        with refused(
+            r"other settings \([^:]*(limit|input|store|batch_size)[^:]*\): choose another folder"
+        ):
             compute("features", *other)
+    leftovers = [first / f".{stem}.writing-0123456789ab.parquet" for stem in ("merged", "other")]
+    for file in leftovers:  # of a merge that was killed, and of other work
+        file.touch()
     rows_of(first)
+    assert [file.exists() for file in leftovers] == [False, True]
     with refused("merged.parquet is there already"):
         rows_of(first)
 

@@ -31,7 +31,7 @@ from eva_contrastive.inference.finding import (
     update,
 )
 from eva_contrastive.model.open_clip_files import weights_file
-from eva_data.files import hand_over, load_json, make_folder, printable, write_text
+from eva_data.files import hand_over, make_folder, printable, write_text
 from eva_data.images import read_image, save_image
 from eva_data.inputs import Job, is_video
 from eva_data.neighbours import ABOUT, Neighbours
@@ -177,20 +177,19 @@ def open_index(folder: Path, weights: str, cache: Path) -> Neighbours:
     Raises:
         ValueError: If they are other features.
     """
-    made = (folder / ABOUT).exists()
-    options = (load_json(folder / ABOUT) if made else read_manifest(folder))["options"]
-    if (kind := options.get("kind")) != "embedding":
+    index = Neighbours(folder) if (folder / ABOUT).exists() else None
+    options = (index.about if index else read_manifest(folder)).get("options")
+    if (kind := options.get("kind") if isinstance(options, dict) else None) != "embedding":
         text = f"features of kind {kind}" if kind else "no features"
         raise ValueError(f"{folder} has {text}: CLIP searches eva batch features --kind embedding")
-    if not made:
+    if index is None:
         with locked(cache):
             name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:8]
             place = cache / f"index-{name}"
             index_features(folder, place, approximate=False)
-        folder = place
-    index = Neighbours(folder)
-    if index.about["sha256"] != sha256_of(weights_file(weights)):
-        others = index.about["options"]["weights"]
+        folder, index = place, Neighbours(place)
+    if index.about.get("sha256") != sha256_of(weights_file(weights)):
+        others = options.get("weights")
         raise ValueError(f"{folder} has features of {others}, not of {weights}")
     return index
 

@@ -103,7 +103,7 @@ class Library:
             "files": np.frombuffer(files.encode(), np.uint8),
             "features": np.concatenate([none, *(one.features for one in self.entries.values())]),
         }
-        write_tensors(arrays, self.file, self._notes)
+        write_tensors(arrays, self.file, self._notes | {"sha256": _digest_of(arrays)})
         self._changed, self._saved = False, time.monotonic()
         self._pause = max(_SECONDS, _SHARE * (self._saved - begin))
 
@@ -115,7 +115,7 @@ class Library:
         found = json.loads(files.tobytes())
         counts = [len(frames) for _, frames, _ in found.values()]
         whole = (
-            notes == self._notes
+            notes == self._notes | {"sha256": _digest_of({"files": files, "features": features})}
             and counts == [len(times) for _, _, times in found.values()]
             and features.shape == (sum(counts), self.width)
             and features.dtype == np.float16
@@ -131,6 +131,10 @@ class Library:
             )
             for path, ((size, change), frames, times) in found.items()
         }
+
+
+def _digest_of(arrays: Mapping[str, NDArray[Any]]) -> str:
+    return hashlib.sha256(arrays["files"].tobytes() + arrays["features"].tobytes()).hexdigest()
 
 
 def absolute(file: Media) -> str:
