@@ -107,7 +107,7 @@ def _runner_parser(
         metavar="KEY=VALUE",
         help="settings of the config to replace; they may stand anywhere, also without this flag",
     )
-    add("--work-dir", metavar="DIR", help="folder of logs and checkpoints")
+    add("--work-dir", "--output", metavar="DIR", help="folder of logs and checkpoints")
     add("--data-root", metavar="DIR", help="folder of the dataset, in place of the config's")
     add(
         "--launcher",

@@ -72,6 +72,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_download_option(parser)
     add("--eval-only", action="store_true", help="evaluate; do not train")
     add("--weights", help=f"with --eval-only: {SOURCES}")
+    add("--output", metavar="DIR", help=f"folder of the results, the setting {_OUTPUT}")
     add_precision(parser, default=None, text="fp32, as published; with --eval-only")
     add("--num-gpus", type=int, default=1, help="processes on this machine, one for each GPU")
     add("--num-machines", type=int, default=1, help="machines of the run")
@@ -129,8 +130,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f"name one recipe, got {', '.join(filter(None, [args.config_file, *names]))}")
     args.config_file = args.config_file or "".join(names)
     args.opts += slice_settings(args.slice, args.overlap)
+    if args.output:
+        args.opts.append(setting(_OUTPUT, str(home_expanded(args.output))))
+    given = [text.partition("=")[0] for text in args.opts]
+    if given.count(_OUTPUT) > 1:
+        parser.error(f"two folders are given, --output and {_OUTPUT}=...")
     if args.weights:
-        given = {text.partition("=")[0] for text in args.opts}
         if _WEIGHTS in given:
             parser.error(f"two weights are given, {args.weights} and {_WEIGHTS}=...")
         args.opts.append(setting(_WEIGHTS, args.weights))

@@ -43,6 +43,7 @@ def test_processes_of_a_launcher_are_counted_by_its_variables(monkeypatch):
         [DEMO, "--weights", "w.pth"],
         ["--eval-only", DEMO, "w.pth", "train.init_checkpoint=v.pth"],
         [DEMO, "--no-such-flag"],
+        [DEMO, "--output", "a", "train.output_dir=b"],
     ],
 )
 def test_words_that_contradict_each_other(words, capsys):
@@ -75,6 +76,7 @@ def test_an_evaluation_takes_weights(run):
     assert read(DEMO, "hf://one/two/three.pth")[1] == [
         "train.init_checkpoint=hf://one/two/three.pth"
     ]
+    assert read(run, "--output", "mine")[1] == ["train.output_dir=mine", own[0]]
     assert read(DEMO, "a b/c.pth")[1] == ["train.init_checkpoint='a b/c.pth'"]
 
 

@@ -6,6 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 from skimage import data
 
 from eva_backbone import build_vit
@@ -79,6 +81,39 @@ def test_unreadable_images_are_left_out_up_to_a_number(config, tmp_path):
     strict = replace(config, run=replace(config.run, max_bad_samples=3))
     with pytest.raises(TooManyUnreadableError, match="4 of 16 views"):
         _cache(strict, teacher)
+
+
+def as_numbers(change):
+    def rewrite(file):
+        with safe_open(file, "pt") as content:
+            notes, features = content.metadata(), content.get_tensor("features")
+        save_file({"features": change(features).contiguous()}, file, notes)
+
+    return rewrite
+
+
+def flip_last_bit(file):
+    content = bytearray(file.read_bytes())
+    content[-2] ^= 1
+    file.write_bytes(content)
+
+
+DAMAGES = {
+    "bit": flip_last_bit, "NaN": as_numbers(lambda one: one * torch.nan),
+    "float32": as_numbers(torch.Tensor.float), "complex": as_numbers(lambda one: one.cfloat()),
+    "wider": as_numbers(lambda one: one.repeat(1, 1, 2)),
+    "named otherwise": lambda file: file.write_bytes(file.read_bytes().replace(b"#", b"$")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_damaged_features_are_not_trained_on(config, tmp_path, kind):
+    teacher = build_teacher(config.teacher, torch.device("cpu"), patches=4)
+    _cache(config, teacher)
+    *_, file = sorted((tmp_path / "cache/train").glob("features-*-of-*"))
+    DAMAGES[kind](file)
+    with pytest.raises(ValueError, match=file.name):
+        [*map(_cache(config, teacher).__getitem__, range(12))]
 
 
 def test_a_disk_that_is_too_small_is_refused_first(config, tmp_path, monkeypatch):
