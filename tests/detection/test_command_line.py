@@ -76,7 +76,7 @@ def test_an_evaluation_takes_weights(run):
     assert read(DEMO, "hf://one/two/three.pth")[1] == [
         "train.init_checkpoint=hf://one/two/three.pth"
     ]
-    assert read(run, "--output", "mine")[1] == ["train.output_dir=mine", own[0]]
+    assert read(weights, "--output", "mine")[1] == ["train.output_dir=mine", own[0]]
     assert read(DEMO, "a b/c.pth")[1] == ["train.init_checkpoint='a b/c.pth'"]
 
 
