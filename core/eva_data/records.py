@@ -141,7 +141,7 @@ def _shards(location: str) -> list[str]:
         return [str(path) for path in expand_shards(location)]
     found: list[str] = []
     for address in expand_braces(location):
-        system, path = _file_system(address)
+        system, path = fsspec.url_to_fs(address)
         paths = sorted(system.glob(path)) if any(sign in path for sign in "*?[") else [path]
         found += map(system.unstrip_protocol, paths)
     if not found:
@@ -227,7 +227,7 @@ def _local(address: str) -> Iterator[Path]:
     if "://" not in address:
         yield Path(address)
         return
-    system, path = _file_system(address)
+    system, path = fsspec.url_to_fs(address)
     with tempfile.TemporaryFile() as copy:  # has no name, so that it ends with its process
         try:
             system.get_file(path, f"/dev/fd/{copy.fileno()}")
@@ -237,17 +237,9 @@ def _local(address: str) -> Iterator[Path]:
 
 
 # ---- Parquet -------------------------------------------------------------------------------------
-def _file_system(address: str) -> tuple[Any, str]:
-    try:
-        system, path = fsspec.url_to_fs(address)
-    except ImportError as error:  # which names the package
-        raise ValueError(f"{address}: {error}") from error
-    return system, path
-
-
 @contextlib.contextmanager
 def _open_parquet(address: str) -> Iterator[Any]:
-    system, path = _file_system(address)
+    system, path = fsspec.url_to_fs(address)
     checks = {"pre_buffer": False, "page_checksum_verification": True}
     try:
         with pq.ParquetFile(path, filesystem=system, **checks) as file:

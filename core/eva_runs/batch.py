@@ -332,10 +332,7 @@ class Summary(NamedTuple):
 
 
 def summarise(folder: Path, *, rows: bool = False) -> Summary:
-    """Look at what there is of an output folder; with `rows`, into each file.
-
-    Then a file that is damaged so that its rows cannot be counted is of a shard that failed.
-    """
+    """Look at what there is of an output folder; with `rows`, find damaged files, as failed."""
     done, failed, errors, count = set[int](), dict[int, str](), dict[int, int](), 0
     shards = read_manifest(folder)["plan"]["shards"]
     for file in sorted((folder / PARTS).glob("part-*")):
@@ -459,10 +456,8 @@ def index_features(folder: Path, output: Path, *, approximate: bool) -> dict[str
         raise ValueError(f"{folder} has no features of one vector each, but {shape or 'none'}")
 
     parts = ((table["name"].to_pylist(), _features(table)) for table in read_parts(folder))
-    about = {
-        "options": manifest["options"],
-        "sha256": load_object(folder / SETTINGS).get("weights"),
-    }
-    about |= {"count": summarise(folder, rows=True).rows, "width": shape[0]}
+    about = {"options": manifest["options"], "width": shape[0]}
+    about["sha256"] = load_object(folder / SETTINGS).get("weights")
+    about["count"] = summarise(folder, rows=True).rows
     build_index(parts, output, about=about, approximate=approximate)
     return about

@@ -109,8 +109,8 @@ def one_line(error: BaseException) -> str:
 
 def _explanation(error: Exception) -> str | None:
     """Return the line for an error whose message is enough; None for any other."""
-    if isinstance(error, ImportError):
-        return sentence_of(error)
+    if isinstance(error, ImportError):  # without a name it is a library's sentence
+        return sentence_of(error) or (None if error.name else one_line(error))
     if isinstance(error, _EXPECTED):
         return one_line(error)
     if isinstance(error, RuntimeError) and "DataLoader" in str(error):

@@ -9,14 +9,12 @@ import importlib
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from eva_data.pools import end_with_parent
 
 Result = TypeVar("Result")
-_SAVING_SECONDS = 600.0  # for a run whose launcher is gone
 
 
 class OtherProcessError(RuntimeError):
@@ -46,15 +44,9 @@ def join(backend: str, **settings: Any) -> None:
 
 
 def end_with_launcher() -> None:
-    """Let a process of torchrun that is killed save and end, as by SIGTERM, or end without."""
-
-    def end() -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(_SAVING_SECONDS)
-        os._exit(1)
-
+    """Let a process save and end, as by SIGTERM, where its torchrun is killed."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        end_with_parent(end)
+        end_with_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
 
 
 def rank() -> int:

@@ -159,15 +159,6 @@ def test_a_record_that_no_memory_takes_is_listed(program, table, tmp_path):
     assert (known.rows, known.failed, sum(known.errors.values())) == (0, {}, 120)
 
 
-def test_a_missing_package_of_an_address_is_named(tmp_path, monkeypatch):
-    def refuse(address):
-        raise ImportError("Install s3fs to access S3")
-
-    monkeypatch.setattr(fsspec, "url_to_fs", refuse)
-    with pytest.raises(ValueError, match=r"s3://a/1\.tar.*s3fs"):
-        plan_records(["s3://a/{1..2}.tar"], tmp_path)
-
-
 class Pool:
     """Shard 0 dies whenever another one is computed, which takes longer."""
 

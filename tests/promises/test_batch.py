@@ -270,6 +270,15 @@ def test_objects_and_pixels_are_of_all_images(run, finished, demo, tmp_path, ref
         assert sorted(suffixes) == [".jpeg"] * 4 + [".txt"] * 4 + [".yaml"]
 
 
+def test_a_missing_package_of_an_address_is_named(compute, monkeypatch, refused):
+    def refuse(address):
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr("fsspec.url_to_fs", refuse)
+    with refused("s3fs"):
+        compute("features", "s3://bucket/{1..2}.tar")
+
+
 def test_a_wrong_folder_is_named(tmp_path, refused):
     with refused("manifest.json"):
         batch(["status", str(tmp_path)])
