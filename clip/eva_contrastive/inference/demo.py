@@ -178,8 +178,8 @@ def open_index(folder: Path, weights: str, cache: Path) -> Neighbours:
         ValueError: If they are other features.
     """
     index = Neighbours(folder) if (folder / ABOUT).exists() else None
-    options = (index.about if index else read_manifest(folder)).get("options")
-    if (kind := options.get("kind") if isinstance(options, dict) else None) != "embedding":
+    options = dict((index.about if index else read_manifest(folder)).get("options") or {})
+    if (kind := options.get("kind")) != "embedding":
         text = f"features of kind {kind}" if kind else "no features"
         raise ValueError(f"{folder} has {text}: CLIP searches eva batch features --kind embedding")
     if index is None:
