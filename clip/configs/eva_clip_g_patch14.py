@@ -28,7 +28,7 @@ config = ContrastiveConfig(
     vision=TowerConfig(lr=4e-4, weight_decay=0.05, layer_decay=0.85),
     text=TowerConfig(lr=4e-5, weight_decay=0.05, layer_decay=0.75),
     optimizer=OptimizerConfig(
-        name="lamb",
+        name="deepspeed_lamb",
         lr=5e-4,
         warmup_epochs=0.205,  # 2000 steps
         betas=(0.9, 0.999),

@@ -24,13 +24,13 @@ class OptimizerConfig:
     """Optimizer with a warm-up and a half cosine, both per step.
 
     Attributes:
-        name: `adamw`; `lamb` for contrastive training with large batches; or `lars` (with
-            `zero_stage=0`) for linear probes with large batches.
+        name: `adamw`; for contrastive training with large batches `deepspeed_lamb`, EVA-CLIP's, or
+            `lamb`, timm's; or `lars` (with `zero_stage=0`) for linear probes with large batches.
         lr: Peak learning rate of the last layer group, for the complete batch; never scaled.
         min_lr: Learning rate that the cosine approaches.
         warmup_epochs: Epochs of linear warm-up from 0.
-        betas: Decay rates of `adamw` and `lamb`.
-        eps: Epsilon of `adamw` and `lamb`.
+        betas: Decay rates of all but `lars`.
+        eps: Epsilon of all but `lars`.
         momentum: Momentum of `lars`.
         weight_decay: Weight decay of matrices; biases, vectors, `pos_embed` and `cls_token` have
             none.
@@ -38,7 +38,7 @@ class OptimizerConfig:
         clip_grad: Largest global gradient norm; 0 does not clip.
     """
 
-    name: Literal["adamw", "lamb", "lars"] = "adamw"
+    name: Literal["adamw", "deepspeed_lamb", "lamb", "lars"] = "adamw"
     lr: float
     min_lr: float = 0.0
     warmup_epochs: float = 0.0

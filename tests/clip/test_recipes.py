@@ -37,7 +37,8 @@ def test_the_command_of_eva_clip_g_plus():
     vision, text, optimizer = config.vision, config.text, config.optimizer
     assert (vision.lr, vision.weight_decay, vision.layer_decay) == (4e-4, 0.05, 0.85)
     assert (text.lr, text.weight_decay, text.layer_decay) == (4e-5, 0.05, 0.75)
-    assert (optimizer.name, config.model.patch_dropout, config.run.seed) == ("lamb", 0.5, 4096)
+    expected = ("deepspeed_lamb", 0.5, 4096)
+    assert (optimizer.name, config.model.patch_dropout, config.run.seed) == expected
     steps = 2_000_000_000 // 114_688
     assert optimizer.warmup_epochs * steps == pytest.approx(2000, abs=10)
     assert config.run.epochs * steps == pytest.approx(100 * 40_000_000 / 114_688, rel=0.01)

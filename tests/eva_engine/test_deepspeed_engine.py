@@ -103,7 +103,8 @@ def test_equals_plain_pytorch(make_engine, stage, clip_grad):
 
 @pytest.mark.parametrize(("name", "precision", "stage", "accumulate"), [
     ("adamw", "fp32", 0, 1), ("adamw", "fp32", 1, 2), ("adamw", "bf16", 1, 1),
-    ("lamb", "fp32", 0, 2), ("lamb", "bf16", 1, 2),
+    ("lamb", "fp32", 0, 2), ("lamb", "bf16", 1, 2), ("deepspeed_lamb", "fp32", 0, 1),
+    ("deepspeed_lamb", "bf16", 1, 1),
 ])  # fmt: skip
 def test_a_skipped_step_leaves_no_trace(make_engine, name, precision, stage, accumulate):
     steps = micro_batches(5, accumulate)
@@ -117,6 +118,17 @@ def test_a_skipped_step_leaves_no_trace(make_engine, name, precision, stage, acc
     other = make_engine(precision, stage, accumulate=accumulate, name=name)
     train(other, [steps[0], steps[1], steps[3], steps[4]])
     assert_same_state(whole_state(engine), whole_state(other))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_step_looks_for_infinities_once(make_engine, monkeypatch, precision):
+    engine, looks = make_engine(precision), []
+    look = engine.optimizer.has_overflow_partitioned_grads_serial
+    monkeypatch.setattr(
+        engine.optimizer, "has_overflow_partitioned_grads_serial", lambda: looks.append(1) or look()
+    )
+    train(engine, micro_batches(3, 1), skip_at=[1])
+    assert len(looks) == 3
 
 
 @pytest.mark.parametrize(

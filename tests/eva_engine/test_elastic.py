@@ -48,12 +48,12 @@ def cut_off(source, output, *, step):
 
 
 @pytest.mark.parametrize(("first", "second", "name"), [
-    (0, 1, "adamw"), (1, 0, "adamw"), (2, 0, "lamb"),
+    (0, 1, "adamw"), (1, 0, "adamw"), (2, 0, "lamb"), (1, 2, "deepspeed_lamb"),
     *(pytest.param(*one, marks=pytest.mark.slow) for one in [(1, 2, "adamw"), (0, 2, "lamb")])
 ])  # fmt: skip
 def test_another_zero_stage(start, program, metrics, tmp_path, first, second, name):
     """In one process, and where a group has one tensor, LAMB too gives the same numbers."""
-    decay = 0.8 if name == "lamb" else 1.0
+    decay = 0.8 if "lamb" in name else 1.0
     optimizer = OptimizerConfig(name=name, lr=3e-2, warmup_epochs=1, layer_decay=decay, eps=1e-6)
     settings = {"epochs": 2, "ema_decay": 0.9, "accumulate": 2, "batch_size": 4, "resume": True,
                 "checkpoint_every": 6, "rest": {"optimizer": optimizer}}  # fmt: skip
@@ -62,7 +62,7 @@ def test_another_zero_stage(start, program, metrics, tmp_path, first, second, na
         torch.manual_seed(0)
         model = program.Model(0.1)
         group = ParameterGroup(name="all", params=[*model.parameters()], weight_decay=0.05)
-        changes = {} if name == "lamb" else {"model": model, "groups": [group]}
+        changes = {} if "lamb" in name else {"model": model, "groups": [group]}
         start(output, zero_stage=stage, keep_checkpoints=9, changes=changes, **settings)
 
     run("whole", first)
@@ -123,10 +123,26 @@ def test_killed_on_three_in_the_first_save_of_one_and_ended_on_two(launch, metri
     assert_same_run(metrics, tmp_path / "whole", run, close=1e-6)
 
 
+def test_lamb_of_deepspeed_on_two_as_on_one(launch, metrics, tmp_path):
+    """Its norms are of entire groups, of which each process holds a half; also continued."""
+    options = RUN | {
+        "optimizer__name": "deepspeed_lamb", "dropout": 0.0, "run__batch_size": STEP // 2,
+        "run__accumulate": 2, "run__zero_stage": 1, "run__checkpoint_every": 7,
+    }  # fmt: skip
+    one = launch(tmp_path / "one", **options)
+    two = launch(tmp_path / "two", ranks=2, **options | {"run__accumulate": 1})
+    cut_off(tmp_path / "two", tmp_path / "two_then_one", step=7)
+    other = launch(tmp_path / "two_then_one", **options)
+    assert one.codes + two.codes + other.codes == [0] * 4, (one.texts, two.texts, other.texts)
+    assert not any("LAMB's steps change" in text for text in other.texts)
+    for run in ("two", "two_then_one"):
+        assert_same_run(metrics, tmp_path / "one", tmp_path / run, close=1e-6)
+
+
 CASES = [
     (stage, precision, accumulated, name)
     for precision in ("fp32", "bf16") for stage in (0, 1, 2) for accumulated in (False, True)
-    for name in ("adamw", "lamb")  # whose steps depend on the processes with ZeRO
+    for name in ("adamw", "deepspeed_lamb", "lamb")  # timm's steps depend on ZeRO's processes
     if (stage or precision == "fp32") and not (stage and name == "lamb")
 ]  # fmt: skip
 

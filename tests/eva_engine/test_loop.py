@@ -26,7 +26,7 @@ def assert_equal(one, other):
     assert all(one[name].equal(other[name]) for name in one)
 
 
-LAMB = OptimizerConfig(name="lamb", lr=3e-2, warmup_epochs=1, layer_decay=0.8, eps=1e-6)
+LAMB = {"lr": 3e-2, "warmup_epochs": 1, "layer_decay": 0.8, "eps": 1e-6}
 SHORT = {"epochs": 2, "batch_size": 16, "checkpoint_every": 3, "ema_decay": 0.9, "resume": True}
 
 
@@ -62,14 +62,15 @@ def killed_and_resumed(start, killed, metrics, tmp_path):
     return run
 
 
-@pytest.mark.parametrize(("stage", "precision", "accumulate"), [
-    (0, "fp32", 1), (1, "bf16", 2),
+@pytest.mark.parametrize(("name", "stage", "precision", "accumulate"), [
+    ("lamb", 0, "fp32", 1), ("lamb", 1, "bf16", 2),
+    ("deepspeed_lamb", 0, "fp32", 2), ("deepspeed_lamb", 1, "bf16", 1),
 ])  # fmt: skip
-def test_resumed_with_lamb(killed_and_resumed, stage, precision, accumulate):
-    """Its counter of steps, by which the first ones are larger, is one of the groups."""
+def test_resumed_with_lamb(killed_and_resumed, name, stage, precision, accumulate):
+    """Its counter of steps, by which the first ones have another length, is one of the groups."""
     settings = SHORT | {
         "zero_stage": stage, "precision": precision, "accumulate": accumulate,
-        "batch_size": 16 // accumulate, "rest": {"optimizer": LAMB},
+        "batch_size": 16 // accumulate, "rest": {"optimizer": OptimizerConfig(name=name, **LAMB)},
     }  # fmt: skip
     killed_and_resumed(settings)
 

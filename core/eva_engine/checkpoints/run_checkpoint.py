@@ -290,6 +290,10 @@ def mention_changes(saved: Mapping[str, Any], now: Mapping[str, Any], config: Re
         logger.warning("the run that continues had %s: the order of the data changes", change)
     if config.run.seed != now["seed"]:
         logger.warning("seed=%d has no effect: the run began with %d", config.run.seed, now["seed"])
-    parts = {one["processes"] if one["zero_stage"] else 0 for one in (saved, now)}
-    if config.optimizer.name == "lamb" and len(parts) > 1:
-        logger.warning("LAMB's steps change: with ZeRO they depend on the number of processes")
+    optimizer, ends = config.optimizer.name, (saved, now)
+    if optimizer == "lamb":
+        parts = {bool(end["zero_stage"]) * end["processes"] for end in ends}
+    else:  # DeepSpeed's has norms of entire groups, on any number of processes
+        parts = {bool(end["zero_stage"]) for end in ends}
+    if optimizer.endswith("lamb") and len(parts) > 1:
+        logger.warning("LAMB's steps change: its norms are of other parts of the weights")

@@ -10,13 +10,14 @@ import torch
 from deepspeed.accelerator import get_accelerator
 from deepspeed.utils import logger as deepspeed_logger
 from deepspeed.utils import safe_get_full_fp32_param
-from timm.optim import Lamb, Lars
+from timm.optim import Lars
 from torch import Tensor, nn
 
 from eva_backbone.block import Block
 from eva_backbone.checkpoints.run_folders import ADAPTERS
 from eva_engine import distributed
 from eva_engine.config import OptimizerConfig, RunConfig
+from eva_engine.steps.lamb import DeepSpeedLamb, TimmLamb
 from eva_engine.steps.parameter_groups import ParameterGroup, optimizer_groups
 from eva_runs.adapters import Adapters
 
@@ -31,27 +32,12 @@ if get_accelerator().device_name() == "cpu":
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
-class _LambOfGradients(Lamb):  # type: ignore[misc]
-    """LAMB to which a step without gradients, one that is left out, does not count.
-
-    A step of a tensor with weight decay has the length of the tensor times the learning rate.
-    ZeRO-1 hands over the part of a parameter group that a process keeps as one tensor, which has
-    one length (as in the official training of CLIP): the result depends on the processes.
-    """
-
-    def step(self, closure: Any = None) -> Any:
-        """Take a step."""
-        if any(p.grad is not None for group in self.param_groups for p in group["params"]):
-            return super().step(closure)
-        return None
-
-
 def build_optimizer(
     groups: list[dict[str, Any]], config: OptimizerConfig, *, zero_stage: int
 ) -> torch.optim.Optimizer:
     """Build the optimizer that DeepSpeed's engine gets; the engine clips the gradients.
 
-    LAMB (https://arxiv.org/abs/1904.00962) and LARS (1708.03888) are timm's.
+    LARS (https://arxiv.org/abs/1708.03888) is timm's.
 
     Raises:
         ValueError: For `lars` with ZeRO-1.
@@ -60,8 +46,10 @@ def build_optimizer(
     optimizer: torch.optim.Optimizer
     if config.name == "adamw":
         return torch.optim.AdamW(groups, **settings, foreach=True)
+    if config.name == "deepspeed_lamb":
+        return DeepSpeedLamb(groups, **settings, sharded=zero_stage > 0)
     if config.name == "lamb":
-        optimizer = _LambOfGradients(groups, **settings, max_grad_norm=None)
+        optimizer = TimmLamb(groups, **settings, max_grad_norm=None)
         return optimizer
     if zero_stage:
         raise ValueError(
@@ -120,9 +108,11 @@ class TrainingEngine:
         self.module: nn.Module = self.engine.module
         self._skip = False
         if self.zero_stage:
-            # ZeRO leaves a step out on an overflow; `skip` reports one to it
-            overflows = self.optimizer.has_overflow
-            self.optimizer.has_overflow = lambda *args: self._skip or overflows(*args)
+            # ZeRO leaves a step out on an overflow; `skip` reports one to it, and only with fp16
+            # it looks for one itself: `gradients_are_finite` has
+            self._overflows = self.optimizer.has_overflow
+            looks = self._overflows if self.precision == "fp16" else lambda *_: False
+            self.optimizer.has_overflow = lambda *args: self._skip or looks(*args)
             self.optimizer.check_grad_overflow = True
 
     @property
@@ -149,7 +139,7 @@ class TrainingEngine:
         if self.precision == "fp16":
             return True
         if self.zero_stage:
-            return not self.optimizer.has_overflow(self.optimizer.partition_gradients)
+            return not self._overflows(self.optimizer.partition_gradients)
         return bool(torch.isfinite(self._global_norm()))
 
     def step(self, *, skip: bool = False) -> tuple[float, bool]:
