@@ -103,7 +103,7 @@ def list_plans(tasks: Sequence[str]) -> None:
             if full and half:
                 sizes = [f"{half[key] / 1e6:,.0f}" for key in ("parameters", "trainable")]
                 peaks = [f"{one['peak'] / 2**30:.1f}" for one in (full, half)]
-                cards = [str(card) for card in CARDS if fits(half["peak"], card * 10**9)]
+                cards = [str(card) for card in CARDS if fits(half, card * 10**9)]
                 step = f"{half['batch']} x {half['accumulate']}", str(half["side"])
                 figures = (*sizes, *step, *peaks, *(cards or "-")[:1])
                 rows.setdefault(figures, []).append(recipe.name)

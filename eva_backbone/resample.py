@@ -28,6 +28,15 @@ RelPosInterpolation = Literal["vitdet", "beit"]
 BEIT_RATIO = 1.0903078
 
 
+_CACHES: list[dict[Any, Tensor]] = []  # of all functions below
+
+
+def clear_cached_tensors() -> None:
+    """Forget what `cached_tensor` keeps, for who measures memory from the start."""
+    for results in _CACHES:
+        results.clear()
+
+
 def cached_tensor(*, maxsize: int) -> Callable[[Callable[P, Tensor]], Callable[P, Tensor]]:
     """Keep the `maxsize` newest results of a function of hashable, positional arguments.
 
@@ -37,6 +46,7 @@ def cached_tensor(*, maxsize: int) -> Callable[[Callable[P, Tensor]], Callable[P
 
     def decorate(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
         results: dict[Any, Tensor] = {}
+        _CACHES.append(results)
 
         @wraps(function)
         def cached(*args: P.args, **kwargs: P.kwargs) -> Tensor:

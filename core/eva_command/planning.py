@@ -40,7 +40,8 @@ def _plan(options: argparse.Namespace) -> int:
     say(
         f"{recipe_name(task, path)} ({task}): {own['parameters'] / 1e6:,.1f} M parameters, "
         f"{own['trainable'] / 1e6:,.1f} M trained; {own['batch']} x {own['accumulate']} samples "
-        f"of {own['side']} px; GiB:\n{'':28}{''.join(f'{one:>13}' for one in _COLUMNS)}  fits, GB"
+        f"of {own['side']} px{'; DDP' * (own['processes'] > 1)}; GiB:\n{'':28}"
+        f"{''.join(f'{one:>13}' for one in _COLUMNS)}  fits, GB"
     )
     full, half, vit = WORDS[task]
     off, on = ((f"{vit}.activation_checkpointing={value}",) for value in (False, True))
@@ -57,18 +58,19 @@ def _plan(options: argparse.Namespace) -> int:
     found: dict[str, Any] = {"recipe": recipe_name(task, path), **own, "rows": {}, "fits": {}}
     for name, more in rows.items():
         if usage := changed(more):
-            cards = [str(card) for card in CARDS if fits(usage["peak"], card * 10**9)]
+            cards = [str(card) for card in CARDS if fits(usage, card * 10**9)]
             numbers = "".join(f"{usage[one] / 2**30:13.2f}" for one in _COLUMNS)
             found["rows"][name] = usage
             say(f"{name:28}{numbers}  {', '.join(cards) or '-'}")
     sizes = [("--image-size", str(round(own["side"] * share))) for share in (0.75, 0.5)]
     tried, smallest = list[tuple[str, ...]]([()]), CARDS[0] * 10**9
     for more in (half, on, ("--batch", "1"), lora, *sizes):
-        if not fits(changed(tried[-1])["peak"], smallest) and changed(tried[-1] + more):
+        if not fits(changed(tried[-1]), smallest) and changed(tried[-1] + more):
             tried.append(tried[-1] + more)
     for card in CARDS:
         for more in tried:
-            if fits(peak := changed(more)["peak"], card * 10**9):
+            if fits(usage := changed(more), card * 10**9):
+                peak = usage["peak"]
                 found["fits"][card] = {"peak": peak, "settings": more}
                 say(f"{card} GB: {peak / 2**30:.1f} GiB {' '.join(more) or 'as it is'}")
                 break

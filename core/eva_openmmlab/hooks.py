@@ -294,13 +294,18 @@ class RunHook(Hook):
         raise SystemExit(EXIT_RUN_AGAIN)
 
 
-@MODEL_WRAPPERS.register_module()
-class CPUDataParallel(MMDistributedDataParallel):
-    """mmengine's wrapper for processes on CPUs, without SyncBN, which needs a GPU."""
+@MODEL_WRAPPERS.register_module(name=["EVADataParallel", "CPUDataParallel"])  # in older configs
+class EVADataParallel(MMDistributedDataParallel):
+    """mmengine's wrapper, with gradients that lie in its buckets; SyncBN needs GPUs."""
 
-    def __init__(self, module: nn.Module, device_ids: Any = None) -> None:
-        super().__init__(revert_sync_batchnorm(module), device_ids=None)
-        self.register_comm_hook(None, lambda _, bucket: processes.average_in_order(bucket))
+    def __init__(self, module: nn.Module, device_ids: Any = None, **options: Any) -> None:
+        options = {"gradient_as_bucket_view": True} | options
+        if torch.cuda.is_available():
+            options = {"device_ids": device_ids, "broadcast_buffers": False} | options
+            super().__init__(module, **options)
+        else:
+            super().__init__(revert_sync_batchnorm(module), **options)
+            self.register_comm_hook(None, lambda _, bucket: processes.average_in_order(bucket))
 
 
 @register_backend("complete_files")

@@ -1,5 +1,6 @@
 """A training step of mmengine's models for `eva plan`, on samples that a project makes."""
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -56,4 +57,6 @@ def build_step(cfg: Config, prepare: Callable[[nn.Module, int], Any]) -> Step:
             return total
 
     state = state_of(lambda weights: OPTIMIZERS.build({**wrapper.optimizer, "params": weights}))
-    return Step(model, loss, state, batch, wrapper.get("accumulative_counts", 1), side)
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    accumulate = wrapper.get("accumulative_counts", 1)
+    return Step(model, loss, state, batch, accumulate, side, processes=processes)

@@ -128,9 +128,10 @@ def _join(cfg: Config) -> None:
     if torch.cuda.is_available():
         processes.end_with_launcher()
         init_dist(cfg.launcher, **cfg.get("env_cfg", {}).get("dist_cfg", {"backend": "nccl"}))
-        return
-    processes.join("gloo")
-    cfg.setdefault("model_wrapper_cfg", dict(type="CPUDataParallel"))
+    else:
+        processes.join("gloo")
+    wrapper = {name: cfg[name] for name in ("find_unused_parameters",) if name in cfg}
+    cfg.setdefault("model_wrapper_cfg", dict(type="EVADataParallel", **wrapper))
 
 
 def _run(cfg: Config, *, trains: bool, recipe: str) -> Any:

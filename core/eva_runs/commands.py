@@ -94,6 +94,8 @@ def called(function: str, *arguments: Any) -> int:
     What is not installed, or a Ctrl-C while modules are imported, is one line.
     """
     module, _, name = function.partition(":")
+    if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:  # sizes that change leave fewer gaps
+        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     title = program_name(Path(sys.argv[0]).name)
     try:
         return int(getattr(importlib.import_module(module), name)(*arguments) or 0)

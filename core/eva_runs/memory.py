@@ -29,6 +29,7 @@ from eva_backbone.block import Block
 from eva_backbone.layers import StochasticDepth
 from eva_backbone.lora import LoraSettings, add_adapters
 from eva_backbone.recording import quiet
+from eva_backbone.resample import clear_cached_tensors
 from eva_backbone.vit import VisionTransformer
 
 aten = torch.ops.aten
@@ -59,6 +60,7 @@ WORDS = {  # task -> words of fp32, of bf16, where the ViT is
         "model.backbone.net",
     ),
 }
+NCCL = 2**30  # bytes of its channels' buffers, an allowance
 OBJECTS = 8  # of an image whose regions are sampled
 _FILLED = (aten.new_zeros.default, aten.new_ones.default, aten.new_full.default)
 _SMALL = 2**16  # values of such a tensor that is real
@@ -74,6 +76,7 @@ class Step(NamedTuple):
     accumulate: int  # micro-batches of a step
     side: int  # of the images, in pixels
     update: int = 0  # bytes that the optimizer takes for a moment
+    processes: int = 1  # of PyTorch's data parallelism, in whose buckets gradients lie
 
 
 class _Follower(TorchDispatchMode):
@@ -86,6 +89,7 @@ class _Follower(TorchDispatchMode):
         super().__init__()
         self.total = self.peak = 0
         self.gradients = self.rest = 0  # those of parameters; the peak of all else
+        self.shared = 0  # what has content, such as an index that all blocks share
         self.known: dict[int, tuple[weakref.ref[Any], int]] = {}
 
     def __torch_dispatch__(
@@ -121,8 +125,10 @@ class _Follower(TorchDispatchMode):
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
         if key not in self.known:
-            self.known[key] = weakref.ref(storage, lambda _: self._forget(key, size)), size
+            shared = 0 if isinstance(tensor, FakeTensor) else size
+            self.known[key] = weakref.ref(storage, lambda _: self._forget(key, size, shared)), size
             self.total += size
+            self.shared += shared
             self.peak = max(self.peak, self.total)
             self.rest = max(self.rest, self.total - self.gradients)
 
@@ -130,9 +136,10 @@ class _Follower(TorchDispatchMode):
         """Note a gradient, which is there from now on."""
         self.gradients += parameter.grad.nbytes
 
-    def _forget(self, key: int, size: int) -> None:
+    def _forget(self, key: int, size: int, shared: int) -> None:
         del self.known[key]
         self.total -= size
+        self.shared -= shared
 
 
 class _Replaced(torch.autograd.Function):
@@ -202,13 +209,17 @@ class _Blocks:
     def _begin(self, _: Any = None) -> None:
         one = self._follower
         self._before, self._start = (one.peak, one.rest), (one.total, one.total - one.gradients)
+        self._shared = one.shared
         one.peak, one.rest = self._start
         self._within = True
 
     def _end(self, kind: Any, again: bool, *more: Any) -> None:
         one, (total, rest) = self._follower, self._start
         if not again:
-            self._seen[kind] = one.peak - total, one.rest - rest, one.total - total, *more
+            shared = one.shared - self._shared  # is there once for all blocks
+            added = one.total - total - shared
+            self._seen[kind] = one.peak - total - shared, one.rest - rest - shared, added, *more
+            total, rest = total + shared, rest + shared
         peak, most, added = self._seen[kind][:3]
         one.total = total + added
         one.peak = max(self._before[0], total + peak)
@@ -257,6 +268,7 @@ def measure(build: Callable[[], Step]) -> dict[str, int]:
 
 def _measure(build: Callable[[], Step], *, replace: bool) -> dict[str, int]:
     fake = FakeTensorMode(allow_non_fake_inputs=True)
+    clear_cached_tensors()  # an earlier step's are not followed
 
     def without_content(module: nn.Module, name: str, parameter: Any) -> nn.Parameter | None:
         if isinstance(parameter, FakeTensor) or parameter is None:
@@ -277,6 +289,7 @@ def _measure(build: Callable[[], Step], *, replace: bool) -> dict[str, int]:
             if one.requires_grad:
                 one.register_post_accumulate_grad_hook(follower.keep)
         follower.peak = weights = follower.total
+        shared = follower.shared
         blocks = _Blocks(follower, step.model, replace=replace)
         with patch.object(Block, "forward", lambda *inputs: blocks(*inputs)):
             loss = step.loss()
@@ -284,16 +297,17 @@ def _measure(build: Callable[[], Step], *, replace: bool) -> dict[str, int]:
             kept = follower.total - weights
             loss.backward()
         del loss
-        gradients = follower.total - weights
+        gradients = follower.total - weights - (follower.shared - shared)
     sizes = [(one.numel(), one.numel() * one.requires_grad) for one in step.model.parameters()]
     parameters, trainable = map(sum, zip(*sizes, strict=True))
     state, passes = step.state * trainable, max(follower.peak, follower.total + step.update)
-    if step.accumulate > 1:  # all but the first micro-batch begin with gradients
-        passes = max(passes, follower.rest + gradients)
+    # all but the first micro-batch begin with gradients, and buckets are there all the time
+    before = (step.accumulate > 1) + (step.processes > 1)
+    passes = max(passes, follower.rest + before * gradients)
     return {
         "batch": step.batch, "accumulate": step.accumulate, "side": step.side,
         "parameters": parameters, "trainable": trainable,
-        "frozen": blocks.frozen,
+        "frozen": blocks.frozen, "processes": step.processes,
         "weights": weights, "gradients": gradients, "optimizer": state, "activations": kept,
         "peak": passes + state,  # of the second step, which has a state from the first
     }  # fmt: skip
@@ -324,9 +338,9 @@ def regions(count: int, side: int) -> Tensor:
     return objects
 
 
-def fits(peak: int, memory: int) -> bool:
-    """Return whether a peak fits into a memory, a tenth of which context and gaps take."""
-    return peak <= 0.9 * memory
+def fits(step: Mapping[str, int], memory: int) -> bool:
+    """Return whether a measured step fits into a memory, a tenth of which context and gaps take."""
+    return step["peak"] + NCCL * (step["processes"] > 1) <= 0.9 * memory
 
 
 def plan(
@@ -351,9 +365,9 @@ def plan(
     return {}
 
 
-def free_memory() -> int:
+def free_memory(device: str = "auto") -> int:
     """Return the free memory of the GPU, all that the smallest of several has, or the machine's."""
-    if torch.cuda.is_available():
+    if device != "cpu" and torch.cuda.is_available():
         if "WORLD_SIZE" not in os.environ:
             return int(torch.cuda.mem_get_info()[0])
         every = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
@@ -361,18 +375,20 @@ def free_memory() -> int:
     return int(psutil.virtual_memory().available)
 
 
-def with_batch_found(words: Sequence[str], module: str) -> tuple[list[str], str]:
+def with_batch_found(
+    words: Sequence[str], module: str, device_of: Callable[[Sequence[str]], str]
+) -> tuple[list[str], str]:
     """Replace `--batch auto` of a command line by the largest number that fits, and say so."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not torch.cuda.is_available():
         raise ValueError("--batch auto of several processes needs GPUs: give a number")
     place = words.index("--batch")
     rest = [*words[:place], *words[place + 2 :]]
-    memory = free_memory()
+    memory = free_memory(device_of(rest))
     own = plan(module, rest)
     samples, best, peak = own["batch"] * own["accumulate"], 0, 0
     for batch in (one for one in range(1, samples + 1) if samples % one == 0):
         found = plan(module, [*rest, "--batch", str(batch)], (ValueError, SystemExit))
-        if found and best and not fits(found["peak"], memory):
+        if found and best and not fits(found, memory):
             break
         best, peak = (batch, found["peak"]) if found else (best, peak)
     line = f"--batch auto: {best} of {samples} samples at once, {peak / 2**30:.1f} GiB planned"

@@ -89,7 +89,11 @@ def add_size_and_length(parser: argparse.ArgumentParser) -> None:
     add("--batch", type=integer(1), metavar="N|auto", help=text)
 
 
-def batch_found(words: Sequence[str] | None, module: str) -> tuple[Sequence[str] | None, str]:
+def batch_found(
+    words: Sequence[str] | None,
+    module: str,
+    device_of: Callable[[Sequence[str]], str] = lambda _: "auto",
+) -> tuple[Sequence[str] | None, str]:
     """Replace `--batch auto` of a command line, if it is there; see `eva_runs.memory`."""
     given = sys.argv[1:] if words is None else words
     given = [part for word in given for part in (_AUTO if word == "=".join(_AUTO) else [word])]
@@ -99,7 +103,7 @@ def batch_found(words: Sequence[str] | None, module: str) -> tuple[Sequence[str]
         raise ValueError("--batch auto is not for this training: give a number")
     from eva_runs.memory import with_batch_found
 
-    return with_batch_found(given, module)
+    return with_batch_found(given, module, device_of)
 
 
 def accumulated(samples: int, batch: int) -> int:
@@ -116,7 +120,8 @@ def accumulated(samples: int, batch: int) -> int:
 
 def add_precision(parser: argparse.ArgumentParser, *, default: Precision | None, text: str) -> None:
     """Add `--precision` of inference; the text says the default."""
-    text = f"number format; auto asks the hardware, int8 is of the ViT's weights (default: {text})"
+    what = "number format; auto asks the hardware; int8, of the ViT's weights, is for memory"
+    text = f"{what} (default: {text})"
     parser.add_argument("--precision", choices=get_args(Precision), default=default, help=text)
 
 

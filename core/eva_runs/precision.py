@@ -51,7 +51,7 @@ def to_precision(model: nn.Module, precision: Precision | None, device: torch.de
     warn_of_slow_bf16(precision, device)
     model = model.to(device, choose_dtype(precision, device))
     if precision == "int8":
-        _quantise(model)
+        _quantise(model, device)
     return model
 
 
@@ -67,7 +67,7 @@ def lower_backbone(backbone: nn.Module, precision: Precision, device: torch.devi
         if isinstance(layer, _MATRICES):
             layer.to(dtype)
     if precision == "int8":
-        _quantise(backbone)
+        _quantise(backbone, device)
     if dtype == torch.float32:
         return
     forward = backbone.forward
@@ -110,8 +110,11 @@ def _computes_bf16(device: torch.device) -> bool:
     return device.type == "cpu" and any(known.get(name) for name in _BF16)
 
 
-def _quantise(model: nn.Module) -> None:
+def _quantise(model: nn.Module, device: torch.device) -> None:
     """Quantise the weights of the linear layers of a model's ViT by torchao."""
+    if is_main():
+        text = "int8 is for memory: each pass unpacks the weights of the ViT, and %s is faster"
+        logger.warning(text, resolve("auto", device))
     for name in ("torchao", "torch.utils._pytree"):  # on kernels for other devices
         logging.getLogger(name).setLevel(logging.ERROR)
     from torchao import quantization as ao

@@ -25,6 +25,7 @@ def read_recipe(words: Sequence[str]) -> DictConfig:
     processes = args.num_gpus * args.num_machines
     set_batch(cfg, args.batch, processes)
     cfg.dataloader.train.total_batch_size //= processes
+    cfg.processes = processes
     return cfg
 
 
@@ -43,7 +44,8 @@ def step(cfg: DictConfig) -> Step:
             return torch.stack([*model(entries).values()]).sum()
 
     state = state_of(lambda weights: target_of(cfg.optimizer)(weights, **settings))
-    return Step(model, loss, state, batch, cfg.train.get("accumulate", 1), side)
+    accumulate = cfg.train.get("accumulate", 1)
+    return Step(model, loss, state, batch, accumulate, side, processes=cfg.processes)
 
 
 def _objects(model: Any, side: int) -> Instances:

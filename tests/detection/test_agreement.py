@@ -87,6 +87,10 @@ def small_gradients():
     wrapped = _distributed(TRAIN, model)
     (wrapped(torch.ones(1, 1)) * (1e-8 + 2e-8 * comm.get_rank())).sum().backward()
     say("gradient", comm.get_rank(), f"{model.weight.grad.item():.3e}")
+    model = nn.Linear(3, 2)
+    wrapped = _distributed(TRAIN, model)
+    wrapped(torch.ones(1, 3)).sum().backward()
+    say("storages", len({one.grad.untyped_storage().data_ptr() for one in model.parameters()}))
 
 def set_up():
     def work():
@@ -222,3 +226,7 @@ def test_a_process_that_is_killed_ends_the_other(lines):
 
 def test_small_gradients_arrive(lines):
     assert {"gradient 0 2.000e-08", "gradient 1 2.000e-08"} < set(lines)
+
+
+def test_gradients_lie_in_the_bucket_that_is_exchanged(lines):
+    assert "storages 1" in lines

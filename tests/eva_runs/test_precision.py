@@ -70,12 +70,13 @@ def cosine(one, other):
     return torch.cosine_similarity(one.float().flatten(), other.float().flatten(), dim=0)
 
 
-def test_int8_is_of_the_weights_of_the_vits_layers(vit):
+def test_int8_is_of_the_weights_of_the_vits_layers(vit, caplog):
     images = torch.randn(2, 3, 32, 32)
     expected = vit(images)
     model = nn.Sequential(vit, nn.Linear(64, 3))
     changed = to_precision(model, "int8", CPU)[0]
     assert precision_of(model) == "int8"
+    assert "memory" in caplog.text  # and is not for speed
     assert all(
         type(layer.weight).__name__ == "Int8Tensor"
         for layer in changed.blocks.modules()

@@ -242,8 +242,15 @@ def main(
     Raises:
         SystemExit: As `eva_runs.errors.ending`, and 75 after a signal and a checkpoint.
     """
+
+    def device_of(words: Sequence[str]) -> str:
+        device = parse(kind, words, program=program, adapt=adapt).config.run.device
+        if device == "cpu":  # DeepSpeed chooses when it is imported, as a plan does
+            os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        return device
+
     with said_once(), ending(program_name(program)):
-        arguments, found = batch_found(arguments, planning)
+        arguments, found = batch_found(arguments, planning, device_of)
         config, only_print, recipe, left_out = parse(kind, arguments, program=program, adapt=adapt)
         if only_print:
             say(json.dumps(as_plain(config), indent=2))

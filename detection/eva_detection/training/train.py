@@ -198,7 +198,8 @@ def _build_optimizer(cfg: DictConfig, model: nn.Module) -> tuple[torch.optim.Opt
 
 def _distributed(cfg: DictConfig, model: nn.Module) -> nn.Module:
     """Wrap the model if there are several processes."""
-    ddp = dict(cfg.train.ddp) | ({"device_ids": None} if cfg.train.device == "cpu" else {})
+    ddp: dict[str, Any] = {"gradient_as_bucket_view": True} | dict(cfg.train.ddp)
+    ddp |= {"device_ids": None} if cfg.train.device == "cpu" else {}
     wrapped = build(ddp, "train.ddp", lambda options: create_ddp_model(model, **options))
     if wrapped is not model and cfg.train.device == "cpu":
         wrapped.register_comm_hook(None, lambda _, bucket: average_in_order(bucket))
