@@ -135,12 +135,12 @@ class VisionTransformer(nn.Module):
         )
 
     def init_weights(self, *, std: float = 0.02, bound: float = 2.0) -> None:
-        """Initialise like the official code; does nothing on the meta device.
+        """Initialise like the official pre-training, in all tasks; does nothing on the meta device.
 
         Inside `no_init_weights` it only notes the arguments, for `init_missing`.
 
         Args:
-            std: Standard deviation of the normal distribution; 0.015 in pre-training.
+            std: Standard deviation of the normal distribution; 0.015 in pre-training itself.
             bound: Absolute cut of that distribution; the official fine-tuning cuts at 2.0 (not
                 at all, in effect), its pre-training at one `std`.
         """

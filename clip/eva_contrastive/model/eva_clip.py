@@ -58,7 +58,7 @@ class VisionTower(VisionTransformer):
     def _drop_patches(self, tokens: Tensor) -> Tensor:
         """Keep the class token and a random part of the patches of each image."""
         count = tokens.shape[1] - 1
-        kept = max(1, round(count * (1 - self.patch_dropout)))
+        kept = max(1, int(count * (1 - self.patch_dropout)))  # officially, too
         order = torch.rand(len(tokens), count, device=tokens.device).argsort(dim=1)[:, :kept]
         place = order.sort(dim=1).values[..., None].expand(-1, -1, tokens.shape[2])
         return torch.cat([tokens[:, :1], tokens[:, 1:].gather(1, place)], dim=1)
