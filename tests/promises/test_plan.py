@@ -11,7 +11,6 @@ from itertools import accumulate
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.profiler import ProfilerActivity, profile
@@ -107,16 +106,8 @@ def test_blocks_that_are_equal_count_as_often_as_they_are(checkpointing):
     assert planned["peak"] == pytest.approx(measured_peak(lambda: deep(checkpointing)), rel=0.1)
 
 
-@pytest.fixture
-def group():
-    """A process group of one."""
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
-
-
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_gradients_of_several_processes_lie_in_their_buckets(group, accumulate):
+def test_gradients_of_several_processes_lie_in_their_buckets(device, accumulate):
     """All the time, and while a step accumulates beside the sum."""
     shared = partial(DistributedDataParallel, gradient_as_bucket_view=True)
     sizes = {"width": 2**14, "batch": 16, "accumulate": accumulate}
