@@ -23,7 +23,7 @@ endif
 # glibc returns large blocks to the system after every step; keeping them saves a third of the time.
 KEEP_MEMORY := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8589934592 MALLOC_TOP_PAD_=268435456
 
-.PHONY: help setup ready quickstart check test smoke test-slow test-gpu attack format bench miniature docs mmcv-ops clean clean-all
+.PHONY: help setup ready quickstart check test smoke test-slow test-gpu first-gpu attack format bench miniature docs mmcv-ops clean clean-all
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
@@ -57,6 +57,9 @@ test-slow: ready ## the slow tests
 
 test-gpu: ready ## the tests that need a GPU, one by one; GPU_TEST_ARGS='-k attention' chooses some
 	$(PY) -m pytest -m gpu tests/gpu tests/detection/test_trainer.py $(GPU_TEST_ARGS)
+
+first-gpu: ready ## the first ten minutes on a GPU: 25 checks, those that tell most first; output/first_gpu.json
+	@$(PY) tests/gpu/first_gpu.py $(FIRST_GPU_ARGS)
 
 attack: ready ## kill runs of all trainers; several hours, the table of docs/reliability.md
 	@set -e; for trainer in pretrain classification video clip detection segmentation mmdetection; do \

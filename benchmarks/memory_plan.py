@@ -1,11 +1,11 @@
-"""`eva plan` beside the peak of the same training on a CPU, or the plans of all recipes.
+"""`eva plan` beside the peak of the same training, or the plans of all recipes.
 
     python benchmarks/memory_plan.py [PART OF A NAME]
     python benchmarks/memory_plan.py --recipes [TASK]
 
 Measured is the largest sum of what PyTorch has allocated while a process trains for some steps on
-demo data, from the first backward pass on: weights are loaded on the CPU. Of detection's recipes a
-process takes one image.
+demo data: on a GPU where there is one, else on the CPU, from the first backward pass on, since
+weights are loaded there. Of detection's recipes a process takes one image.
 """
 
 import os
@@ -17,8 +17,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from measuring import with_peak
+from measuring import here, with_peak
 from safetensors.torch import save_file
 
 from eva_backbone import build_vit
@@ -35,6 +34,7 @@ BASE = "base.safetensors"
 LARGE = f"""--train-annotations {DATA}/annotations/instances_train.json --image-size 512
     --train-images {DATA}/train --val-share 0.01 dataloader.train.num_workers=0 train.max_iter=2
     train.amp.enabled=False train.accumulate=1 train.output_dir=run train.init_checkpoint="""
+FULL = LARGE.replace("--image-size 512", "").replace("train.amp.enabled=False", "")
 RUNS = {  # task and recipe -> words of a short run
     "detection demo/cascade_mask_rcnn_vitdet_eva_debug": "train.max_iter=60 train.output_dir=run",
     "mmdetection demo/cascade_mask_rcnn_eva_debug": MMENGINE,
@@ -48,6 +48,7 @@ RUNS = {  # task and recipe -> words of a short run
     f"data.val={PAIRS}/val/00000.tar",
     "detection custom/cascade_mask_rcnn_vitdet_eva_g_24gb": LARGE,
     "detection custom/cascade_mask_rcnn_vitdet_eva_g_lora_12gb": LARGE + BASE,
+    "detection custom/cascade_mask_rcnn_vitdet_eva_l_24gb": FULL,
 }
 REFUSED = ValueError, SystemExit, FileNotFoundError  # of a teacher that is not here
 
@@ -88,7 +89,7 @@ def measure(name: str) -> None:
             if end.code:
                 raise
 
-    print(with_peak(train, torch.device("cpu"), since="autograd::")[1])
+    print(with_peak(train, here(), since="autograd::")[1])
 
 
 def list_plans(tasks: Sequence[str]) -> None:
@@ -112,7 +113,7 @@ def list_plans(tasks: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    os.environ |= {"DS_ACCELERATOR": "cpu", "DETECTRON2_DATASETS": "output/datasets"}
+    os.environ |= {"DS_ACCELERATOR": here().type, "DETECTRON2_DATASETS": "output/datasets"}
     match sys.argv[1:]:
         case ["--measure", name]:
             measure(name)

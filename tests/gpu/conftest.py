@@ -1,7 +1,8 @@
 """Tests that need a GPU: `make test-gpu`. Without one they skip; `make test` leaves them out.
 
 The functions of the test files take the device from the fixture `gpu`, which `--gpu-device cpu`
-replaces: what does not depend on a kernel can then be tried out on a CPU.
+replaces: what does not depend on a kernel can then be tried out on a CPU. Modules with
+`RUNS_ON_A_CPU` are of no GPU's kernels at all, and part of `make test` where there is none.
 """
 
 import os
@@ -12,6 +13,7 @@ import torch
 
 HERE = Path(__file__).parent
 FIGURES: list[str] = []  # lines for the end of the report
+RUNS_ON_A_CPU = "RUNS_ON_A_CPU"
 
 
 def pytest_addoption(parser):
@@ -46,6 +48,8 @@ def pytest_collection_modifyitems(config, items):
     here = [item for item in items if HERE in item.path.parents]
     missing = _device(config) == "cuda" and not torch.cuda.is_available()
     for item in here:
+        if missing and getattr(item.module, RUNS_ON_A_CPU, False):
+            continue
         item.add_marker(pytest.mark.gpu)
         # which warnings libraries have depends on card and driver: shown, but no errors
         item.add_marker(pytest.mark.filterwarnings("default"))
@@ -59,15 +63,21 @@ def pytest_terminal_summary(terminalreporter):
 
 
 @pytest.fixture
-def report():
+def report(record_property):
     """Function: add a line to the end of the report; for figures that no test asserts."""
-    return FIGURES.append
+
+    def add(line):
+        FIGURES.append(line)
+        record_property("figure", line)
+
+    return add
 
 
 @pytest.fixture(scope="session")
 def gpu(request):
     """The device."""
-    return torch.device(_device(request.config))
+    name = _device(request.config)
+    return torch.device(name if name != "cuda" or torch.cuda.is_available() else "cpu")
 
 
 @pytest.fixture
@@ -100,9 +110,14 @@ def program(load_module):
     return load_module(HERE / "engine_program.py")
 
 
-@pytest.fixture(scope="session")
-def process_group(gpu):
+@pytest.fixture(scope="module")
+def process_group(gpu, request):
     """A process group of one on the device, NCCL on a GPU; DeepSpeed bears only one."""
+    return request.getfixturevalue("device" if gpu.type == "cpu" else "_nccl")
+
+
+@pytest.fixture(scope="session")
+def _nccl(gpu):
     from eva_engine import distributed
 
     before = dict(os.environ)

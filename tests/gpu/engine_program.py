@@ -4,11 +4,15 @@ torchrun --nproc_per_node 2 tests/gpu/engine_program.py '{"output": "...", "devi
 """
 
 import json
+import os
+import signal
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from deepspeed.accelerator import get_accelerator
 from torch import nn
 
 from eva_engine import distributed
@@ -60,23 +64,39 @@ def _error(model, x, y):
     return (model(x.to(dtype)).float() - y).square().mean()
 
 
-def make_step(*, first, overflow_at, fail_at):
-    """The step function, with overflows and an accident at some steps of the complete run."""
-    step = first
+class Step:
+    """The step function, with overflows and an accident at some steps of the complete run.
 
-    def step_fn(model, batch):
-        nonlocal step
-        if step == fail_at:
+    Attributes:
+        run: The run, which knows where it continues.
+        began: Seconds at which each step began, by a clock, behind all work of the steps before.
+    """
+
+    def __init__(self, *, overflow_at, fail_at, kill_at, watch):
+        self.overflow_at, self.fail_at, self.kill_at = overflow_at, fail_at, kill_at
+        self.watch, self.began = watch, {}
+
+    def __call__(self, model, batch):
+        step = self.run._start + len(self.began)
+        if batch["x"].is_cuda:
+            torch.cuda.synchronize()
+        self.began[step] = time.perf_counter()
+        if step == self.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if step == self.fail_at:
             raise AccidentError
+        if self.watch:
+            self.watch(step, model)
         error = _error(model, batch["x"], batch["y"])
-        factor, step = OVERFLOW if step in overflow_at else 1.0, step + 1
+        factor = OVERFLOW if step in self.overflow_at else 1.0
         return error * factor, {"error": error.detach()}
 
-    return step_fn
 
-
-def make_run(device, *, output, processes=1, first=0, overflow_at=(), fail_at=-1, **settings):
-    """A `TrainingRun` of `STEPS` steps; `first` is the step from which it continues."""
+def make_run(
+    device, *, output, processes=1, width=16, overflow_at=(), fail_at=-1, kill_at=-1, watch=None,
+    **settings,
+):  # fmt: skip
+    """A `TrainingRun` of `STEPS` steps, or of what is left of them."""
 
     def evaluate(model):
         x = torch.randn(32, 6, generator=torch.Generator().manual_seed(9)).to(device)
@@ -84,13 +104,14 @@ def make_run(device, *, output, processes=1, first=0, overflow_at=(), fail_at=-1
 
     torch.manual_seed(0)
     run = {"epochs": 3, "batch_size": 8 // processes, "workers": 0, "tensorboard": False}
-    model = Regression()
+    model = Regression(width)
     optimizer = OptimizerConfig(lr=3e-2, warmup_epochs=1, layer_decay=0.8)
-    return TrainingRun(
+    step = Step(overflow_at=overflow_at, fail_at=fail_at, kill_at=kill_at, watch=watch)
+    step.run = TrainingRun(
         model=model,
         groups=layer_decay_groups(model, optimizer, depth=2),
         samples=Points(),
-        step_fn=make_step(first=first, overflow_at=overflow_at, fail_at=fail_at),
+        step_fn=step,
         config=Config(
             run=RunConfig(output=Path(output), device=device.type, **run | settings),
             optimizer=optimizer,
@@ -98,12 +119,15 @@ def make_run(device, *, output, processes=1, first=0, overflow_at=(), fail_at=-1
         device=device,
         evaluate=evaluate,
     )
+    return step.run
 
 
 def main():
     """One process of a run whose settings are the argument, as JSON."""
     settings = json.loads(sys.argv[1])
     device = distributed.start(settings.pop("device"))
+    if device.type == "cpu":  # which computes float16, though DeepSpeed asks for its instructions
+        get_accelerator().is_fp16_supported = lambda: True
     make_run(device, processes=distributed.world_size(), **settings).start()
     distributed.stop()
 
