@@ -5,9 +5,9 @@ import os
 import pickle
 import socket
 import tempfile
+import time
 import warnings
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,7 +46,8 @@ def share(build: Callable[[], Result]) -> Result:
 
     def take() -> Result:
         if first != rank():
-            store.wait([file.name], timedelta(days=30))
+            while not store.check([file.name]):  # signals are heard meanwhile
+                time.sleep(0.1)
             if message := store.get(file.name).decode():
                 raise OtherProcessError(f"process {first} failed: {message}")
             return _read(file) if file.exists() else build()
