@@ -14,9 +14,8 @@ from eva_backbone.layers import Linear, take_tokens
 from eva_backbone.recording import bind_to_grid, is_traced
 from eva_backbone.rel_pos import (
     axis_embeddings,
-    chunked_attention,
     decomposed_attention,
-    table_bias_index,
+    table_attention,
 )
 from eva_backbone.resample import RelPosInterpolation, resample_bias_table
 
@@ -57,16 +56,22 @@ class Attention(nn.Module):
                 all. Keys and values are always those of all tokens. Without relative positions
                 only.
         """
-        qkv = self.qkv(x)  # (B, N, 3 C), by calling it: it may be wrapped or another class
-        if self.q_bias is not None and self.v_bias is not None:
-            bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-            qkv = qkv + bias.to(qkv.dtype)
-        q, k, v = qkv.chunk(3, dim=-1)
+        q, k, v = self._project(x).chunk(3, dim=-1)
         if read is not None:  # unread queries cost their projection, a 12th of one block
             q = take_tokens(q, read)
         q, k, v = (self._split_heads(part) for part in (q, k, v))
         out = self.attend(q, k, v, grid)  # (B, h, N or M, D)
         return self.proj(out.transpose(1, 2).flatten(2))  # (B, N, C)
+
+    def _project(self, x: Tensor) -> Tensor:
+        """Turn (B, N, C) into (B, N, 3 C) by calling `qkv`, which may be wrapped or replaced."""
+        if self.q_bias is None or self.v_bias is None:
+            return self.qkv(x)
+        bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+        if _takes_bias(self.qkv):  # no pass of its own over (B, N, 3 C)
+            return self.qkv(x, bias=bias.to(x.dtype))
+        qkv = self.qkv(x)
+        return qkv + bias.to(qkv.dtype)
 
     def _split_heads(self, x: Tensor) -> Tensor:
         """Turn (B, N, C) into (B, h, N, D)."""
@@ -134,12 +139,17 @@ class TableRelPosAttention(Attention):
             made_for = (int(grid[0]), int(grid[1]))
             q, grid = bind_to_grid(q, made_for, grid), made_for
         table = resample_bias_table(self.relative_position_bias_table, self.window, grid)
+        return table_attention(q, k, v, table, grid)
 
-        def chunk_bias(rows: slice) -> Tensor:
-            index = table_bias_index(grid, rows, table.device)  # (c, N)
-            return table[index].permute(2, 0, 1)[None]  # (1, h, c, N)
 
-        return chunked_attention(q, k, v, chunk_bias)
+def _takes_bias(layer: nn.Module) -> bool:
+    """Test whether a layer adds the bias that it is called with: ours, also inside peft's LoRA.
+
+    Variants of LoRA, such as DoRA, use the result of the layer without a bias.
+    """
+    if not getattr(layer, "lora_variant", True):
+        layer = layer.get_submodule("base_layer")
+    return type(layer) is Linear
 
 
 def split_joint_bias(joint: Tensor) -> tuple[Tensor, Tensor]:

@@ -29,6 +29,10 @@ class Linear(nn.Linear):
     def reset_parameters(self) -> None:
         """Leave the memory as allocated."""
 
+    def forward(self, x: Tensor, *, bias: Tensor | None = None) -> Tensor:
+        """Map (..., C) to (..., C'), with the layer's bias or, if it has none, another (C',)."""
+        return F.linear(x, self.weight, self.bias if bias is None else bias)
+
 
 class PatchEmbed(nn.Module):
     """Cut an image into patches of `patch_size` pixels and project each one (section 2.2)."""

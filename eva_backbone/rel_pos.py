@@ -1,7 +1,7 @@
 """Attention with relative positions, without ever holding a heads x N x N map.
 
 Decomposed relative positions (ViTDet) add q . R_h[y - y'] + q . R_w[x - x'] to the scaled
-scores. Two exact ways to compute that with `scaled_dot_product_attention`:
+scores. Two exact ways to compute that:
 
 * appended channels: q' = [q * scale, q . R_h, q . R_w] against k' = [k, onehot(y'), onehot(x')];
   no bias tensor at all, any fused kernel serves. Used on accelerators.
@@ -9,12 +9,14 @@ scores. Two exact ways to compute that with `scaled_dot_product_attention`:
   CPU, for every type and size: a chunk that stays in the cache is faster than the first way and
   than a fused kernel with a bias (docs/benchmarks.md).
 
+BEiT's table has chunks only: of this kind on CPU, of a fused kernel with a bias on accelerators.
+
 Shapes: B batch (windows count as batch), h heads, D channels of a head, H x W token map,
 N = H * W tokens (plus the class token for BEiT's table), c queries of a chunk.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +31,7 @@ CHUNK_ELEMENTS = 2**25  # scores held at once by a chunk, all heads: 128 MiB in 
 CACHE_ELEMENTS = 2**20  # scores held at once by a thread on CPU: 4 MiB in float32
 SMALLEST_CHUNK = 32  # queries
 KEPT_INDEX = 10_000_000  # pairs of tokens whose rows of a bias table are kept: 80 MB, 896 px
+_Chunk = tuple[slice, int, slice]  # images, a head, queries
 # Types that attend in the cache of a CPU -> types of a chunk's products and of its scores. Products
 # in float16 are slow there; sums and softmax in bfloat16 would double the error.
 _CACHED = {
@@ -66,54 +69,43 @@ def decomposed_attention(
         chunked: Force one of the two ways; None chooses by device, type and size. A graph that
             is exported or compiled gets the first way, whose size does not grow with the map.
     """
-    cached = q.device.type == "cpu" and not is_recorded()
-    cached = cached and q.dtype in _CACHED
     if chunked is None:
-        chunked = cached
-    narrow, wide = _CACHED[q.dtype] if cached and chunked else (q.dtype, q.dtype)
+        chunked = q.device.type == "cpu" and not is_recorded()
+    narrow, wide = _CACHED[q.dtype] if chunked else (q.dtype, q.dtype)
     bias_h, bias_w = _position_scores(q.to(wide), rel_h.to(wide), rel_w.to(wide))
     if not chunked:
         return _appended_channels(q, k, v, bias_h, bias_w)
-    if cached:
-        scaled = q.to(narrow) * q.shape[-1] ** -0.5
-        out = _CachedChunks.apply(scaled, k.to(narrow), v.to(narrow), bias_h, bias_w)
-        return out.to(q.dtype)
-
-    def chunk_bias(rows: slice) -> Tensor:
-        pair = bias_h[:, :, rows, :, None] + bias_w[:, :, rows, None, :]  # (B, h, c, H, W)
-        return pair.flatten(-2)  # (B, h, c, N)
-
-    return chunked_attention(q, k, v, chunk_bias)
+    scaled = q.to(narrow) * q.shape[-1] ** -0.5
+    out = _CachedChunks.apply(_AxisTerms(), scaled, k.to(narrow), v.to(narrow), bias_h, bias_w)
+    return out.to(q.dtype)
 
 
-def _position_scores(q: Tensor, rel_h: Tensor, rel_w: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute scores (B, h, N, H) and (B, h, N, W) of queries (B, h, N, D) against positions."""
-    q_map = q.unflatten(2, (rel_h.shape[0], rel_w.shape[0]))  # (B, h, H, W, D)
-    with no_autocast(q.device):
-        bias_h = torch.einsum("bhyxd,ykd->bhyxk", q_map, rel_h).flatten(2, 3)
-        bias_w = torch.einsum("bhyxd,xkd->bhyxk", q_map, rel_w).flatten(2, 3)
-    return bias_h, bias_w
-
-
-def chunked_attention(
-    q: Tensor, k: Tensor, v: Tensor, chunk_bias: Callable[[slice], Tensor]
+def table_attention(
+    q: Tensor, k: Tensor, v: Tensor, table: Tensor, grid: tuple[int, int]
 ) -> Tensor:
-    """Apply attention with an additive bias that is made for one chunk of queries at a time.
+    """Apply softmax attention with BEiT's bias table, for some queries at a time: (B, h, N, D).
 
     In training each chunk is recomputed in the backward pass, so that only one chunk takes
     memory.
 
     Args:
-        q: (B, h, N, D) queries, not scaled.
+        q: (B, h, N, D) queries, not scaled; N = 1 + H * W, the class token first.
         k: (B, h, N, D) keys.
         v: (B, h, N, D) values.
-        chunk_bias: Function that gives the bias (B or 1, h, c, N) for a slice of the queries.
+        table: (L, h) for the grid.
+        grid: (H, W) patches.
     """
-    batch, heads, tokens, _ = q.shape
+    batch, heads, tokens, dim = q.shape
+    if q.device.type == "cpu" and not is_recorded() and type(q).__name__ != "FakeTensor":
+        narrow, wide = _CACHED[q.dtype]  # `eva plan` counts, with fake ones, for accelerators
+        scaled, columns = q.to(narrow) * dim**-0.5, table.to(wide).t().contiguous()
+        out = _CachedChunks.apply(_TableTerms(grid), scaled, k.to(narrow), v.to(narrow), columns)
+        return out.to(q.dtype)
     step = max(SMALLEST_CHUNK, CHUNK_ELEMENTS // max(1, batch * heads * tokens))
 
     def attend(rows: slice) -> Tensor:
-        bias = chunk_bias(rows).to(q.dtype)
+        index = table_bias_index(grid, rows, table.device)  # (c, N)
+        bias = table[index].permute(2, 0, 1)[None].to(q.dtype)  # (1, h, c, N)
         return F.scaled_dot_product_attention(q[:, :, rows], k, v, attn_mask=bias)
 
     parts = []
@@ -126,6 +118,44 @@ def chunked_attention(
     return torch.cat(parts, dim=2)
 
 
+def _position_scores(q: Tensor, rel_h: Tensor, rel_w: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute scores (B, h, N, H) and (B, h, N, W) of queries (B, h, N, D) against positions."""
+    q_map = q.unflatten(2, (rel_h.shape[0], rel_w.shape[0]))  # (B, h, H, W, D)
+    with no_autocast(q.device):
+        bias_h = torch.einsum("bhyxd,ykd->bhyxk", q_map, rel_h).flatten(2, 3)
+        bias_w = torch.einsum("bhyxd,xkd->bhyxk", q_map, rel_w).flatten(2, 3)
+    return bias_h, bias_w
+
+
+class _AxisTerms:
+    """Bias (b, c, N) of a chunk from decomposed positions, (B, h, N, H) and (B, h, N, W)."""
+
+    def make_bias(self, here: _Chunk, bias_h: Tensor, bias_w: Tensor) -> Tensor:
+        return (bias_h[here][..., None] + bias_w[here][..., None, :]).flatten(-2)
+
+    def add_gradients(self, grad: Tensor, here: _Chunk, grad_h: Tensor, grad_w: Tensor) -> None:
+        pair = grad.unflatten(-1, (grad_h.shape[-1], grad_w.shape[-1]))  # (b, c, H, W)
+        grad_h[here] = pair.sum(-1)
+        grad_w[here] = pair.sum(-2)
+
+
+class _TableTerms(NamedTuple):
+    """Bias (b, c, N) of a chunk from BEiT's table, whose columns are (h, L) for a grid."""
+
+    grid: tuple[int, int]
+
+    def make_bias(self, here: _Chunk, columns: Tensor) -> Tensor:
+        images, head, rows = here
+        index = table_bias_index(self.grid, rows, columns.device)  # (c, N)
+        bias = columns[head].index_select(0, index.flatten()).view_as(index)
+        return bias.expand(images.stop - images.start, -1, -1).contiguous()
+
+    def add_gradients(self, grad: Tensor, here: _Chunk, grad_columns: Tensor) -> None:
+        _, head, rows = here
+        index = table_bias_index(self.grid, rows, grad_columns.device)
+        grad_columns[head].scatter_add_(0, index.flatten(), grad.sum(0).flatten())
+
+
 class _CachedChunks(torch.autograd.Function):
     """Attention whose scores never leave the cache of a CPU; inputs are all that it saves.
 
@@ -136,27 +166,28 @@ class _CachedChunks(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias_h: Tensor, bias_w: Tensor
+        ctx: Any, terms: _AxisTerms | _TableTerms, q: Tensor, k: Tensor, v: Tensor, *tables: Tensor
     ) -> Tensor:
-        """Attend with scaled queries; shapes as in `decomposed_attention`."""
+        """Attend with scaled queries and the tensors that `terms` makes a bias of."""
         out = q.new_empty(q.shape[0], q.shape[2], q.shape[1], q.shape[3])  # (B, N, h, D)
         out = out.transpose(1, 2)  # as the projection after it wants it
         for group, chunks in _cached_chunks(q):
             key, value = k[group].contiguous(), v[group].contiguous()  # (b, N, D)
             for here in chunks:
-                probabilities = _probabilities(q[here], key, bias_h[here], bias_w[here])
+                probabilities = _probabilities(q[here], key, terms.make_bias(here, *tables))
                 out[here] = probabilities.to(q.dtype) @ value
-        ctx.save_for_backward(q, k, v, bias_h, bias_w, out)
+        ctx.save_for_backward(q, k, v, out, *tables)
+        ctx.terms = terms
         return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-        """Compute the gradients of the five inputs."""
-        q, k, v, bias_h, bias_w, out = ctx.saved_tensors
-        wide = bias_h.dtype
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Compute the gradients of all inputs but `terms`."""
+        q, k, v, out, *tables = ctx.saved_tensors
+        terms, wide = ctx.terms, tables[0].dtype
         grad_q, grad_k, grad_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-        grad_h, grad_w = torch.empty_like(bias_h), torch.empty_like(bias_w)
+        gradients = [torch.zeros_like(table) for table in tables]
         mean = (grad * out).sum(-1, keepdim=True, dtype=wide)  # (B, h, N, 1)
         for group, chunks in _cached_chunks(q):
             key, value = k[group].contiguous(), v[group].contiguous()  # (b, N, D)
@@ -164,21 +195,19 @@ class _CachedChunks(torch.autograd.Function):
             sum_k = torch.zeros_like(key.mT, dtype=wide, memory_format=torch.contiguous_format)
             sum_v = torch.zeros_like(sum_k)
             for here in chunks:
-                probabilities = _probabilities(q[here], key, bias_h[here], bias_w[here])
+                probabilities = _probabilities(q[here], key, terms.make_bias(here, *tables))
                 sum_v += grad[here].mT @ probabilities.to(q.dtype)
                 scores = (grad[here] @ value.mT).to(wide)  # (b, c, N), first of the probabilities
                 scores.sub_(mean[here]).mul_(probabilities)
-                pair = scores.unflatten(-1, (bias_h.shape[-1], bias_w.shape[-1]))  # (b, c, H, W)
-                grad_h[here] = pair.sum(-1)
-                grad_w[here] = pair.sum(-2)
+                terms.add_gradients(scores, here, *gradients)
                 scores = scores.to(q.dtype)
                 grad_q[here] = scores @ key
                 sum_k += q[here].mT @ scores
             grad_k[group], grad_v[group] = sum_k.mT, sum_v.mT
-        return grad_q, grad_k, grad_v, grad_h, grad_w
+        return None, grad_q, grad_k, grad_v, *gradients
 
 
-def _cached_chunks(q: Tensor) -> Iterator[tuple[tuple[slice, int], list[tuple[slice, int, slice]]]]:
+def _cached_chunks(q: Tensor) -> Iterator[tuple[tuple[slice, int], list[_Chunk]]]:
     """Indexes of some images' keys of one head, and of its chunks of queries.
 
     A chunk is several complete windows, or some rows of a large map.
@@ -191,17 +220,16 @@ def _cached_chunks(q: Tensor) -> Iterator[tuple[tuple[slice, int], list[tuple[sl
         heads, batch, tokens = 1, min(batch, images), rows
     for head in range(heads):
         for image in range(0, batch, images):
-            group = slice(image, image + images)
+            group = slice(image, min(image + images, batch))
             starts = range(0, tokens, rows)
             yield (group, head), [(group, head, slice(row, row + rows)) for row in starts]
 
 
-def _probabilities(q: Tensor, k: Tensor, bias_h: Tensor, bias_w: Tensor) -> Tensor:
-    """(b, c, N) from one head's scaled queries (b, c, D), keys (b, N, D), (b, c, H), (b, c, W).
+def _probabilities(q: Tensor, k: Tensor, bias: Tensor) -> Tensor:
+    """(b, c, N) from one head's scaled queries (b, c, D), keys (b, N, D), and a bias to write to.
 
     In bfloat16 only the products are, not the sums and the softmax.
     """
-    bias = (bias_h[..., None] + bias_w[..., None, :]).flatten(-2)  # (b, c, N)
     if q.dtype == bias.dtype:
         return torch.baddbmm(bias, q, k.mT, out=bias).softmax(-1)
     return bias.add_(q @ k.mT).softmax(-1)
@@ -218,9 +246,29 @@ def _appended_channels(q: Tensor, k: Tensor, v: Tensor, bias_h: Tensor, bias_w: 
     # Fused kernels want equal widths and multiples of 8; zeros change nothing.
     extra = -query.shape[-1] % 8
     query, key = F.pad(query, (0, extra)), F.pad(key, (0, extra))
-    value = F.pad(v, (0, query.shape[-1] - dim))
+    value = _fit_values(v, query, key)
     out = F.scaled_dot_product_attention(query, key, value, scale=1.0)
     return out[..., :dim]
+
+
+def _fit_values(v: Tensor, query: Tensor, key: Tensor) -> Tensor:
+    """Pad values (B, h, N, D) to the width of queries with appended channels, where that is faster.
+
+    Wide values cost up to half more, and FlashAttention gains more than that, but it takes half
+    precision and widths up to 256 alone: 88 + 2 * 80 at 1280 px. Where PyTorch says that it does
+    not serve (`aten/src/ATen/native/transformers/cuda/sdp_utils.cpp`), the memory-efficient kernel
+    does, for which a multiple of 8 is enough. The CPU's kernel wants equal widths.
+    """
+    if query.device.type == "cuda" and not is_recorded():
+        narrow = F.pad(v, (0, -v.shape[-1] % 8)) if v.shape[-1] % 8 else v
+        flash, efficient = (
+            torch.backends.cuda.SDPAParams(query, key, value, None, 0.0, False, False)
+            for value in (query, narrow)  # wide values look like the queries
+        )
+        flash_serves = torch.backends.cuda.can_use_flash_attention(flash)
+        if not flash_serves and torch.backends.cuda.can_use_efficient_attention(efficient):
+            return narrow
+    return F.pad(v, (0, query.shape[-1] - v.shape[-1]))
 
 
 def table_bias_index(grid: tuple[int, int], queries: slice, device: torch.device) -> Tensor:

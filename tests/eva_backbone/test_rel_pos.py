@@ -5,12 +5,14 @@ from functools import partial
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from eva_backbone import rel_pos
 from eva_backbone.attention import TableRelPosAttention
 from eva_backbone.rel_pos import (
     decomposed_attention,
+    table_attention,
     table_bias_index,
 )
 
@@ -83,6 +85,81 @@ def test_half_precision(monkeypatch, chunked, dtype, autocast, tolerance):
     assert max(errors) < tolerance
 
 
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(torch.float64, 1e-12), (torch.float32, 2e-6), (torch.bfloat16, 6e-3), (torch.float16, 8e-4)],
+)
+@pytest.mark.parametrize("elements", [1, 2**16])  # chunks of 32 queries; several images
+def test_the_table_equals_the_dense_map(monkeypatch, dtype, tolerance, elements):
+    """Values and gradients; in half precision the softmax is in float32."""
+    monkeypatch.setattr(rel_pos, "CACHE_ELEMENTS", elements)
+    grid, heads, tokens = (7, 9), 3, 64
+    q, k, v = (torch.randn(5, heads, tokens, 88, dtype=dtype) for _ in range(3))
+    table = torch.randn(13 * 17 + 3, heads, dtype=torch.promote_types(dtype, torch.float32))
+    inputs = [tensor.requires_grad_() for tensor in (q, k, v, table)]
+    wide = table.dtype
+    full = [tensor.detach().to(wide).requires_grad_() for tensor in inputs]
+    index = table_bias_index(grid, slice(0, tokens), q.device)
+    scores = full[0] @ full[1].mT / 88**0.5 + full[3][index].permute(2, 0, 1)
+    expected = scores.softmax(-1) @ full[2]
+    actual = table_attention(*inputs, grid)
+    assert actual.dtype == dtype
+    weights = torch.randn_like(expected).to(dtype)
+    mine = torch.autograd.grad((actual * weights).to(wide).sum(), inputs)
+    theirs = torch.autograd.grad((expected * weights.to(wide)).sum(), full)
+    for a, e in zip((actual, *mine), (expected, *theirs), strict=True):
+        assert (a.to(wide) - e).norm() / e.norm() < tolerance
+
+
+@pytest.fixture
+def rules_of_cuda(monkeypatch):
+    """PyTorch's rules for an H100, as its `sdp_utils.cpp` has them; the widths of each call."""
+    calls = []
+
+    def widths(params):
+        return [tensor.shape[-1] for tensor in (params.query, params.key, params.value)]
+
+    def flash(params):
+        half = params.query.dtype in (torch.float16, torch.bfloat16)
+        return half and len({*widths(params)}) == 1 and widths(params)[0] <= 256
+
+    def efficient(params):
+        query, key, value = widths(params)
+        alignment = 16 // params.query.dtype.itemsize
+        return query == key and query % alignment == 0 and value % alignment == 0
+
+    def attention(q, k, v, **options):
+        calls.append((q.shape, v.shape))
+        return torch.empty(*q.shape[:-1], v.shape[-1], device="cpu")  # fake GPUs cannot index
+
+    monkeypatch.setattr(torch.backends.cuda, "can_use_flash_attention", flash)
+    monkeypatch.setattr(torch.backends.cuda, "can_use_efficient_attention", efficient)
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attention)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("side", "dim", "dtype", "width"),
+    [
+        (16, 88, torch.bfloat16, 120),  # a window: FlashAttention
+        (80, 88, torch.float16, 248),  # 1280 px: FlashAttention
+        (96, 88, torch.bfloat16, 88),  # 1536 px: 280 are too many for it
+        (128, 88, torch.float16, 88),
+        (16, 88, torch.float32, 88),  # which it never takes
+        (96, 20, torch.float32, 24),
+    ],
+)
+def test_values_are_as_wide_as_the_fastest_kernel_needs(rules_of_cuda, side, dim, dtype, width):
+    with FakeTensorMode():
+        q, k, v = (torch.zeros(1, 16, side**2, dim, dtype=dtype, device="cuda") for _ in range(3))
+        rel = torch.zeros(side, side, dim, dtype=dtype, device="cuda")
+        assert decomposed_attention(q, k, v, rel, rel).shape == q.shape
+    ((queries, values),) = rules_of_cuda
+    assert values[-1] == width
+    if (side, dim) == (96, 88):  # 1.52e12 with wide values
+        assert 2 * 16 * side**4 * (queries[-1] + values[-1]) < 1.01e12
+
+
 def test_an_exported_graph_does_not_grow_with_the_map():
     class Attend(torch.nn.Module):
         def forward(self, *inputs):
@@ -143,9 +220,21 @@ def test_no_map_of_a_global_block_is_ever_held(monkeypatch, chunked):
     assert saved < dense_map * 4 / 4  # float32
 
 
-def test_no_map_of_beits_table_is_ever_held(monkeypatch):
+def test_a_small_map_of_beits_table_is_not_saved():
+    """At 512 px and less a segmentor's step saved several maps in each block."""
+    module = TableRelPosAttention(64, num_heads=8, qkv_bias="qv", window=22)
+    x = torch.randn(2, 1 + 22 * 22, 64, requires_grad=True)
+    _, saved = _run(module, x, (22, 22))
+    assert saved < 2 * 8 * 485**2 * 4 / 4
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_no_map_of_beits_table_is_ever_held(monkeypatch, cached):
     """Nor the N x N index, which took 680 MB at 1536 px for ever; a small one is kept."""
+    if not cached:  # as on accelerators
+        monkeypatch.setattr(rel_pos, "is_recorded", lambda: True)
     monkeypatch.setattr(rel_pos, "CHUNK_ELEMENTS", 2**18)
+    monkeypatch.setattr(rel_pos, "CACHE_ELEMENTS", 2**16)
     monkeypatch.setattr(rel_pos, "KEPT_INDEX", 576**2)
     module = TableRelPosAttention(64, num_heads=8, qkv_bias="qv", window=24)
     x = torch.randn(1, 1 + 24 * 24, 64, requires_grad=True)
