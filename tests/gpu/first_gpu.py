@@ -61,7 +61,8 @@ def run_check(file: str, tests: str, *, device: str, seconds: float) -> dict[str
     """Run some tests of a file; the outcome, figures and failures."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
-        words = ["-q", "-p", "no:cacheprovider", f"--junit-xml={report}", f"--gpu-device={device}"]
+        words = ["-q", "-p", "no:cacheprovider", f"--gpu-device={device}"]
+        words += [f"--junit-xml={report}", "-o", "junit_family=xunit1"]  # which has figures
         call = [sys.executable, "-m", "pytest", *words, str(HERE / file), "-k", tests]
         process = subprocess.Popen(
             call, cwd=ROOT, text=True, start_new_session=True,
