@@ -64,3 +64,17 @@ def test_outputs_that_would_replace_something(tmp_path):
     for file in (source, tmp_path / "link.json"):
         with pytest.raises(ValueError, match="manifest"):
             check_outputs([file], overwrite=True, inputs=inputs)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [(None, ""), ("PYTORCH_ALLOC_CONF", "backend:native"), ("PYTORCH_CUDA_ALLOC_CONF", "")],
+)
+def test_the_allocator_of_a_gpu_grows_unless_the_user_says_otherwise(monkeypatch, variable, value):
+    names = "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"
+    monkeypatch.setattr(os, "environ", {k: v for k, v in os.environ.items() if k not in names})
+    if variable:
+        os.environ[variable] = value
+    called("os:getpid")
+    expected = {variable: value} if variable else {names[0]: "expandable_segments:True"}
+    assert {name: os.environ[name] for name in names if name in os.environ} == expected
