@@ -194,10 +194,10 @@ def _digest(about: tuple[Any, ...]) -> str:
 def _read(file: Path, job: Job) -> dict[str, Any]:
     try:
         about = load_object(file)
-        feature, (height, width) = np.array(about["feature"], np.float32), about["size"]
+        feature = np.array(about["feature"], np.float32)
         objects = [(one["score"], *one["bbox"]) for one in about.get("objects", ())]
-        if feature.ndim != 1 or not np.isfinite([height, width, *feature, *chain(*objects)]).all():
-            raise ValueError(f"features of {feature.shape}, or other than finite numbers")
+        if not np.isfinite([*about["size"], *feature, *chain(*objects)]).all():
+            raise ValueError("it holds other than finite numbers")
     except (ValueError, LookupError, TypeError) as error:
         raise ValueError(f"{file} is damaged ({error}): delete it, and run it again") from error
     name = job.name.replace("/", "__")

@@ -131,8 +131,7 @@ def _with_shared(work: Callable[..., Result], items: Sequence[Any]) -> list[Resu
 def end_with_parent(end: Callable[[], object]) -> None:
     """Call `end` soon after the end of the process that started this one, however it ended.
 
-    That of `multiprocessing` may be gone already, and its number another's: its pipe is watched. It
-    is not the direct parent where a server forks, nor is there a pipe to a launcher.
+    It may be gone already, or a server may have forked for it: the pipe to it is watched, too.
     """
     parent, above = multiprocessing.parent_process(), os.getppid()
 

@@ -189,12 +189,11 @@ def find_members(shard: Path, suffixes: Collection[str] | None) -> Iterator[Memb
         with shard.open("rb") as stream:
             stream.seek(tar.offset)  # where tarfile takes what comes for the end
             rest = stream.read(tarfile.BLOCKSIZE)
-            if len(rest) < tarfile.BLOCKSIZE:
-                raise tarfile.ReadError(f"it is cut off at byte {tar.offset + len(rest)}")
-            while rest:
-                if rest.strip(b"\0"):
-                    raise tarfile.ReadError(f"no header at byte {tar.offset}, but more behind it")
+            is_cut = len(rest) < tarfile.BLOCKSIZE
+            while rest and not rest.strip(b"\0"):
                 rest = stream.read(_AT_ONCE)
+            if is_cut or rest:
+                raise tarfile.ReadError(f"neither a header nor the end at byte {tar.offset}")
     except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError) as error:
         raise ValueError(
             f"{shard} is not a tar file, or is damaged or compressed ({error}): download it again, "

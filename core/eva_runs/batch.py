@@ -370,9 +370,7 @@ def write_manifest(
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read the manifest of an output folder; a ValueError if there is none."""
-    if not (folder / MANIFEST).is_file():
-        raise ValueError(f"{folder} has no {MANIFEST} of `eva batch`")
+    """Read the manifest of an output folder; an OSError if there is none."""
     manifest = load_object(folder / MANIFEST)
     noted = manifest.pop("sha256", None)  # which earlier versions have not
     if {*manifest} != {"options", "plan"} or noted not in (None, _digest_of(manifest)):

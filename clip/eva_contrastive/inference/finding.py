@@ -42,9 +42,6 @@ _SECONDS = 30.0  # between two saves
 _SHARE = 20  # and at least this many times as long as a save takes
 _FLAT = 0.02  # range of cosines that say nothing
 _ROWS = 16384  # that are compared at once
-# what safetensors, json and numpy raise for content that is not that of a library
-_DAMAGE = (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError,
-           SafetensorError)  # fmt: skip
 
 State = tuple[int, int]  # size of a file in bytes, and its time of change in nanoseconds
 
@@ -77,7 +74,7 @@ class Library:
         if self.file is not None and self.file.exists():
             try:
                 self.entries = self._read(self.file)
-            except _DAMAGE as error:
+            except (OSError, ValueError, TypeError, SafetensorError) as error:
                 logger.warning("%s cannot be used and is computed again (%s)", self.file, error)
 
     def add(self, path: str, entry: Entry) -> None:
@@ -112,16 +109,14 @@ class Library:
         with safe_open(file, "np") as content:
             notes = content.metadata()
             files, features = (content.get_tensor(name) for name in ("files", "features"))
-        found = json.loads(files.tobytes())
-        counts = [len(frames) for _, frames, _ in found.values()]
         whole = self._notes | {"sha256": _digest_of({"files": files, "features": features})}
-        if notes != whole or features.shape != (sum(counts), self.width):
-            raise ValueError("it is not a library of these settings")
-        rows = iter(np.split(features, np.cumsum(counts)[:-1]))
+        if (notes, features.dtype, features.shape[1:]) != (whole, np.float16, (self.width,)):
+            raise ValueError("it is not a library of these settings, or is damaged")
+        found = json.loads(files.tobytes())
+        ends = np.cumsum([len(frames) for _, frames, _ in found.values()])
+        rows = iter(np.split(features, ends[:-1]))
         return {
-            path: Entry(
-                (int(size), int(change)), [*map(int, frames)], [*map(float, times)], next(rows)
-            )
+            path: Entry((size, change), frames, times, next(rows))
             for path, ((size, change), frames, times) in found.items()
         }
 

@@ -98,7 +98,7 @@ def test_an_interrupted_search_continues(search_again, computed, open_library, c
 
 
 @pytest.mark.parametrize(
-    "damage", ["cut", "kind", "shape", "names", "width", "nan", "pipe", "nested"]
+    "damage", ["cut", "kind", "shape", "names", "width", "nan", "pipe", "nested", "bit"]
 )
 def test_a_damaged_library_is_computed_again(search_again, open_library, damage, caplog):
     library, _ = search_again()
@@ -120,6 +120,8 @@ def test_a_damaged_library_is_computed_again(search_again, open_library, damage,
     save_file(arrays, file, {"kind": kind, "settings": json.dumps(SETTINGS, sort_keys=True)})
     if damage == "cut":
         file.write_bytes(whole[: len(whole) // 2])
+    if damage == "bit":
+        file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     if damage == "pipe":
         file.unlink()
         os.mkfifo(file)
