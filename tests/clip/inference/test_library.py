@@ -121,7 +121,8 @@ def test_a_damaged_library_is_computed_again(search_again, open_library, damage,
     if damage == "cut":
         file.write_bytes(whole[: len(whole) // 2])
     if damage == "bit":
-        file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        place = whole.index(arrays["features"].tobytes())
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
     if damage == "pipe":
         file.unlink()
         os.mkfifo(file)
