@@ -26,6 +26,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from filelock import FileLock
 from PIL import Image
 from torch import nn
 
@@ -568,24 +569,55 @@ def launch(launcher, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def run_started(starter):
+def programs(load_module, starter, tmp_path_factory):
+    """The factory of processes that tests start, see `programs.py`."""
+    module = load_module(HERE / "programs.py")
+    with contextlib.closing(module.Programs(starter, tmp_path_factory.mktemp("programs"))) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def run_started(programs):
     """Function: run a program of `starter.py`, as `subprocess.run` does."""
 
     def run(*arguments, folder, environment=None, timeout=300):
-        with contextlib.ExitStack() as stack:
-            nothing = stack.enter_context(open(os.devnull))
-            streams = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(2)]
-            process = starter.Started(
-                arguments, [nothing, *streams], place=starter.place, folder=folder,
-                environment=environment or os.environ,
-            )  # fmt: skip
-            code = process.wait(timeout)
-            for stream in streams:
-                stream.seek(0)
-            texts = [stream.read().decode(errors="replace") for stream in streams]
-            return subprocess.CompletedProcess(arguments, code, *texts)
+        ended = programs.start(*arguments, folder=folder, environment=environment).wait(timeout)
+        return subprocess.CompletedProcess(arguments, ended.code, ended.out, ended.err)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory):
+    """Function: the folder of a name; the first of the processes that test makes what is in it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def folder(name, make):
+        place, done = shared / name, shared / f"{name}.done"
+        with FileLock(shared / f"{name}.lock"):
+            if not done.exists():
+                make(place)
+                done.touch()
+        return place
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo(programs, once):
+    """Function: folder with the demo data of formats, made once by `eva data make-demo`."""
+
+    def digits(*formats, train=16, val=4):
+        def make(folder):
+            words = ["--output", folder / "digit_scenes", "--formats", *formats]
+            words += ["--train", train, "--val", val, "--workers", 1]
+            ended = programs.start("-m", "eva_command", "data", "make-demo", *words).wait(300)
+            assert ended.code == 0, ended.text
+
+        return once(f"demo_{'_'.join(formats)}_{train}_{val}", make) / "digit_scenes"
+
+    return digits
 
 
 @pytest.fixture(scope="session")

@@ -49,18 +49,3 @@ def test_a_difference_of_some_seeds_counts_only_where_students_interval_leaves_0
         if (arm, seed) != ("pixels", 4)
     ]  # fmt: skip
     assert "| trees, AP | +0.7 (+0.1 to +1.8) |  |" in table.tables(lines)
-
-
-def test_trials_are_not_results(table):
-    lines = [
-        json.dumps(
-            {"arm": "features", "seed": 0, "job": f"maps {rate}", "scores": {"val": score},
-             "core_seconds": 1, "commit": "a"}
-        )
-        for rate, score in (("1e-3", 5.0), ("3e-3", 6.0))
-    ]  # fmt: skip
-    assert table.tables(lines) == "No run is finished.\n"
-    result = {"arm": "features", "seed": 0, "job": "maps", "scores": {"mIoU": 7.0}}
-    text = table.tables([*lines, json.dumps(result | {"core_seconds": 1, "commit": "a"})])
-    assert "| maps, mIoU |  |  |  | 7.0 |  |  |" in text
-    assert "| maps |  |  |  | 1e-3: 5.0; **3e-3: 6.0** |  |" in text

@@ -1,9 +1,7 @@
 """The demo config in tiny, demo data in tiny, and detectron2's programs as subprocesses."""
 
-import contextlib
 import logging
 import os
-import signal
 import threading
 from pathlib import Path
 
@@ -108,14 +106,9 @@ def make_tiny_detector(tiny_config):
 
 
 @pytest.fixture(scope="session")
-def demo_data(run_started, tmp_path_factory):
+def demo_data(demo):
     """Folder of data sets with 16 + 6 digit scenes."""
-    root = tmp_path_factory.mktemp("datasets")
-    sizes = ("--train", "16", "--val", "6", "--workers", "1")
-    output = ("--output", str(root / datasets.DIGIT_SCENES))
-    program = str(REPOSITORY / "tools" / "make_demo_data.py")
-    run_started(program, *output, *sizes, folder=root).check_returncode()
-    return root
+    return demo("coco", val=6).parent
 
 
 @pytest.fixture
@@ -196,37 +189,19 @@ def run_here(own_logging, registered_demo_data, tiny_config, monkeypatch, capfd)
 
 
 @pytest.fixture
-def start(demo_data, starter, tmp_path):
-    """Function: start a Python program on the demo data; killed after the test, with children."""
-    started = []
-
-    def start_program(*command):
-        log = tmp_path / f"output-{len(started)}.txt"
-        environment = os.environ | {"DETECTRON2_DATASETS": str(demo_data), "RANKS": "fork"}
-        with open(os.devnull) as nothing, log.open("wb") as file:
-            process = starter.Started(
-                command, [nothing, file, file],
-                place=starter.place, environment=environment, folder=tmp_path,
-            )  # fmt: skip
-        process.log = log
-        started.append(process)
-        return process
-
-    yield start_program
-    for process in started:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+def start(programs, demo_data, tmp_path):
+    """Function: start a Python program on the demo data."""
+    environment = os.environ | {"DETECTRON2_DATASETS": str(demo_data), "RANKS": "fork"}
+    return lambda *words: programs.start(*words, folder=tmp_path, environment=environment)
 
 
 @pytest.fixture
 def finish():
     """Function: wait for a started program, which must succeed; returns what it printed."""
 
-    def wait(process, timeout=120):
-        code = process.wait(timeout)
-        text = process.log.read_text(encoding="utf-8", errors="replace")
-        assert code == 0, text[-4000:]
-        return text
+    def wait(running, timeout=120):
+        ended = running.wait(timeout)
+        assert ended.code == 0, ended.text[-4000:]
+        return ended.text
 
     return wait

@@ -145,11 +145,12 @@ def _left_of(process):
 @pytest.mark.slow
 def test_a_signal_in_an_evaluation_with_workers(start_script, tmp_path):
     words = ("train.max_iter=6", "train.eval_period=2", "dataloader.test.num_workers=1")
-    process = start_script(SIGNAL, *words)
-    assert process.wait(180) == 75, process.log.read_text()[-3000:]
-    assert "killed by signal" not in process.log.read_text()
+    running = start_script(SIGNAL, *words)
+    ended = running.wait(180)
+    assert ended.code == 75, ended.text[-3000:]
+    assert "killed by signal" not in ended.text
     run = tmp_path / "run"
     saved = torch.load(run / "model_stopped.pth", weights_only=True)
     assert saved["iteration"] == 2, "the step after the evaluation"
     assert read_metrics(run)[1]["bbox/AP"] is not None
-    assert _left_of(process) == []
+    assert _left_of(running.process) == []

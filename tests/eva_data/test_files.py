@@ -120,18 +120,6 @@ def test_a_full_disk_names_the_folder_and_leaves_nothing(tmp_path, full_disk):
     assert not _names(tmp_path)
 
 
-def test_machines_with_the_same_process_ids_do_not_write_the_same_file(tmp_path):
-    file = tmp_path / "part.txt"
-    with replacing(file) as first, replacing(file) as second:
-        assert first != second
-        first.write_text("a")
-        second.write_text("b")
-    for text in ("c", "d"):
-        write_text(tmp_path / "once.txt", text, once=True)
-    assert (tmp_path / "once.txt").read_text() == "c"
-    assert _names(tmp_path) == ["once.txt", "part.txt"]
-
-
 def test_what_a_killed_process_left_is_removed(tmp_path):
     script = (
         "import os, signal\nfrom pathlib import Path\n"

@@ -6,7 +6,6 @@ import sys
 import pytest
 
 from eva_data.progress import ProgressBar
-from eva_runs.commands import say
 
 
 class Terminal(io.StringIO):
@@ -52,18 +51,3 @@ def test_off_a_terminal_there_is_a_line_a_minute(stderr_to):
         "training: 460/1,000 it, loss 0.71, 0:04:30 left",
         "training: 550/1,000 it, loss 0.71, 0:03:45 left",  # where it stopped
     ]
-
-
-def test_on_a_terminal_there_is_a_bar_and_lines_go_above_it(stderr_to):
-    terminal = stderr_to(Terminal())
-    with ProgressBar(4, what="training") as bar:
-        bar.update(2, loss="0.71")
-        ProgressBar.write("a message")
-        say("a result")
-    shown = terminal.getvalue()
-    assert "training:  50%" in shown
-    assert "loss 0.71" in shown
-    for line in ("a message\n", "a result\n"):
-        before, _, after = shown.partition(line)
-        assert before.rpartition("\r")[2].strip() == ""  # the bar was taken off
-        assert "training:" in after  # and drawn again below

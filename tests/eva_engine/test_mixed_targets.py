@@ -102,12 +102,6 @@ def test_boxes_of_cutmix_are_those_of_the_official_code():
         torch.testing.assert_close(wanted, expected)
 
 
-def test_a_batch_without_a_partner_for_each_sample():
-    with pytest.raises(ValueError, match=r"batch_size .* even, got 3"):
-        MixingConfig(cutmix=1.0).check_batch_size(3)
-    MixingConfig(cutmix=1.0, pairing="permute").check_batch_size(3)
-
-
 def test_a_mixed_label_names_both_classes_with_their_shares():
     classes = list("abcd")
     assert label_text(torch.tensor(2), classes) == "c"

@@ -56,21 +56,3 @@ def test_the_folder_of_a_run_and_its_checkpoints_bring_their_config(read, run):
         assert named_model(["*.jpg"], task=TASK, named=str(place))[0] == run / "mine.py"
     assert named_model([RECIPE, str(run), "a.jpg"], task=TASK)[0].stem == RECIPE[5:]
     assert named_model([RECIPE, "a.jpg"], task=TASK, named=str(run))[0].stem == RECIPE[5:]
-
-
-@pytest.mark.parametrize(
-    ("line", "code", "named"),
-    [
-        ("RECIPE run --work-dri out", 2, "--work-dri"),
-        ("RECIPE run a b", 2, "a"),
-        ("", 2, "weights"),
-        ("demo/mask2former_eva_debgu run", 1, "demo/mask2former_eva_debug"),
-        ("eva_debug", 1, "eva_debug"),
-        ("RECIPE run --data-root none", 1, "none"),
-    ],
-)
-def test_a_mistake_ends_the_program_and_is_named(read, line, code, named, capsys):
-    with pytest.raises(SystemExit) as end:
-        read(*line.replace("RECIPE", RECIPE).split())
-    assert end.value.code == code
-    assert named in capsys.readouterr().err

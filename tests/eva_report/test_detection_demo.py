@@ -13,7 +13,6 @@ from sklearn.datasets import load_digits
 from eva_data.files import DEMO_IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from eva_data.inputs import Plan, plan_jobs, written_name
 from eva_data.video.streams import Frame, VideoWriter
-from eva_report.demos import plan_detection, require_format
 from eva_report.detection_demo import Detections, detect_files
 
 
@@ -99,28 +98,6 @@ def test_tracks_keep_their_ids_through_a_film(digits, tmp_path, capsys):
     assert {line[1] for line in lines} == {"1", "2"}
     assert all(line[7:] == ["-1", "-1", "-1"] for line in lines)
     assert [float(line[2]) for line in lines if float(line[3]) < 25] == [x for (x, _), _ in places]
-
-
-def test_tracks_are_for_videos(digits, tmp_path):
-    film, _ = digits
-    Image.new("RGB", (32, 16)).save(tmp_path / "photo.png")
-    options = argparse.Namespace(output=tmp_path / "x", track=True)
-    with pytest.raises(ValueError, match=r"photo\.png"):
-        plan_detection(options, [film, tmp_path / "photo.png"])
-
-
-def test_a_dataset_that_is_there_stays(tmp_path):
-    given = argparse.Namespace(form="cvat", output=tmp_path, overwrite=False)
-    require_format(given)
-    (tmp_path / "cvat").mkdir()
-    (tmp_path / "cvat/annotations.xml").touch()
-    with pytest.raises(ValueError, match="cvat"):
-        require_format(given)
-    given.overwrite = True
-    require_format(given)
-    (tmp_path / "cvat/mine.png").touch()
-    with pytest.raises(ValueError, match=r"mine\.png, which this program does not write"):
-        require_format(given)
 
 
 def test_a_dataset_has_the_images_and_what_was_found(tmp_path):

@@ -163,19 +163,6 @@ def test_links_are_relative_and_quoted_and_lead_to_files(tmp_path):
     assert files == ["b%20%FF%23%3F%25.pth", "javascript%3Aalert%281%29", "run/log.txt", "run"]
 
 
-@pytest.mark.slow
-def test_the_page_stays_below_its_limit_whatever_is_in_it(tmp_path):
-    long = "\udcff" * 5_000
-    table = Table(title=long, heads=["a"] * 9, rows=[[long] * 9] * 30, text=long)
-    text = rendered(report(*[table] * 12, facts=[(long, long)] * 3), tmp_path, limit=300_000)
-    assert len(text.encode()) <= 300_000
-    words = Checker(text).words
-    assert "11 sections are left out" in words
-    assert re.search("and [0-9]+ more", words)
-    with pytest.raises(ValueError, match="the texts of a report take more than 9,000 bytes"):
-        rendered(report(), tmp_path, limit=9_000)
-
-
 def test_pictures_become_smaller_and_then_fewer(tmp_path):
     both = report(gallery(1, noise), gallery(3, noise, "Best"))
     complete, bare = len(rendered(both, tmp_path).encode()), 13_000

@@ -4,13 +4,11 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 
 import pytest
 
 from eva_runs.output_folder import (
     FolderInUseError,
-    claimed,
     clean_if_refused,
     locked,
 )
@@ -90,18 +88,6 @@ def test_a_refused_run_leaves_what_was_there(tmp_path):
     assert sorted(path.name for path in tmp_path.rglob("*")) == [
         "data", "run", "train.json", "weights.pth"
     ]  # fmt: skip
-
-
-def test_a_thread_that_fails_writes_no_traceback(tmp_path, capsys, caplog):
-    """Such as TensorBoard's, whose folder is gone."""
-    before = threading.excepthook
-    with caplog.at_level("INFO"), claimed(tmp_path / "run", "training", traces=(), begun="log"):
-        thread = threading.Thread(target=lambda: (tmp_path / "gone").read_text())
-        thread.start()
-        thread.join()
-    assert "FileNotFoundError" in caplog.text
-    assert "Traceback" not in capsys.readouterr().err
-    assert threading.excepthook is before
 
 
 def test_a_run_that_has_begun_and_a_bug_leave_their_log(tmp_path):

@@ -54,15 +54,6 @@ def test_a_start_that_was_refused_does_not_count(tmp_path, now):
     assert duration(tmp_path, "training").endswith("2 starts")
 
 
-def test_what_this_process_wrote_is_not_taken_for_the_one_before(tmp_path, now):
-    record_start(tmp_path, "training")
-    heard(tmp_path, now[0] + 50, "metrics.json")
-    now[0] += 9_000
-    heard(tmp_path, now[0])  # opened already
-    record_start(tmp_path, "training")
-    assert duration(tmp_path, "training") == "50 s, in 2 starts"
-
-
 @pytest.mark.parametrize(
     "damage",
     [

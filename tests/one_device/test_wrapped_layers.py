@@ -1,6 +1,6 @@
 """In the training step of every project, whatever wraps a linear layer takes effect.
 
-So do LoRA, int8 and hooks. `tests/eva_backbone/test_wrapped_layers.py` looks closer at the ViT.
+So do LoRA, int8 and hooks; a model that reads a layer's weight would bypass them without a word.
 """
 
 import pytest

@@ -4,12 +4,10 @@ These tests know commands, files and documented functions, and nothing of how th
 program is a process that goes on from one with the frameworks (`tests/starter.py`).
 """
 
-import contextlib
 import importlib
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -21,55 +19,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from filelock import FileLock
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 ACCIDENTS = Path(__file__).with_name("accidents.py")
 OF_LAUNCHERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a program ended: exit code, standard output, standard error."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def text(self):
-        """Both outputs."""
-        return self.out + self.err
-
-    def names(self, *values):
-        """Whether the outputs name each of these values, wherever lines are broken."""
-        text = "".join(self.text.split())
-        return all("".join(str(value).split()) in text for value in values)
-
-
-@dataclass
-class Running:
-    """A started program."""
-
-    process: object
-    out: Path
-    err: Path
-
-    def wait(self, timeout=120):
-        """Wait for the end; a program that is still there has hung and is killed."""
-        try:
-            code = self.process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            raise
-        return Ended(code, *(file.read_text(errors="replace") for file in (self.out, self.err)))
-
-    def kill(self):
-        """End it with its children."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(60)
 
 
 @pytest.fixture(scope="session")
@@ -79,15 +33,13 @@ def root():
 
 
 @pytest.fixture(scope="session")
-def start(starter, stand_in, tmp_path_factory):
+def start(programs, stand_in):
     """Function: start a command line `eva ...`, `python ...` or `torchrun ...`.
 
     Keywords: `folder` to work in (an empty one), `accident` (see `accidents.py`), and variables of
     the environment, where None removes one. Processes that a program starts by torchrun, or as
     ranks of detectron2, go on from the same process with the frameworks.
     """
-    place = tmp_path_factory.mktemp("programs")
-    started = []
 
     def command(words, accident):
         first, *rest = map(str, words)
@@ -102,29 +54,15 @@ def start(starter, stand_in, tmp_path_factory):
         return [*launcher, *accidents, *rest[count:]]
 
     def start_program(*words, folder=None, accident=None, **variables):
-        number = len(started)
-        if folder is None:
-            folder = place / f"{number}"
-            folder.mkdir()
         more = {"OMP_NUM_THREADS": "1", "RANKS": "fork", "CONFIGS": "plain", "ENDING": "quick"}
         environment = {key: value for key, value in os.environ.items() if key not in OF_LAUNCHERS}
         environment |= stand_in | more | {key: str(value) for key, value in variables.items()}
         for key, value in variables.items():
             if value is None:
                 del environment[key]
-        files = [place / f"{number}.{name}" for name in ("out", "err")]
-        with open(os.devnull) as nothing, files[0].open("w") as out, files[1].open("w") as err:
-            process = starter.Started(
-                command(words, accident), [nothing, out, err],
-                place=starter.place, environment=environment, folder=folder,
-            )  # fmt: skip
-        started.append(Running(process, *files))
-        return started[-1]
+        return programs.start(*command(words, accident), folder=folder, environment=environment)
 
-    yield start_program
-    for running in started:
-        if running.process.poll() is None:
-            running.kill()
+    return start_program
 
 
 @pytest.fixture(scope="session")
@@ -155,8 +93,9 @@ def fails():
 
 
 @pytest.fixture(scope="session")
-def measure():
+def measure(load_module):
     """Function: seconds of CPU and the end of a command by a new interpreter, as a user has it."""
+    ended = load_module(ROOT / "tests" / "programs.py").Ended
 
     def run_alone(*words, timeout=60):
         before = os.times()
@@ -166,44 +105,9 @@ def measure():
         )  # fmt: skip
         after = os.times()
         seconds = sum(after[2:4]) - sum(before[2:4])
-        return seconds, Ended(done.returncode, done.stdout, done.stderr)
+        return seconds, ended(done.returncode, done.stdout, done.stderr)
 
     return run_alone
-
-
-# ---- demo data -----------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="session")
-def once(tmp_path_factory):
-    """Function: the folder of a name; the first of the processes that test makes what is in it."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-
-    def folder(name, make):
-        place, done = shared / name, shared / f"{name}.done"
-        with FileLock(shared / f"{name}.lock"):
-            if not done.exists():
-                make(place)
-                done.touch()
-        return place
-
-    return folder
-
-
-@pytest.fixture(scope="session")
-def demo(run, once):
-    """Function: folder with the demo data of a format, made once by `eva data make-demo`."""
-
-    def digits(*formats, train=16, val=4):
-        def make(folder):
-            sizes = ("--train", train, "--val", val, "--workers", 1)
-            output = folder / "digit_scenes"
-            run("eva", "data", "make-demo", "--output", output, "--formats", *formats, *sizes)
-
-        return once(f"demo_{'_'.join(formats)}_{train}_{val}", make) / "digit_scenes"
-
-    return digits
 
 
 # ---- trainers of the three frameworks ------------------------------------------------------------

@@ -98,36 +98,6 @@ def test_files_that_a_checkpoint_names_elsewhere_are_left_alone(begun, spoilt, l
     assert all(file.exists() for file in precious)
 
 
-def spoil(content, name, code):
-    """Change one part of a checkpoint."""
-    state = content["state_dict"]
-    match name:
-        case "half of the model":
-            content["state_dict"] = dict(list(state.items())[: len(state) // 2])
-        case "infinite moments":
-            content["optimizer"]["state"][0]["exp_avg"].fill_(float("inf"))
-        case "another schedule":
-            content["param_schedulers"][0] = {"last_step": 3}
-        case "code":
-            content["meta"]["more"] = code
-        case _:
-            del content[name]
-
-
-@pytest.mark.parametrize(
-    "what", ["half of the model", "infinite moments", "another schedule", "code", "message_hub"]
-)
-def test_what_does_not_fit_is_refused_in_one_line(
-    what, begun, spoilt, fails, malice, tmp_path, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)
-    spoilt(lambda content: spoil(content, what, malice("harm")))
-    before = (begun / "iter_2.pth").read_bytes()
-    assert "iter_2.pth" in fails(*resumed(begun))
-    assert (begun / "iter_2.pth").read_bytes() == before
-    assert not (tmp_path / "harm").exists()
-
-
 def test_a_finished_run_that_is_continued_keeps_its_report(tiny_run, launch, tmp_path):
     """What it says of classes and images needs an evaluation, and there is none any more."""
     folder = tmp_path / "moved"

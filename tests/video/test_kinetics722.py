@@ -1,6 +1,5 @@
 """`eva data make-kinetics722` on files with the names of Kinetics, in every form that it reads."""
 
-import json
 from itertools import chain
 from pathlib import Path
 
@@ -94,36 +93,6 @@ def expected(*, leaks=False, other=None):
     lists["k722_train.txt"] = without_repeats(chain.from_iterable(train.values()), *val.values())
     lists["k722_val.txt"] = without_repeats(chain.from_iterable(val.values()))
     return lists
-
-
-@pytest.mark.parametrize("leaks", [False, True])
-def test_class_folders(data, capsys, leaks):
-    assert run("--root", ".", *["--keep-k400-leaks"] * leaks) == 0
-    out = data / "out"
-    assert {name: read(out, name) for name in LISTS} == expected(leaks=leaks)
-    statistics = json.loads((out / "statistics.json").read_text())
-    for name in LISTS:
-        one = statistics["lists"][name.removesuffix(".txt")]
-        assert one["kept"] == len(read(out, name))
-        assert one["read"] == one["repeated"] + sum(one["leaked"].values()) + one["kept"]
-    assert statistics["lists"]["k400_train"]["leaked"].keys() == (set() if leaks else {"k400"})
-    assert statistics["lists"]["k722_train"]["leaked"].keys() == set(SOURCES)
-    assert statistics["lists"]["k722_train"]["classes_without_videos"][:1] == ["acting in play"]
-    assert len(statistics["lists"]["k700_val"]["classes_without_videos"]) == 698
-    said = capsys.readouterr().out
-    assert "629,395" in said
-    contradicted = statistics["lists"]["k722_train"]["relabelled"]
-    assert contradicted == relabelled() > 0
-
-
-def relabelled():
-    """Videos of the merged list that are met again with another class."""
-    everything = [row for name in SOURCES for row in rows(name, "train")]
-    classes = {}
-    for path, label in everything:
-        classes.setdefault(Path(path).name[:11], set()).add(label)
-    kept = [Path(path).name[:11] for path, _ in expected()["k722_train.txt"]]
-    return sum(len(classes[video]) > 1 for video in kept)
 
 
 def test_the_lists_open_with_their_classes(data):

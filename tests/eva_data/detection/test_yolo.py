@@ -125,17 +125,3 @@ def test_a_path_is_where_ultralytics_looks(root, tmp_path, monkeypatch, save):
         "train": ["a.jpg", "b.jpg"],
         "val": ["a.jpg"],
     }
-
-
-def test_parts_are_not_taken_from_two_copies_of_a_set(tmp_path, save):
-    """Which may be divided in other ways: a picture would be trained on and evaluated on."""
-    (tmp_path / "data.yaml").write_text(
-        "names: [cat]\npath: newer\ntrain: images/train\nval: images/val\n"
-    )
-    for place in ("newer/images/train", "images/train", "images/val"):
-        save(tmp_path / place / "a.jpg")
-        labels = tmp_path / place.replace("images", "labels")
-        labels.mkdir(parents=True)
-        (labels / "a.txt").write_text("0 0.5 0.5 0.5 0.5\n")
-    with pytest.raises(ValueError, match=r"val is 'images/val'.* below .*newer"):
-        open_source(tmp_path / "data.yaml")

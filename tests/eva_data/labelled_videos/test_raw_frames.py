@@ -40,25 +40,6 @@ def test_frames(make_frames, name, start):
                 read([12])
 
 
-def test_folders_that_are_no_videos(make_frames, tmp_path):
-    for folder, message in (
-        (make_frames("a", (1, 2, 4)), r"a lacks 1 of 4 frames, the first of them number 3"),
-        (make_frames("b", (5, 6)), r"b lacks 4 of 6 frames, the first of them number 1"),
-        (make_frames("c", (1,), "flow_x_{}.jpg"), r"c must hold one series"),
-        (tmp_path / "none", r"none cannot be read"),
-    ):
-        with pytest.raises(UnreadableVideoError, match=message):
-            RawFrames(folder)
-    number = 10**40  # a time, and no end to the frames before it
-    folder = make_frames("f", (1, 2), "IMG_{}.jpg")
-    (folder / "IMG_2.jpg").rename(folder / f"IMG_{number}.jpg")
-    with pytest.raises(UnreadableVideoError, match=rf"lacks {number - 2} of {number} frames"):
-        RawFrames(folder)
-    make_frames("e", (1, 2), "a_{}.jpg")
-    with pytest.raises(UnreadableVideoError, match=r"a_\*\.jpg and b_\*\.jpg"):
-        RawFrames(make_frames("e", (1, 2), "b_{}.jpg"))
-
-
 @pytest.mark.parametrize("separator", [" ", ","])
 def test_lists_of_mmaction2(make_frames, write_list, content, separator):
     make_frames("data/run fast/a 1", range(1, 8))

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 from torchvision.transforms import ColorJitter
-from torchvision.transforms.functional import to_pil_image
 
 from eva_backbone.variants import IMAGENET_MEAN, IMAGENET_STD
 from eva_video.config import AugmentConfig
@@ -146,21 +145,3 @@ def test_colours_change_as_officially(photograph, each):
         difference = (found.float() - expected.float()).abs()
         assert difference.mean() < 0.5  # of 255, where rounding differs
         assert difference.quantile(0.99) <= 4
-
-
-def test_the_range_of_colours_is_the_official_one(photograph):
-    """That of the official arguments; and mean and spread of 300 changes, beside torchvision's."""
-    official = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)
-    ranges = (official.brightness, official.contrast, official.saturation, official.hue)
-    assert tuple(map(tuple, transforms.JITTER)) == ranges
-    frame = photograph[None, 100:132, 100:132]
-    ours = training(32, color_jitter=1.0)
-    ours.draw_crop = lambda *_: (2, 2, 32, 32)
-    plain = training(32)
-    plain.draw_crop = ours.draw_crop
-    picture = to_pil_image(pixels_of(plain(frame))[0].round().byte())
-    theirs = ColorJitter(0.4, 0.4, 0.2, 0.1)
-    found = np.stack([pixels_of(ours(frame))[0].mean((1, 2)).numpy() for _ in range(300)])
-    expected = np.stack([np.asarray(theirs(picture)).mean((0, 1)) for _ in range(300)])
-    assert found.mean(0) == pytest.approx(expected.mean(0), abs=8)
-    assert found.std(0) == pytest.approx(expected.std(0), rel=0.2)

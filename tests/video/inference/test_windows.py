@@ -102,21 +102,6 @@ def test_moments_equal_an_average_over_all_windows():
             np.testing.assert_allclose(piece.probabilities, np.mean(cover, axis=0), rtol=1e-5)
 
 
-def test_moments_need_no_later_window():
-    """The drawing of a frame must not wait for windows that begin after it."""
-    asked = []
-
-    def windows():
-        for number in range(100):
-            asked.append(number)
-            yield Judged(number, number + 2, np.array([1.0], np.float32))
-
-    pieces = moments(windows())
-    for number in range(5):
-        assert next(pieces).start == number
-        assert asked[-1] == number + 1
-
-
 def test_neighbours_with_one_class_are_a_segment():
     pieces = judged((0, 1, [0.9, 0.1]), (1, 3, [0.6, 0.4]), (3, 4, [0.2, 0.8]), (4, 5, [0.7, 0.3]))
     found = list(segments(pieces))
