@@ -70,9 +70,9 @@ def test_a_yacs_file_of_the_user_s_own(tmp_path):
     ran = tmp_path / "ran"
     evil = f"MODEL: {{WEIGHTS: !!python/object/apply:os.mkdir ['{ran}']}}\n"
     (tmp_path / "evil.yaml").write_text(evil)
-    with pytest.raises(ValueError, match=r"evil\.yaml cannot be built: .*could not determine"):
+    with pytest.raises(ValueError, match=r"evil\.yaml"):
         model_zoo.get_config(tmp_path / "evil.yaml")
     assert not ran.exists()
     (tmp_path / "wrong.yaml").write_text("MODEL: {EVA: {WINDOW: 3}}\n")
-    with pytest.raises(ValueError, match=r"wrong\.yaml cannot be built: .*MODEL\.EVA\.WINDOW"):
+    with pytest.raises(ValueError, match=r"wrong\.yaml .*MODEL\.EVA\.WINDOW"):
         model_zoo.get_config(tmp_path / "wrong.yaml")

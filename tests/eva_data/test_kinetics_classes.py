@@ -76,5 +76,5 @@ def test_names_of_folders():
     for name in SOURCES:  # no two classes have one spelling
         underscored = [own.replace(" ", "_") for own in kinetics_classes(name)]
         assert find_classes(underscored, name).tolist() == mapping("k722", name).tolist()
-    with pytest.raises(ValueError, match=r"Kinetics-400: abseilng, qqqq; .* abseiling"):
+    with pytest.raises(ValueError, match=r"abseilng, qqqq.* abseiling"):
         find_classes(["abseiling", "abseilng", "qqqq"], "k400")

@@ -77,7 +77,7 @@ def test_train_and_test_differ_and_load_in_other_processes(digits, mnist):
 
 def test_classes_must_be_those_that_are_expected(mnist):
     assert len(open_labelled(f"{mnist}:test", None, classes=NAMES, upright=False)) == 10
-    with pytest.raises(ValueError, match=r"classes 0 - zero, .* and 2 more, .* expected: 9 - nine"):
+    with pytest.raises(ValueError, match=r"0 - zero.* 9 - nine"):
         open_labelled(f"{mnist}:test", None, classes=NAMES[::-1], upright=False)
 
 
@@ -162,7 +162,7 @@ def test_what_samples_may_lack(hub):
     hub.rows.columns["image"][2] = None
     hub.rows.columns["label"][3:5] = [-1, None]
     samples = open_labelled("hf:cats:test", None, upright=False)
-    with pytest.raises(UnreadableImageError, match=r"hf:cats:test\[2\] cannot be read \(OSError"):
+    with pytest.raises(UnreadableImageError, match=r"hf:cats:test\[2\]"):
         samples[2]
     with pytest.raises(ValueError, match=r"hf:cats:test\[3\] has label -1 of 3"):
         samples[3]

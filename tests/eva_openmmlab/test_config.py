@@ -93,7 +93,7 @@ def test_every_size_of_a_recipe_follows_the_side_of_its_images():
     assert detector.model.data_preprocessor.pad_size_divisor == image_side(detector) == 320
     assert detector.test_dataloader.dataset.pipeline[1].scale == (320, 320)
     cfg.train_dataloader = cfg.test_dataloader = None
-    with pytest.raises(ValueError, match=r"--image-size 448: .* has no RandomCrop or Resize"):
+    with pytest.raises(ValueError, match=r"--image-size 448"):
         set_image_size(cfg, 448)
 
 

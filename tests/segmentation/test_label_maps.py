@@ -6,7 +6,6 @@ from PIL import Image
 
 from eva_data.label_maps import (
     described,
-    find_pairs,
     read_label_map,
 )
 
@@ -34,20 +33,3 @@ def test_maps_of_other_kinds(tmp_path):
     palette.putpalette([9, 9, 9] * 256)
     palette.save(tmp_path / "p.png")
     np.testing.assert_array_equal(read_label_map(tmp_path / "p.png"), [[3, 1]])
-
-
-def test_pairs_by_ending(tmp_path):
-    for kind, name in (("i", "x_left.png"), ("i", "x_right.png"), ("m", "x_ids.png")):
-        (tmp_path / kind).mkdir(exist_ok=True)
-        Image.new("L", (2, 2)).save(tmp_path / kind / name)
-    pairs, lonely, unused = find_pairs(
-        tmp_path / "i", tmp_path / "m", image_ending="_left", map_ending="_ids"
-    )
-    assert [(pair.image.name, pair.label_map.name) for pair in pairs] == [
-        ("x_left.png", "x_ids.png")
-    ]
-    assert not lonely
-    assert not unused
-    Image.new("L", (2, 2)).save(tmp_path / "i" / "x_left.jpg")
-    with pytest.raises(ValueError, match="the same name apart from the suffix"):
-        find_pairs(tmp_path / "i", tmp_path / "m", image_ending="_left")

@@ -56,7 +56,7 @@ def test_pictures_are_those_of_opencv_and_of_the_one_decoder(pair, load, tmp_pat
 
 def test_labels_that_would_become_others_are_refused(pair, load, tmp_path):
     Image.fromarray(np.full(SHAPE, 300, np.uint16)).save(tmp_path / "deep.png")
-    with pytest.raises(LabelMapError, match=r"deep\.png as a label map: it has the label 300"):
+    with pytest.raises(LabelMapError, match=r"deep\.png .*300"):
         load(pair[0], tmp_path / "deep.png")
     Image.fromarray(np.full(SHAPE, 3, np.uint16)).save(tmp_path / "deep.png")
     assert (load(pair[0], tmp_path / "deep.png")["gt_seg_map"] == 3).all()

@@ -10,14 +10,6 @@ from eva_segmentation.model.segmentor import EVASegmentor
 pytestmark = pytest.mark.filterwarnings("ignore:The draw is False:UserWarning")
 
 
-def test_a_mistake_is_one_line_that_names_it_and_leaves_no_folder(tiny_run, fails, tmp_path):
-    words = ("--work-dir", tmp_path / "run", "model.decode_head.num_classes=3")
-    line = fails(train, tiny_run / "tiny.py", *words)
-    assert line.startswith("train.py: ")
-    assert "num_classes" in line
-    assert not (tmp_path / "run").exists()
-
-
 def fault(*_):
     raise RuntimeError("a fault of\nthe program")
 

@@ -67,7 +67,7 @@ def test_it_learns(config, device, metrics):
     noted = json.loads((run.output / "config.json").read_text())
     assert noted["class_names"] == ["blue", "green", "red"]
     assert noted["data"]["mean"] == [0.485, 0.456, 0.406]
-    with pytest.raises(ValueError, match="has a run that reached step_00000016: continue it"):
+    with pytest.raises(ValueError, match="step_00000016"):
         training.train(replace(config, run=replace(config.run, output=run.output)), device)
 
 

@@ -69,7 +69,7 @@ def test_names_of_the_classes(classifier, weights, tmp_path, caplog):
     )  # fmt: skip
     (tmp_path / "two.txt").write_text("a\nb\n")
     for one in (file, weights):
-        with pytest.raises(ValueError, match=r"there are 2 names of classes, and .* has 3: give"):
+        with pytest.raises(ValueError, match=r"2 .* 3"):
             Predictor.from_weights(one, classes=tmp_path / "two.txt", device="cpu")
 
 

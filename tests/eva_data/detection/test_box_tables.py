@@ -71,7 +71,7 @@ def test_every_form_of_a_table_to_train_to_evaluate_and_to_check(lines, folder, 
         parts = resolved(place, "--val-share", "0.4")
         assert boxes_of(parts["train"]) | boxes_of(parts["val"]) == EXPECTED
         assert run_check([str(place), "--workers", "1"]) == 0
-    with pytest.raises(ValueError, match=r"has data for train; needed are train and val"):
+    with pytest.raises(ValueError, match=r"train"):
         resolved(table)
 
 
@@ -84,7 +84,7 @@ def test_tables_of_parts(folder, resolved):
     assert parts["train"].categories == parts["val"].categories == {1: "cat", 2: "dog"}
     for name in ("train", "val"):
         (folder / f"{name}.csv").rename(folder / f"{name}_1.csv")
-    with pytest.raises(ValueError, match=r"several tables of boxes \(train_1\.csv, val_1\.csv\)"):
+    with pytest.raises(ValueError, match=r"train_1\.csv, val_1\.csv"):
         resolved(folder)
 
 

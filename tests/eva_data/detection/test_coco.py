@@ -1,7 +1,6 @@
 """Files in COCO format: what is filled in, and which message names what is wrong."""
 
 import math
-from typing import Any
 
 import numpy as np
 import pycocotools.mask as mask_api
@@ -54,7 +53,7 @@ def test_areas_are_those_of_masks(write_coco):
         ({}, {"categories": [*NAMED, {"id": 9, "name": "cat"}]}, r"\(id 3\): name .*'cat'"),
         ({"image_id": "1"}, {}, r"annotations\[0\] \(id 5\): image_id .*'1'"),
         ({"bbox": [1, 2, math.nan, 3]}, {}, r"bbox .* got \[1, 2, nan, 3\]"),
-        ({"iscrowd": "0"}, {}, r"\(id 5\): iscrowd must be 0 or 1, got '0'"),
+        ({"iscrowd": "0"}, {}, r"\(id 5\): iscrowd .*'0'"),
         ({"segmentation": [[math.nan] * 6]}, {}, r"segmentation .*\[nan, nan, "),
         ({"segmentation": [[9, 9, 30, 9, 30, 30], ["a"] * 6]}, {}, "segmentation .*'a'"),
         (_counts([-5, PIXELS + 5]), {}, "segmentation .*-5"),
@@ -87,10 +86,3 @@ def test_boxes_as_yolo_writes_them_are_refused(write_coco):
         read_coco(write_coco([_annotation(bbox=box) for box in boxes]))
     tiny = [IMAGE | {"width": 3, "height": 3}]
     assert read_coco(write_coco([_annotation(bbox=[0, 0, 1, 1])], images=tiny)).objects
-
-
-WRONG: list[Any] = [None, True, -1, 0, 1.5, HUGE, 2**70, 1e308, math.nan, math.inf, "", "7"]
-WRONG += ["\ud800", "\0", "pipe.png", "loop.png", "folder.png", [], [[]], {}, {"a": 1}]
-WRONG += [[None] * 4, [HUGE] * 4, ["1"] * 4, [1e308] * 4, [[1e308] * 6], [[1, 2]]]
-COUNTS: list[Any] = ["o" * 999, [HUGE], [2**63, -1], None, {}]
-WRONG += [{"size": [30, 40], "counts": counts} for counts in COUNTS]

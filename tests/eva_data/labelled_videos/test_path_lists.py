@@ -84,5 +84,5 @@ def test_missing_videos_are_counted_and_named(make_files, write_list, content, c
     assert "3 of 5 videos" in caplog.text
     for line in ("gone.mp4 (line 1)", "no/b.mp4 (line 2)", "loop.mp4 (line 5)", "a.mp4 (line 4)"):
         assert line in caplog.text
-    with pytest.raises(ValueError, match=r"none of the 2 videos of .* is in .*: looked for no/"):
+    with pytest.raises(ValueError, match=r"no/"):
         open_videos(write_list("no/b.mp4 1", "c.mp4 1"))

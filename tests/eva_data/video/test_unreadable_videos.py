@@ -122,7 +122,7 @@ def test_what_is_damaged_in_the_middle(tmp_path, videos, read_all, capfd):
         assert len(video) == 36
         rest = [0, 11, 24, 35]
         assert np.array_equal(video.frames(rest), expected[rest])
-        with pytest.raises(UnreadableVideoError, match=r"a video: its frame \d+ of 36 is damaged"):
+        with pytest.raises(UnreadableVideoError, match=r"frame \d+ of 36"):
             video.frames(range(36))
         assert np.array_equal(video.frames(rest), expected[rest])  # it is still of use
     reader = VideoReader(path)

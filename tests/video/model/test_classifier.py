@@ -54,15 +54,6 @@ def test_frames_are_kept_or_the_form_refused(tmp_path, capsys):
     assert Weights.read(tmp_path / "official.safetensors").frames == 8
 
 
-@pytest.fixture
-def save(tmp_path):
-    def write(state):
-        torch.save(state, tmp_path / "weights.pt")
-        return tmp_path / "weights.pt"
-
-    return write
-
-
 @pytest.mark.parametrize("name", CLASSES)
 def test_the_official_sizes(name):
     with torch.device("meta"):
