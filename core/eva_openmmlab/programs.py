@@ -68,7 +68,9 @@ def run(args: argparse.Namespace, own_data: Apply, *, change: Change | None) -> 
             if processes.is_main():
                 show(line)
         begun = partial(has_run, folder)
-        with claimed(folder, kind, traces=_TRACES, begun=RECORD, check=begun):
+        with claimed(
+            folder, kind, traces=_TRACES, begun=RECORD, settings=cfg.to_dict(), check=begun
+        ):
             folders.append(folder)
             write_log(folder)
             runner = _run(cfg, trains=trains, recipe=recipe_name(args.task, args.config))

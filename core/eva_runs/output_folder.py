@@ -24,7 +24,7 @@ from eva_data.files import (
     require_regular_file,
     write_text,
 )
-from eva_runs.processes import is_main, on_main
+from eva_runs.processes import is_main, on_main, require_same_settings
 from eva_runs.record import STARTS, Kind, record_start
 
 logger = logging.getLogger(__name__)
@@ -47,10 +47,13 @@ def claimed(
     *,
     traces: Collection[str],
     begun: str,
+    settings: Mapping[str, Any],
     check: Callable[[], bool] = lambda: False,
     record: bool = True,
 ) -> Iterator[None]:
     """Reserve the output folder of a run, and record its start; the same call on all processes.
+
+    All need the same `settings`, see `require_same_settings`.
 
     A training has the folder for itself. An evaluation may write into the folder of any run. A run
     that is refused leaves nothing behind.
@@ -62,10 +65,11 @@ def claimed(
 
     Raises:
         FolderInUseError: A ValueError, if another process trains in it.
-        ValueError: If `check` refuses it.
+        ValueError: If `check` refuses it, or `settings` differ.
         UnwritableError: If nothing can be written in it.
         OtherProcessError: On the other processes, for each of these.
     """
+    require_same_settings({"output": folder, **settings})
     with contextlib.ExitStack() as stack:
 
         def claim() -> None:

@@ -5,16 +5,22 @@ alone. torch is imported where it is used: a command line is checked before.
 """
 
 import functools
+import hashlib
 import importlib
+import json
 import os
+import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from importlib import metadata
 from typing import Any, TypeVar
 
 from eva_data.pools import end_with_parent
 
 Result = TypeVar("Result")
+_OF_A_PROCESS = ("device", "workers", "num_workers")  # settings without an effect on results
+_VARIABLES = ("EVA_MAX_IMAGE_PIXELS", "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE")
 
 
 class OtherProcessError(RuntimeError):
@@ -101,6 +107,43 @@ def gather(value: Any) -> list[Any]:
     values: list[Any] = [None] * world_size()
     group.all_gather_object(values, value)
     return values
+
+
+def require_same_settings(settings: Mapping[str, Any]) -> None:
+    """Refuse a run whose processes have other settings, variables or versions; all make the call.
+
+    `settings` is the resolved recipe, in any nesting. Device and number of workers may differ.
+
+    Raises:
+        ValueError: On all processes, with the name of the first difference and both values.
+    """
+    if world_size() == 1:
+        return
+    own = dict(_flatten(settings, ""))
+    own |= {name: os.environ.get(name, "") for name in _VARIABLES}
+    own["torch"] = metadata.version("torch")
+    digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
+    if len({*gather(digest)}) == 1:
+        return
+    first, *others = gather(own)
+    for number, other in enumerate(others, start=1):
+        for name in sorted({*first, *other}):
+            values = first.get(name, "not set"), other.get(name, "not set")
+            if values[0] != values[1]:
+                raise ValueError(
+                    f"{name} is {values[0]} on process 0 and {values[1]} on process {number}: "
+                    "start all processes with the same settings"
+                )
+
+
+def _flatten(value: Any, name: str) -> Iterator[tuple[str, str]]:
+    """Iterate over dotted names and the text of each value, which has no address in memory."""
+    if isinstance(value, Mapping | list | tuple):
+        items = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for key, item in items:
+            yield from _flatten(item, f"{name}.{key}" if name else str(key))
+    elif name.rpartition(".")[2] not in _OF_A_PROCESS:
+        yield name, re.sub(r" at 0x[0-9a-f]+", "", str(value))
 
 
 def average_in_order(bucket: Any) -> Any:

@@ -8,6 +8,9 @@ WHAT is one of these, where N counts the steps of optimizers from 1:
     SIGTERM@N!          to all processes of the program's group
     SIGTERM@N/R         to process R of several alone
     nan@N               weights become NaN after step N; `/R` as above
+    memory@N            a GPU's memory is full in the forward pass of step N; `/R` as above
+    remove@N:FOLDER     this folder is removed after step N; `move@N:FOLDER` renames it
+    shm                 nothing fits into /dev/shm, which is one of this program
     rename:PATTERN      killed when a file or folder is about to get a name like this
     WHERE@N/R:FILE      process R is killed in step N: in its `forward` pass, an `all-reduce`, a
                         `save` or a data `worker`; or when it opens a checkpoint to `resume`. Only
@@ -18,11 +21,13 @@ Several are separated by commas.
 """
 
 import contextlib
+import ctypes
 import fnmatch
 import json
 import os
 import re
 import runpy
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -57,6 +62,44 @@ def _at_step(kind, step, everyone, rank):
             os.kill(os.getpid(), signal.Signals[kind])
 
     register_optimizer_step_post_hook(hook)
+
+
+def _fill_memory(step, rank):
+    steps = 0
+
+    def count(*_):
+        nonlocal steps
+        steps += 1
+
+    def fail(module, _):
+        if module.training and steps == step - 1 and rank in (None, _rank()):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 ...")
+
+    register_optimizer_step_post_hook(count)
+    torch.nn.modules.module.register_module_forward_pre_hook(fail)
+
+
+def _lose_folder(kind, step, folder):
+    steps = 0
+
+    def lose(*_):
+        nonlocal steps
+        steps += 1
+        if steps == step and _rank() == 0:
+            shutil.rmtree(folder) if kind == "remove" else Path(folder).rename(f"{folder}_moved")
+
+    register_optimizer_step_post_hook(lose)
+
+
+def _without_shared_memory():
+    """Mount an empty disk of one page over /dev/shm, in a namespace of this process."""
+    libc, user = ctypes.CDLL(None, use_errno=True), os.getuid()
+    new_user, new_mounts, private = 0x10000000, 0x00020000, 1 << 18 | 1 << 14
+    assert not libc.unshare(new_user | new_mounts), os.strerror(ctypes.get_errno())
+    Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
+    assert not libc.mount(b"none", b"/", None, private, None), os.strerror(ctypes.get_errno())
+    size = libc.mount(b"tmpfs", b"/dev/shm", b"tmpfs", 0, b"size=4k")
+    assert not size, os.strerror(ctypes.get_errno())
 
 
 def _at_rename(pattern):
@@ -133,6 +176,12 @@ def prepare(what):
         where, step, rank, once = found.groups()
         fail_at(int(rank), int(step), where, once)
         return
+    if what == "shm":
+        _without_shared_memory()
+        return
+    if found := re.fullmatch(r"(remove|move)@(\d+):(.*)", what):
+        _lose_folder(found[1], int(found[2]), found[3])
+        return
     if what.startswith("images:"):
         _note_images(what.removeprefix("images:"))
         return
@@ -140,7 +189,11 @@ def prepare(what):
         _at_rename(what.removeprefix("rename:"))
         return
     kind, step, everyone, rank = re.fullmatch(r"(\w+)@(\d+)(!?)(?:/(\d+))?", what).groups()
-    _at_step(kind, int(step), bool(everyone), None if rank is None else int(rank))
+    rank = None if rank is None else int(rank)
+    if kind == "memory":
+        _fill_memory(int(step), rank)
+    else:
+        _at_step(kind, int(step), bool(everyone), rank)
 
 
 if __name__ == "__main__":

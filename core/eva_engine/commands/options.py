@@ -49,7 +49,9 @@ def command(
             deferred("eva_report.demos:log_to_terminal")()
             claim: AbstractContextManager[object] = nullcontext()
             if getattr(options, "output", None):
-                claim = claimed(options.output, "evaluation", traces=(), begun="results.json")
+                claim = claimed(
+                    options.output, "evaluation", traces=(), begun="results.json", settings={}
+                )
             with (
                 deferred("eva_engine.distributed:joined")(options.device, alone=False) as device,
                 claim,

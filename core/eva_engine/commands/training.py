@@ -274,7 +274,7 @@ def main(
         with (
             distributed.joined(run.device) as device,
             claimed(
-                run.output, "training", traces=_TRACES, begun=METRICS,
+                run.output, "training", traces=_TRACES, begun=METRICS, settings=as_plain(config),
                 check=lambda: _check_output(run), record=False,
             ),
             run_log.logging_to(run.output) as file,

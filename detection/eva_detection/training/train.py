@@ -14,7 +14,7 @@ from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from eva_backbone import no_init_weights
@@ -271,6 +271,7 @@ def run(args: argparse.Namespace) -> None:
                 "training" if trains else "evaluation",
                 traces=_TRACES,
                 begun=METRICS if trains else RESULTS,
+                settings={"--resume": args.resume, **OmegaConf.to_container(cfg)},
                 check=continues,
             ):
                 goes_on = trains and args.resume

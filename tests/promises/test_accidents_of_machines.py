@@ -1,0 +1,85 @@
+"""A run loses its folder, its shared memory or a GPU's memory, or meets a pipe in place of a log."""
+
+import os
+
+import pytest
+
+ENGINE, FRAMEWORKS = "classification", ("detection", "segmentation")
+TRAINERS = (ENGINE, *FRAMEWORKS, pytest.param("mmdetection", marks=pytest.mark.slow))
+LOGS = {ENGINE: "log.txt", "detection": "log.txt", "segmentation": "log.txt"}
+METRICS = {ENGINE: "metrics.jsonl", "detection": "metrics.json", "segmentation": "starts.jsonl"}
+
+
+@pytest.fixture
+def train(run, training, trainers):
+    """Function: run the training of a task in an output folder."""
+
+    def begin(task, output, *more, accident=None, **variables):
+        variables |= {"code": None, "timeout": 90, "accident": accident}
+        if task == ENGINE:
+            return run(*training(task, output, *more), **variables)
+        trainer = trainers(task)
+        return run(*trainer.command(output, *more), **variables, **trainer.variables)
+
+    return begin
+
+
+@pytest.mark.parametrize("task", TRAINERS)
+@pytest.mark.parametrize("accident", ["remove", "move"])
+def test_a_run_whose_folder_is_gone_ends_with_an_error(train, fails, tmp_path, task, accident):
+    output = tmp_path / "run"
+    fails(train(task, output, accident=f"{accident}@2:{output}"), output, code=1)
+
+
+@pytest.mark.parametrize("task", FRAMEWORKS)
+def test_a_run_whose_folder_is_gone_after_its_last_step(train, fails, tmp_path, task):
+    output = tmp_path / "run"
+    fails(train(task, output, accident=f"move@6:{output}"), output, code=1)
+
+
+@pytest.mark.parametrize("task", TRAINERS)
+def test_a_full_gpu_names_what_takes_less(train, fails, tmp_path, task):
+    ended = train(task, tmp_path / "run", accident="memory@2")
+    fails(ended, "--batch", "checkpointing", "--lora", "eva plan", code=1)
+    assert "unexpected" not in ended.text
+
+
+@pytest.mark.parametrize("task", TRAINERS)
+def test_full_shared_memory_is_named_alone(train, fails, tmp_path, task):
+    workers = {ENGINE: "run.workers", "detection": "dataloader.train.num_workers"}
+    setting = workers.get(task, "train_dataloader.num_workers")
+    ended = train(task, tmp_path / "run", f"{setting}=1", accident="shm")
+    if "Operation not permitted" in ended.text:
+        pytest.skip("no namespaces for users")
+    fails(ended, "/dev/shm", code=1)
+    assert "Exception ignored" not in ended.text, ended.text
+
+
+@pytest.mark.parametrize("names", [LOGS, METRICS], ids=["log", "metrics"])
+@pytest.mark.parametrize("task", [ENGINE, *FRAMEWORKS])
+def test_a_pipe_in_place_of_a_log(train, fails, tmp_path, task, names):
+    output = tmp_path / "run"
+    output.mkdir()
+    os.mkfifo(output / names[task])
+    fails(train(task, output, timeout=30), output / names[task], code=1)
+    assert [path.name for path in output.iterdir()] == [names[task]]
+
+
+@pytest.mark.parametrize(
+    "task", ["pretrain", "segmentation", pytest.param("detection", marks=pytest.mark.slow)]
+)
+def test_a_refused_resume_leaves_the_logs_of_no_process(
+    run, fails, training, trained, trainers, finished, tmp_path, task
+):
+    """Three processes cannot share the steps of one."""
+    if task == "pretrain":
+        output, variables = trained(task)[0], {}
+        words = training(task, output, "--run.epochs", 3)
+    else:
+        output, trainer = finished(task), trainers(task)
+        words, variables = trainer.command(output, "--resume", steps=8), trainer.variables
+    before = {path.name for path in output.iterdir()}
+    torchrun = ("torchrun", "--nproc-per-node", 3, "-m", "eva_command")
+    end = run(*torchrun, *words[1:], code=1, **variables)
+    assert end.names("3 processes"), end.text
+    assert {path.name for path in output.iterdir()} == before
