@@ -23,7 +23,7 @@ import torch
 from measuring import Case, Scale, here, in_turn, ratios
 
 from eva_data.files import load_json, write_text
-from eva_runs.data_order import seed_for
+from eva_runs.data_order import seed_everything
 from eva_runs.options import command_parser
 from eva_runs.precision import DTYPES
 from eva_runs.record import commit, hardware
@@ -139,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     made = {"torch": torch.__version__, "commit": at, "date": datetime.date.today().isoformat()}
     sys.stdout.write(f"{about}\n\n{table({})}")
     for name in chosen:
-        seed_for(0)
+        seed_everything(0, purpose="")
         for case in getattr(importlib.import_module(MODULES[name]), name)(scale, device):
             entry = made | measure(case, device, scale.rounds)
             known: Any = load_json(file) if file.exists() else {"hardware": about, "cases": {}}

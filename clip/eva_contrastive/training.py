@@ -44,6 +44,7 @@ from eva_report.content import Step
 from eva_runs import memory
 from eva_runs.adapters import Adapters
 from eva_runs.commands import command_to_run
+from eva_runs.data_order import seed_everything
 
 logger = logging.getLogger(__name__)
 
@@ -200,7 +201,7 @@ def train(config: ContrastiveConfig, device: torch.device) -> None:
     """
     captions, others = open_shared(partial(open_pairs, config.data), config.run.output)
     validation = build_validation(config, others)
-    distributed.seed_all(config.run.seed)
+    seed_everything(config.run.seed, purpose="")
     model, report = build_model(config)
     _check_first_weights(config, report)
     freeze(config, model)

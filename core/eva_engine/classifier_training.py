@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from eva_data.holdout import validation_fact
-from eva_engine import distributed, planning
+from eva_engine import planning
 from eva_engine.commands.classifiers import ClassifierProject
 from eva_engine.config import ClassifierConfig
 from eva_engine.data.mixed_targets import ClassificationStep, MixedTargets, label_text
@@ -21,6 +21,7 @@ from eva_report.content import Section
 from eva_report.first_batch import image_tiles
 from eva_report.sheets import Tile
 from eva_runs.adapters import Adapters
+from eva_runs.data_order import seed_everything
 from eva_runs.memory import Step
 
 
@@ -70,7 +71,7 @@ def train_classifier(
         captions = (label_text(label, classes) for label in labels)
         return image_tiles(inputs, captions, data.mean, data.std)
 
-    distributed.seed_all(config.run.seed)
+    seed_everything(config.run.seed, purpose="")
     model = build(config.model)
     base, lora = config.model.init_checkpoint, config.lora
     adapters = Adapters(model, lora, base) if lora.rank else None

@@ -11,14 +11,12 @@ import torch
 import torch.distributed as dist
 
 from eva_engine.config import require
-from eva_runs.data_order import seed_for
 from eva_runs.processes import gather as gather
 from eva_runs.processes import join
 from eva_runs.processes import rank as rank
 from eva_runs.processes import world_size as world_size
 
 _TIMEOUT = timedelta(minutes=30)  # for what the main process does alone, as DeepSpeed has it
-seed_all = seed_for
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 

@@ -55,6 +55,7 @@ from eva_runs.data_order import (
     build_loader,
     check_same_data,
     micro_batch_of,
+    seed_everything,
 )
 from eva_runs.errors import TooManyUnreadableError
 from eva_runs.interruption import EXIT_RUN_AGAIN, StopSignal
@@ -278,7 +279,7 @@ class TrainingRun:
                 keep_first_batch(self._run.output, lambda: self.presentation.first_batch(batch))
         sums = forward_and_backward(self._engine, self.step_fn, micro_batches)
         try:
-            values, stop, finite = share(
+            values, stop, finite, own_is_finite = share(
                 sums, micro_batches.taken, stop=self._signal.requested,
                 bad_samples=self._bad_samples, device=self.device,
             )  # fmt: skip
@@ -288,7 +289,7 @@ class TrainingRun:
         finite = self._engine.gradients_are_finite() and finite
         if not finite:
             self._finish_save(wait=True)
-            self._nonfinite.meet(step, values["loss"], micro_batches)
+            self._nonfinite.meet(step, values["loss"], micro_batches, own_is_finite=own_is_finite)
         with smallest_loss_scale_explained(step):
             norm, applied = self._engine.step(skip=not finite)
         if finite:
@@ -353,7 +354,7 @@ class TrainingRun:
         """Evaluate the engine's weights, and keep them if they are the best of a file's name."""
         assert self.evaluate is not None
         # training's numbers do not depend on it, and its own not on where the run was resumed
-        distributed.seed_all(self._run.seed, step, distributed.rank(), purpose="evaluation")
+        seed_everything(self._run.seed, step, distributed.rank(), purpose="evaluation")
         results = dict(self.evaluate(self._engine.engine))
         if self._best:
             self._best.consider(self._engine, name, step=step, results=results)

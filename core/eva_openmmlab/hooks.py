@@ -167,8 +167,7 @@ class RunHook(Hook):
             draw = partial(first_samples, model.data_preprocessor, metainfo)
             watch_first_batch(model, Path(runner.work_dir), draw)
         runner.optim_wrapper.optimizer.register_step_pre_hook(self._before_step)
-        if self.resumed:
-            processes.on_main(lambda: cut_scalars(Path(runner.work_dir), runner.iter))
+        processes.on_main(lambda: cut_scalars(Path(runner.work_dir), runner.iter))
         self._begin(runner)
 
     def before_train_epoch(self, runner: Any) -> None:

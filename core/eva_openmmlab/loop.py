@@ -29,7 +29,7 @@ from eva_runs.data_order import (
     end_workers,
     guard_workers,
     micro_batch_of,
-    seed_all,
+    seed_everything,
     share_of,
 )
 from eva_runs.sharing import share
@@ -117,7 +117,7 @@ class NumberedDataset(Dataset[Any]):
 
     def __getitem__(self, draw: Draw) -> Any:
         number, index = draw
-        seed_all(self.seed, SAMPLE, number, devices=False)
+        seed_everything(self.seed, SAMPLE, number, devices=False)
         return self.dataset[index]
 
     def __len__(self) -> int:
@@ -282,7 +282,7 @@ class EVATrainLoop(IterBasedTrainLoop):
 
     def run_iter(self, data_batch: Any) -> None:
         """Train an iteration, whose random numbers are its own: loading draws some as well."""
-        seed_all(self.dataloader.dataset.seed, STEP, self._iter, get_rank())
+        seed_everything(self.dataloader.dataset.seed, STEP, self._iter, get_rank())
         for _ in range(self._batches - 1):
             self.runner.call_hook("before_train_iter", batch_idx=self._iter, data_batch=data_batch)
             self.runner.model.train_step(data_batch, optim_wrapper=self.runner.optim_wrapper)

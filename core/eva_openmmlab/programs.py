@@ -27,7 +27,7 @@ from eva_report.terminal import show
 from eva_runs import processes
 from eva_runs.commands import program_name
 from eva_runs.errors import ending, one_line, said_once
-from eva_runs.output_folder import claimed
+from eva_runs.output_folder import claimed, watch
 from eva_runs.recipes import name_on_own_data, recipe_name
 from eva_runs.record import Kind
 
@@ -45,6 +45,7 @@ def run(args: argparse.Namespace, own_data: Apply, *, change: Change | None) -> 
     began, trains = time.monotonic(), change is None
     kind: Kind = "training" if trains else "evaluation"
     folders: list[Path] = []
+    watched: list[Callable[[], bool]] = []  # whether the run has begun
 
     def log() -> Path | None:
         return folders[0] / f"log_rank{processes.rank()}.txt" if folders else None
@@ -55,7 +56,12 @@ def run(args: argparse.Namespace, own_data: Apply, *, change: Change | None) -> 
     for known in ("The draw is False", "torch.meshgrid"):  # a user cannot do anything about them
         warnings.filterwarnings("ignore", message=known)
     program = program_name("train.py" if trains else "test.py")
-    with ending(program, log=log, saved=saved if trains else None), quiet() as write_log:
+
+    def begun() -> bool:
+        return any(has_begun() for has_begun in watched)
+
+    end = ending(program, log=log, begun=begun, saved=saved if trains else None)
+    with end, quiet() as write_log:
         with said_once(), ending(program):
             cfg = _configure(args, own_data, change)
             folder = Path(cfg.work_dir)
@@ -67,9 +73,10 @@ def run(args: argparse.Namespace, own_data: Apply, *, change: Change | None) -> 
             line = set_epochs(cfg, epochs)
             if processes.is_main():
                 show(line)
-        begun = partial(has_run, folder)
+        watched.append(watch(folder / RECORD))
+        settings, continues = cfg.to_dict(), partial(has_run, folder)
         with claimed(
-            folder, kind, traces=_TRACES, begun=RECORD, settings=cfg.to_dict(), check=begun
+            folder, kind, traces=_TRACES, begun=RECORD, settings=settings, check=continues
         ):
             folders.append(folder)
             write_log(folder)

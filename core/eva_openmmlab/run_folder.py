@@ -83,8 +83,13 @@ def last_evaluation(folder: Path) -> int:
 
 
 def cut_scalars(folder: Path, iteration: int) -> None:
-    """Remove what earlier starts logged after an iteration, which will be logged again."""
-    scored = iteration + (last_evaluation(folder) == iteration)
+    """Remove what earlier starts logged after an iteration, which will be logged again.
+
+    Scores of an evaluation alone are of iteration 0 and stay.
+    """
+    if not iteration:
+        (folder / EVALUATED).unlink(missing_ok=True)
+    scored = max(1, iteration + (last_evaluation(folder) == iteration))
     for file in folder.glob("*/vis_data/*.json"):
         cut_log(file, lambda line: line[STEP] < (scored, iteration + 1)["loss" in line])
 

@@ -38,35 +38,26 @@ Item = tuple[int, int]  # epoch, index
 T = TypeVar("T")
 
 
-def seed_all(seed: int, *key: int, devices: bool = True) -> None:
-    """Seed the generators of torch (of all devices, or the CPU's), numpy and Python.
-
-    From a seed and a key, which has purpose and place of the numbers, such as iteration and rank.
-    """
-    words = np.random.SeedSequence([seed, len(key), *key]).generate_state(4)
-    np.random.seed(words[:2])  # noqa: NPY002  # augmentations of the frameworks use this generator
-    random.seed(int(words[2]))
-    _seed_torch(int(words[3]), devices=devices)
-
-
-def seed_for(*numbers: int, purpose: str = "", devices: bool = True) -> None:
+def seed_everything(seed: int, *key: int, purpose: str | None = None, devices: bool = True) -> None:
     """Seed the generators of torch (of all devices, or the CPU's), numpy and Python for one use.
 
-    For another purpose, or other numbers, such as seed, step and rank, they are unrelated.
+    For another seed or key, such as step and rank, they are unrelated. With a `purpose`, which is
+    part of the key, they are those of the engine, without those of the frameworks' trainers: two
+    streams, as published results depend on either.
     """
-    # numpy takes (1, 2) and (1, 2, 0) for the same, hence their count
-    entropy = (zlib.crc32(purpose.encode()), len(numbers), *numbers)
-    first, second = np.random.SeedSequence(entropy).generate_state(2, np.uint64).tolist()
-    random.seed(first)
-    np.random.seed(second % 2**32)  # noqa: NPY002  # as above
-    _seed_torch(first % 2**63, devices=devices)
-
-
-def _seed_torch(seed: int, *, devices: bool) -> None:
+    # numpy takes (1, 2) and (1, 2, 0) for the same, hence the count
+    if purpose is None:
+        words = np.random.SeedSequence([seed, len(key), *key]).generate_state(4)
+        of_numpy, of_python, of_torch = words[:2], int(words[2]), int(words[3])
+    else:
+        entropy = (zlib.crc32(purpose.encode()), 1 + len(key), seed, *key)
+        first, second = np.random.SeedSequence(entropy).generate_state(2, np.uint64).tolist()
+        of_numpy, of_python, of_torch = second % 2**32, first, first % 2**63
+    np.random.seed(of_numpy)  # noqa: NPY002  # augmentations of the frameworks use this generator
+    random.seed(of_python)
     # for each kind of device that is not in use yet, `torch.manual_seed` formats the whole stack:
     # a millisecond, as much as it takes to read a small image
-    seed_generator = torch.manual_seed if devices else torch.default_generator.manual_seed
-    seed_generator(seed)
+    (torch.manual_seed if devices else torch.default_generator.manual_seed)(of_torch)
 
 
 def micro_batch_of(
@@ -184,7 +175,7 @@ class SeededSamples(Dataset[Any]):
         unreadable: dict[str, str] = {}
         for attempt in range(_ATTEMPTS):
             index = (wanted + attempt) % len(self.samples)
-            seed_for(self.seed, epoch, wanted, attempt, purpose="sample", devices=False)
+            seed_everything(self.seed, epoch, wanted, attempt, purpose="sample", devices=False)
             try:
                 return self.samples[index], item, unreadable
             except Exception as error:

@@ -10,11 +10,13 @@
 """
 
 import contextlib
+import errno
 import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from eva_data.files import printable
 from eva_runs import processes
@@ -35,8 +37,10 @@ class TooManyUnreadableError(RuntimeError):
 
 
 _EXPECTED = (ValueError, OSError, FloatingPointError, TooManyUnreadableError)
+_SHARED = "shared memory may be full (df -h /dev/shm); fewer workers take less"
 _WORKERS = {  # part of PyTorch's message -> likely cause
-    "Bus error": ": shared memory may be full (df -h /dev/shm); fewer workers take less",
+    "Bus error": f": {_SHARED}",
+    "shared memory": f": {_SHARED}",
     "signal: Killed": ": the main memory may be full; fewer workers or smaller batches take less",
     "timed out": ": the storage may be stuck; docs/reliability.md names the setting",
     "exited unexpectedly": ": it may say why above",
@@ -48,13 +52,14 @@ def ending(
     program: str,
     *,
     log: Callable[[], Path | None] = lambda: None,
+    begun: Callable[[], bool] = lambda: True,
     saved: Callable[[], str] | None = None,
 ) -> Iterator[None]:
     """End the program with one line and an exit code, whatever is raised in the block.
 
     Where several processes meet the same error, one says so. Messages begin with `program` and end
     with what of a training is `saved`; `log` gives the file of this process that receives
-    tracebacks, if there is one yet.
+    tracebacks, if there is one yet. Of a run that has not `begun`, it has unexpected errors alone.
 
     Raises:
         SystemExit: 1 after an error, 130 after Ctrl-C, and what the block raises.
@@ -67,12 +72,12 @@ def ending(
             complain(f"{program}: stopped by Ctrl-C{_saved(saved)}")
         sys.exit(EXIT_KEYBOARD)
     except OtherProcessError:
-        _record(log())
+        _record(log() if begun() else None)
         sys.exit(1)
     except Exception as error:
-        file = log()
-        _record(file)
         line = _explanation(error)
+        file = log() if line is None or begun() else None
+        _record(file)
         if line is None:
             if file is None:
                 raise
@@ -111,8 +116,14 @@ def _explanation(error: Exception) -> str | None:
     """Return the line for an error whose message is enough; None for any other."""
     if isinstance(error, ImportError):  # without a name it is a library's sentence
         return sentence_of(error) or (None if error.name else one_line(error))
+    if isinstance(error, OSError) and _is_of_semaphores(error):
+        return f"{one_line(error)}: {_SHARED}"
     if isinstance(error, _EXPECTED):
         return one_line(error)
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
+        reason = ". ".join(one_line(error).split(". ")[:2]).rstrip(".")
+        less = "a smaller --batch, activation checkpointing or --lora takes less"
+        return f"{reason}. In a training {less}; `eva plan RECIPE` says how much"
     if isinstance(error, RuntimeError) and "DataLoader" in str(error):
         text = one_line(error.__cause__ or error)  # PyTorch gives the signal of a worker as cause
         causes = (cause for sign, cause in _WORKERS.items() if sign in text)
@@ -121,6 +132,19 @@ def _explanation(error: Exception) -> str | None:
         lost = f"process {processes.rank()} lost the connection to another one"
         return f"{lost}, which was killed or says why itself"
     return None
+
+
+def _is_of_semaphores(error: OSError) -> bool:
+    """Return whether semaphores of data workers have no room; their loader is then left alone."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    module = frames[-1].f_globals["__name__"]
+    if error.errno != errno.ENOSPC or module != "multiprocessing.synchronize":
+        return False
+    for frame in frames:
+        iterator: Any = frame.f_locals.get("self")
+        if hasattr(iterator, "_shutdown_workers"):  # half built: its `__del__` would fail, too
+            iterator._shutdown = True
+    return True
 
 
 def _is_lost_connection(error: Exception) -> bool:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from eva_data.files import (
+    UnwritableError,
     explained,
     load_object,
     make_folder,
@@ -47,7 +48,7 @@ def claimed(
     *,
     traces: Collection[str],
     begun: str,
-    settings: Mapping[str, Any],
+    settings: Mapping[str, Any] | None = None,
     check: Callable[[], bool] = lambda: False,
     record: bool = True,
 ) -> Iterator[None]:
@@ -58,7 +59,7 @@ def claimed(
     A training has the folder for itself. An evaluation may write into the folder of any run. A run
     that is refused leaves nothing behind.
 
-    What `traces`, patterns, match goes if a run is refused before it makes the file `begun`.
+    What `traces`, patterns, match goes if a run is refused before it writes the file `begun`.
     `check`, called by the main process once the folder is reserved for a training, refuses a folder
     with another run, and returns whether this one continues. Without `record`, the run records its
     start itself.
@@ -69,7 +70,7 @@ def claimed(
         UnwritableError: If nothing can be written in it.
         OtherProcessError: On the other processes, for each of these.
     """
-    require_same_settings({"output": folder, **settings})
+    require_same_settings({"output": folder, **(settings or {})})
     with contextlib.ExitStack() as stack:
 
         def claim() -> None:
@@ -79,6 +80,9 @@ def claimed(
                 continues = check()
             else:
                 make_folder(folder)
+            for file in _matching(folder, [STARTS, begun, *traces]):
+                if file.is_fifo():  # whose writer would wait
+                    require_regular_file(file)
             if record:
                 record_start(folder, kind, continues=continues)
 
@@ -86,10 +90,21 @@ def claimed(
         stack.callback(setattr, threading, "excepthook", threading.excepthook)
         threading.excepthook = _note_thread
         if is_main():
-            traces = [STARTS, *traces]
-            stack.enter_context(clean_if_refused(folder, traces, begun=(folder / begun).exists))
+            made = [STARTS, *traces]
+            stack.enter_context(clean_if_refused(folder, made, begun=watch(folder / begun)))
         on_main(claim)
         yield
+
+
+def watch(file: Path) -> Callable[[], bool]:
+    """Return a function that tells whether a file has been written since."""
+
+    def look() -> tuple[int, int, int] | None:
+        now = file.stat() if file.exists() else None
+        return now and (now.st_ino, now.st_mtime_ns, now.st_size)
+
+    before = look()
+    return lambda: look() not in (before, None)
 
 
 def _note_thread(failed: threading.ExceptHookArgs) -> None:
@@ -108,7 +123,8 @@ def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
 
     Raises:
         FolderInUseError: A ValueError, if another process holds the lock.
-        UnwritableError: If the folder is a file, or nothing can be written in it.
+        UnwritableError: If the folder is a file, or nothing can be written in it; at the end of the
+            block, if it was removed or renamed.
     """
     descriptor = _lock(folder, shared)
     for _ in range(_TRIES):
@@ -119,8 +135,15 @@ def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
         descriptor = _lock(folder, shared)
     try:
         yield
+        require_folder(folder, file=LOCK)
     finally:
         os.close(descriptor)
+
+
+def require_folder(folder: Path, *, file: str = "") -> None:
+    """Refuse, by an `UnwritableError`, a folder that was removed or renamed under a run."""
+    if not (folder / file).exists():
+        raise UnwritableError(f"{folder} is no longer there: it was removed or renamed meanwhile")
 
 
 def _lock(folder: Path, shared: bool) -> int:
@@ -191,6 +214,7 @@ def clean_if_refused(
     # Path's raises where a folder above may not be read, which `locked` says in a sentence
     made = [path for path in (folder, *folder.parents) if not os.path.exists(path)]  # noqa: PTH110
     before: set[Path] | None = set()
+    traces = [LOCK, *traces]
     try:
         before = _matching(folder, traces)
     except FileNotFoundError:
@@ -205,7 +229,7 @@ def clean_if_refused(
         refused = isinstance(error.__cause__, (*_REFUSALS, type(None)))
         if refused and before is not None and folder.is_dir() and not begun():
             with contextlib.suppress(ValueError, OSError), locked(folder):
-                for path in _matching(folder, [LOCK, *traces]) - before:
+                for path in _matching(folder, traces) - before:
                     entire = path.is_dir() and not path.is_symlink()
                     shutil.rmtree(path) if entire else path.unlink()
             with contextlib.suppress(OSError):  # something else is there

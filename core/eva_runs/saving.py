@@ -18,6 +18,7 @@ import torch
 from torch.utils._pytree import tree_map
 
 from eva_data.files import load_json, write_text, writing
+from eva_runs.output_folder import require_folder
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +137,8 @@ class DigestedStream(io.RawIOBase):
 
 @contextlib.contextmanager
 def digested(file: Path, writer: BackgroundWriter | None = None) -> Iterator[Any]:
-    """Write a checkpoint, and note its size and SHA-256; none is known until then."""
+    """Write a checkpoint to a folder, and note size and SHA-256; none is known until then."""
+    require_folder(file.parent)
     _note(file, None)  # a kill may come between the new file and its digest
     with writing(file) as stream:
         result = DigestedStream(stream, writer)

@@ -42,7 +42,7 @@ from eva_pretrain.tokens.tokenizer import MaskedTokens
 from eva_pretrain.tokens.training import load_tokenizer
 from eva_pretrain.transforms import PretrainTransform, ValidationTransform, Views
 from eva_report.content import Gallery, Section
-from eva_runs.data_order import BadSamples, to_device
+from eva_runs.data_order import BadSamples, seed_everything, to_device
 from eva_runs.memory import Step
 
 
@@ -176,7 +176,7 @@ def train(config: PretrainConfig, device: torch.device) -> None:
     if config.objective != "distillation":
         masking = BlockMasking(grid=grid, **vars(config.mask))
     build = partial(build_student, target_dim=target_dim, masked=masking is not None)
-    distributed.seed_all(config.run.seed)
+    seed_everything(config.run.seed, purpose="")
     model = build(student)
     views = Views(
         size=student.image_size, mean=data.mean, std=data.std,

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from eva_contrastive import training
 from eva_contrastive.config import ContrastiveConfig, TowerConfig
 from eva_contrastive.model.loading import load_eva_clip
-from eva_engine import distributed
 from eva_engine.checkpoints.run_checkpoint import RunCheckpoints
 from eva_engine.commands.training import load_recipe
+from eva_runs.data_order import seed_everything
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_a_locked_tower_and_frozen_blocks_stay(config, device):
         text=TowerConfig(lr=1e-3, frozen_blocks=1),
         run=replace(config.run, epochs=1),
     )
-    distributed.seed_all(config.run.seed)  # as the run does
+    seed_everything(config.run.seed, purpose="")  # as the run does
     start = training.build_model(config)[0].state_dict()
     training.train(config, device)
     trained = last_weights(config)

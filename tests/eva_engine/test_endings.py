@@ -29,6 +29,19 @@ def test_an_error_in_the_evaluation_and_in_the_save(launch, tmp_path):
     assert "Traceback" not in "".join(ended.texts)
 
 
+@pytest.mark.parametrize(("poison", "ranks"), [(6, {1}), (3, {0})])
+def test_a_loss_that_is_not_finite_points_at_the_samples_of_its_process(
+    launch, tmp_path, poison, ranks
+):
+    ended = launch(tmp_path / "run", ranks=2, run__batch_size=4, poison=(poison,), limit=40)
+    assert ended.codes == [1, 1], ended.texts
+    text = "".join(ended.texts)
+    assert {int(rank) for rank in re.findall(r"rank(\d)_nonfinite\.json", text)} == ranks
+    (rank,) = ranks
+    noted = json.loads((tmp_path / f"run/rank{rank}_nonfinite.json").read_text())
+    assert f"file-{poison}.jpg" in noted["samples"]
+
+
 @pytest.mark.slow
 def test_a_signal_in_an_evaluation(launch, metrics, tmp_path):
     """Its workers are of the group, too; the evaluation is caught up on."""

@@ -10,7 +10,7 @@ WHAT is one of these, where N counts the steps of optimizers from 1:
     nan@N               weights become NaN after step N; `/R` as above
     memory@N            a GPU's memory is full in the forward pass of step N; `/R` as above
     remove@N:FOLDER     this folder is removed after step N; `move@N:FOLDER` renames it
-    shm                 nothing fits into /dev/shm, which is one of this program
+    shm:SIZE            /dev/shm, which is one of this program, has room for so much ("64k")
     rename:PATTERN      killed when a file or folder is about to get a name like this
     WHERE@N/R:FILE      process R is killed in step N: in its `forward` pass, an `all-reduce`, a
                         `save` or a data `worker`; or when it opens a checkpoint to `resume`. Only
@@ -72,8 +72,9 @@ def _fill_memory(step, rank):
         steps += 1
 
     def fail(module, _):
-        if module.training and steps == step - 1 and rank in (None, _rank()):
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 ...")
+        computes = module.training and any(True for _ in module.parameters())  # no augmentation
+        if computes and steps >= step - 1 and rank in (None, _rank()):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. GPU 0")
 
     register_optimizer_step_post_hook(count)
     torch.nn.modules.module.register_module_forward_pre_hook(fail)
@@ -91,15 +92,17 @@ def _lose_folder(kind, step, folder):
     register_optimizer_step_post_hook(lose)
 
 
-def _without_shared_memory():
-    """Mount an empty disk of one page over /dev/shm, in a namespace of this process."""
-    libc, user = ctypes.CDLL(None, use_errno=True), os.getuid()
+def _limit_shared_memory(size):
+    """Mount a small disk over /dev/shm, in a namespace of this process."""
+    libc, user, group = ctypes.CDLL(None, use_errno=True), os.getuid(), os.getgid()
     new_user, new_mounts, private = 0x10000000, 0x00020000, 1 << 18 | 1 << 14
     assert not libc.unshare(new_user | new_mounts), os.strerror(ctypes.get_errno())
+    Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
+    Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
     assert not libc.mount(b"none", b"/", None, private, None), os.strerror(ctypes.get_errno())
-    size = libc.mount(b"tmpfs", b"/dev/shm", b"tmpfs", 0, b"size=4k")
-    assert not size, os.strerror(ctypes.get_errno())
+    failed = libc.mount(b"tmpfs", b"/dev/shm", b"tmpfs", 0, f"size={size}".encode())
+    assert not failed, os.strerror(ctypes.get_errno())
 
 
 def _at_rename(pattern):
@@ -176,8 +179,8 @@ def prepare(what):
         where, step, rank, once = found.groups()
         fail_at(int(rank), int(step), where, once)
         return
-    if what == "shm":
-        _without_shared_memory()
+    if what.startswith("shm:"):
+        _limit_shared_memory(what.removeprefix("shm:"))
         return
     if found := re.fullmatch(r"(remove|move)@(\d+):(.*)", what):
         _lose_folder(found[1], int(found[2]), found[3])

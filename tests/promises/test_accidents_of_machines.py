@@ -1,4 +1,4 @@
-"""A run loses its folder, its shared memory or a GPU's memory, or meets a pipe in place of a log."""
+"""A run loses its folder or its memory, or meets a pipe in place of a log."""
 
 import os
 
@@ -44,11 +44,12 @@ def test_a_full_gpu_names_what_takes_less(train, fails, tmp_path, task):
     assert "unexpected" not in ended.text
 
 
+@pytest.mark.parametrize("size", ["4k", "128k"], ids=["semaphores", "tensors"])
 @pytest.mark.parametrize("task", TRAINERS)
-def test_full_shared_memory_is_named_alone(train, fails, tmp_path, task):
+def test_full_shared_memory_is_named_alone(train, fails, tmp_path, task, size):
     workers = {ENGINE: "run.workers", "detection": "dataloader.train.num_workers"}
     setting = workers.get(task, "train_dataloader.num_workers")
-    ended = train(task, tmp_path / "run", f"{setting}=1", accident="shm")
+    ended = train(task, tmp_path / "run", f"{setting}=1", accident=f"shm:{size}")
     if "Operation not permitted" in ended.text:
         pytest.skip("no namespaces for users")
     fails(ended, "/dev/shm", code=1)

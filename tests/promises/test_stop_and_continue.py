@@ -187,6 +187,18 @@ def test_a_loss_that_is_not_finite_on_one_of_two_processes(trainer, run, tmp_pat
     end = run(*words, accident="nan@1/1", code=None, **trainer.variables)
     assert end.code == 1
     assert end.names("process 1", ".jpg"), end.text
+    assert not end.names("process 0"), end.text
+
+
+@pytest.mark.parametrize("trainer", TRAINERS[1:], indirect=True)
+def test_a_start_after_a_kill_before_the_first_checkpoint_logs_alone(
+    trainer, finished, run, tmp_path
+):
+    words = trainer.command(tmp_path / "run")
+    run(*words, accident="SIGKILL@2", code=-9, **trainer.variables)
+    assert logged(tmp_path / "run")
+    run(*words, **trainer.variables)
+    assert str(logged(tmp_path / "run")) == str(logged(finished(trainer.name)))
 
 
 def test_the_second_process_leaves_a_refusal_to_the_first(trainer, finished, run):

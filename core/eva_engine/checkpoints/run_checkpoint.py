@@ -37,7 +37,7 @@ from eva_engine.checkpoints.files import (
 from eva_engine.config import METRICS, SAYS, Recipe, RunConfig, require
 from eva_engine.steps.engine import MovingAverage, TrainingEngine
 from eva_report.terminal import show
-from eva_runs.output_folder import read_log
+from eva_runs.output_folder import read_log, require_folder
 from eva_runs.processes import is_main, on_main, together
 from eva_runs.saving import Snapshots
 
@@ -123,6 +123,7 @@ class RunCheckpoints:
         temporary = self.folder / f"{_TEMPORARY}{final.name}"
 
         def begin() -> None:
+            require_folder(self.folder)
             for kind in (_TEMPORARY, _REMOVED):
                 for rest in self.folder.glob(f"{kind}*"):
                     shutil.rmtree(rest, ignore_errors=True)

@@ -49,9 +49,7 @@ def command(
             deferred("eva_report.demos:log_to_terminal")()
             claim: AbstractContextManager[object] = nullcontext()
             if getattr(options, "output", None):
-                claim = claimed(
-                    options.output, "evaluation", traces=(), begun="results.json", settings={}
-                )
+                claim = claimed(options.output, "evaluation", traces=(), begun="results.json")
             with (
                 deferred("eva_engine.distributed:joined")(options.device, alone=False) as device,
                 claim,

@@ -26,7 +26,7 @@ from eva_runs.options import (
     add_size_and_length,
     batch_found,
 )
-from eva_runs.output_folder import claimed
+from eva_runs.output_folder import claimed, watch
 from eva_runs.recipes import TASKS, find_recipe, unfinished
 
 if TYPE_CHECKING:  # a command that only helps needs no torch
@@ -258,11 +258,11 @@ def main(
         _check_output(config.run)
         if check is not None:  # last: it may download weights
             check(config)
-    run, log = config.run, config.run.output / METRICS
+    run, begun = config.run, watch(config.run.output / METRICS)
 
     def log_of_begun() -> Path | None:
         """Return the log that takes a traceback; a refused run leaves none."""
-        return file if file and (file.exists() or log.exists()) else None
+        return file if file and (file.exists() or begun()) else None
 
     def saved() -> str:
         return what_is_saved(next(reversed(complete_checkpoints(run.output)), None))

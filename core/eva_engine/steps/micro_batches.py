@@ -15,11 +15,20 @@ from eva_engine import distributed
 from eva_engine.checkpoints.files import WEIGHTS
 from eva_engine.config import SAYS, RunConfig
 from eva_engine.steps.engine import TrainingEngine
-from eva_runs.data_order import BadSamples, Batch, Samples, next_batch, sample_id, to_device
+from eva_runs.data_order import (
+    BadSamples,
+    Batch,
+    Samples,
+    next_batch,
+    sample_id,
+    seed_everything,
+    to_device,
+)
 from eva_runs.errors import NonFiniteError
 
 logger = logging.getLogger(__name__)
 
+_RECORD, _MOST_FILES = "rank{}_nonfinite.json", 16
 StepFn = Callable[[nn.Module, Any], tuple[Tensor, Mapping[str, Tensor]]]
 
 
@@ -54,7 +63,7 @@ class MicroBatches:
         for micro in range(self._count):
             if micro == len(self.taken):
                 self.taken.append(next_batch(self._stream))
-            distributed.seed_all(*self.seeds[micro], purpose="step")
+            seed_everything(*self.seeds[micro], purpose="step")
             yield to_device(self.taken[micro].data, self._device)
 
 
@@ -98,11 +107,12 @@ def share(
     stop: bool,
     bad_samples: BadSamples,
     device: torch.device,
-) -> tuple[dict[str, float], bool, bool]:
+) -> tuple[dict[str, float], bool, bool, bool]:
     """Average over processes and micro-batches; the same call on all processes.
 
     Returns:
-        The averages, whether any process is to stop, and whether all losses are finite.
+        The averages, whether any process is to stop, whether all losses are finite, and whether
+        those of this process are.
     """
     names = sorted(sums)
     own = torch.stack([sums[name].reshape(()) for name in names]).tolist()
@@ -114,7 +124,7 @@ def share(
         bad_samples.add(dict(one for part in distributed.gather(bad) for one in part.items()))
     count = distributed.world_size() * len(batches)
     values = {name: total / count for name, total in zip(names, totals, strict=True)}
-    return values, stops > 0, bad_loss == 0
+    return values, stops > 0, bad_loss == 0, loss_is_finite
 
 
 class NonfiniteSteps:
@@ -128,15 +138,23 @@ class NonfiniteSteps:
         self.in_a_row = in_a_row
         self._run, self._samples = run, samples
 
-    def meet(self, step: int, loss: float, micro_batches: MicroBatches) -> None:
+    def meet(
+        self, step: int, loss: float, micro_batches: MicroBatches, *, own_is_finite: bool
+    ) -> None:
         """Write down what led to a step (from 0); return if it may be skipped.
+
+        The processes whose own loss is not finite are named, or all for a gradient, which is known
+        as their average.
 
         Raises:
             NonFiniteError: If it may not; on all processes alike.
         """
-        rank, run = distributed.rank(), self._run
+        run, verdicts = self._run, distributed.gather(own_is_finite)
         items = [item for batch in micro_batches.taken for item in batch.items]
-        file = run.output / f"rank{rank}_nonfinite.json"
+        wrong = [rank for rank, is_finite in enumerate(verdicts) if not is_finite]
+        ranks = (wrong or range(len(verdicts)))[:_MOST_FILES]
+        files = ", ".join(map(_RECORD.format, ranks))
+        file = run.output / _RECORD.format(distributed.rank())
         names = [sample_id(self._samples, index) for _, index in items]
         content = {"step": step, "loss": str(loss), "samples": names, "epoch_and_index": items}
         content["seeds"] = micro_batches.seeds
@@ -147,11 +165,11 @@ class NonfiniteSteps:
         what = f"{steps} loss ({loss}) or a gradient"
         if run.nonfinite == "stop" or self.in_a_row > run.max_skipped:
             more = " (--run.nonfinite skip would go on)" * (run.nonfinite == "stop")
-            found = f"the samples in {file.name}"
-            raise NonFiniteError(SAYS.not_finite(what, step + 1, found) + more)
+            samples = f"the samples in {files}"
+            raise NonFiniteError(SAYS.not_finite(what, step + 1, samples) + more)
         logger.warning(
             "%s became infinite or NaN at step %d, which is skipped: see %s",
-            *(what, step + 1, file.name),
+            *(what, step + 1, files),
         )
 
 

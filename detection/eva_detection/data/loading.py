@@ -31,7 +31,7 @@ from eva_detection.data.custom_data import (
 )
 from eva_detection.data.stream import SAMPLER, TrainStream, is_cut
 from eva_report.terminal import SHOWN
-from eva_runs.data_order import end_workers, guard_workers, seed_all
+from eva_runs.data_order import end_workers, guard_workers, seed_everything
 from eva_runs.sharing import share
 
 logger = logging.getLogger(__name__)
@@ -157,7 +157,8 @@ def read_training_set(test_set: TestSet, seed: int) -> Any:
             dataset = DatasetFromList(dataset, copy=False)  # in arrays
         return dataset, text, metadata
 
-    seed_all(seed, SAMPLER)  # samplers without a seed of their own draw one when they are built
+    # samplers without a seed of their own draw one when they are built
+    seed_everything(seed, SAMPLER)
     if target_of(node) is not build_detection_train_loader:
         return None
     dataset, test_set.training, metadata = share(read)

@@ -19,7 +19,7 @@ from PIL.Image import DecompressionBombError
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from eva_runs import data_order
-from eva_runs.data_order import micro_batch_of, seed_all, share_of
+from eva_runs.data_order import micro_batch_of, seed_everything, share_of
 from eva_runs.errors import TooManyUnreadableError
 
 SAMPLE, STEP, SAMPLER = range(3)  # what a random number is for: first part of its key
@@ -117,7 +117,7 @@ class _MappedDataset(Dataset[Any]):
         unreadable: dict[str, str] = {}
         for attempt, index in enumerate(candidates):
             record = self.dataset[index]
-            seed_all(self.seed, SAMPLE, number, attempt, devices=False)
+            seed_everything(self.seed, SAMPLE, number, attempt, devices=False)
             try:
                 sample = self.mapper(record)
             except READ_ERRORS as error:

@@ -6,7 +6,6 @@ import datetime
 import logging
 import multiprocessing
 import os
-import socket
 import sys
 from collections.abc import Callable
 from multiprocessing.resource_tracker import ensure_running
@@ -128,5 +127,6 @@ def _join(local_rank: int, args: argparse.Namespace) -> None:
     join(backend, timeout=DEFAULT_TIMEOUT, **place)
     if count:
         torch.cuda.set_device(local_rank)
-    here = gather(socket.gethostname()).count(socket.gethostname())
+    here = max(gather(local_rank)) + 1  # of Slurm, which sets no LOCAL_WORLD_SIZE
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", here))
     comm.create_local_process_group(here if args.launched else args.num_gpus)

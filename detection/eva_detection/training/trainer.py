@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from eva_detection.data.stream import STEP, TrainStream
 from eva_detection.training.output_folder import SAYS
-from eva_runs.data_order import BadSamples, seed_all
+from eva_runs.data_order import BadSamples, seed_everything
 from eva_runs.errors import NonFiniteError, TooManyUnreadableError
 from eva_runs.interruption import StopSignal
 from eva_runs.precision import DTYPES
@@ -136,7 +136,7 @@ class DetectionTrainer(SimpleTrainer):
 
     def _losses(self, batch: Any, index: int) -> dict[str, Tensor]:
         if self.seed is not None:  # not before the batch: loading draws numbers as well
-            seed_all(self.seed, STEP, self.iter * self.accumulate + index, comm.get_rank())
+            seed_everything(self.seed, STEP, self.iter * self.accumulate + index, comm.get_rank())
         mixed, dtype = self.precision != "fp32", DTYPES[self.precision]
         with torch.autocast(self.device_type, dtype=dtype) if mixed else contextlib.nullcontext():
             return self.model(batch)

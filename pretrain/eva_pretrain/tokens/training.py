@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from eva_backbone.checkpoints.run_folders import CONFIG, complete_checkpoints
 from eva_data.files import home_expanded
 from eva_data.image_sources import open_images
-from eva_engine import distributed
 from eva_engine.checkpoints.files import WEIGHTS
 from eva_engine.data.loading import open_shared
 from eva_engine.loop import TrainingRun
@@ -27,6 +26,7 @@ from eva_pretrain.tokens.tokenizer import Codebook, FeatureTokenizer
 from eva_pretrain.transforms import PretrainTransform, Views
 from eva_report.content import Step
 from eva_runs.commands import command_to_run
+from eva_runs.data_order import seed_everything
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 def train_tokenizer(config: TokenizerConfig, device: torch.device) -> None:
     """Train the tokenizer of the teacher's features (Table 2a) on a device."""
     teacher = build_teacher(config.teacher, device)
-    distributed.seed_all(config.run.seed)
+    seed_everything(config.run.seed, purpose="")
     tokenizer = _build(vars(config), feature_dim=teacher.dim)
 
     def step(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
