@@ -167,7 +167,8 @@ class RunHook(Hook):
             draw = partial(first_samples, model.data_preprocessor, metainfo)
             watch_first_batch(model, Path(runner.work_dir), draw)
         runner.optim_wrapper.optimizer.register_step_pre_hook(self._before_step)
-        processes.on_main(lambda: cut_scalars(Path(runner.work_dir), runner.iter))
+        done = runner.iter if self.resumed else 0
+        processes.on_main(lambda: cut_scalars(Path(runner.work_dir), done))
         self._begin(runner)
 
     def before_train_epoch(self, runner: Any) -> None:
