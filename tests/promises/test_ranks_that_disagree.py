@@ -1,6 +1,5 @@
 """Two processes whose command lines differ: refused before the first step, with both values."""
 
-import shutil
 import socket
 
 import pytest
@@ -76,30 +75,6 @@ def test_another_setting_on_one_process_is_named_with_both_values(
     assert sum(end.names(name, *values) for end in ends) == 1, [end.text for end in ends]
     assert not any("Traceback" in end.text for end in ends)
     assert not output.exists()
-
-
-def test_two_machines_of_one_name_look_at_their_files_each(start, demo, trainers, tmp_path):
-    trainer, output = trainers("detection"), tmp_path / "run"
-    scenes = demo("coco")
-    shutil.copytree(scenes, tmp_path / "digit_scenes")
-    missing = sorted((tmp_path / "digit_scenes/coco/val").glob("*.jpg"))[0]
-    missing.unlink()
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        place = {
-            "WORLD_SIZE": 2,
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": listener.getsockname()[1],
-        }
-    place |= {"LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}
-    both = [
-        start(*trainer.command(output), RANK=rank, DETECTRON2_DATASETS=data, **place)
-        for rank, data in enumerate((scenes.parent, tmp_path))
-    ]
-    ends = [one.wait(60) for one in both]
-    assert [end.code for end in ends] == [1, 1]
-    assert any(end.names(missing.name) for end in ends), [end.text for end in ends]
-    assert not (output / "metrics.json").exists()
 
 
 def test_values_of_a_machine_may_differ(start_ranks, command, tmp_path):
