@@ -19,7 +19,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from detectron2.data import DatasetMapper, MetadataCatalog
-from faster_coco_eval import COCO, COCOeval_faster
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from detectron2.structures import Boxes, Instances
 from lvis import LVIS, LVISEval, LVISResults
 from measuring import Case, Scale, require_same
 from numpy.typing import NDArray
@@ -40,13 +41,10 @@ WIDTH, HEIGHT = 500, 375
 LENGTH, RATE = 300, 30  # frames of a video
 CLIPS = 5  # of a call
 OBJECTS, FOUND = 7, 100  # of an image
-# a peer: its reader of annotations and of detections, its evaluator, and where that keeps AP
-PEERS: dict[str, dict[str, Any]] = {
-    "COCO": {
-        "pycocotools": (coco.COCO, coco.COCO.loadRes, cocoeval.COCOeval, "stats", 0),
-        "faster-coco-eval": (COCO, COCO.loadRes, COCOeval_faster, "stats", 0),
-    },
-    "LVIS": {"lvis-api": (LVIS, LVISResults, LVISEval, "results", "AP")},
+# a peer's reader of annotations and of detections, its evaluator, and where that keeps AP
+PEERS: dict[str, tuple[Any, ...]] = {
+    "pycocotools": (coco.COCO, coco.COCO.loadRes, cocoeval.COCOeval, "stats", 0),
+    "lvis-api": (LVIS, LVISResults, LVISEval, "results", "AP"),
 }
 Entry = dict[str, Any]
 
@@ -101,20 +99,33 @@ def annotate(images: int, kinds: int) -> tuple[Entry, list[list[Entry]]]:
 
 
 def scoring(scale: Scale, device: torch.device) -> Iterator[Case]:
-    """COCO's box and mask AP beside pycocotools and faster-coco-eval's own evaluator."""
-    return _scores("COCO", CocoEvaluator, 2 * scale.items, 80)
+    """COCO's box and mask AP beside pycocotools."""
+    return _scores("COCO", CocoEvaluator, 2 * scale.items, 80, "pycocotools")
 
 
 def lvis(scale: Scale, device: torch.device) -> Iterator[Case]:
     """LVIS's box and mask AP beside lvis-api."""
     vars(np).setdefault("float", float)  # lvis-api names what numpy 1.24 has removed
     logging.getLogger("lvis").setLevel(logging.ERROR)
-    return _scores("LVIS", LvisEvaluator, scale.items, 1203)
+    return _scores("LVIS", LvisEvaluator, scale.items, 1203, "lvis-api")
 
 
-def _scores(title: str, evaluator: Any, count: int, kinds: int) -> Iterator[Case]:
+def detected(entries: list[Entry]) -> tuple[Entry, Entry]:
+    """Make an image's input and output of a detector, whose masks are encoded at once."""
+    boxes, scores, kinds, masks = (
+        [one[key] for one in entries] for key in ("bbox", "score", "category_id", "segmentation")
+    )
+    found = Instances((HEIGHT, WIDTH), scores=torch.tensor(scores), pred_masks_rle=masks)
+    corners = torch.tensor(boxes)
+    corners[:, 2:] += corners[:, :2]
+    found.pred_boxes = Boxes(corners)
+    found.pred_classes = torch.tensor(kinds) - 1
+    return {"image_id": entries[0]["image_id"]}, {"instances": found}
+
+
+def _scores(title: str, evaluator: Any, count: int, kinds: int, peer: str) -> Iterator[Case]:
     data, images = annotate(count, kinds)
-    every = [one for image in images for one in image]
+    inputs, outputs = zip(*map(detected, images), strict=True)
     with tempfile.TemporaryDirectory() as folder:
         file, name = Path(folder, "labels.json"), f"bench_{folder}"
         file.write_text(json.dumps(data))
@@ -126,23 +137,29 @@ def _scores(title: str, evaluator: Any, count: int, kinds: int) -> Iterator[Case
         def ours() -> list[float]:
             one = evaluator(name, distributed=False)
             one.reset()
-            one._predictions, one._masks = images, True  # as `process` keeps them
+            one.process(inputs, outputs)
             return [float(scores["AP"]) for scores in one.evaluate().values()]
 
-        calls = {"ours": ours} | {
-            peer: partial(_peer_scores, file, every, *parts) for peer, parts in PEERS[title].items()
+        calls: dict[str, Any] = {
+            "ours": ours,
+            peer: partial(_peer_scores, file, inputs, outputs, *PEERS[peer]),
         }
-        wanted, *others = (torch.tensor(call()) for call in calls.values())
-        for other in others:
-            require_same(f"{title} scores", other, wanted)
-        text = f"{title} scoring, boxes and masks, {count} images, {len(every)} detections"
+        wanted, other = (torch.tensor(call()) for call in calls.values())
+        require_same(f"{title} scores", other, wanted)
+        total = sum(map(len, images))
+        text = f"{title} scoring, boxes and masks, {count} images, {total} detections"
         yield Case(text, calls, items=count, unit="images")
         MetadataCatalog.pop(name)
 
 
 def _peer_scores(
-    file: Path, found: list[Entry], reader: Any, results: Any, evaluator: Any, kept: str, key: Any
+    file: Path, inputs: Any, outputs: Any, reader: Any, results: Any, evaluator: Any, *place: Any
 ) -> list[float]:
+    found = []
+    for image, output in zip(inputs, outputs, strict=True):
+        entries = instances_to_coco_json(output["instances"], image["image_id"])
+        for one, code in zip(entries, output["instances"].pred_masks_rle, strict=True):
+            found.append(one | {"category_id": one["category_id"] + 1, "segmentation": code})
     scores = []
     with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
         truth = reader(str(file))
@@ -151,7 +168,7 @@ def _peer_scores(
             scorer = evaluator(truth, results(truth, ones), kind)
             for stage in (scorer.evaluate, scorer.accumulate, scorer.summarize):
                 stage()
-            scores.append(100 * float(getattr(scorer, kept)[key]))
+            scores.append(100 * float(getattr(scorer, place[0])[place[1]]))
     return scores
 
 

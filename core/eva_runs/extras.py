@@ -9,8 +9,8 @@ DETECTRON2 = "eva doctor --install detectron2"
 _PACKAGES: dict[str, tuple[str, ...]] = {  # extra -> names under which its packages are imported
     "": ("torch", "numpy", "safetensors", "PIL", "packaging", "tqdm"),  # of the toolkit itself
     "detection": (
-        *("fvcore", "iopath", "omegaconf", "hydra", "pycocotools", "lvis", "faster_coco_eval"),
-        *("shapely", "tabulate", "pkg_resources", "supervision"),
+        *("fvcore", "iopath", "omegaconf", "hydra", "pycocotools", "lvis", "hotcoco"),
+        *("faster_coco_eval", "shapely", "tabulate", "pkg_resources", "supervision"),
     ),
     "segmentation": ("mmengine", "mmcv", "mmseg", "mmdet", "yaml"),
     "engine": ("deepspeed", "timm", "tensorboard", "torchvision", "tyro", "rich"),

@@ -27,9 +27,9 @@ def read(registered_demo_data, monkeypatch):
     for part in ("digit_scenes_train", "digit_scenes_val"):
         function = DatasetCatalog.data[part]
         monkeypatch.setitem(DatasetCatalog.data, part, counted(part, function))
-    load, score = coco.load_json, evaluators.read_annotations
+    load, truth = coco.load_json, evaluators.COCO
     monkeypatch.setattr(coco, "load_json", lambda file: counted(file.name, load)(file))
-    monkeypatch.setattr(evaluators, "read_annotations", counted("truth", score))
+    monkeypatch.setattr(evaluators, "COCO", counted("truth", truth))
     return found
 
 

@@ -68,9 +68,9 @@ def test_a_program_ends_with_the_sentence(capsys):
             "eva doctor --install detectron2\n",
         ),
         (  # of the extra of segmentation all is there, and mmengine quotes only its own error
-            ["faster_coco_eval"],
+            ["hotcoco"],
             ["mmdetection", "train", "demo/cascade_mask_rcnn_eva_debug", "--data-root", DATA],
-            "eva mmdetection train: faster_coco_eval is not installed; this installs it: "
+            "eva mmdetection train: hotcoco is not installed; this installs it: "
             "pip install 'eva-toolkit[mmdetection]'\n",
         ),
     ],

@@ -1,77 +1,165 @@
-"""Annotations as faster-coco-eval takes them, and the rules of LVIS for what counts."""
+"""Detections in columns, and their scores by COCO's and LVIS's rules through hotcoco."""
 
 import itertools
-import json
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
-from faster_coco_eval import COCO, COCOeval_faster
+from hotcoco import COCO, COCOeval
+from hotcoco import mask as mask_api
 
-Detection = dict[str, Any]  # COCO results format: image_id, category_id, bbox, score, segmentation
+from eva_data.files import load_json
 
+Array = np.ndarray[Any, Any]
+Entry = dict[str, Any]  # COCO results format: image_id, category_id, bbox, score, segmentation
 
-def read_annotations(file: str) -> COCO:
-    """Read a file and number its objects: the scorer, as pycocotools, takes id 0 for "none"."""
-    dataset = json.loads(Path(file).read_text(encoding="utf-8"))
-    for number, annotation in enumerate(dataset.get("annotations", ()), start=1):
-        annotation["id"] = number
-    return COCO(dataset)
-
-
-def class_scores(scorer: COCOeval_faster) -> dict[Any, float]:
-    """Return the AP, 0 to 1, of each class id by a scorer that has run; NaN without objects."""
-    precision = np.asarray(scorer.eval["precision"])  # (IoU, recall, class, area[, limit])
-    of_all = precision[:, :, :, 0].reshape(*precision.shape[:3], -1)[..., -1]
-    found = {}
-    for number, key in enumerate(scorer.params.catIds):
-        values = of_all[:, :, number]
-        known = values[values > -1]
-        found[key] = float(known.mean()) if known.size else float("nan")
-    return found
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+LVIS_METRICS = (*METRICS, "APr", "APc", "APf")
+_COLUMNS = ("image_id", "category_id", "bbox", "score")
+_EXACT = 2**53  # up to here a float is equal to the id
 
 
-def as_lvis(truth: COCO, file: str, *, otherwise: str) -> COCO:
-    """Check annotations by LVIS's format, and take away marks of crowds, which it does not have."""
-    for entries, field in ((truth.cats, "frequency"), (truth.imgs, "neg_category_ids")):
-        if truth.anns and not all(field in entry for entry in entries.values()):
+@dataclass(frozen=True, kw_only=True)
+class DetectionTable:
+    """Detections of any number of images, under the names of COCO's results.
+
+    Attributes:
+        image_id: (n,) id of the image.
+        category_id: (n,) id of the class.
+        bbox: (n, 4) x, y, width and height in px.
+        score: (n,) score.
+        masks: A compressed RLE each; None of a detector of boxes alone.
+    """
+
+    image_id: Array
+    category_id: Array
+    bbox: Array
+    score: Array
+    masks: list[Any] | None = None
+
+    @classmethod
+    def of_image(cls, image_id: Any, *, corners: Array, **columns: Any) -> Self:
+        """Make the table of an image whose boxes are x0, y0, x1, y1."""
+        boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+        return cls(image_id=np.full(len(boxes), image_id), bbox=boxes, **columns)
+
+    @classmethod
+    def concatenate(cls, tables: Sequence["DetectionTable"]) -> Self:
+        """Concatenate one or more tables."""
+        columns = {name: np.concatenate([getattr(t, name) for t in tables]) for name in _COLUMNS}
+        masks = [table.masks for table in tables if table.masks is not None]
+        return cls(**columns, masks=[*itertools.chain(*masks)] if masks else None)
+
+    def limit_classes(self, limit: int) -> Self:
+        """Keep the highest scores of each class over all images; of equal ones the first.
+
+        The "fixed AP" of https://arxiv.org/abs/2102.01066.
+        """
+        order = np.lexsort((-self.score, self.category_id))
+        ids = self.category_id[order]
+        rows = np.sort(order[np.arange(len(ids)) - np.searchsorted(ids, ids) < limit])
+        columns = {name: getattr(self, name)[rows] for name in _COLUMNS}
+        return replace(self, **columns, masks=self.masks and [self.masks[row] for row in rows])
+
+    def results(self) -> list[Entry]:
+        """Return the detections in COCO's format for results."""
+        rows = zip(*(getattr(self, name).tolist() for name in _COLUMNS), strict=True)
+        entries: list[Entry] = [dict(zip(_COLUMNS, row, strict=True)) for row in rows]
+        for entry, mask in zip(entries, self.masks or (), strict=self.masks is not None):
+            counts = mask["counts"]
+            text = counts.decode() if isinstance(counts, bytes) else counts
+            entry["segmentation"] = mask | {"counts": text}
+        return entries
+
+    def load(self, truth: COCO, kind: str) -> COCO:
+        """Load the detections for hotcoco; an area is that of the box, or of the mask."""
+        masks = None if kind == "bbox" else self.masks
+        if max(self.image_id.max(initial=0), self.category_id.max(initial=0)) > _EXACT:
+            loaded = truth.load_res(self.results())
+        else:
+            columns = (self.image_id, self.bbox, self.score, self.category_id)
+            loaded = truth.load_res(np.column_stack(columns), segmentation=masks)
+        if masks:
+            loaded.update_anns(ids=np.arange(1, len(masks) + 1), area=mask_api.area(masks))
+        return loaded
+
+
+def read_lvis(file: str, *, otherwise: str) -> dict[str, Any]:
+    """Read annotations in LVIS's format, without marks of crowds, which it does not have."""
+    labels: dict[str, Any] = load_json(Path(file))
+    objects = labels.get("annotations", ())
+    for kind, field in (("categories", "frequency"), ("images", "neg_category_ids")):
+        if objects and not all(field in entry for entry in labels[kind]):
             raise ValueError(f"{file} is not in LVIS format (no {field}): use {otherwise}")
-    for annotation in truth.anns.values():
-        annotation["iscrowd"] = 0
-    return truth
+    for one in objects:
+        one["iscrowd"] = 0
+    return labels
 
 
-def cap_per_image(images: Iterable[list[Detection]], limit: int) -> Iterator[list[Detection]]:
-    """Keep the highest scores of each image over all classes, as LVIS does; of equal the first."""
-    for image in images:
-        if len(image) > limit:
-            image = sorted(image, key=lambda one: one["score"], reverse=True)[:limit]
-        yield image
+def score(
+    truth: COCO,
+    detections: COCO,
+    kind: str,
+    *,
+    limit: int,
+    lvis: bool = False,
+    fixed: bool = False,
+) -> tuple[dict[str, float], dict[int, float]]:
+    """Score detections.
 
+    Args:
+        truth: Annotations.
+        detections: What `DetectionTable.load` returns.
+        kind: "bbox", "segm" or "boundary", mask AP with the boundary IoU of arXiv 2103.16562.
+        limit: Detections of an image that count: by COCO's rules of each class, by LVIS's of all.
+        lvis: Whether LVIS's rules hold: a detection counts only where the image says that its
+            class is present or absent, a wrong one where the class is annotated exhaustively.
+        fixed: Whether `limit` holds for a class alone by LVIS's rules, too.
 
-def cap_per_class(images: Iterable[list[Detection]], limit: int) -> Iterator[list[Detection]]:
-    """Keep the highest scores of each class over the entire dataset; of equal ones the first.
-
-    The "fixed AP" of https://arxiv.org/abs/2102.01066.
+    Returns:
+        Metric and class id, each -> AP from 0 to 1, NaN where there are no objects. Without a
+        detection all metrics are NaN, and classes have none.
     """
-    classes: dict[int, list[Detection]] = defaultdict(list)
-    for one in itertools.chain.from_iterable(images):
-        classes[one["category_id"]].append(one)
-    for found in classes.values():
-        yield sorted(found, key=lambda one: one["score"], reverse=True)[:limit]
+    names = LVIS_METRICS if lvis else METRICS
+    if not detections.get_ann_ids():
+        return dict.fromkeys(names, math.nan), {}
+    if lvis:
+        detections = detections.cap_detections_per_image(None if fixed else limit)
+    make: Any = _boundary_scorer if kind == "boundary" else COCOeval
+    scorer = make(truth, detections, kind, lvis_style=lvis)
+    scorer.params.maxDets = [limit]
+    scorer.evaluate()
+    scorer.accumulate()
+    precision = np.asarray(scorer.eval["precision"])  # (IoU, recall, class, area[, limit])
+    of_all, *of_sizes = np.moveaxis(precision.reshape(precision.shape[:4]), 3, 0)
+    values, categories = [of_all, of_all[0], of_all[5], *of_sizes], sorted(truth.cats.items())
+    if lvis:
+        groups = [entry["frequency"] for _, entry in categories]
+        values += [of_all[:, :, [one == group for one in groups]] for group in "rcf"]
+    of_classes = np.ascontiguousarray(np.moveaxis(of_all, 2, 0))
+    classes = {key: _mean(one) for (key, _), one in zip(categories, of_classes, strict=True)}
+    return dict(zip(names, map(_mean, values), strict=True)), classes
 
 
-def judged(images: Iterable[list[Detection]], truth: COCO) -> Iterator[Detection]:
-    """Choose the detections that annotations in LVIS's format say something about.
+def _boundary_scorer(truth: COCO, detections: COCO, kind: str, *, lvis_style: bool) -> Any:
+    """Make a scorer by faster-coco-eval, since hotcoco has no boundary IoU."""
+    import faster_coco_eval
 
-    That is, those whose class is annotated in their image, as present or absent. The scorer would
-    do it too, with everything in memory.
-    """
-    known = {image: set(entry["neg_category_ids"]) for image, entry in truth.imgs.items()}
-    for annotation in truth.anns.values():
-        known[annotation["image_id"]].add(annotation["category_id"])
-    for one in itertools.chain.from_iterable(images):
-        if one["category_id"] in known[one["image_id"]]:
-            yield one
+    labels = truth.dataset  # a copy, without lists that are empty
+    for number, one in enumerate(labels["annotations"], start=1):
+        one["id"] = number  # a match with 0 would be none
+    for image in labels["images"] if lvis_style else ():
+        image |= {"neg_category_ids": [], "not_exhaustive_category_ids": []} | image
+    annotations = faster_coco_eval.COCO(labels)
+    # an area is that of the mask; the empty box is one that nobody computes
+    results = annotations.loadRes([one | {"bbox": []} for one in detections.dataset["annotations"]])
+    style = dict(lvis_style=lvis_style, print_function=str)  # which is silent
+    return faster_coco_eval.COCOeval_faster(annotations, results, kind, **style)
+
+
+def _mean(values: Array) -> float:
+    known = values[values > -1]
+    return float(known.mean()) if known.size else math.nan

@@ -1,34 +1,30 @@
-"""COCO and LVIS scores through faster-coco-eval."""
+"""COCO and LVIS scores through hotcoco."""
 
 import functools
-import itertools
 import json
 import logging
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+import numpy as np
 from detectron2.data import MetadataCatalog
 from detectron2.data.catalog import Metadata
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import create_small_table
-from faster_coco_eval import COCO, COCOeval_faster
+from hotcoco import COCO
 
 from eva_data.detection.coco import read_coco
 from eva_data.detection.scoring import (
-    Detection,
-    as_lvis,
-    cap_per_class,
-    cap_per_image,
-    class_scores,
-    judged,
-    read_annotations,
+    DetectionTable,
+    read_lvis,
+    score,
 )
-from eva_data.files import without_collector, write_text
-from eva_detection.inference.test_time_augmentation import as_coco
+from eva_data.files import load_json, without_collector, write_text
+from eva_detection.inference.test_time_augmentation import tabulate_instances
 
 # below detectron2's logger, so that scores also show in detectron2's own training program
 logger = logging.getLogger(f"detectron2.{__name__}")
@@ -58,9 +54,6 @@ class CocoEvaluator(DatasetEvaluator):
     predictions_file = "coco_instances_results.json"
     default_max_dets = 100  # of each class
     lvis_style = False
-    metrics = {"AP": "AP_all", "AP50": "AP_50", "AP75": "AP_75"} | {
-        f"AP{size[0]}": f"AP_{size}" for size in ("small", "medium", "large")
-    }  # name in the results -> name in faster-coco-eval
 
     def __init__(
         self,
@@ -80,38 +73,26 @@ class CocoEvaluator(DatasetEvaluator):
         self._max_dets = max_dets_per_image or self.default_max_dets
         self._metadata = MetadataCatalog.get(dataset_name)
 
-    def _dataset_ids(self) -> dict[int, int] | None:
-        """Map each class of the model to its category id in the dataset's file; None: the same."""
-        ids = self._metadata.get("thing_dataset_id_to_contiguous_id")
-        return {label: category for category, label in ids.items()} if ids else None
-
-    def _counted(
-        self, images: Iterable[list[Detection]], truth: COCO, *, fixed: bool
-    ) -> Iterable[Detection]:
-        """Choose the detections that count."""
-        return itertools.chain.from_iterable(images)  # the scorer knows the limit on each class
-
     def reset(self) -> None:
         """Start an evaluation, with no predictions."""
-        self._predictions: list[list[Detection]] = []  # of each image
-        self._masks = False
-        self._ids = self._dataset_ids()
+        self._tables: list[DetectionTable] = []  # of each image
+        ids = self._metadata.get("thing_dataset_id_to_contiguous_id") or {}
+        if self.lvis_style and not ids:
+            ids = {label + 1: label for label in range(len(self._metadata.thing_classes))}
+        self._ids = np.array(sorted(ids, key=ids.__getitem__))  # of the model's classes
 
     def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
         """Keep a batch's predictions; a ValueError names a class that the dataset lacks."""
         for image, output in zip(inputs, outputs, strict=True):
-            instances = output["instances"].to("cpu")
-            self._masks |= instances.has("pred_masks") or instances.has("pred_masks_rle")
-            detections = as_coco(instances, image["image_id"])
-            if ids := self._ids:
-                for one in detections:
-                    if one["category_id"] not in ids:
-                        raise ValueError(
-                            f"the model predicts class {one['category_id']}, {self._name} has "
-                            f"{len(ids)} classes: set the model's num_classes to that"
-                        )
-                    one["category_id"] = ids[one["category_id"]]
-            self._predictions.append(detections)
+            table = tabulate_instances(output["instances"], image["image_id"])
+            labels = table.category_id
+            if len(self._ids) and labels.max(initial=0) >= len(self._ids):
+                raise ValueError(
+                    f"the model predicts class {labels.max()}, {self._name} has "
+                    f"{len(self._ids)} classes: set the model's num_classes to that"
+                )
+            table = replace(table, category_id=self._ids[labels]) if len(self._ids) else table
+            self._tables.append(table)
 
     @without_collector()
     def evaluate(self) -> dict[str, dict[str, float]]:
@@ -122,21 +103,21 @@ class CocoEvaluator(DatasetEvaluator):
             found at all); empty on other processes, which do not wait for the scores, for sets
             without annotations, and without predictions.
         """
-        own = (self._predictions, self._masks)
-        parts = comm.gather(own) if self._distributed else [own]
-        self._predictions = []
-        images = [image for part, _ in parts for image in part]
-        if not images:
+        # not hotcoco's streams, which merge: the file and `-fixed` tasks need all detections here
+        parts = comm.gather(self._tables) if self._distributed else [self._tables]
+        self._tables = []
+        tables = [table for part in parts for table in part]
+        if not tables:
             if parts:  # none on other processes
                 logger.warning("%s: no image was processed", self._name)
             return {}
+        detections = DetectionTable.concatenate(tables)
+        masks, total = detections.masks is not None, len(detections.score)
         if self._output_dir:
-            text = json.dumps([*itertools.chain.from_iterable(images)])
+            text = json.dumps(detections.results())
             write_text(self._output_dir / self.predictions_file, text)
-        masks, total = any(masks for _, masks in parts), sum(map(len, images))
-        logger.info("%d detections in %d images of %s", total, len(images), self._name)
-        truth = self._truth()
-        if not truth.anns:
+        logger.info("%d detections in %d images of %s", total, len(tables), self._name)
+        if not self._truth.get_ann_ids():
             logger.info("%s has no annotations: nothing to score", self._name)
             return {}
         tasks = self._tasks or (("bbox", "segm") if masks else ("bbox",))
@@ -144,51 +125,40 @@ class CocoEvaluator(DatasetEvaluator):
             raise ValueError(f"tasks are {', '.join(tasks)}, but the model predicts no masks")
         if not total:
             logger.warning("%s: the model found nothing", self._name)
-            return {task: dict.fromkeys(self.metrics, math.nan) for task in tasks}
-        return {task: self._score(task, images, truth) for task in tasks}
+        return {task: self._score(task, detections) for task in tasks}
 
     def labels(self) -> Mapping[str, Any]:
-        """Return the annotations that it scores by, in COCO's format, which it keeps."""
-        return cast("Mapping[str, Any]", self._truth().dataset)
+        """Return the annotations that it scores by, in COCO's format."""
+        source = self._source
+        labels: dict[str, Any] = load_json(Path(source)) if isinstance(source, str) else source
+        return labels
 
     @functools.cached_property
-    def _parsed(self) -> Any:
-        """The annotations, parsed at the first evaluation."""
-        return read_annotations(self._file())
+    def _source(self) -> Any:
+        """The annotations, or their file, which hotcoco reads faster."""
+        return self._file()
 
+    @functools.cached_property
     def _truth(self) -> COCO:
-        truth: COCO = self._parsed
-        return truth
+        return COCO(self._source)
 
     def _file(self) -> str:
         return PathManager.get_local_path(self._metadata.json_file)
 
-    def _score(self, task: str, images: Iterable[list[Detection]], truth: COCO) -> dict[str, float]:
+    def _score(self, task: str, detections: DetectionTable) -> dict[str, float]:
         kind, limit, fixed = task.removesuffix(FIXED), self._max_dets, task.endswith(FIXED)
         if fixed:
             limit = FIXED_DETECTIONS_PER_CLASS
-            images = cap_per_class(images, limit)
-        counted: Iterable[Detection] = self._counted(images, truth, fixed=fixed)
-        if kind == "bbox":
-            counted = ({k: v for k, v in one.items() if k != "segmentation"} for one in counted)
-        else:  # an area is that of the mask; the empty box is one that nobody computes
-            counted = (one | {"bbox": []} for one in counted)
-        found = truth.loadRes([*counted])
-        style = dict(lvis_style=self.lvis_style, print_function=logger.debug)
-        scorer = COCOeval_faster(truth, found, kind, **style)
-        scorer.params.maxDets = [limit]
-        scorer.run()
-        results = {name: _percent(scorer.stats_as_dict[key]) for name, key in self.metrics.items()}
+            detections = detections.limit_classes(limit)
+        rules: Any = dict(limit=limit, lvis=self.lvis_style, fixed=fixed)
+        metrics, classes = score(self._truth, detections.load(self._truth, kind), kind, **rules)
+        results = {name: 100 * value for name, value in metrics.items()}
         logger.info("Evaluation results for %s: \n%s", task, create_small_table(results))
-        return results | self._score_classes(scorer)
-
-    def _score_classes(self, scorer: COCOeval_faster) -> dict[str, float]:
-        """Compute the AP of each class, where the rules have that."""
         names = self._metadata.get("thing_classes") or ()
-        if len(names) <= 1:
-            return {}
-        scores = map(_percent, class_scores(scorer).values())
-        return {f"AP-{name}": score for name, score in zip(names, scores, strict=True)}
+        if self.lvis_style or len(names) <= 1 or not classes:
+            return results
+        scores = zip(names, classes.values(), strict=True)
+        return results | {f"AP-{name}": 100 * value for name, value in scores}
 
 
 class CustomEvaluator(CocoEvaluator):
@@ -217,11 +187,9 @@ class CustomEvaluator(CocoEvaluator):
         )
 
     @functools.cached_property
-    def _parsed(self) -> Any:
-        return read_coco(self._file(), boxes_only=self._boxes_only)
-
-    def _truth(self) -> COCO:  # a new one, as scorers write into it
-        return COCO(self._parsed.for_scoring(self._categories))
+    def _source(self) -> Any:
+        file = read_coco(self._file(), boxes_only=self._boxes_only)
+        return file.for_scoring(self._categories)
 
 
 class LvisEvaluator(CocoEvaluator):
@@ -236,23 +204,7 @@ class LvisEvaluator(CocoEvaluator):
     predictions_file = "lvis_instances_results.json"
     default_max_dets = 300
     lvis_style = True
-    metrics = CocoEvaluator.metrics | {name: name for name in ("APr", "APc", "APf")}
 
-    def _dataset_ids(self) -> dict[int, int] | None:
-        ids = super()._dataset_ids()
-        return ids or {label: label + 1 for label in range(len(self._metadata.thing_classes))}
-
-    def _truth(self) -> COCO:
-        return as_lvis(super()._truth(), self._file(), otherwise="CocoEvaluator")
-
-    def _counted(
-        self, images: Iterable[list[Detection]], truth: COCO, *, fixed: bool
-    ) -> Iterable[Detection]:
-        return judged(images if fixed else cap_per_image(images, self._max_dets), truth)
-
-    def _score_classes(self, scorer: COCOeval_faster) -> dict[str, float]:
-        return {}
-
-
-def _percent(value: float) -> float:
-    return float(value) * 100 if value >= 0 else math.nan
+    @functools.cached_property
+    def _source(self) -> Any:
+        return read_lvis(self._file(), otherwise="CocoEvaluator")

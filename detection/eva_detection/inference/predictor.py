@@ -32,8 +32,8 @@ from eva_detection.config.recipes import box_predictors, update_each
 from eva_detection.config.settings import load_recipe
 from eva_detection.data.mapper import Augmentations
 from eva_detection.inference.test_time_augmentation import (
-    as_coco,
     encode_masks,
+    tabulate_instances,
     with_slicing,
     with_test_time_augmentation,
 )
@@ -205,7 +205,7 @@ class Predictor:
 
     def in_coco_format(self, image: ImageLike) -> Detections:
         """Detect objects in COCO's format, with the best score of those below the threshold."""
-        found = as_coco(self.with_encoded_masks(image), 0)
+        found = tabulate_instances(self.with_encoded_masks(image), 0).results()
         for one in found:
             del one["image_id"]
         return Detections(found, lambda: self.best_score(image))

@@ -13,13 +13,14 @@ import torch
 from detectron2.config import instantiate
 from detectron2.data.detection_utils import check_image_size
 from detectron2.data.transforms import AugInput, ResizeShortestEdge
-from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
+from hotcoco import mask as mask_api
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from eva_data.detection.scoring import DetectionTable
 from eva_data.detection.tiles import Slicing, Tile, detect_in_tiles, encode_mask, read_slicing
 from eva_detection.building import naming, target_of
 from eva_detection.data.mapper import Augmentations, keep_sides, read_pixels
@@ -267,13 +268,18 @@ def _encoded(raw: Instances, height: int, width: int) -> Instances:
     return found
 
 
-def as_coco(found: Instances, image_id: Any) -> list[dict[str, Any]]:
-    """Write detections on the CPU in COCO's format for results."""
-    objects: list[dict[str, Any]] = instances_to_coco_json(found, image_id)
-    if found.has("pred_masks_rle"):
-        for one, code in zip(objects, found.pred_masks_rle, strict=True):
-            one["segmentation"] = code
-    return objects
+def tabulate_instances(found: Instances, image_id: Any) -> DetectionTable:
+    """Write detections of an image in columns, with the index of the class as its id."""
+    masks = found.pred_masks_rle if found.has("pred_masks_rle") else None
+    if found.has("pred_masks"):
+        masks = mask_api.encode(found.pred_masks.cpu().numpy().transpose(1, 2, 0))  # (H, W, N)
+    return DetectionTable.of_image(
+        image_id,
+        corners=found.pred_boxes.tensor.cpu().numpy(),
+        score=found.scores.cpu().numpy(),
+        category_id=found.pred_classes.cpu().numpy(),
+        masks=masks,
+    )
 
 
 def _size(entry: dict[str, Any]) -> tuple[int, int]:

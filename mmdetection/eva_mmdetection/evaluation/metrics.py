@@ -1,38 +1,24 @@
 """Scores that mmdetection's metrics do not give: of LVIS, and of each class."""
 
-import itertools
-import logging
 import math
-import tempfile
-from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
-import faster_coco_eval
-from faster_coco_eval import COCOeval_faster
+import numpy as np
+from hotcoco import COCO
 from mmdet.evaluation.metrics import CocoMetric
 from mmdet.registry import METRICS
-from mmengine.fileio import load
 
 from eva_data.detection.scoring import (
-    Detection,
-    as_lvis,
-    cap_per_image,
-    class_scores,
-    judged,
-    read_annotations,
+    DetectionTable,
+    read_lvis,
+    score,
 )
-
-logger = logging.getLogger(__name__)
-
-_NAMES = {"AP": "AP_all", "AP50": "AP_50", "AP75": "AP_75"}
-_NAMES |= {f"AP{size[0]}": f"AP_{size}" for size in ("small", "medium", "large")}
-_NAMES |= {name: name for name in ("APr", "APc", "APf")}
-_UNUSED = {"bbox": "segmentation", "segm": "bbox"}
 
 
 @METRICS.register_module()
 class EVALVISMetric(CocoMetric):
-    """Box and mask AP by LVIS's rules through faster-coco-eval, as `detection/` computes them.
+    """Box and mask AP by LVIS's rules through hotcoco, as `detection/` computes them.
 
     mmdetection's `LVISMetric` needs the package `lvis`, which stops at numpy's removed `np.float`.
 
@@ -47,8 +33,9 @@ class EVALVISMetric(CocoMetric):
 
     def __init__(self, *, ann_file: str, max_dets: int = 300, **settings: Any) -> None:
         super().__init__(**settings)
-        self._file, self._max_dets = ann_file, max_dets
-        self._coco_api = read_annotations(ann_file)
+        self._max_dets = max_dets
+        self._coco_api = SimpleNamespace(dataset=read_lvis(ann_file, otherwise="CocoMetric"))
+        self._truth = COCO(self._coco_api.dataset)
         self.class_scores: dict[str, dict[int, float]] = {}  # of the latest evaluation
 
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
@@ -58,31 +45,32 @@ class EVALVISMetric(CocoMetric):
             Name, such as `bbox_AP` or `segm_APr` -> 0..1, NaN where the set has no such objects or
             nothing was found.
         """
-        truth = as_lvis(self._coco_api, self._file, otherwise="CocoMetric")
-        self.cat_ids = sorted(truth.cats)
+        self.cat_ids = sorted(self._truth.get_cat_ids())
         predictions = [prediction for _, prediction in results]
         self.class_scores = {}
-        scores: dict[str, float] = {}
-        with tempfile.TemporaryDirectory() as folder:
-            files = self.results2json(predictions, self.outfile_prefix or f"{folder}/results")
-            if self.format_only:
-                return {}
-            for kind in self.metrics:
-                found = self._score(kind, load(files[kind]))
-                scores |= {f"{kind}_{name}": value for name, value in found.items()}
+        if self.outfile_prefix:
+            self.results2json(predictions, self.outfile_prefix)
+        if self.format_only:
+            return {}
+        ids, scores = np.array(self.cat_ids), dict[str, float]()
+        tables = [
+            DetectionTable.of_image(
+                one["img_id"],
+                corners=one["bboxes"].astype(np.float64),
+                category_id=ids[one["labels"]],
+                score=one["scores"],
+                masks=one.get("masks"),
+            )
+            for one in predictions
+        ]
+        detections = DetectionTable.concatenate(tables)
+        for kind in self.metrics:
+            loaded = detections.load(self._truth, kind)
+            metrics, self.class_scores[kind] = score(
+                self._truth, loaded, kind, limit=self._max_dets, lvis=True
+            )
+            scores |= {f"{kind}_{name}": value for name, value in metrics.items()}
         return scores
-
-    def _score(self, kind: str, found: Sequence[Detection]) -> dict[str, float]:
-        by_image = itertools.groupby(found, key=lambda one: one["image_id"])
-        images = cap_per_image((list(image) for _, image in by_image), self._max_dets)
-        detections = list(judged(images, self._coco_api))
-        if not detections:
-            return dict.fromkeys(_NAMES, math.nan)
-        scorer = _scorer(self._coco_api, detections, kind, lvis_style=True)
-        scorer.params.maxDets = [self._max_dets]
-        scorer.run()
-        self.class_scores[kind] = class_scores(scorer)
-        return {name: or_nan(scorer.stats_as_dict[key]) for name, key in _NAMES.items()}
 
 
 def scores_of_classes(metric: CocoMetric) -> dict[str, dict[int, float]]:
@@ -93,25 +81,11 @@ def scores_of_classes(metric: CocoMetric) -> dict[str, dict[int, float]]:
     """
     if isinstance(metric, EVALVISMetric):
         return metric.class_scores
-    labels = metric._coco_api.dataset
-    objects = [one | {"id": n} for n, one in enumerate(labels["annotations"], start=1)]
-    truth = faster_coco_eval.COCO({**labels, "annotations": objects})
-    scores = {}
-    for kind in (kind for kind in metric.metrics if kind in _UNUSED):
-        found = load(f"{metric.outfile_prefix}.{kind}.json")
-        if not found:
-            return {}
-        scorer = _scorer(truth, found, kind)
-        scorer.params.catIds = list(metric.cat_ids)
-        scorer.run()
-        scores[kind] = class_scores(scorer)
+    truth, scores = COCO(metric._coco_api.dataset), {}
+    for kind in (kind for kind in metric.metrics if kind in ("bbox", "segm")):
+        detections = truth.load_res(f"{metric.outfile_prefix}.{kind}.json")
+        _, scores[kind] = score(truth, detections, kind, limit=100)
     return scores
-
-
-def _scorer(truth: Any, found: Sequence[Detection], kind: str, **style: Any) -> COCOeval_faster:
-    """Make an evaluation in which the area of an object is that of its box, or of its mask."""
-    ones = [{name: v for name, v in one.items() if name != _UNUSED[kind]} for one in found]
-    return COCOeval_faster(truth, truth.loadRes(ones), kind, print_function=logger.debug, **style)
 
 
 def or_nan(value: float) -> float:
