@@ -1,7 +1,6 @@
 """The check with frozen features: the command."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -51,19 +50,3 @@ def test_the_command_tells_pre_trained_from_random_weights(folders, tmp_path, ca
     page = (tmp_path / "report.html").read_text()
     for text in ("20 neighbours", "Confusion", "Worst: confident and wrong"):
         assert text in page
-
-
-def test_damaged_pictures_are_left_out_and_named(folders, tmp_path, capsys, refused):
-    more = ("--neighbours", "3", "--l2")
-    damaged = tmp_path / "damaged"
-    shutil.copytree(folders, damaged)
-    (damaged / "val/0/35.png").write_bytes(b"no picture")
-    assert scores(damaged, tmp_path, "eva_debug", *more)["sets"]["3 neighbours"]["images"] == 35
-    error = capsys.readouterr().err
-    assert (
-        error.count("1 samples of val could not be read and were left out:")
-        == error.count("35.png")
-        == 1
-    )
-    with refused("1 of 36 samples of val cannot be read"):
-        scores(damaged, tmp_path, "eva_debug", *more, "--max-bad-samples", "0")

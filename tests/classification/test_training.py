@@ -135,19 +135,6 @@ def test_a_run_goes_on_with_its_own_classes_alone(config, digits, device, tmp_pa
         training.train(again, device)
 
 
-def test_torn_pictures_are_left_out_of_the_validation(config, digits, device, tmp_path, caplog):
-    shutil.copytree(digits / "val", tmp_path / "val")
-    (tmp_path / "val/1/40.png").write_bytes(b"no picture")
-    data = replace(config.data, train=str(digits / "val"), val=str(tmp_path / "val"))
-    run = replace(config.run, epochs=1, ema_decay=0.5)
-    training.train(replace(config, data=data, run=run), device)
-    named = [text for text in caplog.messages if "left a sample out of the validation" in text]
-    assert len(named) == 1  # once, though the weights and their average are evaluated
-    assert "val/1/40.png" in named[0]
-    page = (run.output / "report.html").read_text()
-    assert "Left out because they could not be read: 1 images." in page
-
-
 # Recipes
 
 RECIPES = sorted(path.name for path in CONFIGS.glob("*.py"))

@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from eva_data.files import results
 from eva_detection.evaluation import coco_lvis_gap
 
 
@@ -15,32 +14,6 @@ def write(tmp_path):
         return str(tmp_path / name)
 
     return write_file
-
-
-def test_two_runs(write, tmp_path, capsys):
-    """The scores of the official README, of which the paper rounds the first down."""
-    coco = write("coco.json", {"bbox": {"AP": 64.164, "APs": 49.5}, "segm": {"AP": 55.024}})
-    lvis = write("lvis.json", {"bbox": {"AP": 62.169, "APr": 55.1}, "segm": {"AP": 55.065}})
-    command = ["table", "--coco", coco, "--lvis", lvis, "--name", "mine"]
-    with results() as found:
-        assert coco_lvis_gap.main(command) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[2:] == ["| mine | 64.2 | 62.2 | 2.0 | 55.0 | 55.1 | 0.0 |"]
-    assert found[-1] == [
-        {
-            "model": "mine",
-            "bbox": {"COCO": 64.2, "LVIS": 62.2, "Δ↓": 2.0},
-            "segm": {"COCO": 55.0, "LVIS": 55.1, "Δ↓": 0.0},
-        }
-    ]
-    assert coco_lvis_gap.main([*command, "--paper"]) == 0
-    assert [line.split(" |")[0] for line in capsys.readouterr().out.splitlines()][2:] == [
-        "| Copy-Paste (paper)",
-        "| ViTDet-H (paper)",
-        "| previous best of each (paper)",
-        "| EVA, single scale (paper)",
-        "| mine",
-    ]
 
 
 @pytest.fixture

@@ -10,9 +10,6 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from eva_data.detection.spec import read_labels
-from eva_data.detection.voc import open_voc
-from eva_data.detection.yolo import open_yolo
 from eva_data.video.streams import VideoReader
 from eva_demo import command, data_set
 from eva_demo.clips import MOTIONS
@@ -72,19 +69,6 @@ def test_coco(made):
         with Image.open(made / "coco/val" / coco.imgs[image_id]["file_name"]) as image:
             error = np.abs(np.asarray(image).astype(int) - scene.image)
         assert error.mean() < 6  # JPEG
-
-
-def test_voc_and_yolo_are_read_as_in_training(made):
-    for source in (open_voc(made / "voc"), open_yolo(made / "yolo/data.yaml")):
-        assert {*source.parts} == {"train", "val"}
-        for split, part in source.parts.items():
-            dataset, lost, _ = read_labels(source, part)
-            assert not lost
-            scenes = generated("voc", split)
-            boxes = [instance.box for scene in scenes for instance in scene.instances]
-            found = np.array([one["bbox"] for one in dataset.objects])
-            found[:, 2:] += found[:, :2]
-            np.testing.assert_allclose(found, boxes, atol=1e-3)
 
 
 def test_class_folders_show_the_digits(made):

@@ -100,11 +100,3 @@ def test_several_kinds_of_features_are_kept_in_order():
     assert places == sorted(places)
     assert len(places) == 4
     assert some.tolist() == [place % 3 for place in places]
-
-
-def test_features_that_do_not_fit_the_number_format_are_an_error():
-    with pytest.raises(FloatingPointError, match="features are not finite: use --precision fp32"):
-        labelled_features(
-            lambda inputs: [inputs * 1e4], Squares(), kept=[Kept([2], torch.float16)], device=CPU,
-            batch_size=4, workers=0,
-        )  # fmt: skip

@@ -74,14 +74,3 @@ def test_weights_of_pictures(tmp_path, randomise, final_norm, pooling):
     default = ClipFeatureExtractor.from_weights(tmp_path / "picture.pt", device="cpu")
     assert default.vit.frames == 8
     assert isinstance(default.vit, VisionTransformer)
-
-
-def test_frames_are_chosen_as_in_the_training(classifier, video, tmp_path):
-    config = {"model": {"frames": 4}, "data": {"sampling": "dense", "frame_interval": 1}}
-    file = tmp_path / "dense.safetensors"
-    save_file(classifier[0].state_dict(), file, metadata={"config": json.dumps(config)})
-    dense = ClipFeatureExtractor.from_weights(file, device="cpu")
-    all_frames = np.stack([frame.rgb for frame in VideoReader(video)])
-    assert dense.read(video).equal(dense.transform(all_frames[1:5])[0])
-    sparse = ClipFeatureExtractor.from_weights(classifier[1], device="cpu")
-    assert sparse.read(video).equal(sparse.transform(all_frames[[0, 2, 3, 5]])[0])
