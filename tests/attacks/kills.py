@@ -12,6 +12,7 @@ process that has imported the trainer.
 """
 
 import argparse
+import importlib
 import json
 import math
 import os
@@ -24,7 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 24
@@ -32,219 +33,127 @@ _IGNORED = ("time", "eta", "memory", "per_second", "mfu", "flops", "gib")
 _PATIENCE = 300  # seconds for a start, however slow the machine
 
 
-class Trainer:
-    """What the attack has to know of a trainer.
+class Kind(NamedTuple):
+    """A trainer: its demo data, command and files.
 
     Attributes:
-        main: Its command line; takes the process's arguments.
-        length: Factor of the steps of a run.
+        formats: Format of the demo data.
+        recipe: File of the recipe.
+        main: Module and function of its command line, which takes the process's arguments.
+        words: Words of the command behind the recipe; `data`, `folder`, `steps`, `epochs` and
+            `half`, which is the number of steps between evaluations, are filled in.
+        logs: Pattern of its logs.
+        step: Name of the step in a line of them.
+        weights: Pattern of its last weights.
     """
 
     formats: str
-
-    def __init__(self, data: Path, length: int = 1) -> None:
-        self.data, self.length = data, length
-        self.main: Callable[[], None] = self._import()
-
-    def _import(self) -> Callable[[], None]:
-        raise NotImplementedError
-
-    def arguments(self, folder: Path) -> list[str]:
-        """Command line of a run that continues where there is something to continue."""
-        raise NotImplementedError
-
-    def numbers(self, folder: Path) -> dict[str, float]:
-        """Every logged number that is not a time; "step name" -> value."""
-        raise NotImplementedError
-
-    def weights(self, folder: Path) -> dict[str, Any]:
-        """The tensors at the end."""
-        raise NotImplementedError
+    recipe: str
+    main: str
+    words: str
+    logs: str
+    step: str
+    weights: str
 
 
-class _EngineTrainer(Trainer):
-    def _shared(self, folder: Path, size: int) -> list[str]:
-        values = {"output": folder, "epochs": 2 * self.length, "batch-size": size, "workers": 1}
-        values |= {"device": "cpu", "checkpoint-every": 3, "ema-decay": 0.9}
-        values |= {"evaluate-every": self.length}
-        options = [text for name, value in values.items() for text in (f"--run.{name}", str(value))]
-        return [*options, "--run.resume"]
-
-    def numbers(self, folder: Path) -> dict[str, float]:
-        return _numbers(folder.glob("metrics.jsonl"), "step")
-
-    def weights(self, folder: Path) -> dict[str, Any]:
-        from safetensors.torch import load_file
-
-        last = sorted((folder / "checkpoints").glob("step_*"))[-1]
-        return {
-            f"{file.name} {name}": value
-            for file in sorted(last.glob("*.safetensors"))
-            for name, value in load_file(file).items()
-        }
+def _engine(formats: str, recipe: str, main: str, size: int, more: str) -> Kind:
+    words = "--run.output {folder} --run.epochs {epochs} --run.workers 1 --run.device cpu "
+    words += "--run.checkpoint-every 3 --run.ema-decay 0.9 --run.evaluate-every {length} "
+    words += f"--run.batch-size {size} --run.resume {more}"
+    files = ("metrics.jsonl", "step", "checkpoints/step_*/*.safetensors")
+    return Kind(formats, recipe, main, words, *files)
 
 
-class Pretrain(_EngineTrainer):
-    """Masked-image pre-training."""
-
-    formats = "coco"
-
-    def _import(self) -> Callable[[], None]:
-        from eva_pretrain.train_command import main
-
-        return main
-
-    def arguments(self, folder: Path) -> list[str]:
-        """See `Trainer`."""
-        scenes = self.data / "digit_scenes/coco"
-        data = ["--data.train", str(scenes / "train"), "--data.val", str(scenes / "val")]
-        recipe = ROOT / "pretrain/configs/eva_debug_digit_scenes.py"
-        return [str(recipe), *self._shared(folder, 4), *data]
-
-
-class Classification(_EngineTrainer):
-    """Fine-tuning of a classifier."""
-
-    formats = "folder"
-
-    def _import(self) -> Callable[[], None]:
-        from eva_classification.commands import train as main
-
-        return main
-
-    def arguments(self, folder: Path) -> list[str]:
-        """See `Trainer`."""
-        digits = self.data / "digit_scenes/folder"
-        data = ["--data.train", str(digits / "train"), "--data.val", str(digits / "val")]
-        recipe = ROOT / "classification/configs/eva_debug_digits.py"
-        return [str(recipe), *self._shared(folder, 12), *data]
-
-
-class Video(_EngineTrainer):
-    """Fine-tuning of a classifier of videos."""
-
-    formats = "video"
-
-    def _import(self) -> Callable[[], None]:
-        from eva_video.commands import train as main
-
-        return main
-
-    def arguments(self, folder: Path) -> list[str]:
-        """See `Trainer`."""
-        clips = self.data / "digit_scenes/video"
-        data = ["--data.train", str(clips / "train"), "--data.val", str(clips / "val")]
-        small = {"variant": "eva_debug", "init-checkpoint": "eva_debug", "image-size": 32}
-        small |= {"frames": 4, "frozen-blocks": 1}
-        model = [text for name, value in small.items() for text in (f"--model.{name}", str(value))]
-        mixing = ["--augment.mixup", "0.8", "--augment.cutmix", "1", "--augment.pairing", "permute"]
-        run = ["--run.accumulate", "1", "--run.precision", "fp32"]
-        recipe = ROOT / "video/configs/own_videos.py"
-        return [str(recipe), *self._shared(folder, 4), *data, *model, *mixing, *run]
-
-
-class Clip(_EngineTrainer):
-    """Contrastive training on shards, with cached features of two micro-batches."""
-
-    formats = "captions"
-
-    def _import(self) -> Callable[[], None]:
-        from eva_contrastive.commands import train as main
-
-        return main
-
-    def arguments(self, folder: Path) -> list[str]:
-        """See `Trainer`."""
-        pairs = self.data / "digit_scenes/captions"
-        data = ["--data.train", str(pairs / "train/00000.tar")]
-        data += ["--data.val", str(pairs / "val/00000.tar")]
-        data += ["--data.zero-shot", str(pairs / "zero_shot")]
-        data += ["--data.templates", str(pairs / "templates.txt")]
-        model = ["--model.drop-path-rate", "0.2", "--model.patch-dropout", "0.25"]
-        recipe = ROOT / "clip/configs/eva_debug_captions.py"
-        return [str(recipe), *self._shared(folder, 6), "--run.accumulate", "2", *data, *model]
-
-
-class Detection(Trainer):
-    """Cascade Mask R-CNN."""
-
-    formats = "coco"
-
-    def _import(self) -> Callable[[], None]:
-        from eva_detection.command_line import train as main
-
-        return main
-
-    def arguments(self, folder: Path) -> list[str]:
-        """See `Trainer`."""
-        recipe = ROOT / "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py"
-        values = [f"train.max_iter={STEPS * self.length}", "train.checkpointer.period=3"]
-        values += [f"train.eval_period={12 * self.length}"]
-        values += [f"train.output_dir={folder}", "train.log_period=1"]
-        values += ["dataloader.train.total_batch_size=2"]
-        return ["--config-file", str(recipe), "--resume", *values]
-
-    def numbers(self, folder: Path) -> dict[str, float]:
-        return _numbers(folder.glob("metrics.json"), "iteration")
-
-    def weights(self, folder: Path) -> dict[str, Any]:
-        from eva_backbone.checkpoints.reading import read_weights
-
-        return read_weights(folder / "model_final.pth")
-
-
-class Segmentation(Trainer):
-    """ViT-Adapter and Mask2Former."""
-
-    formats = "semantic"
-
-    def _import(self) -> Callable[[], None]:
-        from eva_segmentation.commands import train as main
-
-        return main
-
-    recipe = "segmentation/configs/demo/mask2former_eva_debug.py"
-
-    def arguments(self, folder: Path) -> list[str]:
-        """See `Trainer`."""
-        recipe = ROOT / self.recipe
-        values = [f"train_cfg.max_iters={STEPS * self.length}"]
-        values += [f"train_cfg.val_interval={12 * self.length}"]
-        values += ["default_hooks.checkpoint.interval=3", "default_hooks.logger.interval=1"]
-        values += ["train_dataloader.batch_size=2", "train_dataloader.num_workers=1"]
-        data = ["--data-root", str(self.data / "digit_scenes" / self.formats)]
-        return [str(recipe), "--resume", *data, "--work-dir", str(folder), "--cfg-options", *values]
-
-    def numbers(self, folder: Path) -> dict[str, float]:
-        return _numbers(sorted(folder.glob("*/vis_data/scalars.json")), "step")
-
-    def weights(self, folder: Path) -> dict[str, Any]:
-        from eva_backbone.checkpoints.reading import read_weights
-
-        return read_weights(folder / f"iter_{STEPS * self.length}.pth")
-
-
-class Mmdetection(Segmentation):
-    """Cascade Mask R-CNN in mmdetection; the run is mmengine's, as a segmentor's."""
-
-    formats = "coco"
-    recipe = "mmdetection/configs/demo/cascade_mask_rcnn_eva_debug.py"
-
-    def _import(self) -> Callable[[], None]:
-        from eva_mmdetection.commands import train as main
-
-        return main
+def _mmengine(formats: str, recipe: str, main: str) -> Kind:
+    words = "--resume --data-root {data}/" + formats + " --work-dir {folder} --cfg-options "
+    words += "train_cfg.max_iters={steps} train_cfg.val_interval={half} "
+    words += "default_hooks.checkpoint.interval=3 default_hooks.logger.interval=1 "
+    words += "train_dataloader.batch_size=2 train_dataloader.num_workers=1"
+    files = ("*/vis_data/scalars.json", "step", "iter_{steps}.pth")
+    return Kind(formats, recipe, main, words, *files)
 
 
 TRAINERS = {
-    "pretrain": Pretrain,
-    "classification": Classification,
-    "video": Video,
-    "clip": Clip,
-    "detection": Detection,
-    "segmentation": Segmentation,
-    "mmdetection": Mmdetection,
-}
+    "pretrain": _engine(
+        "coco", "pretrain/configs/eva_debug_digit_scenes.py", "eva_pretrain.train_command:main", 4,
+        "--data.train {data}/coco/train --data.val {data}/coco/val",
+    ),
+    "classification": _engine(
+        "folder", "classification/configs/eva_debug_digits.py", "eva_classification.commands:train",
+        12, "--data.train {data}/folder/train --data.val {data}/folder/val",
+    ),
+    "video": _engine(
+        "video", "video/configs/own_videos.py", "eva_video.commands:train", 4,
+        "--data.train {data}/video/train --data.val {data}/video/val --model.variant eva_debug "
+        "--model.init-checkpoint eva_debug --model.image-size 32 --model.frames 4 "
+        "--model.frozen-blocks 1 --augment.mixup 0.8 --augment.cutmix 1 --augment.pairing permute "
+        "--run.accumulate 1 --run.precision fp32",
+    ),
+    # with cached features of two micro-batches
+    "clip": _engine(
+        "captions", "clip/configs/eva_debug_captions.py", "eva_contrastive.commands:train", 6,
+        "--run.accumulate 2 --data.train {data}/captions/train/00000.tar "
+        "--data.val {data}/captions/val/00000.tar --data.zero-shot {data}/captions/zero_shot "
+        "--data.templates {data}/captions/templates.txt --model.drop-path-rate 0.2 "
+        "--model.patch-dropout 0.25",
+    ),
+    "detection": Kind(
+        "coco", "detection/configs/demo/cascade_mask_rcnn_vitdet_eva_debug.py",
+        "eva_detection.command_line:train",
+        "--resume train.max_iter={steps} train.checkpointer.period=3 train.eval_period={half} "
+        "train.output_dir={folder} train.log_period=1 dataloader.train.total_batch_size=2",
+        "metrics.json", "iteration", "model_final.pth",
+    ),
+    "segmentation": _mmengine(
+        "semantic", "segmentation/configs/demo/mask2former_eva_debug.py",
+        "eva_segmentation.commands:train",
+    ),
+    "mmdetection": _mmengine(
+        "coco", "mmdetection/configs/demo/cascade_mask_rcnn_eva_debug.py",
+        "eva_mmdetection.commands:train",
+    ),
+}  # fmt: skip
+
+
+class Trainer:
+    """A trainer with its data, imported.
+
+    Args:
+        name: Its name in `TRAINERS`.
+        data: Folder of the demo data.
+        length: Factor of the steps of a run.
+    """
+
+    def __init__(self, name: str, data: Path, length: int = 1) -> None:
+        self.name, self.kind = name, TRAINERS[name]
+        self._values = {
+            "data": data / "digit_scenes", "steps": STEPS * length, "half": 12 * length,
+            "epochs": 2 * length, "length": length,
+        }  # fmt: skip
+        module, _, function = self.kind.main.partition(":")
+        self.main: Callable[[], None] = getattr(importlib.import_module(module), function)
+
+    def arguments(self, folder: Path) -> list[str]:
+        """Command line of a run that continues where there is something to continue."""
+        values = {**self._values, "folder": folder}
+        words = [word.format(**values) for word in self.kind.words.split()]
+        return [str(ROOT / self.kind.recipe), *words]
+
+    def numbers(self, folder: Path) -> dict[str, float]:
+        """Every logged number that is not a time; "step name" -> value."""
+        return _numbers(sorted(folder.glob(self.kind.logs)), self.kind.step)
+
+    def weights(self, folder: Path) -> dict[str, Any]:
+        """The tensors at the end."""
+        from eva_backbone.checkpoints.reading import read_weights
+
+        files = sorted(folder.glob(self.kind.weights.format(**self._values)))
+        return {
+            f"{file.name} {name}": value
+            for file in files
+            if file.parent == files[-1].parent
+            for name, value in read_weights(file).items()
+        }
 
 
 def _numbers(files: Any, step: str) -> dict[str, float]:
@@ -275,7 +184,7 @@ def start(trainer: Trainer, folder: Path, log: Path) -> int:
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    sys.argv = [f"{type(trainer).__name__.lower()}.py", *trainer.arguments(folder)]
+    sys.argv = [f"{trainer.name}.py", *trainer.arguments(folder)]
     code: Any = 1
     try:
         trainer.main()
@@ -431,7 +340,7 @@ def main() -> None:
         make = (sys.executable, str(ROOT / "tools/make_demo_data.py"), "--overwrite")
         subprocess.run([*make, *sizes, "--output", str(work / "data/digit_scenes")], check=True)
         os.environ["DETECTRON2_DATASETS"] = str(work / "data")
-        trainer = kind(work / "data")
+        trainer = Trainer(args.trainer, work / "data")
         row = attack(trainer, work, kills=args.kills, in_saves=args.in_saves, seed=args.seed)
     cells = " | ".join(str(value) for value in row.values())
     sys.stdout.write(f"| trainer | {' | '.join(row)} |\n| {args.trainer} | {cells} |\n")

@@ -20,16 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from kills import ROOT, TRAINERS, same_weights
-
-_COMMANDS = {name: [name, "train"] for name in TRAINERS}
+from kills import ROOT, TRAINERS, Trainer, same_weights
 
 
-def _start(trainer: Any, name: str, folder: Path, log: Any) -> subprocess.Popen[bytes]:
+def _start(trainer: Trainer, folder: Path, log: Any) -> subprocess.Popen[bytes]:
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
-    words += ["--max-restarts", "1000", "-m", "eva_command", *_COMMANDS[name]]
+    words += ["--max-restarts", "1000", "-m", "eva_command", trainer.name, "train"]
     words += trainer.arguments(folder)
-    words += ["dataloader.train.total_batch_size=3"] if name == "detection" else []
+    words += ["dataloader.train.total_batch_size=3"] if trainer.name == "detection" else []
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     return subprocess.Popen(words, stdout=log, stderr=log, env=environment, cwd=ROOT)
 
@@ -59,14 +57,14 @@ def main() -> None:
         make += [kind.formats, "--train", "48", "--val", "6", "--workers", "1"]
         subprocess.run([sys.executable, "-m", "eva_command", *make], check=True)
         os.environ |= {"DETECTRON2_DATASETS": str(data), "DS_ACCELERATOR": "cpu"}
-        trainer = kind(data, options.length)
-        if _start(trainer, options.trainer, Path(place, "undisturbed"), log).wait():
+        trainer = Trainer(options.trainer, data, options.length)
+        if _start(trainer, Path(place, "undisturbed"), log).wait():
             raise SystemExit(Path(place, "log.txt").read_text()[-3000:])
         end = time.monotonic() + 60 * options.minutes
         while time.monotonic() < end:
             folder = Path(place, f"run_{ends}")
             kills.append(0)
-            run = _start(trainer, options.trainer, folder, log)
+            run = _start(trainer, folder, log)
             launcher, due = psutil.Process(run.pid), time.monotonic() + pause()
             while run.poll() is None:
                 time.sleep(0.05)
