@@ -15,7 +15,8 @@ Shapes: B batch (windows count as batch), h heads, D channels of a head, H x W t
 N = H * W tokens (plus the class token for BEiT's table), c queries of a chunk.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -130,8 +131,9 @@ def _position_scores(q: Tensor, rel_h: Tensor, rel_w: Tensor) -> tuple[Tensor, T
 class _AxisTerms:
     """Bias (b, c, N) of a chunk from decomposed positions, (B, h, N, H) and (B, h, N, W)."""
 
-    def make_bias(self, here: _Chunk, bias_h: Tensor, bias_w: Tensor) -> Tensor:
-        return (bias_h[here][..., None] + bias_w[here][..., None, :]).flatten(-2)
+    def write_bias(self, scores: Tensor, here: _Chunk, bias_h: Tensor, bias_w: Tensor) -> None:
+        pair = scores.unflatten(-1, (bias_h.shape[-1], bias_w.shape[-1]))  # (b, c, H, W)
+        torch.add(bias_h[here][..., None], bias_w[here][..., None, :], out=pair)
 
     def add_gradients(self, grad: Tensor, here: _Chunk, grad_h: Tensor, grad_w: Tensor) -> None:
         pair = grad.unflatten(-1, (grad_h.shape[-1], grad_w.shape[-1]))  # (b, c, H, W)
@@ -144,16 +146,16 @@ class _TableTerms(NamedTuple):
 
     grid: tuple[int, int]
 
-    def make_bias(self, here: _Chunk, columns: Tensor) -> Tensor:
-        images, head, rows = here
-        index = table_bias_index(self.grid, rows, columns.device)  # (c, N)
-        bias = columns[head].index_select(0, index.flatten()).view_as(index)
-        return bias.expand(images.stop - images.start, -1, -1).contiguous()
+    def write_bias(self, scores: Tensor, here: _Chunk, columns: Tensor) -> None:
+        _, head, rows = here
+        index = table_bias_index(self.grid, rows, columns.device).flatten()  # (c * N,)
+        torch.index_select(columns[head], 0, index, out=scores[0].view(-1))
+        scores[1:] = scores[0]
 
     def add_gradients(self, grad: Tensor, here: _Chunk, grad_columns: Tensor) -> None:
         _, head, rows = here
-        index = table_bias_index(self.grid, rows, grad_columns.device)
-        grad_columns[head].scatter_add_(0, index.flatten(), grad.sum(0).flatten())
+        index = table_bias_index(self.grid, rows, grad_columns.device).flatten()
+        grad_columns[head].scatter_add_(0, index, grad.sum(0).flatten())
 
 
 class _CachedChunks(torch.autograd.Function):
@@ -171,11 +173,12 @@ class _CachedChunks(torch.autograd.Function):
         """Attend with scaled queries and the tensors that `terms` makes a bias of."""
         out = q.new_empty(q.shape[0], q.shape[2], q.shape[1], q.shape[3])  # (B, N, h, D)
         out = out.transpose(1, 2)  # as the projection after it wants it
+        memory = _chunk_memory(q, tables[0].dtype)
         for group, chunks in _cached_chunks(q):
             key, value = k[group].contiguous(), v[group].contiguous()  # (b, N, D)
             for here in chunks:
-                probabilities = _probabilities(q[here], key, terms.make_bias(here, *tables))
-                out[here] = probabilities.to(q.dtype) @ value
+                _, probabilities = _probabilities(q[here], key, memory, terms, here, tables)
+                out[here] = probabilities @ value
         ctx.save_for_backward(q, k, v, out, *tables)
         ctx.terms = terms
         return out
@@ -189,20 +192,22 @@ class _CachedChunks(torch.autograd.Function):
         grad_q, grad_k, grad_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
         gradients = [torch.zeros_like(table) for table in tables]
         mean = (grad * out).sum(-1, keepdim=True, dtype=wide)  # (B, h, N, 1)
+        memory, grad_memory = _chunk_memory(q, wide), _chunk_memory(q, wide)
         for group, chunks in _cached_chunks(q):
             key, value = k[group].contiguous(), v[group].contiguous()  # (b, N, D)
             # (b, D, N), as products whose large factor need not be transposed
             sum_k = torch.zeros_like(key.mT, dtype=wide, memory_format=torch.contiguous_format)
             sum_v = torch.zeros_like(sum_k)
             for here in chunks:
-                probabilities = _probabilities(q[here], key, terms.make_bias(here, *tables))
-                sum_v += grad[here].mT @ probabilities.to(q.dtype)
-                scores = (grad[here] @ value.mT).to(wide)  # (b, c, N), first of the probabilities
-                scores.sub_(mean[here]).mul_(probabilities)
+                exact, probabilities = _probabilities(q[here], key, memory, terms, here, tables)
+                sum_v += grad[here].mT @ probabilities
+                scores, narrow = _chunk_views(grad_memory, grad[here], value)
+                torch.bmm(grad[here], value.mT, out=narrow)  # first of the probabilities
+                _copy(narrow, scores).sub_(mean[here]).mul_(exact)
                 terms.add_gradients(scores, here, *gradients)
-                scores = scores.to(q.dtype)
-                grad_q[here] = scores @ key
-                sum_k += q[here].mT @ scores
+                _copy(scores, narrow)
+                grad_q[here] = narrow @ key
+                sum_k += q[here].mT @ narrow
             grad_k[group], grad_v[group] = sum_k.mT, sum_v.mT
         return None, grad_q, grad_k, grad_v, *gradients
 
@@ -213,11 +218,9 @@ def _cached_chunks(q: Tensor) -> Iterator[tuple[tuple[slice, int], list[_Chunk]]
     A chunk is several complete windows, or some rows of a large map.
     """
     batch, heads, tokens, _ = q.shape
-    elements = CACHE_ELEMENTS * torch.get_num_threads()
-    images = max(1, elements // tokens**2)
-    rows = min(tokens, max(SMALLEST_CHUNK, elements // tokens))
+    images, rows = _chunk_sizes(q)
     if type(q).__name__ == "FakeTensor":  # has no content: one chunk needs the memory of all
-        heads, batch, tokens = 1, min(batch, images), rows
+        heads, batch, tokens = 1, images, rows
     for head in range(heads):
         for image in range(0, batch, images):
             group = slice(image, min(image + images, batch))
@@ -225,14 +228,50 @@ def _cached_chunks(q: Tensor) -> Iterator[tuple[tuple[slice, int], list[_Chunk]]
             yield (group, head), [(group, head, slice(row, row + rows)) for row in starts]
 
 
-def _probabilities(q: Tensor, k: Tensor, bias: Tensor) -> Tensor:
-    """(b, c, N) from one head's scaled queries (b, c, D), keys (b, N, D), and a bias to write to.
+def _chunk_sizes(q: Tensor) -> tuple[int, int]:
+    batch, _, tokens, _ = q.shape
+    elements = CACHE_ELEMENTS * torch.get_num_threads()
+    images = max(1, min(batch, elements // tokens**2))
+    return images, min(tokens, max(SMALLEST_CHUNK, elements // tokens))
+
+
+def _chunk_memory(q: Tensor, wide: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Allocate the scores of one chunk, in the types of scores and of products, once for all.
+
+    The page faults of fresh memory can take longer than the products.
+    """
+    images, rows = _chunk_sizes(q)
+    scores = q.new_empty(images * rows * q.shape[2], dtype=wide)
+    return scores, scores if q.dtype == wide else torch.empty_like(scores, dtype=q.dtype)
+
+
+def _chunk_views(memory: tuple[Tensor, Tensor], q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    """View memory as scores (b, c, N); twice the same ones if there is only one type."""
+    shape = (*q.shape[:2], k.shape[1])
+    wide, narrow = (flat[: math.prod(shape)].view(shape) for flat in memory)
+    return wide, wide if narrow.dtype == wide.dtype else narrow
+
+
+def _copy(source: Tensor, target: Tensor) -> Tensor:
+    return target if target is source else target.copy_(source)
+
+
+def _probabilities(
+    q: Tensor, k: Tensor, memory: tuple[Tensor, Tensor], terms: _AxisTerms | _TableTerms,
+    here: _Chunk, tables: Sequence[Tensor],
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """(b, c, N) in both types, from one head's scaled queries (b, c, D) and keys (b, N, D).
 
     In bfloat16 only the products are, not the sums and the softmax.
     """
-    if q.dtype == bias.dtype:
-        return torch.baddbmm(bias, q, k.mT, out=bias).softmax(-1)
-    return bias.add_(q @ k.mT).softmax(-1)
+    scores, narrow = _chunk_views(memory, q, k)
+    terms.write_bias(scores, here, *tables)
+    if narrow is scores:
+        torch.baddbmm(scores, q, k.mT, out=scores)
+    else:
+        scores.add_(torch.bmm(q, k.mT, out=narrow))
+    torch.softmax(scores, -1, out=scores)
+    return scores, _copy(scores, narrow)
 
 
 def _appended_channels(q: Tensor, k: Tensor, v: Tensor, bias_h: Tensor, bias_w: Tensor) -> Tensor:
