@@ -28,13 +28,7 @@ RelPosInterpolation = Literal["vitdet", "beit"]
 BEIT_RATIO = 1.0903078
 
 
-_CACHES: list[dict[Any, Tensor]] = []  # of all functions below
-
-
-def clear_cached_tensors() -> None:
-    """Forget what `cached_tensor` keeps, for who measures memory from the start."""
-    for results in _CACHES:
-        results.clear()
+CACHES: list[dict[Any, Tensor]] = []  # results of all functions that `cached_tensor` decorates
 
 
 def cached_tensor(*, maxsize: int) -> Callable[[Callable[P, Tensor]], Callable[P, Tensor]]:
@@ -46,7 +40,7 @@ def cached_tensor(*, maxsize: int) -> Callable[[Callable[P, Tensor]], Callable[P
 
     def decorate(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
         results: dict[Any, Tensor] = {}
-        _CACHES.append(results)
+        CACHES.append(results)
 
         @wraps(function)
         def cached(*args: P.args, **kwargs: P.kwargs) -> Tensor:

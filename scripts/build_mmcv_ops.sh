@@ -25,7 +25,7 @@ if $python -c 'import sys, torch; sys.exit(torch.version.cuda is None)'; then
 else
     target="the CPU only"
 fi
-# A compiler of CUDA takes up to 3 GiB: as many as the free memory has room for, at most 8.
+# at most 8, and 3 GiB for each
 free=$(awk '/^MemAvailable/ {print int($2 / 3 / 2^20)}' /proc/meminfo 2>/dev/null || true)
 jobs=$(printf '%s\n' "$(getconf _NPROCESSORS_ONLN)" "${free:-2}" 8 | sort -n | head -n 1)
 export MAX_JOBS=${MAX_JOBS:-$((jobs > 0 ? jobs : 1))} MMCV_WITH_OPS=1

@@ -70,9 +70,8 @@ def _plan(options: argparse.Namespace) -> int:
     for card in CARDS:
         for more in tried:
             if fits(usage := changed(more), card * 10**9):
-                peak = usage["peak"]
-                found["fits"][card] = {"peak": peak, "settings": more}
-                say(f"{card} GB: {peak / 2**30:.1f} GiB {' '.join(more) or 'as it is'}")
+                found["fits"][card] = {"peak": usage["peak"], "settings": more}
+                say(f"{card} GB: {usage['peak'] / 2**30:.1f} GiB {' '.join(more) or 'as it is'}")
                 break
         else:
             say(f"{card} GB: -")

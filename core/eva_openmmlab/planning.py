@@ -57,6 +57,5 @@ def build_step(cfg: Config, prepare: Callable[[nn.Module, int], Any]) -> Step:
             return total
 
     state = state_of(lambda weights: OPTIMIZERS.build({**wrapper.optimizer, "params": weights}))
-    processes = int(os.environ.get("WORLD_SIZE", 1))
-    accumulate = wrapper.get("accumulative_counts", 1)
-    return Step(model, loss, state, batch, accumulate, side, processes=processes)
+    accumulate, processes = wrapper.get("accumulative_counts", 1), os.environ.get("WORLD_SIZE", 1)
+    return Step(model, loss, state, batch, accumulate, side, processes=int(processes))

@@ -29,7 +29,7 @@ from eva_backbone.block import Block
 from eva_backbone.layers import StochasticDepth
 from eva_backbone.lora import LoraSettings, add_adapters
 from eva_backbone.recording import quiet
-from eva_backbone.resample import clear_cached_tensors
+from eva_backbone.resample import CACHES
 from eva_backbone.vit import VisionTransformer
 
 aten = torch.ops.aten
@@ -268,7 +268,8 @@ def measure(build: Callable[[], Step]) -> dict[str, int]:
 
 def _measure(build: Callable[[], Step], *, replace: bool) -> dict[str, int]:
     fake = FakeTensorMode(allow_non_fake_inputs=True)
-    clear_cached_tensors()  # an earlier step's are not followed
+    for results in CACHES:  # an earlier step's are not followed
+        results.clear()
 
     def without_content(module: nn.Module, name: str, parameter: Any) -> nn.Parameter | None:
         if isinstance(parameter, FakeTensor) or parameter is None:

@@ -90,9 +90,7 @@ def add_size_and_length(parser: argparse.ArgumentParser) -> None:
 
 
 def batch_found(
-    words: Sequence[str] | None,
-    module: str,
-    device_of: Callable[[Sequence[str]], str] = lambda _: "auto",
+    words: Sequence[str] | None, module: str, device_of: Callable[..., str] = lambda _: "auto"
 ) -> tuple[Sequence[str] | None, str]:
     """Replace `--batch auto` of a command line, if it is there; see `eva_runs.memory`."""
     given = sys.argv[1:] if words is None else words

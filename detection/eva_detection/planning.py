@@ -44,8 +44,8 @@ def step(cfg: DictConfig) -> Step:
             return torch.stack([*model(entries).values()]).sum()
 
     state = state_of(lambda weights: target_of(cfg.optimizer)(weights, **settings))
-    accumulate = cfg.train.get("accumulate", 1)
-    return Step(model, loss, state, batch, accumulate, side, processes=cfg.processes)
+    accumulate, processes = cfg.train.get("accumulate", 1), cfg.processes
+    return Step(model, loss, state, batch, accumulate, side, processes=processes)
 
 
 def _objects(model: Any, side: int) -> Instances:

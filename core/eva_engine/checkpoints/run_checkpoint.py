@@ -292,9 +292,7 @@ def mention_changes(saved: Mapping[str, Any], now: Mapping[str, Any], config: Re
     if config.run.seed != now["seed"]:
         logger.warning("seed=%d has no effect: the run began with %d", config.run.seed, now["seed"])
     optimizer, ends = config.optimizer.name, (saved, now)
-    if optimizer == "lamb":
-        parts = {bool(end["zero_stage"]) * end["processes"] for end in ends}
-    else:  # DeepSpeed's has norms of entire groups, on any number of processes
-        parts = {bool(end["zero_stage"]) for end in ends}
+    whole = optimizer == "deepspeed_lamb"  # ZeRO's groups have norms of all processes
+    parts = {end["zero_stage"] and (whole or end["processes"]) for end in ends}
     if optimizer.endswith("lamb") and len(parts) > 1:
         logger.warning("LAMB's steps change: its norms are of other parts of the weights")

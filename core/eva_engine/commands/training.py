@@ -245,7 +245,7 @@ def main(
 
     def device_of(words: Sequence[str]) -> str:
         device = parse(kind, words, program=program, adapt=adapt).config.run.device
-        if device == "cpu":  # DeepSpeed chooses when it is imported, as a plan does
+        if device == "cpu":  # DeepSpeed chooses when a plan imports it
             os.environ.setdefault("DS_ACCELERATOR", "cpu")
         return device
 

@@ -108,8 +108,7 @@ class TrainingEngine:
         self.module: nn.Module = self.engine.module
         self._skip = False
         if self.zero_stage:
-            # ZeRO leaves a step out on an overflow; `skip` reports one to it, and only with fp16
-            # it looks for one itself: `gradients_are_finite` has
+            # ZeRO leaves a step out on an overflow, which it looks for with fp16 alone
             self._overflows = self.optimizer.has_overflow
             looks = self._overflows if self.precision == "fp16" else lambda *_: False
             self.optimizer.has_overflow = lambda *args: self._skip or looks(*args)
