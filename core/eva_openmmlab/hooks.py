@@ -299,11 +299,12 @@ class EVADataParallel(MMDistributedDataParallel):
     """mmengine's wrapper, with gradients that lie in its buckets; SyncBN needs GPUs."""
 
     def __init__(self, module: nn.Module, device_ids: Any = None, **options: Any) -> None:
-        on_gpu = torch.cuda.is_available()
-        options = {"gradient_as_bucket_view": True, "broadcast_buffers": not on_gpu} | options
-        module, places = (module, device_ids) if on_gpu else (revert_sync_batchnorm(module), None)
-        super().__init__(module, device_ids=places, **options)
-        if not on_gpu:
+        options = {"gradient_as_bucket_view": True} | options
+        if torch.cuda.is_available():
+            options = {"device_ids": device_ids, "broadcast_buffers": False} | options
+            super().__init__(module, **options)
+        else:
+            super().__init__(revert_sync_batchnorm(module), **options)
             self.register_comm_hook(None, lambda _, bucket: processes.average_in_order(bucket))
 
 

@@ -20,7 +20,7 @@ class DeepSpeedLamb(torch.optim.Optimizer):
         w -= lr * sqrt(1 - beta2^t) / (1 - beta1^t) * ratio * u
 
     Source: DeepSpeed 0.6.5, `csrc/lamb/fused_lamb_cuda_kernel.cu`. The paper (arXiv:1904.00962) and
-    timm correct m and v first, which the ratio takes away again: the first step is 3.2 times as long.
+    timm correct m and v first, which the ratio undoes: the first step is 3.2 times as long.
 
     Args:
         groups: Parameter groups, each with its `weight_decay`.
